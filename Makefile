@@ -1,0 +1,63 @@
+# Needs Python >= 3.11 with pip and venv, and nothing else. `make` alone lists the targets.
+
+PYTHON  ?= python3
+# Optional dependencies to install, separated by commas: make setup EXTRAS=dev,eval
+EXTRAS  ?= dev
+# Processes that run tests.
+WORKERS ?= 2
+# More arguments for the program behind demo, test and bench: make test ARGS='-k parser -x'
+ARGS    ?=
+# Pinned, because a plain `torch` takes the newest release, which on Linux brings gigabytes of CUDA.
+# Where no CPU wheel of this version is at hand, name PyTorch's own index:
+#   make setup-local TORCH='torch --index-url https://download.pytorch.org/whl/cpu'
+TORCH   ?= torch==2.13.0
+
+comma := ,
+VENV  := .venv
+BIN   := $(VENV)/bin
+# One stamp for each set of extras: asking for another set installs it.
+STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-local demo test check format bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Build .venv (from nothing, or again when pyproject.toml has changed)
+
+# A .venv without a working pip is one whose making was interrupted: --clear starts it afresh.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "Python >= 3.11 is needed: make setup PYTHON=/path/to/python3.11")'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing .[$(EXTRAS)] into $(VENV) ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+setup-local: setup ## Add torch and transformers, for a trained policy in this process
+	$(BIN)/python -m pip install -qq --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS),local]'
+
+demo: setup ## Route a few questions offline (no keys, no GPU, no network)
+	@$(BIN)/router-r1 demo $(ARGS)
+
+test: setup ## Run the tests and the examples in docstrings
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: setup ## Formatting, lint, types, and who may import whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: setup ## Format, and fix what ruff can fix
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+bench: setup ## Measure the overhead of the graph
+	@$(BIN)/python -m benchmarks.overhead $(ARGS)
+
+clean: ## Remove caches and built packages (.venv stays)
+	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,48 @@
+"""Router-R1 as a LangGraph agent: asks the right LLMs the right questions for the least money.
+
+Start with `create_router_r1(pool, controller)`; see README.md.
+"""
+
+from .candidates import Candidate, CandidatePool, ControllerSettings
+from .controllers import Controller, ScriptedController
+from .errors import (
+    ConfigError,
+    ControllerError,
+    MissingExtraError,
+    PoolError,
+    QuestionError,
+    RouterR1Error,
+    TraceError,
+)
+from .graph import create_router_r1, create_router_r1_agent
+from .reply import Reply, ReplyError
+from .state import Ledger, RouterContext, RouterInput, RouterOutput, StopReason, View
+from .tools import CandidateTool, candidate_tool, pool_tools
+
+__all__ = [
+    "Candidate",
+    "CandidatePool",
+    "CandidateTool",
+    "ConfigError",
+    "Controller",
+    "ControllerError",
+    "ControllerSettings",
+    "Ledger",
+    "MissingExtraError",
+    "PoolError",
+    "QuestionError",
+    "Reply",
+    "ReplyError",
+    "RouterContext",
+    "RouterInput",
+    "RouterOutput",
+    "RouterR1Error",
+    "ScriptedController",
+    "StopReason",
+    "TraceError",
+    "View",
+    "candidate_tool",
+    "create_router_r1",
+    "create_router_r1_agent",
+    "pool_tools",
+]

@@ -1,0 +1,101 @@
+"""Which of the calls that a controller wrote are made: known, not too many, affordable, not twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
+from langchain_core.messages.ai import UsageMetadata
+
+from .protocol import Turn
+from .reply import Reply
+from .state import RouteCall, View
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A controller's turn as a message, and what of it goes to the route node."""
+
+    message: AIMessage
+    """`tool_calls`: calls that get a reply; `invalid_tool_calls`: what is not done, and why."""
+    routed: tuple[RouteCall, ...]
+    """The calls to make: those of the message less the ones that were asked before."""
+    over_budget: bool
+    """Whether a call was refused because its worst-case price exceeds what is left."""
+
+
+def admit(turn: Turn, view: View, reply: Reply, round_: int) -> Admission:
+    """Decide on every call of a turn; every refusal carries the reason the controller is told."""
+    tool_calls: list[ToolCall] = []
+    refused: list[InvalidToolCall] = []
+    routed: list[RouteCall] = []
+    over_budget = False
+    usd_left = None if view.left.usd is None else view.left.usd - reply.cost_usd
+    seconds_left = None if view.left.seconds is None else view.left.seconds - reply.seconds
+    asked = {
+        (m.name, m.artifact["query"])
+        for m in view.scratchpad
+        if isinstance(m, ToolMessage) and m.artifact and m.artifact["ok"]
+    }
+
+    def refuse(name: str | None, text: str, reason: str) -> None:
+        call_id = f"call_{round_}_{len(tool_calls) + len(refused)}"
+        refused.append(
+            InvalidToolCall(
+                type="invalid_tool_call", name=name, args=text[:500], id=call_id, error=reason
+            )
+        )
+
+    for call in turn.calls:
+        candidate = view.pool.find(call.candidate)
+        if candidate is None:
+            refuse(None, call.query, view.pool.unknown(call.candidate))
+            continue
+        slug = candidate.slug
+        if view.must_answer:
+            refuse(slug, call.query, "no calls are left; answer now")
+            continue
+        if len(tool_calls) >= view.context.max_calls_per_round:
+            limit = view.context.max_calls_per_round
+            refuse(slug, call.query, f"at most {limit} call{'s' * (limit != 1)} in one round")
+            continue
+        call_id = f"call_{round_}_{len(tool_calls) + len(refused)}"
+        if (slug, call.query) not in asked:
+            price = candidate.worst_case_usd(call.query)
+            if usd_left is not None and price > usd_left:
+                over_budget = True
+                refuse(
+                    slug, call.query, f"may cost ${price:.6f}, and only ${usd_left:.6f} are left"
+                )
+                continue
+            if usd_left is not None:
+                usd_left -= price
+            routed.append(
+                RouteCall(id=call_id, tool=slug, query=call.query, seconds_left=seconds_left)
+            )
+            if candidate.temperature == 0:  # else asking again may well bring another reply
+                asked.add((slug, call.query))
+        args = {"query": call.query}
+        tool_calls.append(ToolCall(type="tool_call", name=slug, args=args, id=call_id))
+    for mistake in turn.mistakes:
+        refuse(None, mistake.text, mistake.reason)
+    if turn.calls and turn.answer is not None and not view.must_answer:
+        refuse(None, turn.answer, "an answer beside a search is not taken; read the replies first")
+    return Admission(_message(reply, tool_calls, refused), tuple(routed), over_budget)
+
+
+def _message(reply: Reply, calls: list[ToolCall], refused: list[InvalidToolCall]) -> AIMessage:
+    details: dict[str, Any] = {"cost_usd": reply.cost_usd, "seconds": reply.seconds}
+    return AIMessage(
+        reply.text,
+        tool_calls=calls,
+        invalid_tool_calls=refused,
+        usage_metadata=UsageMetadata(
+            input_tokens=reply.input_tokens,
+            output_tokens=reply.output_tokens,
+            total_tokens=reply.input_tokens + reply.output_tokens,
+        ),
+        additional_kwargs=reply.message.additional_kwargs if reply.message else {},
+        response_metadata={"router_r1": {**details, "attempts": reply.attempts}},
+    )

@@ -1,0 +1,331 @@
+"""Candidates and pools: who can be asked, at what price, and how a YAML file says so.
+
+A candidate is an LLM that can be asked. What the controller is told about it (price, latency,
+strengths, example performance) is its descriptor, and stands in the same record.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from .errors import PoolError, did_you_mean
+
+SHIPPED_POOLS = Path(__file__).parent / "pools"
+
+#: What `provider:` may say besides `module:factory`; each is itself such a factory.
+PROVIDERS: Mapping[str, str] = {
+    "openai": "router_r1_graph.providers:openai_chat_model",
+    "simulated": "router_r1_graph.simulation:simulated_chat_model",
+}
+
+Option = str | int | float | bool | None | list[Any] | dict[str, Any]
+USDPerMTok = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ModelSettings(BaseModel):
+    """How a chat model is reached, and what it costs.
+
+    Prices are USD per million tokens; None means unknown (counted as 0, and shown as unknown).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = ""
+    """The provider's name of the model; the candidate's name when left out."""
+    provider: str = "openai"
+    """`openai` (any OpenAI-compatible endpoint), `simulated`, or `module:factory`, a callable that
+    takes this record and returns a LangChain chat model."""
+    base_url: str | None = None
+    api_key_env: str | None = None
+    """The name of the environment variable that holds the key; never the key itself."""
+    input_usd_per_mtok: USDPerMTok | None = None
+    output_usd_per_mtok: USDPerMTok | None = None
+    prices_checked: date | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+    """Most completion tokens of one reply; the worst-case price of a call is computed from it."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    max_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """Retries after a transient failure (429, 5xx, time-out, lost connection)."""
+    options: dict[str, Option] = Field(default_factory=dict)
+    """Passed to the provider as it is: more keyword arguments of the chat model."""
+
+    @field_validator("provider")
+    @classmethod
+    def _known_provider(cls, value: str) -> str:
+        if value in PROVIDERS or re.fullmatch(r"[\w.]+:[\w.]+", value):
+            return value
+        raise ValueError(
+            f"unknown provider {value!r}{did_you_mean(value, PROVIDERS)}; allowed: "
+            f"{', '.join(PROVIDERS)}, or module:factory"
+        )
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name_not_a_key(cls, value: str | None) -> str | None:
+        # The value is not repeated in the message: it may be the key itself.
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            raise ValueError(
+                "must be the NAME of an environment variable in capitals, such as OPENAI_API_KEY, "
+                "never a key"
+            )
+        return value
+
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable to read, or None when the endpoint wants no key.
+
+        A custom `base_url` without `api_key_env` gets no key, so that OPENAI_API_KEY is never sent
+        to somebody else's server.
+        """
+        if self.api_key_env or self.provider != "openai" or self.base_url:
+            return self.api_key_env
+        return "OPENAI_API_KEY"
+
+    def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
+        """Return the list price in USD of so many tokens."""
+        return (
+            input_tokens * (self.input_usd_per_mtok or 0.0)
+            + output_tokens * (self.output_usd_per_mtok or 0.0)
+        ) / 1e6
+
+    def worst_case_usd(self, text: str) -> float:
+        """Return the most in USD that one call with this text can cost.
+
+        A tokenizer that falls back to bytes never makes more tokens than there are bytes; 64 more
+        are allowed for the chat template.
+        """
+        return self.cost_usd(len(text.encode(errors="replace")) + 64, self.max_tokens)
+
+
+class ControllerSettings(ModelSettings):
+    """The `controller:` block of a pool file."""
+
+    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    protocol: Literal["tags", "tools"] = "tags"
+    prompt_template: Path | None = None
+
+
+class Candidate(ModelSettings):
+    """An LLM that can be asked, with its descriptor."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    aliases: tuple[str, ...] = ()
+    latency_seconds: Annotated[float, Field(ge=0)] | None = None
+    """Typical seconds until a whole reply is there."""
+    strengths: tuple[str, ...] = ()
+    benchmarks: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
+    """Name of a benchmark or subject -> score."""
+
+    @field_validator("name", "aliases")
+    @classmethod
+    def _can_be_written_in_a_tag(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for name in [value] if isinstance(value, str) else value:
+            if not name.strip() or name != name.strip() or re.search(r"[:<>\n\r]", name):
+                raise ValueError(
+                    f"{name!r}: a name has no ':', '<', '>' or line break in it, and no space "
+                    "around it (the controller writes it before a colon)"
+                )
+        return value
+
+    @property
+    def model_name(self) -> str:
+        """The provider's name of the model."""
+        return self.model or self.name
+
+    @property
+    def slug(self) -> str:
+        """The name as a tool name: OpenAI allows `[a-zA-Z0-9_-]` and 64 characters."""
+        return re.sub(r"[^a-zA-Z0-9_-]+", "_", self.name)[:64]
+
+    @property
+    def price_usd_per_mtok(self) -> float:
+        """Input and output price added: one number to order candidates by."""
+        return (self.input_usd_per_mtok or 0.0) + (self.output_usd_per_mtok or 0.0)
+
+    def describe(self) -> str:
+        """Return the descriptor as one line for a prompt or a tool description."""
+        price = (
+            "price unknown"
+            if self.input_usd_per_mtok is None and self.output_usd_per_mtok is None
+            else f"${self.input_usd_per_mtok or 0:g} in, ${self.output_usd_per_mtok or 0:g} out per 1M tokens"
+        )
+        parts = [price]
+        if self.latency_seconds is not None:
+            parts.append(f"about {self.latency_seconds:g} s")
+        if self.strengths:
+            parts.append("good at " + ", ".join(self.strengths))
+        if self.benchmarks:
+            parts.append(
+                "scores "
+                + ", ".join(f"{name} {score:g}" for name, score in self.benchmarks.items())
+            )
+        return "; ".join(parts)
+
+
+class CandidatePool(BaseModel):
+    """The candidates on offer, in order, and optionally the controller that chooses among them.
+
+    Example:
+        >>> pool = CandidatePool.embedded()
+        >>> pool.find(pool.candidates[0].name.upper()) == pool.candidates[0]
+        True
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "pool"
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
+    controller: ControllerSettings | None = None
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> CandidatePool:
+        owner: dict[str, str] = {}
+        for candidate in self.candidates:
+            names = {n.casefold() for n in (candidate.name, candidate.slug, *candidate.aliases)}
+            for name in sorted(names):
+                if name in owner:
+                    raise ValueError(
+                        f"the name {name!r} (name, alias or tool name of {candidate.name!r}) "
+                        f"belongs to {owner[name]!r} already"
+                    )
+                owner[name] = candidate.name
+        return self
+
+    @cached_property
+    def _by_name(self) -> dict[str, Candidate]:
+        return {
+            name.casefold(): candidate
+            for candidate in self.candidates
+            for name in (candidate.name, candidate.slug, *candidate.aliases)
+        }
+
+    @classmethod
+    def embedded(cls) -> CandidatePool:
+        """Return the shipped pool of simulated candidates: no key, no network."""
+        return cls.from_yaml("embedded")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> CandidatePool:
+        """Read a pool file, or one of the shipped pools by name.
+
+        Args:
+            path: a YAML file, or the name of a shipped pool (`embedded`, `embedded_unseen`,
+                `router_r1`).
+
+        Raises:
+            PoolError: the file is missing, is not YAML, or holds a value that is not allowed; the
+                message names file, key, value and what is allowed.
+        """
+        file = Path(path)
+        shipped = SHIPPED_POOLS / f"{path}.yaml"
+        if not file.exists() and shipped.exists():
+            file = shipped
+        if not file.is_file():
+            names = sorted(p.stem for p in SHIPPED_POOLS.glob("*.yaml"))
+            raise PoolError(
+                f"{path}: no such pool file{did_you_mean(str(path), names)}; shipped pools: "
+                f"{', '.join(names)}"
+            )
+        try:
+            data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise PoolError(f"{file}: not a YAML file: {error}") from error
+        if not isinstance(data, dict):
+            raise PoolError(
+                f"{file}: a pool is a mapping with the key 'candidates', not {data!r:.80}"
+            )
+        data.setdefault("name", file.stem)
+        try:
+            pool = cls.model_validate(data)
+        except ValidationError as error:
+            raise PoolError(f"{file}: {_explain(error, data)}") from None
+        template = pool.controller and pool.controller.prompt_template
+        if template and not (template := file.parent / template).is_file():
+            raise PoolError(f"{file}: controller.prompt_template: no such file {str(template)!r}")
+        if pool.controller and template:
+            controller = pool.controller.model_copy(update={"prompt_template": template})
+            pool = pool.model_copy(update={"controller": controller})
+        return pool
+
+    def descriptors(self) -> CandidatePool:
+        """Return the pool without the ways to reach anybody: safe to store and to show."""
+        access = {"base_url": None, "api_key_env": None, "options": {}}
+        candidates = tuple(c.model_copy(update=access) for c in self.candidates)
+        return self.model_copy(update={"candidates": candidates, "controller": None})
+
+    def find(self, name: str) -> Candidate | None:
+        """Return the candidate of this name, alias or tool name, ignoring case; else None."""
+        return self._by_name.get(name.strip().casefold())
+
+    def unknown(self, name: str) -> str:
+        """Say that no candidate has this name, and which is nearest."""
+        names = [candidate.name for candidate in self.candidates]
+        return f"no candidate {name[:100]!r}{did_you_mean(name[:100], names)}; candidates: {', '.join(names)}"
+
+    def require_keys(self) -> None:
+        """Check that every key variable is set, before anything is asked.
+
+        Raises:
+            PoolError: names the candidate and the variable that is not set.
+        """
+        missing = [
+            f"{who}: the environment variable {variable} is not set"
+            for who, settings in [
+                *((c.name, c) for c in self.candidates),
+                *([("controller", self.controller)] if self.controller else []),
+            ]
+            if (variable := settings.key_variable) and not os.environ.get(variable)
+        ]
+        if missing:
+            raise PoolError(
+                f"pool {self.name!r}: {'; '.join(missing)} (api_key_env names the variable)"
+            )
+
+
+def _explain(error: ValidationError, data: dict[str, Any]) -> str:
+    """Turn the first of pydantic's errors into one line: key, value, what is allowed."""
+    first = error.errors(include_url=False)[0]
+    location = first["loc"]
+    key = ""
+    for part in location:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    if len(location) >= 2 and location[0] == "candidates" and isinstance(location[1], int):
+        record = data["candidates"][location[1]]
+        if isinstance(record, Mapping) and "name" in record:
+            key += f" (of {record['name']!r})"
+    if first["type"] == "extra_forbidden":
+        model: type[BaseModel] = CandidatePool
+        if location[0] == "candidates":
+            model = Candidate
+        elif location[0] == "controller" and len(location) > 1:
+            model = ControllerSettings
+        wrong, allowed = str(location[-1]), list(model.model_fields)
+        value = "***" if _SECRET.search(wrong) else repr(first["input"])[:80]
+        return f"unknown key {key} = {value}{did_you_mean(wrong, allowed)}; allowed: {', '.join(allowed)}"
+    message = first["msg"].removeprefix("Value error, ")
+    secret = any(_SECRET.search(str(part)) for part in location)
+    value = "" if secret or first["type"] == "missing" else f" (value: {first['input']!r:.80})"
+    more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+    return f"{key or 'pool'}: {message}{value}{more}"
+
+
+_SECRET = re.compile(r"key|secret|token$|password|credential", re.I)

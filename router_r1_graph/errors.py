@@ -1,0 +1,59 @@
+"""The errors this library raises, one tree, split by who must act.
+
+    RouterR1Error
+    +-- ConfigError            whoever wrote the configuration: a pool file, a spec, an option
+    |   +-- PoolError          a pool file, or a candidate in it
+    |   +-- ControllerError    a controller spec, or a controller that cannot be built
+    |   +-- MissingExtraError  an optional dependency that is not installed
+    +-- QuestionError          whoever asks: no question, or none that can be asked
+    +-- TraceError             a trace file that is broken or of another version
+
+What is not here on purpose: a controller's mistakes (malformed text, an unknown candidate) and a
+candidate's failures (HTTP errors, time-outs) are values in the run, never exceptions. A bug of
+ours crashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class RouterR1Error(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class ConfigError(RouterR1Error):
+    """A configuration that cannot be used. The CLI exits with code 2."""
+
+
+class PoolError(ConfigError):
+    """A pool file, or a candidate in it, that cannot be used."""
+
+
+class ControllerError(ConfigError):
+    """A controller spec that names nothing, or a controller that cannot be built."""
+
+
+class MissingExtraError(ConfigError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the optional extra {extra!r}: pip install 'router-r1-graph[{extra}]'"
+        )
+
+
+class QuestionError(RouterR1Error):
+    """There is no question to ask."""
+
+
+class TraceError(RouterR1Error):
+    """A trace file is broken or was written by another version."""
+
+
+def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the nearest allowed name, or "" when none is near."""
+    folded = {name.casefold(): name for name in allowed}
+    near = get_close_matches(wrong.casefold(), folded, n=1, cutoff=0.6)
+    return f" (did you mean {folded[near[0]]!r}?)" if near else ""

@@ -1,0 +1,120 @@
+"""The graph: `create_router_r1` builds it, `create_router_r1_agent` compiles it for chat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Checkpointer
+
+from ._compat import sync_and_async
+from .candidates import CandidatePool
+from .controllers.protocol import Controller
+from .errors import PoolError
+from .nodes import RouterNodes
+from .reply import ChatModel
+from .state import RouteCall, RouterContext, RouterInput, RouterOutput, RouterState
+from .tools import candidate_tool, pool_tools
+
+
+def create_router_r1(
+    pool: CandidatePool,
+    controller: Controller,
+    *,
+    models: Mapping[str, ChatModel] | None = None,
+    context: RouterContext | None = None,
+    input_schema: type[Any] = RouterInput,
+    output_schema: type[Any] = RouterOutput,
+) -> StateGraph[RouterState, RouterContext, Any, Any]:
+    """Return the router as an uncompiled graph, so that you choose checkpointer, store and cache.
+
+    Input is `question`, or `messages` whose last human one is the question. Output is one
+    `AIMessage` in `messages`, and `answer`, `stop_reason`, `round`, `ledger`, `scratchpad`.
+
+    Args:
+        pool: the candidates on offer.
+        controller: decides whom to ask what; see `router_r1_graph.controllers`.
+        models: chat models to use for the named candidates instead of those that their providers
+            make; when all are given, no key is needed.
+        context: the knobs where a run passes none.
+        input_schema: what a run takes.
+        output_schema: what a run hands back.
+
+    Raises:
+        PoolError: a provider cannot be used, a key variable is not set, or `models` names nobody.
+
+    Example:
+        >>> from router_r1_graph import CandidatePool, ScriptedController, create_router_r1
+        >>> pool = CandidatePool.embedded()
+        >>> graph = create_router_r1(pool, ScriptedController(["<answer> 42 </answer>"])).compile()
+        >>> result = graph.invoke({"question": "6 x 7?"})
+        >>> result["answer"], result["stop_reason"]
+        ('42', 'answered')
+    """
+    given = {}
+    for name, model in (models or {}).items():
+        if (candidate := pool.find(name)) is None:
+            raise PoolError(f"models: {pool.unknown(name)}")
+        given[candidate.name] = model
+    if len(given) == len(pool.candidates):
+        tools = [candidate_tool(c, given[c.name]) for c in pool.candidates]
+    elif not given:
+        tools = pool_tools(pool)
+    else:
+        pool.require_keys()
+        tools = [candidate_tool(c, given.get(c.name)) for c in pool.candidates]
+    nodes = RouterNodes(pool, controller, {t.name: t for t in tools}, context or RouterContext())
+    graph = StateGraph(
+        RouterState,
+        context_schema=RouterContext,
+        input_schema=input_schema,
+        output_schema=output_schema,
+    )
+    graph.add_node(
+        "think",
+        sync_and_async("think", nodes.think, nodes.athink),
+        destinations=("route", "aggregate", "answer"),
+    )
+    graph.add_node(
+        "route", sync_and_async("route", nodes.route, nodes.aroute), input_schema=RouteCall
+    )
+    graph.add_node("aggregate", nodes.aggregate, destinations=("think", "answer"))
+    graph.add_node("answer", nodes.answer)
+    graph.add_conditional_edges(START, nodes.begin, ["think"])
+    graph.add_edge("route", "aggregate")
+    graph.set_finish_point("answer")
+    return graph
+
+
+def create_router_r1_agent(
+    pool: CandidatePool,
+    controller: Controller,
+    *,
+    models: Mapping[str, ChatModel] | None = None,
+    context: RouterContext | None = None,
+    checkpointer: Checkpointer = None,
+    name: str = "router_r1",
+) -> CompiledStateGraph[RouterState, RouterContext, Any, Any]:
+    """Return the router compiled as an agent that speaks messages and nothing else.
+
+    Use it where a chat agent is expected: a supervisor, a swarm, Studio's chat mode.
+
+    Args:
+        pool: the candidates on offer.
+        controller: decides whom to ask what.
+        models: see `create_router_r1`.
+        context: the knobs where a run passes none.
+        checkpointer: None inherits the parent's; False keeps nothing.
+        name: the agent's name; supervisors need one.
+    """
+    graph = create_router_r1(
+        pool,
+        controller,
+        models=models,
+        context=context,
+        input_schema=MessagesState,
+        output_schema=MessagesState,
+    )
+    return graph.compile(checkpointer=checkpointer, name=name)

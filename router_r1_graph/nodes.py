@@ -1,0 +1,340 @@
+"""The four nodes: think -> (one Send per call) route -> aggregate -> think ... -> answer.
+
+A node is a function of the state; what it asks (controller, tools) is bound when the graph is
+built. The controller's mistakes and a candidate's failures are values here, never exceptions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool
+from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import Runtime
+from langgraph.types import Command, Overwrite, Send
+
+from . import protocol
+from .admission import admit
+from .candidates import CandidatePool
+from .controllers.protocol import Controller
+from .errors import QuestionError
+from .reply import Reply, bill, classify
+from .state import (
+    Left,
+    RouteCall,
+    RouterContext,
+    RouterState,
+    StopReason,
+    View,
+    charge_candidates,
+    charge_controller,
+    left,
+    new_ledger,
+    resolve_context,
+    total,
+)
+
+logger = logging.getLogger(__name__)
+
+# LangGraph's recursion limit must not end a run. Of the remaining steps (1 at the last one), a call
+# needs think, route, aggregate, think and answer; another round needs the aggregate before them.
+_STEPS_TO_CALL, _STEPS_TO_GO_ON = 5, 6
+
+
+@dataclass(frozen=True)
+class RouterNodes:
+    """The nodes over one pool, controller and set of tools (tool name -> tool)."""
+
+    pool: CandidatePool
+    controller: Controller
+    tools: Mapping[str, BaseTool]
+    defaults: RouterContext
+
+    def begin(self, state: RouterState) -> Send:
+        """Start a question clean, whatever an earlier one left on the thread.
+
+        Raises:
+            QuestionError: neither `question` nor a human message says anything.
+        """
+        messages = state.get("messages") or []
+        question = state.get("question") or next(
+            (str(m.text) for m in reversed(messages) if isinstance(m, HumanMessage)), ""
+        )
+        question = question.encode(errors="replace").decode().strip()
+        if not question:
+            raise QuestionError(
+                "there is no question: pass {'question': '...'}, or 'messages' with a human one"
+            )
+        fresh: RouterState = {"messages": messages, "scratchpad": [HumanMessage(question)]}
+        if "remaining_steps" in state:
+            fresh["remaining_steps"] = state["remaining_steps"] - 1
+        return Send("think", fresh)
+
+    # --------------------------------------------------------------------------------- think
+
+    def think(
+        self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> Command[str]:
+        """Ask the controller for one turn."""
+        view = self._view(state, runtime)
+        if reason := self._cannot_ask(view):
+            return self._stop(state, reason)
+        try:
+            reply = self.controller.decide(view, config)
+        except GraphBubbleUp:  # an interrupt, not a failure
+            raise
+        except Exception as error:
+            reply = self._controller_failed(error)
+        return self._after_think(state, view, reply)
+
+    async def athink(
+        self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> Command[str]:
+        """Ask the controller for one turn, without blocking."""
+        view = self._view(state, runtime)
+        if reason := self._cannot_ask(view):
+            return self._stop(state, reason)
+        try:
+            reply = await self.controller.adecide(view, config)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            reply = self._controller_failed(error)
+        return self._after_think(state, view, reply)
+
+    def _view(self, state: RouterState, runtime: Runtime[RouterContext]) -> View:
+        context = resolve_context(runtime.context, self.defaults)
+        question, *scratchpad = state["scratchpad"]
+        # What was said before, without the parent's own tool calls: half of a call is a 400 to an API.
+        conversation = [
+            m
+            for m in state.get("messages") or []
+            if isinstance(m, HumanMessage) or (isinstance(m, AIMessage) and not m.tool_calls)
+        ]
+        if conversation and conversation[-1].text.strip() == question.text:
+            conversation.pop()
+        remaining = left(state.get("ledger") or new_ledger(), state.get("round", 0), context)
+        no_steps = state.get("remaining_steps", _STEPS_TO_CALL) < _STEPS_TO_CALL
+        if state.get("stop_reason") or no_steps:
+            remaining = Left(0, remaining.usd, remaining.seconds)
+        return View(
+            question=str(question.text),
+            pool=self.pool,
+            context=context,
+            left=remaining,
+            conversation=tuple(conversation),
+            scratchpad=tuple(scratchpad),
+        )
+
+    def _cannot_ask(self, view: View) -> StopReason | None:
+        usd, seconds = view.left.usd, view.left.seconds
+        if seconds is not None and seconds <= 0:
+            return StopReason.DEADLINE
+        if usd is not None and (usd <= 0 or self.controller.worst_case_usd(view) > usd):
+            return StopReason.BUDGET_USD
+        return None
+
+    def _controller_failed(self, error: Exception) -> Reply:
+        logger.warning("controller %s failed: %s", self.controller.name, type(error).__name__)
+        return Reply(error=classify(error))
+
+    def _stop(
+        self, state: RouterState, reason: StopReason, reply: Reply | None = None
+    ) -> Command[str]:
+        """Go to the answer without another turn."""
+        ledger = state.get("ledger") or new_ledger()
+        return Command(
+            goto="answer",
+            update={
+                **_clean(state, []),
+                "ledger": charge_controller(ledger, reply) if reply else ledger,
+                "stop_reason": (state.get("stop_reason") or reason.value),
+            },
+        )
+
+    def _after_think(self, state: RouterState, view: View, reply: Reply) -> Command[str]:
+        """Read the turn and decide where to go: to the calls, back with a reason, or to the end."""
+        if not reply.ok:
+            late = view.left.seconds is not None and reply.seconds >= view.left.seconds
+            reason = StopReason.DEADLINE if late else StopReason.CONTROLLER_ERROR
+            return self._stop(state, reason, reply)
+        turn = protocol.parse(reply.text)
+        ledger = charge_controller(state.get("ledger") or new_ledger(), reply)
+        plan = admit(turn, view, reply, state.get("round", 0))
+        stop_reason = state.get("stop_reason", "")
+        answer = ""
+        goto: Any = [Send("route", call) for call in plan.routed] or "aggregate"
+        if view.must_answer:
+            goto, answer = "answer", turn.answer or ""
+            stop_reason = stop_reason or StopReason.ROUND_LIMIT.value
+            if stop_reason == StopReason.ROUND_LIMIT and not (answer or turn.calls):
+                stop_reason = StopReason.INVALID.value
+        elif turn.answer is not None and not turn.calls:
+            goto, answer, stop_reason = "answer", turn.answer, StopReason.ANSWERED.value
+        elif plan.over_budget:
+            stop_reason = StopReason.BUDGET_USD.value
+        return Command(
+            goto=goto,
+            update={
+                **_clean(state, [plan.message]),
+                "ledger": ledger,
+                "answer": answer,
+                "stop_reason": stop_reason,
+            },
+        )
+
+    # --------------------------------------------------------------------------------- route
+
+    def route(self, call: RouteCall, config: RunnableConfig) -> dict[str, Any]:
+        """Make one call; a failure is a reply with an error."""
+        try:
+            message = self.tools[call["tool"]].invoke(_tool_call(call), config)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            message = self._tool_failed(call, error)
+        return {"replies": [message]}
+
+    async def aroute(self, call: RouteCall, config: RunnableConfig) -> dict[str, Any]:
+        """Make one call without blocking; a failure is a reply with an error."""
+        try:
+            message = await self.tools[call["tool"]].ainvoke(_tool_call(call), config)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            message = self._tool_failed(call, error)
+        return {"replies": [message]}
+
+    def _tool_failed(self, call: RouteCall, error: Exception) -> ToolMessage:
+        candidate = self.pool.find(call["tool"])
+        text, artifact = bill(
+            candidate.name if candidate else call["tool"], Reply(error=classify(error))
+        )
+        return ToolMessage(text, name=call["tool"], tool_call_id=call["id"], artifact=artifact)
+
+    # ----------------------------------------------------------------------------- aggregate
+
+    def aggregate(self, state: RouterState, runtime: Runtime[RouterContext]) -> Command[str]:
+        """Fold the replies of the round into the scratchpad and the ledger; look at the budget."""
+        context = resolve_context(runtime.context, self.defaults)
+        turn = state["scratchpad"][-1]
+        assert isinstance(turn, AIMessage)
+        replies = {m.tool_call_id: m for m in state["replies"] if isinstance(m, ToolMessage)}
+        seen = [m for m in state["scratchpad"] if isinstance(m, ToolMessage)]
+        observations: list[ToolMessage] = []
+        for call in turn.tool_calls:
+            query = call["args"]["query"]
+            if reply := replies.get(call["id"] or ""):
+                text = protocol.cut(str(reply.text), context.max_information_tokens)
+                artifact = {**reply.artifact, "query": query, "reply": text}
+            else:  # asked before, in this round or an earlier one: nothing is paid again
+                earlier = next(
+                    m
+                    for m in reversed([*seen, *observations])
+                    if m.name == call["name"] and m.artifact["query"] == query
+                )
+                text = earlier.artifact["reply"]
+                artifact = {**earlier.artifact, **_FREE}
+            observations.append(
+                ToolMessage(
+                    text,
+                    name=call["name"],
+                    tool_call_id=call["id"],
+                    artifact=artifact,
+                    status="success" if artifact["ok"] else "error",
+                )
+            )
+        ledger = charge_candidates(
+            state["ledger"], [m.artifact for m in observations if not m.artifact["cached"]]
+        )
+        observations += [
+            ToolMessage(
+                f"not done: {invalid['error']}",
+                name=invalid["name"] or "error",
+                tool_call_id=invalid["id"],
+                status="error",
+            )
+            for invalid in turn.invalid_tool_calls
+        ]
+        round_ = state["round"] + 1
+        remaining = left(ledger, round_, context)
+        steps = state.get("remaining_steps", _STEPS_TO_GO_ON)
+        reason = state["stop_reason"]
+        if reason == "":
+            if remaining.seconds is not None and remaining.seconds <= 0:
+                reason = StopReason.DEADLINE.value
+            elif remaining.usd is not None and remaining.usd <= 0:
+                reason = StopReason.BUDGET_USD.value
+            elif remaining.rounds == 0 or steps < _STEPS_TO_GO_ON:
+                reason = StopReason.ROUND_LIMIT.value
+        if reason:
+            remaining = Left(0, remaining.usd, remaining.seconds)
+        observations[-1].content = f"{observations[-1].text}\n(left: {remaining.describe()})"
+        return Command(
+            goto="answer" if reason == StopReason.DEADLINE else "think",
+            update={
+                "scratchpad": observations,
+                "replies": Overwrite([]),
+                "ledger": ledger,
+                "round": round_,
+                "stop_reason": reason,
+            },
+        )
+
+    # -------------------------------------------------------------------------------- answer
+
+    def answer(self, state: RouterState) -> dict[str, Any]:
+        """Hand one message back, with the bill in its metadata."""
+        answer = state["answer"] or next(
+            (
+                m.artifact["reply"]
+                for m in reversed(state["scratchpad"])
+                if isinstance(m, ToolMessage) and m.artifact and m.artifact["ok"]
+            ),
+            "",
+        )
+        summary = {
+            "stop_reason": state["stop_reason"],
+            "rounds": state["round"],
+            **total(state["ledger"]),
+        }
+        message = AIMessage(
+            answer or f"(no answer: {state['stop_reason']})",
+            name="router_r1",
+            response_metadata={"router_r1": summary},
+        )
+        return {"answer": answer, "messages": [message]}
+
+
+_FREE: Mapping[str, Any] = {
+    "cached": True,
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "reasoning_tokens": 0,
+    "cost_usd": 0.0,
+    "seconds": 0.0,
+    "attempts": 0,
+}
+
+
+def _clean(state: RouterState, added: list[AnyMessage]) -> dict[str, Any]:
+    """Return the scratchpad's update; at a question's first think, clear what was left before."""
+    if "ledger" in state:
+        return {"scratchpad": added}
+    return {
+        "scratchpad": Overwrite([*state["scratchpad"], *added]),
+        "replies": Overwrite([]),
+        "round": 0,
+        "answer": "",
+        "stop_reason": "",
+    }
+
+
+def _tool_call(call: RouteCall) -> dict[str, Any]:
+    args = {"query": call["query"], "seconds_left": call["seconds_left"]}
+    return {"type": "tool_call", "id": call["id"], "name": call["tool"], "args": args}

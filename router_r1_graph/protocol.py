@@ -1,0 +1,222 @@
+"""The tag language between controller and environment; the only place that knows tags.
+
+    <think> ... </think> <search> Candidate: query </search>       the controller asks
+    <information> Candidate: reply </information>                   the environment answers
+    <think> ... </think> <answer> ... </answer>                     the controller ends
+
+The key invariant: only what the controller wrote is parsed, and no text of a candidate can be read
+as a tag, because it is escaped when rendered. `parse` is total (it never raises), and
+`parse(render(turn)) == turn` for every turn whose texts have no white space around them.
+
+Source: arXiv 2506.09033, section 3; the differences are in docs/deviations.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from langchain_core.messages import ToolMessage
+
+from .errors import ConfigError, did_you_mean
+
+#: Bump when a policy trained on the old text would no longer understand the new one.
+VERSION = 1
+#: Where a chat model has to stop: it must not write the environment's part, nor go on after it ended.
+STOP = ("<information>", "</answer>")
+DEFAULT_TEMPLATE = Path(__file__).parent / "prompts" / "router_r1.txt"
+TOOLS_TEMPLATE = DEFAULT_TEMPLATE.with_name("tools.txt")
+PLACEHOLDERS = ("candidates", "question", "cost_weight", "budget")
+
+_NAMES = "think|search|information|answer"
+_TAG = re.compile(rf"<(/?)({_NAMES})>")
+# What looks like a tag, or like a tag that was escaped (any number of times): one more level of
+# escaping is added or taken away, so that unescape is the exact inverse of escape.
+_TO_ESCAPE = re.compile(rf"(<|&(?:amp;)*lt;)(?=/?(?:{_NAMES})>)")
+_TO_UNESCAPE = re.compile(rf"&((?:amp;)*)lt;(?=/?(?:{_NAMES})>)")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One query to one candidate, as the controller wrote it (the name is not looked up yet)."""
+
+    candidate: str
+    query: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Something malformed: the reason, as the controller is told it, and the text it is about."""
+
+    reason: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the controller wrote in one turn."""
+
+    thoughts: tuple[str, ...] = ()
+    calls: tuple[Call, ...] = ()
+    answer: str | None = None
+    """The last answer when there are several, as in the paper; None when there is none."""
+    mistakes: tuple[Mistake, ...] = ()
+
+
+def parse(text: str) -> Turn:
+    """Read one turn of the controller. Never raises: what is malformed becomes a mistake.
+
+    A search inside an unclosed tag is a mistake and is not made; an answer inside one still counts
+    (the paper's exact match reads the last answer whatever the format).
+
+    Example:
+        >>> parse("<search> Ada: what is: a colon? </search>").calls
+        (Call(candidate='Ada', query='what is: a colon?'),)
+    """
+    thoughts: list[str] = []
+    calls: list[Call] = []
+    answer: str | None = None
+    mistakes: list[Mistake] = []
+    inside, start, nested = "", 0, False
+    for match in _TAG.finditer(text):
+        closing, tag = match[1] == "/", match[2]
+        if not inside:
+            if closing:
+                mistakes.append(Mistake(f"a closing {tag} tag without an opening one"))
+            else:
+                inside, start, nested = tag, match.end(), False
+        elif not closing:
+            mistakes.append(Mistake(f"a {tag} tag inside a {inside} tag that was not closed"))
+            inside, start, nested = tag, match.end(), True
+        else:
+            body = unescape(text[start : match.start()].strip())
+            if tag != inside:
+                mistakes.append(Mistake(f"a {inside} tag closed by a closing {tag} tag", body))
+            elif tag == "think":
+                thoughts.append(body)
+            elif tag == "information":
+                mistakes.append(Mistake("only the environment writes the information tag", body))
+            elif tag == "answer" and body:
+                answer = body
+            elif tag == "answer":
+                mistakes.append(Mistake("the answer tag is empty"))
+            elif nested:
+                pass  # already counted when the tag opened; not asked
+            else:
+                name, colon, query = (part.strip() for part in body.partition(":"))
+                if name and colon and query:
+                    calls.append(Call(name, query))
+                else:
+                    what = "the candidate" if not name else "a colon" if not colon else "the query"
+                    mistakes.append(Mistake(f"{what} is missing in 'Candidate: query'", body))
+            inside = ""
+    if inside:
+        mistakes.append(Mistake(f"the {inside} tag is not closed", text[start:].strip()))
+    if not (calls or answer is not None or mistakes):
+        mistakes.append(Mistake("neither a search tag nor an answer tag", text.strip()))
+    return Turn(tuple(thoughts), tuple(calls), answer, tuple(mistakes))
+
+
+def render(turn: Turn) -> str:
+    """Write a turn in tags; mistakes are not written."""
+    parts = [f"<think> {escape(thought)} </think>" for thought in turn.thoughts]
+    parts += [f"<search> {escape(f'{c.candidate}: {c.query}')} </search>" for c in turn.calls]
+    if turn.answer is not None:
+        parts.append(f"<answer> {escape(turn.answer)} </answer>")
+    return "\n".join(parts)
+
+
+def render_observation(label: str, text: str) -> str:
+    """Write what one call brought back, as the controller sees it."""
+    return f"<information> {escape(f'{label}: {text}')} </information>"
+
+
+def render_observations(messages: Sequence[ToolMessage]) -> str:
+    """Write what a round brought back: one information tag for each call, made or refused."""
+    return "\n".join(
+        render_observation(m.artifact["candidate"] if m.artifact else "error", str(m.text))
+        for m in messages
+    )
+
+
+def close(text: str) -> str:
+    """Add the closing tag that a stop string took away from the end of a controller's text."""
+    last = None
+    for last in _TAG.finditer(text):
+        pass
+    if last is None or last[1] or last[2] not in ("search", "answer"):
+        return text
+    return f"{text.rstrip()} </{last[2]}>"
+
+
+def escape(text: str) -> str:
+    """Make every tag in a text plain text: `<think>` becomes `&lt;think>`."""
+    return _TO_ESCAPE.sub(lambda m: "&lt;" if m[1] == "<" else f"&amp;{m[1][1:]}", text)
+
+
+def unescape(text: str) -> str:
+    """Undo `escape` exactly."""
+    return _TO_UNESCAPE.sub(lambda m: f"&{m[1][4:]}lt;" if m[1] else "<", text)
+
+
+def cut(text: str, max_tokens: int) -> str:
+    """Keep about `max_tokens` tokens of a text (4 bytes each), cut between words where possible."""
+    if len(text) <= max_tokens:  # at most 4 bytes a character: short enough without encoding it
+        return text
+    data = text[: max_tokens * 4 + 1].encode()
+    if len(data) <= max_tokens * 4:
+        return text
+    kept = data[: max_tokens * 4].decode(errors="ignore")
+    at_word = kept.rsplit(None, 1)[0] if " " in kept[-40:] else kept
+    return f"{at_word} [... cut]"
+
+
+def load_template(path: Path | None = None) -> Template:
+    """Read a prompt template: plain text with $candidates, $question, $cost_weight and $budget.
+
+    Raises:
+        ConfigError: the file cannot be read, has an unknown placeholder, or lacks $question.
+    """
+    path = path or DEFAULT_TEMPLATE
+    try:
+        template = Template(path.read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the prompt template cannot be read: {error}") from error
+    used = template.get_identifiers()
+    for name in used:
+        if name not in PLACEHOLDERS:
+            raise ConfigError(
+                f"{path}: unknown placeholder ${name}{did_you_mean(name, PLACEHOLDERS)}; allowed: "
+                + ", ".join(f"${p}" for p in PLACEHOLDERS)
+            )
+    if not template.is_valid() or "question" not in used:
+        raise ConfigError(f"{path}: a prompt template needs $question; write $$ for a dollar sign")
+    return template
+
+
+def render_prompt(
+    template: Template,
+    *,
+    question: str,
+    candidates: Mapping[str, str],
+    cost_weight: float,
+    budget: str,
+) -> str:
+    """Fill the template. Tags in the question or in a descriptor are escaped.
+
+    Args:
+        template: from `load_template`.
+        question: what the user asked.
+        candidates: name -> descriptor, in the order in which they are shown.
+        cost_weight: in [0, 1].
+        budget: what may still be spent, in words.
+    """
+    return template.substitute(
+        question=escape(question),
+        candidates="\n".join(f"- {escape(n)}: {escape(d)}" for n, d in candidates.items()),
+        cost_weight=f"{cost_weight:g}",
+        budget=budget,
+    )

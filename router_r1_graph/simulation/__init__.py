@@ -1,0 +1,37 @@
+"""The embedded default: true facts, questions over them, and simulated candidates to ask."""
+
+from .chat_model import SimulatedFailure, simulated_chat_model
+from .grammar import parse, phrase
+from .mind import SimulatedReply, reply_text_and_tokens
+from .oracle import Plan, best_plan
+from .questions import Question, generate, true_answer
+from .relations import relation_domain
+from .structure import Ask, Compare, Same, Structure, YesNo, hops, next_steps
+from .wording import is_abstention, short_answer
+from .world import Fact, World
+
+__all__ = [
+    "Ask",
+    "Compare",
+    "Fact",
+    "Plan",
+    "Question",
+    "Same",
+    "SimulatedFailure",
+    "SimulatedReply",
+    "Structure",
+    "World",
+    "YesNo",
+    "best_plan",
+    "generate",
+    "hops",
+    "is_abstention",
+    "next_steps",
+    "parse",
+    "phrase",
+    "relation_domain",
+    "reply_text_and_tokens",
+    "short_answer",
+    "simulated_chat_model",
+    "true_answer",
+]

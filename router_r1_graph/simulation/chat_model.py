@@ -1,0 +1,174 @@
+"""A simulated candidate as a LangChain chat model: no key, no network, and the bill of a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseChatModel, LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import ConfigDict, PrivateAttr
+
+from ..candidates import Candidate
+from .mind import (
+    MESSAGE_TOKENS,
+    SimulatedOptions,
+    count_tokens,
+    fraction,
+    options_of,
+    reply_text_and_tokens,
+)
+
+
+class SimulatedFailure(ConnectionError):
+    """A simulated candidate was drawn to fail (`fail_rate`). A retry may succeed."""
+
+
+def simulated_chat_model(candidate: Candidate) -> BaseChatModel:
+    """Return the chat model of a candidate with `provider: simulated`.
+
+    Raises:
+        PoolError: An option is unknown or has an impossible value.
+
+    >>> ada = Candidate(name="Ada", provider="simulated", benchmarks={"literature": 1.0})
+    >>> simulated_chat_model(ada).invoke("Who wrote Hamlet?").content
+    'William Shakespeare'
+    """
+    return SimulatedChatModel(candidate=candidate, options=options_of(candidate))
+
+
+class SimulatedChatModel(BaseChatModel):
+    """Replies to the last human message by what the candidate's record says it knows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    candidate: Candidate
+    options: SimulatedOptions
+    _calls: Iterator[int] = PrivateAttr(default_factory=itertools.count)
+
+    @property
+    def _llm_type(self) -> str:
+        return "router-r1-simulated"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model_name": self.candidate.model_name}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return LangSmithParams(
+            ls_provider="simulated",
+            ls_model_name=self.candidate.model_name,
+            ls_model_type="chat",
+            ls_max_tokens=self.candidate.max_tokens,
+        )
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        reply = self._reply(messages)
+        time.sleep(self._seconds)
+        return ChatResult(generations=[ChatGeneration(message=reply)])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        reply = self._reply(messages)
+        await asyncio.sleep(self._seconds)
+        return ChatResult(generations=[ChatGeneration(message=reply)])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        chunks = _chunks(self._reply(messages))
+        for chunk in chunks:
+            time.sleep(self._seconds / len(chunks))
+            if run_manager:
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        chunks = _chunks(self._reply(messages))
+        for chunk in chunks:
+            await asyncio.sleep(self._seconds / len(chunks))
+            if run_manager:
+                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+    @property
+    def _seconds(self) -> float:
+        return (self.candidate.latency_seconds or 0.0) if self.options.sleep else 0.0
+
+    def _reply(self, messages: Sequence[BaseMessage]) -> AIMessage:
+        query = next(
+            (
+                str(message.text)
+                for message in reversed(messages)
+                if isinstance(message, HumanMessage)
+            ),
+            "",
+        )
+        call = str(next(self._calls))
+        if fraction("fail", self.candidate.name, query, call) < self.options.fail_rate:
+            raise SimulatedFailure(
+                f"{self.candidate.name} was drawn to fail (fail_rate {self.options.fail_rate:g})"
+            )
+        reply = reply_text_and_tokens(self.candidate, query)
+        others = sum(count_tokens(str(message.text)) + MESSAGE_TOKENS for message in messages) - (
+            count_tokens(query) + MESSAGE_TOKENS
+        )
+        input_tokens = reply.input_tokens + max(others, 0)
+        return AIMessage(
+            content=reply.text,
+            usage_metadata=UsageMetadata(
+                input_tokens=input_tokens,
+                output_tokens=reply.output_tokens,
+                total_tokens=input_tokens + reply.output_tokens,
+            ),
+            response_metadata={
+                "model_name": self.candidate.model_name,
+                "finish_reason": "length" if reply.cut else "stop",
+            },
+        )
+
+
+def _chunks(reply: AIMessage) -> list[ChatGenerationChunk]:
+    """Cut a reply into words; the last one carries the usage and the metadata."""
+    words = re.findall(r"\s*\S+\s*$|\s*\S+", str(reply.text)) or [""]
+    messages = [AIMessageChunk(content=word) for word in words[:-1]]
+    messages.append(
+        AIMessageChunk(
+            content=words[-1],
+            usage_metadata=reply.usage_metadata,
+            response_metadata=reply.response_metadata,
+            chunk_position="last",
+        )
+    )
+    return [ChatGenerationChunk(message=message) for message in messages]

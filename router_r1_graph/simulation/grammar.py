@@ -1,0 +1,243 @@
+"""Questions in words and back: `parse(phrase(question)) == question`.
+
+Every form of a relation is a prefix and a suffix around its subject ("In which country was", "born"),
+so a text is read by looking up its first words in a dictionary, not by trying patterns in turn. Of
+several forms that fit, the one with the longest prefix wins, then the longest suffix. Names are free
+text: what is no known phrase is taken as a name.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Literal
+
+from .relations import relation_of, relations
+from .structure import Ask, Compare, Same, Structure, Term, YesNo
+
+#: Longer texts are not read at all. It also bounds how deep the reader recurses.
+MAX_CHARACTERS = 600
+#: No form has a longer prefix.
+MAX_PREFIX = 60
+
+_YES_NO = ("Is {value} {noun}?", "Was {value} {noun}?", "Is it true that {noun} is {value}?")
+_YES_NO_PREFIXES = ("is ", "was ")
+_IT_IS_TRUE = "is it true that "
+_IS = " is "
+#: Before a noun phrase: also a question.
+_OPENINGS = ("what is ", "what was ", "who is ", "who was ", "which is ", "name ", "tell me ")
+_GENERIC_QUESTION = re.compile(r"what is the ([a-z][a-z0-9 ]{0,40}?) of (.+)", re.IGNORECASE)
+# Lower case, before a name with a capital: "The Lord of the Rings" is no relation of the Rings, nor
+# is "the lord of the rings".
+_GENERIC_NOUN = re.compile(r"the ([a-z][a-z0-9 ]{0,40}?) of ((?:the )?[A-Z0-9].*|the [a-z].*)")
+_SLOT = re.compile(r"\{[abx]\}")
+
+Kind = Literal["one", "least", "most", "same"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A form cut at its slots, in lower case; `middle` is None for a form with one slot."""
+
+    relation: str
+    kind: Kind
+    prefix: str
+    middle: str | None
+    suffix: str
+
+
+_Index = Mapping[str, Sequence[_Form]]
+
+
+def phrase(question: Structure, rng: random.Random | None = None) -> str:
+    """Return the question in words: the canonical shortest form, or one drawn by `rng`.
+
+    >>> phrase(Ask("currency", Ask("birth_country", Ask("author", "Hamlet"))))
+    'Which currency is used in the country where the author of Hamlet was born?'
+    """
+    match question:
+        case Ask(relation, subject):
+            form = _draw(relation_of(relation).questions, rng)[0]
+            return form.replace("{x}", _noun(subject, rng))
+        case YesNo(ask, value):
+            noun = _noun(ask, rng)
+            forms = [
+                form.replace("{noun}", noun).replace("{value}", value)
+                for form in _draw(_YES_NO, rng)
+            ]
+        case Compare(relation, first, second, least):
+            found = relation_of(relation)
+            forms = _two_sided(found.least if least else found.most, first, second, rng)
+        case Same(relation, first, second):
+            forms = _two_sided(relation_of(relation).same, first, second, rng)
+    # "War and Peace and Emma" can be cut in two ways: take the first form that is read as meant.
+    return next((text for text in forms if _read(text) == question), forms[-1])
+
+
+def _two_sided(
+    forms: Sequence[str], first: Term, second: Term, rng: random.Random | None
+) -> list[str]:
+    a, b = _noun(first, rng), _noun(second, rng)
+    return [form.replace("{a}", a).replace("{b}", b) for form in _draw(forms, rng)]
+
+
+def _noun(term: Term, rng: random.Random | None) -> str:
+    if isinstance(term, str):
+        return term
+    form = _draw(relation_of(term.relation).nouns, rng)[0]
+    return form.replace("{x}", _noun(term.subject, rng))
+
+
+def _draw(forms: Sequence[str], rng: random.Random | None) -> list[str]:
+    """Return the forms in the order in which to try them."""
+    if rng is None:
+        return sorted(forms, key=len)
+    return rng.sample(forms, len(forms))
+
+
+@lru_cache(maxsize=1 << 16)
+def parse(text: str) -> Structure | None:
+    """Return what a text asks, or None when it is no question of this grammar. Never raises.
+
+    Case, doubled spaces and a missing question mark do not matter.
+
+    >>> parse("who is the author of  Hamlet")
+    Ask(relation='author', subject='Hamlet')
+    """
+    return _read(text)
+
+
+def _read(text: str) -> Structure | None:
+    if len(text) > MAX_CHARACTERS:
+        return None
+    text = " ".join(text.split()).rstrip(" ?.!")
+    low = _lower(text)
+    for form in _fitting(low, _question_forms()):
+        inside = text[len(form.prefix) : len(text) - len(form.suffix)]
+        if form.middle is None:
+            return Ask(form.relation, _term(inside))
+        sides = _cut(inside, form.middle)
+        if sides is None:
+            continue
+        if form.kind == "same":
+            return Same(form.relation, *sides)
+        return Compare(form.relation, *sides, least=form.kind == "least")
+    return _yes_no(text, low) or _plain(text, low)
+
+
+def _fitting(low: str, index: _Index) -> Iterator[_Form]:
+    """Yield the forms that fit a text in lower case and leave something inside, best first."""
+    cut = low.rfind(" ", 0, MAX_PREFIX) + 1
+    while cut > 0:
+        for form in index.get(low[:cut], ()):
+            if low.endswith(form.suffix) and len(low) - len(form.suffix) > cut:
+                yield form
+        cut = low.rfind(" ", 0, cut - 1) + 1
+
+
+def _term(text: str) -> Term:
+    low = _lower(text)
+    for form in _fitting(low, _noun_forms()):
+        return Ask(form.relation, _term(text[len(form.prefix) : len(text) - len(form.suffix)]))
+    if found := _GENERIC_NOUN.fullmatch(text):
+        inner = _term(found[2])
+        if isinstance(inner, Ask) or not found[2].islower():
+            return Ask(found[1].replace(" ", "_"), inner)
+    return text
+
+
+def _cut(inside: str, middle: str) -> tuple[Term, Term] | None:
+    """Cut "A and B" in two. Of several places, take the one that leaves the most noun phrases."""
+    low = _lower(inside)
+    best: tuple[Term, Term] | None = None
+    best_score = (-1, 0)
+    at = low.find(middle)
+    while at >= 0:
+        first, second = inside[:at], inside[at + len(middle) :]
+        if first and second:
+            sides = (_term(first), _term(second))
+            names = [side for side in sides if isinstance(side, str)]
+            score = (2 - len(names), -sum(_lower(name).count(middle) for name in names))
+            if score > best_score:
+                best, best_score = sides, score
+        at = low.find(middle, at + 1)
+    return best
+
+
+def _yes_no(text: str, low: str) -> YesNo | None:
+    if low.startswith(_IT_IS_TRUE):
+        at = low.rfind(_IS)
+        ask = _term(text[len(_IT_IS_TRUE) : at]) if at > len(_IT_IS_TRUE) else ""
+        return YesNo(ask, text[at + len(_IS) :]) if isinstance(ask, Ask) else None
+    for prefix in _YES_NO_PREFIXES:
+        if low.startswith(prefix):
+            at = low.find(" the ", len(prefix))
+            while at >= 0:
+                ask = _term(text[at + 1 :])
+                if isinstance(ask, Ask):
+                    return YesNo(ask, text[len(prefix) : at])
+                at = low.find(" the ", at + 1)
+    return None
+
+
+def _plain(text: str, low: str) -> Ask | None:
+    """Read a noun phrase with or without an opening, or a generic question."""
+    for opening in _OPENINGS:
+        if low.startswith(opening):
+            term = _term(text[len(opening) :])
+            if isinstance(term, Ask):
+                return term
+    if found := _GENERIC_QUESTION.fullmatch(text):
+        return Ask(found[1].lower().replace(" ", "_"), _term(found[2]))
+    term = _term(text)
+    return term if isinstance(term, Ask) and term.relation in relations() else None
+
+
+def _lower(text: str) -> str:
+    """Return the text in lower case and of the same length, so that positions agree."""
+    low = text.lower()
+    if len(low) == len(text):
+        return low
+    return "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in text)
+
+
+@cache
+def _question_forms() -> _Index:
+    return _index(
+        _form(relation.name, kind, text)
+        for relation in relations().values()
+        for kind, texts in (
+            ("one", relation.questions),
+            ("least", relation.least),
+            ("most", relation.most),
+            ("same", relation.same),
+        )
+        for text in texts
+    )
+
+
+@cache
+def _noun_forms() -> _Index:
+    return _index(
+        _form(relation.name, "one", text)
+        for relation in relations().values()
+        for text in relation.nouns
+    )
+
+
+def _form(relation: str, kind: Kind, text: str) -> _Form:
+    pieces = _SLOT.split(text.lower().rstrip("?."))
+    middle = pieces[1] if len(pieces) == 3 else None
+    return _Form(relation, kind, pieces[0], middle, pieces[-1])
+
+
+def _index(forms: Iterator[_Form]) -> _Index:
+    index: dict[str, list[_Form]] = {}
+    for form in forms:
+        index.setdefault(form.prefix, []).append(form)
+    for same_prefix in index.values():
+        same_prefix.sort(key=lambda form: -len(form.suffix))
+    return index

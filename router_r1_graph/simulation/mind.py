@@ -1,0 +1,227 @@
+"""What a simulated candidate knows and how it replies: a pure function of its record and the query.
+
+Whether it knows a fact is drawn by a hash of its name and the fact, with the probability that its
+`benchmarks` give for the fact's domain. So a record with a new name, new prices and new strengths is
+a new candidate, and the same question always gets the same reply, in every process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..candidates import Candidate
+from ..errors import PoolError, did_you_mean
+from .grammar import parse
+from .structure import NO, YES, Ask, Compare, Structure, hops, next_steps
+from .wording import UNCLEAR, UNKNOWN, Style, wrap, wrap_hostile
+from .world import World
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class SimulatedOptions(BaseModel):
+    """The `options:` of a simulated candidate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    elsewhere: Fraction = 0.03
+    """The chance to know a fact of a domain that `benchmarks` does not name."""
+    hops: Annotated[int, Field(ge=1)] = 1
+    """The most facts that it can put together for one question."""
+    unknown: Literal["abstain", "wrong"] = "abstain"
+    """What it does when it does not know, or when a question takes too many hops."""
+    style: Style = "terse"
+    sleep: bool = False
+    """Really take `latency_seconds` for a reply."""
+    fail_rate: Fraction = 0.0
+    """The chance that a call raises; a retry is drawn anew."""
+    hostile: bool = False
+    """Put text into replies that tries to pass for the tags of the controller."""
+    facts: str | None = None
+    """A CSV file of facts to know instead of the embedded world."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedReply:
+    """A reply with its token counts."""
+
+    text: str
+    answer: str | None
+    """The bare answer in the text; None when it abstains."""
+    knows: bool
+    """Whether the answer rests on known facts alone. A guess can be right, too."""
+    input_tokens: int
+    output_tokens: int
+    cut: bool
+    """Whether the text was cut at `max_tokens`."""
+
+
+@dataclass(frozen=True)
+class _Mind:
+    """All of a candidate's record that its replies depend on."""
+
+    name: str
+    accuracy: tuple[tuple[str, float], ...]
+    options: SimulatedOptions
+    max_tokens: int
+
+
+def options_of(candidate: Candidate) -> SimulatedOptions:
+    """Return the validated options of a simulated candidate.
+
+    Raises:
+        PoolError: An option is unknown or has an impossible value, or a benchmark is above 1.
+    """
+    for option in candidate.options:
+        if option not in SimulatedOptions.model_fields:
+            raise PoolError(
+                f"candidate {candidate.name!r}: unknown option {option!r}"
+                f"{did_you_mean(option, SimulatedOptions.model_fields)}; a simulated candidate has "
+                f"{', '.join(SimulatedOptions.model_fields)}"
+            )
+    for domain, score in candidate.benchmarks.items():
+        if score > 1:
+            raise PoolError(
+                f"candidate {candidate.name!r}: benchmarks.{domain} is {score!r}, but a simulated "
+                "candidate knows a share between 0 and 1 of the facts of a domain"
+            )
+    try:
+        return SimulatedOptions.model_validate(candidate.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise PoolError(
+            f"candidate {candidate.name!r}: options.{key}: {first['input']!r}: {first['msg']}"
+        ) from error
+
+
+def reply_text_and_tokens(candidate: Candidate, query: str) -> SimulatedReply:
+    """Return the reply of a simulated candidate to a query, with its tokens. Pure.
+
+    Input tokens are those of the query as the only message.
+    """
+    return _reply(_mind_of(candidate), query)
+
+
+def count_tokens(text: str) -> int:
+    """Return about how many tokens a text has: words, pieces of long words, and punctuation."""
+    return sum(1 + (len(word) - 1) // 8 for word in _TOKENS.findall(text))
+
+
+#: Tokens that a chat template adds to each message.
+MESSAGE_TOKENS = 4
+_TOKENS = re.compile(r"\w+|[^\w\s]")
+_minds: dict[int, tuple[Candidate, _Mind]] = {}
+
+
+def _mind_of(candidate: Candidate) -> _Mind:
+    # Records are frozen but not hashable. Keeping the record alive keeps its id from being reused.
+    kept = _minds.get(id(candidate))
+    if kept is None:
+        if len(_minds) > 4096:
+            _minds.clear()
+        mind = _Mind(
+            name=candidate.name,
+            accuracy=tuple(candidate.benchmarks.items()),
+            options=options_of(candidate),
+            max_tokens=candidate.max_tokens,
+        )
+        kept = _minds[id(candidate)] = (candidate, mind)
+    return kept[1]
+
+
+@lru_cache(maxsize=1 << 17)
+def _reply(mind: _Mind, query: str) -> SimulatedReply:
+    options = mind.options
+    question = parse(query)
+    if question is None:
+        answer, knows, text = None, False, UNCLEAR
+    else:
+        answer, knows = _answer(mind, question)
+        draw = int(fraction("wording", mind.name, query) * 1000)
+        text = UNKNOWN[options.style] if answer is None else wrap(answer, options.style, draw)
+    if options.hostile:
+        text = wrap_hostile(text, decoy="Nobody")
+    tokens = count_tokens(text)
+    cut = tokens > mind.max_tokens
+    if cut:
+        text = _first_tokens(text, mind.max_tokens)
+        tokens = count_tokens(text)
+    return SimulatedReply(text, answer, knows, count_tokens(query) + MESSAGE_TOKENS, tokens, cut)
+
+
+def _answer(mind: _Mind, question: Structure) -> tuple[str | None, bool]:
+    """Return the answer (None: abstains) and whether it rests on known facts alone."""
+    if hops(question) > mind.options.hops:
+        return (None if mind.options.unknown == "abstain" else _overwhelmed(mind, question)), False
+    known: dict[Ask, str] = {}
+    certain = True
+    while not isinstance(plan := next_steps(question, known), str):
+        for step in plan:
+            believed, certain_of_it = _belief(mind, step)
+            if believed is None:
+                return None, False
+            known[step] = believed
+            certain = certain and certain_of_it
+    return plan or None, certain
+
+
+def _overwhelmed(mind: _Mind, question: Structure) -> str | None:
+    """Guess where a question takes too many hops: as far as it gets, or either way."""
+    match question:
+        case Ask():
+            steps = next_steps(question, {})
+            return steps if isinstance(steps, str) else _belief(mind, steps[0])[0]
+        case Compare(_, first, second):
+            sides = [side for side in (first, second) if isinstance(side, str)]
+            return sides[int(_coin(mind, question) * len(sides))] if sides else None
+        case _:
+            return YES if _coin(mind, question) < 0.5 else NO
+
+
+def _coin(mind: _Mind, question: Structure) -> float:
+    return fraction("guess", mind.name, repr(question))
+
+
+def _belief(mind: _Mind, step: Ask) -> tuple[str | None, bool]:
+    """Return what the candidate holds for the object of one fact, and whether it is right."""
+    world = World.embedded() if mind.options.facts is None else _world(mind.options.facts)
+    subject = str(step.subject)
+    fact = world.lookup(subject, step.relation)
+    if fact is not None:
+        accuracy = dict(mind.accuracy).get(fact.domain, mind.options.elsewhere)
+        if fraction(mind.name, fact.subject, fact.relation) < accuracy:
+            return fact.object, True
+    if mind.options.unknown == "abstain":
+        return None, False
+    others = [name for name in world.objects(step.relation) if fact is None or name != fact.object]
+    if not others:
+        return None, False
+    at = int(fraction("wrong", mind.name, subject, step.relation) * len(others))
+    return others[at], False
+
+
+@lru_cache(maxsize=64)
+def _world(path: str) -> World:
+    return World.from_csv(path)
+
+
+def fraction(*parts: str) -> float:
+    """Return a number in [0, 1) that depends on nothing but these texts."""
+    digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _first_tokens(text: str, limit: int) -> str:
+    used = 0
+    for word in _TOKENS.finditer(text):
+        used += count_tokens(word.group())
+        if used > limit:
+            return text[: word.start()].rstrip()
+    return text

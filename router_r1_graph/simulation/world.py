@@ -1,0 +1,193 @@
+"""The embedded world: true facts that can be looked up, chained and asked about.
+
+A fact is a subject, a relation and one object. Facts are CSV files with the columns `subject`,
+`relation`, `object` and `domain`; the embedded ones stand in `data/`, one file a domain.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+from ..errors import ConfigError, did_you_mean
+from .relations import DATA
+from .structure import folded
+
+COLUMNS = ("subject", "relation", "object", "domain")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One true statement, such as (Hamlet, author, William Shakespeare) of literature."""
+
+    subject: str
+    relation: str
+    object: str
+    domain: str
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Facts with an index. Two worlds are equal only when they are the same object."""
+
+    facts: tuple[Fact, ...]
+
+    @staticmethod
+    def embedded() -> World:
+        """Return the world that is shipped with the library.
+
+        >>> World.embedded().lookup("Hamlet", "author").object
+        'William Shakespeare'
+        """
+        return _embedded()
+
+    @staticmethod
+    def from_csv(path: str | Path) -> World:
+        """Return the world of a CSV file with the columns subject, relation, object and domain.
+
+        Raises:
+            ConfigError: The file cannot be read, or a line of it cannot be used.
+        """
+        return World(tuple(_read_facts([Path(path)])))
+
+    def lookup(self, subject: str, relation: str) -> Fact | None:
+        """Return the fact, or None. Case and an article before the subject do not matter."""
+        return self._index.get((folded(subject), relation))
+
+    def objects(self, relation: str) -> tuple[str, ...]:
+        """Return the distinct objects of a relation, sorted."""
+        return self._objects.get(relation, ())
+
+    def about(self, subject: str) -> tuple[Fact, ...]:
+        """Return every fact with this subject."""
+        return self._about.get(folded(subject), ())
+
+    @cached_property
+    def relations(self) -> tuple[str, ...]:
+        """The relations that occur, in order of appearance."""
+        return tuple(dict.fromkeys(fact.relation for fact in self.facts))
+
+    @cached_property
+    def domains(self) -> tuple[str, ...]:
+        """The domains that occur, in order of appearance."""
+        return tuple(dict.fromkeys(fact.domain for fact in self.facts))
+
+    def permuted(self, seed: int) -> World:
+        """Return a world in which the objects of each relation have changed places.
+
+        Subjects, relations and domains stay. Who knows what in which domain stays the same too, so a
+        policy that routes is as good as before, and one that remembers answers is not.
+        """
+        rng = random.Random(seed)
+        objects: dict[str, list[str]] = {}
+        for fact in self.facts:
+            objects.setdefault(fact.relation, []).append(fact.object)
+        for names in objects.values():
+            rng.shuffle(names)
+        return World(
+            tuple(replace(fact, object=objects[fact.relation].pop()) for fact in self.facts)
+        )
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the facts to a file that `from_csv` reads."""
+        with Path(path).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(
+                (fact.subject, fact.relation, fact.object, fact.domain) for fact in self.facts
+            )
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, str], Fact]:
+        return {(folded(fact.subject), fact.relation): fact for fact in self.facts}
+
+    @cached_property
+    def _objects(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, set[str]] = {}
+        for fact in self.facts:
+            found.setdefault(fact.relation, set()).add(fact.object)
+        return {relation: tuple(sorted(names)) for relation, names in found.items()}
+
+    @cached_property
+    def _about(self) -> dict[str, tuple[Fact, ...]]:
+        found: dict[str, list[Fact]] = {}
+        for fact in self.facts:
+            found.setdefault(folded(fact.subject), []).append(fact)
+        return {subject: tuple(facts) for subject, facts in found.items()}
+
+
+def counts_by_domain(world: World) -> dict[str, int]:
+    """Return how many facts each domain has."""
+    return dict(Counter(fact.domain for fact in world.facts))
+
+
+@cache
+def _embedded() -> World:
+    return World(tuple(_read_facts(sorted(DATA.glob("*.csv")))))
+
+
+def _read_facts(paths: Iterable[Path]) -> Iterable[Fact]:
+    seen: dict[tuple[str, str], str] = {}
+    for path in paths:
+        for number, row in _read_rows(path):
+            fact = Fact(*(_value(row, column, path, number) for column in COLUMNS))
+            fact = replace(fact, relation=_relation(fact.relation, path, number))
+            where = f"{path}, line {number}"
+            first = seen.setdefault((folded(fact.subject), fact.relation), where)
+            if first != where:
+                raise ConfigError(
+                    f"{where}, column 'subject': {fact.subject!r} already has an object for "
+                    f"{fact.relation!r} ({first}); a subject has one object per relation"
+                )
+            yield fact
+
+
+def _read_rows(path: Path) -> list[tuple[int, dict[str | None, str]]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            header = list(reader.fieldnames or ())
+            for column in header:
+                if column not in COLUMNS:
+                    raise ConfigError(
+                        f"{path}, line 1: unknown column {column!r}{did_you_mean(column, COLUMNS)}; "
+                        f"the columns are {', '.join(COLUMNS)}"
+                    )
+            for column in COLUMNS:
+                if column not in header:
+                    raise ConfigError(
+                        f"{path}, line 1: the column {column!r} is missing; "
+                        f"the columns are {', '.join(COLUMNS)}"
+                    )
+            return [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: is no CSV file in UTF-8: {error}") from error
+
+
+def _value(row: dict[str | None, str], column: str, path: Path, number: int) -> str:
+    value = row[column]
+    where = f"{path}, line {number}, column {column!r}"
+    if None in row:
+        raise ConfigError(f"{where}: more values than columns: {row[None]!r}; quote a comma")
+    if value is None or not value.strip():
+        raise ConfigError(f"{where}: is empty")
+    if bad := re.search(r"[<>\x00-\x1f]", value):
+        raise ConfigError(f"{where}: {value!r} contains {bad.group()!r}, which no name may")
+    return value.strip()
+
+
+def _relation(name: str, path: Path, number: int) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_ ]{0,40}", name):
+        raise ConfigError(
+            f"{path}, line {number}, column 'relation': {name!r} is no name of a relation: letters, "
+            "digits, spaces and '_', starting with a letter"
+        )
+    return name.lower().replace(" ", "_")

@@ -1,0 +1,82 @@
+"""A candidate as a LangChain tool, usable as it is in `ToolNode` and `create_agent`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool, InjectedToolArg
+from pydantic import BaseModel, Field
+
+from .candidates import Candidate, CandidatePool
+from .providers import make_chat_model
+from .reply import ChatModel, aask, ask, bill
+
+
+class CandidateInput(BaseModel):
+    """The arguments of a candidate's tool."""
+
+    query: str = Field(description="a self-contained question or task for this model")
+    seconds_left: Annotated[
+        float | None, InjectedToolArg, Field(description="bound on all attempts together")
+    ] = None
+
+
+class CandidateTool(BaseTool):
+    """Asks one candidate. The content is its reply; the artifact is the bill.
+
+    The artifact is a plain dict: candidate, ok, error (kind, message) or None, input_tokens,
+    output_tokens, reasoning_tokens, cost_usd, seconds, attempts, cached. A failing candidate is
+    such an artifact too, with the error as content; the tool does not raise.
+    """
+
+    name: str = ""
+    description: str = ""
+    args_schema: Any = CandidateInput
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    candidate: Candidate
+    model: Any
+
+    def _run(
+        self, query: str, config: RunnableConfig, seconds_left: float | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        prompt = [HumanMessage(query)]
+        reply = ask(self.model, prompt, self.candidate, seconds_left=seconds_left, config=config)
+        return bill(self.candidate.name, reply)
+
+    async def _arun(
+        self, query: str, config: RunnableConfig, seconds_left: float | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        prompt = [HumanMessage(query)]
+        reply = await aask(
+            self.model, prompt, self.candidate, seconds_left=seconds_left, config=config
+        )
+        return bill(self.candidate.name, reply)
+
+
+def candidate_tool(candidate: Candidate, model: ChatModel | None = None) -> CandidateTool:
+    """Return the tool that asks this candidate.
+
+    Args:
+        candidate: whom to ask.
+        model: a chat model to use instead of the one that the candidate's provider makes.
+    """
+    return CandidateTool(
+        name=candidate.slug,
+        description=f"Ask {candidate.name}, a language model ({candidate.describe()}).",
+        candidate=candidate,
+        model=model or make_chat_model(candidate),
+        tags=["router_r1:candidate"],
+        metadata={"candidate": candidate.name},
+    )
+
+
+def pool_tools(pool: CandidatePool) -> list[CandidateTool]:
+    """Return one tool for each candidate of the pool, in order.
+
+    Raises:
+        PoolError: a key variable is not set, or a provider cannot be used.
+    """
+    pool.require_keys()
+    return [candidate_tool(candidate) for candidate in pool.candidates]

@@ -1,0 +1,202 @@
+"""A trace: one finished episode as a frozen record, and its JSONL.
+
+The key invariant: a trace holds what the controller saw and wrote, message by message (with token
+ids where a policy sampled them), so it is enough to replay the run and to train from it. Everything
+else (prompt, mask, reward) is derived from it on demand. Nothing else crosses between the library
+and `training/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .candidates import CandidatePool
+from .errors import TraceError
+from .protocol import VERSION as PROTOCOL_VERSION
+from .state import Ledger, RouterContext, RouterOutput, StopReason, total
+
+TRACE_VERSION = 1
+
+_Message = Annotated[HumanMessage | AIMessage | ToolMessage, Field(discriminator="type")]
+
+
+class CallRecord(BaseModel):
+    """One call of a trace, as the CLI and reports show it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    round: int
+    candidate: str
+    query: str
+    reply: str
+    ok: bool
+    error: str | None
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    seconds: float
+    cached: bool
+
+
+class Trace(BaseModel):
+    """One finished episode.
+
+    Attributes:
+        version: of this record's layout.
+        protocol_version: of the tag language that the controller wrote.
+        question: what the user asked.
+        answer: what came out, made from what was known where the stop reason is not `answered`.
+        stop_reason: a `StopReason`.
+        rounds: rounds of calls made.
+        controller: the controller's spec or name.
+        context: the knobs of the run.
+        pool: the candidates with their descriptors, in the order shown, and no secrets.
+        scratchpad: the turns and observations, in order.
+        ledger: the bill.
+        gold: the gold answers, where known.
+        metadata: whatever the writer adds (dataset, split, hops, ...).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    protocol_version: int = PROTOCOL_VERSION
+    id: str = ""
+    question: str
+    answer: str
+    stop_reason: str
+    rounds: int
+    controller: str
+    context: RouterContext
+    pool: CandidatePool
+    scratchpad: tuple[_Message, ...]
+    ledger: Ledger
+    gold: tuple[str, ...] = ()
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def from_state(
+        cls,
+        state: RouterOutput | Mapping[str, Any],
+        *,
+        pool: CandidatePool,
+        controller: str,
+        context: RouterContext | None = None,
+        id: str = "",
+        gold: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Trace:
+        """Make a trace of what a run handed back.
+
+        Args:
+            state: the output of the graph (or its checkpointed state).
+            pool: the pool that was on offer.
+            controller: the controller's spec or name.
+            context: the knobs of the run; None = the defaults.
+            id: of the question.
+            gold: gold answers, where known.
+            metadata: whatever else should be kept, JSON types only.
+
+        Raises:
+            TraceError: the run has not finished.
+        """
+        if not state.get("stop_reason"):
+            raise TraceError("this run has not finished: its state has no stop reason")
+        question, *scratchpad = state["scratchpad"]
+        return cls(
+            id=id,
+            question=str(question.text),
+            answer=state["answer"],
+            stop_reason=StopReason(state["stop_reason"]).value,
+            rounds=state["round"],
+            controller=controller,
+            context=context or RouterContext(),
+            pool=pool.descriptors(),
+            scratchpad=tuple(scratchpad),
+            ledger=state["ledger"],
+            gold=tuple(gold),
+            metadata=dict(metadata or {}),
+        )
+
+    @property
+    def calls(self) -> list[CallRecord]:
+        """The calls that got a reply or an error, in order; refused ones are not among them."""
+        records, round_ = [], 0
+        for message in self.scratchpad:
+            if isinstance(message, AIMessage):
+                round_ += 1
+            elif isinstance(message, ToolMessage) and message.artifact:
+                bill = message.artifact
+                error = bill["error"] and f"{bill['error']['kind']}: {bill['error']['message']}"
+                records.append(CallRecord.model_validate({**bill, "round": round_, "error": error}))
+        return records
+
+    @property
+    def turns(self) -> list[str]:
+        """What the controller wrote, turn by turn: a script that replays the run."""
+        return [str(m.text) for m in self.scratchpad if isinstance(m, AIMessage)]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the run as one JSON object: what `router-r1 ask --json` prints."""
+        return {
+            "question": self.question,
+            "answer": self.answer,
+            "stop_reason": self.stop_reason,
+            "rounds": self.rounds,
+            "calls": [call.model_dump() for call in self.calls],
+            "ledger": dict(total(self.ledger)),
+        }
+
+
+def write_traces(path: str | Path, traces: Iterable[Trace], *, append: bool = False) -> int:
+    """Write traces as JSON lines, each flushed as it comes, and return how many.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    count = 0
+    with Path(path).open("a" if append else "w", encoding="utf-8") as file:
+        for trace in traces:
+            file.write(trace.model_dump_json() + "\n")
+            file.flush()
+            count += 1
+    return count
+
+
+def read_traces(path: str | Path) -> Iterator[Trace]:
+    """Read traces from JSON lines, one at a time.
+
+    Raises:
+        TraceError: the file is missing, or a line is broken or of another version; the message names
+            file and line.
+    """
+    try:
+        file = Path(path).open(encoding="utf-8")
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be read: {error.strerror}") from error
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                data = json.loads(line)
+                version = data["version"]
+            except (json.JSONDecodeError, TypeError, KeyError) as error:
+                raise TraceError(f"{path}, line {number}: not a trace: {error}") from error
+            if version != TRACE_VERSION:
+                raise TraceError(
+                    f"{path}, line {number}: trace version {version!r}; this release reads "
+                    f"version {TRACE_VERSION}"
+                )
+            try:
+                yield Trace.model_validate(data)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                where = ".".join(str(part) for part in first["loc"])
+                raise TraceError(f"{path}, line {number}: {where}: {first['msg']}") from error

@@ -1,0 +1,47 @@
+"""What every test gets: an environment without keys, proxies or tracing, and a few fixtures.
+
+The environment is set when this file is imported, before any library reads it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from openai_server import Answer, OpenAIServer
+
+for name in list(os.environ):
+    # Keys, so that no test can spend money; OPENAI_BASE_URL and its like, so that none asks
+    # elsewhere; proxies, so that loopback is loopback.
+    if name.upper().endswith(("_API_KEY", "_PROXY")) or name.startswith(
+        ("OPENAI_", "LANGSMITH_", "LANGCHAIN_", "LANGGRAPH_")
+    ):
+        del os.environ[name]
+os.environ.update(
+    LANGSMITH_TRACING="false",
+    HF_HUB_OFFLINE="1",
+    OMP_NUM_THREADS="1",  # xdist already uses every core
+    TOKENIZERS_PARALLELISM="false",
+)
+
+# `make test ARGS=--hypothesis-profile=deep` looks further than every run can afford.
+settings.register_profile(
+    "ci",
+    deadline=None,  # a busy machine is not a failing test
+    derandomize=True,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("deep", settings.get_profile("ci"), derandomize=False, max_examples=5000)
+settings.load_profile("ci")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answer | Mapping[str, Answer]], OpenAIServer]]:
+    """Start OpenAI-compatible servers, `serve(answer)`, that stop when the test ends."""
+    with ExitStack() as servers:
+        yield lambda answer: servers.enter_context(OpenAIServer(answer))

@@ -1,0 +1,287 @@
+"""A real HTTP server on loopback that speaks the OpenAI chat completions API, and fails on demand.
+
+>>> from openai import OpenAI
+>>> with OpenAIServer([Status(503), Reply("Paris", input_tokens=12)]) as server:
+...     with OpenAI(base_url=server.base_url, api_key="x", max_retries=1) as client:
+...         completion = client.chat.completions.create(
+...             model="m", messages=[{"role": "user", "content": "Capital of France?"}])
+>>> completion.choices[0].message.content, completion.usage.prompt_tokens
+('Paris', 12)
+>>> server.count("m"), server.requests[0].prompt
+(2, 'Capital of France?')
+"""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal, Protocol, runtime_checkable
+
+
+@dataclass(frozen=True)
+class Request:
+    path: str
+    headers: Mapping[str, str]  # names in lower case
+    body: Mapping[str, Any]
+    time: float  # time.monotonic() at arrival
+
+    @property
+    def model(self) -> str:
+        return self.body.get("model", "")
+
+    @property
+    def prompt(self) -> str:
+        """The content of the last message."""
+        return self.body["messages"][-1]["content"]
+
+
+@runtime_checkable
+class Behaviour(Protocol):
+    def send(self, request: Request, http: _Handler) -> None: ...
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A completion; streamed when the request says so."""
+
+    text: str
+    input_tokens: int = 10
+    output_tokens: int = 5
+    cost: float | None = None  # USD, in usage.cost as OpenRouter reports it
+    reasoning_tokens: int | None = None
+    usage: bool = True  # False: a server that reports no usage
+    tool_calls: Sequence[tuple[str, Mapping[str, Any] | str]] = ()  # name, arguments (str: raw)
+    finish_reason: str = "stop"
+    delay: float = 0.0  # seconds before the first byte
+
+    def send(self, request: Request, http: _Handler) -> None:
+        http.server.closing.wait(self.delay)
+        text, stop = self.text, request.body.get("stop") or ()
+        for mark in [stop] if isinstance(stop, str) else stop:
+            text = text.partition(mark)[0]  # like the real one, which leaves the stop string out
+        cut = text != self.text
+        calls = [] if cut else self._calls()
+        finish = "tool_calls" if calls else "stop" if cut else self.finish_reason
+        usage = {"usage": self._usage()} if self.usage else {}
+        if not request.body.get("stream"):
+            message: dict[str, Any] = {"role": "assistant", "content": text}
+            message |= {"tool_calls": calls} if calls else {}
+            http.send(200, _completion(request, message=message, finish_reason=finish) | usage)
+            return
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+        deltas += [{"content": text[i : i + 8]} for i in range(0, len(text), 8)]
+        deltas += [{"tool_calls": [{"index": i, **call}]} for i, call in enumerate(calls)]
+        chunks = [_completion(request, delta=delta, finish_reason=None) for delta in deltas]
+        chunks.append(_completion(request, delta={}, finish_reason=finish))
+        if usage and (request.body.get("stream_options") or {}).get("include_usage"):
+            chunks.append(_completion(request) | usage)
+        http.send_events(chunks)
+
+    def _calls(self) -> list[dict[str, Any]]:
+        calls = []
+        for i, (name, given) in enumerate(self.tool_calls):
+            arguments = given if isinstance(given, str) else json.dumps(given)
+            function = {"name": name, "arguments": arguments}
+            calls.append({"id": f"call_{i}", "type": "function", "function": function})
+        return calls
+
+    def _usage(self) -> dict[str, Any]:
+        usage: dict[str, Any] = {
+            "prompt_tokens": self.input_tokens,
+            "completion_tokens": self.output_tokens,
+            "total_tokens": self.input_tokens + self.output_tokens,
+        }
+        if self.reasoning_tokens is not None:
+            usage["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+        return usage if self.cost is None else usage | {"cost": self.cost}
+
+
+@dataclass(frozen=True)
+class Status:
+    """An HTTP error with a JSON body of OpenAI's form."""
+
+    code: int
+    message: str = "told to fail"
+    retry_after: float | None = None  # seconds
+    error_code: str | None = None  # such as "context_length_exceeded"
+    echo_authorization: bool = False  # a careless server: the caller's key stands in the message
+
+    def send(self, request: Request, http: _Handler) -> None:
+        echo = f": {request.headers.get('authorization')}" if self.echo_authorization else ""
+        error = {"message": self.message + echo, "type": "error", "code": self.error_code}
+        headers = {} if self.retry_after is None else {"retry_after": f"{self.retry_after:g}"}
+        http.send(self.code, {"error": error | {"param": None}}, **headers)
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Accept, and never answer; the connection is dropped after so many seconds."""
+
+    seconds: float = 60.0
+
+    def send(self, request: Request, http: _Handler) -> None:
+        http.server.closing.wait(self.seconds)
+        http.close_connection = True
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Close the connection before the headers, or in the middle of the body (or stream)."""
+
+    where: Literal["before_headers", "mid_body"] = "before_headers"
+
+    def send(self, request: Request, http: _Handler) -> None:
+        if self.where == "mid_body" and request.body.get("stream"):
+            http.send_events([_completion(request, delta={"content": "Par"})], end=False)
+        elif self.where == "mid_body":
+            http.send(200, b'{"id": "cut", "choices": [', content_length="1000")
+        http.close_connection = True
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """Status 200 and a body that is not JSON."""
+
+    text: str = "<html>Bad gateway</html>"
+    content_type: str = "application/json"
+
+    def send(self, request: Request, http: _Handler) -> None:
+        http.send(200, self.text.encode(), content_type=self.content_type)
+
+
+@dataclass(frozen=True)
+class EmptyChoices:
+    """A completion without choices, as some gateways send when the model behind them failed."""
+
+    def send(self, request: Request, http: _Handler) -> None:
+        if request.body.get("stream"):
+            http.send_events([_completion(request)])
+        else:
+            http.send(200, _completion(request))
+
+
+def _completion(request: Request, **choice: Any) -> dict[str, Any]:
+    """Return a completion (or a chunk of a stream) with this choice, or with none."""
+    kind = "chat.completion.chunk" if request.body.get("stream") else "chat.completion"
+    choices = [{"index": 0, **choice}] if choice else []
+    head = {"id": f"chatcmpl-{request.time}", "object": kind, "created": int(time.time())}
+    return head | {"model": request.model, "choices": choices}
+
+
+#: One behaviour for every request; several in order (the last repeats); or a function that chooses.
+Answer = Behaviour | Sequence[Behaviour] | Callable[[Request], Behaviour]
+
+
+class OpenAIServer(ThreadingHTTPServer):
+    """Answers as the test says, from `__enter__` to `__exit__`.
+
+    `answer`: an Answer, or a mapping from the name of a model to one (other models get a 404).
+    An exception in a test's function cuts the connection, and is raised again by `__exit__`.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128  # the usual 5 would stall a burst of parallel calls
+
+    def __init__(self, answer: Answer | Mapping[str, Answer]) -> None:
+        self.answer = answer
+        self.requests: list[Request] = []
+        self.closing = threading.Event()
+        self._failure: BaseException | None = None
+        self._asked: dict[int, int] = {}  # id of a sequence -> how many of it are used up
+        self._lock = threading.Lock()
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.base_url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)  # HTTPServer's looks its own name up in the DNS
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        failure = sys.exception()
+        if not isinstance(failure, OSError):  # an OSError: the client went away
+            self._failure = failure
+
+    def __enter__(self) -> OpenAIServer:
+        loop = partial(self.serve_forever, poll_interval=0.01)
+        threading.Thread(target=loop, daemon=True, name="openai-server").start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.closing.set()
+        self.shutdown()
+        self.server_close()
+        if self._failure is not None and kind is None:
+            raise self._failure
+
+    def count(self, model: str | None = None) -> int:
+        """Return how many completions were asked for, of one model or of all."""
+        return sum(model in (None, request.model) for request in list(self.requests))
+
+    def choose(self, request: Request) -> Behaviour:
+        """Record a request, and choose what to do with it."""
+        with self._lock:
+            self.requests.append(request)
+            answer: Any = self.answer
+            if isinstance(answer, Mapping):
+                missing = Status(404, f"The model {request.model!r} does not exist")
+                answer = answer.get(request.model, missing)
+            if isinstance(answer, Sequence):
+                used = self._asked.get(id(answer), 0)
+                self._asked[id(answer)] = used + 1
+                return answer[min(used, len(answer) - 1)]
+        return answer if isinstance(answer, Behaviour) else answer(request)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: OpenAIServer
+    protocol_version = "HTTP/1.1"  # for chunked streams
+    disable_nagle_algorithm = True  # else the body of a reply waits 40 ms for a delayed ACK
+
+    def do_GET(self) -> None:
+        answer = self.server.answer
+        names = list(answer) if isinstance(answer, Mapping) else ["test-model"]
+        models = [{"id": n, "object": "model", "created": 0, "owned_by": "tests"} for n in names]
+        if self.path == "/v1/models":
+            self.send(200, {"object": "list", "data": models})
+        else:
+            self.send_error(404)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        if self.path == "/v1/chat/completions":
+            request = Request(self.path, headers, body, time.monotonic())
+            self.server.choose(request).send(request, self)
+        else:
+            self.send_error(404)
+
+    def send(self, code: int, body: bytes | Mapping[str, Any], **headers: str) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        defaults = {"content_type": "application/json", "content_length": str(len(data))}
+        self._send_head(code, defaults | headers)
+        self.wfile.write(data)
+
+    def send_events(self, events: Sequence[Mapping[str, Any]], end: bool = True) -> None:
+        # Chunked, so that a client can tell a cut stream from one that ended.
+        self._send_head(200, {"content_type": "text/event-stream", "transfer_encoding": "chunked"})
+        for text in [*map(json.dumps, events), *(["[DONE]"] if end else [])]:
+            data = f"data: {text}\n\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        if end:
+            self.wfile.write(b"0\r\n\r\n")
+
+    def _send_head(self, code: int, headers: Mapping[str, str]) -> None:
+        self.send_response(code)
+        # No keep-alive: a server that has stopped is not reached over an old connection.
+        for name, value in {**headers, "connection": "close"}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
