@@ -1,4 +1,4 @@
-"""Which of the calls that a controller wrote are made: known, not too many, affordable, not twice."""
+"""Which calls of a turn are made: known, not too many, affordable, and not twice."""
 
 from __future__ import annotations
 

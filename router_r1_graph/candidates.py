@@ -268,7 +268,7 @@ class CandidatePool(BaseModel):
 
     def descriptors(self) -> CandidatePool:
         """Return the pool without the ways to reach anybody: safe to store and to show."""
-        access = {"base_url": None, "api_key_env": None, "options": {}}
+        access: dict[str, Any] = {"base_url": None, "api_key_env": None, "options": {}}
         candidates = tuple(c.model_copy(update=access) for c in self.candidates)
         return self.model_copy(update={"candidates": candidates, "controller": None})
 

@@ -1,4 +1,4 @@
-"""From settings to a LangChain chat model: the built-in OpenAI-compatible one, or `module:factory`."""
+"""From settings to a LangChain chat model: an OpenAI-compatible one, or `module:factory`."""
 
 from __future__ import annotations
 

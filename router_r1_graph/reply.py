@@ -307,7 +307,7 @@ def scrub(text: str, secret: str = "") -> str:
 
 
 def _wait_seconds(error: BaseException, attempt: int) -> float:
-    """Return how long to wait before the next attempt: Retry-After, else exponential with jitter."""
+    """Return the wait before the next attempt: Retry-After, else exponential with jitter."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     try:
         return max(0.0, float(headers["retry-after"]))

@@ -173,14 +173,12 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
     """Read traces from JSON lines, one at a time.
 
     Raises:
-        TraceError: the file is missing, or a line is broken or of another version; the message names
-            file and line.
+        TraceError: the file is missing, or a line is broken or of another version; the message
+            names file and line.
     """
-    try:
-        file = Path(path).open(encoding="utf-8")
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be read: {error.strerror}") from error
-    with file:
+    if not Path(path).is_file():
+        raise TraceError(f"{path}: no such trace file")
+    with Path(path).open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
