@@ -166,7 +166,8 @@ class Candidate(ModelSettings):
         price = (
             "price unknown"
             if self.input_usd_per_mtok is None and self.output_usd_per_mtok is None
-            else f"${self.input_usd_per_mtok or 0:g} in, ${self.output_usd_per_mtok or 0:g} out per 1M tokens"
+            else f"${self.input_usd_per_mtok or 0:g} in, "
+            f"${self.output_usd_per_mtok or 0:g} out per 1M tokens"
         )
         parts = [price]
         if self.latency_seconds is not None:
@@ -279,7 +280,8 @@ class CandidatePool(BaseModel):
     def unknown(self, name: str) -> str:
         """Say that no candidate has this name, and which is nearest."""
         names = [candidate.name for candidate in self.candidates]
-        return f"no candidate {name[:100]!r}{did_you_mean(name[:100], names)}; candidates: {', '.join(names)}"
+        nearest = did_you_mean(name[:100], names)
+        return f"no candidate {name[:100]!r}{nearest}; candidates: {', '.join(names)}"
 
     def require_keys(self) -> None:
         """Check that every key variable is set, before anything is asked.
@@ -320,7 +322,8 @@ def _explain(error: ValidationError, data: dict[str, Any]) -> str:
             model = ControllerSettings
         wrong, allowed = str(location[-1]), list(model.model_fields)
         value = "***" if _SECRET.search(wrong) else repr(first["input"])[:80]
-        return f"unknown key {key} = {value}{did_you_mean(wrong, allowed)}; allowed: {', '.join(allowed)}"
+        nearest = did_you_mean(wrong, allowed)
+        return f"unknown key {key} = {value}{nearest}; allowed: {', '.join(allowed)}"
     message = first["msg"].removeprefix("Value error, ")
     secret = any(_SECRET.search(str(part)) for part in location)
     value = "" if secret or first["type"] == "missing" else f" (value: {first['input']!r:.80})"

@@ -110,7 +110,7 @@ class RouterNodes:
     def _view(self, state: RouterState, runtime: Runtime[RouterContext]) -> View:
         context = resolve_context(runtime.context, self.defaults)
         question, *scratchpad = state["scratchpad"]
-        # What was said before, without the parent's own tool calls: half of a call is a 400 to an API.
+        # What was said before, without a parent's tool calls: half a call is a 400 to an API.
         conversation = [
             m
             for m in state.get("messages") or []

@@ -25,7 +25,7 @@ from .errors import ConfigError, did_you_mean
 
 #: Bump when a policy trained on the old text would no longer understand the new one.
 VERSION = 1
-#: Where a chat model has to stop: it must not write the environment's part, nor go on after it ended.
+#: Where a chat model has to stop: at the environment's part, and after its answer.
 STOP = ("<information>", "</answer>")
 DEFAULT_TEMPLATE = Path(__file__).parent / "prompts" / "router_r1.txt"
 TOOLS_TEMPLATE = DEFAULT_TEMPLATE.with_name("tools.txt")
@@ -144,12 +144,8 @@ def render_observations(messages: Sequence[ToolMessage]) -> str:
 
 def close(text: str) -> str:
     """Add the closing tag that a stop string took away from the end of a controller's text."""
-    last = None
-    for last in _TAG.finditer(text):
-        pass
-    if last is None or last[1] or last[2] not in ("search", "answer"):
-        return text
-    return f"{text.rstrip()} </{last[2]}>"
+    closing, tag = (_TAG.findall(text) or [("/", "")])[-1]
+    return text if closing or tag not in ("search", "answer") else f"{text.rstrip()} </{tag}>"
 
 
 def escape(text: str) -> str:

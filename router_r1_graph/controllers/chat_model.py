@@ -108,7 +108,7 @@ class ChatModelController:
         return self.model, {**kwargs, "stop": list(protocol.STOP)}
 
     def _in_tags(self, reply: Reply) -> Reply:
-        """Return the reply with its text in tags; an empty one is the model's mistake, not a failure."""
+        """Return the reply with its text in tags; an empty text is a mistake, not a failure."""
         if reply.message is None:
             return reply
         error = None if reply.error and reply.error.kind == "empty" else reply.error
@@ -149,7 +149,7 @@ def _tool_calls_in_tags(message: AIMessage, text: str) -> str:
         Call(call["name"], str(call["args"].get("query", "")).strip())
         for call in message.tool_calls
     )
-    # A call whose arguments are no JSON is written without a query: the parser says what is missing.
+    # A call whose arguments are no JSON is written without a query: the parser says so.
     broken = tuple(Call(call["name"] or "", "") for call in message.invalid_tool_calls)
     return protocol.render(Turn((text.strip(),) if text.strip() else (), calls + broken))
 
