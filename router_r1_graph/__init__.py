@@ -4,7 +4,18 @@ Start with `create_router_r1(pool, controller)`; see README.md.
 """
 
 from .candidates import Candidate, CandidatePool, ControllerSettings
-from .controllers import Controller, ScriptedController
+from .controllers import (
+    ChatModelController,
+    CheapestController,
+    ConstantController,
+    Controller,
+    KeywordController,
+    OracleController,
+    RandomController,
+    RuleController,
+    ScriptedController,
+    parse_controller,
+)
 from .errors import (
     ConfigError,
     ControllerError,

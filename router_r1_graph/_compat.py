@@ -15,10 +15,19 @@ except ImportError:  # pragma: no cover - a LangGraph that moved it
     RunnableCallable = None  # type: ignore[assignment, misc]
 
 
-def sync_and_async(
-    name: str, sync: Callable[..., Any], async_: Callable[..., Awaitable[Any]]
+def node(
+    name: str, sync: Callable[..., Any], async_: Callable[..., Awaitable[Any]] | None = None
 ) -> Runnable[Any, Any]:
-    """Return one node that runs under `invoke` and `ainvoke`."""
+    """Return one node that runs under `invoke` and `ainvoke`.
+
+    Without `async_` the node waits for nothing, so that under `ainvoke` it runs in the event loop
+    too: a plain function would be sent to a thread there, which takes longer than its work.
+    """
+    if async_ is None:
+
+        async def async_(*args: Any, **kwargs: Any) -> Any:
+            return sync(*args, **kwargs)
+
     if RunnableCallable is None:  # pragma: no cover
         return RunnableLambda(sync, afunc=async_, name=name)
     return RunnableCallable(sync, async_, name=name, trace=False)

@@ -9,7 +9,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
-from ._compat import sync_and_async
+from ._compat import node
 from .candidates import CandidatePool
 from .controllers.protocol import Controller
 from .errors import PoolError
@@ -74,15 +74,15 @@ def create_router_r1(
     )
     graph.add_node(
         "think",
-        sync_and_async("think", nodes.think, nodes.athink),
+        node("think", nodes.think, nodes.athink),
         destinations=("route", "aggregate", "answer"),
     )
+    graph.add_node("route", node("route", nodes.route, nodes.aroute), input_schema=RouteCall)
     graph.add_node(
-        "route", sync_and_async("route", nodes.route, nodes.aroute), input_schema=RouteCall
+        "aggregate", node("aggregate", nodes.aggregate), destinations=("think", "answer")
     )
-    graph.add_node("aggregate", nodes.aggregate, destinations=("think", "answer"))
-    graph.add_node("answer", nodes.answer)
-    graph.add_conditional_edges(START, nodes.begin, ["think"])
+    graph.add_node("answer", node("answer", nodes.answer))
+    graph.add_conditional_edges(START, node("begin", nodes.begin), ["think"])
     graph.add_edge("route", "aggregate")
     graph.set_finish_point("answer")
     return graph

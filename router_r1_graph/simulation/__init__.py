@@ -1,6 +1,6 @@
 """The embedded default: true facts, questions over them, and simulated candidates to ask."""
 
-from .chat_model import SimulatedFailure, simulated_chat_model
+from .chat_model import SimulatedOutageError, simulated_chat_model
 from .grammar import parse, phrase
 from .mind import SimulatedReply, reply_text_and_tokens
 from .oracle import Plan, best_plan
@@ -17,7 +17,7 @@ __all__ = [
     "Plan",
     "Question",
     "Same",
-    "SimulatedFailure",
+    "SimulatedOutageError",
     "SimulatedReply",
     "Structure",
     "World",

@@ -1,4 +1,4 @@
-"""A simulated candidate as a LangChain chat model: no key, no network, and the bill of a real one."""
+"""A simulated candidate as a LangChain chat model: no key, no network, a real one's bill."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from langchain_core.language_models import BaseChatModel, LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict, PrivateAttr
+from pydantic import PrivateAttr
 
 from ..candidates import Candidate
 from .mind import (
@@ -30,7 +30,7 @@ from .mind import (
 )
 
 
-class SimulatedFailure(ConnectionError):
+class SimulatedOutageError(ConnectionError):
     """A simulated candidate was drawn to fail (`fail_rate`). A retry may succeed."""
 
 
@@ -49,8 +49,6 @@ def simulated_chat_model(candidate: Candidate) -> BaseChatModel:
 
 class SimulatedChatModel(BaseChatModel):
     """Replies to the last human message by what the candidate's record says it knows."""
-
-    model_config = ConfigDict(frozen=True)
 
     candidate: Candidate
     options: SimulatedOptions
@@ -137,7 +135,7 @@ class SimulatedChatModel(BaseChatModel):
         )
         call = str(next(self._calls))
         if fraction("fail", self.candidate.name, query, call) < self.options.fail_rate:
-            raise SimulatedFailure(
+            raise SimulatedOutageError(
                 f"{self.candidate.name} was drawn to fail (fail_rate {self.options.fail_rate:g})"
             )
         reply = reply_text_and_tokens(self.candidate, query)

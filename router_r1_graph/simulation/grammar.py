@@ -1,9 +1,9 @@
 """Questions in words and back: `parse(phrase(question)) == question`.
 
-Every form of a relation is a prefix and a suffix around its subject ("In which country was", "born"),
-so a text is read by looking up its first words in a dictionary, not by trying patterns in turn. Of
-several forms that fit, the one with the longest prefix wins, then the longest suffix. Names are free
-text: what is no known phrase is taken as a name.
+Every form of a relation is a prefix and a suffix around its subject ("In which country was" and
+"born"), so a text is read by looking up its first words in a dictionary, not by trying patterns in
+turn. Of several forms that fit, the one with the longest prefix wins, then the longest suffix.
+Names are free text: what is no known phrase is taken as a name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Literal
 
-from .relations import relation_of, relations
+from .relations import Relation, relation_of, relations
 from .structure import Ask, Compare, Same, Structure, Term, YesNo
 
 #: Longer texts are not read at all. It also bounds how deep the reader recurses.
@@ -209,12 +209,7 @@ def _question_forms() -> _Index:
     return _index(
         _form(relation.name, kind, text)
         for relation in relations().values()
-        for kind, texts in (
-            ("one", relation.questions),
-            ("least", relation.least),
-            ("most", relation.most),
-            ("same", relation.same),
-        )
+        for kind, texts in _texts(relation)
         for text in texts
     )
 
@@ -225,6 +220,15 @@ def _noun_forms() -> _Index:
         _form(relation.name, "one", text)
         for relation in relations().values()
         for text in relation.nouns
+    )
+
+
+def _texts(relation: Relation) -> tuple[tuple[Kind, tuple[str, ...]], ...]:
+    return (
+        ("one", relation.questions),
+        ("least", relation.least),
+        ("most", relation.most),
+        ("same", relation.same),
     )
 
 

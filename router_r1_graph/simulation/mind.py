@@ -1,8 +1,8 @@
 """What a simulated candidate knows and how it replies: a pure function of its record and the query.
 
 Whether it knows a fact is drawn by a hash of its name and the fact, with the probability that its
-`benchmarks` give for the fact's domain. So a record with a new name, new prices and new strengths is
-a new candidate, and the same question always gets the same reply, in every process.
+`benchmarks` give for the fact's domain. So a record with a new name, new prices and new strengths
+is a new candidate, and the same question always gets the same reply, in every process.
 """
 
 from __future__ import annotations

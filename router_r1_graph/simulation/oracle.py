@@ -1,7 +1,7 @@
 """The cheapest way to a right answer, found by really asking every simulated candidate.
 
-A lower bound for every controller, and a teacher. Lucky guesses do not count: an answer must rest on
-facts that the candidate knows. Only what candidates cost is counted, not the controller.
+A lower bound for every controller, and a teacher. Lucky guesses do not count: an answer must rest
+on facts that the candidate knows. Only what candidates cost is counted, not the controller.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from .mind import reply_text_and_tokens
 from .questions import true_answer
 from .structure import Ask, Compare, Same, Structure, Term, YesNo, folded
 from .world import World
-
-#: Ties go to fewer rounds, then fewer calls.
-_CALL_EPSILON_USD = 1e-12
 
 Call = tuple[str, str]
 
@@ -69,6 +66,7 @@ def best_plan(
 
 
 def _rank(plan: Plan) -> tuple[float, int, int]:
+    """Cheaper first; ties go to fewer rounds, then to fewer calls."""
     return (round(plan.cost_usd, 12), len(plan.rounds), sum(map(len, plan.rounds)))
 
 
@@ -124,7 +122,7 @@ class _Search:
         return Plan((), term, 0.0, True) if isinstance(term, str) else self.chain(term)
 
     def chain(self, ask: Ask) -> Plan:
-        """Return the cheapest way to the answer of an ask: cut before any of its hops, or nowhere."""
+        """Return the cheapest way to the answer of an ask, cut at any of its hops or nowhere."""
         right = true_answer(self.world, ask)
         if right is None:
             return UNREACHABLE
@@ -132,7 +130,7 @@ class _Search:
         whole: list[Ask] = [ask]
         while isinstance(inner := whole[-1].subject, Ask):
             whole.append(inner)
-        # whole[k] is the ask without its k outer hops: learn its subject, then ask hops 0..k at once.
+        # whole[k] lacks the k outer hops: learn its subject, then ask for hops 0 to k at once.
         for depth, cut in enumerate(whole):
             start = self.term(cut.subject)
             if start.reachable:

@@ -17,9 +17,8 @@ from typing import Literal
 from ..errors import ConfigError
 from .grammar import parse, phrase
 from .relations import relation_domain, relation_of
-from .structure import NO, YES, Ask, Compare, Same, Structure, Term, YesNo, asks, folded
+from .structure import NO, YES, Ask, Compare, Same, Structure, Term, YesNo, asks, folded, next_steps
 from .structure import hops as count_hops
-from .structure import next_steps
 from .world import World
 
 Split = Literal["train", "test", "all"]
@@ -209,8 +208,11 @@ def _sides(world: World, relation: str, count: int, rng: random.Random) -> tuple
     if not terms.get(first) or not terms.get(count - first):
         return None
     a, b = rng.choice(terms[first]), rng.choice(terms[count - first])
-    same = isinstance(a, str) and isinstance(b, str) and folded(a) == folded(b)
-    return None if same or a == b else (a, b)
+    # Two ways to say the same thing ("the author of Emma", "the author of Persuasion") ask nothing.
+    ours, theirs = (
+        term if isinstance(term, str) else true_answer(world, term) or "" for term in (a, b)
+    )
+    return None if folded(ours) == folded(theirs) else (a, b)
 
 
 @lru_cache(maxsize=8)

@@ -81,8 +81,8 @@ class World:
     def permuted(self, seed: int) -> World:
         """Return a world in which the objects of each relation have changed places.
 
-        Subjects, relations and domains stay. Who knows what in which domain stays the same too, so a
-        policy that routes is as good as before, and one that remembers answers is not.
+        Subjects, relations and domains stay, and so does who knows what. A policy that routes is
+        as good as before, and one that remembers answers is not.
         """
         rng = random.Random(seed)
         objects: dict[str, list[str]] = {}
@@ -156,8 +156,8 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str | None, str]]]:
             for column in header:
                 if column not in COLUMNS:
                     raise ConfigError(
-                        f"{path}, line 1: unknown column {column!r}{did_you_mean(column, COLUMNS)}; "
-                        f"the columns are {', '.join(COLUMNS)}"
+                        f"{path}, line 1: unknown column {column!r}"
+                        f"{did_you_mean(column, COLUMNS)}; the columns are {', '.join(COLUMNS)}"
                     )
             for column in COLUMNS:
                 if column not in header:
@@ -187,7 +187,7 @@ def _value(row: dict[str | None, str], column: str, path: Path, number: int) -> 
 def _relation(name: str, path: Path, number: int) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_ ]{0,40}", name):
         raise ConfigError(
-            f"{path}, line {number}, column 'relation': {name!r} is no name of a relation: letters, "
-            "digits, spaces and '_', starting with a letter"
+            f"{path}, line {number}, column 'relation': {name!r} is no name of a relation: "
+            "letters, digits, spaces and '_', starting with a letter"
         )
     return name.lower().replace(" ", "_")

@@ -1,0 +1,205 @@
+"""What the graph costs on top of the calls it makes.
+
+    python -m benchmarks.overhead              all three
+    python -m benchmarks.overhead cpu          CPU of a question, graph against a bare asyncio loop
+    python -m benchmarks.overhead flight       1,000 questions in flight at 50 ms a call
+    python -m benchmarks.overhead imports      time of `import router_r1_graph`
+
+Machines are noisy: compare the ratios, which come from interleaved runs in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+from router_r1_graph import (
+    CandidatePool,
+    ChatModelController,
+    candidate_tool,
+    create_router_r1,
+    protocol,
+)
+
+ROUNDS = 4
+POOL = CandidatePool.model_validate(
+    {
+        "name": "benchmark",
+        "candidates": [
+            {"name": n, "input_usd_per_mtok": 0.3, "output_usd_per_mtok": 0.6}
+            for n in ("Qwen", "Llama")
+        ],
+    }
+)
+
+
+class FakeChat(BaseChatModel):
+    """A chat model that answers at once, or after `latency` seconds of sleep."""
+
+    kind: str
+    latency: float = 0.0
+
+    @property
+    def _llm_type(self) -> str:
+        return "fake"
+
+    def _text(self, messages: list[AnyMessage]) -> str:
+        if self.kind == "candidate":
+            return "some information about it"
+        done = sum(isinstance(message, AIMessage) for message in messages)
+        if done == ROUNDS:
+            return "<think> enough </think> <answer> 42 </answer>"
+        name = POOL.candidates[done % 2].name
+        return f"<think> step {done} </think> <search> {name}: sub-question {done} </search>"
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **_: Any) -> Any:
+        text = self._text(messages)
+        usage = {"input_tokens": 50, "output_tokens": 10, "total_tokens": 60}
+        message = AIMessage(text, usage_metadata=usage)  # type: ignore[arg-type]
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _agenerate(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **_: Any
+    ) -> Any:
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        return self._generate(messages)
+
+
+Ask = Callable[[str], Awaitable[str]]
+
+
+def through_the_graph(latency: float) -> Ask:
+    """Return the router as it is used, over fake models."""
+    candidate = FakeChat(kind="candidate", latency=latency)
+    graph = create_router_r1(
+        POOL,
+        ChatModelController(FakeChat(kind="controller", latency=latency)),
+        models={c.name: candidate for c in POOL.candidates},
+    ).compile(name="router_r1")
+
+    async def ask(question: str) -> str:
+        result = await graph.ainvoke({"question": question})
+        return str(result["answer"])
+
+    return ask
+
+
+def in_a_bare_loop(latency: float) -> Ask:
+    """Return a loop that makes the same model and tool calls, and nothing else."""
+    model = FakeChat(kind="controller", latency=latency)
+    tools = {
+        c.name: candidate_tool(c, FakeChat(kind="candidate", latency=latency))
+        for c in POOL.candidates
+    }
+
+    async def ask(question: str) -> str:
+        messages: list[AnyMessage] = [HumanMessage(question)]
+        while True:
+            message = await model.ainvoke(messages, stop=list(protocol.STOP))
+            turn = protocol.parse(str(message.text))
+            if turn.answer is not None:
+                return turn.answer
+            messages.append(message)
+            for call in turn.calls:
+                args = {"query": call.query}
+                tool = tools[call.candidate]
+                reply = await tool.ainvoke(
+                    {"type": "tool_call", "id": "1", "name": tool.name, "args": args}
+                )
+                messages.append(HumanMessage(protocol.render_observations([reply])))
+
+    return ask
+
+
+async def _cpu_ms(ask: Ask, questions: int) -> float:
+    start = time.process_time()
+    for number in range(questions):
+        assert await ask(f"question {number}") == "42"
+    return (time.process_time() - start) / questions * 1e3
+
+
+def cpu(questions: int = 40, repeats: int = 9) -> float:
+    """Print CPU milliseconds a question of 4 rounds; return the ratio."""
+    bare, graph = in_a_bare_loop(0), through_the_graph(0)
+
+    async def measure() -> tuple[list[float], list[float]]:
+        pairs = []
+        await _cpu_ms(bare, 5), await _cpu_ms(graph, 5)  # first calls warm caches up
+        for _ in range(repeats):
+            pairs.append((await _cpu_ms(bare, questions), await _cpu_ms(graph, questions)))
+        return [b for b, _ in pairs], [g for _, g in pairs]
+
+    bare_ms, graph_ms = asyncio.run(measure())
+    ratio = statistics.median(g / b for g, b in zip(graph_ms, bare_ms, strict=True))
+    print(
+        f"CPU a question of {ROUNDS} rounds: graph {min(graph_ms):.2f} ms, bare loop "
+        f"{min(bare_ms):.2f} ms, ratio {ratio:.2f} (bar: at most 3.5)"
+    )
+    return ratio
+
+
+def flight(questions: int = 1000, latency: float = 0.05) -> float:
+    """Print questions a second with all of them in flight at once; return it."""
+    ask = through_the_graph(latency)
+
+    async def measure() -> float:
+        await ask("warm up")
+        start = time.perf_counter()
+        answers = await asyncio.gather(*(ask(f"question {n}") for n in range(questions)))
+        assert answers == ["42"] * questions
+        return questions / (time.perf_counter() - start)
+
+    rate = asyncio.run(measure())
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{questions} questions in flight at {latency * 1e3:.0f} ms a call: {rate:.0f} questions/s "
+        f"(bar: at least 80), peak memory {peak_mb:.0f} MB (bar: under 600)"
+    )
+    return rate
+
+
+def imports(repeats: int = 7) -> float:
+    """Print how long imports take in fresh interpreters; return the ratio."""
+
+    def seconds(code: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return time.perf_counter() - start
+
+    ours, theirs = "import router_r1_graph", "import langgraph.graph, langchain_openai"
+    seconds(ours), seconds(theirs)
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(repeats)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    print(
+        f"{ours}: {min(a for a, _ in pairs):.2f} s, {theirs}: {min(b for _, b in pairs):.2f} s, "
+        f"ratio {ratio:.2f} (bar: under 1.5)"
+    )
+    return ratio
+
+
+def main() -> None:
+    """Run the benchmarks that were asked for, each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("which", nargs="*", choices=["cpu", "flight", "imports", []], default=[])
+    which = parser.parse_args().which or ["cpu", "flight", "imports"]
+    if len(which) > 1:  # so that no benchmark meets another one's heap
+        for name in which:
+            subprocess.run([sys.executable, "-m", "benchmarks.overhead", name], check=True)
+        return
+    {"cpu": cpu, "flight": flight, "imports": imports}[which[0]]()
+
+
+if __name__ == "__main__":
+    main()
