@@ -29,31 +29,43 @@ from .graph import create_router_r1, create_router_r1_agent
 from .reply import Reply, ReplyError
 from .state import Ledger, RouterContext, RouterInput, RouterOutput, StopReason, View
 from .tools import CandidateTool, candidate_tool, pool_tools
+from .trace import Trace, read_traces, write_traces
 
 __all__ = [
     "Candidate",
     "CandidatePool",
     "CandidateTool",
+    "ChatModelController",
+    "CheapestController",
     "ConfigError",
+    "ConstantController",
     "Controller",
     "ControllerError",
     "ControllerSettings",
+    "KeywordController",
     "Ledger",
     "MissingExtraError",
+    "OracleController",
     "PoolError",
     "QuestionError",
+    "RandomController",
     "Reply",
     "ReplyError",
     "RouterContext",
     "RouterInput",
     "RouterOutput",
     "RouterR1Error",
+    "RuleController",
     "ScriptedController",
     "StopReason",
+    "Trace",
     "TraceError",
     "View",
     "candidate_tool",
     "create_router_r1",
     "create_router_r1_agent",
+    "parse_controller",
     "pool_tools",
+    "read_traces",
+    "write_traces",
 ]

@@ -7,14 +7,14 @@ on facts that the candidate knows. Only what candidates cost is counted, not the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from ..candidates import Candidate
 from .grammar import parse, phrase
 from .mind import reply_text_and_tokens
 from .questions import true_answer
-from .structure import Ask, Compare, Same, Structure, Term, YesNo, folded
+from .structure import Ask, Same, Structure, Term, YesNo, folded
 from .world import World
 
 Call = tuple[str, str]
@@ -87,35 +87,25 @@ class _Search:
 
     def parts(self, structure: Structure) -> list[Plan]:
         """Return plans that ask a question in parts."""
-        match structure:
-            case Ask():
-                return [self.chain(structure)]
-            case YesNo(ask):
-                plans = [self.chain(ask)]
-                # The inner part first, then the yes/no question about the last hop.
-                inner = self.term(ask.subject)
-                plans.append(
-                    self._then(inner, YesNo(Ask(ask.relation, inner.answer), structure.value))
-                )
-                answer = true_answer(self.world, structure) or ""
-                return [plans[0] and _with_answer(plans[0], answer), plans[1]]
-            case Same(relation, first, second) | Compare(relation, first, second):
-                answer = true_answer(self.world, structure) or ""
-                named = _beside(self.term(first), self.term(second), answer)
-                if isinstance(structure, Same):
-                    # Only the objects are needed, so a side can be asked in one call.
-                    sides = [self.chain(Ask(relation, side)) for side in (first, second)]
-                else:
-                    # The sides' names are needed too: one of them is the answer.
-                    sides = [self._named(relation, side) for side in (first, second)]
-                plans = [_beside(sides[0], sides[1], answer)]
-                ours, theirs = self.term(first).answer, self.term(second).answer
-                flat: Structure = (
-                    Same(relation, ours, theirs)
-                    if isinstance(structure, Same)
-                    else Compare(relation, ours, theirs, structure.least)
-                )
-                return [*plans, self._then(named, flat)]
+        if isinstance(structure, Ask):
+            return [self.chain(structure)]
+        answer = true_answer(self.world, structure) or ""
+        if isinstance(structure, YesNo):
+            ask, inner = structure.ask, self.term(structure.ask.subject)
+            last_hop = YesNo(Ask(ask.relation, inner.answer), structure.value)
+            return [replace(self.chain(ask), answer=answer), self._then(inner, last_hop)]
+        relation = structure.relation
+        first, second = self.term(structure.first), self.term(structure.second)
+        between = replace(structure, first=first.answer, second=second.answer)
+        sides = [
+            # Only the objects count, so a side can be asked about in one call.
+            self.chain(Ask(relation, side))
+            if isinstance(structure, Same)
+            # The names of the sides count, too: one of them is the answer.
+            else self._named(relation, side)
+            for side in (structure.first, structure.second)
+        ]
+        return [_beside(*sides, answer), self._then(_beside(first, second, answer), between)]
 
     def term(self, term: Term) -> Plan:
         """Return the cheapest way to learn a term; a name costs nothing."""
@@ -127,17 +117,15 @@ class _Search:
         if right is None:
             return UNREACHABLE
         plans = []
-        whole: list[Ask] = [ask]
-        while isinstance(inner := whole[-1].subject, Ask):
-            whole.append(inner)
-        # whole[k] lacks the k outer hops: learn its subject, then ask for hops 0 to k at once.
-        for depth, cut in enumerate(whole):
-            start = self.term(cut.subject)
+        outer: list[str] = []
+        part: Term = ask
+        # Learn the subject of a hop by itself, then ask for that hop and all outer ones in one call.
+        while isinstance(part, Ask):
+            outer.append(part.relation)
+            part = part.subject
+            start = self.term(part)
             if start.reachable:
-                query: Ask | str = start.answer
-                for hop in reversed(whole[: depth + 1]):
-                    query = Ask(hop.relation, query)
-                assert isinstance(query, Ask)
+                query = _nested(outer, start.answer)
                 plans.append(_after(start, self.ask(phrase(query), {folded(right)})))
         return min((plan for plan in plans if plan.reachable), key=_rank, default=UNREACHABLE)
 
@@ -147,12 +135,16 @@ class _Search:
 
     def _then(self, start: Plan, question: Structure) -> Plan:
         """Return the plan that goes on with one more call, once `start` is known."""
-        if not start.reachable:
-            return UNREACHABLE
-        answer = true_answer(self.world, question)
+        answer = true_answer(self.world, question) if start.reachable else None
         if answer is None:
             return UNREACHABLE
         return _after(start, self.ask(phrase(question), {folded(answer)}))
+
+
+def _nested(relations: Sequence[str], subject: str) -> Ask:
+    """Return the ask with these relations, outermost first."""
+    inner = subject if len(relations) == 1 else _nested(relations[1:], subject)
+    return Ask(relations[0], inner)
 
 
 def _after(first: Plan, second: Plan) -> Plan:
@@ -170,7 +162,3 @@ def _beside(first: Plan, second: Plan, answer: str) -> Plan:
         for one, other in zip_longest(first.rounds, second.rounds, fillvalue=())
     )
     return Plan(rounds, answer, first.cost_usd + second.cost_usd, True)
-
-
-def _with_answer(plan: Plan, answer: str) -> Plan:
-    return Plan(plan.rounds, answer, plan.cost_usd, True) if plan.reachable else plan

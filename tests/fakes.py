@@ -1,0 +1,146 @@
+"""Chat models and pools that tests ask: nothing is mocked, these are LangChain chat models."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+from pydantic import Field
+
+from router_r1_graph import CandidatePool, ReplyError
+from router_r1_graph.reply import Reply
+from router_r1_graph.state import View
+
+
+class FakeChat(BaseChatModel):
+    """Replies with `text` (or what a function of the query says), `delay` seconds later.
+
+    `queries` is what it was asked, in order. An exception as text is raised.
+    """
+
+    text: Any = "Paris"
+    delay: float = 0.0
+    input_tokens: int = 10
+    output_tokens: int = 5
+    usage: bool = True
+    queries: list[str] = Field(default_factory=list)
+
+    @property
+    def _llm_type(self) -> str:
+        return "fake"
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any
+    ) -> ChatResult:
+        self.queries.append(str(messages[-1].text))
+        time.sleep(self.delay)
+        return self._result()
+
+    async def _agenerate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any
+    ) -> ChatResult:
+        self.queries.append(str(messages[-1].text))
+        await asyncio.sleep(self.delay)
+        return self._result()
+
+    def _result(self) -> ChatResult:
+        text = self.text(self.queries[-1]) if callable(self.text) else self.text
+        if isinstance(text, Exception):
+            raise text
+        usage = UsageMetadata(
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            total_tokens=self.input_tokens + self.output_tokens,
+        )
+        message = AIMessage(text, usage_metadata=usage if self.usage else None)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+class MeetingChat(FakeChat):
+    """Replies only when everybody who shares its barrier has been asked: calls in flight at once.
+
+    Give it a `threading.Barrier` for sync runs and an `asyncio.Barrier` for async ones.
+    """
+
+    barrier: Any
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any
+    ) -> ChatResult:
+        barrier: threading.Barrier = self.barrier
+        barrier.wait(timeout=10)
+        return super()._generate(messages)
+
+    async def _agenerate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any
+    ) -> ChatResult:
+        barrier: asyncio.Barrier = self.barrier
+        async with asyncio.timeout(10):
+            await barrier.wait()
+        return await super()._agenerate(messages)
+
+
+class PaidController:
+    """Writes a script as ScriptedController does, and costs `usd` and `seconds` a turn.
+
+    A `ReplyError` in the script is a turn that failed.
+    """
+
+    name = "paid"
+
+    def __init__(
+        self, script: Sequence[str | ReplyError], *, usd: float = 0.0, seconds: float = 0.0
+    ) -> None:
+        self.script, self.usd, self.seconds = script, usd, seconds
+        self.views: list[View] = []
+
+    def worst_case_usd(self, view: View) -> float:
+        return self.usd
+
+    def decide(self, view: View, config: Any = None) -> Reply:
+        self.views.append(view)
+        done = sum(isinstance(message, AIMessage) for message in view.scratchpad)
+        turn = self.script[min(done, len(self.script) - 1)]
+        text, error = ("", turn) if isinstance(turn, ReplyError) else (turn, None)
+        return Reply(
+            text, cost_usd=self.usd, seconds=self.seconds, output_tokens=7, error=error
+        )
+
+    async def adecide(self, view: View, config: Any = None) -> Reply:
+        return self.decide(view, config)
+
+
+def make_pool(*candidates: Mapping[str, Any] | str, **top: Any) -> CandidatePool:
+    """Return a pool of these records; a string is a candidate's name.
+
+    Prices are 1 USD per million tokens in, 2 out, where a record does not say otherwise.
+    """
+    defaults = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0, "max_tokens": 100}
+    records = [{"name": c} if isinstance(c, str) else c for c in candidates or ("Ada", "Bob")]
+    return CandidatePool.model_validate(
+        {"candidates": [{**defaults, "max_retries": 0, **record} for record in records], **top}
+    )
+
+
+def search(*calls: str) -> str:
+    """Write a turn that makes these calls, each `Candidate: query`."""
+    return "<think> ask </think>" + "".join(f"<search> {call} </search>" for call in calls)
+
+
+def answer(text: str = "42") -> str:
+    """Write a turn that answers."""
+    return f"<think> done </think><answer> {text} </answer>"
+
+
+def models(pool: CandidatePool, **given: Any) -> dict[str, Any]:
+    """Return a chat model for each candidate of a pool: the given one, else one that says Paris."""
+    return {c.name: given.get(c.name) or FakeChat() for c in pool.candidates}
+
+
