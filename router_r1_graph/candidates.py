@@ -6,6 +6,7 @@ strengths, example performance) is its descriptor, and stands in the same record
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -180,6 +181,24 @@ class Candidate(ModelSettings):
                 + ", ".join(f"{name} {score:g}" for name, score in self.benchmarks.items())
             )
         return "; ".join(parts)
+
+
+    @property
+    def price_level(self) -> int:
+        """The price as 0 to 9 on a logarithmic scale: 0 is $0.1 in and out together, 9 is $30."""
+        price = max(self.price_usd_per_mtok, 1e-9)
+        return min(9, max(0, round(math.log(price / 0.1) / math.log(30 / 0.1) * 9)))
+
+    def describe_briefly(self) -> str:
+        """Return the descriptor for a small policy: the price level, then scores from 0 to 9.
+
+        Scores that hardly differ over many subjects are one: "all 6".
+        """
+        scores = {name: min(9, int(score * 10)) for name, score in self.benchmarks.items()}
+        if len(scores) > 4 and max(scores.values()) - min(scores.values()) <= 2:
+            scores = {"all": round(sum(scores.values()) / len(scores))}
+        words = [str(self.price_level), *(f"{name} {score}" for name, score in scores.items())]
+        return " ".join(words)
 
 
 class CandidatePool(BaseModel):

@@ -190,7 +190,9 @@ class RouterNodes:
 
     # --------------------------------------------------------------------------------- route
 
-    def route(self, call: RouteCall, config: RunnableConfig) -> dict[str, Any]:
+    def route(
+        self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> dict[str, Any]:
         """Make one call; a failure is a reply with an error."""
         try:
             message = self.tools[call["tool"]].invoke(_tool_call(call), config)
@@ -198,9 +200,11 @@ class RouterNodes:
             raise
         except Exception as error:
             message = self._tool_failed(call, error)
-        return {"replies": [message]}
+        return {"replies": [self._cut(message, runtime)]}
 
-    async def aroute(self, call: RouteCall, config: RunnableConfig) -> dict[str, Any]:
+    async def aroute(
+        self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> dict[str, Any]:
         """Make one call without blocking; a failure is a reply with an error."""
         try:
             message = await self.tools[call["tool"]].ainvoke(_tool_call(call), config)
@@ -208,7 +212,13 @@ class RouterNodes:
             raise
         except Exception as error:
             message = self._tool_failed(call, error)
-        return {"replies": [message]}
+        return {"replies": [self._cut(message, runtime)]}
+
+    def _cut(self, message: ToolMessage, runtime: Runtime[RouterContext]) -> ToolMessage:
+        """Cut a reply to what the controller may see, before any checkpoint holds it."""
+        context = resolve_context(runtime.context, self.defaults)
+        message.content = protocol.cut(str(message.text), context.max_information_tokens)
+        return message
 
     def _tool_failed(self, call: RouteCall, error: Exception) -> ToolMessage:
         candidate = self.pool.find(call["tool"])
@@ -230,7 +240,7 @@ class RouterNodes:
         for call in turn.tool_calls:
             query = call["args"]["query"]
             if reply := replies.get(call["id"] or ""):
-                text = protocol.cut(str(reply.text), context.max_information_tokens)
+                text = str(reply.text)
                 artifact = {**reply.artifact, "query": query, "reply": text}
             else:  # asked before, in this round or an earlier one: nothing is paid again
                 earlier = next(

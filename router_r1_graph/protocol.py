@@ -162,11 +162,11 @@ def cut(text: str, max_tokens: int) -> str:
     """Keep about `max_tokens` tokens of a text (4 bytes each), cut between words where possible."""
     if len(text) <= max_tokens:  # at most 4 bytes a character: short enough without encoding it
         return text
-    data = text[: max_tokens * 4 + 1].encode()
+    data = text[: max_tokens * 4 + 1].encode(errors="replace")
     if len(data) <= max_tokens * 4:
         return text
     kept = data[: max_tokens * 4].decode(errors="ignore")
-    at_word = kept.rsplit(None, 1)[0] if " " in kept[-40:] else kept
+    at_word = kept.rsplit(None, 1)[0] if " " in kept[-40:].strip() else kept
     return f"{at_word} [... cut]"
 
 

@@ -227,31 +227,44 @@ def _read(
     attempts: int,
 ) -> Reply:
     """Read text, usage and cost from a message."""
-    # A lone surrogate, legal in JSON, cannot be written to a checkpoint or a file.
-    text = str(message.text).encode(errors="replace").decode()
+    text = writable(str(message.text))
     error = None
     usage = message.usage_metadata
-    if usage is not None:
-        input_tokens, output_tokens = usage["input_tokens"], usage["output_tokens"]
-        reasoning = usage.get("output_token_details", {}).get("reasoning", 0)
+    if usage and (usage["input_tokens"] or usage["output_tokens"]):
+        input_tokens, output_tokens = max(0, usage["input_tokens"]), max(0, usage["output_tokens"])
+        reasoning = max(0, usage.get("output_token_details", {}).get("reasoning", 0))
     else:
         input_tokens = sum(estimate_tokens(str(m.text)) for m in messages)
         output_tokens, reasoning = estimate_tokens(text), 0
         error = ReplyError("missing_usage", "the endpoint reported no usage; tokens are estimated")
     if not text.strip() and not message.tool_calls:
         error = ReplyError("empty", "the reply has no text")
-    reported = (message.response_metadata.get("token_usage") or {}).get("cost")
+    cost_usd = _reported_usd(message)
+    if cost_usd is None:
+        cost_usd = settings.cost_usd(input_tokens, output_tokens)
     return Reply(
         text=text,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         reasoning_tokens=reasoning,
-        cost_usd=settings.cost_usd(input_tokens, output_tokens) if reported is None else reported,
+        cost_usd=cost_usd,
         seconds=seconds,
         attempts=attempts,
         error=error,
         message=message,
     )
+
+
+def _reported_usd(message: AIMessage) -> float | None:
+    """Return what the provider says the call cost; None where it says nothing that is a price."""
+    cost = (message.response_metadata.get("token_usage") or {}).get("cost")
+    is_price = isinstance(cost, int | float) and not isinstance(cost, bool)
+    return float(cost) if is_price and 0 <= cost < float("inf") else None
+
+
+def writable(text: str) -> str:
+    """Replace lone surrogates: legal in JSON, but no checkpoint or file can hold one."""
+    return text.encode(errors="replace").decode()
 
 
 def estimate_tokens(text: str) -> int:
@@ -280,9 +293,9 @@ def classify(error: BaseException, secret: str = "") -> ReplyError:
         kind = "timeout"
     elif re.search(r"Connect|TransportError|ProtocolError|ReadError", names):
         kind = "connection"
-    elif isinstance(error, IndexError) or "choices" in str(error):
+    elif isinstance(error, IndexError) or "No generation" in str(error):  # of LangChain's streams
         kind = "empty"
-    elif re.search(r"JSONDecodeError|ValidationError|AttributeError|TypeError|KeyError", names):
+    elif re.search(r"ValueError|AttributeError|TypeError|KeyError", names):  # from reading the body
         kind = "malformed"
     return ReplyError(kind, message)
 

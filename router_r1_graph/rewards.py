@@ -50,8 +50,8 @@ def f1_score(answer: str, gold: Iterable[str]) -> float:
     decides the question earns nothing for its neighbours.
 
     Example:
-        >>> f1_score("pound sterling of the United Kingdom", ["pound sterling"])
-        0.5714285714285714
+        >>> round(f1_score("pound sterling of the United Kingdom", ["pound sterling"]), 3)
+        0.571
     """
     return max(
         (_f1(normalize_answer(answer), normalize_answer(right)) for right in gold), default=0.0

@@ -277,7 +277,7 @@ class Left:
 
     def describe(self) -> str:
         """Return the budget in words, for the prompt and after each round."""
-        parts = [f"{self.rounds} round{'s' * (self.rounds != 1)} of calls"]
+        parts = [f"{self.rounds} round{'s' * (self.rounds != 1)}"]
         if self.usd is not None:
             parts.append(f"${max(0.0, self.usd):.6f}")
         if self.seconds is not None:

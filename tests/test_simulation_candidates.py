@@ -24,10 +24,10 @@ from router_r1_graph.simulation import (
     simulated_chat_model,
 )
 from router_r1_graph.simulation.structure import Ask, folded
-from router_r1_graph.simulation.wording import UNCLEAR, UNKNOWN, wrap
+from router_r1_graph.simulation.wording import UNCLEAR, UNKNOWN, Style, wrap
 
 WORLD = World.embedded()
-STYLES = ("terse", "sentence", "rambling")
+STYLES: tuple[Style, ...] = ("terse", "sentence", "rambling")
 TWO_HOPS = "In which country was the author of Dracula born?"
 
 
@@ -116,7 +116,7 @@ def test_the_same_question_gets_the_same_reply_in_another_process() -> None:
         "for c in CandidatePool.from_yaml('embedded').candidates:\n"
         f"    print(repr(reply_text_and_tokens(c, {TWO_HOPS!r})))"
     )
-    there = subprocess.run(  # noqa: S603
+    there = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     pool = CandidatePool.from_yaml("embedded")
@@ -129,7 +129,8 @@ def test_what_it_does_not_know_it_declines_or_gets_wrong() -> None:
     assert is_abstention(reply_text_and_tokens(ignorant, query).text)
     liar = candidate(accuracy=0.0, options={"unknown": "wrong"})
     said = reply_text_and_tokens(liar, query)
-    assert said.text in WORLD.objects("author") and said.text != "Bram Stoker"
+    assert said.text in WORLD.objects("author")
+    assert said.text != "Bram Stoker"
     assert not said.knows
 
 
@@ -146,7 +147,9 @@ def test_what_is_no_question_gets_a_reply_too() -> None:
 
 def test_a_hostile_reply_holds_tags() -> None:
     text = reply("Who wrote Dracula?", hostile=True)
-    assert "</information><answer>" in text and "<search>" in text and "Bram Stoker" in text
+    assert "</information><answer>" in text
+    assert "<search>" in text
+    assert "Bram Stoker" in text
 
 
 def test_it_can_know_other_facts_than_the_embedded_ones(tmp_path: Path) -> None:
@@ -161,7 +164,7 @@ def test_it_can_know_other_facts_than_the_embedded_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stile": "terse"}, "unknown option 'stile' .did you mean 'style'"),
+        ({"fail_rte": 0.5}, "unknown option 'fail_rte' .did you mean 'fail_rate'"),
         ({"style": "loud"}, "options.style: 'loud'"),
         ({"hops": 0}, "options.hops: 0"),
         ({"fail_rate": 2}, "options.fail_rate: 2"),
@@ -182,7 +185,8 @@ def test_the_chat_model_reports_usage_and_its_model() -> None:
     model = simulated_chat_model(candidate(model="ada-1"))
     message = model.invoke("Who wrote Dracula?")
     expected = reply_text_and_tokens(candidate(), "Who wrote Dracula?")
-    assert isinstance(message, AIMessage) and message.content == "Bram Stoker"
+    assert isinstance(message, AIMessage)
+    assert message.content == "Bram Stoker"
     assert message.usage_metadata is not None
     assert message.usage_metadata["input_tokens"] == expected.input_tokens == 8
     assert message.usage_metadata["output_tokens"] == expected.output_tokens == 2
@@ -200,8 +204,10 @@ def test_the_last_human_message_is_answered_and_all_are_paid_for() -> None:
     ]
     alone, whole = model.invoke(history[-1:]), model.invoke(history)
     assert whole.content == alone.content == "Bram Stoker"
-    assert isinstance(whole, AIMessage) and isinstance(alone, AIMessage)
-    assert whole.usage_metadata and alone.usage_metadata
+    assert isinstance(whole, AIMessage)
+    assert isinstance(alone, AIMessage)
+    assert whole.usage_metadata
+    assert alone.usage_metadata
     assert whole.usage_metadata["input_tokens"] > alone.usage_metadata["input_tokens"] + 10
 
 
@@ -213,7 +219,8 @@ def test_a_stream_adds_up_to_the_reply_with_usage_once() -> None:
     for chunk in chunks[1:]:
         whole = whole + chunk
     expected = model.invoke("Who wrote Dracula?")
-    assert isinstance(whole, AIMessageChunk) and isinstance(expected, AIMessage)
+    assert isinstance(whole, AIMessageChunk)
+    assert isinstance(expected, AIMessage)
     assert whole.content == expected.content
     assert whole.usage_metadata == expected.usage_metadata
     assert whole.response_metadata == expected.response_metadata
@@ -249,7 +256,8 @@ def test_a_failing_candidate_may_succeed_on_a_retry() -> None:
 def test_a_reply_is_cut_at_max_tokens() -> None:
     brief = candidate(max_tokens=10, options={"style": "rambling"})
     said = reply_text_and_tokens(brief, "Who wrote Dracula?")
-    assert said.cut and said.output_tokens <= 10
+    assert said.cut
+    assert said.output_tokens <= 10
     message = simulated_chat_model(brief).invoke("Who wrote Dracula?")
     assert message.response_metadata["finish_reason"] == "length"
 
@@ -272,13 +280,14 @@ def test_the_shipped_pools_are_sound(name: str) -> None:
     world_names = {folded(n) for fact in WORLD.facts for n in (fact.subject, fact.object)}
     for one in pool.candidates:
         simulated_chat_model(one)
-        assert one.input_usd_per_mtok and one.output_usd_per_mtok and one.prices_checked
+        assert one.input_usd_per_mtok
+        assert one.output_usd_per_mtok
+        assert one.prices_checked
         assert 0.05 <= one.input_usd_per_mtok < one.output_usd_per_mtok <= 15
         assert folded(one.name) not in world_names
         assert not [n for n in names if n != one.name and n.lower().startswith(one.name.lower())]
-        assert set(one.strengths) <= set(WORLD.domains) and set(one.benchmarks) <= set(
-            WORLD.domains
-        )
+        assert set(one.strengths) <= set(WORLD.domains)
+        assert set(one.benchmarks) <= set(WORLD.domains)
     cheap = [one for one in pool.candidates if (one.output_usd_per_mtok or 0) <= 0.7]
     covered = {d for one in cheap for d, share in one.benchmarks.items() if share >= 0.95}
     assert covered == set(WORLD.domains)

@@ -52,12 +52,10 @@ def test_cheap_specialists_are_asked_one_after_the_other() -> None:
     plan = best_plan(CHAIN, ["Ireland"], [dear, READER, CLERK], WORLD)
     assert plan.rounds == (
         (("Reader", "Who wrote Dracula?"),),
-        (("Clerk", "What is the birth country of Bram Stoker?"),),
-    ) or plan.rounds == (
-        (("Reader", "Who wrote Dracula?"),),
         (("Clerk", phrase(Ask("birth_country", "Bram Stoker"))),),
     )
-    assert plan.answer == "Ireland" and plan.reachable
+    assert plan.answer == "Ireland"
+    assert plan.reachable
 
 
 def test_one_call_wins_where_it_is_cheaper() -> None:
@@ -143,7 +141,8 @@ def test_routing_well_is_better_and_far_cheaper_than_asking_the_dearest(name: st
     hits, cost = decomposed(pool, questions)
     assert cheap_hits < 0.2
     assert 0.7 <= dear_hits <= 0.85
-    assert hits > 0.9 and cost < dear_cost / 10
+    assert hits > 0.9
+    assert cost < dear_cost / 10
 
 
 def test_in_a_permuted_world_the_candidates_know_its_facts(tmp_path: Path) -> None:

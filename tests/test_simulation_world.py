@@ -27,7 +27,8 @@ def write(folder: Path, text: str) -> Path:
 def test_there_are_many_facts_in_seven_domains() -> None:
     counts = counts_by_domain(WORLD)
     assert len(WORLD.facts) >= 4000
-    assert len(counts) == 7 and min(counts.values()) >= 200
+    assert len(counts) == 7
+    assert min(counts.values()) >= 200
 
 
 def test_a_subject_has_one_object_per_relation() -> None:
@@ -57,7 +58,8 @@ def test_no_form_belongs_to_two_relations_and_no_prefix_is_too_long_to_be_found(
 def test_no_name_holds_a_character_or_word_that_breaks_things() -> None:
     for fact in WORLD.facts:
         for name in (fact.subject, fact.object):
-            assert name.isascii() and name == name.strip()
+            assert name.isascii()
+            assert name == name.strip()
             assert not set(':<>"\n\t') & set(name), name
             assert " or " not in name, name
 
@@ -99,7 +101,31 @@ def test_some_facts_are_true() -> None:
     }
     for (subject, relation), expected in known.items():
         fact = WORLD.lookup(subject, relation)
-        assert fact is not None and fact.object == expected
+        assert fact is not None
+        assert fact.object == expected
+
+
+def test_lives_and_works_are_in_order() -> None:
+    for fact in WORLD.facts:
+        born, died = (WORLD.lookup(fact.subject, f"{end}_year") for end in ("birth", "death"))
+        if born and died:
+            assert 20 < int(died.object) - int(born.object) < 107, fact.subject
+        born = WORLD.lookup(fact.object, "birth_year")
+        for name in ("book_year", "film_year", "premiere_year"):
+            made = WORLD.lookup(fact.subject, name)
+            if born and made:
+                assert 15 < int(made.object) - int(born.object) < 100, fact.subject
+
+
+def test_a_city_is_in_one_country_whichever_way_one_asks() -> None:
+    for fact in WORLD.facts:
+        home = WORLD.lookup(fact.object, "city_country")
+        if fact.relation == "capital" and home:
+            assert home.object == fact.subject
+        if fact.relation == "birth_city" and home:
+            country = WORLD.lookup(fact.subject, "birth_country")
+            assert country is not None
+            assert home.object == country.object, fact.subject
 
 
 def test_lookup_ignores_case_and_articles() -> None:

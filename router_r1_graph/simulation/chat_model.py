@@ -20,11 +20,11 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import PrivateAttr
 
 from ..candidates import Candidate
+from .draw import fraction
 from .mind import (
     MESSAGE_TOKENS,
     SimulatedOptions,
     count_tokens,
-    fraction,
     options_of,
     reply_text_and_tokens,
 )

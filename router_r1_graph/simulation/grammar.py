@@ -56,7 +56,7 @@ def phrase(question: Structure, rng: random.Random | None = None) -> str:
     """Return the question in words: the canonical shortest form, or one drawn by `rng`.
 
     >>> phrase(Ask("currency", Ask("birth_country", Ask("author", "Hamlet"))))
-    'Which currency is used in the country where the author of Hamlet was born?'
+    'Name the currency of the birth country of the author of Hamlet.'
     """
     match question:
         case Ask(relation, subject):

@@ -7,7 +7,6 @@ is a new candidate, and the same question always gets the same reply, in every p
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..candidates import Candidate
 from ..errors import PoolError, did_you_mean
+from .draw import fraction
 from .grammar import parse
 from .structure import NO, YES, Ask, Compare, Structure, hops, next_steps
 from .wording import UNCLEAR, UNKNOWN, Style, wrap, wrap_hostile
@@ -210,12 +210,6 @@ def _belief(mind: _Mind, step: Ask) -> tuple[str | None, bool]:
 @lru_cache(maxsize=64)
 def _world(path: str) -> World:
     return World.from_csv(path)
-
-
-def fraction(*parts: str) -> float:
-    """Return a number in [0, 1) that depends on nothing but these texts."""
-    digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _first_tokens(text: str, limit: int) -> str:

@@ -97,15 +97,18 @@ class _Search:
         relation = structure.relation
         first, second = self.term(structure.first), self.term(structure.second)
         between = replace(structure, first=first.answer, second=second.answer)
-        sides = [
+        if isinstance(structure, Same):
             # Only the objects count, so a side can be asked about in one call.
-            self.chain(Ask(relation, side))
-            if isinstance(structure, Same)
+            ours, theirs = (
+                self.chain(Ask(relation, side)) for side in (structure.first, structure.second)
+            )
+        else:
             # The names of the sides count, too: one of them is the answer.
-            else self._named(relation, side)
-            for side in (structure.first, structure.second)
+            ours, theirs = (self._named(relation, side) for side in (first, second))
+        return [
+            _beside(ours, theirs, answer),
+            self._then(_beside(first, second, answer), between),
         ]
-        return [_beside(*sides, answer), self._then(_beside(first, second, answer), between)]
 
     def term(self, term: Term) -> Plan:
         """Return the cheapest way to learn a term; a name costs nothing."""
@@ -119,7 +122,7 @@ class _Search:
         plans = []
         outer: list[str] = []
         part: Term = ask
-        # Learn the subject of a hop by itself, then ask for that hop and all outer ones in one call.
+        # Learn the subject of a hop first, then ask for that hop and all outer ones in one call.
         while isinstance(part, Ask):
             outer.append(part.relation)
             part = part.subject
@@ -129,9 +132,9 @@ class _Search:
                 plans.append(_after(start, self.ask(phrase(query), {folded(right)})))
         return min((plan for plan in plans if plan.reachable), key=_rank, default=UNREACHABLE)
 
-    def _named(self, relation: str, side: Term) -> Plan:
-        start = self.term(side)
-        return _after(start, self.chain(Ask(relation, start.answer))) if start.reachable else start
+    def _named(self, relation: str, side: Plan) -> Plan:
+        """Return the plan that learns what a side is, and then its object."""
+        return _after(side, self.chain(Ask(relation, side.answer))) if side.reachable else side
 
     def _then(self, start: Plan, question: Structure) -> Plan:
         """Return the plan that goes on with one more call, once `start` is known."""

@@ -15,8 +15,10 @@ from functools import lru_cache
 from typing import Literal
 
 from ..errors import ConfigError
+from .draw import fraction
 from .grammar import parse, phrase
-from .relations import relation_domain, relation_of
+from .meaning import meaning, topic
+from .relations import relation_of
 from .structure import NO, YES, Ask, Compare, Same, Structure, Term, YesNo, asks, folded, next_steps
 from .structure import hops as count_hops
 from .world import World
@@ -101,7 +103,7 @@ def generate(
 
 def split_of(question: Structure) -> Split:
     """Return the split a question belongs to."""
-    return "test" if _fraction(_topic(question)) < _TEST_SHARE else "train"
+    return "test" if fraction(topic(question)) < _TEST_SHARE else "train"
 
 
 def true_answer(world: World, question: Structure) -> str | None:
@@ -125,20 +127,13 @@ def _question(
     if gold is None or parse(text) != structure:
         return None
     return Question(
-        id=f"{kind}-{hashlib.sha256(_meaning(structure).encode()).hexdigest()[:12]}",
+        id=f"{kind}-{hashlib.sha256(meaning(structure).encode()).hexdigest()[:12]}",
         text=text,
         gold=(gold,),
         hops=count_hops(structure),
         kind=kind,
-        domains=_domains(world, structure),
+        domains=tuple(world.domain(hop.relation) for hop in asks(structure)),
         structure=structure,
-    )
-
-
-def _domains(world: World, structure: Structure) -> tuple[str, ...]:
-    domains = {fact.relation: fact.domain for fact in world.facts}
-    return tuple(
-        domains.get(hop.relation, relation_domain(hop.relation)) for hop in asks(structure)
     )
 
 
@@ -157,11 +152,11 @@ def _stream(
         drawn = _compare(world, count, rng) if kind == "compare" else _yes_no(world, count, rng)
         if drawn is None:
             return
-        meaning = _meaning(drawn)
-        if meaning in seen or split not in ("all", split_of(drawn)):
+        spelled = meaning(drawn)
+        if spelled in seen or split not in ("all", split_of(drawn)):
             failures += 1
             continue
-        seen.add(meaning)
+        seen.add(spelled)
         failures = 0
         yield drawn
 
@@ -241,38 +236,3 @@ def _subjects(world: World, relation: str) -> dict[int, tuple[Term, ...]]:
         count: tuple(chain.subject for chain in chains if chain.relation == relation)
         for count, chains in _chains(world).items()
     }
-
-
-@lru_cache(maxsize=1 << 16)
-def _spelled(term: Term) -> str:
-    if isinstance(term, str):
-        return folded(term)
-    return f"{term.relation}({_spelled(term.subject)})"
-
-
-def _topic(question: Structure) -> str:
-    """Return what a question is about: not which way a comparison goes, nor the value proposed."""
-    match question:
-        case Ask():
-            return _spelled(question)
-        case YesNo(ask):
-            return _spelled(ask)
-        case Compare(relation, first, second) | Same(relation, first, second):
-            return f"{relation}[{'|'.join(sorted((_spelled(first), _spelled(second))))}]"
-
-
-def _meaning(question: Structure) -> str:
-    match question:
-        case Ask():
-            return _topic(question)
-        case YesNo(_, value):
-            return f"{_topic(question)}={folded(value)}"
-        case Same():
-            return f"same {_topic(question)}"
-        case Compare(least=least):
-            return f"{'least' if least else 'most'} {_topic(question)}"
-
-
-@lru_cache(maxsize=1 << 16)
-def _fraction(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from ..errors import ConfigError, did_you_mean
-from .relations import DATA
+from .relations import DATA, relation_domain
 from .structure import folded
 
 COLUMNS = ("subject", "relation", "object", "domain")
@@ -73,6 +73,10 @@ class World:
         """The relations that occur, in order of appearance."""
         return tuple(dict.fromkeys(fact.relation for fact in self.facts))
 
+    def domain(self, relation: str) -> str:
+        """Return the domain of a relation's facts here, or its usual one when it has none."""
+        return self._domains.get(relation) or relation_domain(relation)
+
     @cached_property
     def domains(self) -> tuple[str, ...]:
         """The domains that occur, in order of appearance."""
@@ -106,6 +110,10 @@ class World:
     @cached_property
     def _index(self) -> dict[tuple[str, str], Fact]:
         return {(folded(fact.subject), fact.relation): fact for fact in self.facts}
+
+    @cached_property
+    def _domains(self) -> dict[str, str]:
+        return {fact.relation: fact.domain for fact in self.facts}
 
     @cached_property
     def _objects(self) -> dict[str, tuple[str, ...]]:

@@ -1,0 +1,42 @@
+"""What a question is about, as a text: to tell apart, to hash, and to split by."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from .structure import Ask, Compare, Same, Structure, Term, YesNo, folded
+
+
+@lru_cache(maxsize=1 << 16)
+def _spelled(term: Term) -> str:
+    if isinstance(term, str):
+        return folded(term)
+    return f"{term.relation}({_spelled(term.subject)})"
+
+
+def topic(question: Structure) -> str:
+    """Return what a question is about: not which way a comparison goes, nor the value proposed.
+
+    The split goes by it, so that "Is Paris the capital of France?" stays with "Name the capital of
+    France."
+    """
+    match question:
+        case Ask():
+            return _spelled(question)
+        case YesNo(ask):
+            return _spelled(ask)
+        case Compare(relation, first, second) | Same(relation, first, second):
+            return f"{relation}[{'|'.join(sorted((_spelled(first), _spelled(second))))}]"
+
+
+def meaning(question: Structure) -> str:
+    """Return what a question means: the same text for every wording and order of its sides."""
+    match question:
+        case Ask():
+            return topic(question)
+        case YesNo(_, value):
+            return f"{topic(question)}={folded(value)}"
+        case Same():
+            return f"same {topic(question)}"
+        case Compare(least=least):
+            return f"{'least' if least else 'most'} {topic(question)}"

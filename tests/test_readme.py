@@ -1,0 +1,54 @@
+"""README says what the program does: its picture, its examples and its file tree are checked."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from router_r1_graph import CandidatePool, KeywordController, create_router_r1
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S)
+
+
+def test_the_picture_in_readme_is_the_graph():
+    graph = create_router_r1(CandidatePool.embedded(), KeywordController()).compile()
+    assert graph.get_graph().draw_mermaid().strip() in [b.strip() for b in blocks("mermaid")]
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_a_python_example_in_readme_prints_what_it_says(number, tmp_path):
+    code = blocks("python")[number]
+    expected = re.findall(r"^# -> (.*)$", code, re.M)
+    assert expected, "an example says what it prints"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == expected
+
+
+def test_every_path_in_the_file_tree_exists():
+    tree = next(block for block in blocks("text") if "router_r1_graph/" in block)
+    folder = ""
+    for line in tree.splitlines():
+        name = line.split()[0]
+        path = folder + name if line.startswith(" ") else name
+        if not line.startswith(" ") and name.endswith("/"):
+            folder = name
+        assert (ROOT / path).exists(), path
+
+
+def test_every_make_target_and_file_that_readme_names_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"make ([a-z-]+)", README))
+    assert targets
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
+    links = re.findall(r"\]\((?!http)([^)#]+)", README)
+    assert all((ROOT / link).exists() for link in links), links

@@ -1,0 +1,119 @@
+"""Pools of simulated candidates drawn at random, so that a policy has to read descriptors.
+
+A simulated candidate does what its descriptor says, so a pool with other names, prices, strengths
+and order is another problem with the same rules. Nothing here is drawn from the shipped pools.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import date
+
+from router_r1_graph import Candidate, CandidatePool
+
+DOMAINS = ("literature", "film", "music", "art", "science", "biography", "geography")
+
+_ONSETS = "b br c ch cl d dr f fl g gl gr h j k kr l m n p ph pl qu r s sh st t th tr v w z".split()
+_VOWELS = "a e i o u ae ia io ea ei y".split()
+_CODAS = ["", "", "", "n", "r", "l", "s", "m", "x", "th", "nd", "rn", "ll", "ss", "k", "t"]
+
+
+def draw_name(rng: random.Random) -> str:
+    """Return an invented name of two to four syllables."""
+    syllables = rng.choice((2, 2, 3, 3, 4))
+    name = "".join(
+        rng.choice(_ONSETS) + rng.choice(_VOWELS) + (rng.choice(_CODAS) if i == syllables - 1 else "")
+        for i in range(syllables)
+    )
+    return name.capitalize()
+
+
+def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
+    """Draw a pool in which every domain is known to somebody, with names, prices and order at random.
+
+    Args:
+        rng: the source of randomness.
+        size: how many candidates; None draws 4 to 8.
+    """
+    size = size or rng.randint(4, 8)
+    generalists = rng.randint(1, max(1, size // 2 - 1))
+    domains = list(DOMAINS)
+    rng.shuffle(domains)
+    specialists = size - generalists
+    shares: list[list[str]] = [[] for _ in range(specialists)]
+    # Cheap specialists share most domains among them; some are left to the generalists alone.
+    known = domains[: rng.choice((5, 6, 7, 7, 7))]
+    for place, domain in enumerate(known):
+        shares[place % specialists].append(domain)
+    for share in shares:
+        if not share or rng.random() < 0.25:
+            share.append(rng.choice([d for d in DOMAINS if d not in share]))
+    names: list[str] = []
+    while len(names) < size:
+        name = draw_name(rng)
+        # A name that begins another one could be copied half.
+        if not any(name.startswith(n) or n.startswith(name) for n in names):
+            names.append(name)
+    candidates = [_specialist(rng, names.pop(), share) for share in shares]
+    strong = rng.randrange(generalists)
+    candidates += [_generalist(rng, names.pop(), place == strong) for place in range(generalists)]
+    rng.shuffle(candidates)
+    return CandidatePool(name="drawn", candidates=tuple(candidates))
+
+
+def _specialist(rng: random.Random, name: str, domains: Sequence[str]) -> Candidate:
+    return _candidate(
+        rng,
+        name,
+        price=_log_uniform(rng, 0.15, 1.5),
+        benchmarks={d: round(rng.uniform(0.92, 0.99), 2) for d in domains},
+        options={
+            "hops": 1,
+            "unknown": rng.choice(("abstain", "wrong")),
+            "style": rng.choice(("terse", "terse", "sentence")),
+            "elsewhere": round(rng.uniform(0.02, 0.1), 2),
+        },
+    )
+
+
+def _generalist(rng: random.Random, name: str, strong: bool) -> Candidate:
+    low, high = (0.88, 0.97) if strong else (0.5, 0.7)
+    return _candidate(
+        rng,
+        name,
+        price=_log_uniform(rng, 4, 20) if strong else _log_uniform(rng, 1, 6),
+        benchmarks={d: round(rng.uniform(low, high), 2) for d in DOMAINS},
+        options={
+            "hops": rng.choice((2, 3, 4)) if strong else rng.choice((1, 2)),
+            "unknown": rng.choice(("abstain", "wrong")),
+            "style": rng.choice(("terse", "sentence", "sentence", "rambling")),
+        },
+    )
+
+
+def _candidate(
+    rng: random.Random,
+    name: str,
+    *,
+    price: float,
+    benchmarks: dict[str, float],
+    options: dict[str, str | int | float],
+) -> Candidate:
+    share = rng.uniform(0.15, 0.35)  # of the input tokens in the price
+    return Candidate(
+        name=name,
+        provider="simulated",
+        input_usd_per_mtok=float(f"{price * share:.2g}"),
+        output_usd_per_mtok=float(f"{price * (1 - share):.2g}"),
+        prices_checked=date(2026, 11, 24),
+        latency_seconds=round(_log_uniform(rng, 0.2, 4), 1),
+        max_tokens=256,
+        strengths=tuple(benchmarks) if len(benchmarks) < 5 else (),
+        benchmarks=benchmarks,
+        options=dict(options),
+    )
+
+
+def _log_uniform(rng: random.Random, low: float, high: float) -> float:
+    return float(low * (high / low) ** rng.random())

@@ -1,0 +1,111 @@
+"""The teacher of the warm start: it can split a question and read descriptors, but does not choose.
+
+What it teaches are skills that a pretrained model brings along: the format, which sub-question comes
+next, which candidates fit it, how to copy. Whom of them to ask is drawn from habits good and bad in
+equal parts, so that choosing well is learned from reward alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from langchain_core.messages import ToolMessage
+
+from router_r1_graph import Candidate, RuleController, View
+from router_r1_graph.protocol import Call, Turn
+from router_r1_graph.simulation import (
+    Ask,
+    Compare,
+    Same,
+    Structure,
+    YesNo,
+    is_abstention,
+    next_steps,
+    parse,
+    phrase,
+    relation_domain,
+    short_answer,
+)
+from router_r1_graph.simulation.structure import Term
+
+Habit = Callable[[random.Random, Sequence[Candidate], Sequence[Candidate]], Candidate]
+
+#: Each gets the candidates that fit and all of them; equal parts of good and bad.
+HABITS: Mapping[str, Habit] = {
+    "cheapest that fits": lambda rng, fit, all_: min(fit, key=lambda c: c.price_usd_per_mtok),
+    "dearest that fits": lambda rng, fit, all_: max(fit, key=lambda c: c.price_usd_per_mtok),
+    "any that fits": lambda rng, fit, all_: rng.choice(fit),
+    "any at all": lambda rng, fit, all_: rng.choice(all_),
+}
+
+
+def fits(candidate: Candidate, domain: str) -> bool:
+    """Return whether a candidate's descriptor says that it knows about a domain."""
+    return candidate.benchmarks.get(domain, 0.0) >= 0.5 or domain in candidate.strengths
+
+
+class TeacherController(RuleController):
+    """Writes turns for a policy to imitate; everything it draws follows from seed and question."""
+
+    name = "teacher"
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def turn(self, view: View) -> Turn:
+        """Ask the next sub-questions aloud, or answer."""
+        structure = parse(view.question)
+        if structure is None:
+            raise ValueError(f"the teacher cannot read {view.question!r}")
+        replies = [
+            m for m in view.scratchpad if isinstance(m, ToolMessage) and m.artifact and m.artifact["ok"]
+        ]
+        known: dict[Ask, str] = {}
+        asked: dict[str, set[str]] = {}
+        for message in replies:
+            query, reply = message.artifact["query"], message.artifact["reply"]
+            asked.setdefault(query, set()).add(message.artifact["candidate"])
+            step = parse(query)
+            if isinstance(step, Ask) and not is_abstention(reply):
+                known[step] = short_answer(reply)
+        steps = next_steps(structure, known)
+        if isinstance(steps, str):
+            return Turn((_reason(structure, known),), answer=steps)
+        if view.must_answer:
+            return Turn(("Not known.",), answer="unknown")
+        thoughts, calls = [], []
+        for place, step in enumerate(steps):
+            query = phrase(step)
+            rng = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}/{place}")
+            candidates = [c for c in view.pool.candidates if c.name not in asked.get(query, ())]
+            candidates = candidates or list(view.pool.candidates)
+            domain = relation_domain(step.relation)
+            fit = [c for c in candidates if fits(c, domain)] or candidates
+            chosen = HABITS[rng.choice(list(HABITS))](rng, fit, candidates)
+            named = ", ".join(f"{c.name} {c.price_level} {_score(c, domain)}" for c in fit)
+            thoughts.append(f"{domain}: {named}")
+            calls.append(Call(chosen.name, query))
+        return Turn((". ".join(thoughts),), tuple(calls))
+
+
+def _score(candidate: Candidate, domain: str) -> int:
+    return min(9, int(candidate.benchmarks.get(domain, 0.0) * 10))
+
+
+def _reason(structure: Structure, known: Mapping[Ask, str]) -> str:
+    """Return what the answer follows from, so that it can be read off."""
+
+    def value(term: Term) -> str:
+        return term if isinstance(term, str) else known[Ask(term.relation, value(term.subject))]
+
+    match structure:
+        case Compare(relation, first, second):
+            a, b = value(first), value(second)
+            return f"{a} {known[Ask(relation, a)]}, {b} {known[Ask(relation, b)]}"
+        case Same(relation, first, second):
+            return f"{value(Ask(relation, first))}, {value(Ask(relation, second))}"
+        case YesNo(ask, claimed):
+            return f"{value(ask)}, {claimed}"
+        case Ask():
+            return value(structure)
