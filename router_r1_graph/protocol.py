@@ -89,12 +89,12 @@ def parse(text: str) -> Turn:
             else:
                 inside, start, nested = tag, match.end(), False
         elif not closing:
-            mistakes.append(Mistake(f"a {tag} tag inside a {inside} tag that was not closed"))
+            mistakes.append(Mistake(f"an opening {tag} tag inside an unclosed {inside} tag"))
             inside, start, nested = tag, match.end(), True
         else:
             body = unescape(text[start : match.start()].strip())
             if tag != inside:
-                mistakes.append(Mistake(f"a {inside} tag closed by a closing {tag} tag", body))
+                mistakes.append(Mistake(f"the {inside} tag is closed by a closing {tag} tag", body))
             elif tag == "think":
                 thoughts.append(body)
             elif tag == "information":

@@ -109,9 +109,7 @@ class PaidController:
         done = sum(isinstance(message, AIMessage) for message in view.scratchpad)
         turn = self.script[min(done, len(self.script) - 1)]
         text, error = ("", turn) if isinstance(turn, ReplyError) else (turn, None)
-        return Reply(
-            text, cost_usd=self.usd, seconds=self.seconds, output_tokens=7, error=error
-        )
+        return Reply(text, cost_usd=self.usd, seconds=self.seconds, output_tokens=7, error=error)
 
     async def adecide(self, view: View, config: Any = None) -> Reply:
         return self.decide(view, config)
@@ -142,5 +140,3 @@ def answer(text: str = "42") -> str:
 def models(pool: CandidatePool, **given: Any) -> dict[str, Any]:
     """Return a chat model for each candidate of a pool: the given one, else one that says Paris."""
     return {c.name: given.get(c.name) or FakeChat() for c in pool.candidates}
-
-

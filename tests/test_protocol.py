@@ -26,7 +26,9 @@ from router_r1_graph.protocol import (
     unescape,
 )
 
-TAGS = [f"<{slash}{t}>" for t in ("think", "search", "information", "answer") for slash in ("", "/")]
+TAGS = [
+    f"<{slash}{t}>" for t in ("think", "search", "information", "answer") for slash in ("", "/")
+]
 FRAGMENTS = st.sampled_from(
     [*TAGS, *(escape(tag) for tag in TAGS), *(escape(escape(tag)) for tag in TAGS)]
     + ["<", ">", "&", "&lt;", "&amp;", "&amp;lt;", "think>", "/answer>", ":", "Ada", "Ada:", " "]
@@ -117,7 +119,9 @@ def test_colons_in_a_query_survive():
 
 
 def test_the_name_is_what_stands_before_the_first_colon_and_nothing_of_it_is_lost():
-    assert parse("<search>Ada-7B (large)x: who?</search>").calls == (Call("Ada-7B (large)x", "who?"),)
+    assert parse("<search>Ada-7B (large)x: who?</search>").calls == (
+        Call("Ada-7B (large)x", "who?"),
+    )
 
 
 def test_the_last_answer_counts():
@@ -145,7 +149,11 @@ def test_text_around_the_tags_is_ignored():
         ("</search>", "a closing search tag without an opening one", ""),
         ("<search> Ada: who?", "the search tag is not closed", "Ada: who?"),
         ("<answer> 42", "the answer tag is not closed", "42"),
-        ("<search> Ada: who? </answer>", "a search tag closed by a closing answer tag", "Ada: who?"),
+        (
+            "<search> Ada: who? </answer>",
+            "the search tag is closed by a closing answer tag",
+            "Ada: who?",
+        ),
         ("<information> x </information>", "only the environment writes the information tag", "x"),
         ("<answer>\n</answer>", "the answer tag is empty", ""),
         ("<search> </search>", "the candidate is missing in 'Candidate: query'", ""),
@@ -166,7 +174,7 @@ def test_a_search_inside_an_unclosed_tag_is_not_made():
     turn = parse("<think> hm <search> Ada: who? </search>")
     assert turn.calls == ()
     assert reasons("<think> hm <search> Ada: who? </search>") == [
-        "a search tag inside a think tag that was not closed"
+        "an opening search tag inside an unclosed think tag"
     ]
 
 
@@ -179,7 +187,7 @@ def test_an_answer_inside_an_unclosed_think_counts_and_is_a_mistake():
     turn = parse("<think> so it is <answer> 42 </answer>")
     assert turn.answer == "42"
     assert [m.reason for m in turn.mistakes] == [
-        "a answer tag inside a think tag that was not closed"
+        "an opening answer tag inside an unclosed think tag"
     ]
 
 
@@ -288,7 +296,10 @@ def test_a_template_of_ones_own_is_filled(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("$question $candidate", r"unknown placeholder \$candidate \(did you mean 'candidates'\?\)"),
+        (
+            "$question $candidate",
+            r"unknown placeholder \$candidate \(did you mean 'candidates'\?\)",
+        ),
         ("$question $zzz", r"unknown placeholder \$zzz; allowed: \$candidates, \$question, "),
         ("$candidates", r"needs \$question"),
         ("$question costs $5", r"write \$\$ for a dollar sign"),

@@ -1,0 +1,286 @@
+"""A key is nowhere but in the header of a request, however careless the server that got it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from typing import Any
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.load import dumps
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langsmith import Client, tracing_context
+
+from openai_server import EmptyChoices, Malformed, Reply, Status
+from router_r1_graph import create_router_r1, parse_controller
+from router_r1_graph.providers import make_chat_model
+from router_r1_graph.reply import scrub
+from router_r1_graph.trace import Trace, write_traces
+from yaml_pool import bills, both_ways, run, scripted, yaml_pool
+
+SEARCH = "<search> Ada: Capital of France? </search>"
+ANSWER = "<answer> Paris </answer>"
+# Neither looks like the other: one form is known by its beginning, one only by its value.
+KEYS = ["sk-proj-q8Zr2Lw5Tn0Vb7Xc", "nvapi_q8Zr2Lw5Tn0Vb7Xc"]
+each_key = pytest.mark.parametrize("key", KEYS)
+
+CARELESS = {
+    "an error": Status(401, "Incorrect API key", echo_authorization=True),
+    "an error that is retried": Status(500, "For", retry_after=0, echo_authorization=True),
+    "a body that is not JSON": lambda request: Malformed(f"got {request.headers}"),
+    "an error under status 200": lambda request: Malformed(
+        json.dumps({"error": {"message": f"bad {request.headers['authorization']}"}})
+    ),
+    "the reply itself": lambda request: Reply(f"Paris {request.headers['authorization']}"),
+}
+careless = pytest.mark.parametrize("answer", CARELESS.values(), ids=CARELESS)
+
+
+class Listener(BaseCallbackHandler):
+    """Keeps all that a tracer is told of: what LangSmith would be sent."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException] = []
+        self.texts: list[str] = []
+
+    def on_llm_error(self, error: BaseException, **details: Any) -> None:
+        self.errors.append(error)
+        self.texts += [repr(details), "".join(traceback.format_exception(error))]
+
+    on_tool_error = on_chain_error = on_llm_error
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, **details: Any) -> None:
+        self.texts += [json.dumps(serialized), repr(messages), repr(details)]
+
+    def on_tool_start(self, serialized: Any, input_str: str, **details: Any) -> None:
+        self.texts += [json.dumps(serialized), input_str, repr(details)]
+
+    def on_tool_end(self, output: Any, **details: Any) -> None:
+        self.texts += [repr(output), repr(details)]
+
+    def on_chain_end(self, outputs: Any, **details: Any) -> None:
+        self.texts += [repr(outputs), repr(details)]
+
+
+def keyed_pool(folder, server, monkeypatch, key, **more):
+    monkeypatch.setenv("CANDIDATE_API_KEY", key)
+    return yaml_pool(folder, server, api_key_env="CANDIDATE_API_KEY", max_retries=1, **more)
+
+
+def held_by(error: BaseException) -> list[str]:
+    """Return as text all that hangs on an exception: attributes, causes and contexts."""
+    texts, todo, seen = [], [error], set()
+    while todo:
+        thing = todo.pop()
+        if id(thing) in seen or isinstance(thing, type):
+            continue
+        seen.add(id(thing))
+        texts += [str(thing), repr(thing)]
+        if isinstance(thing, BaseException):
+            todo += [thing.args, thing.__cause__, thing.__context__]
+        if isinstance(thing, dict):
+            todo += thing.values()
+        elif isinstance(thing, list | tuple):
+            todo += thing
+        else:
+            todo.append(getattr(thing, "__dict__", ()))
+        # A request and a response of httpx show no header and no body in their repr.
+        todo += [bytes(getattr(thing, name, b"")) for name in ("_content",)]
+        todo += [getattr(getattr(thing, "headers", None), "raw", ())]
+    return texts
+
+
+@both_ways
+@each_key
+@careless
+def test_a_key_is_in_no_state_log_or_callback(
+    serve, tmp_path, monkeypatch, caplog, how, key, answer
+):
+    server = serve(answer)
+    pool = keyed_pool(tmp_path, server, monkeypatch, key)
+    listener = Listener()
+    caplog.set_level(logging.DEBUG)  # of the root: this library, langchain, openai, httpx
+    result = run(scripted(pool, SEARCH, ANSWER), how, {"callbacks": [listener]})
+    assert server.requests[0].headers["authorization"] == f"Bearer {key}"
+    assert len(bills(result)) == 1
+    assert caplog.records
+    for text in [repr(result), str(result), caplog.text, *listener.texts]:
+        assert key not in text
+
+
+@each_key
+@careless
+def test_a_key_is_in_no_checkpoint_and_no_trace(serve, tmp_path, monkeypatch, key, answer):
+    pool = keyed_pool(tmp_path, serve(answer), monkeypatch, key)
+    with SqliteSaver.from_conn_string(str(tmp_path / "checkpoints.sqlite")) as saver:
+        graph = scripted(pool, SEARCH, ANSWER, checkpointer=saver)
+        result = run(graph, "invoke", {"configurable": {"thread_id": "1"}})
+    trace = Trace.from_state(result, pool=pool, controller="scripted")
+    write_traces(tmp_path / "trace.jsonl", [trace])
+    written = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert b"Capital of France?" in written["checkpoints.sqlite"]
+    assert b"Capital of France?" in written["trace.jsonl"]
+    for data in written.values():
+        assert key.encode() not in data
+
+
+async def test_a_key_is_in_no_checkpoint_of_an_async_run(serve, tmp_path, monkeypatch):
+    pool = keyed_pool(tmp_path, serve(CARELESS["an error"]), monkeypatch, KEYS[0])
+    file = tmp_path / "checkpoints.sqlite"
+    async with AsyncSqliteSaver.from_conn_string(str(file)) as saver:
+        graph = scripted(pool, SEARCH, ANSWER, checkpointer=saver)
+        await graph.ainvoke({"question": "?"}, {"configurable": {"thread_id": "1"}})
+    assert b"Incorrect API key" in file.read_bytes()
+    assert KEYS[0].encode() not in file.read_bytes()
+
+
+@both_ways
+@each_key
+def test_what_a_callback_is_told_of_an_error_holds_no_key(serve, tmp_path, monkeypatch, how, key):
+    pool = keyed_pool(tmp_path, serve(CARELESS["an error"]), monkeypatch, key)
+    listener = Listener()
+    run(scripted(pool, SEARCH, ANSWER), how, {"callbacks": [listener]})
+    (error,) = listener.errors
+    assert "Incorrect API key" in str(error)
+    for text in held_by(error):
+        assert key not in text
+
+
+@both_ways
+def test_a_key_that_no_header_can_hold_is_not_shown_either(serve, tmp_path, monkeypatch, how):
+    key = "q8Zr2Lw5Tn0Vb7Xc\n"  # as from a file, with its line break
+    pool = keyed_pool(tmp_path, serve(Reply("Paris")), monkeypatch, key)
+    listener = Listener()
+    result = run(scripted(pool, SEARCH, ANSWER), how, {"callbacks": [listener]})
+    for text in [repr(result), *listener.texts, *map(repr, listener.errors)]:
+        assert key.strip() not in text
+
+
+def test_a_controllers_key_is_nowhere_either(serve, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("CONTROLLER_API_KEY", KEYS[1])
+    server = serve({"controller": Status(401, "Incorrect", echo_authorization=True)})
+    pool = yaml_pool(tmp_path, server, controller={"api_key_env": "CONTROLLER_API_KEY"})
+    listener = Listener()
+    caplog.set_level(logging.DEBUG)
+    graph = create_router_r1(pool, parse_controller("pool", pool)).compile()
+    result = run(graph, "invoke", {"callbacks": [listener]})
+    assert result["stop_reason"] == "controller_error"
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEYS[1]}"
+    for text in [repr(result), caplog.text, *listener.texts]:
+        assert KEYS[1] not in text
+
+
+@each_key
+def test_a_failing_stream_does_not_show_the_key(serve, tmp_path, monkeypatch, key):
+    pool = keyed_pool(tmp_path, serve(CARELESS["an error"]), monkeypatch, key)
+    listener = Listener()
+    graph = scripted(pool, SEARCH, ANSWER)
+    parts = list(graph.stream({"question": "?"}, {"callbacks": [listener]}, stream_mode="messages"))
+    assert parts
+    for text in [repr(parts), *listener.texts]:
+        assert key not in text
+    for text in held_by(listener.errors[0]):
+        assert key not in text
+
+
+async def test_a_failing_async_stream_does_not_show_the_key(serve, tmp_path, monkeypatch):
+    pool = keyed_pool(tmp_path, serve(CARELESS["an error"]), monkeypatch, KEYS[1])
+    listener = Listener()
+    graph = scripted(pool, SEARCH, ANSWER)
+    config = {"callbacks": [listener]}
+    parts = [part async for part in graph.astream({"question": "?"}, config, stream_mode="messages")]
+    assert parts
+    for text in [repr(parts), *listener.texts, *held_by(listener.errors[0])]:
+        assert KEYS[1] not in text
+
+
+class Session:
+    """Stands where LangSmith's HTTP session does, and keeps what would be sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        self.sent.append(repr((args, kwargs)))
+        raise ConnectionError("not sent")
+
+    def mount(self, *args: Any) -> None: ...
+    def close(self) -> None: ...
+
+
+@each_key
+def test_langsmith_is_not_sent_the_key(serve, tmp_path, monkeypatch, key):
+    pool = keyed_pool(tmp_path, serve(CARELESS["an error"]), monkeypatch, key)
+    session = Session()
+    client = Client(
+        api_url="http://127.0.0.1:9", api_key="x", session=session, auto_batch_tracing=False, info={}
+    )
+    with tracing_context(enabled=True, client=client, project_name="test"):
+        run(scripted(pool, SEARCH, ANSWER), "invoke")
+    sent = "".join(session.sent)
+    assert "Incorrect API key" in sent
+    assert key not in sent
+
+
+# ------------------------------------------------------------- what is left of an exception
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        (Status(401), "OpenAIAuthenticationError"),
+        (Status(429, retry_after=7), "OpenAIRateLimitError"),
+        (Malformed(), "JSONDecodeError"),
+        (EmptyChoices(), "IndexError"),
+        (Malformed('{"choices": [{"message": {"content": {}}}]}'), "ValidationError"),
+    ],
+)
+def test_an_error_without_a_key_keeps_its_class_and_its_words(
+    serve, tmp_path, monkeypatch, answer, name
+):
+    pool = keyed_pool(tmp_path, serve(answer), monkeypatch, KEYS[0])
+    with pytest.raises(Exception, match=".+") as raised:
+        make_chat_model(pool.candidates[0]).invoke("?")
+    assert type(raised.value).__name__ == name
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+
+
+def test_an_error_without_a_key_keeps_its_status_and_when_to_come_back(
+    serve, tmp_path, monkeypatch
+):
+    pool = keyed_pool(tmp_path, serve(Status(429, "Slow down", 7)), monkeypatch, KEYS[0])
+    with pytest.raises(Exception, match="Slow down") as raised:
+        make_chat_model(pool.candidates[0]).invoke("?")
+    assert raised.value.status_code == 429
+    assert raised.value.response.headers["retry-after"] == "7"
+
+
+def test_a_serialized_model_names_the_class_of_langchain_and_holds_no_key(
+    serve, tmp_path, monkeypatch
+):
+    pool = keyed_pool(tmp_path, serve(Reply("Paris")), monkeypatch, KEYS[0])
+    model = make_chat_model(pool.candidates[0])
+    serialized = json.loads(dumps(model))
+    assert serialized["id"] == ["langchain", "chat_models", "openai", "ChatOpenAI"]
+    assert serialized["kwargs"]["openai_api_key"]["type"] == "secret"
+    assert KEYS[0] not in dumps(model) + repr(model) + str(model)
+
+
+def test_what_looks_like_a_key_is_taken_out_of_a_text():
+    assert scrub("Incorrect: sk-abc123def456.") == "Incorrect: sk-***"
+    assert scrub("got 'Authorization: Bearer abcdef123456'") == "got 'Authorization: Bearer ***'"
+
+
+def test_a_known_key_is_taken_out_whatever_it_looks_like():
+    assert scrub("bad key hunter22!", "hunter22") == "bad key ***!"
+
+
+def test_a_key_too_short_to_be_one_does_not_eat_the_message():
+    assert scrub("too many tokens", "x") == "too many tokens"
+    assert scrub("too many tokens", "to") == "too many tokens"
