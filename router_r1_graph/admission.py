@@ -61,7 +61,8 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int) -> Admission:
             refuse(slug, call.query, f"at most {limit} call{'s' * (limit != 1)} in one round")
             continue
         call_id = f"call_{round_}_{len(tool_calls) + len(refused)}"
-        if (slug, call.query) not in asked:
+        # Where replies are drawn, asking again may well bring another one.
+        if candidate.temperature != 0 or (slug, call.query) not in asked:
             price = candidate.worst_case_usd(call.query)
             if usd_left is not None and price > usd_left:
                 over_budget = True
@@ -74,8 +75,7 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int) -> Admission:
             routed.append(
                 RouteCall(id=call_id, tool=slug, query=call.query, seconds_left=seconds_left)
             )
-            if candidate.temperature == 0:  # else asking again may well bring another reply
-                asked.add((slug, call.query))
+            asked.add((slug, call.query))
         args = {"query": call.query}
         tool_calls.append(ToolCall(type="tool_call", name=slug, args=args, id=call_id))
     for mistake in turn.mistakes:

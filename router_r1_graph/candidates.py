@@ -31,7 +31,7 @@ SHIPPED_POOLS = Path(__file__).parent / "pools"
 
 #: What `provider:` may say besides `module:factory`; each is itself such a factory.
 PROVIDERS: Mapping[str, str] = {
-    "openai": "router_r1_graph.providers:openai_chat_model",
+    "openai": "router_r1_graph.openai_chat:openai_chat_model",
     "simulated": "router_r1_graph.simulation:simulated_chat_model",
 }
 
@@ -267,11 +267,11 @@ class CandidatePool(BaseModel):
             )
         try:
             data = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise PoolError(f"{file}: not a YAML file: {error}") from error
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
+            raise PoolError(f"{file}: not a YAML file: {_where_and_why(error)}") from None
         if not isinstance(data, dict):
             raise PoolError(
-                f"{file}: a pool is a mapping with the key 'candidates', not {data!r:.80}"
+                f"{file}: a pool is a mapping with the key 'candidates', not {_show(data)}"
             )
         data.setdefault("name", file.stem)
         try:
@@ -322,17 +322,31 @@ class CandidatePool(BaseModel):
             )
 
 
+def _where_and_why(error: Exception) -> str:
+    """Return a YAML error as one line, without the text around it: that may hold a key."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return str(error)
+    mark = error.problem_mark
+    why = _LIKE_A_KEY.sub("***", str(error.problem))
+    return f"line {mark.line + 1}, column {mark.column + 1}: {why}"
+
+
 def _explain(error: ValidationError, data: dict[str, Any]) -> str:
     """Turn the first of pydantic's errors into one line: key, value, what is allowed."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    # To `min_length` a candidate that cannot be read is a missing one: no second error for it.
+    errors = [e for e in errors if e["loc"] != ("candidates",)] or errors
+    first = errors[0]
     location = first["loc"]
     key = ""
     for part in location:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
     if len(location) >= 2 and location[0] == "candidates" and isinstance(location[1], int):
         record = data["candidates"][location[1]]
-        if isinstance(record, Mapping) and "name" in record:
-            key += f" (of {record['name']!r})"
+        if isinstance(record, Mapping) and isinstance(record.get("name"), str):
+            key += f" (of {_show(record['name'])})"
+    secret = isinstance(first["input"], str) and any(_SECRET.search(str(p)) for p in location)
+    value = "***" if secret else _show(first["input"])
     if first["type"] == "extra_forbidden":
         model: type[BaseModel] = CandidatePool
         if location[0] == "candidates":
@@ -340,14 +354,20 @@ def _explain(error: ValidationError, data: dict[str, Any]) -> str:
         elif location[0] == "controller" and len(location) > 1:
             model = ControllerSettings
         wrong, allowed = str(location[-1]), list(model.model_fields)
-        value = "***" if _SECRET.search(wrong) else repr(first["input"])[:80]
         nearest = did_you_mean(wrong, allowed)
         return f"unknown key {key} = {value}{nearest}; allowed: {', '.join(allowed)}"
     message = first["msg"].removeprefix("Value error, ")
-    secret = any(_SECRET.search(str(part)) for part in location)
-    value = "" if secret or first["type"] == "missing" else f" (value: {first['input']!r:.80})"
-    more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-    return f"{key or 'pool'}: {message}{value}{more}"
+    shown = "" if not location or first["type"] == "missing" else f" (value: {value})"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{key or 'pool'}: {message}{shown}{more}"
+
+
+def _show(value: object) -> str:
+    """Return a value for a message: of a list or a mapping only what it is, for it may hold keys."""
+    if isinstance(value, list | dict):
+        return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)}"
+    return "***" if _LIKE_A_KEY.search(str(value)) else f"{value!r:.80}"
 
 
 _SECRET = re.compile(r"key|secret|token$|password|credential", re.I)
+_LIKE_A_KEY = re.compile(r"\bsk-\S*|Bearer .*", re.I)

@@ -235,7 +235,7 @@ class RouterNodes:
         turn = state["scratchpad"][-1]
         assert isinstance(turn, AIMessage)
         replies = {m.tool_call_id: m for m in state["replies"] if isinstance(m, ToolMessage)}
-        seen = [m for m in state["scratchpad"] if isinstance(m, ToolMessage)]
+        seen = [m for m in state["scratchpad"] if isinstance(m, ToolMessage) and m.artifact]
         observations: list[ToolMessage] = []
         for call in turn.tool_calls:
             query = call["args"]["query"]

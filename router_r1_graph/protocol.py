@@ -29,7 +29,7 @@ VERSION = 1
 STOP = ("<information>", "</answer>")
 DEFAULT_TEMPLATE = Path(__file__).parent / "prompts" / "router_r1.txt"
 TOOLS_TEMPLATE = DEFAULT_TEMPLATE.with_name("tools.txt")
-PLACEHOLDERS = ("candidates", "question", "cost_weight", "budget")
+PLACEHOLDERS = ("candidates", "brief_candidates", "question", "cost_weight", "budget")
 
 _NAMES = "think|search|information|answer"
 _TAG = re.compile(rf"<(/?)({_NAMES})>")
@@ -171,7 +171,7 @@ def cut(text: str, max_tokens: int) -> str:
 
 
 def load_template(path: Path | None = None) -> Template:
-    """Read a prompt template: plain text with $candidates, $question, $cost_weight and $budget.
+    """Read a prompt template: plain text with placeholders (`PLACEHOLDERS`).
 
     Raises:
         ConfigError: the file cannot be read, has an unknown placeholder, or lacks $question.
@@ -200,6 +200,7 @@ def render_prompt(
     candidates: Mapping[str, str],
     cost_weight: float,
     budget: str,
+    brief_candidates: Mapping[str, str] | None = None,
 ) -> str:
     """Fill the template. Tags in the question or in a descriptor are escaped.
 
@@ -209,10 +210,13 @@ def render_prompt(
         candidates: name -> descriptor, in the order in which they are shown.
         cost_weight: in [0, 1].
         budget: what may still be spent, in words.
+        brief_candidates: the same with short descriptors, for small policies.
     """
+    brief = (brief_candidates or {}).items()
     return template.substitute(
         question=escape(question),
         candidates="\n".join(f"- {escape(n)}: {escape(d)}" for n, d in candidates.items()),
+        brief_candidates="\n".join(f"{escape(n)} {escape(d)}" for n, d in brief),
         cost_weight=f"{cost_weight:g}",
         budget=budget,
     )

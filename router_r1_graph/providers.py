@@ -1,4 +1,4 @@
-"""From settings to a LangChain chat model: an OpenAI-compatible one, or `module:factory`."""
+"""From settings to a LangChain chat model, by the factory that `provider:` names."""
 
 from __future__ import annotations
 
@@ -10,47 +10,31 @@ from typing import Any
 from langchain_core.runnables import Runnable
 
 from .candidates import PROVIDERS, Candidate, ModelSettings
-from .errors import PoolError
-from .reply import ChatModel
+from .errors import PoolError, RouterR1Error
+from .reply import ChatModel, scrub
 
 
 def make_chat_model(settings: ModelSettings) -> ChatModel:
     """Build the chat model that a candidate or a controller is reached by.
 
     Raises:
-        PoolError: the provider cannot be imported, or does not return a chat model.
+        PoolError: the provider cannot be imported, fails, or does not return a chat model.
     """
     who = settings.name if isinstance(settings, Candidate) else "controller"
     path = PROVIDERS.get(settings.provider, settings.provider)
     module, _, name = path.partition(":")
     try:
         factory: Callable[[ModelSettings], Any] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise PoolError(f"{who}: provider {settings.provider!r}: {error}") from error
-    model = factory(settings)
+        model = factory(settings)
+    except RouterR1Error:
+        raise
+    except Exception as error:  # whatever a provider raises, an option of the pool brought it about
+        secret = os.environ.get(settings.key_variable or "", "")
+        why = " ".join(scrub(f"{type(error).__name__}: {error}", secret).split())[:500]
+        raise PoolError(f"{who}: provider {settings.provider!r}: {why}") from error
     if not isinstance(model, Runnable):
         raise PoolError(
             f"{who}: provider {settings.provider!r} returned {type(model).__name__}, "
             "not a LangChain chat model"
         )
     return model
-
-
-def openai_chat_model(settings: ModelSettings) -> ChatModel:
-    """Build a client for any OpenAI-compatible endpoint. It does not retry: `reply` does."""
-    from langchain_openai import ChatOpenAI  # imported when used: it takes half a second
-
-    variable = settings.key_variable
-    name = settings.model_name if isinstance(settings, Candidate) else settings.model
-    options = {
-        "model": name,
-        "base_url": settings.base_url,
-        "api_key": os.environ.get(variable, "") if variable else "no-key-needed",
-        "temperature": settings.temperature,
-        "max_tokens": settings.max_tokens,
-        "timeout": settings.timeout_seconds,
-        "max_retries": 0,
-        "stream_usage": True,  # else a streamed reply would be free of charge
-        **settings.options,
-    }
-    return ChatOpenAI(**options)

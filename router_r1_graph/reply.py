@@ -11,10 +11,11 @@ import contextvars
 import os
 import random
 import re
+import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, AnyMessage
@@ -42,6 +43,7 @@ _TRANSIENT: frozenset[ErrorKind] = frozenset(
     {"rate_limited", "server_error", "timeout", "connection"}
 )
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 8.0
+_LONGEST_RETRY_AFTER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def _attempts(
 ) -> _Steps:
     """Decide what to do next: the logic of `ask` and `aask` without their input and output."""
     start = time.perf_counter()
+    secret = os.environ.get(settings.key_variable or "", "")
     error = ReplyError("timeout", "no time was left to ask")
     attempt = 0
     while True:
@@ -184,13 +187,17 @@ def _attempts(
         attempt += 1
         outcome = yield _Invoke(min(settings.timeout_seconds, left))
         if isinstance(outcome, AIMessage):
-            return _read(outcome, messages, settings, time.perf_counter() - start, attempt)
+            reply = _read(outcome, messages, settings, time.perf_counter() - start, attempt)
+            # A key that a careless server echoes goes to no checkpoint and no other provider.
+            return replace(reply, text=hide(reply.text, secret))
         if not isinstance(outcome, BaseException):
             outcome = TypeError(f"expected an AIMessage, got {type(outcome).__name__}")
-        error = classify(outcome, secret=os.environ.get(settings.key_variable or "", ""))
+        error = classify(outcome, secret)
         wait = _wait_seconds(outcome, attempt)
         left -= time.perf_counter() - start - elapsed
-        if error.kind not in _TRANSIENT or attempt > settings.max_retries or wait >= left:
+        if error.kind not in _TRANSIENT or attempt > settings.max_retries:
+            break
+        if wait >= left or wait > _LONGEST_RETRY_AFTER_SECONDS:
             break
         yield _Wait(wait)
     return Reply(seconds=time.perf_counter() - start, attempts=attempt, error=error)
@@ -231,8 +238,8 @@ def _read(
     error = None
     usage = message.usage_metadata
     if usage and (usage["input_tokens"] or usage["output_tokens"]):
-        input_tokens, output_tokens = max(0, usage["input_tokens"]), max(0, usage["output_tokens"])
-        reasoning = max(0, usage.get("output_token_details", {}).get("reasoning", 0))
+        input_tokens, output_tokens = _count(usage["input_tokens"]), _count(usage["output_tokens"])
+        reasoning = _count(usage.get("output_token_details", {}).get("reasoning", 0))
     else:
         input_tokens = sum(estimate_tokens(str(m.text)) for m in messages)
         output_tokens, reasoning = estimate_tokens(text), 0
@@ -258,8 +265,14 @@ def _read(
 def _reported_usd(message: AIMessage) -> float | None:
     """Return what the provider says the call cost; None where it says nothing that is a price."""
     cost = (message.response_metadata.get("token_usage") or {}).get("cost")
-    is_price = isinstance(cost, int | float) and not isinstance(cost, bool)
-    return float(cost) if is_price and 0 <= cost < float("inf") else None
+    if isinstance(cost, bool) or not isinstance(cost, int | float):
+        return None
+    return float(cost) if 0 <= cost <= sys.float_info.max else None
+
+
+def _count(tokens: int) -> int:
+    """Keep a count that an endpoint made up from breaking the bill."""
+    return min(max(0, tokens), 10**12)
 
 
 def writable(text: str) -> str:
@@ -295,7 +308,7 @@ def classify(error: BaseException, secret: str = "") -> ReplyError:
         kind = "connection"
     elif isinstance(error, IndexError) or "No generation" in str(error):  # of LangChain's streams
         kind = "empty"
-    elif re.search(r"ValueError|AttributeError|TypeError|KeyError", names):  # from reading the body
+    elif re.search(r"ValueError|ValidationError|AttributeError|TypeError|KeyError", names):
         kind = "malformed"
     return ReplyError(kind, message)
 
@@ -314,9 +327,14 @@ def _status_kind(status: int) -> ErrorKind:
 
 def scrub(text: str, secret: str = "") -> str:
     """Take a known secret, and whatever looks like a key, out of a text."""
-    if secret:
-        text = text.replace(secret, "***")
+    text = hide(text, secret)
     return re.sub(r"\b(sk-|Bearer\s+)[\w.+/=-]{6,}", r"\1***", text)
+
+
+def hide(text: str, secret: str) -> str:
+    """Take a known secret out of a text; what is shorter than 6 characters is not one."""
+    secret = secret.strip()
+    return text.replace(secret, "***") if len(secret) >= 6 else text
 
 
 def _wait_seconds(error: BaseException, attempt: int) -> float:

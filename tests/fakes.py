@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -15,6 +15,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 
 from router_r1_graph import CandidatePool, ReplyError
+from router_r1_graph.candidates import ModelSettings
 from router_r1_graph.reply import Reply
 from router_r1_graph.state import View
 
@@ -61,6 +62,21 @@ class FakeChat(BaseChatModel):
         )
         message = AIMessage(text, usage_metadata=usage if self.usage else None)
         return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def fake_chat_model(settings: ModelSettings) -> FakeChat:
+    """Build what `provider: fakes:fake_chat_model` names; `options` are fields of FakeChat."""
+    return FakeChat(**settings.options)
+
+
+def not_a_chat_model(settings: ModelSettings) -> str:
+    """Build what no provider may build."""
+    return f"a text, for {settings.model}"
+
+
+def broken_factory(settings: ModelSettings) -> FakeChat:
+    """Fail to build anything."""
+    raise RuntimeError("no model today")
 
 
 class MeetingChat(FakeChat):

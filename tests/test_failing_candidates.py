@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 
@@ -28,6 +29,7 @@ FAILURES = {
     "JSON of another kind": (Malformed('{"detail": "starting up"}'), "malformed"),
     "a JSON list": (Malformed("[]"), "malformed"),
     "an error under status 200": (Malformed('{"error": {"message": "overloaded"}}'), "malformed"),
+    "text that is none": (Malformed('{"choices": [{"message": {"content": {}}}]}'), "malformed"),
     "no choices": (EmptyChoices(), "empty"),
     "no text": (Reply("  \n"), "empty"),
 }
@@ -122,6 +124,14 @@ def test_a_wait_that_the_deadline_forbids_is_not_begun(serve, tmp_path, how):
 
 
 @both_ways
+def test_a_wait_of_more_than_a_minute_is_not_begun_without_a_deadline_either(serve, tmp_path, how):
+    server = serve(Status(429, retry_after=3600))
+    result = run(scripted(yaml_pool(tmp_path, server, max_retries=5), SEARCH, ANSWER), how)
+    assert server.count() == 1
+    assert bills(result)[0]["error"]["kind"] == "rate_limited"
+
+
+@both_ways
 def test_the_deadline_bounds_all_retries_together(serve, tmp_path, how):
     server = serve(Status(500, retry_after=0.2))
     graph = scripted(yaml_pool(tmp_path, server, max_retries=10), SEARCH, ANSWER)
@@ -182,7 +192,7 @@ def test_without_usage_the_reply_counts_and_its_tokens_are_estimated(serve, tmp_
     assert result["ledger"]["candidates"]["Ada"]["failed_calls"] == 0
 
 
-@pytest.mark.parametrize("cost", ["free", -1, float("nan"), float("inf"), True, [1]])
+@pytest.mark.parametrize("cost", ["free", -1, float("nan"), float("inf"), 10**400, True, [1]])
 def test_a_reported_cost_that_is_none_is_not_believed(serve, tmp_path, cost):
     server = serve(Reply("Paris", cost=cost))
     result = run(scripted(yaml_pool(tmp_path, server, **ONE_DOLLAR), SEARCH, ANSWER), "invoke")
@@ -200,6 +210,13 @@ def test_a_negative_token_count_is_not_taken_off_the_bill(serve, tmp_path):
     line = result["ledger"]["candidates"]["Ada"]
     assert (line["input_tokens"], line["output_tokens"]) == (0, 5)
     assert line["cost_usd"] == pytest.approx(10 / 1e6)
+
+
+def test_a_token_count_beyond_reason_does_not_break_the_run(serve, tmp_path):
+    server = serve(Reply("Paris", input_tokens=10**400))
+    result = run(scripted(yaml_pool(tmp_path, server, **ONE_DOLLAR), SEARCH, ANSWER), "invoke")
+    assert (result["answer"], result["stop_reason"]) == ("Paris", "answered")
+    json.dumps(result["ledger"], allow_nan=False)
 
 
 @pytest.mark.parametrize("usage", ['{"prompt_tokens": null}', "{}", "null"])

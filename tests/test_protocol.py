@@ -30,9 +30,13 @@ TAGS = [
     f"<{slash}{t}>" for t in ("think", "search", "information", "answer") for slash in ("", "/")
 ]
 FRAGMENTS = st.sampled_from(
-    [*TAGS, *(escape(tag) for tag in TAGS), *(escape(escape(tag)) for tag in TAGS)]
-    + ["<", ">", "&", "&lt;", "&amp;", "&amp;lt;", "think>", "/answer>", ":", "Ada", "Ada:", " "]
-    + ["\n", "é", "\ud800", "<Answer>", "< answer >", "<answer"]
+    [
+        *TAGS,
+        *map(escape, TAGS),
+        *(escape(escape(tag)) for tag in TAGS),
+        *["<", ">", "&", "&lt;", "&amp;", "&amp;lt;", "think>", "/answer>", "<answer"],
+        *["<Answer>", "< answer >", ":", "Ada", "Ada:", " ", "\n", "é", "\ud800"],
+    ]
 )
 ANY_TEXT = st.text(st.characters()) | st.lists(FRAGMENTS | st.text(max_size=3)).map("".join)
 
@@ -264,7 +268,7 @@ def test_the_prompt_shows_every_descriptor_the_cost_weight_the_budget_and_the_qu
     for shown in ("- Ada: $1 in, $2 out per 1M tokens; good at maps", "- Bob: price unknown"):
         assert shown in text
     assert re.search(r"Cost weight.*: 0\.25$", text, re.M)
-    assert re.search(r"Left to spend: \$0\.01$", text, re.M)
+    assert re.search(r"Left to spend.*: \$0\.01$", text, re.M)
     assert text.endswith("Question: Who?")
 
 

@@ -152,13 +152,13 @@ def test_what_a_callback_is_told_of_an_error_holds_no_key(serve, tmp_path, monke
 
 
 @both_ways
-def test_a_key_that_no_header_can_hold_is_not_shown_either(serve, tmp_path, monkeypatch, how):
-    key = "q8Zr2Lw5Tn0Vb7Xc\n"  # as from a file, with its line break
+@pytest.mark.parametrize("key", ["q8Zr2Lw5Tn0Vb7Xc\n", "q8Zr2Lw5Tn0Vb7Xc\N{HORIZONTAL ELLIPSIS}"])
+def test_a_key_that_no_header_can_hold_is_not_shown_either(serve, tmp_path, monkeypatch, how, key):
     pool = keyed_pool(tmp_path, serve(Reply("Paris")), monkeypatch, key)
     listener = Listener()
     result = run(scripted(pool, SEARCH, ANSWER), how, {"callbacks": [listener]})
     for text in [repr(result), *listener.texts, *map(repr, listener.errors)]:
-        assert key.strip() not in text
+        assert key[:-1] not in text
 
 
 def test_a_controllers_key_is_nowhere_either(serve, tmp_path, monkeypatch, caplog):
@@ -193,7 +193,9 @@ async def test_a_failing_async_stream_does_not_show_the_key(serve, tmp_path, mon
     listener = Listener()
     graph = scripted(pool, SEARCH, ANSWER)
     config = {"callbacks": [listener]}
-    parts = [part async for part in graph.astream({"question": "?"}, config, stream_mode="messages")]
+    parts = [
+        part async for part in graph.astream({"question": "?"}, config, stream_mode="messages")
+    ]
     assert parts
     for text in [repr(parts), *listener.texts, *held_by(listener.errors[0])]:
         assert KEYS[1] not in text
@@ -218,7 +220,11 @@ def test_langsmith_is_not_sent_the_key(serve, tmp_path, monkeypatch, key):
     pool = keyed_pool(tmp_path, serve(CARELESS["an error"]), monkeypatch, key)
     session = Session()
     client = Client(
-        api_url="http://127.0.0.1:9", api_key="x", session=session, auto_batch_tracing=False, info={}
+        api_url="http://127.0.0.1:9",
+        api_key="x",
+        session=session,
+        auto_batch_tracing=False,
+        info={},
     )
     with tracing_context(enabled=True, client=client, project_name="test"):
         run(scripted(pool, SEARCH, ANSWER), "invoke")
@@ -244,7 +250,7 @@ def test_an_error_without_a_key_keeps_its_class_and_its_words(
     serve, tmp_path, monkeypatch, answer, name
 ):
     pool = keyed_pool(tmp_path, serve(answer), monkeypatch, KEYS[0])
-    with pytest.raises(Exception, match=".+") as raised:
+    with pytest.raises(Exception, match=r".+") as raised:
         make_chat_model(pool.candidates[0]).invoke("?")
     assert type(raised.value).__name__ == name
     assert raised.value.__cause__ is None

@@ -14,19 +14,16 @@ from router_r1_graph import Candidate, CandidatePool
 
 DOMAINS = ("literature", "film", "music", "art", "science", "biography", "geography")
 
-_ONSETS = "b br c ch cl d dr f fl g gl gr h j k kr l m n p ph pl qu r s sh st t th tr v w z".split()
-_VOWELS = "a e i o u ae ia io ea ei y".split()
-_CODAS = ["", "", "", "n", "r", "l", "s", "m", "x", "th", "nd", "rn", "ll", "ss", "k", "t"]
+_ONSETS = "b br c d dr f fl g gr h j k l m n p qu r s st t th tr v w z".split()
+_VOWELS = "a e i o u".split()
+_CODAS = ["", "", "n", "r", "l", "s", "m", "x", "nd", "th", "k"]
 
 
 def draw_name(rng: random.Random) -> str:
-    """Return an invented name of two to four syllables."""
-    syllables = rng.choice((2, 2, 3, 3, 4))
-    name = "".join(
-        rng.choice(_ONSETS) + rng.choice(_VOWELS) + (rng.choice(_CODAS) if i == syllables - 1 else "")
-        for i in range(syllables)
-    )
-    return name.capitalize()
+    """Return an invented name of two or three syllables."""
+    syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.choice((2, 2, 3)))]
+    middle = rng.choice(_CODAS) if len(syllables) == 2 else ""
+    return "".join([syllables[0], middle, *syllables[1:], rng.choice(_CODAS)]).capitalize()
 
 
 def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:

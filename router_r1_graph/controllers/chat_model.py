@@ -17,6 +17,7 @@ from ..protocol import Call, Turn
 from ..providers import make_chat_model
 from ..reply import ChatModel, Reply, aask, ask
 from ..state import View
+from .protocol import render_view
 
 _CUT_SHORT = ("length", "max_tokens", "MAX_TOKENS")  # finish reasons, by provider
 
@@ -87,13 +88,7 @@ class ChatModelController:
 
     def prompt(self, view: View) -> list[AnyMessage]:
         """Return the messages that the model is asked with."""
-        first = protocol.render_prompt(
-            self.template,
-            question=view.question,
-            candidates={c.name: c.describe() for c in view.pool.candidates},
-            cost_weight=view.context.cost_weight,
-            budget=view.budget.describe(),
-        )
+        first = render_view(self.template, view)
         history = _as_tool_calls if self.by_tools else _as_text
         return [*view.conversation, HumanMessage(first), *history(view.scratchpad)]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from string import Template
 from typing import Protocol
 
 from langchain_core.runnables import RunnableConfig
 
+from ..protocol import render_prompt
 from ..reply import Reply
 from ..state import View
 
@@ -34,3 +36,16 @@ class Controller(Protocol):
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn without blocking the event loop."""
         ...
+
+
+def render_view(template: Template, view: View) -> str:
+    """Return the prompt of a question: the template filled with what the controller may know."""
+    candidates = view.pool.candidates
+    return render_prompt(
+        template,
+        question=view.question,
+        candidates={c.name: c.describe() for c in candidates},
+        brief_candidates={c.name: c.describe_briefly() for c in candidates},
+        cost_weight=view.context.cost_weight,
+        budget=view.budget.describe(),
+    )

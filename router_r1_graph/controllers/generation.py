@@ -1,0 +1,204 @@
+"""Batched sampling from a causal LM that keeps each question's key-value cache between turns.
+
+Tokens in, tokens out: a request is a list of ids, the result the ids sampled after it with their
+log-probabilities. Rows of different lengths share one batch: caches and new ids are padded on the
+left, and positions count real tokens only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+Rows = list[tuple[torch.Tensor, torch.Tensor]]
+"""One row's keys and values for each layer: [heads, tokens, head size]."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What was sampled after one request.
+
+    `ids` and `logprobs` have the same length; log-probabilities are of the distribution that was
+    sampled from (of the model's own where sampling is greedy).
+    """
+
+    ids: list[int]
+    logprobs: list[float]
+    finished: bool
+    """Whether a stop token or stop string ended it, not the length."""
+    prefilled: int
+    """Prompt tokens that had to be computed; the rest came from the cache."""
+
+
+class Generator:
+    """Samples turns from a model.
+
+    Args:
+        model: a Hugging Face causal LM with a standard cache.
+        pad_id: the padding token.
+        stop_ids: tokens that end a turn, and stay in it.
+        is_stop: told the last ids of a turn, whether its text ends it; None = only `stop_ids` do.
+        max_cached_tokens: how many tokens' keys and values are kept between turns; 0 = none.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        pad_id: int,
+        stop_ids: frozenset[int],
+        is_stop: Callable[[Sequence[int]], bool] | None = None,
+        max_cached_tokens: int = 200_000,
+    ) -> None:
+        self.model = model
+        self.pad_id = pad_id
+        self.stop_ids = stop_ids
+        self.is_stop = is_stop
+        self.max_cached_tokens = max_cached_tokens
+        self._cache: OrderedDict[tuple[int, ...], Rows] = OrderedDict()
+        self._cached_tokens = 0
+        self.prefilled_tokens = 0
+        self.reused_tokens = 0
+
+    def forget(self) -> None:
+        """Drop every cache: the weights have changed."""
+        self._cache.clear()
+        self._cached_tokens = 0
+
+    @torch.no_grad()
+    def generate(
+        self,
+        requests: Sequence[tuple[Sequence[int], int]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        random: torch.Generator | None = None,
+    ) -> list[Sampled]:
+        """Sample one turn after each request.
+
+        Args:
+            requests: the ids so far, and how many of them the previous turn of the same question
+                ended with (0 for a first turn): the key to its cache.
+            max_new_tokens: most ids of one turn.
+            temperature: 0 = greedy.
+            random: the source of randomness.
+        """
+        device = self.model.device
+        kept = [self._take(tuple(ids[:known])) if known else None for ids, known in requests]
+        lengths = [rows[0][0].shape[1] if rows else 0 for rows in kept]
+        fresh = [list(ids[n:]) for (ids, _), n in zip(requests, lengths, strict=True)]
+        past, width = max(lengths), max(map(len, fresh))
+        self.prefilled_tokens += sum(map(len, fresh))
+        self.reused_tokens += sum(lengths)
+        cache = DynamicCache()
+        if past:
+            for layer in range(self.model.config.num_hidden_layers):
+                cache.update(*_stack(kept, layer, past, self.model), layer)
+        mask = torch.tensor(
+            [
+                [0] * (past - n) + [1] * n + [0] * (width - len(new)) + [1] * len(new)
+                for n, new in zip(lengths, fresh, strict=True)
+            ],
+            device=device,
+        )
+        ids = torch.tensor(
+            [[self.pad_id] * (width - len(new)) + new for new in fresh], device=device
+        )
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
+        rows = list(range(len(requests)))  # which requests the rows of the batch belong to
+        out: list[list[int]] = [[] for _ in requests]
+        logprobs: list[list[float]] = [[] for _ in requests]
+        finished = [False] * len(requests)
+        for step in range(max_new_tokens):
+            logits = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+            chosen, scores = _sample(logits, temperature, random)
+            going: list[int] = []
+            for place, (row, token, score) in enumerate(
+                zip(rows, chosen.tolist(), scores.tolist(), strict=True)
+            ):
+                out[row].append(token)
+                logprobs[row].append(score)
+                finished[row] = token in self.stop_ids or bool(
+                    self.is_stop and self.is_stop(out[row])
+                )
+                if finished[row] or step == max_new_tokens - 1:
+                    self._keep(requests[row][0], out[row], cache, place, mask[place])
+                else:
+                    going.append(place)
+            if not going:
+                break
+            if len(going) < len(rows):  # the rows that ended leave the batch
+                keep = torch.tensor(going, device=device)
+                cache.batch_select_indices(keep)
+                mask, chosen, positions = mask[keep], chosen[keep], positions[keep]
+                rows = [rows[place] for place in going]
+            ids = chosen[:, None]
+            positions = positions[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        return [
+            Sampled(o, p, f, len(new))
+            for o, p, f, new in zip(out, logprobs, finished, fresh, strict=True)
+        ]
+
+    def _take(self, key: tuple[int, ...]) -> Rows | None:
+        rows = self._cache.pop(key, None)
+        if rows is not None:
+            self._cached_tokens -= rows[0][0].shape[1]
+        return rows
+
+    def _keep(
+        self, ids: Sequence[int], sampled: list[int], cache: DynamicCache, place: int, mask: Any
+    ) -> None:
+        """Keep a row's keys and values; the last sampled token has none yet."""
+        size = int(mask.sum())
+        if not 0 < size <= self.max_cached_tokens:
+            return
+        real = mask.bool()
+        rows = [
+            (layer.keys[place][:, real].clone(), layer.values[place][:, real].clone())
+            for layer in cache.layers
+        ]
+        self._cache[(*ids, *sampled)] = rows
+        self._cached_tokens += size
+        while self._cached_tokens > self.max_cached_tokens:
+            self._cached_tokens -= self._cache.popitem(last=False)[1][0][0].shape[1]
+
+
+def _stack(
+    kept: list[Rows | None], layer: int, past: int, model: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return one layer's keys and values of the batch, padded on the left to `past` tokens."""
+    like = next(rows for rows in kept if rows)[layer]
+    stacked = []
+    for which in (0, 1):
+        heads, _, size = like[which].shape
+        block = like[which].new_zeros(len(kept), heads, past, size)
+        for place, rows in enumerate(kept):
+            if rows:
+                one = rows[layer][which]
+                block[place, :, past - one.shape[1] :] = one
+        stacked.append(block)
+    return stacked[0], stacked[1]
+
+
+def _sample(
+    logits: torch.Tensor, temperature: float, random: torch.Generator | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    scores = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+    if temperature == 0:
+        chosen = scores.argmax(-1)
+    else:
+        chosen = torch.multinomial(scores.exp(), 1, generator=random)[:, 0]
+    return chosen, scores.gather(1, chosen[:, None])[:, 0]

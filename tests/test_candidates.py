@@ -1,0 +1,496 @@
+"""Pools as files: what is in them can be asked, and what is wrong in them is said in one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fakes import FakeChat, make_pool, models, search
+from router_r1_graph import (
+    Candidate,
+    CandidatePool,
+    ConfigError,
+    ControllerSettings,
+    PoolError,
+    ScriptedController,
+    create_router_r1,
+    pool_tools,
+)
+from router_r1_graph.candidates import SHIPPED_POOLS
+from router_r1_graph.providers import make_chat_model
+
+KEY = "sk-proj-0123456789abcdef"
+PAPER_PRICES = {  # PAPER.md, USD per million tokens
+    "Qwen2.5-7B-Instruct": 0.30,
+    "LLaMA-3.1-8B-Instruct": 0.18,
+    "LLaMA-3.1-70B-Instruct": 0.88,
+    "Mistral-7B-Instruct-v0.3": 0.20,
+    "Mixtral-8x22B-Instruct": 1.20,
+    "Gemma-2-27B-it": 0.80,
+    "Palmyra-Creative-122B": 1.80,
+    "LLaMA3-ChatQA-1.5-8B": 0.18,
+}
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    file = folder / "pool.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def complaint(folder: Path, text: str | bytes) -> str:
+    """Return what is said about a pool file, less the file's name, which comes first."""
+    file = write(folder, text)
+    with pytest.raises(PoolError) as raised:
+        CandidatePool.from_yaml(file)
+    message = str(raised.value)
+    assert message.startswith(f"{file}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{file}: ")
+
+
+# ------------------------------------------------------------------------------- shipped pools
+
+
+def test_the_papers_pool_has_its_eight_candidates_at_the_papers_prices():
+    pool = CandidatePool.from_yaml("router_r1")
+    assert {c.name: c.input_usd_per_mtok for c in pool.candidates} == PAPER_PRICES
+    assert {c.name: c.output_usd_per_mtok for c in pool.candidates} == PAPER_PRICES
+    assert all(c.prices_checked and c.temperature == 0 for c in pool.candidates)
+    assert {c.max_tokens for c in pool.candidates} == {512}
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in SHIPPED_POOLS.glob("*.yaml")))
+def test_a_shipped_pool_is_complete(name):
+    pool = CandidatePool.from_yaml(name)
+    assert pool.name == name
+    for candidate in pool.candidates:
+        assert candidate.input_usd_per_mtok is not None
+        assert candidate.output_usd_per_mtok is not None
+        assert candidate.prices_checked is not None
+        assert pool.find(candidate.slug) is candidate
+
+
+def test_the_embedded_pools_need_no_key(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert len(pool_tools(CandidatePool.embedded())) == 8
+    assert len(pool_tools(CandidatePool.from_yaml("embedded_unseen"))) == 4
+
+
+def test_the_embedded_pools_share_no_candidate():
+    unseen = CandidatePool.from_yaml("embedded_unseen")
+    assert all(CandidatePool.embedded().find(c.name) is None for c in unseen.candidates)
+
+
+def test_the_embedded_prices_range_from_5_cents_to_15_dollars():
+    pools = [CandidatePool.embedded(), CandidatePool.from_yaml("embedded_unseen")]
+    prices = [
+        price
+        for pool in pools
+        for c in pool.candidates
+        for price in (c.input_usd_per_mtok, c.output_usd_per_mtok)
+    ]
+    assert min(prices) >= 0.05
+    assert max(prices) <= 15
+
+
+def test_a_file_of_ones_own_goes_before_a_shipped_pool_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "embedded").write_text("name: mine\ncandidates: [{name: Ada}]")
+    monkeypatch.chdir(tmp_path)
+    assert CandidatePool.from_yaml("embedded").name == "mine"
+
+
+def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
+    assert CandidatePool.from_yaml(write(tmp_path, "candidates: [{name: Ada}]")).name == "pool"
+
+
+# ----------------------------------------------------------------------------------- bad files
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "candidates: [{name: Ada, max_token: 5}]",
+            r"unknown key candidates\[0\]\.max_token \(of 'Ada'\) = 5 "
+            r"\(did you mean 'max_tokens'\?\); allowed: model, provider, .*strengths",
+        ),
+        (
+            "candidates: [{name: Ada}]\ncontroller: {protocl: tags}",
+            r"unknown key controller\.protocl = 'tags' \(did you mean 'protocol'\?\); allowed: .*",
+        ),
+        (
+            "candidate: [{name: Ada}]\ncandidates: [{name: Ada}]",
+            r"unknown key candidate = a list of 1 \(did you mean 'candidates'\?\); "
+            r"allowed: name, candidates, controller",
+        ),
+        (
+            "candidates: [{name: Ada}]\ncontroller: {protocol: xml}",
+            r"controller\.protocol: Input should be 'tags' or 'tools' \(value: 'xml'\)",
+        ),
+        (
+            "candidates: [{name: Ada}, {name: ADA}]",
+            r"pool: the name 'ada' \(name, alias or tool name of 'ADA'\) belongs to 'Ada' already",
+        ),
+        (
+            "candidates: [{name: Ada, aliases: [x]}, {name: Bob, aliases: [X]}]",
+            r"pool: the name 'x' \(name, alias .* of 'Bob'\) belongs to 'Ada' already",
+        ),
+        (
+            "candidates: [{name: Ada, aliases: [bob]}, {name: Bob}]",
+            r"pool: the name 'bob' \(.* of 'Bob'\) belongs to 'Ada' already",
+        ),
+        (
+            "candidates: [{name: Ada 7B}, {name: Ada/7B}]",
+            r"pool: the name 'ada_7b' \(.*tool name of 'Ada/7B'\) belongs to 'Ada 7B' already",
+        ),
+        (
+            "candidates: [{name: Ada}, {name: Bob, input_usd_per_mtok: -0.5}]",
+            r"candidates\[1\]\.input_usd_per_mtok \(of 'Bob'\): .* greater than or equal to 0 "
+            r"\(value: -0\.5\)",
+        ),
+        (
+            "candidates: [{name: Ada, output_usd_per_mtok: .nan}]",
+            r"candidates\[0\]\.output_usd_per_mtok \(of 'Ada'\): .* finite number \(value: nan\)",
+        ),
+        (
+            "candidates: [{name: Ada, output_usd_per_mtok: .inf}]",
+            r"candidates\[0\]\.output_usd_per_mtok \(of 'Ada'\): .* finite number \(value: inf\)",
+        ),
+        (
+            "candidates: [{name: Ada, max_tokens: lots}]",
+            r"candidates\[0\]\.max_tokens \(of 'Ada'\): .* valid integer, .* \(value: 'lots'\)",
+        ),
+        (
+            "candidates: [{name: Ada, prices_checked: soon}]",
+            r"candidates\[0\]\.prices_checked \(of 'Ada'\): .* date .* \(value: 'soon'\)",
+        ),
+        ("candidates: [{name: Ada, prices_checked: 2026-13-01}]", r"not a YAML file: month .*"),
+        (
+            "candidates: [{name: Ada, provider: opnai}]",
+            r"candidates\[0\]\.provider \(of 'Ada'\): unknown provider 'opnai' "
+            r"\(did you mean 'openai'\?\); allowed: openai, simulated, or module:factory .*",
+        ),
+        (
+            "candidates: [{name: 'Ada: the first'}]",
+            r"candidates\[0\]\.name \(.*\): 'Ada: the first': a name has no ':', .*",
+        ),
+        ("candidates: [{name: '<Ada>'}]", r"candidates\[0\]\.name .* a name has no ':', '<', .*"),
+        (
+            "candidates: [{name: Ada, aliases: ['a:b']}]",
+            r"candidates\[0\]\.aliases \(of 'Ada'\): 'a:b': a name has no ':'.*",
+        ),
+        ("candidates: [{name: ''}]", r"candidates\[0\]\.name .*at least 1 character.*"),
+        ("candidates: [{model: ada-1}]", r"candidates\[0\]\.name: Field required"),
+        ("candidates: [Ada]", r"candidates\[0\]: Input should be a valid dict.* \(value: 'Ada'\)"),
+        ("candidates: []", r"candidates: .* at least 1 item .*"),
+        ("name: empty", r"candidates: Field required"),
+        ("candidates: [{name: Ada, 7: x}]", r"candidates\[0\]\[7\].*Keys should be strings.*"),
+        ("[{name: Ada}]", r"a pool is a mapping with the key 'candidates', not a list of 1"),
+        ("Ada", r"a pool is a mapping with the key 'candidates', not 'Ada'"),
+        ("", r"a pool is a mapping with the key 'candidates', not None"),
+        ("candidates: [", r"not a YAML file: line 1, column 14: .*"),
+        ("candidates:\n\t- name: Ada", r"not a YAML file: line 2, column 1: .*"),
+        ("candidates: !!python/object:os.system []", r"not a YAML file: line 1, column 13: .*"),
+        (b"candidates: [{name: \xff}]", r"not a YAML file: 'utf-8' codec can't decode .*"),
+        (
+            "candidates: [{name: Ada}]\ncontroller: {prompt_template: nowhere.txt}",
+            r"controller\.prompt_template: no such file '.*nowhere\.txt'",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_in_one_line(tmp_path, text, says):
+    message = complaint(tmp_path, text)
+    assert re.fullmatch(says, message), message
+
+
+def test_several_mistakes_are_counted_and_the_first_is_said(tmp_path):
+    message = complaint(tmp_path, "candidates: [{name: A, max_tokens: 0, temperature: 9}, {x: 1}]")
+    assert message.startswith("candidates[0].temperature (of 'A'): ")
+    assert message.endswith("(and 3 more)")
+
+
+def test_a_missing_file_suggests_the_nearest_shipped_pool():
+    with pytest.raises(PoolError) as raised:
+        CandidatePool.from_yaml("embeded")
+    assert str(raised.value).startswith(
+        "embeded: no such pool file (did you mean 'embedded'?); shipped pools: embedded, "
+    )
+
+
+def test_a_folder_is_no_pool_file(tmp_path):
+    with pytest.raises(PoolError, match="no such pool file"):
+        CandidatePool.from_yaml(tmp_path)
+
+
+def test_a_prompt_template_is_found_beside_its_pool_file(tmp_path):
+    (tmp_path / "mine.txt").write_text("$question")
+    file = write(
+        tmp_path, "candidates: [{name: Ada}]\ncontroller: {prompt_template: mine.txt, model: m}"
+    )
+    assert CandidatePool.from_yaml(file).controller == ControllerSettings(
+        model="m", prompt_template=tmp_path / "mine.txt"
+    )
+
+
+# ---------------------------------------------------------------------------------------- keys
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"candidates: [{{name: Ada, api_key: {KEY}}}]",
+        f"candidates: [{{name: Ada, api_key_env: {KEY}}}]",
+        f"candidates: [{{name: Ada, auth: {{header: {KEY}}}}}]",
+        f"candidates: [{{name: Ada, auth: [{KEY}]}}]",
+        f"candidates: [{{name: Ada, authorization: Bearer {KEY}}}]",
+        f"candidates: {{name: Ada, api_key: {KEY}}}",
+        f"candidates: [{KEY}]",
+        f"candidates: [{{name: {{api_key: {KEY}}}}}]",
+        f"candidates: [{{name: Ada, options: [{KEY}]}}]",
+        f"candidates: [{{name: Ada, options: {{x: {KEY}}}}}, {{name: Ada}}]",
+        f"candidates: [{{name: Ada}}]\ncontroller: {{api_key: {KEY}}}",
+        f"candidates: [{{name: Ada}}]\ncontroller: {KEY}",
+        f"candidates: [{{name: Ada}}]\napi_key: {KEY}",
+        f"- api_key: {KEY}",
+        KEY,
+        f"api_key: {KEY}: x",
+        f"api_key: {KEY}\n\tx",
+        f"api_key: '{KEY}",
+        f"api_key: !<{KEY}> x",
+    ],
+)
+def test_a_key_in_a_file_is_refused_without_being_shown(tmp_path, text):
+    message = complaint(tmp_path, text)
+    assert KEY not in message
+    assert KEY[8:] not in message
+
+
+def test_what_led_to_the_refusal_of_a_key_is_not_shown_in_a_traceback(tmp_path):
+    for text in (f"candidates: [{{name: Ada, api_key: {KEY}}}]", f"api_key: {KEY}: x"):
+        with pytest.raises(PoolError) as raised:
+            CandidatePool.from_yaml(write(tmp_path, text))
+        assert raised.value.__suppress_context__
+        assert raised.value.__cause__ is None
+
+
+def test_a_key_that_is_not_set_is_named_with_its_candidate(monkeypatch):
+    monkeypatch.delenv("ADA_KEY", raising=False)
+    pool = make_pool({"name": "Ada", "api_key_env": "ADA_KEY"}, {"name": "Bob", "base_url": "x"})
+    with pytest.raises(PoolError) as raised:
+        pool.require_keys()
+    assert str(raised.value) == (
+        "pool 'pool': Ada: the environment variable ADA_KEY is not set "
+        "(api_key_env names the variable)"
+    )
+
+
+def test_an_empty_key_is_not_set_either(monkeypatch):
+    monkeypatch.setenv("ADA_KEY", "")
+    with pytest.raises(PoolError, match="ADA_KEY is not set"):
+        make_pool({"name": "Ada", "api_key_env": "ADA_KEY"}).require_keys()
+
+
+def test_every_key_that_is_not_set_is_named_at_once(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    pool = make_pool(
+        "Ada",
+        {"name": "Bob", "api_key_env": "BOB_KEY"},
+        controller={"model": "m", "api_key_env": "CONTROLLER_KEY"},
+    )
+    with pytest.raises(
+        PoolError, match="Ada: .*OPENAI_API_KEY.*Bob: .*BOB_KEY.*controller: .*CONTROLLER_KEY"
+    ):
+        pool.require_keys()
+
+
+@pytest.mark.parametrize(
+    "build", [pool_tools, lambda pool: create_router_r1(pool, ScriptedController([]))]
+)
+def test_a_key_that_is_not_set_is_an_error_before_anything_is_asked(monkeypatch, build):
+    monkeypatch.delenv("ADA_KEY", raising=False)
+    with pytest.raises(PoolError, match="Ada: the environment variable ADA_KEY is not set"):
+        build(make_pool({"name": "Ada", "api_key_env": "ADA_KEY"}))
+
+
+def test_no_key_is_needed_where_every_model_is_given(monkeypatch):
+    monkeypatch.delenv("ADA_KEY", raising=False)
+    pool = make_pool({"name": "Ada", "api_key_env": "ADA_KEY"})
+    controller = ScriptedController([search("Ada: ?"), "<answer> 42 </answer>"])
+    graph = create_router_r1(pool, controller, models=models(pool)).compile()
+    assert graph.invoke({"question": "?"})["ledger"]["candidates"]["Ada"]["failed_calls"] == 0
+
+
+def sent_key(candidate: Candidate) -> str:
+    return make_chat_model(candidate).openai_api_key.get_secret_value()
+
+
+def test_the_openai_key_is_used_for_openai(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert sent_key(Candidate(name="Ada")) == KEY
+
+
+def test_the_openai_key_is_never_sent_to_another_server(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    candidate = Candidate(name="Ada", base_url="http://127.0.0.1:9/v1")
+    assert candidate.key_variable is None
+    assert sent_key(candidate) != KEY
+
+
+def test_another_server_gets_the_key_that_is_meant_for_it(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("ADA_KEY", "of-ada")
+    candidate = Candidate(name="Ada", base_url="http://127.0.0.1:9/v1", api_key_env="ADA_KEY")
+    assert sent_key(candidate) == "of-ada"
+
+
+def test_descriptors_hold_no_way_to_reach_anybody():
+    pool = make_pool(
+        {
+            "name": "Ada",
+            "base_url": "http://127.0.0.1:9/v1",
+            "api_key_env": "ADA_KEY",
+            "options": {"organization": "mine"},
+        },
+        controller={"model": "m", "base_url": "http://127.0.0.1:9/v2"},
+    )
+    stored = pool.descriptors().model_dump_json()
+    for secret in ("127.0.0.1", "ADA_KEY", "mine"):
+        assert secret not in stored
+    assert pool.descriptors().candidates[0].describe() == pool.candidates[0].describe()
+
+
+# --------------------------------------------------------------------------------------- names
+
+
+POOL = make_pool({"name": "Ada-7B Chat", "aliases": ["Ada", "Straße"]}, "Bob")
+
+
+@pytest.mark.parametrize("name", ["Ada-7B Chat", "ada-7b CHAT", " Ada ", "STRASSE", "ada-7b_chat"])
+def test_a_candidate_is_found_by_name_alias_or_tool_name_whatever_the_case(name):
+    assert POOL.find(name) is POOL.candidates[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["Ada-7B", "Ada-7B Chat 2", "Ad", "Bo", "Bobby", "", " ", "a" * 9999]
+)
+def test_a_part_of_a_name_or_more_than_it_finds_nobody(name):
+    assert POOL.find(name) is None
+
+
+def test_an_unknown_name_suggests_the_nearest_and_lists_all():
+    assert POOL.unknown("ada-7b chatt") == (
+        "no candidate 'ada-7b chatt' (did you mean 'Ada-7B Chat'?); candidates: Ada-7B Chat, Bob"
+    )
+
+
+def test_a_long_unknown_name_is_cut_in_the_message():
+    assert len(POOL.unknown("x" * 100_000)) < 200
+
+
+NAME = st.text(min_size=1, max_size=100).filter(
+    lambda name: name == name.strip() and not re.search("[:<>\n\r]", name)
+)
+
+
+@given(NAME)
+def test_every_name_makes_a_tool_name_that_openai_allows(name):
+    candidate = Candidate(name=name)
+    assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", candidate.slug)
+
+
+@given(NAME)
+def test_every_name_is_found_as_it_is_written(name):
+    pool = make_pool({"name": name})
+    assert pool.find(name) is pool.candidates[0]
+
+
+# --------------------------------------------------------------------------- descriptors, prices
+
+
+def test_a_descriptor_says_price_latency_strengths_and_scores():
+    candidate = Candidate(
+        name="Ada",
+        input_usd_per_mtok=0.3,
+        output_usd_per_mtok=1.25,
+        latency_seconds=0.5,
+        strengths=["maps", "dates"],
+        benchmarks={"geography": 0.9, "history": 0.5},
+    )
+    assert candidate.describe() == (
+        "$0.3 in, $1.25 out per 1M tokens; about 0.5 s; good at maps, dates; "
+        "scores geography 0.9, history 0.5"
+    )
+
+
+def test_a_descriptor_does_not_call_an_unknown_price_free():
+    assert Candidate(name="Ada").describe() == "price unknown"
+    free = Candidate(name="Ada", input_usd_per_mtok=0, output_usd_per_mtok=0)
+    assert free.describe() == "$0 in, $0 out per 1M tokens"
+
+
+def test_list_prices_are_per_million_tokens():
+    candidate = Candidate(name="Ada", input_usd_per_mtok=2, output_usd_per_mtok=10)
+    assert candidate.cost_usd(500_000, 100_000) == pytest.approx(2.0)
+    assert Candidate(name="Ada").cost_usd(500_000, 100_000) == 0
+
+
+@given(st.text(st.characters()), st.floats(0, 100), st.floats(0, 100), st.integers(1, 5000))
+def test_no_call_costs_more_than_its_worst_case(query, input_usd, output_usd, max_tokens):
+    candidate = Candidate(
+        name="Ada",
+        input_usd_per_mtok=input_usd,
+        output_usd_per_mtok=output_usd,
+        max_tokens=max_tokens,
+    )
+    # The dearest tokenizer makes one token of each byte.
+    tokens = len(query.encode(errors="replace"))
+    assert candidate.worst_case_usd(query) >= candidate.cost_usd(tokens, max_tokens)
+
+
+def test_a_pool_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        make_pool().candidates[0].name = "Eve"
+
+
+# ----------------------------------------------------------------------------------- providers
+
+
+def test_any_factory_of_a_chat_model_is_a_provider(tmp_path):
+    data = {"name": "Ada", "provider": "fakes:fake_chat_model", "options": {"text": "Rome"}}
+    pool = CandidatePool.from_yaml(write(tmp_path, yaml.safe_dump({"candidates": [data]})))
+    (tool,) = pool_tools(pool)
+    assert isinstance(tool.model, FakeChat)
+    assert tool.invoke({"query": "Italy's capital?"}) == "Rome"
+    assert tool.model.queries == ["Italy's capital?"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "says"),
+    [
+        ("no_such_module:x", "No module named 'no_such_module'"),
+        ("fakes:no_such_factory", "module 'fakes' has no attribute 'no_such_factory'"),
+        ("fakes:not_a_chat_model", "returned str, not a LangChain chat model"),
+        ("fakes:broken_factory", "RuntimeError: no model today"),
+        ("fakes:__name__", "'str' object is not callable"),
+    ],
+)
+def test_a_provider_that_cannot_be_used_is_named_with_its_candidate(provider, says):
+    with pytest.raises(PoolError) as raised:
+        make_chat_model(Candidate(name="Ada", provider=provider))
+    message = str(raised.value)
+    assert message.startswith(f"Ada: provider {provider!r}")
+    assert says in message
+
+
+def test_an_option_that_a_provider_does_not_take_is_an_error_of_the_pool(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with pytest.raises(ConfigError, match="Ada: provider 'openai'") as raised:
+        make_chat_model(Candidate(name="Ada", options={"n": 0}))
+    assert KEY not in str(raised.value)
