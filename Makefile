@@ -1,15 +1,15 @@
 # Needs Python >= 3.11 with pip and venv, and nothing else. `make` alone lists the targets.
 
 PYTHON  ?= python3
-# Optional dependencies to install, separated by commas: make setup EXTRAS=dev,eval
-EXTRAS  ?= dev
+# Optional dependencies to install, separated by commas. Without torch: make setup EXTRAS=dev
+EXTRAS  ?= dev,train,eval
 # Processes that run tests.
 WORKERS ?= 2
 # More arguments for the program behind demo, test and bench: make test ARGS='-k parser -x'
 ARGS    ?=
 # Pinned, because a plain `torch` takes the newest release, which on Linux brings gigabytes of CUDA.
 # Where no CPU wheel of this version is at hand, name PyTorch's own index:
-#   make setup-local TORCH='torch --index-url https://download.pytorch.org/whl/cpu'
+#   make setup TORCH='torch --index-url https://download.pytorch.org/whl/cpu'
 TORCH   ?= torch==2.13.0
 
 comma := ,
@@ -19,7 +19,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-local demo test check format bench clean
+.PHONY: help setup demo test check format bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,12 +32,10 @@ $(STAMP): pyproject.toml
 	    "Python >= 3.11 is needed: make setup PYTHON=/path/to/python3.11")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing .[$(EXTRAS)] into $(VENV) ..."
+	@case ',$(EXTRAS),' in *,local,*|*,train,*) \
+	    $(BIN)/python -m pip install -qq --disable-pip-version-check $(TORCH) ;; esac
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@
-
-setup-local: setup ## Add torch and transformers, for a trained policy in this process
-	$(BIN)/python -m pip install -qq --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS),local]'
 
 demo: setup ## Route a few questions offline (no keys, no GPU, no network)
 	@$(BIN)/router-r1 demo $(ARGS)

@@ -363,7 +363,7 @@ def _explain(error: ValidationError, data: dict[str, Any]) -> str:
 
 
 def _show(value: object) -> str:
-    """Return a value for a message: of a list or a mapping only what it is, for it may hold keys."""
+    """Return a value for a message; of a list or mapping, which may hold keys, only its size."""
     if isinstance(value, list | dict):
         return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)}"
     return "***" if _LIKE_A_KEY.search(str(value)) else f"{value!r:.80}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
@@ -23,7 +23,7 @@ from .admission import admit
 from .candidates import CandidatePool
 from .controllers.protocol import Controller
 from .errors import QuestionError
-from .reply import Reply, bill, classify
+from .reply import Reply, bill, classify, writable
 from .state import (
     Left,
     RouteCall,
@@ -82,14 +82,14 @@ class RouterNodes:
     ) -> Command[str]:
         """Ask the controller for one turn."""
         view = self._view(state, runtime)
-        if reason := self._cannot_ask(view):
-            return self._stop(state, reason)
         try:
+            if reason := self._cannot_ask(view):
+                return self._stop(state, reason)
             reply = self.controller.decide(view, config)
         except GraphBubbleUp:  # an interrupt, not a failure
             raise
         except Exception as error:
-            reply = self._controller_failed(error)
+            reply = Reply(error=classify(error))
         return self._after_think(state, view, reply)
 
     async def athink(
@@ -97,14 +97,14 @@ class RouterNodes:
     ) -> Command[str]:
         """Ask the controller for one turn, without blocking."""
         view = self._view(state, runtime)
-        if reason := self._cannot_ask(view):
-            return self._stop(state, reason)
         try:
+            if reason := self._cannot_ask(view):
+                return self._stop(state, reason)
             reply = await self.controller.adecide(view, config)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            reply = self._controller_failed(error)
+            reply = Reply(error=classify(error))
         return self._after_think(state, view, reply)
 
     def _view(self, state: RouterState, runtime: Runtime[RouterContext]) -> View:
@@ -139,10 +139,6 @@ class RouterNodes:
             return StopReason.BUDGET_USD
         return None
 
-    def _controller_failed(self, error: Exception) -> Reply:
-        logger.warning("controller %s failed: %s", self.controller.name, type(error).__name__)
-        return Reply(error=classify(error))
-
     def _stop(
         self, state: RouterState, reason: StopReason, reply: Reply | None = None
     ) -> Command[str]:
@@ -162,7 +158,11 @@ class RouterNodes:
         if not reply.ok:
             late = view.left.seconds is not None and reply.seconds >= view.left.seconds
             reason = StopReason.DEADLINE if late else StopReason.CONTROLLER_ERROR
+            if reply.error:
+                kind, message = reply.error.kind, reply.error.message
+                logger.warning("controller %s failed: %s: %s", self.controller.name, kind, message)
             return self._stop(state, reason, reply)
+        reply = replace(reply, text=writable(reply.text))
         turn = protocol.parse(reply.text)
         ledger = charge_controller(state.get("ledger") or new_ledger(), reply)
         plan = admit(turn, view, reply, state.get("round", 0))

@@ -95,6 +95,8 @@ class RouterContext:
                 kind = "a whole number" if whole else "a number"
                 top = "" if high == math.inf else f" and at most {high}"
                 raise ConfigError(f"{name} is {kind} of at least {low}{top}, not {value!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ConfigError(f"seed is a whole number, not {self.seed!r}")
 
 
 def resolve_context(context: object, default: RouterContext) -> RouterContext:

@@ -42,17 +42,17 @@ class FakeChat(BaseChatModel):
     ) -> ChatResult:
         self.queries.append(str(messages[-1].text))
         time.sleep(self.delay)
-        return self._result()
+        return self._result(str(messages[-1].text))
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any
     ) -> ChatResult:
         self.queries.append(str(messages[-1].text))
         await asyncio.sleep(self.delay)
-        return self._result()
+        return self._result(str(messages[-1].text))
 
-    def _result(self) -> ChatResult:
-        text = self.text(self.queries[-1]) if callable(self.text) else self.text
+    def _result(self, query: str) -> ChatResult:
+        text = self.text(query) if callable(self.text) else self.text
         if isinstance(text, Exception):
             raise text
         usage = UsageMetadata(

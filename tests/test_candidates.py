@@ -119,7 +119,7 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
         (
             "candidates: [{name: Ada, max_token: 5}]",
             r"unknown key candidates\[0\]\.max_token \(of 'Ada'\) = 5 "
-            r"\(did you mean 'max_tokens'\?\); allowed: model, provider, .*strengths",
+            r"\(did you mean 'max_tokens'\?\); allowed: model, provider, .*, strengths, benchmarks",
         ),
         (
             "candidates: [{name: Ada}]\ncontroller: {protocl: tags}",
@@ -305,7 +305,7 @@ def test_every_key_that_is_not_set_is_named_at_once(monkeypatch):
         controller={"model": "m", "api_key_env": "CONTROLLER_KEY"},
     )
     with pytest.raises(
-        PoolError, match="Ada: .*OPENAI_API_KEY.*Bob: .*BOB_KEY.*controller: .*CONTROLLER_KEY"
+        PoolError, match=r"Ada: .*OPENAI_API_KEY.*Bob: .*BOB_KEY.*controller: .*CONTROLLER_KEY"
     ):
         pool.require_keys()
 

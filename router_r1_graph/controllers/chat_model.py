@@ -109,9 +109,10 @@ class ChatModelController:
         error = None if reply.error and reply.error.kind == "empty" else reply.error
         message = reply.message
         text = reply.text
+        whole = message.response_metadata.get("finish_reason") not in _CUT_SHORT
         if self.by_tools:
-            text = _tool_calls_in_tags(message, text)
-        elif message.response_metadata.get("finish_reason") not in _CUT_SHORT:
+            text = _tool_calls_in_tags(message, text, whole)
+        elif whole:
             text = protocol.close(text)
         return replace(reply, text=text, error=error)
 
@@ -137,11 +138,13 @@ def _tools(view: View) -> list[dict[str, Any]]:
 _QUERY = "a question of its own, which can be answered without seeing this conversation"
 
 
-def _tool_calls_in_tags(message: AIMessage, text: str) -> str:
+def _tool_calls_in_tags(message: AIMessage, text: str, whole: bool) -> str:
     if not (message.tool_calls or message.invalid_tool_calls):
-        return protocol.render(Turn(answer=text.strip())) if text.strip() else ""
+        answer = protocol.render(Turn(answer=text.strip())) if text.strip() else ""
+        # Half an answer is a mistake, as it is in tags.
+        return answer if whole else answer.removesuffix("</answer>")
     calls = tuple(
-        Call(call["name"], str(call["args"].get("query", "")).strip())
+        Call(call["name"], str(call["args"].get("query") or "").strip())
         for call in message.tool_calls
     )
     # A call whose arguments are no JSON is written without a query: the parser says so.

@@ -1,0 +1,169 @@
+"""The knobs of a run, whatever a caller or a parent graph hands over."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import pytest
+from langgraph.graph import START, StateGraph
+from typing_extensions import TypedDict
+
+from fakes import answer, make_pool, models
+from router_r1_graph import ConfigError, RouterContext, ScriptedController, create_router_r1
+from router_r1_graph.state import View, resolve_context
+
+DEFAULT = RouterContext(max_rounds=7, cost_weight=0.25)
+
+
+@dataclass(frozen=True)
+class Namespaced:
+    """A parent's context with a place for ours."""
+
+    router_r1: Any = None
+    max_rounds: int = 99  # the parent's own, of another meaning
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A parent's context that shares some of our names."""
+
+    user: str = "ada"
+    max_rounds: int = 2
+    budget_usd: float | None = 0.5
+
+
+def test_no_context_is_the_default():
+    assert resolve_context(None, DEFAULT) is DEFAULT
+
+
+def test_a_context_of_ours_is_taken_as_it_is():
+    mine = RouterContext(max_rounds=1)
+    assert resolve_context(mine, DEFAULT) is mine
+
+
+def test_a_dict_changes_the_default():
+    assert resolve_context({"max_rounds": 1}, DEFAULT) == replace(DEFAULT, max_rounds=1)
+    assert resolve_context({}, DEFAULT) == DEFAULT
+
+
+def test_a_parents_object_gives_its_fields_of_our_names():
+    assert resolve_context(Flat(), DEFAULT) == replace(DEFAULT, max_rounds=2, budget_usd=0.5)
+
+
+def test_a_parents_dict_may_hold_keys_of_its_own():
+    assert resolve_context({"user": "ada", "seed": 3}, DEFAULT) == replace(DEFAULT, seed=3)
+
+
+@pytest.mark.parametrize("mine", [{"seed": 3}, replace(DEFAULT, seed=3)])
+def test_what_stands_under_router_r1_goes_before_the_parents_own_fields(mine):
+    expected = replace(DEFAULT, seed=3)
+    assert resolve_context(Namespaced(mine), DEFAULT) == expected
+    assert resolve_context({"router_r1": mine, "max_rounds": 99}, DEFAULT) == expected
+
+
+def test_an_empty_router_r1_is_the_default():
+    assert resolve_context({"router_r1": {}, "max_rounds": 99}, DEFAULT) == DEFAULT
+
+
+def test_an_unknown_key_under_router_r1_suggests_the_nearest():
+    with pytest.raises(ConfigError) as raised:
+        resolve_context({"router_r1": {"max_round": 3}}, DEFAULT)
+    assert str(raised.value) == (
+        "context: unknown key 'max_round' (did you mean 'max_rounds'?); allowed: "
+        + ", ".join(f.name for f in fields(RouterContext))
+    )
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "says"),
+    [
+        ("cost_weight", -0.1, "cost_weight is a number of at least 0 and at most 1, not -0.1"),
+        ("cost_weight", 1.1, "cost_weight is a number of at least 0 and at most 1, not 1.1"),
+        ("cost_weight", math.nan, "not nan"),
+        ("cost_weight", None, "not None"),
+        ("cost_weight", "0.5", "not '0.5'"),
+        ("max_rounds", -1, "max_rounds is a whole number of at least 0 and at most 1000, not -1"),
+        ("max_rounds", 1001, "not 1001"),
+        ("max_rounds", 2.0, "not 2.0"),
+        ("max_rounds", True, "not True"),
+        ("max_rounds", None, "not None"),
+        ("max_calls_per_round", 0, "max_calls_per_round is a whole number of at least 1"),
+        ("budget_usd", -1e-9, "budget_usd is a number of at least 0, not -1e-09"),
+        ("budget_usd", math.nan, "not nan"),
+        ("deadline_seconds", -1, "deadline_seconds is a number of at least 0, not -1"),
+        ("max_information_tokens", 0, "max_information_tokens is a whole number of at least 1"),
+        ("temperature", 2.5, "temperature is a number of at least 0 and at most 2, not 2.5"),
+        ("seed", "x", "seed is a whole number"),
+    ],
+)
+def test_a_knob_out_of_range_is_named_with_its_range_and_value(knob, value, says):
+    with pytest.raises(ConfigError) as raised:
+        RouterContext(**{knob: value})
+    assert says in str(raised.value)
+    assert str(raised.value).startswith(knob)
+
+
+@pytest.mark.parametrize("knob", ["budget_usd", "deadline_seconds", "temperature"])
+def test_no_limit_is_none(knob):
+    assert getattr(RouterContext(**{knob: None}), knob) is None
+
+
+def test_a_range_is_checked_in_a_dict_too():
+    with pytest.raises(ConfigError, match="max_rounds"):
+        resolve_context({"max_rounds": -1}, DEFAULT)
+    with pytest.raises(ConfigError, match="max_rounds"):
+        resolve_context({"router_r1": {"max_rounds": -1}}, DEFAULT)
+
+
+# ------------------------------------------------------------------------------ through a graph
+
+
+def seen(**kwargs: Any) -> tuple[Any, list[RouterContext]]:
+    """Return a graph, and the contexts that its controller sees."""
+    contexts: list[RouterContext] = []
+
+    def script(view: View) -> str:
+        contexts.append(view.context)
+        return answer()
+
+    pool = make_pool()
+    graph = create_router_r1(pool, ScriptedController(script), models=models(pool), **kwargs)
+    return graph.compile(), contexts
+
+
+@pytest.mark.parametrize("context", [{"max_rounds": 2}, RouterContext(max_rounds=2)])
+def test_a_run_takes_its_context(context):
+    graph, contexts = seen(context=DEFAULT)
+    graph.invoke({"question": "?"}, context=context)
+    assert [c.max_rounds for c in contexts] == [2]
+
+
+def test_a_run_without_a_context_takes_the_graphs():
+    graph, contexts = seen(context=DEFAULT)
+    graph.invoke({"question": "?"})
+    assert contexts == [DEFAULT]
+
+
+@pytest.mark.parametrize(
+    ("schema", "context", "expected"),
+    [
+        (Namespaced, Namespaced({"seed": 3}), replace(DEFAULT, seed=3)),
+        (Namespaced, {"router_r1": {"seed": 3}}, replace(DEFAULT, seed=3)),
+        (Flat, Flat(), replace(DEFAULT, max_rounds=2, budget_usd=0.5)),
+        (None, {"max_rounds": 1}, replace(DEFAULT, max_rounds=1)),
+        (Flat, None, DEFAULT),
+    ],
+)
+def test_a_parents_context_reaches_the_router_inside(schema, context, expected):
+    class Parent(TypedDict):
+        question: str
+        answer: str
+
+    router, contexts = seen(context=DEFAULT)
+    parent = StateGraph(Parent, context_schema=schema)
+    parent.add_node("router", router)
+    parent.add_edge(START, "router")
+    assert parent.compile().invoke({"question": "?"}, context=context)["answer"] == "42"
+    assert contexts == [expected]
