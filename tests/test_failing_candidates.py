@@ -64,7 +64,8 @@ def test_a_lasting_failure_is_a_typed_error_after_one_request(serve, tmp_path, h
 @each(TRANSIENT_FAILURES)
 def test_a_passing_failure_is_retried_in_one_layer_only(serve, tmp_path, how, failure, kind):
     server = serve(failure)
-    pool = yaml_pool(tmp_path, server, max_retries=1, timeout_seconds=0.25)
+    seconds = 0.25 if isinstance(failure, Hang) else 5
+    pool = yaml_pool(tmp_path, server, max_retries=1, timeout_seconds=seconds)
     result = run(scripted(pool, SEARCH, ANSWER), how)
     (bill,) = bills(result)
     assert (bill["ok"], bill["error"]["kind"], bill["attempts"]) == (False, kind, 2)
@@ -93,13 +94,13 @@ def test_a_failing_call_is_paid_once(serve, tmp_path, how, failure, retries, tok
 
 @both_ways
 def test_a_retry_waits_as_long_as_the_server_says(serve, tmp_path, how):
-    server = serve([Status(429, retry_after=0.3), Reply("Paris")])
+    server = serve([Status(429, retry_after=0.7), Reply("Paris")])
     result = run(scripted(yaml_pool(tmp_path, server, max_retries=1), SEARCH, ANSWER), how)
     (bill,) = bills(result)
     assert (bill["ok"], bill["reply"], bill["attempts"]) == (True, "Paris", 2)
     first, second = server.requests
-    assert 0.3 <= second.time - first.time < 1
-    assert bill["seconds"] >= 0.3
+    assert 0.7 <= second.time - first.time < 5  # of its own accord it would wait 0.5 at most
+    assert bill["seconds"] >= 0.7
 
 
 @both_ways
@@ -116,8 +117,8 @@ def test_a_wait_that_the_deadline_forbids_is_not_begun(serve, tmp_path, how):
     server = serve(Status(429, retry_after=30))
     graph = scripted(yaml_pool(tmp_path, server, max_retries=5), SEARCH, ANSWER)
     start = time.monotonic()
-    result = run(graph, how, deadline_seconds=1)
-    assert time.monotonic() - start < 1
+    result = run(graph, how, deadline_seconds=2)
+    assert time.monotonic() - start < 2
     assert server.count() == 1
     assert bills(result)[0]["error"]["kind"] == "rate_limited"
     assert (result["answer"], result["stop_reason"]) == ("Paris", "answered")
@@ -133,12 +134,12 @@ def test_a_wait_of_more_than_a_minute_is_not_begun_without_a_deadline_either(ser
 
 @both_ways
 def test_the_deadline_bounds_all_retries_together(serve, tmp_path, how):
-    server = serve(Status(500, retry_after=0.2))
+    server = serve(Status(500, retry_after=0.4))
     graph = scripted(yaml_pool(tmp_path, server, max_retries=10), SEARCH, ANSWER)
     start = time.monotonic()
-    run(graph, how, deadline_seconds=0.7)
-    assert time.monotonic() - start < 1.2
-    assert 2 <= server.count() <= 4
+    run(graph, how, deadline_seconds=0.9)
+    assert time.monotonic() - start < 3  # ten retries would take 4
+    assert 2 <= server.count() <= 3
 
 
 @both_ways
@@ -147,7 +148,7 @@ def test_the_deadline_ends_a_hang(serve, tmp_path, how):
     graph = scripted(yaml_pool(tmp_path, server, max_retries=5, timeout_seconds=60), SEARCH)
     start = time.monotonic()
     result = run(graph, how, deadline_seconds=0.3)
-    assert time.monotonic() - start < 1.2
+    assert time.monotonic() - start < 5
     assert server.count() == 1
     assert bills(result)[0]["error"]["kind"] == "timeout"
     assert (result["answer"], result["stop_reason"]) == ("", "deadline")

@@ -182,8 +182,8 @@ def test_seconds_count_calls_in_parallel_once(serve, tmp_path, how):
     turn = "<search> Ada: one? </search> <search> Bob: two? </search>"
     ledger = run(scripted(pool, turn, ANSWER), how)["ledger"]
     ada, bob = (ledger["candidates"][name]["seconds"] for name in ("Ada", "Bob"))
-    assert 0.3 <= ada < 1
-    assert 0.2 <= bob < 1
+    assert 0.3 <= ada < 5
+    assert 0.2 <= bob < 5
     assert ledger["seconds"] == pytest.approx(max(ada, bob), abs=0.01)
 
 

@@ -77,7 +77,7 @@ def test_the_seconds_left_bound_all_attempts_of_a_tool(serve, tmp_path, how):
     start = time.monotonic()
     args = {"query": "?", "seconds_left": 0.2}
     message = do(tool, how, {**CALL, "args": args})
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5
     assert message.artifact["error"]["kind"] == "timeout"
 
 

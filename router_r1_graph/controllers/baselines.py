@@ -148,7 +148,7 @@ class KeywordController(RuleController):
             }
             ranked = sorted(
                 (c for c in view.pool.candidates if c.name not in asked),
-                key=lambda c: (-_fit(c, subjects), c.price_usd_per_mtok),
+                key=lambda c: _order(c, subjects),
             )
             if ranked:
                 subject = ", ".join(sorted(subjects)[:3])
@@ -163,11 +163,11 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"[a-z]{3,}", text.casefold()))
 
 
-def _fit(candidate: Candidate, subjects: set[str]) -> float:
-    """Return how well a candidate's descriptor fits: strengths first, then benchmark scores."""
-    strengths = {word for strength in candidate.strengths for word in _words(strength)}
+def _order(candidate: Candidate, subjects: set[str]) -> tuple[int, float, float]:
+    """Order candidates: those whose strengths fit best by price, the others by score and price."""
+    shared = len({word for strength in candidate.strengths for word in _words(strength)} & subjects)
     scores = [score for name, score in candidate.benchmarks.items() if _words(name) & subjects]
-    return 2.0 * bool(strengths & subjects) + max(scores, default=0.0) / 1e3
+    return -shared, 0.0 if shared else -max(scores, default=0.0), candidate.price_usd_per_mtok
 
 
 class OracleController(RuleController):

@@ -1,0 +1,57 @@
+import subprocess
+import sys
+
+import router_r1_graph
+
+
+def modules_after(code: str) -> set[str]:
+    program = f"{code}\nimport sys\nprint('\\n'.join(sys.modules))"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return set(run.stdout.split())
+
+
+def test_importing_the_library_imports_no_training_stack():
+    loaded = modules_after("import router_r1_graph")
+    assert "langgraph" in loaded
+    assert not loaded & {
+        "torch",
+        "transformers",
+        "trl",
+        "datasets",
+        "langchain_openai",
+        "matplotlib",
+    }
+
+
+def test_importing_the_library_reads_no_data_file():
+    opened = modules_after(
+        "import sys\n"
+        "def audit(event, args):\n"
+        "    if event == 'open' and 'router_r1_graph/' in str(args[0]) and '.py' not in str(args[0]):\n"
+        "        raise SystemExit(f'opened {args[0]}')\n"
+        "sys.addaudithook(audit)\n"
+        "import router_r1_graph"
+    )
+    assert "router_r1_graph" in opened
+
+
+def test_every_exported_name_exists_once():
+    names = router_r1_graph.__all__
+    assert all(hasattr(router_r1_graph, name) for name in names)
+    assert len(set(names)) == len(names)
+
+
+def test_the_exported_names_are_the_front_door():
+    assert set(router_r1_graph.__all__) == {
+        *("Candidate", "CandidatePool", "CandidateTool", "candidate_tool", "pool_tools"),
+        *("ControllerSettings", "Controller", "RuleController", "ScriptedController"),
+        *("ChatModelController", "parse_controller", "ConstantController", "CheapestController"),
+        *("RandomController", "KeywordController", "OracleController"),
+        *("create_router_r1", "create_router_r1_agent", "RouterContext", "RouterInput"),
+        *("RouterOutput", "StopReason", "View", "Ledger", "Reply", "ReplyError"),
+        *("Trace", "read_traces", "write_traces"),
+        *("RouterR1Error", "ConfigError", "PoolError", "ControllerError", "MissingExtraError"),
+        *("QuestionError", "TraceError"),
+    }
