@@ -196,7 +196,9 @@ def imports(repeats: int = 7) -> float:
 
 def main() -> None:
     """Run the benchmarks that were asked for, each in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("which", nargs="*", choices=["cpu", "flight", "imports", []], default=[])
     which = parser.parse_args().which or ["cpu", "flight", "imports"]
     if len(which) > 1:  # so that no benchmark meets another one's heap

@@ -6,6 +6,7 @@ strengths, example performance) is its descriptor, and stands in the same record
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -88,6 +89,14 @@ class ModelSettings(BaseModel):
             )
         return value
 
+    @field_validator("options")
+    @classmethod
+    def _no_key_in_options(cls, value: dict[str, Option]) -> dict[str, Option]:
+        for name in value:
+            if re.search(r"api_?key|secret|password", name, re.I):
+                raise ValueError(f"{name}: a key does not belong in a file; use api_key_env")
+        return value
+
     @property
     def key_variable(self) -> str | None:
         """The environment variable to read, or None when the endpoint wants no key.
@@ -154,8 +163,14 @@ class Candidate(ModelSettings):
 
     @property
     def slug(self) -> str:
-        """The name as a tool name: OpenAI allows `[a-zA-Z0-9_-]` and 64 characters."""
-        return re.sub(r"[^a-zA-Z0-9_-]+", "_", self.name)[:64]
+        """The name as a tool name: OpenAI allows `[a-zA-Z0-9_-]` and 64 characters.
+
+        A name that loses letters or its end by that gets a hash of it, so that names stay apart.
+        """
+        slug = re.sub(r"[^a-zA-Z0-9_-]+", "_", self.name)
+        if self.name.isascii() and len(slug) <= 64:
+            return slug
+        return f"{slug[:57]}_{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
 
     @property
     def price_usd_per_mtok(self) -> float:
@@ -181,7 +196,6 @@ class Candidate(ModelSettings):
                 + ", ".join(f"{name} {score:g}" for name, score in self.benchmarks.items())
             )
         return "; ".join(parts)
-
 
     @property
     def price_level(self) -> int:

@@ -144,12 +144,14 @@ class RouterNodes:
     ) -> Command[str]:
         """Go to the answer without another turn."""
         ledger = state.get("ledger") or new_ledger()
+        error = reply.error if reply else None
         return Command(
             goto="answer",
             update={
                 **_clean(state, []),
                 "ledger": charge_controller(ledger, reply) if reply else ledger,
                 "stop_reason": (state.get("stop_reason") or reason.value),
+                "error": f"{error.kind}: {error.message}" if error else "",
             },
         )
 
@@ -342,6 +344,7 @@ def _clean(state: RouterState, added: list[AnyMessage]) -> dict[str, Any]:
         "round": 0,
         "answer": "",
         "stop_reason": "",
+        "error": "",
     }
 
 

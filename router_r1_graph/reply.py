@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.errors import GraphBubbleUp
 
 from .candidates import ModelSettings
 
@@ -138,10 +139,7 @@ def ask(
         if isinstance(step, _Wait):
             time.sleep(step.seconds)
             continue
-        try:
-            outcome = _in_time(step.timeout, model, messages, config, kwargs)
-        except Exception as error:
-            outcome = error
+        outcome = _in_time(step.timeout, model, messages, config, kwargs)
 
 
 async def aask(
@@ -167,6 +165,8 @@ async def aask(
         try:
             async with asyncio.timeout(step.timeout):
                 outcome = await model.ainvoke(messages, config, **kwargs)
+        except GraphBubbleUp:  # an interrupt, not a failure
+            raise
         except Exception as error:
             outcome = error
 
@@ -223,6 +223,8 @@ def _in_time(
     thread = threading.Thread(target=run, args=(target,), daemon=True)
     thread.start()
     thread.join(min(timeout, threading.TIMEOUT_MAX))
+    if outcome and isinstance(outcome[0], GraphBubbleUp):  # an interrupt, not a failure
+        raise outcome[0]
     return outcome[0] if outcome else TimeoutError(f"no reply within {timeout:g} s")
 
 

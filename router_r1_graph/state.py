@@ -246,6 +246,8 @@ class RouterOutput(TypedDict, total=False):
     messages: Annotated[list[AnyMessage], add_messages]
     answer: str
     stop_reason: str
+    error: str
+    """Why the controller failed (stop reason `controller_error`), else ""."""
     round: int
     ledger: Ledger
     scratchpad: Annotated[list[AnyMessage], operator.add]

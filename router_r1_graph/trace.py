@@ -17,7 +17,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .candidates import CandidatePool
-from .errors import TraceError
+from .errors import ConfigError, TraceError
 from .protocol import VERSION as PROTOCOL_VERSION
 from .state import Ledger, RouterContext, RouterOutput, StopReason, total
 
@@ -52,7 +52,8 @@ class Trace(BaseModel):
         protocol_version: of the tag language that the controller wrote.
         question: what the user asked.
         answer: what came out, made from what was known where the stop reason is not `answered`.
-        stop_reason: a `StopReason`.
+        stop_reason: why it ended.
+        error: why the controller failed, where the stop reason is `controller_error`.
         rounds: rounds of calls made.
         controller: the controller's spec or name.
         context: the knobs of the run.
@@ -70,7 +71,8 @@ class Trace(BaseModel):
     id: str = ""
     question: str
     answer: str
-    stop_reason: str
+    stop_reason: StopReason
+    error: str = ""
     rounds: int
     controller: str
     context: RouterContext
@@ -113,7 +115,8 @@ class Trace(BaseModel):
             id=id,
             question=str(question.text),
             answer=state["answer"],
-            stop_reason=StopReason(state["stop_reason"]).value,
+            stop_reason=StopReason(state["stop_reason"]),
+            error=state.get("error", ""),
             rounds=state["round"],
             controller=controller,
             context=context or RouterContext(),
@@ -178,15 +181,16 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
     """
     if not Path(path).is_file():
         raise TraceError(f"{path}: no such trace file")
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                data = json.loads(line)
+                data = json.loads(line.decode())
                 version = data["version"]
-            except (json.JSONDecodeError, TypeError, KeyError) as error:
-                raise TraceError(f"{path}, line {number}: not a trace: {error}") from error
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                why = f"{type(error).__name__}: {error}"
+                raise TraceError(f"{path}, line {number}: not a trace: {why}") from error
             if version != TRACE_VERSION:
                 raise TraceError(
                     f"{path}, line {number}: trace version {version!r}; this release reads "
@@ -198,3 +202,5 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
                 first = error.errors(include_url=False)[0]
                 where = ".".join(str(part) for part in first["loc"])
                 raise TraceError(f"{path}, line {number}: {where}: {first['msg']}") from error
+            except ConfigError as error:  # of a knob out of range
+                raise TraceError(f"{path}, line {number}: context: {error}") from error

@@ -398,7 +398,7 @@ def test_the_same_call_is_made_again_where_replies_are_drawn(turns):
 
 def test_another_query_or_candidate_is_another_call():
     queries, result = asked_twice(search("Ada: ?", "Ada: ??", "Bob: ?"))
-    assert queries == ["?", "??"]
+    assert sorted(queries) == ["?", "??"]  # two threads: in either order
     assert [b["cached"] for b in bills(result)] == [False] * 3
 
 

@@ -430,7 +430,6 @@ def test_by_tools_a_model_that_cannot_bind_tools_is_refused_at_once():
         ("random", "random"),
         ("random:7", "random:7"),
         ("constant:Ada", "constant:Ada"),
-        ("oracle", "oracle"),
         ("openai:gpt-x", "openai:gpt-x"),
         ("pool", "openai:controller"),
     ],
@@ -440,10 +439,17 @@ def test_a_spec_builds_the_controller_that_it_names(serve, tmp_path, spec, name)
     assert parse_controller(spec, pool).name == name
 
 
-def test_every_spec_that_is_listed_is_tested_above():
+def test_the_oracle_is_for_simulated_pools_only(serve, tmp_path):
+    assert parse_controller("oracle", CandidatePool.embedded()).name == "oracle"
+    with pytest.raises(ControllerError, match="works with simulated candidates only, not Ada"):
+        parse_controller("oracle", yaml_pool(tmp_path, serve(Reply("")), {"Ada": {}}))
+
+
+def test_every_spec_that_is_listed_is_tested():
     kinds = {spec.partition(":")[0].partition("[")[0] for spec in SPECS}
-    tested = {"keyword", "cheapest", "random", "constant", "oracle", "openai", "pool"}
-    assert kinds == tested
+    here = {"keyword", "cheapest", "random", "constant", "oracle", "openai", "pool"}
+    in_test_policy = {"policy"}
+    assert kinds == here | in_test_policy
 
 
 @pytest.mark.parametrize(

@@ -62,12 +62,14 @@ CALL = st.builds(
     st.text("ab", min_size=1, max_size=4),
 )
 CALLS = st.lists(CALL, min_size=1, max_size=5).map("".join)
-SCRIPTS = st.lists(CALLS | SOUP | st.text(st.characters(), max_size=40), min_size=1, max_size=6)
+SCRIPTS = st.lists(
+    CALLS | CALLS | SOUP | st.text(st.characters(), max_size=40), min_size=1, max_size=6
+)
 CONTEXTS = st.builds(
     RouterContext,
-    max_rounds=st.integers(0, 4),
+    max_rounds=st.sampled_from([4, 3, 2, 1, 0]),
     max_calls_per_round=st.integers(1, 3),
-    budget_usd=st.none() | st.floats(0, 1e-3),
+    budget_usd=st.none() | st.sampled_from([1e-3, 5e-4, 1e-4]) | st.floats(0, 1e-3),
     max_information_tokens=st.integers(1, 20),
 )
 

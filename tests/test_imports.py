@@ -29,7 +29,8 @@ def test_importing_the_library_reads_no_data_file():
     opened = modules_after(
         "import sys\n"
         "def audit(event, args):\n"
-        "    if event == 'open' and 'router_r1_graph/' in str(args[0]) and '.py' not in str(args[0]):\n"
+        "    path = str(args[0])\n"
+        "    if event == 'open' and 'router_r1_graph/' in path and '.py' not in path:\n"
         "        raise SystemExit(f'opened {args[0]}')\n"
         "sys.addaudithook(audit)\n"
         "import router_r1_graph"

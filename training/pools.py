@@ -14,8 +14,35 @@ from router_r1_graph import Candidate, CandidatePool
 
 DOMAINS = ("literature", "film", "music", "art", "science", "biography", "geography")
 
-_ONSETS = "b br c d dr f fl g gr h j k l m n p qu r s st t th tr v w z".split()
-_VOWELS = "a e i o u".split()
+_ONSETS = [
+    "b",
+    "br",
+    "c",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "qu",
+    "r",
+    "s",
+    "st",
+    "t",
+    "th",
+    "tr",
+    "v",
+    "w",
+    "z",
+]
+_VOWELS = ["a", "e", "i", "o", "u"]
 _CODAS = ["", "", "n", "r", "l", "s", "m", "x", "nd", "th", "k"]
 
 
@@ -27,7 +54,9 @@ def draw_name(rng: random.Random) -> str:
 
 
 def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
-    """Draw a pool in which every domain is known to somebody, with names, prices and order at random.
+    """Draw a pool in which every domain is known to somebody.
+
+    Names, prices, strengths and order are at random.
 
     Args:
         rng: the source of randomness.

@@ -1,8 +1,8 @@
 """The teacher of the warm start: it can split a question and read descriptors, but does not choose.
 
-What it teaches are skills that a pretrained model brings along: the format, which sub-question comes
-next, which candidates fit it, how to copy. Whom of them to ask is drawn from habits good and bad in
-equal parts, so that choosing well is learned from reward alone.
+What it teaches are skills that a pretrained model brings along: the format, which sub-question
+comes next, which candidates fit it, how to copy. Whom of them to ask is drawn from habits good and
+bad in equal parts, so that choosing well is learned from reward alone.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class TeacherController(RuleController):
         if structure is None:
             raise ValueError(f"the teacher cannot read {view.question!r}")
         replies = [
-            m for m in view.scratchpad if isinstance(m, ToolMessage) and m.artifact and m.artifact["ok"]
+            m
+            for m in view.scratchpad
+            if isinstance(m, ToolMessage) and m.artifact and m.artifact["ok"]
         ]
         known: dict[Ask, str] = {}
         asked: dict[str, set[str]] = {}

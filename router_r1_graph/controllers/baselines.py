@@ -185,6 +185,19 @@ class OracleController(RuleController):
     def __init__(self, world: World | None = None) -> None:
         self._given = world
 
+    @staticmethod
+    def require_simulated(pool: CandidatePool) -> None:
+        """Check that every candidate's replies can be known beforehand.
+
+        Raises:
+            ControllerError: names the candidates that are real.
+        """
+        others = [c.name for c in pool.candidates if c.provider != "simulated"]
+        if others:
+            raise ControllerError(
+                f"oracle: works with simulated candidates only, not {', '.join(others)}"
+            )
+
     @cached_property
     def world(self) -> World:
         """What is true."""
@@ -192,11 +205,7 @@ class OracleController(RuleController):
 
     def plan(self, view: View) -> Plan:
         """Return the cheapest calls that lead to the right answer."""
-        others = [c.name for c in view.pool.candidates if c.provider != "simulated"]
-        if others:
-            raise ControllerError(
-                f"oracle: works with simulated candidates only, not {', '.join(others)}"
-            )
+        self.require_simulated(view.pool)
         structure = parse(view.question)
         truth = true_answer(self.world, structure) if structure else None
         return best_plan(view.question, [truth] if truth else [], view.pool.candidates, self.world)

@@ -70,7 +70,6 @@ class Generator:
         self._cache.clear()
         self._cached_tokens = 0
 
-    @torch.no_grad()
     def generate(
         self,
         requests: Sequence[tuple[Sequence[int], int]],
@@ -88,6 +87,16 @@ class Generator:
             temperature: 0 = greedy.
             random: the source of randomness.
         """
+        with torch.no_grad():
+            return self._generate(requests, max_new_tokens, temperature, random)
+
+    def _generate(
+        self,
+        requests: Sequence[tuple[Sequence[int], int]],
+        max_new_tokens: int,
+        temperature: float,
+        random: torch.Generator | None,
+    ) -> list[Sampled]:
         device = self.model.device
         kept = [self._take(tuple(ids[:known])) if known else None for ids, known in requests]
         lengths = [rows[0][0].shape[1] if rows else 0 for rows in kept]

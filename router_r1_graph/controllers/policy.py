@@ -296,7 +296,7 @@ class _Request:
 
 
 def _stops(tokenizer: Any, stop: Sequence[str]) -> tuple[frozenset[int], tuple[str, ...]]:
-    """Return the stops that are one token as ids, which is fast and exact, and the rest as texts."""
+    """Return the stops that are one token as ids, fast and exact, and the others as texts."""
     ids, texts = {tokenizer.eos_token_id}, []
     for text in stop:
         encoded = tokenizer.encode(text, add_special_tokens=False)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from ..candidates import CandidatePool, ControllerSettings
-from ..errors import ControllerError, did_you_mean
+from ..errors import ControllerError, MissingExtraError, did_you_mean
 from .baselines import (
     CheapestController,
     ConstantController,
@@ -23,6 +23,7 @@ SPECS: Mapping[str, str] = {
     "random[:SEED]": "a candidate drawn for each question",
     "constant:NAME": "always the same candidate",
     "oracle": "the best reachable answer at its least cost (simulated pools only)",
+    "policy:PATH": "a trained checkpoint: a folder, or a model of the Hugging Face hub",
     "openai:MODEL": "a chat model, reached as the pool's controller block or OPENAI_API_KEY says",
     "pool": "the chat model of the pool's controller block",
 }
@@ -68,6 +69,11 @@ def _random(seed: str, pool: CandidatePool) -> Controller:
         raise ControllerError(f"random:{seed}: the seed is a whole number, not {seed!r}") from None
 
 
+def _oracle(_: str, pool: CandidatePool) -> Controller:
+    OracleController.require_simulated(pool)
+    return OracleController()
+
+
 def _openai(model: str, pool: CandidatePool) -> Controller:
     if not model:
         raise ControllerError("openai needs a model: openai:MODEL, such as openai:gpt-4o-mini")
@@ -76,6 +82,16 @@ def _openai(model: str, pool: CandidatePool) -> Controller:
         settings = settings.model_copy(update={"api_key_env": "OPENAI_API_KEY"})
     settings = settings.model_copy(update={"provider": "openai", "model": model})
     return _chat_model(settings, f"openai:{model}")
+
+
+def _policy(path: str, pool: CandidatePool) -> Controller:
+    if not path:
+        raise ControllerError("policy needs a folder: policy:PATH, such as policy:runs/demo/policy")
+    try:
+        from .policy import PolicyController  # torch is an optional extra
+    except ImportError as error:
+        raise MissingExtraError(f"controller policy:{path}", "local") from error
+    return PolicyController.from_pretrained(path)
 
 
 def _pool(_: str, pool: CandidatePool) -> Controller:
@@ -94,9 +110,10 @@ def _chat_model(settings: ControllerSettings, name: str) -> Controller:
 _BUILDERS: Mapping[str, Callable[[str, CandidatePool], Controller]] = {
     "keyword": lambda _, pool: KeywordController(),
     "cheapest": lambda _, pool: CheapestController(),
-    "oracle": lambda _, pool: OracleController(),
+    "oracle": _oracle,
     "random": _random,
     "constant": _constant,
     "openai": _openai,
+    "policy": _policy,
     "pool": _pool,
 }

@@ -1,0 +1,330 @@
+"""A trace: a finished run as a record that survives a file, and is enough to run it again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import ValidationError
+
+from fakes import FakeChat, PaidController, answer, make_pool, models, search
+from router_r1_graph import (
+    CandidatePool,
+    ReplyError,
+    RouterContext,
+    ScriptedController,
+    TraceError,
+    create_router_r1,
+    create_router_r1_agent,
+)
+from router_r1_graph.trace import TRACE_VERSION, Trace, read_traces, write_traces
+
+QUESTION = {"question": "What is the capital of France?"}
+SCRIPT = [
+    search("Ada: capital of France?", "Bob: capital?", "Eve: capital?") + "<answer>",
+    search("Ada: capital of France?", "Bob: which: one?"),
+    answer("Paris \u2028 🦉"),
+]
+CONTEXT = RouterContext(cost_weight=0.3, budget_usd=1.0, deadline_seconds=50.0, seed=7)
+
+
+def outcome(query: str) -> str | Exception:
+    return ConnectionError("gone") if query == "capital?" else f"reply to {query}"
+
+
+def run(
+    controller: Any = None,
+    pool: CandidatePool | None = None,
+    given: Any = None,
+    context: RouterContext = CONTEXT,
+) -> dict[str, Any]:
+    pool = pool or make_pool()
+    controller = controller or ScriptedController(SCRIPT)
+    given = given or {c.name: FakeChat(text=outcome) for c in pool.candidates}
+    graph = create_router_r1(pool, controller, models=given, context=context).compile()
+    return graph.invoke(QUESTION)
+
+
+def make_trace(result: dict[str, Any] | None = None, **changes: Any) -> Trace:
+    options = {"pool": make_pool(), "controller": "scripted", "context": CONTEXT, **changes}
+    return Trace.from_state(result or run(), **options)
+
+
+def without_times(trace: Trace) -> Any:
+    """Return a trace as JSON data in which every time is 0."""
+
+    def still(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: 0 if k == "seconds" else still(v) for k, v in value.items()}
+        return [still(v) for v in value] if isinstance(value, list) else value
+
+    return still(json.loads(trace.model_dump_json()))
+
+
+# ---------------------------------------------------------------------------------- from a state
+
+
+def test_a_trace_holds_what_came_out_of_the_run():
+    result = run()
+    trace = make_trace(result, id="q1", gold=["Paris"], metadata={"split": "test"})
+    assert trace.question == QUESTION["question"]
+    assert (trace.answer, trace.stop_reason, trace.rounds) == ("Paris \u2028 🦉", "answered", 2)
+    assert list(trace.scratchpad) == result["scratchpad"][1:]
+    assert trace.ledger == result["ledger"]
+    assert (trace.id, trace.gold, trace.metadata) == ("q1", ("Paris",), {"split": "test"})
+    assert (trace.controller, trace.context) == ("scripted", CONTEXT)
+    assert [c.name for c in trace.pool.candidates] == ["Ada", "Bob"]
+
+
+def test_the_turns_are_what_the_controller_wrote():
+    assert make_trace().turns == SCRIPT
+
+
+def test_the_calls_are_those_with_a_reply_or_an_error_by_round():
+    calls = make_trace().calls
+    assert [(c.round, c.candidate, c.query, c.ok, c.cached) for c in calls] == [
+        (1, "Ada", "capital of France?", True, False),
+        (1, "Bob", "capital?", False, False),
+        (2, "Ada", "capital of France?", True, True),
+        (2, "Bob", "which: one?", True, False),
+    ]
+    assert calls[0].reply == calls[2].reply == "reply to capital of France?"
+    assert (calls[0].error, calls[1].error) == (None, "connection: ConnectionError: gone")
+    assert (calls[0].input_tokens, calls[0].output_tokens) == (10, 5)
+    assert calls[0].cost_usd == pytest.approx(20e-6)
+
+
+def test_a_summary_is_one_json_object_whose_calls_add_up_to_its_ledger():
+    summary = json.loads(json.dumps(make_trace().summary()))
+    assert list(summary) == ["question", "answer", "stop_reason", "rounds", "calls", "ledger"]
+    assert set(summary["calls"][0]) == {
+        *("round", "candidate", "query", "reply", "ok", "error", "cached"),
+        *("input_tokens", "output_tokens", "cost_usd", "seconds"),
+    }
+    assert set(summary["ledger"]) == {
+        *("cost_usd", "candidates_cost_usd", "controller_cost_usd"),
+        *("input_tokens", "output_tokens", "seconds", "calls", "failed_calls"),
+    }
+    assert summary["ledger"]["calls"] == 3
+    assert summary["ledger"]["failed_calls"] == 1
+    assert summary["ledger"]["cost_usd"] == pytest.approx(
+        sum(call["cost_usd"] for call in summary["calls"])
+    )
+
+
+def test_the_state_of_a_checkpoint_makes_the_same_trace():
+    pool = make_pool()
+    thread = {"configurable": {"thread_id": "1"}}
+    graph = create_router_r1(pool, ScriptedController(SCRIPT), models=models(pool)).compile(
+        checkpointer=InMemorySaver()
+    )
+    result = graph.invoke(QUESTION, thread)
+    assert make_trace(graph.get_state(thread).values) == make_trace(result)
+
+
+@pytest.mark.parametrize("node", ["think", "route", "aggregate"])
+def test_an_unfinished_run_makes_no_trace(node):
+    pool = make_pool()
+    thread = {"configurable": {"thread_id": "1"}}
+    graph = create_router_r1(pool, ScriptedController(SCRIPT), models=models(pool)).compile(
+        checkpointer=InMemorySaver(), interrupt_before=[node]
+    )
+    graph.invoke(QUESTION, thread)
+    with pytest.raises(TraceError, match="this run has not finished"):
+        make_trace(graph.get_state(thread).values)
+
+
+def test_the_messages_of_an_agent_make_no_trace():
+    pool = make_pool()
+    agent = create_router_r1_agent(pool, ScriptedController(SCRIPT), models=models(pool))
+    with pytest.raises(TraceError):
+        make_trace(agent.invoke({"messages": [("user", "?")]}))
+
+
+@pytest.mark.parametrize(
+    ("controller", "reason"),
+    [
+        (PaidController([search("Ada: ?"), ReplyError("auth", "401")]), "controller_error"),
+        (PaidController(["no tags"]), "invalid"),
+        (PaidController([search("Ada: ?")], usd=0.6), "budget_usd"),
+        (PaidController([search("Ada: ?")], seconds=49), "deadline"),
+        (PaidController([ReplyError("auth", "401")]), "controller_error"),
+    ],
+)
+def test_a_run_that_went_wrong_makes_a_trace_too(controller, reason):
+    trace = make_trace(run(controller))
+    assert trace.stop_reason == reason
+    assert Trace.model_validate_json(trace.model_dump_json()) == trace
+
+
+def test_a_trace_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        make_trace().answer = "Lyon"
+
+
+# --------------------------------------------------------------------------------------- secrets
+
+
+def test_a_trace_holds_the_descriptors_and_no_way_to_reach_anybody():
+    pool = make_pool(
+        {
+            "name": "Ada",
+            "base_url": "http://secret.example/v1",
+            "api_key_env": "ADA_SECRET",
+            "options": {"organization": "secret-organization"},
+            "strengths": ["maps"],
+        },
+        "Bob",
+        controller={
+            "model": "m",
+            "base_url": "http://secret.example/v2",
+            "api_key_env": "CONTROLLER_SECRET",
+        },
+    )
+    trace = make_trace(pool=pool)
+    stored = trace.model_dump_json().lower()
+    assert "secret" not in stored
+    assert trace.pool.candidates[0].describe() == pool.candidates[0].describe()
+    assert trace.pool.candidates[0].input_usd_per_mtok == 1.0
+
+
+# ---------------------------------------------------------------------------------------- replay
+
+
+def test_a_trace_is_enough_to_run_it_again():
+    trace = make_trace()
+    recorded = {(c.candidate, c.query): c for c in trace.calls}
+
+    def replies_of(name: str) -> FakeChat:
+        def reply(query: str) -> str | Exception:
+            call = recorded[name, query]
+            return call.reply if call.ok else ConnectionError("gone")
+
+        return FakeChat(text=reply)
+
+    given = {c.name: replies_of(c.name) for c in trace.pool.candidates}
+    again = run(ScriptedController(trace.turns), trace.pool, given, trace.context)
+    replayed = Trace.from_state(
+        again, pool=trace.pool, controller=trace.controller, context=trace.context
+    )
+    assert without_times(replayed) == without_times(trace)
+
+
+# ----------------------------------------------------------------------------------------- files
+
+
+def test_traces_come_back_from_a_file_as_they_were(tmp_path):
+    traces = [make_trace(id=str(n), gold=["a", "b"], metadata={"hops": n}) for n in range(3)]
+    file = tmp_path / "traces.jsonl"
+    assert write_traces(file, iter(traces)) == 3
+    assert list(read_traces(file)) == traces
+    assert len(file.read_text(encoding="utf-8").split("\n")) == 4
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(TEXTS, TEXTS, TEXTS, st.lists(TEXTS))
+def test_texts_of_any_kind_come_back_from_a_line(question, text, reply, gold):
+    trace = make_trace(LONG_RESULT, gold=gold).model_copy(
+        update={
+            "question": question,
+            "scratchpad": (
+                AIMessage(text, additional_kwargs={"completion_ids": [1, 2], "logprobs": [-0.5]}),
+                ToolMessage(reply, tool_call_id="1", artifact={"reply": reply}),
+            ),
+        }
+    )
+    line = trace.model_dump_json()
+    assert "\n" not in line
+    assert Trace.model_validate_json(line) == trace
+
+
+LONG_RESULT = run()
+
+
+def test_traces_are_appended_or_written_anew(tmp_path):
+    file = tmp_path / "traces.jsonl"
+    first, second, third = (make_trace(LONG_RESULT, id=name) for name in "abc")
+    write_traces(file, [first])
+    write_traces(file, [second], append=True)
+    assert list(read_traces(file)) == [first, second]
+    write_traces(file, [third])
+    assert list(read_traces(file)) == [third]
+
+
+def test_a_trace_is_in_the_file_as_soon_as_it_is_made(tmp_path):
+    file = tmp_path / "traces.jsonl"
+
+    def traces():
+        yield make_trace(LONG_RESULT)
+        assert len(list(read_traces(file))) == 1
+        yield make_trace(LONG_RESULT)
+
+    assert write_traces(file, traces()) == 2
+
+
+def test_traces_are_read_one_at_a_time(tmp_path):
+    file = tmp_path / "traces.jsonl"
+    trace = make_trace()
+    file.write_text(trace.model_dump_json() + "\nbroken\n", encoding="utf-8")
+    reader = read_traces(file)
+    assert next(reader) == trace
+    with pytest.raises(TraceError):
+        next(reader)
+
+
+def test_empty_lines_are_skipped(tmp_path):
+    file = tmp_path / "traces.jsonl"
+    file.write_text("\n" + make_trace().model_dump_json() + "\n\n", encoding="utf-8")
+    assert len(list(read_traces(file))) == 1
+
+
+def test_a_missing_file_is_named(tmp_path):
+    file = tmp_path / "nowhere.jsonl"
+    with pytest.raises(TraceError) as raised:
+        list(read_traces(file))
+    assert str(raised.value) == f"{file}: no such trace file"
+
+
+def changed(**changes: Any) -> str:
+    return json.dumps(json.loads(make_trace().model_dump_json()) | changes)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("broken", "not a trace: "),
+        ('{"version": 1', "not a trace: "),
+        ("[]", "not a trace: "),
+        ("7", "not a trace: "),
+        ("null", "not a trace: "),
+        ('{"question": "?"}', "not a trace: "),
+        ("[" * 100_000, "not a trace: "),
+        (b"\xff\xfe", "not a trace: "),
+        (changed(version=TRACE_VERSION + 1), "trace version 2; this release reads version 1"),
+        (changed(version="1"), "trace version '1'; this release reads version 1"),
+        (changed(question=7), "question: Input should be a valid string"),
+        (changed(unknown=7), "unknown: Extra inputs are not permitted"),
+        (changed(scratchpad=[{"type": "system", "content": "x"}]), "scratchpad.0: "),
+        (changed(context={"max_rounds": -1}), "context: max_rounds is a whole number"),
+        (changed(stop_reason="bored"), "stop_reason: "),
+        (json.dumps({"version": 1}), "question: Field required"),
+    ],
+)
+def test_a_broken_line_is_named_with_its_file_and_number(tmp_path, line, says):
+    file: Path = tmp_path / "traces.jsonl"
+    line = line if isinstance(line, bytes) else line.encode()
+    file.write_bytes(make_trace().model_dump_json().encode() + b"\n\n" + line + b"\n")
+    reader = read_traces(file)
+    next(reader)
+    with pytest.raises(TraceError) as raised:
+        next(reader)
+    assert str(raised.value).startswith(f"{file}, line 3: {says}")
+    assert len(str(raised.value)) < len(str(file)) + 300
