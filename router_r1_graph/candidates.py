@@ -108,6 +108,14 @@ class ModelSettings(BaseModel):
             return self.api_key_env
         return "OPENAI_API_KEY"
 
+    @property
+    def key_state(self) -> str:
+        """The key variable and whether it is set, in words; "-" when none is wanted."""
+        variable = self.key_variable
+        if variable is None:
+            return "-"
+        return f"{variable} {'set' if os.environ.get(variable) else 'NOT SET'}"
+
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
         """Return the list price in USD of so many tokens."""
         return (

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .candidates import CandidatePool
@@ -130,15 +130,7 @@ class Trace(BaseModel):
     @property
     def calls(self) -> list[CallRecord]:
         """The calls that got a reply or an error, in order; refused ones are not among them."""
-        records, round_ = [], 0
-        for message in self.scratchpad:
-            if isinstance(message, AIMessage):
-                round_ += 1
-            elif isinstance(message, ToolMessage) and message.artifact:
-                bill = message.artifact
-                error = bill["error"] and f"{bill['error']['kind']}: {bill['error']['message']}"
-                records.append(CallRecord.model_validate({**bill, "round": round_, "error": error}))
-        return records
+        return call_records(self.scratchpad)
 
     @property
     def turns(self) -> list[str]:
@@ -155,6 +147,20 @@ class Trace(BaseModel):
             "calls": [call.model_dump() for call in self.calls],
             "ledger": dict(total(self.ledger)),
         }
+
+
+def call_records(scratchpad: Iterable[AnyMessage]) -> list[CallRecord]:
+    """Return the calls in a scratchpad that got a reply or an error, in order."""
+    records: list[CallRecord] = []
+    round_ = 0
+    for message in scratchpad:
+        if isinstance(message, AIMessage):
+            round_ += 1
+        elif isinstance(message, ToolMessage) and message.artifact:
+            bill = message.artifact
+            error = bill["error"] and f"{bill['error']['kind']}: {bill['error']['message']}"
+            records.append(CallRecord.model_validate({**bill, "round": round_, "error": error}))
+    return records
 
 
 def write_traces(path: str | Path, traces: Iterable[Trace], *, append: bool = False) -> int:

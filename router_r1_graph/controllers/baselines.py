@@ -156,7 +156,7 @@ class KeywordController(RuleController):
                 calls.append(Call(ranked[0].name, query))
         if not calls:
             return _answer(view, "Everybody has been asked.")
-        return Turn((" ".join(thoughts),), tuple(calls))
+        return Turn((" ".join(dict.fromkeys(thoughts)),), tuple(calls))
 
 
 def _words(text: str) -> set[str]:
