@@ -34,8 +34,11 @@ def run(
     pool = pool or make_pool()
     graph = create_router_r1(pool, controller, models=given or models(pool)).compile()
     if how == "invoke":
-        return graph.invoke(QUESTION, context=context)
-    return asyncio.run(graph.ainvoke(QUESTION, context=context))
+        result = graph.invoke(QUESTION, context=context)
+    else:
+        result = asyncio.run(graph.ainvoke(QUESTION, context=context))
+    assert type(result["stop_reason"]) is str  # no enum: a strict serializer would refuse it
+    return result
 
 
 both_ways = pytest.mark.parametrize("how", ["invoke", "ainvoke"])
@@ -308,6 +311,16 @@ def test_what_the_controller_took_is_not_left_for_its_calls():
     result = run(controller, pool, models(pool, Ada=ada), deadline_seconds=10)
     assert time.perf_counter() - start < 3
     assert result["stop_reason"] == "deadline"
+
+
+@both_ways
+def test_a_call_for_which_no_time_is_left_is_not_sent(how):
+    pool = make_pool()
+    ada = FakeChat()
+    controller = PaidController([search("Ada: ?")], seconds=11)
+    result = run(controller, pool, models(pool, Ada=ada), how, deadline_seconds=10)
+    assert (result["stop_reason"], ada.queries) == ("deadline", [])
+    assert bills(result)[0]["error"]["kind"] == "timeout"
 
 
 def test_with_no_seconds_at_all_nothing_is_asked():

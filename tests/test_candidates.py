@@ -254,6 +254,7 @@ def test_a_prompt_template_is_found_beside_its_pool_file(tmp_path):
         f"candidates: [{KEY}]",
         f"candidates: [{{name: {{api_key: {KEY}}}}}]",
         f"candidates: [{{name: Ada, options: [{KEY}]}}]",
+        f"candidates: [{{name: Ada, options: {{api_key: {KEY}}}}}]",
         f"candidates: [{{name: Ada, options: {{x: {KEY}}}}}, {{name: Ada}}]",
         f"candidates: [{{name: Ada}}]\ncontroller: {{api_key: {KEY}}}",
         f"candidates: [{{name: Ada}}]\ncontroller: {KEY}",
@@ -403,6 +404,16 @@ NAME = st.text(min_size=1, max_size=100).filter(
 def test_every_name_makes_a_tool_name_that_openai_allows(name):
     candidate = Candidate(name=name)
     assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", candidate.slug)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("日本", "中国"), ("a" * 70 + "b", "a" * 70 + "c"), ("é", "è")]
+)
+def test_names_that_differ_where_a_tool_name_cannot_have_different_tool_names(one, other):
+    pool = make_pool(one, other)
+    first, second = pool.candidates
+    assert first.slug != second.slug
+    assert pool.find(first.slug) is first
 
 
 @given(NAME)

@@ -305,6 +305,30 @@ def test_a_question_after_an_interrupted_run_starts_clean(first, second, node, w
     }
 
 
+def test_a_reply_to_an_interrupted_question_is_no_reply_to_the_next():
+    """The ids of the calls are the same, and the second question's second call is not sent."""
+    scripts = {
+        "first?": [search("Bob: ?", "Bob: ??")],
+        "second?": [search("Ada: ?", "Ada: ?"), answer()],
+    }
+    controller = ScriptedController(
+        lambda view: scripts[view.question][sum(m.type == "ai" for m in view.scratchpad)]
+    )
+    pool = make_pool()
+    given = models(pool, Bob=FakeChat(text="to the first"))
+    graph = router(controller, pool=pool, given=given, checkpointer=InMemorySaver())
+    thread = {"configurable": {"thread_id": "1"}}
+    graph.invoke(as_question("first?"), thread, interrupt_before=["aggregate"])
+    result = graph.invoke(as_question("second?"), thread)
+    assert observed(result) == ["Paris", "Paris"]
+
+
+def test_replies_are_not_kept_twice():
+    graph, thread, _ = on_a_thread(search("Ada: ?"), search("Bob: ?"), answer())
+    graph.invoke(CAPITAL, thread)
+    assert graph.get_state(thread).values["replies"] == []
+
+
 @pytest.mark.parametrize("node", NODES)
 def test_an_interrupted_run_goes_on_where_it_was(node):
     graph, thread, _ = on_a_thread(search("Ada: ?", "Bob: ?"), answer())
@@ -591,6 +615,22 @@ def test_a_low_recursion_limit_leaves_the_controller_a_last_word():
         assert result["answer"] == "in time"
 
 
+def test_a_controller_is_told_that_the_recursion_limit_leaves_no_more_calls():
+    told: list[str] = []
+
+    def script(view: View) -> str:
+        if view.must_answer and view.scratchpad:
+            told.append(view.scratchpad[-1].text)
+        return answer() if view.must_answer else search("Ada: ?")
+
+    for limit in range(6, 20):
+        router(ScriptedController(script)).invoke(
+            CAPITAL, {"recursion_limit": limit}, context={"max_rounds": 100}
+        )
+    assert len(told) == 14
+    assert all(text.endswith("(left: 0 rounds; answer now)") for text in told)
+
+
 class Broken(ScriptedController):
     """Raises in its second turn."""
 
@@ -613,6 +653,17 @@ def test_a_controller_whose_turn_is_an_error_ends_in_what_is_known():
     failed = ReplyError("server_error", "500")
     result = router(PaidController([search("Ada: ?"), failed])).invoke(CAPITAL)
     assert (result["stop_reason"], result["answer"]) == ("controller_error", "Paris")
+
+
+def test_why_the_controller_failed_is_told_and_forgotten_with_the_next_question():
+    graph = router(
+        PaidController([ReplyError("auth", "401: no access")]), checkpointer=InMemorySaver()
+    )
+    thread = {"configurable": {"thread_id": "1"}}
+    result = graph.invoke(CAPITAL, thread)
+    assert (result["stop_reason"], result["error"]) == ("controller_error", "auth: 401: no access")
+    result = graph.invoke(CAPITAL, thread, context={"max_rounds": 0, "deadline_seconds": 0})
+    assert (result["stop_reason"], result["error"]) == ("deadline", "")
 
 
 def test_a_controller_that_fails_at_once_ends_without_an_answer():

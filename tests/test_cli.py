@@ -1,0 +1,293 @@
+"""The command line as a user meets it: real processes, real signals, a real server."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from openai_server import Hang, Reply, Status
+from router_r1_graph import read_traces
+from yaml_pool import yaml_pool
+
+CLI = [sys.executable, "-m", "router_r1_graph.cli"]
+HAMLET = "What is the currency of the country where the author of Hamlet was born?"
+CALL_KEYS = {
+    *("round", "candidate", "query", "reply", "ok", "error", "input_tokens", "output_tokens"),
+    *("cost_usd", "seconds", "cached"),
+}
+LEDGER_KEYS = {
+    *("cost_usd", "candidates_cost_usd", "controller_cost_usd", "input_tokens", "output_tokens"),
+    *("seconds", "calls", "failed_calls"),
+}
+
+
+def cli(*args, input=None, env=None, cwd=None):
+    return subprocess.run(
+        [*CLI, *args],
+        capture_output=True,
+        text=True,
+        input=input,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        check=False,
+        timeout=50,
+    )
+
+
+def pool_file(tmp_path, text):
+    file = tmp_path / "pool.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_ask_json_is_one_object_with_the_promised_keys():
+    run = cli("ask", HAMLET, "--json")
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    assert set(result) == {"question", "answer", "stop_reason", "rounds", "calls", "ledger"}
+    assert result["question"] == HAMLET
+    assert result["answer"] == "pound sterling"
+    assert result["stop_reason"] == "answered"
+    assert result["rounds"] == len(result["calls"]) == 3
+    assert all(set(call) == CALL_KEYS for call in result["calls"])
+    assert set(result["ledger"]) == LEDGER_KEYS
+    assert result["ledger"]["cost_usd"] == pytest.approx(
+        sum(call["cost_usd"] for call in result["calls"])
+    )
+
+
+def test_a_piped_transcript_is_plain_and_tells_everything():
+    run = cli("ask", HAMLET)
+    assert run.returncode == 0
+    assert "\x1b" not in run.stdout
+    for word in ("question  ", "think  ", "route  ", "reply  ", "answer  ", "stopped  ", "bill  "):
+        assert word in run.stdout
+    assert "Quillora: Who wrote Hamlet?" in run.stdout
+    assert "pound sterling" in run.stdout
+
+
+def test_the_question_may_come_from_standard_input():
+    assert json.loads(cli("ask", "-", "--json", input=HAMLET).stdout)["question"] == HAMLET
+
+
+def test_a_question_that_is_not_utf8_does_not_crash():
+    run = subprocess.run([*CLI, "ask", b"caf\xe9?", "--json"], capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["question"].startswith("caf")
+
+
+def test_a_trace_file_holds_the_run_and_is_appended_to(tmp_path):
+    file = tmp_path / "runs.jsonl"
+    for controller in ("keyword", "cheapest"):
+        run = cli("ask", HAMLET, "--trace", str(file), "--controller", controller)
+        assert run.returncode == 0
+    traces = list(read_traces(file))
+    assert [trace.controller for trace in traces] == ["keyword", "cheapest"]
+    assert all(trace.question == HAMLET for trace in traces)
+
+
+def test_the_same_question_over_http_by_yaml_alone(serve, tmp_path):
+    def answer(request):
+        known = {
+            "Who wrote Hamlet?": "William Shakespeare",
+            "In which country was William Shakespeare born?": "the United Kingdom",
+            "Name the currency of the United Kingdom.": "pound sterling",
+        }
+        return Reply(known[request.prompt], 10, 4)
+
+    server = serve(answer)
+    file = pool_file(
+        tmp_path,
+        f"""
+candidates:
+  - name: Books
+    base_url: {server.base_url}
+    strengths: [literature, biography]
+    input_usd_per_mtok: 1
+    output_usd_per_mtok: 2
+  - name: Maps
+    base_url: {server.base_url}
+    strengths: [geography]
+    input_usd_per_mtok: 1
+    output_usd_per_mtok: 2
+""",
+    )
+    result = json.loads(cli("ask", HAMLET, "--pool", file, "--json").stdout)
+    assert result["answer"] == "pound sterling"
+    assert [call["candidate"] for call in result["calls"]] == ["Books", "Books", "Maps"]
+    assert result["ledger"]["cost_usd"] == pytest.approx(3 * (10 * 1 + 4 * 2) / 1e6)
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["ask", "q", "--pool", "nowhere.yaml"], "nowhere.yaml: no such pool file"),
+        (["ask", "q", "--controller", "keywrod"], "did you mean 'keyword'?"),
+        (["ask", "q", "--controller", "constant:Quilora"], "did you mean 'Quillora'?"),
+        (["ask", "q", "--cost-weight", "7"], "cost_weight is a number of at least 0"),
+        (["ask", "q", "--budget-usd", "-1"], "budget_usd is a number of at least 0"),
+        (["ask", "  "], "the question is empty"),
+        (["ask", "q", "--trace", "/nowhere/x.jsonl"], "--trace /nowhere/x.jsonl: cannot be"),
+        (["ask", "q", "--pool", "router_r1"], "NVIDIA_API_KEY is not set"),
+        (["ask", "q", "--controller", "openai:x"], "OPENAI_API_KEY is not set"),
+        (["pool", "check", "router_r1"], "NVIDIA_API_KEY is not set"),
+        (["demo", "--pool", "router_r1"], "is not simulated"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(args, message):
+    run = cli(*args)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert run.stdout == ""
+
+
+def test_a_wrong_pool_file_names_file_key_and_value(tmp_path):
+    file = pool_file(tmp_path, "candidates:\n  - name: Ada\n    input_usd_per_mtok: -3\n")
+    run = cli("ask", "q", "--pool", file)
+    assert run.returncode == 2
+    assert file in run.stderr
+    assert "candidates[0].input_usd_per_mtok (of 'Ada')" in run.stderr
+    assert "-3" in run.stderr
+
+
+def test_an_unknown_option_is_exit_code_2():
+    assert cli("ask", "q", "--pol", "x").returncode == 2
+
+
+def hanging(serve, tmp_path):
+    """Return a pool file of a candidate that replies, and one that never does."""
+    server = serve({"books": Reply("William Shakespeare", 10, 4), "maps": Hang(40)})
+    file = pool_file(
+        tmp_path,
+        f"""
+candidates:
+  - {{name: Books, model: books, base_url: {server.base_url}, strengths: [literature],
+     output_usd_per_mtok: 1}}
+  - {{name: Maps, model: maps, base_url: {server.base_url}, strengths: [biography],
+     output_usd_per_mtok: 1}}
+""",
+    )
+    return server, file
+
+
+def interrupted(serve, tmp_path, *args, sig=signal.SIGINT):
+    server, file = hanging(serve, tmp_path)
+    process = subprocess.Popen(
+        [*CLI, "ask", "Where was the author of Hamlet born?", "--pool", file, *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 30
+    while server.count("maps") == 0 and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(sig)
+    stdout, stderr = process.communicate(timeout=20)
+    return process.returncode, stdout, stderr
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_prints_what_is_known_and_exits_130(serve, tmp_path, sig):
+    code, stdout, stderr = interrupted(serve, tmp_path, sig=sig)
+    assert code == 130
+    assert "reply     Books: William Shakespeare" in stdout
+    assert "stopped   interrupted" in stdout
+    assert "$0.000004" in stdout
+    assert "Traceback" not in stderr
+
+
+def test_an_interrupt_with_json_prints_one_object(serve, tmp_path):
+    code, stdout, _ = interrupted(serve, tmp_path, "--json")
+    assert code == 130
+    known = json.loads(stdout)
+    assert known["stop_reason"] == "interrupted"
+    assert [call["reply"] for call in known["calls"]] == ["William Shakespeare"]
+    assert known["ledger"]["cost_usd"] == pytest.approx(4e-6)
+
+
+def test_a_hostile_reply_does_not_reach_the_terminal(serve, tmp_path):
+    server = serve(Reply("\x1b[2Jgone\x07 [bold]x[/bold] \u202eevil \x9b31m</answer>", 5, 5))
+    file = pool_file(tmp_path, f"candidates: [{{name: Ada, base_url: {server.base_url}}}]")
+    run = cli("ask", "q?", "--pool", file)
+    assert run.returncode == 0
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", run.stdout)
+    assert "[bold]x[/bold]" in run.stdout
+
+
+def test_a_key_never_shows(serve, tmp_path):
+    key = "sk-test-very-secret-0123456789"
+    server = serve(Status(401, "no", echo_authorization=True))
+    file = pool_file(
+        tmp_path,
+        f"candidates: [{{name: Ada, base_url: {server.base_url}, api_key_env: ADA_KEY}}]",
+    )
+    trace = tmp_path / "t.jsonl"
+    run = cli("ask", "q?", "--pool", file, "--trace", str(trace), env={"ADA_KEY": key})
+    assert run.returncode == 0
+    assert server.requests[0].headers["authorization"] == f"Bearer {key}"
+    assert key not in run.stdout + run.stderr + trace.read_text()
+    assert "auth" in trace.read_text()
+
+
+def test_a_failing_controller_is_told_on_stderr_and_json_stays_json(serve, tmp_path):
+    server = serve(Status(404, "no such model"))
+    pool = yaml_pool(tmp_path, server, {"Ada": {}}, controller={})
+    assert pool.controller is not None
+    file = next(tmp_path.glob("*.yaml"))
+    run = cli("ask", "q?", "--pool", str(file), "--json")
+    assert run.returncode == 0
+    assert json.loads(run.stdout)["stop_reason"] == "controller_error"
+    assert "not_found" in run.stderr
+
+
+def test_pool_show_and_check():
+    shown = cli("pool", "show", "router_r1")
+    assert shown.returncode == 0
+    assert "LLaMA-3.1-70B-Instruct" in shown.stdout
+    assert "NVIDIA_API_KEY" in shown.stdout.replace("\n", "")
+    checked = cli("pool", "check", "embedded")
+    assert checked.returncode == 0
+    assert "8 candidates, all can be asked" in checked.stdout
+
+
+def test_pool_check_warns_of_a_missing_price(serve, tmp_path):
+    file = pool_file(tmp_path, "candidates: [{name: Ada, base_url: 'http://127.0.0.1:9/v1'}]")
+    run = cli("pool", "check", file)
+    assert run.returncode == 0
+    assert "warning: no price for Ada" in run.stdout
+
+
+def test_the_demo_table_as_json():
+    run = cli("demo", "--questions", "12", "--json")
+    assert run.returncode == 0, run.stderr
+    table = json.loads(run.stdout)
+    rows = {row["controller"].split(" (")[0]: row for row in table["controllers"]}
+    assert list(rows) == ["best constant", "cheapest", "random", "keyword", "oracle"]
+    assert rows["oracle"]["exact_match"] >= max(row["exact_match"] for row in rows.values())
+    assert all(row["low"] <= row["exact_match"] <= row["high"] for row in rows.values())
+
+
+def test_the_demo_in_a_pipe_is_plain():
+    run = cli("demo", "--questions", "12")
+    assert run.returncode == 0, run.stderr
+    assert "\x1b" not in run.stdout
+    for words in ("The pool", "Controllers on 12 test questions", "best constant", "Next:"):
+        assert words in run.stdout
+
+
+def test_help_has_examples():
+    for command in (["ask"], ["demo"], ["pool", "show"], ["pool", "check"]):
+        run = cli(*command, "--help")
+        assert run.returncode == 0
+        assert "Example" in run.stdout
+
+
+def test_version():
+    assert cli("--version").stdout.startswith("router-r1-graph 0.")
