@@ -32,6 +32,7 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int) -> Admission:
     routed: list[RouteCall] = []
     over_budget = False
     usd_left = None if view.left.usd is None else view.left.usd - reply.cost_usd
+    reserved = 0.0  # for the calls of this round: together they must not overspend either
     seconds_left = None if view.left.seconds is None else view.left.seconds - reply.seconds
     asked = {
         (m.name, m.artifact["query"])
@@ -64,14 +65,13 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int) -> Admission:
         # Where replies are drawn, asking again may well bring another one.
         if candidate.temperature != 0 or (slug, call.query) not in asked:
             price = candidate.worst_case_usd(call.query)
-            if usd_left is not None and price > usd_left:
-                over_budget = True
-                refuse(
-                    slug, call.query, f"may cost ${price:.6f}, and only ${usd_left:.6f} are left"
-                )
+            if usd_left is not None and price > usd_left - reserved:
+                # Alone it may still be affordable, once the others have cost what they really do.
+                over_budget |= price > usd_left
+                free = max(0.0, usd_left - reserved)
+                refuse(slug, call.query, f"may cost ${price:.6f}, and only ${free:.6f} are left")
                 continue
-            if usd_left is not None:
-                usd_left -= price
+            reserved += price
             routed.append(
                 RouteCall(id=call_id, tool=slug, query=call.query, seconds_left=seconds_left)
             )

@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,15 @@ SHIPPED_POOLS = Path(__file__).parent / "pools"
 PROVIDERS: Mapping[str, str] = {
     "openai": "router_r1_graph.openai_chat:openai_chat_model",
     "simulated": "router_r1_graph.simulation:simulated_chat_model",
+}
+
+#: What chat models call our fields; as options they would go round time-outs and budgets.
+_OPTION_OF_FIELD = {
+    "max_completion_tokens": "max_tokens",
+    "timeout": "timeout_seconds",
+    "request_timeout": "timeout_seconds",
+    "model_name": "model",
+    "openai_api_base": "base_url",
 }
 
 Option = str | int | float | bool | None | list[Any] | dict[str, Any]
@@ -95,6 +104,9 @@ class ModelSettings(BaseModel):
         for name in value:
             if re.search(r"api_?key|secret|password", name, re.I):
                 raise ValueError(f"{name}: a key does not belong in a file; use api_key_env")
+            field = _OPTION_OF_FIELD.get(name, name)
+            if field in cls.model_fields:
+                raise ValueError(f"{name} is not an option; set {field} beside options")
         return value
 
     @property
@@ -324,19 +336,19 @@ class CandidatePool(BaseModel):
         nearest = did_you_mean(name[:100], names)
         return f"no candidate {name[:100]!r}{nearest}; candidates: {', '.join(names)}"
 
-    def require_keys(self) -> None:
-        """Check that every key variable is set, before anything is asked.
+    def require_keys(self, but: Container[str] = ()) -> None:
+        """Check that every candidate's key variable is set, before anything is asked.
+
+        Args:
+            but: names of candidates that need no key.
 
         Raises:
             PoolError: names the candidate and the variable that is not set.
         """
         missing = [
-            f"{who}: the environment variable {variable} is not set"
-            for who, settings in [
-                *((c.name, c) for c in self.candidates),
-                *([("controller", self.controller)] if self.controller else []),
-            ]
-            if (variable := settings.key_variable) and not os.environ.get(variable)
+            f"{c.name}: the environment variable {c.key_variable} is not set"
+            for c in self.candidates
+            if c.name not in but and c.key_variable and not os.environ.get(c.key_variable)
         ]
         if missing:
             raise PoolError(

@@ -189,7 +189,10 @@ def pool_show(
     """Show the candidates of a pool with their descriptors."""
     from .tour import pool_table
 
-    Console(highlight=False).print(pool_table(_pool(file)))
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console.width = 200
+    console.print(pool_table(_pool(file)))
 
 
 @pools.command("check", epilog="[bold]Example[/bold]\n\nrouter-r1 pool check mine.yaml")

@@ -12,11 +12,10 @@ from langgraph.types import Checkpointer
 from ._compat import node
 from .candidates import CandidatePool
 from .controllers.protocol import Controller
-from .errors import PoolError
 from .nodes import RouterNodes
 from .reply import ChatModel
 from .state import RouteCall, RouterContext, RouterInput, RouterOutput, RouterState
-from .tools import candidate_tool, pool_tools
+from .tools import pool_tools
 
 
 def create_router_r1(
@@ -37,7 +36,7 @@ def create_router_r1(
         pool: the candidates on offer.
         controller: decides whom to ask what; see `router_r1_graph.controllers`.
         models: chat models to use for the named candidates instead of those that their providers
-            make; when all are given, no key is needed.
+            make; these candidates need no key.
         context: the knobs where a run passes none.
         input_schema: what a run takes.
         output_schema: what a run hands back.
@@ -53,19 +52,8 @@ def create_router_r1(
         >>> result["answer"], result["stop_reason"]
         ('42', 'answered')
     """
-    given = {}
-    for name, model in (models or {}).items():
-        if (candidate := pool.find(name)) is None:
-            raise PoolError(f"models: {pool.unknown(name)}")
-        given[candidate.name] = model
-    if len(given) == len(pool.candidates):
-        tools = [candidate_tool(c, given[c.name]) for c in pool.candidates]
-    elif not given:
-        tools = pool_tools(pool)
-    else:
-        pool.require_keys()
-        tools = [candidate_tool(c, given.get(c.name)) for c in pool.candidates]
-    nodes = RouterNodes(pool, controller, {t.name: t for t in tools}, context or RouterContext())
+    tools = {tool.name: tool for tool in pool_tools(pool, models)}
+    nodes = RouterNodes(pool, controller, tools, context or RouterContext())
     graph = StateGraph(
         RouterState,
         context_schema=RouterContext,

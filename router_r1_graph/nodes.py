@@ -62,10 +62,13 @@ class RouterNodes:
             QuestionError: neither `question` nor a human message says anything.
         """
         messages = state.get("messages") or []
-        question = state.get("question") or next(
-            (str(m.text) for m in reversed(messages) if isinstance(m, HumanMessage)), ""
-        )
-        question = question.encode(errors="replace").decode().strip()
+        question = state.get("question", "")
+        if not isinstance(question, str):
+            raise QuestionError(f"the question is a text, not {question!r:.80}")
+        if not question.strip():
+            humans = (m for m in reversed(messages) if isinstance(m, HumanMessage))
+            question = next((str(m.text) for m in humans), "")
+        question = writable(question).strip()
         if not question:
             raise QuestionError(
                 "there is no question: pass {'question': '...'}, or 'messages' with a human one"
@@ -118,9 +121,11 @@ class RouterNodes:
         ]
         if conversation and conversation[-1].text.strip() == question.text:
             conversation.pop()
+        while conversation and isinstance(conversation[0], AIMessage):
+            conversation.pop(0)  # an answer whose question was not a message says nothing
         remaining = left(state.get("ledger") or new_ledger(), state.get("round", 0), context)
         no_steps = state.get("remaining_steps", _STEPS_TO_CALL) < _STEPS_TO_CALL
-        if state.get("stop_reason") or no_steps:
+        if state.get("ending") or no_steps:
             remaining = Left(0, remaining.usd, remaining.seconds)
         return View(
             question=str(question.text),
@@ -135,7 +140,7 @@ class RouterNodes:
         usd, seconds = view.left.usd, view.left.seconds
         if seconds is not None and seconds <= 0:
             return StopReason.DEADLINE
-        if usd is not None and (usd <= 0 or self.controller.worst_case_usd(view) > usd):
+        if usd is not None and self.controller.worst_case_usd(view) > max(usd, 0):
             return StopReason.BUDGET_USD
         return None
 
@@ -150,7 +155,7 @@ class RouterNodes:
             update={
                 **_clean(state, []),
                 "ledger": charge_controller(ledger, reply) if reply else ledger,
-                "stop_reason": (state.get("stop_reason") or reason.value),
+                "ending": (state.get("ending") or reason.value),
                 "error": f"{error.kind}: {error.message}" if error else "",
             },
         )
@@ -168,25 +173,25 @@ class RouterNodes:
         turn = protocol.parse(reply.text)
         ledger = charge_controller(state.get("ledger") or new_ledger(), reply)
         plan = admit(turn, view, reply, state.get("round", 0))
-        stop_reason = state.get("stop_reason", "")
+        ending = state.get("ending", "")
         answer = ""
         goto: Any = [Send("route", call) for call in plan.routed] or "aggregate"
         if view.must_answer:
             goto, answer = "answer", turn.answer or ""
-            stop_reason = stop_reason or StopReason.ROUND_LIMIT.value
-            if stop_reason == StopReason.ROUND_LIMIT and not (answer or turn.calls):
-                stop_reason = StopReason.INVALID.value
+            ending = ending or StopReason.ROUND_LIMIT.value
+            if ending == StopReason.ROUND_LIMIT and not (answer or turn.calls):
+                ending = StopReason.INVALID.value
         elif turn.answer is not None and not turn.calls:
-            goto, answer, stop_reason = "answer", turn.answer, StopReason.ANSWERED.value
+            goto, answer, ending = "answer", turn.answer, StopReason.ANSWERED.value
         elif plan.over_budget:
-            stop_reason = StopReason.BUDGET_USD.value
+            ending = StopReason.BUDGET_USD.value
         return Command(
             goto=goto,
             update={
                 **_clean(state, [plan.message]),
                 "ledger": ledger,
                 "answer": answer,
-                "stop_reason": stop_reason,
+                "ending": ending,
             },
         )
 
@@ -276,11 +281,11 @@ class RouterNodes:
         round_ = state["round"] + 1
         remaining = left(ledger, round_, context)
         steps = state.get("remaining_steps", _STEPS_TO_GO_ON)
-        reason = state["stop_reason"]
+        reason = state["ending"]
         if reason == "":
             if remaining.seconds is not None and remaining.seconds <= 0:
                 reason = StopReason.DEADLINE.value
-            elif remaining.usd is not None and remaining.usd <= 0:
+            elif remaining.usd is not None and remaining.usd < 0:
                 reason = StopReason.BUDGET_USD.value
             elif remaining.rounds == 0 or steps < _STEPS_TO_GO_ON:
                 reason = StopReason.ROUND_LIMIT.value
@@ -294,7 +299,7 @@ class RouterNodes:
                 "replies": Overwrite([]),
                 "ledger": ledger,
                 "round": round_,
-                "stop_reason": reason,
+                "ending": reason,
             },
         )
 
@@ -311,16 +316,16 @@ class RouterNodes:
             "",
         )
         summary = {
-            "stop_reason": state["stop_reason"],
+            "stop_reason": state["ending"],
             "rounds": state["round"],
             **total(state["ledger"]),
         }
         message = AIMessage(
-            answer or f"(no answer: {state['stop_reason']})",
+            answer or f"(no answer: {state['ending']})",
             name="router_r1",
             response_metadata={"router_r1": summary},
         )
-        return {"answer": answer, "messages": [message]}
+        return {"answer": answer, "stop_reason": state["ending"], "messages": [message]}
 
 
 _FREE: Mapping[str, Any] = {
@@ -343,6 +348,7 @@ def _clean(state: RouterState, added: list[AnyMessage]) -> dict[str, Any]:
         "replies": Overwrite([]),
         "round": 0,
         "answer": "",
+        "ending": "",
         "stop_reason": "",
         "error": "",
     }

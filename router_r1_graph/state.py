@@ -91,6 +91,7 @@ class RouterContext:
                 isinstance(value, bool)
                 or not isinstance(value, int if whole else int | float)
                 or not low <= value <= high
+                or value == math.inf
             ):
                 kind = "a whole number" if whole else "a number"
                 top = "" if high == math.inf else f" and at most {high}"
@@ -257,6 +258,8 @@ class RouterOutput(TypedDict, total=False):
 class RouterState(RouterInput, RouterOutput, total=False):
     """Everything a run remembers."""
 
+    ending: str
+    """The stop reason from when it is known; `stop_reason` is set when the run has ended."""
     replies: Annotated[list[AnyMessage], operator.add]
     """The replies of the round under way, until aggregate folds them in."""
     remaining_steps: RemainingSteps

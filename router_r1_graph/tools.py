@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from langchain_core.messages import HumanMessage
@@ -10,6 +11,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg
 from pydantic import BaseModel, Field
 
 from .candidates import Candidate, CandidatePool
+from .errors import PoolError
 from .providers import make_chat_model
 from .reply import ChatModel, aask, ask, bill
 
@@ -72,11 +74,23 @@ def candidate_tool(candidate: Candidate, model: ChatModel | None = None) -> Cand
     )
 
 
-def pool_tools(pool: CandidatePool) -> list[CandidateTool]:
+def pool_tools(
+    pool: CandidatePool, models: Mapping[str, ChatModel] | None = None
+) -> list[CandidateTool]:
     """Return one tool for each candidate of the pool, in order.
 
+    Args:
+        pool: the candidates.
+        models: chat models to use for the named candidates instead of those that their providers
+            make; these candidates need no key.
+
     Raises:
-        PoolError: a key variable is not set, or a provider cannot be used.
+        PoolError: a key variable is not set, a provider cannot be used, or `models` names nobody.
     """
-    pool.require_keys()
-    return [candidate_tool(candidate) for candidate in pool.candidates]
+    given: dict[str, ChatModel] = {}
+    for name, model in (models or {}).items():
+        if (candidate := pool.find(name)) is None:
+            raise PoolError(f"models: {pool.unknown(name)}")
+        given[candidate.name] = model
+    pool.require_keys(but=given)
+    return [candidate_tool(candidate, given.get(candidate.name)) for candidate in pool.candidates]

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.language_models import FakeListChatModel
 from pydantic import ValidationError
 
 from fakes import FakeChat, make_pool, models, search
@@ -16,10 +17,12 @@ from router_r1_graph import (
     Candidate,
     CandidatePool,
     ConfigError,
+    ControllerError,
     ControllerSettings,
     PoolError,
     ScriptedController,
     create_router_r1,
+    parse_controller,
     pool_tools,
 )
 from router_r1_graph.candidates import SHIPPED_POOLS
@@ -300,15 +303,32 @@ def test_an_empty_key_is_not_set_either(monkeypatch):
 
 def test_every_key_that_is_not_set_is_named_at_once(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    pool = make_pool("Ada", {"name": "Bob", "api_key_env": "BOB_KEY"})
+    with pytest.raises(PoolError, match=r"Ada: .*OPENAI_API_KEY.*Bob: .*BOB_KEY"):
+        pool.require_keys()
+
+
+def test_only_the_keys_of_those_who_are_asked_are_needed(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     pool = make_pool(
         "Ada",
-        {"name": "Bob", "api_key_env": "BOB_KEY"},
+        {"name": "Bob", "base_url": "http://127.0.0.1:9/v1"},
         controller={"model": "m", "api_key_env": "CONTROLLER_KEY"},
     )
-    with pytest.raises(
-        PoolError, match=r"Ada: .*OPENAI_API_KEY.*Bob: .*BOB_KEY.*controller: .*CONTROLLER_KEY"
-    ):
-        pool.require_keys()
+    create_router_r1(pool, ScriptedController([]), models={"ada": FakeListChatModel(responses=[])})
+    with pytest.raises(PoolError, match="Ada: .*OPENAI_API_KEY is not set") as raised:
+        create_router_r1(pool, ScriptedController([]))
+    assert "CONTROLLER_KEY" not in str(raised.value)
+    with pytest.raises(ControllerError, match="CONTROLLER_KEY is not set"):
+        parse_controller("pool", pool)
+
+
+@pytest.mark.parametrize(
+    "option", ["max_tokens", "max_completion_tokens", "timeout", "max_retries"]
+)
+def test_an_option_cannot_go_round_a_limit(option):
+    with pytest.raises(ValueError, match=f"{option} is not an option; set max_|timeout_seconds"):
+        make_pool({"name": "Ada", "options": {option: 9}})
 
 
 @pytest.mark.parametrize(

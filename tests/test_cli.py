@@ -180,7 +180,7 @@ candidates:
 def interrupted(serve, tmp_path, *args, sig=signal.SIGINT):
     server, file = hanging(serve, tmp_path)
     process = subprocess.Popen(
-        [*CLI, "ask", "Where was the author of Hamlet born?", "--pool", file, *args],
+        [*CLI, "ask", "In which city was the author of Hamlet born?", "--pool", file, *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
