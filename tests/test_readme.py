@@ -52,3 +52,25 @@ def test_every_make_target_and_file_that_readme_names_exists():
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
     links = re.findall(r"\]\((?!http)([^)#]+)", README)
     assert all((ROOT / link).exists() for link in links), links
+
+
+def test_the_pool_in_readme_is_a_pool(tmp_path):
+    (block,) = blocks("yaml")
+    (tmp_path / "mine.yaml").write_text(block)
+    pool = CandidatePool.from_yaml(tmp_path / "mine.yaml")
+    assert [c.name for c in pool.candidates] == ["Small", "Large"]
+    assert pool.controller is not None
+    assert pool.controller.protocol == "tools"
+
+
+def test_the_transcript_in_readme_is_what_the_program_prints():
+    (block,) = (b for b in blocks("console") if "router-r1 ask" in b)
+    question = re.search(r'"(.+)"', block)
+    assert question is not None
+    command = [sys.executable, "-m", "router_r1_graph.cli", "ask", question[1]]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    def timeless(text: str) -> list[str]:
+        return re.sub(r"\d\.\d s", "s", text).splitlines()
+
+    assert timeless(run.stdout) == timeless(block)[1:]
