@@ -316,7 +316,7 @@ def test_only_the_keys_of_those_who_are_asked_are_needed(monkeypatch):
         controller={"model": "m", "api_key_env": "CONTROLLER_KEY"},
     )
     create_router_r1(pool, ScriptedController([]), models={"ada": FakeListChatModel(responses=[])})
-    with pytest.raises(PoolError, match="Ada: .*OPENAI_API_KEY is not set") as raised:
+    with pytest.raises(PoolError, match=r"Ada: .*OPENAI_API_KEY is not set") as raised:
         create_router_r1(pool, ScriptedController([]))
     assert "CONTROLLER_KEY" not in str(raised.value)
     with pytest.raises(ControllerError, match="CONTROLLER_KEY is not set"):
