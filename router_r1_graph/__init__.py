@@ -4,6 +4,7 @@ Start with `create_router_r1(pool, controller)`; see README.md.
 """
 
 from .candidates import Candidate, CandidatePool, ControllerSettings
+from .context import RouterContext
 from .controllers import (
     ChatModelController,
     CheapestController,
@@ -25,9 +26,11 @@ from .errors import (
     RouterR1Error,
     TraceError,
 )
+from .failures import ReplyError
 from .graph import create_router_r1, create_router_r1_agent
-from .reply import Reply, ReplyError
-from .state import Ledger, RouterContext, RouterInput, RouterOutput, StopReason, View
+from .ledger import Ledger
+from .reply import Reply
+from .state import RouterInput, RouterOutput, StopReason, View
 from .tools import CandidateTool, candidate_tool, pool_tools
 from .trace import Trace, read_traces, write_traces
 

@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -27,8 +26,7 @@ from pydantic import (
 )
 
 from .errors import PoolError, did_you_mean
-
-SHIPPED_POOLS = Path(__file__).parent / "pools"
+from .pool_file import explain, read_mapping
 
 #: What `provider:` may say besides `module:factory`; each is itself such a factory.
 PROVIDERS: Mapping[str, str] = {
@@ -289,29 +287,12 @@ class CandidatePool(BaseModel):
             PoolError: the file is missing, is not YAML, or holds a value that is not allowed; the
                 message names file, key, value and what is allowed.
         """
-        file = Path(path)
-        shipped = SHIPPED_POOLS / f"{path}.yaml"
-        if not file.exists() and shipped.exists():
-            file = shipped
-        if not file.is_file():
-            names = sorted(p.stem for p in SHIPPED_POOLS.glob("*.yaml"))
-            raise PoolError(
-                f"{path}: no such pool file{did_you_mean(str(path), names)}; shipped pools: "
-                f"{', '.join(names)}"
-            )
-        try:
-            data = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
-            raise PoolError(f"{file}: not a YAML file: {_where_and_why(error)}") from None
-        if not isinstance(data, dict):
-            raise PoolError(
-                f"{file}: a pool is a mapping with the key 'candidates', not {_show(data)}"
-            )
+        file, data = read_mapping(path)
         data.setdefault("name", file.stem)
         try:
             pool = cls.model_validate(data)
         except ValidationError as error:
-            raise PoolError(f"{file}: {_explain(error, data)}") from None
+            raise PoolError(f"{file}: {explain(error, data, _MODELS)}") from None
         template = pool.controller and pool.controller.prompt_template
         if template and not (template := file.parent / template).is_file():
             raise PoolError(f"{file}: controller.prompt_template: no such file {str(template)!r}")
@@ -356,52 +337,8 @@ class CandidatePool(BaseModel):
             )
 
 
-def _where_and_why(error: Exception) -> str:
-    """Return a YAML error as one line, without the text around it: that may hold a key."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return str(error)
-    mark = error.problem_mark
-    why = _LIKE_A_KEY.sub("***", str(error.problem))
-    return f"line {mark.line + 1}, column {mark.column + 1}: {why}"
-
-
-def _explain(error: ValidationError, data: dict[str, Any]) -> str:
-    """Turn the first of pydantic's errors into one line: key, value, what is allowed."""
-    errors = error.errors(include_url=False)
-    # To `min_length` a candidate that cannot be read is a missing one: no second error for it.
-    errors = [e for e in errors if e["loc"] != ("candidates",)] or errors
-    first = errors[0]
-    location = first["loc"]
-    key = ""
-    for part in location:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-    if len(location) >= 2 and location[0] == "candidates" and isinstance(location[1], int):
-        record = data["candidates"][location[1]]
-        if isinstance(record, Mapping) and isinstance(record.get("name"), str):
-            key += f" (of {_show(record['name'])})"
-    secret = isinstance(first["input"], str) and any(_SECRET.search(str(p)) for p in location)
-    value = "***" if secret else _show(first["input"])
-    if first["type"] == "extra_forbidden":
-        model: type[BaseModel] = CandidatePool
-        if location[0] == "candidates":
-            model = Candidate
-        elif location[0] == "controller" and len(location) > 1:
-            model = ControllerSettings
-        wrong, allowed = str(location[-1]), list(model.model_fields)
-        nearest = did_you_mean(wrong, allowed)
-        return f"unknown key {key} = {value}{nearest}; allowed: {', '.join(allowed)}"
-    message = first["msg"].removeprefix("Value error, ")
-    shown = "" if not location or first["type"] == "missing" else f" (value: {value})"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{key or 'pool'}: {message}{shown}{more}"
-
-
-def _show(value: object) -> str:
-    """Return a value for a message; of a list or mapping, which may hold keys, only its size."""
-    if isinstance(value, list | dict):
-        return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)}"
-    return "***" if _LIKE_A_KEY.search(str(value)) else f"{value!r:.80}"
-
-
-_SECRET = re.compile(r"key|secret|token$|password|credential", re.I)
-_LIKE_A_KEY = re.compile(r"\bsk-\S*|Bearer .*", re.I)
+_MODELS: Mapping[str, type[BaseModel]] = {
+    "": CandidatePool,
+    "candidates": Candidate,
+    "controller": ControllerSettings,
+}

@@ -22,7 +22,7 @@ from .errors import ConfigError, QuestionError, RouterR1Error
 
 if TYPE_CHECKING:  # LangGraph takes half a second: imported by the commands, not for --help
     from .candidates import CandidatePool
-    from .state import RouterContext
+    from .context import RouterContext
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 app = typer.Typer(
@@ -85,7 +85,7 @@ def ask(
     ] = None,
 ) -> None:
     """Ask a question, and see who was asked what, what it cost, and why it stopped."""
-    from .state import RouterContext
+    from .context import RouterContext
 
     if question == "-":
         question = sys.stdin.buffer.read().decode(errors="replace")
@@ -117,8 +117,8 @@ def _ask(
     trace_file: Path | None,
 ) -> None:
     from .graph import create_router_r1
+    from .ledger import total
     from .live import LiveRun
-    from .state import total
     from .trace import Trace, write_traces
     from .transcript import Transcript
 

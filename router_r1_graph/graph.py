@@ -11,10 +11,11 @@ from langgraph.types import Checkpointer
 
 from ._compat import node
 from .candidates import CandidatePool
+from .context import RouterContext
 from .controllers.protocol import Controller
 from .nodes import RouterNodes
 from .reply import ChatModel
-from .state import RouteCall, RouterContext, RouterInput, RouterOutput, RouterState
+from .state import RouteCall, RouterInput, RouterOutput, RouterState
 from .tools import pool_tools
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from langchain_core.messages import AnyMessage, ToolMessage
 from langgraph.graph.state import CompiledStateGraph
 
-from .state import RouterContext, charge_candidates, new_ledger, total
+from .context import RouterContext
+from .ledger import charge_candidates, new_ledger, total
 from .trace import call_records
 from .transcript import Transcript
 

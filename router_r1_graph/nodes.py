@@ -21,23 +21,14 @@ from langgraph.types import Command, Overwrite, Send
 from . import protocol
 from .admission import admit
 from .candidates import CandidatePool
+from .context import RouterContext, resolve_context
 from .controllers.protocol import Controller
 from .errors import QuestionError
-from .reply import Reply, bill, classify, writable
-from .state import (
-    Left,
-    RouteCall,
-    RouterContext,
-    RouterState,
-    StopReason,
-    View,
-    charge_candidates,
-    charge_controller,
-    left,
-    new_ledger,
-    resolve_context,
-    total,
-)
+from .failures import classify
+from .ledger import charge_candidates, charge_controller, new_ledger, total
+from .observations import observe
+from .reply import Reply, bill, writable
+from .state import Left, RouteCall, RouterState, StopReason, View, left
 
 logger = logging.getLogger(__name__)
 
@@ -241,43 +232,9 @@ class RouterNodes:
         context = resolve_context(runtime.context, self.defaults)
         turn = state["scratchpad"][-1]
         assert isinstance(turn, AIMessage)
-        replies = {m.tool_call_id: m for m in state["replies"] if isinstance(m, ToolMessage)}
-        seen = [m for m in state["scratchpad"] if isinstance(m, ToolMessage) and m.artifact]
-        observations: list[ToolMessage] = []
-        for call in turn.tool_calls:
-            query = call["args"]["query"]
-            if reply := replies.get(call["id"] or ""):
-                text = str(reply.text)
-                artifact = {**reply.artifact, "query": query, "reply": text}
-            else:  # asked before, in this round or an earlier one: nothing is paid again
-                earlier = next(
-                    m
-                    for m in reversed([*seen, *observations])
-                    if m.name == call["name"] and m.artifact["query"] == query
-                )
-                text = earlier.artifact["reply"]
-                artifact = {**earlier.artifact, **_FREE}
-            observations.append(
-                ToolMessage(
-                    text,
-                    name=call["name"],
-                    tool_call_id=call["id"],
-                    artifact=artifact,
-                    status="success" if artifact["ok"] else "error",
-                )
-            )
-        ledger = charge_candidates(
-            state["ledger"], [m.artifact for m in observations if not m.artifact["cached"]]
-        )
-        observations += [
-            ToolMessage(
-                f"not done: {invalid['error']}",
-                name=invalid["name"] or "error",
-                tool_call_id=invalid["id"],
-                status="error",
-            )
-            for invalid in turn.invalid_tool_calls
-        ]
+        observations = observe(turn, state["replies"], state["scratchpad"])
+        paid = [m.artifact for m in observations if m.artifact and not m.artifact["cached"]]
+        ledger = charge_candidates(state["ledger"], paid)
         round_ = state["round"] + 1
         remaining = left(ledger, round_, context)
         steps = state.get("remaining_steps", _STEPS_TO_GO_ON)
@@ -326,17 +283,6 @@ class RouterNodes:
             response_metadata={"router_r1": summary},
         )
         return {"answer": answer, "stop_reason": state["ending"], "messages": [message]}
-
-
-_FREE: Mapping[str, Any] = {
-    "cached": True,
-    "input_tokens": 0,
-    "output_tokens": 0,
-    "reasoning_tokens": 0,
-    "cost_usd": 0.0,
-    "seconds": 0.0,
-    "attempts": 0,
-}
 
 
 def _clean(state: RouterState, added: list[AnyMessage]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import SecretStr
 
 from .candidates import Candidate, ModelSettings
-from .reply import ChatModel, scrub
+from .failures import scrub
+from .reply import ChatModel
 
 
 def openai_chat_model(settings: ModelSettings) -> ChatModel:

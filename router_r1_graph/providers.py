@@ -11,7 +11,8 @@ from langchain_core.runnables import Runnable
 
 from .candidates import PROVIDERS, Candidate, ModelSettings
 from .errors import PoolError, RouterR1Error
-from .reply import ChatModel, scrub
+from .failures import scrub
+from .reply import ChatModel
 
 
 def make_chat_model(settings: ModelSettings) -> ChatModel:

@@ -14,13 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from .candidates import CandidatePool
+from .context import RouterContext
 from .controllers import Controller, parse_controller
 from .errors import ConfigError
 from .graph import create_router_r1
+from .ledger import total
 from .live import LiveRun
 from .rewards import exact_match
 from .simulation import Question, World, generate
-from .state import RouterContext, total
 from .transcript import Transcript, clean
 
 _IN_FLIGHT = 32

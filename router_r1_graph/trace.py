@@ -17,9 +17,11 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .candidates import CandidatePool
+from .context import RouterContext
 from .errors import ConfigError, TraceError
+from .ledger import Ledger, total
 from .protocol import VERSION as PROTOCOL_VERSION
-from .state import Ledger, RouterContext, RouterOutput, StopReason, total
+from .state import RouterOutput, StopReason
 
 TRACE_VERSION = 1
 

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from . import protocol
 from .candidates import CandidatePool
-from .state import LedgerTotals, StopReason
+from .ledger import LedgerTotals
+from .state import StopReason
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 

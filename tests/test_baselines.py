@@ -13,9 +13,11 @@ from router_r1_graph import (
     create_router_r1,
     parse_controller,
 )
+from router_r1_graph.context import RouterContext
+from router_r1_graph.ledger import total
 from router_r1_graph.rewards import exact_match
 from router_r1_graph.simulation import Question, World, generate
-from router_r1_graph.state import Left, RouterContext, View, total
+from router_r1_graph.state import Left, View
 from yaml_pool import bills
 
 POOL = CandidatePool.embedded()

@@ -19,7 +19,7 @@ from router_r1_graph import (
     ScriptedController,
     create_router_r1,
 )
-from router_r1_graph.state import total
+from router_r1_graph.ledger import total
 
 QUESTION = {"question": "What is the capital of France?"}
 

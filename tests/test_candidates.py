@@ -25,7 +25,7 @@ from router_r1_graph import (
     parse_controller,
     pool_tools,
 )
-from router_r1_graph.candidates import SHIPPED_POOLS
+from router_r1_graph.pool_file import SHIPPED_POOLS
 from router_r1_graph.providers import make_chat_model
 
 KEY = "sk-proj-0123456789abcdef"

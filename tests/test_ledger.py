@@ -9,7 +9,7 @@ import pytest
 
 from openai_server import Reply, Status
 from router_r1_graph import create_router_r1, parse_controller
-from router_r1_graph.state import LedgerLine, total
+from router_r1_graph.ledger import LedgerLine, total
 from yaml_pool import ONE_DOLLAR, both_ways, run, scripted, yaml_pool
 
 ANSWER = "<answer> Paris </answer>"

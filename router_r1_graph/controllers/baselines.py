@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from abc import abstractmethod
 from functools import cached_property
 
 from langchain_core.messages import ToolMessage
@@ -51,9 +52,9 @@ def _answer(view: View, why: str) -> Turn:
 class OneCallController(RuleController):
     """Asks one candidate the whole question and repeats its reply."""
 
+    @abstractmethod
     def choose(self, view: View) -> Candidate:
         """Return the candidate to ask."""
-        raise NotImplementedError
 
     def turn(self, view: View) -> Turn:
         """Ask in the first round, answer in the second."""

@@ -47,8 +47,8 @@ class ScriptedController(RuleController):
             function of the `View`.
 
     Example:
-        >>> from router_r1_graph.state import Left, RouterContext
-        >>> from router_r1_graph.candidates import CandidatePool
+        >>> from router_r1_graph import CandidatePool, RouterContext
+        >>> from router_r1_graph.state import Left
         >>> controller = ScriptedController(["<answer> 42 </answer>"])
         >>> view = View("6 x 7?", CandidatePool.embedded(), RouterContext(), Left(4))
         >>> controller.decide(view).text

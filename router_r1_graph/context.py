@@ -1,0 +1,104 @@
+"""The knobs of one run, and how they are found whatever the runtime hands over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class RouterContext:
+    """The knobs of one run; pass it as `context=` (a dict works too, and so does nothing).
+
+    Attributes:
+        cost_weight: the paper's alpha in [0, 1]: 0 = only the answer counts, 1 = only the cost.
+        max_rounds: rounds of calls before the controller is made to answer; 0 = answer at once.
+        max_calls_per_round: more calls in one round are not made.
+        budget_usd: most USD of the whole run, controller included; None = no limit.
+        deadline_seconds: most seconds of thinking and calling; waiting for a person (an interrupt)
+            does not count. None = no limit.
+        max_information_tokens: of each reply, so many tokens reach the controller.
+        temperature: of the controller; None = as it was built.
+        seed: for controllers that draw at random.
+    """
+
+    cost_weight: float = 0.5
+    max_rounds: int = 4
+    max_calls_per_round: int = 4
+    budget_usd: float | None = None
+    deadline_seconds: float | None = None
+    max_information_tokens: int = 600
+    temperature: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every knob.
+
+        Raises:
+            ConfigError: a knob is out of range; the message names it.
+        """
+        for name, low, high in (
+            ("cost_weight", 0, 1),
+            ("max_rounds", 0, 1000),
+            ("max_calls_per_round", 1, 1000),
+            ("budget_usd", 0, math.inf),
+            ("deadline_seconds", 0, math.inf),
+            ("max_information_tokens", 1, 1_000_000),
+            ("temperature", 0, 2),
+        ):
+            value = getattr(self, name)
+            optional = name in ("budget_usd", "deadline_seconds", "temperature")
+            if value is None and optional:
+                continue
+            whole = name.startswith("max_")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int if whole else int | float)
+                or not low <= value <= high
+                or value == math.inf
+            ):
+                kind = "a whole number" if whole else "a number"
+                top = "" if high == math.inf else f" and at most {high}"
+                raise ConfigError(f"{name} is {kind} of at least {low}{top}, not {value!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ConfigError(f"seed is a whole number, not {self.seed!r}")
+
+
+def resolve_context(context: object, default: RouterContext) -> RouterContext:
+    """Return the knobs whatever the runtime hands over.
+
+    LangGraph gives None on a bare invoke, a dict from some callers, and inside a parent graph the
+    parent's own context object: then its field or key `router_r1` is used where there is one, else
+    its fields of our names.
+
+    Raises:
+        ConfigError: a dict under `router_r1` has an unknown key, or a knob is out of range.
+    """
+    if isinstance(context, RouterContext):
+        return context
+    if context is None:
+        return default
+    values = context if isinstance(context, Mapping) else _attributes(context)
+    names = [f.name for f in fields(RouterContext)]
+    if (own := values.get("router_r1")) is not None:
+        if isinstance(own, Mapping):
+            for key in own:
+                if key not in names:
+                    raise ConfigError(
+                        f"context: unknown key {key!r}{did_you_mean(str(key), names)}; allowed: "
+                        + ", ".join(names)
+                    )
+        return resolve_context(own, default)
+    return RouterContext(**{n: values.get(n, getattr(default, n)) for n in names})
+
+
+def _attributes(thing: object) -> Mapping[str, Any]:
+    return {
+        n: getattr(thing, n)
+        for n in ("router_r1", *(f.name for f in fields(RouterContext)))
+        if hasattr(thing, n)
+    }

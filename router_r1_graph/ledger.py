@@ -1,0 +1,110 @@
+"""The bill of a run: tokens, USD and seconds, for each candidate and for the controller.
+
+Plain dicts, so that a checkpoint gives back what went in; every function returns a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from .reply import Reply
+
+
+class LedgerLine(TypedDict):
+    """What one candidate, or the controller, was paid for."""
+
+    calls: int
+    failed_calls: int
+    retries: int
+    input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost_usd: float
+    seconds: float
+
+
+class Ledger(TypedDict):
+    """The bill of a run. `seconds` is how long the run took: parallel calls count once."""
+
+    controller: LedgerLine
+    candidates: dict[str, LedgerLine]
+    seconds: float
+
+
+class LedgerTotals(TypedDict):
+    """The ledger in one line. `calls` and `failed_calls` are the candidates'."""
+
+    cost_usd: float
+    candidates_cost_usd: float
+    controller_cost_usd: float
+    input_tokens: int
+    output_tokens: int
+    seconds: float
+    calls: int
+    failed_calls: int
+
+
+def new_ledger() -> Ledger:
+    """Return an empty bill."""
+    return {"controller": _line(), "candidates": {}, "seconds": 0.0}
+
+
+def _line() -> LedgerLine:
+    return {
+        "calls": 0,
+        "failed_calls": 0,
+        "retries": 0,
+        "input_tokens": 0,
+        "output_tokens": 0,
+        "reasoning_tokens": 0,
+        "cost_usd": 0.0,
+        "seconds": 0.0,
+    }
+
+
+def _charge(line: LedgerLine, bill: Mapping[str, Any]) -> LedgerLine:
+    return {
+        "calls": line["calls"] + 1,
+        "failed_calls": line["failed_calls"] + (not bill["ok"]),
+        "retries": line["retries"] + max(0, bill["attempts"] - 1),
+        "input_tokens": line["input_tokens"] + bill["input_tokens"],
+        "output_tokens": line["output_tokens"] + bill["output_tokens"],
+        "reasoning_tokens": line["reasoning_tokens"] + bill["reasoning_tokens"],
+        "cost_usd": line["cost_usd"] + bill["cost_usd"],
+        "seconds": line["seconds"] + bill["seconds"],
+    }
+
+
+def charge_controller(ledger: Ledger, reply: Reply) -> Ledger:
+    """Return the ledger with one turn of the controller added."""
+    line = _charge(ledger["controller"], {**vars(reply), "ok": reply.ok})
+    return {**ledger, "controller": line, "seconds": ledger["seconds"] + reply.seconds}
+
+
+def charge_candidates(ledger: Ledger, bills: list[Mapping[str, Any]]) -> Ledger:
+    """Return the ledger with the calls of one round added; its time is that of the slowest."""
+    lines = dict(ledger["candidates"])
+    for bill in bills:
+        lines[bill["candidate"]] = _charge(lines.get(bill["candidate"], _line()), bill)
+    slowest = max((bill["seconds"] for bill in bills), default=0.0)
+    return {**ledger, "candidates": lines, "seconds": ledger["seconds"] + slowest}
+
+
+def total(ledger: Ledger) -> LedgerTotals:
+    """Add the ledger up."""
+    candidates = list(ledger["candidates"].values())
+    everyone = [ledger["controller"], *candidates]
+    paid = sum(line["cost_usd"] for line in candidates)
+    return {
+        "cost_usd": paid + ledger["controller"]["cost_usd"],
+        "candidates_cost_usd": paid,
+        "controller_cost_usd": ledger["controller"]["cost_usd"],
+        "input_tokens": sum(line["input_tokens"] for line in everyone),
+        "output_tokens": sum(line["output_tokens"] for line in everyone),
+        "seconds": ledger["seconds"],
+        "calls": sum(line["calls"] for line in candidates),
+        "failed_calls": sum(line["failed_calls"] for line in candidates),
+    }
