@@ -120,6 +120,11 @@ def parse(text: str) -> Turn:
     return Turn(tuple(thoughts), tuple(calls), answer, tuple(mistakes))
 
 
+def tags(text: str) -> list[str]:
+    """Return the tags of a text in order: `["<think>", "</think>", ...]`."""
+    return [match[0] for match in _TAG.finditer(text)]
+
+
 def render(turn: Turn) -> str:
     """Write a turn in tags; mistakes are not written."""
     parts = [f"<think> {escape(thought)} </think>" for thought in turn.thoughts]

@@ -1,4 +1,8 @@
-"""Answers compared with gold answers: SQuAD normalisation, exact match and token F1.
+"""The reward: format, outcome and cost of a trace. Pure functions, no torch.
+
+    r = -1                       the format is wrong
+    r = 0                        the outcome is 0 (gated, as the paper's code; see `reward`)
+    r = (1 - a) * m + a * c      otherwise; a = cost weight, m = outcome, c = cheapness
 
 Source: arXiv 2506.09033, section 3 (PAPER.md, section Reward), and the evaluation scripts of SQuAD
 (normalisation) and HotpotQA (yes/no in F1), which the paper's metrics go back to.
@@ -6,10 +10,17 @@ Source: arXiv 2506.09033, section 3 (PAPER.md, section Reward), and the evaluati
 
 from __future__ import annotations
 
+import math
 import re
 import string
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from . import protocol
+from .candidates import CandidatePool
+from .trace import Trace
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CLOSED_ANSWERS = ("yes", "no", "noanswer")
@@ -67,3 +78,200 @@ def _f1(answer: str, right: str) -> float:
         return 0.0
     precision, recall = shared / len(ours), shared / len(theirs)
     return 2 * precision * recall / (precision + recall)
+
+
+@dataclass(frozen=True)
+class RewardBreakdown:
+    """A reward and what it is made of.
+
+    Attributes:
+        format: 1 when the format is right, else 0.
+        outcome: exact match or F1 of the answer that the controller wrote, in [0, 1]; whatever the
+            format, as the paper's published exact match.
+        cost: cheapness in [0, 1]: 1 = cheapest.
+        total: the reward, in [-1, 1].
+        answer: what was compared with the gold answers; "" when the controller wrote none.
+        errors: why the format is wrong.
+    """
+
+    format: float
+    outcome: float
+    cost: float
+    total: float
+    answer: str
+    errors: tuple[str, ...] = ()
+
+
+class CostScale(Protocol):
+    """Turns what a trace cost into cheapness."""
+
+    def measure(self, trace: Trace) -> float:
+        """Return the raw cost of a trace, in this scale's unit."""
+        ...
+
+    def score(self, cost: float) -> float:
+        """Return how cheap a raw cost is, in [0, 1]. Changes nothing."""
+        ...
+
+
+class PercentileCost:
+    """The paper's scale: z between the 5th and 95th percentile of the last training episodes.
+
+    z = sqrt(sum over calls of completion tokens * USD per million output tokens). One object serves
+    one training run; `observe` is for training only, so that evaluation never moves the scale.
+
+    Args:
+        window: how many episodes it looks back.
+        seen: z of earlier episodes, to go on after a resume.
+    """
+
+    def __init__(self, window: int = 1000, seen: Iterable[float] = ()) -> None:
+        self.window = window
+        self._seen = deque(seen, maxlen=window)
+
+    def measure(self, trace: Trace) -> float:
+        """Return z."""
+        return math.sqrt(
+            sum(
+                call.output_tokens * (candidate.output_usd_per_mtok or 0.0)
+                for call in trace.calls
+                if (candidate := trace.pool.find(call.candidate))
+            )
+        )
+
+    def observe(self, cost: float) -> None:
+        """Add a training episode to the window."""
+        if math.isfinite(cost):
+            self._seen.append(cost)
+
+    def score(self, cost: float) -> float:
+        """Return 1 - clip((z - p5) / (p95 - p5), 0, 1).
+
+        While all episodes cost the same, what costs no more than they did is cheap.
+        """
+        if not self._seen:
+            return 1.0
+        low, high = percentile(self._seen, 5), percentile(self._seen, 95)
+        if high <= low:
+            return float(cost <= low)
+        return 1.0 - min(1.0, max(0.0, (cost - low) / (high - low)))
+
+    def state(self) -> dict[str, Any]:
+        """Return what `PercentileCost(**state)` goes on from."""
+        return {"window": self.window, "seen": list(self._seen)}
+
+
+@dataclass(frozen=True)
+class AbsoluteCost:
+    """A scale of its own: the ledger's USD as a share of an amount that is dear.
+
+    Attributes:
+        usd: what has no cheapness left.
+        controller: whether the controller's own cost counts too.
+    """
+
+    usd: float
+    controller: bool = False
+
+    def measure(self, trace: Trace) -> float:
+        """Return the USD of a trace: input, output and reasoning tokens, as billed."""
+        paid = sum(line["cost_usd"] for line in trace.ledger["candidates"].values())
+        return paid + (trace.ledger["controller"]["cost_usd"] if self.controller else 0.0)
+
+    def score(self, cost: float) -> float:
+        """Return 1 - clip(cost / usd, 0, 1)."""
+        return 1.0 - min(1.0, max(0.0, cost / self.usd))
+
+
+def reward(
+    trace: Trace,
+    scale: CostScale,
+    *,
+    gold: Sequence[str] | None = None,
+    cost_weight: float | None = None,
+    metric: Literal["exact_match", "f1"] = "exact_match",
+    gated: bool = True,
+) -> RewardBreakdown:
+    """Return the reward of a trace.
+
+    Args:
+        trace: a finished run.
+        scale: how cost becomes cheapness.
+        gold: gold answers; None = the trace's own.
+        cost_weight: alpha in [0, 1]; None = the run's own.
+        metric: what counts as a good answer.
+        gated: whether cost counts for right answers only, as in the paper's code; False = the
+            equation as it is written, which also pays for being cheap and wrong.
+
+    Raises:
+        ValueError: there is no gold answer.
+    """
+    gold = trace.gold if gold is None else gold
+    if not gold:
+        raise ValueError(f"trace {trace.id!r}: no gold answer to compare with")
+    alpha = trace.context.cost_weight if cost_weight is None else cost_weight
+    errors = format_errors(trace.turns, trace.pool)
+    answers = [a for turn in trace.turns if (a := protocol.parse(turn).answer) is not None]
+    answer = answers[-1] if answers else ""
+    outcome = exact_match(answer, gold) if metric == "exact_match" else f1_score(answer, gold)
+    cheap = scale.score(scale.measure(trace))
+    total = (1 - alpha) * outcome + alpha * cheap
+    if errors:
+        total = -1.0
+    elif not answers or (gated and outcome == 0):
+        total = 0.0
+    return RewardBreakdown(float(not errors), outcome, cheap, total, answer, errors)
+
+
+#: What stands in the prompt as an example, and is not to be copied.
+_PLACEHOLDERS = ("candidate name", "candidate", "llm-name", "name")
+
+
+def format_errors(turns: Sequence[str], pool: CandidatePool) -> tuple[str, ...]:
+    """Return why the format of what the controller wrote is wrong; nothing when it is right.
+
+    Only the controller's own turns are judged: no reply, however broken or hostile, can make them
+    wrong. A call that was refused for a limit (rounds, calls, USD) is no error of format.
+
+    Args:
+        turns: what the controller wrote, turn by turn.
+        pool: who can be asked.
+    """
+    errors: list[str] = []
+    for number, text in enumerate(turns, 1):
+        turn = protocol.parse(text)
+        stripped = text.strip()
+        last = number == len(turns)
+        where = f"turn {number}"
+        errors += [f"{where}: {mistake.reason}" for mistake in turn.mistakes]
+        if not stripped.startswith("<think>"):
+            errors.append(f"{where}: does not begin with a think tag")
+        if any(not thought for thought in turn.thoughts):
+            errors.append(f"{where}: the think tag is empty")
+        if turn.answer is not None and (turn.calls or not last):
+            errors.append(f"{where}: an answer beside a search")
+        for call in turn.calls:
+            if call.candidate.casefold() in _PLACEHOLDERS:
+                errors.append(f"{where}: a placeholder instead of a candidate")
+            elif pool.find(call.candidate) is None:
+                errors.append(f"{where}: no candidate {call.candidate[:40]!r}")
+    answers = sum(protocol.tags(text).count("<answer>") for text in turns)
+    if answers != 1:
+        errors.append(f"{answers} answers instead of one")
+    if not turns or not turns[-1].strip().endswith("</answer>"):
+        errors.append("does not end with an answer")
+    return tuple(errors)
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """Return a percentile with linear interpolation, as numpy does by default.
+
+    Example:
+        >>> percentile([1, 2, 3, 4], 50)
+        2.5
+    """
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * percent / 100
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)

@@ -5,8 +5,6 @@ import asyncio
 import pytest
 import torch
 from langchain_core.messages import AIMessage, ToolMessage
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from router_r1_graph import (
     CandidatePool,
@@ -18,48 +16,17 @@ from router_r1_graph import (
 )
 from router_r1_graph.controllers.generation import Generator
 from router_r1_graph.controllers.policy import PolicyController, PolicySettings
-
-TAGS = [f"<{slash}{tag}>" for tag in ("think", "search", "answer") for slash in ("", "/")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
+from tiny_policy import make_model, make_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<|pad|>", "<|end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    bpe.train_from_iterator(["Who wrote Hamlet? Quillora: William Shakespeare"] * 4, trainer)
-    bpe.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, pad_token="<|pad|>", eos_token="<|end|>", padding_side="left"
-    )
+    return make_tokenizer()
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    return LlamaForCausalLM(config).double().eval()
+    return make_model(tokenizer)
 
 
 def controller(model, tokenizer, **options):
@@ -144,7 +111,7 @@ def test_the_ids_on_the_messages_are_what_the_model_saw_and_sampled(model, token
 def test_an_observation_is_tokenised_once_on_its_own(model, tokenizer):
     result = graph_of(controller(model, tokenizer)).invoke({"question": "Who wrote Hamlet?"})
     observations = [
-        protocol.render_observations([m]) + "\n"
+        f"\n{protocol.render_observations([m])}\n"
         for m in result["scratchpad"]
         if isinstance(m, ToolMessage)
     ]

@@ -15,10 +15,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
-from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 
 from .. import protocol
@@ -26,18 +26,10 @@ from ..errors import ControllerError
 from ..reply import Reply
 from ..state import View
 from .generation import Generator, Sampled
-from .protocol import render_view
+from .tokens import TokenCodec, TurnTokens
 
 SETTINGS_FILE = "router_r1.json"
 TEMPLATE_FILE = "prompt_template.txt"
-
-
-class TurnTokens(TypedDict):
-    """One turn of a policy, in `AIMessage.additional_kwargs["tokens"]`."""
-
-    input_ids: list[int]
-    output_ids: list[int]
-    logprobs: list[float]
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ class PolicyController:
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings or PolicySettings()
-        self.template = protocol.load_template(template)
+        self.codec = TokenCodec(tokenizer, protocol.load_template(template), self.settings.stop)
         self.temperature = temperature
         self.max_batch = max_batch
         self.name = name
@@ -217,25 +209,10 @@ class PolicyController:
 
     def _request(self, view: View) -> _Request:
         """Return the context of the next turn, in ids."""
-        context: list[int] = []
-        observed: list[ToolMessage] = []
-        for message in view.scratchpad:
-            if isinstance(message, ToolMessage):
-                observed.append(message)
-            elif isinstance(message, AIMessage):
-                tokens: TurnTokens | None = message.additional_kwargs.get("tokens")
-                if tokens is None:  # a turn of another controller
-                    prompt = self._encode(protocol.render_observations(observed) + "\n")
-                    context += prompt if context else self.prompt_ids(view)
-                    context += self._encode(str(message.text))
-                else:
-                    context += tokens["input_ids"] + tokens["output_ids"]
-                observed = []
+        pieces = list(self.codec.pieces(view))
+        added = pieces.pop().ids
+        context = [token for piece in pieces for token in piece.ids]
         known = len(context)
-        if context:
-            added = self._encode(protocol.render_observations(observed) + "\n")
-        else:
-            added = self.prompt_ids(view)
         if known + len(added) > self.settings.max_context_tokens:
             raise ControllerError(
                 f"{self.name}: the context has {known + len(added)} tokens, more than "
@@ -245,27 +222,6 @@ class PolicyController:
         return _Request(
             [*context, *added], known, added, self.temperature if wanted is None else wanted
         )
-
-    def prompt(self, view: View) -> str:
-        """Return the prompt of a question as text."""
-        return render_view(self.template, view)
-
-    def prompt_ids(self, view: View) -> list[int]:
-        """Return the prompt of a question as ids, in the model's chat template where it has one."""
-        text = self.prompt(view)
-        if not getattr(self.tokenizer, "chat_template", None):
-            return self._encode(text + "\n")
-        return list(
-            self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
-            )
-        )
-
-    def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _ends(self, ids: Sequence[int], texts: tuple[str, ...]) -> bool:
         # A stop text is rarely more tokens than characters / 2, and the last one may run over it.
