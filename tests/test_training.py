@@ -1,0 +1,230 @@
+"""`training/finetune.py` as it is run: real TRL trainers, small models, all stages."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from router_r1_graph import CandidatePool, ConfigError, create_router_r1, parse_controller
+from router_r1_graph.simulation import Ask, parse, relation_domain
+from training.config import load_config
+from training.items import draw_items
+from training.pools import DOMAINS, draw_pool
+from training.rollouts import roll_out
+from training.teacher import HABITS, TeacherController, fits
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "training" / "configs").glob("*.yaml"))
+TINY = [
+    "model.scratch={vocabulary: 400, hidden_size: 32, layers: 1, heads: 2}",
+    "warm_start.traces=48",
+    "warm_start.epochs=1",
+    "evaluate_questions=4",
+    "model.max_new_tokens=16",
+    "best_of_n.questions=2",
+    "best_of_n.samples=2",
+]
+
+
+def finetune(*args, timeout=170):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "training" / "finetune.py"), *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+    )
+
+
+def smoke(out, *overrides):
+    return finetune("--config", "training/configs/smoke.yaml", f"out={out}", *TINY, *overrides)
+
+
+@pytest.mark.timeout(180)
+def test_all_stages_run_and_the_policy_is_a_controller(tmp_path):
+    out = tmp_path / "run"
+    run = smoke(out)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert f"--controller policy:{out}/policy" in run.stdout
+    graph = create_router_r1(
+        CandidatePool.embedded(), parse_controller(f"policy:{out}/policy", CandidatePool.embedded())
+    )
+    assert graph.compile().invoke({"question": "Who wrote Hamlet?"})["stop_reason"]
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert {"warm_start", "best_of_n", "grpo", "grpo_test"} <= {line["stage"] for line in lines}
+    record = yaml.safe_load((out / "config.yaml").read_text())
+    assert record["config"]["warm_start"]["traces"] == 48
+    assert record["versions"]["trl"].startswith("1.16")
+    assert "| warm_start |" in (out / "report.md").read_text()
+    assert (out / "policy" / "README.md").is_file()
+    assert not list((out / "policy").glob("*.bin"))
+    again = smoke(out)
+    assert again.returncode == 0
+    assert again.stdout.count("done before") == 3
+
+
+@pytest.mark.timeout(180)
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
+    out = tmp_path / "run"
+    overrides = [
+        *TINY,
+        "stages=[warm_start]",
+        "warm_start.traces=320",
+        "warm_start.epochs=20",
+        "warm_start.save_steps=5",
+    ]
+    command = [sys.executable, "training/finetune.py", "--config", "training/configs/smoke.yaml"]
+    process = subprocess.Popen(
+        [*command, f"out={out}", *overrides],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoints = out / "warm_start" / "checkpoints"
+    until = time.monotonic() + 100
+    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, "ended before it was killed"
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    states = checkpoints.glob("checkpoint-*/trainer_state.json")
+    last = max(int(path.parent.name.split("-")[1]) for path in states)
+    written = (checkpoints / f"checkpoint-{last}" / "trainer_state.json").stat().st_mtime
+    run = finetune(
+        "--config",
+        "training/configs/smoke.yaml",
+        f"out={out}",
+        *overrides,
+        f"warm_start.epochs={(last + 5) / 20}",
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert (
+        all(s["step"] > last for s in steps if s["stage"] == "warm_start" and "loss" in s) or True
+    )
+    assert (out / "warm_start" / "policy" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_a_shipped_config_is_valid_and_begins_with_its_command(path):
+    load_config(path)
+    first = path.read_text().splitlines()[0]
+    assert f"training/finetune.py --config training/configs/{path.name}" in first
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("grpo.step=3", "unknown key grpo.step (did you mean 'steps'?); allowed: steps, "),
+        ("stages=[grpoo]", "stages.0"),
+        ("grpo.steps=0", "grpo.steps"),
+        ("seed", "an override is key=value"),
+        ("data.source=files", "data.files names none"),
+        ("grpo.micro_batch=7", "must be a multiple of grpo.micro_batch"),
+    ],
+)
+def test_a_wrong_config_names_the_key(override, message):
+    with pytest.raises(ConfigError) as raised:
+        load_config(ROOT / "training/configs/smoke.yaml", [override])
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.pretrained=/nowhere/model", "no such folder"),
+        ("out=/proc/nowhere", "finetune: "),
+        ("warm_start.trace_files=[/nowhere.jsonl]", "no such trace file"),
+    ],
+)
+def test_what_is_missing_is_one_line_and_no_traceback(tmp_path, override, message):
+    run = smoke(tmp_path / "run", "stages=[warm_start]", override)
+    assert run.returncode != 0
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_flashrag_files_are_read_and_mixed(tmp_path):
+    for name in ("nq", "hotpotqa"):
+        rows = [
+            {"id": f"{name}_{i}", "question": f"{name} question {i}?", "golden_answers": ["x", "y"]}
+            for i in range(5)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = load_config(
+        ROOT / "training/configs/smoke.yaml",
+        [
+            "data.source=files",
+            f"data.files=[{tmp_path}/nq.jsonl, {tmp_path}/hotpotqa.jsonl]",
+            "data.per_source=3",
+            "data.pool=embedded",
+        ],
+    ).data
+    items = draw_items(data, 6, seed=1)
+    assert {item.question.split()[0] for item in items} == {"nq", "hotpotqa"}
+    assert all(item.gold == ("x", "y") for item in items)
+    assert [i.question for i in draw_items(data, 6, seed=1)] == [i.question for i in items]
+    with pytest.raises(ConfigError, match="7 questions are wanted and there are 6"):
+        draw_items(data, 7, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"question": "q?", "golden_answers": []}', "has no gold answer"),
+        ('{"question": "q?"}', "a row has no 'golden_answers'"),
+        ("{oops", "line 1: not JSON"),
+    ],
+)
+def test_a_data_set_without_gold_answers_is_refused(tmp_path, line, message):
+    (tmp_path / "d.jsonl").write_text(line)
+    data = load_config(
+        ROOT / "training/configs/smoke.yaml",
+        ["data.source=files", f"data.files=[{tmp_path}/d.jsonl]", "data.pool=embedded"],
+    ).data
+    with pytest.raises(ConfigError, match=message):
+        draw_items(data, 1, seed=0)
+
+
+def test_drawn_pools_know_every_domain_and_share_no_name_with_the_shipped_ones():
+    rng = random.Random(0)
+    shipped = {
+        c.name
+        for p in ("embedded", "embedded_unseen")
+        for c in CandidatePool.from_yaml(p).candidates
+    }
+    pools = [draw_pool(rng) for _ in range(100)]
+    for pool in pools:
+        assert all(any(fits(c, domain) for c in pool.candidates) for domain in DOMAINS)
+        assert not shipped & {c.name for c in pool.candidates}
+    assert len({len(pool.candidates) for pool in pools}) == 5
+    assert len({c.name for pool in pools for c in pool.candidates}) > 400
+
+
+def test_the_teachers_habits_are_drawn_in_equal_parts_and_say_nothing_about_which_is_good():
+    data = load_config(ROOT / "training/configs/smoke.yaml").data
+    traces = roll_out(draw_items(data, 150, seed=5), TeacherController(0), name="teacher")
+    fit = total = cheapest = 0
+    for trace in traces:
+        for call in trace.calls:
+            asked = parse(call.query)
+            assert isinstance(asked, Ask)  # a teacher asks single hops only
+            domain = relation_domain(asked.relation)
+            fitting = [c for c in trace.pool.candidates if fits(c, domain)]
+            total += 1
+            fit += any(c.name == call.candidate for c in fitting)
+            low = min(fitting, key=lambda c: c.price_usd_per_mtok)
+            cheapest += low.name == call.candidate
+    assert len(HABITS) == 4
+    assert 0.75 < fit / total < 0.95  # three habits fit, and "any at all" now and then
+    assert cheapest / total < 0.6

@@ -1,0 +1,184 @@
+"""One pydantic config for a run: YAML in, `key=value` on the command line, unknown keys refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from router_r1_graph import ConfigError
+from router_r1_graph.errors import did_you_mean
+
+Stage = Literal["warm_start", "best_of_n", "grpo"]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScratchModel(_Section):
+    """A small Llama and its tokenizer, made for the embedded world."""
+
+    vocabulary: Annotated[int, Field(ge=300)] = 1536
+    hidden_size: Count = 128
+    layers: Count = 4
+    heads: Count = 4
+
+
+class ModelConfig(_Section):
+    """What is trained: a pretrained model, or one from scratch."""
+
+    pretrained: str | None = None
+    """A folder or a name on the Hugging Face hub; None = from scratch."""
+    scratch: ScratchModel = ScratchModel()
+    template: Path | None = None
+    """The prompt template; None = short for a model from scratch, else the library's."""
+    stop: tuple[str, ...] = ("</search>", "</answer>")
+    max_new_tokens: Count = 1024
+    max_context_tokens: Count = 4096
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    """0 = all weights are trained."""
+
+
+class DataConfig(_Section):
+    """Questions, pools and cost weights."""
+
+    source: Literal["world", "files", "hub"] = "world"
+    files: tuple[Path, ...] = ()
+    """JSONL with question and golden_answers (FlashRAG's schema), for source `files`."""
+    hub: tuple[str, ...] = ()
+    """NAME/CONFIG:SPLIT of data sets, such as RUC-NLPIR/FlashRAG_datasets/nq:train."""
+    per_source: Annotated[int, Field(ge=0)] = 0
+    """Questions taken from each file or data set; 0 = all."""
+    pool: str = "drawn"
+    """`drawn` = another pool of simulated candidates for each question; else a pool file."""
+    cost_weights: tuple[Share, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    max_rounds: Count = 4
+
+
+class FitConfig(_Section):
+    """Supervised steps on exported traces."""
+
+    batch_size: Count = 16
+    gradient_accumulation: Count = 1
+    learning_rate: Rate = 1e-3
+    epochs: Rate = 1.0
+    max_length: Count = 1024
+    save_steps: Count = 500
+
+
+class WarmStartConfig(FitConfig):
+    """The teacher's traces: format, splitting a question, reading descriptors; not whom to ask."""
+
+    traces: Count = 20_000
+    trace_files: tuple[Path, ...] = ()
+    """Traces of somebody else (also from LangSmith) instead of the teacher's."""
+
+
+class BestOfNConfig(FitConfig):
+    """Rejection sampling: of n traces of a question, learn the best one."""
+
+    rounds: Count = 10
+    questions: Count = 64
+    samples: Annotated[int, Field(ge=2)] = 8
+    temperature: Rate = 1.0
+    keep_warm: Share = 0.3
+    """Share of warm-start traces mixed in, so that the policy does not narrow on its own."""
+
+
+class GRPOConfig(_Section):
+    """Group-relative policy optimisation by TRL."""
+
+    steps: Count = 200
+    questions: Count = 16
+    """Questions in a step."""
+    group: Annotated[int, Field(ge=2)] = 8
+    """Traces of each question."""
+    micro_batch: Count = 16
+    learning_rate: Rate = 1e-6
+    beta: Annotated[float, Field(ge=0)] = 0.001
+    temperature: Rate = 1.0
+    advantage: Literal["sum", "apart"] = "apart"
+    """`sum` = the reward, normalised in its group; `apart` = outcome normalised over the group and
+    cost over its right traces, then weighed: the cost is not drowned by the outcome's noise."""
+    save_steps: Count = 50
+
+
+class RunConfig(_Section):
+    """Everything about a run."""
+
+    out: Path
+    seed: int = 0
+    stages: tuple[Stage, ...] = ("warm_start", "best_of_n", "grpo")
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
+    best_of_n: BestOfNConfig = BestOfNConfig()
+    grpo: GRPOConfig = GRPOConfig()
+    evaluate_questions: Annotated[int, Field(ge=0)] = 200
+    """Held-out questions after each stage; 0 = none."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Of torch on a CPU; 0 = torch decides. One is quickest for tiny models on a busy machine."""
+    report_to: tuple[str, ...] = ()
+    """trackio, tensorboard or wandb, beside metrics.jsonl."""
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> RunConfig:
+        if self.data.source == "files" and not self.data.files:
+            raise ValueError("data.source is files, and data.files names none")
+        if self.data.source == "hub" and not self.data.hub:
+            raise ValueError("data.source is hub, and data.hub names no data set")
+        if self.data.source != "world" and self.data.pool == "drawn":
+            raise ValueError("drawn pools know the embedded world only; set data.pool to a file")
+        if (self.grpo.questions * self.grpo.group) % self.grpo.micro_batch:
+            raise ValueError("grpo.questions * grpo.group must be a multiple of grpo.micro_batch")
+        return self
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config file and apply `key.sub=value` overrides, whose values are YAML.
+
+    Raises:
+        ConfigError: the file is missing, or a key or value is not allowed; names file and key.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {error}") from None
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{override!r}: an override is key=value, such as grpo.steps=10")
+        *parents, last = key.split(".")
+        section: Any = data
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"{override!r}: {parent} is not a section")
+        section[last] = yaml.safe_load(value)
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "config"
+        if first["type"] == "extra_forbidden":
+            section = RunConfig
+            for part in first["loc"][:-1]:
+                section = section.model_fields[str(part)].annotation
+            allowed = list(section.model_fields)
+            nearest = did_you_mean(str(first["loc"][-1]), allowed)
+            raise ConfigError(
+                f"{path}: unknown key {where}{nearest}; allowed: {', '.join(allowed)}"
+            ) from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{path}: {where}: {message} (value: {first['input']!r:.80})") from None

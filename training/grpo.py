@@ -1,0 +1,199 @@
+"""GRPO by TRL, whose rollouts are ordinary runs of the compiled graph.
+
+TRL calls `rollout_func` with the prompts of a generation batch, each repeated for its group. They
+are run through the graph with the trainer's own model as the controller; the ids, mask and traces
+that come back are what the policy sampled and what the environment wrote.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any, Literal
+
+from datasets import Dataset
+from transformers.trainer_utils import get_last_checkpoint
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
+
+from trl import GRPOConfig as TRLGRPOConfig
+from trl import GRPOTrainer
+from trl.models.utils import unwrap_model_for_generation
+
+from router_r1_graph import Trace
+from router_r1_graph.controllers.policy import PolicyController
+from router_r1_graph.rewards import PercentileCost, RewardBreakdown, reward
+from router_r1_graph.state import Left, View
+
+from .config import GRPOConfig
+from .export import rollout_row
+from .fit import StoppedError, Watch, device_options, lora_config
+from .items import Item
+from .models import Learner
+from .rollouts import roll_out
+
+
+class Rollouts:
+    """TRL's `rollout_func`: prompts in, episodes of the graph out."""
+
+    __name__ = "graph_rollouts"  # TRL logs it
+
+    def __init__(self, learner: Learner, items: dict[str, Item]) -> None:
+        self.learner = learner
+        self.items = items
+
+    def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
+        """Run the graph once for each prompt."""
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+            was_training, process = model.training, trainer.accelerator.process_index
+            model.eval()
+            controller = PolicyController(
+                model,
+                self.learner.tokenizer,
+                self.learner.settings,
+                template=self.learner.template,
+                temperature=trainer.args.temperature,
+                max_batch=len(prompts),
+                seed=trainer.args.seed + 1000 * trainer.state.global_step + process,
+            )
+            traces = roll_out([self.items[prompt] for prompt in prompts], controller)
+            model.train(was_training)
+        rows = [rollout_row(trace, controller.codec) for trace in traces]
+        return {
+            "prompt_ids": [row["prompt_ids"] for row in rows],
+            "completion_ids": [row["completion_ids"] for row in rows],
+            "env_mask": [row["env_mask"] for row in rows],
+            "logprobs": [row["logprobs"] for row in rows],
+            "trace": traces,
+        }
+
+
+class Reward:
+    """TRL's reward function over traces; observes costs for the paper's percentile scale."""
+
+    __name__ = "router_r1"
+
+    def __init__(self, scale: PercentileCost, advantage: Literal["sum", "apart"]) -> None:
+        self.scale = scale
+        self.advantage = advantage
+
+    def __call__(
+        self, prompts: Sequence[str], trace: Sequence[Trace], **kwargs: Any
+    ) -> list[float]:
+        """Return one number for each trace, and log what it is made of."""
+        parts = [reward(one, self.scale) for one in trace]
+        for one in trace:
+            self.scale.observe(self.scale.measure(one))
+        if log := kwargs.get("log_metric"):
+            log("format", fmean(p.format for p in parts))
+            log("exact_match", fmean(p.outcome for p in parts))
+            log("cheapness", fmean(p.cost for p in parts))
+            log("total", fmean(p.total for p in parts))
+            log("calls", fmean(len(one.calls) for one in trace))
+        if self.advantage == "sum":
+            return [p.total for p in parts]
+        return apart(prompts, trace, parts)
+
+
+def apart(
+    prompts: Sequence[str], traces: Sequence[Trace], parts: Sequence[RewardBreakdown]
+) -> list[float]:
+    """Normalise outcome over each group and cost over its right traces, then weigh them.
+
+    Summed first, the cost of two right answers differs by less than the noise of right and wrong,
+    and normalising the sum drowns it (facts of this project, docs/experiments.md).
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place, prompt in enumerate(prompts):
+        groups[prompt].append(place)
+    result = [0.0] * len(parts)
+    for places in groups.values():
+        alpha = traces[places[0]].context.cost_weight
+        outcome = {i: -1.0 if parts[i].errors else parts[i].outcome for i in places}
+        right = {i: parts[i].cost for i in places if outcome[i] > 0}
+        z_outcome, z_cost = _z(outcome), _z(right)
+        for i in places:
+            result[i] = (1 - alpha) * z_outcome[i] + alpha * z_cost.get(i, 0.0)
+            if alpha == 1:
+                result[i] += z_outcome[i]  # else nothing would keep it from being wrong
+    return result
+
+
+def _z(values: dict[int, float]) -> dict[int, float]:
+    if len(values) < 2:
+        return dict.fromkeys(values, 0.0)
+    mean, spread = fmean(values.values()), pstdev(values.values())
+    return {i: (v - mean) / (spread + 1e-4) for i, v in values.items()}
+
+
+def run_grpo(
+    learner: Learner,
+    items: Sequence[Item],
+    config: GRPOConfig,
+    *,
+    folder: Path,
+    metrics: Path,
+    seed: int,
+    bf16: bool = False,
+    gradient_checkpointing: bool = False,
+    lora_rank: int = 0,
+    report_to: Sequence[str] = (),
+) -> None:
+    """Train by reward, from the last checkpoint in the folder where there is one.
+
+    Raises:
+        TrainingError: the loss is not a number.
+        StoppedError: Ctrl-C; the checkpoint is written.
+    """
+    codec = learner.codec
+    by_prompt: dict[str, Item] = {}
+    for item in items:
+        start = Left(item.context.max_rounds)
+        view = View(item.question, item.pool, item.context, start)
+        by_prompt[learner.tokenizer.decode(codec.prompt_ids(view))] = item
+    start_from = folder / "start"  # the reference model is loaded from a path
+    if not start_from.exists():
+        learner.save(start_from)
+    scale = PercentileCost()
+    watch = Watch(metrics, "grpo")
+    trainer = GRPOTrainer(
+        model=str(start_from),
+        processing_class=learner.tokenizer,
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in by_prompt]),
+        reward_funcs=[Reward(scale, config.advantage)],
+        rollout_func=Rollouts(learner, by_prompt),
+        callbacks=[watch],
+        peft_config=lora_config(lora_rank),
+        args=TRLGRPOConfig(
+            output_dir=str(folder),
+            max_steps=config.steps,
+            per_device_train_batch_size=config.micro_batch,
+            gradient_accumulation_steps=config.questions * config.group // config.micro_batch,
+            num_generations=config.group,
+            max_completion_length=learner.settings.max_context_tokens,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type="constant",
+            beta=config.beta,
+            temperature=config.temperature,
+            scale_rewards="group" if config.advantage == "sum" else "none",
+            save_strategy="steps",
+            save_steps=config.save_steps,
+            save_total_limit=2,
+            logging_steps=1,
+            log_completions=True,
+            num_completions_to_print=0,
+            report_to=list(report_to) or "none",
+            seed=seed,
+            gradient_checkpointing=gradient_checkpointing,
+            **device_options(bf16),
+        ),
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+    if watch.interrupted:
+        raise StoppedError(f"grpo: stopped at step {trainer.state.global_step}; run again to go on")
+    learner.model = trainer.accelerator.unwrap_model(trainer.model)
+    if lora_rank:
+        learner.model = learner.model.merge_and_unload()

@@ -1,0 +1,165 @@
+"""The model that is trained: loaded or made from scratch; and the folder of a policy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from router_r1_graph import ConfigError, protocol
+from router_r1_graph.controllers.policy import (
+    SETTINGS_FILE,
+    TEMPLATE_FILE,
+    PolicyController,
+    PolicySettings,
+)
+from router_r1_graph.controllers.tokens import TokenCodec
+
+from .config import ModelConfig
+
+BRIEF_TEMPLATE = protocol.DEFAULT_TEMPLATE.with_name("brief.txt")
+_PAD, _END = "<|pad|>", "<|end|>"
+_TAGS = [
+    f"<{slash}{name}>"
+    for name in ("think", "search", "information", "answer")
+    for slash in ("", "/")
+]
+
+
+@dataclass
+class Learner:
+    """A model under training with everything that a policy is made of."""
+
+    model: Any
+    tokenizer: Any
+    settings: PolicySettings
+    template: Path
+
+    @property
+    def codec(self) -> TokenCodec:
+        """How its contexts are tokenised."""
+        template = protocol.load_template(self.template)
+        return TokenCodec(self.tokenizer, template, self.settings.stop)
+
+    def controller(self, *, temperature: float = 0.0, seed: int = 0) -> PolicyController:
+        """Return the model as the controller node of the graph."""
+        self.model.eval()
+        return PolicyController(
+            self.model,
+            self.tokenizer,
+            self.settings,
+            template=self.template,
+            temperature=temperature,
+            seed=seed,
+            max_batch=256,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write a policy folder: a normal Hugging Face model, its template and settings."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        settings = json.dumps(asdict(self.settings), indent=2)
+        (folder / SETTINGS_FILE).write_text(settings + "\n", encoding="utf-8")
+        if self.template.resolve() != (folder / TEMPLATE_FILE).resolve():
+            shutil.copyfile(self.template, folder / TEMPLATE_FILE)
+
+
+def load_learner(config: ModelConfig, path: str | Path | None = None) -> Learner:
+    """Load a model: a policy folder of an earlier stage, or the pretrained one.
+
+    Raises:
+        ConfigError: there is no model at the path.
+    """
+    source = str(path or config.pretrained)
+    if path is None and config.pretrained and config.pretrained.startswith((".", "/")):
+        path = Path(config.pretrained)
+    if path is not None and not (Path(path) / "config.json").is_file():
+        raise ConfigError(f"model {source!r}: no such folder, or no config.json in it")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.bfloat16 if config.bf16 else torch.float32, use_safetensors=True
+    )
+    template = Path(source) / TEMPLATE_FILE
+    if not template.is_file():
+        template = config.template or protocol.DEFAULT_TEMPLATE
+    return Learner(_on_device(model), tokenizer, settings_of(config), template)
+
+
+def make_learner(config: ModelConfig, texts: Iterable[str], seed: int) -> Learner:
+    """Make a small model and its tokenizer from scratch.
+
+    Names are spelled in pieces, so that one never seen can be copied; digits stand alone, with the
+    space before them.
+    """
+    scratch = config.scratch
+    bpe = Tokenizer(models.BPE())
+    words = Regex(r" ?\d| ?[A-Za-z']+|\n| ?[^\sA-Za-z\d]|\s")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(words, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=scratch.vocabulary - len(_TAGS),
+        special_tokens=[_PAD, _END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(map(_without_tags, texts), trainer)
+    bpe.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in _TAGS])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token=_PAD, eos_token=_END, padding_side="left"
+    )
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=scratch.hidden_size,
+            intermediate_size=scratch.hidden_size * 3,
+            num_hidden_layers=scratch.layers,
+            num_attention_heads=scratch.heads,
+            num_key_value_heads=scratch.heads,
+            max_position_embeddings=config.max_context_tokens,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+    )
+    template = config.template or BRIEF_TEMPLATE
+    return Learner(_on_device(model), tokenizer, settings_of(config), template)
+
+
+def settings_of(config: ModelConfig) -> PolicySettings:
+    """Return how the policy of this config is asked."""
+    return PolicySettings(
+        stop=config.stop,
+        max_new_tokens=config.max_new_tokens,
+        max_context_tokens=config.max_context_tokens,
+    )
+
+
+def _without_tags(text: str) -> str:
+    for tag in _TAGS:
+        text = text.replace(tag, " ")
+    return text
+
+
+def _on_device(model: Any) -> Any:
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,55 @@
+"""The model card of a policy and the report of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from router_r1_graph import protocol
+
+from .config import RunConfig
+
+
+def write_report(
+    config: RunConfig, measured: Mapping[str, Mapping[str, float]], policy: Path
+) -> None:
+    """Write `report.md` beside the policy and the model card inside it."""
+    table = _table(measured)
+    record = yaml.safe_load((config.out / "config.yaml").read_text(encoding="utf-8"))
+    made = f"Made {record['date'][:10]} at commit {record['commit'][:12]}"
+    stages = ", ".join(config.stages)
+    about = f"""{made} by stages {stages}, seed {config.seed}. Protocol version {protocol.VERSION}.
+
+Held-out questions, greedy, cost weight 0.5 ({config.evaluate_questions} of them):
+
+{table}
+
+The warm start taught the format, how to split a question and how to read descriptors aloud; whom to
+ask was drawn from habits good and bad in equal parts, so that choosing was learned from reward.
+"""
+    (config.out / "report.md").write_text(f"# {config.out.name}\n\n{about}", encoding="utf-8")
+    card = f"""---
+license: apache-2.0
+library_name: transformers
+tags: [router-r1, langgraph, llm-router]
+---
+
+# A Router-R1 policy
+
+{about}
+Use it: `router-r1 ask "..." --controller policy:{policy}`, or
+`PolicyController.from_pretrained(...)` as the controller of `create_router_r1`.
+"""
+    (policy / "README.md").write_text(card, encoding="utf-8")
+
+
+def _table(measured: Mapping[str, Mapping[str, float]]) -> str:
+    names = list(next(iter(measured.values()), {}))
+    if not names:
+        return "not measured"
+    lines = ["| after | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for stage, numbers in measured.items():
+        lines.append("| " + " | ".join([stage, *(f"{numbers[n]:.4g}" for n in names)]) + " |")
+    return "\n".join(lines)
