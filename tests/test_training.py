@@ -15,6 +15,7 @@ import yaml
 from router_r1_graph import CandidatePool, ConfigError, create_router_r1, parse_controller
 from router_r1_graph.simulation import Ask, parse, relation_domain
 from training.config import load_config
+from training.fit import last_checkpoint
 from training.items import draw_items
 from training.pools import DOMAINS, draw_pool
 from training.rollouts import roll_out
@@ -108,11 +109,20 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
         f"warm_start.epochs={(last + 5) / 20}",
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert (
-        all(s["step"] > last for s in steps if s["stage"] == "warm_start" and "loss" in s) or True
-    )
+    # Begun anew, it would have written this checkpoint again.
+    assert (checkpoints / f"checkpoint-{last}" / "trainer_state.json").stat().st_mtime == written
+    assert (checkpoints / f"checkpoint-{last + 5}" / "trainer_state.json").is_file()
     assert (out / "warm_start" / "policy" / "model.safetensors").is_file()
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_gone_on_from(tmp_path):
+    assert last_checkpoint(tmp_path) is None
+    for step in (5, 10, 15):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
+    for step in (5, 10):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from router_r1_graph import RouterR1Error
@@ -94,6 +93,16 @@ def device_options(bf16: bool) -> dict[str, Any]:
     }
 
 
+def last_checkpoint(folder: Path) -> str | None:
+    """Return the newest checkpoint that was written to its end; None when there is none.
+
+    A trainer writes its state last, so a checkpoint without it was cut off.
+    """
+    states = folder.glob("checkpoint-*/trainer_state.json")
+    folders = sorted((s.parent for s in states), key=lambda f: int(f.name.split("-")[1]))
+    return str(folders[-1]) if folders else None
+
+
 def lora_config(rank: int) -> Any:
     """Return PEFT's config, or None when all weights are trained."""
     if not rank:
@@ -151,7 +160,7 @@ def fit(
         ),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     if watch.interrupted:
         raise StoppedError(
             f"{stage}: stopped at step {trainer.state.global_step}; run again to go on"

@@ -15,7 +15,6 @@ from statistics import fmean, pstdev
 from typing import Any, Literal
 
 from datasets import Dataset
-from transformers.trainer_utils import get_last_checkpoint
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
 
@@ -30,7 +29,7 @@ from router_r1_graph.state import Left, View
 
 from .config import GRPOConfig
 from .export import rollout_row
-from .fit import StoppedError, Watch, device_options, lora_config
+from .fit import StoppedError, Watch, device_options, last_checkpoint, lora_config
 from .items import Item
 from .models import Learner
 from .rollouts import roll_out
@@ -191,7 +190,7 @@ def run_grpo(
             **device_options(bf16),
         ),
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     if watch.interrupted:
         raise StoppedError(f"grpo: stopped at step {trainer.state.global_step}; run again to go on")
     learner.model = trainer.accelerator.unwrap_model(trainer.model)
