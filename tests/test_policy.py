@@ -68,6 +68,21 @@ def test_a_batch_with_caches_samples_what_each_would_alone(model):
     assert alone.prefilled_tokens == together.prefilled_tokens + together.reused_tokens
 
 
+def test_samples_of_one_prompt_share_its_computation_and_nothing_else(model):
+    generator = Generator(model, pad_id=0, stop_ids=frozenset({1, 5, 9}))
+    first, other = contexts(2)
+    random = torch.Generator().manual_seed(0)
+    requests = [(first, 0), (other, 0), (first, 0), (first, 0)]
+    batch = generator.generate(requests, max_new_tokens=9, temperature=1.0, random=random)
+    assert generator.prefilled_tokens == len(first) + len(other)
+    assert len({tuple(one.ids) for one in batch}) == 4
+    for (ids, _), one in zip(requests, batch, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids + one.ids])).logits[0, len(ids) - 1 : -1]
+        own = torch.log_softmax(logits, -1).gather(1, torch.tensor(one.ids)[:, None])[:, 0]
+        assert one.logprobs == pytest.approx(own.tolist(), abs=1e-5)
+
+
 def test_logprobs_are_those_of_the_model_at_the_sampling_temperature(model):
     ids = contexts(1)[0]
     generator = Generator(model, pad_id=0, stop_ids=frozenset())

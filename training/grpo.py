@@ -7,7 +7,9 @@ that come back are what the policy sampled and what the environment wrote.
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from statistics import fmean, pstdev
 from typing import Any, Literal
 
 from datasets import Dataset
+from transformers import TrainerCallback
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
 
@@ -58,7 +61,9 @@ class Rollouts:
                 max_batch=len(prompts),
                 seed=trainer.args.seed + 1000 * trainer.state.global_step + process,
             )
+            start = time.perf_counter()
             traces = roll_out([self.items[prompt] for prompt in prompts], controller)
+            outside = time.perf_counter() - start - controller.generator.seconds
             model.train(was_training)
         rows = [rollout_row(trace, controller.codec) for trace in traces]
         return {
@@ -67,6 +72,8 @@ class Rollouts:
             "env_mask": [row["env_mask"] for row in rows],
             "logprobs": [row["logprobs"] for row in rows],
             "trace": traces,
+            "graph_seconds": [outside] * len(traces),
+            "generate_seconds": [controller.generator.seconds] * len(traces),
         }
 
 
@@ -92,9 +99,24 @@ class Reward:
             log("cheapness", fmean(p.cost for p in parts))
             log("total", fmean(p.total for p in parts))
             log("calls", fmean(len(one.calls) for one in trace))
+            for name in ("graph_seconds", "generate_seconds"):
+                log(name, kwargs[name][0])
         if self.advantage == "sum":
             return [p.total for p in parts]
         return apart(prompts, trace, parts)
+
+
+class KeepScale(TrainerCallback):
+    """Writes the cost scale beside the checkpoints, so that a resumed run goes on with it."""
+
+    def __init__(self, scale: PercentileCost, file: Path) -> None:
+        self.scale = scale
+        self.file = file
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write the scale."""
+        if state.is_world_process_zero:
+            self.file.write_text(json.dumps(self.scale.state()), encoding="utf-8")
 
 
 def apart(
@@ -156,7 +178,9 @@ def run_grpo(
     start_from = folder / "start"  # the reference model is loaded from a path
     if not start_from.exists():
         learner.save(start_from)
-    scale = PercentileCost()
+    scale_file = folder / "scale.json"
+    seen = json.loads(scale_file.read_text(encoding="utf-8")) if scale_file.exists() else {}
+    scale = PercentileCost(**seen)
     watch = Watch(metrics, "grpo")
     trainer = GRPOTrainer(
         model=str(start_from),
@@ -164,7 +188,7 @@ def run_grpo(
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in by_prompt]),
         reward_funcs=[Reward(scale, config.advantage)],
         rollout_func=Rollouts(learner, by_prompt),
-        callbacks=[watch],
+        callbacks=[watch, KeepScale(scale, scale_file)],
         peft_config=lora_config(lora_rank),
         args=TRLGRPOConfig(
             output_dir=str(folder),

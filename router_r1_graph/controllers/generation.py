@@ -7,13 +7,15 @@ left, and positions count real tokens only.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 
 Rows = list[tuple[torch.Tensor, torch.Tensor]]
 """One row's keys and values for each layer: [heads, tokens, head size]."""
@@ -64,6 +66,7 @@ class Generator:
         self._cached_tokens = 0
         self.prefilled_tokens = 0
         self.reused_tokens = 0
+        self.seconds = 0.0  # spent in the model
 
     def forget(self) -> None:
         """Drop every cache: the weights have changed."""
@@ -87,8 +90,11 @@ class Generator:
             temperature: 0 = greedy.
             random: the source of randomness.
         """
+        start = time.perf_counter()
         with torch.no_grad():
-            return self._generate(requests, max_new_tokens, temperature, random)
+            sampled = self._generate(requests, max_new_tokens, temperature, random)
+        self.seconds += time.perf_counter() - start
+        return sampled
 
     def _generate(
         self,
@@ -98,13 +104,17 @@ class Generator:
         random: torch.Generator | None,
     ) -> list[Sampled]:
         device = self.model.device
-        kept = [self._take(tuple(ids[:known])) if known else None for ids, known in requests]
+        # Samples of one question begin with the same prompt: it is computed once.
+        distinct = list(dict.fromkeys((tuple(ids), known) for ids, known in requests))
+        place_of = {request: place for place, request in enumerate(distinct)}
+        copies = [place_of[tuple(ids), known] for ids, known in requests]
+        kept = [self._take(ids[:known]) if known else None for ids, known in distinct]
         lengths = [rows[0][0].shape[1] if rows else 0 for rows in kept]
-        fresh = [list(ids[n:]) for (ids, _), n in zip(requests, lengths, strict=True)]
+        fresh = [list(ids[n:]) for (ids, _), n in zip(distinct, lengths, strict=True)]
         past, width = max(lengths), max(map(len, fresh))
         self.prefilled_tokens += sum(map(len, fresh))
         self.reused_tokens += sum(lengths)
-        cache = DynamicCache()
+        cache = Cache(layer_class_to_replicate=_RoomyLayer)
         if past:
             for layer in range(self.model.config.num_hidden_layers):
                 cache.update(*_stack(kept, layer, past, self.model), layer)
@@ -132,6 +142,10 @@ class Generator:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
+            if step == 0 and len(distinct) < len(requests):
+                order = torch.tensor(copies, device=device)
+                cache.batch_select_indices(order)
+                logits, mask, positions = logits[order], mask[order], positions[order]
             chosen, scores = _sample(logits, temperature, random)
             going: list[int] = []
             for place, (row, token, score) in enumerate(
@@ -157,8 +171,8 @@ class Generator:
             positions = positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         return [
-            Sampled(o, p, f, len(new))
-            for o, p, f, new in zip(out, logprobs, finished, fresh, strict=True)
+            Sampled(o, p, f, len(fresh[place]))
+            for o, p, f, place in zip(out, logprobs, finished, copies, strict=True)
         ]
 
     def _take(self, key: tuple[int, ...]) -> Rows | None:
@@ -168,7 +182,7 @@ class Generator:
         return rows
 
     def _keep(
-        self, ids: Sequence[int], sampled: list[int], cache: DynamicCache, place: int, mask: Any
+        self, ids: Sequence[int], sampled: list[int], cache: Cache, place: int, mask: Any
     ) -> None:
         """Keep a row's keys and values; the last sampled token has none yet."""
         size = int(mask.sum())
@@ -179,10 +193,49 @@ class Generator:
             (layer.keys[place][:, real].clone(), layer.values[place][:, real].clone())
             for layer in cache.layers
         ]
+        self._take((*ids, *sampled))  # the same turn of another sample: one is enough
         self._cache[(*ids, *sampled)] = rows
         self._cached_tokens += size
         while self._cached_tokens > self.max_cached_tokens:
             self._cached_tokens -= self._cache.popitem(last=False)[1][0][0].shape[1]
+
+
+class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """A cache layer with room for the tokens to come.
+
+    The one it stands in for copies the whole cache for each new token, which for a batch of
+    hundreds takes longer than the model.
+    """
+
+    _ROOM = 64
+    _room: tuple[torch.Tensor, torch.Tensor] | None = None
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add keys and values; return all of them."""
+        old = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        new = old + key_states.shape[-2]
+        if self._room is None or self._room[0].shape[-2] < new:
+            batch, heads, _, size = key_states.shape
+            keys = key_states.new_empty(batch, heads, new + self._ROOM, size)
+            values = torch.empty_like(keys)
+            if old:
+                keys[:, :, :old], values[:, :, :old] = self.keys, self.values
+            self._room = (keys, values)
+        self._room[0][:, :, old:new] = key_states
+        self._room[1][:, :, old:new] = value_states
+        self.keys, self.values = self._room[0][:, :, :new], self._room[1][:, :, :new]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep some rows of the batch."""
+        super().batch_select_indices(indices)
+        self._room = None
 
 
 def _stack(
