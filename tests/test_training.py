@@ -10,13 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from router_r1_graph import CandidatePool, ConfigError, create_router_r1, parse_controller
 from router_r1_graph.simulation import Ask, parse, relation_domain
-from training.config import load_config
+from training.config import GRPOConfig, ModelConfig, load_config
 from training.fit import last_checkpoint
+from training.grpo import grpo_trainer
 from training.items import draw_items
+from training.models import make_learner
 from training.pools import DOMAINS, draw_pool
 from training.rollouts import roll_out
 from training.teacher import HABITS, TeacherController, fits
@@ -162,6 +165,53 @@ def test_what_is_missing_is_one_line_and_no_traceback(tmp_path, override, messag
     assert run.returncode != 0
     assert message in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_loss_of_trl_sees_the_environments_tokens_masked_and_no_others(tmp_path):
+    """A contract with TRL: what it trains on is what the graph says the policy sampled."""
+    torch.set_num_threads(1)
+    data = load_config(ROOT / "training/configs/smoke.yaml").data
+    items = draw_items(data, 2, seed=3)
+    model = ModelConfig(
+        scratch={"vocabulary": 400, "hidden_size": 32, "layers": 1, "heads": 2},
+        stop=("</answer>",),
+        max_new_tokens=8,
+        max_context_tokens=1024,
+    )
+    learner = make_learner(model, [item.question for item in items], seed=0)
+    config = GRPOConfig(steps=1, questions=2, group=2, micro_batch=4, learning_rate=1e-4)
+    trainer, _ = grpo_trainer(
+        learner, items, config, folder=tmp_path, metrics=tmp_path / "m.jsonl", seed=0
+    )
+    rollouts, losses = [], []
+    roll, compute = trainer.rollout_func, trainer._compute_loss
+
+    def rolling(prompts, trainer):
+        rollouts.append(roll(prompts, trainer))
+        return rollouts[-1]
+
+    def computing(model, inputs):
+        losses.append(inputs)
+        return compute(model, inputs)
+
+    trainer.rollout_func, trainer._compute_loss = rolling, computing
+    trainer.train()
+    (episodes,), (seen,) = rollouts, losses
+    assert len(episodes["completion_ids"]) == 4
+    real = seen["completion_mask"].bool()
+    trained = (seen["completion_mask"] * seen["tool_mask"]).bool()
+    expected = sorted(
+        tuple(i for i, m in zip(ids, mask, strict=True) if m)
+        for ids, mask in zip(episodes["completion_ids"], episodes["env_mask"], strict=True)
+    )
+    got = sorted(
+        tuple(row[mask].tolist()) for row, mask in zip(seen["completion_ids"], trained, strict=True)
+    )
+    assert got == expected
+    environment = sum(mask.count(0) for mask in episodes["env_mask"])
+    assert int((real & ~trained).sum()) == environment > 0
 
 
 def test_flashrag_files_are_read_and_mixed(tmp_path):

@@ -151,6 +151,26 @@ def _z(values: dict[int, float]) -> dict[int, float]:
 
 
 def run_grpo(
+    learner: Learner, items: Sequence[Item], config: GRPOConfig, *, folder: Path, **options: Any
+) -> None:
+    """Train by reward, from the last checkpoint in the folder where there is one.
+
+    Takes what `grpo_trainer` takes.
+
+    Raises:
+        TrainingError: the loss is not a number.
+        StoppedError: Ctrl-C; the checkpoint is written.
+    """
+    trainer, watch = grpo_trainer(learner, items, config, folder=folder, **options)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    if watch.interrupted:
+        raise StoppedError(f"grpo: stopped at step {trainer.state.global_step}; run again to go on")
+    learner.model = trainer.accelerator.unwrap_model(trainer.model)
+    if options.get("lora_rank"):
+        learner.model = learner.model.merge_and_unload()
+
+
+def grpo_trainer(
     learner: Learner,
     items: Sequence[Item],
     config: GRPOConfig,
@@ -162,12 +182,20 @@ def run_grpo(
     gradient_checkpointing: bool = False,
     lora_rank: int = 0,
     report_to: Sequence[str] = (),
-) -> None:
-    """Train by reward, from the last checkpoint in the folder where there is one.
+) -> tuple[GRPOTrainer, Watch]:
+    """Return TRL's trainer over runs of the graph, and what watches it.
 
-    Raises:
-        TrainingError: the loss is not a number.
-        StoppedError: Ctrl-C; the checkpoint is written.
+    Args:
+        learner: what is trained.
+        items: the questions, each used once.
+        config: steps, group size and rates.
+        folder: of checkpoints and completions.
+        metrics: the file of metrics.
+        seed: of sampling and order.
+        bf16: on a GPU, compute in bfloat16.
+        gradient_checkpointing: trade time for memory.
+        lora_rank: 0 = all weights.
+        report_to: trackers beside the metrics file.
     """
     codec = learner.codec
     by_prompt: dict[str, Item] = {}
@@ -214,9 +242,4 @@ def run_grpo(
             **device_options(bf16),
         ),
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    if watch.interrupted:
-        raise StoppedError(f"grpo: stopped at step {trainer.state.global_step}; run again to go on")
-    learner.model = trainer.accelerator.unwrap_model(trainer.model)
-    if lora_rank:
-        learner.model = learner.model.merge_and_unload()
+    return trainer, watch
