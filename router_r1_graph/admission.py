@@ -25,15 +25,22 @@ class Admission:
     """Whether a call was refused because its worst-case price exceeds what is left."""
 
 
-def admit(turn: Turn, view: View, reply: Reply, round_: int) -> Admission:
-    """Decide on every call of a turn; every refusal carries the reason the controller is told."""
+def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float | None) -> Admission:
+    """Decide on every call of a turn; every refusal carries the reason the controller is told.
+
+    Args:
+        turn: what the controller wrote.
+        view: what it was shown.
+        reply: what the turn cost.
+        round_: the round, from 0.
+        ends_at: when the run has to end, in seconds since the epoch; None = no deadline.
+    """
     tool_calls: list[ToolCall] = []
     refused: list[InvalidToolCall] = []
     routed: list[RouteCall] = []
     over_budget = False
     usd_left = None if view.left.usd is None else view.left.usd - reply.cost_usd
     reserved = 0.0  # for the calls of this round: together they must not overspend either
-    seconds_left = None if view.left.seconds is None else view.left.seconds - reply.seconds
     asked = {
         (m.name, m.artifact["query"])
         for m in view.scratchpad
@@ -72,9 +79,7 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int) -> Admission:
                 refuse(slug, call.query, f"may cost ${price:.6f}, and only ${free:.6f} are left")
                 continue
             reserved += price
-            routed.append(
-                RouteCall(id=call_id, tool=slug, query=call.query, seconds_left=seconds_left)
-            )
+            routed.append(RouteCall(id=call_id, tool=slug, query=call.query, ends_at=ends_at))
             asked.add((slug, call.query))
         args = {"query": call.query}
         tool_calls.append(ToolCall(type="tool_call", name=slug, args=args, id=call_id))

@@ -85,6 +85,13 @@ class ModelSettings(BaseModel):
             f"{', '.join(PROVIDERS)}, or module:factory"
         )
 
+    @field_validator("base_url")
+    @classmethod
+    def _has_a_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/]", value):
+            raise ValueError("must begin with http:// or https:// and name a host")
+        return value
+
     @field_validator("api_key_env")
     @classmethod
     def _a_name_not_a_key(cls, value: str | None) -> str | None:

@@ -102,7 +102,10 @@ def ask(
     )
     if trace is not None:
         try:
+            new = not trace.exists()
             trace.open("a", encoding="utf-8").close()
+            if new:
+                trace.unlink()
         except OSError as error:
             raise ConfigError(f"--trace {trace}: cannot be written: {error.strerror}") from error
     _ask(question, _pool(pool), controller, context, as_json, trace)
@@ -122,7 +125,13 @@ def _ask(
     from .trace import Trace, write_traces
     from .transcript import Transcript
 
-    who, controller = _controller(spec, pool)
+    controller = _controller(spec, pool)
+    unpriced = [c.name for c in pool.candidates if c.output_usd_per_mtok is None]
+    if context.budget_usd is not None and unpriced:
+        print(
+            f"warning: no price for {', '.join(unpriced)}: the budget does not bound them",
+            file=sys.stderr,
+        )
     graph = create_router_r1(pool, controller, context=context).compile(name="router_r1")
     console = Console(highlight=False)
     transcript = None if as_json else Transcript(console, pool)
@@ -142,7 +151,7 @@ def _ask(
         else:
             print(json.dumps(known, ensure_ascii=False))
         raise
-    record = Trace.from_state(state, pool=pool, controller=who, context=context)
+    record = Trace.from_state(state, pool=pool, controller=controller.name, context=context)
     if trace_file is not None:
         write_traces(trace_file, [record], append=True)
     if transcript:
@@ -150,7 +159,7 @@ def _ask(
         transcript.bill(total(record.ledger), record.ledger)
     else:
         if record.error:
-            print(f"controller {who} failed: {record.error}", file=sys.stderr)
+            print(f"controller {controller.name} failed: {record.error}", file=sys.stderr)
         print(json.dumps(record.summary(), ensure_ascii=False))
 
 
@@ -237,16 +246,16 @@ def _pool(name: str) -> CandidatePool:
     return CandidatePool.from_yaml(name)
 
 
-def _controller(spec: str | None, pool: CandidatePool) -> tuple[str, Any]:
+def _controller(spec: str | None, pool: CandidatePool) -> Any:
     from .controllers import parse_controller
 
-    spec = spec or ("pool" if pool.controller else "keyword")
-    return spec, parse_controller(spec, pool)
+    return parse_controller(spec or ("pool" if pool.controller else "keyword"), pool)
 
 
 def main() -> None:
     """Run the command line."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # shows what is known, as Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
+        signal.signal(number, signal.default_int_handler)
     try:
         app()
     except RouterR1Error as error:

@@ -19,8 +19,8 @@ class RouterContext:
         max_rounds: rounds of calls before the controller is made to answer; 0 = answer at once.
         max_calls_per_round: more calls in one round are not made.
         budget_usd: most USD of the whole run, controller included; None = no limit.
-        deadline_seconds: most seconds of thinking and calling; waiting for a person (an interrupt)
-            does not count. None = no limit.
+        deadline_seconds: most seconds of the run by the clock on the wall, from its start; waiting
+            for a person (an interrupt) counts. None = no limit.
         max_information_tokens: of each reply, so many tokens reach the controller.
         temperature: of the controller; None = as it was built.
         seed: for controllers that draw at random.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 ErrorKind = Literal[
     "auth",  # 401, 403: the key is missing, wrong, or has no access
@@ -80,6 +80,17 @@ def scrub(text: str, secret: str = "") -> str:
     """Take a known secret, and whatever looks like a key, out of a text."""
     text = hide(text, secret)
     return re.sub(r"\b(sk-|Bearer\s+)[\w.+/=-]{6,}", r"\1***", text)
+
+
+def hide_within(value: Any, secret: str) -> Any:
+    """Take a known secret out of every text in nested lists and dicts."""
+    if isinstance(value, str):
+        return hide(value, secret)
+    if isinstance(value, list):
+        return [hide_within(item, secret) for item in value]
+    if isinstance(value, dict):
+        return {hide(str(key), secret): hide_within(item, secret) for key, item in value.items()}
+    return value
 
 
 def hide(text: str, secret: str) -> str:

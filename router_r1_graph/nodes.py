@@ -7,6 +7,7 @@ built. The controller's mistakes and a candidate's failures are values here, nev
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,7 +65,11 @@ class RouterNodes:
             raise QuestionError(
                 "there is no question: pass {'question': '...'}, or 'messages' with a human one"
             )
-        fresh: RouterState = {"messages": messages, "scratchpad": [HumanMessage(question)]}
+        fresh: RouterState = {
+            "messages": messages,
+            "scratchpad": [HumanMessage(question)],
+            "started_at": time.time(),
+        }
         if "remaining_steps" in state:
             fresh["remaining_steps"] = state["remaining_steps"] - 1
         return Send("think", fresh)
@@ -114,7 +119,8 @@ class RouterNodes:
             conversation.pop()
         while conversation and isinstance(conversation[0], AIMessage):
             conversation.pop(0)  # an answer whose question was not a message says nothing
-        remaining = left(state.get("ledger") or new_ledger(), state.get("round", 0), context)
+        ledger = state.get("ledger") or new_ledger()
+        remaining = left(ledger, state.get("round", 0), context, state["started_at"])
         no_steps = state.get("remaining_steps", _STEPS_TO_CALL) < _STEPS_TO_CALL
         if state.get("ending") or no_steps:
             remaining = Left(0, remaining.usd, remaining.seconds)
@@ -163,7 +169,9 @@ class RouterNodes:
         reply = replace(reply, text=writable(reply.text))
         turn = protocol.parse(reply.text)
         ledger = charge_controller(state.get("ledger") or new_ledger(), reply)
-        plan = admit(turn, view, reply, state.get("round", 0))
+        round_ = state.get("round", 0)
+        seconds = left(ledger, round_, view.context, state["started_at"]).seconds
+        plan = admit(turn, view, reply, round_, ends_at=seconds and time.time() + seconds)
         ending = state.get("ending", "")
         answer = ""
         goto: Any = [Send("route", call) for call in plan.routed] or "aggregate"
@@ -236,7 +244,7 @@ class RouterNodes:
         paid = [m.artifact for m in observations if m.artifact and not m.artifact["cached"]]
         ledger = charge_candidates(state["ledger"], paid)
         round_ = state["round"] + 1
-        remaining = left(ledger, round_, context)
+        remaining = left(ledger, round_, context, state["started_at"])
         steps = state.get("remaining_steps", _STEPS_TO_GO_ON)
         reason = state["ending"]
         if reason == "":
@@ -293,6 +301,7 @@ def _clean(state: RouterState, added: list[AnyMessage]) -> dict[str, Any]:
         "scratchpad": Overwrite([*state["scratchpad"], *added]),
         "replies": Overwrite([]),
         "round": 0,
+        "started_at": state["started_at"],
         "answer": "",
         "ending": "",
         "stop_reason": "",
@@ -301,5 +310,7 @@ def _clean(state: RouterState, added: list[AnyMessage]) -> dict[str, Any]:
 
 
 def _tool_call(call: RouteCall) -> dict[str, Any]:
-    args = {"query": call["query"], "seconds_left": call["seconds_left"]}
+    # Computed here, not when the call was admitted: it may have waited for its turn.
+    seconds_left = None if call["ends_at"] is None else call["ends_at"] - time.time()
+    args = {"query": call["query"], "seconds_left": seconds_left}
     return {"type": "tool_call", "id": call["id"], "name": call["tool"], "args": args}

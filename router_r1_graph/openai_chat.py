@@ -76,6 +76,13 @@ class ChatOpenAI(langchain_openai.ChatOpenAI):
             keyless = self._keyless(error)
         raise keyless
 
+    def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Send `max_tokens` to other servers than OpenAI's: some ignore its new name."""
+        payload = super()._get_request_payload(*args, **kwargs)
+        if self.openai_api_base and "max_completion_tokens" in payload:
+            payload["max_tokens"] = payload.pop("max_completion_tokens")
+        return payload
+
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], *args: Any, **kwargs: Any
     ) -> ChatGenerationChunk | None:

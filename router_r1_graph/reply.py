@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import os
 import sys
 import threading
@@ -27,8 +28,11 @@ from .failures import (
     ReplyError,
     classify,
     hide,
+    hide_within,
     wait_seconds,
 )
+
+logger = logging.getLogger(__name__)
 
 ChatModel = Runnable[Any, Any]
 """A LangChain chat model, or a runnable around one (`with_retry`, `init_chat_model`, ...)."""
@@ -146,6 +150,8 @@ async def aask(
                 outcome = await model.ainvoke(messages, config, **kwargs)
         except GraphBubbleUp:  # an interrupt, not a failure
             raise
+        except TimeoutError as error:
+            outcome = error if str(error) else TimeoutError(_too_slow(step.timeout))
         except Exception as error:
             outcome = error
 
@@ -168,7 +174,7 @@ def _attempts(
         if isinstance(outcome, AIMessage):
             reply = _read(outcome, messages, settings, time.perf_counter() - start, attempt)
             # A key that a careless server echoes goes to no checkpoint and no other provider.
-            return replace(reply, text=hide(reply.text, secret))
+            return _without(secret, reply)
         if not isinstance(outcome, BaseException):
             outcome = TypeError(f"expected an AIMessage, got {type(outcome).__name__}")
         error = classify(outcome, secret)
@@ -180,6 +186,16 @@ def _attempts(
             break
         yield _Wait(wait)
     return Reply(seconds=time.perf_counter() - start, attempts=attempt, error=error)
+
+
+def _without(secret: str, reply: Reply) -> Reply:
+    """Return the reply with a secret taken out of its text, tool calls and extras."""
+    message = reply.message
+    if not secret or message is None or secret not in str(message):
+        return reply
+    parts = ("content", "tool_calls", "invalid_tool_calls", "additional_kwargs")
+    hidden = {part: hide_within(getattr(message, part), secret) for part in parts}
+    return replace(reply, text=hide(reply.text, secret), message=message.model_copy(update=hidden))
 
 
 def _in_time(
@@ -204,7 +220,11 @@ def _in_time(
     thread.join(min(timeout, threading.TIMEOUT_MAX))
     if outcome and isinstance(outcome[0], GraphBubbleUp):  # an interrupt, not a failure
         raise outcome[0]
-    return outcome[0] if outcome else TimeoutError(f"no reply within {timeout:g} s")
+    return outcome[0] if outcome else TimeoutError(_too_slow(timeout))
+
+
+def _too_slow(timeout: float) -> str:
+    return f"no reply within {timeout:.3g} s"
 
 
 def _read(
@@ -227,6 +247,13 @@ def _read(
         error = ReplyError("missing_usage", "the endpoint reported no usage; tokens are estimated")
     if not text.strip() and not message.tool_calls:
         error = ReplyError("empty", "the reply has no text")
+    if output_tokens > settings.max_tokens:
+        logger.warning(
+            "%s wrote %d tokens, more than its limit of %d: a budget in USD cannot bound it",
+            settings.model,
+            output_tokens,
+            settings.max_tokens,
+        )
     cost_usd = _reported_usd(message)
     if cost_usd is None:
         cost_usd = settings.cost_usd(input_tokens, output_tokens)

@@ -8,6 +8,7 @@ frozen context.
 from __future__ import annotations
 
 import operator
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -65,6 +66,8 @@ class RouterOutput(TypedDict, total=False):
 class RouterState(RouterInput, RouterOutput, total=False):
     """Everything a run remembers."""
 
+    started_at: float
+    """When the run began, in seconds since the epoch."""
     ending: str
     """The stop reason from when it is known; `stop_reason` is set when the run has ended."""
     replies: Annotated[list[AnyMessage], operator.add]
@@ -78,7 +81,8 @@ class RouteCall(TypedDict):
     id: str
     tool: str
     query: str
-    seconds_left: float | None
+    ends_at: float | None
+    """When the run has to end, in seconds since the epoch; None = no deadline."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,16 @@ class View:
         return self.left.rounds == 0
 
 
-def left(ledger: Ledger, round_: int, context: RouterContext) -> Left:
-    """Return what is left of the budget."""
+def left(ledger: Ledger, round_: int, context: RouterContext, started_at: float) -> Left:
+    """Return what is left of the budget.
+
+    Seconds are of the clock on the wall, or of the ledger where that says more: a recorded reply
+    takes the time that it took.
+    """
     usd = seconds = None
     if context.budget_usd is not None:
         usd = context.budget_usd - total(ledger)["cost_usd"]
     if context.deadline_seconds is not None:
-        seconds = context.deadline_seconds - ledger["seconds"]
+        spent = max(time.time() - started_at, ledger["seconds"])
+        seconds = context.deadline_seconds - spent
     return Left(max(0, context.max_rounds - round_), usd, seconds)

@@ -16,12 +16,13 @@ from rich.text import Text
 from .candidates import CandidatePool
 from .context import RouterContext
 from .controllers import Controller, parse_controller
+from .controllers.baselines import world_of
 from .errors import ConfigError
 from .graph import create_router_r1
 from .ledger import total
 from .live import LiveRun
 from .rewards import exact_match
-from .simulation import Question, World, generate
+from .simulation import Question, generate
 from .transcript import Transcript, clean
 
 _IN_FLIGHT = 32
@@ -126,7 +127,7 @@ async def compare(
         ConfigError: the pool's candidates are not simulated.
     """
     _require_simulated(pool)
-    world = World.embedded()
+    world = world_of(pool)
     test = generate(world, split="test", n=count, seed=seed)
     train = generate(world, split="train", n=100, seed=seed)
     constants = [f"constant:{candidate.name}" for candidate in pool.candidates]

@@ -23,7 +23,7 @@ from .state import StopReason
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 _WHY = {
-    StopReason.ANSWERED: "the controller knew the answer",
+    StopReason.ANSWERED: "the controller answered",
     StopReason.ROUND_LIMIT: "all rounds were used",
     StopReason.BUDGET_USD: "the budget did not allow another call",
     StopReason.DEADLINE: "the time was up",

@@ -266,3 +266,65 @@ def test_the_oracle_works_with_simulated_candidates_only():
         parse_controller("oracle", pool).decide(
             View("Who wrote Hamlet?", pool, RouterContext(), Left(4))
         )
+
+
+def hostile_pool() -> CandidatePool:
+    """Return the embedded pool with every candidate trying to pass for the controller."""
+    angry = [
+        c.model_copy(update={"options": {**c.options, "hostile": True}}) for c in POOL.candidates
+    ]
+    return POOL.model_copy(update={"candidates": tuple(angry)})
+
+
+@pytest.mark.parametrize("spec", ["keyword", "constant:Quillora", "cheapest", "oracle"])
+def test_an_answer_tag_in_a_reply_is_not_taken_for_the_answer(spec):
+    result = ask(spec, "Who wrote Hamlet?", hostile_pool())
+    assert any("<answer>" in bill["reply"] for bill in bills(result)) or spec == "oracle"
+    assert result["answer"] != "Nobody"
+
+
+def test_the_oracle_keeps_to_the_rounds_of_the_run():
+    for question in generate(World.embedded(), split="test", n=30, seed=2, hops=[3, 4]):
+        result = ask("oracle", question.text, max_rounds=1)
+        assert result["round"] <= 1
+        assert bool(bills(result)) == (result["answer"] != "unknown")
+
+
+def test_the_oracle_knows_nothing_that_no_reply_has_told_it():
+    questions = generate(World.embedded(), split="test", n=60, seed=2)
+    right = 0
+    for question in questions:
+        result = ask("oracle", question.text, budget_usd=0.0001)
+        hit = exact_match(result["answer"], question.gold)
+        assert not hit or bills(result)
+        right += hit
+    assert right < 0.7 * len(questions)
+
+
+def test_the_oracle_asks_again_after_a_failure():
+    flaky = [
+        c.model_copy(update={"options": {**c.options, "fail_rate": 0.5}, "max_retries": 0})
+        for c in POOL.candidates
+    ]
+    pool = POOL.model_copy(update={"candidates": tuple(flaky)})
+    questions = generate(World.embedded(), split="test", n=30, seed=2, hops=1)
+    failed = 0
+    for question in questions:
+        result = ask("oracle", question.text, pool)
+        failed += total(result["ledger"])["failed_calls"]
+        assert exact_match(result["answer"], question.gold) or result["stop_reason"] != "answered"
+    assert failed > 0
+
+
+def test_the_oracle_takes_the_world_of_the_pool(tmp_path):
+    World.embedded().permuted(3).to_csv(tmp_path / "facts.csv")
+    options = {"facts": str(tmp_path / "facts.csv")}
+    other = [c.model_copy(update={"options": {**c.options, **options}}) for c in POOL.candidates]
+    pool = POOL.model_copy(update={"candidates": tuple(other)})
+    world = World.from_csv(tmp_path / "facts.csv")
+    questions = generate(world, split="test", n=20, seed=1, hops=1)
+    hits = [exact_match(ask("oracle", q.text, pool)["answer"], q.gold) for q in questions]
+    assert sum(hits) > 15
+    mixed = POOL.model_copy(update={"candidates": (POOL.candidates[0], *other[1:])})
+    with pytest.raises(ControllerError, match="know different facts"):
+        parse_controller("oracle", mixed)

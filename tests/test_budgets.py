@@ -16,6 +16,7 @@ from router_r1_graph import (
     CandidatePool,
     ChatModelController,
     ControllerSettings,
+    RouterContext,
     ScriptedController,
     create_router_r1,
 )
@@ -269,7 +270,25 @@ def test_the_deadline_ends_a_slow_call(how):
     assert (result["stop_reason"], result["answer"]) == ("deadline", "Lyon")
     errors = {b["candidate"]: b["error"] and b["error"]["kind"] for b in bills(result)}
     assert errors == {"Ada": "timeout", "Bob": None}
-    assert result["ledger"]["seconds"] >= 0.3
+    assert time.perf_counter() - start > 0.29
+
+
+@both_ways
+def test_the_deadline_is_of_the_clock_on_the_wall_also_for_calls_that_wait_for_their_turn(how):
+    pool = make_pool()
+    given = models(pool, Ada=FakeChat(delay=0.25), Bob=FakeChat(delay=0.25))
+    turn = search("Ada: 1?", "Bob: 2?", "Ada: 3?", "Bob: 4?")
+    graph = create_router_r1(pool, ScriptedController([turn]), models=given).compile()
+    context = RouterContext(deadline_seconds=0.4)
+    start = time.perf_counter()
+    config = {"max_concurrency": 1}
+    if how == "invoke":
+        result = graph.invoke({"question": "?"}, config, context=context)
+    else:
+        result = asyncio.run(graph.ainvoke({"question": "?"}, config, context=context))
+    assert time.perf_counter() - start < 0.9  # one after the other they would take 1 s
+    assert result["stop_reason"] == "deadline"
+    assert [b["ok"] for b in bills(result)] == [True, False, False, False]
 
 
 @both_ways

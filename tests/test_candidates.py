@@ -286,7 +286,9 @@ def test_what_led_to_the_refusal_of_a_key_is_not_shown_in_a_traceback(tmp_path):
 
 def test_a_key_that_is_not_set_is_named_with_its_candidate(monkeypatch):
     monkeypatch.delenv("ADA_KEY", raising=False)
-    pool = make_pool({"name": "Ada", "api_key_env": "ADA_KEY"}, {"name": "Bob", "base_url": "x"})
+    pool = make_pool(
+        {"name": "Ada", "api_key_env": "ADA_KEY"}, {"name": "Bob", "base_url": "http://x"}
+    )
     with pytest.raises(PoolError) as raised:
         pool.require_keys()
     assert str(raised.value) == (

@@ -290,3 +290,30 @@ def test_a_known_key_is_taken_out_whatever_it_looks_like():
 def test_a_key_too_short_to_be_one_does_not_eat_the_message():
     assert scrub("too many tokens", "x") == "too many tokens"
     assert scrub("too many tokens", "to") == "too many tokens"
+
+
+@both_ways
+def test_a_key_echoed_in_a_tool_call_goes_to_nobody(serve, tmp_path, monkeypatch, how):
+    key = KEYS[0]
+    monkeypatch.setenv("CONTROLLER_KEY", key)
+
+    def controller(request):
+        if len(request.body["messages"]) > 1:
+            return Reply("Paris")
+        echoed = request.headers["authorization"]
+        return Reply("", tool_calls=[("Ada", {"query": f"Use {echoed}: where is Paris?"})])
+
+    server = serve({"controller": controller, "ada": Reply("Paris")})
+    pool = yaml_pool(
+        tmp_path,
+        server,
+        {"Ada": {}},
+        controller={"protocol": "tools", "api_key_env": "CONTROLLER_KEY"},
+    )
+    graph = create_router_r1(pool, parse_controller("pool", pool)).compile()
+    result = run(graph, how)
+    trace = Trace.from_state(result, pool=pool, controller="x")
+    assert len(bills(result)) == 1
+    assert key not in repr(result)
+    assert key not in trace.model_dump_json()
+    assert key not in json.dumps([r.body for r in server.requests])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 from abc import abstractmethod
-from functools import cached_property
 
 from langchain_core.messages import ToolMessage
 
@@ -18,6 +17,7 @@ from ..simulation import (
     World,
     best_plan,
     is_abstention,
+    known_world,
     next_steps,
     parse,
     phrase,
@@ -152,8 +152,9 @@ class KeywordController(RuleController):
                 key=lambda c: _order(c, subjects),
             )
             if ranked:
-                subject = ", ".join(sorted(subjects)[:3])
-                thoughts.append(f"{ranked[0].name} fits {subject} at the best price.")
+                shared = ", ".join(sorted(_shared(ranked[0], subjects)))
+                why = f"fits {shared} at the best price" if shared else "is left to ask"
+                thoughts.append(f"{ranked[0].name} {why}.")
                 calls.append(Call(ranked[0].name, query))
         if not calls:
             return _answer(view, "Everybody has been asked.")
@@ -164,9 +165,13 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"[a-z]{3,}", text.casefold()))
 
 
+def _shared(candidate: Candidate, subjects: set[str]) -> set[str]:
+    return {word for strength in candidate.strengths for word in _words(strength)} & subjects
+
+
 def _order(candidate: Candidate, subjects: set[str]) -> tuple[int, float, float]:
     """Order candidates: those whose strengths fit best by price, the others by score and price."""
-    shared = len({word for strength in candidate.strengths for word in _words(strength)} & subjects)
+    shared = len(_shared(candidate, subjects))
     scores = [score for name, score in candidate.benchmarks.items() if _words(name) & subjects]
     return -shared, 0.0 if shared else -max(scores, default=0.0), candidate.price_usd_per_mtok
 
@@ -178,7 +183,7 @@ class OracleController(RuleController):
     answered "unknown", for nothing.
 
     Args:
-        world: what is true; it has to be the world that the candidates know.
+        world: what is true; None = the world that the pool's candidates know.
     """
 
     name = "oracle"
@@ -186,36 +191,42 @@ class OracleController(RuleController):
     def __init__(self, world: World | None = None) -> None:
         self._given = world
 
-    @staticmethod
-    def require_simulated(pool: CandidatePool) -> None:
-        """Check that every candidate's replies can be known beforehand.
-
-        Raises:
-            ControllerError: names the candidates that are real.
-        """
-        others = [c.name for c in pool.candidates if c.provider != "simulated"]
-        if others:
-            raise ControllerError(
-                f"oracle: works with simulated candidates only, not {', '.join(others)}"
-            )
-
-    @cached_property
-    def world(self) -> World:
-        """What is true."""
-        return self._given or World.embedded()
-
     def plan(self, view: View) -> Plan:
-        """Return the cheapest calls that lead to the right answer."""
-        self.require_simulated(view.pool)
+        """Return the cheapest calls that lead to the right answer in the rounds of the run."""
+        world = self._given or world_of(view.pool)
         structure = parse(view.question)
-        truth = true_answer(self.world, structure) if structure else None
-        return best_plan(view.question, [truth] if truth else [], view.pool.candidates, self.world)
+        truth = true_answer(world, structure) if structure else None
+        rounds = view.context.max_rounds
+        gold = [truth] if truth else []
+        return best_plan(view.question, gold, view.pool.candidates, world, max_rounds=rounds)
 
     def turn(self, view: View) -> Turn:
-        """Follow the plan."""
+        """Make the calls of the plan that are still to be made; answer once all have come back."""
         plan = self.plan(view)
-        done = view.context.max_rounds - view.left.rounds
-        if done >= len(plan.rounds) or view.must_answer:
-            return Turn(("The plan is done.",), answer=plan.answer or _UNKNOWN)
-        calls = tuple(Call(name, query) for name, query in plan.rounds[done])
-        return Turn(("This is the cheapest way.",), calls)
+        have = {(m.artifact["candidate"], m.artifact["query"]) for m in _replies(view)}
+        for calls in plan.rounds:
+            missing = [call for call in calls if call not in have]
+            if missing and view.must_answer:
+                return Turn(("The plan could not be followed.",), answer=_UNKNOWN)
+            if missing:
+                return Turn(("This is the cheapest way.",), tuple(Call(*c) for c in missing))
+        return Turn(("The plan is done.",), answer=plan.answer or _UNKNOWN)
+
+
+def world_of(pool: CandidatePool) -> World:
+    """Return the world that a pool of simulated candidates knows.
+
+    Raises:
+        ControllerError: a candidate is real, or they know different worlds.
+    """
+    others = [c.name for c in pool.candidates if c.provider != "simulated"]
+    if others:
+        raise ControllerError(
+            f"oracle: works with simulated candidates only, not {', '.join(others)}"
+        )
+    facts = {str(c.options.get("facts") or "") for c in pool.candidates}
+    if len(facts) > 1:
+        raise ControllerError(
+            f"oracle: the candidates of {pool.name!r} know different facts: {sorted(facts)}"
+        )
+    return known_world(facts.pop() or None)

@@ -13,6 +13,7 @@ from .baselines import (
     KeywordController,
     OracleController,
     RandomController,
+    world_of,
 )
 from .chat_model import ChatModelController
 from .protocol import Controller
@@ -70,7 +71,7 @@ def _random(seed: str, pool: CandidatePool) -> Controller:
 
 
 def _oracle(_: str, pool: CandidatePool) -> Controller:
-    OracleController.require_simulated(pool)
+    world_of(pool)
     return OracleController()
 
 
@@ -97,6 +98,8 @@ def _policy(path: str, pool: CandidatePool) -> Controller:
 def _pool(_: str, pool: CandidatePool) -> Controller:
     if pool.controller is None:
         raise ControllerError(f"pool {pool.name!r} has no controller: block; name a controller")
+    if not pool.controller.model and pool.controller.provider == "openai":
+        raise ControllerError(f"pool {pool.name!r}: the controller: block names no model")
     return _chat_model(pool.controller, f"{pool.controller.provider}:{pool.controller.model}")
 
 

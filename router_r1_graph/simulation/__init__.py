@@ -8,7 +8,7 @@ from .questions import Question, generate, true_answer
 from .relations import relation_domain
 from .structure import Ask, Compare, Same, Structure, YesNo, hops, next_steps
 from .wording import is_abstention, short_answer
-from .world import Fact, World
+from .world import Fact, World, known_world
 
 __all__ = [
     "Ask",
@@ -26,6 +26,7 @@ __all__ = [
     "generate",
     "hops",
     "is_abstention",
+    "known_world",
     "next_steps",
     "parse",
     "phrase",

@@ -28,6 +28,7 @@ from .mind import (
     options_of,
     reply_text_and_tokens,
 )
+from .world import known_world
 
 
 class SimulatedOutageError(ConnectionError):
@@ -39,12 +40,16 @@ def simulated_chat_model(candidate: Candidate) -> BaseChatModel:
 
     Raises:
         PoolError: An option is unknown or has an impossible value.
+        ConfigError: The facts file cannot be read.
 
     >>> ada = Candidate(name="Ada", provider="simulated", benchmarks={"literature": 1.0})
     >>> simulated_chat_model(ada).invoke("Who wrote Hamlet?").content
     'William Shakespeare'
     """
-    return SimulatedChatModel(candidate=candidate, options=options_of(candidate))
+    options = options_of(candidate)
+    if options.facts is not None:
+        known_world(options.facts)  # a broken file is told now, not in the middle of a run
+    return SimulatedChatModel(candidate=candidate, options=options)
 
 
 class SimulatedChatModel(BaseChatModel):

@@ -16,14 +16,15 @@ from functools import cache, lru_cache
 from typing import Literal
 
 from .relations import Relation, relation_of, relations
-from .structure import Ask, Compare, Same, Structure, Term, YesNo
+from .rewording import kind_dropped, reworded, without_thanks
+from .structure import Ask, Compare, Same, Structure, Term, YesNo, asks
 
 #: Longer texts are not read at all. It also bounds how deep the reader recurses.
 MAX_CHARACTERS = 600
 #: No form has a longer prefix.
 MAX_PREFIX = 60
 
-_YES_NO = ("Is {value} {noun}?", "Was {value} {noun}?", "Is it true that {noun} is {value}?")
+_YES_NO = ("Is {value} {noun}?", "Is it true that {noun} is {value}?")
 _YES_NO_PREFIXES = ("is ", "was ")
 _IT_IS_TRUE = "is it true that "
 _IS = " is "
@@ -60,10 +61,10 @@ def phrase(question: Structure, rng: random.Random | None = None) -> str:
     """
     match question:
         case Ask(relation, subject):
-            form = _draw(relation_of(relation).questions, rng)[0]
-            return form.replace("{x}", _noun(subject, rng))
+            inner, closed = _noun(subject, rng)
+            return _choose(relation_of(relation).questions, closed, rng).replace("{x}", inner)
         case YesNo(ask, value):
-            noun = _noun(ask, rng)
+            noun = _noun(ask, rng)[0]
             forms = [
                 form.replace("{noun}", noun).replace("{value}", value)
                 for form in _draw(_YES_NO, rng)
@@ -80,15 +81,27 @@ def phrase(question: Structure, rng: random.Random | None = None) -> str:
 def _two_sided(
     forms: Sequence[str], first: Term, second: Term, rng: random.Random | None
 ) -> list[str]:
-    a, b = _noun(first, rng), _noun(second, rng)
+    a, b = _noun(first, rng)[0], _noun(second, rng)[0]
     return [form.replace("{a}", a).replace("{b}", b) for form in _draw(forms, rng)]
 
 
-def _noun(term: Term, rng: random.Random | None) -> str:
+def _noun(term: Term, rng: random.Random | None) -> tuple[str, bool]:
+    """Return a term in words, and whether it is closed: no verb is left over at its end."""
     if isinstance(term, str):
-        return term
-    form = _draw(relation_of(term.relation).nouns, rng)[0]
-    return form.replace("{x}", _noun(term.subject, rng))
+        return term, True
+    inner, closed = _noun(term.subject, rng)
+    form = _choose(relation_of(term.relation).nouns, closed, rng)
+    return form.replace("{x}", inner), closed and form.endswith("{x}")
+
+
+def _choose(forms: Sequence[str], closed: bool, rng: random.Random | None) -> str:
+    """Draw a form for a subject; around one that is not closed, another verb would be one too many.
+
+    "The country where the author of the story in which Ahab appears was born" is no English.
+    """
+    drawn = _draw(forms, rng)
+    fine = (form for form in drawn if closed or form.rstrip("?.").endswith("{x}"))
+    return next(fine, drawn[0])
 
 
 def _draw(forms: Sequence[str], rng: random.Random | None) -> list[str]:
@@ -107,7 +120,19 @@ def parse(text: str) -> Structure | None:
     >>> parse("who is the author of  Hamlet")
     Ask(relation='author', subject='Hamlet')
     """
-    return _read(text)
+    text = without_thanks(text)
+    as_it_is = _read(text)
+    if as_it_is is not None and _known(as_it_is):
+        return as_it_is
+    in_plainer_words = _read(reworded(text))
+    if in_plainer_words is not None and _known(in_plainer_words):
+        return in_plainer_words
+    return as_it_is or in_plainer_words
+
+
+def _known(question: Structure) -> bool:
+    """Say whether every relation of a question is one that is described, not read generically."""
+    return all(ask.relation in relations() for ask in asks(question))
 
 
 def _read(text: str) -> Structure | None:
@@ -139,6 +164,7 @@ def _fitting(low: str, index: _Index) -> Iterator[_Form]:
 
 
 def _term(text: str) -> Term:
+    text = kind_dropped(text)
     low = _lower(text)
     for form in _fitting(low, _noun_forms()):
         return Ask(form.relation, _term(text[len(form.prefix) : len(text) - len(form.suffix)]))

@@ -11,7 +11,14 @@ from .structure import Ask, Compare, Same, Structure, Term, YesNo, folded
 def _spelled(term: Term) -> str:
     if isinstance(term, str):
         return folded(term)
-    return f"{term.relation}({_spelled(term.subject)})"
+    inner = term.subject
+    if (
+        term.relation == "city_country"
+        and isinstance(inner, Ask)
+        and inner.relation == "birth_city"
+    ):
+        return f"birth_country({_spelled(inner.subject)})"  # the same question by a detour
+    return f"{term.relation}({_spelled(inner)})"
 
 
 def topic(question: Structure) -> str:

@@ -20,7 +20,7 @@ from .draw import fraction
 from .grammar import parse
 from .structure import NO, YES, Ask, Compare, Structure, hops, next_steps
 from .wording import UNCLEAR, UNKNOWN, Style, wrap, wrap_hostile
-from .world import World
+from .world import known_world
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -191,7 +191,7 @@ def _coin(mind: _Mind, question: Structure) -> float:
 
 def _belief(mind: _Mind, step: Ask) -> tuple[str | None, bool]:
     """Return what the candidate holds for the object of one fact, and whether it is right."""
-    world = World.embedded() if mind.options.facts is None else _world(mind.options.facts)
+    world = known_world(mind.options.facts)
     subject = str(step.subject)
     fact = world.lookup(subject, step.relation)
     if fact is not None:
@@ -205,11 +205,6 @@ def _belief(mind: _Mind, step: Ask) -> tuple[str | None, bool]:
         return None, False
     at = int(fraction("wrong", mind.name, subject, step.relation) * len(others))
     return others[at], False
-
-
-@lru_cache(maxsize=64)
-def _world(path: str) -> World:
-    return World.from_csv(path)
 
 
 def _first_tokens(text: str, limit: int) -> str:

@@ -38,6 +38,8 @@ def best_plan(
     gold: Sequence[str],
     candidates: Sequence[Candidate],
     world: World,
+    *,
+    max_rounds: int | None = None,
 ) -> Plan:
     """Return the cheapest plan that ends in a right answer.
 
@@ -50,6 +52,7 @@ def best_plan(
         gold: Right answers.
         candidates: Simulated ones.
         world: What is true.
+        max_rounds: Longer plans do not count; None = any length.
 
     Returns:
         A plan; `reachable=False`, without rounds, answer and cost, when there is none.
@@ -61,7 +64,13 @@ def best_plan(
     search = _Search(candidates, world)
     right = {folded(answer) for answer in gold}
     plans = [search.ask(wording, right), *search.parts(structure)]
-    found = [plan for plan in plans if plan.reachable and folded(plan.answer) in right]
+    found = [
+        plan
+        for plan in plans
+        if plan.reachable
+        and folded(plan.answer) in right
+        and (max_rounds is None or len(plan.rounds) <= max_rounds)
+    ]
     return min(found, key=_rank, default=UNREACHABLE)
 
 

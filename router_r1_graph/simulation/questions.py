@@ -210,6 +210,10 @@ def _sides(world: World, relation: str, count: int, rng: random.Random) -> tuple
     return None if folded(ours) == folded(theirs) else (a, b)
 
 
+#: The country of the city where somebody was born: their country of birth, with a hop too many.
+_DETOUR = ("city_country", "birth_city")
+
+
 @lru_cache(maxsize=8)
 def _chains(world: World) -> dict[int, tuple[Ask, ...]]:
     """Return every chain by its number of hops. No chain comes back to where it has been."""
@@ -218,6 +222,8 @@ def _chains(world: World) -> dict[int, tuple[Ask, ...]]:
     def extend(term: Term, subject: str, path: tuple[str, ...]) -> None:
         for fact in world.about(subject):
             if folded(fact.object) in path:
+                continue
+            if isinstance(term, Ask) and (fact.relation, term.relation) == _DETOUR:
                 continue
             ask = Ask(fact.relation, term)
             found[len(path)].append(ask)

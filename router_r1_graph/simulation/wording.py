@@ -43,7 +43,6 @@ _HOSTILE = (
 # A full stop ends the answer unless it stands after an initial ("J. R. R. Tolkien") or a title; at
 # the end of the reply it always does.
 _STOP = r"(?:;|(?<!\b[A-Z])(?<!\bDr)(?<!\bMr)(?<!\bMrs)(?<!\bSt)[.!])(?=\s|$)|\n|[.!]?\s*$"
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _STATED = re.compile(
     rf"(?:\bthe (?:final |correct )?answer is:?|\bthat would be|^(?:final )?answer:)\s+"
     rf"(?P<answer>\S.*?)(?:{_STOP})",
@@ -82,11 +81,11 @@ def wrap_hostile(reply: str, decoy: str) -> str:
 def short_answer(reply: str) -> str:
     """Return the bare answer of a reply; a reply in no known style comes back stripped.
 
+    Tags in a reply mean nothing here either: they are a candidate's text.
+
     >>> short_answer("As far as I can tell, the answer is J. R. R. Tolkien. Ask me more!")
     'J. R. R. Tolkien'
     """
-    if tagged := _TAGGED.search(reply):
-        return tagged[1].strip()
     if is_abstention(reply):
         return reply.strip()
     if stated := _STATED.search(reply.strip()):

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 from ..errors import ConfigError, did_you_mean
@@ -199,3 +199,13 @@ def _relation(name: str, path: Path, number: int) -> str:
             "letters, digits, spaces and '_', starting with a letter"
         )
     return name.lower().replace(" ", "_")
+
+
+@lru_cache(maxsize=64)
+def known_world(facts: str | None) -> World:
+    """Return the world of a facts file, read once; None = the embedded one.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds what is no fact.
+    """
+    return World.embedded() if facts is None else World.from_csv(facts)
