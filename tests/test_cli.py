@@ -257,6 +257,28 @@ def test_pool_show_and_check():
     assert "8 candidates, all can be asked" in checked.stdout
 
 
+def test_a_budget_over_candidates_without_a_price_is_warned_of(serve, tmp_path):
+    server = serve(Reply("Paris", 5, 5))
+    file = pool_file(tmp_path, f"candidates: [{{name: Ada, base_url: {server.base_url}}}]")
+    run = cli("ask", "q?", "--pool", file, "--budget-usd", "1", "--json")
+    assert json.loads(run.stdout)["answer"] == "Paris"
+    assert "no price for Ada: the budget does not bound them" in run.stderr
+
+
+def test_pool_check_reads_a_facts_file(tmp_path):
+    file = pool_file(
+        tmp_path, "candidates: [{name: Ada, provider: simulated, options: {facts: /nope.csv}}]"
+    )
+    run = cli("pool", "check", file)
+    assert run.returncode == 2
+    assert "/nope.csv" in run.stderr
+
+
+def test_an_interrupt_leaves_no_empty_trace(serve, tmp_path):
+    interrupted(serve, tmp_path, "--trace", str(tmp_path / "t.jsonl"))
+    assert not (tmp_path / "t.jsonl").exists()
+
+
 def test_pool_check_warns_of_a_missing_price(serve, tmp_path):
     file = pool_file(tmp_path, "candidates: [{name: Ada, base_url: 'http://127.0.0.1:9/v1'}]")
     run = cli("pool", "check", file)

@@ -191,3 +191,19 @@ def test_a_model_cannot_set_the_time_that_is_left(serve, tmp_path):
     agent = create_agent(boss, pool_tools(yaml_pool(tmp_path, server)))
     agent.invoke({"messages": [HumanMessage("?")]})
     assert server.count("ada") == 1
+
+
+def test_other_servers_are_sent_the_limit_by_its_old_name(serve, tmp_path):
+    """Some ignore `max_completion_tokens`, and a worst-case price rests on the limit."""
+    server = serve(Reply("Paris", 5, 2))
+    pool = yaml_pool(tmp_path, server, {"Ada": {"max_tokens": 77}})
+    pool_tools(pool)[0].invoke({"query": "?"})
+    body = server.requests[0].body
+    assert body["max_tokens"] == 77
+    assert "max_completion_tokens" not in body
+
+
+def test_a_reply_longer_than_its_limit_is_warned_of(serve, tmp_path, caplog):
+    pool = yaml_pool(tmp_path, serve(Reply("Paris", 5, 999)), {"Ada": {"max_tokens": 77}})
+    pool_tools(pool)[0].invoke({"query": "?"})
+    assert "wrote 999 tokens, more than its limit of 77" in caplog.text
