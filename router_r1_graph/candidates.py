@@ -20,13 +20,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from .errors import PoolError, did_you_mean
-from .pool_file import explain, read_mapping
+from .pool_file import beside, explain, read_mapping
 
 #: What `provider:` may say besides `module:factory`; each is itself such a factory.
 PROVIDERS: Mapping[str, str] = {
@@ -269,6 +270,13 @@ class CandidatePool(BaseModel):
                 owner[name] = candidate.name
         return self
 
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def where(self) -> str:
+        """Where the pool comes from, for messages: its file, else its name."""
+        return str(self._file) if self._file else f"pool {self.name!r}"
+
     @cached_property
     def _by_name(self) -> dict[str, Candidate]:
         return {
@@ -296,6 +304,7 @@ class CandidatePool(BaseModel):
         """
         file, data = read_mapping(path)
         data.setdefault("name", file.stem)
+        beside(file, data)
         try:
             pool = cls.model_validate(data)
         except ValidationError as error:
@@ -306,13 +315,16 @@ class CandidatePool(BaseModel):
         if pool.controller and template:
             controller = pool.controller.model_copy(update={"prompt_template": template})
             pool = pool.model_copy(update={"controller": controller})
+        pool._file = file
         return pool
 
     def descriptors(self) -> CandidatePool:
         """Return the pool without the ways to reach anybody: safe to store and to show."""
         access: dict[str, Any] = {"base_url": None, "api_key_env": None, "options": {}}
         candidates = tuple(c.model_copy(update=access) for c in self.candidates)
-        return self.model_copy(update={"candidates": candidates, "controller": None})
+        pool = self.model_copy(update={"candidates": candidates, "controller": None})
+        pool._file = None
+        return pool
 
     def find(self, name: str) -> Candidate | None:
         """Return the candidate of this name, alias or tool name, ignoring case; else None."""
@@ -339,9 +351,7 @@ class CandidatePool(BaseModel):
             if c.name not in but and c.key_variable and not os.environ.get(c.key_variable)
         ]
         if missing:
-            raise PoolError(
-                f"pool {self.name!r}: {'; '.join(missing)} (api_key_env names the variable)"
-            )
+            raise PoolError(f"{self.where}: {'; '.join(missing)} (api_key_env names the variable)")
 
 
 _MODELS: Mapping[str, type[BaseModel]] = {

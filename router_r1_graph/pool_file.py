@@ -18,6 +18,20 @@ _SECRET = re.compile(r"key|secret|token$|password|credential", re.I)
 _LIKE_A_KEY = re.compile(r"\bsk-\S*|Bearer .*", re.I)
 
 
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that stands twice: the last one would win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {str(key.value)[:40]!r} stands twice", key.start_mark
+                )
+            seen.add(key.value if isinstance(key.value, str) else id(key))
+        return super().construct_mapping(node, deep)
+
+
 def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """Read a YAML file, or one of the shipped pools by name; return its path and what it holds.
 
@@ -35,7 +49,7 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
             f"{', '.join(names)}"
         )
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
         raise PoolError(f"{file}: not a YAML file: {_where_and_why(error)}") from None
     if not isinstance(data, dict):
@@ -50,6 +64,16 @@ def _where_and_why(error: Exception) -> str:
     mark = error.problem_mark
     why = _LIKE_A_KEY.sub("***", str(error.problem))
     return f"line {mark.line + 1}, column {mark.column + 1}: {why}"
+
+
+def beside(file: Path, data: dict[str, Any]) -> None:
+    """Make the paths in the options of simulated candidates ones beside the pool file."""
+    candidates = data.get("candidates")
+    for record in candidates if isinstance(candidates, list) else []:
+        options = record.get("options") if isinstance(record, dict) else None
+        if isinstance(options, dict) and isinstance(options.get("facts"), str):
+            # YAML anchors share one mapping among candidates, so it is not changed in place.
+            record["options"] = {**options, "facts": str(file.parent / options["facts"])}
 
 
 def explain(

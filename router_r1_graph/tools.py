@@ -11,7 +11,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg
 from pydantic import BaseModel, Field
 
 from .candidates import Candidate, CandidatePool
-from .errors import PoolError
+from .errors import ConfigError, PoolError
 from .providers import make_chat_model
 from .reply import ChatModel, aask, ask, bill
 
@@ -93,4 +93,9 @@ def pool_tools(
             raise PoolError(f"models: {pool.unknown(name)}")
         given[candidate.name] = model
     pool.require_keys(but=given)
-    return [candidate_tool(candidate, given.get(candidate.name)) for candidate in pool.candidates]
+    try:
+        return [
+            candidate_tool(candidate, given.get(candidate.name)) for candidate in pool.candidates
+        ]
+    except ConfigError as error:  # of a provider, which does not know the file
+        raise PoolError(f"{pool.where}: {error}") from None

@@ -527,3 +527,32 @@ def test_an_option_that_a_provider_does_not_take_is_an_error_of_the_pool(monkeyp
     with pytest.raises(ConfigError, match="Ada: provider 'openai'") as raised:
         make_chat_model(Candidate(name="Ada", options={"n": 0}))
     assert KEY not in str(raised.value)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    file = write(tmp_path, "candidates:\n  - name: Ada\n    model: a\n    model: b\n")
+    with pytest.raises(PoolError, match="line 4, column 5: the key 'model' stands twice"):
+        CandidatePool.from_yaml(file)
+
+
+def test_a_facts_file_stands_beside_the_pool_file(tmp_path, monkeypatch):
+    (tmp_path / "facts.csv").write_text("subject,relation,object,domain\nX,author,Y,literature\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    file = write(
+        tmp_path, "candidates: [{name: A, provider: simulated, options: {facts: facts.csv}}]"
+    )
+    pool_tools(CandidatePool.from_yaml(file))
+
+
+def test_an_error_of_a_provider_names_the_file(tmp_path, monkeypatch):
+    file = write(tmp_path, "candidates: [{name: A, provider: simulated, options: {hop: 2}}]")
+    with pytest.raises(PoolError) as raised:
+        pool_tools(CandidatePool.from_yaml(file))
+    assert str(raised.value).startswith(f"{file}: ")
+    assert "did you mean 'hops'?" in str(raised.value)
+    monkeypatch.delenv("ADA_KEY", raising=False)
+    file = write(tmp_path, "candidates: [{name: A, api_key_env: ADA_KEY}]")
+    with pytest.raises(PoolError) as raised:
+        pool_tools(CandidatePool.from_yaml(file))
+    assert str(raised.value).startswith(f"{file}: A: the environment variable ADA_KEY is not set")

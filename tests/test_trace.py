@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from fakes import FakeChat, PaidController, answer, make_pool, models, search
 from router_r1_graph import (
     CandidatePool,
+    KeywordController,
     ReplyError,
     RouterContext,
     ScriptedController,
@@ -328,3 +329,15 @@ def test_a_broken_line_is_named_with_its_file_and_number(tmp_path, line, says):
         next(reader)
     assert str(raised.value).startswith(f"{file}, line 3: {says}")
     assert len(str(raised.value)) < len(str(file)) + 300
+
+
+def test_a_trace_of_a_pool_from_a_file_is_read_back_equal(tmp_path):
+    pool = CandidatePool.embedded()
+    state = (
+        create_router_r1(pool, KeywordController())
+        .compile()
+        .invoke({"question": "Who wrote Emma?"})
+    )
+    trace = Trace.from_state(state, pool=pool, controller="keyword")
+    write_traces(tmp_path / "t.jsonl", [trace])
+    assert list(read_traces(tmp_path / "t.jsonl")) == [trace]
