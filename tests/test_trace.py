@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def without_times(trace: Trace) -> Any:
     def still(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: 0 if k == "seconds" else still(v) for k, v in value.items()}
+        if isinstance(value, str):  # an observation says how many seconds are left
+            return re.sub(r"(\(left: .*), \d+\.\d s\)", r"\1)", value)
         return [still(v) for v in value] if isinstance(value, list) else value
 
     return still(json.loads(trace.model_dump_json()))
