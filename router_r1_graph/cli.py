@@ -6,6 +6,7 @@ Whatever is wrong with the input is one line on stderr and exit code 2, before a
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from .errors import ConfigError, QuestionError, RouterR1Error
 
@@ -123,7 +123,7 @@ def _ask(
     from .ledger import total
     from .live import LiveRun
     from .trace import Trace, write_traces
-    from .transcript import Transcript
+    from .transcript import Transcript, make_console
 
     controller = _controller(spec, pool)
     unpriced = [c.name for c in pool.candidates if c.output_usd_per_mtok is None]
@@ -133,9 +133,8 @@ def _ask(
             file=sys.stderr,
         )
     graph = create_router_r1(pool, controller, context=context).compile(name="router_r1")
-    console = Console(highlight=False)
-    transcript = None if as_json else Transcript(console, pool)
-    live = LiveRun(graph, question, context, transcript)
+    transcript = None if as_json else Transcript(make_console(), pool)
+    live = LiveRun(graph, pool, question, context, transcript)
     try:
         if transcript:
             transcript.question(question)
@@ -146,10 +145,12 @@ def _ask(
     except KeyboardInterrupt:
         known = live.known()
         if transcript:
+            for unanswered in live.unanswered():
+                transcript.reply(unanswered)
             transcript.answer(known["answer"], "interrupted")
             transcript.bill(known["ledger"], live.ledger())
         else:
-            print(json.dumps(known, ensure_ascii=False))
+            _print_json(known)
         raise
     record = Trace.from_state(state, pool=pool, controller=controller.name, context=context)
     if trace_file is not None:
@@ -160,7 +161,7 @@ def _ask(
     else:
         if record.error:
             print(f"controller {controller.name} failed: {record.error}", file=sys.stderr)
-        print(json.dumps(record.summary(), ensure_ascii=False))
+        _print_json(record.summary())
 
 
 _DEMO_EXAMPLES = """[bold]Examples[/bold]
@@ -182,13 +183,14 @@ def demo(
 ) -> None:
     """Take a two-minute tour: a pool, some questions, and a table of controllers."""
     from .tour import compare, run_tour
+    from .transcript import make_console
 
     if not as_json:
-        run_tour(Console(highlight=False), _pool(pool), questions=questions, seed=seed)
+        run_tour(make_console(), _pool(pool), questions=questions, seed=seed)
         return
     scores = asyncio.run(compare(_pool(pool), questions, seed))
     rows = [asdict(score) for score in scores]
-    print(json.dumps({"questions": questions, "seed": seed, "controllers": rows}))
+    _print_json({"questions": questions, "seed": seed, "controllers": rows})
 
 
 @pools.command("show", epilog="[bold]Example[/bold]\n\nrouter-r1 pool show router_r1")
@@ -197,8 +199,9 @@ def pool_show(
 ) -> None:
     """Show the candidates of a pool with their descriptors."""
     from .tour import pool_table
+    from .transcript import make_console
 
-    console = Console(highlight=False)
+    console = make_console()
     if not console.is_terminal:  # a file or a pipe has no width to keep to
         console.width = 200
     console.print(pool_table(_pool(file)))
@@ -223,6 +226,18 @@ def pool_check(
     if unpriced:
         names = ", ".join(unpriced)
         print(f"warning: no price for {names}: a budget in USD does not bound them")
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    """Print one object, as it is where standard output can say it, and escaped elsewhere.
+
+    What could control a terminal is escaped in any case: it is the same JSON.
+    """
+    from .transcript import CONTROL
+
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(data, ensure_ascii=not utf8)
+    print(CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def _version(wanted: bool) -> None:
@@ -254,6 +269,8 @@ def _controller(spec: str | None, pool: CandidatePool) -> Any:
 
 def main() -> None:
     """Run the command line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal in ASCII is no reason to crash
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
         signal.signal(number, signal.default_int_handler)
     try:

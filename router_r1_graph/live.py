@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from langchain_core.messages import AnyMessage, ToolMessage
+from langchain_core.messages import ToolMessage
 from langgraph.graph.state import CompiledStateGraph
 
+from .candidates import CandidatePool
 from .context import RouterContext
-from .ledger import charge_candidates, new_ledger, total
+from .failures import ReplyError
+from .ledger import Ledger, charge_candidates, new_ledger, total
+from .reply import Reply, bill
+from .state import RouteCall
 from .trace import call_records
 from .transcript import Transcript
 
@@ -21,6 +29,7 @@ class LiveRun:
 
     Args:
         graph: the compiled router.
+        pool: the pool it was built over.
         question: what to ask.
         context: the knobs.
         transcript: where to print what happens; None = nowhere.
@@ -29,26 +38,31 @@ class LiveRun:
     def __init__(
         self,
         graph: CompiledStateGraph[Any, RouterContext, Any, Any],
+        pool: CandidatePool,
         question: str,
         context: RouterContext,
         transcript: Transcript | None = None,
     ) -> None:
         self.graph = graph
+        self.pool = pool
         self.question = question
         self.context = context
         self.transcript = transcript
         self.state: Mapping[str, Any] = {}
-        self._replies: list[ToolMessage] = []
-        self._queries: dict[str, str] = {}
+        self._asked: dict[str, tuple[RouteCall, float]] = {}  # of the round under way, by call id
+        self._replies: dict[str, ToolMessage] = {}
 
     async def run(self) -> Mapping[str, Any]:
         """Run to the end and return the state."""
+        asyncio.get_running_loop().set_default_executor(_DaemonThreads())
         stream = self.graph.astream(
             {"question": self.question}, context=self.context, stream_mode=["tasks", "values"]
         )
         async for mode, part in stream:
             assert isinstance(part, dict)
             if mode == "values":
+                if part.get("round", 0) != self.state.get("round", 0):
+                    self._asked, self._replies = {}, {}  # aggregate has folded them in
                 self.state = part
                 continue
             self._follow(part)
@@ -57,30 +71,78 @@ class LiveRun:
         return self.state
 
     def _follow(self, event: Mapping[str, Any]) -> None:
-        if event["name"] == "aggregate":
-            self._replies.clear()
-        elif event["name"] == "route" and "input" in event:
-            self._queries[event["input"]["id"]] = event["input"]["query"]
-        elif event["name"] == "route" and event.get("result"):
-            self._replies += event["result"]["replies"]
+        if event["name"] != "route":
+            return
+        if "input" in event:
+            call: RouteCall = event["input"]
+            self._asked[call["id"]] = call, time.perf_counter()
+        elif event.get("result"):
+            for reply in event["result"]["replies"]:
+                self._replies[reply.tool_call_id] = reply
 
     def known(self) -> dict[str, Any]:
-        """Return what is known so far, in the form of `Trace.summary`."""
-        scratchpad: list[AnyMessage] = list(self.state.get("scratchpad") or [])
-        for reply in self._replies:
-            query = self._queries[reply.tool_call_id]
-            artifact = {**reply.artifact, "query": query, "reply": str(reply.text)}
-            scratchpad.append(reply.model_copy(update={"artifact": artifact}))
+        """Return what is known so far, in the form of `Trace.summary`.
+
+        A call that is still out is a failed one: its provider may bill it all the same.
+        """
+        calls = call_records([*(self.state.get("scratchpad") or []), *self._round()])
         return {
             "question": self.question,
             "answer": self.state.get("answer", ""),
             "stop_reason": INTERRUPTED,
-            "rounds": self.state.get("round", 0),
-            "calls": [call.model_dump() for call in call_records(scratchpad)],
+            "rounds": self.state.get("round", 0) + bool(self._asked),
+            "calls": [call.model_dump() for call in calls],
             "ledger": dict(total(self.ledger())),
         }
 
-    def ledger(self) -> Any:
-        """Return the bill so far, the calls that came back in this round included."""
+    def unanswered(self) -> list[ToolMessage]:
+        """Return the calls that are still out, as failed ones."""
+        return [m for m in self._round() if m.tool_call_id not in self._replies]
+
+    def ledger(self) -> Ledger:
+        """Return the bill so far, the calls of the round under way included."""
         ledger = self.state.get("ledger") or new_ledger()
-        return charge_candidates(ledger, [reply.artifact for reply in self._replies])
+        return charge_candidates(ledger, [message.artifact for message in self._round()])
+
+    def _round(self) -> list[ToolMessage]:
+        """Return the calls of the round under way, each with what has come back so far."""
+        messages = []
+        for id_, (call, start) in self._asked.items():
+            message = self._replies.get(id_)
+            if message is None:
+                error = ReplyError("other", "interrupted before a reply came")
+                candidate = self.pool.find(call["tool"])
+                name = candidate.name if candidate else call["tool"]
+                reply = Reply(seconds=time.perf_counter() - start, error=error)
+                text, artifact = bill(name, reply)
+                message = ToolMessage(
+                    text, name=call["tool"], tool_call_id=id_, artifact=artifact, status="error"
+                )
+            artifact = {**message.artifact, "query": call["query"], "reply": str(message.text)}
+            messages.append(message.model_copy(update={"artifact": artifact}))
+        return messages
+
+
+class _DaemonThreads(ThreadPoolExecutor):
+    """Runs models that cannot be awaited, in threads that nobody waits for.
+
+    The usual executor joins its threads when the loop closes and when the program ends: one
+    hanging call would keep Ctrl-C, a deadline and the way out waiting for it.
+    """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function in a thread of its own."""
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        threading.Thread(target=work, daemon=True).start()
+        return future

@@ -99,7 +99,7 @@ def _play(
     transcript = Transcript(console, pool)
     transcript.question(question)
     with transcript:
-        state = asyncio.run(LiveRun(graph, question, context, transcript).run())
+        state = asyncio.run(LiveRun(graph, pool, question, context, transcript).run())
     transcript.answer(state["answer"], state["stop_reason"], state["error"])
     transcript.bill(total(state["ledger"]), state["ledger"])
 
@@ -139,7 +139,7 @@ async def compare(
         TextColumn("{task.fields[status]}"),
         TimeElapsedColumn(),
     )
-    hidden = console is None or not console.is_terminal
+    hidden = console is None or not console.is_interactive
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         trials = [await _score(c, pool, train, progress) for c in constants]
         best = max(trials, key=lambda score: (score.exact_match, -score.cost_usd)).controller

@@ -6,7 +6,9 @@ read as markup.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +22,7 @@ from .candidates import CandidatePool
 from .ledger import LedgerTotals
 from .state import StopReason
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 _WHY = {
     StopReason.ANSWERED: "the controller answered",
@@ -34,7 +36,17 @@ _WHY = {
 
 def clean(text: str) -> str:
     """Take out what could control a terminal; line breaks and tabs stay."""
-    return _CONTROL.sub("", text)
+    return CONTROL.sub("", text)
+
+
+def make_console() -> Console:
+    """Return the console of standard output: live in a terminal, unless NO_COLOR is set."""
+    plain = bool(os.environ.get("NO_COLOR"))
+    return Console(
+        highlight=False,
+        color_system=None if plain else "auto",
+        force_interactive=None if sys.stdout.isatty() and not plain else False,
+    )
 
 
 def usd(amount: float) -> str:
@@ -58,7 +70,7 @@ class Transcript:
 
     def __enter__(self) -> Transcript:
         """Start the spinner, in a terminal."""
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             self._status = self.console.status("thinking ...", spinner="dots")
             self._status.start()
         return self
@@ -156,10 +168,15 @@ class Transcript:
 
     def _line(self, label: tuple[str, str], *parts: tuple[str, str]) -> None:
         text = Text()
-        indent = "\n" + " " * len(label[0])
         for words, style in parts:
-            text.append(clean(words).replace("\n", indent), style=style)
-        self.console.print(Text(label[0], style=label[1]) + text, soft_wrap=True, highlight=False)
+            text.append(clean(words), style=style)
+        indent = len(label[0])
+        # In a terminal, lines break between words; a pipe has no width to keep to.
+        width = self.console.width - indent if self.console.is_terminal else 1_000_000
+        for number, line in enumerate(text.wrap(self.console, max(20, width))):
+            line.rstrip()
+            head = Text(" " * indent) if number else Text(label[0], style=label[1])
+            self.console.print(head + line, soft_wrap=True, highlight=False)
 
 
 def _messages(update: Any) -> list[Any]:

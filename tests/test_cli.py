@@ -1,11 +1,15 @@
 """The command line as a user meets it: real processes, real signals, a real server."""
 
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -198,6 +202,7 @@ def test_an_interrupt_prints_what_is_known_and_exits_130(serve, tmp_path, sig):
     code, stdout, stderr = interrupted(serve, tmp_path, sig=sig)
     assert code == 130
     assert "reply     Books: William Shakespeare" in stdout
+    assert "reply     Maps: error: interrupted before a reply came" in stdout
     assert "stopped   interrupted" in stdout
     assert "$0.000004" in stdout
     assert "Traceback" not in stderr
@@ -208,8 +213,117 @@ def test_an_interrupt_with_json_prints_one_object(serve, tmp_path):
     assert code == 130
     known = json.loads(stdout)
     assert known["stop_reason"] == "interrupted"
-    assert [call["reply"] for call in known["calls"]] == ["William Shakespeare"]
+    books, maps = known["calls"]
+    assert (books["reply"], books["ok"]) == ("William Shakespeare", True)
+    assert (maps["candidate"], maps["ok"], maps["round"]) == ("Maps", False, 2)
+    assert maps["error"] == "other: interrupted before a reply came"
+    assert (known["rounds"], known["ledger"]["calls"], known["ledger"]["failed_calls"]) == (2, 2, 1)
     assert known["ledger"]["cost_usd"] == pytest.approx(4e-6)
+
+
+HANGING_MODEL = """
+import time
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.runnables.config import run_in_executor
+
+class Hanging(FakeListChatModel):
+    def _call(self, *args, **kwargs):
+        print("asked", flush=True)
+        time.sleep(40)
+        return "too late"
+
+    async def _agenerate(self, *args, **kwargs):  # as every model without one of its own
+        return await run_in_executor(None, self._generate, *args[:2])
+
+def make(settings):
+    return Hanging(responses=["x"])
+"""
+
+
+def hanging_in_a_thread(tmp_path):
+    (tmp_path / "hanging_model.py").write_text(HANGING_MODEL)
+    return pool_file(tmp_path, "candidates: [{name: Ada, provider: 'hanging_model:make'}]")
+
+
+def test_a_model_that_hangs_in_a_thread_does_not_keep_ctrl_c_waiting(tmp_path):
+    process = subprocess.Popen(
+        [*CLI, "ask", "q?", "--pool", hanging_in_a_thread(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert process.stdout is not None
+    assert any("asked" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    stdout, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - start < 10
+    assert "Ada: error: interrupted before a reply came" in stdout
+
+
+def test_a_model_that_hangs_in_a_thread_does_not_outlast_the_deadline(tmp_path):
+    start = time.monotonic()
+    run = cli(
+        *("ask", "q?", "--pool", hanging_in_a_thread(tmp_path), "--deadline", "1"),
+        env={"PYTHONPATH": str(tmp_path)},
+    )
+    assert run.returncode == 0
+    assert "stopped   the time was up" in run.stdout
+    assert time.monotonic() - start < 20
+
+
+def test_an_output_in_ascii_is_no_reason_to_crash():
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    run = cli("ask", "Où est Tōkyō?", env=ascii_only)
+    assert run.returncode == 0, run.stderr
+    assert "O? est T?ky??" in run.stdout
+    run = cli("ask", "Où est Tōkyō?", "--json", env=ascii_only)
+    assert json.loads(run.stdout)["question"] == "Où est Tōkyō?"
+
+
+def test_json_of_a_hostile_reply_is_exact_and_cannot_control_a_terminal(serve, tmp_path):
+    text = "\x1b[2J \x9b31m \u202eevil"
+    server = serve(Reply(text, 5, 5))
+    file = pool_file(tmp_path, f"candidates: [{{name: Ada, base_url: {server.base_url}}}]")
+    stdout = cli("ask", "q?", "--pool", file, "--json").stdout
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", stdout)
+    assert json.loads(stdout)["calls"][0]["reply"] == text
+
+
+def in_a_terminal(args, columns=40, **env):
+    """Return what the program writes to a terminal of so many columns."""
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [*CLI, *args],
+        stdin=theirs,  # rich asks standard input first how wide the terminal is
+        stdout=theirs,
+        stderr=theirs,
+        env={**environment, "TERM": "xterm", **env},
+    )
+    os.close(theirs)
+    written = b""
+    try:
+        while data := os.read(ours, 65536):
+            written += data
+    except OSError:  # Linux says so when the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait(timeout=20) == 0
+    return written.decode()
+
+
+def test_a_terminal_gets_colours_and_lines_that_break_between_words():
+    written = in_a_terminal(["ask", HAMLET])
+    assert "\x1b[" in written
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written)
+    assert "question  What is the currency of the\r\n          country where the author" in plain
+
+
+def test_no_color_in_a_terminal_is_plain():
+    assert "\x1b" not in in_a_terminal(["ask", HAMLET], NO_COLOR="1")
 
 
 def test_a_hostile_reply_does_not_reach_the_terminal(serve, tmp_path):
