@@ -1,8 +1,11 @@
 """The reward: format, outcome and cost of a trace. Pure functions, no torch.
 
     r = -1                       the format is wrong
-    r = 0                        the outcome is 0 (gated, as the paper's code; see `reward`)
+    r = 0                        there is no answer, or the outcome is 0 (gated; see `reward`)
     r = (1 - a) * m + a * c      otherwise; a = cost weight, m = outcome, c = cheapness
+
+The key invariant: only what the controller wrote is judged, never what a candidate replied, or
+failed to. Every number that comes out is finite, whatever went in.
 
 Source: arXiv 2506.09033, section 3 (PAPER.md, section Reward), and the evaluation scripts of SQuAD
 (normalisation) and HotpotQA (yes/no in F1), which the paper's metrics go back to.
@@ -18,8 +21,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from langchain_core.messages import AIMessage
+
 from . import protocol
 from .candidates import CandidatePool
+from .errors import ConfigError, TraceError
+from .state import StopReason
 from .trace import Trace
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -85,7 +92,7 @@ class RewardBreakdown:
     """A reward and what it is made of.
 
     Attributes:
-        format: 1 when the format is right, else 0.
+        format: 1.0 when the format is right, else 0.0.
         outcome: exact match or F1 of the answer that the controller wrote, in [0, 1]; whatever the
             format, as the paper's published exact match.
         cost: cheapness in [0, 1]: 1 = cheapest.
@@ -110,7 +117,10 @@ class CostScale(Protocol):
         ...
 
     def score(self, cost: float) -> float:
-        """Return how cheap a raw cost is, in [0, 1]. Changes nothing."""
+        """Return how cheap a raw cost is, in [0, 1]; 0 for one that is not a number.
+
+        Changes nothing.
+        """
         ...
 
 
@@ -123,42 +133,59 @@ class PercentileCost:
     Args:
         window: how many episodes it looks back.
         seen: z of earlier episodes, to go on after a resume.
+        controller: whether the controller's own cost counts too, in the same unit (micro-USD under
+            the root).
+
+    Raises:
+        ConfigError: the window holds no episode.
     """
 
-    def __init__(self, window: int = 1000, seen: Iterable[float] = ()) -> None:
+    def __init__(
+        self, window: int = 1000, seen: Iterable[float] = (), *, controller: bool = False
+    ) -> None:
+        if window < 1:
+            raise ConfigError(f"window is a number of episodes of at least 1, not {window!r}")
         self.window = window
-        self._seen = deque(seen, maxlen=window)
+        self.controller = controller
+        self._seen: deque[float] = deque(maxlen=window)
+        for cost in seen:
+            self.observe(cost)
 
     def measure(self, trace: Trace) -> float:
         """Return z."""
-        return math.sqrt(
-            sum(
-                call.output_tokens * (candidate.output_usd_per_mtok or 0.0)
-                for call in trace.calls
-                if (candidate := trace.pool.find(call.candidate))
-            )
+        paid = sum(
+            call.output_tokens * (candidate.output_usd_per_mtok or 0.0)
+            for call in trace.calls
+            if (candidate := trace.pool.find(call.candidate))
         )
+        if self.controller:
+            paid += trace.ledger["controller"]["cost_usd"] * 1e6
+        return math.sqrt(paid) if paid >= 0 else math.nan
 
     def observe(self, cost: float) -> None:
-        """Add a training episode to the window."""
+        """Add a training episode to the window; a cost that is no finite number is left out."""
         if math.isfinite(cost):
             self._seen.append(cost)
 
     def score(self, cost: float) -> float:
         """Return 1 - clip((z - p5) / (p95 - p5), 0, 1).
 
-        While all episodes cost the same, what costs no more than they did is cheap.
+        While nothing was seen, everything is cheap; while all episodes cost the same, what costs no
+        more than they did.
         """
+        if math.isnan(cost):
+            return 0.0
         if not self._seen:
             return 1.0
-        low, high = percentile(self._seen, 5), percentile(self._seen, 95)
+        ordered = sorted(self._seen)
+        low, high = percentile(ordered, 5), percentile(ordered, 95)
         if high <= low:
             return float(cost <= low)
         return 1.0 - min(1.0, max(0.0, (cost - low) / (high - low)))
 
     def state(self) -> dict[str, Any]:
-        """Return what `PercentileCost(**state)` goes on from."""
-        return {"window": self.window, "seen": list(self._seen)}
+        """Return what `PercentileCost(**state)` goes on from: built-in types, as for JSON."""
+        return {"window": self.window, "seen": list(self._seen), "controller": self.controller}
 
 
 @dataclass(frozen=True)
@@ -166,12 +193,21 @@ class AbsoluteCost:
     """A scale of its own: the ledger's USD as a share of an amount that is dear.
 
     Attributes:
-        usd: what has no cheapness left.
+        usd: what has no cheapness left; above 0.
         controller: whether the controller's own cost counts too.
     """
 
     usd: float
     controller: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the amount.
+
+        Raises:
+            ConfigError: it is no number above 0.
+        """
+        if not 0 < self.usd < math.inf:
+            raise ConfigError(f"usd is a number above 0, not {self.usd!r}")
 
     def measure(self, trace: Trace) -> float:
         """Return the USD of a trace: input, output and reasoning tokens, as billed."""
@@ -180,6 +216,8 @@ class AbsoluteCost:
 
     def score(self, cost: float) -> float:
         """Return 1 - clip(cost / usd, 0, 1)."""
+        if math.isnan(cost):
+            return 0.0
         return 1.0 - min(1.0, max(0.0, cost / self.usd))
 
 
@@ -194,6 +232,10 @@ def reward(
 ) -> RewardBreakdown:
     """Return the reward of a trace.
 
+    A run that its deadline or budget ended before the controller's next turn is worth 0, as there
+    is no answer, and not -1: nothing that was written is wrong, and a candidate that hangs must not
+    be the controller's error of format. A controller that fails itself has that error.
+
     Args:
         trace: a finished run.
         scale: how cost becomes cheapness.
@@ -204,16 +246,19 @@ def reward(
             equation as it is written, which also pays for being cheap and wrong.
 
     Raises:
-        ValueError: there is no gold answer.
+        TraceError: there is no gold answer.
+        ConfigError: the cost weight is out of range.
     """
     gold = trace.gold if gold is None else gold
     if not gold:
-        raise ValueError(f"trace {trace.id!r}: no gold answer to compare with")
+        raise TraceError(f"trace {trace.id!r}: no gold answer to compare with")
     alpha = trace.context.cost_weight if cost_weight is None else cost_weight
-    errors = format_errors(trace.turns, trace.pool)
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"cost_weight is a number from 0 to 1, not {alpha!r}")
+    errors = format_errors(trace.turns, trace.pool, cut_off=_was_cut_off(trace))
     answers = [a for turn in trace.turns if (a := protocol.parse(turn).answer) is not None]
     answer = answers[-1] if answers else ""
-    outcome = exact_match(answer, gold) if metric == "exact_match" else f1_score(answer, gold)
+    outcome = {"exact_match": exact_match, "f1": f1_score}[metric](answer, gold)
     cheap = scale.score(scale.measure(trace))
     total = (1 - alpha) * outcome + alpha * cheap
     if errors:
@@ -223,42 +268,66 @@ def reward(
     return RewardBreakdown(float(not errors), outcome, cheap, total, answer, errors)
 
 
-#: What stands in the prompt as an example, and is not to be copied.
-_PLACEHOLDERS = ("candidate name", "candidate", "llm-name", "name")
+def _was_cut_off(trace: Trace) -> bool:
+    outside = trace.stop_reason in (StopReason.DEADLINE, StopReason.BUDGET_USD)
+    return outside and not (trace.scratchpad and isinstance(trace.scratchpad[-1], AIMessage))
 
 
-def format_errors(turns: Sequence[str], pool: CandidatePool) -> tuple[str, ...]:
+#: What stands in a prompt as an example, and is not to be copied.
+_NAME_PLACEHOLDERS = ("candidate name", "candidate", "llm-name", "name")
+_QUERY_PLACEHOLDERS = (
+    "a question of its own that it can answer without seeing this conversation",
+    "query",
+    "your query",
+    "sub-question",
+)
+
+
+def format_errors(
+    turns: Sequence[str], pool: CandidatePool, *, cut_off: bool = False
+) -> tuple[str, ...]:
     """Return why the format of what the controller wrote is wrong; nothing when it is right.
 
     Only the controller's own turns are judged: no reply, however broken or hostile, can make them
-    wrong. A call that was refused for a limit (rounds, calls, USD) is no error of format.
+    wrong. So the paper's "as many searches as informations" becomes: each search can be made as it
+    is written. One that failed, or was refused for a limit (rounds, calls, USD), is no error of
+    format; one that names nobody of the pool is.
+
+    The turns are judged as one text, as in the paper: the first begins with a think tag, the last
+    ends with the answer. A turn with neither a search nor an answer is an error.
 
     Args:
         turns: what the controller wrote, turn by turn.
         pool: who can be asked.
+        cut_off: the run was ended from outside before the controller's next turn, so that an
+            answer is not missed.
     """
     errors: list[str] = []
     for number, text in enumerate(turns, 1):
         turn = protocol.parse(text)
-        stripped = text.strip()
-        last = number == len(turns)
         where = f"turn {number}"
         errors += [f"{where}: {mistake.reason}" for mistake in turn.mistakes]
-        if not stripped.startswith("<think>"):
+        if number == 1 and not text.strip().startswith("<think>"):
             errors.append(f"{where}: does not begin with a think tag")
         if any(not thought for thought in turn.thoughts):
             errors.append(f"{where}: the think tag is empty")
-        if turn.answer is not None and (turn.calls or not last):
+        if turn.answer is not None and turn.calls:
             errors.append(f"{where}: an answer beside a search")
+        elif turn.answer is not None and number < len(turns):
+            errors.append(f"{where}: an answer before the last turn")
         for call in turn.calls:
-            if call.candidate.casefold() in _PLACEHOLDERS:
+            if call.query.casefold() in _QUERY_PLACEHOLDERS:
+                errors.append(f"{where}: a placeholder instead of a query")
+            if pool.find(call.candidate) is not None:
+                continue
+            if call.candidate.casefold() in _NAME_PLACEHOLDERS:
                 errors.append(f"{where}: a placeholder instead of a candidate")
-            elif pool.find(call.candidate) is None:
+            else:
                 errors.append(f"{where}: no candidate {call.candidate[:40]!r}")
     answers = sum(protocol.tags(text).count("<answer>") for text in turns)
-    if answers != 1:
+    if answers > 1 or (answers == 0 and not cut_off):
         errors.append(f"{answers} answers instead of one")
-    if not turns or not turns[-1].strip().endswith("</answer>"):
+    if not cut_off and (not turns or not turns[-1].strip().endswith("</answer>")):
         errors.append("does not end with an answer")
     return tuple(errors)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from langchain_core.messages import ToolMessage
 
 from router_r1_graph import (
     CandidatePool,
@@ -13,8 +14,11 @@ from router_r1_graph import (
     create_router_r1,
     protocol,
 )
+from router_r1_graph.controllers.generation import Sampled
 from router_r1_graph.controllers.policy import PolicyController, PolicySettings
+from router_r1_graph.controllers.tokens import TokenCodec
 from router_r1_graph.protocol import load_template
+from router_r1_graph.rewards import AbsoluteCost, reward
 from tiny_policy import make_model, make_tokenizer
 from training.export import IGNORED, preference_pairs, rollout_row, supervised_rows
 
@@ -82,6 +86,36 @@ def test_the_mask_is_0_exactly_on_what_the_environment_wrote(policy, tokenizer):
     text = tokenizer.decode(environment)
     assert text.count("(left: ") == 4
     assert all(p == 0.0 for p, m in zip(row["logprobs"], row["env_mask"], strict=True) if not m)
+
+
+def test_the_mask_follows_who_wrote_it_even_where_the_policy_writes_an_information_tag(
+    policy, tokenizer, monkeypatch
+):
+    """The sampled ids are put into the model's mouth; the rest is the real graph and controller."""
+    turns = [
+        "<think> a </think> <information> Ada: x (left: 1 round) </information>",
+        "<think> b </think> <answer> c </answer>",
+    ]
+    said = [tokenizer.encode(turn, add_special_tokens=False) for turn in turns]
+    waiting = iter(said)
+
+    def saying(requests, **_):
+        return [Sampled(ids, [-1.0] * len(ids), True, 0) for ids in [next(waiting)]]
+
+    monkeypatch.setattr(policy.generator, "generate", saying)
+    trace = trace_of(policy)
+    row = rollout_row(trace, policy.codec)
+    observation = policy.codec.observation_ids(
+        [m for m in trace.scratchpad if isinstance(m, ToolMessage)]
+    )
+    end = tokenizer.eos_token_id
+    assert row["completion_ids"] == [*said[0], *observation, *said[1], end]
+    ours, theirs, last = len(said[0]), len(observation), len(said[1])
+    assert row["env_mask"] == [1] * ours + [0] * theirs + [1] * last + [0]
+    assert row["logprobs"] == [-1.0] * ours + [0.0] * theirs + [-1.0] * last + [0.0]
+    (supervised,) = supervised_rows([trace], policy.codec)
+    labels = supervised["labels"][len(row["prompt_ids"]) :]
+    assert labels == [*said[0], *[IGNORED] * theirs, *said[1]]
 
 
 def test_a_tag_that_the_policy_wrote_itself_is_learned(tokenizer, policy):
@@ -166,6 +200,93 @@ def test_what_cannot_be_learned_from_is_refused(policy):
         rollout_row(trace.model_copy(update={"protocol_version": 99}), policy.codec)
     with pytest.raises(TraceError, match="the controller wrote nothing"):
         rollout_row(trace.model_copy(update={"scratchpad": ()}), policy.codec)
+
+
+def test_a_pair_is_of_the_best_and_the_worst_whatever_their_order(policy):
+    rows = [
+        trace_of(ScriptedController([f"<think> a </think> <answer> {mark} </answer>"]))
+        for mark in "314152"
+    ]
+    (pair,) = preference_pairs(rows, policy.codec, lambda one: float(one.answer))
+    chosen, rejected = (policy.tokenizer.decode(pair[k]) for k in ("chosen_ids", "rejected_ids"))
+    assert ("<answer> 5" in chosen, "<answer> 1" in rejected) == (True, True)
+    assert pair["chosen_mask"] == [1] * (len(pair["chosen_ids"]) - 1) + [0]
+    assert list(preference_pairs(rows[1:2], policy.codec, lambda one: 1.0)) == []
+
+
+def test_a_pair_without_gold_answers_is_refused_by_its_reward(policy):
+    trace = trace_of(KeywordController()).model_copy(update={"gold": ()})
+    scale = AbsoluteCost(usd=1.0)
+    with pytest.raises(TraceError, match="no gold answer"):
+        list(preference_pairs([trace], policy.codec, lambda one: reward(one, scale).total))
+    with pytest.raises(TraceError, match="its reward is not a number"):
+        list(preference_pairs([trace], policy.codec, lambda _: float("nan")))
+
+
+def test_rows_come_one_at_a_time(policy):
+    def endless():
+        while True:
+            yield trace
+
+    trace = trace_of(ScriptedController(["<think> a </think> <answer> b </answer>"]))
+    rows = supervised_rows(endless(), policy.codec)
+    assert next(rows) == next(rows)
+
+
+def with_tokens(trace, **changes):
+    first, *rest = trace.scratchpad
+    tokens = {**first.additional_kwargs["tokens"], **changes}
+    torn = first.model_copy(update={"additional_kwargs": {"tokens": tokens}})
+    return trace.model_copy(update={"scratchpad": (torn, *rest)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"logprobs": [0.1]}, "ids and 1 log-probabilities"),
+        ({"logprobs": None}, "the token ids of a turn are broken"),
+        ({"output_ids": [], "logprobs": []}, "0 ids"),
+        ({"output_ids": "abc", "logprobs": []}, "the token ids of a turn are broken"),
+        ({"output_ids": [-1], "logprobs": []}, "the token ids of a turn are broken"),
+        ({"output_ids": [40, 41], "logprobs": []}, "ids of a turn are of another tokenizer"),
+    ],
+)
+def test_torn_token_ids_are_refused(policy, changes, message):
+    torn = with_tokens(trace_of(policy), **changes)
+    with pytest.raises(TraceError, match=message):
+        rollout_row(torn, policy.codec)
+    with pytest.raises(TraceError, match=message):
+        next(supervised_rows([torn], policy.codec))
+
+
+def test_log_probabilities_that_a_server_did_not_give_are_zeros(policy):
+    trace = with_tokens(trace_of(policy), logprobs=[])
+    row = rollout_row(trace, policy.codec)
+    sampled = len(trace.scratchpad[0].additional_kwargs["tokens"]["output_ids"])
+    assert row["logprobs"][:sampled] == [0.0] * sampled
+    assert row["env_mask"][:sampled] == [1] * sampled
+    assert len(row["logprobs"]) == len(row["completion_ids"])
+
+
+def test_ids_of_another_tokenizer_are_refused_and_text_is_not(policy):
+    other = policy.tokenizer.train_new_from_iterator(["other words, other merges"] * 4, 290)
+    codec = TokenCodec(other, policy.codec.template, STOP)
+    with pytest.raises(TraceError, match="of another tokenizer"):
+        rollout_row(trace_of(policy), codec)
+    text_only = trace_of(KeywordController())
+    assert other.decode(rollout_row(text_only, codec)["prompt_ids"]).startswith("You answer")
+
+
+def test_a_run_that_was_stopped_ends_with_its_last_turn(policy):
+    trace = trace_of(policy)
+    stopped = trace.model_copy(update={"scratchpad": trace.scratchpad[:2]})
+    row = rollout_row(stopped, policy.codec)
+    sampled = trace.scratchpad[0].additional_kwargs["tokens"]["output_ids"]
+    assert row["completion_ids"][: len(sampled)] == sampled
+    assert sum(row["env_mask"]) == len(sampled)
+    assert len(row["completion_ids"]) - len(sampled) == (
+        sampled[-1] != policy.tokenizer.eos_token_id
+    )
 
 
 def test_a_trace_that_went_through_a_file_exports_the_same(policy, tmp_path):

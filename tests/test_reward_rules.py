@@ -1,13 +1,22 @@
 """The paper's reward, with values computed by hand."""
 
+import json
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes import make_pool, models
-from router_r1_graph import RouterContext, ScriptedController, Trace, create_router_r1
+from fakes import FakeChat, make_pool, models
+from router_r1_graph import (
+    ConfigError,
+    RouterContext,
+    ScriptedController,
+    Trace,
+    TraceError,
+    create_router_r1,
+    protocol,
+)
 from router_r1_graph.rewards import (
     AbsoluteCost,
     PercentileCost,
@@ -25,9 +34,9 @@ PARIS = "<think> Known. </think> <answer> Paris </answer>"
 FREE = AbsoluteCost(usd=1.0)
 
 
-def trace(*turns, cost_weight=0.5, gold=("Paris",), replies=None):
+def trace(*turns, cost_weight=0.5, gold=("Paris",), replies=None, **knobs):
     graph = create_router_r1(POOL, ScriptedController(list(turns)), models=replies or models(POOL))
-    context = RouterContext(cost_weight=cost_weight)
+    context = RouterContext(cost_weight=cost_weight, **knobs)
     state = graph.compile().invoke({"question": "Capital?"}, context=context)
     return Trace.from_state(state, pool=POOL, controller="x", context=context, gold=gold)
 
@@ -73,8 +82,71 @@ def test_no_answer_is_a_wrong_format():
 
 
 def test_a_trace_without_gold_answers_is_refused():
-    with pytest.raises(ValueError, match="no gold answer"):
+    with pytest.raises(TraceError, match="no gold answer"):
         reward(trace(PARIS, gold=()), FREE)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan])
+def test_a_cost_weight_out_of_range_is_refused(alpha):
+    with pytest.raises(ConfigError, match="cost_weight is a number from 0 to 1"):
+        reward(trace(PARIS), FREE, cost_weight=alpha)
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0.0, 1.0), (0.25, 0.875), (1.0, 0.5)])
+def test_the_cost_weight_of_the_call_wins_over_the_runs(alpha, expected):
+    class Half(AbsoluteCost):
+        def score(self, cost):
+            return 0.5
+
+    # (1 - a) * 1 + a * 0.5
+    got = reward(trace(PARIS, cost_weight=0.9), Half(usd=1.0), cost_weight=alpha)
+    assert got.total == pytest.approx(expected)
+
+
+def test_a_candidate_that_hangs_until_the_deadline_costs_the_controller_its_answer_only():
+    slow = {"Ada": FakeChat(delay=0.5), "Bob": FakeChat()}
+    stopped = trace(ASK, PARIS, replies=slow, deadline_seconds=0.1)
+    got = reward(stopped, FREE)
+    assert (got.total, got.format, got.answer) == (0.0, 1.0, "")
+    assert reward(stopped, FREE, gated=False).total == 0.0  # without an answer, cheap is nothing
+    wrong = trace(ASK.replace("Ask Ada.", ""), PARIS, replies=slow, deadline_seconds=0.1)
+    assert reward(wrong, FREE).errors == ("turn 1: the think tag is empty",)
+
+
+def test_a_controller_that_was_made_to_answer_and_did_not_is_judged():
+    spent = trace(ASK, ASK, budget_usd=1e-9)
+    assert spent.stop_reason == "budget_usd"
+    assert reward(spent, FREE).errors == ("0 answers instead of one", "does not end with an answer")
+
+
+def test_a_controller_that_fails_has_not_answered():
+    class Fails(ScriptedController):
+        def turn(self, view):
+            if view.scratchpad:
+                raise RuntimeError("down")
+            return super().turn(view)
+
+    state = (
+        create_router_r1(POOL, Fails([ASK]), models=models(POOL))
+        .compile()
+        .invoke({"question": "?"})
+    )
+    failed = Trace.from_state(state, pool=POOL, controller="x", gold=["Paris"])
+    assert failed.stop_reason == "controller_error"
+    assert reward(failed, FREE).total == -1.0
+
+
+def test_a_candidate_that_fails_is_not_the_controllers_error():
+    broken = {"Ada": FakeChat(text=RuntimeError("down")), "Bob": FakeChat()}
+    got = reward(trace(ASK, PARIS, replies=broken), FREE)
+    assert (got.errors, got.outcome) == ((), 1.0)
+
+
+def test_a_call_that_a_limit_refused_is_no_error_of_format():
+    twice = ASK + " <search> Bob: ? </search>"
+    refused = trace(twice, PARIS, max_calls_per_round=1)
+    assert len(refused.calls) == 1
+    assert reward(refused, FREE).errors == ()
 
 
 def test_the_papers_z_is_the_root_of_completion_tokens_times_price():
@@ -83,6 +155,20 @@ def test_the_papers_z_is_the_root_of_completion_tokens_times_price():
     ada, bob = both.calls
     expected = math.sqrt(ada.output_tokens * 4.0 + bob.output_tokens * 9.0)
     assert PercentileCost().measure(both) == pytest.approx(expected)
+    # 5 tokens each: sqrt(5 * 4 + 5 * 9)
+    assert PercentileCost().measure(both) == pytest.approx(math.sqrt(65))
+
+
+def test_the_controllers_own_cost_counts_where_it_is_asked_for():
+    one = trace(ASK, PARIS)
+    ledger = {**one.ledger, "controller": {**one.ledger["controller"], "cost_usd": 16e-6}}
+    paid = one.model_copy(update={"ledger": ledger})
+    # z: 5 tokens * 4 USD + 16 micro-USD = 36 under the root
+    assert PercentileCost().measure(paid) == pytest.approx(math.sqrt(20))
+    assert PercentileCost(controller=True).measure(paid) == pytest.approx(6.0)
+    # Ada: 10 tokens in at 1 USD and 5 out at 4 USD per million
+    assert AbsoluteCost(1.0).measure(paid) == pytest.approx(30e-6)
+    assert AbsoluteCost(1.0, controller=True).measure(paid) == pytest.approx(46e-6)
 
 
 def test_cheapness_lies_between_the_5th_and_95th_percentile():
@@ -105,14 +191,35 @@ def test_the_window_forgets_and_goes_on_after_a_resume():
     scale = PercentileCost(window=3)
     for cost in (1.0, 2.0, 3.0, 4.0, math.nan, math.inf):
         scale.observe(cost)
-    assert scale.state() == {"window": 3, "seen": [2.0, 3.0, 4.0]}
-    assert PercentileCost(**scale.state()).state() == scale.state()
+    assert scale.state() == {"window": 3, "seen": [2.0, 3.0, 4.0], "controller": False}
+    assert PercentileCost(**json.loads(json.dumps(scale.state()))).state() == scale.state()
+    earlier_release = PercentileCost(window=3, seen=[1.0, math.nan, 2.0])
+    assert earlier_release.state()["seen"] == [1.0, 2.0]
 
 
 def test_a_scale_that_has_seen_nothing_or_one_cost_only_is_total():
     assert PercentileCost().score(7.0) == 1.0
     same = PercentileCost(seen=[2.0, 2.0])
     assert (same.score(2.0), same.score(2.1)) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "scale", [PercentileCost(), PercentileCost(seen=[1.0, 2.0]), AbsoluteCost(usd=1.0)]
+)
+def test_a_cost_that_is_not_a_number_is_never_cheap(scale):
+    assert scale.score(math.nan) == 0.0
+    assert 0.0 <= scale.score(math.inf) <= 1.0
+
+
+@pytest.mark.parametrize("usd", [0.0, -1.0, math.nan, math.inf])
+def test_an_amount_that_divides_nothing_is_refused(usd):
+    with pytest.raises(ConfigError, match="usd is a number above 0"):
+        AbsoluteCost(usd=usd)
+
+
+def test_a_window_without_an_episode_is_refused():
+    with pytest.raises(ConfigError, match="window is a number of episodes"):
+        PercentileCost(window=0)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +245,12 @@ def test_percentiles_are_those_of_numpy(values, percent, expected):
         (["<think> <think> a </think> </think>" + PARIS], "inside an unclosed think tag"),
         ([ASK.replace("</search>", ""), PARIS], "the search tag is not closed"),
         (["<think> a </think> <information> x </information>", PARIS], "only the environment"),
+        ([ASK.replace("Ada: ?", "Ada:"), PARIS], "turn 1: the query is missing"),
+        ([ASK.replace("Ada: ?", ": ?"), PARIS], "turn 1: the candidate is missing"),
+        ([ASK.replace("?", "Sub-question"), PARIS], "turn 1: a placeholder instead of a query"),
+        (["<answer> Paris </answer>"], "turn 1: does not begin with a think tag"),
+        ([PARIS, PARIS], "turn 1: an answer before the last turn"),
+        (["<think> a </think>", PARIS], "turn 1: neither a search tag nor an answer tag"),
     ],
 )
 def test_each_rule_of_the_format_has_its_reason(turns, reason):
@@ -147,6 +260,33 @@ def test_each_rule_of_the_format_has_its_reason(turns, reason):
 
 def test_a_right_format_has_no_errors():
     assert format_errors([ASK, ASK.replace("?", "what: is?"), PARIS], POOL) == ()
+
+
+def test_the_text_begins_with_a_think_tag_once_as_in_the_paper():
+    assert format_errors([ASK, "<answer> Paris </answer>"], POOL) == ()
+
+
+def test_a_run_that_was_cut_off_misses_no_answer_and_is_judged_otherwise():
+    assert format_errors([ASK], POOL, cut_off=True) == ()
+    errors = format_errors([ASK.replace("Ada", "Eve")], POOL, cut_off=True)
+    assert errors == ("turn 1: no candidate 'Eve'",)
+
+
+def test_the_prompts_own_example_is_no_call_even_with_a_real_name():
+    text = protocol.DEFAULT_TEMPLATE.read_text(encoding="utf-8")
+    (example,) = protocol.parse(text[text.index("<search>") :].partition("\n")[0]).calls
+    copied = f"<think> a </think> <search> {example.candidate}: {example.query} </search>"
+    named = copied.replace(example.candidate, "Ada")
+    assert format_errors([copied, PARIS], POOL) == (
+        "turn 1: a placeholder instead of a query",
+        "turn 1: a placeholder instead of a candidate",
+    )
+    assert format_errors([named, PARIS], POOL) == ("turn 1: a placeholder instead of a query",)
+
+
+def test_a_candidate_may_be_called_like_a_placeholder():
+    pool = make_pool({"name": "Candidate"}, {"name": "Bob"})
+    assert format_errors([ASK.replace("Ada", "Candidate"), PARIS], pool) == ()
 
 
 @given(st.text())

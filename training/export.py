@@ -2,14 +2,17 @@
 
 The key invariant: the ids are the ones that the policy saw and sampled, and who wrote a token is
 known from the trace, never looked for in the text. `env_mask` is 0 exactly on what the environment
-wrote, even where the policy itself wrote an information tag.
+wrote, even where the policy itself wrote an information tag. A trace for which this cannot hold
+(of another protocol or tokenizer, or torn) is refused.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypedDict
+
+from langchain_core.messages import AIMessage
 
 from router_r1_graph import Trace, TraceError
 from router_r1_graph.controllers.tokens import Piece, TokenCodec
@@ -31,7 +34,8 @@ class RolloutRow(TypedDict):
     """One episode as TRL's `rollout_func` wants it.
 
     `completion_ids`, `logprobs` and `env_mask` have the same length; `env_mask` is 1 on what the
-    policy sampled, and `logprobs` is 0.0 where it is 0.
+    policy sampled, and `logprobs` is 0.0 where it is 0. It is 0.0 too where the turn has none (a
+    teacher's text): such a row is no sample to weigh by importance.
     """
 
     prompt_ids: list[int]
@@ -57,7 +61,8 @@ def rollout_row(trace: Trace, codec: TokenCodec) -> RolloutRow:
     ends otherwise gets it, masked out.
 
     Raises:
-        TraceError: the trace has no turn, or speaks another version of the protocol.
+        TraceError: the trace has no turn, speaks another version of the protocol, or holds ids of
+            another tokenizer.
     """
     prompt, *rest = _pieces(trace, codec)
     ids = [token for piece in rest for token in piece.ids]
@@ -73,7 +78,8 @@ def supervised_rows(traces: Iterable[Trace], codec: TokenCodec) -> Iterator[Supe
     """Yield a row for each trace; only what the controller wrote is learned.
 
     Raises:
-        TraceError: a trace has no turn, or speaks another version of the protocol.
+        TraceError: a trace has no turn, speaks another version of the protocol, or holds ids of
+            another tokenizer.
     """
     for trace in traces:
         pieces = _pieces(trace, codec)
@@ -90,17 +96,29 @@ def preference_pairs(
 ) -> Iterator[PreferencePair]:
     """Yield the best and the worst trace of each prompt, where their rewards differ.
 
+    Pairs come once all traces are read; no more than two traces of a prompt are held.
+
     Args:
         traces: several of a question (the same pool, in the same order, and the same knobs).
         codec: how to tokenise.
         reward: what makes a trace better.
+
+    Raises:
+        TraceError: as `supervised_rows`, or a reward is not a number; also what `reward` raises
+            where a trace has no gold answer.
     """
-    groups: dict[tuple[int, ...], list[tuple[float, RolloutRow]]] = defaultdict(list)
+    groups: dict[tuple[int, ...], tuple[tuple[float, RolloutRow], tuple[float, RolloutRow]]] = {}
     for trace in traces:
-        row = rollout_row(trace, codec)
-        groups[tuple(row["prompt_ids"])].append((reward(trace), row))
-    for prompt, scored in groups.items():
-        best, worst = max(scored, key=lambda s: s[0]), min(scored, key=lambda s: s[0])
+        row, score = rollout_row(trace, codec), reward(trace)
+        if math.isnan(score):
+            raise TraceError(f"trace {trace.id!r}: its reward is not a number")
+        prompt_ids, scored = tuple(row["prompt_ids"]), (score, row)
+        best, worst = groups.get(prompt_ids, (scored, scored))
+        groups[prompt_ids] = (
+            scored if score > best[0] else best,
+            scored if score < worst[0] else worst,
+        )
+    for prompt, (best, worst) in groups.items():
         if best[0] > worst[0]:
             yield {
                 "prompt_ids": list(prompt),
@@ -119,6 +137,9 @@ def _pieces(trace: Trace, codec: TokenCodec) -> list[Piece]:
         )
     if not trace.turns:
         raise TraceError(f"trace {trace.id!r}: the controller wrote nothing: nothing to learn from")
+    for message in trace.scratchpad:
+        if isinstance(message, AIMessage) and message.additional_kwargs.get("tokens") is not None:
+            _check_tokens(trace, message, codec)
     context = trace.context
     start = Left(context.max_rounds, context.budget_usd, context.deadline_seconds)
     view = View(trace.question, trace.pool, context, start, scratchpad=trace.scratchpad)
@@ -126,3 +147,30 @@ def _pieces(trace: Trace, codec: TokenCodec) -> list[Piece]:
     while not pieces[-1].by_policy:  # an observation after the last turn: the run was stopped there
         pieces.pop()
     return pieces
+
+
+def _check_tokens(trace: Trace, message: AIMessage, codec: TokenCodec) -> None:
+    """Refuse ids that are not of this tokenizer, or that lost their log-probabilities on the way.
+
+    Ids of another tokenizer are numbers like any: only their text tells them apart.
+    """
+    try:
+        tokens = message.additional_kwargs["tokens"]
+        ids, logprobs = list(tokens["output_ids"]), list(tokens["logprobs"])
+        whole = bool(ids) and len(logprobs) in (0, len(ids)) and bool(tokens["input_ids"])
+        end = codec.tokenizer.eos_token_id
+        text = str(codec.tokenizer.decode(ids[:-1] if ids[-1:] == [end] else ids)).strip()
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise TraceError(
+            f"trace {trace.id!r}: the token ids of a turn are broken: {error!r}"
+        ) from None
+    if not whole:
+        raise TraceError(
+            f"trace {trace.id!r}: a turn has {len(ids)} ids and {len(logprobs)} log-probabilities"
+        )
+    if text != str(message.text).strip():
+        raise TraceError(
+            f"trace {trace.id!r}: the ids of a turn are of another tokenizer: they read "
+            f"{text[:40]!r} here, and the turn is {str(message.text)[:40]!r}; take 'tokens' out of "
+            "its messages to have their text tokenised anew"
+        )
