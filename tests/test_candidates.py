@@ -542,7 +542,8 @@ def test_a_facts_file_stands_beside_the_pool_file(tmp_path, monkeypatch):
     file = write(
         tmp_path, "candidates: [{name: A, provider: simulated, options: {facts: facts.csv}}]"
     )
-    pool_tools(CandidatePool.from_yaml(file))
+    (tool,) = pool_tools(CandidatePool.from_yaml(file))
+    assert tool.candidate.options["facts"] == str(tmp_path / "facts.csv")
 
 
 def test_an_error_of_a_provider_names_the_file(tmp_path, monkeypatch):
