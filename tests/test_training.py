@@ -15,7 +15,7 @@ import yaml
 
 from router_r1_graph import CandidatePool, ConfigError, create_router_r1, parse_controller
 from router_r1_graph.simulation import Ask, parse, relation_domain
-from training.config import GRPOConfig, ModelConfig, load_config
+from training.config import GRPOConfig, ModelConfig, RewardConfig, load_config
 from training.fit import last_checkpoint
 from training.grpo import grpo_trainer
 from training.items import draw_items
@@ -183,7 +183,13 @@ def test_the_loss_of_trl_sees_the_environments_tokens_masked_and_no_others(tmp_p
     learner = make_learner(model, [item.question for item in items], seed=0)
     config = GRPOConfig(steps=1, questions=2, group=2, micro_batch=4, learning_rate=1e-4)
     trainer, _ = grpo_trainer(
-        learner, items, config, folder=tmp_path, metrics=tmp_path / "m.jsonl", seed=0
+        learner,
+        items,
+        config,
+        reward=RewardConfig(),
+        folder=tmp_path,
+        metrics=tmp_path / "m.jsonl",
+        seed=0,
     )
     rollouts, losses = [], []
     roll, compute = trainer.rollout_func, trainer._compute_loss

@@ -61,7 +61,21 @@ class DataConfig(_Section):
     pool: str = "drawn"
     """`drawn` = another pool of simulated candidates for each question; else a pool file."""
     cost_weights: tuple[Share, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    max_rounds: Count = 4
+    max_rounds: tuple[Count, ...] = (4,)
+    """Drawn for each question, as the cost weight is."""
+
+
+class RewardConfig(_Section):
+    """The rules by which a trace is judged."""
+
+    metric: Literal["exact_match", "f1"] = "exact_match"
+    scale: Literal["percentile", "absolute"] = "percentile"
+    """`percentile` = the paper's: between the cheapest and the dearest of the run's last episodes;
+    `absolute` = in dollars, so that one cost weight buys the same in any pool."""
+    usd: Rate = 1e-3
+    """What has no cheapness left, for the absolute scale."""
+    gated: bool = True
+    """Whether cost counts for right answers only, as in the paper's code; not in its equation."""
 
 
 class FitConfig(_Section):
@@ -70,6 +84,11 @@ class FitConfig(_Section):
     batch_size: Count = 16
     gradient_accumulation: Count = 1
     learning_rate: Rate = 1e-3
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: a model from scratch needs fewer steps by it (docs/experiments.md)."""
+    environment_weight: Share = 0.0
+    """Of the loss on what the environment wrote, beside the loss on the turns. Above 0, a model
+    from scratch learns the language, and to copy, from all of the text."""
     epochs: Rate = 1.0
     max_length: Count = 1024
     save_steps: Count = 500
@@ -86,7 +105,11 @@ class WarmStartConfig(FitConfig):
 class BestOfNConfig(FitConfig):
     """Rejection sampling: of n traces of a question, learn the best one."""
 
-    rounds: Count = 10
+    teacher_questions: Annotated[int, Field(ge=0)] = 0
+    """Questions of a round before the first, whose n traces the teacher writes: it chooses at
+    random, so what is better about the best of them is what the reward says, and it costs no
+    sampling from the policy. 0 = no such round."""
+    rounds: Annotated[int, Field(ge=0)] = 10
     questions: Count = 64
     samples: Annotated[int, Field(ge=2)] = 8
     temperature: Rate = 1.0
@@ -120,6 +143,7 @@ class RunConfig(_Section):
     stages: tuple[Stage, ...] = ("warm_start", "best_of_n", "grpo")
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+    reward: RewardConfig = RewardConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
     best_of_n: BestOfNConfig = BestOfNConfig()
     grpo: GRPOConfig = GRPOConfig()

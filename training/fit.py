@@ -87,7 +87,7 @@ def device_options(bf16: bool) -> dict[str, Any]:
     gpu = torch.cuda.is_available()
     return {
         "use_cpu": not gpu,
-        "bf16": bf16 and gpu,
+        "bf16": bf16,
         "dataloader_pin_memory": gpu,
         "logging_nan_inf_filter": False,
     }
@@ -112,6 +112,99 @@ def lora_config(rank: int) -> Any:
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
 
 
+class Muon(torch.optim.Optimizer):
+    """Muon for the matrices of the blocks, AdamW for embeddings, head and norms, as one optimizer.
+
+    Source: Keller Jordan, "Muon: an optimizer for hidden layers" (2024); torch.optim.Muon.
+    """
+
+    def __init__(self, model: torch.nn.Module, learning_rate: float) -> None:
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        matrices = [p for name, p in named if p.ndim == 2 and not _is_of_words(name)]
+        others = [p for name, p in named if p.ndim != 2 or _is_of_words(name)]
+        self.parts: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.Muon(
+                matrices,
+                lr=learning_rate,
+                weight_decay=0.01,
+                adjust_lr_fn="match_rms_adamw",  # so that one learning rate fits both
+            ),
+            torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
+        )
+        super().__init__([*matrices, *others], {"lr": learning_rate})
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        # The very groups of the parts, so that a schedule of the learning rate reaches them.
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: Any = None) -> Any:
+        """Make one step of both."""
+        loss = closure() if closure else None
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of both."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state of both back."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._share_groups()
+
+
+def _is_of_words(name: str) -> bool:
+    return "embed" in name or "lm_head" in name
+
+
+class TurnTrainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's supervised trainer; the loss on the environment's tokens can count a little, too."""
+
+    #: The share of the environment's tokens that a step looks at; what it sees counts for the rest.
+    _SAMPLED = 0.25
+
+    def __init__(self, *args: Any, config: FitConfig, **kwargs: Any) -> None:
+        self.fit_config = config
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the optimizer of the config."""
+        if self.fit_config.optimizer == "muon" and self.optimizer is None:
+            self.optimizer = Muon(self.model, self.args.learning_rate)
+        return super().create_optimizer(*args, **kwargs)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the mean loss of the turns' tokens, plus the weighed loss of the others."""
+        weight = self.fit_config.environment_weight
+        if not weight:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        ids, seen = inputs["input_ids"], inputs["attention_mask"]
+        outputs = model(input_ids=ids, attention_mask=seen, use_cache=False)
+        logits, target = outputs.logits[:, :-1], ids[:, 1:]
+        turns = inputs["labels"][:, 1:] != -100
+        others = (seen[:, 1:] == 1) & ~turns
+        others &= torch.rand(others.shape, device=others.device) < self._SAMPLED
+        count = turns.sum() if num_items_in_batch is None else num_items_in_batch
+        loss = (
+            _total_loss(logits, target, turns)
+            + weight / self._SAMPLED * _total_loss(logits, target, others)
+        ) / count
+        return (loss, outputs) if return_outputs else loss
+
+
+def _total_loss(logits: torch.Tensor, target: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits[where].float(), target[where], reduction="sum")
+
+
 def fit(
     learner: Learner,
     rows: Sequence[SupervisedRow],
@@ -132,8 +225,12 @@ def fit(
         StoppedError: Ctrl-C; the checkpoint is written.
     """
     learner.model.train()
+    on_cpu = learner.model.device.type == "cpu"
+    if on_cpu:  # its flash kernel takes twice the time in a backward pass over short rows
+        learner.model.set_attn_implementation("eager")
     watch = Watch(metrics, stage)
-    trainer = SFTTrainer(
+    trainer = TurnTrainer(
+        config=config,
         model=learner.model,
         processing_class=learner.tokenizer,
         train_dataset=Dataset.from_list([dict(row) for row in rows]),
@@ -144,6 +241,8 @@ def fit(
             per_device_train_batch_size=config.batch_size,
             gradient_accumulation_steps=config.gradient_accumulation,
             learning_rate=config.learning_rate,
+            adam_beta2=0.98,
+            weight_decay=0.01,
             lr_scheduler_type="cosine",
             warmup_steps=0.05,
             num_train_epochs=config.epochs,
@@ -168,3 +267,5 @@ def fit(
     learner.model = trainer.accelerator.unwrap_model(trainer.model)
     if lora_rank:
         learner.model = learner.model.merge_and_unload()
+    if on_cpu:
+        learner.model.set_attn_implementation("sdpa")

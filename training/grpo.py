@@ -7,7 +7,6 @@ that come back are what the policy sampled and what the environment wrote.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import defaultdict
@@ -16,6 +15,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, Literal
 
+from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import TrainerCallback
 
@@ -27,13 +27,14 @@ from trl.models.utils import unwrap_model_for_generation
 
 from router_r1_graph import Trace
 from router_r1_graph.controllers.policy import PolicyController
-from router_r1_graph.rewards import PercentileCost, RewardBreakdown, reward
+from router_r1_graph.rewards import RewardBreakdown
 from router_r1_graph.state import Left, View
 
-from .config import GRPOConfig
+from .config import GRPOConfig, RewardConfig
 from .export import rollout_row
 from .fit import StoppedError, Watch, device_options, last_checkpoint, lora_config
 from .items import Item
+from .judge import Judge
 from .models import Learner
 from .rollouts import roll_out
 
@@ -78,21 +79,21 @@ class Rollouts:
 
 
 class Reward:
-    """TRL's reward function over traces; observes costs for the paper's percentile scale."""
+    """TRL's reward function over traces."""
 
     __name__ = "router_r1"
 
-    def __init__(self, scale: PercentileCost, advantage: Literal["sum", "apart"]) -> None:
-        self.scale = scale
+    def __init__(self, judge: Judge, advantage: Literal["sum", "apart"]) -> None:
+        self.judge = judge
         self.advantage = advantage
 
     def __call__(
         self, prompts: Sequence[str], trace: Sequence[Trace], **kwargs: Any
     ) -> list[float]:
         """Return one number for each trace, and log what it is made of."""
-        parts = [reward(one, self.scale) for one in trace]
-        for one in trace:
-            self.scale.observe(self.scale.measure(one))
+        parts = [self.judge(one) for one in trace]
+        # Of all processes, so that each judges by the same scale.
+        self.judge.observe(gather_object(self.judge.costs(trace)))
         if log := kwargs.get("log_metric"):
             log("format", fmean(p.format for p in parts))
             log("exact_match", fmean(p.outcome for p in parts))
@@ -109,14 +110,13 @@ class Reward:
 class KeepScale(TrainerCallback):
     """Writes the cost scale beside the checkpoints, so that a resumed run goes on with it."""
 
-    def __init__(self, scale: PercentileCost, file: Path) -> None:
-        self.scale = scale
-        self.file = file
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write the scale."""
         if state.is_world_process_zero:
-            self.file.write_text(json.dumps(self.scale.state()), encoding="utf-8")
+            self.judge.save()
 
 
 def apart(
@@ -175,6 +175,7 @@ def grpo_trainer(
     items: Sequence[Item],
     config: GRPOConfig,
     *,
+    reward: RewardConfig,
     folder: Path,
     metrics: Path,
     seed: int,
@@ -189,6 +190,7 @@ def grpo_trainer(
         learner: what is trained.
         items: the questions, each used once.
         config: steps, group size and rates.
+        reward: the rules by which traces are judged.
         folder: of checkpoints and completions.
         metrics: the file of metrics.
         seed: of sampling and order.
@@ -206,17 +208,15 @@ def grpo_trainer(
     start_from = folder / "start"  # the reference model is loaded from a path
     if not start_from.exists():
         learner.save(start_from)
-    scale_file = folder / "scale.json"
-    seen = json.loads(scale_file.read_text(encoding="utf-8")) if scale_file.exists() else {}
-    scale = PercentileCost(**seen)
+    judge = Judge(reward, folder / "scale.json")
     watch = Watch(metrics, "grpo")
     trainer = GRPOTrainer(
         model=str(start_from),
         processing_class=learner.tokenizer,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in by_prompt]),
-        reward_funcs=[Reward(scale, config.advantage)],
+        reward_funcs=[Reward(judge, config.advantage)],
         rollout_func=Rollouts(learner, by_prompt),
-        callbacks=[watch, KeepScale(scale, scale_file)],
+        callbacks=[watch, KeepScale(judge)],
         peft_config=lora_config(lora_rank),
         args=TRLGRPOConfig(
             output_dir=str(folder),

@@ -43,7 +43,7 @@ def draw_items(
         if not gold:
             raise ConfigError(f"{name}: the question {question!r:.80} has no gold answer")
         context = RouterContext(
-            cost_weight=rng.choice(data.cost_weights), max_rounds=data.max_rounds
+            cost_weight=rng.choice(data.cost_weights), max_rounds=rng.choice(data.max_rounds)
         )
         items.append(Item(name, question, gold, fixed or draw_pool(rng), context))
     if len(items) < count:
@@ -68,6 +68,7 @@ def _questions(
     for name, row in rows:
         try:
             gold = row["golden_answers"]
+            gold = [gold] if isinstance(gold, str) else gold
             yield f"{name}/{row.get('id', '')}", row["question"], tuple(map(str, gold))
         except (KeyError, TypeError) as error:
             raise ConfigError(

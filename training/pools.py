@@ -14,43 +14,22 @@ from router_r1_graph import Candidate, CandidatePool
 
 DOMAINS = ("literature", "film", "music", "art", "science", "biography", "geography")
 
+# fmt: off
 _ONSETS = [
-    "b",
-    "br",
-    "c",
-    "d",
-    "dr",
-    "f",
-    "fl",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "l",
-    "m",
-    "n",
-    "p",
-    "qu",
-    "r",
-    "s",
-    "st",
-    "t",
-    "th",
-    "tr",
-    "v",
-    "w",
-    "z",
+    "b", "br", "c", "ch", "d", "dr", "f", "fl", "g", "gl", "gr", "h", "j", "k", "l", "m",
+    "n", "p", "ph", "pr", "qu", "r", "s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "z",
 ]
-_VOWELS = ["a", "e", "i", "o", "u"]
-_CODAS = ["", "", "n", "r", "l", "s", "m", "x", "nd", "th", "k"]
+# fmt: on
+_VOWELS = ["a", "a", "e", "e", "i", "i", "o", "o", "u", "u", "y", "ea"]
+_MIDDLES = ["", "", "n", "r", "l", "s", "m", "x", "nd", "th", "ll", "ss", "tt", "rn"]
+_ENDS = ["", "", "n", "r", "l", "s", "m", "x", "nd", "th", "k", "t", "d", "ll", "tt", "ck", "rd"]
 
 
 def draw_name(rng: random.Random) -> str:
     """Return an invented name of two or three syllables."""
     syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.choice((2, 2, 3)))]
-    middle = rng.choice(_CODAS) if len(syllables) == 2 else ""
-    return "".join([syllables[0], middle, *syllables[1:], rng.choice(_CODAS)]).capitalize()
+    middle = rng.choice(_MIDDLES) if len(syllables) == 2 else ""
+    return "".join([syllables[0], middle, *syllables[1:], rng.choice(_ENDS)]).capitalize()
 
 
 def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
@@ -93,7 +72,7 @@ def _specialist(rng: random.Random, name: str, domains: Sequence[str]) -> Candid
         rng,
         name,
         price=_log_uniform(rng, 0.15, 1.5),
-        benchmarks={d: round(rng.uniform(0.92, 0.99), 2) for d in domains},
+        benchmarks={d: round(rng.uniform(0.8, 0.98), 2) for d in domains},
         options={
             "hops": 1,
             "unknown": rng.choice(("abstain", "wrong")),
@@ -104,7 +83,7 @@ def _specialist(rng: random.Random, name: str, domains: Sequence[str]) -> Candid
 
 
 def _generalist(rng: random.Random, name: str, strong: bool) -> Candidate:
-    low, high = (0.88, 0.97) if strong else (0.5, 0.7)
+    low, high = (0.92, 0.99) if strong else (0.5, 0.7)
     return _candidate(
         rng,
         name,

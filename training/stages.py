@@ -15,12 +15,13 @@ from rich.progress import Progress
 
 from router_r1_graph import Trace, read_traces, write_traces
 from router_r1_graph.ledger import total
-from router_r1_graph.rewards import PercentileCost, exact_match, reward
+from router_r1_graph.rewards import AbsoluteCost, reward
 
 from .config import RunConfig
 from .export import SupervisedRow, supervised_rows
 from .fit import fit
-from .items import draw_items
+from .items import Item, draw_items
+from .judge import Judge
 from .models import Learner, load_learner, make_learner
 from .rollouts import roll_out
 from .teacher import TeacherController
@@ -82,17 +83,8 @@ def _warm_traces(run: Run) -> Any:
     if not files:
         file = run.folder("warm_start") / "traces.jsonl"
         files = (file,)
-        done = sum(1 for _ in file.open("rb")) if file.exists() else 0
-        wanted = config.warm_start.traces
-        if done < wanted:
-            items = draw_items(config.data, wanted, config.seed)[done:]
-            teacher = TeacherController(config.seed)
-            with Progress() as progress:
-                bar = progress.add_task("teacher's traces", total=wanted, completed=done)
-                for start in range(0, len(items), 256):
-                    batch = items[start : start + 256]
-                    write_traces(file, roll_out(batch, teacher, name="teacher"), append=True)
-                    progress.update(bar, advance=len(batch))
+        items = draw_items(config.data, config.warm_start.traces, config.seed)
+        _write_teacher_traces(file, [(0, item) for item in items], config.seed, "teacher's traces")
 
     def read() -> Iterator[Trace]:
         for path in files:
@@ -116,27 +108,33 @@ def _texts(traces: Iterator[Trace]) -> Iterator[str]:
 
 
 def best_of_n(run: Run, learner: Learner) -> Learner:
-    """Sample n traces of each question, learn the best, some times over; resumes at a round."""
+    """Write n traces of each question, learn the best, some times over; resumes at a round.
+
+    Where the config wants it, the teacher writes the traces of a round before the first.
+    """
     config, stage = run.config, run.config.best_of_n
     folder = run.folder("best_of_n")
     folder.mkdir(parents=True, exist_ok=True)
     progress_file = folder / "progress.json"
-    start, scale = 0, PercentileCost()
+    judge = Judge(config.reward, folder / "scale.json")
+    start = -1 if stage.teacher_questions else 0
     if progress_file.exists():
-        saved = json.loads(progress_file.read_text(encoding="utf-8"))
-        start, scale = saved["round"], PercentileCost(**saved["scale"])
+        start = json.loads(progress_file.read_text(encoding="utf-8"))["round"]
         learner = load_learner(config.model, folder / "policy")
     warm = _warm_rows(run, learner) if stage.keep_warm else []
     rng = random.Random(f"best_of_n/{config.seed}")
     for number in range(start, stage.rounds):
         seed = config.seed + 10_000 + number
-        items = draw_items(config.data, stage.questions, seed)
-        controller = learner.controller(temperature=stage.temperature, seed=seed)
-        copies = [item for item in items for _ in range(stage.samples)]
-        with Progress() as progress:
-            bar = progress.add_task(f"round {number + 1} of {stage.rounds}", total=len(copies))
-            traces = roll_out(copies, controller, done=lambda _, p=progress, b=bar: p.advance(b))
-        best = _best(traces, stage.samples, scale)
+        if number < 0:
+            traces = _teacher_groups(run, seed)
+        else:
+            items = draw_items(config.data, stage.questions, seed)
+            controller = learner.controller(temperature=stage.temperature, seed=seed)
+            copies = [item for item in items for _ in range(stage.samples)]
+            with Progress() as bars:
+                bar = bars.add_task(f"round {number + 1} of {stage.rounds}", total=len(copies))
+                traces = roll_out(copies, controller, done=lambda _, p=bars, b=bar: p.advance(b))
+        best = _best(traces, stage.samples, judge)
         rows = list(supervised_rows(best, learner.codec))
         rows += rng.sample(warm, min(len(warm), round(len(rows) * stage.keep_warm)))
         rng.shuffle(rows)
@@ -146,12 +144,43 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
                 learner,
                 rows,
                 stage,
-                folder=folder / "checkpoints" / f"{number:03}",
+                folder=folder / "checkpoints" / f"{number + 1:03}",
                 **run.fit_options("best_of_n_fit", seed),
             )
         learner.save(folder / "policy")
-        progress_file.write_text(json.dumps({"round": number + 1, "scale": scale.state()}))
+        judge.save()
+        progress_file.write_text(json.dumps({"round": number + 1}), encoding="utf-8")
     return learner
+
+
+def _teacher_groups(run: Run, seed: int) -> list[Trace]:
+    """Return n of the teacher's traces of each question, n in a row; resumes where it stopped."""
+    stage = run.config.best_of_n
+    file = run.folder("best_of_n") / "teacher_traces.jsonl"
+    items = draw_items(run.config.data, stage.teacher_questions, seed)
+    pairs = [(sample, item) for item in items for sample in range(stage.samples)]
+    _write_teacher_traces(file, pairs, run.config.seed + 1, "traces to choose from")
+    return list(read_traces(file))
+
+
+def _write_teacher_traces(
+    file: Path, wanted: Sequence[tuple[int, Item]], seed: int, what: str
+) -> None:
+    """Write the traces that are not in the file yet; each item with the teacher of its seed."""
+    done = sum(1 for _ in file.open("rb")) if file.exists() else 0
+    with Progress() as progress:
+        bar = progress.add_task(what, total=len(wanted), completed=done)
+        for start in range(done, len(wanted), 256):
+            batch = wanted[start : start + 256]
+            traces: list[Trace | None] = [None] * len(batch)
+            for sample in {sample for sample, _ in batch}:
+                places = [i for i, (other, _) in enumerate(batch) if other == sample]
+                teacher = TeacherController(1000 * seed + sample)
+                found = roll_out([batch[i][1] for i in places], teacher, name="teacher")
+                for place, trace in zip(places, found, strict=True):
+                    traces[place] = trace
+            write_traces(file, [t for t in traces if t is not None], append=True)
+            progress.update(bar, advance=len(batch))
 
 
 def _warm_rows(run: Run, learner: Learner) -> list[SupervisedRow]:
@@ -163,15 +192,13 @@ def _warm_rows(run: Run, learner: Learner) -> list[SupervisedRow]:
     return rows
 
 
-def _best(traces: Sequence[Trace], samples: int, scale: PercentileCost) -> list[Trace]:
-    """Return the best trace of each group where it is right and not all are equally good."""
+def _best(traces: Sequence[Trace], samples: int, judge: Judge) -> list[Trace]:
+    """Return the best trace of each group where it earns something and not all are equally good."""
     best = []
     for start in range(0, len(traces), samples):
         group = traces[start : start + samples]
-        for trace in group:
-            scale.observe(scale.measure(trace))
-        # The cheapest right one; without cost weight, any right one: its group's first.
-        scored = [(reward(trace, scale).total, trace) for trace in group]
+        judge.observe(judge.costs(group))
+        scored = [(judge(trace).total, trace) for trace in group]
         top = max(scored, key=lambda s: s[0])
         if top[0] > 0 and top[0] > min(s for s, _ in scored):
             best.append(top[1])
@@ -188,6 +215,7 @@ def grpo(run: Run, learner: Learner) -> Learner:
         learner,
         items,
         config.grpo,
+        reward=config.reward,
         folder=run.folder("grpo") / "checkpoints",
         metrics=run.metrics,
         seed=config.seed,
@@ -218,10 +246,9 @@ def measure(run: Run, learner: Learner, stage: str) -> dict[str, float]:
 
 def _summary(traces: Sequence[Trace]) -> dict[str, float]:
     bills = [total(trace.ledger) for trace in traces]
-    free = PercentileCost()
-    parts = [reward(trace, free, cost_weight=0.0) for trace in traces]
+    parts = [reward(trace, AbsoluteCost(1.0), cost_weight=0.0) for trace in traces]
     return {
-        "exact_match": fmean(exact_match(t.answer, t.gold) for t in traces),
+        "exact_match": fmean(part.outcome for part in parts),
         "format": fmean(part.format for part in parts),
         "cost_usd": fmean(bill["cost_usd"] for bill in bills),
         "calls": fmean(bill["calls"] for bill in bills),

@@ -2,7 +2,8 @@
 
 What it teaches are skills that a pretrained model brings along: the format, which sub-question
 comes next, which candidates fit it, how to copy. Whom of them to ask is drawn from habits good and
-bad in equal parts, so that choosing well is learned from reward alone.
+bad in equal parts, and so is whether to give up once somebody did not know, so that choosing well
+is learned from reward alone.
 """
 
 from __future__ import annotations
@@ -46,12 +47,22 @@ def fits(candidate: Candidate, domain: str) -> bool:
 
 
 class TeacherController(RuleController):
-    """Writes turns for a policy to imitate; everything it draws follows from seed and question."""
+    """Writes turns for a policy to imitate; everything it draws follows from seed and question.
+
+    Args:
+        seed: another one gives other traces of the same questions.
+        give_up: how often, when a sub-question was asked before in vain, it gives up instead of
+            asking somebody else.
+        steady: how often a question keeps one habit throughout; else each call draws its own. With
+            several calls, whole traces that are all cheap or all dear are rare otherwise.
+    """
 
     name = "teacher"
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, *, give_up: float = 0.25, steady: float = 0.5) -> None:
         self.seed = seed
+        self.give_up = give_up
+        self.steady = steady
 
     def turn(self, view: View) -> Turn:
         """Ask the next sub-questions aloud, or answer."""
@@ -76,7 +87,9 @@ class TeacherController(RuleController):
             return Turn((_reason(structure, known),), answer=steps)
         if view.must_answer:
             return Turn(("Not known.",), answer="unknown")
-        thoughts, calls = [], []
+        of_question = random.Random(f"{self.seed}/{view.question}")
+        steady = of_question.choice(list(HABITS)) if of_question.random() < self.steady else None
+        thoughts, calls, given_up = [], [], False
         for place, step in enumerate(steps):
             query = phrase(step)
             rng = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}/{place}")
@@ -84,10 +97,13 @@ class TeacherController(RuleController):
             candidates = candidates or list(view.pool.candidates)
             domain = relation_domain(step.relation)
             fit = [c for c in candidates if fits(c, domain)] or candidates
-            chosen = HABITS[rng.choice(list(HABITS))](rng, fit, candidates)
+            chosen = HABITS[steady or rng.choice(list(HABITS))](rng, fit, candidates)
+            given_up |= query in asked and rng.random() < self.give_up
             named = ", ".join(f"{c.name} {c.price_level} {_score(c, domain)}" for c in fit)
             thoughts.append(f"{domain}: {named}")
             calls.append(Call(chosen.name, query))
+        if given_up:
+            return Turn((". ".join(thoughts),), answer="unknown")
         return Turn((". ".join(thoughts),), tuple(calls))
 
 

@@ -1,0 +1,60 @@
+"""The reward of a training run: its rules from the config, and its own cost scale."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from router_r1_graph import Trace
+from router_r1_graph.rewards import (
+    AbsoluteCost,
+    CostScale,
+    PercentileCost,
+    RewardBreakdown,
+    reward,
+)
+
+from .config import RewardConfig
+
+
+class Judge:
+    """Judges the traces of one training run.
+
+    The scale of `percentile` looks back over the run's own episodes: it is moved by `observe` only,
+    never by judging, and is kept in a file, so that a resumed run goes on with it.
+
+    Args:
+        config: the rules.
+        file: where the scale is kept; None = nowhere.
+    """
+
+    def __init__(self, config: RewardConfig, file: Path | None = None) -> None:
+        self.config = config
+        self.file = file
+        self.scale: CostScale
+        if config.scale == "absolute":
+            self.scale = AbsoluteCost(config.usd)
+        elif file is not None and file.exists():
+            self.scale = PercentileCost(**json.loads(file.read_text(encoding="utf-8")))
+        else:
+            self.scale = PercentileCost()
+
+    def __call__(self, trace: Trace) -> RewardBreakdown:
+        """Return the reward of a trace and its parts."""
+        return reward(trace, self.scale, metric=self.config.metric, gated=self.config.gated)
+
+    def costs(self, traces: Sequence[Trace]) -> list[float]:
+        """Return what traces cost, in the scale's unit."""
+        return [self.scale.measure(trace) for trace in traces]
+
+    def observe(self, costs: Iterable[float]) -> None:
+        """Let the scale see training episodes."""
+        if isinstance(self.scale, PercentileCost):
+            for cost in costs:
+                self.scale.observe(cost)
+
+    def save(self) -> None:
+        """Write the scale to its file."""
+        if self.file is not None and isinstance(self.scale, PercentileCost):
+            self.file.write_text(json.dumps(self.scale.state()), encoding="utf-8")
