@@ -1,4 +1,4 @@
-"""The command line: `router-r1 ask | demo | pool`.
+"""The command line: `router-r1 ask | demo | evaluate | pool | traces`.
 
 Whatever is wrong with the input is one line on stderr and exit code 2, before anything is asked.
 """
@@ -39,6 +39,12 @@ pools = typer.Typer(
     **_HELP,  # type: ignore[arg-type]
 )
 app.add_typer(pools, name="pool")
+traces = typer.Typer(
+    help="Look at runs that were kept.",
+    no_args_is_help=True,
+    **_HELP,  # type: ignore[arg-type]
+)
+app.add_typer(traces, name="traces")
 
 PoolOption = Annotated[
     str,
@@ -191,6 +197,140 @@ def demo(
     scores = asyncio.run(compare(_pool(pool), questions, seed))
     rows = [asdict(score) for score in scores]
     _print_json({"questions": questions, "seed": seed, "controllers": rows})
+
+
+_EVALUATE_EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 evaluate demo --limit 200 --controller keyword --out runs/evaluation
+
+router-r1 evaluate questions.jsonl --pool mine.yaml --controller openai:gpt-4.1 --out runs/mine
+
+router-r1 evaluate nq hotpotqa --pool router_r1 --controller policy:runs/qwen/policy \\
+  --cost-weight 0 --cost-weight 0.5 --cost-weight 0.9 --out runs/paper --resume
+"""
+
+
+@app.command(epilog=_EVALUATE_EXAMPLES)
+def evaluate(
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            help="JSONL or CSV files, hub:OWNER/NAME/CONFIG:SPLIT, one of the paper's sets (nq, "
+            "triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle), or demo."
+        ),
+    ],
+    controller: Annotated[
+        list[str] | None, typer.Option("--controller", help="What to evaluate; several may stand.")
+    ] = None,
+    pool: PoolOption = "embedded",
+    cost_weight: Annotated[
+        list[float] | None, typer.Option(help="Several give a curve.", show_default="0.5")
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(help="exact_match, f1, contains, choice, number, or module:function."),
+    ] = "exact_match",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions drawn of each data set.")
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help="What your file calls it: question=NAME, gold=NAME, id=NAME."),
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only rows with this value: FIELD=VALUE.")
+    ] = None,
+    max_rounds: Annotated[int, typer.Option(help="Rounds of calls of a question.")] = 4,
+    budget_usd: Annotated[float | None, typer.Option(help="Most USD of a question.")] = None,
+    seed: Annotated[int, typer.Option(help="Of drawn questions, controllers, resamples.")] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 64,
+    controls: Annotated[
+        bool,
+        typer.Option(help="Also run every single candidate, random and (if simulated) oracle."),
+    ] = True,
+    skip_bad: Annotated[bool, typer.Option(help="Count broken rows instead of stopping.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of results and report.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the results in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json.")] = False,
+) -> None:
+    """Compare controllers over questions: score, cost, calls, each with a 95% interval."""
+    from rich.console import Console
+
+    from .context import RouterContext
+    from .errors import MissingExtraError
+
+    try:
+        from .evaluation import Reader
+        from .evaluation.program import Plan
+        from .evaluation.program import evaluate as run
+        from .evaluation.report import show
+    except ImportError as error:  # numpy
+        raise MissingExtraError("router-r1 evaluate", "eval") from error
+
+    reader = Reader(data, _pairs(field), _pairs(where), limit, seed, skip_bad)
+    plan = Plan(
+        pool=_pool(pool),
+        questions=reader.read(),
+        controllers=controller or [],
+        cost_weights=cost_weight or [0.5],
+        context=RouterContext(max_rounds=max_rounds, budget_usd=budget_usd, seed=seed),
+        metric=metric,
+        controls=controls,
+        concurrency=concurrency,
+        out=out,
+        resume=resume,
+        seed=seed,
+        skipped=reader.skipped,
+    )
+    plan.pool.require_keys()
+    try:
+        summary = run(plan, Console(stderr=True))
+    except KeyboardInterrupt:
+        kept = f"; go on with --out {out} --resume" if out else ""
+        print(f"stopped{kept}", file=sys.stderr)
+        raise SystemExit(130) from None
+    if as_json:
+        print(json.dumps(summary.to_json(), ensure_ascii=False))
+    else:
+        show(summary, Console(highlight=False))
+        for reason in reader.skipped[:5]:
+            print(f"left out: {reason}", file=sys.stderr)
+        if reader.skipped:
+            print(f"{len(reader.skipped)} rows left out", file=sys.stderr)
+        if out:
+            print(f"\nReport: {out}/report.html, {out}/report.md, {out}/summary.json")
+
+
+def _pairs(items: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for item in items or []:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{item!r}: it is NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
+@traces.command("show")
+def traces_show(
+    file: Annotated[Path, typer.Argument(help="A JSONL file of traces, or results.jsonl.")],
+    id: Annotated[str | None, typer.Option("--id", help="Only this question's.")] = None,
+    controller: Annotated[str | None, typer.Option(help="Only this controller's.")] = None,
+) -> None:
+    """Print runs as transcripts."""
+    from .trace import read_traces
+    from .transcript import Transcript, make_console
+
+    shown = 0
+    for trace in read_traces(file):
+        if (id is not None and trace.id != id) or (controller and trace.controller != controller):
+            continue
+        if shown:
+            print()
+        Transcript(make_console(), trace.pool).whole(trace)
+        shown += 1
+    if not shown:
+        raise ConfigError(f"{file}: no such trace in it")
 
 
 @pools.command("show", epilog="[bold]Example[/bold]\n\nrouter-r1 pool show router_r1")

@@ -6,6 +6,7 @@ read as markup.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -19,8 +20,9 @@ from rich.text import Text
 
 from . import protocol
 from .candidates import CandidatePool
-from .ledger import LedgerTotals
+from .ledger import LedgerTotals, total
 from .state import StopReason
+from .trace import Trace
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -158,6 +160,18 @@ class Transcript:
             (f"{'total':<{width}}  {usd(totals['cost_usd'])}  {totals['seconds']:.1f} s", "bold"),
         )
 
+    def whole(self, trace: Trace) -> None:
+        """Print a finished run from beginning to end."""
+        self.question(trace.question)
+        for message in trace.scratchpad:
+            if isinstance(message, ToolMessage):
+                if message.artifact:
+                    self.reply(message)
+            else:
+                self.turn(message)
+        self.answer(trace.answer, trace.stop_reason, trace.error)
+        self.bill(total(trace.ledger), trace.ledger)
+
     def _busy(self, words: str) -> None:
         if self._status:
             self._status.update(Text(words or "thinking ...", style="dim"))
@@ -177,6 +191,14 @@ class Transcript:
             line.rstrip()
             head = Text(" " * indent) if number else Text(label[0], style=label[1])
             self.console.print(head + line, soft_wrap=True, highlight=False)
+
+
+def as_text(trace: Trace) -> str:
+    """Return a finished run as plain text."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, color_system=None, force_terminal=False, width=100)
+    Transcript(console, trace.pool).whole(trace)
+    return buffer.getvalue().rstrip()
 
 
 def _messages(update: Any) -> list[Any]:

@@ -20,6 +20,8 @@ class RuleController(ABC):
     """
 
     name = "rule"
+    reads_cost_weight = False
+    """Whether the cost weight changes what it does; asked by evaluations, to ask nothing twice."""
 
     @abstractmethod
     def turn(self, view: View) -> Turn | str:

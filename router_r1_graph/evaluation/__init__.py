@@ -1,0 +1,24 @@
+"""Evaluation: any controllers over any questions, with intervals, controls and every dollar."""
+
+from .questions import PAPER_SETS, EvaluationQuestion, Reader
+from .run import Outcome, Results, outcome_of, run_controller
+from .scorers import SCORERS, extract_answer, parse_scorer
+from .statistics import Bootstrap, Interval
+from .summary import Summary, summarise
+
+__all__ = [
+    "PAPER_SETS",
+    "SCORERS",
+    "Bootstrap",
+    "EvaluationQuestion",
+    "Interval",
+    "Outcome",
+    "Reader",
+    "Results",
+    "Summary",
+    "extract_answer",
+    "outcome_of",
+    "parse_scorer",
+    "run_controller",
+    "summarise",
+]

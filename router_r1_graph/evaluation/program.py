@@ -1,0 +1,169 @@
+"""What `router-r1 evaluate` does: controls always, progress, resume, report."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..candidates import CandidatePool
+from ..context import RouterContext
+from ..controllers import Controller, parse_controller
+from ..controllers.baselines import world_of
+from ..errors import ConfigError, PoolError
+from .questions import EvaluationQuestion
+from .report import write_report
+from .run import Outcome, Results, cost_weights_of, run_controller, with_cost_weight
+from .scorers import parse_scorer
+from .summary import Summary, summarise
+
+_MOST_CONSTANTS = 16
+"""Larger pools have their best and cheapest candidates as controls, not all."""
+
+
+@dataclass
+class Plan:
+    """What is to be evaluated.
+
+    Attributes:
+        pool: who can be asked.
+        questions: what is asked.
+        controllers: specs of what is evaluated.
+        cost_weights: at which each controller that reads the cost weight is run.
+        context: all other knobs.
+        metric: what the score is.
+        controls: whether constants, random and oracle are run too.
+        concurrency: most questions at once.
+        out: the folder of results and report; None = nothing is kept.
+        resume: whether results that are there are gone on with.
+        seed: of resamples.
+        skipped: rows of the data that were left out, with why.
+    """
+
+    pool: CandidatePool
+    questions: Sequence[EvaluationQuestion]
+    controllers: Sequence[str]
+    cost_weights: Sequence[float] = (0.5,)
+    context: RouterContext = field(default_factory=RouterContext)
+    metric: str = "exact_match"
+    controls: bool = True
+    concurrency: int = 64
+    out: Path | None = None
+    resume: bool = False
+    seed: int = 0
+    skipped: Sequence[str] = ()
+
+
+def control_specs(pool: CandidatePool) -> list[str]:
+    """Return the controls for a pool: constants, random, and the oracle where it can be known."""
+    candidates = list(pool.candidates)
+    if len(candidates) > _MOST_CONSTANTS:
+        by_price = sorted(candidates, key=lambda c: c.price_usd_per_mtok)
+        by_score = sorted(
+            candidates, key=lambda c: -sum(c.benchmarks.values()) / max(1, len(c.benchmarks))
+        )
+        candidates = [by_price[0], *by_score[: _MOST_CONSTANTS - 1]]
+    specs = [f"constant:{c.name}" for c in {c.name: c for c in candidates}.values()]
+    specs.append("random")
+    try:
+        world_of(pool)
+        specs.append("oracle")
+    except (ConfigError, PoolError):
+        pass  # then the oracle of constants is computed from them
+    return specs
+
+
+def evaluate(plan: Plan, console: Console | None = None) -> Summary:
+    """Run a plan and return its summary; with `out`, write results and report there.
+
+    Raises:
+        ConfigError: a controller cannot be built, or the folder holds results and `resume` is off.
+    """
+    scorer = parse_scorer(plan.metric)
+    file = None
+    if plan.out is not None:
+        plan.out.mkdir(parents=True, exist_ok=True)
+        file = plan.out / "results.jsonl"
+        if file.exists() and file.stat().st_size and not plan.resume:
+            raise ConfigError(
+                f"{file} holds results already: go on with --resume, or name another --out"
+            )
+    results = Results(file, scorer)
+    results.load(plan.pool)
+    controls = control_specs(plan.pool) if plan.controls else []
+    controls = [spec for spec in controls if spec not in plan.controllers]
+    built: dict[str, Controller] = {
+        spec: parse_controller(spec, plan.pool) for spec in (*plan.controllers, *controls)
+    }
+    runs = [
+        (spec, controller, weight)
+        for spec, controller in built.items()
+        for weight in cost_weights_of(controller, plan.cost_weights)
+    ]
+    asyncio.run(_run(plan, runs, results, console))
+    ids = {question.id for question in plan.questions}
+    specs = {(spec, weight) for spec, _, weight in runs}
+    outcomes = [o for (s, w, i), o in results.outcomes.items() if i in ids and (s, w) in specs]
+    summary = summarise(
+        outcomes, pool=plan.pool.name, metric=plan.metric, controls=controls, seed=plan.seed
+    )
+    if plan.out is not None:
+        write_report(summary, plan.out, outcomes, evaluated=plan.controllers, skipped=plan.skipped)
+    return summary
+
+
+async def _run(
+    plan: Plan,
+    runs: Sequence[tuple[str, Controller, float]],
+    results: Results,
+    console: Console | None,
+) -> None:
+    console = console or Console(quiet=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} score {task.fields[score]:.3f} ${task.fields[usd]:.4f}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        for spec, controller, weight in runs:
+            name = f"{spec} a={weight:g}" if len(plan.cost_weights) > 1 else spec
+            known = [o for (s, w, _), o in results.outcomes.items() if (s, w) == (spec, weight)]
+            task = progress.add_task(
+                name,
+                total=len(plan.questions),
+                completed=len(known),
+                score=sum(o.score for o in known) / max(1, len(known)),
+                usd=sum(o.cost_usd for o in known),
+                rate="",
+            )
+            totals = [len(known), sum(o.score for o in known), sum(o.cost_usd for o in known)]
+
+            def done(outcome: Outcome, task=task, totals=totals) -> None:  # type: ignore[no-untyped-def]
+                totals[0] += 1
+                totals[1] += outcome.score
+                totals[2] += outcome.cost_usd
+                speed = progress.tasks[task].speed
+                progress.update(
+                    task,
+                    advance=1,
+                    score=totals[1] / totals[0],
+                    usd=totals[2],
+                    rate=f"{speed:.0f}/s" if speed else "",
+                )
+
+            await run_controller(
+                controller,
+                spec,
+                plan.questions,
+                plan.pool,
+                with_cost_weight(plan.context, weight),
+                results,
+                concurrency=plan.concurrency,
+                done=done,
+            )

@@ -1,0 +1,245 @@
+"""What is asked in an evaluation: questions with gold answers, from files, data sets or the demo.
+
+Files are read line by line, so that one of any size needs no more memory than what is asked of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, MissingExtraError
+from ..simulation import World, generate
+
+#: The paper's seven sets by name; each is a config of RUC-NLPIR/FlashRAG_datasets.
+PAPER_SETS = {
+    "nq": "test",
+    "triviaqa": "test",
+    "popqa": "test",
+    "hotpotqa": "dev",
+    "2wikimultihopqa": "dev",
+    "musique": "dev",
+    "bamboogle": "test",
+}
+FLASHRAG = "RUC-NLPIR/FlashRAG_datasets"
+PAPER_COUNT = 500
+"""Test questions of each of the paper's sets; also of the demo."""
+
+_QUESTION_FIELDS = ("question", "query", "prompt", "problem")
+_GOLD_FIELDS = ("golden_answers", "gold", "answers", "answer", "target", "label")
+_ID_FIELDS = ("id", "qid", "question_id", "_id")
+#: Fields that an evaluation is sliced by.
+_SLICE_FIELDS = ("dataset", "task", "hops", "kind", "type", "category", "split")
+_MAX_FIELD = 10_000_000
+"""Characters of one CSV field."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationQuestion:
+    """One question with what is right.
+
+    Attributes:
+        id: unique in an evaluation.
+        question: what is asked.
+        gold: at least one gold answer.
+        slices: what it can be grouped by: dataset, hops, kind, ...
+    """
+
+    id: str
+    question: str
+    gold: tuple[str, ...]
+    slices: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Reader:
+    """Reads sources one after the other; the same seed takes the same questions.
+
+    Attributes:
+        sources: JSONL or CSV files, `hub:NAME/CONFIG:SPLIT`, a name of `PAPER_SETS`, or `demo`.
+        fields: what the files call `question`, `gold` and `id`, where it is nothing usual.
+        where: keep rows whose fields have these values, such as {"split": "test"}.
+        limit: how many questions of each source, drawn; None = all (of the paper's sets: 500).
+        seed: of the draw.
+        skip_bad: whether a broken row is counted in `skipped` instead of ending the evaluation.
+        skipped: why rows were left out, by source and line.
+    """
+
+    sources: Sequence[str]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    where: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
+    seed: int = 0
+    skip_bad: bool = False
+    skipped: list[str] = field(default_factory=list)
+
+    def read(self) -> list[EvaluationQuestion]:
+        """Return the questions.
+
+        Raises:
+            ConfigError: a source is missing, empty or broken, a row has no gold answer, or two
+                questions have the same id; the message names source and line.
+        """
+        if not self.sources:
+            raise ConfigError("no data: name a file, a data set, or demo")
+        unknown = set(self.fields) - {"question", "gold", "id"}
+        if unknown:
+            raise ConfigError(f"--field {min(unknown)}: only question, gold and id can be named")
+        found: list[EvaluationQuestion] = []
+        for source in self.sources:
+            one = _drawn(self._questions(source), self._limit(source), self.seed)
+            if not one:
+                raise ConfigError(f"{source}: no question in it")
+            found += one
+        seen: dict[str, str] = {}
+        for question in found:
+            if question.id in seen:
+                raise ConfigError(
+                    f"two questions have the id {question.id!r}: {seen[question.id]!r:.60} and "
+                    f"{question.question!r:.60}"
+                )
+            seen[question.id] = question.question
+        return found
+
+    def _limit(self, source: str) -> int | None:
+        if self.limit is None and source in PAPER_SETS:
+            return PAPER_COUNT
+        return self.limit
+
+    def _questions(self, source: str) -> Iterator[EvaluationQuestion]:
+        if source == "demo":
+            count = self.limit or PAPER_COUNT
+            for q in generate(World.embedded(), split="test", n=count, seed=self.seed):
+                slices = {"dataset": "demo", "hops": str(q.hops), "kind": q.kind}
+                yield EvaluationQuestion(q.id, q.text, q.gold, slices)
+            return
+        if source in PAPER_SETS:
+            source = f"hub:{FLASHRAG}/{source}:{PAPER_SETS[source]}"
+        rows = _read_hub(source) if source.startswith("hub:") else _read_file(Path(source))
+        wanted = [(name, str(value)) for name, value in self.where.items()]
+        for where, row in rows:
+            try:
+                if isinstance(row, Exception):
+                    raise ConfigError(f"{where}: {row}")
+                if any(str(row.get(name)) != value for name, value in wanted):
+                    continue
+                yield self._question(where, row)
+            except ConfigError as error:
+                if not self.skip_bad:
+                    raise
+                self.skipped.append(str(error))
+
+    def _question(self, where: str, row: Mapping[str, Any]) -> EvaluationQuestion:
+        text = _first(row, self.fields.get("question"), _QUESTION_FIELDS)
+        gold = _first(row, self.fields.get("gold"), _GOLD_FIELDS)
+        if not isinstance(text, str) or not text.strip():
+            raise ConfigError(
+                f"{where}: no question; it is looked for in {_names(_QUESTION_FIELDS)}"
+            )
+        answers = _answers(gold)
+        if not answers:
+            raise ConfigError(
+                f"{where}: no gold answer for {text!r:.60}; it is looked for in "
+                f"{_names(_GOLD_FIELDS)}"
+            )
+        name = _first(row, self.fields.get("id"), _ID_FIELDS)
+        slices = {key: str(row[key]) for key in _SLICE_FIELDS if _is_plain(row.get(key))}
+        slices.setdefault("dataset", where.rpartition(":")[0])
+        return EvaluationQuestion(where if name is None else str(name), text, answers, slices)
+
+
+def _names(fields: Iterable[str]) -> str:
+    return ", ".join(fields) + " (or name it by --field)"
+
+
+def _first(row: Mapping[str, Any], named: str | None, usual: Iterable[str]) -> Any:
+    for name in [named] if named else usual:
+        if row.get(name) is not None:
+            return row[name]
+    return None
+
+
+def _answers(gold: Any) -> tuple[str, ...]:
+    """Return gold answers of the shapes data sets have: one text, a list, or Hugging Face's."""
+    if isinstance(gold, Mapping):  # SQuAD: {"text": [...]}, TriviaQA: {"aliases": [...], "value"}
+        gold = gold.get("text") or gold.get("aliases") or gold.get("value")
+    if isinstance(gold, str) and gold.startswith("["):  # a list in a CSV file
+        with contextlib.suppress(ValueError):
+            gold = json.loads(gold)
+    if gold is None or isinstance(gold, Mapping):
+        return ()
+    many = gold if isinstance(gold, (list, tuple)) else [gold]
+    return tuple(str(one) for one in many if one is not None and str(one).strip())
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (str, int, bool)) and len(str(value)) <= 60
+
+
+def _drawn(
+    questions: Iterator[EvaluationQuestion], limit: int | None, seed: int
+) -> list[EvaluationQuestion]:
+    """Return all questions, or `limit` of them drawn evenly while they stream by."""
+    if limit is None:
+        return list(questions)
+    kept = list(itertools.islice(questions, limit))
+    rng = random.Random(seed)
+    for number, question in enumerate(questions, len(kept)):
+        place = rng.randint(0, number)
+        if place < limit:
+            kept[place] = question
+    return kept
+
+
+def _read_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
+    """Yield rows with where they stand; an exception for a line that cannot be read."""
+    if not path.is_file():
+        known = ", ".join(["demo", *PAPER_SETS])
+        raise ConfigError(
+            f"{path}: no such file; or name a data set: {known}, hub:NAME/CONFIG:SPLIT"
+        )
+    if path.suffix.lower() == ".csv":
+        csv.field_size_limit(_MAX_FIELD)
+        with path.open(encoding="utf-8-sig", newline="", errors="strict") as file:
+            reader = csv.DictReader(file)
+            try:
+                for row in reader:
+                    yield f"{path}:{reader.line_num}", row
+            except (csv.Error, UnicodeDecodeError) as error:
+                yield f"{path}:{reader.line_num + 1}", error
+        return
+    with path.open("rb") as binary:
+        for number, line in enumerate(binary, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+                if not isinstance(row, dict):
+                    raise ValueError("not a JSON object")
+                yield f"{path}:{number}", row
+            except (ValueError, RecursionError) as error:
+                yield f"{path}:{number}", error
+
+
+def _read_hub(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise MissingExtraError(source, "train") from error
+    path, _, split = source.removeprefix("hub:").partition(":")
+    repo, _, config = path.rpartition("/")
+    if repo.count("/") != 1:
+        raise ConfigError(f"{source!r}: a data set of the hub is hub:OWNER/NAME/CONFIG:SPLIT")
+    try:
+        rows = load_dataset(repo, config, split=split or "test", streaming=True)
+    except Exception as error:
+        raise ConfigError(f"{source}: {type(error).__name__}: {error}") from error
+    for number, row in enumerate(rows):
+        yield f"{config}:{number}", row

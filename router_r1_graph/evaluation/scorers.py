@@ -1,0 +1,94 @@
+"""How an answer is compared with the gold answers: one number from 0 to 1."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from ..errors import ConfigError, did_you_mean
+from ..rewards import exact_match, f1_score, normalize_answer
+
+Scorer = Callable[[str, Sequence[str]], float]
+"""Takes the answer and the gold answers; returns a number from 0 to 1."""
+
+_TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
+_CHOICE = re.compile(r"\(?\b([A-J])\b[).:]?")
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
+
+
+def extract_answer(text: str) -> str:
+    """Return what a text gives as the answer: the last answer tag's content, else all of it.
+
+    A controller's own tags are parsed long before; what is left here is in a candidate's words.
+    """
+    tagged = _TAGGED.findall(text)
+    return str(tagged[-1] if tagged else text).strip()
+
+
+def contains(answer: str, gold: Sequence[str]) -> float:
+    """Return 1.0 if a gold answer stands in the answer, as whole words, after normalisation."""
+    words = f" {normalize_answer(answer)} "
+    return float(any(f" {n} " in words for right in gold if (n := normalize_answer(right))))
+
+
+def choice(answer: str, gold: Sequence[str]) -> float:
+    """Return 1.0 if the letter (A to J) that the answer names last is the gold one."""
+    found = _CHOICE.findall(answer)
+    if not found:
+        return 0.0
+    return float(any(found[-1] == right.strip(" ().").upper() for right in gold))
+
+
+def number(answer: str, gold: Sequence[str]) -> float:
+    """Return 1.0 if the last number of the answer equals a gold one, to 6 digits."""
+    ours = _number(answer)
+    if ours is None:
+        return 0.0
+    theirs = (_number(right) for right in gold)
+    return float(any(t is not None and math.isclose(ours, t, rel_tol=1e-6) for t in theirs))
+
+
+def _number(text: str) -> float | None:
+    found = _NUMBER.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+SCORERS: Mapping[str, Scorer] = {
+    "exact_match": exact_match,
+    "f1": f1_score,
+    "contains": contains,
+    "choice": choice,
+    "number": number,
+}
+
+
+def parse_scorer(name: str) -> Scorer:
+    """Return a scorer by name, or a user's own as `module:function`.
+
+    Raises:
+        ConfigError: there is no such scorer, or it cannot be imported.
+    """
+    if name in SCORERS:
+        return SCORERS[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise ConfigError(
+            f"unknown metric {name!r}{did_you_mean(name, SCORERS)}; allowed: "
+            f"{', '.join(SCORERS)}, or module:function"
+        )
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"metric {name!r}: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"metric {name!r}: {function} cannot be called")
+
+    def score(answer: str, gold: Sequence[str]) -> float:
+        value = float(found(answer, gold))
+        if not 0 <= value <= 1:
+            raise ConfigError(f"metric {name!r} gave {value!r}; a score is from 0 to 1")
+        return value
+
+    return score

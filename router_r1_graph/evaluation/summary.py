@@ -1,0 +1,192 @@
+"""From outcomes to numbers: means with intervals, differences, shares, slices."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .run import Outcome
+from .statistics import Bootstrap, Interval, entropy, mix_at_cost
+
+ORACLE_OF_CONSTANTS = "oracle of constants"
+"""Of the candidates that are right on the whole question, the cheapest: no rule of choosing one
+candidate can do better."""
+
+_MEASURES: dict[str, Callable[[Outcome], float]] = {
+    "score": lambda o: o.score,
+    "exact_match": lambda o: o.exact_match,
+    "f1": lambda o: o.f1,
+    "cost_usd": lambda o: o.cost_usd,
+    "calls": lambda o: o.calls,
+    "rounds": lambda o: o.rounds,
+    "seconds": lambda o: o.seconds,
+    "failures": lambda o: o.failures,
+    "answered": lambda o: o.answered,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One controller at one cost weight.
+
+    `measures` are means over questions. The differences are of the score: against the best single
+    candidate, and against a random mix of two candidates that spends as much (None: all cost more).
+    """
+
+    controller: str
+    cost_weight: float
+    measures: dict[str, Interval]
+    share: dict[str, float]
+    """Share of its calls by candidate."""
+    entropy_bits: float
+    against_constant_best: Interval | None
+    against_matched_cost: Interval | None
+    slices: dict[str, dict[str, tuple[float, int]]]
+    """Mean score and number of questions, by slice and value."""
+    is_control: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A whole evaluation."""
+
+    pool: str
+    metric: str
+    questions: int
+    rows: list[Row]
+    constant_best: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return built-in types, as `summary.json` holds them."""
+
+        def interval(value: Interval | None) -> dict[str, float] | None:
+            return None if value is None else asdict(value)
+
+        return {
+            "pool": self.pool,
+            "metric": self.metric,
+            "questions": self.questions,
+            "constant_best": self.constant_best,
+            "controllers": [
+                {
+                    "controller": row.controller,
+                    "cost_weight": row.cost_weight,
+                    **{name: interval(value) for name, value in row.measures.items()},
+                    "share": row.share,
+                    "entropy_bits": row.entropy_bits,
+                    "against_constant_best": interval(row.against_constant_best),
+                    "against_matched_cost": interval(row.against_matched_cost),
+                    "slices": {
+                        name: {
+                            value: {"score": score, "questions": count}
+                            for value, (score, count) in values.items()
+                        }
+                        for name, values in row.slices.items()
+                    },
+                }
+                for row in self.rows
+            ],
+        }
+
+
+def summarise(
+    outcomes: Iterable[Outcome],
+    *,
+    pool: str,
+    metric: str,
+    controls: Sequence[str] = (),
+    seed: int = 0,
+) -> Summary:
+    """Return the numbers of an evaluation.
+
+    Only questions that every controller was asked count, so that all differences are paired.
+
+    Args:
+        outcomes: of several controllers.
+        pool: its name.
+        metric: what the score is.
+        controls: which controllers are controls rather than what is evaluated.
+        seed: of the resamples.
+    """
+    groups: dict[tuple[str, float], dict[str, Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault((outcome.controller, outcome.cost_weight), {})[outcome.id] = outcome
+    if not groups:
+        return Summary(pool, metric, 0, [], None)
+    first, *others = groups.values()
+    ids = [i for i in first if all(i in other for other in others)]
+    if not ids:
+        return Summary(pool, metric, 0, [], None)
+    columns = {key: [group[i] for i in ids] for key, group in groups.items()}
+    constants = {key: c for key, c in columns.items() if key[0].startswith("constant:")}
+    if len(constants) > 1 and ("oracle", first_weight(columns)) not in columns:
+        weight = next(iter(constants))[1]
+        columns[ORACLE_OF_CONSTANTS, weight] = oracle_of(list(constants.values()))
+        controls = [*controls, ORACLE_OF_CONSTANTS]
+    bootstrap = Bootstrap(len(ids), seed)
+    best = max(constants, key=lambda k: _mean(constants[k], "score"), default=None)
+    best_scores = _values(columns[best], "score") if best else None
+    costs = [_mean(c, "cost_usd") for c in constants.values()]
+    scores = np.array([_values(c, "score") for c in constants.values()])
+    rows = []
+    for (controller, weight), column in columns.items():
+        ours = _values(column, "score")
+        mix = mix_at_cost(costs, scores, _mean(column, "cost_usd")) if constants else None
+        asked: Counter[str] = Counter()
+        for outcome in column:
+            asked.update(outcome.asked)
+        share = {name: count / asked.total() for name, count in asked.most_common()}
+        rows.append(
+            Row(
+                controller=controller,
+                cost_weight=weight,
+                measures={name: bootstrap.mean(_values(column, name)) for name in _MEASURES},
+                share=share,
+                entropy_bits=entropy(list(share.values())),
+                against_constant_best=(
+                    None if best_scores is None else bootstrap.difference(ours, best_scores)
+                ),
+                against_matched_cost=None if mix is None else bootstrap.difference(ours, mix),
+                slices=_slices(column),
+                is_control=controller in controls,
+            )
+        )
+    return Summary(pool, metric, len(ids), rows, best[0] if best else None)
+
+
+def first_weight(columns: dict[tuple[str, float], Any]) -> float:
+    """Return the cost weight of the first controller."""
+    return next(iter(columns))[1]
+
+
+def oracle_of(constants: Sequence[Sequence[Outcome]]) -> list[Outcome]:
+    """Return the best outcome of each question: the highest score, then the lowest cost."""
+    return [
+        max(column, key=lambda o: (o.score, -o.cost_usd)) for column in zip(*constants, strict=True)
+    ]
+
+
+def _values(column: Sequence[Outcome], name: str) -> list[float]:
+    measure = _MEASURES[name]
+    return [measure(outcome) for outcome in column]
+
+
+def _mean(column: Sequence[Outcome], name: str) -> float:
+    return math.fsum(_values(column, name)) / len(column)
+
+
+def _slices(column: Sequence[Outcome]) -> dict[str, dict[str, tuple[float, int]]]:
+    found: dict[str, dict[str, list[float]]] = {}
+    for outcome in column:
+        for name, value in outcome.slices.items():
+            found.setdefault(name, {}).setdefault(value, []).append(outcome.score)
+    return {
+        name: {v: (sum(s) / len(s), len(s)) for v, s in sorted(values.items())}
+        for name, values in found.items()
+        if 1 < len(values) <= 20
+    }

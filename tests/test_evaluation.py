@@ -1,0 +1,303 @@
+"""Evaluation: data in, controllers side by side, a report out; nothing is asked twice."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router_r1_graph import CandidatePool, ConfigError, TraceError
+from router_r1_graph.evaluation import Bootstrap, Reader, parse_scorer, summarise
+from router_r1_graph.evaluation.program import Plan, control_specs, evaluate
+from router_r1_graph.evaluation.scorers import extract_answer
+from router_r1_graph.evaluation.statistics import entropy, mix_at_cost
+from router_r1_graph.evaluation.summary import ORACLE_OF_CONSTANTS
+
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def cli(*args):
+    return subprocess.run(
+        [sys.executable, "-m", "router_r1_graph.cli", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+# --- data
+
+
+def test_the_usual_names_of_fields_are_known(tmp_path):
+    path = write(
+        tmp_path / "q.jsonl",
+        {"id": "a", "question": "Q1?", "golden_answers": ["x", "y"], "hops": 2},
+        {"query": "Q2?", "answer": "z"},
+        {"prompt": "Q3?", "answers": {"text": ["u"], "answer_start": [3]}},
+        {"question": "Q4?", "answer": {"aliases": ["v", "w"], "value": "v"}},
+    )
+    read = Reader([path]).read()
+    assert [q.gold for q in read] == [("x", "y"), ("z",), ("u",), ("v", "w")]
+    assert read[0].id == "a"
+    assert read[1].id == f"{path}:2"
+    assert read[0].slices["hops"] == "2"
+
+
+def test_fields_can_be_named_and_rows_selected(tmp_path):
+    path = tmp_path / "q.csv"
+    path.write_text('frage,antwort,split\nWer?,"[""a"", ""b""]",test\nWas?,c,train\n', "utf-8-sig")
+    read = Reader([str(path)], {"question": "frage", "gold": "antwort"}, {"split": "test"}).read()
+    assert [(q.question, q.gold) for q in read] == [("Wer?", ("a", "b"))]
+
+
+def test_a_draw_is_the_same_for_the_same_seed_and_another_for_another(tmp_path):
+    path = write(tmp_path / "q.jsonl", *({"question": f"Q{i}?", "gold": "x"} for i in range(100)))
+    one, same, other = (
+        [q.question for q in Reader([path], limit=10, seed=s).read()] for s in (0, 0, 1)
+    )
+    assert one == same != other
+    assert len(set(one)) == 10
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"question": "Q?"}], ":1: no gold answer for 'Q?'"),
+        ([{"question": "Q?", "gold": [" ", ""]}], "no gold answer"),
+        ([{"gold": "x"}], ":1: no question"),
+        (
+            [{"id": 1, "question": "Q?", "gold": "x"}, {"id": 1, "question": "R?", "gold": "x"}],
+            "id '1'",
+        ),
+        ([], "no question in it"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, rows, message):
+    with pytest.raises(ConfigError) as error:
+        Reader([write(tmp_path / "q.jsonl", *rows)]).read()
+    assert message in str(error.value)
+
+
+def test_broken_lines_stop_it_or_are_counted(tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_bytes(
+        b'{"question": "A?", "gold": "x"}\n{"question": "B\n{"question": "C\xff?", "gold": "x"}\n'
+        b'[1]\n{"question": "D?", "gold": "x"}\n'
+    )
+    with pytest.raises(ConfigError, match=r"q\.jsonl:2: "):
+        Reader([str(path)]).read()
+    reader = Reader([str(path)], skip_bad=True)
+    assert [q.question for q in reader.read()] == ["A?", "D?"]
+    assert len(reader.skipped) == 3
+    assert ":3: " in reader.skipped[1]
+
+
+def test_a_source_that_is_not_there_lists_what_is():
+    with pytest.raises(ConfigError, match="no such file; or name a data set: demo, nq"):
+        Reader(["nothing.jsonl"]).read()
+
+
+def test_a_large_file_is_streamed(tmp_path):
+    import tracemalloc
+
+    path = tmp_path / "large.jsonl"
+    with path.open("w") as file:
+        for i in range(20_000):
+            file.write(json.dumps({"question": f"Q{i}?" + "x" * 1000, "gold": "y"}) + "\n")
+    tracemalloc.start()
+    read = Reader([str(path)], limit=5).read()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(read) == 5
+    assert peak < 1_000_000 < path.stat().st_size / 20
+
+
+# --- scores
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "gold", "score"),
+    [
+        ("exact_match", "The Pound", ["pound"], 1.0),
+        ("contains", "It is the pound sterling, I think.", ["Pound Sterling"], 1.0),
+        ("contains", "compound", ["pound"], 0.0),
+        ("choice", "I think (B), not A... the answer is B.", ["B"], 1.0),
+        ("choice", "none", ["B"], 0.0),
+        ("number", "so it is 1,234.50 in all", ["1234.5"], 1.0),
+        ("number", "12", ["13", "eleven"], 0.0),
+        ("math:isclose", "1", ["1"], 1.0),
+    ],
+)
+def test_metrics(metric, answer, gold, score):
+    if metric == "math:isclose":
+        with pytest.raises(TypeError):
+            parse_scorer(metric)(answer, gold)
+        return
+    assert parse_scorer(metric)(answer, gold) == score
+
+
+def test_an_unknown_metric_is_named():
+    with pytest.raises(ConfigError, match="did you mean 'contains'"):
+        parse_scorer("contain")
+    with pytest.raises(ConfigError, match="nowhere"):
+        parse_scorer("nowhere:function")
+
+
+def test_the_answer_in_a_candidates_own_tags_is_taken_out():
+    assert extract_answer("Well. <answer>1962</answer>") == "1962"
+    assert extract_answer("<answer> cut off") == "cut off"
+    assert extract_answer("plain") == "plain"
+
+
+# --- statistics
+
+
+def test_intervals_cover_what_they_should():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for seed in range(200):
+        sample = rng.random(100) < 0.3
+        interval = Bootstrap(100, seed).mean(sample)
+        hits += interval.low <= 0.3 <= interval.high
+    assert 180 <= hits <= 199
+
+
+def test_a_paired_difference_is_narrower_than_two_intervals():
+    rng = np.random.default_rng(1)
+    base = rng.random(300)
+    paired = Bootstrap(300).difference(base + 0.1, base)
+    assert paired.clear_of_zero
+    assert paired.high - paired.low < 1e-9
+    assert math.isclose(paired.mean, 0.1)
+
+
+def test_the_mix_at_the_same_cost_lies_between_its_two():
+    scores = np.array([[0.0, 0.0], [1.0, 1.0]])
+    assert mix_at_cost([1.0, 3.0], scores, 2.0).mean() == 0.5
+    assert mix_at_cost([1.0, 3.0], scores, 9.0).mean() == 1.0
+    assert mix_at_cost([1.0, 3.0], scores, 0.5) is None
+
+
+def test_entropy_tells_collapse():
+    assert entropy([1.0]) == 0
+    assert entropy([0.25] * 4) == 2
+
+
+# --- whole evaluations
+
+
+def plan(tmp_path, **changes):
+    options = {
+        "pool": CandidatePool.embedded(),
+        "questions": Reader(["demo"], limit=16).read(),
+        "controllers": ["keyword"],
+        "out": tmp_path / "out",
+    }
+    return Plan(**{**options, **changes})
+
+
+def test_controls_are_always_there_and_differences_are_paired(tmp_path):
+    summary = evaluate(plan(tmp_path))
+    names = [row.controller for row in summary.rows]
+    assert names == ["keyword", *control_specs(CandidatePool.embedded())]
+    assert names[-1] == "oracle"
+    best = next(row for row in summary.rows if row.controller == summary.constant_best)
+    assert best.against_constant_best.mean == 0
+    oracle = summary.rows[-1]
+    assert all(row.measures["score"].mean <= oracle.measures["score"].mean for row in summary.rows)
+    data = json.loads((tmp_path / "out" / "summary.json").read_text())
+    first = data["controllers"][0]
+    assert data["questions"] == 16
+    assert set(first["exact_match"]) == {"mean", "low", "high"}
+    assert math.isclose(sum(first["share"].values()), 1)
+    for name in ("report.md", "report.html", "curve.png", "curve.svg"):
+        assert (tmp_path / "out" / name).stat().st_size > 1000
+    assert "The worst questions" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_where_no_oracle_can_be_known_it_is_made_of_the_constants(tmp_path):
+    summary = evaluate(plan(tmp_path))
+    constants = [r for r in summary.rows if r.controller.startswith("constant:")]
+    from router_r1_graph.evaluation import Results
+
+    results = Results(tmp_path / "out" / "results.jsonl", parse_scorer("exact_match"))
+    results.load(CandidatePool.embedded())
+    only = [o for o in results.outcomes.values() if o.controller.startswith("constant:")]
+    again = summarise(only, pool="p", metric="exact_match")
+    oracle = next(row for row in again.rows if row.controller == ORACLE_OF_CONSTANTS)
+    assert oracle.measures["score"].mean >= max(r.measures["score"].mean for r in constants)
+
+
+def test_a_resumed_run_asks_nothing_twice_and_ends_the_same(tmp_path):
+    whole = evaluate(plan(tmp_path, out=tmp_path / "whole", controls=False)).to_json()
+    first = plan(tmp_path, controls=False)
+    evaluate(first)
+    file = tmp_path / "out" / "results.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:9]) + lines[9][: len(lines[9]) // 2])  # killed in a line
+    with pytest.raises(ConfigError, match="--resume"):
+        evaluate(first)
+    again = evaluate(plan(tmp_path, controls=False, resume=True)).to_json()
+    assert file.read_bytes().startswith(b"".join(lines[:9]))
+    assert len(file.read_bytes().splitlines()) == 16
+    seconds = ("seconds",)
+    for data in (whole, again):
+        for row in data["controllers"]:
+            for name in seconds:
+                row.pop(name)
+    assert again == whole
+
+
+def test_results_of_another_pool_or_a_broken_line_are_refused(tmp_path):
+    evaluate(plan(tmp_path, controls=False))
+    other = CandidatePool.embedded_unseen() if hasattr(CandidatePool, "embedded_unseen") else None
+    pool = other or CandidatePool(candidates=CandidatePool.embedded().candidates[:3])
+    with pytest.raises(ConfigError, match="another pool"):
+        evaluate(plan(tmp_path, pool=pool, controls=False, resume=True))
+    file = tmp_path / "out" / "results.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(lines[0] + b"{broken\n" + lines[1])
+    with pytest.raises(TraceError, match="line 2: not a trace"):
+        evaluate(plan(tmp_path, controls=False, resume=True))
+
+
+def test_rules_that_do_not_read_the_cost_weight_are_asked_once(tmp_path):
+    summary = evaluate(plan(tmp_path, cost_weights=[0.0, 0.5], controls=False))
+    assert [row.cost_weight for row in summary.rows] == [0.0]
+
+
+def test_the_command_prints_a_table_or_json(tmp_path):
+    out = tmp_path / "out"
+    run = cli("evaluate", "demo", "--limit", "8", "--controller", "keyword", "--out", str(out))
+    assert run.returncode == 0, run.stderr
+    assert "to constant best" in run.stdout
+    assert max(map(len, run.stdout.split("Report:")[0].splitlines()[:12])) < 80
+    again = cli(
+        *("evaluate", "demo", "--limit", "8", "--controller", "keyword", "--out", str(out)),
+        *("--resume", "--json"),
+    )
+    assert json.loads(again.stdout)["questions"] == 8
+    shown = cli("traces", "show", str(out / "results.jsonl"), "--controller", "keyword")
+    assert shown.stdout.count("question ") == 8
+    bad = cli("evaluate", str(tmp_path / "none.jsonl"))
+    assert bad.returncode == 2
+    assert bad.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="../shared is not here")
+@pytest.mark.parametrize("name", ["2wiki", "hotpot_dev_7405", "musique", "popqa_1000", "frames"])
+def test_real_questions_go_through_with_a_constant_pool(tmp_path, name):
+    questions = Reader([str(SHARED / "qa" / f"{name}.jsonl")], limit=5).read()
+    summary = evaluate(plan(tmp_path, questions=questions, controllers=["constant:Magnivor"]))
+    assert summary.questions == 5
