@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from training.config import DataConfig, GRPOConfig, ModelConfig
+from training.config import DataConfig, GRPOConfig, ModelConfig, RewardConfig
 from training.grpo import run_grpo
 from training.items import Item, draw_items
 from training.models import Learner, load_learner, make_learner
@@ -81,7 +81,15 @@ def step(learner: Learner, items: list[Item]) -> float:
     config = GRPOConfig(steps=4, questions=8, group=8, micro_batch=32, learning_rate=1e-6)
     with tempfile.TemporaryDirectory() as folder:
         metrics = Path(folder) / "metrics.jsonl"
-        run_grpo(learner, items, config, folder=Path(folder) / "grpo", metrics=metrics, seed=0)
+        run_grpo(
+            learner,
+            items,
+            config,
+            reward=RewardConfig(),
+            folder=Path(folder) / "grpo",
+            metrics=metrics,
+            seed=0,
+        )
         lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     steps = [line for line in lines if "step_time" in line][1:]  # the first one warms up
     whole = sum(line["step_time"] for line in steps)

@@ -13,7 +13,15 @@ import pytest
 import torch
 import yaml
 
-from router_r1_graph import CandidatePool, ConfigError, create_router_r1, parse_controller
+from openai_server import Cut, Reply
+from router_r1_graph import (
+    CandidatePool,
+    ConfigError,
+    create_router_r1,
+    parse_controller,
+    read_traces,
+)
+from router_r1_graph.ledger import total
 from router_r1_graph.simulation import Ask, parse, relation_domain
 from training.config import GRPOConfig, ModelConfig, RewardConfig, load_config
 from training.fit import last_checkpoint
@@ -294,3 +302,101 @@ def test_the_teachers_habits_are_drawn_in_equal_parts_and_say_nothing_about_whic
     assert len(HABITS) == 4
     assert 0.75 < fit / total < 0.95  # three habits fit, and "any at all" now and then
     assert cheapest / total < 0.6
+
+
+@pytest.mark.timeout(240)
+def test_two_processes_train_one_model(tmp_path):
+    out = tmp_path / "run"
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
+            *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"),
+            *("training/finetune.py", "--config", "training/configs/smoke.yaml", f"out={out}"),
+            *TINY,
+            "grpo.micro_batch=8",
+            "warm_start.save_steps=1000",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=220,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.count("--controller policy:") == 1
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    for stage in ("warm_start", "grpo"):
+        steps = [line["step"] for line in lines if line["stage"] == stage and "loss" in line]
+        assert steps == sorted(set(steps)), "written by one process only"
+    # 48 traces in batches of 16 for each of two processes.
+    states = sorted((out / "warm_start" / "checkpoints").glob("checkpoint-*/trainer_state.json"))
+    assert json.loads(states[-1].read_text())["global_step"] == 2
+    # 16 episodes a step, by either process its half; both saw the costs of all.
+    seen = json.loads((out / "grpo" / "checkpoints" / "scale.json").read_text())["seen"]
+    assert len(seen) == 32
+    traces = (out / "warm_start" / "traces.jsonl").read_text().splitlines()
+    assert len(traces) == 48
+
+
+def _limited(size):
+    """Let no file grow beyond `size` bytes, as on a full disk."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.timeout(180)
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(tmp_path):
+    out = tmp_path / "run"
+    overrides = [*TINY, "stages=[warm_start]", "warm_start.save_steps=2", "evaluate_questions=0"]
+    command = [sys.executable, "training/finetune.py", "--config", "training/configs/smoke.yaml"]
+    assert smoke(out, *overrides[len(TINY) :]).returncode == 0
+    (out / "warm_start" / "done.json").unlink()
+    checkpoints = out / "warm_start" / "checkpoints"
+    before = last_checkpoint(checkpoints)
+    optimizer = (Path(before) / "optimizer.pt").stat().st_size
+    full = subprocess.run(
+        [*command, f"out={out}", *overrides, "warm_start.epochs=3"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        preexec_fn=lambda: _limited(optimizer - 1),
+    )
+    assert full.returncode == 2, full.stderr[-2000:]
+    assert "is the disk of" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert last_checkpoint(checkpoints) == before
+    again = smoke(out, *overrides[len(TINY) :], "warm_start.epochs=3")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert last_checkpoint(checkpoints) != before
+
+
+@pytest.mark.timeout(180)
+def test_an_endpoint_that_dies_in_mid_run_costs_the_calls_and_no_more(tmp_path, serve):
+    server = serve([*[Reply("William Shakespeare")] * 30, Cut()])  # the last one stays
+    (tmp_path / "pool.yaml").write_text(
+        f"""
+name: one
+candidates:
+  - name: Quillora
+    base_url: {server.base_url}
+    input_usd_per_mtok: 1
+    output_usd_per_mtok: 2
+    timeout_seconds: 5
+    max_retries: 0
+    benchmarks: {{literature: 0.9}}
+"""
+    )
+    out = tmp_path / "run"
+    run = smoke(out, "stages=[warm_start]", f"data.pool={tmp_path}/pool.yaml")
+    assert run.returncode == 0, run.stderr[-2000:]
+    traces = list(read_traces(out / "warm_start" / "traces.jsonl"))
+    bills = [total(trace.ledger) for trace in traces]
+    assert len(traces) == 48
+    assert sum(bill["calls"] - bill["failed_calls"] for bill in bills) == 30
+    assert sum(bill["failed_calls"] for bill in bills) > 10
+    assert (out / "policy" / "model.safetensors").is_file()

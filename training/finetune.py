@@ -56,16 +56,17 @@ def main() -> int:
 
 def run_stages(config: RunConfig) -> int:
     """Run what of the stages is not done yet, and write the policy folder and the report."""
-    config.out.mkdir(parents=True, exist_ok=True)
-    remember(config)
-
     import torch
     from transformers.utils import logging
 
     from training import stages
-    from training.models import load_learner
+    from training.models import load_learner, processes
     from training.report import write_report
 
+    main = processes().is_main_process  # of those that torchrun or accelerate started
+    config.out.mkdir(parents=True, exist_ok=True)
+    if main:
+        remember(config)
     logging.disable_progress_bar()  # of loading and saving; training keeps its own
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -78,21 +79,27 @@ def run_stages(config: RunConfig) -> int:
         if done.exists():
             measured[stage] = json.loads(done.read_text(encoding="utf-8"))
             learner = load_learner(config.model, folder / "policy")
-            print(f"{stage}: done before")
+            if main:
+                print(f"{stage}: done before")
             continue
-        print(f"{stage} ...")
+        if main:
+            print(f"{stage} ...")
         if stage == "warm_start":
             learner = stages.warm_start(run)
         else:
             learner = learner or load_learner(config.model)
             step = stages.best_of_n if stage == "best_of_n" else stages.grpo
             learner = step(run, learner)
-        learner.save(folder / "policy")
-        measured[stage] = stages.measure(run, learner, stage)
-        done.write_text(json.dumps(measured[stage]), encoding="utf-8")
-        print(f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in measured[stage].items()))
+        if main:
+            learner.save(folder / "policy")
+            measured[stage] = stages.measure(run, learner, stage)
+            done.write_text(json.dumps(measured[stage]), encoding="utf-8")
+            print(f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in measured[stage].items()))
+        processes().wait_for_everyone()
     if learner is None:
         raise RouterR1Error("the config names no stage")
+    if not main:
+        return 0
     policy = config.out / "policy"
     learner.save(policy)
     write_report(config, measured, policy)

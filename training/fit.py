@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -205,6 +206,26 @@ def _total_loss(logits: torch.Tensor, target: torch.Tensor, where: torch.Tensor)
     return torch.nn.functional.cross_entropy(logits[where].float(), target[where], reduction="sum")
 
 
+def train(trainer: Any, folder: Path, stage: str) -> None:
+    """Train from the last checkpoint in the folder where there is one.
+
+    Raises:
+        TrainingError: the loss is not a number, or a checkpoint cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # A full disk is an OSError, Rust's or PyTorch's own, by the file that it strikes.
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise TrainingError(
+            f"{stage}: a checkpoint cannot be written at step {trainer.state.global_step} "
+            f"({str(error).splitlines()[0]:.120}): is the disk of {folder} full? The last whole "
+            f"one is intact ({last_checkpoint(folder) or 'none yet'}): make room, run again"
+        ) from error
+
+
 def fit(
     learner: Learner,
     rows: Sequence[SupervisedRow],
@@ -258,8 +279,7 @@ def fit(
             **device_options(bf16),
         ),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    train(trainer, folder, stage)
     if watch.interrupted:
         raise StoppedError(
             f"{stage}: stopped at step {trainer.state.global_step}; run again to go on"

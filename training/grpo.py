@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, Literal
 
 from accelerate.utils import gather_object
 from datasets import Dataset
+from torch.distributed.fsdp import FullyShardedDataParallel
 from transformers import TrainerCallback
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
@@ -25,17 +27,17 @@ from trl import GRPOConfig as TRLGRPOConfig
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
-from router_r1_graph import Trace
-from router_r1_graph.controllers.policy import PolicyController
+from router_r1_graph import ConfigError, Trace
+from router_r1_graph.controllers.policy import TEMPLATE_FILE, PolicyController
 from router_r1_graph.rewards import RewardBreakdown
 from router_r1_graph.state import Left, View
 
 from .config import GRPOConfig, RewardConfig
 from .export import rollout_row
-from .fit import StoppedError, Watch, device_options, last_checkpoint, lora_config
+from .fit import StoppedError, Watch, device_options, lora_config, train
 from .items import Item
 from .judge import Judge
-from .models import Learner
+from .models import Learner, processes
 from .rollouts import roll_out
 
 
@@ -50,7 +52,7 @@ class Rollouts:
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
         """Run the graph once for each prompt."""
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+        with _whole_model(trainer) as model:
             was_training, process = model.training, trainer.accelerator.process_index
             model.eval()
             controller = PolicyController(
@@ -78,6 +80,27 @@ class Rollouts:
         }
 
 
+@contextmanager
+def _whole_model(trainer: Any) -> Iterator[Any]:
+    """Give the model with all of its weights in this process.
+
+    Runs of the graph differ in length, so the processes cannot take their forward passes in step,
+    as sharded weights would need: FSDP and ZeRO-3 gather them for the whole rollout.
+    """
+    sharded = (
+        FullyShardedDataParallel.summon_full_params(trainer.model_wrapped, writeback=False)
+        if trainer.is_fsdp_enabled
+        else nullcontext()
+    )
+    with (
+        unwrap_model_for_generation(
+            trainer.model_wrapped, trainer.accelerator, gather_deepspeed3_params=True
+        ) as model,
+        sharded,
+    ):
+        yield model
+
+
 class Reward:
     """TRL's reward function over traces."""
 
@@ -100,6 +123,7 @@ class Reward:
             log("cheapness", fmean(p.cost for p in parts))
             log("total", fmean(p.total for p in parts))
             log("calls", fmean(len(one.calls) for one in trace))
+            log("failed_calls", fmean(sum(not c.ok for c in one.calls) for one in trace))
             for name in ("graph_seconds", "generate_seconds"):
                 log(name, kwargs[name][0])
         if self.advantage == "sum":
@@ -162,7 +186,7 @@ def run_grpo(
         StoppedError: Ctrl-C; the checkpoint is written.
     """
     trainer, watch = grpo_trainer(learner, items, config, folder=folder, **options)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    train(trainer, folder, "grpo")
     if watch.interrupted:
         raise StoppedError(f"grpo: stopped at step {trainer.state.global_step}; run again to go on")
     learner.model = trainer.accelerator.unwrap_model(trainer.model)
@@ -198,7 +222,16 @@ def grpo_trainer(
         gradient_checkpointing: trade time for memory.
         lora_rank: 0 = all weights.
         report_to: trackers beside the metrics file.
+
+    Raises:
+        ConfigError: the batch cannot be split over the processes.
     """
+    each = config.micro_batch * processes().num_processes
+    if (config.questions * config.group) % each:
+        raise ConfigError(
+            f"grpo.questions * grpo.group = {config.questions * config.group} must be a multiple "
+            f"of grpo.micro_batch * {processes().num_processes} processes = {each}"
+        )
     codec = learner.codec
     by_prompt: dict[str, Item] = {}
     for item in items:
@@ -206,8 +239,9 @@ def grpo_trainer(
         view = View(item.question, item.pool, item.context, start)
         by_prompt[learner.tokenizer.decode(codec.prompt_ids(view))] = item
     start_from = folder / "start"  # the reference model is loaded from a path
-    if not start_from.exists():
-        learner.save(start_from)
+    with processes().main_process_first():
+        if not (start_from / TEMPLATE_FILE).exists():  # written last
+            learner.save(start_from)
     judge = Judge(reward, folder / "scale.json")
     watch = Watch(metrics, "grpo")
     trainer = GRPOTrainer(
@@ -222,7 +256,7 @@ def grpo_trainer(
             output_dir=str(folder),
             max_steps=config.steps,
             per_device_train_batch_size=config.micro_batch,
-            gradient_accumulation_steps=config.questions * config.group // config.micro_batch,
+            gradient_accumulation_steps=config.questions * config.group // each,
             num_generations=config.group,
             max_completion_length=learner.settings.max_context_tokens,
             learning_rate=config.learning_rate,

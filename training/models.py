@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -161,5 +162,10 @@ def _without_tags(text: str) -> str:
     return text
 
 
+def processes() -> PartialState:
+    """Return which of the run's processes this one is, and its device."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def _on_device(model: Any) -> Any:
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(processes().device)

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from accelerate.utils import gather_object
 from rich.progress import Progress
 
 from router_r1_graph import Trace, read_traces, write_traces
@@ -22,7 +23,7 @@ from .export import SupervisedRow, supervised_rows
 from .fit import fit
 from .items import Item, draw_items
 from .judge import Judge
-from .models import Learner, load_learner, make_learner
+from .models import Learner, load_learner, make_learner, processes
 from .rollouts import roll_out
 from .teacher import TeacherController
 
@@ -84,7 +85,9 @@ def _warm_traces(run: Run) -> Any:
         file = run.folder("warm_start") / "traces.jsonl"
         files = (file,)
         items = draw_items(config.data, config.warm_start.traces, config.seed)
-        _write_teacher_traces(file, [(0, item) for item in items], config.seed, "teacher's traces")
+        pairs = [(0, item) for item in items]
+        with processes().main_process_first():  # the others find nothing left to write
+            _write_teacher_traces(file, pairs, config.seed, "teacher's traces")
 
     def read() -> Iterator[Trace]:
         for path in files:
@@ -132,8 +135,10 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
             controller = learner.controller(temperature=stage.temperature, seed=seed)
             copies = [item for item in items for _ in range(stage.samples)]
             with Progress() as bars:
-                bar = bars.add_task(f"round {number + 1} of {stage.rounds}", total=len(copies))
-                traces = roll_out(copies, controller, done=lambda _, p=bars, b=bar: p.advance(b))
+                with processes().split_between_processes(copies) as ours:
+                    bar = bars.add_task(f"round {number + 1} of {stage.rounds}", total=len(ours))
+                    found = roll_out(ours, controller, done=lambda _, p=bars, b=bar: p.advance(b))
+                traces = gather_object(found)
         best = _best(traces, stage.samples, judge)
         rows = list(supervised_rows(best, learner.codec))
         rows += rng.sample(warm, min(len(warm), round(len(rows) * stage.keep_warm)))
@@ -147,9 +152,11 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
                 folder=folder / "checkpoints" / f"{number + 1:03}",
                 **run.fit_options("best_of_n_fit", seed),
             )
-        learner.save(folder / "policy")
-        judge.save()
-        progress_file.write_text(json.dumps({"round": number + 1}), encoding="utf-8")
+        if processes().is_main_process:
+            learner.save(folder / "policy")
+            judge.save()
+            progress_file.write_text(json.dumps({"round": number + 1}), encoding="utf-8")
+        processes().wait_for_everyone()
     return learner
 
 
@@ -159,7 +166,8 @@ def _teacher_groups(run: Run, seed: int) -> list[Trace]:
     file = run.folder("best_of_n") / "teacher_traces.jsonl"
     items = draw_items(run.config.data, stage.teacher_questions, seed)
     pairs = [(sample, item) for item in items for sample in range(stage.samples)]
-    _write_teacher_traces(file, pairs, run.config.seed + 1, "traces to choose from")
+    with processes().main_process_first():
+        _write_teacher_traces(file, pairs, run.config.seed + 1, "traces to choose from")
     return list(read_traces(file))
 
 
@@ -257,5 +265,7 @@ def _summary(traces: Sequence[Trace]) -> dict[str, float]:
 
 
 def _log(run: Run, stage: str, step: int, numbers: dict[str, float]) -> None:
+    if not processes().is_main_process:
+        return
     with run.metrics.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"stage": stage, "step": step, **numbers}) + "\n")
