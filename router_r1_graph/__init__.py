@@ -6,6 +6,7 @@ Start with `create_router_r1(pool, controller)`; see README.md.
 from .candidates import Candidate, CandidatePool, ControllerSettings
 from .context import RouterContext
 from .controllers import (
+    CascadeController,
     ChatModelController,
     CheapestController,
     ConstantController,
@@ -15,6 +16,7 @@ from .controllers import (
     RandomController,
     RuleController,
     ScriptedController,
+    VoteController,
     parse_controller,
 )
 from .errors import (
@@ -38,6 +40,7 @@ __all__ = [
     "Candidate",
     "CandidatePool",
     "CandidateTool",
+    "CascadeController",
     "ChatModelController",
     "CheapestController",
     "ConfigError",
@@ -64,6 +67,7 @@ __all__ = [
     "Trace",
     "TraceError",
     "View",
+    "VoteController",
     "candidate_tool",
     "create_router_r1",
     "create_router_r1_agent",
