@@ -16,8 +16,9 @@ from ..state import View
 from .baselines import UNKNOWN, replies_by_candidate
 from .scripted import RuleController
 
-# What LLMs write when they guess, or want to be asked otherwise; on 3,000 recorded replies of six
-# of them (shared/data/nq_r1pool), wrong ones say it more often than right ones.
+# What LLMs write when they guess, or want to be asked otherwise. Of 3,000 replies of six of them to
+# NQ questions (shared/data/nq_r1pool) 149 are doubtful by `is_doubtful`; 18% of these have a gold
+# answer in them, and 47% of the others.
 _DOUBTS = re.compile(
     r"\b(?:not|n't) (?:\w+ )?(?:sure|certain|aware|able to)\b"
     r"|\b(?:do not|don't|does not|doesn't|without) (?:have|more)\b"
