@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from .candidates import Candidate, CandidatePool
 from .errors import PoolError, did_you_mean
 from .providers import read_options
-from .records import CandidateRecords, Record, read_records
+from .records import CandidateRecords, Record, read_records, unknown_field
 from .reply import RECORDED_SECONDS, estimate_tokens
 
 
@@ -50,12 +50,8 @@ class RecordedOptions(BaseModel):
     @field_validator("fields")
     @classmethod
     def _fields_of_a_record(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
-            if name not in Record.model_fields:
-                raise ValueError(
-                    f"a record has no {name!r}{did_you_mean(name, Record.model_fields)}; it has "
-                    f"{', '.join(Record.model_fields)}"
-                )
+        if wrong := unknown_field(value):
+            raise ValueError(wrong)
         return value
 
 

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +38,15 @@ class Record(BaseModel):
     output_tokens: Count | None = None
     cost_usd: Amount | None = None
     seconds: Amount | None = None
+
+
+def unknown_field(fields: Iterable[str]) -> str:
+    """Say which of these is no field of a record, and what fields there are; "" when all are."""
+    for name in fields:
+        if name not in Record.model_fields:
+            known = Record.model_fields
+            return f"a record has no {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}"
+    return ""
 
 
 def read_records(
