@@ -31,6 +31,7 @@ from .errors import (
 from .failures import ReplyError
 from .graph import create_router_r1, create_router_r1_agent
 from .ledger import Ledger
+from .records import Recorder
 from .reply import Reply
 from .state import RouterInput, RouterOutput, StopReason, View
 from .tools import CandidateTool, candidate_tool, pool_tools
@@ -55,6 +56,7 @@ __all__ = [
     "PoolError",
     "QuestionError",
     "RandomController",
+    "Recorder",
     "Reply",
     "ReplyError",
     "RouterContext",

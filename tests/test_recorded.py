@@ -16,6 +16,7 @@ from openai_server import Reply, Status
 from router_r1_graph import (
     CandidatePool,
     PoolError,
+    Recorder,
     ScriptedController,
     create_router_r1,
     parse_controller,
@@ -23,7 +24,7 @@ from router_r1_graph import (
 )
 from router_r1_graph.ledger import total
 from router_r1_graph.recorded import strangers
-from router_r1_graph.records import CandidateRecords, Record, Recorder, read_records
+from router_r1_graph.records import CandidateRecords, Record, read_records
 from yaml_pool import bills, both_ways, run, scripted, yaml_pool
 
 FRANCE = "What is the capital of France?"
