@@ -11,6 +11,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def _describe(one: _Measured, options: Mapping[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = {"name": name}
     if name != one.name:
         data["model"] = one.name
-    data |= {"provider": "recorded", "options": dict(options)}
+    data |= {"provider": "recorded", "options": deepcopy(options)}  # else YAML says it by anchors
     input_price, output_price = fit_prices(one.records)
     if input_price is not None:
         data["input_usd_per_mtok"] = _rounded(input_price)

@@ -249,6 +249,7 @@ def test_the_measured_prices_of_real_records_are_the_papers(nq_pool):
         "gemma-2-27b-it": 0.80,
     }
     assert all(c.input_usd_per_mtok is None for c in nq_pool.candidates)
+    assert "&" not in Path(nq_pool.where).read_text()  # each candidate can be edited on its own
 
 
 @needs_nq

@@ -77,7 +77,7 @@ def _vote(count: str, pool: CandidatePool) -> Controller:
     most = len(pool.candidates)
     if not count:
         return VoteController()
-    if not (count.isascii() and count.isdigit() and 1 <= int(count) <= most):
+    if count not in [str(number) for number in range(1, most + 1)]:
         raise ControllerError(
             f"vote:{count}: the voters are a whole number from 1 to {most} (the candidates of "
             f"{pool.name!r}), not {count!r}"
