@@ -6,6 +6,7 @@ Start with `create_router_r1(pool, controller)`; see README.md.
 from .candidates import Candidate, CandidatePool, ControllerSettings
 from .context import RouterContext
 from .controllers import (
+    CascadeController,
     ChatModelController,
     CheapestController,
     ConstantController,
@@ -15,6 +16,7 @@ from .controllers import (
     RandomController,
     RuleController,
     ScriptedController,
+    VoteController,
     parse_controller,
 )
 from .errors import (
@@ -29,6 +31,7 @@ from .errors import (
 from .failures import ReplyError
 from .graph import create_router_r1, create_router_r1_agent
 from .ledger import Ledger
+from .records import Recorder
 from .reply import Reply
 from .state import RouterInput, RouterOutput, StopReason, View
 from .tools import CandidateTool, candidate_tool, pool_tools
@@ -38,6 +41,7 @@ __all__ = [
     "Candidate",
     "CandidatePool",
     "CandidateTool",
+    "CascadeController",
     "ChatModelController",
     "CheapestController",
     "ConfigError",
@@ -52,6 +56,7 @@ __all__ = [
     "PoolError",
     "QuestionError",
     "RandomController",
+    "Recorder",
     "Reply",
     "ReplyError",
     "RouterContext",
@@ -64,6 +69,7 @@ __all__ = [
     "Trace",
     "TraceError",
     "View",
+    "VoteController",
     "candidate_tool",
     "create_router_r1",
     "create_router_r1_agent",

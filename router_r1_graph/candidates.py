@@ -32,6 +32,7 @@ from .pool_file import beside, explain, read_mapping
 #: What `provider:` may say besides `module:factory`; each is itself such a factory.
 PROVIDERS: Mapping[str, str] = {
     "openai": "router_r1_graph.openai_chat:openai_chat_model",
+    "recorded": "router_r1_graph.recorded:recorded_chat_model",
     "simulated": "router_r1_graph.simulation:simulated_chat_model",
 }
 
@@ -59,8 +60,8 @@ class ModelSettings(BaseModel):
     model: str = ""
     """The provider's name of the model; the candidate's name when left out."""
     provider: str = "openai"
-    """`openai` (any OpenAI-compatible endpoint), `simulated`, or `module:factory`, a callable that
-    takes this record and returns a LangChain chat model."""
+    """`openai` (any OpenAI-compatible endpoint), `recorded`, `simulated`, or `module:factory`, a
+    callable that takes this record and returns a LangChain chat model."""
     base_url: str | None = None
     api_key_env: str | None = None
     """The name of the environment variable that holds the key; never the key itself."""

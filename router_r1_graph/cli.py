@@ -34,7 +34,7 @@ app = typer.Typer(
     **_HELP,  # type: ignore[arg-type]
 )
 pools = typer.Typer(
-    help="Look at pools of candidates.",
+    help="Look at pools of candidates, and make one from records.",
     no_args_is_help=True,
     **_HELP,  # type: ignore[arg-type]
 )
@@ -56,8 +56,9 @@ ControllerOption = Annotated[
     str | None,
     typer.Option(
         "--controller",
-        help="Who decides: keyword, cheapest, random[:SEED], constant:NAME, oracle, openai:MODEL, "
-        "policy:PATH, or pool (the pool's controller block, the default where there is one).",
+        help="Who decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
+        "oracle, openai:MODEL, policy:PATH, or pool (the pool's controller block, the default "
+        "where there is one).",
         show_default="pool, else keyword",
     ),
 ]
@@ -89,6 +90,12 @@ def ask(
     trace: Annotated[
         Path | None, typer.Option(help="Append the whole run to this JSONL file.")
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Append every reply to this JSONL file, for router-r1 pool from-records."
+        ),
+    ] = None,
 ) -> None:
     """Ask a question, and see who was asked what, what it cost, and why it stopped."""
     from .context import RouterContext
@@ -106,15 +113,26 @@ def ask(
         deadline_seconds=deadline,
         seed=seed,
     )
-    if trace is not None:
-        try:
-            new = not trace.exists()
-            trace.open("a", encoding="utf-8").close()
-            if new:
-                trace.unlink()
-        except OSError as error:
-            raise ConfigError(f"--trace {trace}: cannot be written: {error.strerror}") from error
-    _ask(question, _pool(pool), controller, context, as_json, trace)
+    _require_writable("--trace", trace)
+    _require_writable("--record", record)
+    _ask(question, _pool(pool), controller, context, as_json, trace, record)
+
+
+def _require_writable(option: str, file: Path | None) -> None:
+    """Check that a file can be appended to, and leave nothing behind.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if file is None:
+        return
+    try:
+        new = not file.exists()
+        file.open("a", encoding="utf-8").close()
+        if new:
+            file.unlink()
+    except OSError as error:
+        raise ConfigError(f"{option} {file}: cannot be written: {error.strerror}") from error
 
 
 def _ask(
@@ -124,10 +142,12 @@ def _ask(
     context: RouterContext,
     as_json: bool,
     trace_file: Path | None,
+    record_file: Path | None,
 ) -> None:
     from .graph import create_router_r1
     from .ledger import total
     from .live import LiveRun
+    from .records import Recorder
     from .trace import Trace, write_traces
     from .transcript import Transcript, make_console
 
@@ -140,7 +160,8 @@ def _ask(
         )
     graph = create_router_r1(pool, controller, context=context).compile(name="router_r1")
     transcript = None if as_json else Transcript(make_console(), pool)
-    live = LiveRun(graph, pool, question, context, transcript)
+    callbacks = [Recorder(record_file)] if record_file else []
+    live = LiveRun(graph, pool, question, context, transcript, callbacks)
     try:
         if transcript:
             transcript.question(question)
@@ -353,6 +374,7 @@ def pool_check(
 ) -> None:
     """Check a pool file, its keys and its providers, without asking anybody."""
     from .controllers import parse_controller
+    from .recorded import strangers
     from .tools import pool_tools
 
     pool = _pool(file)
@@ -366,6 +388,57 @@ def pool_check(
     if unpriced:
         names = ", ".join(unpriced)
         print(f"warning: no price for {names}: a budget in USD does not bound them")
+    if others := strangers(pool):
+        print(f"warning: there are records of {', '.join(others)}, not in this pool")
+
+
+_FROM_RECORDS_EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 pool from-records records.jsonl --out replay.yaml
+
+router-r1 pool from-records nq.jsonl --out nq.yaml --fields candidate=model,reply=response
+--gold-field gold --split train
+"""
+
+
+@pools.command("from-records", epilog=_FROM_RECORDS_EXAMPLES)
+def pool_from_records(
+    file: Annotated[
+        Path, typer.Argument(help="JSON lines, as router-r1 ask --record writes them.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The pool file to write; one that is there is replaced.")
+    ],
+    fields: Annotated[
+        str, typer.Option(help="What the file calls a field: question=q,reply=text,...")
+    ] = "",
+    gold_field: Annotated[
+        str | None, typer.Option(help="The field with the gold answers: candidates are scored.")
+    ] = None,
+    split_field: Annotated[str, typer.Option(help="The field with the split's name.")] = "split",
+    split: Annotated[
+        str | None, typer.Option(help="Measure on this split only, such as train.")
+    ] = None,
+) -> None:
+    """Write a pool that replays recorded replies, described by what they cost, took and scored."""
+    from .measurement import Source, pool_from_records
+    from .records import unknown_field
+
+    names: dict[str, str] = {}
+    for pair in filter(None, fields.split(",")):
+        name, equals, theirs = (part.strip() for part in pair.partition("="))
+        if not (name and equals and theirs):
+            raise ConfigError(f"--fields: write question=q,reply=text, not {pair!r}")
+        names[name] = theirs
+    if wrong := unknown_field(names):
+        raise ConfigError(f"--fields: {wrong}")
+    pool = pool_from_records(Source(file, names, gold_field, split_field, split), out)
+    if gold_field and split is None:
+        print(
+            "warning: scored on all the questions; name a --split to keep test questions out",
+            file=sys.stderr,
+        )
+    print(f"{out}: {len(pool.candidates)} candidates")
 
 
 def _print_json(data: dict[str, Any]) -> None:

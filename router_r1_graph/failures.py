@@ -17,6 +17,7 @@ ErrorKind = Literal[
     "connection",  # refused, reset, or cut
     "malformed",  # the answer is not what the API promises
     "empty",  # no choices, or no text
+    "no_record",  # a recorded candidate was never asked this
     "missing_usage",  # usable text, but no token counts: they are estimated
     "other",
 ]
@@ -53,7 +54,9 @@ def classify(error: BaseException, secret: str = "") -> ReplyError:
         cause = cause.__cause__
     names = " ".join(c.__name__ for e in chain for c in type(e).__mro__)
     kind: ErrorKind = "other"
-    if "Timeout" in names:
+    if "NoRecord" in names:
+        kind = "no_record"
+    elif "Timeout" in names:
         kind = "timeout"
     elif re.search(r"Connect|TransportError|ProtocolError|ReadError", names):
         kind = "connection"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import ToolMessage
 from langgraph.graph.state import CompiledStateGraph
 
@@ -33,6 +34,7 @@ class LiveRun:
         question: what to ask.
         context: the knobs.
         transcript: where to print what happens; None = nowhere.
+        callbacks: of the run, such as a `Recorder`.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class LiveRun:
         question: str,
         context: RouterContext,
         transcript: Transcript | None = None,
+        callbacks: Sequence[BaseCallbackHandler] = (),
     ) -> None:
         self.graph = graph
         self.pool = pool
         self.question = question
         self.context = context
         self.transcript = transcript
+        self.callbacks = callbacks
         self.state: Mapping[str, Any] = {}
         self._asked: dict[str, tuple[RouteCall, float]] = {}  # of the round under way, by call id
         self._replies: dict[str, ToolMessage] = {}
@@ -56,7 +60,10 @@ class LiveRun:
         """Run to the end and return the state."""
         asyncio.get_running_loop().set_default_executor(_DaemonThreads())
         stream = self.graph.astream(
-            {"question": self.question}, context=self.context, stream_mode=["tasks", "values"]
+            {"question": self.question},
+            {"callbacks": list(self.callbacks)},
+            context=self.context,
+            stream_mode=["tasks", "values"],
         )
         async for mode, part in stream:
             assert isinstance(part, dict)

@@ -14,6 +14,8 @@ from .errors import PoolError, did_you_mean
 
 SHIPPED_POOLS = Path(__file__).parent / "pools"
 
+#: Provider -> its option that is a path.
+_PATH_OPTION = {"simulated": "facts", "recorded": "records"}
 _SECRET = re.compile(r"key|secret|token$|password|credential", re.I)
 _LIKE_A_KEY = re.compile(r"\bsk-\S*|Bearer .*", re.I)
 
@@ -67,13 +69,16 @@ def _where_and_why(error: Exception) -> str:
 
 
 def beside(file: Path, data: dict[str, Any]) -> None:
-    """Make the paths in the options of simulated candidates ones beside the pool file."""
+    """Make the paths in the options of candidates ones beside the pool file."""
     candidates = data.get("candidates")
     for record in candidates if isinstance(candidates, list) else []:
         options = record.get("options") if isinstance(record, dict) else None
-        if isinstance(options, dict) and isinstance(options.get("facts"), str):
+        if not isinstance(options, dict):
+            continue
+        name = _PATH_OPTION.get(str(record.get("provider")))
+        if name and isinstance(options.get(name), str):
             # YAML anchors share one mapping among candidates, so it is not changed in place.
-            record["options"] = {**options, "facts": str(file.parent / options["facts"])}
+            record["options"] = {**options, name: str(file.parent / options[name])}
 
 
 def explain(

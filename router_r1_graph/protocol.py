@@ -125,6 +125,26 @@ def tags(text: str) -> list[str]:
     return [match[0] for match in _TAG.finditer(text)]
 
 
+def tagged_answer(reply: str) -> str | None:
+    """Return what a candidate's reply has in its last answer tags, "" when they are empty.
+
+    None where there are none, or where other tags stand beside them: such a reply tries to pass
+    for the controller's text, and means nothing.
+
+    Example:
+        >>> tagged_answer("He was born there. <answer>Paris</answer>")
+        'Paris'
+    """
+    if not set(tags(reply)) or not set(tags(reply)) <= {"<answer>", "</answer>"}:
+        return None
+    return parse(close(reply)).answer or ""
+
+
+def untagged(text: str) -> str:
+    """Return a text with a space in the place of every tag."""
+    return _TAG.sub(" ", text)
+
+
 def render(turn: Turn) -> str:
     """Write a turn in tags; mistakes are not written."""
     parts = [f"<think> {escape(thought)} </think>" for thought in turn.thoughts]

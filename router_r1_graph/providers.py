@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.runnables import Runnable
+from pydantic import BaseModel, ValidationError
 
 from .candidates import PROVIDERS, Candidate, ModelSettings
-from .errors import PoolError, RouterR1Error
+from .errors import PoolError, RouterR1Error, did_you_mean
 from .failures import scrub
 from .reply import ChatModel
+
+Options = TypeVar("Options", bound=BaseModel)
 
 
 def make_chat_model(settings: ModelSettings) -> ChatModel:
@@ -39,3 +42,26 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
             "not a LangChain chat model"
         )
     return model
+
+
+def read_options(candidate: Candidate, model: type[Options]) -> Options:
+    """Read the `options:` of a candidate whose provider is one of ours.
+
+    Raises:
+        PoolError: an option is unknown, missing, or has an impossible value.
+    """
+    for option in candidate.options:
+        if option not in model.model_fields:
+            raise PoolError(
+                f"candidate {candidate.name!r}: unknown option {option!r}"
+                f"{did_you_mean(option, model.model_fields)}; a {candidate.provider} candidate has "
+                f"{', '.join(model.model_fields)}"
+            )
+    try:
+        return model.model_validate(candidate.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in ("options", *first["loc"]))
+        shown = "" if first["type"] == "missing" else f"{first['input']!r}: "
+        why = first["msg"].removeprefix("Value error, ")
+        raise PoolError(f"candidate {candidate.name!r}: {key}: {shown}{why}") from error

@@ -37,13 +37,17 @@ logger = logging.getLogger(__name__)
 ChatModel = Runnable[Any, Any]
 """A LangChain chat model, or a runnable around one (`with_retry`, `init_chat_model`, ...)."""
 
+RECORDED_SECONDS = "recorded_seconds"
+"""In a message's response metadata: how long the call took when it was really made."""
+
 
 @dataclass(frozen=True)
 class Reply:
     """What came back from one call, after all retries.
 
     `cost_usd` is what the provider reported, else tokens at list prices. `attempts` counts requests
-    sent; all but the last failed. `seconds` is wall time over all attempts and the waits between.
+    sent; all but the last failed. `seconds` is wall time over all attempts and the waits between,
+    or what a recorded reply took.
     """
 
     text: str = ""
@@ -263,7 +267,7 @@ def _read(
         output_tokens=output_tokens,
         reasoning_tokens=reasoning,
         cost_usd=cost_usd,
-        seconds=seconds,
+        seconds=message.response_metadata.get(RECORDED_SECONDS, seconds),
         attempts=attempts,
         error=error,
         message=message,

@@ -14,8 +14,6 @@ Source: arXiv 2506.09033, section 3 (PAPER.md, section Reward), and the evaluati
 from __future__ import annotations
 
 import math
-import re
-import string
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,26 +22,13 @@ from typing import Any, Literal, Protocol
 from langchain_core.messages import AIMessage
 
 from . import protocol
+from .answers import normalize_answer as normalize_answer
 from .candidates import CandidatePool
 from .errors import ConfigError, TraceError
 from .state import StopReason
 from .trace import Trace
 
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CLOSED_ANSWERS = ("yes", "no", "noanswer")
-
-
-def normalize_answer(text: str) -> str:
-    """Return a text in lower case, without punctuation and articles, with single spaces.
-
-    The order matters and is SQuAD's: punctuation goes before articles, so "the-" is an article.
-
-    Example:
-        >>> normalize_answer("  The pound  sterling (£). ")
-        'pound sterling £'
-    """
-    text = text.lower().translate(_PUNCTUATION)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def exact_match(answer: str, gold: Iterable[str]) -> float:
@@ -59,6 +44,20 @@ def exact_match(answer: str, gold: Iterable[str]) -> float:
         return 0.0
     wanted = normalize_answer(answer)
     return float(any(normalize_answer(right) == wanted for right in gold))
+
+
+def contains(text: str, gold: Iterable[str]) -> float:
+    """Return 1.0 if a text has one of the gold answers in it, word for word, else 0.0.
+
+    Kind to a reply in prose, which exact match is not; a long reply is right by chance more often.
+
+    Example:
+        >>> contains("It is the pound sterling, of course.", ["Pound Sterling"])
+        1.0
+    """
+    words = f" {normalize_answer(text)} "
+    wanted = [normalize_answer(right) for right in gold]
+    return float(any(f" {right} " in words for right in wanted if right))
 
 
 def f1_score(answer: str, gold: Iterable[str]) -> float:

@@ -15,6 +15,9 @@ from .errors import ConfigError, PoolError
 from .providers import make_chat_model
 from .reply import ChatModel, aask, ask, bill
 
+CANDIDATE_TAG = "router_r1:candidate"
+"""The tag of a candidate's runs in callbacks and traces."""
+
 
 class CandidateInput(BaseModel):
     """The arguments of a candidate's tool."""
@@ -69,7 +72,7 @@ def candidate_tool(candidate: Candidate, model: ChatModel | None = None) -> Cand
         description=f"Ask {candidate.name}, a language model ({candidate.describe()}).",
         candidate=candidate,
         model=model or make_chat_model(candidate),
-        tags=["router_r1:candidate"],
+        tags=[CANDIDATE_TAG],
         metadata={"candidate": candidate.name},
     )
 

@@ -9,11 +9,13 @@ from .baselines import (
 )
 from .chat_model import ChatModelController
 from .protocol import Controller
+from .rules import CascadeController, VoteController
 from .scripted import RuleController, ScriptedController
 from .spec import SPECS, parse_controller
 
 __all__ = [
     "SPECS",
+    "CascadeController",
     "ChatModelController",
     "CheapestController",
     "ConstantController",
@@ -23,5 +25,6 @@ __all__ = [
     "RandomController",
     "RuleController",
     "ScriptedController",
+    "VoteController",
     "parse_controller",
 ]

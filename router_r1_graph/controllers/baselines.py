@@ -8,6 +8,7 @@ from abc import abstractmethod
 
 from langchain_core.messages import ToolMessage
 
+from ..answers import bare_answer
 from ..candidates import Candidate, CandidatePool
 from ..errors import ControllerError
 from ..protocol import Call, Turn
@@ -28,7 +29,17 @@ from ..simulation import (
 from ..state import View
 from .scripted import RuleController
 
-_UNKNOWN = "unknown"
+UNKNOWN = "unknown"
+"""What a rule answers when nobody gave it an answer."""
+
+
+def replies_by_candidate(view: View) -> dict[str, str]:
+    """Return what each candidate replied to the question so far; "" for one that failed."""
+    return {
+        message.artifact["candidate"]: message.artifact["reply"] if message.artifact["ok"] else ""
+        for message in view.scratchpad
+        if isinstance(message, ToolMessage) and message.artifact
+    }
 
 
 def _replies(view: View) -> list[ToolMessage]:
@@ -46,11 +57,11 @@ def _replies(view: View) -> list[ToolMessage]:
 def _answer(view: View, why: str) -> Turn:
     replies = _replies(view)
     text = short_answer(replies[-1].artifact["reply"]) if replies else ""
-    return Turn(thoughts=(why,), answer=text or _UNKNOWN)
+    return Turn(thoughts=(why,), answer=text or UNKNOWN)
 
 
 class OneCallController(RuleController):
-    """Asks one candidate the whole question and repeats its reply."""
+    """Asks one candidate the whole question and repeats the answer in its reply."""
 
     @abstractmethod
     def choose(self, view: View) -> Candidate:
@@ -59,7 +70,8 @@ class OneCallController(RuleController):
     def turn(self, view: View) -> Turn:
         """Ask in the first round, answer in the second."""
         if view.scratchpad or view.must_answer:
-            return _answer(view, "The reply is the answer.")
+            answers = [bare_answer(reply) for reply in replies_by_candidate(view).values()]
+            return Turn(("The reply is the answer.",), answer=next(iter(answers), "") or UNKNOWN)
         candidate = self.choose(view)
         return Turn((f"Ask {candidate.name}.",), (Call(candidate.name, view.question),))
 
@@ -207,10 +219,10 @@ class OracleController(RuleController):
         for calls in plan.rounds:
             missing = [call for call in calls if call not in have]
             if missing and view.must_answer:
-                return Turn(("The plan could not be followed.",), answer=_UNKNOWN)
+                return Turn(("The plan could not be followed.",), answer=UNKNOWN)
             if missing:
                 return Turn(("This is the cheapest way.",), tuple(Call(*c) for c in missing))
-        return Turn(("The plan is done.",), answer=plan.answer or _UNKNOWN)
+        return Turn(("The plan is done.",), answer=plan.answer or UNKNOWN)
 
 
 def world_of(pool: CandidatePool) -> World:

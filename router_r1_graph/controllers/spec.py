@@ -17,12 +17,15 @@ from .baselines import (
 )
 from .chat_model import ChatModelController
 from .protocol import Controller
+from .rules import CascadeController, VoteController
 
 SPECS: Mapping[str, str] = {
     "keyword": "splits the embedded world's questions; strengths first, then price",
     "cheapest": "the candidate with the lowest prices",
     "random[:SEED]": "a candidate drawn for each question",
     "constant:NAME": "always the same candidate",
+    "cascade": "the cheapest first, the next dearer where a reply fails or is doubtful",
+    "vote[:N]": "the answer that most give, of all candidates or of the N cheapest",
     "oracle": "the best reachable answer at its least cost (simulated pools only)",
     "policy:PATH": "a trained checkpoint: a folder, or a model of the Hugging Face hub",
     "openai:MODEL": "a chat model, reached as the pool's controller block or OPENAI_API_KEY says",
@@ -48,7 +51,7 @@ def parse_controller(spec: str, pool: CandidatePool) -> Controller:
     """
     kind, _, argument = spec.partition(":")
     build = _BUILDERS.get(kind)
-    if build is None or (argument and kind in ("keyword", "cheapest", "oracle", "pool")):
+    if build is None or (argument and kind in _PLAIN):
         kinds = [s.partition(":")[0].partition("[")[0] for s in SPECS]
         raise ControllerError(
             f"unknown controller {spec!r}{did_you_mean(kind, kinds)}; allowed: {', '.join(SPECS)}"
@@ -68,6 +71,18 @@ def _random(seed: str, pool: CandidatePool) -> Controller:
         return RandomController(int(seed or 0))
     except ValueError:
         raise ControllerError(f"random:{seed}: the seed is a whole number, not {seed!r}") from None
+
+
+def _vote(count: str, pool: CandidatePool) -> Controller:
+    most = len(pool.candidates)
+    if not count:
+        return VoteController()
+    if count not in [str(number) for number in range(1, most + 1)]:
+        raise ControllerError(
+            f"vote:{count}: the voters are a whole number from 1 to {most} (the candidates of "
+            f"{pool.name!r}), not {count!r}"
+        )
+    return VoteController(int(count))
 
 
 def _oracle(_: str, pool: CandidatePool) -> Controller:
@@ -110,13 +125,17 @@ def _chat_model(settings: ControllerSettings, name: str) -> Controller:
     return ChatModelController(settings=settings, name=name)
 
 
+#: Kinds that take no argument.
+_PLAIN = ("keyword", "cheapest", "cascade", "oracle", "pool")
 _BUILDERS: Mapping[str, Callable[[str, CandidatePool], Controller]] = {
     "keyword": lambda _, pool: KeywordController(),
     "cheapest": lambda _, pool: CheapestController(),
+    "cascade": lambda _, pool: CascadeController(),
     "oracle": _oracle,
     "random": _random,
     "constant": _constant,
     "openai": _openai,
     "policy": _policy,
     "pool": _pool,
+    "vote": _vote,
 }

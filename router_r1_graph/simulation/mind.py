@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..candidates import Candidate
-from ..errors import PoolError, did_you_mean
+from ..errors import PoolError
+from ..providers import read_options
 from .draw import fraction
 from .grammar import parse
 from .structure import NO, YES, Ask, Compare, Structure, hops, next_steps
@@ -78,27 +79,14 @@ def options_of(candidate: Candidate) -> SimulatedOptions:
     Raises:
         PoolError: An option is unknown or has an impossible value, or a benchmark is above 1.
     """
-    for option in candidate.options:
-        if option not in SimulatedOptions.model_fields:
-            raise PoolError(
-                f"candidate {candidate.name!r}: unknown option {option!r}"
-                f"{did_you_mean(option, SimulatedOptions.model_fields)}; a simulated candidate has "
-                f"{', '.join(SimulatedOptions.model_fields)}"
-            )
+    options = read_options(candidate, SimulatedOptions)
     for domain, score in candidate.benchmarks.items():
         if score > 1:
             raise PoolError(
                 f"candidate {candidate.name!r}: benchmarks.{domain} is {score!r}, but a simulated "
                 "candidate knows a share between 0 and 1 of the facts of a domain"
             )
-    try:
-        return SimulatedOptions.model_validate(candidate.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise PoolError(
-            f"candidate {candidate.name!r}: options.{key}: {first['input']!r}: {first['msg']}"
-        ) from error
+    return options
 
 
 def reply_text_and_tokens(candidate: Candidate, query: str) -> SimulatedReply:
