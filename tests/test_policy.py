@@ -15,7 +15,8 @@ from router_r1_graph import (
     protocol,
 )
 from router_r1_graph.controllers.generation import Generator
-from router_r1_graph.controllers.policy import PolicyController, PolicySettings
+from router_r1_graph.controllers.policy import PolicyController
+from router_r1_graph.controllers.policy_folder import PolicySettings
 from tiny_policy import make_model, make_tokenizer
 
 
