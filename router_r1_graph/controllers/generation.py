@@ -17,12 +17,10 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
+from .streaming import Listener
+
 Rows = list[tuple[torch.Tensor, torch.Tensor]]
 """One row's keys and values for each layer: [heads, tokens, head size]."""
-
-
-Listener = Callable[[Sequence[int]], None]
-"""Told the ids that were sampled so far, after each one."""
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from .. import protocol
 from ..errors import ControllerError
 from ..reply import Reply
 from ..state import View
-from .generation import Generator, Listener, Sampled
+from .generation import Generator, Sampled
 from .policy_folder import PolicyFolder, PolicySettings
-from .streaming import turn_stream
+from .streaming import Listener, TurnStream, turn_stream
 from .tokens import TokenCodec, TurnTokens
 
 
@@ -120,10 +120,7 @@ class PolicyController:
         start = time.perf_counter()
         with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
             request = self._request(view, stream.listener() if stream else None)
-            reply = self._reply(request, self._sample([request])[0], start)
-            if stream:
-                stream.end(reply.text)
-            return reply
+            return self._reply(request, self._sample([request])[0], start, stream)
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Sample one turn, in one batch with whatever else is waiting."""
@@ -135,10 +132,7 @@ class PolicyController:
             self._waiting.append((request, future))
             if self._worker is None or self._worker.done():
                 self._worker = loop.create_task(self._work())
-            reply = self._reply(request, await future, start)
-            if stream:
-                stream.end(reply.text)
-            return reply
+            return self._reply(request, await future, start, stream)
 
     async def _work(self) -> None:
         """Sample for all that are waiting until nobody is."""
@@ -192,16 +186,23 @@ class PolicyController:
         temperature = self.temperature if wanted is None else wanted
         return _Request(context.ids, len(context.before), context.added, temperature, listener)
 
-    def _reply(self, request: _Request, sampled: Sampled, start: float) -> Reply:
+    def _reply(
+        self, request: _Request, sampled: Sampled, start: float, stream: TurnStream | None
+    ) -> Reply:
+        text = self.codec.text_of(sampled.ids)
+        if stream:
+            stream.end(text)
         tokens = TurnTokens(
             input_ids=request.added, output_ids=sampled.ids, logprobs=sampled.logprobs
         )
         return Reply(
-            text=self.codec.text_of(sampled.ids),
+            text=text,
             input_tokens=sampled.prefilled,
             output_tokens=len(sampled.ids),
             seconds=time.perf_counter() - start,
-            message=AIMessage("", additional_kwargs={"tokens": tokens}),
+            message=AIMessage(
+                text, id=stream.id if stream else None, additional_kwargs={"tokens": tokens}
+            ),
         )
 
 

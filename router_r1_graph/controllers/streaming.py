@@ -18,6 +18,9 @@ from langchain_core.runnables import RunnableConfig
 
 from .._compat import wants_tokens
 
+Listener = Callable[[Sequence[int]], None]
+"""Told a turn's ids so far, after each one that was sampled."""
+
 
 @dataclass
 class Increments:
@@ -45,12 +48,10 @@ class TurnStream:
         self._run = run
         self._decode = decode
         self._increments = Increments()
-        self._id = f"run-{run.run_id}"
+        self.id = f"run-{run.run_id}"
 
-    def listener(
-        self, loop: asyncio.AbstractEventLoop | None = None
-    ) -> Callable[[Sequence[int]], None]:
-        """Return what a sampler calls with a turn's ids so far, after each one.
+    def listener(self, loop: asyncio.AbstractEventLoop | None = None) -> Listener:
+        """Return who hears of the turn's ids.
 
         Args:
             loop: where the callbacks live, if the sampler runs in a thread beside it.
@@ -68,13 +69,13 @@ class TurnStream:
     def tell(self, text: str) -> None:
         """Tell whoever streams of more text."""
         if text:
-            chunk = ChatGenerationChunk(message=AIMessageChunk(content=text, id=self._id))
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=text, id=self.id))
             self._run.on_llm_new_token(text, chunk=chunk)
 
     def end(self, text: str) -> None:
         """Tell what is left of the turn's text, and that it is whole."""
         self.tell(self._increments.rest(text))
-        message = AIMessage(text, id=self._id)
+        message = AIMessage(text, id=self.id)
         self._run.on_llm_end(LLMResult(generations=[[ChatGeneration(message=message)]]))
 
     def fail(self, error: BaseException) -> None:

@@ -92,10 +92,15 @@ class TokenCodec:
         """Return what a round brought back."""
         return self._encode(f"\n{render_observations(observations)}\n")
 
-    def turn_ids(self, text: str) -> list[int]:
-        """Return a turn that was written as text, as a policy would have sampled it."""
-        ends = text.endswith(self.stop) if self.stop else False
-        return self._encode(text) + ([] if ends else [self.tokenizer.eos_token_id])
+    def turn_ids(self, text: str, *, ended: bool = True) -> list[int]:
+        """Return a turn that was written as text, as a policy would have sampled it.
+
+        Args:
+            text: the turn.
+            ended: whether it came to its end, and was not cut.
+        """
+        stopped = not ended or (text.endswith(self.stop) if self.stop else False)
+        return self._encode(text) + ([] if stopped else [self.tokenizer.eos_token_id])
 
     def pieces(self, view: View) -> Iterator[Piece]:
         """Yield the context of the next turn, piece by piece, in order.
