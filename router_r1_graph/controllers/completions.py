@@ -131,6 +131,7 @@ class CompletionsController:
             "max_tokens": self.policy.max_new_tokens,
             "temperature": (self.settings.temperature or 0.0) if wanted is None else wanted,
             "stop": list(self.policy.stop),
+            "stop_token_ids": [self.codec.tokenizer.eos_token_id],
             "logprobs": 1,
             # Else a server takes what the model's generation_config.json says.
             **{"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},

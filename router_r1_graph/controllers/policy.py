@@ -241,8 +241,8 @@ class StopTexts:
         last = ids[-1]
         if last not in self._may_end:  # most tokens cannot, and their turns are not decoded
             piece = self._decode([last])
-            whole = piece.strip() and "\N{REPLACEMENT CHARACTER}" not in piece
-            self._may_end[last] = not whole or not self._last.isdisjoint(piece)
+            part = not piece or "\N{REPLACEMENT CHARACTER}" in piece  # of a character
+            self._may_end[last] = part or not self._last.isdisjoint(piece)
         if not self._may_end[last]:
             return False
         tail = self._decode(ids[-self._tail :])
