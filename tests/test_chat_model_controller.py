@@ -448,8 +448,8 @@ def test_the_oracle_is_for_simulated_pools_only(serve, tmp_path):
 def test_every_spec_that_is_listed_is_tested():
     kinds = {spec.partition(":")[0].partition("[")[0] for spec in SPECS}
     here = {"keyword", "cheapest", "random", "constant", "oracle", "openai", "pool"}
-    in_test_policy = {"policy"}
-    assert kinds == here | in_test_policy
+    in_tests_of_their_own = {"policy", "completions"}
+    assert kinds == here | in_tests_of_their_own
 
 
 @pytest.mark.parametrize(

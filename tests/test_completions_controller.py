@@ -4,11 +4,13 @@ import asyncio
 import json
 import logging
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
 import pytest
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
 
 from openai_server import Completion, Cut, EmptyChoices, Hang, Malformed, Status
 from router_r1_graph import (
@@ -120,6 +122,20 @@ def test_over_http_and_in_process_a_run_is_the_same_tokens(
         assert request.path == "/v1/completions"
         assert request.body["prompt"] == [*context, *turn["input_ids"]]
         context = [*request.body["prompt"], *turn["output_ids"]]
+
+
+@both_ways
+def test_a_run_that_asks_candidates_sends_their_replies_as_they_were_encoded_once(
+    serve, tokenizer, local, how
+):
+    said = ["<search> Magnivor: Who wrote Hamlet? </search>", "<answer> W. S. </answer>"]
+    sampled = [answer_ids(tokenizer, text) for text in said]
+    server = serve([Completion("", ids, [-0.1] * len(ids)) for ids in sampled])
+    result = run(controller(server, tokenizer), how)
+    assert (result["answer"], result["stop_reason"]) == ("W. S.", "answered")
+    (observation,) = (m for m in result["scratchpad"] if isinstance(m, ToolMessage))
+    first, second = (request.body["prompt"] for request in server.requests)
+    assert second == [*first, *sampled[0], *local.codec.observation_ids([observation])]
 
 
 async def test_questions_at_once_are_requests_at_once(serve, samples, tokenizer, local):
@@ -370,6 +386,20 @@ def test_a_spec_names_the_server_and_the_policy(serve, folder, model, tokenizer,
     )
     same_tokens(run(policy), run(here))
     assert server.requests[0].model == "mine"
+
+
+def test_torch_is_not_needed(folder):
+    program = f"""
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
+sys.modules["torch"] = None
+from router_r1_graph import CandidatePool, parse_controller
+spec = "completions:http://localhost:1/v1?policy={folder}"
+print(parse_controller(spec, CandidatePool.embedded()).name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == f"completions:{folder}", done.stderr
 
 
 def test_a_server_is_asked_for_the_policys_path_where_no_model_is_named(serve, folder):
