@@ -1,10 +1,11 @@
-"""The one place where a private name of LangGraph is used, with a public fallback."""
+"""The one place where private names of LangGraph and LangChain are used, with a fallback."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import Runnable, RunnableLambda
 
 try:
@@ -13,6 +14,19 @@ try:
     from langgraph._internal._runnable import RunnableCallable
 except ImportError:  # pragma: no cover - a LangGraph that moved it
     RunnableCallable = None  # type: ignore[assignment, misc]
+
+try:
+    # The callbacks that LangGraph's stream modes listen with; LangGraph imports it too.
+    from langchain_core.tracers._streaming import _StreamingCallbackHandler
+except ImportError:  # pragma: no cover - a LangChain that moved it
+    _StreamingCallbackHandler = None  # type: ignore[assignment, misc]
+
+
+def wants_tokens(handler: BaseCallbackHandler) -> bool:
+    """Return whether a callback is there to stream a model's tokens."""
+    if _StreamingCallbackHandler is None:  # pragma: no cover
+        return False
+    return isinstance(handler, _StreamingCallbackHandler)
 
 
 def node(

@@ -94,6 +94,8 @@ def _message(reply: Reply, calls: list[ToolCall], refused: list[InvalidToolCall]
     details: dict[str, Any] = {"cost_usd": reply.cost_usd, "seconds": reply.seconds}
     return AIMessage(
         reply.text,
+        # The id that its tokens were streamed under: LangGraph does not stream it once more.
+        id=reply.message.id if reply.message else None,
         tool_calls=calls,
         invalid_tool_calls=refused,
         usage_metadata=UsageMetadata(

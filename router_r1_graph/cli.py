@@ -57,8 +57,8 @@ ControllerOption = Annotated[
     typer.Option(
         "--controller",
         help="Who decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
-        "oracle, openai:MODEL, policy:PATH, or pool (the pool's controller block, the default "
-        "where there is one).",
+        "oracle, openai:MODEL, policy:PATH, 'completions:URL?policy=PATH&model=NAME' (a policy on "
+        "vLLM or SGLang), or pool (the pool's controller block, the default where there is one).",
         show_default="pool, else keyword",
     ),
 ]

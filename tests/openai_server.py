@@ -1,4 +1,6 @@
-"""A real HTTP server on loopback that speaks the OpenAI chat completions API, and fails on demand.
+"""A real HTTP server on loopback that speaks OpenAI's chat completions API, and its older one.
+
+It fails on demand. `Completion` answers the older one, which takes and gives token ids.
 
 >>> from openai import OpenAI
 >>> with OpenAIServer([Status(503), Reply("Paris", input_tokens=12)]) as server:
@@ -101,6 +103,42 @@ class Reply:
         if self.reasoning_tokens is not None:
             usage["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
         return usage if self.cost is None else usage | {"cost": self.cost}
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What `/v1/completions` says to token ids; streamed when the request says so."""
+
+    text: str
+    ids: Sequence[int] = ()
+    logprobs: Sequence[float] = ()
+    ids_as: Literal["token_ids", "token_id:N", "none"] = "token_ids"  # vLLM of today, of old; llama
+    finish_reason: str | None = "stop"
+    stop_reason: str | int | None = None
+    usage: Mapping[str, Any] | None = None
+
+    def send(self, request: Request, http: _Handler) -> None:
+        usage = {"usage": self.usage} if self.usage else {}
+        head = {"id": f"cmpl-{request.time}", "object": "text_completion", "model": request.model}
+        end = {"finish_reason": self.finish_reason, "stop_reason": self.stop_reason}
+        if not request.body.get("stream"):
+            choice = {"index": 0, "text": self.text, **self._tokens(0, len(self.ids)), **end}
+            http.send(200, head | {"choices": [choice]} | usage)
+            return
+        pieces = max(1, len(self.ids))
+        choices: list[dict[str, Any]] = [
+            {"index": 0, "text": "" if i else self.text, **self._tokens(i, i + 1)}
+            for i in range(pieces)
+        ]
+        choices[-1] |= end
+        events = [head | {"choices": [choice], "usage": None} for choice in choices]
+        http.send_events([*events, head | {"choices": []} | usage])
+
+    def _tokens(self, start: int, end: int) -> dict[str, Any]:
+        ids = self.ids[start:end]
+        names = [f"token_id:{i}" if self.ids_as == "token_id:N" else "?" for i in ids]
+        scores = {"tokens": names, "token_logprobs": list(self.logprobs[start:end])}
+        return {"logprobs": scores} | ({"token_ids": ids} if self.ids_as == "token_ids" else {})
 
 
 @dataclass(frozen=True)
@@ -255,7 +293,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        if self.path == "/v1/chat/completions":
+        if self.path in ("/v1/chat/completions", "/v1/completions"):
             request = Request(self.path, headers, body, time.monotonic())
             self.server.choose(request).send(request, self)
         else:

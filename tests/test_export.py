@@ -15,7 +15,8 @@ from router_r1_graph import (
     protocol,
 )
 from router_r1_graph.controllers.generation import Sampled
-from router_r1_graph.controllers.policy import PolicyController, PolicySettings
+from router_r1_graph.controllers.policy import PolicyController
+from router_r1_graph.controllers.policy_folder import PolicySettings
 from router_r1_graph.controllers.tokens import TokenCodec
 from router_r1_graph.protocol import load_template
 from router_r1_graph.rewards import AbsoluteCost, reward

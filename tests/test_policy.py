@@ -14,8 +14,13 @@ from router_r1_graph import (
     parse_controller,
     protocol,
 )
+from router_r1_graph.context import RouterContext
+from router_r1_graph.controllers import generation
 from router_r1_graph.controllers.generation import Generator
-from router_r1_graph.controllers.policy import PolicyController, PolicySettings
+from router_r1_graph.controllers.policy import PolicyController, StopTexts
+from router_r1_graph.controllers.policy_folder import PolicyFolder, PolicySettings
+from router_r1_graph.controllers.protocol import render_view
+from router_r1_graph.state import Left, View
 from tiny_policy import make_model, make_tokenizer
 
 
@@ -211,11 +216,167 @@ def test_a_saved_policy_is_the_same_controller(model, tokenizer, tmp_path):
     [
         ("policy", "policy needs a folder: policy:PATH"),
         ("policy:runs/nowhere", "policy 'runs/nowhere': no model there"),
+        ("policy:run/demo/policy", "policy 'run/demo/policy': no model there"),
+        ("policy:demo", "policy 'demo': no model there"),
+        ("policy:./demo", "policy './demo': no model there"),
+        ("policy:/nowhere", "policy '/nowhere': no model there"),
+        ("policy:tests/policy", "policy 'tests/policy': no model there"),  # a folder of this place
+        ("policy:tests", r"no model there \(config.json is missing\)"),
+        ("policy:README.md", "a file; a policy is a folder"),
     ],
 )
 def test_a_policy_that_is_not_there_says_so(spec, message):
     with pytest.raises(ControllerError, match=message):
         parse_controller(spec, CandidatePool.embedded())
+
+
+def test_a_model_that_the_hub_does_not_give_is_one_clear_line():
+    with pytest.raises(ControllerError) as raised:  # the tests are offline
+        parse_controller("policy:some-org/some-model", CandidatePool.embedded())
+    message = str(raised.value)
+    assert message.startswith(
+        "policy 'some-org/some-model': no tokenizer can be loaded from the Hug"
+    )
+    assert "\n" not in message
+    assert len(message) < 500
+
+
+def test_a_broken_model_file_is_one_clear_line(tokenizer, model, tmp_path):
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ControllerError, match="no model can be loaded from this folder"):
+        PolicyController.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("{", "Invalid JSON"),
+        ("[1]", "object"),
+        ('{"stop": ["x"], "max_tokens": 3}', r"max_tokens: unknown key \(did you mean 'max_new"),
+        ('{"max_new_tokens": "many"}', r"max_new_tokens: .*integer \(value: 'many'\)"),
+        ('{"max_new_tokens": 0}', "max_new_tokens: .*greater"),
+        ('{"stop": "</answer>"}', "stop: .*array"),
+        ('{"stop": [""]}', r"stop\.0: .*1 character"),
+        ("\udcff", "Invalid JSON"),
+    ],
+)
+def test_broken_settings_name_the_file_the_key_and_the_way_out(tmp_path, settings, message):
+    file = tmp_path / "router_r1.json"
+    file.write_bytes(settings.encode(errors="surrogateescape"))
+    with pytest.raises(ControllerError, match=message) as raised:
+        PolicyFolder(str(tmp_path)).settings()
+    assert str(raised.value).startswith(f"{file}: ")
+    assert "correct it, or delete it" in str(raised.value)
+
+
+def test_a_stop_text_ends_a_turn_however_it_is_spelled(model, tokenizer):
+    (as_one,) = tokenizer.encode("</answer>", add_special_tokens=False)
+    spelled = [i for part in ("</ans", "wer>") for i in tokenizer.encode(part)]
+    stop = StopTexts(tokenizer, ("</answer>",))
+    assert as_one in stop.ids
+    assert tokenizer.eos_token_id in stop.ids
+    assert as_one not in spelled
+    assert [stop.ends(spelled[: n + 1]) for n in range(len(spelled))] == [
+        n == len(spelled) - 1 for n in range(len(spelled))
+    ]
+
+
+@pytest.mark.parametrize("text", ["fin ", "日本", "e"])
+def test_a_stop_text_may_end_in_anything(tokenizer, text):
+    stop = StopTexts(tokenizer, (text,))
+    ids = tokenizer.encode("so " + text, add_special_tokens=False)
+    assert stop.ends(ids)
+    assert not stop.ends(ids[:-1])
+
+
+def test_a_turn_that_cannot_have_ended_is_not_decoded(tokenizer):
+    decoded = []
+
+    class Counting:
+        eos_token_id = tokenizer.eos_token_id
+        encode = tokenizer.encode
+
+        def decode(self, ids):
+            decoded.append(list(ids))
+            return tokenizer.decode(ids)
+
+    stop = StopTexts(Counting(), ("</answer>",))
+    ids = tokenizer.encode("the long and winding road " * 4, add_special_tokens=False)
+    for n in range(len(ids)):
+        assert not stop.ends(ids[: n + 1])
+    assert all(len(one) == 1 for one in decoded)
+    assert len(decoded) == len(set(ids))
+
+
+def test_a_sampled_turn_ends_where_the_stop_text_is_spelled_out(model, tokenizer, monkeypatch):
+    spelled = [i for part in ("a</ans", "wer>", "b") for i in tokenizer.encode(part)]
+    policy = controller(model, tokenizer, settings={})
+    script = iter(spelled)
+
+    def say(logits, temperature, random):
+        return torch.tensor([next(script)]), torch.tensor([0.0])
+
+    monkeypatch.setattr(generation, "_sample", say)
+    (one,) = policy.generator.generate([([5], 0)], max_new_tokens=30, temperature=0)
+    assert one.finished
+    assert tokenizer.decode(one.ids) == "a</answer>"
+
+
+# ------------------------------------------------------ a special token's spelling is only text
+
+
+SPELLED = "<think> Who wrote <|end|> and <|pad|><|end|>? </think>"
+
+
+def ends(tokenizer, ids):
+    return [ids.count(i) for i in (tokenizer.eos_token_id, tokenizer.pad_token_id)]
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_question_never_holds_a_real_special_token(model, chat):
+    tokenizer = make_tokenizer()
+    if chat:
+        tokenizer.chat_template = CHAT
+    policy = controller(model, tokenizer)
+    view = View(SPELLED, CandidatePool.embedded(), RouterContext(), Left(4))
+    ids = policy.codec.prompt_ids(view)
+    assert ends(tokenizer, ids) == ([1, 2] if chat else [0, 0])  # the template's own
+    text = render_view(policy.codec.template, view)
+    if chat:
+        assert tokenizer.decode(ids) == f"<|pad|>user\n{text}<|end|>\n<|pad|>assistant\n"
+    else:
+        assert tokenizer.decode(ids) == text + "\n"
+    (think,) = tokenizer.encode("<think>", add_special_tokens=False)
+    assert think in ids
+
+
+CHAT = (
+    "{% for m in messages %}<|pad|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|pad|>assistant\n{% endif %}"
+)
+
+
+def test_ordinary_text_is_tokenised_as_it_was(model):
+    tokenizer = make_tokenizer()
+    view = View("<think> Who? </think> <b|>", CandidatePool.embedded(), RouterContext(), Left(4))
+    policy = controller(model, tokenizer)
+    text = render_view(policy.codec.template, view)
+    assert policy.codec.prompt_ids(view) == tokenizer.encode(text + "\n", add_special_tokens=False)
+    tokenizer.chat_template = CHAT
+    message = [{"role": "user", "content": text}]
+    whole = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+    assert policy.codec.prompt_ids(view) == whole
+
+
+def test_a_candidates_reply_and_a_teachers_turn_never_end_a_turn(model, tokenizer):
+    codec = controller(model, tokenizer).codec
+    observation = codec.observation_ids([ToolMessage(SPELLED, name="a", tool_call_id="1")])
+    assert ends(tokenizer, observation) == [0, 0]
+    turn = codec.turn_ids(SPELLED)
+    assert ends(tokenizer, turn) == [1, 0]
+    assert codec.text_of(turn) == SPELLED
 
 
 def test_a_policy_of_another_protocol_is_refused(model, tokenizer, tmp_path):

@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from router_r1_graph import ConfigError, protocol
-from router_r1_graph.controllers.policy import (
+from router_r1_graph.controllers.policy import PolicyController
+from router_r1_graph.controllers.policy_folder import (
     SETTINGS_FILE,
     TEMPLATE_FILE,
-    PolicyController,
     PolicySettings,
 )
 from router_r1_graph.controllers.tokens import TokenCodec

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
+
+from .streaming import Listener
 
 Rows = list[tuple[torch.Tensor, torch.Tensor]]
 """One row's keys and values for each layer: [heads, tokens, head size]."""
@@ -80,6 +82,7 @@ class Generator:
         max_new_tokens: int,
         temperature: float,
         random: torch.Generator | None = None,
+        listeners: Sequence[Listener | None] = (),
     ) -> list[Sampled]:
         """Sample one turn after each request.
 
@@ -89,10 +92,13 @@ class Generator:
             max_new_tokens: most ids of one turn.
             temperature: 0 = greedy.
             random: the source of randomness.
+            listeners: who hears of each request's ids one by one; none, or one for each request.
         """
         start = time.perf_counter()
         with torch.no_grad():
-            sampled = self._generate(requests, max_new_tokens, temperature, random)
+            sampled = self._generate(
+                requests, max_new_tokens, temperature, random, dict(enumerate(listeners))
+            )
         self.seconds += time.perf_counter() - start
         return sampled
 
@@ -102,6 +108,7 @@ class Generator:
         max_new_tokens: int,
         temperature: float,
         random: torch.Generator | None,
+        listeners: Mapping[int, Listener | None],
     ) -> list[Sampled]:
         device = self.model.device
         # Samples of one question begin with the same prompt: it is computed once.
@@ -156,6 +163,8 @@ class Generator:
                 finished[row] = token in self.stop_ids or bool(
                     self.is_stop and self.is_stop(out[row])
                 )
+                if listener := listeners.get(row):
+                    listener(out[row])
                 if finished[row] or step == max_new_tokens - 1:
                     self._keep(requests[row][0], out[row], cache, place, mask[place])
                 else:

@@ -9,7 +9,6 @@ concatenation over all turns before; nothing is decoded, cut and encoded again.
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import Sequence
@@ -26,28 +25,9 @@ from ..errors import ControllerError
 from ..reply import Reply
 from ..state import View
 from .generation import Generator, Sampled
+from .policy_folder import PolicyFolder, PolicySettings
+from .streaming import Listener, TurnStream, turn_stream
 from .tokens import TokenCodec, TurnTokens
-
-SETTINGS_FILE = "router_r1.json"
-TEMPLATE_FILE = "prompt_template.txt"
-
-
-@dataclass(frozen=True)
-class PolicySettings:
-    """How a policy is asked; kept beside its weights as `router_r1.json`.
-
-    Attributes:
-        protocol_version: of the tag language it was trained on.
-        stop: texts that end a turn. The paper's are `</search>` and `</answer>`; a policy that may
-            make several calls in a turn ends it by its end-of-sequence token instead.
-        max_new_tokens: of one turn.
-        max_context_tokens: a turn that would begin beyond it is not asked: the run ends.
-    """
-
-    protocol_version: int = protocol.VERSION
-    stop: tuple[str, ...] = ("</search>", "</answer>")
-    max_new_tokens: int = 256
-    max_context_tokens: int = 4096
 
 
 class PolicyController:
@@ -85,12 +65,12 @@ class PolicyController:
         self.name = name
         self._random = torch.Generator(device=model.device).manual_seed(seed)
         pad = tokenizer.pad_token_id
-        ids, texts = _stops(tokenizer, self.settings.stop)
+        stop = StopTexts(tokenizer, self.settings.stop)
         self.generator = Generator(
             model,
             pad_id=tokenizer.eos_token_id if pad is None else pad,
-            stop_ids=ids,
-            is_stop=(lambda tail: self._ends(tail, texts)) if texts else None,
+            stop_ids=stop.ids,
+            is_stop=stop.ends if self.settings.stop else None,
         )
         self._lock = threading.Lock()
         self._waiting: list[tuple[_Request, asyncio.Future[Sampled]]] = []
@@ -109,36 +89,27 @@ class PolicyController:
             **options: passed to the constructor.
 
         Raises:
-            ControllerError: the folder does not exist, holds no model, or was trained on another
-                version of the protocol.
+            ControllerError: there is no such folder or model, it cannot be loaded, or it was
+                trained on another version of the protocol.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
-        folder = Path(path)
-        looks_local = folder.is_absolute() or str(path).startswith((".", "runs")) or folder.exists()
-        if looks_local and not (folder / "config.json").is_file():
-            raise ControllerError(f"policy {str(path)!r}: no model there (config.json is missing)")
-        settings = PolicySettings()
-        if (folder / SETTINGS_FILE).is_file():
-            data = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-            settings = PolicySettings(**{**data, "stop": tuple(data["stop"])})
-        if settings.protocol_version != protocol.VERSION:
+        policy = PolicyFolder(str(path))
+        if not policy.on_hub and not (policy.folder / "config.json").is_file():
             raise ControllerError(
-                f"policy {str(path)!r}: trained on protocol version {settings.protocol_version}; "
-                f"this release speaks version {protocol.VERSION}"
+                f"policy {policy.path!r}: no model there (config.json is missing)"
             )
-        template = folder / TEMPLATE_FILE
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+        settings, tokenizer = policy.settings(), policy.tokenizer()
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                policy.path, dtype=dtype, use_safetensors=True
+            )
+        except Exception as error:  # whatever a broken file or the hub brings about
+            raise policy.unusable("model", error) from error
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model.eval()
-        return cls(
-            model,
-            tokenizer,
-            settings,
-            template=template if template.is_file() else None,
-            **{"name": f"policy:{path}", **options},
-        )
+        options = {"name": f"policy:{path}", **options}
+        return cls(model, tokenizer, settings, template=policy.template, **options)
 
     def worst_case_usd(self, view: View) -> float:
         """Return 0: a local policy has no price."""
@@ -147,20 +118,21 @@ class PolicyController:
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Sample one turn."""
         start = time.perf_counter()
-        request = self._request(view)
-        return self._reply(request, self._sample([request])[0], time.perf_counter() - start)
+        with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
+            request = self._request(view, stream.listener() if stream else None)
+            return self._reply(request, self._sample([request])[0], start, stream)
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Sample one turn, in one batch with whatever else is waiting."""
         start = time.perf_counter()
-        request = self._request(view)
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Sampled] = loop.create_future()
-        self._waiting.append((request, future))
-        if self._worker is None or self._worker.done():
-            self._worker = loop.create_task(self._work())
-        sampled = await future
-        return self._reply(request, sampled, time.perf_counter() - start)
+        with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
+            request = self._request(view, stream.listener(loop) if stream else None)
+            future: asyncio.Future[Sampled] = loop.create_future()
+            self._waiting.append((request, future))
+            if self._worker is None or self._worker.done():
+                self._worker = loop.create_task(self._work())
+            return self._reply(request, await future, start, stream)
 
     async def _work(self) -> None:
         """Sample for all that are waiting until nobody is."""
@@ -200,6 +172,7 @@ class PolicyController:
                 places = [i for i, r in enumerate(requests) if r.temperature == temperature]
                 sampled = self.generator.generate(
                     [(requests[i].ids, requests[i].known) for i in places],
+                    listeners=[requests[i].listener for i in places],
                     max_new_tokens=self.settings.max_new_tokens,
                     temperature=temperature,
                     random=self._random,
@@ -207,39 +180,29 @@ class PolicyController:
                 results.update(zip(places, sampled, strict=True))
             return [results[i] for i in range(len(requests))]
 
-    def _request(self, view: View) -> _Request:
-        """Return the context of the next turn, in ids."""
-        pieces = list(self.codec.pieces(view))
-        added = pieces.pop().ids
-        context = [token for piece in pieces for token in piece.ids]
-        known = len(context)
-        if known + len(added) > self.settings.max_context_tokens:
-            raise ControllerError(
-                f"{self.name}: the context has {known + len(added)} tokens, more than "
-                f"max_context_tokens = {self.settings.max_context_tokens}"
-            )
+    def _request(self, view: View, listener: Listener | None) -> _Request:
+        context = self.codec.context(view, self.settings.max_context_tokens)
         wanted = view.context.temperature
-        return _Request(
-            [*context, *added], known, added, self.temperature if wanted is None else wanted
-        )
+        temperature = self.temperature if wanted is None else wanted
+        return _Request(context.ids, len(context.before), context.added, temperature, listener)
 
-    def _ends(self, ids: Sequence[int], texts: tuple[str, ...]) -> bool:
-        # A stop text is rarely more tokens than characters / 2, and the last one may run over it.
-        tail = self.tokenizer.decode(ids[-12:])
-        return any(text in tail for text in texts)
-
-    def _reply(self, request: _Request, sampled: Sampled, seconds: float) -> Reply:
-        end = self.tokenizer.eos_token_id
-        ids = sampled.ids[:-1] if sampled.ids[-1:] == [end] else sampled.ids
+    def _reply(
+        self, request: _Request, sampled: Sampled, start: float, stream: TurnStream | None
+    ) -> Reply:
+        text = self.codec.text_of(sampled.ids)
+        if stream:
+            stream.end(text)
         tokens = TurnTokens(
             input_ids=request.added, output_ids=sampled.ids, logprobs=sampled.logprobs
         )
         return Reply(
-            text=self.tokenizer.decode(ids).strip(),
+            text=text,
             input_tokens=sampled.prefilled,
             output_tokens=len(sampled.ids),
-            seconds=seconds,
-            message=AIMessage("", additional_kwargs={"tokens": tokens}),
+            seconds=time.perf_counter() - start,
+            message=AIMessage(
+                text, id=stream.id if stream else None, additional_kwargs={"tokens": tokens}
+            ),
         )
 
 
@@ -249,12 +212,38 @@ class _Request:
     known: int
     added: list[int]
     temperature: float
+    listener: Listener | None
 
 
-def _stops(tokenizer: Any, stop: Sequence[str]) -> tuple[frozenset[int], tuple[str, ...]]:
-    """Return the stops that are one token as ids, fast and exact, and the others as texts."""
-    ids, texts = {tokenizer.eos_token_id}, []
-    for text in stop:
-        encoded = tokenizer.encode(text, add_special_tokens=False)
-        ids.add(encoded[0]) if len(encoded) == 1 else texts.append(text)
-    return frozenset(ids), tuple(texts)
+class StopTexts:
+    """Where a turn ends: at the end-of-sequence token, or once it says one of some texts.
+
+    Args:
+        tokenizer: of the model.
+        texts: that end a turn.
+    """
+
+    def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
+        self._decode = tokenizer.decode
+        self._texts = texts
+        self._last = {text[-1] for text in texts}
+        # No token is shorter than a byte.
+        self._tail = max((len(text.encode()) for text in texts), default=0)
+        self._may_end: dict[int, bool] = {}
+        encoded = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        #: A text that is one token ends a turn without a look at the text.
+        self.ids = frozenset(
+            [tokenizer.eos_token_id, *(ids[0] for ids in encoded if len(ids) == 1)]
+        )
+
+    def ends(self, ids: Sequence[int]) -> bool:
+        """Return whether the last of a turn's ids completed a text, however it was spelled."""
+        last = ids[-1]
+        if last not in self._may_end:  # most tokens cannot, and their turns are not decoded
+            piece = self._decode([last])
+            part = not piece or "\N{REPLACEMENT CHARACTER}" in piece  # of a character
+            self._may_end[last] = part or not self._last.isdisjoint(piece)
+        if not self._may_end[last]:
+            return False
+        tail = self._decode(ids[-self._tail :])
+        return any(text in tail for text in self._texts)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
 
-from ..candidates import CandidatePool, ControllerSettings
+from pydantic import ValidationError
+
+from ..candidates import CandidatePool, ControllerSettings, ModelSettings
 from ..errors import ControllerError, MissingExtraError, did_you_mean
 from .baselines import (
     CheapestController,
@@ -28,6 +32,7 @@ SPECS: Mapping[str, str] = {
     "vote[:N]": "the answer that most give, of all candidates or of the N cheapest",
     "oracle": "the best reachable answer at its least cost (simulated pools only)",
     "policy:PATH": "a trained checkpoint: a folder, or a model of the Hugging Face hub",
+    "completions:URL?policy=PATH": "a trained checkpoint that vLLM or SGLang serves",
     "openai:MODEL": "a chat model, reached as the pool's controller block or OPENAI_API_KEY says",
     "pool": "the chat model of the pool's controller block",
 }
@@ -110,6 +115,50 @@ def _policy(path: str, pool: CandidatePool) -> Controller:
     return PolicyController.from_pretrained(path)
 
 
+def _completions(argument: str, pool: CandidatePool) -> Controller:
+    url, _, query = argument.partition("?")
+    options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+    for name in options:
+        if name not in _COMPLETIONS_OPTIONS:
+            raise ControllerError(
+                f"completions: unknown option {name!r}{did_you_mean(name, _COMPLETIONS_OPTIONS)}; "
+                f"allowed: {', '.join(_COMPLETIONS_OPTIONS)}"
+            )
+    path = options.pop("policy", "")
+    if not (url and path):
+        raise ControllerError(
+            "completions needs an address and the policy that is served there, such as "
+            "'completions:http://localhost:8000/v1?policy=runs/demo/policy&model=NAME'"
+        )
+    try:
+        settings = ModelSettings(base_url=url, **options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        why = first["msg"].removeprefix("Value error, ")
+        raise ControllerError(f"completions: {first['loc'][0]}: {why}") from None
+    name = f"completions:{settings.model or path}"
+    _require_key(settings, name)
+    from .completions import CompletionsController
+
+    try:
+        return CompletionsController.from_pretrained(path, settings, name=name)
+    except ImportError as error:
+        raise MissingExtraError(f"controller {name}", "remote") from error
+
+
+#: `model` is the server's name of the policy; without it the server is asked for `policy`.
+_COMPLETIONS_OPTIONS = (
+    "policy",
+    "model",
+    "api_key_env",
+    "input_usd_per_mtok",
+    "output_usd_per_mtok",
+    "temperature",
+    "timeout_seconds",
+    "max_retries",
+)
+
+
 def _pool(_: str, pool: CandidatePool) -> Controller:
     if pool.controller is None:
         raise ControllerError(f"pool {pool.name!r} has no controller: block; name a controller")
@@ -119,10 +168,14 @@ def _pool(_: str, pool: CandidatePool) -> Controller:
 
 
 def _chat_model(settings: ControllerSettings, name: str) -> Controller:
+    _require_key(settings, name)
+    return ChatModelController(settings=settings, name=name)
+
+
+def _require_key(settings: ModelSettings, name: str) -> None:
     variable = settings.key_variable
     if variable and not os.environ.get(variable):
         raise ControllerError(f"controller {name}: the environment variable {variable} is not set")
-    return ChatModelController(settings=settings, name=name)
 
 
 #: Kinds that take no argument.
@@ -136,6 +189,7 @@ _BUILDERS: Mapping[str, Callable[[str, CandidatePool], Controller]] = {
     "constant": _constant,
     "openai": _openai,
     "policy": _policy,
+    "completions": _completions,
     "pool": _pool,
     "vote": _vote,
 }

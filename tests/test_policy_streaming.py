@@ -1,0 +1,179 @@
+"""A policy's tokens in LangGraph's `stream_mode="messages"`, as a chat model's come."""
+
+import asyncio
+from collections import defaultdict
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.messages import AIMessage, AIMessageChunk
+
+from router_r1_graph import CandidatePool, create_router_r1
+from router_r1_graph.controllers.policy import PolicyController
+from router_r1_graph.controllers.policy_folder import PolicySettings
+from router_r1_graph.controllers.streaming import Increments
+from tiny_policy import make_model, make_tokenizer
+from yaml_pool import both_ways
+
+MODES = ["messages", "values"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return make_model(tokenizer)
+
+
+@pytest.fixture
+def policy(model, tokenizer):
+    return PolicyController(model, tokenizer, PolicySettings(max_new_tokens=12))
+
+
+def graph_of(policy):
+    return create_router_r1(CandidatePool.embedded(), policy).compile()
+
+
+async def collect(graph, question, config=None):
+    stream = graph.astream({"question": question}, config, stream_mode=MODES)
+    return [part async for part in stream]
+
+
+def stream(graph, how, question="Who wrote Hamlet?", config=None):
+    if how == "ainvoke":
+        return asyncio.run(collect(graph, question, config))
+    return list(graph.stream({"question": question}, config, stream_mode=MODES))
+
+
+def turns(parts):
+    state = [part for mode, part in parts if mode == "values"][-1]
+    return [m for m in state["scratchpad"] if isinstance(m, AIMessage)]
+
+
+def streamed(parts):
+    """Return what was streamed of the think node: id -> messages."""
+    by_id = defaultdict(list)
+    for mode, part in parts:
+        if mode == "messages" and part[1]["langgraph_node"] == "think":
+            by_id[part[0].id].append(part[0])
+    return by_id
+
+
+@both_ways
+def test_a_turn_comes_token_by_token_and_adds_up_to_its_text(policy, how):
+    parts = stream(graph_of(policy), how)
+    chunks = streamed(parts)
+    assert list(chunks) == [turn.id for turn in turns(parts)]
+    for turn in turns(parts):
+        assert len(chunks[turn.id]) > 5
+        assert all(isinstance(chunk, AIMessageChunk) for chunk in chunks[turn.id])
+        assert "".join(chunk.text for chunk in chunks[turn.id]) == turn.text
+
+
+@both_ways
+def test_streaming_changes_no_token(policy, how):
+    graph = graph_of(policy)
+    quiet = graph.invoke({"question": "Who wrote Hamlet?"})["scratchpad"]
+    ids = [m.additional_kwargs["tokens"] for m in quiet if isinstance(m, AIMessage)]
+    assert [m.additional_kwargs["tokens"] for m in turns(stream(graph, how))] == ids
+
+
+def test_the_first_token_is_told_before_the_last_is_sampled(policy):
+    steps, told = [], []
+    forward = policy.model.forward
+
+    def counting(*args, **kwargs):
+        steps.append(len(told))
+        return forward(*args, **kwargs)
+
+    policy.model.forward = counting
+    try:
+        for message, _ in graph_of(policy).stream({"question": "?"}, stream_mode="messages"):
+            told.append(message)
+            if len(told) == 1:
+                assert len(steps) < 12
+    finally:
+        del policy.model.forward
+
+
+async def test_questions_at_once_do_not_mix(policy):
+    graph = graph_of(policy)
+    questions = ["Who wrote Hamlet?", "Which river flows through Quillora?", "7"]
+    sizes = []
+    generate = policy.generator.generate
+
+    def recording(requests, **kwargs):
+        sizes.append(len(requests))
+        return generate(requests, **kwargs)
+
+    policy.generator.generate = recording
+    runs = await asyncio.gather(*(collect(graph, question) for question in questions))
+    assert max(sizes) == 3
+    for parts in runs:
+        chunks = streamed(parts)
+        assert list(chunks) == [turn.id for turn in turns(parts)]
+        for turn in turns(parts):
+            assert "".join(chunk.text for chunk in chunks[turn.id]) == turn.text
+
+
+async def test_one_that_streams_shares_a_batch_with_one_that_does_not(policy):
+    graph = graph_of(policy)
+    parts, quiet = await asyncio.gather(
+        collect(graph, "Who wrote Hamlet?"), graph.ainvoke({"question": "7"})
+    )
+    assert all(turn.id for turn in turns(parts))
+    assert not any(m.id for m in quiet["scratchpad"] if isinstance(m, AIMessage))
+
+
+class Tracer(BaseCallbackHandler):
+    """Counts the model runs that a tracer is told of."""
+
+    runs = 0
+
+    def on_chat_model_start(self, *args, **kwargs):
+        self.runs += 1
+
+
+@both_ways
+def test_a_tracer_and_a_usage_counter_are_told_of_nothing_twice(policy, how):
+    tracer, usage = Tracer(), UsageMetadataCallbackHandler()
+    parts = stream(graph_of(policy), how, config={"callbacks": [tracer, usage]})
+    assert streamed(parts)
+    assert tracer.runs == 0
+    assert usage.usage_metadata == {}
+
+
+async def test_events_name_the_controller(policy):
+    events = [
+        event
+        async for event in graph_of(policy).astream_events({"question": "?"}, version="v2")
+        if event["event"] == "on_chat_model_stream"
+    ]
+    assert {event["name"] for event in events} == {"policy"}
+    assert {event["metadata"]["langgraph_node"] for event in events} == {"think"}
+
+
+def test_a_failing_model_ends_the_stream_with_the_run(policy):
+    def broken(requests, **kwargs):
+        raise RuntimeError("out of memory")
+
+    policy.generator.generate = broken
+    parts = stream(graph_of(policy), "invoke")
+    assert parts[-1][1]["stop_reason"] == "controller_error"
+    assert not streamed(parts)
+
+
+def told(tokenizer, text):
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    growing = Increments()
+    parts = [growing.of(tokenizer.decode(ids[: n + 1]).strip()) for n in range(len(ids))]
+    return [*parts, growing.rest(text.strip())]
+
+
+@pytest.mark.parametrize("text", ["naïve 日本 \N{GRINNING FACE}!", "  a  b  ", "", "x\ufffd", "é"])
+def test_characters_of_several_tokens_come_whole(tokenizer, text):
+    parts = told(tokenizer, text)
+    assert "".join(parts) == text.strip()
+    assert not any("\ufffd" in part for part in parts[:-1])
