@@ -13,7 +13,6 @@ import pytest
 from router_r1_graph import CandidatePool, ConfigError, TraceError
 from router_r1_graph.evaluation import Bootstrap, Reader, parse_scorer, summarise
 from router_r1_graph.evaluation.program import Plan, control_specs, evaluate
-from router_r1_graph.evaluation.scorers import extract_answer
 from router_r1_graph.evaluation.statistics import entropy, mix_at_cost
 from router_r1_graph.evaluation.summary import ORACLE_OF_CONSTANTS
 
@@ -152,12 +151,6 @@ def test_an_unknown_metric_is_named():
         parse_scorer("contain")
     with pytest.raises(ConfigError, match="nowhere"):
         parse_scorer("nowhere:function")
-
-
-def test_the_answer_in_a_candidates_own_tags_is_taken_out():
-    assert extract_answer("Well. <answer>1962</answer>") == "1962"
-    assert extract_answer("<answer> cut off") == "cut off"
-    assert extract_answer("plain") == "plain"
 
 
 # --- statistics

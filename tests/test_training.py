@@ -400,3 +400,58 @@ candidates:
     assert sum(bill["calls"] - bill["failed_calls"] for bill in bills) == 30
     assert sum(bill["failed_calls"] for bill in bills) > 10
     assert (out / "policy" / "model.safetensors").is_file()
+
+
+def test_a_rollout_by_vllm_is_the_same_episode_as_by_the_model_itself():
+    """A contract with TRL's VLLMGeneration, with the model of this process behind it."""
+    import inspect
+
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    from training.vllm import VLLMGenerator
+
+    wanted = inspect.signature(VLLMGeneration.generate).parameters
+    assert list(wanted)[:4] == ["self", "prompts", "images", "num_generations"]
+    torch.set_num_threads(1)
+    model = ModelConfig(
+        scratch={"vocabulary": 400, "hidden_size": 32, "layers": 1, "heads": 2},
+        stop=("</answer>",),
+        max_new_tokens=8,
+    )
+    items = draw_items(load_config(ROOT / "training/configs/smoke.yaml").data, 3, seed=4)
+    learner = make_learner(model, [item.question for item in items], seed=0)
+    own = learner.controller().generator
+
+    class Greedy:
+        max_completion_length = 0
+
+        def generate(self, prompts, images, num_generations, profiler=None):
+            assert images is None
+            assert num_generations == 1
+            found = own.generate(
+                [(ids, 0) for ids in prompts],
+                max_new_tokens=self.max_completion_length,
+                temperature=0.0,
+            )
+            scores = [[[score] for score in one.logprobs] for one in found]
+            return prompts, [one.ids for one in found], scores, None
+
+    served = learner.controller()
+    served.generator = VLLMGenerator(Greedy(), 8, served.generator.stop_ids)
+    ours, theirs = (roll_out(items, c) for c in (learner.controller(), served))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.turns == other.turns
+        tokens = [
+            [m.additional_kwargs["tokens"]["output_ids"] for m in t.scratchpad if m.type == "ai"]
+            for t in (one, other)
+        ]
+        assert tokens[0] == tokens[1]
+
+
+def test_the_accelerate_configs_are_ones_that_accelerate_reads():
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    for path in sorted((ROOT / "training" / "accelerate").glob("*.yaml")):
+        config = load_config_from_file(str(path))
+        assert config.num_processes == 4
+        assert f"--config_file training/accelerate/{path.name}" in path.read_text()

@@ -133,6 +133,12 @@ class GRPOConfig(_Section):
     """`sum` = the reward, normalised in its group; `apart` = outcome normalised over the group and
     cost over its right traces, then weighed: the cost is not drowned by the outcome's noise."""
     save_steps: Count = 50
+    vllm: Literal["off", "colocate", "server"] = "off"
+    """Who samples: the trained model itself, vLLM on the same GPUs, or `trl vllm-serve` elsewhere
+    (from one training process)."""
+    vllm_url: str = "http://127.0.0.1:8000"
+    vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of each GPU's memory, colocated."""
 
 
 class RunConfig(_Section):

@@ -28,7 +28,8 @@ from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from router_r1_graph import ConfigError, Trace
-from router_r1_graph.controllers.policy import TEMPLATE_FILE, PolicyController
+from router_r1_graph.controllers.policy import PolicyController
+from router_r1_graph.controllers.policy_folder import TEMPLATE_FILE
 from router_r1_graph.rewards import RewardBreakdown
 from router_r1_graph.state import Left, View
 
@@ -39,6 +40,7 @@ from .items import Item
 from .judge import Judge
 from .models import Learner, processes
 from .rollouts import roll_out
+from .vllm import VLLMGenerator, vllm_options
 
 
 class Rollouts:
@@ -64,6 +66,12 @@ class Rollouts:
                 max_batch=len(prompts),
                 seed=trainer.args.seed + 1000 * trainer.state.global_step + process,
             )
+            if trainer.use_vllm:  # TRL has just given it the model's weights
+                controller.generator = VLLMGenerator(
+                    trainer.vllm_generation,
+                    self.learner.settings.max_new_tokens,
+                    controller.generator.stop_ids,
+                )
             start = time.perf_counter()
             traces = roll_out([self.items[prompt] for prompt in prompts], controller)
             outside = time.perf_counter() - start - controller.generator.seconds
@@ -243,6 +251,19 @@ def grpo_trainer(
         if not (start_from / TEMPLATE_FILE).exists():  # written last
             learner.save(start_from)
     judge = Judge(reward, folder / "scale.json")
+    vllm: dict[str, Any] = {}
+    if config.vllm != "off":
+        if config.vllm == "server" and processes().num_processes > 1:
+            raise ConfigError(
+                "grpo.vllm: a server serves one training process, as runs of the graph differ in "
+                "length; with several processes use colocate"
+            )
+        vllm = vllm_options(
+            config.vllm,
+            url=config.vllm_url,
+            memory=config.vllm_memory,
+            stop=learner.settings.stop,
+        )
     watch = Watch(metrics, "grpo")
     trainer = GRPOTrainer(
         model=str(start_from),
@@ -274,6 +295,7 @@ def grpo_trainer(
             seed=seed,
             gradient_checkpointing=gradient_checkpointing,
             **device_options(bf16),
+            **vllm,
         ),
     )
     return trainer, watch

@@ -2,7 +2,7 @@
 
 from .questions import PAPER_SETS, EvaluationQuestion, Reader
 from .run import Outcome, Results, outcome_of, run_controller
-from .scorers import SCORERS, extract_answer, parse_scorer
+from .scorers import SCORERS, parse_scorer
 from .statistics import Bootstrap, Interval
 from .summary import Summary, summarise
 
@@ -16,7 +16,6 @@ __all__ = [
     "Reader",
     "Results",
     "Summary",
-    "extract_answer",
     "outcome_of",
     "parse_scorer",
     "run_controller",

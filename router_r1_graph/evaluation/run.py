@@ -25,7 +25,7 @@ from ..ledger import total
 from ..rewards import exact_match, f1_score
 from ..trace import Trace
 from .questions import EvaluationQuestion
-from .scorers import Scorer, extract_answer
+from .scorers import Scorer
 
 Key = tuple[str, float, str]
 """Controller, cost weight, id of the question."""
@@ -64,7 +64,7 @@ class Outcome:
 
 def outcome_of(trace: Trace, scorer: Scorer) -> Outcome:
     """Return how a trace with gold answers went."""
-    answer = extract_answer(trace.answer)
+    answer = trace.answer
     bill = total(trace.ledger)
     calls = trace.calls
     return Outcome(

@@ -8,29 +8,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import ConfigError, did_you_mean
-from ..rewards import exact_match, f1_score, normalize_answer
+from ..rewards import contains, exact_match, f1_score
 
 Scorer = Callable[[str, Sequence[str]], float]
 """Takes the answer and the gold answers; returns a number from 0 to 1."""
 
-_TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
 _CHOICE = re.compile(r"\(?\b([A-J])\b[).:]?")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
-
-
-def extract_answer(text: str) -> str:
-    """Return what a text gives as the answer: the last answer tag's content, else all of it.
-
-    A controller's own tags are parsed long before; what is left here is in a candidate's words.
-    """
-    tagged = _TAGGED.findall(text)
-    return str(tagged[-1] if tagged else text).strip()
-
-
-def contains(answer: str, gold: Sequence[str]) -> float:
-    """Return 1.0 if a gold answer stands in the answer, as whole words, after normalisation."""
-    words = f" {normalize_answer(answer)} "
-    return float(any(f" {n} " in words for right in gold if (n := normalize_answer(right))))
 
 
 def choice(answer: str, gold: Sequence[str]) -> float:

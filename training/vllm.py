@@ -1,0 +1,66 @@
+"""vLLM writes the turns of a rollout, while TRL keeps its weights those of the trained model.
+
+Not run on a GPU yet: tested against TRL's interface with a model of this process behind it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from router_r1_graph.controllers.generation import Sampled
+
+
+class VLLMGenerator:
+    """Stands in for a policy's own `Generator`; vLLM keeps the caches of shared prefixes itself.
+
+    Args:
+        vllm: TRL's `VLLMGeneration` of the trainer; with one process per server, or colocated.
+        max_new_tokens: of one turn. TRL knows one limit only, that of a whole completion.
+        stop_ids: tokens that end a turn; any other end is the length's.
+    """
+
+    def __init__(self, vllm: Any, max_new_tokens: int, stop_ids: frozenset[int]) -> None:
+        self.vllm = vllm
+        self.vllm.max_completion_length = max_new_tokens
+        self.max_new_tokens = max_new_tokens
+        self.stop_ids = stop_ids
+        self.seconds = 0.0
+        self.prefilled_tokens = 0
+        self.reused_tokens = 0
+
+    def generate(self, requests: Sequence[tuple[Sequence[int], int]], **_: Any) -> list[Sampled]:
+        """Sample one turn after each request; what `Generator.generate` takes and returns.
+
+        Temperature and stop texts are TRL's: the trainer sets them once.
+        """
+        start = time.perf_counter()
+        prompts = [list(ids) for ids, _ in requests]
+        _, completions, logprobs, _ = self.vllm.generate(
+            prompts=prompts, images=None, num_generations=1
+        )
+        self.seconds += time.perf_counter() - start
+        self.prefilled_tokens += sum(map(len, prompts))
+        return [
+            Sampled(
+                list(ids),
+                # The sampled token's comes first; more are there where more were asked for.
+                [float(each[0]) for each in scores],
+                len(ids) < self.max_new_tokens or ids[-1] in self.stop_ids,
+                len(prompt),
+            )
+            for prompt, ids, scores in zip(prompts, completions, logprobs, strict=True)
+        ]
+
+
+def vllm_options(mode: str, *, url: str, memory: float, stop: Sequence[str]) -> dict[str, Any]:
+    """Return what TRL's GRPOConfig needs for a mode of vLLM: `colocate` or `server`."""
+    options: dict[str, Any] = {
+        "use_vllm": True,
+        "vllm_mode": mode,
+        "generation_kwargs": {"stop": list(stop), "include_stop_str_in_output": True},
+    }
+    if mode == "server":
+        return options | {"vllm_server_base_url": url}
+    return options | {"vllm_gpu_memory_utilization": memory}
