@@ -241,7 +241,9 @@ def render_prompt(
     return template.substitute(
         question=escape(question),
         candidates="\n".join(f"- {escape(n)}: {escape(d)}" for n, d in candidates.items()),
-        brief_candidates="\n".join(f"{escape(n)} {escape(d)}" for n, d in brief),
+        # The dash is for byte-pair tokenizers: after a space, a name is the same tokens here and in
+        # the turn that copies it.
+        brief_candidates="\n".join(f"- {escape(n)} {escape(d)}" for n, d in brief),
         cost_weight=f"{cost_weight:g}",
         budget=budget,
     )

@@ -265,7 +265,7 @@ def fit(
             adam_beta2=0.98,
             weight_decay=0.01,
             lr_scheduler_type="cosine",
-            warmup_steps=0.05,
+            warmup_steps=0.02,
             num_train_epochs=config.epochs,
             max_length=config.max_length,
             train_sampling_strategy="group_by_length",

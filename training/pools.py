@@ -16,20 +16,29 @@ DOMAINS = ("literature", "film", "music", "art", "science", "biography", "geogra
 
 # fmt: off
 _ONSETS = [
-    "b", "br", "c", "ch", "d", "dr", "f", "fl", "g", "gl", "gr", "h", "j", "k", "l", "m",
-    "n", "p", "ph", "pr", "qu", "r", "s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "z",
+    "", "", "", "b", "bl", "br", "c", "ch", "cl", "d", "dr", "f", "fl", "g", "gl", "gr", "h", "j",
+    "k", "l", "m", "n", "p", "ph", "pr", "qu", "r", "s", "sh", "sk", "st", "t", "th", "tr", "v",
+    "w", "z",
+]
+_VOWELS = ["a", "a", "e", "e", "i", "i", "o", "o", "u", "u", "y", "ea", "io"]
+_MIDDLES = [
+    "", "", "n", "r", "l", "s", "m", "x", "nd", "th", "ll", "ss", "tt", "rn", "gn", "nt", "rr",
+    "ng", "st", "lm", "rth", "ph", "c", "ndl", "ld",
+]
+_ENDS = [
+    "", "", "n", "r", "l", "s", "m", "x", "nd", "th", "k", "t", "d", "ll", "tt", "ck", "rd", "wyn",
+    "ne", "lia", "ria", "van", "ston", "ric", "gard",
 ]
 # fmt: on
-_VOWELS = ["a", "a", "e", "e", "i", "i", "o", "o", "u", "u", "y", "ea"]
-_MIDDLES = ["", "", "n", "r", "l", "s", "m", "x", "nd", "th", "ll", "ss", "tt", "rn"]
-_ENDS = ["", "", "n", "r", "l", "s", "m", "x", "nd", "th", "k", "t", "d", "ll", "tt", "ck", "rd"]
 
 
 def draw_name(rng: random.Random) -> str:
     """Return an invented name of two or three syllables."""
-    syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.choice((2, 2, 3)))]
-    middle = rng.choice(_MIDDLES) if len(syllables) == 2 else ""
-    return "".join([syllables[0], middle, *syllables[1:], rng.choice(_ENDS)]).capitalize()
+    syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS)]
+    for _ in range(rng.choice((1, 1, 1, 2))):
+        between = rng.choice(_MIDDLES) if rng.random() < 0.5 else rng.choice(_ONSETS[3:])
+        syllables.append(between + rng.choice(_VOWELS))
+    return "".join([*syllables, rng.choice(_ENDS)]).capitalize()
 
 
 def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:

@@ -59,7 +59,7 @@ class TeacherController(RuleController):
 
     name = "teacher"
 
-    def __init__(self, seed: int = 0, *, give_up: float = 0.25, steady: float = 0.5) -> None:
+    def __init__(self, seed: int = 0, *, give_up: float = 0.15, steady: float = 0.5) -> None:
         self.seed = seed
         self.give_up = give_up
         self.steady = steady
