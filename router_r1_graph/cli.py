@@ -59,7 +59,7 @@ ControllerOption = Annotated[
         help="Who decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
         "oracle, openai:MODEL, policy:PATH, 'completions:URL?policy=PATH&model=NAME' (a policy on "
         "vLLM or SGLang), or pool (the pool's controller block, the default where there is one).",
-        show_default="pool, else keyword",
+        show_default="pool, else policy:demo, else keyword",
     ),
 ]
 
@@ -475,9 +475,13 @@ def _pool(name: str) -> CandidatePool:
 
 
 def _controller(spec: str | None, pool: CandidatePool) -> Any:
-    from .controllers import parse_controller
+    from .controllers import default_spec, parse_controller
 
-    return parse_controller(spec or ("pool" if pool.controller else "keyword"), pool)
+    if spec is None:
+        spec, note = default_spec(pool)
+        if note:
+            print(f"note: {note}", file=sys.stderr)
+    return parse_controller(spec, pool)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from .candidates import CandidatePool
 from .context import RouterContext
-from .controllers import Controller, parse_controller
+from .controllers import Controller, default_spec, parse_controller
 from .controllers.baselines import world_of
 from .errors import ConfigError
 from .graph import create_router_r1
@@ -30,19 +30,16 @@ _SCENES = (
     (
         "Three hops, each asked of the cheapest candidate that fits",
         "What is the currency of the country where the author of Hamlet was born?",
-        "keyword",
         RouterContext(),
     ),
     (
         "A comparison: two questions at once",
         "Were Jane Austen and Leo Tolstoy born in the same country?",
-        "keyword",
         RouterContext(),
     ),
     (
         "A budget of $0.00013: no call that could cost more than is left",
         "In which city was the author of Hamlet born?",
-        "keyword",
         RouterContext(budget_usd=0.00013),
     ),
 )
@@ -73,7 +70,10 @@ def run_tour(console: Console, pool: CandidatePool, *, questions: int, seed: int
     _require_simulated(pool)
     console.rule("The pool", align="left")
     console.print(pool_table(pool))
-    for title, question, spec, context in _SCENES:
+    spec, note = default_spec(pool)
+    if note:
+        console.print(f"\nNote: {note}.")
+    for title, question, context in _SCENES:
         console.print()
         console.rule(title, align="left")
         _play(console, pool, question, spec, context)
@@ -131,7 +131,7 @@ async def compare(
     test = generate(world, split="test", n=count, seed=seed)
     train = generate(world, split="train", n=100, seed=seed)
     constants = [f"constant:{candidate.name}" for candidate in pool.candidates]
-    others = ["cheapest", "random", "keyword", "oracle"]
+    others = dict.fromkeys(["cheapest", "random", "keyword", default_spec(pool)[0], "oracle"])
     columns = (
         TextColumn("{task.description:<24}"),
         BarColumn(),

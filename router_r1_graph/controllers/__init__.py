@@ -11,7 +11,7 @@ from .chat_model import ChatModelController
 from .protocol import Controller
 from .rules import CascadeController, VoteController
 from .scripted import RuleController, ScriptedController
-from .spec import SPECS, parse_controller
+from .spec import SPECS, default_spec, parse_controller
 
 __all__ = [
     "SPECS",
@@ -26,5 +26,6 @@ __all__ = [
     "RuleController",
     "ScriptedController",
     "VoteController",
+    "default_spec",
     "parse_controller",
 ]

@@ -102,7 +102,7 @@ class PolicyController:
         settings, tokenizer = policy.settings(), policy.tokenizer()
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                policy.path, dtype=dtype, use_safetensors=True
+                policy.source, dtype=dtype, use_safetensors=True
             )
         except Exception as error:  # whatever a broken file or the hub brings about
             raise policy.unusable("model", error) from error

@@ -16,6 +16,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from .. import protocol
 from ..errors import ControllerError, did_you_mean
 
+#: Policies that come with the package, by name.
+SHIPPED = Path(__file__).parent.parent / "policies"
 SETTINGS_FILE = "router_r1.json"
 TEMPLATE_FILE = "prompt_template.txt"
 
@@ -42,7 +44,9 @@ class PolicySettings:
 
 @dataclass(frozen=True)
 class PolicyFolder:
-    """A policy by its path: a folder, or the name of a model on the hub (`org/name`).
+    """A policy by its path: a folder, the name of a model on the hub (`org/name`), or `demo`.
+
+    `demo` is the policy that comes with the package, made by training/configs/demo.yaml.
 
     Raises:
         ControllerError: there is no such folder, and the path is no name of a model either.
@@ -63,7 +67,14 @@ class PolicyFolder:
     @property
     def folder(self) -> Path:
         """Where it lies, if it is not on the hub."""
-        return Path(self.path)
+        here = Path(self.path)
+        is_shipped = re.fullmatch(r"\w+", self.path) and (SHIPPED / self.path).is_dir()
+        return SHIPPED / self.path if is_shipped and not here.is_dir() else here
+
+    @property
+    def source(self) -> str:
+        """What transformers loads it from."""
+        return self.path if self.on_hub else str(self.folder)
 
     @property
     def on_hub(self) -> bool:
@@ -108,7 +119,7 @@ class PolicyFolder:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(self.path)
+            return AutoTokenizer.from_pretrained(self.source)
         except Exception as error:  # whatever a broken file or the hub brings about
             raise self.unusable("tokenizer", error) from error
 

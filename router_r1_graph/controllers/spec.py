@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -20,6 +21,7 @@ from .baselines import (
     world_of,
 )
 from .chat_model import ChatModelController
+from .policy_folder import SHIPPED
 from .protocol import Controller
 from .rules import CascadeController, VoteController
 
@@ -31,11 +33,31 @@ SPECS: Mapping[str, str] = {
     "cascade": "the cheapest first, the next dearer where a reply fails or is doubtful",
     "vote[:N]": "the answer that most give, of all candidates or of the N cheapest",
     "oracle": "the best reachable answer at its least cost (simulated pools only)",
-    "policy:PATH": "a trained checkpoint: a folder, or a model of the Hugging Face hub",
+    "policy:PATH": "a trained checkpoint: a folder, a model of the Hugging Face hub, or demo, "
+    "which comes with the package",
     "completions:URL?policy=PATH": "a trained checkpoint that vLLM or SGLang serves",
     "openai:MODEL": "a chat model, reached as the pool's controller block or OPENAI_API_KEY says",
     "pool": "the chat model of the pool's controller block",
 }
+
+
+def default_spec(pool: CandidatePool) -> tuple[str, str]:
+    """Return the controller to use where none is named, and what should be said about it, or "".
+
+    It is the pool's controller block where there is one. For simulated pools it is the policy that
+    comes with the package where torch is installed; it was trained on nothing else.
+    """
+    if pool.controller is not None:
+        return "pool", ""
+    simulated = all(candidate.provider == "simulated" for candidate in pool.candidates)
+    if not simulated or not (SHIPPED / "demo").is_dir():
+        return "keyword", ""
+    if all(find_spec(name) for name in ("torch", "transformers")):
+        return "policy:demo", ""
+    return "keyword", (
+        "the learned policy needs torch (pip install 'router-r1-graph[local]'); using the rule "
+        "keyword instead"
+    )
 
 
 def parse_controller(spec: str, pool: CandidatePool) -> Controller:
