@@ -271,6 +271,9 @@ def evaluate(
     ] = True,
     skip_bad: Annotated[bool, typer.Option(help="Count broken rows instead of stopping.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of results and report.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Append every reply to this file, for a recorded pool.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the results in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json.")] = False,
 ) -> None:
@@ -299,6 +302,7 @@ def evaluate(
         controls=controls,
         concurrency=concurrency,
         out=out,
+        record=record,
         resume=resume,
         seed=seed,
         skipped=reader.skipped,

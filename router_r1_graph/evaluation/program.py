@@ -15,6 +15,7 @@ from ..context import RouterContext
 from ..controllers import Controller, parse_controller
 from ..controllers.baselines import world_of
 from ..errors import ConfigError, PoolError
+from ..records import Recorder
 from .questions import EvaluationQuestion
 from .report import write_report
 from .run import Outcome, Results, cost_weights_of, run_controller, with_cost_weight
@@ -39,6 +40,7 @@ class Plan:
         controls: whether constants, random and oracle are run too.
         concurrency: most questions at once.
         out: the folder of results and report; None = nothing is kept.
+        record: a file that every reply is appended to, to be replayed by `provider: recorded`.
         resume: whether results that are there are gone on with.
         seed: of resamples.
         skipped: rows of the data that were left out, with why.
@@ -53,6 +55,7 @@ class Plan:
     controls: bool = True
     concurrency: int = 64
     out: Path | None = None
+    record: Path | None = None
     resume: bool = False
     seed: int = 0
     skipped: Sequence[str] = ()
@@ -165,5 +168,6 @@ async def _run(
                 with_cost_weight(plan.context, weight),
                 results,
                 concurrency=plan.concurrency,
+                callbacks=[Recorder(plan.record)] if plan.record else [],
                 done=done,
             )

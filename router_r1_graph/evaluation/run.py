@@ -14,7 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.runnables import RunnableConfig
 
 from ..candidates import CandidatePool
 from ..context import RouterContext
@@ -153,7 +155,7 @@ async def run_controller(
     results: Results,
     *,
     concurrency: int = 64,
-    models: Mapping[str, Any] | None = None,
+    callbacks: Sequence[BaseCallbackHandler] = (),
     done: Callable[[Outcome], None] | None = None,
 ) -> None:
     """Ask a controller what was not asked yet, and add it to the results.
@@ -166,15 +168,16 @@ async def run_controller(
         context: the knobs, cost weight included.
         results: where outcomes go.
         concurrency: most questions at once.
-        models: chat models to use instead of the pool's own, by candidate (to record them).
+        callbacks: of every run, such as a `Recorder`.
         done: told each outcome as it is there.
     """
-    graph = create_router_r1(pool, controller, context=context, models=models).compile()
+    graph = create_router_r1(pool, controller, context=context).compile()
+    config: RunnableConfig = {"callbacks": list(callbacks)}
     slots = asyncio.Semaphore(concurrency)
 
     async def one(question: EvaluationQuestion) -> None:
         try:
-            state = await graph.ainvoke({"question": question.question})
+            state = await graph.ainvoke({"question": question.question}, config)
             trace = Trace.from_state(
                 state,
                 pool=pool,
