@@ -20,6 +20,7 @@ from .controllers import (
 from .errors import (
     ConfigError,
     ControllerError,
+    MatrixError,
     MissingExtraError,
     PoolError,
     QuestionError,
@@ -47,6 +48,7 @@ __all__ = [
     "ControllerSettings",
     "KeywordController",
     "Ledger",
+    "MatrixError",
     "MissingExtraError",
     "OracleController",
     "PoolError",
