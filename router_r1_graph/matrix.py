@@ -337,7 +337,8 @@ def _write_wide(matrix: ScoreMatrix, path: Path) -> None:
 
 def _read_npz(path: Path, pool: CandidatePool | None) -> ScoreMatrix:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since np.load leaves a broken file open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             head = json.loads(bytes(file["head"]).decode())
             own = CandidatePool.model_validate(head["pool"])
             scores, costs = file["scores"].astype(float), file["costs_usd"].astype(float)

@@ -449,7 +449,8 @@ def test_every_spec_that_is_listed_is_tested():
     kinds = {spec.partition(":")[0].partition("[")[0] for spec in SPECS}
     here = {"keyword", "cheapest", "random", "constant", "oracle", "openai", "pool"}
     in_test_policy = {"policy"}
-    assert kinds == here | in_test_policy
+    in_test_learned = {"knn", "mf", "irt", "features", "encoder"}
+    assert kinds == here | in_test_policy | in_test_learned
 
 
 @pytest.mark.parametrize(
