@@ -22,6 +22,7 @@ from .controllers import (
 from .errors import (
     ConfigError,
     ControllerError,
+    MatrixError,
     MissingExtraError,
     PoolError,
     QuestionError,
@@ -51,6 +52,7 @@ __all__ = [
     "ControllerSettings",
     "KeywordController",
     "Ledger",
+    "MatrixError",
     "MissingExtraError",
     "OracleController",
     "PoolError",

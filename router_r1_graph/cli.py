@@ -1,4 +1,4 @@
-"""The command line: `router-r1 ask | demo | evaluate | pool | traces`.
+"""The command line: `router-r1 ask | demo | evaluate | fit | pool | traces`.
 
 Whatever is wrong with the input is one line on stderr and exit code 2, before anything is asked.
 """
@@ -14,11 +14,11 @@ import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from .errors import ConfigError, QuestionError, RouterR1Error
+from .errors import ConfigError, MissingExtraError, QuestionError, RouterR1Error
 
 if TYPE_CHECKING:  # LangGraph takes half a second: imported by the commands, not for --help
     from .candidates import CandidatePool
@@ -58,7 +58,8 @@ ControllerOption = Annotated[
         "--controller",
         help="Who decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
         "oracle, openai:MODEL, policy:PATH, 'completions:URL?policy=PATH&model=NAME' (a policy on "
-        "vLLM or SGLang), or pool (the pool's controller block, the default where there is one).",
+        "vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the pool's controller block, "
+        "the default where there is one).",
         show_default="pool, else policy:demo, else keyword",
     ),
 ]
@@ -226,6 +227,8 @@ router-r1 evaluate demo --limit 200 --controller keyword --out runs/evaluation
 
 router-r1 evaluate questions.jsonl --pool mine.yaml --controller openai:gpt-4.1 --out runs/mine
 
+router-r1 evaluate questions.jsonl --pool mine.yaml --controller knn --controller mf --folds 5
+
 router-r1 evaluate nq hotpotqa --pool router_r1 --controller policy:runs/qwen/policy \\
   --cost-weight 0 --cost-weight 0.5 --cost-weight 0.9 --out runs/paper --resume
 """
@@ -269,6 +272,12 @@ def evaluate(
         bool,
         typer.Option(help="Also run every single candidate, random and (if simulated) oracle."),
     ] = True,
+    folds: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Cross-validate knn, mf, irt, features, encoder in so many parts."
+        ),
+    ] = 0,
     skip_bad: Annotated[bool, typer.Option(help="Count broken rows instead of stopping.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of results and report.")] = None,
     record: Annotated[
@@ -302,6 +311,7 @@ def evaluate(
         controls=controls,
         concurrency=concurrency,
         out=out,
+        folds=folds,
         record=record,
         resume=resume,
         seed=seed,
@@ -356,6 +366,81 @@ def traces_show(
         shown += 1
     if not shown:
         raise ConfigError(f"{file}: no such trace in it")
+
+
+_FIT_EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 fit knn --data traces.jsonl --out runs/knn
+
+router-r1 fit mf --data routerbench.csv --pool mine.yaml --out runs/mf --set dim=64 --seed 1
+
+router-r1 fit features --add-to runs/features --data new.jsonl --out runs/features_more
+"""
+
+
+@app.command(epilog=_FIT_EXAMPLES)
+def fit(
+    method: Annotated[str, typer.Argument(help="knn, mf, irt, features or encoder.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Traces of constant controllers, recorded replies, or a score matrix."),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    seed: Annotated[int, typer.Option(help="Of whatever is drawn.")] = 0,
+    pool: Annotated[
+        str | None, typer.Option(help="Who may stand in the data, with prices; else as it says.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only data of this split.")] = None,
+    metric: Annotated[str, typer.Option(help="For traces and replies: exact_match, f1.")] = (
+        "exact_match"
+    ),
+    embedding: Annotated[str, typer.Option(help="Of the questions: tfidf, minilm.")] = "tfidf",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="k=20 (knn), clusters=20 (features), dim=32 and epochs=60."),
+    ] = None,
+    add_to: Annotated[
+        Path | None,
+        typer.Option(help="features only: add the data's candidates to this folder's."),
+    ] = None,
+) -> None:
+    """Fit a learned controller, which then is `--controller NAME:DIR`."""
+    try:
+        from .controllers.learned import LearnedController
+        from .scores import Metric, load_scores
+    except ImportError as error:
+        raise MissingExtraError(f"fit {method}", "eval") from error
+    if metric not in ("exact_match", "f1"):
+        raise ConfigError(f"--metric is exact_match or f1, not {metric!r}")
+    options = {}
+    for setting in settings or []:
+        key, _, value = setting.partition("=")
+        if not value.isdecimal():
+            raise ConfigError(f"--set is NAME=NUMBER, not {setting!r}")
+        options[key] = int(value)
+    scored = cast("Metric", metric)
+    matrix = load_scores(data, _pool(pool) if pool else None, split=split, metric=scored)
+    try:
+        if add_to is not None:
+            controller = LearnedController.load(add_to).add(matrix)
+            if controller.method != method:
+                raise ConfigError(f"--add-to {add_to}: holds {controller.method}, not {method}")
+        else:
+            controller = LearnedController.fit(
+                method, matrix, seed=seed, embedding=embedding, options=options
+            )
+    except ImportError as error:
+        raise MissingExtraError(f"fit {method}", "local") from error
+    try:
+        controller.save(out)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
+    if controller.cost_source == "prices" and not controller.costs.any():
+        print("warning: no costs and no prices: the cost weight has no effect", file=sys.stderr)
+    print(
+        f"{method}: {len(matrix.questions)} questions x {len(matrix.names)} candidates -> "
+        f"--controller {method}:{out}"
+    )
 
 
 @pools.command("show", epilog="[bold]Example[/bold]\n\nrouter-r1 pool show router_r1")

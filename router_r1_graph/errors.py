@@ -7,6 +7,7 @@
     |   +-- MissingExtraError  an optional dependency that is not installed
     +-- QuestionError          whoever asks: no question, or none that can be asked
     +-- TraceError             a trace file that is broken or of another version
+    +-- MatrixError            a score matrix, or its file, that cannot be used
 
 What is not here on purpose: a controller's mistakes (malformed text, an unknown candidate) and a
 candidate's failures (HTTP errors, time-outs) are values in the run, never exceptions. A bug of
@@ -50,6 +51,10 @@ class QuestionError(RouterR1Error):
 
 class TraceError(RouterR1Error):
     """A trace file is broken or was written by another version."""
+
+
+class MatrixError(RouterR1Error):
+    """A score matrix, or the file it stands in, cannot be used."""
 
 
 def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:

@@ -55,5 +55,5 @@ def test_the_exported_names_are_the_front_door():
         *("RouterOutput", "StopReason", "View", "Ledger", "Reply", "ReplyError"),
         *("Trace", "read_traces", "write_traces"),
         *("RouterR1Error", "ConfigError", "PoolError", "ControllerError", "MissingExtraError"),
-        *("QuestionError", "TraceError"),
+        *("QuestionError", "TraceError", "MatrixError"),
     }

@@ -33,6 +33,11 @@ SPECS: Mapping[str, str] = {
     "cascade": "the cheapest first, the next dearer where a reply fails or is doubtful",
     "vote[:N]": "the answer that most give, of all candidates or of the N cheapest",
     "oracle": "the best reachable answer at its least cost (simulated pools only)",
+    "knn:DIR": "fitted (`router-r1 fit`): the mean score on the nearest questions",
+    "mf:DIR": "fitted: matrix factorisation, the question's vector x the candidate's",
+    "irt:DIR": "fitted: item response theory, abilities against a question's difficulty",
+    "features:DIR": "fitted: scores on clusters of probe questions; candidates can be added",
+    "encoder:DIR": "fitted: one pass of a small network over question and candidates",
     "policy:PATH": "a trained checkpoint: a folder, a model of the Hugging Face hub, or demo, "
     "which comes with the package",
     "completions:URL?policy=PATH": "a trained checkpoint that vLLM or SGLang serves",
@@ -127,6 +132,27 @@ def _openai(model: str, pool: CandidatePool) -> Controller:
     return _chat_model(settings, f"openai:{model}")
 
 
+def _learned(method: str) -> Callable[[str, CandidatePool], Controller]:
+    def build(folder: str, pool: CandidatePool) -> Controller:
+        if not folder:
+            raise ControllerError(f"{method} needs a folder: {method}:DIR, as router-r1 fit wrote")
+        spec = f"{method}:{folder}"
+        try:
+            from .learned import LearnedController  # scikit-learn is an optional extra
+        except ImportError as error:
+            raise MissingExtraError(f"controller {spec}", "eval") from error
+        try:
+            controller = LearnedController.load(folder, name=spec)
+        except ImportError as error:
+            raise MissingExtraError(f"controller {spec}", "local") from error
+        if controller.method != method:
+            raise ControllerError(f"{spec}: that folder holds {controller.method}, not {method}")
+        controller.check(pool)
+        return controller
+
+    return build
+
+
 def _policy(path: str, pool: CandidatePool) -> Controller:
     if not path:
         raise ControllerError("policy needs a folder: policy:PATH, such as policy:runs/demo/policy")
@@ -210,6 +236,11 @@ _BUILDERS: Mapping[str, Callable[[str, CandidatePool], Controller]] = {
     "random": _random,
     "constant": _constant,
     "openai": _openai,
+    "knn": _learned("knn"),
+    "mf": _learned("mf"),
+    "irt": _learned("irt"),
+    "features": _learned("features"),
+    "encoder": _learned("encoder"),
     "policy": _policy,
     "completions": _completions,
     "pool": _pool,

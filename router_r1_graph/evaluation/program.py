@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,9 @@ from ..candidates import CandidatePool
 from ..context import RouterContext
 from ..controllers import Controller, parse_controller
 from ..controllers.baselines import world_of
+from ..controllers.learned import METHODS, LearnedController
 from ..errors import ConfigError, PoolError
+from ..matrix import Cell, ScoreMatrix
 from ..records import Recorder
 from .questions import EvaluationQuestion
 from .report import write_report
@@ -40,6 +43,8 @@ class Plan:
         controls: whether constants, random and oracle are run too.
         concurrency: most questions at once.
         out: the folder of results and report; None = nothing is kept.
+        folds: evaluate learned controllers named without a folder (`knn`) by cross-validation: each
+            of so many parts of the questions by what was fitted on the others.
         record: a file that every reply is appended to, to be replayed by `provider: recorded`.
         resume: whether results that are there are gone on with.
         seed: of resamples.
@@ -55,6 +60,7 @@ class Plan:
     controls: bool = True
     concurrency: int = 64
     out: Path | None = None
+    folds: int = 0
     record: Path | None = None
     resume: bool = False
     seed: int = 0
@@ -99,17 +105,27 @@ def evaluate(plan: Plan, console: Console | None = None) -> Summary:
     results.load(plan.pool)
     controls = control_specs(plan.pool) if plan.controls else []
     controls = [spec for spec in controls if spec not in plan.controllers]
-    built: dict[str, Controller] = {
-        spec: parse_controller(spec, plan.pool) for spec in (*plan.controllers, *controls)
-    }
+    learned = [spec for spec in plan.controllers if spec in METHODS]
+    if learned and not plan.folds:
+        raise ConfigError(
+            f"{learned[0]}: fitted on what? Name what `router-r1 fit` wrote ({learned[0]}:DIR), or "
+            "cross-validate by --folds 5"
+        )
+    if learned and not plan.controls:
+        raise ConfigError("--folds fits on the single candidates' scores: it needs the controls")
+    rest = [spec for spec in (*plan.controllers, *controls) if spec not in learned]
     runs = [
-        (spec, controller, weight)
-        for spec, controller in built.items()
+        _Run(spec, controller, weight, plan.questions)
+        for spec, controller in ((spec, parse_controller(spec, plan.pool)) for spec in rest)
         for weight in cost_weights_of(controller, plan.cost_weights)
     ]
     asyncio.run(_run(plan, runs, results, console))
+    if learned:
+        fitted = _fold_runs(plan, learned, results)
+        asyncio.run(_run(plan, fitted, results, console))
+        runs = [*fitted, *runs]
     ids = {question.id for question in plan.questions}
-    specs = {(spec, weight) for spec, _, weight in runs}
+    specs = {(run.spec, run.cost_weight) for run in runs}
     outcomes = [o for (s, w, i), o in results.outcomes.items() if i in ids and (s, w) in specs]
     summary = summarise(
         outcomes, pool=plan.pool.name, metric=plan.metric, controls=controls, seed=plan.seed
@@ -119,9 +135,45 @@ def evaluate(plan: Plan, console: Console | None = None) -> Summary:
     return summary
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A controller at a cost weight, and what it is asked."""
+
+    spec: str
+    controller: Controller
+    cost_weight: float
+    questions: Sequence[EvaluationQuestion]
+
+
+def _fold_runs(plan: Plan, learned: Sequence[str], results: Results) -> list[_Run]:
+    """Fit each method on all folds but one, in turn, to be asked that one.
+
+    The scores are those of the constants, which have just been run as controls.
+    """
+    order = list(plan.questions)
+    random.Random(plan.seed).shuffle(order)
+    folds = [order[k :: plan.folds] for k in range(plan.folds)]
+    text = {question.id: question.question for question in order}
+    cells: dict[str, list[Cell]] = {}
+    for outcome in results.outcomes.values():
+        kind, _, name = outcome.controller.partition(":")
+        if kind == "constant" and outcome.id in text:
+            cell = Cell(text[outcome.id], name, outcome.score, outcome.cost_usd, outcome.id)
+            cells.setdefault(outcome.id, []).append(cell)
+    runs = []
+    for fold in folds:
+        held_out = {question.id for question in fold}
+        known = [c for i, found in cells.items() if i not in held_out for c in found]
+        matrix = ScoreMatrix.from_cells(known, plan.pool, source="the controls")
+        for spec in learned:
+            controller = LearnedController.fit(spec, matrix, seed=plan.seed)
+            runs += [_Run(spec, controller, w, fold) for w in plan.cost_weights]
+    return runs
+
+
 async def _run(
     plan: Plan,
-    runs: Sequence[tuple[str, Controller, float]],
+    runs: Sequence[_Run],
     results: Results,
     console: Console | None,
 ) -> None:
@@ -134,12 +186,14 @@ async def _run(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        for spec, controller, weight in runs:
+        for run in runs:
+            spec, weight = run.spec, run.cost_weight
             name = f"{spec} a={weight:g}" if len(plan.cost_weights) > 1 else spec
-            known = [o for (s, w, _), o in results.outcomes.items() if (s, w) == (spec, weight)]
+            keys = ((spec, weight, question.id) for question in run.questions)
+            known = [results.outcomes[key] for key in keys if key in results.outcomes]
             task = progress.add_task(
                 name,
-                total=len(plan.questions),
+                total=len(run.questions),
                 completed=len(known),
                 score=sum(o.score for o in known) / max(1, len(known)),
                 usd=sum(o.cost_usd for o in known),
@@ -161,9 +215,9 @@ async def _run(
                 )
 
             await run_controller(
-                controller,
+                run.controller,
                 spec,
-                plan.questions,
+                run.questions,
                 plan.pool,
                 with_cost_weight(plan.context, weight),
                 results,

