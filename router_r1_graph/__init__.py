@@ -4,6 +4,7 @@ Start with `create_router_r1(pool, controller)`; see README.md.
 """
 
 from .candidates import Candidate, CandidatePool, ControllerSettings
+from .chat_router import ChatRouterR1
 from .context import RouterContext
 from .controllers import (
     ChatModelController,
@@ -39,6 +40,7 @@ __all__ = [
     "CandidatePool",
     "CandidateTool",
     "ChatModelController",
+    "ChatRouterR1",
     "CheapestController",
     "ConfigError",
     "ConstantController",

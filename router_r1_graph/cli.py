@@ -264,7 +264,7 @@ def _pool(name: str) -> CandidatePool:
 def _controller(spec: str | None, pool: CandidatePool) -> Any:
     from .controllers import parse_controller
 
-    return parse_controller(spec or ("pool" if pool.controller else "keyword"), pool)
+    return parse_controller(spec, pool)
 
 
 def main() -> None:
