@@ -229,6 +229,11 @@ class ChatRouterR1(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)])
 
 
+def words(text: str) -> list[str]:
+    """Cut a text into words, each with the space after it."""
+    return re.findall(r"\s*\S+\s*", text)
+
+
 _Manager = TypeVar("_Manager", CallbackManager, AsyncCallbackManager)
 
 
@@ -246,10 +251,10 @@ def _chunks(result: ChatResult) -> list[ChatGenerationChunk]:
     """Cut a result into words; the last chunk has the bill."""
     message = result.generations[0].message
     assert isinstance(message, AIMessage)
-    words = re.findall(r"\s*\S+\s*", str(message.text)) or [""]
-    chunks = [AIMessageChunk(content=word) for word in words]
+    pieces = words(str(message.text)) or [""]
+    chunks = [AIMessageChunk(content=piece) for piece in pieces]
     chunks[-1] = AIMessageChunk(
-        content=words[-1],
+        content=pieces[-1],
         usage_metadata=message.usage_metadata,
         response_metadata=message.response_metadata,
         chunk_position="last",
