@@ -72,12 +72,12 @@ def fan_out(state: Research) -> list[Send]:
     return [Send("ask", Ask(question=question)) for question in state["questions"]]
 
 
-async def ask(task: Ask) -> dict[str, Any]:
+async def ask(state: Ask) -> dict[str, Any]:
     """Run the router on one question; it takes the assistant's context over."""
-    result = await router.ainvoke({"question": task["question"]})
+    result = await router.ainvoke({"question": state["question"]})
     bill = total(result["ledger"])
     finding = Finding(
-        question=task["question"],
+        question=state["question"],
         answer=result["answer"],
         stop_reason=result["stop_reason"],
         calls=bill["calls"],

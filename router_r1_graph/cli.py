@@ -211,10 +211,10 @@ def serve_command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free one.")] = 8000,
     max_concurrency: Annotated[
         int, typer.Option(min=1, help="Questions that are answered at once.")
-    ] = 32,
+    ] = 64,
     queue: Annotated[
         int, typer.Option(min=0, help="Questions that may wait; the rest is refused (429).")
-    ] = 128,
+    ] = 256,
     api_key_env: Annotated[
         str | None,
         typer.Option(help="The NAME of the variable with the key that clients have to send."),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, Literal
 
-from langchain_core.messages import AIMessage, AnyMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .chat_router import words
@@ -98,12 +98,13 @@ class ChatRequest(BaseModel):
         max_tokens = self.max_completion_tokens or self.max_tokens
         return {**given, "stop": stop, "max_tokens": max_tokens}
 
-    def conversation(self) -> list[AnyMessage]:
+    def conversation(self) -> list[BaseMessage]:
         """Return the messages as LangChain's.
 
         Raises:
             RefusedError: a message has no role or content that can be read.
         """
+        messages: list[BaseMessage] = []
         for number, message in enumerate(self.messages):
             content = message.get("content")
             for part in content if isinstance(content, list) else []:
@@ -111,11 +112,11 @@ class ChatRequest(BaseModel):
                     why = "only parts of type 'text' can be read"
                     raise RefusedError(400, why, param=f"messages.{number}.content")
             try:
-                convert_to_messages([message])
+                messages += convert_to_messages([message])
             except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
                 why = str(error).partition("\n")[0]
                 raise RefusedError(400, why, param=f"messages.{number}") from None
-        return convert_to_messages(self.messages)  # type: ignore[return-value]
+        return messages
 
 
 def read_request(data: object) -> ChatRequest:

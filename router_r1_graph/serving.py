@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -99,7 +99,7 @@ class RouterService:
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
 
-    async def _ask(self, messages: list[AnyMessage], options: dict[str, Any]) -> AIMessage:
+    async def _ask(self, messages: list[BaseMessage], options: dict[str, Any]) -> AIMessage:
         async with self._place():
             start = time.perf_counter()
             message = await self.model.ainvoke(messages, **options)
@@ -155,7 +155,7 @@ class RouterService:
 
 
 def create_app(
-    model: ChatRouterR1, *, max_concurrency: int = 32, queue: int = 128, api_key: str = ""
+    model: ChatRouterR1, *, max_concurrency: int = 64, queue: int = 256, api_key: str = ""
 ) -> FastAPI:
     """Return the API over a router, as an ASGI app for any server.
 
