@@ -4,6 +4,7 @@ Start with `create_router_r1(pool, controller)`; see README.md.
 """
 
 from .candidates import Candidate, CandidatePool, ControllerSettings
+from .chat_router import ChatRouterR1
 from .context import RouterContext
 from .controllers import (
     CascadeController,
@@ -44,6 +45,7 @@ __all__ = [
     "CandidateTool",
     "CascadeController",
     "ChatModelController",
+    "ChatRouterR1",
     "CheapestController",
     "ConfigError",
     "ConstantController",

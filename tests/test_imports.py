@@ -50,7 +50,7 @@ def test_the_exported_names_are_the_front_door():
         *("ControllerSettings", "Controller", "RuleController", "ScriptedController"),
         *("ChatModelController", "parse_controller", "ConstantController", "CheapestController"),
         *("RandomController", "KeywordController", "OracleController"),
-        *("CascadeController", "VoteController", "Recorder"),
+        *("CascadeController", "VoteController", "Recorder", "ChatRouterR1"),
         *("create_router_r1", "create_router_r1_agent", "RouterContext", "RouterInput"),
         *("RouterOutput", "StopReason", "View", "Ledger", "Reply", "ReplyError"),
         *("Trace", "read_traces", "write_traces"),

@@ -65,12 +65,13 @@ def default_spec(pool: CandidatePool) -> tuple[str, str]:
     )
 
 
-def parse_controller(spec: str, pool: CandidatePool) -> Controller:
+def parse_controller(spec: str | None, pool: CandidatePool) -> Controller:
     """Build the controller that a spec names.
 
     Args:
         spec: one of `SPECS`. `openai:MODEL` takes address, key, prices and protocol from the pool's
-            `controller:` block where there is one, else OPENAI_BASE_URL and OPENAI_API_KEY.
+            `controller:` block where there is one, else OPENAI_BASE_URL and OPENAI_API_KEY. None =
+            `pool` where the pool has a controller block, else `keyword`.
         pool: the pool it will choose from.
 
     Raises:
@@ -81,6 +82,7 @@ def parse_controller(spec: str, pool: CandidatePool) -> Controller:
         >>> parse_controller("random:7", CandidatePool.embedded()).name
         'random:7'
     """
+    spec = spec or ("pool" if pool.controller else "keyword")
     kind, _, argument = spec.partition(":")
     build = _BUILDERS.get(kind)
     if build is None or (argument and kind in _PLAIN):

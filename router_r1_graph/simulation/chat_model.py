@@ -47,8 +47,8 @@ def simulated_chat_model(candidate: Candidate) -> BaseChatModel:
     'William Shakespeare'
     """
     options = options_of(candidate)
-    if options.facts is not None:
-        known_world(options.facts)  # a broken file is told now, not in the middle of a run
+    # Read now: a broken file is told before a run, and no run blocks its event loop to read it.
+    known_world(options.facts)
     return SimulatedChatModel(candidate=candidate, options=options)
 
 
