@@ -16,6 +16,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.schemas import Run
+from langgraph.types import Command, Overwrite
 
 ROUTER = "router-r1"
 """The tag of a router's own run, wherever it is in a tree; its name too, if it has none."""
@@ -80,6 +81,18 @@ def model_call(
     # Before the tracer, which reads the usage off the message when its turn comes.
     callbacks.handlers.insert(0, _Bill(usage))
     return {**config, "callbacks": callbacks, "run_name": name}
+
+
+def turn(command: Any) -> dict[str, Any]:
+    """Return what the run of a think records: the turn, also where no model's run has it."""
+    written = command.update["scratchpad"] if isinstance(command, Command) else [None]
+    messages = (written.value if isinstance(written, Overwrite) else written) or [None]
+    return {"turn": messages[-1].text} if isinstance(messages[-1], AIMessage) else {}
+
+
+def nothing(_: Any) -> dict[str, Any]:
+    """Return what the run of a node records whose output stands elsewhere."""
+    return {}
 
 
 class _Bill(BaseCallbackHandler):
