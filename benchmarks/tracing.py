@@ -45,10 +45,10 @@ def sink() -> None:
 
         def log_message(self, *_: object) -> None: ...
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self.reply(json.dumps(INFO).encode())
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.reply(b"{}")
 
@@ -95,8 +95,8 @@ def tracing(questions: int = 40, repeats: int = 9) -> float:
             server.terminate()
     ratio = statistics.median(on / off for off, on in pairs)
     print(
-        f"CPU a question of {ROUNDS} rounds: traced {min(on for _, on in pairs):.2f} ms, not traced "
-        f"{min(off for off, _ in pairs):.2f} ms, ratio {ratio:.2f} (bar: at most 2.5)"
+        f"CPU a question of {ROUNDS} rounds: traced {min(on for _, on in pairs):.2f} ms, "
+        f"not traced {min(off for off, _ in pairs):.2f} ms, ratio {ratio:.2f} (bar: at most 2.5)"
     )
     return ratio
 

@@ -1,4 +1,4 @@
-"""The command line: `router-r1 ask | demo | pool`.
+"""The command line: `router-r1 ask | demo | pool | traces`.
 
 Whatever is wrong with the input is one line on stderr and exit code 2, before anything is asked.
 """
@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +40,12 @@ pools = typer.Typer(
     **_HELP,  # type: ignore[arg-type]
 )
 app.add_typer(pools, name="pool")
+trace_files = typer.Typer(
+    help="Fetch finished runs.",
+    no_args_is_help=True,
+    **_HELP,  # type: ignore[arg-type]
+)
+app.add_typer(trace_files, name="traces")
 
 PoolOption = Annotated[
     str,
@@ -226,6 +233,44 @@ def pool_check(
     if unpriced:
         names = ", ".join(unpriced)
         print(f"warning: no price for {names}: a budget in USD does not bound them")
+
+
+_FROM_LANGSMITH_EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 traces from-langsmith my-project --since 2026-11-01 --out traces.jsonl
+
+router-r1 traces from-langsmith my-project --filter 'gte(start_time, "2026-11-20")' | jq .answer
+"""
+
+
+@trace_files.command("from-langsmith", epilog=_FROM_LANGSMITH_EXAMPLES)
+def traces_from_langsmith(
+    project: Annotated[str, typer.Argument(help="A LangSmith project or experiment.")],
+    filter: Annotated[
+        str | None, typer.Option(help="Which of its router runs, in LangSmith's filter language.")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Runs that began at this time (UTC) or later.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; standard output when left out.")
+    ] = None,
+) -> None:
+    """Turn LangSmith's runs back into traces, a JSON line each (for training, among others)."""
+    from .trace import write_traces
+    from .tracing import read_langsmith
+
+    since = since and since.replace(tzinfo=UTC)
+    traces = read_langsmith(project, filter=filter, since=since)
+    if out is None:
+        for trace in traces:
+            _print_json(trace.model_dump(mode="json"))
+        return
+    try:
+        count = write_traces(out, traces)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
+    print(f"{out}: {count} traces", file=sys.stderr)
 
 
 def _print_json(data: dict[str, Any]) -> None:

@@ -85,9 +85,11 @@ def model_call(
 
 def turn(command: Any) -> dict[str, Any]:
     """Return what the run of a think records: the turn, also where no model's run has it."""
-    written = command.update["scratchpad"] if isinstance(command, Command) else [None]
-    messages = (written.value if isinstance(written, Overwrite) else written) or [None]
-    return {"turn": messages[-1].text} if isinstance(messages[-1], AIMessage) else {}
+    update = command.update if isinstance(command, Command) else None
+    added = (update or {}).get("scratchpad") or []
+    messages = added.value if isinstance(added, Overwrite) else added
+    turns = [m.text for m in messages if isinstance(m, AIMessage)]
+    return {"turn": turns[-1]} if turns else {}
 
 
 def nothing(_: Any) -> dict[str, Any]:
