@@ -220,7 +220,7 @@ def write_experiment(
         {
             "id": example_id,
             "inputs": {"question": trace.question},
-            "outputs": {"gold": list(trace.gold)},
+            "reference_outputs": {"gold": list(trace.gold)},
             "metadata": {"id": trace.id, **trace.metadata},
         }
         for example_id, trace in examples.items()

@@ -167,6 +167,9 @@ class LangSmithSink(AbstractContextManager["LangSmithSink"]):
                 self.datasets[name] = {"id": id_of(name), **CREATED, "data_type": "kv", **data}
                 self.datasets[name] |= {"id": id_of(name), "example_count": 0}
                 return 200, self.datasets[name]
+            case "POST", "/examples/bulk":
+                self.examples += [{**CREATED, **example} for example in data]
+                return 200, data
             case "GET", "/examples":
                 skip = int(query.get("offset", 0))
                 wanted = [e for e in self.examples if e["dataset_id"] == query["dataset"]]
