@@ -263,7 +263,7 @@ def test_no_secret_is_sent(sink, serve, tmp_path, monkeypatch, key):
         pool = yaml_pool(
             tmp_path,
             server,
-            {"Ada": {"base_url": url}},
+            {"Ada": {"base_url": url, "options": {"default_headers": {"X-Key": "h3ader-key"}}}},
             api_key_env="CANDIDATE_API_KEY",
             controller={"base_url": url, "api_key_env": "CANDIDATE_API_KEY"},
         )
@@ -277,7 +277,7 @@ def test_no_secret_is_sent(sink, serve, tmp_path, monkeypatch, key):
                 graph.invoke({"question": QUESTION})
             client.flush()
     assert len([run for run in sink.tree() if run["run_type"] == "llm"]) >= 4
-    for secret in (key, "passw0rd", "t0ken-in-url"):
+    for secret in (key, "passw0rd", "t0ken-in-url", "h3ader-key"):
         where = sink.text.find(secret)
         assert where < 0, sink.text[max(0, where - 300) : where + 100]
 
