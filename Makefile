@@ -56,6 +56,9 @@ format: setup ## Format, and fix what ruff can fix
 bench: setup ## Measure the overhead of the graph
 	@$(BIN)/python -m benchmarks.overhead $(ARGS)
 
+bench-tracing: setup ## Measure what LangSmith costs
+	@$(BIN)/python -m benchmarks.tracing
+
 clean: ## Remove caches and built packages (.venv stays)
 	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
