@@ -18,7 +18,7 @@ from .candidates import Candidate, ModelSettings
 from .failures import scrub
 from .reply import ChatModel
 
-
+#: Where and how a server is asked: a key may hide in any of them.
 _ACCESS = ("openai_api_base", "openai_proxy", "default_headers", "default_query")
 
 
