@@ -19,7 +19,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench bench-tracing clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ format: setup ## Format, and fix what ruff can fix
 
 bench: setup ## Measure the overhead of the graph
 	@$(BIN)/python -m benchmarks.overhead $(ARGS)
+
+bench-tracing: setup ## Measure what LangSmith costs
+	@$(BIN)/python -m benchmarks.tracing
 
 clean: ## Remove caches and built packages (.venv stays)
 	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""The one place where private names of LangGraph and LangChain are used, with a fallback."""
+"""Where private or very new names of LangGraph and LangChain are used, with a fallback."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import Runnable, RunnableLambda
+from langgraph import types
 
 try:
     # What langgraph-supervisor imports too: one object that runs as sync and as async, without a
@@ -45,3 +46,15 @@ def node(
     if RunnableCallable is None:  # pragma: no cover
         return RunnableLambda(sync, afunc=async_, name=name)
     return RunnableCallable(sync, async_, name=name, trace=False)
+
+
+def recorded(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return options of `add_node`: a node's own run records this of its output, and no input.
+
+    The input is the whole state, over and over: what is new in it stands on the runs below, and all
+    of it on the router's. LangGraph 1.2.0 has no such option, and records everything.
+    """
+    if not hasattr(types, "TracePolicy"):  # pragma: no cover
+        return {}
+    policy = types.TracePolicy(process_inputs=lambda _: {}, process_outputs=process_outputs)
+    return {"trace_policy": policy}

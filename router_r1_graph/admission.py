@@ -79,7 +79,11 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
                 refuse(slug, call.query, f"may cost ${price:.6f}, and only ${free:.6f} are left")
                 continue
             reserved += price
-            routed.append(RouteCall(id=call_id, tool=slug, query=call.query, ends_at=ends_at))
+            routed.append(
+                RouteCall(
+                    id=call_id, tool=slug, query=call.query, round=round_ + 1, ends_at=ends_at
+                )
+            )
             asked.add((slug, call.query))
         args = {"query": call.query}
         tool_calls.append(ToolCall(type="tool_call", name=slug, args=args, id=call_id))

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -40,7 +41,7 @@ pools = typer.Typer(
 )
 app.add_typer(pools, name="pool")
 traces = typer.Typer(
-    help="Look at runs that were kept.",
+    help="Look at finished runs, and fetch them.",
     no_args_is_help=True,
     **_HELP,  # type: ignore[arg-type]
 )
@@ -576,6 +577,44 @@ def pool_from_records(
             file=sys.stderr,
         )
     print(f"{out}: {len(pool.candidates)} candidates")
+
+
+_FROM_LANGSMITH_EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 traces from-langsmith my-project --since 2026-11-01 --out traces.jsonl
+
+router-r1 traces from-langsmith my-project --filter 'gte(start_time, "2026-11-20")' | jq .answer
+"""
+
+
+@traces.command("from-langsmith", epilog=_FROM_LANGSMITH_EXAMPLES)
+def traces_from_langsmith(
+    project: Annotated[str, typer.Argument(help="A LangSmith project or experiment.")],
+    filter: Annotated[
+        str | None, typer.Option(help="Which of its router runs, in LangSmith's filter language.")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Runs that began at this time (UTC) or later.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; standard output when left out.")
+    ] = None,
+) -> None:
+    """Turn LangSmith's runs back into traces, a JSON line each (for training, among others)."""
+    from .trace import write_traces
+    from .tracing import read_langsmith
+
+    since = since and since.replace(tzinfo=UTC)
+    traces = read_langsmith(project, filter=filter, since=since)
+    if out is None:
+        for trace in traces:
+            _print_json(trace.model_dump(mode="json"))
+        return
+    try:
+        count = write_traces(out, traces)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
+    print(f"{out}: {count} traces", file=sys.stderr)
 
 
 def _print_json(data: dict[str, Any]) -> None:

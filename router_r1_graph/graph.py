@@ -9,7 +9,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
-from ._compat import node
+from . import spans
+from ._compat import node, recorded
 from .candidates import CandidatePool
 from .context import RouterContext
 from .controllers.protocol import Controller
@@ -65,12 +66,21 @@ def create_router_r1(
         "think",
         node("think", nodes.think, nodes.athink),
         destinations=("route", "aggregate", "answer"),
+        **recorded(spans.turn),
     )
-    graph.add_node("route", node("route", nodes.route, nodes.aroute), input_schema=RouteCall)
     graph.add_node(
-        "aggregate", node("aggregate", nodes.aggregate), destinations=("think", "answer")
+        "route",
+        node("route", nodes.route, nodes.aroute),
+        input_schema=RouteCall,
+        **recorded(spans.nothing),
     )
-    graph.add_node("answer", node("answer", nodes.answer))
+    graph.add_node(
+        "aggregate",
+        node("aggregate", nodes.aggregate),
+        destinations=("think", "answer"),
+        **recorded(spans.nothing),
+    )
+    graph.add_node("answer", node("answer", nodes.answer), **recorded(spans.nothing))
     graph.add_conditional_edges(START, node("begin", nodes.begin), ["think"])
     graph.add_edge("route", "aggregate")
     graph.set_finish_point("answer")

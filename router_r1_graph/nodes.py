@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
@@ -19,7 +20,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send
 
-from . import protocol
+from . import protocol, spans
 from .admission import admit
 from .candidates import CandidatePool
 from .context import RouterContext, resolve_context
@@ -81,6 +82,7 @@ class RouterNodes:
     ) -> Command[str]:
         """Ask the controller for one turn."""
         view = self._view(state, runtime)
+        config = self._trace_think(state, view, config)
         try:
             if reason := self._cannot_ask(view):
                 return self._stop(state, reason)
@@ -96,6 +98,7 @@ class RouterNodes:
     ) -> Command[str]:
         """Ask the controller for one turn, without blocking."""
         view = self._view(state, runtime)
+        config = self._trace_think(state, view, config)
         try:
             if reason := self._cannot_ask(view):
                 return self._stop(state, reason)
@@ -200,6 +203,7 @@ class RouterNodes:
         self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
         """Make one call; a failure is a reply with an error."""
+        config = self._trace_route(call, config)
         try:
             message = self.tools[call["tool"]].invoke(_tool_call(call), config)
         except GraphBubbleUp:
@@ -212,6 +216,7 @@ class RouterNodes:
         self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
         """Make one call without blocking; a failure is a reply with an error."""
+        config = self._trace_route(call, config)
         try:
             message = await self.tools[call["tool"]].ainvoke(_tool_call(call), config)
         except GraphBubbleUp:
@@ -270,8 +275,25 @@ class RouterNodes:
 
     # -------------------------------------------------------------------------------- answer
 
-    def answer(self, state: RouterState) -> dict[str, Any]:
+    def answer(
+        self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> dict[str, Any]:
         """Hand one message back, with the bill in its metadata."""
+        context = resolve_context(runtime.context, self.defaults)
+        spans.label_router(
+            config,
+            {
+                **self._described(context),
+                "stop_reason": state["ending"],
+                "rounds": state["round"],
+            },
+            lambda: {
+                "protocol_version": protocol.VERSION,
+                "controller": self.controller.name,
+                "context": asdict(context),
+                "pool": self.pool.descriptors().model_dump(mode="json"),
+            },
+        )
         answer = state["answer"] or next(
             (
                 m.artifact["reply"]
@@ -291,6 +313,33 @@ class RouterNodes:
             response_metadata={"router_r1": summary},
         )
         return {"answer": answer, "stop_reason": state["ending"], "messages": [message]}
+
+    # ------------------------------------------------------------------------------- tracing
+
+    def _described(self, context: RouterContext) -> dict[str, Any]:
+        return {
+            "pool": self.pool.name,
+            "controller": self.controller.name,
+            "cost_weight": context.cost_weight,
+            "router_r1_version": version("router-r1-graph"),
+            "protocol_version": protocol.VERSION,
+        }
+
+    def _trace_think(
+        self, state: RouterState, view: View, config: RunnableConfig
+    ) -> RunnableConfig:
+        round_ = state.get("round", 0) + 1
+        if not view.scratchpad:
+            spans.label_router(config, self._described(view.context))
+        spans.label(config, "think", controller=self.controller.name, round=round_)
+        return spans.inside(config, "think", controller=self.controller.name, round=round_)
+
+    def _trace_route(self, call: RouteCall, config: RunnableConfig) -> RunnableConfig:
+        candidate = self.pool.find(call["tool"])
+        name = candidate.name if candidate else call["tool"]
+        tag = f"route:{name}"
+        spans.label(config, tag, name=tag, candidate=name, round=call["round"])
+        return spans.inside(config, tag, candidate=name, round=call["round"])
 
 
 def _clean(state: RouterState, added: list[AnyMessage]) -> dict[str, Any]:

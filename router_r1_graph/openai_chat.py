@@ -18,6 +18,9 @@ from .candidates import Candidate, ModelSettings
 from .failures import scrub
 from .reply import ChatModel
 
+#: Where and how a server is asked: a key may hide in any of them.
+_ACCESS = ("openai_api_base", "openai_proxy", "default_headers", "default_query")
+
 
 def openai_chat_model(settings: ModelSettings) -> ChatModel:
     """Build a client for any OpenAI-compatible endpoint. It does not retry: `reply` does."""
@@ -75,6 +78,17 @@ class ChatOpenAI(langchain_openai.ChatOpenAI):
         except Exception as error:
             keyless = self._keyless(error)
         raise keyless
+
+    def to_json(self) -> Any:
+        """Return what LangSmith is sent of this client: without where and how it asks.
+
+        An address, a proxy, headers and a query may hold a key, as `https://user:key@host` does.
+        """
+        data = super().to_json()
+        if data["type"] == "constructor":
+            kept = {k: v for k, v in data["kwargs"].items() if k not in _ACCESS}
+            data = {**data, "kwargs": kept}
+        return data
 
     def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Send `max_tokens` to other servers than OpenAI's: some ignore its new name."""

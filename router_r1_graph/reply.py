@@ -21,7 +21,8 @@ from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from .candidates import ModelSettings
+from . import spans
+from .candidates import Candidate, ModelSettings
 from .failures import (
     LONGEST_RETRY_AFTER_SECONDS,
     TRANSIENT,
@@ -117,6 +118,7 @@ def ask(
         **kwargs: passed to the model (`stop=`, ...).
     """
     steps = _attempts(messages, settings, seconds_left)
+    config = _traced(messages, settings, config)
     outcome: Any = None
     while True:
         try:
@@ -140,6 +142,7 @@ async def aask(
 ) -> Reply:
     """Ask as `ask` does, without blocking the event loop."""
     steps = _attempts(messages, settings, seconds_left)
+    config = _traced(messages, settings, config)
     outcome: Any = None
     while True:
         try:
@@ -241,13 +244,8 @@ def _read(
     """Read text, usage and cost from a message."""
     text = writable(str(message.text))
     error = None
-    usage = message.usage_metadata
-    if usage and (usage["input_tokens"] or usage["output_tokens"]):
-        input_tokens, output_tokens = _count(usage["input_tokens"]), _count(usage["output_tokens"])
-        reasoning = _count(usage.get("output_token_details", {}).get("reasoning", 0))
-    else:
-        input_tokens = sum(estimate_tokens(str(m.text)) for m in messages)
-        output_tokens, reasoning = estimate_tokens(text), 0
+    input_tokens, output_tokens, reasoning, estimated = _tokens(message, messages)
+    if estimated:
         error = ReplyError("missing_usage", "the endpoint reported no usage; tokens are estimated")
     if not text.strip() and not message.tool_calls:
         error = ReplyError("empty", "the reply has no text")
@@ -258,20 +256,61 @@ def _read(
             output_tokens,
             settings.max_tokens,
         )
-    cost_usd = _reported_usd(message)
-    if cost_usd is None:
-        cost_usd = settings.cost_usd(input_tokens, output_tokens)
     return Reply(
         text=text,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         reasoning_tokens=reasoning,
-        cost_usd=cost_usd,
+        cost_usd=_cost_usd(message, settings, input_tokens, output_tokens),
         seconds=message.response_metadata.get(RECORDED_SECONDS, seconds),
         attempts=attempts,
         error=error,
         message=message,
     )
+
+
+def _tokens(message: AIMessage, messages: Sequence[AnyMessage]) -> tuple[int, int, int, bool]:
+    """Return tokens in, out and of reasoning, and whether they are estimates."""
+    usage = message.usage_metadata
+    if usage and (usage["input_tokens"] or usage["output_tokens"]):
+        reasoning = _count(usage.get("output_token_details", {}).get("reasoning", 0))
+        return _count(usage["input_tokens"]), _count(usage["output_tokens"]), reasoning, False
+    asked = sum(estimate_tokens(str(m.text)) for m in messages)
+    return asked, estimate_tokens(writable(str(message.text))), 0, True
+
+
+def _cost_usd(
+    message: AIMessage, settings: ModelSettings, input_tokens: int, output_tokens: int
+) -> float:
+    reported = _reported_usd(message)
+    return settings.cost_usd(input_tokens, output_tokens) if reported is None else reported
+
+
+def _traced(
+    messages: Sequence[AnyMessage], settings: ModelSettings, config: RunnableConfig | None
+) -> RunnableConfig | None:
+    """Return the config under which LangSmith shows the call as it is billed."""
+
+    def usage(message: AIMessage) -> spans.Usage:
+        input_tokens, output_tokens, _, _ = _tokens(message, messages)
+        cost_usd = _cost_usd(message, settings, input_tokens, output_tokens)
+        tokens = {
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "total_tokens": input_tokens + output_tokens,
+        }
+        unpriced = settings.input_usd_per_mtok is None and settings.output_usd_per_mtok is None
+        if unpriced and _reported_usd(message) is None:
+            return tokens  # LangSmith may know the price
+        # A price that a provider reports is one sum: split as the list prices are.
+        whole = settings.cost_usd(input_tokens, output_tokens)
+        part = settings.cost_usd(input_tokens, 0) / whole if whole else 0.0
+        paid_in = cost_usd * part
+        costs = {"input_cost": paid_in, "output_cost": cost_usd - paid_in, "total_cost": cost_usd}
+        return {**tokens, **costs}
+
+    name = settings.name if isinstance(settings, Candidate) else "controller"
+    return spans.model_call(config, name, usage)
 
 
 def _reported_usd(message: AIMessage) -> float | None:

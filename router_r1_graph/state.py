@@ -81,6 +81,8 @@ class RouteCall(TypedDict):
     id: str
     tool: str
     query: str
+    round: int
+    """Of the call, from 1."""
     ends_at: float | None
     """When the run has to end, in seconds since the epoch; None = no deadline."""
 

@@ -1,0 +1,140 @@
+"""What a run looks like in LangSmith: names, tags, metadata, and money on the models' runs only.
+
+LangSmith adds up usage and cost over a tree of runs, so they stand where they arise, on the run of
+a chat model, in LangSmith's own keys. Without a tracer among a run's callbacks nothing here costs
+anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tracers.langchain import LangChainTracer
+from langchain_core.tracers.schemas import Run
+from langgraph.types import Command, Overwrite
+
+ROUTER = "router-r1"
+"""The tag of a router's own run, wherever it is in a tree; its name too, if it has none."""
+RECORD = "router_r1"
+"""The key of a router's run, in `extra`, under which is what its outputs do not say of a trace."""
+
+Usage = Mapping[str, Any]
+"""LangSmith's `usage_metadata`: token counts, and where known `input_cost`, `output_cost` and
+`total_cost` in USD."""
+
+
+def inside(config: RunnableConfig, tag: str, **metadata: Any) -> RunnableConfig:
+    """Return a node's config for what it asks: every run below has the tag and the metadata."""
+    return {
+        **config,
+        "tags": [*(config.get("tags") or ()), tag],
+        "metadata": {**(config.get("metadata") or {}), **metadata},
+    }
+
+
+def label(config: RunnableConfig, tag: str, *, name: str = "", **metadata: Any) -> None:
+    """Name, tag and describe the run of the node that has this config."""
+    if run := _node_run(config):
+        _label(run, tag, name, metadata)
+
+
+def label_router(
+    config: RunnableConfig,
+    metadata: Mapping[str, Any],
+    record: Callable[[], Mapping[str, Any]] | None = None,
+) -> None:
+    """Name, tag and describe the router's run, from a node of it.
+
+    Args:
+        config: the node's.
+        metadata: to show and to filter by.
+        record: makes what stands under `RECORD`.
+    """
+    tracer, node = _tracer(config), _node_run(config)
+    router = tracer and node and tracer.run_map.get(str(node.parent_run_id))
+    if router:
+        _label(router, ROUTER, ROUTER if router.name == "LangGraph" else "", metadata)
+        if record:
+            router.extra[RECORD] = dict(record())
+
+
+def model_call(
+    config: RunnableConfig | None, name: str, usage: Callable[[AIMessage], Usage]
+) -> RunnableConfig | None:
+    """Return the config of one call to a chat model, whose run gets a name, usage and cost.
+
+    Args:
+        config: of the node or tool that calls.
+        name: of the run.
+        usage: reads a reply's usage and cost, as they are billed.
+    """
+    if config is None or _tracer(config) is None:
+        return config
+    callbacks = config["callbacks"]
+    assert isinstance(callbacks, BaseCallbackManager)
+    callbacks = callbacks.copy()
+    # Before the tracer, which reads the usage off the message when its turn comes.
+    callbacks.handlers.insert(0, _Bill(usage))
+    return {**config, "callbacks": callbacks, "run_name": name}
+
+
+def turn(command: Any) -> dict[str, Any]:
+    """Return what the run of a think records: the turn, also where no model's run has it."""
+    update = command.update if isinstance(command, Command) else None
+    added = (update or {}).get("scratchpad") or []
+    messages = added.value if isinstance(added, Overwrite) else added
+    turns = [m.text for m in messages if isinstance(m, AIMessage)]
+    return {"turn": turns[-1]} if turns else {}
+
+
+def nothing(_: Any) -> dict[str, Any]:
+    """Return what the run of a node records whose output stands elsewhere."""
+    return {}
+
+
+class _Bill(BaseCallbackHandler):
+    """Writes usage and cost on the message that the tracer sees; the caller's stays as it was."""
+
+    run_inline = True
+
+    def __init__(self, usage: Callable[[AIMessage], Usage]) -> None:
+        self.usage = usage
+
+    @property
+    def ignore_chat_model(self) -> bool:
+        return True
+
+    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+        for batch in response.generations:
+            for place, generation in enumerate(batch):
+                message = isinstance(generation, ChatGeneration) and generation.message
+                if isinstance(message, AIMessage):
+                    usage = {**(message.usage_metadata or {}), **self.usage(message)}
+                    billed = message.model_copy(update={"usage_metadata": usage})
+                    batch[place] = generation.model_copy(update={"message": billed})
+
+
+def _tracer(config: RunnableConfig) -> LangChainTracer | None:
+    callbacks = config.get("callbacks")
+    if not isinstance(callbacks, BaseCallbackManager):
+        return None
+    return next((h for h in callbacks.handlers if isinstance(h, LangChainTracer)), None)
+
+
+def _node_run(config: RunnableConfig) -> Run | None:
+    tracer, callbacks = _tracer(config), config.get("callbacks")
+    if tracer is None or not isinstance(callbacks, BaseCallbackManager):
+        return None
+    return tracer.run_map.get(str(callbacks.parent_run_id))
+
+
+def _label(run: Run, tag: str, name: str, metadata: Mapping[str, Any]) -> None:
+    run.name = name or run.name
+    run.tags = [*(run.tags or ()), *({tag} - set(run.tags or ()))]
+    # A new dict: LangChain shares one between a run and those below it.
+    run.extra["metadata"] = {**run.extra.get("metadata", {}), **metadata}

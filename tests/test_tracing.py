@@ -1,0 +1,518 @@
+"""LangSmith, by a sink on loopback that takes what its SDK really sends."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langsmith import Client, tracing_context, utils
+from typer.testing import CliRunner
+
+from fakes import FakeChat, answer, make_pool, models, search
+from langsmith_sink import INFO, LangSmithSink
+from openai_server import Reply, Status
+from router_r1_graph import (
+    CandidatePool,
+    ChatModelController,
+    RouterContext,
+    ScriptedController,
+    create_router_r1,
+    create_router_r1_agent,
+    parse_controller,
+)
+from router_r1_graph.candidates import ControllerSettings
+from router_r1_graph.cli import app
+from router_r1_graph.errors import TraceError
+from router_r1_graph.ledger import total
+from router_r1_graph.rewards import AbsoluteCost
+from router_r1_graph.trace import Trace, read_traces
+from router_r1_graph.tracing import (
+    TextlessClient,
+    log_feedback,
+    question_config,
+    read_langsmith,
+    scores,
+    write_experiment,
+)
+from yaml_pool import yaml_pool
+
+QUESTION = "What is the capital of France?"
+CONTEXT = RouterContext(cost_weight=0.3, budget_usd=1.0, seed=7)
+SCRIPT = [
+    search("Ada: capital of France?", "Bob: fail", "Eve: who?") + "<answer>",
+    search("Ada: capital of France?", "Bob: which: one?"),
+    answer("Paris \u2028 🦉"),
+]
+
+
+@pytest.fixture
+def sink() -> Iterator[LangSmithSink]:
+    with LangSmithSink() as one:
+        yield one
+
+
+def reply(query: str) -> str | Exception:
+    return ConnectionError("gone") if query == "fail" else f"reply to {query}"
+
+
+def turn(prompt: str) -> str:
+    return SCRIPT[min(prompt.count("(left: "), 2)] if "(left: " in prompt else SCRIPT[0]
+
+
+def chat_controller() -> ChatModelController:
+    said = iter(SCRIPT)
+    settings = ControllerSettings(input_usd_per_mtok=3.0, output_usd_per_mtok=4.0)
+    return ChatModelController(FakeChat(text=lambda _: next(said)), settings)
+
+
+def traced(
+    client: Client,
+    controller: Any = None,
+    *,
+    pool: CandidatePool | None = None,
+    given: Any = None,
+    how: str = "invoke",
+    config: Any = None,
+    project: str = "test",
+    context: RouterContext | None = CONTEXT,
+) -> Any:
+    pool = pool or make_pool()
+    controller = controller or ScriptedController(SCRIPT)
+    given = models(pool, **{c.name: FakeChat(text=reply) for c in pool.candidates})
+    graph = create_router_r1(pool, controller, models=given).compile()
+    with tracing_context(enabled=True, client=client, project_name=project):
+        if how == "invoke":
+            state = graph.invoke({"question": QUESTION}, config, context=context)
+        else:
+            state = asyncio.run(graph.ainvoke({"question": QUESTION}, config, context=context))
+    client.flush()
+    return state
+
+
+both_ways = pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+
+
+# ------------------------------------------------------------------------------- what is sent
+
+
+@both_ways
+def test_the_runs_have_names_tags_and_parents(sink, how):
+    traced(sink.client(), chat_controller(), how=how)
+    names = {run["id"]: run["name"] for run in sink.tree()}
+    shown = [
+        (
+            names.get(run.get("parent_run_id"), ""),
+            run["name"],
+            run["run_type"],
+            [t for t in run["tags"] if t in ("router-r1", "think") or t.startswith("route:")],
+        )
+        for run in sink.tree()
+        if "langsmith:hidden" not in run["tags"]
+    ]
+    think = [
+        ("router-r1", "think", "chain", ["think"]),
+        ("think", "controller", "llm", ["think"]),
+    ]
+
+    def route(name: str) -> list[Any]:
+        tags = [f"route:{name}"]
+        return [
+            ("router-r1", f"route:{name}", "chain", tags),
+            (f"route:{name}", name, "tool", tags),
+            (name, name, "llm", tags),
+        ]
+
+    aggregate = [("router-r1", "aggregate", "chain", [])]
+    expected = [
+        ("", "router-r1", "chain", ["router-r1"]),
+        *(think + route("Ada") + route("Bob") + aggregate),
+        *(think + route("Bob") + aggregate),
+        *think,
+        ("router-r1", "answer", "chain", []),
+    ]
+    assert sorted(shown) == sorted(expected)
+    assert shown[0] == expected[0]
+
+
+def test_the_metadata_say_what_was_run(sink):
+    traced(sink.client(), chat_controller())
+    root, *others = sink.tree()
+    metadata = root["extra"]["metadata"]
+    assert (metadata["pool"], metadata["controller"]) == ("pool", "chat_model")
+    assert (metadata["cost_weight"], metadata["protocol_version"]) == (0.3, 1)
+    assert (metadata["stop_reason"], metadata["rounds"]) == ("answered", 2)
+    assert metadata["router_r1_version"]
+    rounds = [
+        (run["name"], run["extra"]["metadata"]["round"])
+        for run in others
+        if run["run_type"] == "llm"
+    ]
+    assert rounds[:1] == [("controller", 1)]
+    assert sorted(rounds) == [
+        *(("Ada", 1), ("Bob", 1), ("Bob", 2)),
+        *(("controller", 1), ("controller", 2), ("controller", 3)),
+    ]
+    candidates = {
+        run["name"]: run["extra"]["metadata"].get("candidate")
+        for run in others
+        if run["run_type"] == "tool"
+    }
+    assert candidates == {"Ada": "Ada", "Bob": "Bob"}
+
+
+def usages(sink: LangSmithSink) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (run["run_type"], usage)
+        for run in sink.tree()
+        if (usage := run["extra"]["metadata"].get("usage_metadata"))
+    ]
+
+
+@both_ways
+def test_usage_and_cost_stand_on_the_models_runs_only_and_add_up_to_the_ledger(sink, how):
+    bill = total(traced(sink.client(), chat_controller(), how=how)["ledger"])
+    found = usages(sink)
+    assert {kind for kind, _ in found} == {"llm"}
+    assert sum(u["input_tokens"] for _, u in found) == bill["input_tokens"]
+    assert sum(u["output_tokens"] for _, u in found) == bill["output_tokens"]
+    assert sum(u["total_cost"] for _, u in found) == pytest.approx(bill["cost_usd"])
+    for _, usage in found:
+        assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+        assert usage["total_cost"] == pytest.approx(usage["input_cost"] + usage["output_cost"])
+    for run in sink.tree():  # LangSmith also reads usage here
+        assert "usage_metadata" not in (run.get("outputs") or {})
+
+
+def test_a_cost_that_the_provider_reports_wins(sink, serve, tmp_path):
+    server = serve({"ada": Reply("Paris", cost=0.125)})
+    pool = yaml_pool(tmp_path, server, {"Ada": {}})
+    graph = create_router_r1(pool, ScriptedController([search("Ada: ?"), answer()])).compile()
+    with tracing_context(enabled=True, client=(client := sink.client()), project_name="test"):
+        state = graph.invoke({"question": QUESTION})
+    client.flush()
+    ((_, usage),) = usages(sink)
+    assert usage["total_cost"] == total(state["ledger"])["cost_usd"] == 0.125
+    assert usage["input_cost"] + usage["output_cost"] == pytest.approx(0.125)
+
+
+def test_a_price_that_nobody_knows_is_left_to_langsmith(sink):
+    traced(sink.client(), ChatModelController(FakeChat(text=answer())))
+    ((_, usage),) = usages(sink)
+    assert usage == {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+
+
+def test_tokens_that_are_not_reported_are_sent_as_they_are_billed(sink):
+    model = FakeChat(text=answer(), usage=False)
+    state = traced(sink.client(), ChatModelController(model))
+    ((_, usage),) = usages(sink)
+    assert usage["input_tokens"] == state["ledger"]["controller"]["input_tokens"] > 0
+
+
+def test_the_message_of_a_model_stays_as_it_was(sink):
+    message = AIMessage(answer())
+
+    class Same(FakeChat):
+        def _result(self, query: str) -> Any:
+            result = super()._result(query)
+            result.generations[0].message = message
+            return result
+
+    traced(sink.client(), ChatModelController(Same()))
+    assert message.usage_metadata is None
+
+
+def test_a_turn_is_shown_where_no_model_wrote_it(sink):
+    traced(sink.client())
+    turns = [run["outputs"] for run in sink.tree() if run["name"] == "think"]
+    assert turns == [{"turn": text} for text in SCRIPT]
+
+
+def test_inside_another_graph_the_router_has_its_own_run(sink):
+    pool = make_pool()
+    agent = create_router_r1(pool, ScriptedController([answer()]), models=models(pool)).compile()
+    parent = StateGraph(MessagesState)
+    parent.add_node("router", agent)
+    parent.add_edge(START, "router")
+    parent.add_edge("router", END)
+    client = sink.client()
+    with tracing_context(enabled=True, client=client, project_name="test"):
+        parent.compile(name="parent").invoke({"messages": [("human", QUESTION)]})
+    client.flush()
+    tagged = [run for run in sink.tree() if "router-r1" in run["tags"]]
+    assert len(tagged) == 1
+    assert tagged[0]["parent_run_id"]
+    assert tagged[0]["extra"]["metadata"]["stop_reason"] == "answered"
+    (trace,) = read_langsmith("test", client=client)
+    assert trace.question == QUESTION
+
+
+@pytest.mark.parametrize("key", ["sk-proj-abc123def456", "q8Zr2Lw5Tn0Vb7Xc"])
+def test_no_secret_is_sent(sink, serve, tmp_path, monkeypatch, key):
+    monkeypatch.setenv("CANDIDATE_API_KEY", key)
+    for bad in (Status(401, "Incorrect API key", echo_authorization=True), Reply("Paris")):
+        server = serve(bad)
+        url = server.base_url.replace("http://", "http://user:passw0rd@") + "?token=t0ken-in-url"
+        pool = yaml_pool(
+            tmp_path,
+            server,
+            {"Ada": {"base_url": url, "options": {"default_headers": {"X-Key": "h3ader-key"}}}},
+            api_key_env="CANDIDATE_API_KEY",
+            controller={"base_url": url, "api_key_env": "CANDIDATE_API_KEY"},
+        )
+        for controller in (
+            ScriptedController([search("Ada: ?"), answer()]),
+            parse_controller("pool", pool),
+        ):
+            graph = create_router_r1(pool, controller).compile()
+            client = sink.client()
+            with tracing_context(enabled=True, client=client, project_name="test"):
+                graph.invoke({"question": QUESTION})
+            client.flush()
+    assert len([run for run in sink.tree() if run["run_type"] == "llm"]) >= 4
+    for secret in (key, "passw0rd", "t0ken-in-url", "h3ader-key"):
+        where = sink.text.find(secret)
+        assert where < 0, sink.text[max(0, where - 300) : where + 100]
+
+
+@both_ways
+def test_without_text_only_numbers_and_names_are_sent(sink, how):
+    class Private(FakeChat):
+        def __repr_args__(self) -> Any:
+            return [("said", SCRIPT)]
+
+    said = iter(["<think> the secret plan </think>" + SCRIPT[0], *SCRIPT[1:]])
+    controller = ChatModelController(Private(text=lambda _: next(said)))
+    client = sink.client(TextlessClient)
+    config = question_config("q1", ["Paris"], {"from": "France"})
+    traced(client, controller, how=how, config=config)
+    for text in ("France", "capital", "secret plan", "reply to", "Paris", "gone", "🦉"):
+        assert text not in sink.text
+    root = sink.tree()[0]
+    assert root["extra"]["metadata"]["stop_reason"] == "answered"
+    assert root["outputs"]["ledger"]["candidates"]["Ada"]["calls"] == 1
+    assert len(usages(sink)) == 5
+    assert [run["error"] for run in sink.tree() if run.get("error")] == ["ConnectionError"]
+    assert read_langsmith("test", client=client) == []
+
+
+def test_without_text_a_stream_sends_no_token(sink):
+    client = sink.client(TextlessClient)
+    graph = create_router_r1(
+        make_pool(), ChatModelController(FakeChat(text=answer("hush"))), models=models(make_pool())
+    ).compile()
+    with tracing_context(enabled=True, client=client, project_name="test"):
+        list(graph.stream({"question": QUESTION}, stream_mode=["messages", "updates"]))
+    client.flush()
+    assert sink.runs
+    assert "hush" not in sink.text
+
+
+def test_an_endpoint_that_is_dead_costs_the_run_nothing():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    client = Client(api_url=url, api_key="x", info=INFO)
+    graph = create_router_r1(make_pool(), ScriptedController(SCRIPT), models=models(make_pool()))
+    start = time.perf_counter()
+    with tracing_context(enabled=True, client=client, project_name="test"):
+        state = graph.compile().invoke({"question": QUESTION})
+    assert state["stop_reason"] == "answered"
+    assert time.perf_counter() - start < 5
+
+
+# ----------------------------------------------------------------------------- read it back
+
+
+@both_ways
+@pytest.mark.parametrize("make", [chat_controller, lambda: ScriptedController(SCRIPT)])
+def test_a_trace_comes_back_from_langsmith_as_it_was(sink, how, make):
+    client, controller = sink.client(), make()
+    known = {"id": "q1", "gold": ["Paris"], "metadata": {"split": "test"}}
+    state = traced(client, controller, how=how, config=question_config(**known))
+    trace = Trace.from_state(
+        state, pool=make_pool(), controller=controller.name, context=CONTEXT, **known
+    )
+    (back,) = read_langsmith("test", client=client)
+    for name in Trace.model_fields:
+        assert getattr(back, name) == getattr(trace, name), name
+    assert back.model_dump_json() == trace.model_dump_json()
+
+
+def test_a_policys_token_ids_come_back_too(sink, tmp_path):
+    pytest.importorskip("torch")
+    from router_r1_graph.controllers.policy import PolicyController, PolicySettings
+    from tiny_policy import make_model, make_tokenizer
+
+    tokenizer = make_tokenizer()
+    controller = PolicyController(
+        make_model(tokenizer), tokenizer, PolicySettings(max_new_tokens=8), temperature=1.0
+    )
+    client = sink.client()
+    state = traced(client, controller, context=RouterContext(max_rounds=1))
+    trace = Trace.from_state(
+        state, pool=make_pool(), controller=controller.name, context=RouterContext(max_rounds=1)
+    )
+    (back,) = read_langsmith("test", client=client)
+    assert back == trace
+    tokens = back.scratchpad[0].additional_kwargs["tokens"]
+    assert tokens["output_ids"]
+    assert tokens == state["scratchpad"][1].additional_kwargs["tokens"]
+
+
+def test_a_controller_that_failed_leaves_a_trace_too(sink):
+    client = sink.client()
+    controller = ChatModelController(FakeChat(text=ValueError("broken")))
+    state = traced(client, controller)
+    (back,) = read_langsmith("test", client=client)
+    assert (back.stop_reason, back.error) == ("controller_error", state["error"])
+
+
+def test_runs_are_read_page_by_page_and_in_order(sink):
+    client = sink.client()
+    for number in range(5):
+        traced(client, config=question_config(f"q{number}"))
+    sink.page_size = 2
+    assert [t.id for t in read_langsmith("test", client=client)] == [f"q{n}" for n in range(5)]
+    assert sink.asked.count("POST /api/v2/runs/query") == 3
+
+
+def test_a_filter_and_a_time_choose_the_runs(sink):
+    client = sink.client()
+    traced(client)
+    traced(client, config={"run_name": "mine"})
+    assert len(read_langsmith("test", client=sink.client())) == 2
+    mine = read_langsmith("test", client=sink.client(), filter='eq(name, "mine")')
+    assert len(mine) == 1
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    assert read_langsmith("test", client=sink.client(), since=tomorrow) == []
+
+
+def test_what_is_no_trace_is_left_out_with_a_warning(sink, caplog):
+    client = sink.client()
+    pool = make_pool()
+    agent = create_router_r1_agent(pool, ScriptedController([answer()]), models=models(pool))
+    with tracing_context(enabled=True, client=client, project_name="test"):
+        agent.invoke({"messages": [("human", QUESTION)]})
+    client.flush()
+    traced(client)
+    assert len(read_langsmith("test", client=client)) == 1
+    assert "left out" in caplog.text
+
+
+def test_a_project_that_does_not_exist_is_a_trace_error(sink):
+    with pytest.raises(TraceError, match="LangSmith project 'nowhere'"):
+        read_langsmith("nowhere", client=sink.client())
+
+
+@pytest.fixture
+def environment(sink, monkeypatch):
+    monkeypatch.setenv("LANGSMITH_ENDPOINT", sink.url)
+    monkeypatch.setenv("LANGSMITH_API_KEY", "langsmith-key")
+    utils.get_env_var.cache_clear()
+    yield sink
+    utils.get_env_var.cache_clear()
+
+
+def test_the_command_writes_a_file_that_training_reads(environment, tmp_path):
+    pytest.importorskip("transformers")
+    from router_r1_graph import protocol
+    from router_r1_graph.controllers.tokens import TokenCodec
+    from tiny_policy import make_tokenizer
+    from training.export import supervised_rows
+
+    traced(environment.client(), config=question_config("q1", ["Paris"]))
+    file = tmp_path / "traces.jsonl"
+    result = CliRunner().invoke(app, ["traces", "from-langsmith", "test", "--out", str(file)])
+    assert result.exit_code == 0, result.output
+    traces = list(read_traces(file))
+    assert [t.id for t in traces] == ["q1"]
+    codec = TokenCodec(make_tokenizer(), protocol.load_template(None), protocol.STOP)
+    assert list(supervised_rows(traces, codec))
+
+
+def test_the_command_prints_json_lines(environment):
+    traced(environment.client())
+    result = CliRunner().invoke(
+        app,
+        [
+            "traces",
+            "from-langsmith",
+            "test",
+            "--since",
+            "2026-01-01",
+            "--filter",
+            'eq(name, "router-r1")',
+        ],
+    )
+    assert Trace.model_validate_json(result.stdout).question == QUESTION
+
+
+# ------------------------------------------------------------------- feedback and experiments
+
+
+def finished(gold: str = "Paris", id: str = "q1") -> Trace:
+    pool = make_pool()
+    script = [search("Ada: capital of France?"), answer("Paris")]
+    graph = create_router_r1(
+        pool, ScriptedController(script), models=models(pool), context=CONTEXT
+    ).compile()
+    state = graph.invoke({"question": QUESTION})
+    return Trace.from_state(
+        state, pool=pool, controller="scripted", context=CONTEXT, gold=[gold], id=id
+    )
+
+
+def test_reward_and_exact_match_are_feedback_on_the_routers_run(sink):
+    from langsmith.uuid import uuid7
+
+    client, run_id = sink.client(), uuid7()
+    traced(client, config={"run_id": run_id})
+    log_feedback(run_id, scores(finished(), AbsoluteCost(1.0)), client=client, project="test")
+    client.flush()
+    assert [run["id"] for run in sink.tree() if run["name"] == "router-r1"] == [str(run_id)]
+    assert {f["run_id"] for f in sink.feedback} == {str(run_id)}
+    logged = {f["key"]: f["score"] for f in sink.feedback}
+    assert set(logged) == {"reward", "exact_match", "format", "cheapness"}
+    assert logged["exact_match"] == logged["format"] == 1.0
+    assert logged["reward"] == pytest.approx(0.7 + 0.3 * logged["cheapness"], abs=1e-4)
+
+
+def test_an_experiment_has_its_dataset_runs_and_feedback(sink):
+    client = sink.client()
+    traces = [finished(), finished("London", "q2")]
+    name = write_experiment(traces, dataset="capitals", client=client, scale=AbsoluteCost(1.0))
+    assert name.startswith("scripted-")
+    assert [e["inputs"] for e in sink.examples] == [{"question": QUESTION}] * 2
+    assert [e["outputs"] for e in sink.examples] == [{"gold": ["Paris"]}, {"gold": ["London"]}]
+    assert sink.projects[name]["reference_dataset_id"] == sink.datasets["capitals"]["id"]
+    roots = [run for run in sink.tree() if not run.get("parent_run_id")]
+    assert {run["reference_example_id"] for run in roots} == {e["id"] for e in sink.examples}
+    matches = [f["score"] for f in sink.feedback if f["key"] == "exact_match"]
+    assert sorted(matches) == [0.0, 1.0]
+    spent = sum(u["total_cost"] for kind, u in usages(sink) if kind == "llm")
+    assert spent == pytest.approx(sum(total(t.ledger)["cost_usd"] for t in traces))
+    assert sorted(read_langsmith(name, client=client), key=lambda t: t.id) == traces
+
+
+def test_a_second_experiment_adds_no_question_twice(sink):
+    client = sink.client()
+    names = {write_experiment([finished()], dataset="d", client=client) for _ in range(2)}
+    assert len(names) == 2
+    assert len(sink.examples) == 1
+    assert sink.feedback == []
+
+
+def test_reading_warns_of_nothing_that_goes_away(sink, recwarn):
+    client = sink.client()
+    traced(client)
+    read_langsmith("test", client=client)
+    assert not [w for w in recwarn if issubclass(w.category, DeprecationWarning)]
+    assert sys.version_info >= (3, 11)
