@@ -51,7 +51,7 @@ def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
         size: how many candidates; None draws 4 to 8.
     """
     size = size or rng.randint(4, 8)
-    generalists = rng.randint(1, max(1, size // 2 - 1))
+    generalists = rng.randint(1, size // 2)
     domains = list(DOMAINS)
     rng.shuffle(domains)
     specialists = size - generalists
@@ -71,7 +71,10 @@ def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
             names.append(name)
     candidates = [_specialist(rng, names.pop(), share) for share in shares]
     strong = rng.randrange(generalists)
-    candidates += [_generalist(rng, names.pop(), place == strong) for place in range(generalists)]
+    candidates += [
+        _generalist(rng, names.pop(), place == strong or rng.random() < 0.35)
+        for place in range(generalists)
+    ]
     rng.shuffle(candidates)
     return CandidatePool(name="drawn", candidates=tuple(candidates))
 
