@@ -56,6 +56,12 @@ format: setup ## Format, and fix what ruff can fix
 bench: setup ## Measure the overhead of the graph
 	@$(BIN)/python -m benchmarks.overhead $(ARGS)
 
+train: setup ## Train the demo's policy from scratch, under 90 minutes on 2 cores (runs/demo)
+	@$(BIN)/python training/finetune.py --config training/configs/demo.yaml $(ARGS)
+
+policy: setup ## Measure the shipped policy against the oracle and every control
+	@$(BIN)/python -m benchmarks.policy $(ARGS)
+
 bench-tracing: setup ## Measure what LangSmith costs
 	@$(BIN)/python -m benchmarks.tracing
 

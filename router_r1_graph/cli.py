@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -285,6 +286,12 @@ def evaluate(
         Path | None, typer.Option(help="Append every reply to this file, for a recorded pool.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the results in --out.")] = False,
+    langsmith: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET", help="Write each --controller to LangSmith, as an experiment."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json.")] = False,
 ) -> None:
     """Compare controllers over questions: score, cost, calls, each with a 95% interval."""
@@ -319,12 +326,16 @@ def evaluate(
         skipped=reader.skipped,
     )
     plan.pool.require_keys()
+    if langsmith and not out:
+        raise ConfigError("--langsmith needs --out: the traces that it sends are kept there")
     try:
         summary = run(plan, Console(stderr=True))
     except KeyboardInterrupt:
         kept = f"; go on with --out {out} --resume" if out else ""
         print(f"stopped{kept}", file=sys.stderr)
         raise SystemExit(130) from None
+    if langsmith and out:
+        _write_experiments(out / "results.jsonl", plan.controllers, langsmith)
     if as_json:
         print(json.dumps(summary.to_json(), ensure_ascii=False))
     else:
@@ -335,6 +346,24 @@ def evaluate(
             print(f"{len(reader.skipped)} rows left out", file=sys.stderr)
         if out:
             print(f"\nReport: {out}/report.html, {out}/report.md, {out}/summary.json")
+
+
+def _write_experiments(results: Path, controllers: Sequence[str], dataset: str) -> None:
+    """Write one experiment for each controller and cost weight."""
+    from langsmith import Client
+
+    from .rewards import AbsoluteCost
+    from .trace import Trace, read_traces
+    from .tracing import write_experiment
+
+    groups: dict[tuple[str, float], list[Trace]] = {}
+    for trace in read_traces(results):
+        if trace.controller in controllers:
+            groups.setdefault((trace.controller, trace.context.cost_weight), []).append(trace)
+    client = Client()
+    for (controller, _), group in groups.items():
+        name = write_experiment(group, dataset=dataset, client=client, scale=AbsoluteCost(1e-3))
+        print(f"LangSmith: {controller} is experiment {name} of {dataset}", file=sys.stderr)
 
 
 def _pairs(items: list[str] | None) -> dict[str, str]:
