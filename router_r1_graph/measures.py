@@ -2,7 +2,8 @@
 
 Shapes: `scores` is Q x C, `choices` length Q: the column that the router chose for each question.
 
-Source: arXiv 2503.10657 (RouterEval), section on metrics: mu, V_R, V_B and E_p.
+Source: arXiv 2503.10657 (RouterEval): mu, V_R, V_B and E_p. The base of E_p's logarithm is our
+reading (2); divide by log2(e) for nats.
 """
 
 from __future__ import annotations

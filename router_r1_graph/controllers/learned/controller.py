@@ -177,7 +177,7 @@ class LearnedController(OneCallController):
             )
         except ValueError:
             twice = [name for name in matrix.names if self.known.find(name)]
-            raise ConfigError(f"{self.name}: known already: {', '.join(twice)}") from None
+            raise ConfigError(f"{self.name}: known already: {_some(twice)}") from None
         return LearnedController(
             self.method,
             self.embedding,
@@ -266,8 +266,8 @@ class LearnedController(OneCallController):
         gone = [c.name for c in self.known.candidates if pool.find(c.name) is None]
         can_add = METHODS[self.method].open
         if new or (gone and not can_add):
-            parts = [f"new: {', '.join(new)}"] if new else []
-            parts += [f"gone: {', '.join(gone)}"] if gone and not can_add else []
+            parts = [f"new: {_some(new)}"] if new else []
+            parts += [f"gone: {_some(gone)}"] if gone and not can_add else []
             advice = "add them or fit again" if can_add else "fit again"
             raise ControllerError(
                 f"{self.name}: the candidates of {pool.where} are not those of the fit "
@@ -340,7 +340,7 @@ def _all_measured(matrix: ScoreMatrix) -> None:
     missing = np.isnan(matrix.scores).all(axis=0)
     if missing.any():
         names = [name for name, none in zip(matrix.names, missing, strict=True) if none]
-        raise ConfigError(f"no score of {', '.join(names[:5])}: nothing to learn from")
+        raise ConfigError(f"no score of {_some(names)}: nothing to learn from")
 
 
 def _costs(matrix: ScoreMatrix) -> tuple[np.ndarray, Literal["measured", "prices"]]:
@@ -356,6 +356,12 @@ def _normalised(costs: np.ndarray) -> np.ndarray:
     """Return costs between 0 (cheapest) and 1 (dearest); 0 where all are the same."""
     low, high = costs.min(), costs.max()
     return (costs - low) / (high - low) if high > low else np.zeros_like(costs)
+
+
+def _some(names: list[str]) -> str:
+    """Return names for a message, the first five of them."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
