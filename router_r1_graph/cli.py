@@ -344,6 +344,8 @@ def evaluate(
             print(f"left out: {reason}", file=sys.stderr)
         if reader.skipped:
             print(f"{len(reader.skipped)} rows left out", file=sys.stderr)
+        if reader.repeated:
+            print(f"{reader.repeated} rows repeat a question: it was asked once", file=sys.stderr)
         if out:
             print(f"\nReport: {out}/report.html, {out}/report.md, {out}/summary.json")
 

@@ -88,6 +88,13 @@ def test_bad_rows_are_named(tmp_path, rows, message):
     assert message in str(error.value)
 
 
+def test_a_row_for_each_candidate_is_one_question(tmp_path):
+    rows = [{"id": 7, "question": "Q?", "gold": "x", "model": m} for m in "abc"]
+    reader = Reader([write(tmp_path / "q.jsonl", *rows)])
+    assert len(reader.read()) == 1
+    assert reader.repeated == 2
+
+
 def test_broken_lines_stop_it_or_are_counted(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_bytes(

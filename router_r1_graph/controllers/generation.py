@@ -19,6 +19,9 @@ from transformers.cache_utils import DynamicLayer
 
 from .streaming import Listener
 
+_CROWDED = 0.75
+"""The share of rows still sampled at which the others leave a batch."""
+
 Rows = list[tuple[torch.Tensor, torch.Tensor]]
 """One row's keys and values for each layer: [heads, tokens, head size]."""
 
@@ -136,7 +139,8 @@ class Generator:
             [[self.pad_id] * (width - len(new)) + new for new in fresh], device=device
         )
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
-        rows = list(range(len(requests)))  # which requests the rows of the batch belong to
+        # Which request each row of the batch belongs to; None = to one that has ended.
+        rows: list[int | None] = list(range(len(requests)))
         out: list[list[int]] = [[] for _ in requests]
         logprobs: list[list[float]] = [[] for _ in requests]
         finished = [False] * len(requests)
@@ -154,10 +158,12 @@ class Generator:
                 cache.batch_select_indices(order)
                 logits, mask, positions = logits[order], mask[order], positions[order]
             chosen, scores = _sample(logits, temperature, random)
-            going: list[int] = []
+            last = step == max_new_tokens - 1
             for place, (row, token, score) in enumerate(
                 zip(rows, chosen.tolist(), scores.tolist(), strict=True)
             ):
+                if row is None:
+                    continue
                 out[row].append(token)
                 logprobs[row].append(score)
                 finished[row] = token in self.stop_ids or bool(
@@ -165,13 +171,15 @@ class Generator:
                 )
                 if listener := listeners.get(row):
                     listener(out[row])
-                if finished[row] or step == max_new_tokens - 1:
+                if finished[row] or last:
                     self._keep(requests[row][0], out[row], cache, place, mask[place])
-                else:
-                    going.append(place)
+                    rows[place] = None
+            going = [place for place, row in enumerate(rows) if row is not None]
             if not going:
                 break
-            if len(going) < len(rows):  # the rows that ended leave the batch
+            # Rows that ended leave the batch, a quarter of it at once: each time, the whole cache
+            # is copied.
+            if len(going) <= _CROWDED * len(rows):
                 keep = torch.tensor(going, device=device)
                 cache.batch_select_indices(keep)
                 mask, chosen, positions = mask[keep], chosen[keep], positions[keep]

@@ -70,6 +70,8 @@ class Reader:
         seed: of the draw.
         skip_bad: whether a broken row is counted in `skipped` instead of ending the evaluation.
         skipped: why rows were left out, by source and line.
+        repeated: rows that repeat a question with the same id and gold answers, as where a file has
+            a row for each candidate: it is asked once.
     """
 
     sources: Sequence[str]
@@ -79,6 +81,8 @@ class Reader:
     seed: int = 0
     skip_bad: bool = False
     skipped: list[str] = field(default_factory=list)
+    repeated: int = 0
+    _asked: set[str] = field(default_factory=set)
 
     def read(self) -> list[EvaluationQuestion]:
         """Return the questions.
@@ -93,20 +97,31 @@ class Reader:
         if unknown:
             raise ConfigError(f"--field {min(unknown)}: only question, gold and id can be named")
         found: list[EvaluationQuestion] = []
+        seen: dict[str, int] = {}
         for source in self.sources:
-            one = _drawn(self._questions(source), self._limit(source), self.seed)
+            new = self._new(self._questions(source), seen)
+            one = _drawn(new, self._limit(source), self.seed)
             if not one:
                 raise ConfigError(f"{source}: no question in it")
             found += one
-        seen: dict[str, str] = {}
-        for question in found:
-            if question.id in seen:
-                raise ConfigError(
-                    f"two questions have the id {question.id!r}: {seen[question.id]!r:.60} and "
-                    f"{question.question!r:.60}"
-                )
-            seen[question.id] = question.question
         return found
+
+    def _new(
+        self, questions: Iterator[EvaluationQuestion], seen: dict[str, int]
+    ) -> Iterator[EvaluationQuestion]:
+        """Yield each question once; `seen` keeps what stands under an id."""
+        for question in questions:
+            content = hash((question.question, question.gold))
+            if seen.setdefault(question.id, content) != content:
+                raise ConfigError(
+                    f"two questions have the id {question.id!r}; one of them is "
+                    f"{question.question!r:.80}"
+                )
+            if question.id in self._asked:
+                self.repeated += 1
+                continue
+            self._asked.add(question.id)
+            yield question
 
     def _limit(self, source: str) -> int | None:
         if self.limit is None and source in PAPER_SETS:
