@@ -230,16 +230,16 @@ class Candidate(ModelSettings):
         price = max(self.price_usd_per_mtok, 1e-9)
         return min(9, max(0, round(math.log(price / 0.1) / math.log(30 / 0.1) * 9)))
 
-    def describe_briefly(self) -> str:
-        """Return the descriptor for a small policy: the price level, then scores from 0 to 9.
+    @property
+    def brief_scores(self) -> Mapping[str, int]:
+        """Scores from 0 to 9 by subject, for a small policy.
 
-        Scores that hardly differ over many subjects are one: "all 6".
+        Scores that hardly differ over many subjects are one, of the subject `all`.
         """
         scores = {name: min(9, int(score * 10)) for name, score in self.benchmarks.items()}
         if len(scores) > 4 and max(scores.values()) - min(scores.values()) <= 2:
-            scores = {"all": round(sum(scores.values()) / len(scores))}
-        words = [str(self.price_level), *(f"{name} {score}" for name, score in scores.items())]
-        return " ".join(words)
+            return {"all": round(sum(scores.values()) / len(scores))}
+        return scores
 
 
 class CandidatePool(BaseModel):
@@ -318,6 +318,24 @@ class CandidatePool(BaseModel):
             pool = pool.model_copy(update={"controller": controller})
         pool._file = file
         return pool
+
+    def describe_briefly(self) -> str:
+        """Return the descriptors for a small policy: by subject, who knows it, price level, score.
+
+        Example:
+            >>> print(CandidatePool.embedded().describe_briefly().splitlines()[0])
+            literature: Quillora 3 9
+        """
+        subjects: dict[str, list[str]] = {}
+        for candidate in self.candidates:
+            level = f"{candidate.name} {candidate.price_level}"
+            for subject, score in candidate.brief_scores.items():
+                subjects.setdefault(subject, []).append(f"{level} {score}")
+            if not candidate.benchmarks:
+                subjects.setdefault("all", []).append(level)
+        if "all" in subjects:
+            subjects["all"] = subjects.pop("all")  # comes last
+        return "\n".join(f"{subject}: {', '.join(who)}" for subject, who in subjects.items())
 
     def descriptors(self) -> CandidatePool:
         """Return the pool without the ways to reach anybody: safe to store and to show."""

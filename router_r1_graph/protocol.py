@@ -225,7 +225,7 @@ def render_prompt(
     candidates: Mapping[str, str],
     cost_weight: float,
     budget: str,
-    brief_candidates: Mapping[str, str] | None = None,
+    brief_candidates: str = "",
 ) -> str:
     """Fill the template. Tags in the question or in a descriptor are escaped.
 
@@ -235,15 +235,12 @@ def render_prompt(
         candidates: name -> descriptor, in the order in which they are shown.
         cost_weight: in [0, 1].
         budget: what may still be spent, in words.
-        brief_candidates: the same with short descriptors, for small policies.
+        brief_candidates: the same in short, by subject, for small policies.
     """
-    brief = (brief_candidates or {}).items()
     return template.substitute(
         question=escape(question),
         candidates="\n".join(f"- {escape(n)}: {escape(d)}" for n, d in candidates.items()),
-        # The dash is for byte-pair tokenizers: after a space, a name is the same tokens here and in
-        # the turn that copies it.
-        brief_candidates="\n".join(f"- {escape(n)} {escape(d)}" for n, d in brief),
+        brief_candidates=escape(brief_candidates),
         cost_weight=f"{cost_weight:g}",
         budget=budget,
     )

@@ -103,7 +103,7 @@ def _texts(traces: Iterator[Trace]) -> Iterator[str]:
             return
         yield "\n".join(
             [
-                *(f"{c.name} {c.describe_briefly()}" for c in trace.pool.candidates),
+                trace.pool.describe_briefly(),
                 trace.question,
                 *(str(message.text) for message in trace.scratchpad),
             ]

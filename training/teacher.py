@@ -97,6 +97,7 @@ class TeacherController(RuleController):
             candidates = candidates or list(view.pool.candidates)
             domain = relation_domain(step.relation)
             fit = [c for c in candidates if fits(c, domain)] or candidates
+            fit.sort(key=lambda c: "all" in c.brief_scores)  # as the prompt shows them
             chosen = HABITS[steady or rng.choice(list(HABITS))](rng, fit, candidates)
             given_up |= query in asked and rng.random() < self.give_up
             named = ", ".join(f"{c.name} {c.price_level} {_score(c, domain)}" for c in fit)
@@ -108,7 +109,8 @@ class TeacherController(RuleController):
 
 
 def _score(candidate: Candidate, domain: str) -> int:
-    return min(9, int(candidate.benchmarks.get(domain, 0.0) * 10))
+    scores = candidate.brief_scores
+    return scores.get(domain, scores.get("all", 0))
 
 
 def _reason(structure: Structure, known: Mapping[Ask, str]) -> str:

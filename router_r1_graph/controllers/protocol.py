@@ -45,7 +45,7 @@ def render_view(template: Template, view: View) -> str:
         template,
         question=view.question,
         candidates={c.name: c.describe() for c in candidates},
-        brief_candidates={c.name: c.describe_briefly() for c in candidates},
+        brief_candidates=view.pool.describe_briefly(),
         cost_weight=view.context.cost_weight,
         budget=view.budget.describe(),
     )
