@@ -126,7 +126,7 @@ def test_a_large_file_is_streamed(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(read) == 5
-    assert peak < 1_000_000 < path.stat().st_size / 20
+    assert peak < path.stat().st_size / 5  # hashes of the ids are held, to find repeats
 
 
 # --- scores

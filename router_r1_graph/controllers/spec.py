@@ -82,7 +82,8 @@ def parse_controller(spec: str | None, pool: CandidatePool) -> Controller:
         >>> parse_controller("random:7", CandidatePool.embedded()).name
         'random:7'
     """
-    spec = spec or ("pool" if pool.controller else "keyword")
+    if spec is None:
+        spec = "pool" if pool.controller else "keyword"
     kind, _, argument = spec.partition(":")
     build = _BUILDERS.get(kind)
     if build is None or (argument and kind in _PLAIN):

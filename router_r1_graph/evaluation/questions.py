@@ -82,7 +82,7 @@ class Reader:
     skip_bad: bool = False
     skipped: list[str] = field(default_factory=list)
     repeated: int = 0
-    _asked: set[str] = field(default_factory=set)
+    _read: int = 0
 
     def read(self) -> list[EvaluationQuestion]:
         """Return the questions.
@@ -97,7 +97,8 @@ class Reader:
         if unknown:
             raise ConfigError(f"--field {min(unknown)}: only question, gold and id can be named")
         found: list[EvaluationQuestion] = []
-        seen: dict[str, int] = {}
+        seen: dict[int, int] = {}
+        self._read = self.repeated = 0
         for source in self.sources:
             new = self._new(self._questions(source), seen)
             one = _drawn(new, self._limit(source), self.seed)
@@ -107,21 +108,22 @@ class Reader:
         return found
 
     def _new(
-        self, questions: Iterator[EvaluationQuestion], seen: dict[str, int]
+        self, questions: Iterator[EvaluationQuestion], seen: dict[int, int]
     ) -> Iterator[EvaluationQuestion]:
-        """Yield each question once; `seen` keeps what stands under an id."""
+        """Yield each question once; `seen` keeps hashes only, of ids and what stands under them."""
         for question in questions:
             content = hash((question.question, question.gold))
-            if seen.setdefault(question.id, content) != content:
+            known = seen.setdefault(hash(question.id), content)
+            if known != content:
                 raise ConfigError(
                     f"two questions have the id {question.id!r}; one of them is "
                     f"{question.question!r:.80}"
                 )
-            if question.id in self._asked:
+            if len(seen) > self._read:
+                self._read = len(seen)
+                yield question
+            else:
                 self.repeated += 1
-                continue
-            self._asked.add(question.id)
-            yield question
 
     def _limit(self, source: str) -> int | None:
         if self.limit is None and source in PAPER_SETS:
