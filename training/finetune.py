@@ -120,6 +120,7 @@ def remember(config: RunConfig) -> None:
     record = {
         "config": config.model_dump(mode="json"),
         "commit": commit or "unknown",
+        "command": " ".join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in names},

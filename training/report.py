@@ -18,16 +18,17 @@ def write_report(
     """Write `report.md` beside the policy and the model card inside it."""
     table = _table(measured)
     record = yaml.safe_load((config.out / "config.yaml").read_text(encoding="utf-8"))
-    made = f"Made {record['date'][:10]} at commit {record['commit'][:12]}"
+    made = f"Made {record['date'][:10]} at commit {record['commit'][:12]} by `{record['command']}`"
     stages = ", ".join(config.stages)
-    about = f"""{made} by stages {stages}, seed {config.seed}. Protocol version {protocol.VERSION}.
+    about = f"""{made}, stages {stages}, seed {config.seed}. Protocol version {protocol.VERSION}.
 
 Held-out questions, greedy, cost weight 0.5 ({config.evaluate_questions} of them):
 
 {table}
 
 The warm start taught the format, how to split a question and how to read descriptors aloud; whom to
-ask was drawn from habits good and bad in equal parts, so that choosing was learned from reward.
+ask was drawn from habits good and bad in equal parts, so that choosing was learned from reward
+(scale {config.reward.scale}, {"gated" if config.reward.gated else "not gated"}).
 """
     (config.out / "report.md").write_text(f"# {config.out.name}\n\n{about}", encoding="utf-8")
     card = f"""---
