@@ -81,6 +81,9 @@ class RouteCall(TypedDict):
     id: str
     tool: str
     query: str
+    background: str
+    """What the candidate is told beside the query; "" = nothing."""
+    worst_case_usd: float
     round: int
     """Of the call, from 1."""
     ends_at: float | None
