@@ -29,6 +29,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from langchain_core.utils.function_calling import convert_to_openai_function
 from langgraph.graph import StateGraph
+from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
 from pydantic import BaseModel, ConfigDict
 
@@ -93,7 +94,8 @@ def as_chat_model(thing: Any) -> ChatModel:
         thing = thing.compile()
     if isinstance(thing, PregelProtocol):
         # The knobs of this run are not those of the other graph, which may be a router too.
-        return _asking(thing, lambda m: {"messages": list(m)}, _read_state, without_context)
+        configure = without_context if isinstance(thing, Pregel) else _without_thread
+        return _asking(thing, lambda m: {"messages": list(m)}, _read_state, configure)
     return thing  # type: ignore[no-any-return]
 
 
@@ -119,6 +121,16 @@ def _asking(
         return read(await asked.ainvoke(write(prompt), configure(config)))
 
     return node(asked.get_name(), ask, aask)
+
+
+def _without_thread(config: RunnableConfig) -> RunnableConfig:
+    """Return the config for a remote graph: each call is a question of its own there.
+
+    On this run's thread it would meet earlier ones, and calls at once are refused.
+    """
+    configurable = dict(config.get("configurable") or {})
+    configurable.pop("thread_id", None)
+    return {**config, "configurable": configurable}
 
 
 def _query(prompt: Sequence[AnyMessage]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.tools import StructuredTool, Tool, ToolException, tool
 from langchain_core.vectorstores import InMemoryVectorStore
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel.remote import RemoteGraph
@@ -30,7 +32,9 @@ from router_r1_graph import (
 )
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import PercentileCost
+from router_r1_graph.tour import pool_table
 from router_r1_graph.trace import Trace
+from router_r1_graph.transcript import make_console
 
 FREE = {"input_usd_per_mtok": None, "output_usd_per_mtok": None}
 both_ways = pytest.mark.parametrize("how", ["invoke", "ainvoke"])
@@ -259,6 +263,16 @@ def test_prices_by_the_call_and_by_the_token_can_be_compared():
     assert dear.price_usd_per_mtok * 500 / 1e6 == pytest.approx(0.01)
 
 
+def test_a_pool_as_a_table_has_the_price_of_a_call_where_there_is_one():
+    console = make_console()
+    with console.capture() as capture:
+        console.print(pool_table(make_pool(candidate("tool"))))
+    assert re.search(r"\$ a call .*\n.*0\.001", capture.get())
+    with console.capture() as capture:
+        console.print(pool_table(make_pool("Ada")))
+    assert "a call" not in capture.get()
+
+
 # ------------------------------------------------------------------------------- failing values
 
 
@@ -409,6 +423,26 @@ def test_a_graph_that_ends_without_an_answer_is_a_failed_call(node):
     )
     assert bills(result)[0]["ok"] is False
     assert result["answer"] == "42"
+
+
+def test_a_remote_graph_is_asked_without_the_thread_of_the_run():
+    configs = []
+
+    class Remote(RemoteGraph):
+        """Answers as a server's JSON does, without one."""
+
+        def invoke(self, input: Any, config: Any = None, **_: Any) -> Any:
+            configs.append(config["configurable"])
+            said = [{"type": "human", "content": m.text} for m in input["messages"]]
+            return {"messages": [*said, {"type": "ai", "content": "Vienna"}]}
+
+    pool = make_pool(candidate("graph"))
+    given = {"Graph": Remote("researcher", url="http://127.0.0.1:9")}
+    controller = ScriptedController([search("Graph: ?"), answer()])
+    graph = create_router_r1(pool, controller, models=given).compile(InMemorySaver())
+    result = graph.invoke({"question": "?"}, {"configurable": {"thread_id": "1"}})
+    assert bills(result)[0]["reply"] == "Vienna"
+    assert "thread_id" not in configs[0]
 
 
 def test_a_remote_graph_that_nobody_serves_is_a_failed_call():

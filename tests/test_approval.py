@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
 from fakes import FakeChat, PaidController, answer, make_pool, models, search
 from router_r1_graph import ChatRouterR1, ConfigError, ScriptedController, create_router_r1
@@ -141,6 +141,22 @@ def test_inside_a_parent_with_a_memory_the_parent_is_resumed(how):
     (asked,) = do(graph, {"messages": [HumanMessage("?")]}, how)["__interrupt__"]
     result = do(graph, Command(resume={asked.id: True}), how)
     assert [m.text for m in result["messages"]] == ["?", "Paris"]
+
+
+@both_ways
+def test_a_graph_that_is_a_candidate_can_ask_a_person_itself(how):
+    def ask(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(interrupt(f"{state['messages'][-1].text} Say it."))]}
+
+    inner = StateGraph(MessagesState).add_node(ask).add_edge(START, "ask")
+    pool = make_pool({"name": "Person", "provider": "graph", "usd_per_call": 0.0})
+    controller = ScriptedController([search("Person: Paris or Rome?"), answer()])
+    graph = create_router_r1(pool, controller, models={"Person": inner})
+    graph = graph.compile(checkpointer=InMemorySaver())
+    (asked,) = do(graph, QUESTION, how)["__interrupt__"]
+    assert asked.value == "Paris or Rome? Say it."
+    result = do(graph, Command(resume={asked.id: "Paris"}), how)
+    assert bills(result)[0]["reply"] == "Paris"
 
 
 def test_without_a_checkpointer_it_is_an_error_before_anything_is_asked():
