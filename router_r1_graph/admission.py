@@ -81,13 +81,15 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
                 refuse(slug, call.query, f"may cost ${price:.6f}, and only ${free:.6f} are left")
                 continue
             reserved += price
+            known = price if candidate.bounded else None
             routed.append(
                 RouteCall(
                     id=call_id,
                     tool=slug,
                     query=call.query,
                     background=told,
-                    worst_case_usd=price,
+                    worst_case_usd=known,
+                    needs_approval=view.context.needs_approval(known),
                     round=round_ + 1,
                     ends_at=ends_at,
                 )

@@ -32,8 +32,8 @@ class RouterContext:
         keep: of a round's replies, what the controller is shown: `all`; by `vote`, of replies to
             one query the one that most agree with; or `summary:CANDIDATE`, what this candidate
             makes of them (a call like any other, on the ledger).
-        approve_above_usd: a call that may cost more waits for a person (a LangGraph interrupt,
-            which needs a checkpointer); None = none does.
+        approve_above_usd: a call that may cost more, or has no price, waits for a person (a
+            LangGraph interrupt, which needs a checkpointer); None = none does.
         temperature: of the controller; None = as it was built.
         seed: for controllers that draw at random.
     """
@@ -93,6 +93,11 @@ class RouterContext:
             )
         if self.keep not in ("all", "vote") and not self.summarizer:
             raise ConfigError(f"keep is all, vote, or summary:CANDIDATE, not {self.keep!r}")
+
+    def needs_approval(self, usd: float | None) -> bool:
+        """Return whether a call that may cost so many USD waits for a person; None = unknown."""
+        limit = self.approve_above_usd
+        return limit is not None and (usd is None or usd > limit)
 
     def check(self, pool: CandidatePool) -> None:
         """Check what depends on the pool.

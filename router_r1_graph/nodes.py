@@ -243,13 +243,12 @@ class RouterNodes:
         return self._replied(call, message, runtime)
 
     def _refused(self, call: RouteCall, runtime: Runtime[RouterContext]) -> ToolMessage | None:
-        """Wait for a person where the call may cost too much; tell of the call if it is made.
+        """Wait for a person where one has to approve of the call; tell of it if it is made.
 
         The node starts again at its top when the person has spoken: nothing may happen before.
         """
-        limit = resolve_context(runtime.context, self.defaults).approve_above_usd
         name = self._name(call)
-        if limit is not None and call["worst_case_usd"] > limit:
+        if call["needs_approval"]:
             said = interrupt(
                 {
                     "candidate": name,
@@ -346,7 +345,8 @@ class RouterNodes:
             tool=candidate.slug,
             query=query,
             background="",
-            worst_case_usd=usd,
+            worst_case_usd=(known := usd if candidate.bounded else None),
+            needs_approval=context.needs_approval(known),
             round=state["round"] + 1,
             ends_at=remaining.seconds and time.time() + remaining.seconds,
         )

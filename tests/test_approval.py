@@ -81,6 +81,23 @@ def test_whatever_is_not_an_approval_refuses_the_call_and_nothing_is_paid(no):
     assert result["answer"] == "42"
 
 
+def test_a_call_without_a_price_waits_since_it_may_cost_anything():
+    pool = make_pool({"name": "Ada", "output_usd_per_mtok": None})
+    controller = ScriptedController([search("Ada: ?"), answer()])
+    graph = create_router_r1(pool, controller, models=models(pool)).compile(InMemorySaver())
+    (asked,) = do(graph, QUESTION)["__interrupt__"]
+    assert asked.value["worst_case_usd"] is None
+
+
+def test_a_refusal_holds_though_the_run_is_resumed_without_its_context():
+    dear = FakeChat()
+    graph = router("Dear: ?", Dear=dear)
+    (asked,) = do(graph, QUESTION)["__interrupt__"]
+    result = graph.invoke(Command(resume={asked.id: False}), THREAD)
+    assert bills(result)[0]["error"]["kind"] == "refused"
+    assert dear.queries == []
+
+
 @both_ways
 def test_parallel_calls_are_approved_one_by_one_and_nobody_is_asked_twice(how):
     chats = {name: FakeChat(text=name) for name in ("Ada", "Dear", "Eve")}
