@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool, InjectedToolArg
 from pydantic import BaseModel, Field
 
@@ -57,7 +57,7 @@ class CandidateTool(BaseTool):
     ) -> tuple[str, dict[str, Any]]:
         prompt = _prompt(background, query)
         reply = ask(self.model, prompt, self.candidate, seconds_left=seconds_left, config=config)
-        return self._billed(reply, config)
+        return self._billed(reply)
 
     async def _arun(
         self,
@@ -70,13 +70,13 @@ class CandidateTool(BaseTool):
         reply = await aask(
             self.model, prompt, self.candidate, seconds_left=seconds_left, config=config
         )
-        return self._billed(reply, config)
+        return self._billed(reply)
 
-    def _billed(self, reply: Reply, config: RunnableConfig) -> tuple[str, dict[str, Any]]:
+    def _billed(self, reply: Reply) -> tuple[str, dict[str, Any]]:
         if reply.message and reply.message.response_metadata.get(NO_TOKENS):
-            # No model's run has the cost, so this one does.
+            # No model's run has the cost, so the tool's own has, whose config is the current one.
             usage = {"total_cost": reply.cost_usd}
-            spans.label(config, CANDIDATE_TAG, usage_metadata=usage)
+            spans.label(ensure_config(), CANDIDATE_TAG, usage_metadata=usage)
         return bill(self.candidate.name, reply)
 
 
