@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph import types
+from langgraph.runtime import Runtime
 
 try:
     # What langgraph-supervisor imports too: one object that runs as sync and as async, without a
@@ -21,6 +22,26 @@ try:
     from langchain_core.tracers._streaming import _StreamingCallbackHandler
 except ImportError:  # pragma: no cover - a LangChain that moved it
     _StreamingCallbackHandler = None  # type: ignore[assignment, misc]
+
+try:
+    from langgraph._internal._constants import CONFIG_KEY_CHECKPOINTER, CONFIG_KEY_RUNTIME
+except ImportError:  # pragma: no cover - a LangGraph that moved them
+    CONFIG_KEY_CHECKPOINTER, CONFIG_KEY_RUNTIME = "__pregel_checkpointer", "__pregel_runtime"
+
+
+def remembers(config: RunnableConfig) -> bool:
+    """Return whether a node runs in a graph with a checkpointer, its own or a parent's."""
+    return bool((config.get("configurable") or {}).get(CONFIG_KEY_CHECKPOINTER))
+
+
+def without_context(config: RunnableConfig) -> RunnableConfig:
+    """Return a node's config for a graph that is not to take the node's context for its own."""
+    configurable = config.get("configurable") or {}
+    runtime = configurable.get(CONFIG_KEY_RUNTIME)
+    if not isinstance(runtime, Runtime):
+        return config
+    own = {CONFIG_KEY_RUNTIME: runtime.override(context=None)}
+    return {**config, "configurable": {**configurable, **own}}
 
 
 def wants_tokens(handler: BaseCallbackHandler) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
 
+from .memory import background
 from .protocol import Turn
 from .reply import Reply
 from .state import RouteCall, View
@@ -71,7 +72,8 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
         call_id = f"call_{round_}_{len(tool_calls) + len(refused)}"
         # Where replies are drawn, asking again may well bring another one.
         if candidate.temperature != 0 or (slug, call.query) not in asked:
-            price = candidate.worst_case_usd(call.query)
+            told = background(candidate, call.query, view)
+            price = candidate.worst_case_usd(told + call.query)
             if usd_left is not None and price > usd_left - reserved:
                 # Alone it may still be affordable, once the others have cost what they really do.
                 over_budget |= price > usd_left
@@ -79,9 +81,17 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
                 refuse(slug, call.query, f"may cost ${price:.6f}, and only ${free:.6f} are left")
                 continue
             reserved += price
+            known = price if candidate.bounded else None
             routed.append(
                 RouteCall(
-                    id=call_id, tool=slug, query=call.query, round=round_ + 1, ends_at=ends_at
+                    id=call_id,
+                    tool=slug,
+                    query=call.query,
+                    background=told,
+                    worst_case_usd=known,
+                    needs_approval=view.context.needs_approval(known),
+                    round=round_ + 1,
+                    ends_at=ends_at,
                 )
             )
             asked.add((slug, call.query))

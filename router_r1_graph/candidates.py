@@ -1,7 +1,8 @@
 """Candidates and pools: who can be asked, at what price, and how a YAML file says so.
 
-A candidate is an LLM that can be asked. What the controller is told about it (price, latency,
-strengths, example performance) is its descriptor, and stands in the same record.
+A candidate is who can be asked: an LLM, or a tool, a retriever, a whole other graph. What the
+controller is told about it (price, latency, strengths, example performance) is its descriptor, and
+stands in the same record.
 """
 
 from __future__ import annotations
@@ -34,7 +35,14 @@ PROVIDERS: Mapping[str, str] = {
     "openai": "router_r1_graph.openai_chat:openai_chat_model",
     "recorded": "router_r1_graph.recorded:recorded_chat_model",
     "simulated": "router_r1_graph.simulation:simulated_chat_model",
+    "tool": "router_r1_graph.adapters:adapted",
+    "retriever": "router_r1_graph.adapters:adapted",
+    "graph": "router_r1_graph.adapters:adapted",
 }
+
+#: What a call is taken to have of tokens, in and out, where one priced by the call is compared
+#: with those priced by the token.
+_TOKENS_OF_A_CALL = 500
 
 #: What chat models call our fields; as options they would go round time-outs and budgets.
 _OPTION_OF_FIELD = {
@@ -46,7 +54,7 @@ _OPTION_OF_FIELD = {
 }
 
 Option = str | int | float | bool | None | list[Any] | dict[str, Any]
-USDPerMTok = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ModelSettings(BaseModel):
@@ -60,13 +68,14 @@ class ModelSettings(BaseModel):
     model: str = ""
     """The provider's name of the model; the candidate's name when left out."""
     provider: str = "openai"
-    """`openai` (any OpenAI-compatible endpoint), `recorded`, `simulated`, or `module:factory`, a
-    callable that takes this record and returns a LangChain chat model."""
+    """`openai` (any OpenAI-compatible endpoint), `recorded`, `simulated`; `tool`, `retriever` or
+    `graph` (see `adapters.py`); or `module:factory`, a callable that takes this record and returns
+    a LangChain chat model."""
     base_url: str | None = None
     api_key_env: str | None = None
     """The name of the environment variable that holds the key; never the key itself."""
-    input_usd_per_mtok: USDPerMTok | None = None
-    output_usd_per_mtok: USDPerMTok | None = None
+    input_usd_per_mtok: Price | None = None
+    output_usd_per_mtok: Price | None = None
     prices_checked: date | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
     max_tokens: Annotated[int, Field(ge=1)] = 512
@@ -135,8 +144,13 @@ class ModelSettings(BaseModel):
             return "-"
         return f"{variable} {'set' if os.environ.get(variable) else 'NOT SET'}"
 
+    @property
+    def priced(self) -> bool:
+        """Whether any list price is known."""
+        return self.input_usd_per_mtok is not None or self.output_usd_per_mtok is not None
+
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
-        """Return the list price in USD of so many tokens."""
+        """Return the list price in USD of one call with so many tokens."""
         return (
             input_tokens * (self.input_usd_per_mtok or 0.0)
             + output_tokens * (self.output_usd_per_mtok or 0.0)
@@ -160,10 +174,13 @@ class ControllerSettings(ModelSettings):
 
 
 class Candidate(ModelSettings):
-    """An LLM that can be asked, with its descriptor."""
+    """Who can be asked, with its descriptor: an LLM, a tool, a retriever, or another graph."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     aliases: tuple[str, ...] = ()
+    usd_per_call: Price | None = None
+    """USD of one call that brings a reply, on top of its tokens: what a search costs. Of a graph
+    the most that a call can cost, where its messages say what it did."""
     latency_seconds: Annotated[float, Field(ge=0)] | None = None
     """Typical seconds until a whole reply is there."""
     strengths: tuple[str, ...] = ()
@@ -200,19 +217,48 @@ class Candidate(ModelSettings):
         return f"{slug[:57]}_{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
 
     @property
+    def kind(self) -> Literal["model", "tool", "retriever", "graph"]:
+        """What is asked."""
+        match self.provider:
+            case "tool" | "retriever" | "graph" as kind:
+                return kind
+        return "model"
+
+    @property
+    def priced(self) -> bool:
+        """Whether any list price is known."""
+        return self.usd_per_call is not None or super().priced
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the worst-case price of a call is one, so that a budget bounds it."""
+        return self.usd_per_call is not None or self.output_usd_per_mtok is not None
+
+    def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
+        """Return the list price in USD of one call with so many tokens."""
+        return (self.usd_per_call or 0.0) + super().cost_usd(input_tokens, output_tokens)
+
+    @property
     def price_usd_per_mtok(self) -> float:
-        """Input and output price added: one number to order candidates by."""
-        return (self.input_usd_per_mtok or 0.0) + (self.output_usd_per_mtok or 0.0)
+        """Input and output price added: one number to order candidates by.
+
+        A price per call counts as that of a call with 500 tokens in and 500 out.
+        """
+        per_call = (self.usd_per_call or 0.0) * 1e6 / _TOKENS_OF_A_CALL
+        return (self.input_usd_per_mtok or 0.0) + (self.output_usd_per_mtok or 0.0) + per_call
 
     def describe(self) -> str:
         """Return the descriptor as one line for a prompt or a tool description."""
-        price = (
-            "price unknown"
-            if self.input_usd_per_mtok is None and self.output_usd_per_mtok is None
-            else f"${self.input_usd_per_mtok or 0:g} in, "
-            f"${self.output_usd_per_mtok or 0:g} out per 1M tokens"
-        )
-        parts = [price]
+        parts: list[str] = [] if self.kind == "model" else [self.kind]
+        if not self.priced:
+            parts.append("price unknown")
+        if self.usd_per_call is not None:
+            parts.append(f"${self.usd_per_call:g} per call")
+        if super().priced:
+            parts.append(
+                f"${self.input_usd_per_mtok or 0:g} in, "
+                f"${self.output_usd_per_mtok or 0:g} out per 1M tokens"
+            )
         if self.latency_seconds is not None:
             parts.append(f"about {self.latency_seconds:g} s")
         if self.strengths:

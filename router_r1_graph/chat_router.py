@@ -26,7 +26,7 @@ from langgraph.graph.state import CompiledStateGraph
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from .candidates import CandidatePool
-from .context import RouterContext
+from .context import CandidateContext, RouterContext
 from .controllers import Controller, parse_controller
 from .errors import ConfigError, ControllerError, did_you_mean
 from .graph import create_router_r1
@@ -35,7 +35,8 @@ from .protocol import cut
 from .reply import ChatModel
 from .state import StopReason
 
-_KNOBS = tuple(field.name for field in fields(RouterContext))
+KNOBS = tuple(f.name for f in fields(RouterContext) if f.name != "approve_above_usd")
+"""The knobs of a chat model: all but the one that waits for a person, which it cannot."""
 
 
 class ChatRouterR1(BaseChatModel):
@@ -89,6 +90,9 @@ class ChatRouterR1(BaseChatModel):
     budget_usd: float | None = RouterContext.budget_usd
     deadline_seconds: float | None = RouterContext.deadline_seconds
     max_information_tokens: int = RouterContext.max_information_tokens
+    candidate_context: CandidateContext = RouterContext.candidate_context
+    memory_tokens: int = RouterContext.memory_tokens
+    keep: str = RouterContext.keep
     temperature: float | None = RouterContext.temperature
     seed: int = RouterContext.seed
 
@@ -117,13 +121,15 @@ class ChatRouterR1(BaseChatModel):
     def _context(self, given: Mapping[str, Any]) -> RouterContext:
         """Return the knobs of a call: the given ones over the model's own."""
         for name in given:
-            if name not in (*_KNOBS, "max_tokens", "stream"):  # "stream": LangChain's own
+            if name not in (*KNOBS, "max_tokens", "stream"):  # "stream": LangChain's own
                 raise ConfigError(
-                    f"ChatRouterR1 takes no {name!r}{did_you_mean(name, _KNOBS)}; allowed: "
-                    + ", ".join(_KNOBS)
+                    f"ChatRouterR1 takes no {name!r}{did_you_mean(name, KNOBS)}; allowed: "
+                    + ", ".join(KNOBS)
                 )
-        own = RouterContext(**{name: getattr(self, name) for name in _KNOBS})
-        return replace(own, **{name: given[name] for name in _KNOBS if name in given})
+        own = RouterContext(**{name: getattr(self, name) for name in KNOBS})
+        context = replace(own, **{name: given[name] for name in KNOBS if name in given})
+        context.check(self.pool)
+        return context
 
     @property
     def _llm_type(self) -> str:
@@ -133,7 +139,7 @@ class ChatRouterR1(BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         who: Controller = self.controller
         candidates = [c.name for c in self.pool.candidates]
-        knobs = {name: getattr(self, name) for name in _KNOBS}
+        knobs = {name: getattr(self, name) for name in KNOBS}
         return {"pool": self.pool.name, "candidates": candidates, "controller": who.name, **knobs}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:

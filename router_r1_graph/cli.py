@@ -155,7 +155,7 @@ def _ask(
     from .transcript import Transcript, make_console
 
     controller = _controller(spec, pool)
-    unpriced = [c.name for c in pool.candidates if c.output_usd_per_mtok is None]
+    unpriced = [c.name for c in pool.candidates if not c.bounded]
     if context.budget_usd is not None and unpriced:
         print(
             f"warning: no price for {', '.join(unpriced)}: the budget does not bound them",
@@ -550,7 +550,7 @@ def pool_check(
     tools = pool_tools(pool)
     if pool.controller:
         parse_controller("pool", pool)
-    unpriced = [c.name for c in pool.candidates if c.output_usd_per_mtok is None]
+    unpriced = [c.name for c in pool.candidates if not c.bounded]
     print(f"{pool.name}: {len(tools)} candidates, all can be asked")
     if pool.controller:
         print(f"controller: {pool.controller.model} ({pool.controller.protocol})")

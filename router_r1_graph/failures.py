@@ -18,6 +18,7 @@ ErrorKind = Literal[
     "malformed",  # the answer is not what the API promises
     "empty",  # no choices, or no text
     "no_record",  # a recorded candidate was never asked this
+    "refused",  # a person did not approve of the call
     "missing_usage",  # usable text, but no token counts: they are estimated
     "other",
 ]

@@ -37,8 +37,8 @@ def create_router_r1(
     Args:
         pool: the candidates on offer.
         controller: decides whom to ask what; see `router_r1_graph.controllers`.
-        models: chat models to use for the named candidates instead of those that their providers
-            make; these candidates need no key.
+        models: chat models, tools, retrievers or graphs to use for the named candidates instead
+            of those that their providers make; these candidates need no key.
         context: the knobs where a run passes none.
         input_schema: what a run takes.
         output_schema: what a run hands back.
@@ -77,7 +77,7 @@ def create_router_r1(
     graph.add_node(
         "aggregate",
         node("aggregate", nodes.aggregate),
-        destinations=("think", "answer"),
+        destinations=("think", "answer", "route"),
         **recorded(spans.nothing),
     )
     graph.add_node("answer", node("answer", nodes.answer), **recorded(spans.nothing))

@@ -1,5 +1,6 @@
 """The four nodes: think -> (one Send per call) route -> aggregate -> think ... -> answer.
 
+Where a round is to be summarised, aggregate sends that call to route first, and is run once more.
 A node is a function of the state; what it asks (controller, tools) is bound when the graph is
 built. The controller's mistakes and a candidate's failures are values here, never exceptions.
 """
@@ -18,25 +19,27 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
-from langgraph.types import Command, Overwrite, Send
+from langgraph.types import Command, Overwrite, Send, interrupt
 
-from . import protocol, spans
+from . import events, protocol, spans
+from ._compat import remembers
 from .admission import admit
 from .candidates import CandidatePool
 from .context import RouterContext, resolve_context
 from .controllers.protocol import Controller
-from .errors import QuestionError
-from .failures import classify
-from .ledger import charge_candidates, charge_controller, new_ledger, total
-from .observations import observe
+from .errors import ConfigError, QuestionError
+from .failures import ReplyError, classify
+from .ledger import Ledger, charge_candidates, charge_controller, new_ledger, total
+from .observations import SUMMARY, keep_majority, keep_summary, kept, observe, to_summarize
 from .reply import Reply, bill, writable
 from .state import Left, RouteCall, RouterState, StopReason, View, left
 
 logger = logging.getLogger(__name__)
 
 # LangGraph's recursion limit must not end a run. Of the remaining steps (1 at the last one), a call
-# needs think, route, aggregate, think and answer; another round needs the aggregate before them.
-_STEPS_TO_CALL, _STEPS_TO_GO_ON = 5, 6
+# needs think, route, aggregate, think and answer; another round needs the aggregate before them. A
+# summary needs this aggregate, route, aggregate, think and answer.
+_STEPS_TO_CALL, _STEPS_TO_GO_ON, _STEPS_TO_SUMMARIZE = 5, 6, 5
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class RouterNodes:
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> Command[str]:
         """Ask the controller for one turn."""
-        view = self._view(state, runtime)
+        view = self._view(state, config, runtime)
         config = self._trace_think(state, view, config)
         try:
             if reason := self._cannot_ask(view):
@@ -97,7 +100,7 @@ class RouterNodes:
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> Command[str]:
         """Ask the controller for one turn, without blocking."""
-        view = self._view(state, runtime)
+        view = self._view(state, config, runtime)
         config = self._trace_think(state, view, config)
         try:
             if reason := self._cannot_ask(view):
@@ -109,8 +112,17 @@ class RouterNodes:
             reply = Reply(error=classify(error))
         return self._after_think(state, view, reply)
 
-    def _view(self, state: RouterState, runtime: Runtime[RouterContext]) -> View:
+    def _view(
+        self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> View:
         context = resolve_context(runtime.context, self.defaults)
+        # Before anything is paid.
+        if context.approve_above_usd is not None and not remembers(config):
+            raise ConfigError(
+                "approve_above_usd: to wait for a person, the graph needs a checkpointer; "
+                "compile(checkpointer=...)"
+            )
+        context.check(self.pool)
         question, *scratchpad = state["scratchpad"]
         # What was said before, without a parent's tool calls: half a call is a 400 to an API.
         conversation = [
@@ -127,6 +139,7 @@ class RouterNodes:
         no_steps = state.get("remaining_steps", _STEPS_TO_CALL) < _STEPS_TO_CALL
         if state.get("ending") or no_steps:
             remaining = Left(0, remaining.usd, remaining.seconds)
+        runtime.stream_writer(events.budget(remaining))
         return View(
             question=str(question.text),
             pool=self.pool,
@@ -204,39 +217,68 @@ class RouterNodes:
     ) -> dict[str, Any]:
         """Make one call; a failure is a reply with an error."""
         config = self._trace_route(call, config)
+        if refused := self._refused(call, runtime):
+            return self._replied(call, refused, runtime)
         try:
             message = self.tools[call["tool"]].invoke(_tool_call(call), config)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            message = self._tool_failed(call, error)
-        return {"replies": [self._cut(message, runtime)]}
+            message = self._failed(call, Reply(error=classify(error)))
+        return self._replied(call, message, runtime)
 
     async def aroute(
         self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
         """Make one call without blocking; a failure is a reply with an error."""
         config = self._trace_route(call, config)
+        if refused := self._refused(call, runtime):
+            return self._replied(call, refused, runtime)
         try:
             message = await self.tools[call["tool"]].ainvoke(_tool_call(call), config)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            message = self._tool_failed(call, error)
-        return {"replies": [self._cut(message, runtime)]}
+            message = self._failed(call, Reply(error=classify(error)))
+        return self._replied(call, message, runtime)
 
-    def _cut(self, message: ToolMessage, runtime: Runtime[RouterContext]) -> ToolMessage:
+    def _refused(self, call: RouteCall, runtime: Runtime[RouterContext]) -> ToolMessage | None:
+        """Wait for a person where one has to approve of the call; tell of it if it is made.
+
+        The node starts again at its top when the person has spoken: nothing may happen before.
+        """
+        name = self._name(call)
+        if call["needs_approval"]:
+            said = interrupt(
+                {
+                    "candidate": name,
+                    "query": call["query"],
+                    "background": call["background"],
+                    "worst_case_usd": call["worst_case_usd"],
+                }
+            )
+            if (said.get("approve") if isinstance(said, Mapping) else said) is not True:
+                error = ReplyError("refused", "refused by a person")
+                return self._failed(call, Reply(attempts=0, error=error))
+        runtime.stream_writer(events.route_start(call, name))
+        return None
+
+    def _replied(
+        self, call: RouteCall, message: ToolMessage, runtime: Runtime[RouterContext]
+    ) -> dict[str, Any]:
         """Cut a reply to what the controller may see, before any checkpoint holds it."""
         context = resolve_context(runtime.context, self.defaults)
         message.content = protocol.cut(str(message.text), context.max_information_tokens)
-        return message
+        runtime.stream_writer(events.route_end(call, message.artifact))
+        return {"replies": [message]}
 
-    def _tool_failed(self, call: RouteCall, error: Exception) -> ToolMessage:
-        candidate = self.pool.find(call["tool"])
-        text, artifact = bill(
-            candidate.name if candidate else call["tool"], Reply(error=classify(error))
-        )
+    def _failed(self, call: RouteCall, reply: Reply) -> ToolMessage:
+        text, artifact = bill(self._name(call), reply)
         return ToolMessage(text, name=call["tool"], tool_call_id=call["id"], artifact=artifact)
+
+    def _name(self, call: RouteCall) -> str:
+        candidate = self.pool.find(call["tool"])
+        return candidate.name if candidate else call["tool"]
 
     # ----------------------------------------------------------------------------- aggregate
 
@@ -245,9 +287,19 @@ class RouterNodes:
         context = resolve_context(runtime.context, self.defaults)
         turn = state["scratchpad"][-1]
         assert isinstance(turn, AIMessage)
-        observations = observe(turn, state["replies"], state["scratchpad"])
+        replies = [m for m in state["replies"] if isinstance(m, ToolMessage)]
+        observations = observe(turn, replies, state["scratchpad"])
         paid = [m.artifact for m in observations if m.artifact and not m.artifact["cached"]]
         ledger = charge_candidates(state["ledger"], paid)
+        summary = next((m for m in replies if m.tool_call_id == SUMMARY), None)
+        query = to_summarize(str(state["scratchpad"][0].text), observations)
+        if summary:
+            ledger = charge_candidates(ledger, [summary.artifact])
+            keep_summary(observations, summary, query)
+        elif call := self._summary_call(query, state, ledger, context):
+            return Command(goto=[Send("route", call)])
+        elif context.keep == "vote":
+            keep_majority(observations)
         round_ = state["round"] + 1
         remaining = left(ledger, round_, context, state["started_at"])
         steps = state.get("remaining_steps", _STEPS_TO_GO_ON)
@@ -273,6 +325,32 @@ class RouterNodes:
             },
         )
 
+    def _summary_call(
+        self, query: str, state: RouterState, ledger: Ledger, context: RouterContext
+    ) -> RouteCall | None:
+        """Return the call that summarises the round; None where none is wanted or affordable."""
+        candidate = self.pool.find(context.summarizer)
+        if not (candidate and query):
+            return None
+        usd = candidate.worst_case_usd(query)
+        remaining = left(ledger, state["round"], context, state["started_at"])
+        if (
+            state.get("remaining_steps", _STEPS_TO_SUMMARIZE) < _STEPS_TO_SUMMARIZE
+            or (remaining.usd is not None and usd > remaining.usd)
+            or (remaining.seconds is not None and remaining.seconds <= 0)
+        ):
+            return None
+        return RouteCall(
+            id=SUMMARY,
+            tool=candidate.slug,
+            query=query,
+            background="",
+            worst_case_usd=(known := usd if candidate.bounded else None),
+            needs_approval=context.needs_approval(known),
+            round=state["round"] + 1,
+            ends_at=remaining.seconds and time.time() + remaining.seconds,
+        )
+
     # -------------------------------------------------------------------------------- answer
 
     def answer(
@@ -280,6 +358,8 @@ class RouterNodes:
     ) -> dict[str, Any]:
         """Hand one message back, with the bill in its metadata."""
         context = resolve_context(runtime.context, self.defaults)
+        remaining = left(state["ledger"], state["round"], context, state["started_at"])
+        runtime.stream_writer(events.budget(remaining))
         spans.label_router(
             config,
             {
@@ -296,9 +376,9 @@ class RouterNodes:
         )
         answer = state["answer"] or next(
             (
-                m.artifact["reply"]
+                text
                 for m in reversed(state["scratchpad"])
-                if isinstance(m, ToolMessage) and m.artifact and m.artifact["ok"]
+                if isinstance(m, ToolMessage) and (text := kept(m))
             ),
             "",
         )
@@ -335,8 +415,7 @@ class RouterNodes:
         return spans.inside(config, "think", controller=self.controller.name, round=round_)
 
     def _trace_route(self, call: RouteCall, config: RunnableConfig) -> RunnableConfig:
-        candidate = self.pool.find(call["tool"])
-        name = candidate.name if candidate else call["tool"]
+        name = self._name(call)
         tag = f"route:{name}"
         spans.label(config, tag, name=tag, candidate=name, round=call["round"])
         return spans.inside(config, tag, candidate=name, round=call["round"])
@@ -361,5 +440,9 @@ def _clean(state: RouterState, added: list[AnyMessage]) -> dict[str, Any]:
 def _tool_call(call: RouteCall) -> dict[str, Any]:
     # Computed here, not when the call was admitted: it may have waited for its turn.
     seconds_left = None if call["ends_at"] is None else call["ends_at"] - time.time()
-    args = {"query": call["query"], "seconds_left": seconds_left}
+    args = {
+        "query": call["query"],
+        "background": call["background"],
+        "seconds_left": seconds_left,
+    }
     return {"type": "tool_call", "id": call["id"], "name": call["tool"], "args": args}

@@ -6,18 +6,16 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .chat_router import words
+from .chat_router import KNOBS, words
 from .context import RouterContext
 from .errors import ConfigError, did_you_mean
 
 MODEL = "router-r1"
-_KNOBS = tuple(field.name for field in fields(RouterContext))
 
 #: Fields of OpenAI's that do not change what an answer is; clients send them to every server.
 _IGNORED = {
@@ -79,6 +77,9 @@ class ChatRequest(BaseModel):
     budget_usd: Any = None
     deadline_seconds: Any = None
     max_information_tokens: Any = None
+    candidate_context: Any = None
+    memory_tokens: Any = None
+    keep: Any = None
     temperature: Any = None
     seed: Any = None
 
@@ -88,7 +89,7 @@ class ChatRequest(BaseModel):
         Raises:
             RefusedError: a knob is out of range.
         """
-        given = {name: getattr(self, name) for name in _KNOBS if getattr(self, name) is not None}
+        given = {name: getattr(self, name) for name in KNOBS if getattr(self, name) is not None}
         for name, value in given.items():
             try:
                 RouterContext(**{name: value})

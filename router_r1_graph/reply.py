@@ -40,6 +40,8 @@ ChatModel = Runnable[Any, Any]
 
 RECORDED_SECONDS = "recorded_seconds"
 """In a message's response metadata: how long the call took when it was really made."""
+NO_TOKENS = "no_tokens"
+"""In a message's response metadata: no model wrote it, so there are none to estimate."""
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,8 @@ def _read(
 
 def _tokens(message: AIMessage, messages: Sequence[AnyMessage]) -> tuple[int, int, int, bool]:
     """Return tokens in, out and of reasoning, and whether they are estimates."""
+    if message.response_metadata.get(NO_TOKENS):
+        return 0, 0, 0, False
     usage = message.usage_metadata
     if usage and (usage["input_tokens"] or usage["output_tokens"]):
         reasoning = _count(usage.get("output_token_details", {}).get("reasoning", 0))
@@ -282,7 +286,7 @@ def _tokens(message: AIMessage, messages: Sequence[AnyMessage]) -> tuple[int, in
 def _cost_usd(
     message: AIMessage, settings: ModelSettings, input_tokens: int, output_tokens: int
 ) -> float:
-    reported = _reported_usd(message)
+    reported = reported_usd(message)
     return settings.cost_usd(input_tokens, output_tokens) if reported is None else reported
 
 
@@ -299,8 +303,7 @@ def _traced(
             "output_tokens": output_tokens,
             "total_tokens": input_tokens + output_tokens,
         }
-        unpriced = settings.input_usd_per_mtok is None and settings.output_usd_per_mtok is None
-        if unpriced and _reported_usd(message) is None:
+        if not settings.priced and reported_usd(message) is None:
             return tokens  # LangSmith may know the price
         # A price that a provider reports is one sum: split as the list prices are.
         whole = settings.cost_usd(input_tokens, output_tokens)
@@ -313,7 +316,7 @@ def _traced(
     return spans.model_call(config, name, usage)
 
 
-def _reported_usd(message: AIMessage) -> float | None:
+def reported_usd(message: AIMessage) -> float | None:
     """Return what the provider says the call cost; None where it says nothing that is a price."""
     cost = (message.response_metadata.get("token_usage") or {}).get("cost")
     if isinstance(cost, bool) or not isinstance(cost, int | float):

@@ -126,8 +126,9 @@ class CostScale(Protocol):
 class PercentileCost:
     """The paper's scale: z between the 5th and 95th percentile of the last training episodes.
 
-    z = sqrt(sum over calls of completion tokens * USD per million output tokens). One object serves
-    one training run; `observe` is for training only, so that evaluation never moves the scale.
+    z = sqrt(sum over calls of completion tokens * USD per million output tokens); a price per call,
+    which the paper has none of, counts in the same unit. One object serves one training run;
+    `observe` is for training only, so that evaluation never moves the scale.
 
     Args:
         window: how many episodes it looks back.
@@ -154,6 +155,7 @@ class PercentileCost:
         """Return z."""
         paid = sum(
             call.output_tokens * (candidate.output_usd_per_mtok or 0.0)
+            + (call.ok and not call.cached) * (candidate.usd_per_call or 0.0) * 1e6
             for call in trace.calls
             if (candidate := trace.pool.find(call.candidate))
         )

@@ -81,6 +81,13 @@ class RouteCall(TypedDict):
     id: str
     tool: str
     query: str
+    background: str
+    """What the candidate is told beside the query; "" = nothing."""
+    worst_case_usd: float | None
+    """None = nobody knows: the candidate has no price."""
+    needs_approval: bool
+    """Whether a person has to approve of it; decided once, so that a resumed run that forgets its
+    context asks all the same."""
     round: int
     """Of the call, from 1."""
     ends_at: float | None

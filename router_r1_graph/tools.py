@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from langchain_core.messages import HumanMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool, InjectedToolArg
 from pydantic import BaseModel, Field
 
+from . import spans
+from .adapters import as_chat_model
 from .candidates import Candidate, CandidatePool
 from .errors import ConfigError, PoolError
 from .providers import make_chat_model
-from .reply import ChatModel, aask, ask, bill
+from .reply import NO_TOKENS, ChatModel, Reply, aask, ask, bill
 
 CANDIDATE_TAG = "router_r1:candidate"
 """The tag of a candidate's runs in callbacks and traces."""
@@ -23,6 +25,7 @@ class CandidateInput(BaseModel):
     """The arguments of a candidate's tool."""
 
     query: str = Field(description="a self-contained question or task for this model")
+    background: Annotated[str, InjectedToolArg, Field(description="told beside the query")] = ""
     seconds_left: Annotated[
         float | None, InjectedToolArg, Field(description="bound on all attempts together")
     ] = None
@@ -30,6 +33,8 @@ class CandidateInput(BaseModel):
 
 class CandidateTool(BaseTool):
     """Asks one candidate. The content is its reply; the artifact is the bill.
+
+    The query is the human message; a background, where there is one, the system message.
 
     The artifact is a plain dict: candidate, ok, error (kind, message) or None, input_tokens,
     output_tokens, reasoning_tokens, cost_usd, seconds, attempts, cached. A failing candidate is
@@ -44,20 +49,39 @@ class CandidateTool(BaseTool):
     model: Any
 
     def _run(
-        self, query: str, config: RunnableConfig, seconds_left: float | None = None
+        self,
+        query: str,
+        config: RunnableConfig,
+        background: str = "",
+        seconds_left: float | None = None,
     ) -> tuple[str, dict[str, Any]]:
-        prompt = [HumanMessage(query)]
+        prompt = _prompt(background, query)
         reply = ask(self.model, prompt, self.candidate, seconds_left=seconds_left, config=config)
-        return bill(self.candidate.name, reply)
+        return self._billed(reply)
 
     async def _arun(
-        self, query: str, config: RunnableConfig, seconds_left: float | None = None
+        self,
+        query: str,
+        config: RunnableConfig,
+        background: str = "",
+        seconds_left: float | None = None,
     ) -> tuple[str, dict[str, Any]]:
-        prompt = [HumanMessage(query)]
+        prompt = _prompt(background, query)
         reply = await aask(
             self.model, prompt, self.candidate, seconds_left=seconds_left, config=config
         )
+        return self._billed(reply)
+
+    def _billed(self, reply: Reply) -> tuple[str, dict[str, Any]]:
+        if reply.message and reply.message.response_metadata.get(NO_TOKENS):
+            # No model's run has the cost, so the tool's own has, whose config is the current one.
+            usage = {"total_cost": reply.cost_usd}
+            spans.label(ensure_config(), CANDIDATE_TAG, usage_metadata=usage)
         return bill(self.candidate.name, reply)
+
+
+def _prompt(background: str, query: str) -> list[AnyMessage]:
+    return [*([SystemMessage(background)] if background else []), HumanMessage(query)]
 
 
 def candidate_tool(candidate: Candidate, model: ChatModel | None = None) -> CandidateTool:
@@ -65,13 +89,15 @@ def candidate_tool(candidate: Candidate, model: ChatModel | None = None) -> Cand
 
     Args:
         candidate: whom to ask.
-        model: a chat model to use instead of the one that the candidate's provider makes.
+        model: a chat model, tool, retriever or graph to use instead of what the candidate's
+            provider makes.
     """
+    what = ", a language model" if candidate.kind == "model" else ""
     return CandidateTool(
         name=candidate.slug,
-        description=f"Ask {candidate.name}, a language model ({candidate.describe()}).",
+        description=f"Ask {candidate.name}{what} ({candidate.describe()}).",
         candidate=candidate,
-        model=model or make_chat_model(candidate),
+        model=as_chat_model(model) if model else make_chat_model(candidate),
         tags=[CANDIDATE_TAG],
         metadata={"candidate": candidate.name},
     )
@@ -84,8 +110,8 @@ def pool_tools(
 
     Args:
         pool: the candidates.
-        models: chat models to use for the named candidates instead of those that their providers
-            make; these candidates need no key.
+        models: chat models, tools, retrievers or graphs to use for the named candidates instead
+            of those that their providers make; these candidates need no key.
 
     Raises:
         PoolError: a key variable is not set, a provider cannot be used, or `models` names nobody.

@@ -223,10 +223,11 @@ def score_table(scores: Sequence[Score]) -> Table:
 
 
 def pool_table(pool: CandidatePool) -> Table:
-    """Return a pool as a table; prices are USD per million tokens."""
+    """Return a pool as a table; prices are USD per million tokens, and per call where any is."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", style="bold", no_wrap=True)
-    for name in ("$ in", "$ out", "seconds"):
+    by_call = any(c.usd_per_call is not None for c in pool.candidates)
+    for name in ("$ in", "$ out", *(["$ a call"] if by_call else []), "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("strengths")
     table.add_column("scores")
@@ -243,6 +244,7 @@ def pool_table(pool: CandidatePool) -> Table:
             Text(clean(c.name)),
             _number(c.input_usd_per_mtok),
             _number(c.output_usd_per_mtok),
+            *([_number(c.usd_per_call)] if by_call else []),
             _number(c.latency_seconds),
             Text(clean(strengths) or "-"),
             Text(clean(scores) or "-"),

@@ -20,6 +20,7 @@ from .candidates import CandidatePool
 from .context import RouterContext
 from .errors import ConfigError, TraceError
 from .ledger import Ledger, total
+from .observations import SUMMARY
 from .protocol import VERSION as PROTOCOL_VERSION
 from .state import RouterOutput, StopReason
 
@@ -159,10 +160,14 @@ def call_records(scratchpad: Iterable[AnyMessage]) -> list[CallRecord]:
         if isinstance(message, AIMessage):
             round_ += 1
         elif isinstance(message, ToolMessage) and message.artifact:
-            bill = message.artifact
-            error = bill["error"] and f"{bill['error']['kind']}: {bill['error']['message']}"
-            records.append(CallRecord.model_validate({**bill, "round": round_, "error": error}))
+            bills = [message.artifact, message.artifact.get(SUMMARY)]
+            records += (_call_record(bill, round_) for bill in bills if bill)
     return records
+
+
+def _call_record(bill: Mapping[str, Any], round_: int) -> CallRecord:
+    error = bill["error"] and f"{bill['error']['kind']}: {bill['error']['message']}"
+    return CallRecord.model_validate({**bill, "round": round_, "error": error})
 
 
 def write_traces(path: str | Path, traces: Iterable[Trace], *, append: bool = False) -> int:

@@ -63,6 +63,13 @@ def test_the_pool_in_readme_is_a_pool(tmp_path):
     assert pool.controller.protocol == "tools"
 
 
+def test_the_pool_of_tools_in_readme_is_a_pool(tmp_path):
+    (block,) = blocks("yml")
+    (tmp_path / "tools.yaml").write_text(block)
+    pool = CandidatePool.from_yaml(tmp_path / "tools.yaml")
+    assert [c.kind for c in pool.candidates] == ["retriever", "tool", "graph"]
+
+
 def test_the_transcript_in_readme_is_what_the_program_prints():
     (block,) = (b for b in blocks("console") if "router-r1 ask" in b)
     question = re.search(r'"(.+)"', block)

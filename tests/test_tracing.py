@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
+from langchain_core.tools import StructuredTool
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langsmith import Client, tracing_context, utils
 from typer.testing import CliRunner
@@ -201,6 +202,18 @@ def test_a_cost_that_the_provider_reports_wins(sink, serve, tmp_path):
     ((_, usage),) = usages(sink)
     assert usage["total_cost"] == total(state["ledger"])["cost_usd"] == 0.125
     assert usage["input_cost"] + usage["output_cost"] == pytest.approx(0.125)
+
+
+def test_a_price_per_call_stands_on_the_candidates_own_run(sink):
+    pool = make_pool({"name": "Clock", "provider": "tool", "usd_per_call": 0.001})
+    clock = StructuredTool.from_function(lambda query: "noon", name="clock", description="Tells.")
+    controller = ScriptedController([search("Clock: what time is it?"), answer()])
+    graph = create_router_r1(pool, controller, models={"Clock": clock}).compile()
+    with tracing_context(enabled=True, client=(client := sink.client()), project_name="test"):
+        state = graph.invoke({"question": QUESTION})
+    client.flush()
+    assert usages(sink) == [("tool", {"total_cost": 0.001})]
+    assert total(state["ledger"])["cost_usd"] == 0.001
 
 
 def test_a_price_that_nobody_knows_is_left_to_langsmith(sink):
