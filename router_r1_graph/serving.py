@@ -90,8 +90,8 @@ class RouterService:
             raise RefusedError(400, str(error), param="messages") from None
         except ControllerError as error:
             raise RefusedError(502, str(error), code="controller_error") from None
-        except ConfigError as error:  # of a knob that names no candidate of the pool
-            raise RefusedError(400, str(error)) from None
+        except ConfigError as error:  # `keep` names no candidate of the pool
+            raise RefusedError(400, str(error), param="keep") from None
         if not asked.stream:
             return JSONResponse(completion(message))
         usage = asked.stream_options is not None and asked.stream_options.include_usage
