@@ -1,0 +1,19 @@
+"""Follow a run while it happens: each turn of the controller and each reply, as they come.
+
+`stream_mode="updates"` says which node is done; `"messages"` gives the tokens of a chat model or a
+policy one by one.
+
+Prints:
+    nothing yet
+"""
+
+from router_r1_graph import CandidatePool, KeywordController, create_router_r1
+
+graph = create_router_r1(CandidatePool.embedded(), KeywordController()).compile()
+question = "What is the capital of the country where the author of Hamlet was born?"
+shown = 0
+for state in graph.stream({"question": question}, stream_mode="values"):
+    for message in state.get("scratchpad", [])[shown:]:
+        print(f"{message.type}: {message.text}")
+        shown += 1
+print(f"stopped: {state['stop_reason']}")
