@@ -14,4 +14,6 @@ bill = total(result["ledger"])
 print(result["answer"])
 print(f"{result['stop_reason']}: {result['round']} rounds, {bill['calls']} calls")
 for name, line in result["ledger"]["candidates"].items():
-    print(f"{name}: {line['input_tokens']} + {line['output_tokens']} tokens, ${line['cost_usd']:.6f}")
+    print(
+        f"{name}: {line['input_tokens']} + {line['output_tokens']} tokens, ${line['cost_usd']:.6f}"
+    )

@@ -1,4 +1,4 @@
-"""The router inside other graphs: one message comes out, no call leaks, no dollar is counted twice."""
+"""The router inside other graphs: one message comes out, no call leaks, nothing is paid twice."""
 
 from __future__ import annotations
 
@@ -170,9 +170,7 @@ def test_a_node_with_a_memory_may_ask_twice(how):
         costs = [total(result["ledger"])["cost_usd"] for result in results]
         return {"answers": [result["answer"] for result in results], "cost_usd": sum(costs)}
 
-    graph = parent(
-        node if how == "invoke" else anode, state=Quiz, checkpointer=InMemorySaver()
-    )
+    graph = parent(node if how == "invoke" else anode, state=Quiz, checkpointer=InMemorySaver())
     result = run(graph, how, {"ask": "?", "answers": [], "cost_usd": 0.0}, THREAD)
     assert result["answers"] == ["Paris", "Paris"]
     assert result["cost_usd"] == pytest.approx(6 * 20e-6)
