@@ -54,7 +54,7 @@ format: setup ## Format, and fix what ruff can fix
 	$(BIN)/ruff format .
 
 docs: setup ## Build the documentation into site/, and check its links
-	@$(BIN)/python -m mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 bench: setup ## Measure the overhead of the graph
 	@$(BIN)/python -m benchmarks.overhead $(ARGS)

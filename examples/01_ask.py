@@ -2,6 +2,10 @@
 
 Prints:
     London
+    answered: 3 rounds, 3 calls
+    Quillora: 8 + 3 tokens, $0.000002
+    Ancestil: 13 + 9 tokens, $0.000006
+    Vantegro: 12 + 1 tokens, $0.000001
 """
 
 from router_r1_graph import CandidatePool, KeywordController, create_router_r1

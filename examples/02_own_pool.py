@@ -4,7 +4,9 @@
 out to ask the endpoints in the file. Any LangChain chat model may stand there.
 
 Prints:
-    nothing yet
+    Small: $0.05 in, $0.1 out per 1M tokens; good at everyday questions
+    Large: $2 in, $8 out per 1M tokens; good at mathematics, law
+    391 | asked: Small, Large
 """
 
 from pathlib import Path

@@ -1,7 +1,10 @@
 """Limits of a run: rounds, USD and seconds. Every run ends with an answer and says why it ended.
 
 Prints:
-    nothing yet
+    {}: answered, $0.000010, 'pound sterling'
+    {'max_rounds': 1}: round_limit, $0.000002, 'William Shakespeare'
+    {'budget_usd': 0.00012}: budget_usd, $0.000002, 'William Shakespeare'
+    {'deadline_seconds': 0}: deadline, $0.000000, ''
 """
 
 from router_r1_graph import CandidatePool, KeywordController, create_router_r1

@@ -1,7 +1,9 @@
 """The router inside a graph whose state has other keys: call it in a node, and take what you need.
 
 Prints:
-    nothing yet
+    Who wrote Hamlet? William Shakespeare
+    Who wrote Emma? Jane Austen
+    $0.000004
 """
 
 import operator

@@ -3,7 +3,11 @@
 The agent's own model is scripted here, so that this runs offline; give `create_agent` yours.
 
 Prints:
-    nothing yet
+    human: Who wrote Hamlet?
+    ai: {'question': 'Who wrote Hamlet?'}
+    tool: William Shakespeare
+    bill: 1 call, $0.000002
+    ai: Shakespeare did.
 """
 
 from typing import Any

@@ -3,7 +3,13 @@
 The supervisor's own model is scripted here, so that this runs offline; give it yours.
 
 Prints:
-    nothing yet
+    human: What is the capital of the country where the author of Hamlet was born?
+    supervisor: ['transfer_to_facts']
+    transfer_to_facts: Successfully transferred to facts
+    facts: London
+    facts: Transferring back to supervisor
+    transfer_back_to_supervisor: Successfully transferred back to supervisor
+    supervisor: It is London.
 """
 
 from typing import Any

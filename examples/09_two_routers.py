@@ -1,7 +1,8 @@
 """Two routers over different pools in one graph, side by side, each with its own bill.
 
 Prints:
-    nothing yet
+    embedded: London, 3 calls, $0.000009
+    embedded_unseen: London, 3 calls, $0.000011
 """
 
 from langgraph.graph import START, MessagesState, StateGraph

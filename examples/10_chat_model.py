@@ -1,7 +1,8 @@
 """The router in the place of a chat model: in a chain, in a batch, with knobs for one call.
 
 Prints:
-    nothing yet
+    ['William Shakespeare', 'Jane Austen']
+    William Shakespeare | round_limit | 1 call, $0.000002
 """
 
 from langchain_core.output_parsers import StrOutputParser

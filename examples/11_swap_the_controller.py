@@ -1,7 +1,12 @@
 """Who decides is one argument: rules, a chat model, a trained policy, or a class of your own.
 
 Prints:
-    nothing yet
+    fastest: Mark Twain | 1 calls, $0.000002
+    cheapest: Mark Twain | 1 calls, $0.000002
+    cascade: Mark Twain | 1 calls, $0.000002
+    vote:3: Mark Twain | 3 calls, $0.000015
+    keyword: pound sterling | 3 calls, $0.000010
+    oracle: pound sterling | 3 calls, $0.000010
 """
 
 from router_r1_graph import CandidatePool, RuleController, View, create_router_r1, parse_controller

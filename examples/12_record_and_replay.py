@@ -3,7 +3,9 @@
 The bill of a replay is what the replies cost and took when they were recorded.
 
 Prints:
-    nothing yet
+    4 replies recorded
+    constant:Vantegro: Mark Twain, $0.000001
+    constant:Quillora: William Shakespeare, $0.000002
 """
 
 from pathlib import Path

@@ -1,7 +1,8 @@
 """Serve the router behind OpenAI's API and ask it with OpenAI's own client (extra `serve`).
 
 Prints:
-    nothing yet
+    William Shakespeare
+    answered, 1 calls, $0.000002
 """
 
 import re

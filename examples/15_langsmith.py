@@ -4,7 +4,14 @@ With `LANGSMITH_TRACING=true` and a key in the environment, any run is traced wi
 `router_r1_graph.tracing.TextlessClient` sends names, numbers and metadata, but no text.
 
 Prints:
-    nothing yet
+    router_r1
+      think
+      route:Quillora
+        Quillora
+          Quillora $0.000002
+      aggregate
+      think
+      answer
 """
 
 from typing import Any

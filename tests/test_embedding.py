@@ -353,6 +353,16 @@ def test_without_a_memory_the_router_leaves_no_checkpoint():
     assert namespaces(True) == {"", "router"}
 
 
+def test_without_a_memory_an_interrupted_router_starts_over_and_pays_again():
+    """LangGraph's rule for `checkpointer=False`; docs/how-to/embed.md warns of it."""
+    given = {"Ada": FakeChat(), "Bob": FakeChat()}
+    inner = router(checkpointer=False, given=given, interrupt_after=["aggregate"])
+    graph = parent(inner, checkpointer=InMemorySaver())
+    graph.invoke(said(), THREAD)
+    graph.invoke(None, THREAD)
+    assert given["Ada"].queries == ["one?", "one?"]
+
+
 def test_a_router_without_a_memory_is_not_asked_again_when_its_parent_goes_on():
     given = {"Ada": FakeChat(), "Bob": FakeChat()}
     builder = StateGraph(MessagesState)
