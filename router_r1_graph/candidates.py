@@ -72,15 +72,19 @@ class ModelSettings(BaseModel):
     `graph` (see `adapters.py`); or `module:factory`, a callable that takes this record and returns
     a LangChain chat model."""
     base_url: str | None = None
+    """The endpoint's address, up to `/v1`; None = OpenAI's."""
     api_key_env: str | None = None
     """The name of the environment variable that holds the key; never the key itself."""
     input_usd_per_mtok: Price | None = None
     output_usd_per_mtok: Price | None = None
     prices_checked: date | None = None
+    """When the prices were last looked up."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
+    """None = the provider's own."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
     """Most completion tokens of one reply; the worst-case price of a call is computed from it."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Of one attempt."""
     max_retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Retries after a transient failure (429, 5xx, time-out, lost connection)."""
     options: dict[str, Option] = Field(default_factory=dict)
@@ -170,20 +174,25 @@ class ControllerSettings(ModelSettings):
 
     max_tokens: Annotated[int, Field(ge=1)] = 1024
     protocol: Literal["tags", "tools"] = "tags"
+    """`tags`, the paper's language, or native tool calls."""
     prompt_template: Path | None = None
+    """A file, relative to the pool file; None = the library's."""
 
 
 class Candidate(ModelSettings):
     """Who can be asked, with its descriptor: an LLM, a tool, a retriever, or another graph."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
+    """What the controller calls it."""
     aliases: tuple[str, ...] = ()
+    """Other names that the controller may write."""
     usd_per_call: Price | None = None
     """USD of one call that brings a reply, on top of its tokens: what a search costs. Of a graph
     the most that a call can cost, where its messages say what it did."""
     latency_seconds: Annotated[float, Field(ge=0)] | None = None
     """Typical seconds until a whole reply is there."""
     strengths: tuple[str, ...] = ()
+    """What it is good at, in a few words each."""
     benchmarks: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )

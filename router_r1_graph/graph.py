@@ -26,6 +26,7 @@ def create_router_r1(
     *,
     models: Mapping[str, ChatModel] | None = None,
     context: RouterContext | None = None,
+    name: str = "router_r1",
     input_schema: type[Any] = RouterInput,
     output_schema: type[Any] = RouterOutput,
 ) -> StateGraph[RouterState, RouterContext, Any, Any]:
@@ -40,6 +41,7 @@ def create_router_r1(
         models: chat models, tools, retrievers or graphs to use for the named candidates instead
             of those that their providers make; these candidates need no key.
         context: the knobs where a run passes none.
+        name: of the message that a run hands back.
         input_schema: what a run takes.
         output_schema: what a run hands back.
 
@@ -55,7 +57,7 @@ def create_router_r1(
         ('42', 'answered')
     """
     tools = {tool.name: tool for tool in pool_tools(pool, models)}
-    nodes = RouterNodes(pool, controller, tools, context or RouterContext())
+    nodes = RouterNodes(pool, controller, tools, context or RouterContext(), name)
     graph = StateGraph(
         RouterState,
         context_schema=RouterContext,
@@ -106,13 +108,14 @@ def create_router_r1_agent(
         models: see `create_router_r1`.
         context: the knobs where a run passes none.
         checkpointer: None inherits the parent's; False keeps nothing.
-        name: the agent's name; supervisors need one.
+        name: of the agent, which supervisors need, and of the message that it hands back.
     """
     graph = create_router_r1(
         pool,
         controller,
         models=models,
         context=context,
+        name=name,
         input_schema=MessagesState,
         output_schema=MessagesState,
     )

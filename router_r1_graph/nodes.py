@@ -50,6 +50,8 @@ class RouterNodes:
     controller: Controller
     tools: Mapping[str, BaseTool]
     defaults: RouterContext
+    name: str = "router_r1"
+    """Of the message that a run hands back."""
 
     def begin(self, state: RouterState) -> Send:
         """Start a question clean, whatever an earlier one left on the thread.
@@ -389,7 +391,7 @@ class RouterNodes:
         }
         message = AIMessage(
             answer or f"(no answer: {state['ending']})",
-            name="router_r1",
+            name=self.name,
             response_metadata={"router_r1": summary},
         )
         return {"answer": answer, "stop_reason": state["ending"], "messages": [message]}

@@ -1,0 +1,165 @@
+"""Writes the configuration reference: a table for each thing that can be configured.
+
+A hook of MkDocs, and a program (`python docs/reference.py`, from the repository) that prints the
+page. What it says comes from the classes themselves: fields, types, defaults, docstrings.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # training is no part of the package
+
+from router_r1_graph import Candidate, CandidatePool, ControllerSettings, RouterContext
+from router_r1_graph.recorded import RecordedOptions
+from router_r1_graph.simulation.mind import SimulatedOptions
+from training.config import RunConfig
+
+HEAD = """# Configuration
+
+Every setting, from the code. A key is never in a file: `api_key_env` names the environment variable
+that holds it.
+"""
+ENVIRONMENT = """## Environment {#environment}
+
+| variable | |
+|---|---|
+| `OPENAI_API_KEY` | of candidates and controllers with `provider: openai` and no `base_url` |
+| whatever `api_key_env` names | of that candidate or controller |
+| `ROUTER_R1_POOL`, `ROUTER_R1_CONTROLLER` | what the graphs of `langgraph.json` are built over |
+| `LANGSMITH_TRACING`, `LANGSMITH_API_KEY`, `LANGSMITH_PROJECT` | LangSmith's own |
+"""
+
+
+def page() -> str:
+    """Return the page as Markdown."""
+    sections = [
+        section("A run", "run", RouterContext, "`context=`, and options of the command line."),
+        section("A pool file", "pool", CandidatePool, "YAML; see `router-r1 pool check`."),
+        section("A candidate", "candidate", Candidate, "An entry of `candidates:`."),
+        section("The controller block", "controller", ControllerSettings, "`controller:`."),
+        section("Recorded candidates", "recorded", RecordedOptions, "`provider: recorded`."),
+        section("Simulated candidates", "simulated", SimulatedOptions, "`provider: simulated`."),
+        section("Training", "training", RunConfig, "YAML, and `key=value` after the command."),
+    ]
+    return "\n".join([HEAD, *sections, ENVIRONMENT])
+
+
+def section(title: str, anchor: str, kind: type[Any], where: str) -> str:
+    """Return the table of one class."""
+    schema = TypeAdapter(kind).json_schema(mode="validation")
+    rows = ["| setting | type | default | |", "|---|---|---|---|"]
+    for cells in table(schema, schema.get("$defs", {}), said(kind)):
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return f"## {title} {{#{anchor}}}\n\n{where}\n\n" + "\n".join(rows) + "\n"
+
+
+def table(
+    schema: dict[str, Any], known: dict[str, Any], docs: dict[str, str], prefix: str = ""
+) -> Iterator[tuple[str, str, str, str]]:
+    """Yield setting, type, default and docstring; the settings of a section go with its name."""
+    for name, field in schema.get("properties", {}).items():
+        inner = known.get(field.get("$ref", "").rpartition("/")[2])
+        if inner is not None and "properties" in inner and "default" in field:
+            yield from table(inner, known, docs, f"{prefix}{name}.")
+            continue
+        required = name in schema.get("required", ())
+        value = field.get("default", {"object": {}, "array": []}.get(field.get("type")))
+        default = "required" if required else "none" if value is None else f"`{value!r}`"
+        text = docs.get(f"{schema.get('title')}.{name}", "")
+        yield f"`{prefix}{name}`", type_of(field, known), default, text
+
+
+def type_of(schema: dict[str, Any], known: dict[str, Any]) -> str:
+    """Return a type in words, with its limits."""
+    if ref := schema.get("$ref"):
+        return type_of(known[ref.rpartition("/")[2]], known)
+    if options := schema.get("anyOf"):
+        names = [type_of(option, known) for option in options if option.get("type") != "null"]
+        return " or ".join(dict.fromkeys(names))
+    if options := schema.get("enum"):
+        return ", ".join(f"`{option}`" for option in options)
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "properties" in schema:
+        return f"a {schema['title']}"
+    name = {
+        "integer": "whole number",
+        "number": "number",
+        "string": {"date": "date", "path": "path"}.get(schema.get("format", ""), "text"),
+        "boolean": "yes or no",
+        "array": "list",
+        "object": "mapping",
+    }.get(schema.get("type", ""), "anything")
+    if name == "list" and (inner := schema.get("items")):
+        name = f"list of {type_of(inner, known)}"
+    limits = [
+        f"{sign} {schema[key]:g}"
+        for key, sign in (
+            ("minimum", "≥"),
+            ("exclusiveMinimum", ">"),
+            ("maximum", "≤"),
+            ("exclusiveMaximum", "<"),
+        )
+        if key in schema
+    ]
+    return " ".join([name, ", ".join(limits)]).strip()
+
+
+def said(kind: type[Any]) -> dict[str, str]:
+    """Return "Class.field" -> docstring, for a class, its bases and the sections in it."""
+    found: dict[str, str] = {}
+    fields = getattr(kind, "model_fields", {})
+    for field in fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= said(field.annotation)
+    for base in reversed(kind.__mro__):
+        if base.__module__.partition(".")[0] in ("router_r1_graph", "training"):
+            texts = below_fields(base) | in_attributes(base)
+            found |= {f"{kind.__name__}.{name}": text for name, text in texts.items()}
+    return found
+
+
+def below_fields(kind: type[Any]) -> dict[str, str]:
+    """Return the docstrings that stand below the fields of a class."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(node, ast.ClassDef)
+    found = {}
+    for field, text in zip(node.body, node.body[1:], strict=False):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        ):
+            found[field.target.id] = " ".join(str(text.value.value).split())
+    return found
+
+
+def in_attributes(kind: type[Any]) -> dict[str, str]:
+    """Return what the section "Attributes:" of a class's docstring says of each."""
+    _, _, text = (inspect.getdoc(kind) or "").partition("Attributes:\n")
+    block = re.split(r"\n\S", text)[0]
+    entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", block, re.M)
+    return {name: " ".join(words.split()) for name, words in entries}
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the page to what MkDocs builds."""
+    from mkdocs.structure.files import File
+
+    files.append(File.generated(config, "configuration.md", content=page()))
+    return files
+
+
+if __name__ == "__main__":
+    print(page())

@@ -1,0 +1,36 @@
+"""Who decides is one argument: rules, a chat model, a trained policy, or a class of your own.
+
+Prints:
+    fastest: Mark Twain | 1 calls, $0.000002
+    cheapest: Mark Twain | 1 calls, $0.000002
+    cascade: Mark Twain | 1 calls, $0.000002
+    vote:3: Mark Twain | 3 calls, $0.000015
+    keyword: pound sterling | 3 calls, $0.000010
+    oracle: pound sterling | 3 calls, $0.000010
+"""
+
+from router_r1_graph import CandidatePool, RuleController, View, create_router_r1, parse_controller
+from router_r1_graph.ledger import total
+from router_r1_graph.protocol import Call, Turn
+
+
+class Fastest(RuleController):
+    """Asks the candidate with the lowest latency, and believes it."""
+
+    name = "fastest"
+
+    def turn(self, view: View) -> Turn:
+        """Make one call, then answer with what came back."""
+        if view.scratchpad:
+            return Turn(answer=view.scratchpad[-1].artifact["reply"])
+        fastest = min(view.pool.candidates, key=lambda c: c.latency_seconds or 0)
+        return Turn(calls=(Call(fastest.name, view.question),))
+
+
+pool = CandidatePool.embedded()
+question = "What is the currency of the country where the author of Hamlet was born?"
+specs = ["cheapest", "cascade", "vote:3", "keyword", "oracle"]
+for controller in [Fastest(), *(parse_controller(spec, pool) for spec in specs)]:
+    result = create_router_r1(pool, controller).compile().invoke({"question": question})
+    bill = total(result["ledger"])
+    print(f"{controller.name}: {result['answer']} | {bill['calls']} calls, ${bill['cost_usd']:.6f}")
