@@ -2,7 +2,7 @@
 
     python -m benchmarks.policy [POLICY] [--warm-start FOLDER] [--questions 500] [--write]
 
-POLICY is a policy folder; the shipped one when left out. `--warm-start` names the policy before
+POLICY is a policy folder; `runs/demo/policy` when left out. `--warm-start` names the policy before
 reward (runs/demo/warm_start/policy). `--write` puts the table into README.md. Everything is greedy;
 intervals are 95% bootstrap over questions, ratios and differences paired.
 """
@@ -322,7 +322,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("policy", nargs="?", default="demo")
+    parser.add_argument("policy", nargs="?", default="runs/demo/policy")
     parser.add_argument("--warm-start")
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)

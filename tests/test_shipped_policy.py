@@ -19,6 +19,9 @@ from training.items import Item
 from training.rollouts import roll_out
 
 FOLDER = SHIPPED / "demo"
+pytestmark = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason="no policy meets its bars yet, so none is shipped"
+)
 
 
 @pytest.fixture(scope="module")

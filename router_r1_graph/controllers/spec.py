@@ -38,8 +38,7 @@ SPECS: Mapping[str, str] = {
     "irt:DIR": "fitted: item response theory, abilities against a question's difficulty",
     "features:DIR": "fitted: scores on clusters of probe questions; candidates can be added",
     "encoder:DIR": "fitted: one pass of a small network over question and candidates",
-    "policy:PATH": "a trained checkpoint: a folder, a model of the Hugging Face hub, or demo, "
-    "which comes with the package",
+    "policy:PATH": "a trained checkpoint: a folder, a model of the Hugging Face hub",
     "completions:URL?policy=PATH": "a trained checkpoint that vLLM or SGLang serves",
     "openai:MODEL": "a chat model, reached as the pool's controller block or OPENAI_API_KEY says",
     "pool": "the chat model of the pool's controller block",
