@@ -217,7 +217,8 @@ def train(trainer: Any, folder: Path, stage: str) -> None:
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     except (OSError, SafetensorError, RuntimeError) as error:
         # A full disk is an OSError, Rust's or PyTorch's own, by the file that it strikes.
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        of_a_file = ("PytorchStreamWriter", "iostream error")
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in of_a_file):
             raise
         raise TrainingError(
             f"{stage}: a checkpoint cannot be written at step {trainer.state.global_step} "

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -67,6 +68,7 @@ class Generator:
         self.stop_ids = stop_ids
         self.is_stop = is_stop
         self.max_cached_tokens = max_cached_tokens
+        self._cache_argument = _cache_argument(model)
         self._cache: OrderedDict[tuple[int, ...], Rows] = OrderedDict()
         self._cached_tokens = 0
         self.prefilled_tokens = 0
@@ -149,9 +151,9 @@ class Generator:
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{self._cache_argument: cache},
             ).logits[:, -1]
             if step == 0 and len(distinct) < len(requests):
                 order = torch.tensor(copies, device=device)
@@ -215,6 +217,12 @@ class Generator:
         self._cached_tokens += size
         while self._cached_tokens > self.max_cached_tokens:
             self._cached_tokens -= self._cache.popitem(last=False)[1][0][0].shape[1]
+
+
+def _cache_argument(model: Any) -> str:
+    """Return what a model's forward calls its cache: transformers renamed it in 5.24."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT's
+    return "cache" if "cache" in signature(base.forward).parameters else "past_key_values"
 
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
