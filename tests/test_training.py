@@ -408,7 +408,7 @@ def test_a_rollout_by_vllm_is_the_same_episode_as_by_the_model_itself():
 
     from trl.generation.vllm_generation import VLLMGeneration
 
-    from training.vllm import VLLMGenerator
+    from training.vllm_rollouts import VLLMGenerator
 
     wanted = inspect.signature(VLLMGeneration.generate).parameters
     assert list(wanted)[:4] == ["self", "prompts", "images", "num_generations"]

@@ -40,7 +40,7 @@ from .items import Item
 from .judge import Judge
 from .models import Learner, processes
 from .rollouts import roll_out
-from .vllm import VLLMGenerator, vllm_options
+from .vllm_rollouts import VLLMGenerator, vllm_options
 
 
 class Rollouts:
