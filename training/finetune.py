@@ -25,7 +25,8 @@ from pathlib import Path
 
 # Run from a checkout: import from its root, and not from beside this file, where a folder is
 # called accelerate.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+sys.path.pop(0)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import yaml
