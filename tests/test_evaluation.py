@@ -95,6 +95,13 @@ def test_a_row_for_each_candidate_is_one_question(tmp_path):
     assert reader.repeated == 2
 
 
+def test_data_sets_that_number_alike_do_not_collide(tmp_path):
+    one = write(tmp_path / "nq.jsonl", {"id": "test_0", "question": "Q?", "gold": "x"})
+    other = write(tmp_path / "triviaqa.jsonl", {"id": "test_0", "question": "R?", "gold": "y"})
+    read = Reader([one, other]).read()
+    assert len({q.id for q in read}) == 2
+
+
 def test_broken_lines_stop_it_or_are_counted(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_bytes(

@@ -48,7 +48,7 @@ def main() -> int:
         return run_stages(load_config(arguments.config, arguments.overrides))
     except RouterR1Error as error:
         print(f"finetune: {error}", file=sys.stderr)
-        return 130 if type(error).__name__ == "StoppedError" else 2
+        return getattr(error, "exit_code", 2)
     except OSError as error:
         print(f"finetune: {error}; the last checkpoint is intact", file=sys.stderr)
         return 1

@@ -29,6 +29,8 @@ class TrainingError(RouterR1Error):
 class StoppedError(RouterR1Error):
     """Ctrl-C: the step was finished and a checkpoint written."""
 
+    exit_code = 130
+
 
 class Watch(TrainerCallback):
     """Writes metrics as JSON lines, stops on NaN, and saves on Ctrl-C.

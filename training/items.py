@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from router_r1_graph import CandidatePool, ConfigError, RouterContext
+from router_r1_graph.evaluation import Reader
 from router_r1_graph.simulation import World, generate
 
 from .config import DataConfig
@@ -40,8 +39,6 @@ def draw_items(
     fixed = None if data.pool == "drawn" else CandidatePool.from_yaml(data.pool)
     items = []
     for name, question, gold in islice(_questions(data, count, seed, split), count):
-        if not gold:
-            raise ConfigError(f"{name}: the question {question!r:.80} has no gold answer")
         context = RouterContext(
             cost_weight=rng.choice(data.cost_weights), max_rounds=rng.choice(data.max_rounds)
         )
@@ -58,39 +55,12 @@ def _questions(
         for q in generate(World.embedded(), split=split, n=count, seed=seed):
             yield q.id, q.text, q.gold
         return
-    sources: list[Iterator[tuple[str, Mapping[str, Any]]]]
-    if data.source == "files":
-        sources = [_read_jsonl(path) for path in data.files]
-    else:
-        sources = [_read_hub(name) for name in data.hub]
-    rows = [row for source in sources for row in islice(source, data.per_source or None)]
-    random.Random(f"rows/{seed}").shuffle(rows)
-    for name, row in rows:
-        try:
-            gold = row["golden_answers"]
-            gold = [gold] if isinstance(gold, str) else gold
-            yield f"{name}/{row.get('id', '')}", row["question"], tuple(map(str, gold))
-        except (KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{name}: a row has no {error}; it needs question and golden_answers"
-            ) from None
+    sources = [*map(str, data.files)] if data.source == "files" else [*map(_of_hub, data.hub)]
+    questions = Reader(sources, limit=data.per_source or None, seed=seed).read()
+    random.Random(f"rows/{seed}").shuffle(questions)
+    for q in questions:
+        yield q.id, q.question, q.gold
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such data file")
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield f"{path}:{number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ConfigError(f"{path}, line {number}: not JSON: {error}") from None
-
-
-def _read_hub(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    from datasets import load_dataset
-
-    path, _, split = name.partition(":")
-    repo, _, config = path.rpartition("/")
-    for row in load_dataset(repo, config, split=split or "train"):
-        yield name, row
+def _of_hub(name: str) -> str:
+    return f"hub:{name}" if ":" in name else f"hub:{name}:train"

@@ -11,7 +11,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,6 @@ class Reader:
     skip_bad: bool = False
     skipped: list[str] = field(default_factory=list)
     repeated: int = 0
-    _read: int = 0
 
     def read(self) -> list[EvaluationQuestion]:
         """Return the questions.
@@ -97,33 +96,31 @@ class Reader:
         if unknown:
             raise ConfigError(f"--field {min(unknown)}: only question, gold and id can be named")
         found: list[EvaluationQuestion] = []
-        seen: dict[int, int] = {}
-        self._read = self.repeated = 0
+        self.repeated = 0
         for source in self.sources:
-            new = self._new(self._questions(source), seen)
-            one = _drawn(new, self._limit(source), self.seed)
+            one = _drawn(self._once(self._questions(source)), self._limit(source), self.seed)
             if not one:
                 raise ConfigError(f"{source}: no question in it")
+            if len(self.sources) > 1:  # data sets number their questions alike
+                one = [replace(q, id=f"{source}/{q.id}") for q in one]
             found += one
         return found
 
-    def _new(
-        self, questions: Iterator[EvaluationQuestion], seen: dict[int, int]
-    ) -> Iterator[EvaluationQuestion]:
-        """Yield each question once; `seen` keeps hashes only, of ids and what stands under them."""
+    def _once(self, questions: Iterator[EvaluationQuestion]) -> Iterator[EvaluationQuestion]:
+        """Yield each question once; only hashes are held, of ids and what stands under them."""
+        seen: dict[int, int] = {}
         for question in questions:
-            content = hash((question.question, question.gold))
-            known = seen.setdefault(hash(question.id), content)
-            if known != content:
+            name, content = hash(question.id), hash((question.question, question.gold))
+            if name not in seen:
+                seen[name] = content
+                yield question
+            elif seen[name] == content:
+                self.repeated += 1
+            else:
                 raise ConfigError(
                     f"two questions have the id {question.id!r}; one of them is "
                     f"{question.question!r:.80}"
                 )
-            if len(seen) > self._read:
-                self._read = len(seen)
-                yield question
-            else:
-                self.repeated += 1
 
     def _limit(self, source: str) -> int | None:
         if self.limit is None and source in PAPER_SETS:

@@ -124,7 +124,7 @@ def summarise(
         return Summary(pool, metric, 0, [], None)
     columns = {key: [group[i] for i in ids] for key, group in groups.items()}
     constants = {key: c for key, c in columns.items() if key[0].startswith("constant:")}
-    if len(constants) > 1 and ("oracle", first_weight(columns)) not in columns:
+    if len(constants) > 1 and not any(name == "oracle" for name, _ in columns):
         weight = next(iter(constants))[1]
         columns[ORACLE_OF_CONSTANTS, weight] = oracle_of(list(constants.values()))
         controls = [*controls, ORACLE_OF_CONSTANTS]
@@ -157,11 +157,6 @@ def summarise(
             )
         )
     return Summary(pool, metric, len(ids), rows, best[0] if best else None)
-
-
-def first_weight(columns: dict[tuple[str, float], Any]) -> float:
-    """Return the cost weight of the first controller."""
-    return next(iter(columns))[1]
 
 
 def oracle_of(constants: Sequence[Sequence[Outcome]]) -> list[Outcome]:
