@@ -377,12 +377,14 @@ class CandidatePool(BaseModel):
     def describe_briefly(self) -> str:
         """Return the descriptors for a small policy: by subject, who knows it, price level, score.
 
+        The cheapest comes first in each line, whatever the order of the pool.
+
         Example:
             >>> print(CandidatePool.embedded().describe_briefly().splitlines()[0])
-            literature: Quillora 3 9
+            science: Vantegro 2 9
         """
         subjects: dict[str, list[str]] = {}
-        for candidate in self.candidates:
+        for candidate in sorted(self.candidates, key=lambda c: c.price_usd_per_mtok):
             level = f"{candidate.name} {candidate.price_level}"
             for subject, score in candidate.brief_scores.items():
                 subjects.setdefault(subject, []).append(f"{level} {score}")

@@ -16,6 +16,7 @@ Stage = Literal["warm_start", "best_of_n", "grpo"]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+COST_WEIGHTS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
 
 
 class _Section(BaseModel):
@@ -60,7 +61,7 @@ class DataConfig(_Section):
     """Questions taken from each file or data set; 0 = all."""
     pool: str = "drawn"
     """`drawn` = another pool of simulated candidates for each question; else a pool file."""
-    cost_weights: tuple[Share, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    cost_weights: tuple[Share, ...] = COST_WEIGHTS
     max_rounds: tuple[Count, ...] = (4,)
     """Drawn for each question, as the cost weight is."""
 
@@ -111,10 +112,16 @@ class BestOfNConfig(FitConfig):
     sampling from the policy. 0 = no such round."""
     rounds: Annotated[int, Field(ge=0)] = 10
     questions: Count = 64
+    teacher_samples: Annotated[int, Field(ge=2)] = 8
+    """Traces that the teacher writes of each question."""
+    teacher_cost_weights: Count = 1
+    """Cost weights for each of which the best of the teacher's traces of a question is picked. It
+    never sees the cost weight, so one trace serves all of them, and they show what it changes."""
     samples: Annotated[int, Field(ge=2)] = 8
     temperature: Rate = 1.0
-    keep_warm: Share = 0.3
-    """Share of warm-start traces mixed in, so that the policy does not narrow on its own."""
+    keep: Share = 0.3
+    """Share of rows from before mixed in (of the teacher's best traces where there are some, else
+    of the warm start), so that the policy does not narrow on its own samples."""
 
 
 class GRPOConfig(_Section):

@@ -50,8 +50,8 @@ def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
         rng: the source of randomness.
         size: how many candidates; None draws 4 to 8.
     """
-    size = size or rng.randint(4, 8)
-    generalists = rng.randint(1, size // 2)
+    size = size or rng.choice((4, 5, 6, 7, 8, 8))
+    generalists = min(rng.randint(1, 4), size // 2)
     domains = list(DOMAINS)
     rng.shuffle(domains)
     specialists = size - generalists
@@ -61,7 +61,7 @@ def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
     for place, domain in enumerate(known):
         shares[place % specialists].append(domain)
     for share in shares:
-        if not share or rng.random() < 0.25:
+        if not share or (len(share) < 4 and rng.random() < 0.25):
             share.append(rng.choice([d for d in DOMAINS if d not in share]))
     names: list[str] = []
     while len(names) < size:

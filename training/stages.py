@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -113,7 +114,7 @@ def _texts(traces: Iterator[Trace]) -> Iterator[str]:
 def best_of_n(run: Run, learner: Learner) -> Learner:
     """Write n traces of each question, learn the best, some times over; resumes at a round.
 
-    Where the config wants it, the teacher writes the traces of a round before the first.
+    Where the config wants it, there is a round before the first on traces that the teacher writes.
     """
     config, stage = run.config, run.config.best_of_n
     folder = run.folder("best_of_n")
@@ -124,12 +125,13 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
     if progress_file.exists():
         start = json.loads(progress_file.read_text(encoding="utf-8"))["round"]
         learner = load_learner(config.model, folder / "policy")
-    warm = _warm_rows(run, learner) if stage.keep_warm else []
+    before = _rows_from_before(run, learner, judge)
     rng = random.Random(f"best_of_n/{config.seed}")
     for number in range(start, stage.rounds):
         seed = config.seed + 10_000 + number
         if number < 0:
-            traces = _teacher_groups(run, seed)
+            rows = before
+            kept = len(rows)
         else:
             items = draw_items(config.data, stage.questions, seed)
             controller = learner.controller(temperature=stage.temperature, seed=seed)
@@ -139,12 +141,13 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
                     bar = bars.add_task(f"round {number + 1} of {stage.rounds}", total=len(ours))
                     found = roll_out(ours, controller, done=lambda _, p=bars, b=bar: p.advance(b))
                 traces = gather_object(found)
-        best = _best(traces, stage.samples, judge)
-        rows = list(supervised_rows(best, learner.codec))
-        rows += rng.sample(warm, min(len(warm), round(len(rows) * stage.keep_warm)))
-        rng.shuffle(rows)
-        _log(run, "best_of_n", number, _summary(traces) | {"kept": len(best)})
-        if rows:
+            groups = [traces[i : i + stage.samples] for i in range(0, len(traces), stage.samples)]
+            rows = list(supervised_rows(_best(groups, judge), learner.codec))
+            kept = len(rows)
+            rows += rng.sample(before, min(len(before), round(len(rows) * stage.keep)))
+            rng.shuffle(rows)
+            _log(run, "best_of_n", number, _summary(traces) | {"kept": kept})
+        if kept:
             fit(
                 learner,
                 rows,
@@ -160,19 +163,41 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
     return learner
 
 
-def _teacher_groups(run: Run, seed: int) -> list[Trace]:
-    """Return n of the teacher's traces of each question, n in a row; resumes where it stopped."""
-    stage = run.config.best_of_n
+def _rows_from_before(run: Run, learner: Learner, judge: Judge) -> list[SupervisedRow]:
+    """Return the best of the teacher's traces where the config wants them, else of the warm start.
+
+    For each question the best one at several cost weights; written once, resumed where it stopped.
+    """
+    config, stage = run.config, run.config.best_of_n
+    rows = islice(supervised_rows(_warm_traces(run)(), learner.codec), 2000)
+    if not stage.teacher_questions:
+        return list(rows) if stage.keep else []
+    seed = config.seed + 9_999
     file = run.folder("best_of_n") / "teacher_traces.jsonl"
-    items = draw_items(run.config.data, stage.teacher_questions, seed)
-    pairs = [(sample, item) for item in items for sample in range(stage.samples)]
+    items = draw_items(config.data, stage.teacher_questions, seed)
+    pairs = [(sample, item) for item in items for sample in range(stage.teacher_samples)]
+    what = "traces to choose from"
     with processes().main_process_first():
-        _write_teacher_traces(file, pairs, run.config.seed + 1, "traces to choose from")
-    return list(read_traces(file))
+        _write_teacher_traces(file, pairs, config.seed + 1, what, give_up=0.1)
+    rng = random.Random(f"cost weights/{seed}")
+    weights = config.data.cost_weights
+    traces = read_traces(file)
+    best: list[SupervisedRow] = []
+    while group := list(islice(traces, stage.teacher_samples)):
+        for weight in rng.sample(weights, min(stage.teacher_cost_weights, len(weights))):
+            again = [_at_cost_weight(trace, weight) for trace in group]
+            best += supervised_rows(_best([again], judge), learner.codec)
+    rng.shuffle(best)
+    return best
+
+
+def _at_cost_weight(trace: Trace, weight: float) -> Trace:
+    context = dataclasses.replace(trace.context, cost_weight=weight)
+    return trace.model_copy(update={"context": context})
 
 
 def _write_teacher_traces(
-    file: Path, wanted: Sequence[tuple[int, Item]], seed: int, what: str
+    file: Path, wanted: Sequence[tuple[int, Item]], seed: int, what: str, **habits: float
 ) -> None:
     """Write the traces that are not in the file yet; each item with the teacher of its seed."""
     done = sum(1 for _ in file.open("rb")) if file.exists() else 0
@@ -183,7 +208,7 @@ def _write_teacher_traces(
             traces: list[Trace | None] = [None] * len(batch)
             for sample in {sample for sample, _ in batch}:
                 places = [i for i, (other, _) in enumerate(batch) if other == sample]
-                teacher = TeacherController(1000 * seed + sample)
+                teacher = TeacherController(1000 * seed + sample, **habits)
                 found = roll_out([batch[i][1] for i in places], teacher, name="teacher")
                 for place, trace in zip(places, found, strict=True):
                     traces[place] = trace
@@ -191,26 +216,14 @@ def _write_teacher_traces(
             progress.update(bar, advance=len(batch))
 
 
-def _warm_rows(run: Run, learner: Learner) -> list[SupervisedRow]:
-    rows = []
-    for number, row in enumerate(supervised_rows(_warm_traces(run)(), learner.codec)):
-        if number >= 2000:
-            break
-        rows.append(row)
-    return rows
-
-
-def _best(traces: Sequence[Trace], samples: int, judge: Judge) -> list[Trace]:
-    """Return the best trace of each group where it earns something and not all are equally good."""
-    best = []
-    for start in range(0, len(traces), samples):
-        group = traces[start : start + samples]
+def _best(groups: Iterable[Sequence[Trace]], judge: Judge) -> Iterator[Trace]:
+    """Yield the best trace of each group where it earns something and not all are equally good."""
+    for group in groups:
         judge.observe(judge.costs(group))
         scored = [(judge(trace).total, trace) for trace in group]
         top = max(scored, key=lambda s: s[0])
         if top[0] > 0 and top[0] > min(s for s, _ in scored):
-            best.append(top[1])
-    return best
+            yield top[1]
 
 
 def grpo(run: Run, learner: Learner) -> Learner:

@@ -2,8 +2,8 @@
 
 What it teaches are skills that a pretrained model brings along: the format, which sub-question
 comes next, which candidates fit it, how to copy. Whom of them to ask is drawn from habits good and
-bad in equal parts, and so is whether to give up once somebody did not know, so that choosing well
-is learned from reward alone.
+bad in equal parts, and whether to go on at all by lot, so that choosing well is learned from reward
+alone.
 """
 
 from __future__ import annotations
@@ -51,17 +51,25 @@ class TeacherController(RuleController):
 
     Args:
         seed: another one gives other traces of the same questions.
-        give_up: how often, when a sub-question was asked before in vain, it gives up instead of
-            asking somebody else.
+        give_up: how often it gives up instead of asking, at any turn.
+        give_up_after: the same, when the sub-question was asked before in vain.
         steady: how often a question keeps one habit throughout; else each call draws its own. With
             several calls, whole traces that are all cheap or all dear are rare otherwise.
     """
 
     name = "teacher"
 
-    def __init__(self, seed: int = 0, *, give_up: float = 0.15, steady: float = 0.5) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        give_up: float = 0.03,
+        give_up_after: float = 0.2,
+        steady: float = 0.5,
+    ) -> None:
         self.seed = seed
         self.give_up = give_up
+        self.give_up_after = give_up_after
         self.steady = steady
 
     def turn(self, view: View) -> Turn:
@@ -89,7 +97,9 @@ class TeacherController(RuleController):
             return Turn(("Not known.",), answer="unknown")
         of_question = random.Random(f"{self.seed}/{view.question}")
         steady = of_question.choice(list(HABITS)) if of_question.random() < self.steady else None
-        thoughts, calls, given_up = [], [], False
+        of_turn = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}")
+        given_up = of_turn.random() < self.give_up
+        thoughts, calls = [], []
         for place, step in enumerate(steps):
             query = phrase(step)
             rng = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}/{place}")
@@ -97,9 +107,10 @@ class TeacherController(RuleController):
             candidates = candidates or list(view.pool.candidates)
             domain = relation_domain(step.relation)
             fit = [c for c in candidates if fits(c, domain)] or candidates
-            fit.sort(key=lambda c: "all" in c.brief_scores)  # as the prompt shows them
+            # As the prompt shows them.
+            fit.sort(key=lambda c: ("all" in c.brief_scores, c.price_usd_per_mtok))
             chosen = HABITS[steady or rng.choice(list(HABITS))](rng, fit, candidates)
-            given_up |= query in asked and rng.random() < self.give_up
+            given_up |= query in asked and rng.random() < self.give_up_after
             named = ", ".join(f"{c.name} {c.price_level} {_score(c, domain)}" for c in fit)
             thoughts.append(f"{domain}: {named}")
             calls.append(Call(chosen.name, query))
