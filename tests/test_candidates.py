@@ -463,6 +463,15 @@ def test_a_descriptor_says_price_latency_strengths_and_scores():
     )
 
 
+def test_brief_descriptors_go_by_subject_cheapest_first_whatever_the_order_of_the_pool():
+    pool = CandidatePool.embedded()
+    backwards = CandidatePool(name="backwards", candidates=pool.candidates[::-1])
+    lines = dict(line.split(": ") for line in backwards.describe_briefly().splitlines())
+    assert lines["all"] == "Hearthwyn 5 6, Dovrekin 6 6, Orrinthal 8 9, Magnivor 8 9"
+    assert lines["music"] == "Melodrin 3 9"
+    assert lines == dict(line.split(": ") for line in pool.describe_briefly().splitlines())
+
+
 def test_a_descriptor_does_not_call_an_unknown_price_free():
     assert Candidate(name="Ada").describe() == "price unknown"
     free = Candidate(name="Ada", input_usd_per_mtok=0, output_usd_per_mtok=0)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -27,9 +28,11 @@ from training.config import GRPOConfig, ModelConfig, RewardConfig, load_config
 from training.fit import last_checkpoint
 from training.grpo import grpo_trainer
 from training.items import draw_items
+from training.judge import Judge
 from training.models import make_learner
 from training.pools import DOMAINS, draw_pool
 from training.rollouts import roll_out
+from training.stages import Run, rows_from_before
 from training.teacher import HABITS, TeacherController, fits
 
 ROOT = Path(__file__).parent.parent
@@ -300,8 +303,34 @@ def test_the_teachers_habits_are_drawn_in_equal_parts_and_say_nothing_about_whic
             low = min(fitting, key=lambda c: c.price_usd_per_mtok)
             cheapest += low.name == call.candidate
     assert len(HABITS) == 4
+    gave_up = sum(trace.answer == "unknown" for trace in traces) / len(traces)
+    assert 0.02 < gave_up < 0.3
     assert 0.75 < fit / total < 0.95  # three habits fit, and "any at all" now and then
     assert cheapest / total < 0.6
+
+
+def test_the_best_of_the_teachers_traces_cost_less_where_cost_weighs_more(tmp_path):
+    config = load_config(
+        ROOT / "training/configs/demo.yaml",
+        [
+            f"out={tmp_path}",
+            "best_of_n.teacher_questions=16",
+            "best_of_n.teacher_samples=8",
+            "best_of_n.teacher_cost_weights=2",
+            "data.cost_weights=[0.0, 0.9]",
+        ],
+    )
+    learner = make_learner(config.model, (trace.question for trace in []), 0)
+    judge = Judge(config.reward)
+    rows = rows_from_before(Run(config), learner, judge)
+    calls = {"a 0\n": [], "a 0.9\n": []}
+    for row in rows:
+        text = learner.tokenizer.decode(row["input_ids"])
+        [weight] = [weight for weight in calls if weight in text]
+        calls[weight].append(text.count("<search>"))
+    assert min(map(len, calls.values())) >= 8
+    assert fmean(calls["a 0.9\n"]) < fmean(calls["a 0\n"])
+    assert rows_from_before(Run(config), learner, judge) == rows  # from the file
 
 
 @pytest.mark.timeout(240)

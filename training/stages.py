@@ -125,7 +125,7 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
     if progress_file.exists():
         start = json.loads(progress_file.read_text(encoding="utf-8"))["round"]
         learner = load_learner(config.model, folder / "policy")
-    before = _rows_from_before(run, learner, judge)
+    before = rows_from_before(run, learner, judge)
     rng = random.Random(f"best_of_n/{config.seed}")
     for number in range(start, stage.rounds):
         seed = config.seed + 10_000 + number
@@ -163,15 +163,15 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
     return learner
 
 
-def _rows_from_before(run: Run, learner: Learner, judge: Judge) -> list[SupervisedRow]:
+def rows_from_before(run: Run, learner: Learner, judge: Judge) -> list[SupervisedRow]:
     """Return the best of the teacher's traces where the config wants them, else of the warm start.
 
     For each question the best one at several cost weights; written once, resumed where it stopped.
     """
     config, stage = run.config, run.config.best_of_n
-    rows = islice(supervised_rows(_warm_traces(run)(), learner.codec), 2000)
     if not stage.teacher_questions:
-        return list(rows) if stage.keep else []
+        warm = islice(_warm_traces(run)(), 2000) if stage.keep else iter(())
+        return list(supervised_rows(warm, learner.codec))
     seed = config.seed + 9_999
     file = run.folder("best_of_n") / "teacher_traces.jsonl"
     items = draw_items(config.data, stage.teacher_questions, seed)
@@ -200,6 +200,7 @@ def _write_teacher_traces(
     file: Path, wanted: Sequence[tuple[int, Item]], seed: int, what: str, **habits: float
 ) -> None:
     """Write the traces that are not in the file yet; each item with the teacher of its seed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     done = sum(1 for _ in file.open("rb")) if file.exists() else 0
     with Progress() as progress:
         bar = progress.add_task(what, total=len(wanted), completed=done)
