@@ -201,7 +201,7 @@ def _write_teacher_traces(
 ) -> None:
     """Write the traces that are not in the file yet; each item with the teacher of its seed."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    done = sum(1 for _ in file.open("rb")) if file.exists() else 0
+    done = file.read_bytes().count(b"\n") if file.exists() else 0
     with Progress() as progress:
         bar = progress.add_task(what, total=len(wanted), completed=done)
         for start in range(done, len(wanted), 256):
