@@ -84,7 +84,7 @@ def _specialist(rng: random.Random, name: str, domains: Sequence[str]) -> Candid
         rng,
         name,
         price=_log_uniform(rng, 0.15, 1.5),
-        benchmarks={d: round(rng.uniform(0.8, 0.98), 2) for d in domains},
+        benchmarks={d: round(rng.uniform(0.72, 0.98), 2) for d in domains},
         options={
             "hops": 1,
             "unknown": rng.choice(("abstain", "wrong")),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from langchain_core.messages import ToolMessage
 
@@ -103,25 +104,30 @@ class TeacherController(RuleController):
         for place, step in enumerate(steps):
             query = phrase(step)
             rng = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}/{place}")
-            candidates = [c for c in view.pool.candidates if c.name not in asked.get(query, ())]
+            before = asked.get(query, set())
+            candidates = [c for c in view.pool.candidates if c.name not in before]
             candidates = candidates or list(view.pool.candidates)
             domain = relation_domain(step.relation)
-            fit = [c for c in candidates if fits(c, domain)] or candidates
+            known_by = [c for c in view.pool.candidates if fits(c, domain)]
             # As the prompt shows them.
-            fit.sort(key=lambda c: ("all" in c.brief_scores, c.price_usd_per_mtok))
+            known_by.sort(key=lambda c: ("all" in c.brief_scores, c.price_usd_per_mtok))
+            fit = [c for c in known_by if c in candidates] or candidates
             chosen = HABITS[steady or rng.choice(list(HABITS))](rng, fit, candidates)
-            given_up |= query in asked and rng.random() < self.give_up_after
-            named = ", ".join(f"{c.name} {c.price_level} {_score(c, domain)}" for c in fit)
-            thoughts.append(f"{domain}: {named}")
+            given_up |= bool(before) and rng.random() < self.give_up_after
+            named = [
+                f"{c.name} asked" if c.name in before else _descriptor(c, domain) for c in known_by
+            ]
+            thoughts.append(f"{domain}: {', '.join(named)}")
             calls.append(Call(chosen.name, query))
         if given_up:
             return Turn((". ".join(thoughts),), answer="unknown")
         return Turn((". ".join(thoughts),), tuple(calls))
 
 
-def _score(candidate: Candidate, domain: str) -> int:
+def _descriptor(candidate: Candidate, domain: str) -> str:
     scores = candidate.brief_scores
-    return scores.get(domain, scores.get("all", 0))
+    score = scores.get(domain, scores.get("all", 0))
+    return f"{candidate.name} {candidate.price_level} {score}"
 
 
 def _reason(structure: Structure, known: Mapping[Ask, str]) -> str:
@@ -133,7 +139,10 @@ def _reason(structure: Structure, known: Mapping[Ask, str]) -> str:
     match structure:
         case Compare(relation, first, second):
             a, b = value(first), value(second)
-            return f"{a} {known[Ask(relation, a)]}, {b} {known[Ask(relation, b)]}"
+            numbers = f"{a} {known[Ask(relation, a)]}, {b} {known[Ask(relation, b)]}"
+            # In order first: what is smaller, and which of the two is wanted, are two steps.
+            low = next_steps(replace(structure, least=True), known)
+            return f"{numbers}. {low} then {b if low == a else a}" if low else numbers
         case Same(relation, first, second):
             return f"{value(Ask(relation, first))}, {value(Ask(relation, second))}"
         case YesNo(ask, claimed):
