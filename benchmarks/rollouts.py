@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from router_r1_graph import CandidatePool
 from training.config import DataConfig, GRPOConfig, ModelConfig, RewardConfig
 from training.grpo import run_grpo
 from training.items import Item, draw_items
@@ -36,7 +37,15 @@ def learner_of(folder: str | None) -> Learner:
     return make_learner(config, [item.question for item in items], seed=0)
 
 
-def batching(learner: Learner, items: list[Item]) -> float:
+def with_latency(item: Item) -> Item:
+    """Return an item whose candidates take the time that their descriptors say."""
+    candidates = tuple(
+        c.model_copy(update={"options": {**c.options, "sleep": True}}) for c in item.pool.candidates
+    )
+    return dataclasses.replace(item, pool=CandidatePool(name="slow", candidates=candidates))
+
+
+def batching(learner: Learner, items: list[Item], what: str) -> float:
     """Print questions a second together and one at a time; return the ratio."""
     few = items[:: len(items) // 8][:8]
     start = time.perf_counter()
@@ -46,8 +55,8 @@ def batching(learner: Learner, items: list[Item]) -> float:
     roll_out(items, learner.controller(temperature=1.0))
     together = (time.perf_counter() - start) / len(items)
     print(
-        f"rollouts of {QUESTIONS} x {SAMPLES}: {1 / together:.1f} a second, one at a time "
-        f"{1 / alone:.1f}, ratio {alone / together:.1f} (bar: at least 8)"
+        f"rollouts of {QUESTIONS} x {SAMPLES}, {what}: {1 / together:.2f} a second, one at a time "
+        f"{1 / alone:.2f}, ratio {alone / together:.1f} (bar: at least 8)"
     )
     return alone / together
 
@@ -109,7 +118,9 @@ def main() -> None:
     learner = learner_of(sys.argv[1] if len(sys.argv) > 1 else None)
     drawn = draw_items(DataConfig(), QUESTIONS, 1)
     items = [dataclasses.replace(item) for item in drawn for _ in range(SAMPLES)]
-    batching(learner, items)
+    batching(learner, items, "candidates that answer at once")
+    slow = [slowed for item in drawn for slowed in [with_latency(item)] * SAMPLES]
+    batching(learner, slow, "candidates with the latency of their descriptors")
     caching(learner, items)
     step(learner, drawn)
 
