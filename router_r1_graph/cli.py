@@ -229,11 +229,11 @@ def _approve(call: Mapping[str, Any]) -> bool:
     worst = call["worst_case_usd"]
     price = "no price is known" if worst is None else f"at most {usd(worst)}"
     asked = clean(f"{call['candidate']}: {call['query']}  [{price}]")
-    # On standard error: with --json, standard output is one object.
-    print(f"approve?  {asked} [y/N] ", end="", file=sys.stderr, flush=True)
-    # Meanwhile nothing else runs, and Ctrl-C is not to wait for asyncio, which waits for us.
+    # Nothing else runs meanwhile, and Ctrl-C is not to wait for asyncio, which waits for us.
     asyncios = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        # On standard error: with --json, standard output is one object.
+        print(f"approve?  {asked} [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
     finally:
         signal.signal(signal.SIGINT, asyncios)

@@ -340,7 +340,8 @@ def asked_for_approval(*replies, sig=None):
                     process.send_signal(sig)
     except OSError:  # Linux says so when the other end is closed
         pass
-    os.close(ours)
+    finally:
+        os.close(ours)  # whoever still waits for a word gets the end of the file
     stdout, _ = process.communicate(timeout=20)
     return asked, json.loads(stdout), process.returncode
 
