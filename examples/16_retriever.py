@@ -6,7 +6,7 @@ so that this runs offline; in a pool file, `options: {object: "my_app.search:han
 
 Prints:
     How many days of leave do we have? 30 days
-      asked: Handbook $0.000100, Writer $0.000031
+      asked: Handbook $0.000100, Writer $0.000032
     Who wrote Hamlet? Shakespeare
       asked: Writer $0.000016
 """
