@@ -1,13 +1,16 @@
 """The router as one more LangChain chat model: it goes wherever a chat model goes.
 
-The answer is known when the last turn has been read, so a stream is the finished answer in pieces.
+A stream is the answer while the last turn is being written, where the controller streams its turns
+(a chat model by tags, a policy) and the answer is not to be cut; else the finished answer in words.
+What was streamed cannot be taken back: if the run then takes another answer, because the turn was
+cut short or is no answer after all, the stream ends in a `ControllerError`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,21 +21,23 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
 )
 from langchain_core.language_models import BaseChatModel, LangSmithParams
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import StreamMode
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from .candidates import CandidatePool
 from .context import CandidateContext, RouterContext
 from .controllers import Controller, parse_controller
+from .controllers.streaming import Increments
 from .errors import ConfigError, ControllerError, did_you_mean
 from .graph import create_router_r1
 from .ledger import total
-from .protocol import cut
-from .reply import ChatModel
+from .protocol import answer_so_far, cut
+from .reply import ChatModel, writable
 from .state import StopReason
 
 KNOBS = tuple(f.name for f in fields(RouterContext) if f.name != "approve_above_usd")
@@ -64,7 +69,7 @@ class ChatRouterR1(BaseChatModel):
     Raises:
         PoolError: the pool cannot be read or asked.
         ControllerError: the controller cannot be built; on a call, it failed before anything was
-            known.
+            known; in a stream, the answer that had begun was not the one taken.
         ConfigError: a knob is out of range.
         QuestionError: on a call, no human message says anything.
 
@@ -155,11 +160,7 @@ class ChatRouterR1(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        config: RunnableConfig = {}
-        if run_manager:
-            manager = CallbackManager([], parent_run_id=run_manager.run_id)
-            config["callbacks"] = _below(manager, run_manager)
-        context = self._context(kwargs)
+        config, context = _below(CallbackManager, run_manager), self._context(kwargs)
         state = self._graph.invoke({"messages": messages}, config, context=context)
         return self._result(state, stop, **kwargs)
 
@@ -170,11 +171,7 @@ class ChatRouterR1(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        config: RunnableConfig = {}
-        if run_manager:
-            manager = AsyncCallbackManager([], parent_run_id=run_manager.run_id)
-            config["callbacks"] = _below(manager, run_manager)
-        context = self._context(kwargs)
+        config, context = _below(AsyncCallbackManager, run_manager), self._context(kwargs)
         state = await self._graph.ainvoke({"messages": messages}, config, context=context)
         return self._result(state, stop, **kwargs)
 
@@ -185,7 +182,18 @@ class ChatRouterR1(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for chunk in _chunks(self._generate(messages, stop, run_manager, **kwargs)):
+        config, context = _below(CallbackManager, run_manager), self._context(kwargs)
+        modes = self._modes(stop, **kwargs)
+        parts = self._graph.stream(
+            {"messages": messages}, config, context=context, stream_mode=modes
+        )
+        answer = _AnswerStream()
+        for mode, part in parts:
+            for chunk in answer.heard(mode, part):
+                if run_manager:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+        for chunk in answer.rest(self._result(answer.state, stop, **kwargs)):
             if run_manager:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
@@ -197,10 +205,29 @@ class ChatRouterR1(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in _chunks(await self._agenerate(messages, stop, run_manager, **kwargs)):
+        config, context = _below(AsyncCallbackManager, run_manager), self._context(kwargs)
+        modes = self._modes(stop, **kwargs)
+        parts = self._graph.astream(
+            {"messages": messages}, config, context=context, stream_mode=modes
+        )
+        answer = _AnswerStream()
+        async for mode, part in parts:
+            for chunk in answer.heard(mode, part):
+                if run_manager:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+        for chunk in answer.rest(self._result(answer.state, stop, **kwargs)):
             if run_manager:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
+
+    def _modes(
+        self, stop: Sequence[str] | None, max_tokens: int | None = None, **_: Any
+    ) -> list[StreamMode]:
+        """Return what of the graph's run has to be heard: its tokens only where they are told."""
+        is_cut = stop or self.stop or max_tokens or self.max_tokens
+        streams = getattr(self.controller, "streams_turns", False)
+        return ["values", "messages"] if streams and not is_cut else ["values"]
 
     def _result(
         self,
@@ -244,25 +271,67 @@ _Manager = TypeVar("_Manager", CallbackManager, AsyncCallbackManager)
 
 
 def _below(
-    manager: _Manager, run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
-) -> _Manager:
+    manager: type[_Manager], run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
+) -> RunnableConfig:
     """Hang what runs inside below the chat model's own run; LangChain does it for chains only."""
-    manager.set_handlers(run.inheritable_handlers)
-    manager.add_tags(run.inheritable_tags)
-    manager.add_metadata(run.inheritable_metadata)
-    return manager
+    if run is None:
+        return {}
+    inside = manager([], parent_run_id=run.run_id)
+    inside.set_handlers(run.inheritable_handlers)
+    inside.add_tags(run.inheritable_tags)
+    inside.add_metadata(run.inheritable_metadata)
+    return {"callbacks": inside}
 
 
-def _chunks(result: ChatResult) -> list[ChatGenerationChunk]:
-    """Cut a result into words; the last chunk has the bill."""
-    message = result.generations[0].message
-    assert isinstance(message, AIMessage)
-    pieces = words(str(message.text)) or [""]
-    chunks = [AIMessageChunk(content=piece) for piece in pieces]
-    chunks[-1] = AIMessageChunk(
-        content=pieces[-1],
-        usage_metadata=message.usage_metadata,
-        response_metadata=message.response_metadata,
-        chunk_position="last",
-    )
-    return [ChatGenerationChunk(message=chunk) for chunk in chunks]
+@dataclass
+class _AnswerStream:
+    """A run's answer, from what the graph streams: told while it is written, as far as it is."""
+
+    state: Mapping[str, Any] = field(default_factory=dict)
+    """The last one."""
+    _told: Increments = field(default_factory=Increments)
+    _turn: str = ""
+    _id: str | None = None
+
+    def heard(self, mode: str, part: Any) -> Iterator[ChatGenerationChunk]:
+        """Take one part of the graph's stream; yield what is new of the answer."""
+        if mode == "values":
+            self.state = part
+        elif text := self._told.rest(answer_so_far(self._heard(*part))):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+
+    def _heard(self, message: AnyMessage, metadata: Mapping[str, Any]) -> str:
+        """Return the controller's turn as far as it is written."""
+        # A candidate that is a router too has a controller of its own, below a route.
+        ours = metadata["langgraph_node"] == "think" and "candidate" not in metadata
+        if not (ours and isinstance(message, AIMessageChunk)):
+            return ""
+        if message.id != self._id:  # the next turn, or another attempt at this one
+            self._id, self._turn = message.id, ""
+        self._turn += str(message.text)
+        return writable(self._turn)
+
+    def rest(self, result: ChatResult) -> Iterator[ChatGenerationChunk]:
+        """Yield what is left of the answer, word by word; the last chunk has the bill.
+
+        Raises:
+            ControllerError: what was told is not how the answer begins.
+        """
+        message = result.generations[0].message
+        assert isinstance(message, AIMessage)
+        told, answer = self._told.told, str(message.text)
+        if not answer.startswith(told):
+            raise ControllerError(
+                "the answer that was being streamed is not the one taken (stop reason: "
+                f"{message.response_metadata['stop_reason']}); ask again, or without a stream"
+            )
+        *first, last = words(answer[len(told) :]) or [""]
+        for word in first:
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
+        chunk = AIMessageChunk(
+            content=last,
+            usage_metadata=message.usage_metadata,
+            response_metadata=message.response_metadata,
+            chunk_position="last",
+        )
+        yield ChatGenerationChunk(message=chunk)

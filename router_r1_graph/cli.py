@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from .errors import ConfigError, MissingExtraError, QuestionError, RouterR1Error
 
 if TYPE_CHECKING:  # LangGraph takes half a second: imported by the commands, not for --help
     from .candidates import CandidatePool
-    from .context import RouterContext
+    from .context import CandidateContext, RouterContext
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 app = typer.Typer(
@@ -88,6 +88,24 @@ def ask(
     max_calls: Annotated[int, typer.Option(help="Most calls in one round.")] = 4,
     budget_usd: Annotated[float | None, typer.Option(help="Most USD of the run.")] = None,
     deadline: Annotated[float | None, typer.Option(help="Most seconds of the run.")] = None,
+    candidate_context: Annotated[
+        str,
+        typer.Option(
+            help="What a candidate is told beside its query: query (nothing), question, or memory "
+            "(the question, and what of earlier rounds fits)."
+        ),
+    ] = "query",
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="What the controller is shown of a round: all, vote (of replies to one query, the "
+            "one that most agree with), or summary:CANDIDATE."
+        ),
+    ] = "all",
+    approve_above_usd: Annotated[
+        float | None,
+        typer.Option(help="Ask y/n before a call that may cost more, or has no price."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="For controllers that draw at random.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     trace: Annotated[
@@ -114,8 +132,13 @@ def ask(
         max_calls_per_round=max_calls,
         budget_usd=budget_usd,
         deadline_seconds=deadline,
+        candidate_context=cast("CandidateContext", candidate_context),
+        keep=keep,
+        approve_above_usd=approve_above_usd,
         seed=seed,
     )
+    if approve_above_usd is not None and not sys.stdin.isatty():
+        raise ConfigError("--approve-above-usd asks you: standard input has to be a terminal")
     _require_writable("--trace", trace)
     _require_writable("--record", record)
     _ask(question, _pool(pool), controller, context, as_json, trace, record)
@@ -147,6 +170,8 @@ def _ask(
     trace_file: Path | None,
     record_file: Path | None,
 ) -> None:
+    from langgraph.checkpoint.memory import InMemorySaver
+
     from .graph import create_router_r1
     from .ledger import total
     from .live import LiveRun
@@ -154,6 +179,7 @@ def _ask(
     from .trace import Trace, write_traces
     from .transcript import Transcript, make_console
 
+    context.check(pool)
     controller = _controller(spec, pool)
     unpriced = [c.name for c in pool.candidates if not c.bounded]
     if context.budget_usd is not None and unpriced:
@@ -161,10 +187,12 @@ def _ask(
             f"warning: no price for {', '.join(unpriced)}: the budget does not bound them",
             file=sys.stderr,
         )
-    graph = create_router_r1(pool, controller, context=context).compile(name="router_r1")
+    saver = InMemorySaver() if context.approve_above_usd is not None else None
+    graph = create_router_r1(pool, controller, context=context).compile(saver, name="router_r1")
     transcript = None if as_json else Transcript(make_console(), pool)
     callbacks = [Recorder(record_file)] if record_file else []
-    live = LiveRun(graph, pool, question, context, transcript, callbacks)
+    approve = _approve if saver else None
+    live = LiveRun(graph, pool, question, context, transcript, callbacks, approve)
     try:
         if transcript:
             transcript.question(question)
@@ -192,6 +220,23 @@ def _ask(
         if record.error:
             print(f"controller {controller.name} failed: {record.error}", file=sys.stderr)
         _print_json(record.summary())
+
+
+def _approve(call: Mapping[str, Any]) -> bool:
+    """Ask whoever sits at the terminal whether a call may be made; all but "y" is a no."""
+    from .transcript import clean, usd
+
+    worst = call["worst_case_usd"]
+    price = "no price is known" if worst is None else f"at most {usd(worst)}"
+    asked = clean(f"{call['candidate']}: {call['query']}  [{price}]")
+    # Nothing else runs meanwhile, and Ctrl-C is not to wait for asyncio, which waits for us.
+    asyncios = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        # On standard error: with --json, standard output is one object.
+        print(f"approve?  {asked} [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    finally:
+        signal.signal(signal.SIGINT, asyncios)
 
 
 _DEMO_EXAMPLES = """[bold]Examples[/bold]

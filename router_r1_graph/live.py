@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import ToolMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
 
 from .candidates import CandidatePool
 from .context import RouterContext
@@ -35,6 +38,8 @@ class LiveRun:
         context: the knobs.
         transcript: where to print what happens; None = nowhere.
         callbacks: of the run, such as a `Recorder`.
+        approve: told what a call that waits for a person is (the value of its interrupt), says
+            whether to make it; the graph then needs a checkpointer.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class LiveRun:
         context: RouterContext,
         transcript: Transcript | None = None,
         callbacks: Sequence[BaseCallbackHandler] = (),
+        approve: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> None:
         self.graph = graph
         self.pool = pool
@@ -52,6 +58,7 @@ class LiveRun:
         self.context = context
         self.transcript = transcript
         self.callbacks = callbacks
+        self.approve = approve
         self.state: Mapping[str, Any] = {}
         self._asked: dict[str, tuple[RouteCall, float]] = {}  # of the round under way, by call id
         self._replies: dict[str, ToolMessage] = {}
@@ -59,11 +66,22 @@ class LiveRun:
     async def run(self) -> Mapping[str, Any]:
         """Run to the end and return the state."""
         asyncio.get_running_loop().set_default_executor(_DaemonThreads())
+        config: RunnableConfig = {
+            "callbacks": list(self.callbacks),
+            "configurable": {"thread_id": "run"},
+        }
+        await self._stream({"question": self.question}, config)
+        while self.approve and (waiting := (await self.graph.aget_state(config)).interrupts):
+            self._asked = {i: c for i, c in self._asked.items() if i in self._replies}
+            with self.transcript.paused() if self.transcript else nullcontext():
+                verdicts = {asked.id: self.approve(asked.value) for asked in waiting}
+            await self._stream(Command(resume=verdicts), config)
+        return self.state
+
+    async def _stream(self, given: Any, config: RunnableConfig) -> None:
+        """Run to the end, or until a person is waited for."""
         stream = self.graph.astream(
-            {"question": self.question},
-            {"callbacks": list(self.callbacks)},
-            context=self.context,
-            stream_mode=["tasks", "values"],
+            given, config, context=self.context, stream_mode=["tasks", "values"]
         )
         async for mode, part in stream:
             assert isinstance(part, dict)
@@ -75,7 +93,6 @@ class LiveRun:
             self._follow(part)
             if self.transcript:
                 self.transcript.event(part)
-        return self.state
 
     def _follow(self, event: Mapping[str, Any]) -> None:
         if event["name"] != "route":

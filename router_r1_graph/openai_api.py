@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Any, Literal
 
-from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .chat_router import KNOBS, words
+from .chat_router import KNOBS
 from .context import RouterContext
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, ControllerError, did_you_mean
 
 MODEL = "router-r1"
 
@@ -178,8 +178,11 @@ def completion(message: AIMessage) -> dict[str, Any]:
     return {**_head("chat.completion"), "choices": [choice], "usage": usage, "router_r1": bill}
 
 
-def events(message: AIMessage, with_usage: bool) -> Iterator[str]:
-    """Yield the server-sent events of a stream; the one that ends the answer has the bill."""
+async def events(pieces: AsyncIterable[AIMessageChunk], with_usage: bool) -> AsyncIterator[str]:
+    """Yield the server-sent events of a stream; the one that ends the answer has the bill.
+
+    Where the answer breaks off, the last event is an error, as OpenAI's clients read it.
+    """
     head = _head("chat.completion.chunk")
 
     def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
@@ -187,9 +190,15 @@ def events(message: AIMessage, with_usage: bool) -> Iterator[str]:
         return f"data: {json.dumps({**head, 'choices': [choice], **more})}\n\n"
 
     yield event({"role": "assistant", "content": ""})
-    for word in words(str(message.text)):
-        yield event({"content": word})
-    yield event({}, message.response_metadata["finish_reason"], router_r1=_bill(message))
+    try:
+        async for piece in pieces:
+            if piece.text:
+                yield event({"content": str(piece.text)})
+    except ControllerError as error:
+        broken = RefusedError(502, str(error), code="controller_error")
+        yield f"data: {json.dumps({'error': broken.error})}\n\n"
+        return
+    yield event({}, piece.response_metadata["finish_reason"], router_r1=_bill(piece))
     if with_usage:
-        yield f"data: {json.dumps({**head, 'choices': [], 'usage': _usage(message)})}\n\n"
+        yield f"data: {json.dumps({**head, 'choices': [], 'usage': _usage(piece)})}\n\n"
     yield "data: [DONE]\n\n"

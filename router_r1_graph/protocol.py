@@ -37,6 +37,8 @@ _TAG = re.compile(rf"<(/?)({_NAMES})>")
 # escaping is added or taken away, so that unescape is the exact inverse of escape.
 _TO_ESCAPE = re.compile(rf"(<|&(?:amp;)*lt;)(?=/?(?:{_NAMES})>)")
 _TO_UNESCAPE = re.compile(rf"&((?:amp;)*)lt;(?=/?(?:{_NAMES})>)")
+# What may yet become a tag, or an escaped one, at the end of a text that goes on.
+_BEGUN = re.compile(r"[<&][\w<&;/]*$")
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,23 @@ def parse(text: str) -> Turn:
     if not (calls or answer is not None or mistakes):
         mistakes.append(Mistake("neither a search tag nor an answer tag", text.strip()))
     return Turn(tuple(thoughts), tuple(calls), answer, tuple(mistakes))
+
+
+def answer_so_far(text: str) -> str:
+    """Return what stands of the answer in a turn that is still being written; "" = nothing yet.
+
+    Only thoughts may stand before it. Whether the turn is an answer is known at its end: it may be
+    cut short, or go on with other tags.
+
+    Example:
+        >>> answer_so_far("<think> Everything is known. </think> <answer> The river Th")
+        'The river Th'
+    """
+    thoughts, opened, body = text.partition("<answer>")
+    if not opened or not set(tags(thoughts)) <= {"<think>", "</think>"}:
+        return ""
+    end = _TAG.search(body) or _BEGUN.search(body)
+    return unescape(body[: end.start()].strip() if end else body.strip())
 
 
 def tags(text: str) -> list[str]:

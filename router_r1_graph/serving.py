@@ -1,7 +1,7 @@
 """The router behind OpenAI's chat completions API: any client of that API can ask it.
 
-Needs the extra `serve`. A request is answered in the event loop, and nothing in it blocks. The
-answer is known when the last turn has been read, so a stream is the finished answer in pieces.
+Needs the extra `serve`. A request is answered in the event loop, and nothing in it blocks. What a
+stream holds, and when, is `ChatRouterR1`'s.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import hmac
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -37,6 +37,7 @@ from .openai_api import MODEL, ChatRequest, RefusedError, completion, events, re
 _LARGEST_BODY = 4 * 1024 * 1024
 _RETRY_AFTER_SECONDS = 1
 _SHUTDOWN_SECONDS = 30
+_T = TypeVar("_T")
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120)
 
 
@@ -85,6 +86,8 @@ class RouterService:
         asked = await _read(request)
         options, messages = asked.options(), asked.conversation()
         try:
+            if asked.stream:
+                return await self._stream(request, asked, messages, options)
             message = await _unless_gone(request, self._ask(messages, options))
         except QuestionError as error:
             raise RefusedError(400, str(error), param="messages") from None
@@ -92,11 +95,21 @@ class RouterService:
             raise RefusedError(502, str(error), code="controller_error") from None
         except ConfigError as error:  # `keep` names no candidate of the pool
             raise RefusedError(400, str(error), param="keep") from None
-        if not asked.stream:
-            return JSONResponse(completion(message))
+        return JSONResponse(completion(message))
+
+    async def _stream(
+        self,
+        request: Request,
+        asked: ChatRequest,
+        messages: list[BaseMessage],
+        options: dict[str, Any],
+    ) -> Response:
+        pieces = self._pieces(messages, options)
+        # With the first piece the status is sent: whatever is refused has to be refused before.
+        first = await _unless_gone(request, anext(pieces))
         usage = asked.stream_options is not None and asked.stream_options.include_usage
         return StreamingResponse(
-            _send(events(message, usage)),
+            events(_beginning_with(first, pieces), usage),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
@@ -105,12 +118,45 @@ class RouterService:
         async with self._place():
             start = time.perf_counter()
             message = await self.model.ainvoke(messages, **options)
-            self._seconds.observe(time.perf_counter() - start)
+            self._book(message, start)
+            return message
+
+    async def _pieces(
+        self, messages: list[BaseMessage], options: dict[str, Any]
+    ) -> AsyncGenerator[AIMessageChunk]:
+        """Yield the pieces of an answer as they come.
+
+        The run has a task of its own. Starlette cancels a stream through anyio, which cancels again
+        and again until the task is gone; that breaks into LangGraph's own way out of a run, and its
+        nodes would run on, paid and unheard.
+        """
+        pieces: asyncio.Queue[AIMessageChunk | None] = asyncio.Queue()
+
+        async def run() -> None:
+            try:
+                async with self._place():
+                    start = time.perf_counter()
+                    async for piece in self.model.astream(messages, **options):
+                        pieces.put_nowait(piece)
+                    self._book(piece, start)
+            finally:
+                pieces.put_nowait(None)
+
+        task = asyncio.create_task(run())
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            await task  # raises what went wrong
+        finally:
+            task.cancel()
+
+    def _book(self, message: AIMessage, start: float) -> None:
+        """Count an answer; the last piece of a stream has its bill."""
+        self._seconds.observe(time.perf_counter() - start)
         bill = message.response_metadata
         self._usd.inc(bill["cost_usd"])
         for name, line in bill["candidates"].items():
             self._calls.labels(name).inc(line["calls"])
-        return message
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -228,12 +274,14 @@ async def _read(request: Request) -> ChatRequest:
     return read_request(data)
 
 
-async def _send(lines: Iterable[str]) -> AsyncIterator[str]:
-    for line in lines:  # a plain iterator would be sent to a thread for each line
-        yield line
+async def _beginning_with(first: _T, rest: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, AIMessage]) -> AIMessage:
+async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
     """Do the work, and stop it when the client goes away."""
 
     async def gone() -> None:

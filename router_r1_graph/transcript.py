@@ -10,7 +10,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.messages import AIMessage, ToolMessage
@@ -81,6 +82,16 @@ class Transcript:
         """Stop the spinner."""
         if self._status:
             self._status.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal to somebody else for a while."""
+        self._asking = []
+        if self._status:
+            self._status.stop()
+        yield
+        if self._status:
+            self._status.start()
 
     def question(self, question: str) -> None:
         """Print what was asked."""

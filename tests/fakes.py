@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import Field
 
 from router_r1_graph import CandidatePool, ReplyError
@@ -101,6 +101,49 @@ class MeetingChat(FakeChat):
         async with asyncio.timeout(10):
             await barrier.wait()
         return await super()._agenerate(messages)
+
+
+class TypingChat(FakeChat):
+    """Writes its texts one after the other, in pieces; before the piece `wait`, for `go`."""
+
+    texts: list[list[str]]
+    wait: str = ""
+    go: threading.Event = Field(default_factory=threading.Event)
+    given_up: threading.Event = Field(default_factory=threading.Event)
+
+    def bind_tools(self, tools: Any, **_: Any) -> TypingChat:
+        return self
+
+    def _result(self, query: str) -> ChatResult:
+        self.text = "".join(self.texts.pop(0))
+        return super()._result(query)
+
+    def _stream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        for piece in self.texts.pop(0):
+            if piece == self.wait:
+                assert self.go.wait(10)
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=piece))
+            if run_manager:
+                run_manager.on_llm_new_token(piece, chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for piece in self.texts.pop(0):
+            try:
+                if piece == self.wait:
+                    await asyncio.to_thread(self.go.wait, 10)
+            except asyncio.CancelledError:
+                self.given_up.set()
+                self.go.set()  # for the thread
+                raise
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=piece))
+            if run_manager:
+                await run_manager.on_llm_new_token(piece, chunk=chunk)
+            yield chunk
 
 
 class PaidController:

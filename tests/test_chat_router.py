@@ -1,5 +1,6 @@
 """The router as a LangChain chat model, in the places where chat models go."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import ValidationError
 
-from fakes import FakeChat, PaidController, answer, make_pool, models, search
+from fakes import FakeChat, PaidController, TypingChat, answer, make_pool, models, search
 from router_r1_graph import (
+    ChatModelController,
     ChatRouterR1,
     ConfigError,
     ControllerError,
@@ -21,6 +23,8 @@ from router_r1_graph import (
     ReplyError,
     ScriptedController,
 )
+from router_r1_graph.candidates import ControllerSettings
+from yaml_pool import both_ways
 
 HAMLET = "What is the currency of the country where the author of Hamlet was born?"
 
@@ -209,3 +213,97 @@ async def test_in_a_graph_with_a_checkpointer_it_remembers_nothing():
         result = await graph.ainvoke({"messages": [HumanMessage("6 x 7?")]}, thread)
         assert len(result["messages"]) == 2 * turn
         assert result["messages"][-1].response_metadata["calls"] == 1
+
+
+# ------------------------------------------------------------- answers told while they are written
+
+ASK = ["<think> a </think>", "<search> Ada: what? </search>"]
+
+
+def typing(*texts, settings=None, **options):
+    """A router whose controller is a chat model that writes these turns piece by piece."""
+    pool = make_pool()
+    chat = TypingChat(texts=[list(text) for text in texts], **options)
+    controller = ChatModelController(chat, settings)
+    return ChatRouterR1(pool=pool, controller=controller, models=models(pool)), chat
+
+
+def pieces(model, how, **options):
+    async def awaited():
+        return [chunk async for chunk in model.astream("6 x 7?", **options)]
+
+    chunks = asyncio.run(awaited()) if how == "ainvoke" else list(model.stream("6 x 7?", **options))
+    assert chunks[-1].response_metadata["stop_reason"]
+    assert chunks[-1].usage_metadata
+    return [chunk.text for chunk in chunks if chunk.text]
+
+
+@both_ways
+def test_the_answer_is_told_before_the_last_turn_is_whole(how):
+    final = ["<think> known </think> <ans", "wer> forty", " two", " or so", "</answer>"]
+    model, chat = typing(ASK, final, wait=" or so")
+    told = []
+
+    async def awaited():
+        async for chunk in model.astream("6 x 7?"):
+            told.append(chunk.text)
+            if told == ["forty", " two"]:
+                chat.go.set()
+
+    if how == "ainvoke":
+        asyncio.run(awaited())
+    else:
+        for chunk in model.stream("6 x 7?"):
+            told.append(chunk.text)
+            if told == ["forty", " two"]:
+                chat.go.set()
+    assert chat.go.is_set()
+    assert "".join(told) == "forty two or so"
+
+
+@both_ways
+def test_a_turn_that_asks_and_answers_is_not_told(how):
+    model, _ = typing([*ASK, "<answer>", "no", "</answer>"], ["<answer> yes", "</answer>"])
+    assert pieces(model, how) == ["yes"]
+
+
+@both_ways
+def test_what_the_models_stop_text_took_away_is_no_harm(how):
+    model, _ = typing(["<answer> forty", " two"])
+    assert pieces(model, how) == ["forty", " two"]
+
+
+@both_ways
+@pytest.mark.parametrize("broken", [["<answer> for", "<think>"], ["<answer> for", "<search>x"]])
+def test_an_answer_that_had_begun_and_is_not_taken_is_an_error(how, broken):
+    model, _ = typing(broken, ["<answer> yes", "</answer>"])
+    with pytest.raises(ControllerError, match="being streamed is not the one taken"):
+        pieces(model, how)
+    model, _ = typing(broken, ["<answer> for ever", "</answer>"])
+    assert "".join(pieces(model, how)) == "for ever"  # what was told is how it begins
+
+
+@both_ways
+@pytest.mark.parametrize("options", [{"stop": [" two"]}, {"max_tokens": 2}])
+def test_an_answer_that_is_to_be_cut_is_told_when_it_is_whole(how, options):
+    model, _ = typing(["<answer> forty", " two", " or", " so", "</answer>"])
+    assert pieces(model, how, **options)[0].startswith("forty")
+    model, _ = typing(["<answer> forty", " two", " or", " so", "</answer>"])
+    assert " or" not in "".join(pieces(model, how, **options))
+
+
+@both_ways
+def test_by_tools_an_answer_is_told_when_no_call_followed(how):
+    settings = ControllerSettings(protocol="tools")
+    model, _ = typing(["The <answer>", " tag"], settings=settings)
+    assert "".join(pieces(model, how)) == "The <answer> tag"
+
+
+def test_a_candidate_that_is_a_router_too_tells_nothing():
+    inner_model, _ = typing(["<answer> inner", " answer", "</answer>"])
+    pool = make_pool({"name": "Inner", "provider": "graph"})
+    chat = TypingChat(texts=[["<search> Inner: what? </search>"], ["<answer> outer</answer>"]])
+    model = ChatRouterR1(
+        pool=pool, controller=ChatModelController(chat), models={"Inner": inner_model._graph}
+    )
+    assert pieces(model, "invoke") == ["outer"]

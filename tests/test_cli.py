@@ -136,6 +136,9 @@ candidates:
         (["ask", "q", "--controller", "constant:Quilora"], "did you mean 'Quillora'?"),
         (["ask", "q", "--cost-weight", "7"], "cost_weight is a number of at least 0"),
         (["ask", "q", "--budget-usd", "-1"], "budget_usd is a number of at least 0"),
+        (["ask", "q", "--keep", "summary:Nobody"], "keep: no candidate 'Nobody'"),
+        (["ask", "q", "--candidate-context", "memry"], "did you mean 'memory'?"),
+        (["ask", "q", "--approve-above-usd", "0"], "standard input has to be a terminal"),
         (["ask", "  "], "the question is empty"),
         (["ask", "q", "--trace", "/nowhere/x.jsonl"], "--trace /nowhere/x.jsonl: cannot be"),
         (["ask", "q", "--pool", "router_r1"], "NVIDIA_API_KEY is not set"),
@@ -313,6 +316,67 @@ def in_a_terminal(args, columns=40, **env):
     os.close(ours)
     assert process.wait(timeout=20) == 0
     return written.decode()
+
+
+DEAR = ["ask", "Who wrote Hamlet?", "--controller", "vote", "--max-calls", "8"]
+DEAR += ["--approve-above-usd", "0.001", "--json"]
+
+
+def asked_for_approval(*replies, sig=None):
+    """Answer at the terminal when asked; returns what was asked, the JSON, and the exit code."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*CLI, *DEAR], stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, text=True
+    )
+    os.close(theirs)
+    asked, left = "", list(replies)
+    try:
+        while data := os.read(ours, 65536):
+            asked += data.decode()
+            if asked.endswith("[y/N] "):
+                if left:
+                    os.write(ours, left.pop(0).encode())
+                else:
+                    process.send_signal(sig)
+    except OSError:  # Linux says so when the other end is closed
+        pass
+    finally:
+        os.close(ours)  # whoever still waits for a word gets the end of the file
+    stdout, _ = process.communicate(timeout=20)
+    return asked, json.loads(stdout), process.returncode
+
+
+def test_a_call_above_the_price_waits_for_a_y_at_the_terminal():
+    asked, result, code = asked_for_approval("y\n", "\n")
+    assert code == 0
+    prompts = re.findall(r"approve\?  (\w+): Who wrote Hamlet\?  \[at most \$[\d.]+\]", asked)
+    assert prompts == ["Orrinthal", "Magnivor"]
+    errors = {call["candidate"]: call["error"] for call in result["calls"]}
+    assert len(errors) == 8
+    assert {n: e for n, e in errors.items() if e} == {"Magnivor": "refused: refused by a person"}
+
+
+def test_an_interrupt_at_the_question_prints_what_is_known():
+    asked, known, code = asked_for_approval("y\n", sig=signal.SIGINT)
+    assert code == 130
+    assert asked.count("approve?") == 2
+    assert "Traceback" not in asked
+    assert known["stop_reason"] == "interrupted"
+    assert len(known["calls"]) == known["ledger"]["calls"] == 6  # those that waited were not made
+    assert known["ledger"]["failed_calls"] == 0
+
+
+def test_what_candidates_are_told_and_what_a_round_keeps_are_options(serve, tmp_path):
+    server = serve(Reply("Paris", 5, 5))
+    candidates = f"[{{name: Ada, base_url: {server.base_url}}}]"
+    file = pool_file(tmp_path, f"candidates: {candidates}")
+    options = ["--candidate-context", "question", "--keep", "summary:Ada"]
+    run = cli("ask", "Capital of France?", "--pool", file, "--controller", "cheapest", *options)
+    assert run.returncode == 0, run.stderr
+    first, *_ = server.requests
+    told = [message["content"] for message in first.body["messages"]]
+    assert told[0].endswith("part of this question: Capital of France?")
+    assert len(server.requests) == 2  # the second summarises
 
 
 def test_a_terminal_gets_colours_and_lines_that_break_between_words():

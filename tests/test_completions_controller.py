@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
 from openai_server import Completion, Cut, EmptyChoices, Hang, Malformed, Status
 from router_r1_graph import (
     CandidatePool,
+    ChatRouterR1,
     ConfigError,
     ControllerError,
     RouterContext,
@@ -353,6 +354,23 @@ def test_its_tokens_are_streamed_as_the_server_streams_them(serve, samples, toke
         assert len(chunks) > 1
         assert all(isinstance(chunk, AIMessageChunk) for chunk in chunks)
         assert "".join(chunk.text for chunk in chunks) == turn.text
+
+
+@both_ways
+def test_its_answer_is_told_by_a_chat_model_as_the_server_streams_it(serve, tokenizer, how):
+    def says(request):
+        ids = tokenizer.encode("<answer> William Shakespeare </answer>", add_special_tokens=False)
+        usage = {"prompt_tokens": 1, "completion_tokens": len(ids)}
+        return Completion(tokenizer.decode(ids), ids, [0.0] * len(ids), usage=usage)
+
+    router = ChatRouterR1(controller=controller(serve(says), tokenizer))
+
+    async def collect():
+        return [chunk async for chunk in router.astream("Who wrote Hamlet?")]
+
+    chunks = list(router.stream("?")) if how == "invoke" else asyncio.run(collect())
+    texts = [chunk.text for chunk in chunks if chunk.text]
+    assert texts == ["William", " Shakespeare"]  # tokens: a word has its space behind it
 
 
 def test_a_stream_that_breaks_off_is_a_connection_error(serve, samples, tokenizer):

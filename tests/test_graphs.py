@@ -4,6 +4,9 @@ import asyncio
 import importlib
 import json
 import os
+import re
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -62,6 +65,14 @@ async def test_the_research_assistant_asks_the_router_for_each_question():
 async def test_the_assistants_context_is_the_routers():
     result = await graph("research_assistant").ainvoke(human(HAMLET), context={"max_rounds": 1})
     assert [f["stop_reason"] for f in result["findings"]] == ["round_limit"]
+
+
+def test_the_picture_in_the_docs_is_the_assistant_with_the_router_inside():
+    picture = graph("research_assistant").get_graph(xray=True).draw_mermaid().strip()
+    page = (REPOSITORY / "docs" / "how-to" / "embed.md").read_text(encoding="utf-8")
+    assert f"```mermaid\n{picture}\n```" in page
+    inside = picture.partition("subgraph ask\n")[2].partition("\tend\n")[0]
+    assert all(f"({node})" in inside for node in ("think", "route", "aggregate", "answer"))
 
 
 async def test_a_brief_without_a_question_is_an_error():
@@ -195,6 +206,16 @@ async def test_langgraph_dev_serves_them_offline(dev):
             *(check(client) for check in (streamed, talked, presets, remote, researched))
         )
     assert "Blocking" not in log.read_text()
+
+
+@needs_dev
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_line_of_readme_answers(dev):
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^(curl .*) \| jq -r \.answer +# (.*)$", readme.replace("\\\n", ""), re.M)
+    command = [word.replace("http://127.0.0.1:2024", dev[0]) for word in shlex.split(line[0])]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(run.stdout)["answer"] == line[1]
 
 
 @needs_dev

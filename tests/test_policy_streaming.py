@@ -7,7 +7,7 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from router_r1_graph import CandidatePool, create_router_r1
+from router_r1_graph import CandidatePool, ChatRouterR1, create_router_r1
 from router_r1_graph.controllers.policy import PolicyController
 from router_r1_graph.controllers.policy_folder import PolicySettings
 from router_r1_graph.controllers.streaming import Increments
@@ -163,6 +163,37 @@ def test_a_failing_model_ends_the_stream_with_the_run(policy):
     parts = stream(graph_of(policy), "invoke")
     assert parts[-1][1]["stop_reason"] == "controller_error"
     assert not streamed(parts)
+
+
+@both_ways
+def test_an_answer_is_told_by_a_chat_model_while_it_is_sampled(policy, tokenizer, how):
+    turn = "<think> known </think> <answer> William Shakespeare, I believe </answer>"
+    script = tokenizer.encode(turn, add_special_tokens=False)
+    policy.settings = PolicySettings(max_new_tokens=len(script))
+    forward, sampled, told = policy.model.forward, [], []
+
+    def reciting(*args, **kwargs):
+        out = forward(*args, **kwargs)
+        out.logits[:, -1, script[len(sampled)]] = 1e9
+        sampled.append(len(told))
+        return out
+
+    async def awaited():
+        async for chunk in model.astream("Who wrote Hamlet?"):
+            told.append(chunk.text)
+
+    model = ChatRouterR1(controller=policy)
+    policy.model.forward = reciting
+    try:
+        if how == "ainvoke":
+            asyncio.run(awaited())
+        else:
+            for chunk in model.stream("Who wrote Hamlet?"):
+                told.append(chunk.text)
+    finally:
+        del policy.model.forward
+    assert "".join(told) == "William Shakespeare, I believe"
+    assert 2 < sampled[-1] < len(told)
 
 
 def told(tokenizer, text):

@@ -14,6 +14,7 @@ from router_r1_graph.protocol import (
     Call,
     Mistake,
     Turn,
+    answer_so_far,
     close,
     cut,
     escape,
@@ -328,3 +329,37 @@ def test_a_template_that_cannot_be_read_is_named(tmp_path, kind):
     with pytest.raises(ConfigError, match="the prompt template cannot be read") as raised:
         load_template(file)
     assert str(raised.value).startswith(f"{file}: ")
+
+
+# ------------------------------------------------------------------------- while it is written
+
+
+@given(BARE, st.lists(ANY_TEXT.map(str.strip), max_size=2))
+def test_what_is_told_of_an_answer_while_it_is_written_stands(text, thoughts):
+    turn = render(Turn(tuple(thoughts), answer=text))
+    told = [answer_so_far(turn[:end]) for end in range(len(turn) + 1)]
+    assert all(parse(turn).answer.startswith(part) for part in told)
+    assert told[-1] == parse(turn).answer
+    assert told == sorted(told, key=len)
+
+
+def test_an_answer_is_told_word_by_word_and_a_tag_in_it_only_when_it_is_known_to_be_text():
+    assert answer_so_far("<think> a </think> <answer> R&D") == "R"
+    assert answer_so_far("<think> a </think> <answer> R&D in the") == "R&D in the"
+    assert answer_so_far("<answer> 1 < 2 &lt;/ans") == "1 < 2"
+    assert answer_so_far("<answer> 1 < 2 &lt;/answer> is") == "1 < 2 </answer> is"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think> <search> Ada: who? </search> <answer> so",
+        "<search> Ada: who? </search> <answer> so",
+        "<think> the tag",
+        "<answer",
+        "so",
+        "",
+    ],
+)
+def test_nothing_is_told_of_a_turn_that_asks_or_only_thinks(text):
+    assert answer_so_far(text) == ""

@@ -20,8 +20,8 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
 
-from fakes import FakeChat, PaidController, answer, make_pool, search
-from router_r1_graph import ChatRouterR1, ReplyError, ScriptedController
+from fakes import FakeChat, PaidController, TypingChat, answer, make_pool, search
+from router_r1_graph import ChatModelController, ChatRouterR1, ReplyError, ScriptedController
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 serving = pytest.importorskip("router_r1_graph.serving", reason="needs the extra 'serve'")
@@ -104,6 +104,71 @@ def test_a_stream_has_the_answer_then_the_bill_then_the_usage(url, usage):
     assert len({chunk.id for chunk in chunks}) == 1
     assert (chunks[-1].usage is not None) == usage
     assert not usage or chunks[-1].usage.total_tokens > 0
+
+
+def typing_model(*texts, **options):
+    """A router whose controller is a chat model that writes these turns piece by piece."""
+    chat = TypingChat(texts=[list(text) for text in texts], **options)
+    pool = make_pool("Ada")
+    controller = ChatModelController(chat)
+    return ChatRouterR1(pool=pool, controller=controller, models={"Ada": FakeChat()}), chat
+
+
+def test_a_stream_has_the_answer_while_it_is_being_written():
+    asks = ["<search> Ada: what? </search>"]
+    model, chat = typing_model(
+        asks, ["<answer> forty", " two", " or so", "</answer>"], wait=" or so"
+    )
+    with serving_at(model) as url, client_of(url) as client:
+        said = [{"role": "user", "content": HAMLET}]
+        told = []
+        for chunk in client.chat.completions.create(model="router-r1", messages=said, stream=True):
+            told += [chunk.choices[0].delta.content or ""]
+            if told == ["", "forty", " two"]:
+                assert "router_r1_in_flight 1.0" in get(f"{url}/metrics")
+                chat.go.set()
+        assert chat.go.is_set()
+        assert "".join(told) == "forty two or so"
+        assert chunk.choices[0].finish_reason == "stop"
+        assert chunk.router_r1["calls"] == 1
+        metrics = get(f"{url}/metrics")
+    assert "router_r1_in_flight 0.0" in metrics
+    assert f"router_r1_cost_usd_total {chunk.router_r1['cost_usd']}" in metrics
+    assert 'router_r1_calls_total{candidate="Ada"} 1.0' in metrics
+
+
+def test_a_stream_whose_answer_is_not_taken_ends_in_an_error():
+    model, _ = typing_model(["<answer> for", "<think>"], ["<answer> yes </answer>"])
+    with serving_at(model) as url, pytest.raises(openai.APIError, match="not the one taken") as e:
+        ask(url, stream=True)
+    assert e.value.code == "controller_error"
+
+
+def test_a_stream_that_fails_before_its_first_piece_has_a_status():
+    model = ChatRouterR1(controller=PaidController([ReplyError("auth", "the key is wrong")]))
+    with serving_at(model) as url:
+        with pytest.raises(openai.InternalServerError) as caught:
+            ask(url, stream=True)
+        with pytest.raises(openai.BadRequestError):
+            ask(url, stream=True, extra_body={"keep": "summary:Nobody"})
+    assert caught.value.status_code == 502
+
+
+def test_a_client_that_goes_away_in_the_middle_of_an_answer_takes_the_run_with_it():
+    model, chat = typing_model(["<answer> forty", " two", " or so", "</answer>"], wait=" or so")
+    with serving_at(model, max_concurrency=1, queue=0) as url:
+        with client_of(url) as client:
+            said = [{"role": "user", "content": HAMLET}]
+            stream = client.chat.completions.create(model="router-r1", messages=said, stream=True)
+            assert [next(stream).choices[0].delta.content for _ in range(2)] == ["", "forty"]
+            stream.close()
+        assert chat.given_up.wait(10)
+        for _ in range(100):
+            if "router_r1_in_flight 0.0" in get(f"{url}/metrics"):
+                break
+            time.sleep(0.05)
+        chat.texts.append(["<answer> 42 </answer>"])
+        assert ask(url).choices[0].message.content == "42"  # there is room again
 
 
 async def test_langchain_openai_asks_it_in_a_chain(url):

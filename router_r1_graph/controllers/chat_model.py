@@ -49,6 +49,9 @@ class ChatModelController:
         self.settings = settings or ControllerSettings()
         self.name = name
         self.by_tools = self.settings.protocol == "tools"
+        #: Whether the tokens that it streams are its turn, in tags, as it will be read. By tools,
+        #: whether a text is the answer is known at its end: a call may follow.
+        self.streams_turns = not self.by_tools
         self.template = protocol.load_template(
             self.settings.prompt_template or (protocol.TOOLS_TEMPLATE if self.by_tools else None)
         )

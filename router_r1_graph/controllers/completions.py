@@ -56,6 +56,9 @@ class CompletionsController:
         ControllerError: the settings have no `base_url`.
     """
 
+    streams_turns = True
+    """Whether the tokens that it streams are its turn, in tags, as it will be read."""
+
     def __init__(
         self,
         tokenizer: Any,

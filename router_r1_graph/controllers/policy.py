@@ -44,6 +44,9 @@ class PolicyController:
         name: what to call it in traces.
     """
 
+    streams_turns = True
+    """Whether the tokens that it streams are its turn, in tags, as it will be read."""
+
     def __init__(
         self,
         model: Any,
