@@ -11,7 +11,8 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
@@ -364,7 +365,7 @@ class RouterNodes:
         runtime.stream_writer(events.budget(remaining))
         spans.label_router(
             config,
-            {
+            lambda: {
                 **self._described(context),
                 "stop_reason": state["ending"],
                 "rounds": state["round"],
@@ -403,7 +404,7 @@ class RouterNodes:
             "pool": self.pool.name,
             "controller": self.controller.name,
             "cost_weight": context.cost_weight,
-            "router_r1_version": version("router-r1-graph"),
+            "router_r1_version": _version(),
             "protocol_version": protocol.VERSION,
         }
 
@@ -412,7 +413,7 @@ class RouterNodes:
     ) -> RunnableConfig:
         round_ = state.get("round", 0) + 1
         if not view.scratchpad:
-            spans.label_router(config, self._described(view.context))
+            spans.label_router(config, lambda: self._described(view.context))
         spans.label(config, "think", controller=self.controller.name, round=round_)
         return spans.inside(config, "think", controller=self.controller.name, round=round_)
 
@@ -421,6 +422,12 @@ class RouterNodes:
         tag = f"route:{name}"
         spans.label(config, tag, name=tag, candidate=name, round=call["round"])
         return spans.inside(config, tag, candidate=name, round=call["round"])
+
+
+@cache
+def _version() -> str:
+    # Python looks it up in files; at every question that was a third of a run.
+    return metadata.version("router-r1-graph")
 
 
 def _clean(state: RouterState, added: list[AnyMessage]) -> dict[str, Any]:
