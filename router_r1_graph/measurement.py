@@ -2,6 +2,9 @@
 
 Only the questions of one split are looked at, so that what the descriptors say never leaks a test
 question. What comes out is a pool file that replays the records.
+
+Records are read one at a time and only added up, so that a file of any size needs little memory:
+the seconds of each reply, for their median, and a hash of each question, for their number.
 """
 
 from __future__ import annotations
@@ -9,8 +12,9 @@ from __future__ import annotations
 import os
 import re
 import statistics
+from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,13 +51,64 @@ class Source:
 
 
 @dataclass
+class _Bills:
+    """Sums over the replies whose cost and output tokens are known: what prices are fitted to."""
+
+    count: int = 0
+    uncounted: int = 0
+    """Replies of which the input tokens are not known."""
+    ii: float = 0.0
+    io: float = 0.0
+    oo: float = 0.0
+    ic: float = 0.0
+    oc: float = 0.0
+    """Sums of products: i = input tokens, o = output tokens, c = cost in millionths of a USD."""
+    inputs: int = 0
+    outputs: int = 0
+    paid: float = 0.0
+
+    def add(self, record: Record) -> None:
+        if record.cost_usd is None or record.output_tokens is None:
+            return
+        i, o, cost = record.input_tokens or 0, record.output_tokens, record.cost_usd * 1e6
+        self.count += 1
+        self.uncounted += record.input_tokens is None
+        self.ii, self.io, self.oo = self.ii + i * i, self.io + i * o, self.oo + o * o
+        self.ic, self.oc = self.ic + i * cost, self.oc + o * cost
+        self.inputs, self.outputs, self.paid = self.inputs + i, self.outputs + o, self.paid + cost
+
+    def prices(self) -> tuple[float | None, float | None]:
+        """See `fit_prices`."""
+        if not self.count or not (self.ii or self.oo):
+            return None, None
+        if self.uncounted or not self.ii:
+            return None, self.paid / self.outputs if self.outputs else None
+        determinant = self.ii * self.oo - self.io * self.io
+        if determinant <= 1e-9 * self.ii * self.oo:
+            price = self.paid / (self.inputs + self.outputs)
+            return price, price
+        input_price = (self.ic * self.oo - self.oc * self.io) / determinant
+        output_price = (self.oc * self.ii - self.ic * self.io) / determinant
+        if input_price < 0:
+            return 0.0, self.oc / self.oo
+        if output_price < 0:
+            return self.ic / self.ii, 0.0
+        return input_price, output_price
+
+
+@dataclass
 class _Measured:
-    """What was read about one candidate; `scores` holds (exact match, contains)."""
+    """What was read about one candidate."""
 
     name: str
     longest: int = 0
-    records: list[Record] = field(default_factory=list)
-    scores: list[tuple[float, float]] = field(default_factory=list)
+    replies: int = 0
+    bills: _Bills = field(default_factory=_Bills)
+    seconds: array[float] = field(default_factory=lambda: array("d"))
+    scored: int = 0
+    exact_match: float = 0.0
+    contains: float = 0.0
+    """The last two are sums over the `scored` replies."""
 
 
 def pool_from_records(source: Source, out: Path) -> CandidatePool:
@@ -67,7 +122,7 @@ def pool_from_records(source: Source, out: Path) -> CandidatePool:
         PoolError: the records cannot be read, or make no pool.
         ConfigError: the split or the gold answers are not there, or `out` cannot be written.
     """
-    measured = _read(source)
+    measured, count = _read(source)
     records = os.path.relpath(source.records.resolve(), out.resolve().parent)
     options = {"records": records, **({"fields": dict(source.fields)} if source.fields else {})}
     data = {"name": out.stem, "candidates": [_describe(m, options) for m in measured]}
@@ -76,7 +131,6 @@ def pool_from_records(source: Source, out: Path) -> CandidatePool:
     except ValidationError as error:
         why = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise PoolError(f"{source.records}: these records make no pool: {why}") from None
-    count = len({r.question for m in measured for r in m.records})
     part = f"split {source.split!r} of {source.split_field!r}" if source.split else "all splits"
     text = (
         f"# Measured by router-r1 pool from-records on {count} questions ({part}).\n"
@@ -90,8 +144,10 @@ def pool_from_records(source: Source, out: Path) -> CandidatePool:
     return CandidatePool.from_yaml(out)
 
 
-def _read(source: Source) -> list[_Measured]:
+def _read(source: Source) -> tuple[list[_Measured], int]:
+    """Return what was measured, and on how many questions."""
     found: dict[str, _Measured] = {}
+    questions: set[int] = set()
     splits: Counter[str] = Counter()
     for number, (record, row) in enumerate(read_records(source.records, source.fields), 1):
         one = found.setdefault(record.candidate.casefold(), _Measured(record.candidate))
@@ -100,14 +156,19 @@ def _read(source: Source) -> list[_Measured]:
             splits[str(row.get(source.split_field))] += 1
             if str(row.get(source.split_field)) != source.split:
                 continue
-        one.records.append(record)
+        questions.add(hash(record.question))
+        one.replies += 1
+        one.bills.add(record)
+        if record.seconds is not None:
+            one.seconds.append(record.seconds)
         if source.gold_field is not None:
             gold = _gold(row, source.gold_field, f"{source.records}, record {number}")
-            match = exact_match(bare_answer(record.reply), gold)
-            one.scores.append((match, contains(untagged(record.reply), gold)))
-    if not any(one.records for one in found.values()):
+            one.scored += 1
+            one.exact_match += exact_match(bare_answer(record.reply), gold)
+            one.contains += contains(untagged(record.reply), gold)
+    if not any(one.replies for one in found.values()):
         raise ConfigError(f"{source.records}: {_nothing(source, splits)}")
-    return list(found.values())
+    return list(found.values()), len(questions)
 
 
 def _nothing(source: Source, splits: Mapping[str, int]) -> str:
@@ -139,19 +200,20 @@ def _describe(one: _Measured, options: Mapping[str, Any]) -> dict[str, Any]:
     if name != one.name:
         data["model"] = one.name
     data |= {"provider": "recorded", "options": deepcopy(options)}  # else YAML says it by anchors
-    input_price, output_price = fit_prices(one.records)
+    input_price, output_price = one.bills.prices()
     if input_price is not None:
         data["input_usd_per_mtok"] = _rounded(input_price)
     if output_price is not None:
         data["output_usd_per_mtok"] = _rounded(output_price)
     if one.longest > 0:
         data["max_tokens"] = one.longest  # so that the worst-case price of a call is one
-    if seconds := [r.seconds for r in one.records if r.seconds is not None]:
-        data["latency_seconds"] = _rounded(statistics.median(seconds))
-    if one.scores:
-        means = (statistics.fmean(scores) for scores in zip(*one.scores, strict=True))
-        names = ("exact_match", "contains")
-        data["benchmarks"] = {n: round(mean, 3) for n, mean in zip(names, means, strict=True)}
+    if one.seconds:
+        data["latency_seconds"] = _rounded(statistics.median(one.seconds))
+    if one.scored:
+        data["benchmarks"] = {
+            "exact_match": round(one.exact_match / one.scored, 3),
+            "contains": round(one.contains / one.scored, 3),
+        }
     return data
 
 
@@ -159,7 +221,7 @@ def _rounded(number: float) -> float:
     return float(f"{number:.4g}")
 
 
-def fit_prices(records: Sequence[Record]) -> tuple[float | None, float | None]:
+def fit_prices(records: Iterable[Record]) -> tuple[float | None, float | None]:
     """Return the prices, USD per million input and output tokens, that fit the costs best.
 
     Least squares, and no price below 0. Where input tokens were not recorded, the output price pays
@@ -173,29 +235,7 @@ def fit_prices(records: Sequence[Record]) -> tuple[float | None, float | None]:
         ...            cost_usd=(2 * i + 8 * o) / 1e6) for i, o in sizes])
         (2.0, 8.0)
     """
-    bills = [
-        (r.input_tokens, r.output_tokens, r.cost_usd * 1e6)
-        for r in records
-        if r.cost_usd is not None and r.output_tokens is not None
-    ]
-    ii = io = oo = ic = oc = 0.0  # sums of products: input, output, cost
-    counted = all(i is not None for i, _, _ in bills)
-    for i, o, cost in ((i or 0, o, cost) for i, o, cost in bills):
-        ii, io, oo = ii + i * i, io + i * o, oo + o * o
-        ic, oc = ic + i * cost, oc + o * cost
-    if not bills or not (ii or oo):
-        return None, None
-    if not counted or not ii:
-        paid, tokens = sum(b[2] for b in bills), sum(b[1] for b in bills)
-        return None, paid / tokens if tokens else None
-    determinant = ii * oo - io * io
-    if determinant <= 1e-9 * ii * oo:
-        price = sum(b[2] for b in bills) / sum((b[0] or 0) + b[1] for b in bills)
-        return price, price
-    input_price = (ic * oo - oc * io) / determinant
-    output_price = (oc * ii - ic * io) / determinant
-    if input_price < 0:
-        return 0.0, oc / oo
-    if output_price < 0:
-        return ic / ii, 0.0
-    return input_price, output_price
+    bills = _Bills()
+    for record in records:
+        bills.add(record)
+    return bills.prices()

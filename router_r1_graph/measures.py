@@ -2,8 +2,12 @@
 
 Shapes: `scores` is Q x C, `choices` length Q: the column that the router chose for each question.
 
-Source: arXiv 2503.10657 (RouterEval): mu, V_R, V_B and E_p. The base of E_p's logarithm is our
-reading (2); divide by log2(e) for nats.
+Source: arXiv 2503.10657 (RouterEval) names mu, V_R, V_B and E_p. The formulas are those of its code
+(MilkThink-Lab/RouterEval, `router/`, whose programs print mu, V_B and E_p), read in a copy,
+fidd1er5381/RouterEval@d5f6edc: `router/PRKnn-knn/knn.py`, `router/R_o/r_o_router.py`. V_B stands
+there as "router acc / bsm acc", bsm being the model with the best mean; E_p, "classification bias",
+is the mean over questions of the entropy, base 2, of the router's probabilities. V_R is from the
+paper only.
 """
 
 from __future__ import annotations
@@ -41,8 +45,35 @@ def gain_over(reference: float, score: float) -> float:
     return score / reference if reference else float("nan")
 
 
+def classification_bias(probabilities: np.ndarray) -> float:
+    """Return E_p in bits: the mean over questions of the entropy of the router's probabilities.
+
+    0 = sure of every question, which says nothing of whether it always chooses the same one (that
+    is `choice_entropy`); log2 C = it knows nothing.
+
+    Args:
+        probabilities: Q x C, each row sums to 1; scores are made probabilities by `softmax`.
+
+    Example:
+        >>> classification_bias(np.array([[1.0, 0.0], [0.5, 0.5]]))
+        0.5
+    """
+    # As in the code: what is next to nothing counts as nothing.
+    held = np.where(probabilities > 1e-10, probabilities, 1.0)
+    return float(abs((held * np.log2(held)).sum(axis=1).mean()))
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Return each row of predicted scores as probabilities, as RouterEval's kNN does."""
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
 def choice_entropy(choices: np.ndarray) -> float:
-    """Return E_p in bits, the entropy of who is chosen: 0 = always the same, log2 C = evenly.
+    """Return the entropy in bits of who is chosen: 0 = always the same, log2 C = evenly.
+
+    It is not RouterEval's E_p, which needs the router's probabilities (`classification_bias`); it
+    shows what a router of hard choices has of routing collapse.
 
     Example:
         >>> choice_entropy(np.array([0, 1, 0, 1]))

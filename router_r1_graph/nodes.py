@@ -365,7 +365,7 @@ class RouterNodes:
         runtime.stream_writer(events.budget(remaining))
         spans.label_router(
             config,
-            {
+            lambda: {
                 **self._described(context),
                 "stop_reason": state["ending"],
                 "rounds": state["round"],
@@ -413,7 +413,7 @@ class RouterNodes:
     ) -> RunnableConfig:
         round_ = state.get("round", 0) + 1
         if not view.scratchpad:
-            spans.label_router(config, self._described(view.context))
+            spans.label_router(config, lambda: self._described(view.context))
         spans.label(config, "think", controller=self.controller.name, round=round_)
         return spans.inside(config, "think", controller=self.controller.name, round=round_)
 

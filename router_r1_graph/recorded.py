@@ -133,6 +133,12 @@ class RecordedChatModel(BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         return {"model_name": self.candidate.model_name, "records": self.options.records}
 
+    def _get_invocation_params(
+        self, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        # As the base class does, less a warning that it raises and catches at every call.
+        return {**self._identifying_params, "_type": self._llm_type, "stop": stop, **kwargs}
+
     def _generate(
         self,
         messages: list[BaseMessage],

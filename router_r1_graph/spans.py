@@ -45,20 +45,20 @@ def label(config: RunnableConfig, tag: str, *, name: str = "", **metadata: Any) 
 
 def label_router(
     config: RunnableConfig,
-    metadata: Mapping[str, Any],
+    metadata: Callable[[], Mapping[str, Any]],
     record: Callable[[], Mapping[str, Any]] | None = None,
 ) -> None:
     """Name, tag and describe the router's run, from a node of it.
 
     Args:
         config: the node's.
-        metadata: to show and to filter by.
+        metadata: makes what to show and to filter by; not called where nothing is traced.
         record: makes what stands under `RECORD`.
     """
     tracer, node = _tracer(config), _node_run(config)
     router = tracer and node and tracer.run_map.get(str(node.parent_run_id))
     if router:
-        _label(router, ROUTER, ROUTER if router.name == "LangGraph" else "", metadata)
+        _label(router, ROUTER, ROUTER if router.name == "LangGraph" else "", metadata())
         if record:
             router.extra[RECORD] = dict(record())
 

@@ -1,6 +1,7 @@
 """A candidate as a LangChain tool, usable as it is in `ToolNode` and `create_agent`."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: LangChain evaluates the annotations of a tool's `_run` at
+# every call, and would compile them from text each time.
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -47,6 +48,19 @@ class CandidateTool(BaseTool):
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
     candidate: Candidate
     model: Any
+
+    # LangChain works the two methods below out of the schema at every call; they do the same for
+    # this schema. Where a release calls them otherwise, its own do.
+
+    def _filter_injected_args(self, tool_input: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in tool_input.items() if name == "query"}
+
+    def _parse_input(
+        self, tool_input: str | dict[str, Any], tool_call_id: str | None
+    ) -> str | dict[str, Any]:
+        if self.args_schema is not CandidateInput or isinstance(tool_input, str):
+            return super()._parse_input(tool_input, tool_call_id)
+        return dict(CandidateInput.model_validate(tool_input))
 
     def _run(
         self,

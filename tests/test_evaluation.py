@@ -1,5 +1,6 @@
 """Evaluation: data in, controllers side by side, a report out; nothing is asked twice."""
 
+import gc
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import pytest
 from router_r1_graph import CandidatePool, ConfigError, TraceError
 from router_r1_graph.evaluation import Bootstrap, Reader, parse_scorer, summarise
 from router_r1_graph.evaluation.program import Plan, control_specs, evaluate
+from router_r1_graph.evaluation.report import verdict
 from router_r1_graph.evaluation.statistics import entropy, mix_at_cost
 from router_r1_graph.evaluation.summary import ORACLE_OF_CONSTANTS
 
@@ -282,6 +284,18 @@ def test_results_of_another_pool_or_a_broken_line_are_refused(tmp_path):
 def test_rules_that_do_not_read_the_cost_weight_are_asked_once(tmp_path):
     summary = evaluate(plan(tmp_path, cost_weights=[0.0, 0.5], controls=False))
     assert [row.cost_weight for row in summary.rows] == [0.0]
+
+
+def test_it_is_said_plainly_where_no_controller_is_better_than_the_best_candidate(tmp_path):
+    nobody = "No controller is better than it with its interval clear of zero."
+    assert nobody in verdict(evaluate(plan(tmp_path, controllers=["cheapest"], out=None)))
+    assert nobody not in verdict(evaluate(plan(tmp_path, controllers=["oracle"], out=None)))
+
+
+def test_pythons_collector_is_left_as_it_was_found(tmp_path):
+    before = gc.get_threshold(), gc.get_freeze_count()
+    evaluate(plan(tmp_path, out=None))
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before
 
 
 def test_the_command_prints_a_table_or_json(tmp_path):

@@ -24,10 +24,12 @@ from router_r1_graph.matrix import Cell, ScoreMatrix, read_matrix  # noqa: E402
 from router_r1_graph.measures import (  # noqa: E402
     best_single_score,
     choice_entropy,
+    classification_bias,
     gain_over,
     gain_over_best,
     oracle_score,
     router_score,
+    softmax,
 )
 from router_r1_graph.scores import load_scores, matrix_of_traces  # noqa: E402
 
@@ -267,6 +269,14 @@ def test_the_measures_of_a_router_that_chooses_right():
     assert gain_over_best(SCORES, choices) == pytest.approx(3.5 / 2.5)
     assert choice_entropy(choices) == pytest.approx(0.8113, abs=1e-4)
     assert math.isnan(gain_over(0.0, 0.5))
+
+
+def test_the_classification_bias_is_of_the_probabilities_and_not_of_the_choices():
+    sure = np.eye(4)  # of a different one each time
+    assert classification_bias(sure) == 0.0
+    assert choice_entropy(sure.argmax(axis=1)) == 2.0
+    assert classification_bias(np.full((3, 8), 1 / 8)) == pytest.approx(3.0)
+    assert classification_bias(softmax(np.array([[0.0, 0.0], [9.0, 9.0]]))) == pytest.approx(1.0)
 
 
 def test_who_is_always_chosen_has_no_entropy_and_no_gain():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,21 @@ def test_rules_run_over_real_records(spec, nq_pool, nq_test):
     assert {r["stop_reason"] for r in results.values()} == {"answered"}
     assert all(bill["ok"] for r in results.values() for bill in bills(r))
     assert 0.05 < sum(matches(results, nq_test)) / 140 <= 0.421
+
+
+# ---------------------------------------------------------------------------- large files
+
+
+def test_a_large_file_is_measured_in_little_memory(tmp_path):
+    file, size = tmp_path / "records.jsonl", 2000
+    with file.open("w", encoding="utf-8") as out:
+        for number in range(size):
+            row = record(f"What is fact {number}?", reply="words " * 1000, seconds=0.5)
+            out.write(json.dumps(row) + "\n")
+    assert file.stat().st_size > 10_000_000
+    tracemalloc.start()
+    pool_from_records(Source(file), tmp_path / "pool.yaml")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000  # the replies are 12 MB
+    assert f"on {size} questions" in (tmp_path / "pool.yaml").read_text()

@@ -138,17 +138,21 @@ def verdict(summary: Summary) -> list[str]:
         return ["No constant candidate was asked, so nothing is said about beating one."]
     name = summary.constant_best.removeprefix("constant:")
     lines = [f"The best single candidate is {name}."]
+    better = 0
     for row in summary.rows:
         d = row.against_constant_best
         if row.is_control or d is None or row.controller.startswith("constant:"):
             continue
         ours = f"{row.controller} at cost weight {row.cost_weight:g}"
+        better += d.low > 0
         if d.low > 0:
             lines.append(f"{ours} is better than it: {_difference(d)}.")
         elif d.high < 0:
             lines.append(f"{ours} is worse than it: {_difference(d)}.")
         else:
             lines.append(f"{ours} is not told apart from it: {_difference(d)}.")
+    if len(lines) > 1 and not better:
+        lines.insert(1, "No controller is better than it with its interval clear of zero.")
     return lines
 
 
