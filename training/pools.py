@@ -41,6 +41,15 @@ def draw_name(rng: random.Random) -> str:
     return "".join([*syllables, rng.choice(_ENDS)]).capitalize()
 
 
+def draw_name_like(rng: random.Random, other: str) -> str:
+    """Return an invented name that has a piece of another one in it, as sisters often have."""
+    length = rng.randint(2, min(5, len(other) - 1))
+    start = rng.randrange(len(other) - length + 1)
+    before = draw_name(rng)[: rng.randint(1, 5)] if rng.random() < 0.8 else ""
+    after = rng.choice(_VOWELS) + rng.choice(_ENDS) if rng.random() < 0.6 else ""
+    return (before + other[start : start + length] + after).capitalize()
+
+
 def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
     """Draw a pool in which every domain is known to somebody.
 
@@ -65,7 +74,9 @@ def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
             share.append(rng.choice([d for d in DOMAINS if d not in share]))
     names: list[str] = []
     while len(names) < size:
-        name = draw_name(rng)
+        # Copying a name is easy until two go on differently after the same piece.
+        alike = names and rng.random() < 0.5
+        name = draw_name_like(rng, rng.choice(names)) if alike else draw_name(rng)
         # A name that begins another one could be copied half.
         if not any(name.startswith(n) or n.startswith(name) for n in names):
             names.append(name)
