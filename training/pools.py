@@ -43,7 +43,7 @@ def draw_name(rng: random.Random) -> str:
 
 def draw_name_like(rng: random.Random, other: str) -> str:
     """Return an invented name that has a piece of another one in it, as sisters often have."""
-    length = rng.randint(2, min(5, len(other) - 1))
+    length = min(rng.randint(2, 5), len(other))
     start = rng.randrange(len(other) - length + 1)
     before = draw_name(rng)[: rng.randint(1, 5)] if rng.random() < 0.8 else ""
     after = rng.choice(_VOWELS) + rng.choice(_ENDS) if rng.random() < 0.6 else ""
@@ -78,7 +78,7 @@ def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
         alike = names and rng.random() < 0.5
         name = draw_name_like(rng, rng.choice(names)) if alike else draw_name(rng)
         # A name that begins another one could be copied half.
-        if not any(name.startswith(n) or n.startswith(name) for n in names):
+        if len(name) > 2 and not any(name.startswith(n) or n.startswith(name) for n in names):
             names.append(name)
     candidates = [_specialist(rng, names.pop(), share) for share in shares]
     strong = rng.randrange(generalists)
