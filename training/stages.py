@@ -26,7 +26,7 @@ from .items import Item, draw_items
 from .judge import Judge
 from .models import Learner, load_learner, make_learner, processes
 from .rollouts import roll_out
-from .teacher import TeacherController
+from .teacher import TeacherController, at_cost_weight
 
 
 @dataclass(frozen=True)
@@ -185,15 +185,10 @@ def rows_from_before(run: Run, learner: Learner, judge: Judge) -> list[Supervise
     best: list[SupervisedRow] = []
     while group := list(islice(traces, stage.teacher_samples)):
         for weight in rng.sample(weights, min(stage.teacher_cost_weights, len(weights))):
-            again = [_at_cost_weight(trace, weight) for trace in group]
+            again = [at_cost_weight(trace, weight) for trace in group]
             best += supervised_rows(_best([again], judge), learner.codec)
     rng.shuffle(best)
     return best
-
-
-def _at_cost_weight(trace: Trace, weight: float) -> Trace:
-    context = dataclasses.replace(trace.context, cost_weight=weight)
-    return trace.model_copy(update={"context": context})
 
 
 def _write_teacher_traces(

@@ -1,9 +1,9 @@
 """The teacher of the warm start: it can split a question and read descriptors, but does not choose.
 
 What it teaches are skills that a pretrained model brings along: the format, which sub-question
-comes next, which candidates fit it, how to copy. Whom of them to ask is drawn from habits good and
-bad in equal parts, and whether to go on at all by lot, so that choosing well is learned from reward
-alone.
+comes next, which candidates fit it, how to copy, reading the cost weight aloud. Whom to ask is
+drawn from habits good and bad in equal parts, and whether to go on at all by lot; the cost weight
+changes neither, so that choosing well is learned from reward alone.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import AIMessage, ToolMessage
 
-from router_r1_graph import Candidate, RuleController, View
+from router_r1_graph import Candidate, RuleController, Trace, View
 from router_r1_graph.protocol import Call, Turn
 from router_r1_graph.simulation import (
     Ask,
@@ -100,6 +100,7 @@ class TeacherController(RuleController):
         steady = of_question.choice(list(HABITS)) if of_question.random() < self.steady else None
         of_turn = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}")
         given_up = of_turn.random() < self.give_up
+        aloud = _aloud(view.context.cost_weight)
         thoughts, calls = [], []
         for place, step in enumerate(steps):
             query = phrase(step)
@@ -120,8 +121,25 @@ class TeacherController(RuleController):
             thoughts.append(f"{domain}: {', '.join(named)}")
             calls.append(Call(chosen.name, query))
         if given_up:
-            return Turn((". ".join(thoughts),), answer="unknown")
-        return Turn((". ".join(thoughts),), tuple(calls))
+            return Turn((aloud + ". ".join(thoughts),), answer="unknown")
+        return Turn((aloud + ". ".join(thoughts),), tuple(calls))
+
+
+def at_cost_weight(trace: Trace, weight: float) -> Trace:
+    """Return a trace of the teacher's as it would have been at another cost weight."""
+    before, after = _aloud(trace.context.cost_weight), _aloud(weight)
+    scratchpad = tuple(
+        m.model_copy(update={"content": str(m.text).replace(before, after, 1)})
+        if isinstance(m, AIMessage)
+        else m
+        for m in trace.scratchpad
+    )
+    context = replace(trace.context, cost_weight=weight)
+    return trace.model_copy(update={"context": context, "scratchpad": scratchpad})
+
+
+def _aloud(cost_weight: float) -> str:
+    return f"a {cost_weight:g}. "
 
 
 def _descriptor(candidate: Candidate, domain: str) -> str:
