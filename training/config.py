@@ -16,7 +16,6 @@ Stage = Literal["warm_start", "best_of_n", "grpo"]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-COST_WEIGHTS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
 
 
 class _Section(BaseModel):
@@ -61,7 +60,7 @@ class DataConfig(_Section):
     """Questions taken from each file or data set; 0 = all."""
     pool: str = "drawn"
     """`drawn` = another pool of simulated candidates for each question; else a pool file."""
-    cost_weights: tuple[Share, ...] = COST_WEIGHTS
+    cost_weights: tuple[Share, ...] = (0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
     max_rounds: tuple[Count, ...] = (4,)
     """Drawn for each question, as the cost weight is."""
 

@@ -196,7 +196,10 @@ def _write_teacher_traces(
 ) -> None:
     """Write the traces that are not in the file yet; each item with the teacher of its seed."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    done = file.read_bytes().count(b"\n") if file.exists() else 0
+    done = 0
+    if file.exists():
+        with file.open("rb") as lines:
+            done = sum(1 for _ in lines)
     with Progress() as progress:
         bar = progress.add_task(what, total=len(wanted), completed=done)
         for start in range(done, len(wanted), 256):

@@ -127,7 +127,8 @@ class TeacherController(RuleController):
 
 def at_cost_weight(trace: Trace, weight: float) -> Trace:
     """Return a trace of the teacher's as it would have been at another cost weight."""
-    before, after = _aloud(trace.context.cost_weight), _aloud(weight)
+    before = f"<think> {_aloud(trace.context.cost_weight)}"
+    after = f"<think> {_aloud(weight)}"
     scratchpad = tuple(
         m.model_copy(update={"content": str(m.text).replace(before, after, 1)})
         if isinstance(m, AIMessage)
