@@ -244,7 +244,7 @@ def test_flashrag_files_are_read_and_mixed(tmp_path):
             "data.source=files",
             f"data.files=[{tmp_path}/nq.jsonl, {tmp_path}/hotpotqa.jsonl]",
             "data.per_source=3",
-            "data.pool=embedded",
+            "data.pools=[embedded]",
         ],
     ).data
     items = draw_items(data, 6, seed=1)
@@ -267,7 +267,7 @@ def test_a_data_set_without_gold_answers_is_refused(tmp_path, line, message):
     (tmp_path / "d.jsonl").write_text(line)
     data = load_config(
         ROOT / "training/configs/smoke.yaml",
-        ["data.source=files", f"data.files=[{tmp_path}/d.jsonl]", "data.pool=embedded"],
+        ["data.source=files", f"data.files=[{tmp_path}/d.jsonl]", "data.pools=[embedded]"],
     ).data
     with pytest.raises(ConfigError, match=message):
         draw_items(data, 1, seed=0)
@@ -422,7 +422,7 @@ candidates:
 """
     )
     out = tmp_path / "run"
-    run = smoke(out, "stages=[warm_start]", f"data.pool={tmp_path}/pool.yaml")
+    run = smoke(out, "stages=[warm_start]", f"data.pools=[{tmp_path}/pool.yaml]")
     assert run.returncode == 0, run.stderr[-2000:]
     traces = list(read_traces(out / "warm_start" / "traces.jsonl"))
     bills = [total(trace.ledger) for trace in traces]

@@ -58,8 +58,8 @@ class DataConfig(_Section):
     """NAME/CONFIG:SPLIT of data sets, such as RUC-NLPIR/FlashRAG_datasets/nq:train."""
     per_source: Annotated[int, Field(ge=0)] = 0
     """Questions taken from each file or data set; 0 = all."""
-    pool: str = "drawn"
-    """`drawn` = another pool of simulated candidates for each question; else a pool file."""
+    pools: Annotated[tuple[str, ...], Field(min_length=1)] = ("drawn",)
+    """Pool files, one drawn for each question; `drawn` = simulated candidates drawn anew."""
     cost_weights: tuple[Share, ...] = (0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
     max_rounds: tuple[Count, ...] = (4,)
     """Drawn for each question, as the cost weight is."""
@@ -172,8 +172,8 @@ class RunConfig(_Section):
             raise ValueError("data.source is files, and data.files names none")
         if self.data.source == "hub" and not self.data.hub:
             raise ValueError("data.source is hub, and data.hub names no data set")
-        if self.data.source != "world" and self.data.pool == "drawn":
-            raise ValueError("drawn pools know the embedded world only; set data.pool to a file")
+        if self.data.source != "world" and "drawn" in self.data.pools:
+            raise ValueError("drawn pools know the embedded world only; set data.pools to files")
         if (self.grpo.questions * self.grpo.group) % self.grpo.micro_batch:
             raise ValueError("grpo.questions * grpo.group must be a multiple of grpo.micro_batch")
         return self

@@ -36,13 +36,14 @@ def draw_items(
         ConfigError: there are too few questions, or one has no gold answer.
     """
     rng = random.Random(f"items/{seed}/{split}")
-    fixed = None if data.pool == "drawn" else CandidatePool.from_yaml(data.pool)
+    pools = {name: CandidatePool.from_yaml(name) for name in {*data.pools} - {"drawn"}}
     items = []
     for name, question, gold in islice(_questions(data, count, seed, split), count):
         context = RouterContext(
             cost_weight=rng.choice(data.cost_weights), max_rounds=rng.choice(data.max_rounds)
         )
-        items.append(Item(name, question, gold, fixed or draw_pool(rng), context))
+        pool = pools.get(rng.choice(data.pools)) or draw_pool(rng)
+        items.append(Item(name, question, gold, pool, context))
     if len(items) < count:
         raise ConfigError(f"data: {count} questions are wanted and there are {len(items)}")
     return items
