@@ -164,7 +164,8 @@ class Bench:
     def checks(self) -> list[Check]:
         """Return every line of the table."""
         lines = [self.against_oracle(), self.cost(), self.progress(), *self.better()]
-        return [*lines, *self.curve(), self.unseen(), self.permuted(), *self.collapse()]
+        others = [self.unseen(), self.swapped(), self.permuted()]
+        return [*lines, *self.curve(), *others, *self.collapse()]
 
     def against_oracle(self) -> Check:
         """Exact match as a share of the oracle's."""
@@ -251,10 +252,24 @@ class Bench:
     def unseen(self) -> Check:
         """Candidates whose names, prices and strengths were never trained on."""
         pool = CandidatePool.from_yaml("embedded_unseen")
+        return self._of_its_oracle("a pool of unseen candidates only", pool)
+
+    def swapped(self) -> Check:
+        """The embedded pool, each name with another one's descriptor: are names remembered?"""
+        candidates = self.pool.candidates
+        half = len(candidates) // 2  # so that the dear ones have the names of the cheap ones
+        names = [c.name for c in (*candidates[half:], *candidates[:half])]
+        swapped = tuple(
+            c.model_copy(update={"name": name}) for c, name in zip(candidates, names, strict=True)
+        )
+        pool = CandidatePool(name="swapped", candidates=swapped)
+        return self._of_its_oracle("names of cheap and dear candidates swapped", pool)
+
+    def _of_its_oracle(self, check: str, pool: CandidatePool) -> Check:
         ours = self.ask(self.policy, pool=pool, name="policy")
         ratio = self.bootstrap.ratio(ours.exact_match, self.ask("oracle", pool=pool).exact_match)
         return Check(
-            "a pool of unseen candidates only",
+            check,
             f"{self.bootstrap.mean(ours.exact_match)} = {ratio} of its oracle's",
             "at least 0.80 of its oracle",
             ratio.mean >= 0.8,

@@ -18,17 +18,19 @@ from openai_server import Cut, Reply
 from router_r1_graph import (
     CandidatePool,
     ConfigError,
+    ScriptedController,
+    Trace,
     create_router_r1,
     parse_controller,
     read_traces,
 )
 from router_r1_graph.ledger import total
-from router_r1_graph.simulation import Ask, parse, relation_domain
+from router_r1_graph.rewards import AbsoluteCost, reward
+from router_r1_graph.simulation import Ask, World, generate, parse, relation_domain
 from training.config import GRPOConfig, ModelConfig, RewardConfig, load_config
 from training.fit import last_checkpoint
-from training.grpo import grpo_trainer
+from training.grpo import credit_of_turns, grpo_trainer, of_tokens
 from training.items import draw_items
-from training.judge import Judge
 from training.models import make_learner
 from training.pools import DOMAINS, draw_pool
 from training.rollouts import roll_out
@@ -321,8 +323,7 @@ def test_the_best_of_the_teachers_traces_cost_less_where_cost_weighs_more(tmp_pa
         ],
     )
     learner = make_learner(config.model, (trace.question for trace in []), 0)
-    judge = Judge(config.reward)
-    rows = rows_from_before(Run(config), learner, judge)
+    rows = rows_from_before(Run(config), learner)
     calls = {"a 0\n": [], "a 0.9\n": []}
     for row in rows:
         text = learner.tokenizer.decode(row["input_ids"])
@@ -331,7 +332,7 @@ def test_the_best_of_the_teachers_traces_cost_less_where_cost_weighs_more(tmp_pa
         calls[weight].append(text.count("<search>"))
     assert min(map(len, calls.values())) >= 8
     assert fmean(calls["a 0.9\n"]) < fmean(calls["a 0\n"])
-    assert rows_from_before(Run(config), learner, judge) == rows  # from the file
+    assert rows_from_before(Run(config), learner) == rows  # from the file
 
 
 @pytest.mark.timeout(240)
@@ -485,3 +486,29 @@ def test_the_accelerate_configs_are_ones_that_accelerate_reads():
         config = load_config_from_file(str(path))
         assert config.num_processes == 4
         assert f"--config_file training/accelerate/{path.name}" in path.read_text()
+
+
+def test_a_turn_is_judged_by_what_is_spent_from_it_on():
+    pool = CandidatePool.embedded()
+    cheap, dear = "Ancestil", "Magnivor"
+    question = generate(World.embedded(), split="train", n=1)[0]
+
+    def trace(*names: str) -> Trace:
+        turns = [f"<think> . </think> <search> {name}: {question.text} </search>" for name in names]
+        answer = f"<think> . </think> <answer> {question.gold[0]} </answer>"
+        graph = create_router_r1(pool, ScriptedController([*turns, answer])).compile()
+        state = graph.invoke({"question": question.text})
+        return Trace.from_state(state, pool=pool, controller="script", gold=question.gold)
+
+    traces = [trace(dear, cheap), trace(cheap, cheap), trace(cheap, dear), trace()]
+    parts = [reward(one, AbsoluteCost(1e-3)) for one in traces]
+    prompts = ["q"] * 4
+    per_call = credit_of_turns(prompts, traces, parts)
+    assert [len(turns) for turns in per_call] == [3, 3, 3, 1]
+    first_dear, cheapest, last_dear, at_once = per_call
+    assert first_dear[0] < cheapest[0] < at_once[0]  # each against what the others spent in all
+    assert first_dear[1] > last_dear[1]  # what was spent before is not held against it
+    assert first_dear[2] == last_dear[2] == 0.0  # an answer spends nothing, and all are right
+    mask = torch.tensor([[1, 1, 0, 1, 0, 0, 1], [1, 0, 0, 0, 0, 0, 0]])
+    spread = of_tokens([[1.0, 2.0, 3.0], [4.0]], mask)
+    assert spread.tolist() == [[1, 1, 0, 2, 0, 0, 3], [4, 0, 0, 0, 0, 0, 0]]

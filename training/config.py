@@ -89,6 +89,9 @@ class FitConfig(_Section):
     environment_weight: Share = 0.0
     """Of the loss on what the environment wrote, beside the loss on the turns. Above 0, a model
     from scratch learns the language, and to copy, from all of the text."""
+    answer_weight: Rate = 1.0
+    """Of the loss on the last turn. Above 1, a model from scratch learns sooner what an answer
+    hangs on, as which of two is later; and gives up more often than the traces do."""
     epochs: Rate = 1.0
     max_length: Count = 1024
     save_steps: Count = 500
@@ -135,9 +138,10 @@ class GRPOConfig(_Section):
     learning_rate: Rate = 1e-6
     beta: Annotated[float, Field(ge=0)] = 0.001
     temperature: Rate = 1.0
-    advantage: Literal["sum", "apart"] = "apart"
+    advantage: Literal["sum", "apart", "per_call"] = "apart"
     """`sum` = the reward, normalised in its group; `apart` = outcome normalised over the group and
-    cost over its right traces, then weighed: the cost is not drowned by the outcome's noise."""
+    cost over its right traces, then weighed: the cost is not drowned by the outcome's noise;
+    `per_call` = the same, but a turn is judged by what is spent from it on."""
     save_steps: Count = 50
     vllm: Literal["off", "colocate", "server"] = "off"
     """Who samples: the trained model itself, vLLM on the same GPUs, or `trl vllm-serve` elsewhere

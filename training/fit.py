@@ -186,26 +186,26 @@ class TurnTrainer(SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return the mean loss of the turns' tokens, plus the weighed loss of the others."""
-        weight = self.fit_config.environment_weight
-        if not weight:
+        """Return the mean loss of the turns' tokens, some of them and others weighed."""
+        config = self.fit_config
+        if not config.environment_weight and config.answer_weight == 1:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         ids, seen = inputs["input_ids"], inputs["attention_mask"]
         outputs = model(input_ids=ids, attention_mask=seen, use_cache=False)
         logits, target = outputs.logits[:, :-1], ids[:, 1:]
         turns = inputs["labels"][:, 1:] != -100
         others = (seen[:, 1:] == 1) & ~turns
-        others &= torch.rand(others.shape, device=others.device) < self._SAMPLED
+        sampled = others & (torch.rand(others.shape, device=others.device) < self._SAMPLED)
         count = turns.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = (
-            _total_loss(logits, target, turns)
-            + weight / self._SAMPLED * _total_loss(logits, target, others)
-        ) / count
+        weights = turns + sampled * config.environment_weight / self._SAMPLED
+        # The last turn: nothing of the environment's comes after it.
+        weights += (config.answer_weight - 1) * (turns & (others.flip(1).cumsum(1).flip(1) == 0))
+        where = weights > 0
+        losses = torch.nn.functional.cross_entropy(
+            logits[where].float(), target[where], reduction="none"
+        )
+        loss = (losses * weights[where]).sum() / count
         return (loss, outputs) if return_outputs else loss
-
-
-def _total_loss(logits: torch.Tensor, target: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(logits[where].float(), target[where], reduction="sum")
 
 
 def train(trainer: Any, folder: Path, stage: str) -> None:

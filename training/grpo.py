@@ -12,12 +12,15 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, Literal
 
+import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
+from langchain_core.messages import AIMessage, ToolMessage
 from torch.distributed.fsdp import FullyShardedDataParallel
 from transformers import TrainerCallback
 
@@ -114,9 +117,10 @@ class Reward:
 
     __name__ = "router_r1"
 
-    def __init__(self, judge: Judge, advantage: Literal["sum", "apart"]) -> None:
+    def __init__(self, judge: Judge, advantage: Literal["sum", "apart", "per_call"]) -> None:
         self.judge = judge
         self.advantage = advantage
+        self.credit: list[list[float]] = []  # of each turn of the last traces, for per_call
 
     def __call__(
         self, prompts: Sequence[str], trace: Sequence[Trace], **kwargs: Any
@@ -136,7 +140,21 @@ class Reward:
                 log(name, kwargs[name][0])
         if self.advantage == "sum":
             return [p.total for p in parts]
-        return apart(prompts, trace, parts)
+        self.credit = credit_of_turns(prompts, trace, parts)
+        return [turns[0] for turns in self.credit]
+
+
+class TurnGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """TRL's trainer; each turn can have an advantage of its own."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        [reward] = self.reward_funcs
+        if reward.advantage == "per_call":
+            output["advantages"] = of_tokens(
+                reward.credit, output["completion_mask"] * output["tool_mask"]
+            ).to(output["advantages"])
+        return output
 
 
 class KeepScale(TrainerCallback):
@@ -151,28 +169,68 @@ class KeepScale(TrainerCallback):
             self.judge.save()
 
 
-def apart(
+def credit_of_turns(
     prompts: Sequence[str], traces: Sequence[Trace], parts: Sequence[RewardBreakdown]
-) -> list[float]:
+) -> list[list[float]]:
     """Normalise outcome over each group and cost over its right traces, then weigh them.
 
     Summed first, the cost of two right answers differs by less than the noise of right and wrong,
     and normalising the sum drowns it (facts of this project, docs/experiments.md).
+
+    Args:
+        prompts: equal ones make a group.
+        traces: one for each prompt.
+        parts: of each trace's reward.
+
+    Returns:
+        For each trace the credit of each of its turns, by what is spent from it on, against the
+        same turn of the others. The first is the credit of the whole trace.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for place, prompt in enumerate(prompts):
         groups[prompt].append(place)
-    result = [0.0] * len(parts)
+    spent = [_spent_from(trace) for trace in traces]
+    credit = [[0.0] * len(costs) for costs in spent]
     for places in groups.values():
         alpha = traces[places[0]].context.cost_weight
         outcome = {i: -1.0 if parts[i].errors else parts[i].outcome for i in places}
-        right = {i: parts[i].cost for i in places if outcome[i] > 0}
-        z_outcome, z_cost = _z(outcome), _z(right)
-        for i in places:
-            result[i] = (1 - alpha) * z_outcome[i] + alpha * z_cost.get(i, 0.0)
-            if alpha == 1:
-                result[i] += z_outcome[i]  # else nothing would keep it from being wrong
-    return result
+        z_outcome = _z(outcome)
+        right = [i for i in places if outcome[i] > 0]
+        for turn in range(max(len(spent[i]) for i in places)):
+            z_cost = _z({i: -spent[i][turn] for i in right if turn < len(spent[i])})
+            for i in places:
+                if turn < len(spent[i]):
+                    # At alpha 1, nothing else would keep it from being wrong.
+                    worth = z_outcome[i] * ((1 - alpha) or 1)
+                    credit[i][turn] = worth + alpha * z_cost.get(i, 0.0)
+    return credit
+
+
+def _spent_from(trace: Trace) -> list[float]:
+    """Return for each turn the USD of its calls and all later ones, in micro-USD."""
+    costs: list[float] = []
+    for message in trace.scratchpad:
+        if isinstance(message, AIMessage):
+            costs.append(0.0)
+        elif isinstance(message, ToolMessage) and message.artifact:
+            costs[-1] += 0.0 if message.artifact["cached"] else 1e6 * message.artifact["cost_usd"]
+    return list(accumulate(reversed(costs)))[::-1] or [0.0]
+
+
+def of_tokens(credit: Sequence[Sequence[float]], mask: torch.Tensor) -> torch.Tensor:
+    """Spread what each turn earned over its tokens.
+
+    Args:
+        credit: of each row, its turns.
+        mask: (rows, tokens): 1 on what the policy wrote; each run of ones is a turn.
+
+    Returns:
+        (rows, tokens), 0 outside of turns.
+    """
+    begins = mask.diff(dim=1, prepend=torch.zeros_like(mask[:, :1])) > 0
+    turn = (begins.cumsum(dim=1) - 1).clamp(min=0)
+    table = torch.nn.utils.rnn.pad_sequence([torch.tensor(turns) for turns in credit], True)
+    return table.to(mask.device).gather(1, turn) * mask
 
 
 def _z(values: dict[int, float]) -> dict[int, float]:
@@ -265,7 +323,7 @@ def grpo_trainer(
             stop=learner.settings.stop,
         )
     watch = Watch(metrics, "grpo")
-    trainer = GRPOTrainer(
+    trainer = TurnGRPOTrainer(
         model=str(start_from),
         processing_class=learner.tokenizer,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in by_prompt]),

@@ -125,7 +125,7 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
     if progress_file.exists():
         start = json.loads(progress_file.read_text(encoding="utf-8"))["round"]
         learner = load_learner(config.model, folder / "policy")
-    before = rows_from_before(run, learner, judge)
+    before = rows_from_before(run, learner)
     rng = random.Random(f"best_of_n/{config.seed}")
     for number in range(start, stage.rounds):
         seed = config.seed + 10_000 + number
@@ -163,7 +163,7 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
     return learner
 
 
-def rows_from_before(run: Run, learner: Learner, judge: Judge) -> list[SupervisedRow]:
+def rows_from_before(run: Run, learner: Learner) -> list[SupervisedRow]:
     """Return the best of the teacher's traces where the config wants them, else of the warm start.
 
     For each question the best one at several cost weights; written once, resumed where it stopped.
@@ -179,6 +179,7 @@ def rows_from_before(run: Run, learner: Learner, judge: Judge) -> list[Supervise
     what = "traces to choose from"
     with processes().main_process_first():
         _write_teacher_traces(file, pairs, config.seed + 1, what, give_up=0.1)
+    judge = Judge(config.reward)  # its own: a resumed run judges these traces again
     rng = random.Random(f"cost weights/{seed}")
     weights = config.data.cost_weights
     traces = read_traces(file)

@@ -29,7 +29,7 @@ from router_r1_graph.simulation import (
     relation_domain,
     short_answer,
 )
-from router_r1_graph.simulation.structure import Term
+from router_r1_graph.simulation.structure import Term, folded
 
 Habit = Callable[[random.Random, Sequence[Candidate], Sequence[Candidate]], Candidate]
 
@@ -159,12 +159,19 @@ def _reason(structure: Structure, known: Mapping[Ask, str]) -> str:
         case Compare(relation, first, second):
             a, b = value(first), value(second)
             numbers = f"{a} {known[Ask(relation, a)]}, {b} {known[Ask(relation, b)]}"
-            # In order first: what is smaller, and which of the two is wanted, are two steps.
+            # What is smaller and which of the two is wanted are two steps, then a third takes one.
             low = next_steps(replace(structure, least=True), known)
-            return f"{numbers}. {low} then {b if low == a else a}" if low else numbers
+            if not low:
+                return numbers
+            wanted = "first" if structure.least else "last"
+            return f"{numbers}. {low} then {b if low == a else a}: {wanted}"
         case Same(relation, first, second):
-            return f"{value(Ask(relation, first))}, {value(Ask(relation, second))}"
+            return _compared(value(Ask(relation, first)), value(Ask(relation, second)))
         case YesNo(ask, claimed):
-            return f"{value(ask)}, {claimed}"
+            return _compared(value(ask), claimed)
         case Ask():
             return value(structure)
+
+
+def _compared(ours: str, theirs: str) -> str:
+    return f"{ours}, {theirs}: {'same' if folded(ours) == folded(theirs) else 'other'}"
