@@ -83,17 +83,17 @@ class TeacherController(RuleController):
             for m in view.scratchpad
             if isinstance(m, ToolMessage) and m.artifact and m.artifact["ok"]
         ]
-        known: dict[Ask, str] = {}
+        known: dict[Ask | YesNo, str] = {}
         asked: dict[str, set[str]] = {}
         for message in replies:
             query, reply = message.artifact["query"], message.artifact["reply"]
             asked.setdefault(query, set()).add(message.artifact["candidate"])
             step = parse(query)
-            if isinstance(step, Ask) and not is_abstention(reply):
+            if isinstance(step, Ask | YesNo) and not is_abstention(reply):
                 known[step] = short_answer(reply)
-        steps = next_steps(structure, known)
+        steps = _next_steps(structure, known)
         if isinstance(steps, str):
-            return Turn((_reason(structure, known),), answer=steps)
+            return Turn((_reason(structure, known, steps),), answer=steps)
         if view.must_answer:
             return Turn(("Not known.",), answer="unknown")
         of_question = random.Random(f"{self.seed}/{view.question}")
@@ -108,7 +108,7 @@ class TeacherController(RuleController):
             before = asked.get(query, set())
             candidates = [c for c in view.pool.candidates if c.name not in before]
             candidates = candidates or list(view.pool.candidates)
-            domain = relation_domain(step.relation)
+            domain = relation_domain((step if isinstance(step, Ask) else step.ask).relation)
             known_by = [c for c in view.pool.candidates if fits(c, domain)]
             # As the prompt shows them.
             known_by.sort(key=lambda c: ("all" in c.brief_scores, c.price_usd_per_mtok))
@@ -149,7 +149,27 @@ def _descriptor(candidate: Candidate, domain: str) -> str:
     return f"{candidate.name} {candidate.price_level} {score}"
 
 
-def _reason(structure: Structure, known: Mapping[Ask, str]) -> str:
+def _next_steps(
+    structure: Structure, known: Mapping[Ask | YesNo, str]
+) -> Sequence[Ask | YesNo] | str:
+    """Return what to ask next, or the answer.
+
+    A yes/no question ends as one about a plain subject, so that whoever knows the fact compares.
+    """
+    facts = {step: reply for step, reply in known.items() if isinstance(step, Ask)}
+    if not isinstance(structure, YesNo):
+        return next_steps(structure, facts)
+    subject = structure.ask.subject
+    if isinstance(subject, Ask):
+        steps = next_steps(subject, facts)
+        if not isinstance(steps, str):
+            return steps
+        subject = steps
+    last = replace(structure, ask=Ask(structure.ask.relation, subject))
+    return known.get(last) or [last]
+
+
+def _reason(structure: Structure, known: Mapping[Ask | YesNo, str], answer: str) -> str:
     """Return what the answer follows from, so that it can be read off."""
 
     def value(term: Term) -> str:
@@ -159,19 +179,14 @@ def _reason(structure: Structure, known: Mapping[Ask, str]) -> str:
         case Compare(relation, first, second):
             a, b = value(first), value(second)
             numbers = f"{a} {known[Ask(relation, a)]}, {b} {known[Ask(relation, b)]}"
-            # What is smaller and which of the two is wanted are two steps, then a third takes one.
-            low = next_steps(replace(structure, least=True), known)
-            if not low:
+            if not answer:  # they are no numbers
                 return numbers
-            wanted = "first" if structure.least else "last"
-            return f"{numbers}. {low} then {b if low == a else a}: {wanted}"
+            # What is smaller and which of the two is wanted are two steps, then a third takes one.
+            other = b if answer == a else a
+            low, high = (answer, other) if structure.least else (other, answer)
+            return f"{numbers}. {low} then {high}: {'first' if structure.least else 'last'}"
         case Same(relation, first, second):
-            return _compared(value(Ask(relation, first)), value(Ask(relation, second)))
-        case YesNo(ask, claimed):
-            return _compared(value(ask), claimed)
-        case Ask():
-            return value(structure)
-
-
-def _compared(ours: str, theirs: str) -> str:
-    return f"{ours}, {theirs}: {'same' if folded(ours) == folded(theirs) else 'other'}"
+            ours, theirs = value(Ask(relation, first)), value(Ask(relation, second))
+            return f"{ours}, {theirs}: {'same' if folded(ours) == folded(theirs) else 'other'}"
+        case _:
+            return answer
