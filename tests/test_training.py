@@ -516,17 +516,19 @@ def test_a_turn_is_judged_by_what_is_spent_from_it_on():
     assert spread.tolist() == [[1, 1, 0, 2, 0, 0, 3], [4, 0, 0, 0, 0, 0, 0]]
 
 
-def test_the_last_turn_weighs_more_in_the_loss():
+def test_what_is_thought_last_weighs_more_in_the_loss():
     learner = make_learner(ModelConfig(), iter(["some text"]), 0)
-    ids = torch.arange(10, 18).unsqueeze(0)
-    #                       prompt      turn    reply   the last turn, padding
-    labels = torch.tensor([[-100, -100, 12, 13, -100, 15, 16, -100]])
-    mask = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 0]])
+    end = learner.tokenizer.convert_tokens_to_ids("</think>")
+    #                     prompt, a turn  , reply, the last turn, padding
+    ids = torch.tensor([[10, 11, 12, end, 14, 15, 16, end, 18, 19]])
+    labels = torch.tensor([[-100, -100, 12, end, -100, 15, 16, end, 18, -100]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 1, 1, 0]])
     inputs = {"input_ids": ids, "labels": labels, "attention_mask": mask}
     trainer = TurnTrainer.__new__(TurnTrainer)  # no other part of it takes part
-    trainer.fit_config = FitConfig(answer_weight=3)
+    trainer.fit_config = FitConfig(reasoning_weight=3)
+    trainer.processing_class = learner.tokenizer
     loss = trainer.compute_loss(learner.model, inputs)
     logits = learner.model(input_ids=ids, attention_mask=mask).logits
-    each = -logits.log_softmax(-1)[0, [1, 2, 4, 5], [12, 13, 15, 16]]
-    expected = (each[0] + each[1] + 3 * each[2] + 3 * each[3]) / 4
+    each = -logits.log_softmax(-1)[0, [1, 2, 4, 5, 6, 7], [12, end, 15, 16, end, 18]]
+    expected = (each * torch.tensor([1, 1, 3, 3, 1, 1])).sum() / 6
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -89,9 +89,9 @@ class FitConfig(_Section):
     environment_weight: Share = 0.0
     """Of the loss on what the environment wrote, beside the loss on the turns. Above 0, a model
     from scratch learns the language, and to copy, from all of the text."""
-    answer_weight: Rate = 1.0
-    """Of the loss on the last turn. Above 1, a model from scratch learns sooner what an answer
-    hangs on, as which of two is later; and gives up more often than the traces do."""
+    reasoning_weight: Rate = 1.0
+    """Of the loss on what is thought in the last turn. Above 1, a model from scratch learns sooner
+    what an answer hangs on, as which of two is later."""
     epochs: Rate = 1.0
     max_length: Count = 1024
     save_steps: Count = 500
@@ -119,6 +119,9 @@ class BestOfNConfig(FitConfig):
     teacher_cost_weights: Count = 1
     """Cost weights for each of which the best of the teacher's traces of a question is picked. It
     never sees the cost weight, so one trace serves all of them, and they show what it changes."""
+    repeat_comparisons: Count = 1
+    """How often the teacher's traces of a question that compares two are taken: they are few, and
+    to compare is hard for a model from scratch."""
     samples: Annotated[int, Field(ge=2)] = 8
     temperature: Rate = 1.0
     keep: Share = 0.3

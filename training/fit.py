@@ -203,7 +203,7 @@ class TurnTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> Any:
         """Return the mean loss of the turns' tokens, some of them and others weighed."""
         config = self.fit_config
-        if not config.environment_weight and config.answer_weight == 1:
+        if not config.environment_weight and config.reasoning_weight == 1:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         ids, seen = inputs["input_ids"], inputs["attention_mask"]
         outputs = model(input_ids=ids, attention_mask=seen, use_cache=False)
@@ -213,8 +213,11 @@ class TurnTrainer(SFTTrainer):  # type: ignore[misc]
         sampled = others & (torch.rand(others.shape, device=others.device) < self._SAMPLED)
         count = turns.sum() if num_items_in_batch is None else num_items_in_batch
         weights = turns + sampled * config.environment_weight / self._SAMPLED
-        # The last turn: nothing of the environment's comes after it.
-        weights += (config.answer_weight - 1) * (turns & (others.flip(1).cumsum(1).flip(1) == 0))
+        # The last turn is what nothing of the environment's comes after.
+        last = turns & (others.flip(1).cumsum(1).flip(1) == 0)
+        end_of_thought = self.processing_class.encode("</think>", add_special_tokens=False)[0]
+        reasoning = last & (((target == end_of_thought) & last).cumsum(1) == 0)
+        weights += (config.reasoning_weight - 1) * reasoning
         where = weights > 0
         losses = torch.nn.functional.cross_entropy(
             logits[where].float(), target[where], reduction="none"

@@ -26,7 +26,7 @@ from .items import Item, draw_items
 from .judge import Judge
 from .models import Learner, load_learner, make_learner, processes
 from .rollouts import roll_out
-from .teacher import TeacherController, at_cost_weight
+from .teacher import TeacherController, at_cost_weight, compares
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,8 @@ def rows_from_before(run: Run, learner: Learner) -> list[SupervisedRow]:
     while group := list(islice(traces, stage.teacher_samples)):
         for weight in rng.sample(weights, min(stage.teacher_cost_weights, len(weights))):
             again = [at_cost_weight(trace, weight) for trace in group]
-            best += supervised_rows(_best([again], judge), learner.codec)
+            row = list(supervised_rows(_best([again], judge), learner.codec))
+            best += row * (stage.repeat_comparisons if compares(group[0].question) else 1)
     rng.shuffle(best)
     return best
 
