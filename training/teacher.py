@@ -106,6 +106,8 @@ class TeacherController(RuleController):
         of_turn = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}")
         given_up = of_turn.random() < self.give_up
         aloud = _aloud(view.context.cost_weight)
+        if isinstance(structure, Compare):  # read while the question is near
+            aloud += f"{_wanted(structure)}. "
         thoughts, calls = [], []
         for place, step in enumerate(steps):
             query = phrase(step)
@@ -146,6 +148,10 @@ def at_cost_weight(trace: Trace, weight: float) -> Trace:
 
 def _aloud(cost_weight: float) -> str:
     return f"a {cost_weight:g}. "
+
+
+def _wanted(question: Compare) -> str:
+    return "first" if question.least else "last"
 
 
 def _descriptor(candidate: Candidate, domain: str) -> str:
@@ -189,7 +195,7 @@ def _reason(structure: Structure, known: Mapping[Ask | YesNo, str], answer: str)
             # What is smaller and which of the two is wanted are two steps, then a third takes one.
             other = b if answer == a else a
             low, high = (answer, other) if structure.least else (other, answer)
-            return f"{numbers}. {low} then {high}: {'first' if structure.least else 'last'}"
+            return f"{numbers}. {low} then {high}: {_wanted(structure)}"
         case Same(relation, first, second):
             ours, theirs = value(Ask(relation, first)), value(Ask(relation, second))
             return f"{ours}, {theirs}: {'same' if folded(ours) == folded(theirs) else 'other'}"
