@@ -75,7 +75,7 @@ class Bench:
 
     def __init__(self, policy: str, warm_start: str | None, count: int, seed: int) -> None:
         rules = load_config(ROOT / "training" / "configs" / "demo.yaml").reward
-        self.scale, self.gated = AbsoluteCost(rules.usd), rules.gated
+        self.scale, self.gated = AbsoluteCost(rules.usd, floor=rules.floor), rules.gated
         self.policy = PolicyController.from_pretrained(policy, max_batch=256)
         self.warm_start = warm_start and PolicyController.from_pretrained(warm_start, max_batch=256)
         self.world = World.embedded()

@@ -196,19 +196,25 @@ class AbsoluteCost:
     Attributes:
         usd: what has no cheapness left; above 0.
         controller: whether the controller's own cost counts too.
+        floor: the lowest score; 0 or below. At 0, all that costs more than `usd` is equally dear,
+            so that at a cost weight of 0.5 no price is too high for a right answer; at -1, what
+            costs twice as much still is dearer.
     """
 
     usd: float
     controller: bool = False
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the amount.
 
         Raises:
-            ConfigError: it is no number above 0.
+            ConfigError: it is no number above 0, or the floor is above 0.
         """
         if not 0 < self.usd < math.inf:
             raise ConfigError(f"usd is a number above 0, not {self.usd!r}")
+        if not -math.inf < self.floor <= 0:
+            raise ConfigError(f"floor is a number of 0 or below, not {self.floor!r}")
 
     def measure(self, trace: Trace) -> float:
         """Return the USD of a trace: input, output and reasoning tokens, as billed."""
@@ -216,10 +222,10 @@ class AbsoluteCost:
         return paid + (trace.ledger["controller"]["cost_usd"] if self.controller else 0.0)
 
     def score(self, cost: float) -> float:
-        """Return 1 - clip(cost / usd, 0, 1)."""
+        """Return 1 - cost / usd, and no less than the floor."""
         if math.isnan(cost):
-            return 0.0
-        return 1.0 - min(1.0, max(0.0, cost / self.usd))
+            return self.floor
+        return max(self.floor, 1.0 - max(0.0, cost / self.usd))
 
 
 def reward(

@@ -117,6 +117,9 @@ def test_the_mask_follows_who_wrote_it_even_where_the_policy_writes_an_informati
     (supervised,) = supervised_rows([trace], policy.codec)
     labels = supervised["labels"][len(row["prompt_ids"]) :]
     assert labels == [*said[0], *[IGNORED] * theirs, *said[1]]
+    (later,) = supervised_rows([trace], policy.codec, from_turn=1)
+    assert later["input_ids"] == supervised["input_ids"]
+    assert later["labels"][len(row["prompt_ids"]) :] == [*[IGNORED] * (ours + theirs), *said[1]]
 
 
 def test_a_tag_that_the_policy_wrote_itself_is_learned(tokenizer, policy):

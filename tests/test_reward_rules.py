@@ -211,6 +211,18 @@ def test_a_cost_that_is_not_a_number_is_never_cheap(scale):
     assert 0.0 <= scale.score(math.inf) <= 1.0
 
 
+def test_what_is_dearer_stays_dearer_down_to_a_floor_below_0():
+    assert [AbsoluteCost(usd=2.0).score(cost) for cost in (0.0, 1.0, 3.0)] == [1.0, 0.5, 0.0]
+    scale = AbsoluteCost(usd=2.0, floor=-1.0)
+    assert [scale.score(cost) for cost in (0.0, 3.0, 9.0, math.nan)] == [1.0, -0.5, -1.0, -1.0]
+
+
+@pytest.mark.parametrize("floor", [0.1, math.nan, -math.inf])
+def test_a_floor_above_0_is_refused(floor):
+    with pytest.raises(ConfigError, match="floor is a number of 0 or below"):
+        AbsoluteCost(usd=1.0, floor=floor)
+
+
 @pytest.mark.parametrize("usd", [0.0, -1.0, math.nan, math.inf])
 def test_an_amount_that_divides_nothing_is_refused(usd):
     with pytest.raises(ConfigError, match="usd is a number above 0"):

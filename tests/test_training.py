@@ -18,6 +18,7 @@ from openai_server import Cut, Reply
 from router_r1_graph import (
     CandidatePool,
     ConfigError,
+    RouterContext,
     ScriptedController,
     Trace,
     create_router_r1,
@@ -30,11 +31,13 @@ from router_r1_graph.simulation import Ask, World, YesNo, generate, parse, relat
 from training.config import FitConfig, GRPOConfig, ModelConfig, RewardConfig, load_config
 from training.fit import TurnTrainer, last_checkpoint
 from training.grpo import credit_of_turns, grpo_trainer, of_tokens
-from training.items import draw_items
+from training.export import IGNORED
+from training.items import Item, draw_items
+from training.judge import Judge
 from training.models import make_learner
 from training.pools import DOMAINS, draw_pool
 from training.rollouts import roll_out
-from training.stages import Run, rows_from_before
+from training.stages import Run, _best_rows, rows_from_before
 from training.teacher import HABITS, TeacherController, fits
 
 ROOT = Path(__file__).parent.parent
@@ -335,6 +338,37 @@ def test_the_best_of_the_teachers_traces_cost_less_where_cost_weighs_more(tmp_pa
     assert min(map(len, calls.values())) >= 8
     assert fmean(calls["a 0.9\n"]) < fmean(calls["a 0\n"])
     assert rows_from_before(Run(config), learner) == rows  # from the file
+
+
+def test_what_to_do_after_a_first_turn_is_learned_of_those_that_share_it():
+    """The best trace asked the one that knows at once; who asked the other one has to go on."""
+    pool = draw_pool(random.Random(3), size=4)
+    deaf, knows = pool.candidates[0], pool.candidates[1]
+    question = generate(World.embedded(), split="train", n=1, seed=3)[0]
+    ask = "<think> {} </think> <search> {}: {} </search>"
+    say = "<think> so </think> <answer> {} </answer>"
+    first, other = (ask.format(c.name, c.name, question.text) for c in (deaf, knows))
+    scripts = [
+        [other, say.format(question.gold[0])],
+        [first, say.format("unknown")],
+        [first, other, say.format(question.gold[0])],
+        [first, other, say.format("unknown")],
+    ]
+    traces = [
+        roll_out(
+            [Item("q", question.text, question.gold, pool, RouterContext(cost_weight=0.1))],
+            ScriptedController(script),
+        )[0]
+        for script in scripts
+    ]
+    config = load_config(ROOT / "training/configs/smoke.yaml", ["reward.scale=absolute"])
+    learner = make_learner(config.model, (turn for script in scripts for turn in script), 0)
+    rows = list(_best_rows(traces, Judge(config.reward), learner, random.Random(0)))
+    learned = [learner.tokenizer.decode([i for i in row["labels"] if i != IGNORED]) for row in rows]
+    assert [text.count("<search>") for text in learned] == [1, 1]
+    assert all(text.startswith(other[:20]) for text in learned)
+    went_on = learner.tokenizer.decode(rows[1]["input_ids"])
+    assert went_on.index(first) < went_on.index(other)
 
 
 @pytest.mark.timeout(240)

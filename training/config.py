@@ -74,6 +74,8 @@ class RewardConfig(_Section):
     `absolute` = in dollars, so that one cost weight buys the same in any pool."""
     usd: Rate = 1e-3
     """What has no cheapness left, for the absolute scale."""
+    floor: Annotated[float, Field(le=0)] = 0.0
+    """The lowest score of cheapness, for the absolute scale; below 0, dearer stays dearer."""
     gated: bool = True
     """Whether cost counts for right answers only, as in the paper's code; not in its equation."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from typing import TypedDict
 
 from langchain_core.messages import AIMessage
@@ -74,8 +75,15 @@ def rollout_row(trace: Trace, codec: TokenCodec) -> RolloutRow:
     return {"prompt_ids": prompt.ids, "completion_ids": ids, "logprobs": logprobs, "env_mask": mask}
 
 
-def supervised_rows(traces: Iterable[Trace], codec: TokenCodec) -> Iterator[SupervisedRow]:
+def supervised_rows(
+    traces: Iterable[Trace], codec: TokenCodec, *, from_turn: int = 0
+) -> Iterator[SupervisedRow]:
     """Yield a row for each trace; only what the controller wrote is learned.
+
+    Args:
+        traces: finished runs.
+        codec: how to tokenise.
+        from_turn: turns before this one, counted from 0, are read and not learned.
 
     Raises:
         TraceError: a trace has no turn, speaks another version of the protocol, or holds ids of
@@ -83,10 +91,14 @@ def supervised_rows(traces: Iterable[Trace], codec: TokenCodec) -> Iterator[Supe
     """
     for trace in traces:
         pieces = _pieces(trace, codec)
+        turn = accumulate(piece.by_policy for piece in pieces)  # counted from 1
+        learned = [p.by_policy and t > from_turn for p, t in zip(pieces, turn, strict=True)]
         yield {
             "input_ids": [token for piece in pieces for token in piece.ids],
             "labels": [
-                token if piece.by_policy else IGNORED for piece in pieces for token in piece.ids
+                token if ours else IGNORED
+                for piece, ours in zip(pieces, learned, strict=True)
+                for token in piece.ids
             ],
         }
 

@@ -34,7 +34,7 @@ class Judge:
         self.file = file
         self.scale: CostScale
         if config.scale == "absolute":
-            self.scale = AbsoluteCost(config.usd)
+            self.scale = AbsoluteCost(config.usd, floor=config.floor)
         elif file is not None and file.exists():
             self.scale = PercentileCost(**json.loads(file.read_text(encoding="utf-8")))
         else:

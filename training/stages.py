@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -142,7 +143,7 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
                     found = roll_out(ours, controller, done=lambda _, p=bars, b=bar: p.advance(b))
                 traces = gather_object(found)
             groups = [traces[i : i + stage.samples] for i in range(0, len(traces), stage.samples)]
-            rows = list(supervised_rows(_best(groups, judge), learner.codec))
+            rows = [row for group in groups for row in _best_rows(group, judge, learner, rng)]
             kept = len(rows)
             rows += rng.sample(before, min(len(before), round(len(rows) * stage.keep)))
             rng.shuffle(rows)
@@ -187,8 +188,8 @@ def rows_from_before(run: Run, learner: Learner) -> list[SupervisedRow]:
     while group := list(islice(traces, stage.teacher_samples)):
         for weight in rng.sample(weights, min(stage.teacher_cost_weights, len(weights))):
             again = [at_cost_weight(trace, weight) for trace in group]
-            row = list(supervised_rows(_best([again], judge), learner.codec))
-            best += row * (stage.repeat_comparisons if compares(group[0].question) else 1)
+            rows = list(_best_rows(again, judge, learner, rng))
+            best += rows * (stage.repeat_comparisons if compares(group[0].question) else 1)
     rng.shuffle(best)
     return best
 
@@ -217,14 +218,31 @@ def _write_teacher_traces(
             progress.update(bar, advance=len(batch))
 
 
-def _best(groups: Iterable[Sequence[Trace]], judge: Judge) -> Iterator[Trace]:
-    """Yield the best trace of each group where it earns something and not all are equally good."""
-    for group in groups:
-        judge.observe(judge.costs(group))
-        scored = [(judge(trace).total, trace) for trace in group]
-        top = max(scored, key=lambda s: s[0])
-        if top[0] > 0 and top[0] > min(s for s, _ in scored):
-            yield top[1]
+def _best_rows(
+    group: Sequence[Trace], judge: Judge, learner: Learner, rng: random.Random
+) -> Iterator[SupervisedRow]:
+    """Yield the best trace of a question, and the best way on from a first turn that several share.
+
+    The second is learned from its second turn on. Without it nothing shows what to do when a
+    candidate fails: the best of many traces asked somebody else at once, by luck.
+    """
+    judge.observe(judge.costs(group))
+    scored = [(judge(trace).total, trace) for trace in group]
+    best = _best(scored)
+    if best:
+        yield from supervised_rows([best], learner.codec)
+    by_start: dict[str, list[tuple[float, Trace]]] = defaultdict(list)
+    for score, trace in scored:
+        by_start[trace.turns[0]].append((score, trace))
+    ways = [way for shared in by_start.values() if (way := _best(shared)) and way is not best]
+    if ways:
+        yield from supervised_rows([rng.choice(ways)], learner.codec, from_turn=1)
+
+
+def _best(scored: Sequence[tuple[float, Trace]]) -> Trace | None:
+    """Return the best trace where it earns something and not all are equally good."""
+    score, trace = max(scored, key=lambda s: s[0])
+    return trace if score > 0 and score > min(s for s, _ in scored) else None
 
 
 def grpo(run: Run, learner: Learner) -> Learner:

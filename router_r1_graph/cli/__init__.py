@@ -1,0 +1,79 @@
+"""The command line: `router-r1 ask | demo | evaluate | fit | serve | pool | traces`.
+
+Whatever is wrong with the input is one line on stderr and exit code 2, before anything is asked.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from ..errors import RouterR1Error
+from . import ask, evaluate, fit, pool, serve, traces
+
+_HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
+app = typer.Typer(
+    help="Router-R1: asks the right LLMs the right questions for the least money.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    **_HELP,  # type: ignore[arg-type]
+)
+of_pools = typer.Typer(
+    help="Look at pools of candidates, and make one from records.",
+    no_args_is_help=True,
+    **_HELP,  # type: ignore[arg-type]
+)
+app.add_typer(of_pools, name="pool")
+of_traces = typer.Typer(
+    help="Look at finished runs, and fetch them.",
+    no_args_is_help=True,
+    **_HELP,  # type: ignore[arg-type]
+)
+app.add_typer(of_traces, name="traces")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"router-r1-graph {version('router-r1-graph')}")
+        raise typer.Exit
+
+
+app.command(epilog=ask.ASK_EXAMPLES)(ask.ask)
+app.command(epilog=ask.DEMO_EXAMPLES)(ask.demo)
+app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(epilog=fit.EXAMPLES)(fit.fit)
+app.command(epilog=serve.EXAMPLES)(serve.serve)
+of_pools.command("show", epilog=pool.SHOW_EXAMPLES)(pool.show)
+of_pools.command("check", epilog=pool.CHECK_EXAMPLES)(pool.check)
+of_pools.command("from-records", epilog=pool.FROM_RECORDS_EXAMPLES)(pool.from_records)
+of_traces.command("show", epilog=traces.SHOW_EXAMPLES)(traces.show)
+of_traces.command("from-langsmith", epilog=traces.FROM_LANGSMITH_EXAMPLES)(traces.from_langsmith)
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal in ASCII is no reason to crash
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
+        signal.signal(number, signal.default_int_handler)
+    try:
+        app()
+    except RouterR1Error as error:
+        print(f"router-r1: {error}", file=sys.stderr)
+        sys.exit(2)

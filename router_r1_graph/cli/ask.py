@@ -1,0 +1,220 @@
+"""`router-r1 ask | demo`: questions through the graph, looked at one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from ..errors import ConfigError, QuestionError
+from .options import ControllerOption, PoolOption, load_controller, load_pool, print_json
+
+if TYPE_CHECKING:
+    from ..candidates import CandidatePool
+    from ..context import CandidateContext, RouterContext
+
+ASK_EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 ask "What is the currency of the country where the author of Hamlet was born?"
+
+router-r1 ask "Who wrote Hamlet?" --pool mine.yaml --controller openai:gpt-4.1 --budget-usd 0.01
+
+router-r1 ask "Who wrote Hamlet?" --json | jq .answer
+"""
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
+    pool: PoolOption = "embedded",
+    controller: ControllerOption = None,
+    cost_weight: Annotated[
+        float, typer.Option(help="0 = only the answer counts, 1 = only the cost.")
+    ] = 0.5,
+    max_rounds: Annotated[int, typer.Option(help="Rounds of calls before it has to answer.")] = 4,
+    max_calls: Annotated[int, typer.Option(help="Most calls in one round.")] = 4,
+    budget_usd: Annotated[float | None, typer.Option(help="Most USD of the run.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Most seconds of the run.")] = None,
+    candidate_context: Annotated[
+        str,
+        typer.Option(
+            help="What a candidate is told beside its query: query (nothing), question, or memory "
+            "(the question, and what of earlier rounds fits)."
+        ),
+    ] = "query",
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="What the controller is shown of a round: all, vote (of replies to one query, the "
+            "one that most agree with), or summary:CANDIDATE."
+        ),
+    ] = "all",
+    approve_above_usd: Annotated[
+        float | None,
+        typer.Option(help="Ask y/n before a call that may cost more, or has no price."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For controllers that draw at random.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="Append the whole run to this JSONL file.")
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Append every reply to this JSONL file, for router-r1 pool from-records."
+        ),
+    ] = None,
+) -> None:
+    """Ask a question, and see who was asked what, what it cost, and why it stopped."""
+    from ..context import RouterContext
+
+    if question == "-":
+        question = sys.stdin.buffer.read().decode(errors="replace")
+    question = os.fsencode(question).decode(errors="replace").strip()
+    if not question:
+        raise QuestionError("the question is empty; ask something: router-r1 ask QUESTION")
+    context = RouterContext(
+        cost_weight=cost_weight,
+        max_rounds=max_rounds,
+        max_calls_per_round=max_calls,
+        budget_usd=budget_usd,
+        deadline_seconds=deadline,
+        candidate_context=cast("CandidateContext", candidate_context),
+        keep=keep,
+        approve_above_usd=approve_above_usd,
+        seed=seed,
+    )
+    if approve_above_usd is not None and not sys.stdin.isatty():
+        raise ConfigError("--approve-above-usd asks you: standard input has to be a terminal")
+    _require_writable("--trace", trace)
+    _require_writable("--record", record)
+    _ask(question, load_pool(pool), controller, context, as_json, trace, record)
+
+
+def _require_writable(option: str, file: Path | None) -> None:
+    """Check that a file can be appended to, and leave nothing behind.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if file is None:
+        return
+    try:
+        new = not file.exists()
+        file.open("a", encoding="utf-8").close()
+        if new:
+            file.unlink()
+    except OSError as error:
+        raise ConfigError(f"{option} {file}: cannot be written: {error.strerror}") from error
+
+
+def _ask(
+    question: str,
+    pool: CandidatePool,
+    spec: str | None,
+    context: RouterContext,
+    as_json: bool,
+    trace_file: Path | None,
+    record_file: Path | None,
+) -> None:
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    from ..graph import create_router_r1
+    from ..ledger import total
+    from ..live import LiveRun
+    from ..records import Recorder
+    from ..trace import Trace, write_traces
+    from ..transcript import Transcript, make_console
+
+    context.check(pool)
+    controller = load_controller(spec, pool)
+    unpriced = [c.name for c in pool.candidates if not c.bounded]
+    if context.budget_usd is not None and unpriced:
+        print(
+            f"warning: no price for {', '.join(unpriced)}: the budget does not bound them",
+            file=sys.stderr,
+        )
+    saver = InMemorySaver() if context.approve_above_usd is not None else None
+    graph = create_router_r1(pool, controller, context=context).compile(saver, name="router_r1")
+    transcript = None if as_json else Transcript(make_console(), pool)
+    callbacks = [Recorder(record_file)] if record_file else []
+    approve = _approve if saver else None
+    live = LiveRun(graph, pool, question, context, transcript, callbacks, approve)
+    try:
+        if transcript:
+            transcript.question(question)
+            with transcript:
+                state = asyncio.run(live.run())
+        else:
+            state = asyncio.run(live.run())
+    except KeyboardInterrupt:
+        known = live.known()
+        if transcript:
+            for unanswered in live.unanswered():
+                transcript.reply(unanswered)
+            transcript.answer(known["answer"], "interrupted")
+            transcript.bill(known["ledger"], live.ledger())
+        else:
+            print_json(known)
+        raise
+    record = Trace.from_state(state, pool=pool, controller=controller.name, context=context)
+    if trace_file is not None:
+        write_traces(trace_file, [record], append=True)
+    if transcript:
+        transcript.answer(record.answer, record.stop_reason, record.error)
+        transcript.bill(total(record.ledger), record.ledger)
+    else:
+        if record.error:
+            print(f"controller {controller.name} failed: {record.error}", file=sys.stderr)
+        print_json(record.summary())
+
+
+def _approve(call: Mapping[str, Any]) -> bool:
+    """Ask whoever sits at the terminal whether a call may be made; all but "y" is a no."""
+    from ..transcript import clean, usd
+
+    worst = call["worst_case_usd"]
+    price = "no price is known" if worst is None else f"at most {usd(worst)}"
+    asked = clean(f"{call['candidate']}: {call['query']}  [{price}]")
+    # Nothing else runs meanwhile, and Ctrl-C is not to wait for asyncio, which waits for us.
+    asyncios = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        # On standard error: with --json, standard output is one object.
+        print(f"approve?  {asked} [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    finally:
+        signal.signal(signal.SIGINT, asyncios)
+
+
+DEMO_EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 demo
+
+router-r1 demo --questions 50 --pool embedded_unseen
+
+router-r1 demo --json | jq .controllers
+"""
+
+
+def demo(
+    questions: Annotated[int, typer.Option(min=1, help="Test questions of the table.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the questions.")] = 0,
+    pool: PoolOption = "embedded",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON only.")] = False,
+) -> None:
+    """Take a two-minute tour: a pool, some questions, and a table of controllers."""
+    from ..tour import compare, run_tour
+    from ..transcript import make_console
+
+    if not as_json:
+        run_tour(make_console(), load_pool(pool), questions=questions, seed=seed)
+        return
+    scores = asyncio.run(compare(load_pool(pool), questions, seed))
+    rows = [asdict(score) for score in scores]
+    print_json({"questions": questions, "seed": seed, "controllers": rows})

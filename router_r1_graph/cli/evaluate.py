@@ -1,0 +1,166 @@
+"""`router-r1 evaluate`: controllers compared over questions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError, MissingExtraError
+from .options import PoolOption, load_pool
+
+EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 evaluate demo --limit 200 --controller keyword --out runs/evaluation
+
+router-r1 evaluate questions.jsonl --pool mine.yaml --controller openai:gpt-4.1 --out runs/mine
+
+router-r1 evaluate questions.jsonl --pool mine.yaml --controller knn --controller mf --folds 5
+
+router-r1 evaluate nq hotpotqa --pool router_r1 --controller policy:runs/qwen/policy \\
+  --cost-weight 0 --cost-weight 0.5 --cost-weight 0.9 --out runs/paper --resume
+"""
+
+
+def evaluate(
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            help="JSONL or CSV files, hub:OWNER/NAME/CONFIG:SPLIT, one of the paper's sets (nq, "
+            "triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle), or demo."
+        ),
+    ],
+    controller: Annotated[
+        list[str] | None, typer.Option("--controller", help="What to evaluate; several may stand.")
+    ] = None,
+    pool: PoolOption = "embedded",
+    cost_weight: Annotated[
+        list[float] | None, typer.Option(help="Several give a curve.", show_default="0.5")
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(help="exact_match, f1, contains, choice, number, or module:function."),
+    ] = "exact_match",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions drawn of each data set.")
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help="What your file calls it: question=NAME, gold=NAME, id=NAME."),
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only rows with this value: FIELD=VALUE.")
+    ] = None,
+    max_rounds: Annotated[int, typer.Option(help="Rounds of calls of a question.")] = 4,
+    budget_usd: Annotated[float | None, typer.Option(help="Most USD of a question.")] = None,
+    seed: Annotated[int, typer.Option(help="Of drawn questions, controllers, resamples.")] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 64,
+    controls: Annotated[
+        bool,
+        typer.Option(help="Also run every single candidate, random and (if simulated) oracle."),
+    ] = True,
+    folds: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Cross-validate knn, mf, irt, features, encoder in so many parts."
+        ),
+    ] = 0,
+    skip_bad: Annotated[bool, typer.Option(help="Count broken rows instead of stopping.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of results and report.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Append every reply to this file, for a recorded pool.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the results in --out.")] = False,
+    langsmith: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET", help="Write each --controller to LangSmith, as an experiment."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json.")] = False,
+) -> None:
+    """Compare controllers over questions: score, cost, calls, each with a 95% interval."""
+    from rich.console import Console
+
+    from ..context import RouterContext
+
+    try:
+        from ..evaluation import Reader
+        from ..evaluation.program import Plan
+        from ..evaluation.program import evaluate as run
+        from ..evaluation.report import show
+    except ImportError as error:  # numpy
+        raise MissingExtraError("router-r1 evaluate", "eval") from error
+
+    reader = Reader(data, _pairs(field), _pairs(where), limit, seed, skip_bad)
+    plan = Plan(
+        pool=load_pool(pool),
+        questions=reader.read(),
+        controllers=controller or [],
+        cost_weights=cost_weight or [0.5],
+        context=RouterContext(max_rounds=max_rounds, budget_usd=budget_usd, seed=seed),
+        metric=metric,
+        controls=controls,
+        concurrency=concurrency,
+        out=out,
+        folds=folds,
+        record=record,
+        resume=resume,
+        seed=seed,
+        skipped=reader.skipped,
+    )
+    plan.pool.require_keys()
+    if langsmith and not out:
+        raise ConfigError("--langsmith needs --out: the traces that it sends are kept there")
+    try:
+        summary = run(plan, Console(stderr=True))
+    except KeyboardInterrupt:
+        kept = f"; go on with --out {out} --resume" if out else ""
+        print(f"stopped{kept}", file=sys.stderr)
+        raise SystemExit(130) from None
+    if langsmith and out:
+        _write_experiments(out / "results.jsonl", plan.controllers, langsmith)
+    if as_json:
+        print(json.dumps(summary.to_json(), ensure_ascii=False))
+    else:
+        show(summary, Console(highlight=False))
+        for reason in reader.skipped[:5]:
+            print(f"left out: {reason}", file=sys.stderr)
+        if reader.skipped:
+            print(f"{len(reader.skipped)} rows left out", file=sys.stderr)
+        if reader.repeated:
+            print(f"{reader.repeated} rows repeat a question: it was asked once", file=sys.stderr)
+        if out:
+            print(f"\nReport: {out}/report.html, {out}/report.md, {out}/summary.json")
+
+
+def _write_experiments(results: Path, controllers: Sequence[str], dataset: str) -> None:
+    """Write one experiment for each controller and cost weight."""
+    from langsmith import Client
+
+    from ..rewards import AbsoluteCost
+    from ..trace import Trace, read_traces
+    from ..tracing import write_experiment
+
+    groups: dict[tuple[str, float], list[Trace]] = {}
+    for trace in read_traces(results):
+        if trace.controller in controllers:
+            groups.setdefault((trace.controller, trace.context.cost_weight), []).append(trace)
+    client = Client()
+    for (controller, _), group in groups.items():
+        name = write_experiment(group, dataset=dataset, client=client, scale=AbsoluteCost(1e-3))
+        print(f"LangSmith: {controller} is experiment {name} of {dataset}", file=sys.stderr)
+
+
+def _pairs(items: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for item in items or []:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{item!r}: it is NAME=VALUE")
+        pairs[name] = value
+    return pairs

@@ -1,0 +1,99 @@
+"""`router-r1 pool show | check | from-records`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError
+from .options import load_pool
+
+SHOW_EXAMPLES = "[bold]Example[/bold]\n\nrouter-r1 pool show router_r1"
+CHECK_EXAMPLES = "[bold]Example[/bold]\n\nrouter-r1 pool check mine.yaml"
+
+
+def show(
+    file: Annotated[str, typer.Argument(help="A pool file or a shipped pool.")] = "embedded",
+) -> None:
+    """Show the candidates of a pool with their descriptors."""
+    from ..tour import pool_table
+    from ..transcript import make_console
+
+    console = make_console()
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console.width = 200
+    console.print(pool_table(load_pool(file)))
+
+
+def check(
+    file: Annotated[str, typer.Argument(help="A pool file or a shipped pool.")],
+) -> None:
+    """Check a pool file, its keys and its providers, without asking anybody."""
+    from ..controllers import parse_controller
+    from ..recorded import strangers
+    from ..tools import pool_tools
+
+    pool = load_pool(file)
+    tools = pool_tools(pool)
+    if pool.controller:
+        parse_controller("pool", pool)
+    unpriced = [c.name for c in pool.candidates if not c.bounded]
+    print(f"{pool.name}: {len(tools)} candidates, all can be asked")
+    if pool.controller:
+        print(f"controller: {pool.controller.model} ({pool.controller.protocol})")
+    if unpriced:
+        names = ", ".join(unpriced)
+        print(f"warning: no price for {names}: a budget in USD does not bound them")
+    if others := strangers(pool):
+        print(f"warning: there are records of {', '.join(others)}, not in this pool")
+
+
+FROM_RECORDS_EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 pool from-records records.jsonl --out replay.yaml
+
+router-r1 pool from-records nq.jsonl --out nq.yaml --fields candidate=model,reply=response
+--gold-field gold --split train
+"""
+
+
+def from_records(
+    file: Annotated[
+        Path, typer.Argument(help="JSON lines, as router-r1 ask --record writes them.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The pool file to write; one that is there is replaced.")
+    ],
+    fields: Annotated[
+        str, typer.Option(help="What the file calls a field: question=q,reply=text,...")
+    ] = "",
+    gold_field: Annotated[
+        str | None, typer.Option(help="The field with the gold answers: candidates are scored.")
+    ] = None,
+    split_field: Annotated[str, typer.Option(help="The field with the split's name.")] = "split",
+    split: Annotated[
+        str | None, typer.Option(help="Measure on this split only, such as train.")
+    ] = None,
+) -> None:
+    """Write a pool that replays recorded replies, described by what they cost, took and scored."""
+    from ..measurement import Source, pool_from_records
+    from ..records import unknown_field
+
+    names: dict[str, str] = {}
+    for pair in filter(None, fields.split(",")):
+        name, equals, theirs = (part.strip() for part in pair.partition("="))
+        if not (name and equals and theirs):
+            raise ConfigError(f"--fields: write question=q,reply=text, not {pair!r}")
+        names[name] = theirs
+    if wrong := unknown_field(names):
+        raise ConfigError(f"--fields: {wrong}")
+    pool = pool_from_records(Source(file, names, gold_field, split_field, split), out)
+    if gold_field and split is None:
+        print(
+            "warning: scored on all the questions; name a --split to keep test questions out",
+            file=sys.stderr,
+        )
+    print(f"{out}: {len(pool.candidates)} candidates")

@@ -1,0 +1,59 @@
+"""`router-r1 serve`: the router behind OpenAI's API."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError, MissingExtraError
+from .options import ControllerOption, PoolOption, load_pool
+
+EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 serve --port 8000
+
+router-r1 serve --pool mine.yaml --controller openai:gpt-4.1 --api-key-env ROUTER_KEY
+
+OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="x")  # model="router-r1"
+"""
+
+
+def serve(
+    pool: PoolOption = "embedded",
+    controller: ControllerOption = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free one.")] = 8000,
+    max_concurrency: Annotated[
+        int, typer.Option(min=1, help="Questions that are answered at once.")
+    ] = 64,
+    queue: Annotated[
+        int, typer.Option(min=0, help="Questions that may wait; the rest is refused (429).")
+    ] = 256,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(help="The NAME of the variable with the key that clients have to send."),
+    ] = None,
+) -> None:
+    """Serve the router behind OpenAI's API, until SIGTERM or Ctrl-C."""
+    from ..chat_router import ChatRouterR1
+
+    try:
+        from ..serving import create_app, listen
+        from ..serving import serve as serve_app
+    except ImportError as error:
+        raise MissingExtraError("router-r1 serve", "serve") from error
+    key = os.environ.get(api_key_env, "").strip() if api_key_env else ""
+    if api_key_env and not key:
+        raise ConfigError(f"--api-key-env: the environment variable {api_key_env} is not set")
+    candidates = load_pool(pool)
+    model = ChatRouterR1(pool=candidates, controller=controller)
+    api = create_app(model, max_concurrency=max_concurrency, queue=queue, api_key=key)
+    listening = listen(host, port)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
+    print(f"serving {candidates.name} by {model.controller.name} at {url}", file=sys.stderr)
+    if not key and host not in ("127.0.0.1", "::1", "localhost"):
+        print("warning: no --api-key-env: whoever reaches it spends your money", file=sys.stderr)
+    serve_app(api, listening)

@@ -1,0 +1,78 @@
+"""`router-r1 traces show | from-langsmith`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError
+from .options import print_json
+
+SHOW_EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 traces show traces.jsonl
+
+router-r1 traces show runs/evaluation/results.jsonl --id q17 --controller keyword
+"""
+
+
+def show(
+    file: Annotated[Path, typer.Argument(help="A JSONL file of traces, or results.jsonl.")],
+    id: Annotated[str | None, typer.Option("--id", help="Only this question's.")] = None,
+    controller: Annotated[str | None, typer.Option(help="Only this controller's.")] = None,
+) -> None:
+    """Print runs as transcripts."""
+    from ..trace import read_traces
+    from ..transcript import Transcript, make_console
+
+    shown = 0
+    for trace in read_traces(file):
+        if (id is not None and trace.id != id) or (controller and trace.controller != controller):
+            continue
+        if shown:
+            print()
+        Transcript(make_console(), trace.pool).whole(trace)
+        shown += 1
+    if not shown:
+        raise ConfigError(f"{file}: no such trace in it")
+
+
+FROM_LANGSMITH_EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 traces from-langsmith my-project --since 2026-11-01 --out traces.jsonl
+
+router-r1 traces from-langsmith my-project --filter 'gte(start_time, "2026-11-20")' | jq .answer
+"""
+
+
+def from_langsmith(
+    project: Annotated[str, typer.Argument(help="A LangSmith project or experiment.")],
+    filter: Annotated[
+        str | None, typer.Option(help="Which of its router runs, in LangSmith's filter language.")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Runs that began at this time (UTC) or later.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; standard output when left out.")
+    ] = None,
+) -> None:
+    """Turn LangSmith's runs back into traces, a JSON line each (for training, among others)."""
+    from ..trace import write_traces
+    from ..tracing import read_langsmith
+
+    since = since and since.replace(tzinfo=UTC)
+    traces = read_langsmith(project, filter=filter, since=since)
+    if out is None:
+        for trace in traces:
+            print_json(trace.model_dump(mode="json"))
+        return
+    try:
+        count = write_traces(out, traces)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
+    print(f"{out}: {count} traces", file=sys.stderr)
