@@ -333,7 +333,7 @@ def test_the_best_of_the_teachers_traces_cost_less_where_cost_weighs_more(tmp_pa
     for row in rows:
         text = learner.tokenizer.decode(row["input_ids"])
         [weight] = [weight for weight in calls if weight in text]
-        assert text.count(f"<think> {weight.strip()}. ") == text.count("<think> a ") > 0
+        assert text.count(f". {weight.strip()} </think>") == text.count(". a ") > 0
         calls[weight].append(text.count("<search>"))
     assert min(map(len, calls.values())) >= 8
     assert fmean(calls["a 0.9\n"]) < fmean(calls["a 0\n"])

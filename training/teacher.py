@@ -105,10 +105,9 @@ class TeacherController(RuleController):
         steady = of_question.choice(list(HABITS)) if of_question.random() < self.steady else None
         of_turn = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}")
         given_up = of_turn.random() < self.give_up
-        aloud = _aloud(view.context.cost_weight)
-        if isinstance(structure, Compare):  # read while the question is near
-            aloud += f"{_wanted(structure)}. "
         thoughts, calls = [], []
+        if isinstance(structure, Compare):  # read while the question is near
+            thoughts.append(_wanted(structure))
         for place, step in enumerate(steps):
             query = phrase(step)
             rng = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}/{place}")
@@ -127,15 +126,17 @@ class TeacherController(RuleController):
             ]
             thoughts.append(f"{domain}: {', '.join(named)}")
             calls.append(Call(chosen.name, query))
+        # Last, so that it stands beside what hangs on it: whom to ask, and whether to.
+        thought = ". ".join(thoughts) + _aloud(view.context.cost_weight)
         if given_up:
-            return Turn((aloud + ". ".join(thoughts),), answer="unknown")
-        return Turn((aloud + ". ".join(thoughts),), tuple(calls))
+            return Turn((thought,), answer="unknown")
+        return Turn((thought,), tuple(calls))
 
 
 def at_cost_weight(trace: Trace, weight: float) -> Trace:
     """Return a trace of the teacher's as it would have been at another cost weight."""
-    before = f"<think> {_aloud(trace.context.cost_weight)}"
-    after = f"<think> {_aloud(weight)}"
+    before = f"{_aloud(trace.context.cost_weight)} </think>"
+    after = f"{_aloud(weight)} </think>"
     scratchpad = tuple(
         m.model_copy(update={"content": str(m.text).replace(before, after, 1)})
         if isinstance(m, AIMessage)
@@ -147,7 +148,7 @@ def at_cost_weight(trace: Trace, weight: float) -> Trace:
 
 
 def _aloud(cost_weight: float) -> str:
-    return f"a {cost_weight:g}. "
+    return f". a {cost_weight:g}"
 
 
 def _wanted(question: Compare) -> str:
@@ -189,12 +190,14 @@ def _reason(structure: Structure, known: Mapping[Ask | YesNo, str], answer: str)
     match structure:
         case Compare(relation, first, second):
             a, b = value(first), value(second)
-            numbers = f"{a} {known[Ask(relation, a)]}, {b} {known[Ask(relation, b)]}"
+            number = {name: known[Ask(relation, name)] for name in (a, b)}
+            numbers = f"{a} {number[a]}, {b} {number[b]}"
             if not answer:  # they are no numbers
                 return numbers
-            # What is smaller and which of the two is wanted are two steps, then a third takes one.
+            # The numbers in order, digit by digit; whose each is; and which of the two is wanted.
             other = b if answer == a else a
-            low, high = (answer, other) if structure.least else (other, answer)
+            order = (answer, other) if structure.least else (other, answer)
+            low, high = (f"{number[name]} {name}" for name in order)
             return f"{numbers}. {low} then {high}: {_wanted(structure)}"
         case Same(relation, first, second):
             ours, theirs = value(Ask(relation, first)), value(Ask(relation, second))
