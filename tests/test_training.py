@@ -29,12 +29,12 @@ from router_r1_graph.ledger import total
 from router_r1_graph.rewards import AbsoluteCost, reward
 from router_r1_graph.simulation import Ask, World, YesNo, generate, parse, relation_domain
 from training.config import FitConfig, GRPOConfig, ModelConfig, RewardConfig, load_config
+from training.export import IGNORED
 from training.fit import TurnTrainer, last_checkpoint
 from training.grpo import credit_of_turns, grpo_trainer, of_tokens
-from training.export import IGNORED
 from training.items import Item, draw_items
 from training.judge import Judge
-from training.models import make_learner
+from training.models import load_learner, make_learner
 from training.pools import DOMAINS, draw_pool
 from training.rollouts import roll_out
 from training.stages import Run, _best_rows, rows_from_before
@@ -369,6 +369,14 @@ def test_what_to_do_after_a_first_turn_is_learned_of_those_that_share_it():
     assert all(text.startswith(other[:20]) for text in learned)
     went_on = learner.tokenizer.decode(rows[1]["input_ids"])
     assert went_on.index(first) < went_on.index(other)
+
+
+def test_what_is_trained_is_held_in_float32_also_after_a_resume(tmp_path):
+    config = ModelConfig(bf16=True)
+    make_learner(config, ["a b c"], 0).save(tmp_path)
+    assert load_learner(config, tmp_path).model.dtype is torch.float32
+    frozen = config.model_copy(update={"lora_rank": 4})
+    assert load_learner(frozen, tmp_path).model.dtype is torch.bfloat16
 
 
 @pytest.mark.timeout(240)
