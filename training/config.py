@@ -121,9 +121,6 @@ class BestOfNConfig(FitConfig):
     teacher_cost_weights: Count = 1
     """Cost weights for each of which the best of the teacher's traces of a question is picked. It
     never sees the cost weight, so one trace serves all of them, and they show what it changes."""
-    repeat_comparisons: Count = 1
-    """How often the teacher's traces of a question that compares two are taken: they are few, and
-    to compare is hard for a model from scratch."""
     samples: Annotated[int, Field(ge=2)] = 8
     temperature: Rate = 1.0
     keep: Share = 0.3

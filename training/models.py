@@ -91,8 +91,8 @@ def load_learner(config: ModelConfig, path: str | Path | None = None) -> Learner
     if path is not None and not (Path(path) / "config.json").is_file():
         raise ConfigError(f"model {source!r}: no such folder, or no config.json in it")
     tokenizer = AutoTokenizer.from_pretrained(source)
-    # What is trained is held in float32, and bf16 is for computing only: in bfloat16, steps as small
-    # as fine-tuning takes round to nothing. What LoRA leaves alone can be held in half the memory.
+    # What is trained is held in float32, and bf16 is for computing only: in bfloat16, steps as
+    # small as fine-tuning takes round to nothing. What LoRA leaves alone can take half the memory.
     frozen = config.bf16 and config.lora_rank
     model = AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.bfloat16 if frozen else torch.float32, use_safetensors=True

@@ -27,7 +27,7 @@ from .items import Item, draw_items
 from .judge import Judge
 from .models import Learner, load_learner, make_learner, processes
 from .rollouts import roll_out
-from .teacher import TeacherController, at_cost_weight, compares
+from .teacher import TeacherController, at_cost_weight
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,7 @@ def rows_from_before(run: Run, learner: Learner) -> list[SupervisedRow]:
     while group := list(islice(traces, stage.teacher_samples)):
         for weight in rng.sample(weights, min(stage.teacher_cost_weights, len(weights))):
             again = [at_cost_weight(trace, weight) for trace in group]
-            rows = list(_best_rows(again, judge, learner, rng))
-            best += rows * (stage.repeat_comparisons if compares(group[0].question) else 1)
+            best += _best_rows(again, judge, learner, rng)
     rng.shuffle(best)
     return best
 

@@ -47,11 +47,6 @@ def fits(candidate: Candidate, domain: str) -> bool:
     return candidate.benchmarks.get(domain, 0.0) >= 0.5 or domain in candidate.strengths
 
 
-def compares(question: str) -> bool:
-    """Return whether a question compares what two are or have."""
-    return isinstance(parse(question), Compare | Same)
-
-
 class TeacherController(RuleController):
     """Writes turns for a policy to imitate; everything it draws follows from seed and question.
 
