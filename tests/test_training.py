@@ -323,8 +323,7 @@ def test_the_best_of_the_teachers_traces_cost_less_where_cost_weighs_more(tmp_pa
             f"out={tmp_path}",
             "best_of_n.teacher_questions=16",
             "best_of_n.teacher_samples=8",
-            "best_of_n.teacher_cost_weights=2",
-            "data.cost_weights=[0.0, 0.9]",
+            "best_of_n.teacher_cost_weights=[0.0, 0.9]",
         ],
     )
     learner = make_learner(config.model, (trace.question for trace in []), 0)

@@ -118,9 +118,9 @@ class BestOfNConfig(FitConfig):
     questions: Count = 64
     teacher_samples: Annotated[int, Field(ge=2)] = 8
     """Traces that the teacher writes of each question."""
-    teacher_cost_weights: Count = 1
+    teacher_cost_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (0, 0.25, 0.5, 0.75)
     """Cost weights for each of which the best of the teacher's traces of a question is picked. It
-    never sees the cost weight, so one trace serves all of them, and they show what it changes."""
+    never heeds the cost weight, so one trace serves all of them, and they show what it changes."""
     samples: Annotated[int, Field(ge=2)] = 8
     temperature: Rate = 1.0
     keep: Share = 0.3

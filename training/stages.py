@@ -182,11 +182,10 @@ def rows_from_before(run: Run, learner: Learner) -> list[SupervisedRow]:
         _write_teacher_traces(file, pairs, config.seed + 1, what, give_up=0.1)
     judge = Judge(config.reward)  # its own: a resumed run judges these traces again
     rng = random.Random(f"cost weights/{seed}")
-    weights = config.data.cost_weights
     traces = read_traces(file)
     best: list[SupervisedRow] = []
     while group := list(islice(traces, stage.teacher_samples)):
-        for weight in rng.sample(weights, min(stage.teacher_cost_weights, len(weights))):
+        for weight in stage.teacher_cost_weights:
             again = [at_cost_weight(trace, weight) for trace in group]
             best += _best_rows(again, judge, learner, rng)
     rng.shuffle(best)
