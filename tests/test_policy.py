@@ -217,7 +217,7 @@ def test_a_saved_policy_is_the_same_controller(model, tokenizer, tmp_path):
         ("policy", "policy needs a folder: policy:PATH"),
         ("policy:runs/nowhere", "policy 'runs/nowhere': no model there"),
         ("policy:run/demo/policy", "policy 'run/demo/policy': no model there"),
-        ("policy:demo", "policy 'demo': no model there"),
+        ("policy:nowhere", "policy 'nowhere': no model there"),
         ("policy:./demo", "policy './demo': no model there"),
         ("policy:/nowhere", "policy '/nowhere': no model there"),
         ("policy:tests/policy", "policy 'tests/policy': no model there"),  # a folder of this place
