@@ -376,11 +376,13 @@ def test_a_client_that_goes_away_takes_its_run_with_it(stream):
             connection.sendall(head.encode() + body)
             assert ada.asked.wait(10)
         assert ada.given_up.wait(10)
-        for _ in range(100):
-            if 'requests_total{status="499"} 1.0' in get(f"{url}/metrics"):
+        wanted = ['requests_total{status="499"} 1.0', "router_r1_in_flight 0.0"]
+        for _ in range(100):  # the one is counted before the other
+            if all(line in get(f"{url}/metrics") for line in wanted):
                 break
             time.sleep(0.05)
-        assert "router_r1_in_flight 0.0" in get(f"{url}/metrics")
+        metrics = get(f"{url}/metrics")
+        assert all(line in metrics for line in wanted), metrics
 
 
 # -------------------------------------------------------------------------------- the command
