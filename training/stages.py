@@ -229,9 +229,9 @@ def _best_rows(
     best = _best(scored)
     if best:
         yield from supervised_rows([best], learner.codec)
-    by_start: dict[str, list[tuple[float, Trace]]] = defaultdict(list)
+    by_start: dict[tuple[str, ...], list[tuple[float, Trace]]] = defaultdict(list)
     for score, trace in scored:
-        by_start[trace.turns[0]].append((score, trace))
+        by_start[tuple(trace.turns[:1])].append((score, trace))  # a run that failed has no turn
     ways = [way for shared in by_start.values() if (way := _best(shared)) and way is not best]
     if ways:
         yield from supervised_rows([rng.choice(ways)], learner.codec, from_turn=1)

@@ -20,6 +20,8 @@ from ..errors import ControllerError, did_you_mean
 
 #: Policies that come with the package, by name.
 SHIPPED = Path(__file__).parent.parent / "policies"
+SETTINGS_FILE = "router_r1.json"
+TEMPLATE_FILE = "prompt_template.txt"
 
 
 @contextmanager
@@ -34,10 +36,6 @@ def quick_loading() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-SETTINGS_FILE = "router_r1.json"
-TEMPLATE_FILE = "prompt_template.txt"
 
 
 @dataclass(frozen=True)
