@@ -60,6 +60,11 @@ class DataConfig(_Section):
     """Questions taken from each file or data set; 0 = all."""
     pools: Annotated[tuple[str, ...], Field(min_length=1)] = ("drawn",)
     """Pool files, one drawn for each question; `drawn` = simulated candidates drawn anew."""
+    renamed: Share = 0.0
+    """How often the candidates of a pool file get names drawn anew, which cannot be remembered."""
+    worlds: Annotated[int, Field(ge=0)] = 0
+    """How many worlds the questions are about, each the embedded one with its objects changed
+    about (for source `world`): there is nothing to remember. 0 = the embedded world itself."""
     cost_weights: tuple[Share, ...] = (0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
     max_rounds: tuple[Count, ...] = (4,)
     """Drawn for each question, as the cost weight is."""
@@ -178,6 +183,8 @@ class RunConfig(_Section):
             raise ValueError("data.source is files, and data.files names none")
         if self.data.source == "hub" and not self.data.hub:
             raise ValueError("data.source is hub, and data.hub names no data set")
+        if self.data.source != "world" and self.data.worlds:
+            raise ValueError("data.worlds is for source world")
         if self.data.source != "world" and "drawn" in self.data.pools:
             raise ValueError("drawn pools know the embedded world only; set data.pools to files")
         if (self.grpo.questions * self.grpo.group) % self.grpo.micro_batch:

@@ -50,6 +50,29 @@ def draw_name_like(rng: random.Random, other: str) -> str:
     return (before + other[start : start + length] + after).capitalize()
 
 
+def draw_names(rng: random.Random, count: int) -> list[str]:
+    """Return different names, some with pieces of others in them."""
+    names: list[str] = []
+    while len(names) < count:
+        # Copying a name is easy until two go on differently after the same piece.
+        alike = names and rng.random() < 0.5
+        name = draw_name_like(rng, rng.choice(names)) if alike else draw_name(rng)
+        # A name that begins another one could be copied half.
+        if len(name) > 2 and not any(name.startswith(n) or n.startswith(name) for n in names):
+            names.append(name)
+    return names
+
+
+def rename(rng: random.Random, pool: CandidatePool) -> CandidatePool:
+    """Return a pool whose candidates have other names and are otherwise the same."""
+    names = draw_names(rng, len(pool.candidates))
+    candidates = tuple(
+        c.model_copy(update={"name": name, "model": c.model or c.name})
+        for c, name in zip(pool.candidates, names, strict=True)
+    )
+    return CandidatePool(name=pool.name, candidates=candidates)
+
+
 def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
     """Draw a pool in which every domain is known to somebody.
 
@@ -72,14 +95,7 @@ def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
     for share in shares:
         if not share or (len(share) < 4 and rng.random() < 0.25):
             share.append(rng.choice([d for d in DOMAINS if d not in share]))
-    names: list[str] = []
-    while len(names) < size:
-        # Copying a name is easy until two go on differently after the same piece.
-        alike = names and rng.random() < 0.5
-        name = draw_name_like(rng, rng.choice(names)) if alike else draw_name(rng)
-        # A name that begins another one could be copied half.
-        if len(name) > 2 and not any(name.startswith(n) or n.startswith(name) for n in names):
-            names.append(name)
+    names = draw_names(rng, size)
     candidates = [_specialist(rng, names.pop(), share) for share in shares]
     strong = rng.randrange(generalists)
     candidates += [

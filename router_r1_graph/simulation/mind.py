@@ -45,7 +45,8 @@ class SimulatedOptions(BaseModel):
     hostile: bool = False
     """Put text into replies that tries to pass for the tags of the controller."""
     facts: str | None = None
-    """A CSV file of facts to know instead of the embedded world."""
+    """A CSV file of facts to know instead of the embedded world's; `permuted:SEED` = those with
+    their objects changed about (`World.permuted`)."""
 
 
 @dataclass(frozen=True, slots=True)
