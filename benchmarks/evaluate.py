@@ -13,8 +13,8 @@
    all of which the evaluation does beside.
 
 At 1/20 a call takes 48 ms on average: ten threads make at most 208 calls a second, 64 questions in
-flight 1,330, and the evaluation as many as its CPU allows in one process. So the ratio here is one
-of CPU; at real latencies it is one of how many are in flight.
+flight 1,330, and the evaluation as many as its CPU allows in one process, or in two. So the ratio
+here is one of CPU; at real latencies it is one of how many are in flight.
 
 Ratios of one run.
 """
@@ -29,6 +29,7 @@ import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from langchain_core.messages import AIMessage
@@ -36,12 +37,13 @@ from langchain_core.messages import AIMessage
 from router_r1_graph import Candidate, CandidatePool, RouterContext
 from router_r1_graph.controllers import RuleController
 from router_r1_graph.evaluation import EvaluationQuestion, Results, parse_scorer, run_controller
+from router_r1_graph.evaluation.processes import Share, run_in_processes
 from router_r1_graph.protocol import Call, Turn
 from router_r1_graph.providers import make_chat_model
 from router_r1_graph.state import View
 
 COUNT, IN_FLIGHT, THREADS, SIGMA = 2000, 64, 10, 0.6
-MORE_IN_FLIGHT, MOST_ROUNDS = 256, 4
+MORE_IN_FLIGHT, MOST_ROUNDS, PROCESSES = 256, 4, 2
 
 
 class InRounds(RuleController):
@@ -127,6 +129,26 @@ def evaluate(
     return seconds
 
 
+def evaluate_in_processes(
+    pool: CandidatePool, count: int, folder: Path, *, most: int, in_flight: int, processes: int
+) -> float:
+    """Return the same for several processes, from the first outcome on: they start but once."""
+    results = Results(folder / f"results_{time.monotonic_ns()}.jsonl", parse_scorer("exact_match"))
+    times = []
+    make = partial(InRounds, most)
+    run_in_processes(
+        [Share(make().name, make, questions(count), pool, RouterContext())],
+        results,
+        metric="exact_match",
+        processes=processes,
+        concurrency=in_flight,
+        done=lambda _: times.append(time.perf_counter()),
+    )
+    assert sum(o.score for o in results.outcomes.values()) == count
+    assert sum(o.calls for o in results.outcomes.values()) == calls_of(count, most)
+    return times[-1] - times[0]
+
+
 def calls_of(count: int, most: int) -> int:
     """Return how many calls so many questions take."""
     return sum(len(queries_of(number, most)) for number in range(count))
@@ -144,17 +166,27 @@ def in_batches(pool: CandidatePool, count: int, *, most: int = 1) -> float:
     return time.perf_counter() - start
 
 
-def against_batches(folder: Path, count: int, most: int, in_flight: int) -> str:
-    """Run both ways on the same records, and say how they compare."""
+def against_batches(folder: Path, count: int, most: int) -> None:
+    """Run all ways on the same records, and print how they compare."""
     pool = recorded_pool(folder, count * most, 1 / 20)
-    ours = evaluate(pool, count, folder, most=most, in_flight=in_flight)
     theirs = in_batches(pool, count, most=most)
     calls = calls_of(count, most)
-    return (
-        f"{in_flight} in flight: {count / ours:.0f} questions ({calls / ours:.0f} calls) a second, "
-        f"in batches of {IN_FLIGHT} with {THREADS} threads {count / theirs:.0f} "
-        f"({calls / theirs:.0f}), ratio {theirs / ours:.1f}"
+    print(
+        f"  1 to {most} rounds a question: in batches of {IN_FLIGHT} with {THREADS} threads "
+        f"{count / theirs:.0f} questions ({calls / theirs:.0f} calls) a second"
     )
+    ways = [(1, IN_FLIGHT), (1, MORE_IN_FLIGHT), (PROCESSES, MORE_IN_FLIGHT)]
+    for processes, in_flight in ways:
+        if processes == 1:
+            ours = evaluate(pool, count, folder, most=most, in_flight=in_flight)
+        else:
+            ours = evaluate_in_processes(
+                pool, count, folder, most=most, in_flight=in_flight, processes=processes
+            )
+        print(
+            f"    {processes} process{'es' if processes > 1 else ''}, {in_flight} in flight: "
+            f"{count / ours:.0f} ({calls / ours:.0f}), ratio {theirs / ours:.1f} (bar: at least 6)"
+        )
 
 
 def main() -> None:
@@ -181,10 +213,8 @@ def main() -> None:
             f"MB, {grown:.0f} bytes a question (its outcome; traces go to the disk)"
         )
         print("with latency (median 0.8 s / 20):")
-        print(f"  one call a question, {against_batches(folder, 1280, 1, IN_FLIGHT)}")
-        print(f"  one call a question, {against_batches(folder, 1280, 1, MORE_IN_FLIGHT)}")
-        several = against_batches(folder, 1280, MOST_ROUNDS, MORE_IN_FLIGHT)
-        print(f"  1 to {MOST_ROUNDS} rounds a question, {several} (bar: at least 6)")
+        for most in (1, MOST_ROUNDS):
+            against_batches(folder, 1280, most)
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ class Bench:
         ratio = self.bootstrap.ratio(ours.cost_usd, before.cost_usd)
         return Check(
             "against warm start",
-            f"exact match {_signed(gain)} at {ratio} of the cost",
+            f"exact match {signed(gain)} at {ratio} of the cost",
             bar,
             gain.mean >= 0.2 or (gain.mean >= 0 and ratio.mean <= 0.6),
         )
@@ -220,7 +220,7 @@ class Bench:
                 Check(
                     f"reward against {control.name}",
                     f"{self.sweep[0.5].reward.mean():.3f} to {control.reward.mean():.3f}: "
-                    f"{_signed(gain)}",
+                    f"{signed(gain)}",
                     "better, interval clear of zero",
                     gain.low > 0,
                 )
@@ -263,16 +263,23 @@ class Bench:
             c.model_copy(update={"name": name}) for c, name in zip(candidates, names, strict=True)
         )
         pool = CandidatePool(name="swapped", candidates=swapped)
-        return self._of_its_oracle("names of cheap and dear candidates swapped", pool)
+        check = "names of cheap and dear candidates swapped"
+        return self._of_its_oracle(check, pool, most_cost=1.4)
 
-    def _of_its_oracle(self, check: str, pool: CandidatePool) -> Check:
-        ours = self.ask(self.policy, pool=pool, name="policy")
-        ratio = self.bootstrap.ratio(ours.exact_match, self.ask("oracle", pool=pool).exact_match)
+    def _of_its_oracle(self, check: str, pool: CandidatePool, most_cost: float = np.inf) -> Check:
+        ours, oracle = (
+            self.ask(self.policy, pool=pool, name="policy"),
+            self.ask("oracle", pool=pool),
+        )
+        ratio = self.bootstrap.ratio(ours.exact_match, oracle.exact_match)
+        cost = self.bootstrap.ratio(ours.cost_usd, oracle.cost_usd)
+        bar = "at least 0.80 of its oracle"
         return Check(
             check,
-            f"{self.bootstrap.mean(ours.exact_match)} = {ratio} of its oracle's",
-            "at least 0.80 of its oracle",
-            ratio.mean >= 0.8,
+            f"{self.bootstrap.mean(ours.exact_match)} = {ratio} of its oracle's, at {cost} x its "
+            "cost",
+            bar if np.isinf(most_cost) else f"{bar}, at most {most_cost:g}x its cost",
+            ratio.mean >= 0.8 and cost.mean <= most_cost,
         )
 
     def permuted(self) -> Check:
@@ -319,7 +326,8 @@ class Bench:
         ]
 
 
-def _signed(value: Interval) -> str:
+def signed(value: Interval) -> str:
+    """Return a difference with its sign."""
     return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
 
 

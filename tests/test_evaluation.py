@@ -4,6 +4,7 @@ import gc
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router_r1_graph import CandidatePool, ConfigError, TraceError
-from router_r1_graph.evaluation import Bootstrap, Reader, parse_scorer, summarise
+from router_r1_graph import CandidatePool, ConfigError, RouterContext, TraceError
+from router_r1_graph.evaluation import Bootstrap, Reader, Results, parse_scorer, summarise
+from router_r1_graph.evaluation.processes import Share, run_in_processes
 from router_r1_graph.evaluation.program import Plan, control_specs, evaluate
 from router_r1_graph.evaluation.report import verdict
 from router_r1_graph.evaluation.statistics import entropy, mix_at_cost
@@ -238,8 +240,6 @@ def test_controls_are_always_there_and_differences_are_paired(tmp_path):
 def test_where_no_oracle_can_be_known_it_is_made_of_the_constants(tmp_path):
     summary = evaluate(plan(tmp_path))
     constants = [r for r in summary.rows if r.controller.startswith("constant:")]
-    from router_r1_graph.evaluation import Results
-
     results = Results(tmp_path / "out" / "results.jsonl", parse_scorer("exact_match"))
     results.load(CandidatePool.embedded())
     only = [o for o in results.outcomes.values() if o.controller.startswith("constant:")]
@@ -266,6 +266,46 @@ def test_a_resumed_run_asks_nothing_twice_and_ends_the_same(tmp_path):
             for name in seconds:
                 row.pop(name)
     assert again == whole
+
+
+def test_several_processes_find_what_one_does_and_one_file_has_it_all(tmp_path):
+    options = {"controllers": ["keyword", "knn"], "folds": 2}
+    one = evaluate(plan(tmp_path, out=tmp_path / "one", **options)).to_json()
+    two = evaluate(plan(tmp_path, processes=2, **options)).to_json()
+    for data in (one, two):
+        for row in data["controllers"]:
+            row.pop("seconds")
+    assert two == one
+    file = tmp_path / "out" / "results.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert len(lines) == len((tmp_path / "one" / "results.jsonl").read_bytes().splitlines())
+    file.write_bytes(b"".join(lines[:20]))
+    evaluate(plan(tmp_path, processes=2, resume=True, **options))
+    again = file.read_bytes().splitlines(keepends=True)
+    assert again[:20] == lines[:20]
+    assert len(again) == len(lines)
+    with pytest.raises(ConfigError, match="one process"):
+        evaluate(plan(tmp_path, out=None, processes=2, record=tmp_path / "records.jsonl"))
+
+
+def _killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _misconfigured():
+    raise ConfigError("no such folder")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [(_killed, RuntimeError, "ended with -9"), (_misconfigured, ConfigError, "no such folder")],
+)
+def test_a_process_that_ends_early_is_told(tmp_path, make, error, message):
+    questions = Reader(["demo"], limit=4).read()
+    share = Share("keyword", make, questions, CandidatePool.embedded(), RouterContext())
+    results = Results(tmp_path / "results.jsonl", parse_scorer("exact_match"))
+    with pytest.raises(error, match=message):
+        run_in_processes([share], results, metric="exact_match", processes=2)
 
 
 def test_results_of_another_pool_or_a_broken_line_are_refused(tmp_path):

@@ -27,7 +27,16 @@ from router_r1_graph import (
 )
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import AbsoluteCost, reward
-from router_r1_graph.simulation import Ask, World, YesNo, generate, parse, relation_domain
+from router_r1_graph.simulation import (
+    Ask,
+    World,
+    YesNo,
+    generate,
+    known_world,
+    parse,
+    relation_domain,
+    true_answer,
+)
 from training.config import FitConfig, GRPOConfig, ModelConfig, RewardConfig, load_config
 from training.export import IGNORED
 from training.fit import TurnTrainer, last_checkpoint
@@ -291,6 +300,38 @@ def test_drawn_pools_know_every_domain_and_share_no_name_with_the_shipped_ones()
         assert not shipped & {c.name for c in pool.candidates}
     assert len({len(pool.candidates) for pool in pools}) == 5
     assert len({c.name for pool in pools for c in pool.candidates}) > 400
+
+
+def test_in_other_worlds_the_facts_have_changed_places_and_the_candidates_know_those():
+    data = load_config(ROOT / "training/configs/smoke.yaml", ["data.worlds=3"]).data
+    items = draw_items(data, 30, seed=2)
+    assert items == draw_items(data, 30, seed=2)
+    worlds = {c.options["facts"] for i in items for c in i.pool.candidates}
+    assert worlds == {"permuted:1000", "permuted:1001", "permuted:1002"}
+    for item in items:
+        (facts,) = {c.options["facts"] for c in item.pool.candidates}
+        structure = parse(item.question)
+        assert (true_answer(known_world(facts), structure),) == item.gold
+    real = [true_answer(World.embedded(), parse(i.question)) for i in items]
+    assert sum((answer,) == i.gold for answer, i in zip(real, items, strict=True)) < 15
+    held_out = {i.question for i in draw_items(data, 100, seed=2, split="test")}
+    assert not held_out & {i.question for i in items}
+
+
+def test_a_renamed_pool_is_the_same_but_for_its_names():
+    data = load_config(ROOT / "training/configs/smoke.yaml").data
+    data = data.model_copy(update={"pools": ("embedded",), "renamed": 0.5})
+    pool = CandidatePool.embedded()
+    names = {c.name for c in pool.candidates}
+    pools = [item.pool for item in draw_items(data, 40, seed=2)]
+    renamed = [p for p in pools if p != pool]
+    assert 10 <= len(renamed) <= 30
+    assert len({c.name for other in renamed for c in other.candidates}) > 8 * 8
+    for other in renamed:
+        assert not {c.name for c in other.candidates} & names
+        for ours, theirs in zip(pool.candidates, other.candidates, strict=True):
+            assert theirs.model_name == ours.model_name
+            assert theirs.model_copy(update={"name": ours.name, "model": ours.model}) == ours
 
 
 def test_the_teachers_habits_are_drawn_in_equal_parts_and_say_nothing_about_which_is_good():

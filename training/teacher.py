@@ -189,11 +189,13 @@ def _reason(structure: Structure, known: Mapping[Ask | YesNo, str], answer: str)
             numbers = f"{a} {number[a]}, {b} {number[b]}"
             if not answer:  # they are no numbers
                 return numbers
-            # The numbers in order, digit by digit; whose each is; and which of the two is wanted.
+            # The numbers in order, digit by digit, whose each is and which it is: so that the one
+            # that is wanted can be read off by its word.
             other = b if answer == a else a
             order = (answer, other) if structure.least else (other, answer)
             low, high = (f"{number[name]} {name}" for name in order)
-            return f"{numbers}. {low} then {high}: {_wanted(structure)}"
+            wanted = f"{_wanted(structure)} {number[answer]} {answer}"
+            return f"{numbers}. first {low}, last {high}. {wanted}"
         case Same(relation, first, second):
             ours, theirs = value(Ask(relation, first)), value(Ask(relation, second))
             return f"{ours}, {theirs}: {'same' if folded(ours) == folded(theirs) else 'other'}"

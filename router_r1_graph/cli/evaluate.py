@@ -59,6 +59,9 @@ def evaluate(
     budget_usd: Annotated[float | None, typer.Option(help="Most USD of a question.")] = None,
     seed: Annotated[int, typer.Option(help="Of drawn questions, controllers, resamples.")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 64,
+    processes: Annotated[
+        int, typer.Option(min=1, help="That ask at once, where replies are recorded or simulated.")
+    ] = 1,
     controls: Annotated[
         bool,
         typer.Option(help="Also run every single candidate, random and (if simulated) oracle."),
@@ -106,6 +109,7 @@ def evaluate(
         metric=metric,
         controls=controls,
         concurrency=concurrency,
+        processes=processes,
         out=out,
         folds=folds,
         record=record,

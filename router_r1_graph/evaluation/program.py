@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -19,9 +21,10 @@ from ..controllers.learned import METHODS, LearnedController
 from ..errors import ConfigError, PoolError
 from ..matrix import Cell, ScoreMatrix
 from ..records import Recorder
+from .processes import Share, run_in_processes
 from .questions import EvaluationQuestion
 from .report import write_report
-from .run import Outcome, Results, cost_weights_of, run_controller, with_cost_weight
+from .run import Outcome, Results, cost_weights_of, run_controller
 from .scorers import parse_scorer
 from .summary import Summary, summarise
 
@@ -42,6 +45,7 @@ class Plan:
         metric: what the score is.
         controls: whether constants, random and oracle are run too.
         concurrency: most questions at once.
+        processes: that ask at once; more than one where the candidates are quicker than a core.
         out: the folder of results and report; None = nothing is kept.
         folds: evaluate learned controllers named without a folder (`knn`) by cross-validation: each
             of so many parts of the questions by what was fitted on the others.
@@ -59,6 +63,7 @@ class Plan:
     metric: str = "exact_match"
     controls: bool = True
     concurrency: int = 64
+    processes: int = 1
     out: Path | None = None
     folds: int = 0
     record: Path | None = None
@@ -93,6 +98,8 @@ def evaluate(plan: Plan, console: Console | None = None) -> Summary:
         ConfigError: a controller cannot be built, or the folder holds results and `resume` is off.
     """
     scorer = parse_scorer(plan.metric)
+    if plan.processes > 1 and plan.record:
+        raise ConfigError("recording replies needs one process")
     file = None
     if plan.out is not None:
         plan.out.mkdir(parents=True, exist_ok=True)
@@ -114,18 +121,14 @@ def evaluate(plan: Plan, console: Console | None = None) -> Summary:
     if learned and not plan.controls:
         raise ConfigError("--folds fits on the single candidates' scores: it needs the controls")
     rest = [spec for spec in (*plan.controllers, *controls) if spec not in learned]
-    runs = [
-        _Run(spec, controller, weight, plan.questions)
-        for spec, controller in ((spec, parse_controller(spec, plan.pool)) for spec in rest)
-        for weight in cost_weights_of(controller, plan.cost_weights)
-    ]
-    asyncio.run(_run(plan, runs, results, console))
+    runs = [run for spec in rest for run in _runs_of(plan, spec)]
+    _run(plan, runs, results, console)
     if learned:
         fitted = _fold_runs(plan, learned, results)
-        asyncio.run(_run(plan, fitted, results, console))
+        _run(plan, fitted, results, console)
         runs = [*fitted, *runs]
     ids = {question.id for question in plan.questions}
-    specs = {(run.spec, run.cost_weight) for run in runs}
+    specs = {run.key for run in runs}
     outcomes = [o for (s, w, i), o in results.outcomes.items() if i in ids and (s, w) in specs]
     summary = summarise(
         outcomes, pool=plan.pool.name, metric=plan.metric, controls=controls, seed=plan.seed
@@ -139,10 +142,33 @@ def evaluate(plan: Plan, console: Console | None = None) -> Summary:
 class _Run:
     """A controller at a cost weight, and what it is asked."""
 
-    spec: str
+    share: Share
     controller: Controller
-    cost_weight: float
-    questions: Sequence[EvaluationQuestion]
+    """What the share makes, made once for all cost weights."""
+
+    @property
+    def key(self) -> tuple[str, float]:
+        return self.share.spec, self.share.context.cost_weight
+
+
+def _runs_of(plan: Plan, spec: str) -> list[_Run]:
+    make = partial(parse_controller, spec, plan.pool)
+    controller = make()
+    weights = cost_weights_of(controller, plan.cost_weights)
+    return [
+        _Run(_share(plan, spec, make, weight, plan.questions), controller) for weight in weights
+    ]
+
+
+def _share(
+    plan: Plan,
+    spec: str,
+    make: Callable[[], Controller],
+    weight: float,
+    questions: Sequence[EvaluationQuestion],
+) -> Share:
+    context = dataclasses.replace(plan.context, cost_weight=weight)
+    return Share(spec, make, questions, plan.pool, context)
 
 
 def _fold_runs(plan: Plan, learned: Sequence[str], results: Results) -> list[_Run]:
@@ -155,7 +181,8 @@ def _fold_runs(plan: Plan, learned: Sequence[str], results: Results) -> list[_Ru
     folds = [order[k :: plan.folds] for k in range(plan.folds)]
     text = {question.id: question.question for question in order}
     cells: dict[str, list[Cell]] = {}
-    for outcome in results.outcomes.values():
+    # In one order, whoever's answer came first: what is fitted may depend on it.
+    for outcome in sorted(results.outcomes.values(), key=lambda outcome: outcome.key):
         kind, _, name = outcome.controller.partition(":")
         if kind == "constant" and outcome.id in text:
             cell = Cell(text[outcome.id], name, outcome.score, outcome.cost_usd, outcome.id)
@@ -167,17 +194,17 @@ def _fold_runs(plan: Plan, learned: Sequence[str], results: Results) -> list[_Ru
         matrix = ScoreMatrix.from_cells(known, plan.pool, source="the controls")
         for spec in learned:
             controller = LearnedController.fit(spec, matrix, seed=plan.seed)
-            runs += [_Run(spec, controller, w, fold) for w in plan.cost_weights]
+            make = partial(_same, controller)
+            shares = [_share(plan, spec, make, weight, fold) for weight in plan.cost_weights]
+            runs += [_Run(share, controller) for share in shares]
     return runs
 
 
-async def _run(
-    plan: Plan,
-    runs: Sequence[_Run],
-    results: Results,
-    console: Console | None,
-) -> None:
-    console = console or Console(quiet=True)
+def _same(controller: Controller) -> Controller:
+    return controller
+
+
+def _run(plan: Plan, runs: Sequence[_Run], results: Results, console: Console | None) -> None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -185,43 +212,73 @@ async def _run(
         TextColumn("{task.fields[rate]} score {task.fields[score]:.3f} ${task.fields[usd]:.4f}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console or Console(quiet=True)) as progress:
+        asked: dict[tuple[str, float], list[str]] = {}
         for run in runs:
-            spec, weight = run.spec, run.cost_weight
+            asked.setdefault(run.key, []).extend(q.id for q in run.share.questions)
+        bars: dict[tuple[str, float], _Bar] = {}
+        for (spec, weight), ids in asked.items():
             name = f"{spec} a={weight:g}" if len(plan.cost_weights) > 1 else spec
-            keys = ((spec, weight, question.id) for question in run.questions)
+            keys = ((spec, weight, id_) for id_ in ids)
             known = [results.outcomes[key] for key in keys if key in results.outcomes]
-            task = progress.add_task(
-                name,
-                total=len(run.questions),
-                completed=len(known),
-                score=sum(o.score for o in known) / max(1, len(known)),
-                usd=sum(o.cost_usd for o in known),
-                rate="",
-            )
-            totals = [len(known), sum(o.score for o in known), sum(o.cost_usd for o in known)]
+            bars[spec, weight] = _Bar(progress, name, len(ids), known)
 
-            def done(outcome: Outcome, task=task, totals=totals) -> None:  # type: ignore[no-untyped-def]
-                totals[0] += 1
-                totals[1] += outcome.score
-                totals[2] += outcome.cost_usd
-                speed = progress.tasks[task].speed
-                progress.update(
-                    task,
-                    advance=1,
-                    score=totals[1] / totals[0],
-                    usd=totals[2],
-                    rate=f"{speed:.0f}/s" if speed else "",
-                )
+        def done(outcome: Outcome) -> None:
+            bars[outcome.controller, outcome.cost_weight].advance(outcome)
 
-            await run_controller(
-                run.controller,
-                spec,
-                run.questions,
-                plan.pool,
-                with_cost_weight(plan.context, weight),
+        if plan.processes > 1:
+            run_in_processes(
+                [run.share for run in runs],
                 results,
+                metric=plan.metric,
+                processes=plan.processes,
                 concurrency=plan.concurrency,
-                callbacks=[Recorder(plan.record)] if plan.record else [],
                 done=done,
             )
+        else:
+            asyncio.run(_run_here(plan, runs, results, done))
+
+
+async def _run_here(
+    plan: Plan, runs: Sequence[_Run], results: Results, done: Callable[[Outcome], None]
+) -> None:
+    for run in runs:
+        await run_controller(
+            run.controller,
+            run.share.spec,
+            run.share.questions,
+            plan.pool,
+            run.share.context,
+            results,
+            concurrency=plan.concurrency,
+            callbacks=[Recorder(plan.record)] if plan.record else [],
+            done=done,
+        )
+
+
+class _Bar:
+    """The progress of a controller at a cost weight: how many, how right, for how much."""
+
+    def __init__(self, progress: Progress, name: str, total: int, known: Sequence[Outcome]) -> None:
+        self.progress = progress
+        self.outcomes = len(known)
+        self.score = sum(outcome.score for outcome in known)
+        self.usd = sum(outcome.cost_usd for outcome in known)
+        mean = self.score / max(1, self.outcomes)
+        self.task = progress.add_task(
+            name, total=total, completed=self.outcomes, score=mean, usd=self.usd, rate=""
+        )
+
+    def advance(self, outcome: Outcome) -> None:
+        """Show one more outcome."""
+        self.outcomes += 1
+        self.score += outcome.score
+        self.usd += outcome.cost_usd
+        speed = self.progress.tasks[self.task].speed
+        self.progress.update(
+            self.task,
+            advance=1,
+            score=self.score / self.outcomes,
+            usd=self.usd,
+            rate=f"{speed:.0f}/s" if speed else "",
+        )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import gc
 import os
 from collections import Counter
@@ -131,20 +130,24 @@ class Results:
         os.truncate(self.path, whole)
 
     def add(self, trace: Trace) -> Outcome:
-        """Keep one result."""
+        """Score a trace and keep it."""
         outcome = outcome_of(trace, self.scorer)
+        score = {
+            "answer": outcome.answer,
+            "score": outcome.score,
+            "exact_match": outcome.exact_match,
+            "f1": outcome.f1,
+        }
+        scored = trace.model_copy(update={"metadata": {**trace.metadata, "score": score}})
+        self.keep(outcome, scored.model_dump_json())
+        return outcome
+
+    def keep(self, outcome: Outcome, trace: str) -> None:
+        """Keep an outcome; its trace, in JSON, goes to the file."""
         self.outcomes[outcome.key] = outcome
         if self.path is not None:
-            score = {
-                "answer": outcome.answer,
-                "score": outcome.score,
-                "exact_match": outcome.exact_match,
-                "f1": outcome.f1,
-            }
-            scored = trace.model_copy(update={"metadata": {**trace.metadata, "score": score}})
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(scored.model_dump_json() + "\n")
-        return outcome
+                file.write(trace + "\n")
 
 
 async def run_controller(
@@ -227,8 +230,3 @@ def cost_weights_of(controller: Controller, wanted: Sequence[float]) -> list[flo
     A rule that does not read the cost weight does the same at each of them.
     """
     return list(wanted) if getattr(controller, "reads_cost_weight", True) else list(wanted[:1])
-
-
-def with_cost_weight(context: RouterContext, cost_weight: float) -> RouterContext:
-    """Return the knobs with another cost weight."""
-    return dataclasses.replace(context, cost_weight=cost_weight)

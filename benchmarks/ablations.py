@@ -1,0 +1,84 @@
+"""What changes in GRPO when one of its settings does: from one warm start, on the same questions.
+
+    python -m benchmarks.ablations [POLICY] [--steps 30] [--questions 300] [--out runs/ablations]
+
+POLICY is where all begin; `runs/demo/warm_start/policy` when left out. Each variant is a run of
+`training/finetune.py` with the demo's config, which goes on where it stopped; then it is asked test
+questions of the embedded pool at cost weight 0.5, greedily. Every step of every variant samples 128
+traces. Rewards are the demo's; intervals are 95% bootstrap over questions, differences paired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from .policy import Bench, Column, signed
+
+ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / "training" / "configs" / "demo.yaml"
+VARIANTS = {
+    "apart, group 8": ("apart", 16, 8),
+    "apart, group 16": ("apart", 8, 16),
+    "per_call, group 8": ("per_call", 16, 8),
+    "sum, group 8": ("sum", 16, 8),
+}
+"""Name -> advantage, questions of a step, traces of a question."""
+
+
+def train(name: str, start: str, steps: int, out: Path) -> Path:
+    """Train a variant, or go on with it; return its policy's folder."""
+    advantage, questions, group = VARIANTS[name]
+    folder = out / name.replace(", group ", "_")
+    command = [
+        *(sys.executable, str(ROOT / "training" / "finetune.py"), "--config", str(CONFIG)),
+        *(f"out={folder}", "stages=[grpo]", f"model.pretrained={start}", "evaluate_questions=0"),
+        *(f"grpo.steps={steps}", f"grpo.advantage={advantage}"),
+        *(f"grpo.questions={questions}", f"grpo.group={group}"),
+    ]
+    subprocess.run(command, check=True)
+    return folder / "policy"
+
+
+def row(name: str, ours: Column, start: Column, bench: Bench) -> str:
+    """Return a line of the table."""
+    gain = bench.bootstrap.difference(ours.reward, start.reward)
+    return (
+        f"| {name} | {bench.bootstrap.mean(ours.exact_match)} | {ours.format:.3f} | "
+        f"{1000 * ours.cost_usd.mean():.4f} | {ours.calls.mean():.2f} | {ours.reward.mean():.3f} | "
+        f"{signed(gain)} |"
+    )
+
+
+def main() -> None:
+    """Train every variant and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("policy", nargs="?", default="runs/demo/warm_start/policy")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--questions", type=int, default=300)
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
+    arguments = parser.parse_args()
+    policies = {n: train(n, arguments.policy, arguments.steps, arguments.out) for n in VARIANTS}
+    torch.set_num_threads(1)
+    bench = Bench(arguments.policy, None, arguments.questions, seed=0)
+    start = bench.ask(bench.policy, name="start")
+    lines = [row("where all begin", start, start, bench)]
+    for name, folder in policies.items():
+        bench = Bench(str(folder), None, arguments.questions, seed=0)
+        lines.append(row(name, bench.ask(bench.policy, name=name), start, bench))
+    print(
+        f"\n{arguments.steps} steps of 128 traces, {arguments.questions} test questions:\n\n"
+        "| | exact match | format | USD per 1,000 | calls | reward | against the start |\n"
+        "|---|---|---|---|---|---|---|"
+    )
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
