@@ -421,8 +421,7 @@ class RouterNodes:
         name = self._name(call)
         tag = f"route:{name}"
         spans.label(config, tag, name=tag, candidate=name, round=call["round"])
-        inside = spans.inside(config, tag, candidate=name, round=call["round"])
-        return spans.in_place_of_tool(inside)
+        return spans.inside(config, tag, candidate=name, round=call["round"])
 
 
 @cache

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import AIMessage
@@ -84,22 +83,6 @@ def model_call(
     return {**config, "callbacks": callbacks, "run_name": name}
 
 
-def in_place_of_tool(config: RunnableConfig) -> RunnableConfig:
-    """Return a route's config for the tool it calls: in LangSmith, the route's run is both.
-
-    A tool's own run has the same query and reply, and each run costs as much as the graph takes for
-    a step. Other callbacks are told of the tool as ever.
-    """
-    tracer, callbacks = _tracer(config), config.get("callbacks")
-    if tracer is None or not isinstance(callbacks, BaseCallbackManager):
-        return config
-    callbacks = callbacks.copy()
-    route = _RouteTracer(tracer, callbacks.parent_run_id)
-    for handlers in (callbacks.handlers, callbacks.inheritable_handlers):
-        handlers[:] = [route if handler is tracer else handler for handler in handlers]
-    return {**config, "callbacks": callbacks}
-
-
 def turn(command: Any) -> dict[str, Any]:
     """Return what the run of a think records: the turn, also where no model's run has it."""
     update = command.update if isinstance(command, Command) else None
@@ -112,36 +95,6 @@ def turn(command: Any) -> dict[str, Any]:
 def nothing(_: Any) -> dict[str, Any]:
     """Return what the run of a node records whose output stands elsewhere."""
     return {}
-
-
-class _RouteTracer(LangChainTracer):
-    """A tracer that gives the route's run what is below the tool's."""
-
-    def __init__(self, tracer: LangChainTracer, route: UUID | None) -> None:
-        vars(self).update(vars(tracer))  # the same runs, client and project
-        self.route = route
-        self.tool: UUID | None = None
-
-    def on_tool_start(self, *args: Any, run_id: UUID, **kwargs: Any) -> Any:
-        if kwargs.get("parent_run_id") != self.route:  # a tool below the tool
-            return super().on_tool_start(*args, run_id=run_id, **kwargs)
-        self.tool = run_id
-        self.run_map[str(run_id)] = self.run_map[str(self.route)]
-
-    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        if run_id != self.tool:
-            return super().on_tool_end(output, run_id=run_id, **kwargs)
-        self.run_map.pop(str(run_id))
-
-    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
-        if run_id != self.tool:
-            return super().on_tool_error(error, run_id=run_id, **kwargs)
-        self.run_map.pop(str(run_id))
-
-    def _start_trace(self, run: Run) -> None:
-        if run.parent_run_id == self.tool:
-            run.parent_run_id = self.route
-        super()._start_trace(run)
 
 
 class _Bill(BaseCallbackHandler):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from router_r1_graph.ledger import total
 from router_r1_graph.rewards import AbsoluteCost, reward
 from router_r1_graph.simulation import (
     Ask,
+    Compare,
     World,
     YesNo,
     generate,
@@ -355,6 +357,24 @@ def test_the_teachers_habits_are_drawn_in_equal_parts_and_say_nothing_about_whic
     assert 0.02 < gave_up < 0.3
     assert 0.75 < fit / total < 0.95  # three habits fit, and "any at all" now and then
     assert cheapest / total < 0.6
+
+
+def test_what_a_comparison_ends_with_can_be_read_off_by_its_word():
+    data = load_config(ROOT / "training/configs/smoke.yaml").data
+    items = [i for i in draw_items(data, 200, seed=5) if isinstance(parse(i.question), Compare)]
+    traces = roll_out(items, TeacherController(0, give_up=0, give_up_after=0), name="teacher")
+    read = 0
+    for trace in traces:
+        thought = re.search(
+            r"\. first (\d+ .+), last (\d+ .+)\. (first|last) (\d+) (.+) </think>", trace.turns[-1]
+        )
+        if thought:
+            first, last, word, number, name = thought.groups()
+            assert f"{number} {name}" == {"first": first, "last": last}[word]
+            assert int(first.split()[0]) <= int(last.split()[0])
+            assert name == trace.answer
+            read += 1
+    assert read > len(items) / 3
 
 
 def test_the_best_of_the_teachers_traces_cost_less_where_cost_weighs_more(tmp_path):

@@ -127,9 +127,9 @@ def evaluate(plan: Plan, console: Console | None = None) -> Summary:
         fitted = _fold_runs(plan, learned, results)
         _run(plan, fitted, results, console)
         runs = [*fitted, *runs]
-    ids = {question.id for question in plan.questions}
-    specs = {run.key for run in runs}
-    outcomes = [o for (s, w, i), o in results.outcomes.items() if i in ids and (s, w) in specs]
+    # In one order, whoever's answer came first: a resumed run is to end with the same intervals.
+    keys = [(*run.key, question.id) for run in runs for question in run.share.questions]
+    outcomes = [results.outcomes[key] for key in dict.fromkeys(keys) if key in results.outcomes]
     summary = summarise(
         outcomes, pool=plan.pool.name, metric=plan.metric, controls=controls, seed=plan.seed
     )
