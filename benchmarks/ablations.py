@@ -1,11 +1,11 @@
 """What changes in GRPO when one of its settings does: from one warm start, on the same questions.
 
-    python -m benchmarks.ablations [POLICY] [--steps 30] [--questions 300] [--out runs/ablations]
+    python -m benchmarks.ablations [POLICY] [--steps 30] [--traces 128] [--rate 1e-4] [--questions 300]
 
 POLICY is where all begin; `runs/demo/warm_start/policy` when left out. Each variant is a run of
 `training/finetune.py` with the demo's config, which goes on where it stopped; then it is asked test
-questions of the embedded pool at cost weight 0.5, greedily. Every step of every variant samples 128
-traces. Rewards are the demo's; intervals are 95% bootstrap over questions, differences paired.
+questions of the embedded pool at cost weight 0.5, greedily. Every step of every variant samples as
+many traces. Rewards are the demo's; intervals are 95% bootstrap over questions, differences paired.
 """
 
 from __future__ import annotations
@@ -22,23 +22,29 @@ from .policy import Bench, Column, signed
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "training" / "configs" / "demo.yaml"
 VARIANTS = {
-    "apart, group 8": ("apart", 16, 8),
-    "apart, group 16": ("apart", 8, 16),
-    "per_call, group 8": ("per_call", 16, 8),
-    "sum, group 8": ("sum", 16, 8),
+    "apart, group 8": ("apart", 8),
+    "apart, group 16": ("apart", 16),
+    "per_call, group 8": ("per_call", 8),
+    "sum, group 8": ("sum", 8),
 }
-"""Name -> advantage, questions of a step, traces of a question."""
+"""Name -> advantage, traces of a question."""
 
 
-def train(name: str, start: str, steps: int, out: Path) -> Path:
+def train(name: str, options: argparse.Namespace) -> Path:
     """Train a variant, or go on with it; return its policy's folder."""
-    advantage, questions, group = VARIANTS[name]
-    folder = out / name.replace(", group ", "_")
+    advantage, group = VARIANTS[name]
+    folder = options.out / name.replace(", group ", "_")
     command = [
         *(sys.executable, str(ROOT / "training" / "finetune.py"), "--config", str(CONFIG)),
-        *(f"out={folder}", "stages=[grpo]", f"model.pretrained={start}", "evaluate_questions=0"),
-        *(f"grpo.steps={steps}", f"grpo.advantage={advantage}"),
-        *(f"grpo.questions={questions}", f"grpo.group={group}"),
+        *(
+            f"out={folder}",
+            "stages=[grpo]",
+            f"model.pretrained={options.policy}",
+            "evaluate_questions=0",
+        ),
+        *(f"grpo.steps={options.steps}", f"grpo.learning_rate={options.rate}"),
+        *(f"grpo.advantage={advantage}", f"grpo.group={group}"),
+        f"grpo.questions={options.traces // group}",
     ]
     subprocess.run(command, check=True)
     return folder / "policy"
@@ -61,10 +67,12 @@ def main() -> None:
     )
     parser.add_argument("policy", nargs="?", default="runs/demo/warm_start/policy")
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--traces", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     arguments = parser.parse_args()
-    policies = {n: train(n, arguments.policy, arguments.steps, arguments.out) for n in VARIANTS}
+    policies = {name: train(name, arguments) for name in VARIANTS}
     torch.set_num_threads(1)
     bench = Bench(arguments.policy, None, arguments.questions, seed=0)
     start = bench.ask(bench.policy, name="start")
@@ -73,7 +81,7 @@ def main() -> None:
         bench = Bench(str(folder), None, arguments.questions, seed=0)
         lines.append(row(name, bench.ask(bench.policy, name=name), start, bench))
     print(
-        f"\n{arguments.steps} steps of 128 traces, {arguments.questions} test questions:\n\n"
+        f"\n{arguments.steps} steps of {arguments.traces} traces, {arguments.questions} test questions:\n\n"
         "| | exact match | format | USD per 1,000 | calls | reward | against the start |\n"
         "|---|---|---|---|---|---|---|"
     )
