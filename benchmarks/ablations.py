@@ -1,6 +1,6 @@
 """What changes in GRPO when one of its settings does: from one warm start, on the same questions.
 
-    python -m benchmarks.ablations [POLICY] [--steps 30] [--traces 128] [--rate 1e-4] [--questions 300]
+    python -m benchmarks.ablations [POLICY] [--steps 30] [--traces 128] [--rate 1e-4]
 
 POLICY is where all begin; `runs/demo/warm_start/policy` when left out. Each variant is a run of
 `training/finetune.py` with the demo's config, which goes on where it stopped; then it is asked test
@@ -81,7 +81,8 @@ def main() -> None:
         bench = Bench(str(folder), None, arguments.questions, seed=0)
         lines.append(row(name, bench.ask(bench.policy, name=name), start, bench))
     print(
-        f"\n{arguments.steps} steps of {arguments.traces} traces, {arguments.questions} test questions:\n\n"
+        f"\n{arguments.steps} steps of {arguments.traces} traces, learning rate {arguments.rate:g}, "
+        f"{arguments.questions} test questions:\n\n"
         "| | exact match | format | USD per 1,000 | calls | reward | against the start |\n"
         "|---|---|---|---|---|---|---|"
     )
