@@ -81,7 +81,7 @@ def main() -> None:
         bench = Bench(str(folder), None, arguments.questions, seed=0)
         lines.append(row(name, bench.ask(bench.policy, name=name), start, bench))
     print(
-        f"\n{arguments.steps} steps of {arguments.traces} traces, learning rate {arguments.rate:g}, "
+        f"\n{arguments.steps} steps of {arguments.traces} traces, rate {arguments.rate:g}, "
         f"{arguments.questions} test questions:\n\n"
         "| | exact match | format | USD per 1,000 | calls | reward | against the start |\n"
         "|---|---|---|---|---|---|---|"
