@@ -7,13 +7,28 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from router_r1_graph import CandidatePool, ConfigError, RouterContext, TraceError
-from router_r1_graph.evaluation import Bootstrap, Reader, Results, parse_scorer, summarise
+from router_r1_graph import (
+    CandidatePool,
+    ConfigError,
+    RouterContext,
+    RouterR1Error,
+    TraceError,
+)
+from router_r1_graph.evaluation import (
+    Bootstrap,
+    Interval,
+    Reader,
+    Results,
+    parse_scorer,
+    summarise,
+)
+from router_r1_graph.evaluation.plots import draw
 from router_r1_graph.evaluation.processes import Share, run_in_processes
 from router_r1_graph.evaluation.program import Plan, control_specs, evaluate
 from router_r1_graph.evaluation.report import verdict
@@ -237,6 +252,17 @@ def test_controls_are_always_there_and_differences_are_paired(tmp_path):
     assert "The worst questions" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_the_curve_is_drawn_where_rounding_puts_a_mean_outside_of_its_interval(tmp_path):
+    summary = evaluate(plan(tmp_path, out=None))
+    above = math.nextafter(1.0, 2.0)
+    rows = [
+        replace(row, measures={**row.measures, "score": Interval(1.0, above, above)})
+        for row in summary.rows
+    ]
+    for path in draw(replace(summary, rows=rows), tmp_path):
+        assert path.stat().st_size > 1000
+
+
 def test_where_no_oracle_can_be_known_it_is_made_of_the_constants(tmp_path):
     summary = evaluate(plan(tmp_path))
     constants = [r for r in summary.rows if r.controller.startswith("constant:")]
@@ -292,19 +318,27 @@ def _killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _broken():
+    return 1 / 0
+
+
 def _misconfigured():
     raise ConfigError("no such folder")
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
-    [(_killed, RuntimeError, "ended with -9"), (_misconfigured, ConfigError, "no such folder")],
+    [
+        (_killed, RouterR1Error, "ended with -9"),
+        (_misconfigured, ConfigError, "no such folder"),
+        (_broken, RuntimeError, "Traceback.*ZeroDivisionError"),
+    ],
 )
 def test_a_process_that_ends_early_is_told(tmp_path, make, error, message):
     questions = Reader(["demo"], limit=4).read()
     share = Share("keyword", make, questions, CandidatePool.embedded(), RouterContext())
     results = Results(tmp_path / "results.jsonl", parse_scorer("exact_match"))
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=f"(?s){message}"):
         run_in_processes([share], results, metric="exact_match", processes=2)
 
 

@@ -61,7 +61,8 @@ def _scatter(axes: Any, rows: list[Row], *, color: str, marker: str, label: str)
     axes.errorbar(
         [_cost(row) for row in rows],
         [s.mean for s in scores],
-        yerr=[[s.mean - s.low for s in scores], [s.high - s.mean for s in scores]],
+        # Where all scores are equal, rounding can put the mean outside of its interval.
+        yerr=[[max(0, s.mean - s.low) for s in scores], [max(0, s.high - s.mean) for s in scores]],
         fmt=marker,
         ms=9 if marker == "*" else 6,
         color=color,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from queue import Empty
@@ -55,8 +56,8 @@ def run_in_processes(
         done: told each outcome as it is there.
 
     Raises:
-        RouterR1Error: what a process raised.
-        RuntimeError: a process failed or was killed.
+        RouterR1Error: what a process raised, or that it was killed.
+        RuntimeError: whatever else a process raised, with its traceback.
     """
     spawn = multiprocessing.get_context("spawn")
     queue = spawn.Queue()
@@ -86,8 +87,9 @@ def run_in_processes(
             except Empty:
                 codes = [worker.exitcode for worker in workers if worker.exitcode]
                 if codes:
-                    raise RuntimeError(
-                        f"a process of the evaluation ended with {codes[0]}"
+                    raise RouterR1Error(
+                        f"a process of the evaluation ended with {codes[0]}; what came back is "
+                        "kept: go on with --resume"
                     ) from None
                 continue
             if what == "outcome":
@@ -141,5 +143,5 @@ def _work(shares: Sequence[Share], metric: str, concurrency: int, queue: Any) ->
         raise SystemExit(130) from None
     except RouterR1Error as error:
         queue.put(("error", error))
-    except Exception as error:  # may not be picklable
-        queue.put(("error", RuntimeError(f"{type(error).__name__}: {error}")))
+    except Exception:  # may not be picklable
+        queue.put(("error", RuntimeError(traceback.format_exc())))
