@@ -24,7 +24,8 @@ context = {"approve_above_usd": 0.001, "max_calls_per_round": 8}
 
 result = graph.invoke({"question": "Who wrote Hamlet?"}, thread, context=context)
 verdicts = {}
-for waiting in result["__interrupt__"]:
+# The calls were stopped at once, in any order.
+for waiting in sorted(result["__interrupt__"], key=lambda w: w.value["worst_case_usd"]):
     call = waiting.value
     verdicts[waiting.id] = call["worst_case_usd"] < 0.004  # a person would be asked here
     verdict = "approved" if verdicts[waiting.id] else "refused"
