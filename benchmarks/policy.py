@@ -34,7 +34,7 @@ from router_r1_graph.rewards import AbsoluteCost, reward
 from router_r1_graph.scores import matrix_of_traces
 from router_r1_graph.simulation import Question, World, generate
 from training.config import load_config
-from training.items import Item
+from training.items import Item, knowing
 from training.rollouts import roll_out
 
 ROOT = Path(__file__).parent.parent
@@ -288,11 +288,8 @@ class Bench:
             path = Path(folder) / "facts.csv"
             self.world.permuted(self.seed).to_csv(path)
             world = World.from_csv(path)
-            candidates = tuple(
-                c.model_copy(update={"options": {**c.options, "facts": str(path)}})
-                for c in self.pool.candidates
-            )
-            pool = CandidatePool(name="permuted", candidates=candidates)
+            known = knowing(self.pool, str(path))
+            pool = CandidatePool(name="permuted", candidates=known.candidates)
             questions = generate(world, split="test", n=self.count, seed=self.seed)
             theirs = self.ask(self.policy, pool=pool, questions=questions, name="policy")
         before = float(self.sweep[0.5].exact_match.mean())

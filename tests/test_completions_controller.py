@@ -147,7 +147,11 @@ async def test_questions_at_once_are_requests_at_once(serve, samples, tokenizer,
         return samples(request)
 
     questions = [{"question": f"Who wrote book {n}?"} for n in range(3)]
-    served = await graph_of(controller(serve(together), tokenizer)).abatch(questions)
+    server = serve(together)
+    served = await graph_of(controller(server, tokenizer)).abatch(questions)
+    # Each waited for two others, or the barrier had broken.
+    assert not barrier.broken
+    assert len(server.requests) == sum(m.type == "ai" for s in served for m in s["scratchpad"])
     for one, other in zip(served, await graph_of(local).abatch(questions), strict=True):
         same_tokens(one, other)
 

@@ -48,7 +48,7 @@ def draw_items(
         elif rng.random() < data.renamed:
             pool = rename(rng, pool)
         if asked.facts:
-            pool = _knowing(pool, asked.facts)
+            pool = knowing(pool, asked.facts)
         items.append(Item(asked.id, asked.text, asked.gold, pool, context))
     if len(items) < count:
         raise ConfigError(f"data: {count} questions are wanted and there are {len(items)}")
@@ -98,7 +98,8 @@ def _of_worlds(
 _FIRST_WORLD = 1000
 
 
-def _knowing(pool: CandidatePool, facts: str) -> CandidatePool:
+def knowing(pool: CandidatePool, facts: str) -> CandidatePool:
+    """Return a pool whose simulated candidates know these facts (their option `facts`)."""
     candidates = tuple(
         c.model_copy(update={"options": {**c.options, "facts": facts}})
         if c.provider == "simulated"
