@@ -11,8 +11,9 @@ import multiprocessing
 import os
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from queue import Empty
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..candidates import CandidatePool
@@ -60,7 +61,6 @@ def run_in_processes(
         RuntimeError: whatever else a process raised, with its traceback.
     """
     spawn = multiprocessing.get_context("spawn")
-    queue = spawn.Queue()
     asked = [
         [
             q
@@ -70,62 +70,72 @@ def run_in_processes(
         for run in runs
     ]
     each = max(1, concurrency // processes)
-    workers = []
-    for number in range(processes):
-        shares = [
-            replace(run, questions=questions[number::processes])
-            for run, questions in zip(runs, asked, strict=True)
-        ]
-        workers.append(spawn.Process(target=_work, args=(shares, metric, each, queue), daemon=True))
+    workers: dict[Connection, Any] = {}  # a worker by the end of its pipe that is ours
+
+    def keep(outcome: Outcome, trace: str) -> None:
+        results.keep(outcome, trace)
+        if done:
+            done(outcome)
+
     try:
-        for worker in workers:
-            worker.start()
-        working = len(workers)
+        for number in range(processes):
+            shares = [
+                replace(run, questions=questions[number::processes])
+                for run, questions in zip(runs, asked, strict=True)
+            ]
+            ours, theirs = spawn.Pipe(duplex=False)
+            arguments = (shares, metric, each, theirs)
+            workers[ours] = spawn.Process(target=_work, args=arguments, daemon=True)
+            workers[ours].start()
+            theirs.close()  # so that the pipe ends with the process
+        working = list(workers)
         while working:
-            try:
-                what, *rest = queue.get(timeout=1)
-            except Empty:
-                codes = [worker.exitcode for worker in workers if worker.exitcode]
-                if codes:
-                    raise RouterR1Error(
-                        f"a process of the evaluation ended with {codes[0]}; what came back is "
-                        "kept: go on with --resume"
-                    ) from None
-                continue
-            if what == "outcome":
-                outcome, trace = rest
-                results.keep(outcome, trace)
-                if done:
-                    done(outcome)
-            elif what == "done":
-                working -= 1
-            else:
-                raise rest[0]
+            for pipe in wait(working):
+                assert isinstance(pipe, Connection)
+                try:
+                    said = pipe.recv()
+                except (EOFError, OSError):  # it has ended, maybe in the middle of a message
+                    working.remove(pipe)
+                    workers[pipe].join()
+                    if code := workers[pipe].exitcode:
+                        raise RouterR1Error(
+                            f"a process of the evaluation ended with {code}; what came back is "
+                            "kept: go on with --resume"
+                        ) from None
+                    continue
+                if isinstance(said, Exception):
+                    raise said
+                keep(*said)
     finally:
-        for worker in workers:
+        for pipe, worker in workers.items():
             worker.terminate()
             worker.join()
+            with suppress(EOFError, OSError):  # what is still in the pipe is paid
+                while pipe.poll():
+                    if not isinstance(said := pipe.recv(), Exception):
+                        keep(*said)
+            pipe.close()
 
 
 class _Sent(Results):
     """Sends what it is to keep to the process that writes."""
 
-    def __init__(self, metric: str, queue: Any) -> None:
+    def __init__(self, metric: str, pipe: Connection) -> None:
         super().__init__(None, parse_scorer(metric))
-        self.queue = queue
+        self.pipe = pipe
 
     def keep(self, outcome: Outcome, trace: str) -> None:
         """Send it."""
-        self.queue.put(("outcome", outcome, trace))
-        parent = multiprocessing.parent_process()
-        if parent and not parent.is_alive():  # nobody would ever read what is still to be paid
+        try:
+            self.pipe.send((outcome, trace))
+        except BrokenPipeError:  # nobody would ever read what is still to be paid
             os._exit(1)
 
 
-def _work(shares: Sequence[Share], metric: str, concurrency: int, queue: Any) -> None:
+def _work(shares: Sequence[Share], metric: str, concurrency: int, pipe: Connection) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken
     try:
-        results = _Sent(metric, queue)
+        results = _Sent(metric, pipe)
         for share in shares:
             asyncio.run(
                 run_controller(
@@ -138,10 +148,9 @@ def _work(shares: Sequence[Share], metric: str, concurrency: int, queue: Any) ->
                     concurrency=concurrency,
                 )
             )
-        queue.put(("done",))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except RouterR1Error as error:
-        queue.put(("error", error))
+        pipe.send(error)
     except Exception:  # may not be picklable
-        queue.put(("error", RuntimeError(traceback.format_exc())))
+        pipe.send(RuntimeError(traceback.format_exc()))
