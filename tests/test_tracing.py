@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +18,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.tools import StructuredTool
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langsmith import Client, tracing_context, utils
+from langsmith.run_trees import WriteReplica
 from typer.testing import CliRunner
 
 from fakes import FakeChat, answer, make_pool, models, search
@@ -326,6 +330,59 @@ def test_without_text_a_stream_sends_no_token(sink):
     client.flush()
     assert sink.runs
     assert "hush" not in sink.text
+
+
+def test_a_run_below_the_router_is_sent_once(sink):
+    traced(sink.client(), chat_controller())
+    sent = Counter(re.findall(r'name="(?:post|patch)\.([\w-]+)"', sink.text))
+    # What started before the router's first node could say how.
+    twice = [run["name"] for run in sink.tree() if sent[run["id"]] == 2]
+    assert twice == ["router-r1", "__start__", "think"]
+    assert {sent[run["id"]] for run in sink.tree()} == {1, 2}
+    assert all(run["end_time"] for run in sink.tree())
+
+
+def test_a_model_that_was_given_up_on_is_shown_as_it_started(sink, tmp_path):
+    pool, hangs = make_pool(), threading.Event()
+
+    def hang(query: str) -> str:
+        hangs.wait(60)
+        return "late"
+
+    given = models(pool, Ada=FakeChat(text=hang))
+    controller = ScriptedController([search("Ada: capital of France?"), answer()])
+    graph = create_router_r1(pool, controller, models=given).compile()
+    client = sink.client()
+    context = RouterContext(deadline_seconds=0.5)
+    with tracing_context(enabled=True, client=client, project_name="test"):
+        graph.invoke({"question": QUESTION}, context=context)
+    client.flush()
+    (run,) = (run for run in sink.tree() if run["run_type"] == "llm")
+    assert (run["name"], run.get("end_time")) == ("Ada", None)
+    hangs.set()
+    for _ in range(100):
+        client.flush()
+        if run.get("end_time"):
+            break
+        time.sleep(0.05)
+    assert "late" in str(run["outputs"])
+
+
+def test_replicas_of_the_caller_stay_as_they_are(sink):
+    client = sink.client()
+    other = sink.client()
+    graph = create_router_r1(make_pool(), chat_controller(), models=models(make_pool())).compile()
+    replicas = [WriteReplica(project_name="one"), WriteReplica(project_name="two", client=other)]
+    with tracing_context(enabled=True, client=client, replicas=replicas):
+        graph.invoke({"question": QUESTION})
+    client.flush()
+    other.flush()
+    names = {
+        project: sorted(run["name"] for run in sink.tree() if run["session_name"] == project)
+        for project in ("one", "two")
+    }
+    assert names["one"] == names["two"]
+    assert "controller" in names["one"]
 
 
 def test_an_endpoint_that_is_dead_costs_the_run_nothing():
