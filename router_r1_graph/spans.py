@@ -49,7 +49,7 @@ def label_router(
     metadata: Callable[[], Mapping[str, Any]],
     record: Callable[[], Mapping[str, Any]] | None = None,
 ) -> None:
-    """Name, tag and describe the router's run, from a node of it.
+    """Name, tag and describe the router's run, from a node of it; what is below is sent once.
 
     Args:
         config: the node's.
@@ -58,9 +58,8 @@ def label_router(
     """
     tracer, node = _tracer(config), _node_run(config)
     router = tracer and node and tracer.run_map.get(str(node.parent_run_id))
-    if router and node:
-        if not router.replicas:  # the caller's own say where the runs go
-            router.replicas = node.replicas = [{"client": _Once(router.client)}]
+    if router and tracer:
+        _send_once(tracer, router)
         _label(router, ROUTER, ROUTER if router.name == "LangGraph" else "", metadata())
         if record:
             router.extra[RECORD] = dict(record())
@@ -118,40 +117,57 @@ class _Bill(BaseCallbackHandler):
                 message = isinstance(generation, ChatGeneration) and generation.message
                 if isinstance(message, AIMessage):
                     usage = {**(message.usage_metadata or {}), **self.usage(message)}
+                    if usage == message.usage_metadata:
+                        continue
                     billed = message.model_copy(update={"usage_metadata": usage})
                     batch[place] = generation.model_copy(update={"message": billed})
 
 
 class _Once(Client):
-    """Has its client send a run once, when it has ended, instead of at its start and at its end.
+    """Has its client send a run below the router's once, when it has ended.
 
-    Half the cost of a trace is in the sending. Runs that start below one with a replica use that
-    replica's client, so that this one needs no other tracer. What has not ended when the router has
-    (a model that was given up on) is sent as it started.
+    LangChain sends every run at its start and again, whole, at its end; half of what a trace costs
+    is in the sending. What has not ended when the router has (a model that was given up on) is sent
+    as it started.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, tracer: LangChainTracer, router: Run) -> None:
+        self._tracer, self._client = tracer, tracer.client
+        # Not the run, which has this client: a cycle that holds all runs would wait for Python's
+        # collector.
+        self._router_id, self._below = router.id, router.dotted_order
         self._started: dict[Any, dict[str, Any]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_client"), name)
 
     def create_run(self, name: str, inputs: Any, run_type: Any, **kwargs: Any) -> None:
-        """Keep what is known at a run's start."""
+        """Keep what is known of a run at its start."""
+        # A tracer may serve more than the router: a graph around it, other questions.
+        if not str(kwargs.get("dotted_order")).startswith(self._below):
+            self._client.create_run(name, inputs, run_type, **kwargs)
+            return
         start = {"name": name, "inputs": inputs, "run_type": run_type, **kwargs}
         self._started[kwargs["id"]] = start
 
     def update_run(self, run_id: Any, **kwargs: Any) -> None:
-        """Send the run."""
+        """Send a run; at the router's end, what is left."""
         if run := self._started.pop(run_id, None):
             run.update((key, value) for key, value in kwargs.items() if value is not None)
             self._client.create_run(**run)
             return
-        # A run that started before there was this client: the router's own, which ends last.
-        while self._started:
-            self._client.create_run(**self._started.popitem()[1])
+        if run_id == self._router_id:
+            if self._tracer.client is self:
+                self._tracer.client = self._client
+            while self._started:
+                self._client.create_run(**self._started.popitem()[1])
         self._client.update_run(run_id, **kwargs)
+
+
+def _send_once(tracer: LangChainTracer, router: Run) -> None:
+    # A caller's replicas say where else a run goes, under an id of its own or under the same.
+    if not (router.replicas or isinstance(tracer.client, _Once)):
+        tracer.client = router.ls_client = _Once(tracer, router)
 
 
 def _tracer(config: RunnableConfig) -> LangChainTracer | None:

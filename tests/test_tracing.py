@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.tools import StructuredTool
+from langchain_core.tracers.langchain import LangChainTracer
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langsmith import Client, tracing_context, utils
 from langsmith.run_trees import WriteReplica
@@ -332,14 +333,44 @@ def test_without_text_a_stream_sends_no_token(sink):
     assert "hush" not in sink.text
 
 
+def times_sent(sink: LangSmithSink) -> Counter[str]:
+    return Counter(re.findall(r'name="(?:post|patch)\.([\w-]+)"', sink.text))
+
+
 def test_a_run_below_the_router_is_sent_once(sink):
     traced(sink.client(), chat_controller())
-    sent = Counter(re.findall(r'name="(?:post|patch)\.([\w-]+)"', sink.text))
+    sent = times_sent(sink)
     # What started before the router's first node could say how.
     twice = [run["name"] for run in sink.tree() if sent[run["id"]] == 2]
     assert twice == ["router-r1", "__start__", "think"]
     assert {sent[run["id"]] for run in sink.tree()} == {1, 2}
     assert all(run["end_time"] for run in sink.tree())
+
+
+@both_ways
+def test_what_is_not_below_the_router_is_sent_as_ever(sink, how):
+    pool = make_pool()
+    agent = create_router_r1(pool, ScriptedController([answer()]), models=models(pool)).compile()
+    parent = StateGraph(MessagesState)
+    parent.add_node("router", agent)
+    parent.add_node("beside", lambda _: time.sleep(0.2))
+    parent.add_node("after", lambda _: None)
+    parent.add_edge(START, "router")
+    parent.add_edge(START, "beside")
+    parent.add_edge("router", "after")
+    parent.add_edge("after", END)
+    tracer = LangChainTracer(client=(client := sink.client()), project_name="test")
+    graph, given = parent.compile(), {"messages": [("human", QUESTION)]}
+    if how == "invoke":
+        graph.invoke(given, {"callbacks": [tracer]})
+    else:
+        asyncio.run(graph.ainvoke(given, {"callbacks": [tracer]}))
+    client.flush()
+    sent = times_sent(sink)
+    times = {run["name"]: sent[run["id"]] for run in sink.tree()}
+    assert (times["beside"], times["after"], times["answer"]) == (2, 2, 1)
+    assert all(run["end_time"] for run in sink.tree())
+    assert tracer.client is client
 
 
 def test_a_model_that_was_given_up_on_is_shown_as_it_started(sink, tmp_path):
