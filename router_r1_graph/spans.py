@@ -7,6 +7,7 @@ anything.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -168,6 +169,10 @@ def _send_once(tracer: LangChainTracer, router: Run) -> None:
     # A caller's replicas say where else a run goes, under an id of its own or under the same.
     if not (router.replicas or isinstance(tracer.client, _Once)):
         tracer.client = router.ls_client = _Once(tracer, router)
+    if router.parent_run_id is None:
+        # Nobody sees a root's children, as an evaluator does below its own run: what is sent need
+        # not stay in memory until the end, nor be walked by Python's collector.
+        router.child_runs = deque(maxlen=0)  # type: ignore[assignment]
 
 
 def _tracer(config: RunnableConfig) -> LangChainTracer | None:

@@ -18,7 +18,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.tools import StructuredTool
 from langchain_core.tracers.langchain import LangChainTracer
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langsmith import Client, tracing_context, utils
+from langsmith import Client, RunTree, traceable, tracing_context, utils
 from langsmith.run_trees import WriteReplica
 from typer.testing import CliRunner
 
@@ -350,7 +350,7 @@ def test_a_run_below_the_router_is_sent_once(sink):
 @both_ways
 def test_what_is_not_below_the_router_is_sent_as_ever(sink, how):
     pool = make_pool()
-    agent = create_router_r1(pool, ScriptedController([answer()]), models=models(pool)).compile()
+    agent = create_router_r1(pool, chat_controller(), models=models(pool)).compile()
     parent = StateGraph(MessagesState)
     parent.add_node("router", agent)
     parent.add_node("beside", lambda _: time.sleep(0.2))
@@ -368,9 +368,23 @@ def test_what_is_not_below_the_router_is_sent_as_ever(sink, how):
     client.flush()
     sent = times_sent(sink)
     times = {run["name"]: sent[run["id"]] for run in sink.tree()}
-    assert (times["beside"], times["after"], times["answer"]) == (2, 2, 1)
+    assert (times["beside"], times["after"], times["controller"]) == (2, 2, 1)
     assert all(run["end_time"] for run in sink.tree())
     assert tracer.client is client
+
+
+def test_an_evaluator_sees_what_is_below_the_router(sink):
+    seen: list[RunTree] = []
+
+    @traceable
+    def target() -> None:
+        traced(sink.client())
+
+    with tracing_context(enabled=True, client=sink.client(), project_name="test"):
+        target(langsmith_extra={"on_end": seen.append})
+    (router,) = seen[0].child_runs
+    names = {run.name for run in router.child_runs}
+    assert names == {"__start__", "think", "route:Ada", "route:Bob", "aggregate", "answer"}
 
 
 def test_a_model_that_was_given_up_on_is_shown_as_it_started(sink, tmp_path):
