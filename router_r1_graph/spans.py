@@ -166,13 +166,27 @@ class _Once(Client):
 
 
 def _send_once(tracer: LangChainTracer, router: Run) -> None:
-    # A caller's replicas say where else a run goes, under an id of its own or under the same.
-    if not (router.replicas or isinstance(tracer.client, _Once)):
+    # A caller's replicas say where else a run goes, under the same id or under another.
+    if _sends_as_it_is_told(tracer.client) and not router.replicas:
         tracer.client = router.ls_client = _Once(tracer, router)
     if router.parent_run_id is None:
         # Nobody sees a root's children, as an evaluator does below its own run: what is sent need
         # not stay in memory until the end, nor be walked by Python's collector.
         router.child_runs = deque(maxlen=0)  # type: ignore[assignment]
+
+
+def _sends_as_it_is_told(client: Client) -> bool:
+    """Return whether a run may reach a client once.
+
+    Not where its class has an idea of its own of a start and an end (what it hides of them), and
+    not where it makes OpenTelemetry's spans: one needs its parent's, which ends later.
+    """
+    own = type(client)
+    return (
+        own.create_run is Client.create_run
+        and own.update_run is Client.update_run
+        and client.tracing_mode == "langsmith"
+    )
 
 
 def _tracer(config: RunnableConfig) -> LangChainTracer | None:

@@ -373,6 +373,20 @@ def test_what_is_not_below_the_router_is_sent_as_ever(sink, how):
     assert tracer.client is client
 
 
+def test_a_client_with_ideas_of_its_own_is_told_of_both_ends(sink):
+    class Spans(Client):
+        tracing_mode = "otel"
+
+    class Mine(Client):
+        def update_run(self, run_id: Any, **run: Any) -> None:
+            super().update_run(run_id, **{**run, "outputs": {"hidden": True}})
+
+    for kind in (Spans, Mine, TextlessClient):
+        sink.sent.clear()
+        traced(sink.client(kind))
+        assert set(times_sent(sink).values()) == {2}, kind
+
+
 def test_an_evaluator_sees_what_is_below_the_router(sink):
     seen: list[RunTree] = []
 
