@@ -25,6 +25,9 @@ ROUTER = "router-r1"
 RECORD = "router_r1"
 """The key of a router's run, in `extra`, under which is what its outputs do not say of a trace."""
 
+_SILENT = ("aggregate", "answer")
+"""The nodes that ask nobody: their runs have no input, no output and nothing below."""
+
 Usage = Mapping[str, Any]
 """LangSmith's `usage_metadata`: token counts, and where known `input_cost`, `output_cost` and
 `total_cost` in USD."""
@@ -155,7 +158,9 @@ class _Once(Client):
         """Send a run; at the router's end, what is left."""
         if run := self._started.pop(run_id, None):
             run.update((key, value) for key, value in kwargs.items() if value is not None)
-            self._client.create_run(**run)
+            silent = run["name"] in _SILENT and run["parent_run_id"] == self._router_id
+            if not silent or run.get("error"):
+                self._client.create_run(**run)
             return
         if run_id == self._router_id:
             if self._tracer.client is self:

@@ -136,13 +136,11 @@ def test_the_runs_have_names_tags_and_parents(sink, how):
             (name, name, "llm", tags),
         ]
 
-    aggregate = [("router-r1", "aggregate", "chain", [])]
     expected = [
         ("", "router-r1", "chain", ["router-r1"]),
-        *(think + route("Ada") + route("Bob") + aggregate),
-        *(think + route("Bob") + aggregate),
+        *(think + route("Ada") + route("Bob")),
+        *(think + route("Bob")),
         *think,
-        ("router-r1", "answer", "chain", []),
     ]
     assert sorted(shown) == sorted(expected)
     assert shown[0] == expected[0]
@@ -371,6 +369,15 @@ def test_what_is_not_below_the_router_is_sent_as_ever(sink, how):
     assert (times["beside"], times["after"], times["controller"]) == (2, 2, 1)
     assert all(run["end_time"] for run in sink.tree())
     assert tracer.client is client
+
+
+def test_a_node_that_asks_nobody_is_shown_where_it_fails(sink, monkeypatch):
+    monkeypatch.setattr("router_r1_graph.nodes.observe", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        traced(client := sink.client())
+    client.flush()
+    (run,) = (run for run in sink.tree() if run["name"] == "aggregate")
+    assert "ZeroDivisionError" in run["error"]
 
 
 def test_a_client_with_ideas_of_its_own_is_told_of_both_ends(sink):
