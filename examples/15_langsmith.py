@@ -9,9 +9,7 @@ Prints:
       route:Quillora
         Quillora
           Quillora $0.000002
-      aggregate
       think
-      answer
 """
 
 from typing import Any
@@ -40,7 +38,8 @@ graph = create_router_r1(CandidatePool.embedded(), KeywordController()).compile(
 with tracing_context(enabled=True, client=client, project_name="examples"):
     graph.invoke({"question": "Who wrote Hamlet?"})
 for place, run in sorted(client.tree.items()):
-    if "langsmith:hidden" not in run["tags"]:
+    # Nodes that ask nobody: LangSmith's own client is told of them where they fail.
+    if "langsmith:hidden" not in run["tags"] and run["name"] not in ("aggregate", "answer"):
         usage = run["extra"].get("metadata", {}).get("usage_metadata")
         cost = f" ${usage['total_cost']:.6f}" if usage else ""
         print("  " * place.count(".") + run["name"] + cost)

@@ -7,6 +7,7 @@ anything.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,11 +18,15 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.schemas import Run
 from langgraph.types import Command, Overwrite
+from langsmith import Client
 
 ROUTER = "router-r1"
 """The tag of a router's own run, wherever it is in a tree; its name too, if it has none."""
 RECORD = "router_r1"
 """The key of a router's run, in `extra`, under which is what its outputs do not say of a trace."""
+
+_SILENT = ("aggregate", "answer")
+"""The nodes that ask nobody: their runs have no input, no output and nothing below."""
 
 Usage = Mapping[str, Any]
 """LangSmith's `usage_metadata`: token counts, and where known `input_cost`, `output_cost` and
@@ -48,7 +53,7 @@ def label_router(
     metadata: Callable[[], Mapping[str, Any]],
     record: Callable[[], Mapping[str, Any]] | None = None,
 ) -> None:
-    """Name, tag and describe the router's run, from a node of it.
+    """Name, tag and describe the router's run, from a node of it; what is below is sent once.
 
     Args:
         config: the node's.
@@ -57,7 +62,8 @@ def label_router(
     """
     tracer, node = _tracer(config), _node_run(config)
     router = tracer and node and tracer.run_map.get(str(node.parent_run_id))
-    if router:
+    if router and tracer:
+        _send_once(tracer, router)
         _label(router, ROUTER, ROUTER if router.name == "LangGraph" else "", metadata())
         if record:
             router.extra[RECORD] = dict(record())
@@ -115,8 +121,77 @@ class _Bill(BaseCallbackHandler):
                 message = isinstance(generation, ChatGeneration) and generation.message
                 if isinstance(message, AIMessage):
                     usage = {**(message.usage_metadata or {}), **self.usage(message)}
+                    if usage == message.usage_metadata:
+                        continue
                     billed = message.model_copy(update={"usage_metadata": usage})
                     batch[place] = generation.model_copy(update={"message": billed})
+
+
+class _Once(Client):
+    """Has its client send a run below the router's once, when it has ended.
+
+    LangChain sends every run at its start and again, whole, at its end; half of what a trace costs
+    is in the sending. What has not ended when the router has (a model that was given up on) is sent
+    as it started.
+    """
+
+    def __init__(self, tracer: LangChainTracer, router: Run) -> None:
+        self._tracer, self._client = tracer, tracer.client
+        # Not the run, which has this client: a cycle that holds all runs would wait for Python's
+        # collector.
+        self._router_id, self._below = router.id, router.dotted_order
+        self._started: dict[Any, dict[str, Any]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_client"), name)
+
+    def create_run(self, name: str, inputs: Any, run_type: Any, **kwargs: Any) -> None:
+        """Keep what is known of a run at its start."""
+        # A tracer may serve more than the router: a graph around it, other questions.
+        if not str(kwargs.get("dotted_order")).startswith(self._below):
+            self._client.create_run(name, inputs, run_type, **kwargs)
+            return
+        start = {"name": name, "inputs": inputs, "run_type": run_type, **kwargs}
+        self._started[kwargs["id"]] = start
+
+    def update_run(self, run_id: Any, **kwargs: Any) -> None:
+        """Send a run; at the router's end, what is left."""
+        if run := self._started.pop(run_id, None):
+            run.update((key, value) for key, value in kwargs.items() if value is not None)
+            silent = run["name"] in _SILENT and run["parent_run_id"] == self._router_id
+            if not silent or run.get("error"):
+                self._client.create_run(**run)
+            return
+        if run_id == self._router_id:
+            if self._tracer.client is self:
+                self._tracer.client = self._client
+            while self._started:
+                self._client.create_run(**self._started.popitem()[1])
+        self._client.update_run(run_id, **kwargs)
+
+
+def _send_once(tracer: LangChainTracer, router: Run) -> None:
+    # A caller's replicas say where else a run goes, under the same id or under another.
+    if _sends_as_it_is_told(tracer.client) and not router.replicas:
+        tracer.client = router.ls_client = _Once(tracer, router)
+    if router.parent_run_id is None:
+        # Nobody sees a root's children, as an evaluator does below its own run: what is sent need
+        # not stay in memory until the end, nor be walked by Python's collector.
+        router.child_runs = deque(maxlen=0)  # type: ignore[assignment]
+
+
+def _sends_as_it_is_told(client: Client) -> bool:
+    """Return whether a run may reach a client once.
+
+    Not where its class has an idea of its own of a start and an end (what it hides of them), and
+    not where it makes OpenTelemetry's spans: one needs its parent's, which ends later.
+    """
+    own = type(client)
+    return (
+        own.create_run is Client.create_run
+        and own.update_run is Client.update_run
+        and client.tracing_mode == "langsmith"
+    )
 
 
 def _tracer(config: RunnableConfig) -> LangChainTracer | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,8 +16,10 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.tools import StructuredTool
+from langchain_core.tracers.langchain import LangChainTracer
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langsmith import Client, tracing_context, utils
+from langsmith import Client, RunTree, traceable, tracing_context, utils
+from langsmith.run_trees import WriteReplica
 from typer.testing import CliRunner
 
 from fakes import FakeChat, answer, make_pool, models, search
@@ -131,13 +136,11 @@ def test_the_runs_have_names_tags_and_parents(sink, how):
             (name, name, "llm", tags),
         ]
 
-    aggregate = [("router-r1", "aggregate", "chain", [])]
     expected = [
         ("", "router-r1", "chain", ["router-r1"]),
-        *(think + route("Ada") + route("Bob") + aggregate),
-        *(think + route("Bob") + aggregate),
+        *(think + route("Ada") + route("Bob")),
+        *(think + route("Bob")),
         *think,
-        ("router-r1", "answer", "chain", []),
     ]
     assert sorted(shown) == sorted(expected)
     assert shown[0] == expected[0]
@@ -326,6 +329,126 @@ def test_without_text_a_stream_sends_no_token(sink):
     client.flush()
     assert sink.runs
     assert "hush" not in sink.text
+
+
+def times_sent(sink: LangSmithSink) -> Counter[str]:
+    return Counter(re.findall(r'name="(?:post|patch)\.([\w-]+)"', sink.text))
+
+
+def test_a_run_below_the_router_is_sent_once(sink):
+    traced(sink.client(), chat_controller())
+    sent = times_sent(sink)
+    # What started before the router's first node could say how.
+    twice = [run["name"] for run in sink.tree() if sent[run["id"]] == 2]
+    assert twice == ["router-r1", "__start__", "think"]
+    assert {sent[run["id"]] for run in sink.tree()} == {1, 2}
+    assert all(run["end_time"] for run in sink.tree())
+
+
+@both_ways
+def test_what_is_not_below_the_router_is_sent_as_ever(sink, how):
+    pool = make_pool()
+    agent = create_router_r1(pool, chat_controller(), models=models(pool)).compile()
+    parent = StateGraph(MessagesState)
+    parent.add_node("router", agent)
+    parent.add_node("beside", lambda _: time.sleep(0.2))
+    parent.add_node("after", lambda _: None)
+    parent.add_edge(START, "router")
+    parent.add_edge(START, "beside")
+    parent.add_edge("router", "after")
+    parent.add_edge("after", END)
+    tracer = LangChainTracer(client=(client := sink.client()), project_name="test")
+    graph, given = parent.compile(), {"messages": [("human", QUESTION)]}
+    if how == "invoke":
+        graph.invoke(given, {"callbacks": [tracer]})
+    else:
+        asyncio.run(graph.ainvoke(given, {"callbacks": [tracer]}))
+    client.flush()
+    sent = times_sent(sink)
+    times = {run["name"]: sent[run["id"]] for run in sink.tree()}
+    assert (times["beside"], times["after"], times["controller"]) == (2, 2, 1)
+    assert all(run["end_time"] for run in sink.tree())
+    assert tracer.client is client
+
+
+def test_a_node_that_asks_nobody_is_shown_where_it_fails(sink, monkeypatch):
+    monkeypatch.setattr("router_r1_graph.nodes.observe", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        traced(client := sink.client())
+    client.flush()
+    (run,) = (run for run in sink.tree() if run["name"] == "aggregate")
+    assert "ZeroDivisionError" in run["error"]
+
+
+def test_a_client_with_ideas_of_its_own_is_told_of_both_ends(sink):
+    class Spans(Client):
+        tracing_mode = "otel"
+
+    class Mine(Client):
+        def update_run(self, run_id: Any, **run: Any) -> None:
+            super().update_run(run_id, **{**run, "outputs": {"hidden": True}})
+
+    for kind in (Spans, Mine, TextlessClient):
+        sink.sent.clear()
+        traced(sink.client(kind))
+        assert set(times_sent(sink).values()) == {2}, kind
+
+
+def test_an_evaluator_sees_what_is_below_the_router(sink):
+    seen: list[RunTree] = []
+
+    @traceable
+    def target() -> None:
+        traced(sink.client())
+
+    with tracing_context(enabled=True, client=sink.client(), project_name="test"):
+        target(langsmith_extra={"on_end": seen.append})
+    (router,) = seen[0].child_runs
+    names = {run.name for run in router.child_runs}
+    assert names == {"__start__", "think", "route:Ada", "route:Bob", "aggregate", "answer"}
+
+
+def test_a_model_that_was_given_up_on_is_shown_as_it_started(sink, tmp_path):
+    pool, hangs = make_pool(), threading.Event()
+
+    def hang(query: str) -> str:
+        hangs.wait(60)
+        return "late"
+
+    given = models(pool, Ada=FakeChat(text=hang))
+    controller = ScriptedController([search("Ada: capital of France?"), answer()])
+    graph = create_router_r1(pool, controller, models=given).compile()
+    client = sink.client()
+    context = RouterContext(deadline_seconds=0.5)
+    with tracing_context(enabled=True, client=client, project_name="test"):
+        graph.invoke({"question": QUESTION}, context=context)
+    client.flush()
+    (run,) = (run for run in sink.tree() if run["run_type"] == "llm")
+    assert (run["name"], run.get("end_time")) == ("Ada", None)
+    hangs.set()
+    for _ in range(100):
+        client.flush()
+        if run.get("end_time"):
+            break
+        time.sleep(0.05)
+    assert "late" in str(run["outputs"])
+
+
+def test_replicas_of_the_caller_stay_as_they_are(sink):
+    client = sink.client()
+    other = sink.client()
+    graph = create_router_r1(make_pool(), chat_controller(), models=models(make_pool())).compile()
+    replicas = [WriteReplica(project_name="one"), WriteReplica(project_name="two", client=other)]
+    with tracing_context(enabled=True, client=client, replicas=replicas):
+        graph.invoke({"question": QUESTION})
+    client.flush()
+    other.flush()
+    names = {
+        project: sorted(run["name"] for run in sink.tree() if run["session_name"] == project)
+        for project in ("one", "two")
+    }
+    assert names["one"] == names["two"]
+    assert "controller" in names["one"]
 
 
 def test_an_endpoint_that_is_dead_costs_the_run_nothing():
