@@ -119,14 +119,15 @@ class Generator:
         A turn that rests is not ended; it goes on in another call.
 
         Args:
-            turns: begun or not.
+            turns: not ended; some may have begun.
             random: the source of randomness.
             ended: told each turn that has ended, at once.
             rest: asked after each token, with how many turns go on: whether these are to rest.
         """
         start = time.perf_counter()
-        with torch.no_grad():
-            self._generate([turn for turn in turns if not turn.ended], random, ended, rest)
+        if turns:
+            with torch.no_grad():
+                self._generate(turns, random, ended, rest)
         self.seconds += time.perf_counter() - start
 
     def _generate(
@@ -180,7 +181,7 @@ class Generator:
                 rows = [rows[place] for place in order]
                 keep = torch.tensor(order, device=device)
                 ids, mask, temperatures = ids[keep], mask[keep], temperatures[keep]
-                padding = int((mask.cumsum(1) == 0).sum(1).min())
+                padding = mask.shape[1] - int(mask.sum(1).max())
                 mask = mask[:, padding:]
                 for layer in cache.layers:
                     layer.take(order, padding)
