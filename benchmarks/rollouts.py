@@ -48,7 +48,7 @@ def with_latency(item: Item) -> Item:
 
 def batching(learner: Learner, items: list[Item], what: str) -> float:
     """Print questions a second together and one at a time; return the ratio."""
-    few = items[:: len(items) // 8][:8]
+    few = items[::SAMPLES]
     start = time.perf_counter()
     roll_out(few, learner.controller(temperature=1.0), in_flight=1)
     alone = (time.perf_counter() - start) / len(few)

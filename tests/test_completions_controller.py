@@ -25,6 +25,7 @@ from router_r1_graph import (
 )
 from router_r1_graph.candidates import ModelSettings
 from router_r1_graph.controllers.completions import CompletionsController
+from router_r1_graph.controllers.generation import Turn
 from router_r1_graph.controllers.policy import PolicyController
 from router_r1_graph.controllers.policy_folder import PolicySettings
 from router_r1_graph.state import Left, View
@@ -58,12 +59,11 @@ def samples(model, tokenizer):
 
     def answer(request, **how):
         body = request.body
+        one = Turn(
+            body["prompt"], max_new_tokens=body["max_tokens"], temperature=body["temperature"]
+        )
         with lock:
-            (one,) = generator.generate(
-                [(body["prompt"], 0)],
-                max_new_tokens=body["max_tokens"],
-                temperature=body["temperature"],
-            )
+            generator.generate([one])
         ids = one.ids
         return Completion(
             tokenizer.decode(ids),

@@ -14,7 +14,6 @@ from router_r1_graph import (
     create_router_r1,
     protocol,
 )
-from router_r1_graph.controllers.generation import Sampled
 from router_r1_graph.controllers.policy import PolicyController
 from router_r1_graph.controllers.policy_folder import PolicySettings
 from router_r1_graph.controllers.tokens import TokenCodec
@@ -54,10 +53,9 @@ def seen_and_sampled(policy, run):
     asked = []
     generate = policy.generator.generate
 
-    def recording(requests, **kwargs):
-        sampled = generate(requests, **kwargs)
-        asked.extend((list(ids), one) for (ids, _), one in zip(requests, sampled, strict=True))
-        return sampled
+    def recording(turns, **kwargs):
+        generate(turns, **kwargs)
+        asked.extend((list(turn.context), turn) for turn in turns)
 
     policy.generator.generate = recording
     try:
@@ -100,8 +98,10 @@ def test_the_mask_follows_who_wrote_it_even_where_the_policy_writes_an_informati
     said = [tokenizer.encode(turn, add_special_tokens=False) for turn in turns]
     waiting = iter(said)
 
-    def saying(requests, **_):
-        return [Sampled(ids, [-1.0] * len(ids), True, 0) for ids in [next(waiting)]]
+    def saying(turns, **_):
+        (turn,) = turns
+        turn.ids = next(waiting)
+        turn.logprobs = [-1.0] * len(turn.ids)
 
     monkeypatch.setattr(policy.generator, "generate", saying)
     trace = trace_of(policy)

@@ -1,6 +1,9 @@
 """A checkpoint as the controller: real torch, a tiny model made on the spot."""
 
 import asyncio
+import threading
+import time
+from functools import wraps
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from router_r1_graph import (
 )
 from router_r1_graph.context import RouterContext
 from router_r1_graph.controllers import generation
-from router_r1_graph.controllers.generation import Generator
+from router_r1_graph.controllers.generation import Generator, Turn
 from router_r1_graph.controllers.policy import PolicyController, StopTexts
 from router_r1_graph.controllers.policy_folder import PolicyFolder, PolicySettings
 from router_r1_graph.controllers.protocol import render_view
@@ -62,28 +65,78 @@ def test_a_batch_with_caches_samples_what_each_would_alone(model):
     alone = Generator(model, pad_id=0, stop_ids=frozenset({1, 5, 9}), max_cached_tokens=0)
     rows = [(ids, 0) for ids in contexts(6)]
     for extra in range(1, 4):
-        batch = together.generate(rows, max_new_tokens=15, temperature=0)
-        single = [alone.generate([(i, 0)], max_new_tokens=15, temperature=0)[0] for i, _ in rows]
-        assert [one.ids for one in batch] == [one.ids for one in single]
-        for one, other in zip(batch, single, strict=True):
-            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
-        ended = [[*ids, *one.ids] for (ids, _), one in zip(rows, batch, strict=True)]
-        rows = [([*ids, *range(10, 10 + extra)], len(ids)) for ids in ended]
+        batch, single = ([Turn(*row, max_new_tokens=15) for row in rows] for _ in range(2))
+        together.generate(batch)
+        for turn in single:
+            alone.generate([turn])
+        assert_same(batch, single)
+        rows = [([*t.so_far, *range(10, 10 + extra)], len(t.so_far)) for t in batch]
     assert together.reused_tokens > together.prefilled_tokens
     assert alone.prefilled_tokens == together.prefilled_tokens + together.reused_tokens
+
+
+def assert_same(turns, others):
+    assert [turn.ids for turn in turns] == [turn.ids for turn in others]
+    for turn, other in zip(turns, others, strict=True):
+        assert turn.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+        assert (turn.finished, turn.ended) == (other.finished, other.ended)
+
+
+@pytest.mark.parametrize("max_cached_tokens", [10_000, 0])
+def test_turns_that_rest_go_on_with_others_as_if_they_had_not(model, max_cached_tokens):
+    """Each call leaves what is not ended to a later one, in which new turns stand beside it."""
+    stop = {"pad_id": 0, "stop_ids": frozenset({1, 5, 9})}
+    generator = Generator(model, **stop, max_cached_tokens=max_cached_tokens)
+    turns = [Turn(ids, max_new_tokens=4 + 3 * n) for n, ids in enumerate(contexts(12))]
+    ended, waiting, batch, calls = [], list(turns), [], 0
+    while batch or waiting:
+        batch, waiting = [*batch, *waiting[:4]], waiting[4:]
+        generator.generate(batch, ended=ended.append, rest=lambda going: going <= 2)
+        batch = [turn for turn in batch if not turn.ended]
+        calls += 1
+    assert sorted(map(id, ended)) == sorted(map(id, turns))
+    assert calls > 3  # some did rest
+    assert generator.prefilled_tokens == sum(len(turn.context) for turn in turns)
+    alone = [Turn(turn.context, max_new_tokens=turn.max_new_tokens) for turn in turns]
+    for turn in alone:
+        Generator(model, **stop).generate([turn])
+    assert_same(turns, alone)
+
+
+def test_greedy_and_sampled_turns_share_a_batch(model):
+    generator = Generator(model, pad_id=0, stop_ids=frozenset())
+    ids, other = contexts(2)
+    turns = [Turn(ids, max_new_tokens=8, temperature=t) for t in (0, 1.0, 0, 50.0)]
+    alone = Turn(ids, max_new_tokens=8)
+    generator.generate([*turns, Turn(other, max_new_tokens=3)])
+    generator.generate([alone])
+    assert turns[0].ids == turns[2].ids == alone.ids
+    assert len({tuple(turn.ids) for turn in turns}) == 3
+
+
+def test_tokens_are_sampled_as_often_as_the_model_says():
+    logits = torch.tensor([[0.0, 1.0, -1.0, float("-inf"), 2.0]]).expand(20_000, -1)
+    random, temperatures = torch.Generator().manual_seed(0), torch.full((20_000,), 2.0)
+    chosen, scores = generation._sample(logits, temperatures, random)
+    expected = torch.softmax(logits[0] / 2, -1)
+    counts = torch.bincount(chosen, minlength=5) / len(chosen)
+    assert counts.tolist() == pytest.approx(expected.tolist(), abs=0.015)
+    assert counts[3] == 0
+    assert torch.allclose(scores, expected.log()[chosen])
 
 
 def test_samples_of_one_prompt_share_its_computation_and_nothing_else(model):
     generator = Generator(model, pad_id=0, stop_ids=frozenset({1, 5, 9}))
     first, other = contexts(2)
     random = torch.Generator().manual_seed(0)
-    requests = [(first, 0), (other, 0), (first, 0), (first, 0)]
-    batch = generator.generate(requests, max_new_tokens=9, temperature=1.0, random=random)
+    batch = [Turn(ids, max_new_tokens=9, temperature=1.0) for ids in (first, other, first, first)]
+    generator.generate(batch, random=random)
     assert generator.prefilled_tokens == len(first) + len(other)
     assert len({tuple(one.ids) for one in batch}) == 4
-    for (ids, _), one in zip(requests, batch, strict=True):
+    assert [one.prefilled for one in batch] == [len(one.context) for one in batch]
+    for one in batch:
         with torch.no_grad():
-            logits = model(torch.tensor([ids + one.ids])).logits[0, len(ids) - 1 : -1]
+            logits = model(torch.tensor([one.so_far])).logits[0, len(one.context) - 1 : -1]
         own = torch.log_softmax(logits, -1).gather(1, torch.tensor(one.ids)[:, None])[:, 0]
         assert one.logprobs == pytest.approx(own.tolist(), abs=1e-5)
 
@@ -92,7 +145,8 @@ def test_logprobs_are_those_of_the_model_at_the_sampling_temperature(model):
     ids = contexts(1)[0]
     generator = Generator(model, pad_id=0, stop_ids=frozenset())
     random = torch.Generator().manual_seed(0)
-    one = generator.generate([(ids, 0)], max_new_tokens=8, temperature=0.7, random=random)[0]
+    one = Turn(ids, max_new_tokens=8, temperature=0.7)
+    generator.generate([one], random=random)
     with torch.no_grad():
         logits = model(torch.tensor([ids + one.ids])).logits[0, len(ids) - 1 : -1] / 0.7
     expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(one.ids)[:, None])[:, 0]
@@ -101,11 +155,11 @@ def test_logprobs_are_those_of_the_model_at_the_sampling_temperature(model):
 
 def test_the_cache_never_holds_more_than_it_may(model):
     generator = Generator(model, pad_id=0, stop_ids=frozenset(), max_cached_tokens=60)
-    generator.generate([(i, 0) for i in contexts(8)], max_new_tokens=5, temperature=0)
-    kept = sum(rows[0][0].shape[1] for rows in generator._cache.values())
+    generator.generate([Turn(ids, max_new_tokens=5) for ids in contexts(8)])
+    kept = sum(rows[0][0].shape[1] for rows in generator._kept.values())
     assert 0 < kept <= 60
     generator.forget()
-    assert not generator._cache
+    assert not generator._kept
 
 
 def test_the_ids_on_the_messages_are_what_the_model_saw_and_sampled(model, tokenizer):
@@ -113,10 +167,9 @@ def test_the_ids_on_the_messages_are_what_the_model_saw_and_sampled(model, token
     asked = []
     generate = policy.generator.generate
 
-    def recording(requests, **kwargs):
-        sampled = generate(requests, **kwargs)
-        asked.extend((list(ids), one.ids) for (ids, _), one in zip(requests, sampled, strict=True))
-        return sampled
+    def recording(turns, **kwargs):
+        generate(turns, **kwargs)
+        asked.extend((list(turn.context), turn.ids) for turn in turns)
 
     policy.generator.generate = recording
     turns = ids_of(graph_of(policy).invoke({"question": "Who wrote Hamlet?"}))
@@ -149,23 +202,73 @@ def test_sync_async_and_batched_runs_are_the_same_tokens(model, tokenizer):
 
 async def test_questions_that_think_at_once_share_a_batch(model, tokenizer):
     policy = controller(model, tokenizer)
-    sizes = []
+    batches = []
     generate = policy.generator.generate
 
-    def recording(requests, **kwargs):
-        sizes.append(len(requests))
-        return generate(requests, **kwargs)
+    def recording(turns, **kwargs):
+        batches.append(list(turns))
+        generate(turns, **kwargs)
 
     policy.generator.generate = recording
     await graph_of(policy).abatch([{"question": f"Question {n}?"} for n in range(16)])
-    assert sum(sizes) == 16 * 5
-    assert len(sizes) < 16
+    assert len({turn for batch in batches for turn in batch}) == 16 * 5
+    assert max(map(len, batches)) == 16
+    assert len(batches) < 16
+
+
+async def test_a_question_that_comes_later_joins_those_that_are_being_answered(model, tokenizer):
+    policy = controller(model, tokenizer)
+    policy.settings = PolicySettings(max_new_tokens=300, max_context_tokens=4000)
+    policy.generator.stop_ids = frozenset()
+    begun, sizes, forward = threading.Event(), [], model.forward
+
+    @wraps(forward)
+    def slow(*args, **kwargs):
+        time.sleep(0.002)
+        begun.set()
+        sizes.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    graph = graph_of(policy)
+    knobs = RouterContext(max_rounds=1)
+    model.forward = slow
+    try:
+        first = asyncio.create_task(graph.ainvoke({"question": "Who?"}, context=knobs))
+        await asyncio.to_thread(begun.wait)
+        results = [await graph.ainvoke({"question": "When?"}, context=knobs), await first]
+    finally:
+        model.forward = forward
+    assert 1 in sizes
+    assert 2 in sizes
+    policy.max_batch = 1
+    again = [await graph.ainvoke({"question": q}, context=knobs) for q in ("When?", "Who?")]
+    assert [ids_of(result) for result in results] == [ids_of(result) for result in again]
+
+
+async def test_who_waited_longest_is_asked_first_with_those_nearest_in_length(model, tokenizer):
+    policy = controller(model, tokenizer, max_batch=2)
+    batches = []
+    generate = policy.generator.generate
+
+    def recording(turns, **kwargs):
+        batches.append([len(turn.context) for turn in turns])
+        generate(turns, **kwargs)
+
+    policy.generator.generate = recording
+    words = (5, 60, 6, 61)
+    knobs = RouterContext(max_rounds=1)
+    questions = [{"question": " ".join(["word"] * n)} for n in words]
+    graph = graph_of(policy)
+    await asyncio.gather(*(graph.ainvoke(question, context=knobs) for question in questions))
+    first, second = batches[:2]
+    assert max(first) < min(second)
+    assert len(first) == len(second) == 2
 
 
 async def test_a_failing_model_is_a_controller_error_for_everyone_in_the_batch(model, tokenizer):
     policy = controller(model, tokenizer)
 
-    def broken(requests, **kwargs):
+    def broken(turns, **kwargs):
         raise RuntimeError("out of memory")
 
     policy.generator.generate = broken
@@ -315,11 +418,12 @@ def test_a_sampled_turn_ends_where_the_stop_text_is_spelled_out(model, tokenizer
     policy = controller(model, tokenizer, settings={})
     script = iter(spelled)
 
-    def say(logits, temperature, random):
+    def say(logits, temperatures, random):
         return torch.tensor([next(script)]), torch.tensor([0.0])
 
     monkeypatch.setattr(generation, "_sample", say)
-    (one,) = policy.generator.generate([([5], 0)], max_new_tokens=30, temperature=0)
+    one = Turn([5], max_new_tokens=30)
+    policy.generator.generate([one])
     assert one.finished
     assert tokenizer.decode(one.ids) == "a</answer>"
 

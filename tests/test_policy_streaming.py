@@ -104,9 +104,9 @@ async def test_questions_at_once_do_not_mix(policy):
     sizes = []
     generate = policy.generator.generate
 
-    def recording(requests, **kwargs):
-        sizes.append(len(requests))
-        return generate(requests, **kwargs)
+    def recording(turns, **kwargs):
+        sizes.append(len(turns))
+        generate(turns, **kwargs)
 
     policy.generator.generate = recording
     runs = await asyncio.gather(*(collect(graph, question) for question in questions))
@@ -156,7 +156,7 @@ async def test_events_name_the_controller(policy):
 
 
 def test_a_failing_model_ends_the_stream_with_the_run(policy):
-    def broken(requests, **kwargs):
+    def broken(turns, **kwargs):
         raise RuntimeError("out of memory")
 
     policy.generator.generate = broken

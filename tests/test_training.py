@@ -543,6 +543,7 @@ def test_a_rollout_by_vllm_is_the_same_episode_as_by_the_model_itself():
 
     from trl.generation.vllm_generation import VLLMGeneration
 
+    from router_r1_graph.controllers.generation import Turn
     from training.vllm_rollouts import VLLMGenerator
 
     wanted = inspect.signature(VLLMGeneration.generate).parameters
@@ -563,11 +564,8 @@ def test_a_rollout_by_vllm_is_the_same_episode_as_by_the_model_itself():
         def generate(self, prompts, images, num_generations, profiler=None):
             assert images is None
             assert num_generations == 1
-            found = own.generate(
-                [(ids, 0) for ids in prompts],
-                max_new_tokens=self.max_completion_length,
-                temperature=0.0,
-            )
+            found = [Turn(ids, max_new_tokens=self.max_completion_length) for ids in prompts]
+            own.generate(found)
             scores = [[[score] for score in one.logprobs] for one in found]
             return prompts, [one.ids for one in found], scores, None
 

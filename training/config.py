@@ -29,6 +29,15 @@ class ScratchModel(_Section):
     hidden_size: Count = 128
     layers: Count = 4
     heads: Count = 4
+    kv_heads: Count = 1
+    """Fewer than `heads`: several share their keys and values. A batch of many rows waits for the
+    memory that these are read from."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ScratchModel:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads: {self.heads} is no multiple of kv_heads: {self.kv_heads}")
+        return self
 
 
 class ModelConfig(_Section):

@@ -6,10 +6,10 @@ Not run on a GPU yet: tested against TRL's interface with a model of this proces
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from router_r1_graph.controllers.generation import Sampled
+from router_r1_graph.controllers.generation import Turn
 
 
 class VLLMGenerator:
@@ -30,28 +30,28 @@ class VLLMGenerator:
         self.prefilled_tokens = 0
         self.reused_tokens = 0
 
-    def generate(self, requests: Sequence[tuple[Sequence[int], int]], **_: Any) -> list[Sampled]:
-        """Sample one turn after each request; what `Generator.generate` takes and returns.
+    def generate(
+        self, turns: Sequence[Turn], *, ended: Callable[[Turn], None] = lambda _: None, **_: Any
+    ) -> None:
+        """Sample turns to their end, as `Generator.generate` does.
 
         Temperature and stop texts are TRL's: the trainer sets them once.
         """
         start = time.perf_counter()
-        prompts = [list(ids) for ids, _ in requests]
+        prompts = [list(turn.context) for turn in turns]
         _, completions, logprobs, _ = self.vllm.generate(
             prompts=prompts, images=None, num_generations=1
         )
         self.seconds += time.perf_counter() - start
         self.prefilled_tokens += sum(map(len, prompts))
-        return [
-            Sampled(
-                list(ids),
-                # The sampled token's comes first; more are there where more were asked for.
-                [float(each[0]) for each in scores],
-                len(ids) < self.max_new_tokens or ids[-1] in self.stop_ids,
-                len(prompt),
-            )
-            for prompt, ids, scores in zip(prompts, completions, logprobs, strict=True)
-        ]
+        for turn, ids, scores in zip(turns, completions, logprobs, strict=True):
+            turn.ids = list(ids)
+            # The sampled token's comes first; more are there where more were asked for.
+            turn.logprobs = [float(each[0]) for each in scores]
+            turn.finished = len(ids) < self.max_new_tokens or ids[-1] in self.stop_ids
+            turn.max_new_tokens = self.max_new_tokens
+            turn.prefilled = len(turn.context)
+            ended(turn)
 
 
 def vllm_options(mode: str, *, url: str, memory: float, stop: Sequence[str]) -> dict[str, Any]:

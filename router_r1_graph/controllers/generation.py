@@ -1,16 +1,20 @@
 """Batched sampling from a causal LM that keeps each question's key-value cache between turns.
 
-Tokens in, tokens out: a request is a list of ids, the result the ids sampled after it with their
-log-probabilities. Rows of different lengths share one batch: caches and new ids are padded on the
-left, and positions count real tokens only.
+Tokens in, tokens out: a `Turn` has the ids to sample after, and gets the ids sampled with their
+log-probabilities. What is new before a turn is computed first, a few rows at a time; then all turns
+share one batch, a token each a step. Turns that end leave it, and the last of them may rest: they
+join whoever has come to wait meanwhile, and go on where they were.
+
+Rows of different lengths stand in a batch with their last tokens in one column and padding before
+them; positions count real tokens only.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
@@ -22,25 +26,47 @@ from .streaming import Listener
 
 _CROWDED = 0.75
 """The share of rows still sampled at which the others leave a batch."""
+_PREFILL_ROWS = 32
+"""Most rows whose new tokens are computed together; those alike in length are."""
 
 Rows = list[tuple[torch.Tensor, torch.Tensor]]
 """One row's keys and values for each layer: [heads, tokens, head size]."""
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """What was sampled after one request.
+@dataclass(eq=False)
+class Turn:
+    """One turn: what it is sampled after, and what has been sampled.
 
     `ids` and `logprobs` have the same length; log-probabilities are of the distribution that was
     sampled from (of the model's own where sampling is greedy).
     """
 
-    ids: list[int]
-    logprobs: list[float]
-    finished: bool
+    context: Sequence[int]
+    """The ids before it."""
+    known: int = 0
+    """How many of them the previous turn of the question ended with, 0 for a first turn: the key to
+    its cache."""
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    """0 = greedy."""
+    listener: Listener | None = None
+    """Hears of the ids one by one."""
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finished: bool = False
     """Whether a stop token or stop string ended it, not the length."""
-    prefilled: int
-    """Prompt tokens that had to be computed; the rest came from the cache."""
+    prefilled: int = 0
+    """Tokens of the context that had to be computed; the rest came from the cache."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to sample."""
+        return self.finished or len(self.ids) >= self.max_new_tokens
+
+    @property
+    def so_far(self) -> tuple[int, ...]:
+        """The context and what has been sampled."""
+        return (*self.context, *self.ids)
 
 
 class Generator:
@@ -50,7 +76,7 @@ class Generator:
         model: a Hugging Face causal LM with a standard cache.
         pad_id: the padding token.
         stop_ids: tokens that end a turn, and stay in it.
-        is_stop: told the last ids of a turn, whether its text ends it; None = only `stop_ids` do.
+        is_stop: told the ids of a turn, whether its text ends it; None = only `stop_ids` do.
         max_cached_tokens: how many tokens' keys and values are kept between turns; 0 = none.
     """
 
@@ -69,154 +95,192 @@ class Generator:
         self.is_stop = is_stop
         self.max_cached_tokens = max_cached_tokens
         self._cache_argument = _cache_argument(model)
-        self._cache: OrderedDict[tuple[int, ...], Rows] = OrderedDict()
-        self._cached_tokens = 0
+        self._kept: OrderedDict[tuple[int, ...], Rows] = OrderedDict()
+        self._kept_tokens = 0
         self.prefilled_tokens = 0
         self.reused_tokens = 0
         self.seconds = 0.0  # spent in the model
 
     def forget(self) -> None:
         """Drop every cache: the weights have changed."""
-        self._cache.clear()
-        self._cached_tokens = 0
+        self._kept.clear()
+        self._kept_tokens = 0
 
     def generate(
         self,
-        requests: Sequence[tuple[Sequence[int], int]],
+        turns: Sequence[Turn],
         *,
-        max_new_tokens: int,
-        temperature: float,
         random: torch.Generator | None = None,
-        listeners: Sequence[Listener | None] = (),
-    ) -> list[Sampled]:
-        """Sample one turn after each request.
+        ended: Callable[[Turn], None] = lambda _: None,
+        rest: Callable[[int], bool] = lambda _: False,
+    ) -> None:
+        """Sample turns to their end, or until they are to rest.
+
+        A turn that rests is not ended; it goes on in another call.
 
         Args:
-            requests: the ids so far, and how many of them the previous turn of the same question
-                ended with (0 for a first turn): the key to its cache.
-            max_new_tokens: most ids of one turn.
-            temperature: 0 = greedy.
+            turns: not ended; some may have begun.
             random: the source of randomness.
-            listeners: who hears of each request's ids one by one; none, or one for each request.
+            ended: told each turn that has ended, at once.
+            rest: asked after each token, with how many turns go on: whether these are to rest.
         """
         start = time.perf_counter()
-        with torch.no_grad():
-            sampled = self._generate(
-                requests, max_new_tokens, temperature, random, dict(enumerate(listeners))
-            )
+        if turns:
+            with torch.no_grad():
+                self._generate(turns, random, ended, rest)
         self.seconds += time.perf_counter() - start
-        return sampled
 
     def _generate(
         self,
-        requests: Sequence[tuple[Sequence[int], int]],
-        max_new_tokens: int,
-        temperature: float,
+        turns: Sequence[Turn],
         random: torch.Generator | None,
-        listeners: Mapping[int, Listener | None],
-    ) -> list[Sampled]:
+        ended: Callable[[Turn], None],
+        rest: Callable[[int], bool],
+    ) -> None:
         device = self.model.device
-        # Samples of one question begin with the same prompt: it is computed once.
-        distinct = list(dict.fromkeys((tuple(ids), known) for ids, known in requests))
-        place_of = {request: place for place, request in enumerate(distinct)}
-        copies = [place_of[tuple(ids), known] for ids, known in requests]
-        kept = [self._take(ids[:known]) if known else None for ids, known in distinct]
-        lengths = [rows[0][0].shape[1] if rows else 0 for rows in kept]
-        fresh = [list(ids[n:]) for (ids, _), n in zip(distinct, lengths, strict=True)]
-        past, width = max(lengths), max(map(len, fresh))
-        self.prefilled_tokens += sum(map(len, fresh))
-        self.reused_tokens += sum(lengths)
-        cache = Cache(layer_class_to_replicate=_RoomyLayer)
-        if past:
-            for layer in range(self.model.config.num_hidden_layers):
-                cache.update(*_stack(kept, layer, past, self.model), layer)
-        mask = torch.tensor(
-            [
-                [0] * (past - n) + [1] * n + [0] * (width - len(new)) + [1] * len(new)
-                for n, new in zip(lengths, fresh, strict=True)
-            ],
-            device=device,
-        )
-        ids = torch.tensor(
-            [[self.pad_id] * (width - len(new)) + new for new in fresh], device=device
-        )
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
-        # Which request each row of the batch belongs to; None = to one that has ended.
-        rows: list[int | None] = list(range(len(requests)))
-        out: list[list[int]] = [[] for _ in requests]
-        logprobs: list[list[float]] = [[] for _ in requests]
-        finished = [False] * len(requests)
-        for step in range(max_new_tokens):
-            logits = self.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=True,
-                logits_to_keep=1,
-                **{self._cache_argument: cache},
-            ).logits[:, -1]
-            if step == 0 and len(distinct) < len(requests):
-                order = torch.tensor(copies, device=device)
-                cache.batch_select_indices(order)
-                logits, mask, positions = logits[order], mask[order], positions[order]
-            chosen, scores = _sample(logits, temperature, random)
-            last = step == max_new_tokens - 1
-            for place, (row, token, score) in enumerate(
+        computed = self._prefill(turns)
+        # The turn of each row of the batch; None = it has ended.
+        rows: list[Turn | None] = list(turns)
+        cache, mask = self._batch(computed)
+        del computed
+        ids = torch.tensor([[turn.so_far[-1]] for turn in turns], device=device)
+        temperatures = torch.tensor([turn.temperature for turn in turns], device=device)
+        while True:
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            logits = self._forward(ids, mask, mask.sum(1, keepdim=True) - 1, cache)
+            chosen, scores = _sample(logits[:, -1], temperatures, random)
+            for place, (turn, token, score) in enumerate(
                 zip(rows, chosen.tolist(), scores.tolist(), strict=True)
             ):
-                if row is None:
+                if turn is None:
                     continue
-                out[row].append(token)
-                logprobs[row].append(score)
-                finished[row] = token in self.stop_ids or bool(
-                    self.is_stop and self.is_stop(out[row])
+                turn.ids.append(token)
+                turn.logprobs.append(score)
+                turn.finished = token in self.stop_ids or bool(
+                    self.is_stop and self.is_stop(turn.ids)
                 )
-                if listener := listeners.get(row):
-                    listener(out[row])
-                if finished[row] or last:
-                    self._keep(requests[row][0], out[row], cache, place, mask[place])
+                if turn.listener:
+                    turn.listener(turn.ids)
+                if turn.ended:
                     rows[place] = None
-            going = [place for place, row in enumerate(rows) if row is not None]
-            if not going:
-                break
-            # Rows that ended leave the batch, a quarter of it at once: each time, the whole cache
-            # is copied.
-            if len(going) <= _CROWDED * len(rows):
-                keep = torch.tensor(going, device=device)
-                cache.batch_select_indices(keep)
-                mask, chosen, positions = mask[keep], chosen[keep], positions[keep]
-                rows = [rows[place] for place in going]
+                    self._keep(turn, cache, place)
+                    ended(turn)
             ids = chosen[:, None]
-            positions = positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            going = [place for place, turn in enumerate(rows) if turn is not None]
+            if not going:
+                return
+            if rest(len(going)):
+                for place in going:
+                    if turn := rows[place]:
+                        self._keep(turn, cache, place)
+                return
+            # Rows that ended leave the batch, a quarter of it at once: each time, what stands where
+            # they stood is copied.
+            if len(going) <= _CROWDED * len(rows):
+                order = _close_up(going)
+                rows = [rows[place] for place in order]
+                keep = torch.tensor(order, device=device)
+                ids, mask, temperatures = ids[keep], mask[keep], temperatures[keep]
+                padding = mask.shape[1] - int(mask.sum(1).max())
+                mask = mask[:, padding:]
+                for layer in cache.layers:
+                    layer.take(order, padding)
+
+    def _prefill(self, turns: Sequence[Turn]) -> list[Rows | None]:
+        """Return each turn's keys and values but for its last token."""
+        # Samples of one question begin with the same prompt: it is computed once.
+        keys = [turn.so_far for turn in turns]
+        first = {
+            key: turn
+            for key, turn in sorted(zip(keys, turns, strict=True), key=lambda pair: pair[1].known)
+        }
+        rows: dict[tuple[int, ...], Rows | None] = {}
+        todo: list[tuple[tuple[int, ...], int]] = []
+        for ids, turn in first.items():
+            rows[ids] = kept = self._take(ids[: len(ids) if turn.ids else turn.known])
+            size = kept[0][0].shape[1] if kept else 0
+            if size < len(ids) - 1:
+                todo.append((ids, size))
+            if not turn.ids:
+                turn.prefilled = len(ids) - size
+                self.prefilled_tokens += turn.prefilled
+                self.reused_tokens += size
+        todo.sort(key=lambda row: (row[1], len(row[0])))
+        for start in range(0, len(todo), _PREFILL_ROWS):
+            part = todo[start : start + _PREFILL_ROWS]
+            for (ids, _), done in zip(part, self._compute(part, rows), strict=True):
+                rows[ids] = done
+        for key, turn in zip(keys, turns, strict=True):
+            turn.prefilled = turn.prefilled or first[key].prefilled
+        return [rows[key] for key in keys]
+
+    def _compute(
+        self, part: Sequence[tuple[tuple[int, ...], int]], rows: dict[tuple[int, ...], Rows | None]
+    ) -> list[Rows]:
+        """Return keys and values of some rows, up to their last token, from those that they have.
+
+        Here padding stands on both sides, what is new in the middle, next to what is old.
+        """
+        device = self.model.device
+        cache, old = self._batch([rows[ids] for ids, _ in part])
+        past = old.shape[1]
+        fresh = [ids[size:-1] for ids, size in part]
+        width = max(map(len, fresh))
+        ids = torch.tensor(
+            [[*new, *[self.pad_id] * (width - len(new))] for new in fresh], device=device
+        )
+        real = [[1] * len(new) + [0] * (width - len(new)) for new in fresh]
+        mask = torch.cat([old, torch.tensor(real, device=device)], dim=1)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
+        self._forward(ids, mask, positions, cache)
         return [
-            Sampled(o, p, f, len(fresh[place]))
-            for o, p, f, place in zip(out, logprobs, finished, copies, strict=True)
+            _row(cache, place, past - size, past + len(new))
+            for place, ((_, size), new) in enumerate(zip(part, fresh, strict=True))
         ]
+
+    def _forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache
+    ) -> torch.Tensor:
+        logits: torch.Tensor = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            logits_to_keep=1,
+            **{self._cache_argument: cache},
+        ).logits
+        return logits
+
+    def _batch(self, rows: Sequence[Rows | None]) -> tuple[Cache, torch.Tensor]:
+        """Return rows as a batch's cache, padded on the left, and its mask."""
+        sizes = [one[0][0].shape[1] if one else 0 for one in rows]
+        width = max(sizes)
+        mask = torch.tensor(
+            [[0] * (width - size) + [1] * size for size in sizes], device=self.model.device
+        )
+        if not width:
+            return Cache(layer_class_to_replicate=_RoomyLayer), mask.long()
+        layers = range(self.model.config.num_hidden_layers)
+        return Cache(layers=[_RoomyLayer.holding(rows, layer, width) for layer in layers]), mask
 
     def _take(self, key: tuple[int, ...]) -> Rows | None:
-        rows = self._cache.pop(key, None)
+        rows = self._kept.pop(key, None)
         if rows is not None:
-            self._cached_tokens -= rows[0][0].shape[1]
+            self._kept_tokens -= rows[0][0].shape[1]
         return rows
 
-    def _keep(
-        self, ids: Sequence[int], sampled: list[int], cache: Cache, place: int, mask: Any
-    ) -> None:
+    def _keep(self, turn: Turn, cache: Cache, place: int) -> None:
         """Keep a row's keys and values; the last sampled token has none yet."""
-        size = int(mask.sum())
+        key = turn.so_far
+        size = len(key) - 1
         if not 0 < size <= self.max_cached_tokens:
             return
-        real = mask.bool()
-        rows = [
-            (layer.keys[place][:, real].clone(), layer.values[place][:, real].clone())
-            for layer in cache.layers
-        ]
-        self._take((*ids, *sampled))  # the same turn of another sample: one is enough
-        self._cache[(*ids, *sampled)] = rows
-        self._cached_tokens += size
-        while self._cached_tokens > self.max_cached_tokens:
-            self._cached_tokens -= self._cache.popitem(last=False)[1][0][0].shape[1]
+        width = cache.get_seq_length()
+        self._take(key)  # the same turn of another sample: one is enough
+        self._kept[key] = _row(cache, place, width - size, width)
+        self._kept_tokens += size
+        while self._kept_tokens > self.max_cached_tokens:
+            self._take(next(iter(self._kept)))
 
 
 def _cache_argument(model: Any) -> str:
@@ -225,17 +289,57 @@ def _cache_argument(model: Any) -> str:
     return "cache" if "cache" in signature(base.forward).parameters else "past_key_values"
 
 
+def _row(cache: Cache, place: int, start: int, end: int) -> Rows:
+    """Return a copy of one row's tokens."""
+    return [
+        (layer.keys[place][:, start:end].clone(), layer.values[place][:, start:end].clone())
+        for layer in cache.layers
+    ]
+
+
+def _close_up(going: Sequence[int]) -> list[int]:
+    """Return the places that stay, as few as can be moved: the last ones go where others left.
+
+    >>> _close_up([0, 2, 3, 5])
+    [0, 5, 2, 3]
+    """
+    stay = set(going)
+    moved = iter(sorted((place for place in going if place >= len(going)), reverse=True))
+    return [place if place in stay else next(moved) for place in range(len(going))]
+
+
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """A cache layer with room for the tokens to come.
 
-    The one it stands in for copies the whole cache for each new token, which for a batch of
-    hundreds takes longer than the model.
+    The one it stands in for copies the whole cache for each new token and whenever a row leaves,
+    which for a batch of hundreds takes longer than the model.
     """
 
     _ROOM = 64
     _room: tuple[torch.Tensor, torch.Tensor] | None = None
+    _start = 0  # columns before are padding for every row
     keys: torch.Tensor
     values: torch.Tensor
+
+    @classmethod
+    def holding(cls, rows: Iterable[Rows | None], layer: int, width: int) -> _RoomyLayer:
+        """Return a layer with the rows' keys and values, padded on the left to `width` tokens."""
+        rows = list(rows)
+        like = next(one for one in rows if one)[layer]
+        new = cls()
+        new.lazy_initialization(*like)
+        room = []
+        for which in (0, 1):
+            heads, _, size = like[which].shape
+            block = like[which].new_empty(len(rows), heads, width + cls._ROOM, size)
+            for place, one in enumerate(rows):
+                real = one[layer][which].shape[1] if one else 0
+                block[place, :, : width - real] = 0
+                if one:
+                    block[place, :, width - real : width] = one[layer][which]
+            room.append(block)
+        new._show(room[0], room[1], width)
+        return new
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
@@ -245,47 +349,51 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         new = old + key_states.shape[-2]
-        if self._room is None or self._room[0].shape[-2] < new:
+        if self._room is None or self._room[0].shape[-2] < self._start + new:
             batch, heads, _, size = key_states.shape
             keys = key_states.new_empty(batch, heads, new + self._ROOM, size)
             values = torch.empty_like(keys)
             if old:
                 keys[:, :, :old], values[:, :, :old] = self.keys, self.values
-            self._room = (keys, values)
-        self._room[0][:, :, old:new] = key_states
-        self._room[1][:, :, old:new] = value_states
-        self.keys, self.values = self._room[0][:, :, :new], self._room[1][:, :, :new]
+            self._start = 0
+        else:
+            keys, values = self._room
+        keys[:, :, self._start + old : self._start + new] = key_states
+        values[:, :, self._start + old : self._start + new] = value_states
+        self._show(keys, values, new)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep some rows of the batch."""
-        super().batch_select_indices(indices)
-        self._room = None
+    def take(self, order: Sequence[int], padding: int) -> None:
+        """Keep the rows at these places, in this order, without so many columns of padding."""
+        assert self._room is not None
+        keys, values = self._room
+        for place, old in enumerate(order):
+            if place != old:
+                keys[place], values[place] = keys[old], values[old]
+        width = self.get_seq_length() - padding
+        self._start += padding
+        self._show(keys[: len(order)], values[: len(order)], width)
 
-
-def _stack(
-    kept: list[Rows | None], layer: int, past: int, model: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return one layer's keys and values of the batch, padded on the left to `past` tokens."""
-    like = next(rows for rows in kept if rows)[layer]
-    stacked = []
-    for which in (0, 1):
-        heads, _, size = like[which].shape
-        block = like[which].new_zeros(len(kept), heads, past, size)
-        for place, rows in enumerate(kept):
-            if rows:
-                one = rows[layer][which]
-                block[place, :, past - one.shape[1] :] = one
-        stacked.append(block)
-    return stacked[0], stacked[1]
+    def _show(self, keys: torch.Tensor, values: torch.Tensor, width: int) -> None:
+        self._room = (keys, values)
+        columns = slice(self._start, self._start + width)
+        self.keys, self.values = keys[:, :, columns], values[:, :, columns]
 
 
 def _sample(
-    logits: torch.Tensor, temperature: float, random: torch.Generator | None
+    logits: torch.Tensor, temperatures: torch.Tensor, random: torch.Generator | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    scores = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
-    if temperature == 0:
-        chosen = scores.argmax(-1)
-    else:
-        chosen = torch.multinomial(scores.exp(), 1, generator=random)[:, 0]
+    """Return a token of each row and its log-probability: [rows, vocabulary] -> [rows], [rows]."""
+    greedy = temperatures == 0
+    scores = torch.log_softmax(logits.float() / temperatures.where(~greedy, 1.0)[:, None], dim=-1)
+    chosen = scores.argmax(-1)
+    if not greedy.all():
+        # One number a row is drawn: `multinomial` draws one for each token of the vocabulary, which
+        # for a small model takes as long as a layer.
+        reached = scores.exp().cumsum(-1, dtype=torch.float64)
+        drawn = torch.rand(
+            len(scores), 1, generator=random, dtype=torch.float64, device=scores.device
+        )
+        sampled = torch.searchsorted(reached, drawn * reached[:, -1:], right=True)[:, 0]
+        chosen = chosen.where(greedy, sampled.clamp(max=scores.shape[-1] - 1))
     return chosen, scores.gather(1, chosen[:, None])[:, 0]

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from .. import protocol
 from ..errors import ControllerError
 from ..reply import Reply
 from ..state import View
-from .generation import Generator, Sampled
+from .generation import Generator, Turn
 from .policy_folder import SHIPPED, PolicyFolder, PolicySettings, quick_loading
 from .streaming import Listener, TurnStream, turn_stream
 from .tokens import TokenCodec, TurnTokens
@@ -77,7 +76,7 @@ class PolicyController:
             is_stop=stop.ends if self.settings.stop else None,
         )
         self._lock = threading.Lock()
-        self._waiting: list[tuple[_Request, asyncio.Future[Sampled]]] = []
+        self._waiting: dict[Turn, asyncio.Future[None]] = {}  # in the order of their coming
         self._worker: asyncio.Task[None] | None = None
 
     @classmethod
@@ -125,22 +124,25 @@ class PolicyController:
         """Sample one turn."""
         start = time.perf_counter()
         with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
-            request = self._request(view, stream.listener() if stream else None)
-            return self._reply(request, self._sample([request])[0], start, stream)
+            turn, added = self._begin(view, stream.listener() if stream else None)
+            with self._lock:
+                self.generator.generate([turn], random=self._random)
+            return self._reply(turn, added, start, stream)
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Sample one turn, in one batch with whatever else is waiting."""
         start = time.perf_counter()
         loop = asyncio.get_running_loop()
         with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
-            request = self._request(view, stream.listener(loop) if stream else None)
-            future: asyncio.Future[Sampled] = loop.create_future()
-            self._waiting.append((request, future))
+            turn, added = self._begin(view, stream.listener(loop) if stream else None)
+            done: asyncio.Future[None] = loop.create_future()
+            self._waiting[turn] = done
             if self._worker is None or self._worker.done():
-                self._worker = loop.create_task(self._work())
-            return self._reply(request, await future, start, stream)
+                self._worker = loop.create_task(self._work(loop))
+            await done
+            return self._reply(turn, added, start, stream)
 
-    async def _work(self) -> None:
+    async def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sample for all that are waiting until nobody is."""
         while self._waiting:
             # Questions that got their turn together come back together, after some steps of the
@@ -149,62 +151,72 @@ class PolicyController:
             while joined < len(self._waiting) < self.max_batch:
                 joined = len(self._waiting)
                 await asyncio.sleep(0.002)
-            batch, self._waiting = (
-                self._waiting[: self.max_batch],
-                self._waiting[self.max_batch :],
-            )
-            batch = [(request, future) for request, future in batch if not future.done()]
+            batch = self._next_batch()
             try:
-                sampled = await asyncio.to_thread(self._sample, [request for request, _ in batch])
+                await asyncio.to_thread(self._sample, batch, loop)
             except BaseException as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(
+                for done in batch.values():
+                    if not done.done():
+                        done.set_exception(
                             error if isinstance(error, Exception) else RuntimeError("interrupted")
                         )
                 if not isinstance(error, Exception):
                     raise
-                continue
-            for (_, future), one in zip(batch, sampled, strict=True):
-                if not future.done():
-                    future.set_result(one)
+            else:  # those that rest have waited longest
+                self._waiting = {
+                    **{turn: done for turn, done in batch.items() if not turn.ended},
+                    **self._waiting,
+                }
 
-    def _sample(self, requests: Sequence[_Request]) -> list[Sampled]:
-        if not requests:
-            return []
+    def _next_batch(self) -> dict[Turn, asyncio.Future[None]]:
+        """Take who has waited longest, and those nearest in length: padding is computed too."""
+        waiting = {turn: done for turn, done in self._waiting.items() if not done.done()}
+        self._waiting = {}
+        if len(waiting) <= self.max_batch:
+            return waiting
+        size = len(next(iter(waiting)).so_far)
+        near = sorted(waiting, key=lambda turn: abs(len(turn.so_far) - size))[: self.max_batch]
+        batch = {turn: waiting.pop(turn) for turn in near}
+        self._waiting = waiting
+        return batch
+
+    def _sample(
+        self, batch: dict[Turn, asyncio.Future[None]], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        def ended(turn: Turn) -> None:
+            loop.call_soon_threadsafe(_resolve, batch[turn])
+
+        def rest(going: int) -> bool:
+            """Whether a batch with those that wait would be twice as large."""
+            return min(len(self._waiting), self.max_batch - going) >= going
+
         with self._lock:
-            results: dict[int, Sampled] = {}
-            for temperature in {request.temperature for request in requests}:
-                places = [i for i, r in enumerate(requests) if r.temperature == temperature]
-                sampled = self.generator.generate(
-                    [(requests[i].ids, requests[i].known) for i in places],
-                    listeners=[requests[i].listener for i in places],
-                    max_new_tokens=self.settings.max_new_tokens,
-                    temperature=temperature,
-                    random=self._random,
-                )
-                results.update(zip(places, sampled, strict=True))
-            return [results[i] for i in range(len(requests))]
+            self.generator.generate(list(batch), random=self._random, ended=ended, rest=rest)
 
-    def _request(self, view: View, listener: Listener | None) -> _Request:
+    def _begin(self, view: View, listener: Listener | None) -> tuple[Turn, list[int]]:
+        """Return a turn to sample, and what of its context is new."""
         context = self.codec.context(view, self.settings.max_context_tokens)
         wanted = view.context.temperature
-        temperature = self.temperature if wanted is None else wanted
-        return _Request(context.ids, len(context.before), context.added, temperature, listener)
+        turn = Turn(
+            context.ids,
+            len(context.before),
+            self.settings.max_new_tokens,
+            self.temperature if wanted is None else wanted,
+            listener,
+        )
+        return turn, context.added
 
     def _reply(
-        self, request: _Request, sampled: Sampled, start: float, stream: TurnStream | None
+        self, turn: Turn, added: list[int], start: float, stream: TurnStream | None
     ) -> Reply:
-        text = self.codec.text_of(sampled.ids)
+        text = self.codec.text_of(turn.ids)
         if stream:
             stream.end(text)
-        tokens = TurnTokens(
-            input_ids=request.added, output_ids=sampled.ids, logprobs=sampled.logprobs
-        )
+        tokens = TurnTokens(input_ids=added, output_ids=turn.ids, logprobs=turn.logprobs)
         return Reply(
             text=text,
-            input_tokens=sampled.prefilled,
-            output_tokens=len(sampled.ids),
+            input_tokens=turn.prefilled,
+            output_tokens=len(turn.ids),
             seconds=time.perf_counter() - start,
             message=AIMessage(
                 text, id=stream.id if stream else None, additional_kwargs={"tokens": tokens}
@@ -212,13 +224,9 @@ class PolicyController:
         )
 
 
-@dataclass(frozen=True)
-class _Request:
-    ids: list[int]
-    known: int
-    added: list[int]
-    temperature: float
-    listener: Listener | None
+def _resolve(done: asyncio.Future[None]) -> None:
+    if not done.done():  # its question may have been cancelled
+        done.set_result(None)
 
 
 class StopTexts:
