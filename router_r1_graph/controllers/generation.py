@@ -385,15 +385,14 @@ def _sample(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a token of each row and its log-probability: [rows, vocabulary] -> [rows], [rows]."""
     greedy = temperatures == 0
-    scores = torch.log_softmax(logits.float() / temperatures.where(~greedy, 1.0)[:, None], dim=-1)
-    chosen = scores.argmax(-1)
+    likely = torch.softmax(logits.float() / temperatures.where(~greedy, 1.0)[:, None], dim=-1)
+    chosen = likely.argmax(-1)
     if not greedy.all():
         # One number a row is drawn: `multinomial` draws one for each token of the vocabulary, which
-        # for a small model takes as long as a layer.
-        reached = scores.exp().cumsum(-1, dtype=torch.float64)
-        drawn = torch.rand(
-            len(scores), 1, generator=random, dtype=torch.float64, device=scores.device
-        )
-        sampled = torch.searchsorted(reached, drawn * reached[:, -1:], right=True)[:, 0]
-        chosen = chosen.where(greedy, sampled.clamp(max=scores.shape[-1] - 1))
-    return chosen, scores.gather(1, chosen[:, None])[:, 0]
+        # for a small model takes as long as its layers. Above 0 and up to the whole sum, it falls
+        # on a token that can be.
+        reached = likely.cumsum(-1)
+        drawn = 1 - torch.rand(len(likely), 1, generator=random, device=likely.device)
+        sampled = torch.searchsorted(reached, drawn * reached[:, -1:])[:, 0]
+        chosen = chosen.where(greedy, sampled)
+    return chosen, likely.gather(1, chosen[:, None])[:, 0].log()
