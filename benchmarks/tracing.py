@@ -73,7 +73,7 @@ async def _cpu_ms(ask: Ask, questions: int, client: Client | None) -> float:
     return (time.process_time() - start) / questions * 1e3
 
 
-def tracing(questions: int = 40, repeats: int = 9) -> float:
+def tracing(questions: int = 40, repeats: int = 31) -> float:
     """Print CPU milliseconds a question of 4 rounds; return the ratio."""
     ask = through_the_graph(0)
     command = [sys.executable, "-c", "from benchmarks.tracing import sink; sink()"]

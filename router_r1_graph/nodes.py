@@ -54,12 +54,13 @@ class RouterNodes:
     name: str = "router_r1"
     """Of the message that a run hands back."""
 
-    def begin(self, state: RouterState) -> Send:
+    def begin(self, state: RouterState, config: RunnableConfig) -> Send:
         """Start a question clean, whatever an earlier one left on the thread.
 
         Raises:
             QuestionError: neither `question` nor a human message says anything.
         """
+        spans.send_once(config)
         messages = state.get("messages") or []
         question = state.get("question", "")
         if not isinstance(question, str):
@@ -271,7 +272,9 @@ class RouterNodes:
     ) -> dict[str, Any]:
         """Cut a reply to what the controller may see, before any checkpoint holds it."""
         context = resolve_context(runtime.context, self.defaults)
-        message.content = protocol.cut(str(message.text), context.max_information_tokens)
+        cut = protocol.cut(str(message.text), context.max_information_tokens)
+        if cut != message.content:  # the tool's run still has to be sent as it was
+            message = message.model_copy(update={"content": cut})
         runtime.stream_writer(events.route_end(call, message.artifact))
         return {"replies": [message]}
 

@@ -7,6 +7,7 @@ anything.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,6 +25,8 @@ ROUTER = "router-r1"
 """The tag of a router's own run, wherever it is in a tree; its name too, if it has none."""
 RECORD = "router_r1"
 """The key of a router's run, in `extra`, under which is what its outputs do not say of a trace."""
+
+_BURST_SECONDS = 1.0
 
 _SILENT = ("aggregate", "answer")
 """The nodes that ask nobody: their runs have no input, no output and nothing below."""
@@ -53,20 +56,36 @@ def label_router(
     metadata: Callable[[], Mapping[str, Any]],
     record: Callable[[], Mapping[str, Any]] | None = None,
 ) -> None:
-    """Name, tag and describe the router's run, from a node of it; what is below is sent once.
+    """Name, tag and describe the router's run, from a node of it.
 
     Args:
         config: the node's.
         metadata: makes what to show and to filter by; not called where nothing is traced.
         record: makes what stands under `RECORD`.
     """
-    tracer, node = _tracer(config), _node_run(config)
-    router = tracer and node and tracer.run_map.get(str(node.parent_run_id))
-    if router and tracer:
-        _send_once(tracer, router)
+    _, router = _router_run(config)
+    if router:
         _label(router, ROUTER, ROUTER if router.name == "LangGraph" else "", metadata())
         if record:
             router.extra[RECORD] = dict(record())
+
+
+def send_once(config: RunnableConfig) -> None:
+    """Have what is below the router's run sent once each; called from its first node.
+
+    Args:
+        config: the node's.
+    """
+    tracer, router = _router_run(config)
+    if not (tracer and router):
+        return
+    # A caller's replicas say where else a run goes, under the same id or under another.
+    if _sends_as_it_is_told(tracer.client) and not router.replicas:
+        tracer.client = router.ls_client = _Once(tracer, router)
+    if router.parent_run_id is None:
+        # Nobody sees a root's children, as an evaluator does below its own run: what is sent need
+        # not stay in memory until the end, nor be walked by Python's collector.
+        router.child_runs = deque(maxlen=0)  # type: ignore[assignment]
 
 
 def model_call(
@@ -128,11 +147,12 @@ class _Bill(BaseCallbackHandler):
 
 
 class _Once(Client):
-    """Has its client send a run below the router's once, when it has ended.
+    """Has its client send a run below the router's once, after it has ended.
 
     LangChain sends every run at its start and again, whole, at its end; half of what a trace costs
-    is in the sending. What has not ended when the router has (a model that was given up on) is sent
-    as it started.
+    is in the sending, and of that in waking the thread that uploads. So runs go out together: those
+    of a second, or of the whole question where it took less. What has not ended when the router has
+    (a model that was given up on) is sent as it started.
     """
 
     def __init__(self, tracer: LangChainTracer, router: Run) -> None:
@@ -141,6 +161,8 @@ class _Once(Client):
         # collector.
         self._router_id, self._below = router.id, router.dotted_order
         self._started: dict[Any, dict[str, Any]] = {}
+        self._ended: list[dict[str, Any]] = []
+        self._sent_at = time.monotonic()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_client"), name)
@@ -155,29 +177,28 @@ class _Once(Client):
         self._started[kwargs["id"]] = start
 
     def update_run(self, run_id: Any, **kwargs: Any) -> None:
-        """Send a run; at the router's end, what is left."""
+        """Send a run, or keep it a moment; at the router's end, send what is left."""
         if run := self._started.pop(run_id, None):
             run.update((key, value) for key, value in kwargs.items() if value is not None)
             silent = run["name"] in _SILENT and run["parent_run_id"] == self._router_id
             if not silent or run.get("error"):
-                self._client.create_run(**run)
+                self._ended.append(run)
+            if time.monotonic() > self._sent_at + _BURST_SECONDS:
+                self._send()
             return
         if run_id == self._router_id:
             if self._tracer.client is self:
                 self._tracer.client = self._client
             while self._started:
-                self._client.create_run(**self._started.popitem()[1])
+                self._ended.append(self._started.popitem()[1])
+            self._send()
         self._client.update_run(run_id, **kwargs)
 
-
-def _send_once(tracer: LangChainTracer, router: Run) -> None:
-    # A caller's replicas say where else a run goes, under the same id or under another.
-    if _sends_as_it_is_told(tracer.client) and not router.replicas:
-        tracer.client = router.ls_client = _Once(tracer, router)
-    if router.parent_run_id is None:
-        # Nobody sees a root's children, as an evaluator does below its own run: what is sent need
-        # not stay in memory until the end, nor be walked by Python's collector.
-        router.child_runs = deque(maxlen=0)  # type: ignore[assignment]
+    def _send(self) -> None:
+        ended, self._ended = self._ended, []
+        self._sent_at = time.monotonic()
+        for run in ended:
+            self._client.create_run(**run)
 
 
 def _sends_as_it_is_told(client: Client) -> bool:
@@ -199,6 +220,13 @@ def _tracer(config: RunnableConfig) -> LangChainTracer | None:
     if not isinstance(callbacks, BaseCallbackManager):
         return None
     return next((h for h in callbacks.handlers if isinstance(h, LangChainTracer)), None)
+
+
+def _router_run(config: RunnableConfig) -> tuple[LangChainTracer | None, Run | None]:
+    tracer, node = _tracer(config), _node_run(config)
+    if tracer is None or node is None:
+        return None, None
+    return tracer, tracer.run_map.get(str(node.parent_run_id))
 
 
 def _node_run(config: RunnableConfig) -> Run | None:
