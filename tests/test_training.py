@@ -26,6 +26,7 @@ from router_r1_graph import (
     parse_controller,
     read_traces,
 )
+from router_r1_graph.controllers.generation import Turn
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import AbsoluteCost, reward
 from router_r1_graph.simulation import (
@@ -192,6 +193,25 @@ def test_what_is_missing_is_one_line_and_no_traceback(tmp_path, override, messag
     assert run.returncode != 0
     assert message in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_heads_of_a_model_from_scratch_share_keys_and_values_where_told():
+    small = {"vocabulary": 400, "hidden_size": 32, "layers": 1, "heads": 4}
+    for shared, kept in ((0, 4), (1, 1), (2, 2)):
+        model = ModelConfig(scratch={**small, "kv_heads": shared}, max_new_tokens=8)
+        learner = make_learner(model, ["Who?"], seed=0)
+        assert learner.model.config.num_key_value_heads == kept
+        together, alone = (
+            [Turn([5, *range(7, 7 + n)], max_new_tokens=6) for n in (3, 9)] for _ in "ab"
+        )
+        generator = learner.controller().generator
+        generator.generate(together)
+        generator.forget()
+        for turn in alone:
+            generator.generate([turn])
+        assert [turn.ids for turn in together] == [turn.ids for turn in alone]
+    with pytest.raises(ValueError, match="heads: 4 is no multiple of kv_heads: 3"):
+        ModelConfig(scratch={**small, "kv_heads": 3})
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -543,7 +563,6 @@ def test_a_rollout_by_vllm_is_the_same_episode_as_by_the_model_itself():
 
     from trl.generation.vllm_generation import VLLMGeneration
 
-    from router_r1_graph.controllers.generation import Turn
     from training.vllm_rollouts import VLLMGenerator
 
     wanted = inspect.signature(VLLMGeneration.generate).parameters

@@ -29,13 +29,13 @@ class ScratchModel(_Section):
     hidden_size: Count = 128
     layers: Count = 4
     heads: Count = 4
-    kv_heads: Count = 1
+    kv_heads: Annotated[int, Field(ge=0)] = 0
     """Fewer than `heads`: several share their keys and values. A batch of many rows waits for the
-    memory that these are read from."""
+    memory that these are read from. 0 = as many as heads."""
 
     @model_validator(mode="after")
     def _check(self) -> ScratchModel:
-        if self.heads % self.kv_heads:
+        if self.kv_heads and self.heads % self.kv_heads:
             raise ValueError(f"heads: {self.heads} is no multiple of kv_heads: {self.kv_heads}")
         return self
 

@@ -138,7 +138,7 @@ def make_learner(config: ModelConfig, texts: Iterable[str], seed: int) -> Learne
             intermediate_size=scratch.hidden_size * 3,
             num_hidden_layers=scratch.layers,
             num_attention_heads=scratch.heads,
-            num_key_value_heads=scratch.kv_heads,
+            num_key_value_heads=scratch.kv_heads or scratch.heads,
             max_position_embeddings=config.max_context_tokens,
             tie_word_embeddings=True,
             pad_token_id=tokenizer.pad_token_id,

@@ -27,7 +27,8 @@ from .streaming import Listener
 _CROWDED = 0.75
 """The share of rows still sampled at which the others leave a batch."""
 _PREFILL_ROWS = 32
-"""Most rows whose new tokens are computed together; those alike in length are."""
+"""Most rows whose new tokens are computed together: those with about as many, since padding is
+computed too."""
 
 Rows = list[tuple[torch.Tensor, torch.Tensor]]
 """One row's keys and values for each layer: [heads, tokens, head size]."""
@@ -205,7 +206,7 @@ class Generator:
                 turn.prefilled = len(ids) - size
                 self.prefilled_tokens += turn.prefilled
                 self.reused_tokens += size
-        todo.sort(key=lambda row: (row[1], len(row[0])))
+        todo.sort(key=lambda row: (len(row[0]) - row[1], row[1]))
         for start in range(0, len(todo), _PREFILL_ROWS):
             part = todo[start : start + _PREFILL_ROWS]
             for (ids, _), done in zip(part, self._compute(part, rows), strict=True):
