@@ -27,7 +27,7 @@ RECORD = "router_r1"
 """The key of a router's run, in `extra`, under which is what its outputs do not say of a trace."""
 
 _BURST_SECONDS = 1.0
-
+"""What ended within this time is sent together; what ends later, at once."""
 _SILENT = ("aggregate", "answer")
 """The nodes that ask nobody: their runs have no input, no output and nothing below."""
 
@@ -163,6 +163,7 @@ class _Once(Client):
         self._started: dict[Any, dict[str, Any]] = {}
         self._ended: list[dict[str, Any]] = []
         self._sent_at = time.monotonic()
+        self._over = False  # what ends after the router (nobody waited for it) is sent at once
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_client"), name)
@@ -183,10 +184,11 @@ class _Once(Client):
             silent = run["name"] in _SILENT and run["parent_run_id"] == self._router_id
             if not silent or run.get("error"):
                 self._ended.append(run)
-            if time.monotonic() > self._sent_at + _BURST_SECONDS:
+            if self._over or time.monotonic() > self._sent_at + _BURST_SECONDS:
                 self._send()
             return
         if run_id == self._router_id:
+            self._over = True
             if self._tracer.client is self:
                 self._tracer.client = self._client
             while self._started:

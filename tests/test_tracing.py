@@ -33,6 +33,7 @@ from router_r1_graph import (
     create_router_r1,
     create_router_r1_agent,
     parse_controller,
+    spans,
 )
 from router_r1_graph.candidates import ControllerSettings
 from router_r1_graph.cli import app
@@ -432,6 +433,27 @@ def test_a_model_that_was_given_up_on_is_shown_as_it_started(sink, tmp_path):
             break
         time.sleep(0.05)
     assert "late" in str(run["outputs"])
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_what_has_ended_is_sent_together_and_no_later_than_after_so_long(
+    sink, monkeypatch, seconds
+):
+    monkeypatch.setattr(spans, "_BURST_SECONDS", seconds)
+    pool, client, known = make_pool(), sink.client(), []
+
+    def look(query: str) -> str:
+        client.flush()
+        known.extend(run["name"] for run in sink.tree() if run.get("end_time"))
+        return "Paris"
+
+    given = models(pool, Ada=FakeChat(text=look))
+    graph = create_router_r1(pool, chat_controller(), models=given).compile()
+    with tracing_context(enabled=True, client=client, project_name="test"):
+        graph.invoke({"question": QUESTION})
+    client.flush()
+    assert ("controller" in known) == (seconds == 0)
+    assert all(run["end_time"] for run in sink.tree())
 
 
 def test_replicas_of_the_caller_stay_as_they_are(sink):
