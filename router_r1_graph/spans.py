@@ -187,20 +187,31 @@ class _Once(Client):
             if self._over or time.monotonic() > self._sent_at + _BURST_SECONDS:
                 self._send()
             return
-        if run_id == self._router_id:
-            self._over = True
-            if self._tracer.client is self:
-                self._tracer.client = self._client
-            while self._started:
-                self._ended.append(self._started.popitem()[1])
-            self._send()
-        self._client.update_run(run_id, **kwargs)
+        try:
+            if run_id == self._router_id:
+                self._end()
+        finally:
+            self._client.update_run(run_id, **kwargs)
+
+    def _end(self) -> None:
+        self._over = True
+        if self._tracer.client is self:
+            self._tracer.client = self._client
+        while self._started:
+            self._ended.append(self._started.popitem()[1])
+        self._send()
 
     def _send(self) -> None:
         ended, self._ended = self._ended, []
         self._sent_at = time.monotonic()
+        failed: list[Exception] = []
         for run in ended:
-            self._client.create_run(**run)
+            try:
+                self._client.create_run(**run)
+            except Exception as error:  # of a client that posts at once; the others still go
+                failed.append(error)
+        if failed:
+            raise failed[0]  # to the tracer, which says so
 
 
 def _sends_as_it_is_told(client: Client) -> bool:
