@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
 import torch
 from transformers import Cache
-from transformers.cache_utils import DynamicLayer
 
+from .batch_cache import RoomyLayer, Rows, row_of
 from .streaming import Listener
 
 _CROWDED = 0.75
@@ -29,9 +29,6 @@ _CROWDED = 0.75
 _PREFILL_ROWS = 32
 """Most rows whose new tokens are computed together: those with about as many, since padding is
 computed too."""
-
-Rows = list[tuple[torch.Tensor, torch.Tensor]]
-"""One row's keys and values for each layer: [heads, tokens, head size]."""
 
 
 @dataclass(eq=False)
@@ -171,8 +168,8 @@ class Generator:
             if not going:
                 return
             if rest(len(going)):
-                for place in going:
-                    if turn := rows[place]:
+                for place, turn in enumerate(rows):
+                    if turn is not None:
                         self._keep(turn, cache, place)
                 return
             # Rows that ended leave the batch, a quarter of it at once: each time, what stands where
@@ -235,7 +232,7 @@ class Generator:
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
         self._forward(ids, mask, positions, cache)
         return [
-            _row(cache, place, past - size, past + len(new))
+            row_of(cache, place, past - size, past + len(new))
             for place, ((_, size), new) in enumerate(zip(part, fresh, strict=True))
         ]
 
@@ -260,9 +257,9 @@ class Generator:
             [[0] * (width - size) + [1] * size for size in sizes], device=self.model.device
         )
         if not width:
-            return Cache(layer_class_to_replicate=_RoomyLayer), mask.long()
+            return Cache(layer_class_to_replicate=RoomyLayer), mask.long()
         layers = range(self.model.config.num_hidden_layers)
-        return Cache(layers=[_RoomyLayer.holding(rows, layer, width) for layer in layers]), mask
+        return Cache(layers=[RoomyLayer.holding(rows, layer, width) for layer in layers]), mask
 
     def _take(self, key: tuple[int, ...]) -> Rows | None:
         rows = self._kept.pop(key, None)
@@ -278,7 +275,7 @@ class Generator:
             return
         width = cache.get_seq_length()
         self._take(key)  # the same turn of another sample: one is enough
-        self._kept[key] = _row(cache, place, width - size, width)
+        self._kept[key] = row_of(cache, place, width - size, width)
         self._kept_tokens += size
         while self._kept_tokens > self.max_cached_tokens:
             self._take(next(iter(self._kept)))
@@ -290,14 +287,6 @@ def _cache_argument(model: Any) -> str:
     return "cache" if "cache" in signature(base.forward).parameters else "past_key_values"
 
 
-def _row(cache: Cache, place: int, start: int, end: int) -> Rows:
-    """Return a copy of one row's tokens."""
-    return [
-        (layer.keys[place][:, start:end].clone(), layer.values[place][:, start:end].clone())
-        for layer in cache.layers
-    ]
-
-
 def _close_up(going: Sequence[int]) -> list[int]:
     """Return the places that stay, as few as can be moved: the last ones go where others left.
 
@@ -307,78 +296,6 @@ def _close_up(going: Sequence[int]) -> list[int]:
     stay = set(going)
     moved = iter(sorted((place for place in going if place >= len(going)), reverse=True))
     return [place if place in stay else next(moved) for place in range(len(going))]
-
-
-class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
-    """A cache layer with room for the tokens to come.
-
-    The one it stands in for copies the whole cache for each new token and whenever a row leaves,
-    which for a batch of hundreds takes longer than the model.
-    """
-
-    _ROOM = 64
-    _room: tuple[torch.Tensor, torch.Tensor] | None = None
-    _start = 0  # columns before are padding for every row
-    keys: torch.Tensor
-    values: torch.Tensor
-
-    @classmethod
-    def holding(cls, rows: Iterable[Rows | None], layer: int, width: int) -> _RoomyLayer:
-        """Return a layer with the rows' keys and values, padded on the left to `width` tokens."""
-        rows = list(rows)
-        like = next(one for one in rows if one)[layer]
-        new = cls()
-        new.lazy_initialization(*like)
-        room = []
-        for which in (0, 1):
-            heads, _, size = like[which].shape
-            block = like[which].new_empty(len(rows), heads, width + cls._ROOM, size)
-            for place, one in enumerate(rows):
-                real = one[layer][which].shape[1] if one else 0
-                block[place, :, : width - real] = 0
-                if one:
-                    block[place, :, width - real : width] = one[layer][which]
-            room.append(block)
-        new._show(room[0], room[1], width)
-        return new
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add keys and values; return all of them."""
-        old = self.get_seq_length()
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        new = old + key_states.shape[-2]
-        if self._room is None or self._room[0].shape[-2] < self._start + new:
-            batch, heads, _, size = key_states.shape
-            keys = key_states.new_empty(batch, heads, new + self._ROOM, size)
-            values = torch.empty_like(keys)
-            if old:
-                keys[:, :, :old], values[:, :, :old] = self.keys, self.values
-            self._start = 0
-        else:
-            keys, values = self._room
-        keys[:, :, self._start + old : self._start + new] = key_states
-        values[:, :, self._start + old : self._start + new] = value_states
-        self._show(keys, values, new)
-        return self.keys, self.values
-
-    def take(self, order: Sequence[int], padding: int) -> None:
-        """Keep the rows at these places, in this order, without so many columns of padding."""
-        assert self._room is not None
-        keys, values = self._room
-        for place, old in enumerate(order):
-            if place != old:
-                keys[place], values[place] = keys[old], values[old]
-        width = self.get_seq_length() - padding
-        self._start += padding
-        self._show(keys[: len(order)], values[: len(order)], width)
-
-    def _show(self, keys: torch.Tensor, values: torch.Tensor, width: int) -> None:
-        self._room = (keys, values)
-        columns = slice(self._start, self._start + width)
-        self.keys, self.values = keys[:, :, columns], values[:, :, columns]
 
 
 def _sample(
