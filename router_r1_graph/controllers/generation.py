@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -29,6 +29,11 @@ _CROWDED = 0.75
 _PREFILL_ROWS = 32
 """Most rows whose new tokens are computed together: those with about as many, since padding is
 computed too."""
+_ALIKE = 1.25
+"""How many times the new tokens of one row another beside it may have."""
+
+_Unread = tuple[tuple[int, ...], int]
+"""A row to compute: its ids, and how many of them are known."""
 
 
 @dataclass(eq=False)
@@ -193,7 +198,7 @@ class Generator:
             for key, turn in sorted(zip(keys, turns, strict=True), key=lambda pair: pair[1].known)
         }
         rows: dict[tuple[int, ...], Rows | None] = {}
-        todo: list[tuple[tuple[int, ...], int]] = []
+        todo: list[_Unread] = []
         for ids, turn in first.items():
             rows[ids] = kept = self._take(ids[: len(ids) if turn.ids else turn.known])
             size = kept[0][0].shape[1] if kept else 0
@@ -203,9 +208,7 @@ class Generator:
                 turn.prefilled = len(ids) - size
                 self.prefilled_tokens += turn.prefilled
                 self.reused_tokens += size
-        todo.sort(key=lambda row: (len(row[0]) - row[1], row[1]))
-        for start in range(0, len(todo), _PREFILL_ROWS):
-            part = todo[start : start + _PREFILL_ROWS]
+        for part in _alike(todo):
             for (ids, _), done in zip(part, self._compute(part, rows), strict=True):
                 rows[ids] = done
         for key, turn in zip(keys, turns, strict=True):
@@ -213,7 +216,7 @@ class Generator:
         return [rows[key] for key in keys]
 
     def _compute(
-        self, part: Sequence[tuple[tuple[int, ...], int]], rows: dict[tuple[int, ...], Rows | None]
+        self, part: Sequence[_Unread], rows: dict[tuple[int, ...], Rows | None]
     ) -> list[Rows]:
         """Return keys and values of some rows, up to their last token, from those that they have.
 
@@ -279,6 +282,21 @@ class Generator:
         self._kept_tokens += size
         while self._kept_tokens > self.max_cached_tokens:
             self._take(next(iter(self._kept)))
+
+
+def _alike(todo: Sequence[_Unread]) -> Iterator[list[_Unread]]:
+    """Divide rows to compute into those with about as many new tokens."""
+    part: list[_Unread] = []
+    least = 0
+    for row in sorted(todo, key=lambda row: (len(row[0]) - row[1], row[1])):
+        new = len(row[0]) - row[1]
+        if part and (len(part) == _PREFILL_ROWS or new > _ALIKE * least):
+            yield part
+            part = []
+        least = least if part else new
+        part.append(row)
+    if part:
+        yield part
 
 
 def _cache_argument(model: Any) -> str:

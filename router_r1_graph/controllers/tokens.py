@@ -108,9 +108,7 @@ class TokenCodec:
         Turns that a policy sampled are given back as they are; turns of other controllers are
         tokenised here.
         """
-        prompt: list[int] | None = self.prompt_ids(
-            View(view.question, view.pool, view.context, view.budget)
-        )
+        first = True
         observed: list[ToolMessage] = []
         messages: Sequence[AnyMessage] = view.scratchpad
         for message in messages:
@@ -122,14 +120,16 @@ class TokenCodec:
                     yield Piece(list(tokens["input_ids"]), by_policy=False)
                     yield Piece(list(tokens["output_ids"]), True, list(tokens["logprobs"]))
                 else:
-                    added = self.observation_ids(observed) if prompt is None else prompt
-                    yield Piece(added, by_policy=False)
+                    yield Piece(self._added(view, first, observed), by_policy=False)
                     yield Piece(self.turn_ids(str(message.text)), by_policy=True)
-                prompt, observed = None, []
-        if prompt is not None:
-            yield Piece(prompt, by_policy=False)
-        elif observed:
-            yield Piece(self.observation_ids(observed), by_policy=False)
+                first, observed = False, []
+        if first or observed:
+            yield Piece(self._added(view, first, observed), by_policy=False)
+
+    def _added(self, view: View, first: bool, observed: Sequence[ToolMessage]) -> list[int]:
+        if not first:
+            return self.observation_ids(observed)
+        return self.prompt_ids(View(view.question, view.pool, view.context, view.budget))
 
     def context(self, view: View, most: int) -> TokenContext:
         """Return the context of the next turn.
