@@ -3,18 +3,25 @@
     python -m benchmarks.rollouts [POLICY_FOLDER]
 
 Without a folder, a random model of the demo's shape is used: its turns run to their limit, which is
-the worst case for batching. Ratios of one run; the model's threads are set to 1.
+the worst case for batching. Ratios of one run; the model's threads are set to 1. One question at a
+time keeps one core busy; all together are rolled out in one process, and in one for each core, each
+with its share of the questions, as `torchrun` trains.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,20 +53,68 @@ def with_latency(item: Item) -> Item:
     return dataclasses.replace(item, pool=CandidatePool(name="slow", candidates=candidates))
 
 
-def batching(learner: Learner, items: list[Item], what: str) -> float:
-    """Print questions a second together and one at a time; return the ratio."""
+def drawn_items(latency: bool) -> list[Item]:
+    """Return the questions, each as often as it has samples."""
+    drawn = draw_items(DataConfig(), QUESTIONS, 1)
+    return [item for one in drawn for item in [with_latency(one) if latency else one] * SAMPLES]
+
+
+def batching(folder: str | None, learner: Learner, *, latency: bool) -> None:
+    """Print questions a second one at a time, and together in one process and in several."""
+    items = drawn_items(latency)
     few = items[::SAMPLES]
     start = time.perf_counter()
     roll_out(few, learner.controller(temperature=1.0), in_flight=1)
     alone = (time.perf_counter() - start) / len(few)
+    what = "with the latency of their descriptors" if latency else "that answer at once"
+    print(
+        f"rollouts of {QUESTIONS} x {SAMPLES}, candidates {what}: one at a time "
+        f"{1 / alone:.2f} a second"
+    )
     start = time.perf_counter()
     roll_out(items, learner.controller(temperature=1.0))
-    together = (time.perf_counter() - start) / len(items)
+    report(1, alone, (time.perf_counter() - start) / len(items))
+    count = os.cpu_count() or 1
+    spawn = multiprocessing.get_context("spawn")
+    arguments = (folder, latency, count, spawn.Barrier(count))
+    with ProcessPoolExecutor(count, spawn, Share.start, arguments) as processes:
+        seconds = list(processes.map(Share.run, range(count)))
+        report(count, alone, max(seconds) / len(items))
+
+
+def report(processes: int, alone: float, each: float) -> None:
+    """Print questions a second of so many processes, and the ratio."""
     print(
-        f"rollouts of {QUESTIONS} x {SAMPLES}, {what}: {1 / together:.2f} a second, one at a time "
-        f"{1 / alone:.2f}, ratio {alone / together:.1f} (bar: at least 8)"
+        f"  together in {processes} process{'es' if processes > 1 else ''}: {1 / each:.2f} a "
+        f"second, ratio {alone / each:.1f} (bar: at least 8)"
     )
-    return alone / together
+
+
+class Share:
+    """What one of several processes rolls out: every so many questions, with all their samples."""
+
+    folder: str | None
+    latency: bool
+    count: int
+    together: Barrier
+
+    @classmethod
+    def start(cls, *arguments: Any) -> None:
+        """Make a process ready."""
+        torch.set_num_threads(1)
+        cls.folder, cls.latency, cls.count, cls.together = arguments
+
+    @classmethod
+    def run(cls, number: int) -> float:
+        """Return the seconds of a process's share, begun when all of them are ready."""
+        learner = learner_of(cls.folder)
+        items = drawn_items(cls.latency)
+        share = [item for n, item in enumerate(items) if n // SAMPLES % cls.count == number]
+        roll_out(share[:2], learner.controller(temperature=1.0))  # warms up
+        cls.together.wait()
+        start = time.perf_counter()
+        roll_out(share, learner.controller(temperature=1.0))
+        return time.perf_counter() - start
 
 
 def caching(learner: Learner, items: list[Item]) -> float:
@@ -116,15 +171,13 @@ def step(learner: Learner, items: list[Item]) -> float:
 def main() -> None:
     """Run the benchmarks."""
     torch.set_num_threads(1)
-    learner = learner_of(sys.argv[1] if len(sys.argv) > 1 else None)
-    drawn = draw_items(DataConfig(), QUESTIONS, 1)
-    items = [dataclasses.replace(item) for item in drawn for _ in range(SAMPLES)]
-    batching(learner, items, "candidates that answer at once")
-    if len(sys.argv) > 1:  # a random model calls nobody
-        slow = [slowed for item in drawn for slowed in [with_latency(item)] * SAMPLES]
-        batching(learner, slow, "candidates with the latency of their descriptors")
-    caching(learner, items)
-    step(learner, drawn)
+    folder = sys.argv[1] if len(sys.argv) > 1 else None
+    learner = learner_of(folder)
+    batching(folder, learner, latency=False)
+    if folder:  # a random model calls nobody
+        batching(folder, learner, latency=True)
+    caching(learner, drawn_items(False))
+    step(learner, draw_items(DataConfig(), QUESTIONS, 1))
 
 
 if __name__ == "__main__":

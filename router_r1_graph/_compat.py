@@ -69,13 +69,13 @@ def node(
     return RunnableCallable(sync, async_, name=name, trace=False)
 
 
-def recorded(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return options of `add_node`: a node's own run records this of its output, and no input.
+def recorded(inputs: Callable[[Any], Any], outputs: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return options of `add_node`: what a node's own run records of its input and output.
 
     The input is the whole state, over and over: what is new in it stands on the runs below, and all
     of it on the router's. LangGraph 1.2.0 has no such option, and records everything.
     """
     if not hasattr(types, "TracePolicy"):  # pragma: no cover
         return {}
-    policy = types.TracePolicy(process_inputs=lambda _: {}, process_outputs=process_outputs)
+    policy = types.TracePolicy(process_inputs=inputs, process_outputs=outputs)
     return {"trace_policy": policy}

@@ -1,9 +1,9 @@
 """A candidate as a LangChain tool, usable as it is in `ToolNode` and `create_agent`."""
 
-# No `from __future__ import annotations`: LangChain evaluates the annotations of a tool's `_run` at
-# every call, and would compile them from text each time.
+from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Annotated, Any, Literal
 
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
@@ -92,6 +92,13 @@ class CandidateTool(BaseTool):
             usage = {"total_cost": reply.cost_usd}
             spans.label(ensure_config(), CANDIDATE_TAG, usage_metadata=usage)
         return bill(self.candidate.name, reply)
+
+
+for _method in (CandidateTool._run, CandidateTool._arun):
+    # At every call LangChain works out the signature, to see whether there is a `run_manager`, and
+    # all annotations, to see where the config goes: the one is known, and of the others one does.
+    _method.__signature__ = signature(_method)  # type: ignore[union-attr]
+    _method.__annotations__ = {"config": RunnableConfig}
 
 
 def _prompt(background: str, query: str) -> list[AnyMessage]:
