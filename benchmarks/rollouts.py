@@ -62,32 +62,36 @@ def drawn_items(latency: bool) -> list[Item]:
 def batching(folder: str | None, learner: Learner, *, latency: bool) -> None:
     """Print questions a second one at a time, and together in one process and in several."""
     items = drawn_items(latency)
-    few = items[::SAMPLES]
-    start = time.perf_counter()
-    roll_out(few, learner.controller(temperature=1.0), in_flight=1)
-    alone = (time.perf_counter() - start) / len(few)
-    what = "with the latency of their descriptors" if latency else "that answer at once"
-    print(
-        f"rollouts of {QUESTIONS} x {SAMPLES}, candidates {what}: one at a time "
-        f"{1 / alone:.2f} a second"
-    )
+    alone = [one_at_a_time(learner, items)]
     start = time.perf_counter()
     roll_out(items, learner.controller(temperature=1.0))
-    report(1, alone, (time.perf_counter() - start) / len(items))
+    together = (time.perf_counter() - start) / len(items)
     count = os.cpu_count() or 1
     spawn = multiprocessing.get_context("spawn")
     arguments = (folder, latency, count, spawn.Barrier(count))
     with ProcessPoolExecutor(count, spawn, Share.start, arguments) as processes:
-        seconds = list(processes.map(Share.run, range(count)))
-        report(count, alone, max(seconds) / len(items))
-
-
-def report(processes: int, alone: float, each: float) -> None:
-    """Print questions a second of so many processes, and the ratio."""
+        in_processes = max(processes.map(Share.run, range(count))) / len(items)
+    if not latency:  # what waits takes as long as before
+        alone.append(one_at_a_time(learner, items))
+    each = statistics.fmean(alone)
+    what = "with the latency of their descriptors" if latency else "that answer at once"
     print(
-        f"  together in {processes} process{'es' if processes > 1 else ''}: {1 / each:.2f} a "
-        f"second, ratio {alone / each:.1f} (bar: at least 8)"
+        f"rollouts of {QUESTIONS} x {SAMPLES}, candidates {what}: one at a time "
+        f"{', '.join(f'{1 / one:.2f}' for one in alone)} a second"
     )
+    for number, seconds in ((1, together), (count, in_processes)):
+        print(
+            f"  together in {number} process{'es' if number > 1 else ''}: {1 / seconds:.2f} a "
+            f"second, ratio {each / seconds:.1f} (bar: at least 8)"
+        )
+
+
+def one_at_a_time(learner: Learner, items: list[Item]) -> float:
+    """Return the seconds of a question alone, by one sample of each."""
+    few = items[::SAMPLES]
+    start = time.perf_counter()
+    roll_out(few, learner.controller(temperature=1.0), in_flight=1)
+    return (time.perf_counter() - start) / len(few)
 
 
 class Share:

@@ -141,6 +141,22 @@ def test_samples_of_one_prompt_share_its_computation_and_nothing_else(model):
         assert one.logprobs == pytest.approx(own.tolist(), abs=1e-5)
 
 
+def test_what_is_new_is_computed_beside_what_is_about_as_long(model, monkeypatch):
+    generator = Generator(model, pad_id=0, stop_ids=frozenset())
+    computed, forward = [], model.forward
+
+    @wraps(forward)
+    def counting(*args, **kwargs):
+        computed.append(kwargs["input_ids"].shape)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", counting)
+    turns = [Turn([7] * n, max_new_tokens=1) for n in (90, 10, 11, 100, 9, 40)]
+    generator.generate(turns)
+    assert sum(rows * width for rows, width in computed if width > 1) < 1.25 * 260
+    assert sorted(rows for rows, width in computed if width > 1) == [1, 2, 3]
+
+
 def test_logprobs_are_those_of_the_model_at_the_sampling_temperature(model):
     ids = contexts(1)[0]
     generator = Generator(model, pad_id=0, stop_ids=frozenset())

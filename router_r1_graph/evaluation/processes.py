@@ -1,4 +1,4 @@
-"""An evaluation spread over processes: each asks a share of the questions, one writes the file.
+"""An evaluation spread over processes: each asks the next question in turn, one writes the file.
 
 LangGraph keeps one core busy at some hundred questions a second; below that, or where candidates
 limit the rate, one process does as well.
@@ -10,10 +10,11 @@ import asyncio
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
 from ..candidates import CandidatePool
@@ -27,7 +28,7 @@ from .scorers import parse_scorer
 
 @dataclass(frozen=True)
 class Share:
-    """What a process asks a controller."""
+    """What a controller is asked."""
 
     spec: str
     make: Callable[[], Controller]
@@ -78,13 +79,13 @@ def run_in_processes(
             done(outcome)
 
     try:
-        for number in range(processes):
-            shares = [
-                replace(run, questions=questions[number::processes])
-                for run, questions in zip(runs, asked, strict=True)
-            ]
+        todo = [
+            (replace(run, questions=questions), spawn.Value("q", 0))
+            for run, questions in zip(runs, asked, strict=True)
+        ]
+        for _ in range(processes):
             ours, theirs = spawn.Pipe(duplex=False)
-            arguments = (shares, metric, each, theirs)
+            arguments = (todo, metric, each, theirs)
             workers[ours] = spawn.Process(target=_work, args=arguments, daemon=True)
             workers[ours].start()
             theirs.close()  # so that the pipe ends with the process
@@ -132,16 +133,33 @@ class _Sent(Results):
             os._exit(1)
 
 
-def _work(shares: Sequence[Share], metric: str, concurrency: int, pipe: Connection) -> None:
+def _in_turn(
+    questions: Sequence[EvaluationQuestion], begun: Synchronized[int]
+) -> Iterator[EvaluationQuestion]:
+    """Yield the questions that no other process has begun: all are done at about the same time."""
+    while True:
+        with begun.get_lock():
+            number, begun.value = begun.value, begun.value + 1
+        if number >= len(questions):
+            return
+        yield questions[number]
+
+
+def _work(
+    todo: Sequence[tuple[Share, Synchronized[int]]],
+    metric: str,
+    concurrency: int,
+    pipe: Connection,
+) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken
     try:
         results = _Sent(metric, pipe)
-        for share in shares:
+        for share, begun in todo:
             asyncio.run(
                 run_controller(
                     share.make(),
                     share.spec,
-                    share.questions,
+                    _in_turn(share.questions, begun),
                     share.pool,
                     share.context,
                     results,
