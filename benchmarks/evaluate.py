@@ -22,7 +22,6 @@ machine's moment.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import statistics
@@ -38,7 +37,13 @@ from langchain_core.messages import AIMessage
 
 from router_r1_graph import Candidate, CandidatePool, RouterContext
 from router_r1_graph.controllers import RuleController
-from router_r1_graph.evaluation import EvaluationQuestion, Results, parse_scorer, run_controller
+from router_r1_graph.evaluation import (
+    EvaluationQuestion,
+    Results,
+    parse_scorer,
+    run_controller,
+    run_many,
+)
 from router_r1_graph.evaluation.processes import Share, run_in_processes
 from router_r1_graph.protocol import Call, Turn
 from router_r1_graph.providers import make_chat_model
@@ -114,7 +119,7 @@ def evaluate(
     controller = InRounds(most)
     asked = questions(count)
     start = time.perf_counter()
-    asyncio.run(
+    run_many(
         run_controller(
             controller,
             controller.name,

@@ -1,7 +1,7 @@
 """Evaluation: any controllers over any questions, with intervals, controls and every dollar."""
 
 from .questions import PAPER_SETS, EvaluationQuestion, Reader
-from .run import Outcome, Results, outcome_of, run_controller
+from .run import Outcome, Results, outcome_of, run_controller, run_many
 from .scorers import SCORERS, parse_scorer
 from .statistics import Bootstrap, Interval
 from .summary import Summary, summarise
@@ -19,5 +19,6 @@ __all__ = [
     "outcome_of",
     "parse_scorer",
     "run_controller",
+    "run_many",
     "summarise",
 ]

@@ -6,7 +6,6 @@ limit the rate, one process does as well.
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import os
 import traceback
@@ -22,7 +21,7 @@ from ..context import RouterContext
 from ..controllers import Controller
 from ..errors import RouterR1Error
 from .questions import EvaluationQuestion
-from .run import Outcome, Results, run_controller
+from .run import Outcome, Results, run_controller, run_many
 from .scorers import parse_scorer
 
 
@@ -155,7 +154,7 @@ def _work(
     try:
         results = _Sent(metric, pipe)
         for share, begun in todo:
-            asyncio.run(
+            run_many(
                 run_controller(
                     share.make(),
                     share.spec,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import random
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from ..records import Recorder
 from .processes import Share, run_in_processes
 from .questions import EvaluationQuestion
 from .report import write_report
-from .run import Outcome, Results, cost_weights_of, run_controller
+from .run import Outcome, Results, cost_weights_of, run_controller, run_many
 from .scorers import parse_scorer
 from .summary import Summary, summarise
 
@@ -236,7 +235,7 @@ def _run(plan: Plan, runs: Sequence[_Run], results: Results, console: Console | 
                 done=done,
             )
         else:
-            asyncio.run(_run_here(plan, runs, results, done))
+            run_many(_run_here(plan, runs, results, done))
 
 
 async def _run_here(

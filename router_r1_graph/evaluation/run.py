@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import gc
 import os
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
@@ -148,6 +150,18 @@ class Results:
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(trace + "\n")
+
+
+def run_many(work: Coroutine[Any, Any, None]) -> None:
+    """Run what asks many questions, in an event loop of its own.
+
+    LangGraph and LangChain make some thirty tasks a question, most of which have nothing to wait
+    for: from Python 3.12 on they are run as they are made, which takes a fifth of the time off.
+    """
+    with asyncio.Runner() as runner:
+        if sys.version_info >= (3, 12):
+            runner.get_loop().set_task_factory(asyncio.eager_task_factory)
+        runner.run(work)
 
 
 async def run_controller(
