@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -60,7 +60,7 @@ def run_in_processes(
         RouterR1Error: what a process raised, or that it was killed.
         RuntimeError: whatever else a process raised, with its traceback.
     """
-    spawn = multiprocessing.get_context("spawn")
+    start = _context()
     asked = [
         [
             q
@@ -79,13 +79,13 @@ def run_in_processes(
 
     try:
         todo = [
-            (replace(run, questions=questions), spawn.Value("q", 0))
+            (replace(run, questions=questions), start.Value("q", 0))
             for run, questions in zip(runs, asked, strict=True)
         ]
         for _ in range(processes):
-            ours, theirs = spawn.Pipe(duplex=False)
-            arguments = (todo, metric, each, theirs)
-            workers[ours] = spawn.Process(target=_work, args=arguments, daemon=True)
+            ours, theirs = start.Pipe(duplex=False)
+            arguments = (todo, metric, each, theirs, dict(os.environ))
+            workers[ours] = start.Process(target=_work, args=arguments, daemon=True)
             workers[ours].start()
             theirs.close()  # so that the pipe ends with the process
         working = list(workers)
@@ -115,6 +115,18 @@ def run_in_processes(
                     if not isinstance(said := pipe.recv(), Exception):
                         keep(*said)
             pipe.close()
+
+
+def _context() -> Any:
+    """Return how processes start: as copies of one that has imported what they need, if possible.
+
+    They do not take over what this process has: a thread, a client's connection.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # pragma: no cover - Windows
+        return multiprocessing.get_context("spawn")
+    start = multiprocessing.get_context("forkserver")
+    start.set_forkserver_preload(["__main__", __name__])
+    return start
 
 
 class _Sent(Results):
@@ -149,7 +161,9 @@ def _work(
     metric: str,
     concurrency: int,
     pipe: Connection,
+    environment: Mapping[str, str],
 ) -> None:
+    os.environ.update(environment)  # a server of processes has that of its own start
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken
     try:
         results = _Sent(metric, pipe)
