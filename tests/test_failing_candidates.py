@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -311,7 +312,7 @@ async def test_a_hostile_reply_is_kept_short_by_an_async_checkpointer_too(serve,
             yaml_pool(tmp_path, serve(Reply(HOSTILE["10 MB"]))), SEARCH, ANSWER, checkpointer=saver
         )
         await graph.ainvoke({"question": "?"}, {"configurable": {"thread_id": "1"}})
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database:
         ((checkpoints,),) = database.execute("select count(*) from checkpoints")
     assert checkpoints > 1
     assert file.stat().st_size < 200_000
