@@ -68,21 +68,21 @@ def create_router_r1(
         "think",
         node("think", nodes.think, nodes.athink),
         destinations=("route", "aggregate", "answer"),
-        **recorded(spans.nothing, spans.turn),
+        **recorded(spans.turn),
     )
     graph.add_node(
         "route",
         node("route", nodes.route, nodes.aroute),
         input_schema=RouteCall,
-        **recorded(spans.nothing, spans.nothing),
+        **recorded(spans.nothing),
     )
     graph.add_node(
         "aggregate",
         node("aggregate", nodes.aggregate),
         destinations=("think", "answer", "route"),
-        **recorded(spans.nothing, spans.nothing),
+        **recorded(spans.nothing),
     )
-    graph.add_node("answer", node("answer", nodes.answer), **recorded(spans.nothing, spans.nothing))
+    graph.add_node("answer", node("answer", nodes.answer), **recorded(spans.nothing))
     graph.add_conditional_edges(START, node("begin", nodes.begin), ["think"])
     graph.add_edge("route", "aggregate")
     graph.set_finish_point("answer")

@@ -16,7 +16,6 @@ from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.schemas import Run
 from langgraph.types import Command, Overwrite
@@ -31,11 +30,6 @@ _BURST_SECONDS = 1.0
 """What ended within this time is sent together; what ends later, at once."""
 _SILENT = ("aggregate", "answer")
 """The nodes that ask nobody: their runs have no input, no output and nothing below."""
-
-_seen: set[type[BaseTracer]] = set()
-"""The tracers that runs of this process have had. Until there is one, what nodes record is left as
-it is: LangGraph then tells its callbacks of a node once, and not the tracers apart from the others,
-which takes a twentieth of a question's time."""
 
 Usage = Mapping[str, Any]
 """LangSmith's `usage_metadata`: token counts, and where known `input_cost`, `output_cost` and
@@ -82,9 +76,6 @@ def send_once(config: RunnableConfig) -> None:
     Args:
         config: the node's.
     """
-    callbacks = config.get("callbacks")
-    if isinstance(callbacks, BaseCallbackManager):
-        _seen.update(type(h) for h in callbacks.handlers if isinstance(h, BaseTracer))
     tracer, router = _router_run(config)
     if not (tracer and router):
         return
@@ -117,10 +108,8 @@ def model_call(
     return {**config, "callbacks": callbacks, "run_name": name}
 
 
-def turn(command: Any) -> Any:
+def turn(command: Any) -> dict[str, Any]:
     """Return what the run of a think records: the turn, also where no model's run has it."""
-    if not _seen:
-        return command
     update = command.update if isinstance(command, Command) else None
     added = (update or {}).get("scratchpad") or []
     messages = added.value if isinstance(added, Overwrite) else added
@@ -128,9 +117,9 @@ def turn(command: Any) -> Any:
     return {"turn": turns[-1]} if turns else {}
 
 
-def nothing(payload: Any) -> Any:
-    """Return what the run of a node records of what stands elsewhere."""
-    return {} if _seen else payload
+def nothing(_: Any) -> dict[str, Any]:
+    """Return what the run of a node records whose output stands elsewhere."""
+    return {}
 
 
 class _Bill(BaseCallbackHandler):
@@ -243,10 +232,7 @@ def _tracer(config: RunnableConfig) -> LangChainTracer | None:
     callbacks = config.get("callbacks")
     if not isinstance(callbacks, BaseCallbackManager):
         return None
-    tracer = next((h for h in callbacks.handlers if isinstance(h, LangChainTracer)), None)
-    if tracer:
-        _seen.add(type(tracer))  # a run that goes on in another process has no first node there
-    return tracer
+    return next((h for h in callbacks.handlers if isinstance(h, LangChainTracer)), None)
 
 
 def _router_run(config: RunnableConfig) -> tuple[LangChainTracer | None, Run | None]:

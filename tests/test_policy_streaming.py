@@ -1,6 +1,7 @@
 """A policy's tokens in LangGraph's `stream_mode="messages"`, as a chat model's come."""
 
 import asyncio
+import time
 from collections import defaultdict
 
 import pytest
@@ -86,6 +87,7 @@ def test_the_first_token_is_told_before_the_last_is_sampled(policy):
 
     def counting(*args, **kwargs):
         steps.append(len(told))
+        time.sleep(0.005)  # a small model is quicker than the thread that is told
         return forward(*args, **kwargs)
 
     policy.model.forward = counting

@@ -252,20 +252,6 @@ def test_a_turn_is_shown_where_no_model_wrote_it(sink):
     assert turns == [{"turn": text} for text in SCRIPT]
 
 
-@both_ways
-def test_a_node_records_nothing_twice_from_the_first_run_that_is_traced(sink, how, monkeypatch):
-    monkeypatch.setattr(spans, "_seen", set())
-    untraced = create_router_r1(CandidatePool.embedded(), ScriptedController([answer("Paris")]))
-    untraced.compile().invoke({"question": QUESTION})
-    assert not spans._seen
-    traced(sink.client(), how=how)
-    nodes = [run for run in sink.tree() if run["name"].startswith(("think", "route:"))]
-    assert len(nodes) == 6
-    assert [run.get("inputs") or {} for run in nodes] == [{}] * 6
-    told = [run.get("outputs") or {} for run in nodes]
-    assert [set(each) for each in told if each] == [{"turn"}] * 3
-
-
 def test_inside_another_graph_the_router_has_its_own_run(sink):
     pool = make_pool()
     agent = create_router_r1(pool, ScriptedController([answer()]), models=models(pool)).compile()

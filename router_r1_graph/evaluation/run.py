@@ -19,7 +19,10 @@ from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
+from langchain_core.tracers.base import BaseTracer
+from langsmith.utils import tracing_is_enabled
 
+from .._compat import untraced
 from ..candidates import CandidatePool
 from ..context import RouterContext
 from ..controllers import Controller
@@ -189,7 +192,10 @@ async def run_controller(
         callbacks: of every run, such as a `Recorder`.
         done: told each outcome as it is there.
     """
-    graph = create_router_r1(pool, controller, context=context).compile()
+    router = create_router_r1(pool, controller, context=context)
+    if not tracing_is_enabled() and not any(isinstance(c, BaseTracer) for c in callbacks):
+        router = untraced(router)
+    graph = router.compile()
     config: RunnableConfig = {"callbacks": list(callbacks)}
     slots = asyncio.Semaphore(concurrency)
 
