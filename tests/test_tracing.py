@@ -38,6 +38,13 @@ from router_r1_graph import (
 from router_r1_graph.candidates import ControllerSettings
 from router_r1_graph.cli import app
 from router_r1_graph.errors import TraceError
+from router_r1_graph.evaluation import (
+    EvaluationQuestion,
+    Results,
+    parse_scorer,
+    run_controller,
+    run_many,
+)
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import AbsoluteCost
 from router_r1_graph.trace import Trace, read_traces
@@ -250,6 +257,17 @@ def test_a_turn_is_shown_where_no_model_wrote_it(sink):
     traced(sink.client())
     turns = [run["outputs"] for run in sink.tree() if run["name"] == "think"]
     assert turns == [{"turn": text} for text in SCRIPT]
+
+
+def test_an_evaluation_that_is_traced_records_of_a_node_what_any_run_does(sink):
+    client, results = sink.client(), Results(None, parse_scorer("exact_match"))
+    asked = [EvaluationQuestion("q1", QUESTION, ("Paris",))]
+    controller, pool = ScriptedController([answer("Paris")]), CandidatePool.embedded()
+    with tracing_context(enabled=True, client=client, project_name="test"):
+        run_many(run_controller(controller, "scripted", asked, pool, RouterContext(), results))
+    client.flush()
+    (think,) = [run for run in sink.tree() if run["name"] == "think"]
+    assert (think.get("inputs") or {}, think["outputs"]) == ({}, {"turn": answer("Paris")})
 
 
 def test_inside_another_graph_the_router_has_its_own_run(sink):
