@@ -36,18 +36,14 @@ from pathlib import Path
 from langchain_core.messages import AIMessage
 
 from router_r1_graph import Candidate, CandidatePool, RouterContext
+from router_r1_graph.candidates.providers import make_chat_model
 from router_r1_graph.controllers import RuleController
-from router_r1_graph.evaluation import (
-    EvaluationQuestion,
-    Results,
-    parse_scorer,
-    run_controller,
-    run_many,
-)
+from router_r1_graph.controllers.controller import View
 from router_r1_graph.evaluation.processes import Share, run_in_processes
+from router_r1_graph.evaluation.questions import EvaluationQuestion
+from router_r1_graph.evaluation.run import Results, run_controller, run_many
+from router_r1_graph.evaluation.scorers import parse_scorer
 from router_r1_graph.protocol import Call, Turn
-from router_r1_graph.providers import make_chat_model
-from router_r1_graph.state import View
 
 COUNT, IN_FLIGHT, THREADS, SIGMA = 2000, 64, 10, 0.6
 MORE_IN_FLIGHT, MOST_ROUNDS, PROCESSES, MORE, REPEATS = 256, 4, 2, 8, 3

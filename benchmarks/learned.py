@@ -23,8 +23,8 @@ import numpy as np
 
 from router_r1_graph import CandidatePool
 from router_r1_graph.controllers.learned import METHODS, LearnedController
-from router_r1_graph.matrix import ScoreMatrix
-from router_r1_graph.measures import choice_entropy
+from router_r1_graph.controllers.learned.matrix import ScoreMatrix
+from router_r1_graph.evaluation.measures import choice_entropy
 
 TOPICS, TEST = 20, 500
 

@@ -27,11 +27,11 @@ import torch
 
 from router_r1_graph import CandidatePool, Controller, RouterContext, Trace, parse_controller
 from router_r1_graph.controllers.learned import LearnedController
-from router_r1_graph.controllers.policy import PolicyController
-from router_r1_graph.evaluation import Bootstrap, Interval
+from router_r1_graph.controllers.policy.controller import PolicyController
+from router_r1_graph.evaluation.scores import matrix_of_traces
+from router_r1_graph.evaluation.statistics import Bootstrap, Interval
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import AbsoluteCost, reward
-from router_r1_graph.scores import matrix_of_traces
 from router_r1_graph.simulation import Question, World, generate
 from training.config import load_config
 from training.items import Item, knowing

@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter
 sys.path.insert(0, str(Path(__file__).parent.parent))  # training is no part of the package
 
 from router_r1_graph import Candidate, CandidatePool, ControllerSettings, RouterContext
-from router_r1_graph.recorded import RecordedOptions
+from router_r1_graph.candidates.replay import RecordedOptions
 from router_r1_graph.simulation.mind import SimulatedOptions
 from training.config import RunConfig
 

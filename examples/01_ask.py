@@ -8,8 +8,7 @@ Prints:
     Vantegro: 12 + 1 tokens, $0.000001
 """
 
-from router_r1_graph import CandidatePool, KeywordController, create_router_r1
-from router_r1_graph.ledger import total
+from router_r1_graph import CandidatePool, KeywordController, create_router_r1, total
 
 graph = create_router_r1(CandidatePool.embedded(), KeywordController()).compile()
 question = "What is the capital of the country where the author of Hamlet was born?"

@@ -7,8 +7,7 @@ Prints:
     {'deadline_seconds': 0}: deadline, $0.000000, ''
 """
 
-from router_r1_graph import CandidatePool, KeywordController, create_router_r1
-from router_r1_graph.ledger import total
+from router_r1_graph import CandidatePool, KeywordController, create_router_r1, total
 
 graph = create_router_r1(CandidatePool.embedded(), KeywordController()).compile()
 question = "What is the currency of the country where the author of Hamlet was born?"

@@ -13,8 +13,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Send
 from typing_extensions import TypedDict
 
-from router_r1_graph import CandidatePool, KeywordController, create_router_r1
-from router_r1_graph.ledger import total
+from router_r1_graph import CandidatePool, KeywordController, create_router_r1, total
 
 router = create_router_r1(CandidatePool.embedded(), KeywordController()).compile(name="router")
 

@@ -9,9 +9,16 @@ Prints:
     oracle: pound sterling | 3 calls, $0.000010
 """
 
-from router_r1_graph import CandidatePool, RuleController, View, create_router_r1, parse_controller
-from router_r1_graph.ledger import total
-from router_r1_graph.protocol import Call, Turn
+from router_r1_graph import (
+    Call,
+    CandidatePool,
+    RuleController,
+    Turn,
+    View,
+    create_router_r1,
+    parse_controller,
+    total,
+)
 
 
 class Fastest(RuleController):
@@ -22,7 +29,7 @@ class Fastest(RuleController):
     def turn(self, view: View) -> Turn:
         """Make one call, then answer with what came back."""
         if view.scratchpad:
-            return Turn(answer=view.scratchpad[-1].artifact["reply"])
+            return Turn(answer=view.replies[-1].reply)
         fastest = min(view.pool.candidates, key=lambda c: c.latency_seconds or 0)
         return Turn(calls=(Call(fastest.name, view.question),))
 

@@ -11,9 +11,15 @@ Prints:
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from router_r1_graph import CandidatePool, Recorder, create_router_r1, parse_controller
-from router_r1_graph.ledger import total
-from router_r1_graph.measurement import Source, pool_from_records
+from router_r1_graph import (
+    CandidatePool,
+    Recorder,
+    Source,
+    create_router_r1,
+    parse_controller,
+    pool_from_records,
+    total,
+)
 
 question = {"question": "Who wrote Hamlet?"}
 pool = CandidatePool.embedded()

@@ -10,11 +10,9 @@ Prints:
     oracle: 1.00 (1.00 to 1.00), $0.0121 per 1,000
 """
 
-from router_r1_graph import CandidatePool
-from router_r1_graph.evaluation import Reader
-from router_r1_graph.evaluation.program import Plan, evaluate
+from router_r1_graph import CandidatePool, Evaluation, Reader, evaluate
 
-plan = Plan(
+plan = Evaluation(
     pool=CandidatePool.embedded(),
     questions=Reader(["demo"], limit=40).read(),  # or files: Reader(["mine.jsonl"])
     controllers=["keyword"],

@@ -1,7 +1,7 @@
 """What a run looks like in LangSmith: here a client shows its runs instead of sending them.
 
 With `LANGSMITH_TRACING=true` and a key in the environment, any run is traced with no code at all.
-`router_r1_graph.tracing.TextlessClient` sends names, numbers and metadata, but no text.
+`TextlessClient` sends names, numbers and metadata, but no text.
 
 Prints:
     router_r1

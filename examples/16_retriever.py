@@ -15,8 +15,15 @@ from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.retrievers import BaseRetriever
 
-from router_r1_graph import Candidate, CandidatePool, RuleController, View, create_router_r1
-from router_r1_graph.protocol import Call, Turn
+from router_r1_graph import (
+    Call,
+    Candidate,
+    CandidatePool,
+    RuleController,
+    Turn,
+    View,
+    create_router_r1,
+)
 
 LINES = ("Leave: 30 days a year.", "Expenses: within 4 weeks.", "Sick leave: call first.")
 
@@ -39,7 +46,7 @@ class LookUpFirst(RuleController):
         """Ask the handbook, then the writer, then say what the writer said."""
         asked = [message.name for message in view.scratchpad if message.type == "tool"]
         if "Writer" in asked:
-            return Turn(answer=view.scratchpad[-1].artifact["reply"])
+            return Turn(answer=view.replies[-1].reply)
         look_up = " we " in view.question and not asked
         return Turn(calls=(Call("Handbook" if look_up else "Writer", view.question),))
 

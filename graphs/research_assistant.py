@@ -17,8 +17,7 @@ from langgraph.types import Overwrite, Send
 from typing_extensions import TypedDict
 
 from graphs import pool_and_controller
-from router_r1_graph import QuestionError, RouterContext, create_router_r1
-from router_r1_graph.ledger import total
+from router_r1_graph import QuestionError, RouterContext, create_router_r1, total
 
 router = create_router_r1(*pool_and_controller()).compile(name="router")
 

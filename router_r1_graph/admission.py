@@ -8,10 +8,11 @@ from typing import Any
 from langchain_core.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
 
-from .memory import background
+from .background import background
+from .candidates.reply import Reply
+from .controllers.controller import View
 from .protocol import Turn
-from .reply import Reply
-from .state import RouteCall, View
+from .state import RouteCall
 
 
 @dataclass(frozen=True)

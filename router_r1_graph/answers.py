@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import re
 import string
+from collections import Counter
+from collections.abc import Iterable
 
 from .protocol import tagged_answer
-from .simulation import is_abstention, short_answer
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+# A full stop ends the answer unless it stands after an initial ("J. R. R. Tolkien") or a title; at
+# the end of the reply it always does.
+_STOP = r"(?:;|(?<!\b[A-Z])(?<!\bDr)(?<!\bMr)(?<!\bMrs)(?<!\bSt)[.!])(?=\s|$)|\n|[.!]?\s*$"
+_STATED = re.compile(
+    rf"(?:\bthe (?:final |correct )?answer is:?|\bthat would be|^(?:final )?answer:)\s+"
+    rf"(?P<answer>\S.*?)(?:{_STOP})",
+    re.IGNORECASE,
+)
+_ABSTAINS = re.compile(
+    r"\bI (?:really |honestly |simply )?(?:do not|don't|cannot|can't|could not|couldn't) "
+    r"(?:know|say|tell|answer|determine|find)\b"
+    r"|\bI am not sure|\bI'm not sure|\bI have no idea|^(?:unknown|not sure|no idea|n/?a)\W*$",
+    re.IGNORECASE,
+)
 
 
 def normalize_answer(text: str) -> str:
@@ -40,3 +56,87 @@ def bare_answer(reply: str) -> str:
     if tagged is None:
         return "" if is_abstention(reply) else short_answer(reply)
     return "" if is_abstention(tagged) else tagged
+
+
+def exact_match(answer: str, gold: Iterable[str]) -> float:
+    """Return 1.0 if the answer is one of the gold answers after normalisation, else 0.0.
+
+    No answer (an empty text) is never right, though it would equal a gold answer "The".
+
+    Example:
+        >>> exact_match("The Pound Sterling.", ["euro", "pound sterling"])
+        1.0
+    """
+    if not answer.strip():
+        return 0.0
+    wanted = normalize_answer(answer)
+    return float(any(normalize_answer(right) == wanted for right in gold))
+
+
+def contains(text: str, gold: Iterable[str]) -> float:
+    """Return 1.0 if a text has one of the gold answers in it, word for word, else 0.0.
+
+    Kind to a reply in prose, which exact match is not; a long reply is right by chance more often.
+
+    Example:
+        >>> contains("It is the pound sterling, of course.", ["Pound Sterling"])
+        1.0
+    """
+    words = f" {normalize_answer(text)} "
+    wanted = [normalize_answer(right) for right in gold]
+    return float(any(f" {right} " in words for right in wanted if right))
+
+
+def f1_score(answer: str, gold: Iterable[str]) -> float:
+    """Return the token F1 of the nearest gold answer, in [0, 1].
+
+    It is 0 where one side is yes, no or noanswer and the other is something else: a word that
+    decides the question earns nothing for its neighbours.
+
+    Example:
+        >>> round(f1_score("pound sterling of the United Kingdom", ["pound sterling"]), 3)
+        0.571
+    """
+    return max(
+        (_f1(normalize_answer(answer), normalize_answer(right)) for right in gold), default=0.0
+    )
+
+
+def _f1(answer: str, right: str) -> float:
+    if answer != right and (answer in _CLOSED_ANSWERS or right in _CLOSED_ANSWERS):
+        return 0.0
+    ours, theirs = answer.split(), right.split()
+    shared = sum((Counter(ours) & Counter(theirs)).values())
+    if shared == 0:
+        return 0.0
+    precision, recall = shared / len(ours), shared / len(theirs)
+    return 2 * precision * recall / (precision + recall)
+
+
+_CLOSED_ANSWERS = ("yes", "no", "noanswer")
+
+
+def short_answer(reply: str) -> str:
+    """Return the bare answer of a reply in prose; a reply that states none comes back stripped.
+
+    Tags in a reply mean nothing here either: they are a candidate's text.
+
+    Example:
+        >>> short_answer("As far as I can tell, the answer is J. R. R. Tolkien. Ask me more!")
+        'J. R. R. Tolkien'
+    """
+    if is_abstention(reply):
+        return reply.strip()
+    if stated := _STATED.search(reply.strip()):
+        return stated["answer"].strip().strip("*\"'`").strip()
+    return reply.strip()
+
+
+def is_abstention(reply: str) -> bool:
+    """Say whether a reply declines to answer. An empty one does.
+
+    Example:
+        >>> is_abstention("I do not know.")
+        True
+    """
+    return not reply.strip() or _ABSTAINS.search(reply) is not None

@@ -29,16 +29,16 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StreamMode
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from .budget import StopReason
 from .candidates import CandidatePool
+from .candidates.reply import ChatModel, writable
 from .context import CandidateContext, RouterContext
 from .controllers import Controller, parse_controller
-from .controllers.streaming import Increments
+from .controllers.policy.streaming import Increments
 from .errors import ConfigError, ControllerError, did_you_mean
 from .graph import create_router_r1
 from .ledger import total
 from .protocol import answer_so_far, cut
-from .reply import ChatModel, writable
-from .state import StopReason
 
 KNOBS = tuple(f.name for f in fields(RouterContext) if f.name != "approve_above_usd")
 """The knobs of a chat model: all but the one that waits for a person, which it cannot."""

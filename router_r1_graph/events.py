@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from .state import Left, RouteCall
+from .budget import Left
+from .state import RouteCall
 
 
 class RouteStart(TypedDict):

@@ -9,15 +9,15 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
-from . import spans
 from ._compat import node, recorded
 from .candidates import CandidatePool
+from .candidates.reply import ChatModel
+from .candidates.tool import pool_tools
 from .context import RouterContext
-from .controllers.protocol import Controller
+from .controllers.controller import Controller
+from .langsmith import runs
 from .nodes import RouterNodes
-from .reply import ChatModel
 from .state import RouteCall, RouterInput, RouterOutput, RouterState
-from .tools import pool_tools
 
 
 def create_router_r1(
@@ -68,21 +68,21 @@ def create_router_r1(
         "think",
         node("think", nodes.think, nodes.athink),
         destinations=("route", "aggregate", "answer"),
-        **recorded(spans.turn),
+        **recorded(runs.turn),
     )
     graph.add_node(
         "route",
         node("route", nodes.route, nodes.aroute),
         input_schema=RouteCall,
-        **recorded(spans.nothing),
+        **recorded(runs.nothing),
     )
     graph.add_node(
         "aggregate",
         node("aggregate", nodes.aggregate),
         destinations=("think", "answer", "route"),
-        **recorded(spans.nothing),
+        **recorded(runs.nothing),
     )
-    graph.add_node("answer", node("answer", nodes.answer), **recorded(spans.nothing))
+    graph.add_node("answer", node("answer", nodes.answer), **recorded(runs.nothing))
     graph.add_conditional_edges(START, node("begin", nodes.begin), ["think"])
     graph.add_edge("route", "aggregate")
     graph.set_finish_point("answer")

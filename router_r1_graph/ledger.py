@@ -10,7 +10,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from .reply import Reply
+from .candidates.reply import Reply
 
 
 class LedgerLine(TypedDict):

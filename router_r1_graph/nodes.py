@@ -22,18 +22,20 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send, interrupt
 
-from . import events, protocol, spans
+from . import events, protocol
 from ._compat import remembers
 from .admission import admit
+from .budget import Left, StopReason, left
 from .candidates import CandidatePool
+from .candidates.failures import ReplyError, classify
+from .candidates.reply import Reply, bill, writable
 from .context import RouterContext, resolve_context
-from .controllers.protocol import Controller
+from .controllers.controller import Controller, View
 from .errors import ConfigError, QuestionError
-from .failures import ReplyError, classify
+from .langsmith import runs
 from .ledger import Ledger, charge_candidates, charge_controller, new_ledger, total
 from .observations import SUMMARY, keep_majority, keep_summary, kept, observe, to_summarize
-from .reply import Reply, bill, writable
-from .state import Left, RouteCall, RouterState, StopReason, View, left
+from .state import RouteCall, RouterState
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class RouterNodes:
         Raises:
             QuestionError: neither `question` nor a human message says anything.
         """
-        spans.send_once(config)
+        runs.send_once(config)
         messages = state.get("messages") or []
         question = state.get("question", "")
         if not isinstance(question, str):
@@ -366,7 +368,7 @@ class RouterNodes:
         context = resolve_context(runtime.context, self.defaults)
         remaining = left(state["ledger"], state["round"], context, state["started_at"])
         runtime.stream_writer(events.budget(remaining))
-        spans.label_router(
+        runs.label_router(
             config,
             lambda: {
                 **self._described(context),
@@ -416,15 +418,15 @@ class RouterNodes:
     ) -> RunnableConfig:
         round_ = state.get("round", 0) + 1
         if not view.scratchpad:
-            spans.label_router(config, lambda: self._described(view.context))
-        spans.label(config, "think", controller=self.controller.name, round=round_)
-        return spans.inside(config, "think", controller=self.controller.name, round=round_)
+            runs.label_router(config, lambda: self._described(view.context))
+        runs.label(config, "think", controller=self.controller.name, round=round_)
+        return runs.inside(config, "think", controller=self.controller.name, round=round_)
 
     def _trace_route(self, call: RouteCall, config: RunnableConfig) -> RunnableConfig:
         name = self._name(call)
         tag = f"route:{name}"
-        spans.label(config, tag, name=tag, candidate=name, round=call["round"])
-        return spans.inside(config, tag, candidate=name, round=call["round"])
+        runs.label(config, tag, name=tag, candidate=name, round=call["round"])
+        return runs.inside(config, tag, candidate=name, round=call["round"])
 
 
 @cache

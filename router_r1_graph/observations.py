@@ -7,12 +7,14 @@ has the whole `reply` still, and under `kept` what is left of it.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 
 from .answers import bare_answer, normalize_answer
+from .candidates.reply import Bill
 
 SUMMARY = "summary"
 """The id of the call that summarises a round, and the artifact's key under which its bill is."""
@@ -135,3 +137,78 @@ def keep_summary(observations: Sequence[ToolMessage], summary: ToolMessage, quer
 def _keep(observation: ToolMessage, text: str, shown: str) -> None:
     observation.artifact["kept"] = text
     observation.content = shown
+
+
+class ObservedBill(Bill, total=False):
+    """The artifact of an observation: the bill of the call, and what it was about."""
+
+    query: str
+    reply: str
+    """The whole of it, as far as `max_information_tokens` go."""
+    kept: str
+    """What the round kept of it; missing where it kept all."""
+    summary: ObservedBill
+    """Of the call that summarised the round, on its first usable reply."""
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """One call that was made, and what came back.
+
+    Attributes:
+        round: in which it was made, from 1.
+        candidate: who was asked.
+        query: what it was asked.
+        reply: its text; of a failed call the error, as the controller is shown it.
+        ok: whether the reply can be used.
+        error: why it failed, or what is doubtful about it; None = nothing.
+        cached: whether an earlier reply was given again, for nothing.
+    """
+
+    round: int
+    candidate: str
+    query: str
+    reply: str
+    ok: bool
+    error: str | None
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    seconds: float
+    cached: bool
+
+
+def call_records(scratchpad: Iterable[AnyMessage], *, summaries: bool = True) -> list[CallRecord]:
+    """Return the calls in a scratchpad that got a reply or an error, in order.
+
+    Args:
+        scratchpad: turns and observations.
+        summaries: whether calls that summarised a round count; the controller did not make them.
+    """
+    records: list[CallRecord] = []
+    round_ = 0
+    for message in scratchpad:
+        if isinstance(message, AIMessage):
+            round_ += 1
+        elif isinstance(message, ToolMessage) and message.artifact:
+            records.append(_call_record(message.artifact, round_))
+            if summaries and (summary := message.artifact.get(SUMMARY)):
+                records.append(_call_record(summary, round_))
+    return records
+
+
+def _call_record(bill: ObservedBill, round_: int) -> CallRecord:
+    error = bill["error"] and f"{bill['error']['kind']}: {bill['error']['message']}"
+    return CallRecord(
+        round=round_,
+        candidate=bill["candidate"],
+        query=bill["query"],
+        reply=bill["reply"],
+        ok=bill["ok"],
+        error=error,
+        input_tokens=bill["input_tokens"],
+        output_tokens=bill["output_tokens"],
+        cost_usd=bill["cost_usd"],
+        seconds=bill["seconds"],
+        cached=bill["cached"],
+    )

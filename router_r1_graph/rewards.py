@@ -14,7 +14,7 @@ Source: arXiv 2506.09033, section 3 (PAPER.md, section Reward), and the evaluati
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -22,68 +22,11 @@ from typing import Any, Literal, Protocol
 from langchain_core.messages import AIMessage
 
 from . import protocol
-from .answers import normalize_answer as normalize_answer
+from .answers import exact_match, f1_score
+from .budget import StopReason
 from .candidates import CandidatePool
 from .errors import ConfigError, TraceError
-from .state import StopReason
 from .trace import Trace
-
-_CLOSED_ANSWERS = ("yes", "no", "noanswer")
-
-
-def exact_match(answer: str, gold: Iterable[str]) -> float:
-    """Return 1.0 if the answer is one of the gold answers after normalisation, else 0.0.
-
-    No answer (an empty text) is never right, though it would equal a gold answer "The".
-
-    Example:
-        >>> exact_match("The Pound Sterling.", ["euro", "pound sterling"])
-        1.0
-    """
-    if not answer.strip():
-        return 0.0
-    wanted = normalize_answer(answer)
-    return float(any(normalize_answer(right) == wanted for right in gold))
-
-
-def contains(text: str, gold: Iterable[str]) -> float:
-    """Return 1.0 if a text has one of the gold answers in it, word for word, else 0.0.
-
-    Kind to a reply in prose, which exact match is not; a long reply is right by chance more often.
-
-    Example:
-        >>> contains("It is the pound sterling, of course.", ["Pound Sterling"])
-        1.0
-    """
-    words = f" {normalize_answer(text)} "
-    wanted = [normalize_answer(right) for right in gold]
-    return float(any(f" {right} " in words for right in wanted if right))
-
-
-def f1_score(answer: str, gold: Iterable[str]) -> float:
-    """Return the token F1 of the nearest gold answer, in [0, 1].
-
-    It is 0 where one side is yes, no or noanswer and the other is something else: a word that
-    decides the question earns nothing for its neighbours.
-
-    Example:
-        >>> round(f1_score("pound sterling of the United Kingdom", ["pound sterling"]), 3)
-        0.571
-    """
-    return max(
-        (_f1(normalize_answer(answer), normalize_answer(right)) for right in gold), default=0.0
-    )
-
-
-def _f1(answer: str, right: str) -> float:
-    if answer != right and (answer in _CLOSED_ANSWERS or right in _CLOSED_ANSWERS):
-        return 0.0
-    ours, theirs = answer.split(), right.split()
-    shared = sum((Counter(ours) & Counter(theirs)).values())
-    if shared == 0:
-        return 0.0
-    precision, recall = shared / len(ours), shared / len(theirs)
-    return 2 * precision * recall / (precision + recall)
 
 
 @dataclass(frozen=True)

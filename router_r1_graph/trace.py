@@ -10,41 +10,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .budget import StopReason
 from .candidates import CandidatePool
 from .context import RouterContext
 from .errors import ConfigError, TraceError
 from .ledger import Ledger, total
-from .observations import SUMMARY
+from .observations import CallRecord, call_records
 from .protocol import VERSION as PROTOCOL_VERSION
-from .state import RouterOutput, StopReason
+from .state import RouterOutput
 
 TRACE_VERSION = 1
 
 _Message = Annotated[HumanMessage | AIMessage | ToolMessage, Field(discriminator="type")]
-
-
-class CallRecord(BaseModel):
-    """One call of a trace, as the CLI and reports show it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    round: int
-    candidate: str
-    query: str
-    reply: str
-    ok: bool
-    error: str | None
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
-    seconds: float
-    cached: bool
 
 
 class Trace(BaseModel):
@@ -147,27 +131,9 @@ class Trace(BaseModel):
             "answer": self.answer,
             "stop_reason": self.stop_reason,
             "rounds": self.rounds,
-            "calls": [call.model_dump() for call in self.calls],
+            "calls": [asdict(call) for call in self.calls],
             "ledger": dict(total(self.ledger)),
         }
-
-
-def call_records(scratchpad: Iterable[AnyMessage]) -> list[CallRecord]:
-    """Return the calls in a scratchpad that got a reply or an error, in order."""
-    records: list[CallRecord] = []
-    round_ = 0
-    for message in scratchpad:
-        if isinstance(message, AIMessage):
-            round_ += 1
-        elif isinstance(message, ToolMessage) and message.artifact:
-            bills = [message.artifact, message.artifact.get(SUMMARY)]
-            records += (_call_record(bill, round_) for bill in bills if bill)
-    return records
-
-
-def _call_record(bill: Mapping[str, Any], round_: int) -> CallRecord:
-    error = bill["error"] and f"{bill['error']['kind']}: {bill['error']['message']}"
-    return CallRecord.model_validate({**bill, "round": round_, "error": error})
 
 
 def write_traces(path: str | Path, traces: Iterable[Trace], *, append: bool = False) -> int:

@@ -20,9 +20,9 @@ from rich.status import Status
 from rich.text import Text
 
 from . import protocol
+from .budget import StopReason
 from .candidates import CandidatePool
 from .ledger import LedgerTotals, total
-from .state import StopReason
 from .trace import Trace
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")

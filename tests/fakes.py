@@ -16,8 +16,8 @@ from pydantic import Field
 
 from router_r1_graph import CandidatePool, ReplyError
 from router_r1_graph.candidates import ModelSettings
-from router_r1_graph.reply import Reply
-from router_r1_graph.state import View
+from router_r1_graph.candidates.reply import Reply
+from router_r1_graph.controllers.controller import View
 
 
 class FakeChat(BaseChatModel):

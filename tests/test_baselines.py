@@ -13,11 +13,12 @@ from router_r1_graph import (
     create_router_r1,
     parse_controller,
 )
+from router_r1_graph.answers import exact_match
+from router_r1_graph.budget import Left
 from router_r1_graph.context import RouterContext
+from router_r1_graph.controllers.controller import View
 from router_r1_graph.ledger import total
-from router_r1_graph.rewards import exact_match
 from router_r1_graph.simulation import Question, World, generate
-from router_r1_graph.state import Left, View
 from yaml_pool import bills
 
 POOL = CandidatePool.embedded()

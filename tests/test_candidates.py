@@ -25,8 +25,8 @@ from router_r1_graph import (
     parse_controller,
     pool_tools,
 )
-from router_r1_graph.pool_file import SHIPPED_POOLS
-from router_r1_graph.providers import make_chat_model
+from router_r1_graph.candidates.pool_file import SHIPPED_POOLS
+from router_r1_graph.candidates.providers import make_chat_model
 
 KEY = "sk-proj-0123456789abcdef"
 PAPER_PRICES = {  # PAPER.md, USD per million tokens

@@ -23,12 +23,13 @@ from router_r1_graph import (
     create_router_r1,
     parse_controller,
 )
+from router_r1_graph.budget import Left
 from router_r1_graph.candidates import ModelSettings
-from router_r1_graph.controllers.completions import CompletionsController
-from router_r1_graph.controllers.generation import Turn
-from router_r1_graph.controllers.policy import PolicyController
-from router_r1_graph.controllers.policy_folder import PolicySettings
-from router_r1_graph.state import Left, View
+from router_r1_graph.controllers.controller import View
+from router_r1_graph.controllers.policy.completions import CompletionsController
+from router_r1_graph.controllers.policy.controller import PolicyController
+from router_r1_graph.controllers.policy.folder import PolicySettings
+from router_r1_graph.controllers.policy.generation import Sample
 from tiny_policy import make_model, make_tokenizer
 from training.export import rollout_row
 from yaml_pool import both_ways
@@ -59,7 +60,7 @@ def samples(model, tokenizer):
 
     def answer(request, **how):
         body = request.body
-        one = Turn(
+        one = Sample(
             body["prompt"], max_new_tokens=body["max_tokens"], temperature=body["temperature"]
         )
         with lock:

@@ -27,8 +27,8 @@ from router_r1_graph import (
     create_router_r1,
     create_router_r1_agent,
 )
+from router_r1_graph.controllers.controller import View
 from router_r1_graph.ledger import total
-from router_r1_graph.state import View
 
 HAMLET = "What is the capital of the country where the author of Hamlet was born?"
 SCRIPT = (search("Ada: one?", "Bob: two?"), search("Ada: three?"), answer("Paris"))

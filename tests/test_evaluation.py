@@ -13,27 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router_r1_graph import (
-    CandidatePool,
-    ConfigError,
-    RouterContext,
-    RouterR1Error,
-    TraceError,
-)
-from router_r1_graph.evaluation import (
-    Bootstrap,
-    Interval,
-    Reader,
-    Results,
-    parse_scorer,
-    summarise,
-)
+from router_r1_graph import CandidatePool, ConfigError, RouterContext, RouterR1Error, TraceError
 from router_r1_graph.evaluation.plots import draw
 from router_r1_graph.evaluation.processes import Share, run_in_processes
-from router_r1_graph.evaluation.program import Plan, control_specs, evaluate
+from router_r1_graph.evaluation.program import Evaluation, control_specs, evaluate
+from router_r1_graph.evaluation.questions import Reader
 from router_r1_graph.evaluation.report import verdict
-from router_r1_graph.evaluation.statistics import entropy, mix_at_cost
-from router_r1_graph.evaluation.summary import ORACLE_OF_CONSTANTS
+from router_r1_graph.evaluation.run import Results
+from router_r1_graph.evaluation.scorers import parse_scorer
+from router_r1_graph.evaluation.statistics import Bootstrap, Interval, entropy, mix_at_cost
+from router_r1_graph.evaluation.summary import ORACLE_OF_CONSTANTS, summarise
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -230,7 +219,7 @@ def plan(tmp_path, **changes):
         "controllers": ["keyword"],
         "out": tmp_path / "out",
     }
-    return Plan(**{**options, **changes})
+    return Evaluation(**{**options, **changes})
 
 
 def test_controls_are_always_there_and_differences_are_paired(tmp_path):

@@ -14,9 +14,9 @@ from router_r1_graph import (
     create_router_r1,
     protocol,
 )
-from router_r1_graph.controllers.policy import PolicyController
-from router_r1_graph.controllers.policy_folder import PolicySettings
-from router_r1_graph.controllers.tokens import TokenCodec
+from router_r1_graph.controllers.policy.controller import PolicyController
+from router_r1_graph.controllers.policy.folder import PolicySettings
+from router_r1_graph.controllers.policy.tokens import TokenCodec
 from router_r1_graph.protocol import load_template
 from router_r1_graph.rewards import AbsoluteCost, reward
 from tiny_policy import make_model, make_tokenizer

@@ -28,7 +28,7 @@ from router_r1_graph import (
     create_router_r1,
     create_router_r1_agent,
 )
-from router_r1_graph.state import View
+from router_r1_graph.controllers.controller import View
 
 CAPITAL = {"question": "What is the capital of France?"}
 NODES = ["think", "route", "aggregate", "answer"]

@@ -12,12 +12,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from fakes import FakeChat, make_pool
-from router_r1_graph import (
-    RouterContext,
-    ScriptedController,
-    StopReason,
-    create_router_r1,
-)
+from router_r1_graph import RouterContext, ScriptedController, StopReason, create_router_r1
 from router_r1_graph.trace import Trace
 
 POOL = make_pool(

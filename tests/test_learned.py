@@ -23,15 +23,16 @@ from router_r1_graph import (
     create_router_r1,
     parse_controller,
 )
+from router_r1_graph.budget import Left
 from router_r1_graph.cli import app
-from router_r1_graph.state import Left, View
+from router_r1_graph.controllers.controller import View
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("sklearn")
 
 from router_r1_graph.controllers.learned import METHODS, LearnedController  # noqa: E402
-from router_r1_graph.matrix import ScoreMatrix, read_matrix  # noqa: E402
-from router_r1_graph.measures import (  # noqa: E402
+from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix  # noqa: E402
+from router_r1_graph.evaluation.measures import (  # noqa: E402
     best_single_score,
     gain_over_best,
     oracle_score,

@@ -11,10 +11,10 @@ import pytest
 
 from openai_server import Reply
 from router_r1_graph import CandidatePool, ConfigError, PoolError, create_router_r1
+from router_r1_graph.answers import contains, exact_match
+from router_r1_graph.candidates.measure import Source, fit_prices, pool_from_records
+from router_r1_graph.candidates.records import Record
 from router_r1_graph.controllers import ConstantController, parse_controller
-from router_r1_graph.measurement import Source, fit_prices, pool_from_records
-from router_r1_graph.records import Record
-from router_r1_graph.rewards import contains, exact_match
 from test_cli import cli
 from yaml_pool import bills, yaml_pool
 

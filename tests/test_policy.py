@@ -17,13 +17,13 @@ from router_r1_graph import (
     parse_controller,
     protocol,
 )
+from router_r1_graph.budget import Left
 from router_r1_graph.context import RouterContext
-from router_r1_graph.controllers import generation
-from router_r1_graph.controllers.generation import Generator, Turn
-from router_r1_graph.controllers.policy import PolicyController, StopTexts
-from router_r1_graph.controllers.policy_folder import PolicyFolder, PolicySettings
-from router_r1_graph.controllers.protocol import render_view
-from router_r1_graph.state import Left, View
+from router_r1_graph.controllers.controller import View, render_view
+from router_r1_graph.controllers.policy import generation
+from router_r1_graph.controllers.policy.controller import PolicyController, StopTexts
+from router_r1_graph.controllers.policy.folder import PolicyFolder, PolicySettings
+from router_r1_graph.controllers.policy.generation import Generator, Sample
 from tiny_policy import make_model, make_tokenizer
 
 
@@ -65,7 +65,7 @@ def test_a_batch_with_caches_samples_what_each_would_alone(model):
     alone = Generator(model, pad_id=0, stop_ids=frozenset({1, 5, 9}), max_cached_tokens=0)
     rows = [(ids, 0) for ids in contexts(6)]
     for extra in range(1, 4):
-        batch, single = ([Turn(*row, max_new_tokens=15) for row in rows] for _ in range(2))
+        batch, single = ([Sample(*row, max_new_tokens=15) for row in rows] for _ in range(2))
         together.generate(batch)
         for turn in single:
             alone.generate([turn])
@@ -87,7 +87,7 @@ def test_turns_that_rest_go_on_with_others_as_if_they_had_not(model, max_cached_
     """Each call leaves what is not ended to a later one, in which new turns stand beside it."""
     stop = {"pad_id": 0, "stop_ids": frozenset({1, 5, 9})}
     generator = Generator(model, **stop, max_cached_tokens=max_cached_tokens)
-    turns = [Turn(ids, max_new_tokens=4 + 3 * n) for n, ids in enumerate(contexts(12))]
+    turns = [Sample(ids, max_new_tokens=4 + 3 * n) for n, ids in enumerate(contexts(12))]
     ended, waiting, batch, calls = [], list(turns), [], 0
     while batch or waiting:
         batch, waiting = [*batch, *waiting[:4]], waiting[4:]
@@ -97,7 +97,7 @@ def test_turns_that_rest_go_on_with_others_as_if_they_had_not(model, max_cached_
     assert sorted(map(id, ended)) == sorted(map(id, turns))
     assert calls > 3  # some did rest
     assert generator.prefilled_tokens == sum(len(turn.context) for turn in turns)
-    alone = [Turn(turn.context, max_new_tokens=turn.max_new_tokens) for turn in turns]
+    alone = [Sample(turn.context, max_new_tokens=turn.max_new_tokens) for turn in turns]
     for turn in alone:
         Generator(model, **stop).generate([turn])
     assert_same(turns, alone)
@@ -106,9 +106,9 @@ def test_turns_that_rest_go_on_with_others_as_if_they_had_not(model, max_cached_
 def test_greedy_and_sampled_turns_share_a_batch(model):
     generator = Generator(model, pad_id=0, stop_ids=frozenset())
     ids, other = contexts(2)
-    turns = [Turn(ids, max_new_tokens=8, temperature=t) for t in (0, 1.0, 0, 50.0)]
-    alone = Turn(ids, max_new_tokens=8)
-    generator.generate([*turns, Turn(other, max_new_tokens=3)])
+    turns = [Sample(ids, max_new_tokens=8, temperature=t) for t in (0, 1.0, 0, 50.0)]
+    alone = Sample(ids, max_new_tokens=8)
+    generator.generate([*turns, Sample(other, max_new_tokens=3)])
     generator.generate([alone])
     assert turns[0].ids == turns[2].ids == alone.ids
     assert len({tuple(turn.ids) for turn in turns}) == 3
@@ -129,7 +129,7 @@ def test_samples_of_one_prompt_share_its_computation_and_nothing_else(model):
     generator = Generator(model, pad_id=0, stop_ids=frozenset({1, 5, 9}))
     first, other = contexts(2)
     random = torch.Generator().manual_seed(0)
-    batch = [Turn(ids, max_new_tokens=9, temperature=1.0) for ids in (first, other, first, first)]
+    batch = [Sample(ids, max_new_tokens=9, temperature=1.0) for ids in (first, other, first, first)]
     generator.generate(batch, random=random)
     assert generator.prefilled_tokens == len(first) + len(other)
     assert len({tuple(one.ids) for one in batch}) == 4
@@ -151,7 +151,7 @@ def test_what_is_new_is_computed_beside_what_is_about_as_long(model, monkeypatch
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(model, "forward", counting)
-    turns = [Turn([7] * n, max_new_tokens=1) for n in (90, 10, 11, 100, 9, 40)]
+    turns = [Sample([7] * n, max_new_tokens=1) for n in (90, 10, 11, 100, 9, 40)]
     generator.generate(turns)
     assert sum(rows * width for rows, width in computed if width > 1) < 1.25 * 260
     assert sorted(rows for rows, width in computed if width > 1) == [1, 2, 3]
@@ -161,7 +161,7 @@ def test_logprobs_are_those_of_the_model_at_the_sampling_temperature(model):
     ids = contexts(1)[0]
     generator = Generator(model, pad_id=0, stop_ids=frozenset())
     random = torch.Generator().manual_seed(0)
-    one = Turn(ids, max_new_tokens=8, temperature=0.7)
+    one = Sample(ids, max_new_tokens=8, temperature=0.7)
     generator.generate([one], random=random)
     with torch.no_grad():
         logits = model(torch.tensor([ids + one.ids])).logits[0, len(ids) - 1 : -1] / 0.7
@@ -171,7 +171,7 @@ def test_logprobs_are_those_of_the_model_at_the_sampling_temperature(model):
 
 def test_the_cache_never_holds_more_than_it_may(model):
     generator = Generator(model, pad_id=0, stop_ids=frozenset(), max_cached_tokens=60)
-    generator.generate([Turn(ids, max_new_tokens=5) for ids in contexts(8)])
+    generator.generate([Sample(ids, max_new_tokens=5) for ids in contexts(8)])
     kept = sum(rows[0][0].shape[1] for rows in generator._kept.values())
     assert 0 < kept <= 60
     generator.forget()
@@ -438,7 +438,7 @@ def test_a_sampled_turn_ends_where_the_stop_text_is_spelled_out(model, tokenizer
         return torch.tensor([next(script)]), torch.tensor([0.0])
 
     monkeypatch.setattr(generation, "_sample", say)
-    one = Turn([5], max_new_tokens=30)
+    one = Sample([5], max_new_tokens=30)
     policy.generator.generate([one])
     assert one.finished
     assert tokenizer.decode(one.ids) == "a</answer>"

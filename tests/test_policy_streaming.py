@@ -9,9 +9,9 @@ from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackH
 from langchain_core.messages import AIMessage, AIMessageChunk
 
 from router_r1_graph import CandidatePool, ChatRouterR1, create_router_r1
-from router_r1_graph.controllers.policy import PolicyController
-from router_r1_graph.controllers.policy_folder import PolicySettings
-from router_r1_graph.controllers.streaming import Increments
+from router_r1_graph.controllers.policy.controller import PolicyController
+from router_r1_graph.controllers.policy.folder import PolicySettings
+from router_r1_graph.controllers.policy.streaming import Increments
 from tiny_policy import make_model, make_tokenizer
 from yaml_pool import both_ways
 

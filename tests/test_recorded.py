@@ -22,9 +22,9 @@ from router_r1_graph import (
     parse_controller,
     pool_tools,
 )
+from router_r1_graph.candidates.records import CandidateRecords, Record, read_records
+from router_r1_graph.candidates.replay import strangers
 from router_r1_graph.ledger import total
-from router_r1_graph.recorded import strangers
-from router_r1_graph.records import CandidateRecords, Record, read_records
 from yaml_pool import bills, both_ways, run, scripted, yaml_pool
 
 FRANCE = "What is the capital of France?"

@@ -17,13 +17,7 @@ from router_r1_graph import (
     create_router_r1,
     protocol,
 )
-from router_r1_graph.rewards import (
-    AbsoluteCost,
-    PercentileCost,
-    format_errors,
-    percentile,
-    reward,
-)
+from router_r1_graph.rewards import AbsoluteCost, PercentileCost, format_errors, percentile, reward
 
 POOL = make_pool(
     {"name": "Ada", "input_usd_per_mtok": 1.0, "output_usd_per_mtok": 4.0},

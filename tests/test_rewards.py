@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_r1_graph.rewards import exact_match, f1_score, normalize_answer
+from router_r1_graph.answers import exact_match, f1_score, normalize_answer
 
 
 @pytest.mark.parametrize(

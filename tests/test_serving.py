@@ -24,7 +24,7 @@ from fakes import FakeChat, PaidController, TypingChat, answer, make_pool, searc
 from router_r1_graph import ChatModelController, ChatRouterR1, ReplyError, ScriptedController
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
-serving = pytest.importorskip("router_r1_graph.serving", reason="needs the extra 'serve'")
+serving = pytest.importorskip("router_r1_graph.serving.app", reason="needs the extra 'serve'")
 
 HAMLET = "What is the currency of the country where the author of Hamlet was born?"
 CLI = [sys.executable, "-m", "router_r1_graph.cli", "serve"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from router_r1_graph import CandidatePool, RouterContext, parse_controller
-from router_r1_graph.controllers.policy import PolicyController
-from router_r1_graph.controllers.policy_folder import SHIPPED
+from router_r1_graph.controllers.policy.controller import PolicyController
+from router_r1_graph.controllers.policy.folder import SHIPPED
 from router_r1_graph.controllers.spec import default_spec
 from router_r1_graph.ledger import total
 from router_r1_graph.simulation import World, generate

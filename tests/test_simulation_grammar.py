@@ -18,8 +18,8 @@ from router_r1_graph.simulation import (
     generate,
     hops,
     next_steps,
-    parse,
     phrase,
+    read_question,
     relation_domain,
 )
 
@@ -33,18 +33,18 @@ def test_every_question_reads_back_in_every_wording() -> None:
     rng = random.Random(1)
     questions = generate(WORLD, split="all", n=3000, seed=1)
     for question in questions:
-        assert parse(question.text) == question.structure
+        assert read_question(question.text) == question.structure
         for wording in (phrase(question.structure, rng), phrase(question.structure)):
-            assert parse(wording) == question.structure, wording
+            assert read_question(wording) == question.structure, wording
 
 
 def test_case_spaces_and_punctuation_do_not_matter() -> None:
     for question in generate(WORLD, split="all", n=500, seed=2):
         text = question.text.rstrip("?.")
-        assert phrase(parse(f"  {text.replace(' ', '   ')} ?? ") or HAMLET) == phrase(
+        assert phrase(read_question(f"  {text.replace(' ', '   ')} ?? ") or HAMLET) == phrase(
             question.structure
         )
-        loud = parse(text.upper())
+        loud = read_question(text.upper())
         assert loud is not None
         assert phrase(loud).lower() == phrase(question.structure).lower()
 
@@ -83,19 +83,19 @@ def test_case_spaces_and_punctuation_do_not_matter() -> None:
     ],
 )
 def test_known_texts_are_read(text: str, expected: object) -> None:
-    assert parse(text) == expected
+    assert read_question(text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["", "   ", "?", "Hello!", "Hamlet", "Who wrote", "Who wrote ?", "Is the", "or and"]
 )
 def test_what_is_no_question_is_none(text: str) -> None:
-    assert parse(text) is None
+    assert read_question(text) is None
 
 
 def test_a_very_long_text_is_not_read() -> None:
-    assert parse("the author of " * 100_000) is None
-    deep = parse("the river of " * 40 + "Paris")
+    assert read_question("the author of " * 100_000) is None
+    deep = read_question("the river of " * 40 + "Paris")
     assert deep is not None
     assert hops(deep) == 40
 
@@ -111,7 +111,7 @@ WORDS = st.lists(st.sampled_from(VOCABULARY.split(" ")))
 @settings(max_examples=400, deadline=None)
 @given(st.one_of(st.text(max_size=80), WORDS.map(" ".join)))
 def test_reading_never_raises_and_what_is_read_can_be_said_again(text: str) -> None:
-    question = parse(text)
+    question = read_question(text)
     if question is not None:
         assert isinstance(phrase(question), str)
 
@@ -119,7 +119,7 @@ def test_reading_never_raises_and_what_is_read_can_be_said_again(text: str) -> N
 def test_a_form_that_can_be_cut_in_two_ways_is_avoided() -> None:
     question = Same("author", "War and Peace", "Pride and Prejudice")
     for seed in range(20):
-        assert parse(phrase(question, random.Random(seed))) == question
+        assert read_question(phrase(question, random.Random(seed))) == question
 
 
 def test_wordings_vary_and_the_canonical_one_is_the_shortest() -> None:
@@ -131,10 +131,10 @@ def test_wordings_vary_and_the_canonical_one_is_the_shortest() -> None:
 
 def test_reading_is_fast() -> None:
     texts = [question.text for question in generate(WORLD, split="all", n=1000, seed=3)]
-    parse.cache_clear()
+    read_question.cache_clear()
     start = time.perf_counter()
     for text in texts:
-        parse(text)
+        read_question(text)
     assert (time.perf_counter() - start) / len(texts) < 0.3e-3
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from router_r1_graph import CandidatePool
-from router_r1_graph.simulation import Ask, World, generate, parse, reply_text_and_tokens
+from router_r1_graph.simulation import Ask, World, generate, read_question, reply_text_and_tokens
 from router_r1_graph.simulation.meaning import topic
 
 PARAPHRASES = {
@@ -82,7 +82,7 @@ NAMES = {
     ("relation", "form"), [(r, form) for r, forms in PARAPHRASES.items() for form in forms]
 )
 def test_a_paraphrase_is_read_as_what_it_asks(relation, form):
-    assert parse(form.replace("{x}", NAMES[relation])) == Ask(relation, NAMES[relation])
+    assert read_question(form.replace("{x}", NAMES[relation])) == Ask(relation, NAMES[relation])
 
 
 def test_a_candidate_that_knows_answers_a_paraphrase_as_it_answers_the_plain_question():

@@ -16,8 +16,8 @@ from router_r1_graph.simulation import (
     YesNo,
     generate,
     hops,
-    parse,
     phrase,
+    read_question,
     true_answer,
 )
 from router_r1_graph.simulation.meaning import topic
@@ -46,7 +46,7 @@ def test_no_question_of_the_test_split_is_in_training_in_any_wording() -> None:
     train = {topic(question.structure) for question in questions("train", 4000)}
     rng = random.Random(0)
     for question in questions("test", 1500):
-        other = parse(phrase(question.structure, rng))
+        other = read_question(phrase(question.structure, rng))
         assert other is not None
         assert topic(other) not in train
         assert split_of(other) == "test"

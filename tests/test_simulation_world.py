@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from router_r1_graph.errors import ConfigError
-from router_r1_graph.simulation import Ask, World, parse
+from router_r1_graph.simulation import Ask, World, read_question
 from router_r1_graph.simulation.grammar import MAX_PREFIX, _noun_forms, _question_forms
 from router_r1_graph.simulation.relations import relation_of, relations
 from router_r1_graph.simulation.structure import folded
@@ -68,7 +68,7 @@ def test_no_name_reads_as_a_phrase_even_in_lower_case() -> None:
     for fact in WORLD.facts:
         for name in (fact.subject, fact.object):
             for spelled in (name, name.lower(), name.upper()):
-                assert parse(f"Who wrote {spelled}?") == Ask("author", spelled)
+                assert read_question(f"Who wrote {spelled}?") == Ask("author", spelled)
 
 
 def test_a_name_means_one_thing() -> None:
@@ -158,7 +158,7 @@ def test_a_relation_of_ones_own_gets_generic_forms(tmp_path: Path) -> None:
     path = write(tmp_path, HEADER + "water,Boiling Point,100 C,physics\n")
     assert World.from_csv(path).relations == ("boiling_point",)
     assert relation_of("boiling_point").questions == ("What is the boiling point of {x}?",)
-    assert parse("What is the boiling point of water?") == Ask("boiling_point", "water")
+    assert read_question("What is the boiling point of water?") == Ask("boiling_point", "water")
 
 
 @pytest.mark.parametrize(

@@ -33,22 +33,15 @@ from router_r1_graph import (
     create_router_r1,
     create_router_r1_agent,
     parse_controller,
-    spans,
 )
 from router_r1_graph.candidates import ControllerSettings
 from router_r1_graph.cli import app
 from router_r1_graph.errors import TraceError
-from router_r1_graph.evaluation import (
-    EvaluationQuestion,
-    Results,
-    parse_scorer,
-    run_controller,
-    run_many,
-)
-from router_r1_graph.ledger import total
-from router_r1_graph.rewards import AbsoluteCost
-from router_r1_graph.trace import Trace, read_traces
-from router_r1_graph.tracing import (
+from router_r1_graph.evaluation.questions import EvaluationQuestion
+from router_r1_graph.evaluation.run import Results, run_controller, run_many
+from router_r1_graph.evaluation.scorers import parse_scorer
+from router_r1_graph.langsmith import runs as spans
+from router_r1_graph.langsmith.traces import (
     TextlessClient,
     log_feedback,
     question_config,
@@ -56,6 +49,9 @@ from router_r1_graph.tracing import (
     scores,
     write_experiment,
 )
+from router_r1_graph.ledger import total
+from router_r1_graph.rewards import AbsoluteCost
+from router_r1_graph.trace import Trace, read_traces
 from yaml_pool import yaml_pool
 
 QUESTION = "What is the capital of France?"
@@ -524,7 +520,7 @@ def test_a_trace_comes_back_from_langsmith_as_it_was(sink, how, make):
 
 def test_a_policys_token_ids_come_back_too(sink, tmp_path):
     pytest.importorskip("torch")
-    from router_r1_graph.controllers.policy import PolicyController, PolicySettings
+    from router_r1_graph.controllers.policy.controller import PolicyController, PolicySettings
     from tiny_policy import make_model, make_tokenizer
 
     tokenizer = make_tokenizer()
@@ -600,7 +596,7 @@ def environment(sink, monkeypatch):
 def test_the_command_writes_a_file_that_training_reads(environment, tmp_path):
     pytest.importorskip("transformers")
     from router_r1_graph import protocol
-    from router_r1_graph.controllers.tokens import TokenCodec
+    from router_r1_graph.controllers.policy.tokens import TokenCodec
     from tiny_policy import make_tokenizer
     from training.export import supervised_rows
 

@@ -26,7 +26,7 @@ from router_r1_graph import (
     parse_controller,
     read_traces,
 )
-from router_r1_graph.controllers.generation import Turn
+from router_r1_graph.controllers.policy.generation import Sample
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import AbsoluteCost, reward
 from router_r1_graph.simulation import (
@@ -36,7 +36,7 @@ from router_r1_graph.simulation import (
     YesNo,
     generate,
     known_world,
-    parse,
+    read_question,
     relation_domain,
     true_answer,
 )
@@ -202,7 +202,7 @@ def test_heads_of_a_model_from_scratch_share_keys_and_values_where_told():
         learner = make_learner(model, ["Who?"], seed=0)
         assert learner.model.config.num_key_value_heads == kept
         together, alone = (
-            [Turn([5, *range(7, 7 + n)], max_new_tokens=6) for n in (3, 9)] for _ in "ab"
+            [Sample([5, *range(7, 7 + n)], max_new_tokens=6) for n in (3, 9)] for _ in "ab"
         )
         generator = learner.controller().generator
         generator.generate(together)
@@ -332,9 +332,9 @@ def test_in_other_worlds_the_facts_have_changed_places_and_the_candidates_know_t
     assert worlds == {"permuted:1000", "permuted:1001", "permuted:1002"}
     for item in items:
         (facts,) = {c.options["facts"] for c in item.pool.candidates}
-        structure = parse(item.question)
+        structure = read_question(item.question)
         assert (true_answer(known_world(facts), structure),) == item.gold
-    real = [true_answer(World.embedded(), parse(i.question)) for i in items]
+    real = [true_answer(World.embedded(), read_question(i.question)) for i in items]
     assert sum((answer,) == i.gold for answer, i in zip(real, items, strict=True)) < 15
     held_out = {i.question for i in draw_items(data, 100, seed=2, split="test")}
     assert not held_out & {i.question for i in items}
@@ -362,7 +362,7 @@ def test_the_teachers_habits_are_drawn_in_equal_parts_and_say_nothing_about_whic
     fit = total = cheapest = 0
     for trace in traces:
         for call in trace.calls:
-            asked = parse(call.query)
+            asked = read_question(call.query)
             if isinstance(asked, YesNo):  # whoever knows the fact compares
                 asked = asked.ask
             assert isinstance(asked, Ask)  # a teacher asks single hops only
@@ -381,7 +381,9 @@ def test_the_teachers_habits_are_drawn_in_equal_parts_and_say_nothing_about_whic
 
 def test_what_a_comparison_ends_with_can_be_read_off_by_its_word():
     data = load_config(ROOT / "training/configs/smoke.yaml").data
-    items = [i for i in draw_items(data, 200, seed=5) if isinstance(parse(i.question), Compare)]
+    items = [
+        i for i in draw_items(data, 200, seed=5) if isinstance(read_question(i.question), Compare)
+    ]
     traces = roll_out(items, TeacherController(0, give_up=0, give_up_after=0), name="teacher")
     read = 0
     for trace in traces:
@@ -583,7 +585,7 @@ def test_a_rollout_by_vllm_is_the_same_episode_as_by_the_model_itself():
         def generate(self, prompts, images, num_generations, profiler=None):
             assert images is None
             assert num_generations == 1
-            found = [Turn(ids, max_new_tokens=self.max_completion_length) for ids in prompts]
+            found = [Sample(ids, max_new_tokens=self.max_completion_length) for ids in prompts]
             own.generate(found)
             scores = [[[score] for score in one.logprobs] for one in found]
             return prompts, [one.ids for one in found], scores, None

@@ -16,9 +16,10 @@ from typing import TypedDict
 from langchain_core.messages import AIMessage
 
 from router_r1_graph import Trace, TraceError
-from router_r1_graph.controllers.tokens import Piece, TokenCodec
+from router_r1_graph.budget import Left
+from router_r1_graph.controllers.controller import View
+from router_r1_graph.controllers.policy.tokens import Piece, TokenCodec
 from router_r1_graph.protocol import VERSION
-from router_r1_graph.state import Left, View
 
 IGNORED = -100
 """The label that the loss leaves out."""

@@ -31,10 +31,11 @@ from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from router_r1_graph import ConfigError, Trace
-from router_r1_graph.controllers.policy import PolicyController
-from router_r1_graph.controllers.policy_folder import TEMPLATE_FILE
+from router_r1_graph.budget import Left
+from router_r1_graph.controllers.controller import View
+from router_r1_graph.controllers.policy.controller import PolicyController
+from router_r1_graph.controllers.policy.folder import TEMPLATE_FILE
 from router_r1_graph.rewards import RewardBreakdown
-from router_r1_graph.state import Left, View
 
 from .config import GRPOConfig, RewardConfig
 from .export import rollout_row

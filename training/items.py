@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from router_r1_graph import CandidatePool, ConfigError, RouterContext
-from router_r1_graph.evaluation import Reader
+from router_r1_graph.evaluation.questions import Reader
 from router_r1_graph.simulation import World, generate, known_world
 
 from .config import DataConfig

@@ -7,13 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from router_r1_graph import Trace
-from router_r1_graph.rewards import (
-    AbsoluteCost,
-    CostScale,
-    PercentileCost,
-    RewardBreakdown,
-    reward,
-)
+from router_r1_graph.rewards import AbsoluteCost, CostScale, PercentileCost, RewardBreakdown, reward
 
 from .config import RewardConfig
 

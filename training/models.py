@@ -21,13 +21,9 @@ from transformers import (
 )
 
 from router_r1_graph import ConfigError, protocol
-from router_r1_graph.controllers.policy import PolicyController
-from router_r1_graph.controllers.policy_folder import (
-    SETTINGS_FILE,
-    TEMPLATE_FILE,
-    PolicySettings,
-)
-from router_r1_graph.controllers.tokens import TokenCodec
+from router_r1_graph.controllers.policy.controller import PolicyController
+from router_r1_graph.controllers.policy.folder import SETTINGS_FILE, TEMPLATE_FILE, PolicySettings
+from router_r1_graph.controllers.policy.tokens import TokenCodec
 
 from .config import ModelConfig
 

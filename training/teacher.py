@@ -24,8 +24,8 @@ from router_r1_graph.simulation import (
     YesNo,
     is_abstention,
     next_steps,
-    parse,
     phrase,
+    read_question,
     relation_domain,
     short_answer,
 )
@@ -75,7 +75,7 @@ class TeacherController(RuleController):
 
     def turn(self, view: View) -> Turn:
         """Ask the next sub-questions aloud, or answer."""
-        structure = parse(view.question)
+        structure = read_question(view.question)
         if structure is None:
             raise ValueError(f"the teacher cannot read {view.question!r}")
         replies = [
@@ -88,7 +88,7 @@ class TeacherController(RuleController):
         for message in replies:
             query, reply = message.artifact["query"], message.artifact["reply"]
             asked.setdefault(query, set()).add(message.artifact["candidate"])
-            step = parse(query)
+            step = read_question(query)
             if isinstance(step, Ask | YesNo) and not is_abstention(reply):
                 known[step] = short_answer(reply)
         steps = _next_steps(structure, known)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from router_r1_graph.controllers.generation import Turn
+from router_r1_graph.controllers.policy.generation import Sample
 
 
 class VLLMGenerator:
@@ -31,7 +31,7 @@ class VLLMGenerator:
         self.reused_tokens = 0
 
     def generate(
-        self, turns: Sequence[Turn], *, ended: Callable[[Turn], None] = lambda _: None, **_: Any
+        self, turns: Sequence[Sample], *, ended: Callable[[Sample], None] = lambda _: None, **_: Any
     ) -> None:
         """Sample turns to their end, as `Generator.generate` does.
 

@@ -125,12 +125,12 @@ def _ask(
 ) -> None:
     from langgraph.checkpoint.memory import InMemorySaver
 
+    from ..candidates.records import Recorder
     from ..graph import create_router_r1
     from ..ledger import total
-    from ..live import LiveRun
-    from ..records import Recorder
     from ..trace import Trace, write_traces
     from ..transcript import Transcript, make_console
+    from .live import LiveRun
 
     context.check(pool)
     controller = load_controller(spec, pool)
@@ -209,8 +209,8 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON only.")] = False,
 ) -> None:
     """Take a two-minute tour: a pool, some questions, and a table of controllers."""
-    from ..tour import compare, run_tour
     from ..transcript import make_console
+    from .tour import compare, run_tour
 
     if not as_json:
         run_tour(make_console(), load_pool(pool), questions=questions, seed=seed)

@@ -92,15 +92,15 @@ def evaluate(
     from ..context import RouterContext
 
     try:
-        from ..evaluation import Reader
-        from ..evaluation.program import Plan
+        from ..evaluation.program import Evaluation
         from ..evaluation.program import evaluate as run
+        from ..evaluation.questions import Reader
         from ..evaluation.report import show
     except ImportError as error:  # numpy
         raise MissingExtraError("router-r1 evaluate", "eval") from error
 
     reader = Reader(data, _pairs(field), _pairs(where), limit, seed, skip_bad)
-    plan = Plan(
+    plan = Evaluation(
         pool=load_pool(pool),
         questions=reader.read(),
         controllers=controller or [],
@@ -146,9 +146,9 @@ def _write_experiments(results: Path, controllers: Sequence[str], dataset: str) 
     """Write one experiment for each controller and cost weight."""
     from langsmith import Client
 
+    from ..langsmith.traces import write_experiment
     from ..rewards import AbsoluteCost
     from ..trace import Trace, read_traces
-    from ..tracing import write_experiment
 
     groups: dict[tuple[str, float], list[Trace]] = {}
     for trace in read_traces(results):

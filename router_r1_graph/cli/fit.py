@@ -49,7 +49,7 @@ def fit(
     """Fit a learned controller, which then is `--controller NAME:DIR`."""
     try:
         from ..controllers.learned import LearnedController
-        from ..scores import Metric, load_scores
+        from ..evaluation.scores import Metric, load_scores
     except ImportError as error:
         raise MissingExtraError(f"fit {method}", "eval") from error
     if metric not in ("exact_match", "f1"):

@@ -19,8 +19,8 @@ def show(
     file: Annotated[str, typer.Argument(help="A pool file or a shipped pool.")] = "embedded",
 ) -> None:
     """Show the candidates of a pool with their descriptors."""
-    from ..tour import pool_table
     from ..transcript import make_console
+    from .tables import pool_table
 
     console = make_console()
     if not console.is_terminal:  # a file or a pipe has no width to keep to
@@ -32,9 +32,9 @@ def check(
     file: Annotated[str, typer.Argument(help="A pool file or a shipped pool.")],
 ) -> None:
     """Check a pool file, its keys and its providers, without asking anybody."""
+    from ..candidates.replay import strangers
+    from ..candidates.tool import pool_tools
     from ..controllers import parse_controller
-    from ..recorded import strangers
-    from ..tools import pool_tools
 
     pool = load_pool(file)
     tools = pool_tools(pool)
@@ -79,8 +79,8 @@ def from_records(
     ] = None,
 ) -> None:
     """Write a pool that replays recorded replies, described by what they cost, took and scored."""
-    from ..measurement import Source, pool_from_records
-    from ..records import unknown_field
+    from ..candidates.measure import Source, pool_from_records
+    from ..candidates.records import unknown_field
 
     names: dict[str, str] = {}
     for pair in filter(None, fields.split(",")):

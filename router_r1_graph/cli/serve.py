@@ -41,8 +41,8 @@ def serve(
     from ..chat_router import ChatRouterR1
 
     try:
-        from ..serving import create_app, listen
-        from ..serving import serve as serve_app
+        from ..serving.app import create_app, listen
+        from ..serving.app import serve as serve_app
     except ImportError as error:
         raise MissingExtraError("router-r1 serve", "serve") from error
     key = os.environ.get(api_key_env, "").strip() if api_key_env else ""

@@ -62,8 +62,8 @@ def from_langsmith(
     ] = None,
 ) -> None:
     """Turn LangSmith's runs back into traces, a JSON line each (for training, among others)."""
+    from ..langsmith.traces import read_langsmith
     from ..trace import write_traces
-    from ..tracing import read_langsmith
 
     since = since and since.replace(tzinfo=UTC)
     traces = read_langsmith(project, filter=filter, since=since)

@@ -1,16 +1,19 @@
-"""Controllers: what the think node asks. Swapping the policy in is passing another one."""
+"""Controllers: what the think node asks. Swapping the policy in is passing another one.
 
-from .baselines import (
+`KeywordController` and `OracleController` are in `embedded`, which imports the simulation.
+"""
+
+from .chat_model import ChatModelController
+from .controller import Controller, View
+from .rules import (
+    CascadeController,
     CheapestController,
     ConstantController,
-    KeywordController,
-    OracleController,
     RandomController,
+    RuleController,
+    VoteController,
 )
-from .chat_model import ChatModelController
-from .protocol import Controller
-from .rules import CascadeController, VoteController
-from .scripted import RuleController, ScriptedController
+from .scripted import ScriptedController
 from .spec import SPECS, default_spec, parse_controller
 
 __all__ = [
@@ -20,11 +23,10 @@ __all__ = [
     "CheapestController",
     "ConstantController",
     "Controller",
-    "KeywordController",
-    "OracleController",
     "RandomController",
     "RuleController",
     "ScriptedController",
+    "View",
     "VoteController",
     "default_spec",
     "parse_controller",

@@ -12,12 +12,12 @@ from langchain_core.runnables import RunnableConfig
 
 from .. import protocol
 from ..candidates import ControllerSettings
+from ..candidates.call import aask, ask
+from ..candidates.providers import make_chat_model
+from ..candidates.reply import ChatModel, Reply
 from ..errors import ControllerError
 from ..protocol import Call, Turn
-from ..providers import make_chat_model
-from ..reply import ChatModel, Reply, aask, ask
-from ..state import View
-from .protocol import render_view
+from .controller import View, render_view
 
 _CUT_SHORT = ("length", "max_tokens", "MAX_TOKENS")  # finish reasons, by provider
 

@@ -1,20 +1,124 @@
-"""Rules that ask more than one candidate the whole question: a cascade, and a vote.
+"""Controllers that are rules: plain code, free of charge, and what a policy is compared with.
 
-They are what a learned policy is compared with where questions are real and only whole ones have a
-recorded reply.
+`constant`, `cheapest` and `random` ask one candidate the whole question. `cascade` and `vote` ask
+several, for questions that are real and of which only whole ones have a recorded reply.
 """
 
 from __future__ import annotations
 
+import random
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 
+from langchain_core.runnables import RunnableConfig
+
 from ..answers import bare_answer, normalize_answer
-from ..candidates import Candidate
-from ..protocol import Call, Turn
-from ..state import View
-from .baselines import UNKNOWN, replies_by_candidate
-from .scripted import RuleController
+from ..candidates import Candidate, CandidatePool
+from ..candidates.reply import Reply
+from ..errors import ControllerError
+from ..protocol import Call, Turn, render
+from .controller import View
+
+UNKNOWN = "unknown"
+"""What a rule answers when nobody gave it an answer."""
+
+
+class RuleController(ABC):
+    """A controller that is a pure, free function of what it sees.
+
+    Subclass it and write `turn`; the rest follows.
+    """
+
+    name = "rule"
+    reads_cost_weight = False
+    """Whether the cost weight changes what it does; asked by evaluations, to ask nothing twice."""
+
+    @abstractmethod
+    def turn(self, view: View) -> Turn | str:
+        """Return the next turn, as a `Turn` or as text in tags."""
+
+    def worst_case_usd(self, view: View) -> float:
+        """Return 0: a rule costs nothing."""
+        return 0.0
+
+    def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
+        """Write one turn."""
+        turn = self.turn(view)
+        return Reply(text=turn if isinstance(turn, str) else render(turn))
+
+    async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
+        """Write one turn; a rule does not wait for anything."""
+        return self.decide(view, config)
+
+
+def replies_by_candidate(view: View) -> dict[str, str]:
+    """Return what each candidate replied to the question so far; "" for one that failed."""
+    return {call.candidate: call.reply if call.ok else "" for call in view.replies}
+
+
+class OneCallController(RuleController):
+    """Asks one candidate the whole question and repeats the answer in its reply."""
+
+    @abstractmethod
+    def choose(self, view: View) -> Candidate:
+        """Return the candidate to ask."""
+
+    def turn(self, view: View) -> Turn:
+        """Ask in the first round, answer in the second."""
+        if view.scratchpad or view.must_answer:
+            answers = [bare_answer(reply) for reply in replies_by_candidate(view).values()]
+            return Turn(("The reply is the answer.",), answer=next(iter(answers), "") or UNKNOWN)
+        candidate = self.choose(view)
+        return Turn((f"Ask {candidate.name}.",), (Call(candidate.name, view.question),))
+
+
+class ConstantController(OneCallController):
+    """Always asks the same candidate.
+
+    Raises:
+        ControllerError: the pool has no such candidate.
+    """
+
+    def __init__(self, candidate: str, pool: CandidatePool) -> None:
+        if pool.find(candidate) is None:
+            raise ControllerError(f"constant: {pool.unknown(candidate)}")
+        self.candidate = candidate
+        self.name = f"constant:{candidate}"
+
+    def choose(self, view: View) -> Candidate:
+        """Return the one candidate."""
+        candidate = view.pool.find(self.candidate)
+        if candidate is None:
+            raise ControllerError(f"constant: {view.pool.unknown(self.candidate)}")
+        return candidate
+
+
+class CheapestController(OneCallController):
+    """Always asks the candidate with the lowest prices."""
+
+    name = "cheapest"
+
+    def choose(self, view: View) -> Candidate:
+        """Return the cheapest candidate."""
+        return min(view.pool.candidates, key=lambda c: c.price_usd_per_mtok)
+
+
+class RandomController(OneCallController):
+    """Asks a candidate drawn by seed and question: the same question, the same candidate.
+
+    The run's own seed (`RouterContext.seed`) is mixed in.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.name = f"random:{seed}" if seed else "random"
+
+    def choose(self, view: View) -> Candidate:
+        """Return a candidate, each with the same probability."""
+        draw = random.Random(f"{self.seed}/{view.context.seed}/{view.question}")
+        return draw.choice(view.pool.candidates)
+
 
 # What LLMs write when they guess, or want to be asked otherwise. Of 3,000 replies of six of them to
 # NQ questions (shared/data/nq_r1pool) 149 are doubtful by `is_doubtful`; 18% of these have a gold

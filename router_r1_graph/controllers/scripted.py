@@ -2,43 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableConfig
 
-from ..protocol import Turn, render
-from ..reply import Reply
-from ..state import View
-
-
-class RuleController(ABC):
-    """A controller that is a pure, free function of what it sees.
-
-    Subclass it and write `turn`; the rest follows.
-    """
-
-    name = "rule"
-    reads_cost_weight = False
-    """Whether the cost weight changes what it does; asked by evaluations, to ask nothing twice."""
-
-    @abstractmethod
-    def turn(self, view: View) -> Turn | str:
-        """Return the next turn, as a `Turn` or as text in tags."""
-
-    def worst_case_usd(self, view: View) -> float:
-        """Return 0: a rule costs nothing."""
-        return 0.0
-
-    def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
-        """Write one turn."""
-        turn = self.turn(view)
-        return Reply(text=turn if isinstance(turn, str) else render(turn))
-
-    async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
-        """Write one turn; a rule does not wait for anything."""
-        return self.decide(view, config)
+from ..protocol import Turn
+from .controller import View
+from .rules import RuleController
 
 
 class ScriptedController(RuleController):

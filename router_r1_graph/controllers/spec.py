@@ -12,18 +12,16 @@ from pydantic import ValidationError
 
 from ..candidates import CandidatePool, ControllerSettings, ModelSettings
 from ..errors import ControllerError, MissingExtraError, did_you_mean
-from .baselines import (
+from .chat_model import ChatModelController
+from .controller import Controller
+from .policy.folder import SHIPPED
+from .rules import (
+    CascadeController,
     CheapestController,
     ConstantController,
-    KeywordController,
-    OracleController,
     RandomController,
-    world_of,
+    VoteController,
 )
-from .chat_model import ChatModelController
-from .policy_folder import SHIPPED
-from .protocol import Controller
-from .rules import CascadeController, VoteController
 
 SPECS: Mapping[str, str] = {
     "keyword": "splits the embedded world's questions; strengths first, then price",
@@ -119,7 +117,15 @@ def _vote(count: str, pool: CandidatePool) -> Controller:
     return VoteController(int(count))
 
 
+def _keyword(_: str, pool: CandidatePool) -> Controller:
+    from .embedded import KeywordController  # imports the simulation
+
+    return KeywordController()
+
+
 def _oracle(_: str, pool: CandidatePool) -> Controller:
+    from .embedded import OracleController, world_of
+
     world_of(pool)
     return OracleController()
 
@@ -159,7 +165,7 @@ def _policy(path: str, pool: CandidatePool) -> Controller:
     if not path:
         raise ControllerError("policy needs a folder: policy:PATH, such as policy:runs/demo/policy")
     try:
-        from .policy import PolicyController  # torch is an optional extra
+        from .policy.controller import PolicyController  # torch is an optional extra
     except ImportError as error:
         raise MissingExtraError(f"controller policy:{path}", "local") from error
     return PolicyController.from_pretrained(path)
@@ -188,7 +194,7 @@ def _completions(argument: str, pool: CandidatePool) -> Controller:
         raise ControllerError(f"completions: {first['loc'][0]}: {why}") from None
     name = f"completions:{settings.model or path}"
     _require_key(settings, name)
-    from .completions import CompletionsController
+    from .policy.completions import CompletionsController
 
     try:
         return CompletionsController.from_pretrained(path, settings, name=name)
@@ -231,7 +237,7 @@ def _require_key(settings: ModelSettings, name: str) -> None:
 #: Kinds that take no argument.
 _PLAIN = ("keyword", "cheapest", "cascade", "oracle", "pool")
 _BUILDERS: Mapping[str, Callable[[str, CandidatePool], Controller]] = {
-    "keyword": lambda _, pool: KeywordController(),
+    "keyword": _keyword,
     "cheapest": lambda _, pool: CheapestController(),
     "cascade": lambda _, pool: CascadeController(),
     "oracle": _oracle,

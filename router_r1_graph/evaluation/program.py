@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..candidates import CandidatePool
+from ..candidates.records import Recorder
 from ..context import RouterContext
 from ..controllers import Controller, parse_controller
-from ..controllers.baselines import world_of
+from ..controllers.embedded import world_of
 from ..controllers.learned import METHODS, LearnedController
+from ..controllers.learned.matrix import Cell, ScoreMatrix
 from ..errors import ConfigError, PoolError
-from ..matrix import Cell, ScoreMatrix
-from ..records import Recorder
 from .processes import Share, run_in_processes
 from .questions import EvaluationQuestion
 from .report import write_report
@@ -32,7 +32,7 @@ _MOST_CONSTANTS = 16
 
 
 @dataclass
-class Plan:
+class Evaluation:
     """What is to be evaluated.
 
     Attributes:
@@ -90,7 +90,7 @@ def control_specs(pool: CandidatePool) -> list[str]:
     return specs
 
 
-def evaluate(plan: Plan, console: Console | None = None) -> Summary:
+def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
     """Run a plan and return its summary; with `out`, write results and report there.
 
     Raises:
@@ -150,7 +150,7 @@ class _Run:
         return self.share.spec, self.share.context.cost_weight
 
 
-def _runs_of(plan: Plan, spec: str) -> list[_Run]:
+def _runs_of(plan: Evaluation, spec: str) -> list[_Run]:
     make = partial(parse_controller, spec, plan.pool)
     controller = make()
     weights = cost_weights_of(controller, plan.cost_weights)
@@ -160,7 +160,7 @@ def _runs_of(plan: Plan, spec: str) -> list[_Run]:
 
 
 def _share(
-    plan: Plan,
+    plan: Evaluation,
     spec: str,
     make: Callable[[], Controller],
     weight: float,
@@ -170,7 +170,7 @@ def _share(
     return Share(spec, make, questions, plan.pool, context)
 
 
-def _fold_runs(plan: Plan, learned: Sequence[str], results: Results) -> list[_Run]:
+def _fold_runs(plan: Evaluation, learned: Sequence[str], results: Results) -> list[_Run]:
     """Fit each method on all folds but one, in turn, to be asked that one.
 
     The scores are those of the constants, which have just been run as controls.
@@ -203,7 +203,7 @@ def _same(controller: Controller) -> Controller:
     return controller
 
 
-def _run(plan: Plan, runs: Sequence[_Run], results: Results, console: Console | None) -> None:
+def _run(plan: Evaluation, runs: Sequence[_Run], results: Results, console: Console | None) -> None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -239,7 +239,7 @@ def _run(plan: Plan, runs: Sequence[_Run], results: Results, console: Console | 
 
 
 async def _run_here(
-    plan: Plan, runs: Sequence[_Run], results: Results, done: Callable[[Outcome], None]
+    plan: Evaluation, runs: Sequence[_Run], results: Results, done: Callable[[Outcome], None]
 ) -> None:
     for run in runs:
         await run_controller(

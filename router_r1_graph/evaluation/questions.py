@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, MissingExtraError
-from ..simulation import World, generate
 
 #: The paper's seven sets by name; each is a config of RUC-NLPIR/FlashRAG_datasets.
 PAPER_SETS = {
@@ -130,7 +129,9 @@ class Reader:
     def _questions(self, source: str) -> Iterator[EvaluationQuestion]:
         if source == "demo":
             count = self.limit or PAPER_COUNT
-            for q in generate(World.embedded(), split="test", n=count, seed=self.seed):
+            from ..controllers.embedded import demo_questions  # imports the simulation
+
+            for q in demo_questions(count, self.seed):
                 slices = {"dataset": "demo", "hops": str(q.hops), "kind": q.kind}
                 yield EvaluationQuestion(q.id, q.text, q.gold, slices)
             return

@@ -23,13 +23,13 @@ from langchain_core.tracers.base import BaseTracer
 from langsmith.utils import tracing_is_enabled
 
 from .._compat import untraced
+from ..answers import exact_match, f1_score
 from ..candidates import CandidatePool
 from ..context import RouterContext
 from ..controllers import Controller
 from ..errors import ConfigError, TraceError
 from ..graph import create_router_r1
 from ..ledger import total
-from ..rewards import exact_match, f1_score
 from ..trace import Trace
 from .questions import EvaluationQuestion
 from .scorers import Scorer

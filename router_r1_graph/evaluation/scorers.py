@@ -7,8 +7,8 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from ..answers import contains, exact_match, f1_score
 from ..errors import ConfigError, did_you_mean
-from ..rewards import contains, exact_match, f1_score
 
 Scorer = Callable[[str, Sequence[str]], float]
 """Takes the answer and the gold answers; returns a number from 0 to 1."""

@@ -1,13 +1,12 @@
 """The embedded default: true facts, questions over them, and simulated candidates to ask."""
 
 from .chat_model import SimulatedOutageError, simulated_chat_model
-from .grammar import parse, phrase
+from .grammar import phrase, read_question
 from .mind import SimulatedReply, reply_text_and_tokens
 from .oracle import Plan, best_plan
 from .questions import Question, generate, true_answer
 from .relations import relation_domain
 from .structure import Ask, Compare, Same, Structure, YesNo, hops, next_steps
-from .wording import is_abstention, short_answer
 from .world import Fact, World, known_world
 
 __all__ = [
@@ -25,14 +24,12 @@ __all__ = [
     "best_plan",
     "generate",
     "hops",
-    "is_abstention",
     "known_world",
     "next_steps",
-    "parse",
     "phrase",
+    "read_question",
     "relation_domain",
     "reply_text_and_tokens",
-    "short_answer",
     "simulated_chat_model",
     "true_answer",
 ]

@@ -21,13 +21,7 @@ from pydantic import PrivateAttr
 
 from ..candidates import Candidate
 from .draw import fraction
-from .mind import (
-    MESSAGE_TOKENS,
-    SimulatedOptions,
-    count_tokens,
-    options_of,
-    reply_text_and_tokens,
-)
+from .mind import MESSAGE_TOKENS, SimulatedOptions, count_tokens, options_of, reply_text_and_tokens
 from .world import known_world
 
 

@@ -1,4 +1,4 @@
-"""Questions in words and back: `parse(phrase(question)) == question`.
+"""Questions in words and back: `read_question(phrase(question)) == question`.
 
 Every form of a relation is a prefix and a suffix around its subject ("In which country was" and
 "born"), so a text is read by looking up its first words in a dictionary, not by trying patterns in
@@ -112,12 +112,12 @@ def _draw(forms: Sequence[str], rng: random.Random | None) -> list[str]:
 
 
 @lru_cache(maxsize=1 << 16)
-def parse(text: str) -> Structure | None:
+def read_question(text: str) -> Structure | None:
     """Return what a text asks, or None when it is no question of this grammar. Never raises.
 
     Case, doubled spaces and a missing question mark do not matter.
 
-    >>> parse("who is the author of  Hamlet")
+    >>> read_question("who is the author of  Hamlet")
     Ask(relation='author', subject='Hamlet')
     """
     text = without_thanks(text)

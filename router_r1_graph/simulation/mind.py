@@ -15,10 +15,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..candidates import Candidate
+from ..candidates.providers import read_options
 from ..errors import PoolError
-from ..providers import read_options
 from .draw import fraction
-from .grammar import parse
+from .grammar import read_question
 from .structure import NO, YES, Ask, Compare, Structure, hops, next_steps
 from .wording import UNCLEAR, UNKNOWN, Style, wrap, wrap_hostile
 from .world import known_world
@@ -128,7 +128,7 @@ def _mind_of(candidate: Candidate) -> _Mind:
 @lru_cache(maxsize=1 << 17)
 def _reply(mind: _Mind, query: str) -> SimulatedReply:
     options = mind.options
-    question = parse(query)
+    question = read_question(query)
     if question is None:
         answer, knows, text = None, False, UNCLEAR
     else:

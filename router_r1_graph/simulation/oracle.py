@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from ..candidates import Candidate
-from .grammar import parse, phrase
+from .grammar import phrase, read_question
 from .mind import reply_text_and_tokens
 from .questions import true_answer
 from .structure import Ask, Same, Structure, Term, YesNo, folded
@@ -48,7 +48,7 @@ def best_plan(
     hops.
 
     Args:
-        question: A structure, or a text to parse.
+        question: A structure, or a text to read.
         gold: Right answers.
         candidates: Simulated ones.
         world: What is true.
@@ -57,7 +57,7 @@ def best_plan(
     Returns:
         A plan; `reachable=False`, without rounds, answer and cost, when there is none.
     """
-    structure = parse(question) if isinstance(question, str) else question
+    structure = read_question(question) if isinstance(question, str) else question
     if structure is None:
         return UNREACHABLE
     wording = question if isinstance(question, str) else phrase(structure)

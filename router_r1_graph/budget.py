@@ -1,0 +1,60 @@
+"""The budget of a run: what is left of it, what may still be asked, and why a run ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .context import RouterContext
+from .ledger import Ledger, total
+
+
+class StopReason(StrEnum):
+    """Why a run ended. In every case but the first, the answer is made from what was known."""
+
+    ANSWERED = "answered"
+    """The controller answered of its own accord."""
+    ROUND_LIMIT = "round_limit"
+    """All rounds were used; the controller was made to answer."""
+    BUDGET_USD = "budget_usd"
+    """A call or the controller itself could have cost more than was left."""
+    DEADLINE = "deadline"
+    """The seconds were used up."""
+    INVALID = "invalid"
+    """Even when made to answer, the controller wrote nothing that can be read."""
+    CONTROLLER_ERROR = "controller_error"
+    """The controller could not be reached or failed."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What of the budget is left; None = no limit."""
+
+    rounds: int
+    usd: float | None = None
+    seconds: float | None = None
+
+    def describe(self) -> str:
+        """Return the budget in words, for the prompt and after each round."""
+        parts = [f"{self.rounds} round{'s' * (self.rounds != 1)}"]
+        if self.usd is not None:
+            parts.append(f"${max(0.0, self.usd):.6f}")
+        if self.seconds is not None:
+            parts.append(f"{max(0.0, self.seconds):.1f} s")
+        return ", ".join(parts) + ("" if self.rounds else "; answer now")
+
+
+def left(ledger: Ledger, round_: int, context: RouterContext, started_at: float) -> Left:
+    """Return what is left of the budget.
+
+    Seconds are of the clock on the wall, or of the ledger where that says more: a recorded reply
+    takes the time that it took.
+    """
+    usd = seconds = None
+    if context.budget_usd is not None:
+        usd = context.budget_usd - total(ledger)["cost_usd"]
+    if context.deadline_seconds is not None:
+        spent = max(time.time() - started_at, ledger["seconds"])
+        seconds = context.deadline_seconds - spent
+    return Left(max(0, context.max_rounds - round_), usd, seconds)

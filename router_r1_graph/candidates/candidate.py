@@ -1,0 +1,139 @@
+"""A candidate: who can be asked, with the descriptor that the controller reads.
+
+It may be an LLM, a tool, a retriever, or a whole other graph. What the controller is told about it
+(price, latency, strengths, example performance) stands in the same record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from .settings import ModelSettings, Price
+
+#: What a call is taken to have of tokens, in and out, where one priced by the call is compared
+#: with those priced by the token.
+_TOKENS_OF_A_CALL = 500
+
+
+class Candidate(ModelSettings):
+    """Who can be asked, with its descriptor: an LLM, a tool, a retriever, or another graph."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    """What the controller calls it."""
+    aliases: tuple[str, ...] = ()
+    """Other names that the controller may write."""
+    usd_per_call: Price | None = None
+    """USD of one call that brings a reply, on top of its tokens: what a search costs. Of a graph
+    the most that a call can cost, where its messages say what it did."""
+    latency_seconds: Annotated[float, Field(ge=0)] | None = None
+    """Typical seconds until a whole reply is there."""
+    strengths: tuple[str, ...] = ()
+    """What it is good at, in a few words each."""
+    benchmarks: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
+    """Name of a benchmark or subject -> score."""
+
+    @field_validator("name", "aliases")
+    @classmethod
+    def _can_be_written_in_a_tag(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for name in [value] if isinstance(value, str) else value:
+            if not name.strip() or name != name.strip() or re.search(r"[:<>\n\r]", name):
+                raise ValueError(
+                    f"{name!r}: a name has no ':', '<', '>' or line break in it, and no space "
+                    "around it (the controller writes it before a colon)"
+                )
+        return value
+
+    @property
+    def model_name(self) -> str:
+        """The provider's name of the model."""
+        return self.model or self.name
+
+    @property
+    def slug(self) -> str:
+        """The name as a tool name: OpenAI allows `[a-zA-Z0-9_-]` and 64 characters.
+
+        A name that loses letters or its end by that gets a hash of it, so that names stay apart.
+        """
+        slug = re.sub(r"[^a-zA-Z0-9_-]+", "_", self.name)
+        if self.name.isascii() and len(slug) <= 64:
+            return slug
+        return f"{slug[:57]}_{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
+
+    @property
+    def kind(self) -> Literal["model", "tool", "retriever", "graph"]:
+        """What is asked."""
+        match self.provider:
+            case "tool" | "retriever" | "graph" as kind:
+                return kind
+        return "model"
+
+    @property
+    def priced(self) -> bool:
+        """Whether any list price is known."""
+        return self.usd_per_call is not None or super().priced
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the worst-case price of a call is one, so that a budget bounds it."""
+        return self.usd_per_call is not None or self.output_usd_per_mtok is not None
+
+    def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
+        """Return the list price in USD of one call with so many tokens."""
+        return (self.usd_per_call or 0.0) + super().cost_usd(input_tokens, output_tokens)
+
+    @property
+    def price_usd_per_mtok(self) -> float:
+        """Input and output price added: one number to order candidates by.
+
+        A price per call counts as that of a call with 500 tokens in and 500 out.
+        """
+        per_call = (self.usd_per_call or 0.0) * 1e6 / _TOKENS_OF_A_CALL
+        return (self.input_usd_per_mtok or 0.0) + (self.output_usd_per_mtok or 0.0) + per_call
+
+    def describe(self) -> str:
+        """Return the descriptor as one line for a prompt or a tool description."""
+        parts: list[str] = [] if self.kind == "model" else [self.kind]
+        if not self.priced:
+            parts.append("price unknown")
+        if self.usd_per_call is not None:
+            parts.append(f"${self.usd_per_call:g} per call")
+        if super().priced:
+            parts.append(
+                f"${self.input_usd_per_mtok or 0:g} in, "
+                f"${self.output_usd_per_mtok or 0:g} out per 1M tokens"
+            )
+        if self.latency_seconds is not None:
+            parts.append(f"about {self.latency_seconds:g} s")
+        if self.strengths:
+            parts.append("good at " + ", ".join(self.strengths))
+        if self.benchmarks:
+            parts.append(
+                "scores "
+                + ", ".join(f"{name} {score:g}" for name, score in self.benchmarks.items())
+            )
+        return "; ".join(parts)
+
+    @property
+    def price_level(self) -> int:
+        """The price as 0 to 9 on a logarithmic scale: 0 is $0.1 in and out together, 9 is $30."""
+        price = max(self.price_usd_per_mtok, 1e-9)
+        return min(9, max(0, round(math.log(price / 0.1) / math.log(30 / 0.1) * 9)))
+
+    @property
+    def brief_scores(self) -> Mapping[str, int]:
+        """Scores from 0 to 9 by subject, for a small policy.
+
+        Scores that hardly differ over many subjects are one, of the subject `all`.
+        """
+        scores = {name: min(9, int(score * 10)) for name, score in self.benchmarks.items()}
+        if len(scores) > 4 and max(scores.values()) - min(scores.values()) <= 2:
+            return {"all": round(sum(scores.values()) / len(scores))}
+        return scores

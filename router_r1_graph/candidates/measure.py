@@ -1,0 +1,240 @@
+"""A pool measured from records: what candidates cost, how long they take, how often they are right.
+
+Only the questions of one split are looked at, so that what the descriptors say never leaks a test
+question. What comes out is a pool file that replays the records.
+
+Records are read one at a time and only added up, so that a file of any size needs little memory:
+the seconds of each reply, for their median, and a hash of each question, for their number.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from ..answers import bare_answer, contains, exact_match
+from ..errors import ConfigError, PoolError, did_you_mean
+from ..protocol import untagged
+from .pool import CandidatePool
+from .records import Record, read_records
+
+
+@dataclass(frozen=True)
+class Source:
+    """A records file, and what its fields are called.
+
+    Attributes:
+        records: the JSONL file.
+        fields: a field of `Record` -> what the file calls it, where that is something else.
+        gold_field: holds the gold answers of the question, a text or a list; None = there are none.
+        split_field: holds the name of the split that the question belongs to.
+        split: the split that is measured; None = all the records.
+    """
+
+    records: Path
+    fields: Mapping[str, str] = field(default_factory=dict)
+    gold_field: str | None = None
+    split_field: str = "split"
+    split: str | None = None
+
+
+@dataclass
+class _Bills:
+    """Sums over the replies whose cost and output tokens are known: what prices are fitted to."""
+
+    count: int = 0
+    uncounted: int = 0
+    """Replies of which the input tokens are not known."""
+    ii: float = 0.0
+    io: float = 0.0
+    oo: float = 0.0
+    ic: float = 0.0
+    oc: float = 0.0
+    """Sums of products: i = input tokens, o = output tokens, c = cost in millionths of a USD."""
+    inputs: int = 0
+    outputs: int = 0
+    paid: float = 0.0
+
+    def add(self, record: Record) -> None:
+        if record.cost_usd is None or record.output_tokens is None:
+            return
+        i, o, cost = record.input_tokens or 0, record.output_tokens, record.cost_usd * 1e6
+        self.count += 1
+        self.uncounted += record.input_tokens is None
+        self.ii, self.io, self.oo = self.ii + i * i, self.io + i * o, self.oo + o * o
+        self.ic, self.oc = self.ic + i * cost, self.oc + o * cost
+        self.inputs, self.outputs, self.paid = self.inputs + i, self.outputs + o, self.paid + cost
+
+    def prices(self) -> tuple[float | None, float | None]:
+        """See `fit_prices`."""
+        if not self.count or not (self.ii or self.oo):
+            return None, None
+        if self.uncounted or not self.ii:
+            return None, self.paid / self.outputs if self.outputs else None
+        determinant = self.ii * self.oo - self.io * self.io
+        if determinant <= 1e-9 * self.ii * self.oo:
+            price = self.paid / (self.inputs + self.outputs)
+            return price, price
+        input_price = (self.ic * self.oo - self.oc * self.io) / determinant
+        output_price = (self.oc * self.ii - self.ic * self.io) / determinant
+        if input_price < 0:
+            return 0.0, self.oc / self.oo
+        if output_price < 0:
+            return self.ic / self.ii, 0.0
+        return input_price, output_price
+
+
+@dataclass
+class _Measured:
+    """What was read about one candidate."""
+
+    name: str
+    longest: int = 0
+    replies: int = 0
+    bills: _Bills = field(default_factory=_Bills)
+    seconds: array[float] = field(default_factory=lambda: array("d"))
+    scored: int = 0
+    exact_match: float = 0.0
+    contains: float = 0.0
+    """The last two are sums over the `scored` replies."""
+
+
+def pool_from_records(source: Source, out: Path) -> CandidatePool:
+    """Write a pool file of recorded candidates, described by what was measured; return the pool.
+
+    Prices are fitted to tokens and cost, the latency is the median, and the benchmarks are
+    `exact_match` of the answer in the reply and `contains` of the reply. What was not recorded is
+    left out. A file that is there already is replaced.
+
+    Raises:
+        PoolError: the records cannot be read, or make no pool.
+        ConfigError: the split or the gold answers are not there, or `out` cannot be written.
+    """
+    measured, count = _read(source)
+    records = os.path.relpath(source.records.resolve(), out.resolve().parent)
+    options = {"records": records, **({"fields": dict(source.fields)} if source.fields else {})}
+    data = {"name": out.stem, "candidates": [_describe(m, options) for m in measured]}
+    try:
+        CandidatePool.model_validate(data)
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise PoolError(f"{source.records}: these records make no pool: {why}") from None
+    part = f"split {source.split!r} of {source.split_field!r}" if source.split else "all splits"
+    text = (
+        f"# Measured by router-r1 pool from-records on {count} questions ({part}).\n"
+        f"# What the descriptors say comes from these only; the records of all questions replay.\n"
+        f"{yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)}"
+    )
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}") from error
+    return CandidatePool.from_yaml(out)
+
+
+def _read(source: Source) -> tuple[list[_Measured], int]:
+    """Return what was measured, and on how many questions."""
+    found: dict[str, _Measured] = {}
+    questions: set[int] = set()
+    splits: Counter[str] = Counter()
+    for number, (record, row) in enumerate(read_records(source.records, source.fields), 1):
+        one = found.setdefault(record.candidate.casefold(), _Measured(record.candidate))
+        one.longest = max(one.longest, record.output_tokens or 0)
+        if source.split is not None:
+            splits[str(row.get(source.split_field))] += 1
+            if str(row.get(source.split_field)) != source.split:
+                continue
+        questions.add(hash(record.question))
+        one.replies += 1
+        one.bills.add(record)
+        if record.seconds is not None:
+            one.seconds.append(record.seconds)
+        if source.gold_field is not None:
+            gold = _gold(row, source.gold_field, f"{source.records}, record {number}")
+            one.scored += 1
+            one.exact_match += exact_match(bare_answer(record.reply), gold)
+            one.contains += contains(untagged(record.reply), gold)
+    if not any(one.replies for one in found.values()):
+        raise ConfigError(f"{source.records}: {_nothing(source, splits)}")
+    return list(found.values()), len(questions)
+
+
+def _nothing(source: Source, splits: Mapping[str, int]) -> str:
+    """Say why no record was measured."""
+    if source.split is None or not splits:
+        return "there are no records"
+    if set(splits) == {"None"}:
+        return f"no record has the split field {source.split_field!r}"
+    near = did_you_mean(source.split, splits)
+    there = ", ".join(f"{name} ({count})" for name, count in sorted(splits.items()))
+    return f"no record of the split {source.split!r}{near}; there are {there}"
+
+
+def _gold(row: Mapping[str, Any], name: str, where: str) -> list[str]:
+    gold = row.get(name)
+    answers = [gold] if isinstance(gold, str) else gold
+    if not isinstance(answers, list) or not all(isinstance(a, str) for a in answers):
+        near = did_you_mean(name, row)
+        raise ConfigError(f"{where}: {name!r} is no text and no list of texts: {gold!r:.80}{near}")
+    return answers
+
+
+def _describe(one: _Measured, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one candidate's record of the pool file."""
+    # The controller writes the name before a colon, so it may have none in it; as the model's
+    # name it stays what the records call it.
+    name = re.sub(r"[:<>\n\r]+", "-", one.name).strip()
+    data: dict[str, Any] = {"name": name}
+    if name != one.name:
+        data["model"] = one.name
+    data |= {"provider": "recorded", "options": deepcopy(options)}  # else YAML says it by anchors
+    input_price, output_price = one.bills.prices()
+    if input_price is not None:
+        data["input_usd_per_mtok"] = _rounded(input_price)
+    if output_price is not None:
+        data["output_usd_per_mtok"] = _rounded(output_price)
+    if one.longest > 0:
+        data["max_tokens"] = one.longest  # so that the worst-case price of a call is one
+    if one.seconds:
+        data["latency_seconds"] = _rounded(statistics.median(one.seconds))
+    if one.scored:
+        data["benchmarks"] = {
+            "exact_match": round(one.exact_match / one.scored, 3),
+            "contains": round(one.contains / one.scored, 3),
+        }
+    return data
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.4g}")
+
+
+def fit_prices(records: Iterable[Record]) -> tuple[float | None, float | None]:
+    """Return the prices, USD per million input and output tokens, that fit the costs best.
+
+    Least squares, and no price below 0. Where input tokens were not recorded, the output price pays
+    for everything. Where the records cannot tell the two prices apart, as one alone cannot, both
+    are the same. None where nothing is known.
+
+    Example:
+        >>> sizes = [(10, 1), (20, 5), (30, 2)]
+        >>> fit_prices([
+        ...     Record(question="?", candidate="Ada", reply="", input_tokens=i, output_tokens=o,
+        ...            cost_usd=(2 * i + 8 * o) / 1e6) for i, o in sizes])
+        (2.0, 8.0)
+    """
+    bills = _Bills()
+    for record in records:
+        bills.add(record)
+    return bills.prices()

@@ -1,0 +1,134 @@
+"""A client for any OpenAI-compatible endpoint whose errors never hold the key.
+
+Imported when a pool uses it: `langchain_openai` takes half a second.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import langchain_openai
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from pydantic import SecretStr
+
+from .candidate import Candidate
+from .failures import scrub
+from .reply import ChatModel
+from .settings import ModelSettings
+
+#: Where and how a server is asked: a key may hide in any of them.
+_ACCESS = ("openai_api_base", "openai_proxy", "default_headers", "default_query")
+
+
+def openai_chat_model(settings: ModelSettings) -> ChatModel:
+    """Build a client for any OpenAI-compatible endpoint. It does not retry: `reply` does."""
+    variable = settings.key_variable
+    name = settings.model_name if isinstance(settings, Candidate) else settings.model
+    options = {
+        "model": name,
+        "base_url": settings.base_url,
+        "api_key": os.environ.get(variable, "") if variable else "no-key-needed",
+        "temperature": settings.temperature,
+        "max_tokens": settings.max_tokens,
+        "timeout": settings.timeout_seconds,
+        "max_retries": 0,
+        "stream_usage": True,  # else a streamed reply would be free of charge
+        **settings.options,
+    }
+    return ChatOpenAI(**options)
+
+
+class ChatOpenAI(langchain_openai.ChatOpenAI):
+    """LangChain's client, under its name, with the key taken out of what it raises.
+
+    A server may echo the key, and callbacks (LangSmith's among them) are told of an exception
+    before we can catch it. Each method raises outside of its `except`, so that the original hangs
+    on the new exception neither as cause nor as context.
+    """
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        try:
+            return super()._generate(*args, **kwargs)
+        except Exception as error:
+            keyless = self._keyless(error)
+        raise keyless
+
+    async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        try:
+            return await super()._agenerate(*args, **kwargs)
+        except Exception as error:
+            keyless = self._keyless(error)
+        raise keyless
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        try:
+            yield from super()._stream(*args, **kwargs)
+            return
+        except Exception as error:
+            keyless = self._keyless(error)
+        raise keyless
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        try:
+            async for chunk in super()._astream(*args, **kwargs):
+                yield chunk
+            return
+        except Exception as error:
+            keyless = self._keyless(error)
+        raise keyless
+
+    def to_json(self) -> Any:
+        """Return what LangSmith is sent of this client: without where and how it asks.
+
+        An address, a proxy, headers and a query may hold a key, as `https://user:key@host` does.
+        """
+        data = super().to_json()
+        if data["type"] == "constructor":
+            kept = {k: v for k, v in data["kwargs"].items() if k not in _ACCESS}
+            data = {**data, "kwargs": kept}
+        return data
+
+    def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Send `max_tokens` to other servers than OpenAI's: some ignore its new name."""
+        payload = super()._get_request_payload(*args, **kwargs)
+        if self.openai_api_base and "max_completion_tokens" in payload:
+            payload["max_tokens"] = payload.pop("max_completion_tokens")
+        return payload
+
+    def _convert_chunk_to_generation_chunk(
+        self, chunk: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> ChatGenerationChunk | None:
+        """Keep the cost that a provider reports at the end of a stream; LangChain drops it."""
+        generation = super()._convert_chunk_to_generation_chunk(chunk, *args, **kwargs)
+        cost = (chunk.get("usage") or {}).get("cost")
+        # Only of the last chunk: LangChain cannot merge the numbers of two.
+        if generation is not None and cost is not None and not chunk.get("choices"):
+            generation.message.response_metadata["token_usage"] = {"cost": cost}
+        return generation
+
+    def _keyless(self, error: Exception) -> Exception:
+        """Return an exception of the same class with words, status and headers, and nothing else.
+
+        Whatever else hangs on the original (request, body, causes, frames) may hold the key.
+        """
+        key = self.openai_api_key
+        secret = key.get_secret_value() if isinstance(key, SecretStr) else ""
+        message = scrub(str(error), secret)
+        kind = type(error)
+        try:
+            keyless = kind.__new__(kind, message)
+            faithful = str(keyless) == message
+        except Exception:
+            faithful = False
+        if not faithful:  # it needs more than a message, as pydantic's ValidationError does
+            keyless = type(kind.__name__, (Exception,), {})(message)
+        known: dict[str, Any] = {"message": message, "body": None}  # what openai's errors promise
+        if isinstance(status := getattr(error, "status_code", None), int):
+            headers = getattr(getattr(error, "response", None), "headers", {})
+            safe = {name: scrub(value, secret) for name, value in headers.items()}
+            known |= {"status_code": status, "response": SimpleNamespace(headers=safe)}
+        vars(keyless).update(known)
+        return keyless

@@ -1,0 +1,163 @@
+"""A pool: the candidates on offer, and how a YAML file says so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+
+from ..errors import PoolError, did_you_mean
+from .candidate import Candidate
+from .pool_file import beside, explain, read_mapping
+from .settings import ControllerSettings
+
+
+class CandidatePool(BaseModel):
+    """The candidates on offer, in order, and optionally the controller that chooses among them.
+
+    Example:
+        >>> pool = CandidatePool.embedded()
+        >>> pool.find(pool.candidates[0].name.upper()) == pool.candidates[0]
+        True
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "pool"
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
+    controller: ControllerSettings | None = None
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> CandidatePool:
+        owner: dict[str, str] = {}
+        for candidate in self.candidates:
+            names = {n.casefold() for n in (candidate.name, candidate.slug, *candidate.aliases)}
+            for name in sorted(names):
+                if name in owner:
+                    raise ValueError(
+                        f"the name {name!r} (name, alias or tool name of {candidate.name!r}) "
+                        f"belongs to {owner[name]!r} already"
+                    )
+                owner[name] = candidate.name
+        return self
+
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def where(self) -> str:
+        """Where the pool comes from, for messages: its file, else its name."""
+        return str(self._file) if self._file else f"pool {self.name!r}"
+
+    @cached_property
+    def _by_name(self) -> dict[str, Candidate]:
+        return {
+            name.casefold(): candidate
+            for candidate in self.candidates
+            for name in (candidate.name, candidate.slug, *candidate.aliases)
+        }
+
+    @classmethod
+    def embedded(cls) -> CandidatePool:
+        """Return the shipped pool of simulated candidates: no key, no network."""
+        return cls.from_yaml("embedded")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> CandidatePool:
+        """Read a pool file, or one of the shipped pools by name.
+
+        Args:
+            path: a YAML file, or the name of a shipped pool (`embedded`, `embedded_unseen`,
+                `router_r1`).
+
+        Raises:
+            PoolError: the file is missing, is not YAML, or holds a value that is not allowed; the
+                message names file, key, value and what is allowed.
+        """
+        file, data = read_mapping(path)
+        data.setdefault("name", file.stem)
+        beside(file, data)
+        try:
+            pool = cls.model_validate(data)
+        except ValidationError as error:
+            raise PoolError(f"{file}: {explain(error, data, _MODELS)}") from None
+        template = pool.controller and pool.controller.prompt_template
+        if template and not (template := file.parent / template).is_file():
+            raise PoolError(f"{file}: controller.prompt_template: no such file {str(template)!r}")
+        if pool.controller and template:
+            controller = pool.controller.model_copy(update={"prompt_template": template})
+            pool = pool.model_copy(update={"controller": controller})
+        pool._file = file
+        return pool
+
+    def describe_briefly(self) -> str:
+        """Return the descriptors for a small policy: by subject, who knows it, price level, score.
+
+        The cheapest comes first in each line, whatever the order of the pool.
+
+        Example:
+            >>> print(CandidatePool.embedded().describe_briefly().splitlines()[0])
+            science: Vantegro 2 9
+        """
+        subjects: dict[str, list[str]] = {}
+        for candidate in sorted(self.candidates, key=lambda c: c.price_usd_per_mtok):
+            level = f"{candidate.name} {candidate.price_level}"
+            for subject, score in candidate.brief_scores.items():
+                subjects.setdefault(subject, []).append(f"{level} {score}")
+            if not candidate.benchmarks:
+                subjects.setdefault("all", []).append(level)
+        if "all" in subjects:
+            subjects["all"] = subjects.pop("all")  # comes last
+        return "\n".join(f"{subject}: {', '.join(who)}" for subject, who in subjects.items())
+
+    def descriptors(self) -> CandidatePool:
+        """Return the pool without the ways to reach anybody: safe to store and to show."""
+        access: dict[str, Any] = {"base_url": None, "api_key_env": None, "options": {}}
+        candidates = tuple(c.model_copy(update=access) for c in self.candidates)
+        pool = self.model_copy(update={"candidates": candidates, "controller": None})
+        pool._file = None
+        return pool
+
+    def find(self, name: str) -> Candidate | None:
+        """Return the candidate of this name, alias or tool name, ignoring case; else None."""
+        return self._by_name.get(name.strip().casefold())
+
+    def unknown(self, name: str) -> str:
+        """Say that no candidate has this name, and which is nearest."""
+        names = [candidate.name for candidate in self.candidates]
+        nearest = did_you_mean(name[:100], names)
+        return f"no candidate {name[:100]!r}{nearest}; candidates: {', '.join(names)}"
+
+    def require_keys(self, but: Container[str] = ()) -> None:
+        """Check that every candidate's key variable is set, before anything is asked.
+
+        Args:
+            but: names of candidates that need no key.
+
+        Raises:
+            PoolError: names the candidate and the variable that is not set.
+        """
+        missing = [
+            f"{c.name}: the environment variable {c.key_variable} is not set"
+            for c in self.candidates
+            if c.name not in but and c.key_variable and not os.environ.get(c.key_variable)
+        ]
+        if missing:
+            raise PoolError(f"{self.where}: {'; '.join(missing)} (api_key_env names the variable)")
+
+
+_MODELS: Mapping[str, type[BaseModel]] = {
+    "": CandidatePool,
+    "candidates": Candidate,
+    "controller": ControllerSettings,
+}

@@ -1,0 +1,190 @@
+"""Records: what candidates replied, as JSON lines.
+
+A record is one reply: who was asked what, what came back, and what it took. `Recorder` writes
+records down, `provider: recorded` replays them, `pool from-records` measures candidates by them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import PoolError, did_you_mean
+from .tool import CANDIDATE_TAG
+
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Record(BaseModel):
+    """One reply of one candidate. None means that it was not written down."""
+
+    model_config = ConfigDict(frozen=True)
+
+    question: str
+    candidate: str
+    reply: str
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cost_usd: Amount | None = None
+    seconds: Amount | None = None
+
+
+def unknown_field(fields: Iterable[str]) -> str:
+    """Say which of these is no field of a record, and what fields there are; "" when all are."""
+    for name in fields:
+        if name not in Record.model_fields:
+            known = Record.model_fields
+            return f"a record has no {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}"
+    return ""
+
+
+def read_records(
+    path: str | Path, fields: Mapping[str, str] | None = None
+) -> Iterator[tuple[Record, Mapping[str, Any]]]:
+    """Read a file line by line: each record, and all of the object that it stood in.
+
+    Args:
+        path: a JSONL file.
+        fields: a field of `Record` -> what the file calls it, where that is something else.
+
+    Raises:
+        PoolError: the file is missing or cannot be read, or a line is not a record; the message
+            names file and line.
+    """
+    names = {field: (fields or {}).get(field, field) for field in Record.model_fields}
+    try:
+        with Path(path).open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _read_line(line, names, f"{path}, line {number}")
+    except OSError as error:
+        raise PoolError(f"{path}: the records cannot be read: {error.strerror}") from error
+
+
+def _read_line(
+    line: bytes, names: Mapping[str, str], where: str
+) -> tuple[Record, Mapping[str, Any]]:
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise PoolError(f"{where}: not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise PoolError(f"{where}: a record is an object, not {row!r:.80}")
+    try:
+        return Record.model_validate({f: row[n] for f, n in names.items() if n in row}), row
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = names[str(first["loc"][0])]
+        if first["type"] == "missing":
+            near = did_you_mean(name, row)
+            raise PoolError(f"{where}: there is no {name!r}{near}; see fields") from None
+        raise PoolError(f"{where}: {name}: {first['input']!r:.80}: {first['msg']}") from None
+
+
+# Marks that end or quote a sentence. Not those that calculate: "3-1" is not "31".
+_MARKS = re.compile(r"[?!'\"`\u2018-\u201f\u2026]|[.,;:](?!\d)")
+
+
+def normalize_query(query: str) -> str:
+    """Return a query as records are looked up: without case, punctuation and extra spaces.
+
+    Example:
+        >>> normalize_query(" Who wrote 'Hamlet'?")
+        'who wrote hamlet'
+    """
+    return " ".join(_MARKS.sub("", query.casefold()).split()) or query.strip()
+
+
+class CandidateRecords:
+    """What one candidate was asked. Of two records of one question, the later counts."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Record] = {}
+
+    def add(self, record: Record) -> None:
+        """Add a record."""
+        self._records[normalize_query(record.question)] = record
+
+    def find(self, query: str, nearest: float | None = None) -> Record | None:
+        """Return the record of a query, else of the nearest question that is near enough.
+
+        Args:
+            query: as the controller wrote it.
+            nearest: see `RecordedOptions.nearest`.
+        """
+        query = normalize_query(query)
+        record = self._records.get(query)
+        if record or nearest is None:
+            return record
+        words = set(query.split())
+        shared = Counter(q for word in words for q in self._with_word.get(word, ()))
+        share = {q: 2 * n / (len(words) + len(set(q.split()))) for q, n in shared.items()}
+        best = max(share, key=lambda q: share[q], default="")
+        return self._records[best] if share and share[best] >= nearest else None
+
+    @cached_property
+    def _with_word(self) -> Mapping[str, Sequence[str]]:
+        questions = defaultdict(list)
+        for question in self._records:
+            for word in set(question.split()):
+                questions[word].append(question)
+        return questions
+
+
+class Recorder(BaseCallbackHandler):
+    """Appends every reply of a candidate to a file that `provider: recorded` can replay.
+
+    Pass it to any run in which candidates are asked as tools, the router's or your own:
+    `graph.invoke(question, {"callbacks": [Recorder("records.jsonl")]})`. Each reply is in the file
+    before the run goes on, whole, however little of it the controller is shown. A failed call is
+    not a reply, and leaves nothing there.
+
+    Args:
+        path: the file; made when the first reply comes.
+    """
+
+    run_inline = True  # in the order of the replies, in async runs too
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._queries: dict[UUID, str] = {}
+        self._lock = threading.Lock()
+
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any],
+        input_str: str,
+        *,
+        run_id: UUID,
+        tags: list[str] | None = None,
+        inputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep the query until its reply comes."""
+        if CANDIDATE_TAG in (tags or []):
+            self._queries[run_id] = str((inputs or {}).get("query", input_str))
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Write the reply down."""
+        query = self._queries.pop(run_id, None)
+        bill = getattr(output, "artifact", None)
+        if query is None or not bill or not bill["ok"]:
+            return
+        record = Record.model_validate({**bill, "question": query, "reply": str(output.text)})
+        with self._lock, self.path.open("a", encoding="utf-8") as file:
+            file.write(record.model_dump_json() + "\n")
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget the query."""
+        self._queries.pop(run_id, None)

@@ -1,0 +1,174 @@
+"""What came back from one call: text, tokens, USD, seconds, a typed error, and the bill of it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.runnables import Runnable
+from typing_extensions import TypedDict
+
+from .failures import ErrorKind, ReplyError
+from .settings import ModelSettings
+
+logger = logging.getLogger(__name__)
+
+ChatModel = Runnable[Any, Any]
+"""A LangChain chat model, or a runnable around one (`with_retry`, `init_chat_model`, ...)."""
+
+RECORDED_SECONDS = "recorded_seconds"
+"""In a message's response metadata: how long the call took when it was really made."""
+NO_TOKENS = "no_tokens"
+"""In a message's response metadata: no model wrote it, so there are none to estimate."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back from one call, after all retries.
+
+    `cost_usd` is what the provider reported, else tokens at list prices. `attempts` counts requests
+    sent; all but the last failed. `seconds` is wall time over all attempts and the waits between,
+    or what a recorded reply took.
+    """
+
+    text: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float = 0.0
+    seconds: float = 0.0
+    attempts: int = 1
+    error: ReplyError | None = None
+    message: AIMessage | None = field(default=None, repr=False, compare=False)
+    """The model's message, where one came back: native tool calls, token ids."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the text can be used."""
+        return self.error is None or self.error.kind == "missing_usage"
+
+
+class BilledError(TypedDict):
+    """Why a call failed, as a bill says it."""
+
+    kind: ErrorKind
+    message: str
+
+
+class Bill(TypedDict):
+    """What one call was paid for: the artifact of a candidate's tool message.
+
+    A plain dict, so that a checkpoint gives back what went in. `attempts` counts the requests that
+    were sent; `cached` is whether an earlier reply was given again, for nothing.
+    """
+
+    candidate: str
+    ok: bool
+    error: BilledError | None
+    input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost_usd: float
+    seconds: float
+    attempts: int
+    cached: bool
+
+
+def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:
+    """Return a reply as a tool's content (the text, or the error) and artifact (the bill)."""
+    error = reply.error
+    billed: Bill = {
+        "candidate": candidate,
+        "ok": reply.ok,
+        "error": {"kind": error.kind, "message": error.message} if error else None,
+        "input_tokens": reply.input_tokens,
+        "output_tokens": reply.output_tokens,
+        "reasoning_tokens": reply.reasoning_tokens,
+        "cost_usd": reply.cost_usd,
+        "seconds": reply.seconds,
+        "attempts": reply.attempts,
+        "cached": False,
+    }
+    return reply.text if reply.ok else f"error: {error.message if error else ''}", billed
+
+
+def read_reply(
+    message: AIMessage,
+    messages: Sequence[AnyMessage],
+    settings: ModelSettings,
+    seconds: float,
+    attempts: int,
+) -> Reply:
+    """Read text, usage and cost from a message."""
+    text = writable(str(message.text))
+    error = None
+    input_tokens, output_tokens, reasoning, estimated = tokens_of(message, messages)
+    if estimated:
+        error = ReplyError("missing_usage", "the endpoint reported no usage; tokens are estimated")
+    if not text.strip() and not message.tool_calls:
+        error = ReplyError("empty", "the reply has no text")
+    if output_tokens > settings.max_tokens:
+        logger.warning(
+            "%s wrote %d tokens, more than its limit of %d: a budget in USD cannot bound it",
+            settings.model,
+            output_tokens,
+            settings.max_tokens,
+        )
+    return Reply(
+        text=text,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        reasoning_tokens=reasoning,
+        cost_usd=cost_of(message, settings, input_tokens, output_tokens),
+        seconds=message.response_metadata.get(RECORDED_SECONDS, seconds),
+        attempts=attempts,
+        error=error,
+        message=message,
+    )
+
+
+def tokens_of(message: AIMessage, messages: Sequence[AnyMessage]) -> tuple[int, int, int, bool]:
+    """Return tokens in, out and of reasoning, and whether they are estimates."""
+    if message.response_metadata.get(NO_TOKENS):
+        return 0, 0, 0, False
+    usage = message.usage_metadata
+    if usage and (usage["input_tokens"] or usage["output_tokens"]):
+        reasoning = _count(usage.get("output_token_details", {}).get("reasoning", 0))
+        return _count(usage["input_tokens"]), _count(usage["output_tokens"]), reasoning, False
+    asked = sum(estimate_tokens(str(m.text)) for m in messages)
+    return asked, estimate_tokens(writable(str(message.text))), 0, True
+
+
+def cost_of(
+    message: AIMessage, settings: ModelSettings, input_tokens: int, output_tokens: int
+) -> float:
+    """Return USD of a call: what the provider reported, else tokens at list prices."""
+    reported = reported_usd(message)
+    return settings.cost_usd(input_tokens, output_tokens) if reported is None else reported
+
+
+def reported_usd(message: AIMessage) -> float | None:
+    """Return what the provider says the call cost; None where it says nothing that is a price."""
+    cost = (message.response_metadata.get("token_usage") or {}).get("cost")
+    if isinstance(cost, bool) or not isinstance(cost, int | float):
+        return None
+    return float(cost) if 0 <= cost <= sys.float_info.max else None
+
+
+def _count(tokens: int) -> int:
+    """Keep a count that an endpoint made up from breaking the bill."""
+    return min(max(0, tokens), 10**12)
+
+
+def writable(text: str) -> str:
+    """Replace lone surrogates: legal in JSON, but no checkpoint or file can hold one."""
+    return text.encode(errors="replace").decode()
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate how many tokens a text has: 4 bytes each."""
+    return -(-len(text.encode(errors="replace")) // 4)

@@ -1,0 +1,162 @@
+"""How a chat model is reached, and what it costs: what a candidate and a controller share."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ..errors import did_you_mean
+
+#: What `provider:` may say besides `module:factory`; each is itself such a factory.
+PROVIDERS: Mapping[str, str] = {
+    "openai": "router_r1_graph.candidates.openai:openai_chat_model",
+    "recorded": "router_r1_graph.candidates.replay:recorded_chat_model",
+    "simulated": "router_r1_graph.simulation:simulated_chat_model",
+    "tool": "router_r1_graph.candidates.adapters:adapted",
+    "retriever": "router_r1_graph.candidates.adapters:adapted",
+    "graph": "router_r1_graph.candidates.adapters:adapted",
+}
+
+
+#: What chat models call our fields; as options they would go round time-outs and budgets.
+_OPTION_OF_FIELD = {
+    "max_completion_tokens": "max_tokens",
+    "timeout": "timeout_seconds",
+    "request_timeout": "timeout_seconds",
+    "model_name": "model",
+    "openai_api_base": "base_url",
+}
+
+
+Option = str | int | float | bool | None | list[Any] | dict[str, Any]
+
+
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ModelSettings(BaseModel):
+    """How a chat model is reached, and what it costs.
+
+    Prices are USD per million tokens; None means unknown (counted as 0, and shown as unknown).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = ""
+    """The provider's name of the model; the candidate's name when left out."""
+    provider: str = "openai"
+    """`openai` (any OpenAI-compatible endpoint), `recorded`, `simulated`; `tool`, `retriever` or
+    `graph` (see `adapters.py`); or `module:factory`, a callable that takes this record and returns
+    a LangChain chat model."""
+    base_url: str | None = None
+    """The endpoint's address, up to `/v1`; None = OpenAI's."""
+    api_key_env: str | None = None
+    """The name of the environment variable that holds the key; never the key itself."""
+    input_usd_per_mtok: Price | None = None
+    output_usd_per_mtok: Price | None = None
+    prices_checked: date | None = None
+    """When the prices were last looked up."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
+    """None = the provider's own."""
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+    """Most completion tokens of one reply; the worst-case price of a call is computed from it."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Of one attempt."""
+    max_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """Retries after a transient failure (429, 5xx, time-out, lost connection)."""
+    options: dict[str, Option] = Field(default_factory=dict)
+    """Passed to the provider as it is: more keyword arguments of the chat model."""
+
+    @field_validator("provider")
+    @classmethod
+    def _known_provider(cls, value: str) -> str:
+        if value in PROVIDERS or re.fullmatch(r"[\w.]+:[\w.]+", value):
+            return value
+        raise ValueError(
+            f"unknown provider {value!r}{did_you_mean(value, PROVIDERS)}; allowed: "
+            f"{', '.join(PROVIDERS)}, or module:factory"
+        )
+
+    @field_validator("base_url")
+    @classmethod
+    def _has_a_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/]", value):
+            raise ValueError("must begin with http:// or https:// and name a host")
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name_not_a_key(cls, value: str | None) -> str | None:
+        # The value is not repeated in the message: it may be the key itself.
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            raise ValueError(
+                "must be the NAME of an environment variable in capitals, such as OPENAI_API_KEY, "
+                "never a key"
+            )
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _no_key_in_options(cls, value: dict[str, Option]) -> dict[str, Option]:
+        for name in value:
+            if re.search(r"api_?key|secret|password", name, re.I):
+                raise ValueError(f"{name}: a key does not belong in a file; use api_key_env")
+            field = _OPTION_OF_FIELD.get(name, name)
+            if field in cls.model_fields:
+                raise ValueError(f"{name} is not an option; set {field} beside options")
+        return value
+
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable to read, or None when the endpoint wants no key.
+
+        A custom `base_url` without `api_key_env` gets no key, so that OPENAI_API_KEY is never sent
+        to somebody else's server.
+        """
+        if self.api_key_env or self.provider != "openai" or self.base_url:
+            return self.api_key_env
+        return "OPENAI_API_KEY"
+
+    @property
+    def key_state(self) -> str:
+        """The key variable and whether it is set, in words; "-" when none is wanted."""
+        variable = self.key_variable
+        if variable is None:
+            return "-"
+        return f"{variable} {'set' if os.environ.get(variable) else 'NOT SET'}"
+
+    @property
+    def priced(self) -> bool:
+        """Whether any list price is known."""
+        return self.input_usd_per_mtok is not None or self.output_usd_per_mtok is not None
+
+    def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
+        """Return the list price in USD of one call with so many tokens."""
+        return (
+            input_tokens * (self.input_usd_per_mtok or 0.0)
+            + output_tokens * (self.output_usd_per_mtok or 0.0)
+        ) / 1e6
+
+    def worst_case_usd(self, text: str) -> float:
+        """Return the most in USD that one call with this text can cost.
+
+        A tokenizer that falls back to bytes never makes more tokens than there are bytes; 64 more
+        are allowed for the chat template.
+        """
+        return self.cost_usd(len(text.encode(errors="replace")) + 64, self.max_tokens)
+
+
+class ControllerSettings(ModelSettings):
+    """The `controller:` block of a pool file."""
+
+    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    protocol: Literal["tags", "tools"] = "tags"
+    """`tags`, the paper's language, or native tool calls."""
+    prompt_template: Path | None = None
+    """A file, relative to the pool file; None = the library's."""

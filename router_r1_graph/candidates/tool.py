@@ -1,0 +1,153 @@
+"""A candidate as a LangChain tool, usable as it is in `ToolNode` and `create_agent`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import signature
+from typing import Annotated, Any, Literal
+
+from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import RunnableConfig, ensure_config
+from langchain_core.tools import BaseTool, InjectedToolArg
+from pydantic import BaseModel, Field
+
+from ..errors import ConfigError, PoolError
+from ..langsmith import runs
+from .adapters import as_chat_model
+from .call import aask, ask
+from .candidate import Candidate
+from .pool import CandidatePool
+from .providers import make_chat_model
+from .reply import NO_TOKENS, Bill, ChatModel, Reply, bill
+
+CANDIDATE_TAG = "router_r1:candidate"
+"""The tag of a candidate's runs in callbacks and traces."""
+
+
+class CandidateInput(BaseModel):
+    """The arguments of a candidate's tool."""
+
+    query: str = Field(description="a self-contained question or task for this model")
+    background: Annotated[str, InjectedToolArg, Field(description="told beside the query")] = ""
+    seconds_left: Annotated[
+        float | None, InjectedToolArg, Field(description="bound on all attempts together")
+    ] = None
+
+
+class CandidateTool(BaseTool):
+    """Asks one candidate. The content is its reply; the artifact is the bill.
+
+    The query is the human message; a background, where there is one, the system message.
+
+    The artifact is a plain dict: candidate, ok, error (kind, message) or None, input_tokens,
+    output_tokens, reasoning_tokens, cost_usd, seconds, attempts, cached. A failing candidate is
+    such an artifact too, with the error as content; the tool does not raise.
+    """
+
+    name: str = ""
+    description: str = ""
+    args_schema: Any = CandidateInput
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    candidate: Candidate
+    model: Any
+
+    # LangChain works the two methods below out of the schema at every call; they do the same for
+    # this schema. Where a release calls them otherwise, its own do.
+
+    def _filter_injected_args(self, tool_input: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in tool_input.items() if name == "query"}
+
+    def _parse_input(
+        self, tool_input: str | dict[str, Any], tool_call_id: str | None
+    ) -> str | dict[str, Any]:
+        if self.args_schema is not CandidateInput or isinstance(tool_input, str):
+            return super()._parse_input(tool_input, tool_call_id)
+        return dict(CandidateInput.model_validate(tool_input))
+
+    def _run(
+        self,
+        query: str,
+        config: RunnableConfig,
+        background: str = "",
+        seconds_left: float | None = None,
+    ) -> tuple[str, Bill]:
+        prompt = _prompt(background, query)
+        reply = ask(self.model, prompt, self.candidate, seconds_left=seconds_left, config=config)
+        return self._billed(reply)
+
+    async def _arun(
+        self,
+        query: str,
+        config: RunnableConfig,
+        background: str = "",
+        seconds_left: float | None = None,
+    ) -> tuple[str, Bill]:
+        prompt = _prompt(background, query)
+        reply = await aask(
+            self.model, prompt, self.candidate, seconds_left=seconds_left, config=config
+        )
+        return self._billed(reply)
+
+    def _billed(self, reply: Reply) -> tuple[str, Bill]:
+        if reply.message and reply.message.response_metadata.get(NO_TOKENS):
+            # No model's run has the cost, so the tool's own has, whose config is the current one.
+            usage = {"total_cost": reply.cost_usd}
+            runs.label(ensure_config(), CANDIDATE_TAG, usage_metadata=usage)
+        return bill(self.candidate.name, reply)
+
+
+for _method in (CandidateTool._run, CandidateTool._arun):
+    # At every call LangChain works out the signature, to see whether there is a `run_manager`, and
+    # all annotations, to see where the config goes: the one is known, and of the others one does.
+    _method.__signature__ = signature(_method)  # type: ignore[union-attr]
+    _method.__annotations__ = {"config": RunnableConfig}
+
+
+def _prompt(background: str, query: str) -> list[AnyMessage]:
+    return [*([SystemMessage(background)] if background else []), HumanMessage(query)]
+
+
+def candidate_tool(candidate: Candidate, model: ChatModel | None = None) -> CandidateTool:
+    """Return the tool that asks this candidate.
+
+    Args:
+        candidate: whom to ask.
+        model: a chat model, tool, retriever or graph to use instead of what the candidate's
+            provider makes.
+    """
+    what = ", a language model" if candidate.kind == "model" else ""
+    return CandidateTool(
+        name=candidate.slug,
+        description=f"Ask {candidate.name}{what} ({candidate.describe()}).",
+        candidate=candidate,
+        model=as_chat_model(model) if model else make_chat_model(candidate),
+        tags=[CANDIDATE_TAG],
+        metadata={"candidate": candidate.name},
+    )
+
+
+def pool_tools(
+    pool: CandidatePool, models: Mapping[str, ChatModel] | None = None
+) -> list[CandidateTool]:
+    """Return one tool for each candidate of the pool, in order.
+
+    Args:
+        pool: the candidates.
+        models: chat models, tools, retrievers or graphs to use for the named candidates instead
+            of those that their providers make; these candidates need no key.
+
+    Raises:
+        PoolError: a key variable is not set, a provider cannot be used, or `models` names nobody.
+    """
+    given: dict[str, ChatModel] = {}
+    for name, model in (models or {}).items():
+        if (candidate := pool.find(name)) is None:
+            raise PoolError(f"models: {pool.unknown(name)}")
+        given[candidate.name] = model
+    pool.require_keys(but=given)
+    try:
+        return [
+            candidate_tool(candidate, given.get(candidate.name)) for candidate in pool.candidates
+        ]
+    except ConfigError as error:  # of a provider, which does not know the file
+        raise PoolError(f"{pool.where}: {error}") from None

@@ -1,0 +1,44 @@
+"""Tables that several commands print."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from ..candidates import CandidatePool
+from ..transcript import clean
+
+
+def pool_table(pool: CandidatePool) -> Table:
+    """Return a pool as a table; prices are USD per million tokens, and per call where any is."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("candidate", style="bold", no_wrap=True)
+    by_call = any(c.usd_per_call is not None for c in pool.candidates)
+    for name in ("$ in", "$ out", *(["$ a call"] if by_call else []), "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("strengths")
+    table.add_column("scores")
+    keys = any(c.key_variable for c in pool.candidates)
+    if keys:
+        table.add_column("key")
+    for c in pool.candidates:
+        scores = ", ".join(f"{name} {score:g}" for name, score in c.benchmarks.items())
+        if len(c.benchmarks) > 4:
+            low, high = min(c.benchmarks.values()), max(c.benchmarks.values())
+            scores = f"{len(c.benchmarks)} subjects, {low:g} to {high:g}"
+        strengths = ", ".join(c.strengths) if len(c.strengths) <= 4 else "everything"
+        table.add_row(
+            Text(clean(c.name)),
+            _number(c.input_usd_per_mtok),
+            _number(c.output_usd_per_mtok),
+            *([_number(c.usd_per_call)] if by_call else []),
+            _number(c.latency_seconds),
+            Text(clean(strengths) or "-"),
+            Text(clean(scores) or "-"),
+            *([Text(c.key_state)] if keys else []),
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:g}"

@@ -1,0 +1,92 @@
+"""The controller seam: what the think node asks, and what it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from string import Template
+from typing import Protocol
+
+from langchain_core.messages import AnyMessage
+from langchain_core.runnables import RunnableConfig
+
+from ..budget import Left
+from ..candidates import CandidatePool
+from ..candidates.reply import Reply
+from ..context import RouterContext
+from ..observations import CallRecord, call_records
+from ..protocol import render_prompt
+
+
+@dataclass(frozen=True)
+class View:
+    """What a controller is asked to decide on."""
+
+    question: str
+    pool: CandidatePool
+    context: RouterContext
+    left: Left
+    conversation: tuple[AnyMessage, ...] = ()
+    """What was said in the parent graph before the question."""
+    scratchpad: tuple[AnyMessage, ...] = ()
+    """This question's turns (`AIMessage`) and observations (`ToolMessage`) so far."""
+
+    @cached_property
+    def replies(self) -> tuple[CallRecord, ...]:
+        """The calls made so far, each with its reply or error, in order."""
+        return tuple(call_records(self.scratchpad, summaries=False))
+
+    @property
+    def budget(self) -> Left:
+        """The budget that the prompt names: the whole one, so that the prompt stays as it was.
+
+        What is left of it stands after each round's observations.
+        """
+        if not self.scratchpad:
+            return self.left
+        context = self.context
+        return Left(context.max_rounds, context.budget_usd, context.deadline_seconds)
+
+    @property
+    def must_answer(self) -> bool:
+        """Whether no call will be made any more."""
+        return self.left.rounds == 0
+
+
+class Controller(Protocol):
+    """Decides on one turn: which candidates to ask what, or the answer.
+
+    The reply's text is in the tag language (`router_r1_graph.protocol`); whatever it holds, the run
+    goes on or ends with a stop reason. A failure is a reply with an error; an exception is taken as
+    one too.
+    """
+
+    @property
+    def name(self) -> str:
+        """What this controller is called in traces and reports."""
+        ...
+
+    def worst_case_usd(self, view: View) -> float:
+        """Return the most that the next turn can cost; 0 for a rule."""
+        ...
+
+    def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
+        """Write one turn."""
+        ...
+
+    async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
+        """Write one turn without blocking the event loop."""
+        ...
+
+
+def render_view(template: Template, view: View) -> str:
+    """Return the prompt of a question: the template filled with what the controller may know."""
+    candidates = view.pool.candidates
+    return render_prompt(
+        template,
+        question=view.question,
+        candidates={c.name: c.describe() for c in candidates},
+        brief_candidates=view.pool.describe_briefly(),
+        cost_weight=view.context.cost_weight,
+        budget=view.budget.describe(),
+    )

@@ -1,0 +1,368 @@
+"""A trained policy that a server holds (vLLM, SGLang): tokens in, tokens out, over HTTP.
+
+The key invariant is `PolicyController`'s: ids go to the server, the ids that it sampled come back,
+and no text is encoded again. vLLM gives them as `token_ids` (`return_token_ids`) or, before it had
+that, as `token_id:N` among the log-probabilities (`return_tokens_as_token_ids`); SGLang gives
+`token_ids` since it knows `return_token_ids`. From a server that gives none, a turn's text is
+encoded, once: the turn then has no log-probabilities, and a warning is logged.
+
+Log-probabilities are as the server counts them. vLLM's are of the model's own distribution, before
+the temperature, unless it runs with `--logprobs-mode processed_logprobs`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.runnables import Runnable, RunnableConfig
+from pydantic import BaseModel, NonNegativeInt, ValidationError
+
+from ... import protocol
+from ...candidates import ModelSettings
+from ...candidates.call import aask, ask
+from ...candidates.reply import Reply
+from ...errors import ControllerError
+from ..controller import View
+from .folder import PolicyFolder, PolicySettings
+from .streaming import Listener, TurnStream, turn_stream
+from .tokens import TokenCodec, TokenContext, TurnTokens
+
+logger = logging.getLogger(__name__)
+
+
+class CompletionsController:
+    """Asks a policy by token ids through an OpenAI-compatible completions endpoint.
+
+    Every question is a request of its own: the server batches them, and keeps their caches.
+
+    Args:
+        tokenizer: the policy's.
+        settings: `base_url` (such as `http://localhost:8000/v1`), `model`, `api_key_env`, prices,
+            time-out, retries; a run's own temperature (`RouterContext.temperature`) wins.
+        policy: how it is asked.
+        template: the path of a prompt template; None = the library's.
+        name: what to call it in traces.
+
+    Raises:
+        ControllerError: the settings have no `base_url`.
+    """
+
+    streams_turns = True
+    """Whether the tokens that it streams are its turn, in tags, as it will be read."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        settings: ModelSettings,
+        policy: PolicySettings | None = None,
+        *,
+        template: Path | None = None,
+        name: str = "completions",
+    ) -> None:
+        if not settings.base_url:
+            raise ControllerError(f"controller {name}: it needs a base_url: where the server is")
+        self.policy = policy or PolicySettings()
+        self.settings = settings.model_copy(update={"max_tokens": self.policy.max_new_tokens})
+        self.codec = TokenCodec(tokenizer, protocol.load_template(template), self.policy.stop)
+        self.name = name
+        # Made once: it takes longer than a request to a server nearby.
+        self._tls = httpx.create_ssl_context()
+        self._warned = False
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, settings: ModelSettings, *, name: str | None = None
+    ) -> CompletionsController:
+        """Read a policy folder, or a model of the hub: its tokenizer, template and settings.
+
+        Args:
+            path: the policy that the server holds.
+            settings: how the server is reached; without `model` it is asked for `path`.
+            name: what to call it in traces; `completions:` and the model when left out.
+
+        Raises:
+            ControllerError: there is no such policy, or it cannot be used.
+            ImportError: transformers is not installed.
+        """
+        folder = PolicyFolder(str(path))
+        if not settings.model:
+            settings = settings.model_copy(update={"model": folder.path})
+        return cls(
+            folder.tokenizer(),
+            settings,
+            folder.settings(),
+            template=folder.template,
+            name=name or f"completions:{settings.model}",
+        )
+
+    def worst_case_usd(self, view: View) -> float:
+        """Return the price of the whole context and the longest turn."""
+        if not (self.settings.input_usd_per_mtok or self.settings.output_usd_per_mtok):
+            return 0.0
+        context = self.codec.context(view, self.policy.max_context_tokens)
+        return self.settings.cost_usd(len(context.ids), self.policy.max_new_tokens)
+
+    def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
+        """Sample one turn."""
+        with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
+            request = self._request(view, stream)
+            reply = ask(request, [], self.settings, seconds_left=view.left.seconds)
+            return self._finish(reply, stream)
+
+    async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
+        """Sample one turn without blocking the event loop."""
+        with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
+            request = self._request(view, stream)
+            reply = await aask(request, [], self.settings, seconds_left=view.left.seconds)
+            return self._finish(reply, stream)
+
+    def _request(self, view: View, stream: TurnStream | None) -> _Request:
+        context = self.codec.context(view, self.policy.max_context_tokens)
+        wanted = view.context.temperature
+        body = {
+            "model": self.settings.model,
+            "prompt": context.ids,
+            "max_tokens": self.policy.max_new_tokens,
+            "temperature": (self.settings.temperature or 0.0) if wanted is None else wanted,
+            "stop": list(self.policy.stop),
+            "stop_token_ids": [self.codec.tokenizer.eos_token_id],
+            "logprobs": 1,
+            # Else a server takes what the model's generation_config.json says.
+            **{"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
+            **{"return_token_ids": True, "return_tokens_as_token_ids": True},
+            # What ends a turn is a part of it: vLLM's name for that, and SGLang's.
+            **{"include_stop_str_in_output": True, "no_stop_trim": True},
+            "skip_special_tokens": False,
+            **self.settings.options,
+        }
+        if stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return _Request(self, body, context, stream.listener() if stream else None)
+
+    def _finish(self, reply: Reply, stream: TurnStream | None) -> Reply:
+        """Return the reply as a turn; an empty one is a mistake, not a failure."""
+        if reply.message is None:
+            if stream:
+                stream.fail(RuntimeError(str(reply.error)))
+            return reply
+        message = reply.message
+        if reply.text != self.codec.text_of(message.additional_kwargs["tokens"]["output_ids"]):
+            message.additional_kwargs = {}  # a key was taken out of the text: not in the ids
+        if stream:
+            stream.end(reply.text)
+            message.id = stream.id
+        error = None if reply.error and reply.error.kind == "empty" else reply.error
+        return replace(reply, message=message, error=error)
+
+    def _message(self, answer: _Answer, context: TokenContext) -> AIMessage:
+        """Return what the server sampled, with its ids."""
+        ids, logprobs = answer.ids, answer.logprobs
+        if ids is None:
+            ids, logprobs = self._encoded(answer), []
+        usage = answer.usage
+        if usage is None or not usage.prompt_tokens:  # none reported: the ids are all there
+            usage = _Usage(prompt_tokens=len(context.ids), completion_tokens=len(ids))
+        tokens = TurnTokens(
+            input_ids=context.added,
+            output_ids=ids,
+            logprobs=logprobs if len(logprobs) == len(ids) else [],
+        )
+        return AIMessage(
+            self.codec.text_of(ids),
+            additional_kwargs={"tokens": tokens},
+            usage_metadata=UsageMetadata(
+                input_tokens=usage.prompt_tokens,
+                output_tokens=usage.completion_tokens,
+                total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            ),
+            response_metadata={"token_usage": {"cost": usage.cost}},
+        )
+
+    def _encoded(self, answer: _Answer) -> list[int]:
+        """Return the ids of a turn of which only the text is known."""
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s: the server gives no token ids: turns are encoded from their text, and have "
+                "no log-probabilities",
+                self.name,
+            )
+        text = answer.text
+        if answer.finish_reason != "stop":
+            return self.codec.turn_ids(text, ended=False)
+        if isinstance(answer.stopped_at, str) and not text.endswith(answer.stopped_at):
+            text += answer.stopped_at  # a server that leaves it out
+        return self.codec.turn_ids(text.removesuffix(self.codec.tokenizer.eos_token))
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+
+
+class _Logprobs(BaseModel):
+    tokens: list[str] = []
+    token_logprobs: list[float | None] = []
+
+
+class _Choice(BaseModel):
+    text: str = ""
+    token_ids: list[NonNegativeInt] | None = None
+    logprobs: _Logprobs | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None  # vLLM
+    matched_stop: str | int | None = None  # SGLang
+
+    @property
+    def ids(self) -> list[int] | None:
+        """The sampled ids; None where the server does not give them."""
+        if self.token_ids is not None:
+            return self.token_ids
+        found = [re.fullmatch(r"token_id:(\d+)", t) for t in (self.logprobs or _Logprobs()).tokens]
+        ids = [int(match[1]) for match in found if match]
+        return ids if ids and len(ids) == len(found) else None
+
+
+class _Body(BaseModel):
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+@dataclass
+class _Answer:
+    """What a server said so far: a body, or the events of a stream."""
+
+    text: str = ""
+    ids: list[int] | None = None
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+    stopped_at: str | int | None = None
+    usage: _Usage | None = None
+    chosen: bool = False
+    streamed: bool = False
+
+    def add(self, data: str | bytes) -> None:
+        """Take in a body, or one event.
+
+        Raises:
+            ValueError: it is no completion; the message holds what the server says instead.
+        """
+        try:
+            body = _Body.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+            raise ValueError(f"not a completion: {why}; the body is {_words(data)}") from None
+        self.usage = body.usage or self.usage
+        for choice in body.choices[:1]:
+            if choice.ids is not None:
+                self.ids = [*(self.ids or []), *choice.ids]
+            scores = choice.logprobs.token_logprobs if choice.logprobs else []
+            self.logprobs += [score for score in scores if score is not None]
+            self.text += choice.text
+            self.finish_reason = choice.finish_reason or self.finish_reason
+            self.stopped_at = choice.stop_reason or choice.matched_stop or self.stopped_at
+            self.chosen = True
+
+
+@dataclass
+class _Request(Runnable[Any, AIMessage]):
+    """One request, in the form that `reply` retries and keeps time for."""
+
+    controller: CompletionsController
+    body: Mapping[str, Any]
+    context: TokenContext
+    listener: Listener | None
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> AIMessage:
+        """Send it and read the answer."""
+        answer = _Answer()
+        with (
+            httpx.Client(**self._client) as client,
+            client.stream("POST", "completions", json=self.body) as response,
+        ):
+            if not self._streams(response):
+                answer.add(self._checked(response, response.read()))
+            else:
+                for line in response.iter_lines():
+                    self._hear(answer, line)
+        return self._message(answer)
+
+    async def ainvoke(
+        self, input: Any, config: RunnableConfig | None = None, **_: Any
+    ) -> AIMessage:
+        """Send it and read the answer without blocking."""
+        answer = _Answer()
+        # A client for each request: kept connections would belong to the loop that made them.
+        async with (
+            httpx.AsyncClient(**self._client) as client,
+            client.stream("POST", "completions", json=self.body) as response,
+        ):
+            if not self._streams(response):
+                answer.add(self._checked(response, await response.aread()))
+            else:
+                async for line in response.aiter_lines():
+                    self._hear(answer, line)
+        return self._message(answer)
+
+    @property
+    def _client(self) -> dict[str, Any]:
+        settings = self.controller.settings
+        key = os.environ.get(settings.key_variable or "", "")
+        return {
+            "base_url": settings.base_url,
+            "headers": {"Authorization": f"Bearer {key}"} if key else {},
+            "timeout": settings.timeout_seconds,
+            "verify": self.controller._tls,
+        }
+
+    def _streams(self, response: httpx.Response) -> bool:
+        kind = response.headers.get("content-type", "")
+        return response.status_code == 200 and kind.startswith("text/event-stream")
+
+    def _checked(self, response: httpx.Response, body: bytes) -> bytes:
+        if response.status_code != 200:
+            raise HTTPStatusError(response, body)
+        return body
+
+    def _hear(self, answer: _Answer, line: str) -> None:
+        kind, _, data = line.partition(":")
+        if kind != "data" or data.strip() == "[DONE]":
+            return
+        answer.add(data)
+        answer.streamed = True
+        if self.listener and answer.ids:
+            self.listener(answer.ids)
+
+    def _message(self, answer: _Answer) -> AIMessage:
+        if not answer.chosen:
+            raise IndexError("the completion has no choices")
+        if answer.streamed and answer.finish_reason is None:
+            raise ConnectionError("the stream ended before the turn did")
+        return self.controller._message(answer, self.context)
+
+
+class HTTPStatusError(Exception):
+    """A server's refusal: its status, its words, and when to come back."""
+
+    def __init__(self, response: httpx.Response, body: bytes) -> None:
+        super().__init__(f"{response.status_code} {_words(body)}")
+        self.status_code = response.status_code
+        self.response = SimpleNamespace(headers=dict(response.headers))
+
+
+def _words(body: str | bytes) -> str:
+    """Return what a server says, on one line."""
+    text = body if isinstance(body, str) else body.decode(errors="replace")
+    return " ".join(text.split())[:300] or "empty"

@@ -1,0 +1,263 @@
+"""A local checkpoint as the controller: tokens in, tokens out.
+
+The key invariant: what the policy sampled is what is trained. Each turn's `AIMessage` carries
+`input_ids` (what was added to the context before it: the prompt, later an observation, tokenised
+once on its own), `output_ids` (what was sampled) and `logprobs`. The context of a turn is their
+concatenation over all turns before; nothing is decoded, cut and encoded again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+
+from ... import protocol
+from ...candidates.reply import Reply
+from ...errors import ControllerError
+from ..controller import View
+from .folder import SHIPPED, PolicyFolder, PolicySettings, quick_loading
+from .generation import Generator, Sample
+from .streaming import Listener, TurnStream, turn_stream
+from .tokens import TokenCodec, TurnTokens
+
+
+class PolicyController:
+    """Asks a causal LM by token ids. Questions that think at the same time share one batch.
+
+    Args:
+        model: a Hugging Face causal LM, in evaluation or training.
+        tokenizer: its tokenizer.
+        settings: how it is asked.
+        template: the path of a prompt template; None = the library's.
+        temperature: 0 = greedy; a run's own (`RouterContext.temperature`) wins.
+        max_batch: most questions in one forward pass.
+        seed: of the sampling.
+        name: what to call it in traces.
+    """
+
+    streams_turns = True
+    """Whether the tokens that it streams are its turn, in tags, as it will be read."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        settings: PolicySettings | None = None,
+        *,
+        template: Path | None = None,
+        temperature: float = 0.0,
+        max_batch: int = 64,
+        seed: int = 0,
+        name: str = "policy",
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.settings = settings or PolicySettings()
+        self.codec = TokenCodec(tokenizer, protocol.load_template(template), self.settings.stop)
+        self.temperature = temperature
+        self.max_batch = max_batch
+        self.name = name
+        self._random = torch.Generator(device=model.device).manual_seed(seed)
+        pad = tokenizer.pad_token_id
+        stop = StopTexts(tokenizer, self.settings.stop)
+        self.generator = Generator(
+            model,
+            pad_id=tokenizer.eos_token_id if pad is None else pad,
+            stop_ids=stop.ids,
+            is_stop=stop.ends if self.settings.stop else None,
+        )
+        self._lock = threading.Lock()
+        self._waiting: dict[Sample, asyncio.Future[None]] = {}  # in the order of their coming
+        self._worker: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, *, device: str | None = None, dtype: str = "auto", **options: Any
+    ) -> PolicyController:
+        """Load a policy folder, or any Hugging Face causal LM (safetensors, no remote code).
+
+        Args:
+            path: a folder, or the name of a model on the hub.
+            device: `cpu`, `cuda`, ...; None = the GPU where there is one.
+            dtype: of the weights, such as `bfloat16`; `auto` = as saved.
+            **options: passed to the constructor.
+
+        Raises:
+            ControllerError: there is no such folder or model, it cannot be loaded, or it was
+                trained on another version of the protocol.
+        """
+        from transformers import AutoModelForCausalLM
+
+        policy = PolicyFolder(str(path))
+        if not policy.on_hub and not (policy.folder / "config.json").is_file():
+            raise ControllerError(
+                f"policy {policy.path!r}: no model there (config.json is missing)"
+            )
+        settings, tokenizer = policy.settings(), policy.tokenizer()
+        shipped = policy.folder.is_relative_to(SHIPPED)
+        try:
+            with quick_loading() if shipped else nullcontext():
+                model = AutoModelForCausalLM.from_pretrained(
+                    policy.source, dtype=dtype, use_safetensors=True
+                )
+        except Exception as error:  # whatever a broken file or the hub brings about
+            raise policy.unusable("model", error) from error
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.eval()
+        options = {"name": f"policy:{path}", **options}
+        return cls(model, tokenizer, settings, template=policy.template, **options)
+
+    def worst_case_usd(self, view: View) -> float:
+        """Return 0: a local policy has no price."""
+        return 0.0
+
+    def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
+        """Sample one turn."""
+        start = time.perf_counter()
+        with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
+            turn, added = self._begin(view, stream.listener() if stream else None)
+            with self._lock:
+                self.generator.generate([turn], random=self._random)
+            return self._reply(turn, added, start, stream)
+
+    async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
+        """Sample one turn, in one batch with whatever else is waiting."""
+        start = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
+            turn, added = self._begin(view, stream.listener(loop) if stream else None)
+            done: asyncio.Future[None] = loop.create_future()
+            self._waiting[turn] = done
+            if self._worker is None or self._worker.done():
+                self._worker = loop.create_task(self._work(loop))
+            await done
+            return self._reply(turn, added, start, stream)
+
+    async def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Sample for all that are waiting until nobody is."""
+        while self._waiting:
+            # Questions that got their turn together come back together, after some steps of the
+            # event loop; a batch begins when nobody has joined it for a moment.
+            joined = 0
+            while joined < len(self._waiting) < self.max_batch:
+                joined = len(self._waiting)
+                await asyncio.sleep(0.002)
+            batch = self._next_batch()
+            try:
+                await asyncio.to_thread(self._sample, batch, loop)
+            except BaseException as error:
+                for done in batch.values():
+                    if not done.done():
+                        done.set_exception(
+                            error if isinstance(error, Exception) else RuntimeError("interrupted")
+                        )
+                if not isinstance(error, Exception):
+                    raise
+            else:  # those that rest have waited longest
+                self._waiting = {
+                    **{turn: done for turn, done in batch.items() if not turn.ended},
+                    **self._waiting,
+                }
+
+    def _next_batch(self) -> dict[Sample, asyncio.Future[None]]:
+        """Take who has waited longest, and those nearest in length: padding is computed too."""
+        waiting = {turn: done for turn, done in self._waiting.items() if not done.done()}
+        self._waiting = {}
+        if len(waiting) <= self.max_batch:
+            return waiting
+        size = len(next(iter(waiting)).so_far)
+        near = sorted(waiting, key=lambda turn: abs(len(turn.so_far) - size))[: self.max_batch]
+        batch = {turn: waiting.pop(turn) for turn in near}
+        self._waiting = waiting
+        return batch
+
+    def _sample(
+        self, batch: dict[Sample, asyncio.Future[None]], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        def ended(turn: Sample) -> None:
+            loop.call_soon_threadsafe(_resolve, batch[turn])
+
+        def rest(going: int) -> bool:
+            """Whether a batch with those that wait would be twice as large."""
+            return min(len(self._waiting), self.max_batch - going) >= going
+
+        with self._lock:
+            self.generator.generate(list(batch), random=self._random, ended=ended, rest=rest)
+
+    def _begin(self, view: View, listener: Listener | None) -> tuple[Sample, list[int]]:
+        """Return a turn to sample, and what of its context is new."""
+        context = self.codec.context(view, self.settings.max_context_tokens)
+        wanted = view.context.temperature
+        turn = Sample(
+            context.ids,
+            len(context.before),
+            self.settings.max_new_tokens,
+            self.temperature if wanted is None else wanted,
+            listener,
+        )
+        return turn, context.added
+
+    def _reply(
+        self, turn: Sample, added: list[int], start: float, stream: TurnStream | None
+    ) -> Reply:
+        text = self.codec.text_of(turn.ids)
+        if stream:
+            stream.end(text)
+        tokens = TurnTokens(input_ids=added, output_ids=turn.ids, logprobs=turn.logprobs)
+        return Reply(
+            text=text,
+            input_tokens=turn.prefilled,
+            output_tokens=len(turn.ids),
+            seconds=time.perf_counter() - start,
+            message=AIMessage(
+                text, id=stream.id if stream else None, additional_kwargs={"tokens": tokens}
+            ),
+        )
+
+
+def _resolve(done: asyncio.Future[None]) -> None:
+    if not done.done():  # its question may have been cancelled
+        done.set_result(None)
+
+
+class StopTexts:
+    """Where a turn ends: at the end-of-sequence token, or once it says one of some texts.
+
+    Args:
+        tokenizer: of the model.
+        texts: that end a turn.
+    """
+
+    def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
+        self._decode = tokenizer.decode
+        self._texts = texts
+        self._last = {text[-1] for text in texts}
+        # No token is shorter than a byte.
+        self._tail = max((len(text.encode()) for text in texts), default=0)
+        self._may_end: dict[int, bool] = {}
+        encoded = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        #: A text that is one token ends a turn without a look at the text.
+        self.ids = frozenset(
+            [tokenizer.eos_token_id, *(ids[0] for ids in encoded if len(ids) == 1)]
+        )
+
+    def ends(self, ids: Sequence[int]) -> bool:
+        """Return whether the last of a turn's ids completed a text, however it was spelled."""
+        last = ids[-1]
+        if last not in self._may_end:  # most tokens cannot, and their turns are not decoded
+            piece = self._decode([last])
+            part = not piece or "\N{REPLACEMENT CHARACTER}" in piece  # of a character
+            self._may_end[last] = part or not self._last.isdisjoint(piece)
+        if not self._may_end[last]:
+            return False
+        tail = self._decode(ids[-self._tail :])
+        return any(text in tail for text in self._texts)

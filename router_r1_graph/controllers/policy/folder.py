@@ -1,0 +1,167 @@
+"""The folder of a trained policy: how it is asked, its prompt template and its tokenizer.
+
+A policy folder is a normal Hugging Face model with two files more. Whoever asks the policy (in this
+process, or a server that holds its weights) reads the same ones. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from ... import protocol
+from ...errors import ControllerError, did_you_mean
+
+#: Policies that come with the package, by name.
+SHIPPED = Path(__file__).parents[2] / "policies"
+SETTINGS_FILE = "router_r1.json"
+TEMPLATE_FILE = "prompt_template.txt"
+
+
+@contextmanager
+def quick_loading() -> Iterator[None]:
+    """Keep transformers from a progress bar where loading takes a tenth of a second."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """How a policy is asked; kept beside its weights as `router_r1.json`.
+
+    Attributes:
+        protocol_version: of the tag language it was trained on.
+        stop: texts that end a turn. The paper's are `</search>` and `</answer>`; a policy that may
+            make several calls in a turn ends it by its end-of-sequence token instead.
+        max_new_tokens: of one turn.
+        max_context_tokens: a turn that would begin beyond it is not asked: the run ends.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    protocol_version: int = protocol.VERSION
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ("</search>", "</answer>")
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    max_context_tokens: Annotated[int, Field(ge=1)] = 4096
+
+
+@dataclass(frozen=True)
+class PolicyFolder:
+    """A policy by its path: a folder, the name of a model on the hub (`org/name`), or `demo`.
+
+    `demo` is the policy that comes with the package, made by training/configs/demo.yaml.
+
+    Raises:
+        ControllerError: there is no such folder, and the path is no name of a model either.
+    """
+
+    path: str
+
+    def __post_init__(self) -> None:
+        if self.folder.is_dir() or self.on_hub:
+            return
+        if Path(self.path).exists():
+            raise ControllerError(f"policy {self.path!r}: a file; a policy is a folder")
+        raise ControllerError(
+            f"policy {self.path!r}: no model there: there is no such folder, and the name of a "
+            "model on the Hugging Face hub reads org/name"
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies, if it is not on the hub."""
+        here = Path(self.path)
+        is_shipped = re.fullmatch(r"\w+", self.path) and (SHIPPED / self.path).is_dir()
+        return SHIPPED / self.path if is_shipped and not here.is_dir() else here
+
+    @property
+    def source(self) -> str:
+        """What transformers loads it from."""
+        return self.path if self.on_hub else str(self.folder)
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the path can only be a model of the hub.
+
+        A path that begins with a folder of this place was meant as one: it is mistyped.
+        """
+        if self.folder.exists() or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", self.path):
+            return False
+        first = self.folder.parts[0]
+        return first != "runs" and not Path(first).is_dir()
+
+    def settings(self) -> PolicySettings:
+        """Return how the policy is asked; a model that was not trained here has none of its own.
+
+        Raises:
+            ControllerError: the file cannot be used, or the policy speaks another version of the
+                protocol.
+        """
+        file = self.folder / SETTINGS_FILE
+        settings = _read(file) if file.is_file() else PolicySettings()
+        if settings.protocol_version != protocol.VERSION:
+            raise ControllerError(
+                f"policy {self.path!r}: trained on protocol version {settings.protocol_version}; "
+                f"this release speaks version {protocol.VERSION}"
+            )
+        return settings
+
+    @property
+    def template(self) -> Path | None:
+        """Its prompt template; None = the library's."""
+        file = self.folder / TEMPLATE_FILE
+        return file if file.is_file() else None
+
+    def tokenizer(self) -> Any:
+        """Load its tokenizer, by transformers.
+
+        Raises:
+            ControllerError: there is none, or it cannot be read.
+            ImportError: transformers is not installed.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.source)
+        except Exception as error:  # whatever a broken file or the hub brings about
+            raise self.unusable("tokenizer", error) from error
+
+    def unusable(self, what: str, error: Exception) -> ControllerError:
+        """Return an error of one line: what of the policy cannot be loaded, and why."""
+        where = "from the Hugging Face hub" if self.on_hub else "from this folder"
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return ControllerError(f"policy {self.path!r}: no {what} can be loaded {where}: {why}")
+
+
+_SETTINGS = TypeAdapter(PolicySettings)
+_FIX = "correct it, or delete it to ask the policy with the defaults"
+
+
+def _read(file: Path) -> PolicySettings:
+    """Read the settings, and say in one line what is wrong with them and what to do."""
+    try:
+        return _SETTINGS.validate_json(file.read_bytes(), strict=True)
+    except OSError as error:
+        raise ControllerError(f"{file}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    key, why = ".".join(map(str, first["loc"])), first["msg"]
+    if first["type"] == "unexpected_keyword_argument":
+        allowed = list(PolicySettings.__dataclass_fields__)
+        why = f"unknown key{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
+    elif key:
+        why = f"{why} (value: {first['input']!r:.80})"
+    raise ControllerError(f"{file}: {f'{key}: ' if key else ''}{why}; {_FIX}")

@@ -1,0 +1,334 @@
+"""Batched sampling from a causal LM that keeps each question's key-value cache between turns.
+
+Tokens in, tokens out: a `Sample` has the ids to sample after, and gets the ids sampled with their
+log-probabilities. What is new before a turn is computed first, a few rows at a time; then all turns
+share one batch, a token each a step. Turns that end leave it, and the last of them may rest: they
+join whoever has come to wait meanwhile, and go on where they were.
+
+Rows of different lengths stand in a batch with their last tokens in one column and padding before
+them; positions count real tokens only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
+
+import torch
+from transformers import Cache
+
+from .batch_cache import RoomyLayer, Rows, row_of
+from .streaming import Listener
+
+_CROWDED = 0.75
+"""The share of rows still sampled at which the others leave a batch."""
+_PREFILL_ROWS = 32
+"""Most rows whose new tokens are computed together: those with about as many, since padding is
+computed too."""
+_ALIKE = 1.25
+"""How many times the new tokens of one row another beside it may have."""
+
+_Unread = tuple[tuple[int, ...], int]
+"""A row to compute: its ids, and how many of them are known."""
+
+
+@dataclass(eq=False)
+class Sample:
+    """One turn: what it is sampled after, and what has been sampled.
+
+    `ids` and `logprobs` have the same length; log-probabilities are of the distribution that was
+    sampled from (of the model's own where sampling is greedy).
+    """
+
+    context: Sequence[int]
+    """The ids before it."""
+    known: int = 0
+    """How many of them the previous turn of the question ended with, 0 for a first turn: the key to
+    its cache."""
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    """0 = greedy."""
+    listener: Listener | None = None
+    """Hears of the ids one by one."""
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finished: bool = False
+    """Whether a stop token or stop string ended it, not the length."""
+    prefilled: int = 0
+    """Tokens of the context that had to be computed; the rest came from the cache."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to sample."""
+        return self.finished or len(self.ids) >= self.max_new_tokens
+
+    @property
+    def so_far(self) -> tuple[int, ...]:
+        """The context and what has been sampled."""
+        return (*self.context, *self.ids)
+
+
+class Generator:
+    """Samples turns from a model.
+
+    Args:
+        model: a Hugging Face causal LM with a standard cache.
+        pad_id: the padding token.
+        stop_ids: tokens that end a turn, and stay in it.
+        is_stop: told the ids of a turn, whether its text ends it; None = only `stop_ids` do.
+        max_cached_tokens: how many tokens' keys and values are kept between turns; 0 = none.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        pad_id: int,
+        stop_ids: frozenset[int],
+        is_stop: Callable[[Sequence[int]], bool] | None = None,
+        max_cached_tokens: int = 200_000,
+    ) -> None:
+        self.model = model
+        self.pad_id = pad_id
+        self.stop_ids = stop_ids
+        self.is_stop = is_stop
+        self.max_cached_tokens = max_cached_tokens
+        self._cache_argument = _cache_argument(model)
+        self._kept: OrderedDict[tuple[int, ...], Rows] = OrderedDict()
+        self._kept_tokens = 0
+        self.prefilled_tokens = 0
+        self.reused_tokens = 0
+        self.seconds = 0.0  # spent in the model
+
+    def forget(self) -> None:
+        """Drop every cache: the weights have changed."""
+        self._kept.clear()
+        self._kept_tokens = 0
+
+    def generate(
+        self,
+        turns: Sequence[Sample],
+        *,
+        random: torch.Generator | None = None,
+        ended: Callable[[Sample], None] = lambda _: None,
+        rest: Callable[[int], bool] = lambda _: False,
+    ) -> None:
+        """Sample turns to their end, or until they are to rest.
+
+        A turn that rests is not ended; it goes on in another call.
+
+        Args:
+            turns: not ended; some may have begun.
+            random: the source of randomness.
+            ended: told each turn that has ended, at once.
+            rest: asked after each token, with how many turns go on: whether these are to rest.
+        """
+        start = time.perf_counter()
+        if turns:
+            with torch.no_grad():
+                self._generate(turns, random, ended, rest)
+        self.seconds += time.perf_counter() - start
+
+    def _generate(
+        self,
+        turns: Sequence[Sample],
+        random: torch.Generator | None,
+        ended: Callable[[Sample], None],
+        rest: Callable[[int], bool],
+    ) -> None:
+        device = self.model.device
+        computed = self._prefill(turns)
+        # The turn of each row of the batch; None = it has ended.
+        rows: list[Sample | None] = list(turns)
+        cache, mask = self._batch(computed)
+        del computed
+        ids = torch.tensor([[turn.so_far[-1]] for turn in turns], device=device)
+        temperatures = torch.tensor([turn.temperature for turn in turns], device=device)
+        while True:
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            logits = self._forward(ids, mask, mask.sum(1, keepdim=True) - 1, cache)
+            chosen, scores = _sample(logits[:, -1], temperatures, random)
+            for place, (turn, token, score) in enumerate(
+                zip(rows, chosen.tolist(), scores.tolist(), strict=True)
+            ):
+                if turn is None:
+                    continue
+                turn.ids.append(token)
+                turn.logprobs.append(score)
+                turn.finished = token in self.stop_ids or bool(
+                    self.is_stop and self.is_stop(turn.ids)
+                )
+                if turn.listener:
+                    turn.listener(turn.ids)
+                if turn.ended:
+                    rows[place] = None
+                    self._keep(turn, cache, place)
+                    ended(turn)
+            ids = chosen[:, None]
+            going = [place for place, turn in enumerate(rows) if turn is not None]
+            if not going:
+                return
+            if rest(len(going)):
+                for place, turn in enumerate(rows):
+                    if turn is not None:
+                        self._keep(turn, cache, place)
+                return
+            # Rows that ended leave the batch, a quarter of it at once: each time, what stands where
+            # they stood is copied.
+            if len(going) <= _CROWDED * len(rows):
+                order = _close_up(going)
+                rows = [rows[place] for place in order]
+                keep = torch.tensor(order, device=device)
+                ids, mask, temperatures = ids[keep], mask[keep], temperatures[keep]
+                padding = mask.shape[1] - int(mask.sum(1).max())
+                mask = mask[:, padding:]
+                for layer in cache.layers:
+                    layer.take(order, padding)
+
+    def _prefill(self, turns: Sequence[Sample]) -> list[Rows | None]:
+        """Return each turn's keys and values but for its last token."""
+        # Samples of one question begin with the same prompt: it is computed once.
+        keys = [turn.so_far for turn in turns]
+        first = {
+            key: turn
+            for key, turn in sorted(zip(keys, turns, strict=True), key=lambda pair: pair[1].known)
+        }
+        rows: dict[tuple[int, ...], Rows | None] = {}
+        todo: list[_Unread] = []
+        for ids, turn in first.items():
+            rows[ids] = kept = self._take(ids[: len(ids) if turn.ids else turn.known])
+            size = kept[0][0].shape[1] if kept else 0
+            if size < len(ids) - 1:
+                todo.append((ids, size))
+            if not turn.ids:
+                turn.prefilled = len(ids) - size
+                self.prefilled_tokens += turn.prefilled
+                self.reused_tokens += size
+        for part in _alike(todo):
+            for (ids, _), done in zip(part, self._compute(part, rows), strict=True):
+                rows[ids] = done
+        for key, turn in zip(keys, turns, strict=True):
+            turn.prefilled = turn.prefilled or first[key].prefilled
+        return [rows[key] for key in keys]
+
+    def _compute(
+        self, part: Sequence[_Unread], rows: dict[tuple[int, ...], Rows | None]
+    ) -> list[Rows]:
+        """Return keys and values of some rows, up to their last token, from those that they have.
+
+        Here padding stands on both sides, what is new in the middle, next to what is old.
+        """
+        device = self.model.device
+        cache, old = self._batch([rows[ids] for ids, _ in part])
+        past = old.shape[1]
+        fresh = [ids[size:-1] for ids, size in part]
+        width = max(map(len, fresh))
+        ids = torch.tensor(
+            [[*new, *[self.pad_id] * (width - len(new))] for new in fresh], device=device
+        )
+        real = [[1] * len(new) + [0] * (width - len(new)) for new in fresh]
+        mask = torch.cat([old, torch.tensor(real, device=device)], dim=1)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
+        self._forward(ids, mask, positions, cache)
+        return [
+            row_of(cache, place, past - size, past + len(new))
+            for place, ((_, size), new) in enumerate(zip(part, fresh, strict=True))
+        ]
+
+    def _forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache
+    ) -> torch.Tensor:
+        logits: torch.Tensor = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            logits_to_keep=1,
+            **{self._cache_argument: cache},
+        ).logits
+        return logits
+
+    def _batch(self, rows: Sequence[Rows | None]) -> tuple[Cache, torch.Tensor]:
+        """Return rows as a batch's cache, padded on the left, and its mask."""
+        sizes = [one[0][0].shape[1] if one else 0 for one in rows]
+        width = max(sizes)
+        mask = torch.tensor(
+            [[0] * (width - size) + [1] * size for size in sizes], device=self.model.device
+        )
+        if not width:
+            return Cache(layer_class_to_replicate=RoomyLayer), mask.long()
+        layers = range(self.model.config.num_hidden_layers)
+        return Cache(layers=[RoomyLayer.holding(rows, layer, width) for layer in layers]), mask
+
+    def _take(self, key: tuple[int, ...]) -> Rows | None:
+        rows = self._kept.pop(key, None)
+        if rows is not None:
+            self._kept_tokens -= rows[0][0].shape[1]
+        return rows
+
+    def _keep(self, turn: Sample, cache: Cache, place: int) -> None:
+        """Keep a row's keys and values; the last sampled token has none yet."""
+        key = turn.so_far
+        size = len(key) - 1
+        if not 0 < size <= self.max_cached_tokens:
+            return
+        width = cache.get_seq_length()
+        self._take(key)  # the same turn of another sample: one is enough
+        self._kept[key] = row_of(cache, place, width - size, width)
+        self._kept_tokens += size
+        while self._kept_tokens > self.max_cached_tokens:
+            self._take(next(iter(self._kept)))
+
+
+def _alike(todo: Sequence[_Unread]) -> Iterator[list[_Unread]]:
+    """Divide rows to compute into those with about as many new tokens."""
+    part: list[_Unread] = []
+    least = 0
+    for row in sorted(todo, key=lambda row: (len(row[0]) - row[1], row[1])):
+        new = len(row[0]) - row[1]
+        if part and (len(part) == _PREFILL_ROWS or new > _ALIKE * least):
+            yield part
+            part = []
+        least = least if part else new
+        part.append(row)
+    if part:
+        yield part
+
+
+def _cache_argument(model: Any) -> str:
+    """Return what a model's forward calls its cache: transformers renamed it in 5.24."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT's
+    return "cache" if "cache" in signature(base.forward).parameters else "past_key_values"
+
+
+def _close_up(going: Sequence[int]) -> list[int]:
+    """Return the places that stay, as few as can be moved: the last ones go where others left.
+
+    >>> _close_up([0, 2, 3, 5])
+    [0, 5, 2, 3]
+    """
+    stay = set(going)
+    moved = iter(sorted((place for place in going if place >= len(going)), reverse=True))
+    return [place if place in stay else next(moved) for place in range(len(going))]
+
+
+def _sample(
+    logits: torch.Tensor, temperatures: torch.Tensor, random: torch.Generator | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a token of each row and its log-probability: [rows, vocabulary] -> [rows], [rows]."""
+    greedy = temperatures == 0
+    likely = torch.softmax(logits.float() / temperatures.where(~greedy, 1.0)[:, None], dim=-1)
+    chosen = likely.argmax(-1)
+    if not greedy.all():
+        # One number a row is drawn: `multinomial` draws one for each token of the vocabulary, which
+        # for a small model takes as long as its layers. Above 0 and up to the whole sum, it falls
+        # on a token that can be.
+        reached = likely.cumsum(-1)
+        drawn = 1 - torch.rand(len(likely), 1, generator=random, device=likely.device)
+        sampled = torch.searchsorted(reached, drawn * reached[:, -1:])[:, 0]
+        chosen = chosen.where(greedy, sampled)
+    return chosen, likely.gather(1, chosen[:, None])[:, 0].log()

@@ -1,0 +1,1 @@
+"""The router behind OpenAI's API: its schema, and the application."""

@@ -1,0 +1,204 @@
+"""OpenAI's chat completions API, as far as the router speaks it: requests, errors, responses."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from typing import Any, Literal
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..chat_router import KNOBS
+from ..context import RouterContext
+from ..errors import ConfigError, ControllerError, did_you_mean
+
+MODEL = "router-r1"
+
+#: Fields of OpenAI's that do not change what an answer is; clients send them to every server.
+_IGNORED = {
+    *("frequency_penalty", "logit_bias", "metadata", "parallel_tool_calls", "presence_penalty"),
+    *("prompt_cache_key", "reasoning_effort", "safety_identifier", "service_tier", "store"),
+    *("top_p", "user", "verbosity"),
+}
+
+
+class RefusedError(Exception):
+    """A request that gets no answer, as OpenAI's API says it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        kind = "server_error" if status >= 500 else "invalid_request_error"
+        text = f"{param}: {message}" if param and param not in message else message
+        self.error = {"message": text, "type": kind, "param": param, "code": code}
+        self.headers = dict(headers or {})
+
+
+class StreamOptions(BaseModel):
+    """What else a stream holds."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """The body of a request: OpenAI's fields, and the knobs of `RouterContext`.
+
+    A knob that is missing or null is the server's own. The knobs are checked by `RouterContext`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    stop: str | list[str] | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    n: Literal[1] | None = None
+    logprobs: Literal[False] | None = None
+
+    cost_weight: Any = None
+    max_rounds: Any = None
+    max_calls_per_round: Any = None
+    budget_usd: Any = None
+    deadline_seconds: Any = None
+    max_information_tokens: Any = None
+    candidate_context: Any = None
+    memory_tokens: Any = None
+    keep: Any = None
+    temperature: Any = None
+    seed: Any = None
+
+    def options(self) -> dict[str, Any]:
+        """Return what the chat model is called with: the given knobs and limits.
+
+        Raises:
+            RefusedError: a knob is out of range.
+        """
+        given = {name: getattr(self, name) for name in KNOBS if getattr(self, name) is not None}
+        for name, value in given.items():
+            try:
+                RouterContext(**{name: value})
+            except ConfigError as error:
+                raise RefusedError(400, str(error), param=name) from None
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        max_tokens = self.max_completion_tokens or self.max_tokens
+        return {**given, "stop": stop, "max_tokens": max_tokens}
+
+    def conversation(self) -> list[BaseMessage]:
+        """Return the messages as LangChain's.
+
+        Raises:
+            RefusedError: a message has no role or content that can be read.
+        """
+        messages: list[BaseMessage] = []
+        for number, message in enumerate(self.messages):
+            content = message.get("content")
+            for part in content if isinstance(content, list) else []:
+                if not isinstance(part, Mapping) or part.get("type") != "text":
+                    why = "only parts of type 'text' can be read"
+                    raise RefusedError(400, why, param=f"messages.{number}.content")
+            try:
+                messages += convert_to_messages([message])
+            except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+                why = str(error).partition("\n")[0]
+                raise RefusedError(400, why, param=f"messages.{number}") from None
+        return messages
+
+
+def read_request(data: object) -> ChatRequest:
+    """Check the body of a request.
+
+    Raises:
+        RefusedError: it holds what is not allowed; the error names the field.
+    """
+    if not isinstance(data, dict):
+        raise RefusedError(400, f"the body is a JSON object, not {type(data).__name__}")
+    try:
+        asked = ChatRequest.model_validate({k: v for k, v in data.items() if k not in _IGNORED})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        param = ".".join(str(part) for part in first["loc"])
+        why = first["msg"]
+        if first["type"] == "extra_forbidden":
+            allowed = ChatRequest.model_fields
+            why = f"unknown field{did_you_mean(param, allowed)}; allowed: {', '.join(allowed)}"
+        raise RefusedError(400, why, param=param) from None
+    if asked.model != MODEL:
+        why = f"there is no model {asked.model[:100]!r} here; there is {MODEL!r}"
+        raise RefusedError(404, why, param="model", code="model_not_found")
+    return asked
+
+
+def _head(kind: str) -> dict[str, Any]:
+    id_ = f"chatcmpl-{uuid.uuid4().hex}"
+    return {"id": id_, "object": kind, "created": int(time.time()), "model": MODEL}
+
+
+def _usage(message: AIMessage) -> dict[str, Any]:
+    usage = message.usage_metadata
+    assert usage is not None
+    return {
+        "prompt_tokens": usage["input_tokens"],
+        "completion_tokens": usage["output_tokens"],
+        "total_tokens": usage["total_tokens"],
+        # As OpenRouter says it, so that a router can be the candidate of another one.
+        "cost": message.response_metadata["cost_usd"],
+    }
+
+
+def _bill(message: AIMessage) -> dict[str, Any]:
+    ours = ("model_name", "finish_reason")
+    return {name: v for name, v in message.response_metadata.items() if name not in ours}
+
+
+def completion(message: AIMessage) -> dict[str, Any]:
+    """Return OpenAI's chat completion object, with the bill under `router_r1`."""
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": str(message.text), "refusal": None},
+        "logprobs": None,
+        "finish_reason": message.response_metadata["finish_reason"],
+    }
+    usage, bill = _usage(message), _bill(message)
+    return {**_head("chat.completion"), "choices": [choice], "usage": usage, "router_r1": bill}
+
+
+async def events(pieces: AsyncIterable[AIMessageChunk], with_usage: bool) -> AsyncIterator[str]:
+    """Yield the server-sent events of a stream; the one that ends the answer has the bill.
+
+    Where the answer breaks off, the last event is an error, as OpenAI's clients read it.
+    """
+    head = _head("chat.completion.chunk")
+
+    def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return f"data: {json.dumps({**head, 'choices': [choice], **more})}\n\n"
+
+    yield event({"role": "assistant", "content": ""})
+    try:
+        async for piece in pieces:
+            if piece.text:
+                yield event({"content": str(piece.text)})
+    except ControllerError as error:
+        broken = RefusedError(502, str(error), code="controller_error")
+        yield f"data: {json.dumps({'error': broken.error})}\n\n"
+        return
+    yield event({}, piece.response_metadata["finish_reason"], router_r1=_bill(piece))
+    if with_usage:
+        yield f"data: {json.dumps({**head, 'choices': [], 'usage': _usage(piece)})}\n\n"
+    yield "data: [DONE]\n\n"
