@@ -39,9 +39,10 @@ from router_r1_graph import Candidate, CandidatePool, RouterContext
 from router_r1_graph.candidates.providers import make_chat_model
 from router_r1_graph.controllers import RuleController
 from router_r1_graph.controllers.controller import View
+from router_r1_graph.evaluation import loop
 from router_r1_graph.evaluation.processes import Share, run_in_processes
 from router_r1_graph.evaluation.questions import EvaluationQuestion
-from router_r1_graph.evaluation.run import Results, run_controller, run_many
+from router_r1_graph.evaluation.run import Results, run_controller
 from router_r1_graph.evaluation.scorers import parse_scorer
 from router_r1_graph.protocol import Call, Turn
 
@@ -115,7 +116,7 @@ def evaluate(
     controller = InRounds(most)
     asked = questions(count)
     start = time.perf_counter()
-    run_many(
+    loop.run(
         run_controller(
             controller,
             controller.name,

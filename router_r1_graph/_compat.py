@@ -8,7 +8,6 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph import types
-from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 
 try:
@@ -25,9 +24,27 @@ except ImportError:  # pragma: no cover - a LangChain that moved it
     _StreamingCallbackHandler = None  # type: ignore[assignment, misc]
 
 try:
-    from langgraph._internal._constants import CONFIG_KEY_CHECKPOINTER, CONFIG_KEY_RUNTIME
+    from langgraph._internal._constants import (
+        CONFIG_KEY_CHECKPOINTER,
+        CONFIG_KEY_READ,
+        CONFIG_KEY_RUNTIME,
+    )
 except ImportError:  # pragma: no cover - a LangGraph that moved them
     CONFIG_KEY_CHECKPOINTER, CONFIG_KEY_RUNTIME = "__pregel_checkpointer", "__pregel_runtime"
+    CONFIG_KEY_READ = "__pregel_read"
+
+
+def read_channel(config: RunnableConfig, name: str) -> Any:
+    """Return what a channel of the graph holds, from within a node; None where it cannot be read.
+
+    A node that is reached by `Send` gets the payload alone. Without this, begin sends the whole
+    conversation along, and every checkpoint holds it twice.
+    """
+    read = (config.get("configurable") or {}).get(CONFIG_KEY_READ)
+    try:
+        return read(name) if read else None
+    except (KeyError, TypeError):  # pragma: no cover - a LangGraph that reads otherwise
+        return None
 
 
 def remembers(config: RunnableConfig) -> bool:
@@ -80,15 +97,3 @@ def recorded(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:
         return {}
     policy = types.TracePolicy(process_inputs=lambda _: {}, process_outputs=process_outputs)
     return {"trace_policy": policy}
-
-
-def untraced(graph: StateGraph[Any, Any, Any, Any]) -> StateGraph[Any, Any, Any, Any]:
-    """Return a graph of which no tracer is told, without what its nodes record.
-
-    Where there is such a policy, LangGraph tells tracers of a node apart from other callbacks, also
-    if there are none: a twentieth of a question's time.
-    """
-    for spec in graph.nodes.values():
-        if hasattr(spec, "trace_policy"):
-            spec.trace_policy = None
-    return graph

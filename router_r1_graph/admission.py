@@ -91,6 +91,7 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
                     background=told,
                     worst_case_usd=known,
                     needs_approval=view.context.needs_approval(known),
+                    max_reply_tokens=view.context.max_information_tokens,
                     round=round_ + 1,
                     ends_at=ends_at,
                 )

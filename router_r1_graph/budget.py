@@ -45,6 +45,52 @@ class Left:
         return ", ".join(parts) + ("" if self.rounds else "; answer now")
 
 
+# LangGraph's recursion limit must not end a run. Of the remaining steps (1 at the last one), a call
+# needs think, route, aggregate, think and answer; another round needs the aggregate before them. A
+# summary needs this aggregate, route, aggregate, think and answer.
+_STEPS_TO_CALL, _STEPS_TO_GO_ON, _STEPS_TO_SUMMARIZE = 5, 6, 5
+
+
+def may_call(steps: int | None) -> bool:
+    """Return whether LangGraph's remaining steps are enough for a call; None = not known."""
+    return steps is None or steps >= _STEPS_TO_CALL
+
+
+def may_summarize(steps: int | None) -> bool:
+    """Return whether LangGraph's remaining steps are enough for a summary; None = not known."""
+    return steps is None or steps >= _STEPS_TO_SUMMARIZE
+
+
+def ending_of_turn(left: Left, worst_case_usd: float) -> StopReason | None:
+    """Return why the controller may not be asked once more; None where it may.
+
+    Args:
+        left: what is left of the budget.
+        worst_case_usd: the most that its turn can cost.
+    """
+    if left.seconds is not None and left.seconds <= 0:
+        return StopReason.DEADLINE
+    if left.usd is not None and worst_case_usd > max(left.usd, 0):
+        return StopReason.BUDGET_USD
+    return None
+
+
+def ending_of_round(left: Left, steps: int | None) -> StopReason | None:
+    """Return why no further round may follow; None where one may.
+
+    Args:
+        left: what is left of the budget.
+        steps: LangGraph's remaining steps; None = not known.
+    """
+    if left.seconds is not None and left.seconds <= 0:
+        return StopReason.DEADLINE
+    if left.usd is not None and left.usd < 0:
+        return StopReason.BUDGET_USD
+    if left.rounds == 0 or (steps is not None and steps < _STEPS_TO_GO_ON):
+        return StopReason.ROUND_LIMIT
+    return None
+
+
 def left(ledger: Ledger, round_: int, context: RouterContext, started_at: float) -> Left:
     """Return what is left of the budget.
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -27,24 +27,38 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StreamMode
-from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, create_model, field_validator, model_validator
 
 from .budget import StopReason
 from .candidates import CandidatePool
 from .candidates.reply import ChatModel, writable
-from .context import CandidateContext, RouterContext
-from .controllers import Controller, parse_controller
+from .context import RouterContext, knobs
+from .controllers import Controller, as_controller
 from .controllers.policy.streaming import Increments
 from .errors import ConfigError, ControllerError, did_you_mean
 from .graph import create_router_r1
 from .ledger import total
 from .protocol import answer_so_far, cut
 
-KNOBS = tuple(f.name for f in fields(RouterContext) if f.name != "approve_above_usd")
+KNOBS = tuple(name for name in knobs() if name != "approve_above_usd")
 """The knobs of a chat model: all but the one that waits for a person, which it cannot."""
 
+if TYPE_CHECKING:
+    _WithKnobs = BaseChatModel
+else:  # one field for each knob, with its default
+    _WithKnobs = create_model(
+        "_WithKnobs",
+        __base__=BaseChatModel,
+        __module__=__name__,
+        **{
+            name: (kind, Field(default=getattr(RouterContext, name), description=knob.help))
+            for name, (kind, knob) in knobs().items()
+            if name in KNOBS
+        },
+    )
 
-class ChatRouterR1(BaseChatModel):
+
+class ChatRouterR1(_WithKnobs):
     """A chat model that asks other models: the compiled router behind LangChain's interface.
 
     The question is the last human message; what was said before it goes along, system messages and
@@ -58,8 +72,8 @@ class ChatRouterR1(BaseChatModel):
 
     Attributes:
         pool: the candidates; a `CandidatePool`, a pool file, or the name of a shipped pool.
-        controller: a `Controller` or a spec for `parse_controller`; None = the pool's controller
-            block where there is one, else `keyword`.
+        controller: whatever `create_router_r1` takes; None = the pool's controller block where
+            there is one, else `keyword`.
         models: chat models for the named candidates; see `create_router_r1`.
         stop: texts before which the answer is cut off.
         max_tokens: of the answer, about so many tokens are handed back; what the run costs is bound
@@ -89,19 +103,9 @@ class ChatRouterR1(BaseChatModel):
     max_tokens: int | None = Field(default=None, ge=1)
     streaming: bool = False
 
-    cost_weight: float = RouterContext.cost_weight
-    max_rounds: int = RouterContext.max_rounds
-    max_calls_per_round: int = RouterContext.max_calls_per_round
-    budget_usd: float | None = RouterContext.budget_usd
-    deadline_seconds: float | None = RouterContext.deadline_seconds
-    max_information_tokens: int = RouterContext.max_information_tokens
-    candidate_context: CandidateContext = RouterContext.candidate_context
-    memory_tokens: int = RouterContext.memory_tokens
-    keep: str = RouterContext.keep
-    temperature: float | None = RouterContext.temperature
-    seed: int = RouterContext.seed
-
     _graph: CompiledStateGraph[Any, RouterContext, Any, Any] = PrivateAttr()
+    _made_of: tuple[object, ...] = PrivateAttr(default=())
+    """What the graph was made of: a copy, or an assignment, may have changed it."""
 
     @field_validator("pool", mode="before")
     @classmethod
@@ -110,18 +114,24 @@ class ChatRouterR1(BaseChatModel):
 
     @model_validator(mode="after")
     def _build(self) -> ChatRouterR1:
-        if self.controller is None or isinstance(self.controller, str):
-            self.controller = parse_controller(self.controller, self.pool)
-        if not callable(getattr(self.controller, "adecide", None)):
-            raise ControllerError(
-                "controller: a spec such as 'keyword', or an object with decide and adecide (a "
-                f"chat model: ChatModelController(model)), not {type(self.controller).__name__}"
-            )
+        self._compiled()
         self._context({})
-        # Inside another graph too, a chat model remembers nothing: no checkpoints.
-        graph = create_router_r1(self.pool, self.controller, models=self.models)
-        self._graph = graph.compile(checkpointer=False, name="router_r1")
         return self
+
+    def _compiled(self) -> CompiledStateGraph[Any, RouterContext, Any, Any]:
+        """Return the graph over the pool, controller and models that the model has now."""
+        made_of = (self.pool, self.controller, self.models)
+        if len(self._made_of) != 3 or any(
+            a is not b for a, b in zip(made_of, self._made_of, strict=True)
+        ):
+            if not isinstance(self.pool, CandidatePool):
+                self.pool = CandidatePool.from_yaml(self.pool)
+            self.controller = as_controller(self.controller, self.pool)
+            graph = create_router_r1(self.pool, self.controller, models=self.models)
+            # Inside another graph too, a chat model remembers nothing: no checkpoints.
+            self._graph = graph.compile(checkpointer=False, name="router_r1")
+            self._made_of = (self.pool, self.controller, self.models)
+        return self._graph
 
     def _context(self, given: Mapping[str, Any]) -> RouterContext:
         """Return the knobs of a call: the given ones over the model's own."""
@@ -142,10 +152,11 @@ class ChatRouterR1(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
+        self._compiled()
         who: Controller = self.controller
         candidates = [c.name for c in self.pool.candidates]
-        knobs = {name: getattr(self, name) for name in KNOBS}
-        return {"pool": self.pool.name, "candidates": candidates, "controller": who.name, **knobs}
+        ours = {name: getattr(self, name) for name in KNOBS}
+        return {"pool": self.pool.name, "candidates": candidates, "controller": who.name, **ours}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop, **kwargs)
@@ -161,7 +172,7 @@ class ChatRouterR1(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         config, context = _below(CallbackManager, run_manager), self._context(kwargs)
-        state = self._graph.invoke({"messages": messages}, config, context=context)
+        state = self._compiled().invoke({"messages": messages}, config, context=context)
         return self._result(state, stop, **kwargs)
 
     async def _agenerate(
@@ -172,7 +183,7 @@ class ChatRouterR1(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         config, context = _below(AsyncCallbackManager, run_manager), self._context(kwargs)
-        state = await self._graph.ainvoke({"messages": messages}, config, context=context)
+        state = await self._compiled().ainvoke({"messages": messages}, config, context=context)
         return self._result(state, stop, **kwargs)
 
     def _stream(
@@ -184,7 +195,7 @@ class ChatRouterR1(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         config, context = _below(CallbackManager, run_manager), self._context(kwargs)
         modes = self._modes(stop, **kwargs)
-        parts = self._graph.stream(
+        parts = self._compiled().stream(
             {"messages": messages}, config, context=context, stream_mode=modes
         )
         answer = _AnswerStream()
@@ -207,7 +218,7 @@ class ChatRouterR1(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         config, context = _below(AsyncCallbackManager, run_manager), self._context(kwargs)
         modes = self._modes(stop, **kwargs)
-        parts = self._graph.astream(
+        parts = self._compiled().astream(
             {"messages": messages}, config, context=context, stream_mode=modes
         )
         answer = _AnswerStream()

@@ -1,11 +1,16 @@
-"""The knobs of one run, and how they are found whatever the runtime hands over."""
+"""The knobs of one run, and how they are found whatever the runtime hands over.
+
+Each knob is written once, here: the command line, `ChatRouterR1`, the served request and the docs
+are made from these fields.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
 from .candidates import CandidatePool
 from .errors import ConfigError, did_you_mean
@@ -14,42 +19,92 @@ CandidateContext = Literal["query", "question", "memory"]
 
 
 @dataclass(frozen=True)
-class RouterContext:
-    """The knobs of one run; pass it as `context=` (a dict works too, and so does nothing).
+class Knob:
+    """What is said about a knob, and what it may be.
 
     Attributes:
-        cost_weight: the paper's alpha in [0, 1]: 0 = only the answer counts, 1 = only the cost.
-        max_rounds: rounds of calls before the controller is made to answer; 0 = answer at once.
-        max_calls_per_round: more calls in one round are not made.
-        budget_usd: most USD of the whole run, controller included; None = no limit.
-        deadline_seconds: most seconds of the run by the clock on the wall, from its start; waiting
-            for a person (an interrupt) counts. None = no limit.
-        max_information_tokens: of each reply, so many tokens reach the controller.
-        candidate_context: what a candidate is told: its `query` alone; the `question` too; or, as a
-            `memory`, the question and what earlier rounds brought that fits the query and the
-            candidate's strengths best. Tools and retrievers are told the query alone.
-        memory_tokens: most tokens of that memory.
-        keep: of a round's replies, what the controller is shown: `all`; by `vote`, of replies to
-            one query the one that most agree with; or `summary:CANDIDATE`, what this candidate
-            makes of them (a call like any other, on the ledger).
-        approve_above_usd: a call that may cost more, or has no price, waits for a person (a
-            LangGraph interrupt, which needs a checkpointer); None = none does.
-        temperature: of the controller; None = as it was built.
-        seed: for controllers that draw at random.
+        help: one or two sentences, for `--help` and the docs.
+        low: the least value.
+        high: the greatest value; infinity itself is never one.
     """
 
-    cost_weight: float = 0.5
-    max_rounds: int = 4
-    max_calls_per_round: int = 4
-    budget_usd: float | None = None
-    deadline_seconds: float | None = None
-    max_information_tokens: int = 600
-    candidate_context: CandidateContext = "query"
-    memory_tokens: int = 300
-    keep: str = "all"
-    approve_above_usd: float | None = None
-    temperature: float | None = None
-    seed: int = 0
+    help: str
+    low: float = 0
+    high: float = math.inf
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """Describe the knob to Studio and to clients of the LangGraph server."""
+        return {**handler(core_schema), "description": self.help}
+
+
+@dataclass(frozen=True)
+class RouterContext:
+    """The knobs of one run; pass it as `context=`, or a dict of those that are to differ.
+
+    Docs: the page Configuration describes each knob.
+    """
+
+    cost_weight: Annotated[
+        float, Knob("The paper's alpha: 0 = only the answer counts, 1 = only the cost.", high=1)
+    ] = 0.5
+    max_rounds: Annotated[
+        int,
+        Knob("Rounds of calls before the controller is made to answer; 0 = at once.", high=1000),
+    ] = 4
+    max_calls_per_round: Annotated[
+        int, Knob("Calls of one round; further ones are not made.", low=1, high=1000)
+    ] = 4
+    budget_usd: Annotated[
+        float | None, Knob("Most USD of the whole run, controller included; None = no limit.")
+    ] = None
+    deadline_seconds: Annotated[
+        float | None,
+        Knob(
+            "Most seconds of the run by the wall clock, from its start. Waiting for a person (an "
+            "interrupt) counts. None = no limit."
+        ),
+    ] = None
+    max_information_tokens: Annotated[
+        int, Knob("Tokens of each reply that reach the controller.", low=1, high=1_000_000)
+    ] = 600
+    max_conversation_tokens: Annotated[
+        int,
+        Knob(
+            "Tokens of the conversation before the question that reach the controller; the latest "
+            "messages count first. 0 = the question alone.",
+            high=10_000_000,
+        ),
+    ] = 2000
+    candidate_context: Annotated[
+        CandidateContext,
+        Knob(
+            "What a candidate is sent: its query; the query and the question; or, as a memory, "
+            "also the earlier replies that share most words with the query and the candidate's "
+            "strengths. Tools and retrievers get the query alone."
+        ),
+    ] = "query"
+    memory_tokens: Annotated[int, Knob("Most tokens of that memory.", low=1, high=1_000_000)] = 300
+    keep: Annotated[
+        str,
+        Knob(
+            "Which replies of a round the controller sees: all; by vote, the majority reply to "
+            "each query; or summary:CANDIDATE, what this candidate makes of them (a call on the "
+            "ledger)."
+        ),
+    ] = "all"
+    approve_above_usd: Annotated[
+        float | None,
+        Knob(
+            "A call that may cost more, or has no price, waits for a person (a LangGraph "
+            "interrupt, which needs a checkpointer). None = no call waits."
+        ),
+    ] = None
+    temperature: Annotated[
+        float | None, Knob("Of the controller; None = as it was built.", high=2)
+    ] = None
+    seed: Annotated[
+        int, Knob("Of whatever a controller draws at random: choices, sampled tokens.")
+    ] = 0
 
     def __post_init__(self) -> None:
         """Check every knob.
@@ -57,33 +112,20 @@ class RouterContext:
         Raises:
             ConfigError: a knob is out of range; the message names it.
         """
-        for name, low, high in (
-            ("cost_weight", 0, 1),
-            ("max_rounds", 0, 1000),
-            ("max_calls_per_round", 1, 1000),
-            ("budget_usd", 0, math.inf),
-            ("deadline_seconds", 0, math.inf),
-            ("max_information_tokens", 1, 1_000_000),
-            ("memory_tokens", 1, 1_000_000),
-            ("approve_above_usd", 0, math.inf),
-            ("temperature", 0, 2),
-        ):
+        for name, (kind, knob, optional) in _checks().items():
             value = getattr(self, name)
-            optional = ("budget_usd", "deadline_seconds", "approve_above_usd", "temperature")
-            if value is None and name in optional:
+            if (value is None and optional) or kind is str:
                 continue
-            whole = name.startswith(("max_", "memory_"))
             if (
                 isinstance(value, bool)
-                or not isinstance(value, int if whole else int | float)
-                or not low <= value <= high
+                or not isinstance(value, int if kind is int else int | float)
+                or (name != "seed" and not knob.low <= value <= knob.high)
                 or value == math.inf
             ):
-                kind = "a whole number" if whole else "a number"
-                top = "" if high == math.inf else f" and at most {high}"
-                raise ConfigError(f"{name} is {kind} of at least {low}{top}, not {value!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise ConfigError(f"seed is a whole number, not {self.seed!r}")
+                what = "a whole number" if kind is int else "a number"
+                top = "" if knob.high == math.inf else f" and at most {knob.high}"
+                limits = "" if name == "seed" else f" of at least {knob.low}{top}"
+                raise ConfigError(f"{name} is {what}{limits}, not {value!r}")
         policies = get_args(CandidateContext)
         if self.candidate_context not in policies:
             near = did_you_mean(str(self.candidate_context), policies)
@@ -114,38 +156,110 @@ class RouterContext:
         policy, _, name = str(self.keep).partition(":")
         return name.strip() if policy == "summary" else ""
 
+    def to_state(self) -> dict[str, Any]:
+        """Return the knobs as a plain dict, as a run keeps them in its state."""
+        return asdict(self)
 
-def resolve_context(context: object, default: RouterContext) -> RouterContext:
-    """Return the knobs whatever the runtime hands over.
+    @staticmethod
+    def from_state(stored: Mapping[str, Any]) -> RouterContext:
+        """Return the knobs that a run keeps in its state; those that it does not know are left out.
 
-    LangGraph gives None on a bare invoke, a dict from some callers, and inside a parent graph the
-    parent's own context object: then its field or key `router_r1` is used where there is one, else
-    its fields of our names.
+        Raises:
+            ConfigError: a knob is out of range.
+        """
+        return _restored(*(stored.get(name, default) for name, default in _defaults().items()))
+
+
+@lru_cache
+def knobs() -> dict[str, tuple[Any, Knob]]:
+    """Return every knob by name: its type, and what is said about it."""
+    hints = get_type_hints(RouterContext, include_extras=True)
+    found = {}
+    for field in fields(RouterContext):
+        kind, knob = get_args(hints[field.name])[:2]
+        found[field.name] = (kind, knob)
+    return found
+
+
+@lru_cache
+def _defaults() -> dict[str, Any]:
+    return {field.name: field.default for field in fields(RouterContext)}
+
+
+@lru_cache
+def _checks() -> dict[str, tuple[type, Knob, bool]]:
+    """Return of every knob its plain type (int, float or str), its limits, and whether None is."""
+    found: dict[str, tuple[type, Knob, bool]] = {}
+    for name, (kind, knob) in knobs().items():
+        parts = get_args(kind) or (kind,)
+        plain = next((t for t in (int, float) if t in parts), str)
+        found[name] = (plain, knob, type(None) in parts)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _restored(*values: Any) -> RouterContext:
+    return RouterContext(*values)
+
+
+class GivenContext(RouterContext):
+    """A dict of knobs as LangGraph reads it: what it names, over what the run has already.
+
+    LangGraph makes one of a dict that is passed as `context=` to the router itself. A dict that is
+    passed to a parent graph stays a dict, and only what it holds under `router_r1` is ours.
 
     Raises:
-        ConfigError: a dict under `router_r1` has an unknown key, or a knob is out of range.
+        ConfigError: a key names no knob, or a knob is out of range.
     """
+
+    def __init__(self, **given: Any) -> None:
+        if isinstance(own := given.get("router_r1"), Mapping):
+            given = dict(own)  # a context that a parent graph would take too
+        elif isinstance(own, RouterContext):
+            given = own.to_state()
+        for name in given:
+            if name not in knobs():
+                raise ConfigError(
+                    f"context: unknown key {name!r}{did_you_mean(str(name), knobs())}; allowed: "
+                    + ", ".join(knobs())
+                )
+        super().__init__(**given)
+        object.__setattr__(self, "_given", dict(given))
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """What the dict names."""
+        return cast("Mapping[str, Any]", self.__dict__["_given"])
+
+
+def resolve_context(context: object, known: RouterContext) -> RouterContext:
+    """Return the knobs of a run, whatever the runtime hands over.
+
+    A `RouterContext` is taken as it is. A dict of knobs is laid over those that are known.
+    LangGraph gives None on a bare invoke, and inside a parent graph the parent's own context: only
+    its key or field `router_r1` is ours, which holds one or the other.
+
+    Args:
+        context: what the runtime hands over.
+        known: the knobs that the run has already; at its start, those of the graph.
+
+    Raises:
+        ConfigError: a dict of knobs has an unknown key, or a knob is out of range.
+    """
+    if isinstance(context, GivenContext):
+        return replace(known, **context.given)
     if isinstance(context, RouterContext):
         return context
     if context is None:
-        return default
-    values = context if isinstance(context, Mapping) else _attributes(context)
-    names = [f.name for f in fields(RouterContext)]
-    if (own := values.get("router_r1")) is not None:
-        if isinstance(own, Mapping):
-            for key in own:
-                if key not in names:
-                    raise ConfigError(
-                        f"context: unknown key {key!r}{did_you_mean(str(key), names)}; allowed: "
-                        + ", ".join(names)
-                    )
-        return resolve_context(own, default)
-    return RouterContext(**{n: values.get(n, getattr(default, n)) for n in names})
-
-
-def _attributes(thing: object) -> Mapping[str, Any]:
-    return {
-        n: getattr(thing, n)
-        for n in ("router_r1", *(f.name for f in fields(RouterContext)))
-        if hasattr(thing, n)
-    }
+        return known
+    if isinstance(context, Mapping):
+        own = context.get("router_r1")
+    else:
+        own = getattr(context, "router_r1", None)
+    if own is None or isinstance(own, RouterContext):
+        return resolve_context(own, known)
+    if isinstance(own, Mapping):
+        return resolve_context(GivenContext(**cast("Mapping[str, Any]", own)), known)
+    raise ConfigError(
+        f"context: router_r1 is a RouterContext or a dict of knobs, not {type(own).__name__}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from langgraph.graph import START, MessagesState, StateGraph
@@ -13,16 +14,17 @@ from ._compat import node, recorded
 from .candidates import CandidatePool
 from .candidates.reply import ChatModel
 from .candidates.tool import pool_tools
-from .context import RouterContext
-from .controllers.controller import Controller
+from .context import GivenContext, RouterContext
+from .controllers import Controller, as_controller
+from .controllers.controller import Decides
 from .langsmith import runs
 from .nodes import RouterNodes
 from .state import RouteCall, RouterInput, RouterOutput, RouterState
 
 
 def create_router_r1(
-    pool: CandidatePool,
-    controller: Controller,
+    pool: CandidatePool | str | Path,
+    controller: Controller | Decides | ChatModel | str | None = None,
     *,
     models: Mapping[str, ChatModel] | None = None,
     context: RouterContext | None = None,
@@ -36,8 +38,10 @@ def create_router_r1(
     `AIMessage` in `messages`, and `answer`, `stop_reason`, `round`, `ledger`, `scratchpad`.
 
     Args:
-        pool: the candidates on offer.
-        controller: decides whom to ask what; see `router_r1_graph.controllers`.
+        pool: the candidates on offer: a `CandidatePool`, a pool file, or a shipped pool's name.
+        controller: decides whom to ask what: a `Controller`, any object with `decide(view)`, a chat
+            model, or a spec for `parse_controller`; None = the pool's controller block where there
+            is one, else `keyword`.
         models: chat models, tools, retrievers or graphs to use for the named candidates instead
             of those that their providers make; these candidates need no key.
         context: the knobs where a run passes none.
@@ -46,21 +50,24 @@ def create_router_r1(
         output_schema: what a run hands back.
 
     Raises:
-        PoolError: a provider cannot be used, a key variable is not set, or `models` names nobody.
+        PoolError: a pool file or a provider cannot be used, a key variable is not set, or `models`
+            names nobody.
+        ControllerError: the controller is none, or a spec that names nothing.
 
     Example:
-        >>> from router_r1_graph import CandidatePool, ScriptedController, create_router_r1
-        >>> pool = CandidatePool.embedded()
-        >>> graph = create_router_r1(pool, ScriptedController(["<answer> 42 </answer>"])).compile()
-        >>> result = graph.invoke({"question": "6 x 7?"})
+        >>> from router_r1_graph import create_router_r1
+        >>> graph = create_router_r1("embedded", "keyword").compile()
+        >>> result = graph.invoke({"question": "Who wrote Hamlet?"})
         >>> result["answer"], result["stop_reason"]
-        ('42', 'answered')
+        ('William Shakespeare', 'answered')
     """
+    pool = pool if isinstance(pool, CandidatePool) else CandidatePool.from_yaml(pool)
+    controller = as_controller(controller, pool)
     tools = {tool.name: tool for tool in pool_tools(pool, models)}
     nodes = RouterNodes(pool, controller, tools, context or RouterContext(), name)
-    graph = StateGraph(
+    graph: StateGraph[RouterState, RouterContext, Any, Any] = StateGraph(
         RouterState,
-        context_schema=RouterContext,
+        context_schema=GivenContext,
         input_schema=input_schema,
         output_schema=output_schema,
     )
@@ -90,8 +97,8 @@ def create_router_r1(
 
 
 def create_router_r1_agent(
-    pool: CandidatePool,
-    controller: Controller,
+    pool: CandidatePool | str | Path,
+    controller: Controller | Decides | ChatModel | str | None = None,
     *,
     models: Mapping[str, ChatModel] | None = None,
     context: RouterContext | None = None,
@@ -103,8 +110,8 @@ def create_router_r1_agent(
     Use it where a chat agent is expected: a supervisor, a swarm, Studio's chat mode.
 
     Args:
-        pool: the candidates on offer.
-        controller: decides whom to ask what.
+        pool: see `create_router_r1`.
+        controller: see `create_router_r1`.
         models: see `create_router_r1`.
         context: the knobs where a run passes none.
         checkpointer: None inherits the parent's; False keeps nothing.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -22,8 +22,8 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send, interrupt
 
-from . import events, protocol
-from ._compat import remembers
+from . import budget, events, protocol
+from ._compat import read_channel, remembers
 from .admission import admit
 from .budget import Left, StopReason, left
 from .candidates import CandidatePool
@@ -31,18 +31,22 @@ from .candidates.failures import ReplyError, classify
 from .candidates.reply import Reply, bill, writable
 from .context import RouterContext, resolve_context
 from .controllers.controller import Controller, View
+from .controllers.own import failure
 from .errors import ConfigError, QuestionError
 from .langsmith import runs
 from .ledger import Ledger, charge_candidates, charge_controller, new_ledger, total
-from .observations import SUMMARY, keep_majority, keep_summary, kept, observe, to_summarize
-from .state import RouteCall, RouterState
+from .observations import (
+    SUMMARY,
+    conversation,
+    keep_majority,
+    keep_summary,
+    kept,
+    observe,
+    to_summarize,
+)
+from .state import RouteCall, RouterState, Setup
 
 logger = logging.getLogger(__name__)
-
-# LangGraph's recursion limit must not end a run. Of the remaining steps (1 at the last one), a call
-# needs think, route, aggregate, think and answer; another round needs the aggregate before them. A
-# summary needs this aggregate, route, aggregate, think and answer.
-_STEPS_TO_CALL, _STEPS_TO_GO_ON, _STEPS_TO_SUMMARIZE = 5, 6, 5
 
 
 @dataclass(frozen=True)
@@ -56,30 +60,31 @@ class RouterNodes:
     name: str = "router_r1"
     """Of the message that a run hands back."""
 
-    def begin(self, state: RouterState, config: RunnableConfig) -> Send:
+    def begin(
+        self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> Send:
         """Start a question clean, whatever an earlier one left on the thread.
 
         Raises:
             QuestionError: neither `question` nor a human message says anything.
+            ConfigError: a knob cannot be used.
         """
-        runs.send_once(config)
-        messages = state.get("messages") or []
-        question = state.get("question", "")
-        if not isinstance(question, str):
-            raise QuestionError(f"the question is a text, not {question!r:.80}")
-        if not question.strip():
-            humans = (m for m in reversed(messages) if isinstance(m, HumanMessage))
-            question = next((str(m.text) for m in humans), "")
-        question = writable(question).strip()
-        if not question:
-            raise QuestionError(
-                "there is no question: pass {'question': '...'}, or 'messages' with a human one"
+        context = resolve_context(runtime.context, self.defaults)
+        # Before anything is paid.
+        if context.approve_above_usd is not None and not remembers(config):
+            raise ConfigError(
+                "approve_above_usd: to wait for a person, the graph needs a checkpointer; "
+                "compile(checkpointer=...)"
             )
+        context.check(self.pool)
+        messages = state.get("messages") or []
         fresh: RouterState = {
-            "messages": messages,
-            "scratchpad": [HumanMessage(question)],
-            "started_at": time.time(),
+            "scratchpad": [HumanMessage(_question(state.get("question", ""), messages))],
+            "router_r1": {"started_at": time.time(), "context": context.to_state()},
         }
+        # The conversation is not copied into the checkpoint once more: think reads it where it is.
+        if read_channel(config, "messages") is None:
+            fresh["messages"] = messages
         if "remaining_steps" in state:
             fresh["remaining_steps"] = state["remaining_steps"] - 1
         return Send("think", fresh)
@@ -93,13 +98,13 @@ class RouterNodes:
         view = self._view(state, config, runtime)
         config = self._trace_think(state, view, config)
         try:
-            if reason := self._cannot_ask(view):
-                return self._stop(state, reason)
+            if reason := budget.ending_of_turn(view.left, self._worst_case_usd(view)):
+                return self._stop(state, view, reason)
             reply = self.controller.decide(view, config)
         except GraphBubbleUp:  # an interrupt, not a failure
             raise
         except Exception as error:
-            reply = Reply(error=classify(error))
+            reply = Reply(error=failure(error, self.controller.name))
         return self._after_think(state, view, reply)
 
     async def athink(
@@ -109,62 +114,53 @@ class RouterNodes:
         view = self._view(state, config, runtime)
         config = self._trace_think(state, view, config)
         try:
-            if reason := self._cannot_ask(view):
-                return self._stop(state, reason)
+            if reason := budget.ending_of_turn(view.left, self._worst_case_usd(view)):
+                return self._stop(state, view, reason)
             reply = await self.controller.adecide(view, config)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            reply = Reply(error=classify(error))
+            reply = Reply(error=failure(error, self.controller.name))
         return self._after_think(state, view, reply)
+
+    def _worst_case_usd(self, view: View) -> float:
+        """Return the most that a turn can cost; asked where there is a limit: it takes a prompt."""
+        return 0.0 if view.left.usd is None else self.controller.worst_case_usd(view)
 
     def _view(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> View:
-        context = resolve_context(runtime.context, self.defaults)
-        # Before anything is paid.
-        if context.approve_above_usd is not None and not remembers(config):
-            raise ConfigError(
-                "approve_above_usd: to wait for a person, the graph needs a checkpointer; "
-                "compile(checkpointer=...)"
-            )
-        context.check(self.pool)
+        context = self._context(state, runtime)
         question, *scratchpad = state["scratchpad"]
-        # What was said before, without a parent's tool calls: half a call is a 400 to an API.
-        conversation = [
-            m
-            for m in state.get("messages") or []
-            if isinstance(m, HumanMessage) or (isinstance(m, AIMessage) and not m.tool_calls)
-        ]
-        if conversation and conversation[-1].text.strip() == question.text:
-            conversation.pop()
-        while conversation and isinstance(conversation[0], AIMessage):
-            conversation.pop(0)  # an answer whose question was not a message says nothing
+        messages = state.get("messages") or read_channel(config, "messages") or []
         ledger = state.get("ledger") or new_ledger()
-        remaining = left(ledger, state.get("round", 0), context, state["started_at"])
-        no_steps = state.get("remaining_steps", _STEPS_TO_CALL) < _STEPS_TO_CALL
-        if state.get("ending") or no_steps:
+        remaining = self._left(state, ledger, state.get("round", 0), context)
+        if state.get("ending") or not budget.may_call(state.get("remaining_steps")):
             remaining = Left(0, remaining.usd, remaining.seconds)
         runtime.stream_writer(events.budget(remaining))
+        text = str(question.text)
         return View(
-            question=str(question.text),
+            question=text,
             pool=self.pool,
             context=context,
             left=remaining,
-            conversation=tuple(conversation),
+            conversation=conversation(messages, text, context.max_conversation_tokens),
             scratchpad=tuple(scratchpad),
         )
 
-    def _cannot_ask(self, view: View) -> StopReason | None:
-        usd, seconds = view.left.usd, view.left.seconds
-        if seconds is not None and seconds <= 0:
-            return StopReason.DEADLINE
-        if usd is not None and self.controller.worst_case_usd(view) > max(usd, 0):
-            return StopReason.BUDGET_USD
-        return None
+    def _context(self, state: RouterState, runtime: Runtime[RouterContext]) -> RouterContext:
+        """Return the knobs: those that the run keeps, under those that it was resumed with."""
+        stored = (state.get("router_r1") or {}).get("context")
+        known = RouterContext.from_state(stored) if stored else self.defaults
+        return resolve_context(runtime.context, known)
+
+    def _left(
+        self, state: RouterState, ledger: Ledger, round_: int, context: RouterContext
+    ) -> Left:
+        return left(ledger, round_, context, state["router_r1"]["started_at"])
 
     def _stop(
-        self, state: RouterState, reason: StopReason, reply: Reply | None = None
+        self, state: RouterState, view: View, reason: StopReason, reply: Reply | None = None
     ) -> Command[str]:
         """Go to the answer without another turn."""
         ledger = state.get("ledger") or new_ledger()
@@ -172,7 +168,7 @@ class RouterNodes:
         return Command(
             goto="answer",
             update={
-                **_clean(state, []),
+                **self._written(state, view, []),
                 "ledger": charge_controller(ledger, reply) if reply else ledger,
                 "ending": (state.get("ending") or reason.value),
                 "error": f"{error.kind}: {error.message}" if error else "",
@@ -187,12 +183,12 @@ class RouterNodes:
             if reply.error:
                 kind, message = reply.error.kind, reply.error.message
                 logger.warning("controller %s failed: %s: %s", self.controller.name, kind, message)
-            return self._stop(state, reason, reply)
+            return self._stop(state, view, reason, reply)
         reply = replace(reply, text=writable(reply.text))
         turn = protocol.parse(reply.text)
         ledger = charge_controller(state.get("ledger") or new_ledger(), reply)
         round_ = state.get("round", 0)
-        seconds = left(ledger, round_, view.context, state["started_at"]).seconds
+        seconds = self._left(state, ledger, round_, view.context).seconds
         plan = admit(turn, view, reply, round_, ends_at=seconds and time.time() + seconds)
         ending = state.get("ending", "")
         answer = ""
@@ -209,12 +205,39 @@ class RouterNodes:
         return Command(
             goto=goto,
             update={
-                **_clean(state, [plan.message]),
+                **self._written(state, view, [plan.message]),
                 "ledger": ledger,
                 "answer": answer,
                 "ending": ending,
             },
         )
+
+    def _written(self, state: RouterState, view: View, added: list[AnyMessage]) -> dict[str, Any]:
+        """Return what a think writes; a question's first one clears what was left before."""
+        setup: Setup = {**state["router_r1"], "context": view.context.to_state()}
+        if "ledger" in state:
+            # A context that came with the resume is the run's from now on.
+            changed = setup["context"] != state["router_r1"]["context"]
+            return {"scratchpad": added, **({"router_r1": setup} if changed else {})}
+        return {
+            "router_r1": {
+                **setup,
+                "controller": self.controller.name,
+                "protocol_version": protocol.VERSION,
+                "pool": self._descriptors,
+            },
+            "scratchpad": Overwrite([*state["scratchpad"], *added]),
+            "replies": Overwrite([]),
+            "round": 0,
+            "answer": "",
+            "ending": "",
+            "stop_reason": "",
+            "error": "",
+        }
+
+    @cached_property
+    def _descriptors(self) -> dict[str, Any]:
+        return self.pool.descriptors().model_dump(mode="json")
 
     # --------------------------------------------------------------------------------- route
 
@@ -273,8 +296,7 @@ class RouterNodes:
         self, call: RouteCall, message: ToolMessage, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
         """Cut a reply to what the controller may see, before any checkpoint holds it."""
-        context = resolve_context(runtime.context, self.defaults)
-        cut = protocol.cut(str(message.text), context.max_information_tokens)
+        cut = protocol.cut(str(message.text), call["max_reply_tokens"])
         if cut != message.content:  # the tool's run still has to be sent as it was
             message = message.model_copy(update={"content": cut})
         runtime.stream_writer(events.route_end(call, message.artifact))
@@ -292,7 +314,7 @@ class RouterNodes:
 
     def aggregate(self, state: RouterState, runtime: Runtime[RouterContext]) -> Command[str]:
         """Fold the replies of the round into the scratchpad and the ledger; look at the budget."""
-        context = resolve_context(runtime.context, self.defaults)
+        context = self._context(state, runtime)
         turn = state["scratchpad"][-1]
         assert isinstance(turn, AIMessage)
         replies = [m for m in state["replies"] if isinstance(m, ToolMessage)]
@@ -309,16 +331,11 @@ class RouterNodes:
         elif context.keep == "vote":
             keep_majority(observations)
         round_ = state["round"] + 1
-        remaining = left(ledger, round_, context, state["started_at"])
-        steps = state.get("remaining_steps", _STEPS_TO_GO_ON)
+        remaining = self._left(state, ledger, round_, context)
         reason = state["ending"]
-        if reason == "":
-            if remaining.seconds is not None and remaining.seconds <= 0:
-                reason = StopReason.DEADLINE.value
-            elif remaining.usd is not None and remaining.usd < 0:
-                reason = StopReason.BUDGET_USD.value
-            elif remaining.rounds == 0 or steps < _STEPS_TO_GO_ON:
-                reason = StopReason.ROUND_LIMIT.value
+        if not reason:
+            ending = budget.ending_of_round(remaining, state.get("remaining_steps"))
+            reason = ending.value if ending else ""
         if reason:
             remaining = Left(0, remaining.usd, remaining.seconds)
         observations[-1].content = f"{observations[-1].text}\n(left: {remaining.describe()})"
@@ -341,9 +358,9 @@ class RouterNodes:
         if not (candidate and query):
             return None
         usd = candidate.worst_case_usd(query)
-        remaining = left(ledger, state["round"], context, state["started_at"])
+        remaining = self._left(state, ledger, state["round"], context)
         if (
-            state.get("remaining_steps", _STEPS_TO_SUMMARIZE) < _STEPS_TO_SUMMARIZE
+            not budget.may_summarize(state.get("remaining_steps"))
             or (remaining.usd is not None and usd > remaining.usd)
             or (remaining.seconds is not None and remaining.seconds <= 0)
         ):
@@ -355,6 +372,7 @@ class RouterNodes:
             background="",
             worst_case_usd=(known := usd if candidate.bounded else None),
             needs_approval=context.needs_approval(known),
+            max_reply_tokens=context.max_information_tokens,
             round=state["round"] + 1,
             ends_at=remaining.seconds and time.time() + remaining.seconds,
         )
@@ -365,8 +383,8 @@ class RouterNodes:
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
         """Hand one message back, with the bill in its metadata."""
-        context = resolve_context(runtime.context, self.defaults)
-        remaining = left(state["ledger"], state["round"], context, state["started_at"])
+        context = self._context(state, runtime)
+        remaining = self._left(state, state["ledger"], state["round"], context)
         runtime.stream_writer(events.budget(remaining))
         runs.label_router(
             config,
@@ -374,12 +392,6 @@ class RouterNodes:
                 **self._described(context),
                 "stop_reason": state["ending"],
                 "rounds": state["round"],
-            },
-            lambda: {
-                "protocol_version": protocol.VERSION,
-                "controller": self.controller.name,
-                "context": asdict(context),
-                "pool": self.pool.descriptors().model_dump(mode="json"),
             },
         )
         answer = state["answer"] or next(
@@ -435,20 +447,23 @@ def _our_version() -> str:
     return version("router-r1-graph")
 
 
-def _clean(state: RouterState, added: list[AnyMessage]) -> dict[str, Any]:
-    """Return the scratchpad's update; at a question's first think, clear what was left before."""
-    if "ledger" in state:
-        return {"scratchpad": added}
-    return {
-        "scratchpad": Overwrite([*state["scratchpad"], *added]),
-        "replies": Overwrite([]),
-        "round": 0,
-        "started_at": state["started_at"],
-        "answer": "",
-        "ending": "",
-        "stop_reason": "",
-        "error": "",
-    }
+def _question(question: object, messages: Sequence[AnyMessage]) -> str:
+    """Return what is asked: the `question`, else the last human message.
+
+    Raises:
+        QuestionError: neither says anything.
+    """
+    if not isinstance(question, str):
+        raise QuestionError(f"the question is a text, not {question!r:.80}")
+    if not question.strip():
+        humans = (m for m in reversed(messages) if isinstance(m, HumanMessage))
+        question = next((str(m.text) for m in humans), "")
+    question = writable(question).strip()
+    if not question:
+        raise QuestionError(
+            "there is no question: pass {'question': '...'}, or 'messages' with a human one"
+        )
+    return question
 
 
 def _tool_call(call: RouteCall) -> dict[str, Any]:

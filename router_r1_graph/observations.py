@@ -1,7 +1,7 @@
-"""What a round brought back, as messages: one for each of its calls, made or refused.
+"""What the controller sees: what was said before the question, and what each round brought back.
 
-A message's text is what the controller sees. Where a round does not keep all (`keep`), its artifact
-has the whole `reply` still, and under `kept` what is left of it.
+An observation is a message for one call of a round, made or refused. Where a round does not keep
+all (`keep`), its artifact still has the whole `reply`, and under `kept` what is left of it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 
 from .answers import bare_answer, normalize_answer
-from .candidates.reply import Bill
+from .candidates.reply import Bill, estimate_tokens
 
 SUMMARY = "summary"
 """The id of the call that summarises a round, and the artifact's key under which its bill is."""
@@ -28,6 +28,34 @@ _FREE: Mapping[str, Any] = {
     "seconds": 0.0,
     "attempts": 0,
 }
+
+
+def conversation(
+    messages: Iterable[AnyMessage], question: str, max_tokens: int
+) -> tuple[AnyMessage, ...]:
+    """Return what was said before a question, as far as the controller is shown it.
+
+    Only what people and assistants said: half of a parent's tool calls is a 400 to an API, and
+    system messages are the parent's own.
+
+    Args:
+        messages: the conversation, the question at its end.
+        question: the question.
+        max_tokens: of the latest messages, so many tokens; the first that does not fit ends it.
+    """
+    said = [
+        m
+        for m in messages
+        if isinstance(m, HumanMessage) or (isinstance(m, AIMessage) and not m.tool_calls)
+    ]
+    if said and said[-1].text.strip() == question:
+        said.pop()
+    start, tokens = len(said), 0
+    while start and (tokens := tokens + estimate_tokens(str(said[start - 1].text))) <= max_tokens:
+        start -= 1
+    while start < len(said) and isinstance(said[start], AIMessage):
+        start += 1  # an answer whose question is not shown says nothing
+    return tuple(said[start:])
 
 
 def observe(

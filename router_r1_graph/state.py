@@ -1,14 +1,14 @@
 """What a run is told, what it remembers and what it hands back.
 
 State holds built-in types and LangChain messages only, so that a strict checkpoint serializer gives
-back what went in. Objects (models, tools) are bound when the graph is built; knobs travel in a
-frozen context.
+back what went in. Objects (models, tools) are bound when the graph is built. The knobs come in a
+context, and stand in the state from the first step on: a run that is resumed keeps them.
 """
 
 from __future__ import annotations
 
 import operator
-from typing import Annotated
+from typing import Annotated, Any
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
@@ -27,6 +27,21 @@ class RouterInput(TypedDict, total=False):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
+class Setup(TypedDict, total=False):
+    """What a run was made with; enough, with the rest of the state, for a `Trace`."""
+
+    started_at: float
+    """When the run began, in seconds since the epoch."""
+    context: dict[str, Any]
+    """The knobs, as `RouterContext.to_state` says them."""
+    controller: str
+    """The name of the controller."""
+    protocol_version: int
+    """Of the tag language that the controller wrote."""
+    pool: dict[str, Any]
+    """The candidates with their descriptors, and no way to reach them."""
+
+
 class RouterOutput(TypedDict, total=False):
     """What a run hands back; a parent graph takes the keys it shares, usually `messages`."""
 
@@ -39,13 +54,13 @@ class RouterOutput(TypedDict, total=False):
     ledger: Ledger
     scratchpad: Annotated[list[AnyMessage], operator.add]
     """The question, then this run's turns (`AIMessage`) and observations (`ToolMessage`)."""
+    router_r1: Setup
+    """What the run was made with."""
 
 
 class RouterState(RouterInput, RouterOutput, total=False):
     """Everything a run remembers."""
 
-    started_at: float
-    """When the run began, in seconds since the epoch."""
     ending: str
     """The stop reason from when it is known; `stop_reason` is set when the run has ended."""
     replies: Annotated[list[AnyMessage], operator.add]
@@ -64,8 +79,9 @@ class RouteCall(TypedDict):
     worst_case_usd: float | None
     """None = nobody knows: the candidate has no price."""
     needs_approval: bool
-    """Whether a person has to approve of it; decided once, so that a resumed run that forgets its
-    context asks all the same."""
+    """Whether a person has to approve of it."""
+    max_reply_tokens: int
+    """Of the reply, so many tokens reach the controller."""
     round: int
     """Of the call, from 1."""
     ends_at: float | None

@@ -24,7 +24,7 @@ from .errors import ConfigError, TraceError
 from .ledger import Ledger, total
 from .observations import CallRecord, call_records
 from .protocol import VERSION as PROTOCOL_VERSION
-from .state import RouterOutput
+from .state import RouterOutput, Setup
 
 TRACE_VERSION = 1
 
@@ -74,8 +74,8 @@ class Trace(BaseModel):
         cls,
         state: RouterOutput | Mapping[str, Any],
         *,
-        pool: CandidatePool,
-        controller: str,
+        pool: CandidatePool | None = None,
+        controller: str = "",
         context: RouterContext | None = None,
         id: str = "",
         gold: Iterable[str] = (),
@@ -85,9 +85,9 @@ class Trace(BaseModel):
 
         Args:
             state: the output of the graph (or its checkpointed state).
-            pool: the pool that was on offer.
-            controller: the controller's spec or name.
-            context: the knobs of the run; None = the defaults.
+            pool: the pool that was on offer; None = as the run says.
+            controller: what to call the controller; "" = as the run says.
+            context: the knobs; None = as the run says.
             id: of the question.
             gold: gold answers, where known.
             metadata: whatever else should be kept, JSON types only.
@@ -97,6 +97,9 @@ class Trace(BaseModel):
         """
         if not state.get("stop_reason"):
             raise TraceError("this run has not finished: its state has no stop reason")
+        setup: Setup = state.get("router_r1") or {}
+        if not setup and (pool is None or not controller):
+            raise TraceError("this state is of another version: name its pool and controller")
         question, *scratchpad = state["scratchpad"]
         return cls(
             id=id,
@@ -105,9 +108,9 @@ class Trace(BaseModel):
             stop_reason=StopReason(state["stop_reason"]),
             error=state.get("error", ""),
             rounds=state["round"],
-            controller=controller,
-            context=context or RouterContext(),
-            pool=pool.descriptors(),
+            controller=controller or setup["controller"],
+            context=context or RouterContext.from_state(setup.get("context") or {}),
+            pool=pool.descriptors() if pool else CandidatePool.model_validate(setup["pool"]),
             scratchpad=tuple(scratchpad),
             ledger=state["ledger"],
             gold=tuple(gold),

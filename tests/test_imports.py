@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib.metadata import version
 
 import router_r1_graph
 
@@ -22,7 +23,13 @@ def test_importing_the_library_imports_no_training_stack():
         "datasets",
         "langchain_openai",
         "matplotlib",
+        "numpy",
     }
+    assert not [name for name in loaded if name.startswith("router_r1_graph.simulation")]
+
+
+def test_the_version_is_the_packages():
+    assert router_r1_graph.__version__ == version("router-r1-graph")
 
 
 def test_importing_the_library_reads_no_data_file():
@@ -56,4 +63,10 @@ def test_the_exported_names_are_the_front_door():
         *("Trace", "read_traces", "write_traces"),
         *("RouterR1Error", "ConfigError", "PoolError", "ControllerError", "MissingExtraError"),
         *("QuestionError", "TraceError", "MatrixError"),
+        *("Bill", "Call", "CallRecord", "Left", "Turn", "exact_match", "f1_score", "total"),
+        *("AbsoluteCost", "PercentileCost", "reward", "Source", "pool_from_records"),
+        *("CompletionsController", "LearnedController", "PolicyController", "create_app"),
+        *("Evaluation", "Reader", "evaluate"),
+        *("TextlessClient", "log_feedback", "question_config", "read_langsmith"),
+        "write_experiment",
     }

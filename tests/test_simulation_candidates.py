@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 
+from router_r1_graph.answers import is_abstention, short_answer
 from router_r1_graph.candidates import Candidate, CandidatePool
 from router_r1_graph.errors import PoolError
 from router_r1_graph.simulation import (
     SimulatedOutageError,
     World,
     generate,
-    is_abstention,
     phrase,
     reply_text_and_tokens,
-    short_answer,
     simulated_chat_model,
 )
 from router_r1_graph.simulation.structure import Ask, folded

@@ -8,18 +8,17 @@ from typing import Any
 
 import pytest
 
+from router_r1_graph.answers import is_abstention, short_answer
 from router_r1_graph.candidates import Candidate, CandidatePool
 from router_r1_graph.simulation import (
     Question,
     World,
     best_plan,
     generate,
-    is_abstention,
     next_steps,
     phrase,
     relation_domain,
     reply_text_and_tokens,
-    short_answer,
 )
 from router_r1_graph.simulation.structure import Ask, folded
 

@@ -37,8 +37,9 @@ from router_r1_graph import (
 from router_r1_graph.candidates import ControllerSettings
 from router_r1_graph.cli import app
 from router_r1_graph.errors import TraceError
+from router_r1_graph.evaluation import loop
 from router_r1_graph.evaluation.questions import EvaluationQuestion
-from router_r1_graph.evaluation.run import Results, run_controller, run_many
+from router_r1_graph.evaluation.run import Results, run_controller
 from router_r1_graph.evaluation.scorers import parse_scorer
 from router_r1_graph.langsmith import runs as spans
 from router_r1_graph.langsmith.traces import (
@@ -260,7 +261,7 @@ def test_an_evaluation_that_is_traced_records_of_a_node_what_any_run_does(sink):
     asked = [EvaluationQuestion("q1", QUESTION, ("Paris",))]
     controller, pool = ScriptedController([answer("Paris")]), CandidatePool.embedded()
     with tracing_context(enabled=True, client=client, project_name="test"):
-        run_many(run_controller(controller, "scripted", asked, pool, RouterContext(), results))
+        loop.run(run_controller(controller, "scripted", asked, pool, RouterContext(), results))
     client.flush()
     (think,) = [run for run in sink.tree() if run["name"] == "think"]
     assert (think.get("inputs") or {}, think["outputs"]) == ({}, {"turn": answer("Paris")})

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NamedTuple
 
 from router_r1_graph import CandidatePool, ConfigError, RouterContext
+from router_r1_graph.evaluation.loop import Item
 from router_r1_graph.evaluation.questions import Reader
 from router_r1_graph.simulation import World, generate, known_world
 
 from .config import DataConfig
 from .pools import draw_pool, rename
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question to roll out."""
-
-    id: str
-    question: str
-    gold: tuple[str, ...]
-    pool: CandidatePool
-    context: RouterContext
 
 
 def draw_items(

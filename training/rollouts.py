@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from router_r1_graph import Controller, Trace, create_router_r1
-
-from .items import Item
+from router_r1_graph import Controller, Trace
+from router_r1_graph.evaluation.loop import Item, ask_many, run
 
 
 def roll_out(
@@ -21,43 +21,30 @@ def roll_out(
     """Run every item and return the traces in the items' order.
 
     Args:
-        items: what to ask; the same item may stand several times.
+        items: what to ask; of an item that stands several times, each sample has a seed of its own.
         controller: who decides.
         name: the controller's name in the traces.
         in_flight: most questions at once; those that think at once share a batch.
-        done: told each trace when it is there.
+        done: gets each trace as soon as it is there.
     """
-    return asyncio.run(_roll_out(items, controller, name, in_flight, done))
+    traces: list[Trace | None] = [None] * len(items)
 
-
-async def _roll_out(
-    items: Sequence[Item],
-    controller: Controller,
-    name: str,
-    in_flight: int,
-    done: Callable[[Trace], None] | None,
-) -> list[Trace]:
-    slots = asyncio.Semaphore(in_flight)
-    graphs = {}  # one for each pool object: the samples of a question share it
-    for item in items:
-        if id(item.pool) not in graphs:
-            graphs[id(item.pool)] = create_router_r1(item.pool, controller).compile()
-
-    async def one(item: Item) -> Trace:
-        async with slots:
-            state = await graphs[id(item.pool)].ainvoke(
-                {"question": item.question}, context=item.context
-            )
-        trace = Trace.from_state(
-            state,
-            pool=item.pool,
-            controller=name,
-            context=item.context,
-            id=item.id,
-            gold=item.gold,
-        )
+    def keep(place: int, trace: Trace) -> None:
+        traces[place] = trace
         if done:
             done(trace)
-        return trace
 
-    return list(await asyncio.gather(*map(one, items)))
+    run(ask_many(_samples(items), controller, keep, name=name, at_once=in_flight))
+    return [trace for trace in traces if trace is not None]
+
+
+def _samples(items: Sequence[Item]) -> Iterator[Item]:
+    """Yield the items, with other seeds for the second and further samples of a question."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for item in items:
+        sample = seen[item.id, item.question]
+        seen[item.id, item.question] += 1
+        if not sample:
+            yield item
+        else:
+            yield replace(item, context=replace(item.context, seed=item.context.seed + sample))

@@ -12,9 +12,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.messages import AIMessage
 
 from router_r1_graph import Candidate, RuleController, Trace, View
+from router_r1_graph.answers import is_abstention, short_answer
 from router_r1_graph.protocol import Call, Turn
 from router_r1_graph.simulation import (
     Ask,
@@ -22,12 +23,10 @@ from router_r1_graph.simulation import (
     Same,
     Structure,
     YesNo,
-    is_abstention,
     next_steps,
     phrase,
     read_question,
     relation_domain,
-    short_answer,
 )
 from router_r1_graph.simulation.structure import Term, folded
 
@@ -78,19 +77,15 @@ class TeacherController(RuleController):
         structure = read_question(view.question)
         if structure is None:
             raise ValueError(f"the teacher cannot read {view.question!r}")
-        replies = [
-            m
-            for m in view.scratchpad
-            if isinstance(m, ToolMessage) and m.artifact and m.artifact["ok"]
-        ]
         known: dict[Ask | YesNo, str] = {}
         asked: dict[str, set[str]] = {}
-        for message in replies:
-            query, reply = message.artifact["query"], message.artifact["reply"]
-            asked.setdefault(query, set()).add(message.artifact["candidate"])
-            step = read_question(query)
-            if isinstance(step, Ask | YesNo) and not is_abstention(reply):
-                known[step] = short_answer(reply)
+        for call in view.replies:
+            if not call.ok:
+                continue
+            asked.setdefault(call.query, set()).add(call.candidate)
+            step = read_question(call.query)
+            if isinstance(step, Ask | YesNo) and not is_abstention(call.reply):
+                known[step] = short_answer(call.reply)
         steps = _next_steps(structure, known)
         if isinstance(steps, str):
             return Turn((_reason(structure, known, steps),), answer=steps)

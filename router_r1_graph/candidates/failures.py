@@ -20,6 +20,7 @@ ErrorKind = Literal[
     "no_record",  # a recorded candidate was never asked this
     "refused",  # a person did not approve of the call
     "missing_usage",  # usable text, but no token counts: they are estimated
+    "bug",  # the controller's own code raised; the message says where
     "other",
 ]
 #: What may go away by itself, and is retried.
@@ -61,11 +62,22 @@ def classify(error: BaseException, secret: str = "") -> ReplyError:
         kind = "timeout"
     elif re.search(r"Connect|TransportError|ProtocolError|ReadError", names):
         kind = "connection"
-    elif isinstance(error, IndexError) or "No generation" in str(error):  # of LangChain's streams
+    elif _no_generation(error):
         kind = "empty"
     elif re.search(r"ValueError|ValidationError|AttributeError|TypeError|KeyError", names):
         kind = "malformed"
     return ReplyError(kind, message)
+
+
+def _no_generation(error: BaseException) -> bool:
+    """Return whether LangChain found no choice in a model's reply, streamed or whole."""
+    if "No generation" in str(error):
+        return True
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    where = frame.tb_frame.f_globals.get("__name__", "") if frame else ""
+    return isinstance(error, IndexError) and where.startswith("langchain_core.")
 
 
 def _status_kind(status: int) -> ErrorKind:

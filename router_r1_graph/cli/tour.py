@@ -16,17 +16,19 @@ from rich.text import Text
 from ..answers import exact_match
 from ..candidates import CandidatePool
 from ..context import RouterContext
-from ..controllers import Controller, default_spec, parse_controller
+from ..controllers import default_spec, parse_controller
 from ..controllers.embedded import world_of
 from ..errors import ConfigError
+from ..evaluation.loop import Item, ask_many
 from ..graph import create_router_r1
 from ..ledger import total
 from ..simulation import Question, generate
+from ..trace import Trace
 from ..transcript import Transcript
 from .live import LiveRun
 from .tables import pool_table
 
-_IN_FLIGHT = 32
+_AT_ONCE = 32
 _SCENES = (
     (
         "Three hops, each asked of the cheapest candidate that fits",
@@ -155,20 +157,15 @@ async def compare(
 async def _score(
     spec: str, pool: CandidatePool, questions: Sequence[Question], progress: Progress
 ) -> Score:
-    controller: Controller = parse_controller(spec, pool)
-    graph = create_router_r1(pool, controller).compile(name="router_r1")
-    slots = asyncio.Semaphore(_IN_FLIGHT)
     task = progress.add_task(spec, total=len(questions), status="")
     right: list[float] = []
     costs: list[float] = []
     calls: list[int] = []
     start = time.perf_counter()
 
-    async def one(question: Question) -> None:
-        async with slots:
-            result = await graph.ainvoke({"question": question.text})
-        bill = total(result["ledger"])
-        right.append(exact_match(result["answer"], question.gold))
+    def done(_: int, trace: Trace) -> None:
+        bill = total(trace.ledger)
+        right.append(exact_match(trace.answer, trace.gold))
         costs.append(bill["cost_usd"])
         calls.append(bill["calls"])
         rate = len(right) / (time.perf_counter() - start)
@@ -178,7 +175,8 @@ async def _score(
         )
         progress.update(task, advance=1, status=status)
 
-    await asyncio.gather(*map(one, questions))
+    items = (Item(q.id, q.text, q.gold, pool, RouterContext()) for q in questions)
+    await ask_many(items, parse_controller(spec, pool), done, name=spec, at_once=_AT_ONCE)
     low, high = wilson(sum(right), len(right))
     return Score(
         controller=spec,

@@ -14,7 +14,7 @@ from .rules import (
     VoteController,
 )
 from .scripted import ScriptedController
-from .spec import SPECS, default_spec, parse_controller
+from .spec import SPECS, as_controller, default_spec, parse_controller
 
 __all__ = [
     "SPECS",
@@ -28,6 +28,7 @@ __all__ = [
     "ScriptedController",
     "View",
     "VoteController",
+    "as_controller",
     "default_spec",
     "parse_controller",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from string import Template
@@ -15,7 +16,7 @@ from ..candidates import CandidatePool
 from ..candidates.reply import Reply
 from ..context import RouterContext
 from ..observations import CallRecord, call_records
-from ..protocol import render_prompt
+from ..protocol import Turn, render_prompt
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,24 @@ class View:
         return self.left.rounds == 0
 
 
+class Decides(Protocol):
+    """The least that a controller of one's own has."""
+
+    @property
+    def decide(self) -> Callable[..., Reply | Turn | str]:
+        """Takes a `View`, and returns the next turn."""
+        ...
+
+
 class Controller(Protocol):
     """Decides on one turn: which candidates to ask what, or the answer.
 
+    `create_router_r1` takes any object with `decide(view)` for one, which may also return a `Turn`
+    or text in tags, and fills in the rest.
+
     The reply's text is in the tag language (`router_r1_graph.protocol`); whatever it holds, the run
     goes on or ends with a stop reason. A failure is a reply with an error; an exception is taken as
-    one too.
+    one too, and logged.
     """
 
     @property

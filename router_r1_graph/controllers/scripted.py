@@ -19,8 +19,7 @@ class ScriptedController(RuleController):
             function of the `View`.
 
     Example:
-        >>> from router_r1_graph import CandidatePool, RouterContext
-        >>> from router_r1_graph.state import Left
+        >>> from router_r1_graph import CandidatePool, Left, RouterContext, View
         >>> controller = ScriptedController(["<answer> 42 </answer>"])
         >>> view = View("6 x 7?", CandidatePool.embedded(), RouterContext(), Left(4))
         >>> controller.decide(view).text

@@ -8,12 +8,14 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import parse_qsl
 
+from langchain_core.language_models import BaseChatModel
 from pydantic import ValidationError
 
 from ..candidates import CandidatePool, ControllerSettings, ModelSettings
 from ..errors import ControllerError, MissingExtraError, did_you_mean
 from .chat_model import ChatModelController
 from .controller import Controller
+from .own import whole
 from .policy.folder import SHIPPED
 from .rules import (
     CascadeController,
@@ -60,6 +62,30 @@ def default_spec(pool: CandidatePool) -> tuple[str, str]:
         "the learned policy needs torch (pip install 'router-r1-graph[local]'); using the rule "
         "keyword instead"
     )
+
+
+def as_controller(controller: Any, pool: CandidatePool) -> Controller:
+    """Return whatever is given as a controller.
+
+    Args:
+        controller: a spec (see `parse_controller`), a LangChain chat model, a `Controller`, or any
+            object with `decide(view)`; None = the pool's controller block, else `keyword`.
+        pool: the pool it will choose from.
+
+    Raises:
+        ControllerError: it is nothing of these, or a spec that names nothing.
+        ConfigError: the controller cannot be built.
+    """
+    if controller is None or isinstance(controller, str):
+        return parse_controller(controller, pool)
+    if isinstance(controller, BaseChatModel):
+        return ChatModelController(controller)
+    if (found := whole(controller)) is None:
+        raise ControllerError(
+            "controller: a spec such as 'keyword', a chat model, or an object with decide(view), "
+            f"not {type(controller).__name__}"
+        )
+    return found
 
 
 def parse_controller(spec: str | None, pool: CandidatePool) -> Controller:

@@ -20,8 +20,9 @@ from ..candidates import CandidatePool
 from ..context import RouterContext
 from ..controllers import Controller
 from ..errors import RouterR1Error
+from . import loop
 from .questions import EvaluationQuestion
-from .run import Outcome, Results, run_controller, run_many
+from .run import Outcome, Results, run_controller
 from .scorers import parse_scorer
 
 
@@ -168,7 +169,7 @@ def _work(
     try:
         results = _Sent(metric, pipe)
         for share, begun in todo:
-            run_many(
+            loop.run(
                 run_controller(
                     share.make(),
                     share.spec,

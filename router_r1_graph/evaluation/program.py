@@ -20,10 +20,11 @@ from ..controllers.embedded import world_of
 from ..controllers.learned import METHODS, LearnedController
 from ..controllers.learned.matrix import Cell, ScoreMatrix
 from ..errors import ConfigError, PoolError
+from . import loop
 from .processes import Share, run_in_processes
 from .questions import EvaluationQuestion
 from .report import write_report
-from .run import Outcome, Results, cost_weights_of, run_controller, run_many
+from .run import Outcome, Results, cost_weights_of, run_controller
 from .scorers import parse_scorer
 from .summary import Summary, summarise
 
@@ -235,7 +236,7 @@ def _run(plan: Evaluation, runs: Sequence[_Run], results: Results, console: Cons
                 done=done,
             )
         else:
-            run_many(_run_here(plan, runs, results, done))
+            loop.run(_run_here(plan, runs, results, done))
 
 
 async def _run_here(

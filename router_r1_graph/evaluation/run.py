@@ -6,31 +6,22 @@ whenever and however the run before ended.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import gc
 import os
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.runnables import RunnableConfig
-from langchain_core.tracers.base import BaseTracer
-from langsmith.utils import tracing_is_enabled
 
-from .._compat import untraced
 from ..answers import exact_match, f1_score
 from ..candidates import CandidatePool
 from ..context import RouterContext
 from ..controllers import Controller
 from ..errors import ConfigError, TraceError
-from ..graph import create_router_r1
 from ..ledger import total
 from ..trace import Trace
+from .loop import Item, ask_many
 from .questions import EvaluationQuestion
 from .scorers import Scorer
 
@@ -155,18 +146,6 @@ class Results:
                 file.write(trace + "\n")
 
 
-def run_many(work: Coroutine[Any, Any, None]) -> None:
-    """Run what asks many questions, in an event loop of its own.
-
-    LangGraph and LangChain make some thirty tasks a question, most of which have nothing to wait
-    for: from Python 3.12 on they are run as they are made, which takes a fifth of the time off.
-    """
-    with asyncio.Runner() as runner:
-        if sys.version_info >= (3, 12):
-            runner.get_loop().set_task_factory(asyncio.eager_task_factory)
-        runner.run(work)
-
-
 async def run_controller(
     controller: Controller,
     spec: str,
@@ -190,58 +169,20 @@ async def run_controller(
         results: where outcomes go.
         concurrency: most questions at once.
         callbacks: of every run, such as a `Recorder`.
-        done: told each outcome as it is there.
+        done: gets each outcome as soon as it is there.
     """
-    router = create_router_r1(pool, controller, context=context)
-    if not tracing_is_enabled() and not any(isinstance(c, BaseTracer) for c in callbacks):
-        router = untraced(router)
-    graph = router.compile()
-    config: RunnableConfig = {"callbacks": list(callbacks)}
-    slots = asyncio.Semaphore(concurrency)
+    asked = (
+        Item(q.id, q.question, q.gold, pool, context, {"slices": dict(q.slices)})
+        for q in questions
+        if (spec, context.cost_weight, q.id) not in results.outcomes
+    )
 
-    async def one(question: EvaluationQuestion) -> None:
-        try:
-            state = await graph.ainvoke({"question": question.question}, config)
-            trace = Trace.from_state(
-                state,
-                pool=pool,
-                controller=spec,
-                context=context,
-                id=question.id,
-                gold=question.gold,
-                metadata={"slices": dict(question.slices)},
-            )
-            outcome = results.add(trace)
-        finally:
-            slots.release()
+    def keep(_: int, trace: Trace) -> None:
+        outcome = results.add(trace)
         if done:
             done(outcome)
 
-    async with _fewer_collections(), asyncio.TaskGroup() as group:
-        for question in questions:
-            if (spec, context.cost_weight, question.id) in results.outcomes:
-                continue
-            # A slot before a task: no more tasks than run, whatever the number of questions.
-            await slots.acquire()
-            group.create_task(one(question))
-
-
-@contextlib.asynccontextmanager
-async def _fewer_collections() -> AsyncIterator[None]:
-    """Let Python look for cycles less often: with many questions under way, all of it is alive.
-
-    At its defaults, the collector takes a fifth of an evaluation's time.
-    """
-    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
-    if not frozen:  # else what the application froze would thaw with ours
-        gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        if not frozen:
-            gc.unfreeze()
+    await ask_many(asked, controller, keep, name=spec, at_once=concurrency, callbacks=callbacks)
 
 
 def cost_weights_of(controller: Controller, wanted: Sequence[float]) -> list[float]:

@@ -23,9 +23,6 @@ from langsmith import Client
 
 ROUTER = "router-r1"
 """The tag of a router's own run, wherever it is in a tree; its name too, if it has none."""
-RECORD = "router_r1"
-"""The key of a router's run, in `extra`, under which is what its outputs do not say of a trace."""
-
 _BURST_SECONDS = 1.0
 """What ended within this time is sent together; what ends later, at once."""
 _SILENT = ("aggregate", "answer")
@@ -51,23 +48,16 @@ def label(config: RunnableConfig, tag: str, *, name: str = "", **metadata: Any) 
         _label(run, tag, name, metadata)
 
 
-def label_router(
-    config: RunnableConfig,
-    metadata: Callable[[], Mapping[str, Any]],
-    record: Callable[[], Mapping[str, Any]] | None = None,
-) -> None:
+def label_router(config: RunnableConfig, metadata: Callable[[], Mapping[str, Any]]) -> None:
     """Name, tag and describe the router's run, from a node of it.
 
     Args:
         config: the node's.
         metadata: makes what to show and to filter by; not called where nothing is traced.
-        record: makes what stands under `RECORD`.
     """
     _, router = _router_run(config)
     if router:
         _label(router, ROUTER, ROUTER if router.name == "LangGraph" else "", metadata())
-        if record:
-            router.extra[RECORD] = dict(record())
 
 
 def send_once(config: RunnableConfig) -> None:

@@ -26,12 +26,15 @@ from ..candidates.failures import scrub
 from ..errors import ConfigError, TraceError
 from ..rewards import CostScale, reward
 from ..trace import Trace
-from .runs import RECORD, ROUTER
+from .runs import ROUTER
 
 logger = logging.getLogger(__name__)
 
 #: Of a run's metadata: what the asker knows of the question, and a trace keeps.
 _QUESTION = "router_r1_question"
+#: Of a run's outputs: what it was made with.
+_SETUP = "router_r1"
+_OF_SETUP = ("protocol_version", "controller", "context", "pool")
 _KEPT_OUTPUTS = ("answer", "stop_reason", "error", "round", "ledger")
 
 
@@ -111,8 +114,9 @@ def trace_of(outputs: Mapping[str, Any], extra: Mapping[str, Any]) -> Trace:
     Raises:
         TraceError: there is no trace in it.
     """
-    record = extra.get(RECORD)
-    if not isinstance(record, Mapping) or not outputs.get("stop_reason"):
+    # Up to version 0.1 it stood in the run's `extra`.
+    setup = outputs.get(_SETUP) or extra.get(_SETUP)
+    if not isinstance(setup, Mapping) or not outputs.get("stop_reason"):
         raise TraceError("it did not finish, or was not traced by this library")
     if not outputs.get("scratchpad"):
         raise TraceError("it was traced without its messages")
@@ -123,7 +127,7 @@ def trace_of(outputs: Mapping[str, Any], extra: Mapping[str, Any]) -> Trace:
         "rounds": outputs.get("round"),
         "question": question.get("content", ""),
         "scratchpad": scratchpad,
-        **record,
+        **{key: value for key, value in setup.items() if key in _OF_SETUP},
         **known,
     }
     try:
@@ -268,10 +272,10 @@ def _write_run(client: Client, project: str, trace: Trace, example_id: uuid.UUID
             **{key: data[key] for key in _KEPT_OUTPUTS if key in data},
             "round": trace.rounds,
             "scratchpad": [question, *data["scratchpad"]],
+            _SETUP: {key: data[key] for key in _OF_SETUP},
         },
         tags=[ROUTER],
         extra={
-            RECORD: {k: data[k] for k in ("protocol_version", "controller", "context", "pool")},
             "metadata": {
                 "pool": trace.pool.name,
                 "controller": trace.controller,

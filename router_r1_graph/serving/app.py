@@ -32,7 +32,7 @@ from starlette.exceptions import HTTPException
 
 from ..chat_router import ChatRouterR1
 from ..errors import ConfigError, ControllerError, QuestionError
-from .schema import MODEL, ChatRequest, RefusedError, completion, events, read_request
+from .schema import MODEL, ChatRequest, RefusedError, completion, read_request, server_sent_events
 
 _LARGEST_BODY = 4 * 1024 * 1024
 _RETRY_AFTER_SECONDS = 1
@@ -109,7 +109,7 @@ class RouterService:
         first = await _unless_gone(request, anext(pieces))
         usage = asked.stream_options is not None and asked.stream_options.include_usage
         return StreamingResponse(
-            events(_beginning_with(first, pieces), usage),
+            server_sent_events(_beginning_with(first, pieces), usage),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ..chat_router import KNOBS
-from ..context import RouterContext
+from ..context import RouterContext, knobs
 from ..errors import ConfigError, ControllerError, did_you_mean
 
 MODEL = "router-r1"
@@ -53,7 +53,13 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class ChatRequest(BaseModel):
+_WithKnobs: type[BaseModel] = create_model(  # one field for each knob; `RouterContext` checks them
+    "_WithKnobs",
+    **{name: (Any, Field(None, description=knobs()[name][1].help)) for name in KNOBS},
+)
+
+
+class ChatRequest(_WithKnobs):  # type: ignore[misc, valid-type]
     """The body of a request: OpenAI's fields, and the knobs of `RouterContext`.
 
     A knob that is missing or null is the server's own. The knobs are checked by `RouterContext`.
@@ -70,18 +76,6 @@ class ChatRequest(BaseModel):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
-
-    cost_weight: Any = None
-    max_rounds: Any = None
-    max_calls_per_round: Any = None
-    budget_usd: Any = None
-    deadline_seconds: Any = None
-    max_information_tokens: Any = None
-    candidate_context: Any = None
-    memory_tokens: Any = None
-    keep: Any = None
-    temperature: Any = None
-    seed: Any = None
 
     def options(self) -> dict[str, Any]:
         """Return what the chat model is called with: the given knobs and limits.
@@ -178,7 +172,9 @@ def completion(message: AIMessage) -> dict[str, Any]:
     return {**_head("chat.completion"), "choices": [choice], "usage": usage, "router_r1": bill}
 
 
-async def events(pieces: AsyncIterable[AIMessageChunk], with_usage: bool) -> AsyncIterator[str]:
+async def server_sent_events(
+    pieces: AsyncIterable[AIMessageChunk], with_usage: bool
+) -> AsyncIterator[str]:
     """Yield the server-sent events of a stream; the one that ends the answer has the bill.
 
     Where the answer breaks off, the last event is an error, as OpenAI's clients read it.

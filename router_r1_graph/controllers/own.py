@@ -1,0 +1,135 @@
+"""A controller of one's own: whatever has `decide(view)`, and how its bugs are told."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import sysconfig
+import traceback
+from pathlib import Path
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from ..candidates.failures import ReplyError, classify, scrub
+from ..candidates.reply import Reply
+from ..errors import RouterR1Error
+from ..protocol import Turn, render
+from .controller import Controller, View
+
+logger = logging.getLogger(__name__)
+
+_ALL = ("name", "worst_case_usd", "decide", "adecide")
+_OURS = str(Path(__file__).parents[1])
+_INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+
+
+class OwnController:
+    """An object with `decide(view)` as a whole controller; what it lacks is filled in.
+
+    Without `adecide`, `decide` is run in a thread. Without `name`, the class's is taken; without
+    `worst_case_usd`, it costs nothing.
+
+    Args:
+        own: the object; `decide` returns a `Reply`, a `Turn`, or text in tags.
+    """
+
+    def __init__(self, own: Any) -> None:
+        self.own = own
+        self.name = str(getattr(own, "name", None) or type(own).__name__)
+        self._config = {
+            method: _takes_config(getattr(own, method))
+            for method in ("decide", "adecide")
+            if hasattr(own, method)
+        }
+
+    @property
+    def reads_cost_weight(self) -> bool:
+        """Whether the cost weight changes what it does; asked by evaluations."""
+        return bool(getattr(self.own, "reads_cost_weight", True))
+
+    @property
+    def streams_turns(self) -> bool:
+        """Whether the tokens that it streams are its turn, in tags."""
+        return bool(getattr(self.own, "streams_turns", False))
+
+    def worst_case_usd(self, view: View) -> float:
+        """Return the most that the next turn can cost."""
+        own = getattr(self.own, "worst_case_usd", None)
+        return float(own(view)) if own else 0.0
+
+    def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
+        """Write one turn."""
+        return as_reply(self.own.decide(view, *([config] if self._config["decide"] else [])))
+
+    async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
+        """Write one turn without blocking the event loop."""
+        if "adecide" not in self._config:
+            return await asyncio.to_thread(self.decide, view, config)
+        own = self.own.adecide
+        return as_reply(await own(view, *([config] if self._config["adecide"] else [])))
+
+
+def whole(controller: Any) -> Controller | None:
+    """Return an object as a controller: as it is where it has all members; None if it cannot be."""
+    if not callable(getattr(controller, "decide", None)):
+        return None
+    if all(hasattr(controller, name) for name in _ALL) and _takes_config(controller.decide):
+        return controller  # type: ignore[no-any-return]
+    return OwnController(controller)
+
+
+def as_reply(turn: Reply | Turn | str) -> Reply:
+    """Return what a controller decided as a reply.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if isinstance(turn, Reply):
+        return turn
+    if isinstance(turn, Turn):
+        return Reply(text=render(turn))
+    if isinstance(turn, str):
+        return Reply(text=turn)
+    raise TypeError(f"decide returns a Reply, a Turn, or text in tags, not {type(turn).__name__}")
+
+
+def failure(error: Exception, controller: str) -> ReplyError:
+    """Return what an exception out of a controller's own code is, and log it with its traceback.
+
+    What a model's client raises inside `candidates.call.ask` never comes here.
+
+    Args:
+        error: the exception.
+        controller: the controller's name.
+    """
+    if isinstance(error, RouterR1Error):  # says what is wrong, and where
+        return ReplyError("other", str(error))
+    known = classify(error)
+    builtin = type(error).__module__ == "builtins" and not isinstance(error, OSError)
+    if not builtin:
+        logger.error("controller %s raised", controller, exc_info=error)
+        return known
+    logger.error("controller %s has a bug", controller, exc_info=error)
+    return ReplyError("bug", f"{scrub(known.message)} ({_place(error)})")
+
+
+def _place(error: Exception) -> str:
+    """Return the line that raised: the last one that is neither ours nor installed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if not f.filename.startswith((_OURS, *_INSTALLED))]
+    frame = (theirs or frames)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
+
+
+def _takes_config(method: Any) -> bool:
+    """Return whether a method takes more than the view."""
+    try:
+        parameters = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):  # of an extension type
+        return False
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in plain for p in parameters) > 1 or any(
+        p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters
+    )
