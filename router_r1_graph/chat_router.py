@@ -109,7 +109,7 @@ class ChatRouterR1(_WithKnobs):
 
     @field_validator("pool", mode="before")
     @classmethod
-    def _read_pool(cls, value: object) -> object:
+    def _read_pool(cls, value: Any) -> Any:
         return CandidatePool.from_yaml(value) if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")
@@ -124,8 +124,7 @@ class ChatRouterR1(_WithKnobs):
         if len(self._made_of) != 3 or any(
             a is not b for a, b in zip(made_of, self._made_of, strict=True)
         ):
-            if not isinstance(self.pool, CandidatePool):
-                self.pool = CandidatePool.from_yaml(self.pool)
+            self.pool = self._read_pool(self.pool)  # an assigned one may be a name
             self.controller = as_controller(self.controller, self.pool)
             graph = create_router_r1(self.pool, self.controller, models=self.models)
             # Inside another graph too, a chat model remembers nothing: no checkpoints.

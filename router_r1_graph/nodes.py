@@ -150,14 +150,14 @@ class RouterNodes:
 
     def _context(self, state: RouterState, runtime: Runtime[RouterContext]) -> RouterContext:
         """Return the knobs: those that the run keeps, under those that it was resumed with."""
-        stored = (state.get("router_r1") or {}).get("context")
+        stored = _setup(state).get("context")
         known = RouterContext.from_state(stored) if stored else self.defaults
         return resolve_context(runtime.context, known)
 
     def _left(
         self, state: RouterState, ledger: Ledger, round_: int, context: RouterContext
     ) -> Left:
-        return left(ledger, round_, context, state["router_r1"]["started_at"])
+        return left(ledger, round_, context, _setup(state)["started_at"])
 
     def _stop(
         self, state: RouterState, view: View, reason: StopReason, reply: Reply | None = None
@@ -214,10 +214,11 @@ class RouterNodes:
 
     def _written(self, state: RouterState, view: View, added: list[AnyMessage]) -> dict[str, Any]:
         """Return what a think writes; a question's first one clears what was left before."""
-        setup: Setup = {**state["router_r1"], "context": view.context.to_state()}
+        before = _setup(state)
+        setup: Setup = {**before, "context": view.context.to_state()}
         if "ledger" in state:
             # A context that came with the resume is the run's from now on.
-            changed = setup["context"] != state["router_r1"]["context"]
+            changed = setup["context"] != before.get("context")
             return {"scratchpad": added, **({"router_r1": setup} if changed else {})}
         return {
             "router_r1": {
@@ -296,7 +297,9 @@ class RouterNodes:
         self, call: RouteCall, message: ToolMessage, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
         """Cut a reply to what the controller may see, before any checkpoint holds it."""
-        cut = protocol.cut(str(message.text), call["max_reply_tokens"])
+        cut = protocol.cut(
+            str(message.text), call.get("max_reply_tokens", RouterContext.max_information_tokens)
+        )
         if cut != message.content:  # the tool's run still has to be sent as it was
             message = message.model_copy(update={"content": cut})
         runtime.stream_writer(events.route_end(call, message.artifact))
@@ -445,6 +448,11 @@ class RouterNodes:
 def _our_version() -> str:
     # Python reads it off a file each time, which took a tenth of a question's CPU.
     return version("router-r1-graph")
+
+
+def _setup(state: RouterState) -> Setup:
+    """Return what the run was made with; a checkpoint of version 0.1 says nothing of it."""
+    return state.get("router_r1") or {"started_at": time.time()}
 
 
 def _question(question: object, messages: Sequence[AnyMessage]) -> str:

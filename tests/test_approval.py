@@ -155,7 +155,8 @@ def test_inside_a_parent_with_a_memory_the_parent_is_resumed(how):
     ).compile()
     parent = StateGraph(MessagesState).add_node("router", inner).add_edge(START, "router")
     graph = parent.compile(checkpointer=InMemorySaver())
-    (asked,) = do(graph, {"messages": [HumanMessage("?")]}, how)["__interrupt__"]
+    given = {"messages": [HumanMessage("?")]}
+    (asked,) = do(graph, given, how, router_r1=LIMIT)["__interrupt__"]
     result = do(graph, Command(resume={asked.id: True}), how)
     assert [m.text for m in result["messages"]] == ["?", "Paris"]
 

@@ -128,7 +128,7 @@ def test_an_answer_longer_than_max_tokens_says_so():
     [
         ({"pool": "embeded"}, PoolError, "did you mean 'embedded'"),
         ({"controller": "keywrod"}, ControllerError, "did you mean 'keyword'"),
-        ({"controller": FakeChat()}, ControllerError, "ChatModelController"),
+        ({"controller": 7}, ControllerError, "an object with decide"),
         ({"budget_usd": -1}, ConfigError, "budget_usd is a number"),
         ({"models": {"Nobody": FakeChat()}}, PoolError, "no candidate 'Nobody'"),
         ({"budget": 1}, ValidationError, "budget"),

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
-from langgraph.graph import START, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 from typing_extensions import TypedDict
 
 from fakes import answer, make_pool, models
 from router_r1_graph import ConfigError, RouterContext, ScriptedController, create_router_r1
-from router_r1_graph.context import resolve_context
+from router_r1_graph.context import GivenContext, resolve_context
 from router_r1_graph.controllers.controller import View
 
 DEFAULT = RouterContext(max_rounds=7, cost_weight=0.25)
@@ -28,11 +28,13 @@ class Namespaced:
 
 @dataclass(frozen=True)
 class Flat:
-    """A parent's context that shares some of our names."""
+    """A parent's context that shares some of our names, with meanings and types of its own."""
 
     user: str = "ada"
     max_rounds: int = 2
     budget_usd: float | None = 0.5
+    seed: int | None = None
+    keep: bool = True
 
 
 def test_no_context_is_the_default():
@@ -44,21 +46,23 @@ def test_a_context_of_ours_is_taken_as_it_is():
     assert resolve_context(mine, DEFAULT) is mine
 
 
-def test_a_dict_changes_the_default():
-    assert resolve_context({"max_rounds": 1}, DEFAULT) == replace(DEFAULT, max_rounds=1)
-    assert resolve_context({}, DEFAULT) == DEFAULT
+def test_a_dict_of_knobs_is_laid_over_what_is_known():
+    assert resolve_context(GivenContext(max_rounds=1), DEFAULT) == replace(DEFAULT, max_rounds=1)
+    assert resolve_context(GivenContext(), DEFAULT) == DEFAULT
 
 
-def test_a_parents_object_gives_its_fields_of_our_names():
-    assert resolve_context(Flat(), DEFAULT) == replace(DEFAULT, max_rounds=2, budget_usd=0.5)
+def test_a_parents_own_fields_are_not_ours_whatever_they_are_called():
+    assert resolve_context(Flat(), DEFAULT) == DEFAULT
+    assert resolve_context({"user": "ada", "seed": None, "keep": True}, DEFAULT) == DEFAULT
 
 
-def test_a_parents_dict_may_hold_keys_of_its_own():
-    assert resolve_context({"user": "ada", "seed": 3}, DEFAULT) == replace(DEFAULT, seed=3)
+def test_what_is_under_router_r1_has_to_be_knobs():
+    with pytest.raises(ConfigError, match="router_r1 is a RouterContext or a dict of knobs"):
+        resolve_context({"router_r1": 3}, DEFAULT)
 
 
 @pytest.mark.parametrize("mine", [{"seed": 3}, replace(DEFAULT, seed=3)])
-def test_what_stands_under_router_r1_goes_before_the_parents_own_fields(mine):
+def test_what_stands_under_router_r1_is_taken(mine):
     expected = replace(DEFAULT, seed=3)
     assert resolve_context(Namespaced(mine), DEFAULT) == expected
     assert resolve_context({"router_r1": mine, "max_rounds": 99}, DEFAULT) == expected
@@ -113,7 +117,7 @@ def test_no_limit_is_none(knob):
 
 def test_a_range_is_checked_in_a_dict_too():
     with pytest.raises(ConfigError, match="max_rounds"):
-        resolve_context({"max_rounds": -1}, DEFAULT)
+        GivenContext(max_rounds=-1)
     with pytest.raises(ConfigError, match="max_rounds"):
         resolve_context({"router_r1": {"max_rounds": -1}}, DEFAULT)
 
@@ -141,6 +145,27 @@ def test_a_run_takes_its_context(context):
     assert [c.max_rounds for c in contexts] == [2]
 
 
+def test_a_dict_means_the_same_alone_and_inside_and_under_its_key():
+    knobs = {"cost_weight": 0.75}
+    alone, seen_alone = seen(context=DEFAULT)
+    alone.invoke({"question": "?"}, context=knobs)
+    alone.invoke({"question": "?"}, context={"router_r1": knobs, "user": "ada"})
+    inside, seen_inside = seen(context=DEFAULT)
+    parent = StateGraph(MessagesState).add_node("router", inside).add_edge(START, "router")
+    parent.compile().invoke({"messages": [("user", "?")]}, context={"router_r1": knobs})
+    assert [*seen_alone, *seen_inside] == 3 * [replace(DEFAULT, cost_weight=0.75)]
+
+
+def test_a_typo_is_a_clear_error_everywhere():
+    graph, _ = seen()
+    parent = StateGraph(MessagesState).add_node("router", graph).add_edge(START, "router").compile()
+    says = r"unknown key 'budget' \(did you mean 'budget_usd'\?\)"
+    with pytest.raises(ConfigError, match=says):
+        graph.invoke({"question": "?"}, context={"budget": 1})
+    with pytest.raises(ConfigError, match=says):
+        parent.invoke({"messages": [("user", "?")]}, context={"router_r1": {"budget": 1}})
+
+
 def test_a_run_without_a_context_takes_the_graphs():
     graph, contexts = seen(context=DEFAULT)
     graph.invoke({"question": "?"})
@@ -152,8 +177,10 @@ def test_a_run_without_a_context_takes_the_graphs():
     [
         (Namespaced, Namespaced({"seed": 3}), replace(DEFAULT, seed=3)),
         (Namespaced, {"router_r1": {"seed": 3}}, replace(DEFAULT, seed=3)),
-        (Flat, Flat(), replace(DEFAULT, max_rounds=2, budget_usd=0.5)),
-        (None, {"max_rounds": 1}, replace(DEFAULT, max_rounds=1)),
+        (Flat, Flat(), DEFAULT),
+        (None, {"max_rounds": 1, "seed": None}, DEFAULT),
+        (None, {"router_r1": {"max_rounds": 1}}, replace(DEFAULT, max_rounds=1)),
+        (None, RouterContext(max_rounds=1), RouterContext(max_rounds=1)),
         (Flat, None, DEFAULT),
     ],
 )

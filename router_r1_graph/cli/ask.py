@@ -9,16 +9,23 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError, QuestionError
-from .options import ControllerOption, PoolOption, load_controller, load_pool, print_json
+from .options import (
+    ControllerOption,
+    PoolOption,
+    load_controller,
+    load_pool,
+    print_json,
+    takes_knobs,
+)
 
 if TYPE_CHECKING:
     from ..candidates import CandidatePool
-    from ..context import CandidateContext, RouterContext
+    from ..context import RouterContext
 
 ASK_EXAMPLES = """[bold]Examples[/bold]
 
@@ -30,36 +37,12 @@ router-r1 ask "Who wrote Hamlet?" --json | jq .answer
 """
 
 
+@takes_knobs()
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
     pool: PoolOption = "embedded",
     controller: ControllerOption = None,
-    cost_weight: Annotated[
-        float, typer.Option(help="0 = only the answer counts, 1 = only the cost.")
-    ] = 0.5,
-    max_rounds: Annotated[int, typer.Option(help="Rounds of calls before it has to answer.")] = 4,
-    max_calls: Annotated[int, typer.Option(help="Most calls in one round.")] = 4,
-    budget_usd: Annotated[float | None, typer.Option(help="Most USD of the run.")] = None,
-    deadline: Annotated[float | None, typer.Option(help="Most seconds of the run.")] = None,
-    candidate_context: Annotated[
-        str,
-        typer.Option(
-            help="What a candidate is told beside its query: query (nothing), question, or memory "
-            "(the question, and what of earlier rounds fits)."
-        ),
-    ] = "query",
-    keep: Annotated[
-        str,
-        typer.Option(
-            help="What the controller is shown of a round: all, vote (of replies to one query, the "
-            "one that most agree with), or summary:CANDIDATE."
-        ),
-    ] = "all",
-    approve_above_usd: Annotated[
-        float | None,
-        typer.Option(help="Ask y/n before a call that may cost more, or has no price."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="For controllers that draw at random.")] = 0,
+    context: Any = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     trace: Annotated[
         Path | None, typer.Option(help="Append the whole run to this JSONL file.")
@@ -72,25 +55,12 @@ def ask(
     ] = None,
 ) -> None:
     """Ask a question, and see who was asked what, what it cost, and why it stopped."""
-    from ..context import RouterContext
-
     if question == "-":
         question = sys.stdin.buffer.read().decode(errors="replace")
     question = os.fsencode(question).decode(errors="replace").strip()
     if not question:
         raise QuestionError("the question is empty; ask something: router-r1 ask QUESTION")
-    context = RouterContext(
-        cost_weight=cost_weight,
-        max_rounds=max_rounds,
-        max_calls_per_round=max_calls,
-        budget_usd=budget_usd,
-        deadline_seconds=deadline,
-        candidate_context=cast("CandidateContext", candidate_context),
-        keep=keep,
-        approve_above_usd=approve_above_usd,
-        seed=seed,
-    )
-    if approve_above_usd is not None and not sys.stdin.isatty():
+    if context.approve_above_usd is not None and not sys.stdin.isatty():
         raise ConfigError("--approve-above-usd asks you: standard input has to be a terminal")
     _require_writable("--trace", trace)
     _require_writable("--record", record)
@@ -163,7 +133,7 @@ def _ask(
         else:
             print_json(known)
         raise
-    record = Trace.from_state(state, pool=pool, controller=controller.name, context=context)
+    record = Trace.from_state(state)
     if trace_file is not None:
         write_traces(trace_file, [record], append=True)
     if transcript:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import ConfigError, MissingExtraError
-from .options import PoolOption, load_pool
+from .options import PoolOption, load_pool, takes_knobs
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -26,6 +27,7 @@ router-r1 evaluate nq hotpotqa --pool router_r1 --controller policy:runs/qwen/po
 """
 
 
+@takes_knobs(but=("cost_weight", "approve_above_usd", "seed"))
 def evaluate(
     data: Annotated[
         list[str],
@@ -55,8 +57,7 @@ def evaluate(
     where: Annotated[
         list[str] | None, typer.Option(help="Only rows with this value: FIELD=VALUE.")
     ] = None,
-    max_rounds: Annotated[int, typer.Option(help="Rounds of calls of a question.")] = 4,
-    budget_usd: Annotated[float | None, typer.Option(help="Most USD of a question.")] = None,
+    context: Any = None,
     seed: Annotated[int, typer.Option(help="Of drawn questions, controllers, resamples.")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 64,
     processes: Annotated[
@@ -89,8 +90,6 @@ def evaluate(
     """Compare controllers over questions: score, cost, calls, each with a 95% interval."""
     from rich.console import Console
 
-    from ..context import RouterContext
-
     try:
         from ..evaluation.program import Evaluation
         from ..evaluation.program import evaluate as run
@@ -105,7 +104,7 @@ def evaluate(
         questions=reader.read(),
         controllers=controller or [],
         cost_weights=cost_weight or [0.5],
-        context=RouterContext(max_rounds=max_rounds, budget_usd=budget_usd, seed=seed),
+        context=replace(context, seed=seed),
         metric=metric,
         controls=controls,
         concurrency=concurrency,

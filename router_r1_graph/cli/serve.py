@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import ConfigError, MissingExtraError
-from .options import ControllerOption, PoolOption, load_pool
+from .options import ControllerOption, PoolOption, load_pool, takes_knobs
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -21,6 +21,7 @@ OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="x")  # model="router-r1"
 """
 
 
+@takes_knobs(but=("approve_above_usd",))
 def serve(
     pool: PoolOption = "embedded",
     controller: ControllerOption = None,
@@ -36,9 +37,10 @@ def serve(
         str | None,
         typer.Option(help="The NAME of the variable with the key that clients have to send."),
     ] = None,
+    context: Any = None,
 ) -> None:
     """Serve the router behind OpenAI's API, until SIGTERM or Ctrl-C."""
-    from ..chat_router import ChatRouterR1
+    from ..chat_router import KNOBS, ChatRouterR1
 
     try:
         from ..serving.app import create_app, listen
@@ -49,7 +51,8 @@ def serve(
     if api_key_env and not key:
         raise ConfigError(f"--api-key-env: the environment variable {api_key_env} is not set")
     candidates = load_pool(pool)
-    model = ChatRouterR1(pool=candidates, controller=controller)
+    knobs = {name: getattr(context, name) for name in KNOBS}
+    model = ChatRouterR1(pool=candidates, controller=controller, **knobs)
     api = create_app(model, max_concurrency=max_concurrency, queue=queue, api_key=key)
     listening = listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"

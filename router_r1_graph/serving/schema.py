@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -53,13 +53,17 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-_WithKnobs: type[BaseModel] = create_model(  # one field for each knob; `RouterContext` checks them
-    "_WithKnobs",
-    **{name: (Any, Field(None, description=knobs()[name][1].help)) for name in KNOBS},
-)
+if TYPE_CHECKING:
+    _WithKnobs = BaseModel
+else:  # one field for each knob, checked by `RouterContext`
+    _WithKnobs = create_model(
+        "_WithKnobs",
+        __module__=__name__,
+        **{name: (Any, Field(None, description=knobs()[name][1].help)) for name in KNOBS},
+    )
 
 
-class ChatRequest(_WithKnobs):  # type: ignore[misc, valid-type]
+class ChatRequest(_WithKnobs):
     """The body of a request: OpenAI's fields, and the knobs of `RouterContext`.
 
     A knob that is missing or null is the server's own. The knobs are checked by `RouterContext`.
