@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import runpy
 import subprocess
@@ -51,21 +52,48 @@ def test_every_knob_is_explained(reference):
 
 
 @pytest.mark.parametrize(("page", "block"), BLOCKS, ids=[page for page, _ in BLOCKS])
-def test_a_program_of_a_page_runs(page, block, tmp_path):
+def test_a_program_of_a_page_runs_and_prints_what_it_says(page, block, tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
+    if expected := re.findall(r"^# -> (.*)$", block, re.M):
+        assert run.stdout.splitlines() == expected
 
 
-@pytest.mark.skipif(
-    find_spec("material") is None or find_spec("mkdocstrings") is None,
-    reason="mkdocs-material is not installed (the extra 'docs')",
-)
-def test_the_documentation_builds_without_a_warning(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    needed = ("material", "mkdocstrings", "mermaidx")
+    if missing := [name for name in needed if find_spec(name) is None]:
+        pytest.skip(f"{', '.join(missing)} not installed (the extra 'docs')")
+    folder: Path = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+def test_the_documentation_builds_without_a_warning(site):
     for page in ("index.html", "configuration/index.html", "how-to/embed/index.html"):
-        assert (tmp_path / page).is_file()
-    assert "create_router_r1_agent" in (tmp_path / "api" / "index.html").read_text()
+        assert (site / page).is_file()
+    assert "create_router_r1_agent" in (site / "api" / "index.html").read_text()
+    assert not (site / "policy.json").exists()
+
+
+def test_no_page_makes_a_request_to_anybody_else(site):
+    loads = re.compile(r"""<(?:script|img|iframe|source)[^>]+src=["']?((?:https?:)?//[^\s"'>]+)""")
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert loads.findall(text) == []
+        assert 'class="mermaid"' not in text, "the theme would load Mermaid from unpkg.com"
+        links = re.findall(r"<link[^>]+>", text)
+        assert [link for link in links if re.search(r"""href=["']?(https?:)?//""", link)] == []
+
+
+def test_the_examples_of_the_reference_are_shown_as_programs(site):
+    text = (site / "api" / "index.html").read_text(encoding="utf-8")
+    shown = html.unescape(re.sub(r"<[^>]+>", "", text))
+    assert (
+        '>>> graph = create_router_r1(pool, ScriptedController(["<answer> 42 </answer>"]))' in shown
+    )
+    assert "<blockquote>" not in text, ">>> became a quotation"
