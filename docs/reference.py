@@ -33,7 +33,7 @@ ENVIRONMENT = """## Environment {#environment}
 
 | variable | meaning |
 |---|---|
-| `OPENAI_API_KEY` | the key for candidates and controllers with `provider: openai` and no `base_url` |
+| `OPENAI_API_KEY` | the key where `provider` is `openai` and there is no `base_url` |
 | the one that `api_key_env` names | the key for this candidate or controller |
 | `ROUTER_R1_POOL` | the pool of the graphs in `langgraph.json`: a file or a shipped pool |
 | `ROUTER_R1_CONTROLLER` | the controller of these graphs: a spec |

@@ -128,7 +128,7 @@ def test_lines_of_the_pages_wrap():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             fenced ^= line.startswith("```")
             if not fenced and not line.startswith("|"):
-                assert len(line) <= 130, f"{path}, line {number}"
+                assert len(line) <= 125, f"{path}, line {number}"
 
 
 @pytest.fixture(scope="module")
