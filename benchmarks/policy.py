@@ -1,4 +1,4 @@
-"""What the learned policy shows against the oracle, controls and itself: a table in docs/results.md.
+"""What the learned policy shows against the oracle, controls and itself: table of docs/results.md.
 
     python -m benchmarks.policy [POLICY] [--warm-start FOLDER] [--questions 500] [--write]
 
