@@ -1,10 +1,10 @@
-"""What the learned policy shows against the oracle, controls and itself: the table of README.
+"""What the learned policy shows against the oracle, controls and itself: table of docs/results.md.
 
     python -m benchmarks.policy [POLICY] [--warm-start FOLDER] [--questions 500] [--write]
 
 POLICY is a policy folder; `runs/demo/policy` when left out. `--warm-start` names the policy before
-reward (runs/demo/warm_start/policy). `--write` puts the table into README.md. Everything is greedy;
-intervals are 95% bootstrap over questions, ratios and differences paired.
+reward (runs/demo/warm_start/policy). `--write` puts the table into docs/results.md. Everything is
+greedy; intervals are 95% bootstrap over questions, ratios and differences paired.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ class Bench:
             c.model_copy(update={"name": name}) for c, name in zip(candidates, names, strict=True)
         )
         pool = CandidatePool(name="swapped", candidates=swapped)
-        check = "names of cheap and dear candidates swapped"
+        check = "names of cheap and expensive candidates swapped"
         return self._of_its_oracle(check, pool, most_cost=1.4)
 
     def _of_its_oracle(self, check: str, pool: CandidatePool, most_cost: float = np.inf) -> Check:
@@ -365,10 +365,10 @@ def main() -> None:
     text = f"{about}\n\n{table(checks)}"
     print(f"\n{text}")
     if arguments.write:
-        readme = ROOT / "README.md"
-        before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+        page = ROOT / "docs" / "results.md"
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         _, _, after = rest.partition(END)
-        readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
         data = [asdict(check) for check in checks]
         (ROOT / "docs" / "policy.json").write_text(json.dumps(data, indent=1) + "\n")
 

@@ -1,7 +1,7 @@
 """Writes the configuration reference: a table for each thing that can be configured.
 
 A hook of MkDocs, and a program (`python docs/reference.py`, from the repository) that prints the
-page. What it says comes from the classes themselves: fields, types, defaults, docstrings.
+page. Its content comes from the classes themselves: fields, types, defaults, docstrings.
 """
 
 from __future__ import annotations
@@ -26,30 +26,55 @@ from training.config import RunConfig
 
 HEAD = """# Configuration
 
-Every setting, from the code. A key is never in a file: `api_key_env` names the environment variable
-that holds it.
+The tables below list every setting with its type and default. They are written from the code. Keys
+are never in a file: `api_key_env` names the environment variable that holds the key.
 """
 ENVIRONMENT = """## Environment {#environment}
 
-| variable | |
+| variable | meaning |
 |---|---|
-| `OPENAI_API_KEY` | of candidates and controllers with `provider: openai` and no `base_url` |
-| whatever `api_key_env` names | of that candidate or controller |
-| `ROUTER_R1_POOL`, `ROUTER_R1_CONTROLLER` | what the graphs of `langgraph.json` are built over |
-| `LANGSMITH_TRACING`, `LANGSMITH_API_KEY`, `LANGSMITH_PROJECT` | LangSmith's own |
+| `OPENAI_API_KEY` | the key where `provider` is `openai` and there is no `base_url` |
+| the one that `api_key_env` names | the key for this candidate or controller |
+| `ROUTER_R1_POOL` | the pool of the graphs in `langgraph.json`: a file or a shipped pool |
+| `ROUTER_R1_CONTROLLER` | the controller of these graphs: a spec |
+| `LANGSMITH_TRACING`, `LANGSMITH_API_KEY`, `LANGSMITH_PROJECT` | read by LangSmith's own client |
 """
 
 
 def page() -> str:
     """Return the page as Markdown."""
     sections = [
-        section("A run", "run", RouterContext, "`context=`, and options of the command line."),
-        section("A pool file", "pool", CandidatePool, "YAML; see `router-r1 pool check`."),
-        section("A candidate", "candidate", Candidate, "An entry of `candidates:`."),
-        section("The controller block", "controller", ControllerSettings, "`controller:`."),
-        section("Recorded candidates", "recorded", RecordedOptions, "`provider: recorded`."),
-        section("Simulated candidates", "simulated", SimulatedOptions, "`provider: simulated`."),
-        section("Training", "training", RunConfig, "YAML, and `key=value` after the command."),
+        section(
+            "A run", "run", RouterContext, "Passed as `context=`, or as an option of a command."
+        ),
+        section(
+            "A pool file", "pool", CandidatePool, "A YAML file; `router-r1 pool check` reads it."
+        ),
+        section("A candidate", "candidate", Candidate, "An entry of `candidates:` in a pool file."),
+        section(
+            "The controller block",
+            "controller",
+            ControllerSettings,
+            "The block `controller:` of a pool file.",
+        ),
+        section(
+            "Recorded candidates",
+            "recorded",
+            RecordedOptions,
+            "The `options:` of a candidate with `provider: recorded`.",
+        ),
+        section(
+            "Simulated candidates",
+            "simulated",
+            SimulatedOptions,
+            "The `options:` of a candidate with `provider: simulated`.",
+        ),
+        section(
+            "Training",
+            "training",
+            RunConfig,
+            "A YAML file; `key=value` after the command replaces a setting.",
+        ),
     ]
     return "\n".join([HEAD, *sections, ENVIRONMENT])
 
@@ -57,7 +82,7 @@ def page() -> str:
 def section(title: str, anchor: str, kind: type[Any], where: str) -> str:
     """Return the table of one class."""
     schema = TypeAdapter(kind).json_schema(mode="validation")
-    rows = ["| setting | type | default | |", "|---|---|---|---|"]
+    rows = ["| setting | type | default | meaning |", "|---|---|---|---|"]
     for cells in table(schema, schema.get("$defs", {}), said(kind)):
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return f"## {title} {{#{anchor}}}\n\n{where}\n\n" + "\n".join(rows) + "\n"
@@ -146,7 +171,7 @@ def below_fields(kind: type[Any]) -> dict[str, str]:
 
 
 def in_attributes(kind: type[Any]) -> dict[str, str]:
-    """Return what the section "Attributes:" of a class's docstring says of each."""
+    """Return the section "Attributes:" of a class's docstring: attribute -> text."""
     _, _, text = (inspect.getdoc(kind) or "").partition("Attributes:\n")
     block = re.split(r"\n\S", text)[0]
     entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", block, re.M)
@@ -154,7 +179,7 @@ def in_attributes(kind: type[Any]) -> dict[str, str]:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the page to what MkDocs builds."""
+    """Add the page to those that MkDocs builds."""
     from mkdocs.structure.files import File
 
     files.append(File.generated(config, "configuration.md", content=page()))

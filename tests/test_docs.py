@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import runpy
 import subprocess
@@ -13,7 +14,14 @@ from typing import Any
 
 import pytest
 
-from router_r1_graph import Candidate, ControllerSettings, RouterContext
+from router_r1_graph import (
+    Candidate,
+    CandidatePool,
+    ControllerSettings,
+    RouterContext,
+    StopReason,
+)
+from router_r1_graph.controllers.spec import SPECS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -30,8 +38,8 @@ BLOCKS = [
 @pytest.fixture(scope="module")
 def reference() -> str:
     hook: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "reference.py"))
-    page: str = hook["page"]()
-    return page
+    text: str = hook["page"]()
+    return text
 
 
 def test_the_reference_has_every_setting_with_its_default(reference):
@@ -50,22 +58,112 @@ def test_every_knob_is_explained(reference):
     assert all(len(row[-1]) > 5 for row in rows)
 
 
-@pytest.mark.parametrize(("page", "block"), BLOCKS, ids=[page for page, _ in BLOCKS])
-def test_a_program_of_a_page_runs(page, block, tmp_path):
+@pytest.mark.parametrize("block", [b for _, b in BLOCKS], ids=[name for name, _ in BLOCKS])
+def test_a_program_of_a_page_runs_and_prints_what_it_says(block, tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
+    if expected := re.findall(r"^# -> (.*)$", block, re.M):
+        assert run.stdout.splitlines() == expected
 
 
-@pytest.mark.skipif(
-    find_spec("material") is None or find_spec("mkdocstrings") is None,
-    reason="mkdocs-material is not installed (the extra 'docs')",
-)
-def test_the_documentation_builds_without_a_warning(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page(name), re.M | re.S)
+
+
+def test_every_path_in_the_file_tree_exists():
+    (tree,) = blocks("contributing.md", "text")
+    above: list[str] = []  # the folders that a line stands in
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        above[depth:] = [line.split()[0]]
+        assert (ROOT / "".join(above)).exists(), "".join(above)
+
+
+def test_the_pool_of_the_pages_is_a_pool(tmp_path):
+    (block,) = (b for b in blocks("how-to/pool.md", "yaml") if "--8<--" not in b)
+    (tmp_path / "mine.yaml").write_text(block)
+    pool = CandidatePool.from_yaml(tmp_path / "mine.yaml")
+    assert [c.name for c in pool.candidates] == ["Small", "Large"]
+    assert pool.controller is not None
+    assert pool.controller.protocol == "tools"
+
+
+def test_the_pool_of_tools_is_a_pool(tmp_path):
+    (block,) = blocks("how-to/sources.md", "yml")
+    (tmp_path / "tools.yaml").write_text(block)
+    pool = CandidatePool.from_yaml(tmp_path / "tools.yaml")
+    assert [c.kind for c in pool.candidates] == ["retriever", "tool", "graph"]
+
+
+def test_every_spec_of_a_controller_is_explained():
+    rows = re.findall(r"^\| `([^`]+)` \| .{9,} \|$", page("how-to/controller.md"), re.M)
+    assert rows == list(SPECS)
+
+
+def test_every_stop_reason_is_explained():
+    rows = re.findall(r"^\| `([^`]+)` \| .{9,} \|$", page("concepts.md"), re.M)
+    assert rows == [str(reason) for reason in StopReason]
+
+
+def test_every_make_target_and_file_that_a_page_names_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        targets = set(re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", text, re.M))
+        names = {name for pair in targets for name in pair if name}
+        assert [n for n in names if not re.search(rf"^{n}:", makefile, re.M)] == [], path
+        programs = re.findall(r"\b((?:training|examples|benchmarks)/[\w./-]+\.\w+)", text)
+        assert [p for p in programs if not (ROOT / p).exists()] == [], path
+
+
+def test_lines_of_the_pages_wrap():
+    for path in PAGES:
+        fenced = False
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            fenced ^= line.startswith("```")
+            if not fenced and not line.startswith("|"):
+                assert len(line) <= 125, f"{path}, line {number}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    needed = ("material", "mkdocstrings", "mermaidx")
+    if missing := [name for name in needed if find_spec(name) is None]:
+        pytest.skip(f"{', '.join(missing)} not installed (the extra 'docs')")
+    folder: Path = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
-    for page in ("index.html", "configuration/index.html", "how-to/embed/index.html"):
-        assert (tmp_path / page).is_file()
-    assert "create_router_r1_agent" in (tmp_path / "api" / "index.html").read_text()
+    return folder
+
+
+def test_the_documentation_builds_without_a_warning(site):
+    for name in ("index.html", "configuration/index.html", "how-to/embed/index.html"):
+        assert (site / name).is_file()
+    assert "create_router_r1_agent" in (site / "api" / "index.html").read_text()
+    assert not (site / "policy.json").exists()
+
+
+def test_no_page_makes_a_request_to_anybody_else(site):
+    loads = re.compile(r"""<(?:script|img|iframe|source)[^>]+src=["']?((?:https?:)?//[^\s"'>]+)""")
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert loads.findall(text) == []
+        assert 'class="mermaid"' not in text, "the theme would load Mermaid from unpkg.com"
+        links = re.findall(r"<link[^>]+>", text)
+        assert [link for link in links if re.search(r"""href=["']?(https?:)?//""", link)] == []
+
+
+def test_the_examples_of_the_reference_are_shown_as_programs(site):
+    text = (site / "api" / "index.html").read_text(encoding="utf-8")
+    shown = html.unescape(re.sub(r"<[^>]+>", "", text))
+    assert (
+        '>>> graph = create_router_r1(pool, ScriptedController(["<answer> 42 </answer>"]))' in shown
+    )
+    assert "<blockquote>" not in text, ">>> became a quotation"

@@ -210,9 +210,9 @@ async def test_langgraph_dev_serves_them_offline(dev):
 
 @needs_dev
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_curl_line_of_readme_answers(dev):
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    (line,) = re.findall(r"^(curl .*) \| jq -r \.answer +# (.*)$", readme.replace("\\\n", ""), re.M)
+def test_the_curl_line_of_the_pages_answers(dev):
+    page = (REPOSITORY / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^(curl .*) \| jq -r \.answer +# (.*)$", page.replace("\\\n", ""), re.M)
     command = [word.replace("http://127.0.0.1:2024", dev[0]) for word in shlex.split(line[0])]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(run.stdout)["answer"] == line[1]
