@@ -8,6 +8,7 @@ built. The controller's mistakes and a candidate's failures are values here, nev
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -405,15 +406,25 @@ class RouterNodes:
             ),
             "",
         )
-        summary = {
-            "stop_reason": state["ending"],
-            "rounds": state["round"],
-            **total(state["ledger"]),
-        }
+        # A checkpointer stores every version of a conversation whole, so an answer's message is
+        # small: a short id, and of the bill the totals. The ledger says who was paid what.
+        totals = total(state["ledger"])
         message = AIMessage(
             answer or f"(no answer: {state['ending']})",
+            id=f"r1-{secrets.token_urlsafe(9)}",
             name=self.name,
-            response_metadata={"router_r1": summary},
+            response_metadata={
+                "router_r1": {
+                    "stop_reason": state["ending"],
+                    "rounds": state["round"],
+                    "cost_usd": totals["cost_usd"],
+                    "input_tokens": totals["input_tokens"],
+                    "output_tokens": totals["output_tokens"],
+                    "seconds": totals["seconds"],
+                    "calls": totals["calls"],
+                    "failed_calls": totals["failed_calls"],
+                }
+            },
         )
         return {"answer": answer, "stop_reason": state["ending"], "messages": [message]}
 
