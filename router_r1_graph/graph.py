@@ -10,7 +10,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
-from ._compat import node, recorded
+from ._compat import node, shows
 from .candidates import CandidatePool
 from .candidates.reply import ChatModel
 from .candidates.tool import pool_tools
@@ -75,21 +75,21 @@ def create_router_r1(
         "think",
         node("think", nodes.think, nodes.athink),
         destinations=("route", "aggregate", "answer"),
-        **recorded(runs.turn),
+        **shows(runs.turn),
     )
     graph.add_node(
         "route",
         node("route", nodes.route, nodes.aroute),
         input_schema=RouteCall,
-        **recorded(runs.nothing),
+        **shows(runs.nothing),
     )
     graph.add_node(
         "aggregate",
         node("aggregate", nodes.aggregate),
         destinations=("think", "answer", "route"),
-        **recorded(runs.nothing),
+        **shows(runs.nothing),
     )
-    graph.add_node("answer", node("answer", nodes.answer), **recorded(runs.nothing))
+    graph.add_node("answer", node("answer", nodes.answer), **shows(runs.nothing))
     graph.add_conditional_edges(START, node("begin", nodes.begin), ["think"])
     graph.add_edge("route", "aggregate")
     graph.set_finish_point("answer")
