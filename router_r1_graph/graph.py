@@ -18,7 +18,8 @@ from .context import GivenContext, RouterContext
 from .controllers import Controller, as_controller
 from .controllers.controller import Decides
 from .langsmith import runs
-from .nodes import RouterNodes
+from .nodes import ControllerNodes
+from .rounds import CandidateNodes
 from .state import RouteCall, RouterInput, RouterOutput, RouterState
 
 
@@ -64,7 +65,9 @@ def create_router_r1(
     pool = pool if isinstance(pool, CandidatePool) else CandidatePool.from_yaml(pool)
     controller = as_controller(controller, pool)
     tools = {tool.name: tool for tool in pool_tools(pool, models)}
-    nodes = RouterNodes(pool, controller, tools, context or RouterContext(), name)
+    context = context or RouterContext()
+    nodes = ControllerNodes(pool, controller, context, name)
+    rounds = CandidateNodes(pool, tools, context)
     graph: StateGraph[RouterState, RouterContext, Any, Any] = StateGraph(
         RouterState,
         context_schema=GivenContext,
@@ -79,13 +82,13 @@ def create_router_r1(
     )
     graph.add_node(
         "route",
-        node("route", nodes.route, nodes.aroute),
+        node("route", rounds.route, rounds.aroute),
         input_schema=RouteCall,
         **shows(runs.nothing),
     )
     graph.add_node(
         "aggregate",
-        node("aggregate", nodes.aggregate),
+        node("aggregate", rounds.aggregate),
         destinations=("think", "answer", "route"),
         **shows(runs.nothing),
     )

@@ -363,7 +363,7 @@ def test_a_call_in_progress_is_shown(sink):
 
 
 def test_a_node_that_fails_is_shown_with_its_error(sink, monkeypatch):
-    monkeypatch.setattr("router_r1_graph.nodes.observe", lambda *_: 1 / 0)
+    monkeypatch.setattr("router_r1_graph.rounds.observe", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         traced(client := sink.client())
     client.flush()
