@@ -191,12 +191,15 @@ def test_a_runs_temperature_reaches_the_server(serve, tokenizer):
 def test_a_runs_seed_reaches_the_server_where_it_samples(serve, tokenizer):
     server = serve(Completion("<answer> x </answer>"))
     policy = controller(server, tokenizer)
-    run(policy)
-    for seed in (1, 1, 2):
-        run(policy, temperature=0.7, seed=seed)
-    greedy, *sampled = (request.body for request in server.requests)
-    assert "seed" not in greedy
-    assert sampled[0]["seed"] == sampled[1]["seed"] != sampled[2]["seed"]
+
+    def first_body(**knobs):
+        before = len(server.requests)
+        run(policy, **knobs)
+        return server.requests[before].body
+
+    assert "seed" not in first_body()
+    seeds = [first_body(temperature=0.7, seed=seed)["seed"] for seed in (1, 1, 2)]
+    assert seeds[0] == seeds[1] != seeds[2]
 
 
 # ------------------------------------------------------------------------- servers without ids

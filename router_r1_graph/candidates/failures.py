@@ -31,6 +31,10 @@ _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 8.0
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 
 
+class NoChoiceError(ValueError):
+    """A server's reply holds no choice."""
+
+
 @dataclass(frozen=True)
 class ReplyError:
     """Why a call failed, in a form that can be stored and shown; keys are taken out."""
@@ -71,7 +75,7 @@ def classify(error: BaseException, secret: str = "") -> ReplyError:
 
 def _no_generation(error: BaseException) -> bool:
     """Return whether LangChain found no choice in a model's reply, streamed or whole."""
-    if "No generation" in str(error):
+    if isinstance(error, NoChoiceError) or "No generation" in str(error):
         return True
     frame = error.__traceback__
     while frame and frame.tb_next:

@@ -30,6 +30,7 @@ from pydantic import BaseModel, NonNegativeInt, ValidationError
 from ... import protocol
 from ...candidates import ModelSettings
 from ...candidates.call import aask, ask
+from ...candidates.failures import NoChoiceError
 from ...candidates.reply import Reply
 from ...errors import ControllerError
 from ..controller import View
@@ -349,7 +350,7 @@ class _Request(Runnable[Any, AIMessage]):
 
     def _message(self, answer: _Answer) -> AIMessage:
         if not answer.chosen:
-            raise IndexError("the completion has no choices")
+            raise NoChoiceError("the completion has no choices")
         if answer.streamed and answer.finish_reason is None:
             raise ConnectionError("the stream ended before the turn did")
         return self.controller._message(answer, self.context)
