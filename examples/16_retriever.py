@@ -44,7 +44,7 @@ class LookUpFirst(RuleController):
 
     def turn(self, view: View) -> Turn:
         """Ask the handbook, then the writer, then say what the writer said."""
-        asked = [message.name for message in view.scratchpad if message.type == "tool"]
+        asked = [reply.candidate for reply in view.replies]
         if "Writer" in asked:
             return Turn(answer=view.replies[-1].reply)
         look_up = " we " in view.question and not asked
