@@ -107,7 +107,7 @@ def report(folder: Path) -> None:
     with TemporaryDirectory() as out, TemporaryDirectory() as profile:
         _evaluate(Path(out), (0.5,))
         command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        command += [f"--user-data-dir={profile}", "--window-size=1280,900"]
+        command += [f"--user-data-dir={profile}", "--window-size=1280,1190"]
         command += [f"--screenshot={folder / 'report.png'}", Path(out, "report.html").as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
 
