@@ -1,12 +1,17 @@
-"""Where private or very new names of LangGraph and LangChain are used, with a fallback."""
+"""Everything that is private to somebody else, or very new: what breaks without it, and a fallback.
+
+Private parts of TRL and transformers are in `training/_compat.py` and `controllers/policy`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.tracers.langchain import LangChainTracer
+from langchain_core.tracers.schemas import Run
 from langgraph import types
 from langgraph.runtime import Runtime
 
@@ -62,6 +67,33 @@ def without_context(config: RunnableConfig) -> RunnableConfig:
     return {**config, "configurable": {**configurable, **own}}
 
 
+def tracer_of(config: RunnableConfig) -> LangChainTracer | None:
+    """Return LangSmith's tracer among a run's callbacks; None where nothing is traced."""
+    callbacks = config.get("callbacks")
+    if not isinstance(callbacks, BaseCallbackManager):
+        return None
+    return next((h for h in callbacks.handlers if isinstance(h, LangChainTracer)), None)
+
+
+def node_run(config: RunnableConfig) -> Run | None:
+    """Return the run of the node that has this config, as the tracer keeps it until it ends.
+
+    No public name leads to it. Without it, runs have neither names nor tags nor metadata of ours.
+    """
+    tracer, callbacks = tracer_of(config), config.get("callbacks")
+    if tracer is None or not isinstance(callbacks, BaseCallbackManager):
+        return None
+    runs: dict[str, Run] = getattr(tracer, "run_map", {})
+    return runs.get(str(callbacks.parent_run_id))
+
+
+def parent_run(config: RunnableConfig) -> Run | None:
+    """Return the run above the node's: the graph's."""
+    tracer, node_ = tracer_of(config), node_run(config)
+    runs: dict[str, Run] = getattr(tracer, "run_map", {})
+    return runs.get(str(node_.parent_run_id)) if node_ else None
+
+
 def wants_tokens(handler: BaseCallbackHandler) -> bool:
     """Return whether a callback is there to stream a model's tokens."""
     if _StreamingCallbackHandler is None:  # pragma: no cover
@@ -87,7 +119,7 @@ def node(
     return RunnableCallable(sync, async_, name=name, trace=False)
 
 
-def recorded(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:
+def shows(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:
     """Return options of `add_node`: a node's own run records this of its output, and no input.
 
     The input is the whole state, over and over: what is new in it stands on the runs below, and all

@@ -10,7 +10,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
-from ._compat import node, recorded
+from ._compat import node, shows
 from .candidates import CandidatePool
 from .candidates.reply import ChatModel
 from .candidates.tool import pool_tools
@@ -18,7 +18,8 @@ from .context import GivenContext, RouterContext
 from .controllers import Controller, as_controller
 from .controllers.controller import Decides
 from .langsmith import runs
-from .nodes import RouterNodes
+from .nodes import ControllerNodes
+from .rounds import CandidateNodes
 from .state import RouteCall, RouterInput, RouterOutput, RouterState
 
 
@@ -64,7 +65,9 @@ def create_router_r1(
     pool = pool if isinstance(pool, CandidatePool) else CandidatePool.from_yaml(pool)
     controller = as_controller(controller, pool)
     tools = {tool.name: tool for tool in pool_tools(pool, models)}
-    nodes = RouterNodes(pool, controller, tools, context or RouterContext(), name)
+    context = context or RouterContext()
+    nodes = ControllerNodes(pool, controller, context, name)
+    rounds = CandidateNodes(pool, tools, context)
     graph: StateGraph[RouterState, RouterContext, Any, Any] = StateGraph(
         RouterState,
         context_schema=GivenContext,
@@ -75,21 +78,21 @@ def create_router_r1(
         "think",
         node("think", nodes.think, nodes.athink),
         destinations=("route", "aggregate", "answer"),
-        **recorded(runs.turn),
+        **shows(runs.turn),
     )
     graph.add_node(
         "route",
-        node("route", nodes.route, nodes.aroute),
+        node("route", rounds.route, rounds.aroute),
         input_schema=RouteCall,
-        **recorded(runs.nothing),
+        **shows(runs.nothing),
     )
     graph.add_node(
         "aggregate",
-        node("aggregate", nodes.aggregate),
+        node("aggregate", rounds.aggregate),
         destinations=("think", "answer", "route"),
-        **recorded(runs.nothing),
+        **shows(runs.nothing),
     )
-    graph.add_node("answer", node("answer", nodes.answer), **recorded(runs.nothing))
+    graph.add_node("answer", node("answer", nodes.answer), **shows(runs.nothing))
     graph.add_conditional_edges(START, node("begin", nodes.begin), ["think"])
     graph.add_edge("route", "aggregate")
     graph.set_finish_point("answer")

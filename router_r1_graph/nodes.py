@@ -1,15 +1,16 @@
-"""The four nodes: think -> (one Send per call) route -> aggregate -> think ... -> answer.
+"""The controller's side of the graph: begin, think and answer; `rounds` has the candidates' side.
 
-Where a round is to be summarised, aggregate sends that call to route first, and is run once more.
-A node is a function of the state; what it asks (controller, tools) is bound when the graph is
-built. The controller's mistakes and a candidate's failures are values here, never exceptions.
+    begin -> think -> (one Send per call) route -> aggregate -> think ... -> answer
+
+A node is a function of the state; what it asks is bound when the graph is built. The controller's
+mistakes are values here, never exceptions.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -17,46 +18,39 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
-from langgraph.types import Command, Overwrite, Send, interrupt
+from langgraph.types import Command, Overwrite, Send
 
 from . import budget, events, protocol
 from ._compat import read_channel, remembers
 from .admission import admit
-from .budget import Left, StopReason, left
+from .budget import Left, StopReason
 from .candidates import CandidatePool
-from .candidates.failures import ReplyError, classify
-from .candidates.reply import Reply, bill, writable
+from .candidates.reply import Reply, writable
 from .context import RouterContext, resolve_context
 from .controllers.controller import Controller, View
 from .controllers.own import failure
-from .errors import ConfigError, QuestionError
+from .errors import ConfigError
 from .langsmith import runs
-from .ledger import Ledger, charge_candidates, charge_controller, new_ledger, total
+from .ledger import charge_controller, new_ledger, total
 from .observations import (
-    SUMMARY,
     conversation,
-    keep_majority,
-    keep_summary,
     kept,
-    observe,
-    to_summarize,
 )
-from .state import RouteCall, RouterState, Setup
+from .state import RouterState, Setup, knobs_of, left_of, question_of, setup_of
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RouterNodes:
-    """The nodes over one pool, controller and set of tools (tool name -> tool)."""
+class ControllerNodes:
+    """begin, think and answer over one pool and controller."""
 
     pool: CandidatePool
     controller: Controller
-    tools: Mapping[str, BaseTool]
     defaults: RouterContext
+    """The knobs where a run passes none."""
     name: str = "router_r1"
     """Of the message that a run hands back."""
 
@@ -79,7 +73,7 @@ class RouterNodes:
         context.check(self.pool)
         messages = state.get("messages") or []
         fresh: RouterState = {
-            "scratchpad": [HumanMessage(_question(state.get("question", ""), messages))],
+            "scratchpad": [HumanMessage(question_of(state.get("question", ""), messages))],
             "router_r1": {"started_at": time.time(), "context": context.to_state()},
         }
         # The conversation is not copied into the checkpoint once more: think reads it where it is.
@@ -130,11 +124,11 @@ class RouterNodes:
     def _view(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> View:
-        context = self._context(state, runtime)
+        context = knobs_of(state, runtime.context, self.defaults)
         question, *scratchpad = state["scratchpad"]
         messages = state.get("messages") or read_channel(config, "messages") or []
         ledger = state.get("ledger") or new_ledger()
-        remaining = self._left(state, ledger, state.get("round", 0), context)
+        remaining = left_of(state, ledger, state.get("round", 0), context)
         if state.get("ending") or not budget.may_call(state.get("remaining_steps")):
             remaining = Left(0, remaining.usd, remaining.seconds)
         runtime.stream_writer(events.budget(remaining))
@@ -147,17 +141,6 @@ class RouterNodes:
             conversation=conversation(messages, text, context.max_conversation_tokens),
             scratchpad=tuple(scratchpad),
         )
-
-    def _context(self, state: RouterState, runtime: Runtime[RouterContext]) -> RouterContext:
-        """Return the knobs: those that the run keeps, under those that it was resumed with."""
-        stored = _setup(state).get("context")
-        known = RouterContext.from_state(stored) if stored else self.defaults
-        return resolve_context(runtime.context, known)
-
-    def _left(
-        self, state: RouterState, ledger: Ledger, round_: int, context: RouterContext
-    ) -> Left:
-        return left(ledger, round_, context, _setup(state)["started_at"])
 
     def _stop(
         self, state: RouterState, view: View, reason: StopReason, reply: Reply | None = None
@@ -188,7 +171,7 @@ class RouterNodes:
         turn = protocol.parse(reply.text)
         ledger = charge_controller(state.get("ledger") or new_ledger(), reply)
         round_ = state.get("round", 0)
-        seconds = self._left(state, ledger, round_, view.context).seconds
+        seconds = left_of(state, ledger, round_, view.context).seconds
         plan = admit(turn, view, reply, round_, ends_at=seconds and time.time() + seconds)
         ending = state.get("ending", "")
         answer = ""
@@ -214,7 +197,7 @@ class RouterNodes:
 
     def _written(self, state: RouterState, view: View, added: list[AnyMessage]) -> dict[str, Any]:
         """Return what a think writes; a question's first one clears what was left before."""
-        before = _setup(state)
+        before = setup_of(state)
         setup: Setup = {**before, "context": view.context.to_state()}
         if "ledger" in state:
             # A context that came with the resume is the run's from now on.
@@ -240,154 +223,14 @@ class RouterNodes:
     def _descriptors(self) -> dict[str, Any]:
         return self.pool.descriptors().model_dump(mode="json")
 
-    # --------------------------------------------------------------------------------- route
-
-    def route(
-        self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
-    ) -> dict[str, Any]:
-        """Make one call; a failure is a reply with an error."""
-        config = self._trace_route(call, config)
-        if refused := self._refused(call, runtime):
-            return self._replied(call, refused, runtime)
-        try:
-            message = self.tools[call["tool"]].invoke(_tool_call(call), config)
-        except GraphBubbleUp:
-            raise
-        except Exception as error:
-            message = self._failed(call, Reply(error=classify(error)))
-        return self._replied(call, message, runtime)
-
-    async def aroute(
-        self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
-    ) -> dict[str, Any]:
-        """Make one call without blocking; a failure is a reply with an error."""
-        config = self._trace_route(call, config)
-        if refused := self._refused(call, runtime):
-            return self._replied(call, refused, runtime)
-        try:
-            message = await self.tools[call["tool"]].ainvoke(_tool_call(call), config)
-        except GraphBubbleUp:
-            raise
-        except Exception as error:
-            message = self._failed(call, Reply(error=classify(error)))
-        return self._replied(call, message, runtime)
-
-    def _refused(self, call: RouteCall, runtime: Runtime[RouterContext]) -> ToolMessage | None:
-        """Wait for a person where one has to approve of the call; tell of it if it is made.
-
-        The node starts again at its top when the person has spoken: nothing may happen before.
-        """
-        name = self._name(call)
-        if call["needs_approval"]:
-            said = interrupt(
-                {
-                    "candidate": name,
-                    "query": call["query"],
-                    "background": call["background"],
-                    "worst_case_usd": call["worst_case_usd"],
-                }
-            )
-            if (said.get("approve") if isinstance(said, Mapping) else said) is not True:
-                error = ReplyError("refused", "refused by a person")
-                return self._failed(call, Reply(attempts=0, error=error))
-        runtime.stream_writer(events.route_start(call, name))
-        return None
-
-    def _replied(
-        self, call: RouteCall, message: ToolMessage, runtime: Runtime[RouterContext]
-    ) -> dict[str, Any]:
-        """Cut a reply to what the controller may see, before any checkpoint holds it."""
-        cut = protocol.cut(
-            str(message.text), call.get("max_reply_tokens", RouterContext.max_information_tokens)
-        )
-        if cut != message.content:  # the tool's run still has to be sent as it was
-            message = message.model_copy(update={"content": cut})
-        runtime.stream_writer(events.route_end(call, message.artifact))
-        return {"replies": [message]}
-
-    def _failed(self, call: RouteCall, reply: Reply) -> ToolMessage:
-        text, artifact = bill(self._name(call), reply)
-        return ToolMessage(text, name=call["tool"], tool_call_id=call["id"], artifact=artifact)
-
-    def _name(self, call: RouteCall) -> str:
-        candidate = self.pool.find(call["tool"])
-        return candidate.name if candidate else call["tool"]
-
-    # ----------------------------------------------------------------------------- aggregate
-
-    def aggregate(self, state: RouterState, runtime: Runtime[RouterContext]) -> Command[str]:
-        """Fold the replies of the round into the scratchpad and the ledger; look at the budget."""
-        context = self._context(state, runtime)
-        turn = state["scratchpad"][-1]
-        assert isinstance(turn, AIMessage)
-        replies = [m for m in state["replies"] if isinstance(m, ToolMessage)]
-        observations = observe(turn, replies, state["scratchpad"])
-        paid = [m.artifact for m in observations if m.artifact and not m.artifact["cached"]]
-        ledger = charge_candidates(state["ledger"], paid)
-        summary = next((m for m in replies if m.tool_call_id == SUMMARY), None)
-        query = to_summarize(str(state["scratchpad"][0].text), observations)
-        if summary:
-            ledger = charge_candidates(ledger, [summary.artifact])
-            keep_summary(observations, summary, query)
-        elif call := self._summary_call(query, state, ledger, context):
-            return Command(goto=[Send("route", call)])
-        elif context.keep == "vote":
-            keep_majority(observations)
-        round_ = state["round"] + 1
-        remaining = self._left(state, ledger, round_, context)
-        reason = state["ending"]
-        if not reason:
-            ending = budget.ending_of_round(remaining, state.get("remaining_steps"))
-            reason = ending.value if ending else ""
-        if reason:
-            remaining = Left(0, remaining.usd, remaining.seconds)
-        observations[-1].content = f"{observations[-1].text}\n(left: {remaining.describe()})"
-        return Command(
-            goto="answer" if reason == StopReason.DEADLINE else "think",
-            update={
-                "scratchpad": observations,
-                "replies": Overwrite([]),
-                "ledger": ledger,
-                "round": round_,
-                "ending": reason,
-            },
-        )
-
-    def _summary_call(
-        self, query: str, state: RouterState, ledger: Ledger, context: RouterContext
-    ) -> RouteCall | None:
-        """Return the call that summarises the round; None where none is wanted or affordable."""
-        candidate = self.pool.find(context.summarizer)
-        if not (candidate and query):
-            return None
-        usd = candidate.worst_case_usd(query)
-        remaining = self._left(state, ledger, state["round"], context)
-        if (
-            not budget.may_summarize(state.get("remaining_steps"))
-            or (remaining.usd is not None and usd > remaining.usd)
-            or (remaining.seconds is not None and remaining.seconds <= 0)
-        ):
-            return None
-        return RouteCall(
-            id=SUMMARY,
-            tool=candidate.slug,
-            query=query,
-            background="",
-            worst_case_usd=(known := usd if candidate.bounded else None),
-            needs_approval=context.needs_approval(known),
-            max_reply_tokens=context.max_information_tokens,
-            round=state["round"] + 1,
-            ends_at=remaining.seconds and time.time() + remaining.seconds,
-        )
-
     # -------------------------------------------------------------------------------- answer
 
     def answer(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
         """Hand one message back, with the bill in its metadata."""
-        context = self._context(state, runtime)
-        remaining = self._left(state, state["ledger"], state["round"], context)
+        context = knobs_of(state, runtime.context, self.defaults)
+        remaining = left_of(state, state["ledger"], state["round"], context)
         runtime.stream_writer(events.budget(remaining))
         runs.label_router(
             config,
@@ -405,15 +248,25 @@ class RouterNodes:
             ),
             "",
         )
-        summary = {
-            "stop_reason": state["ending"],
-            "rounds": state["round"],
-            **total(state["ledger"]),
-        }
+        # A checkpointer stores every version of a conversation whole, so an answer's message is
+        # small: a short id, and of the bill the totals. The ledger says who was paid what.
+        totals = total(state["ledger"])
         message = AIMessage(
             answer or f"(no answer: {state['ending']})",
+            id=f"r1-{secrets.token_urlsafe(9)}",
             name=self.name,
-            response_metadata={"router_r1": summary},
+            response_metadata={
+                "router_r1": {
+                    "stop_reason": state["ending"],
+                    "rounds": state["round"],
+                    "cost_usd": totals["cost_usd"],
+                    "input_tokens": totals["input_tokens"],
+                    "output_tokens": totals["output_tokens"],
+                    "seconds": totals["seconds"],
+                    "calls": totals["calls"],
+                    "failed_calls": totals["failed_calls"],
+                }
+            },
         )
         return {"answer": answer, "stop_reason": state["ending"], "messages": [message]}
 
@@ -437,49 +290,8 @@ class RouterNodes:
         runs.label(config, "think", controller=self.controller.name, round=round_)
         return runs.inside(config, "think", controller=self.controller.name, round=round_)
 
-    def _trace_route(self, call: RouteCall, config: RunnableConfig) -> RunnableConfig:
-        name = self._name(call)
-        tag = f"route:{name}"
-        runs.label(config, tag, name=tag, candidate=name, round=call["round"])
-        return runs.inside(config, tag, candidate=name, round=call["round"])
-
 
 @cache
 def _our_version() -> str:
     # Python reads it off a file each time, which took a tenth of a question's CPU.
     return version("router-r1-graph")
-
-
-def _setup(state: RouterState) -> Setup:
-    """Return what the run was made with; a checkpoint of version 0.1 says nothing of it."""
-    return state.get("router_r1") or {"started_at": time.time()}
-
-
-def _question(question: object, messages: Sequence[AnyMessage]) -> str:
-    """Return what is asked: the `question`, else the last human message.
-
-    Raises:
-        QuestionError: neither says anything.
-    """
-    if not isinstance(question, str):
-        raise QuestionError(f"the question is a text, not {question!r:.80}")
-    if not question.strip():
-        humans = (m for m in reversed(messages) if isinstance(m, HumanMessage))
-        question = next((str(m.text) for m in humans), "")
-    question = writable(question).strip()
-    if not question:
-        raise QuestionError(
-            "there is no question: pass {'question': '...'}, or 'messages' with a human one"
-        )
-    return question
-
-
-def _tool_call(call: RouteCall) -> dict[str, Any]:
-    # Computed here, not when the call was admitted: it may have waited for its turn.
-    seconds_left = None if call["ends_at"] is None else call["ends_at"] - time.time()
-    args = {
-        "query": call["query"],
-        "background": call["background"],
-        "seconds_left": seconds_left,
-    }
-    return {"type": "tool_call", "id": call["id"], "name": call["tool"], "args": args}

@@ -8,14 +8,20 @@ context, and stand in the state from the first step on: a run that is resumed ke
 from __future__ import annotations
 
 import operator
+import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from langchain_core.messages import AnyMessage
+from langchain_core.messages import AnyMessage, HumanMessage
 from langgraph.channels import EphemeralValue
 from langgraph.graph.message import add_messages
 from langgraph.managed import RemainingSteps
 from typing_extensions import TypedDict
 
+from .budget import Left, left
+from .candidates.reply import writable
+from .context import RouterContext, resolve_context
+from .errors import QuestionError
 from .ledger import Ledger
 
 
@@ -86,3 +92,44 @@ class RouteCall(TypedDict):
     """Of the call, from 1."""
     ends_at: float | None
     """When the run has to end, in seconds since the epoch; None = no deadline."""
+
+
+def setup_of(state: RouterState) -> Setup:
+    """Return what the run was made with; a checkpoint of version 0.1 says nothing of it."""
+    return state.get("router_r1") or {"started_at": time.time()}
+
+
+def knobs_of(state: RouterState, given: object, defaults: RouterContext) -> RouterContext:
+    """Return the knobs of a run: those that it keeps, under those that it is resumed with.
+
+    Args:
+        state: of the run.
+        given: what the runtime hands over.
+        defaults: the knobs that the graph was built with.
+    """
+    stored = setup_of(state).get("context")
+    return resolve_context(given, RouterContext.from_state(stored) if stored else defaults)
+
+
+def left_of(state: RouterState, ledger: Ledger, round_: int, context: RouterContext) -> Left:
+    """Return what is left of a run's budget, after so many rounds and with this bill."""
+    return left(ledger, round_, context, setup_of(state)["started_at"])
+
+
+def question_of(question: object, messages: Sequence[AnyMessage]) -> str:
+    """Return what is asked: the `question`, else the last human message.
+
+    Raises:
+        QuestionError: neither says anything.
+    """
+    if not isinstance(question, str):
+        raise QuestionError(f"the question is a text, not {question!r:.80}")
+    if not question.strip():
+        humans = (m for m in reversed(messages) if isinstance(m, HumanMessage))
+        question = next((str(m.text) for m in humans), "")
+    question = writable(question).strip()
+    if not question:
+        raise QuestionError(
+            "there is no question: pass {'question': '...'}, or 'messages' with a human one"
+        )
+    return question

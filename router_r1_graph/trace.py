@@ -8,7 +8,6 @@ and `training/`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from .budget import StopReason
 from .candidates import CandidatePool
 from .context import RouterContext
 from .errors import ConfigError, TraceError
+from .jsonl import read_jsonl
 from .ledger import Ledger, total
 from .observations import CallRecord, call_records
 from .protocol import VERSION as PROTOCOL_VERSION
@@ -163,26 +163,21 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
     """
     if not Path(path).is_file():
         raise TraceError(f"{path}: no such trace file")
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                data = json.loads(line.decode())
-                version = data["version"]
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                why = f"{type(error).__name__}: {error}"
-                raise TraceError(f"{path}, line {number}: not a trace: {why}") from error
-            if version != TRACE_VERSION:
-                raise TraceError(
-                    f"{path}, line {number}: trace version {version!r}; this release reads "
-                    f"version {TRACE_VERSION}"
-                )
-            try:
-                yield Trace.model_validate(data)
-            except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                where = ".".join(str(part) for part in first["loc"])
-                raise TraceError(f"{path}, line {number}: {where}: {first['msg']}") from error
-            except ConfigError as error:  # of a knob out of range
-                raise TraceError(f"{path}, line {number}: context: {error}") from error
+    for number, data in read_jsonl(path):
+        if isinstance(data, ValueError) or "version" not in data:
+            why = data if isinstance(data, ValueError) else "there is no 'version'"
+            raise TraceError(f"{path}, line {number}: not a trace: {why}")
+        version = data["version"]
+        if version != TRACE_VERSION:
+            raise TraceError(
+                f"{path}, line {number}: trace version {version!r}; this release reads "
+                f"version {TRACE_VERSION}"
+            )
+        try:
+            yield Trace.model_validate(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise TraceError(f"{path}, line {number}: {where}: {first['msg']}") from error
+        except ConfigError as error:  # of a knob out of range
+            raise TraceError(f"{path}, line {number}: context: {error}") from error

@@ -254,7 +254,7 @@ def test_by_tools_every_candidate_is_offered_with_its_descriptor(controlled):
     (body,) = asked(server)
     functions = [tool["function"] for tool in body["tools"]]
     assert [function["name"] for function in functions] == ["Ada", "Bob"]
-    assert functions[0]["description"] == "Ask Ada: price unknown."
+    assert functions[0]["description"] == "Ask Ada, a language model (price unknown)."
     assert list(functions[0]["parameters"]["properties"]) == ["query"]
     assert body["tool_choice"] == "auto"
     assert "stop" not in body

@@ -124,7 +124,7 @@ GOOD = '{"question": "A?", "candidate": "Ada", "score": 1}\n'
     [
         ("m.jsonl", "", "m.jsonl: there is nothing in it"),
         ("m.jsonl", GOOD + "{broken\n", "m.jsonl, line 2: not JSON"),
-        ("m.jsonl", GOOD + "\n[1]\n", "m.jsonl, line 3: not a JSON object"),
+        ("m.jsonl", GOOD + "\n[1]\n", "m.jsonl, line 3: a line is a JSON object, not [1]"),
         ("m.jsonl", GOOD + GOOD, "line 2: a second score of 'Ada' on 'A?'"),
         ("m.jsonl", GOOD.replace("Ada", "Adda"), "line 1: no candidate 'Adda' (did you mean 'Ada'"),
         ("m.jsonl", GOOD.replace('"A?"', '" "'), "line 1: 'question' is a text, not ' '"),

@@ -4,6 +4,8 @@ import asyncio
 import threading
 import time
 from functools import wraps
+from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from router_r1_graph import (
 from router_r1_graph.budget import Left
 from router_r1_graph.context import RouterContext
 from router_r1_graph.controllers.controller import View, render_view
+from router_r1_graph.controllers.policy import batches as batches_module
 from router_r1_graph.controllers.policy import generation
 from router_r1_graph.controllers.policy.controller import PolicyController, StopTexts
 from router_r1_graph.controllers.policy.folder import PolicyFolder, PolicySettings
@@ -106,7 +109,9 @@ def test_turns_that_rest_go_on_with_others_as_if_they_had_not(model, max_cached_
 def test_greedy_and_sampled_turns_share_a_batch(model):
     generator = Generator(model, pad_id=0, stop_ids=frozenset())
     ids, other = contexts(2)
-    turns = [Sample(ids, max_new_tokens=8, temperature=t) for t in (0, 1.0, 0, 50.0)]
+    turns = [
+        Sample(ids, max_new_tokens=8, temperature=t, random=Random(0)) for t in (0, 1.0, 0, 50.0)
+    ]
     alone = Sample(ids, max_new_tokens=8)
     generator.generate([*turns, Sample(other, max_new_tokens=3)])
     generator.generate([alone])
@@ -116,8 +121,8 @@ def test_greedy_and_sampled_turns_share_a_batch(model):
 
 def test_tokens_are_sampled_as_often_as_the_model_says():
     logits = torch.tensor([[0.0, 1.0, -1.0, float("-inf"), 2.0]]).expand(20_000, -1)
-    random, temperatures = torch.Generator().manual_seed(0), torch.full((20_000,), 2.0)
-    chosen, scores = generation._sample(logits, temperatures, random)
+    drawn = torch.rand(20_000, 1, generator=torch.Generator().manual_seed(0))
+    chosen, scores = generation._sample(logits, torch.full((20_000,), 2.0), drawn)
     expected = torch.softmax(logits[0] / 2, -1)
     counts = torch.bincount(chosen, minlength=5) / len(chosen)
     assert counts.tolist() == pytest.approx(expected.tolist(), abs=0.015)
@@ -128,9 +133,11 @@ def test_tokens_are_sampled_as_often_as_the_model_says():
 def test_samples_of_one_prompt_share_its_computation_and_nothing_else(model):
     generator = Generator(model, pad_id=0, stop_ids=frozenset({1, 5, 9}))
     first, other = contexts(2)
-    random = torch.Generator().manual_seed(0)
-    batch = [Sample(ids, max_new_tokens=9, temperature=1.0) for ids in (first, other, first, first)]
-    generator.generate(batch, random=random)
+    batch = [
+        Sample(ids, max_new_tokens=9, temperature=1.0, random=Random(seed))
+        for seed, ids in enumerate((first, other, first, first))
+    ]
+    generator.generate(batch)
     assert generator.prefilled_tokens == len(first) + len(other)
     assert len({tuple(one.ids) for one in batch}) == 4
     assert [one.prefilled for one in batch] == [len(one.context) for one in batch]
@@ -160,9 +167,8 @@ def test_what_is_new_is_computed_beside_what_is_about_as_long(model, monkeypatch
 def test_logprobs_are_those_of_the_model_at_the_sampling_temperature(model):
     ids = contexts(1)[0]
     generator = Generator(model, pad_id=0, stop_ids=frozenset())
-    random = torch.Generator().manual_seed(0)
-    one = Sample(ids, max_new_tokens=8, temperature=0.7)
-    generator.generate([one], random=random)
+    one = Sample(ids, max_new_tokens=8, temperature=0.7, random=Random(0))
+    generator.generate([one])
     with torch.no_grad():
         logits = model(torch.tensor([ids + one.ids])).logits[0, len(ids) - 1 : -1] / 0.7
     expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(one.ids)[:, None])[:, 0]
@@ -256,7 +262,6 @@ async def test_a_question_that_comes_later_joins_those_that_are_being_answered(m
         model.forward = forward
     assert 1 in sizes
     assert 2 in sizes
-    policy.max_batch = 1
     again = [await graph.ainvoke({"question": q}, context=knobs) for q in ("When?", "Who?")]
     assert [ids_of(result) for result in results] == [ids_of(result) for result in again]
 
@@ -434,7 +439,7 @@ def test_a_sampled_turn_ends_where_the_stop_text_is_spelled_out(model, tokenizer
     policy = controller(model, tokenizer, settings={})
     script = iter(spelled)
 
-    def say(logits, temperatures, random):
+    def say(logits, temperatures, drawn):
         return torch.tensor([next(script)]), torch.tensor([0.0])
 
     monkeypatch.setattr(generation, "_sample", say)
@@ -507,3 +512,93 @@ def test_a_policy_of_another_protocol_is_refused(model, tokenizer, tmp_path):
     )
     with pytest.raises(ControllerError, match="protocol version 99"):
         PolicyController.from_pretrained(tmp_path)
+
+
+# ------------------------------------------------------------------- loops, threads, caches, seeds
+
+
+def test_two_event_loops_and_threads_may_ask_one_policy_at_once(model, tokenizer):
+    policy = controller(model, tokenizer)
+    graph = graph_of(policy)
+    knobs = RouterContext(max_rounds=1)
+    alone = {q: ids_of(graph.invoke({"question": q}, context=knobs)) for q in ("Who?", "When?")}
+    together = threading.Barrier(3)
+    found: list[tuple[str, Any]] = []
+
+    async def ask(question: str) -> None:
+        states = await asyncio.gather(
+            *(graph.ainvoke({"question": question}, context=knobs) for _ in range(3))
+        )
+        found.extend((question, ids_of(state)) for state in states)
+
+    def in_a_loop(question: str) -> None:
+        together.wait()
+        for _ in range(2):
+            asyncio.run(ask(question))
+
+    def in_a_thread() -> None:
+        together.wait()
+        found.append(("Who?", ids_of(graph.invoke({"question": "Who?"}, context=knobs))))
+
+    threads = [
+        threading.Thread(target=in_a_loop, args=("Who?",), daemon=True),
+        threading.Thread(target=in_a_loop, args=("When?",), daemon=True),
+        threading.Thread(target=in_a_thread, daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert len(found) == 13
+    assert all(ids == alone[question] for question, ids in found)
+
+
+def test_the_thread_that_samples_ends_when_there_is_nothing_to_do(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(batches_module, "_IDLE_SECONDS", 0.01)
+    policy = controller(model, tokenizer)
+    graph_of(policy).invoke({"question": "Who?"}, context=RouterContext(max_rounds=0))
+    samplers = [thread for thread in threading.enumerate() if thread.name == "policy"]
+    for thread in samplers:
+        thread.join(300)
+    assert not any(thread.is_alive() for thread in samplers)
+    state = graph_of(policy).invoke({"question": "Who?"}, context=RouterContext(max_rounds=0))
+    assert ids_of(state)
+
+
+def test_a_question_that_is_over_keeps_no_cache(model, tokenizer):
+    policy = controller(model, tokenizer)
+    graph = graph_of(policy)
+    for question in ("Who?", "When?", "Where?"):
+        graph.invoke({"question": question}, context=RouterContext(max_rounds=1))
+    assert policy.generator._kept_tokens == 0
+    assert not policy.generator._kept
+
+
+def test_the_cap_of_the_caches_is_an_option(model, tokenizer):
+    policy = controller(model, tokenizer, max_cached_tokens=7)
+    assert policy.generator.max_cached_tokens == 7
+
+
+def test_the_seed_of_a_run_reaches_the_policy(model, tokenizer):
+    policy = controller(model, tokenizer, temperature=1.0)
+    graph = graph_of(policy)
+
+    def sampled(seed: int) -> Any:
+        knobs = RouterContext(max_rounds=1, seed=seed)
+        return ids_of(graph.invoke({"question": "Who?"}, context=knobs))
+
+    first = [sampled(seed) for seed in range(4)]
+    assert len({str(ids) for ids in first}) > 1
+    assert [sampled(seed) for seed in range(4)] == first
+
+
+async def test_what_is_sampled_does_not_depend_on_who_shares_the_batch(model, tokenizer):
+    policy = controller(model, tokenizer, temperature=1.0)
+    graph = graph_of(policy)
+    knobs = RouterContext(max_rounds=1)
+    alone = ids_of(await graph.ainvoke({"question": "Who?"}, context=knobs))
+    questions = ("When?", "Who?", "Where was it that they met?", "Why?")
+    states = await asyncio.gather(
+        *(graph.ainvoke({"question": q}, context=knobs) for q in questions)
+    )
+    assert ids_of(states[1]) == alone

@@ -193,7 +193,7 @@ def test_thousands_of_records_are_looked_up_quickly():
     ("row", "says"),
     [
         ("{", "line 2: not JSON"),
-        ("[]", "line 2: a record is an object, not []"),
+        ("[]", "line 2: a line is a JSON object, not []"),
         ("\udcff", "line 2: not JSON"),
         ('{"question": "?", "candidate": "Ada"}', "line 2: there is no 'reply'; see fields"),
         (

@@ -21,6 +21,10 @@ from .settings import ModelSettings, Price
 _TOKENS_OF_A_CALL = 500
 
 
+QUERY = "a question of its own, which can be answered without seeing this conversation"
+"""What a model that may call candidates as tools is told about their one argument."""
+
+
 class Candidate(ModelSettings):
     """Who can be asked, with its descriptor: an LLM, a tool, a retriever, or another graph."""
 
@@ -120,6 +124,11 @@ class Candidate(ModelSettings):
                 + ", ".join(f"{name} {score:g}" for name, score in self.benchmarks.items())
             )
         return "; ".join(parts)
+
+    def describe_tool(self) -> str:
+        """Return what a model that may call the candidate as a tool is told about it."""
+        what = ", a language model" if self.kind == "model" else ""
+        return f"Ask {self.name}{what} ({self.describe()})."
 
     @property
     def price_level(self) -> int:

@@ -6,7 +6,6 @@ records down, `provider: recorded` replays them, `pool from-records` measures ca
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections import Counter, defaultdict
@@ -20,6 +19,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import PoolError, did_you_mean
+from ..jsonl import read_jsonl
 from .tool import CANDIDATE_TAG
 
 Count = Annotated[int, Field(ge=0)]
@@ -64,23 +64,17 @@ def read_records(
     """
     names = {field: (fields or {}).get(field, field) for field in Record.model_fields}
     try:
-        with Path(path).open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _read_line(line, names, f"{path}, line {number}")
+        for number, row in read_jsonl(path):
+            yield _read_line(row, names, f"{path}, line {number}")
     except OSError as error:
         raise PoolError(f"{path}: the records cannot be read: {error.strerror}") from error
 
 
 def _read_line(
-    line: bytes, names: Mapping[str, str], where: str
+    row: dict[str, Any] | ValueError, names: Mapping[str, str], where: str
 ) -> tuple[Record, Mapping[str, Any]]:
-    try:
-        row = json.loads(line.decode())
-    except (ValueError, RecursionError) as error:
-        raise PoolError(f"{where}: not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise PoolError(f"{where}: a record is an object, not {row!r:.80}")
+    if isinstance(row, ValueError):
+        raise PoolError(f"{where}: {row}")
     try:
         return Record.model_validate({f: row[n] for f, n in names.items() if n in row}), row
     except ValidationError as error:

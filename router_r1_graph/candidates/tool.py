@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import signature
 from typing import Annotated, Any, Literal
 
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
@@ -15,7 +14,7 @@ from ..errors import ConfigError, PoolError
 from ..langsmith import runs
 from .adapters import as_chat_model
 from .call import aask, ask
-from .candidate import Candidate
+from .candidate import QUERY, Candidate
 from .pool import CandidatePool
 from .providers import make_chat_model
 from .reply import NO_TOKENS, Bill, ChatModel, Reply, bill
@@ -27,7 +26,7 @@ CANDIDATE_TAG = "router_r1:candidate"
 class CandidateInput(BaseModel):
     """The arguments of a candidate's tool."""
 
-    query: str = Field(description="a self-contained question or task for this model")
+    query: str = Field(description=QUERY)
     background: Annotated[str, InjectedToolArg, Field(description="told beside the query")] = ""
     seconds_left: Annotated[
         float | None, InjectedToolArg, Field(description="bound on all attempts together")
@@ -50,19 +49,6 @@ class CandidateTool(BaseTool):
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
     candidate: Candidate
     model: Any
-
-    # LangChain works the two methods below out of the schema at every call; they do the same for
-    # this schema. Where a release calls them otherwise, its own do.
-
-    def _filter_injected_args(self, tool_input: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in tool_input.items() if name == "query"}
-
-    def _parse_input(
-        self, tool_input: str | dict[str, Any], tool_call_id: str | None
-    ) -> str | dict[str, Any]:
-        if self.args_schema is not CandidateInput or isinstance(tool_input, str):
-            return super()._parse_input(tool_input, tool_call_id)
-        return dict(CandidateInput.model_validate(tool_input))
 
     def _run(
         self,
@@ -96,13 +82,6 @@ class CandidateTool(BaseTool):
         return bill(self.candidate.name, reply)
 
 
-for _method in (CandidateTool._run, CandidateTool._arun):
-    # At every call LangChain works out the signature, to see whether there is a `run_manager`, and
-    # all annotations, to see where the config goes: the one is known, and of the others one does.
-    _method.__signature__ = signature(_method)  # type: ignore[union-attr]
-    _method.__annotations__ = {"config": RunnableConfig}
-
-
 def _prompt(background: str, query: str) -> list[AnyMessage]:
     return [*([SystemMessage(background)] if background else []), HumanMessage(query)]
 
@@ -115,10 +94,9 @@ def candidate_tool(candidate: Candidate, model: ChatModel | None = None) -> Cand
         model: a chat model, tool, retriever or graph to use instead of what the candidate's
             provider makes.
     """
-    what = ", a language model" if candidate.kind == "model" else ""
     return CandidateTool(
         name=candidate.slug,
-        description=f"Ask {candidate.name}{what} ({candidate.describe()}).",
+        description=candidate.describe_tool(),
         candidate=candidate,
         model=as_chat_model(model) if model else make_chat_model(candidate),
         tags=[CANDIDATE_TAG],

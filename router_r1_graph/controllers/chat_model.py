@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableConfig
 from .. import protocol
 from ..candidates import ControllerSettings
 from ..candidates.call import aask, ask
+from ..candidates.candidate import QUERY
 from ..candidates.providers import make_chat_model
 from ..candidates.reply import ChatModel, Reply
 from ..errors import ControllerError
@@ -126,19 +127,16 @@ def _tools(view: View) -> list[dict[str, Any]]:
             "type": "function",
             "function": {
                 "name": candidate.slug,
-                "description": f"Ask {candidate.name}: {candidate.describe()}.",
+                "description": candidate.describe_tool(),
                 "parameters": {
                     "type": "object",
-                    "properties": {"query": {"type": "string", "description": _QUERY}},
+                    "properties": {"query": {"type": "string", "description": QUERY}},
                     "required": ["query"],
                 },
             },
         }
         for candidate in view.pool.candidates
     ]
-
-
-_QUERY = "a question of its own, which can be answered without seeing this conversation"
 
 
 def _tool_calls_in_tags(message: AIMessage, text: str, whole: bool) -> str:

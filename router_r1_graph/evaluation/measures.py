@@ -16,6 +16,8 @@ import warnings
 
 import numpy as np
 
+from .statistics import entropy
+
 
 def router_score(scores: np.ndarray, choices: np.ndarray) -> float:
     """Return mu, the mean score of who was chosen; choices that were not measured do not count."""
@@ -59,8 +61,7 @@ def classification_bias(probabilities: np.ndarray) -> float:
         0.5
     """
     # As in the code: what is next to nothing counts as nothing.
-    held = np.where(probabilities > 1e-10, probabilities, 1.0)
-    return float(abs((held * np.log2(held)).sum(axis=1).mean()))
+    return float(np.mean([entropy(row[row > 1e-10]) for row in probabilities]))
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -80,8 +81,7 @@ def choice_entropy(choices: np.ndarray) -> float:
         1.0
     """
     _, counts = np.unique(choices, return_counts=True)
-    shares = counts / counts.sum()
-    return float(abs((shares * np.log2(shares)).sum()))
+    return entropy(counts / counts.sum())
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, MissingExtraError
+from ..jsonl import read_jsonl
 
 #: The paper's seven sets by name; each is a config of RUC-NLPIR/FlashRAG_datasets.
 PAPER_SETS = {
@@ -230,17 +231,8 @@ def _read_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | Exception]
             except (csv.Error, UnicodeDecodeError) as error:
                 yield f"{path}:{reader.line_num + 1}", error
         return
-    with path.open("rb") as binary:
-        for number, line in enumerate(binary, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-                if not isinstance(row, dict):
-                    raise ValueError("not a JSON object")
-                yield f"{path}:{number}", row
-            except (ValueError, RecursionError) as error:
-                yield f"{path}:{number}", error
+    for number, line in read_jsonl(path):
+        yield f"{path}:{number}", line
 
 
 def _read_hub(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

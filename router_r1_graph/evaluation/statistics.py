@@ -95,7 +95,8 @@ def mix_at_cost(
     return best
 
 
-def entropy(shares: Sequence[float]) -> float:
+def entropy(shares: ArrayLike) -> float:
     """Return the entropy of shares in bits; 0 = always the same one, log2 K = all alike."""
-    parts = np.asarray([share for share in shares if share > 0])
-    return float(-(parts * np.log2(parts)).sum()) if len(parts) else 0.0
+    parts = np.asarray(shares, dtype=np.float64)
+    parts = parts[parts > 0]
+    return float(abs((parts * np.log2(parts)).sum()))

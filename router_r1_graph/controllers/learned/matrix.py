@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from ...candidates import Candidate, CandidatePool
 from ...errors import MatrixError, did_you_mean
+from ...jsonl import read_jsonl
 
 _COST = "|total_cost"
 #: Columns of RouterBench's files that are no candidates.
@@ -211,17 +212,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     Raises:
         MatrixError: a line is no JSON object.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line.decode())
-            except (ValueError, RecursionError) as error:
-                raise MatrixError(f"{path}, line {number}: not JSON: {error}") from None
-            if not isinstance(record, dict):
-                raise MatrixError(f"{path}, line {number}: not a JSON object")
-            yield number, record
+    for number, record in read_jsonl(path):
+        if isinstance(record, ValueError):
+            raise MatrixError(f"{path}, line {number}: {record}")
+        yield number, record
 
 
 def text_of(record: Mapping[str, Any], *keys: str, where: str) -> str:

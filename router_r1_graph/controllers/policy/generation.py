@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
+from random import Random
 from typing import Any
 
 import torch
@@ -54,6 +55,11 @@ class Sample:
     """0 = greedy."""
     listener: Listener | None = None
     """Hears of the ids one by one."""
+    random: Random | None = None
+    """A stream of its own: what is sampled does not depend on who shares the batch. None = the
+    middle of the distribution, always."""
+    is_last: Callable[[Sequence[int]], bool] = lambda _: False
+    """Gets the ids of the turn: whether the question ends with it, so that no cache is kept."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finished: bool = False
@@ -113,7 +119,6 @@ class Generator:
         self,
         turns: Sequence[Sample],
         *,
-        random: torch.Generator | None = None,
         ended: Callable[[Sample], None] = lambda _: None,
         rest: Callable[[int], bool] = lambda _: False,
     ) -> None:
@@ -123,20 +128,18 @@ class Generator:
 
         Args:
             turns: not ended; some may have begun.
-            random: the source of randomness.
             ended: told each turn that has ended, at once.
             rest: asked after each token, with how many turns go on: whether these are to rest.
         """
         start = time.perf_counter()
         if turns:
             with torch.no_grad():
-                self._generate(turns, random, ended, rest)
+                self._generate(turns, ended, rest)
         self.seconds += time.perf_counter() - start
 
     def _generate(
         self,
         turns: Sequence[Sample],
-        random: torch.Generator | None,
         ended: Callable[[Sample], None],
         rest: Callable[[int], bool],
     ) -> None:
@@ -151,7 +154,7 @@ class Generator:
         while True:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             logits = self._forward(ids, mask, mask.sum(1, keepdim=True) - 1, cache)
-            chosen, scores = _sample(logits[:, -1], temperatures, random)
+            chosen, scores = _sample(logits[:, -1], temperatures, _drawn(rows, device))
             for place, (turn, token, score) in enumerate(
                 zip(rows, chosen.tolist(), scores.tolist(), strict=True)
             ):
@@ -274,7 +277,7 @@ class Generator:
         """Keep a row's keys and values; the last sampled token has none yet."""
         key = turn.so_far
         size = len(key) - 1
-        if not 0 < size <= self.max_cached_tokens:
+        if not 0 < size <= self.max_cached_tokens or (turn.ended and turn.is_last(turn.ids)):
             return
         width = cache.get_seq_length()
         self._take(key)  # the same turn of another sample: one is enough
@@ -316,10 +319,22 @@ def _close_up(going: Sequence[int]) -> list[int]:
     return [place if place in stay else next(moved) for place in range(len(going))]
 
 
+def _drawn(rows: Sequence[Sample | None], device: torch.device) -> torch.Tensor:
+    """Return a number from 0 to 1 for each row: [rows, 1]."""
+    numbers = [row.random.random() if row and row.random else 0.5 for row in rows]
+    return torch.tensor(numbers, device=device)[:, None]
+
+
 def _sample(
-    logits: torch.Tensor, temperatures: torch.Tensor, random: torch.Generator | None
+    logits: torch.Tensor, temperatures: torch.Tensor, drawn: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a token of each row and its log-probability: [rows, vocabulary] -> [rows], [rows]."""
+    """Return a token of each row and its log-probability: [rows, vocabulary] -> [rows], [rows].
+
+    Args:
+        logits: of the next token.
+        temperatures: [rows]; 0 = greedy.
+        drawn: [rows, 1], from 0 up to 1.
+    """
     greedy = temperatures == 0
     likely = torch.softmax(logits.float() / temperatures.where(~greedy, 1.0)[:, None], dim=-1)
     chosen = likely.argmax(-1)
@@ -328,7 +343,6 @@ def _sample(
         # for a small model takes as long as its layers. Above 0 and up to the whole sum, it falls
         # on a token that can be.
         reached = likely.cumsum(-1)
-        drawn = 1 - torch.rand(len(likely), 1, generator=random, device=likely.device)
-        sampled = torch.searchsorted(reached, drawn * reached[:, -1:])[:, 0]
+        sampled = torch.searchsorted(reached, (1 - drawn) * reached[:, -1:])[:, 0]
         chosen = chosen.where(greedy, sampled)
     return chosen, likely.gather(1, chosen[:, None])[:, 0].log()

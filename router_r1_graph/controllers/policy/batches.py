@@ -1,0 +1,136 @@
+"""Turns that are waited for at the same time share a batch, whoever waits: loops and threads.
+
+One thread samples, as long as there is something to sample. Who waits holds a future of
+`concurrent.futures`, which knows how to wake a thread or any event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Protocol
+
+from .generation import Generator, Sample
+
+_PAUSE_SECONDS = 0.002
+"""A batch begins when nobody has joined it for so long: questions that got their turn together come
+back together, after some steps of the event loop."""
+_LONGEST_PAUSE_SECONDS = 0.25
+"""Where an event loop is busy for longer, the batch begins without it."""
+_IDLE_SECONDS = 1.0
+"""The thread ends when there has been nothing to do for so long."""
+
+
+class HasGenerator(Protocol):
+    """Whose generator samples; it may be replaced (training has vLLM sample)."""
+
+    generator: Generator
+
+
+class Batches:
+    """Samples turns in batches, in a thread of its own.
+
+    Args:
+        owner: has the generator.
+        max_batch: most turns in one batch.
+    """
+
+    def __init__(self, owner: HasGenerator, max_batch: int) -> None:
+        self._owner = owner
+        self._max_batch = max_batch
+        self._changed = threading.Condition()
+        self._waiting: dict[Sample, Future[None]] = {}  # in the order of their coming
+        self._loops: set[asyncio.AbstractEventLoop] = set()
+        """Where turns of the next batch come from."""
+        self._running = False
+
+    def join(self, turn: Sample, loop: asyncio.AbstractEventLoop | None = None) -> Future[None]:
+        """Return a future that is done when the turn has ended; cancel it to leave.
+
+        Args:
+            turn: to be sampled.
+            loop: that waits for it; None = a thread does.
+        """
+        done: Future[None] = Future()
+        with self._changed:
+            self._waiting[turn] = done
+            if loop:
+                self._loops.add(loop)
+            if self._running:
+                self._changed.notify()
+            else:
+                self._running = True
+                threading.Thread(target=self._run, name="policy", daemon=True).start()
+        return done
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if (
+                    not self._waiting
+                    and not self._changed.wait(_IDLE_SECONDS)
+                    and not self._waiting
+                ):
+                    self._running = False
+                    return
+            joined = 0
+            while joined < len(self._waiting) < self._max_batch:
+                joined = len(self._waiting)
+                self._pause()
+            self._sample(self._next_batch())
+
+    def _pause(self) -> None:
+        """Wait a moment, by the clock of the event loops: one that is at work may bring more."""
+        with self._changed:
+            loops, self._loops = self._loops, set()
+        if not loops:
+            time.sleep(_PAUSE_SECONDS)
+        ends = time.monotonic() + _LONGEST_PAUSE_SECONDS
+        for loop in loops:
+            paused = threading.Event()
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(loop.call_later, _PAUSE_SECONDS, paused.set)
+                paused.wait(max(0.0, ends - time.monotonic()))
+
+    def _next_batch(self) -> dict[Sample, Future[None]]:
+        """Take who has waited longest, and those nearest in length: padding is computed too."""
+        with self._changed:
+            waiting = {turn: done for turn, done in self._waiting.items() if not done.done()}
+            self._waiting = {}
+            if len(waiting) <= self._max_batch:
+                return waiting
+            size = len(next(iter(waiting)).so_far)
+            near = sorted(waiting, key=lambda turn: abs(len(turn.so_far) - size))
+            batch = {turn: waiting.pop(turn) for turn in near[: self._max_batch]}
+            self._waiting = waiting
+            return batch
+
+    def _sample(self, batch: dict[Sample, Future[None]]) -> None:
+        def rest(going: int) -> bool:
+            """Whether a batch with those that wait would be twice as large."""
+            return min(len(self._waiting), self._max_batch - going) >= going
+
+        turns: Sequence[Sample] = list(batch)
+        try:
+            self._owner.generator.generate(
+                turns, ended=lambda turn: _resolve(batch[turn]), rest=rest
+            )
+        except BaseException as error:  # whoever waits has to hear of it
+            for done in batch.values():
+                _resolve(done, error)
+            return
+        going = {turn: done for turn, done in batch.items() if not turn.ended}
+        with self._changed:  # those that rest have waited longest
+            self._waiting = {**going, **self._waiting}
+
+
+def _resolve(done: Future[None], error: BaseException | None = None) -> None:
+    with suppress(InvalidStateError):  # its question may have been cancelled
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)

@@ -1,0 +1,193 @@
+"""The candidates' side of the graph: route makes one call, aggregate folds a round in.
+
+Where a round is to be summarised, aggregate sends that call to route first, and is run once more.
+A candidate's failures are values here, never exceptions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool
+from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import Runtime
+from langgraph.types import Command, Overwrite, Send, interrupt
+
+from . import budget, events, protocol
+from .budget import Left, StopReason
+from .candidates import CandidatePool
+from .candidates.failures import ReplyError, classify
+from .candidates.reply import Reply, bill
+from .context import RouterContext
+from .langsmith import runs
+from .ledger import Ledger, charge_candidates
+from .observations import SUMMARY, keep_majority, keep_summary, observe, to_summarize
+from .state import RouteCall, RouterState, knobs_of, left_of
+
+
+@dataclass(frozen=True)
+class CandidateNodes:
+    """route and aggregate over one pool and its tools (tool name -> tool)."""
+
+    pool: CandidatePool
+    tools: Mapping[str, BaseTool]
+    defaults: RouterContext
+    """The knobs where a run passes none."""
+
+    def route(
+        self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> dict[str, Any]:
+        """Make one call; a failure is a reply with an error."""
+        config = self._traced(call, config)
+        if refused := self._refused(call, runtime):
+            return self._replied(call, refused, runtime)
+        try:
+            message = self.tools[call["tool"]].invoke(_tool_call(call), config)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            message = self._failed(call, Reply(error=classify(error)))
+        return self._replied(call, message, runtime)
+
+    async def aroute(
+        self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> dict[str, Any]:
+        """Make one call without blocking; a failure is a reply with an error."""
+        config = self._traced(call, config)
+        if refused := self._refused(call, runtime):
+            return self._replied(call, refused, runtime)
+        try:
+            message = await self.tools[call["tool"]].ainvoke(_tool_call(call), config)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            message = self._failed(call, Reply(error=classify(error)))
+        return self._replied(call, message, runtime)
+
+    def _refused(self, call: RouteCall, runtime: Runtime[RouterContext]) -> ToolMessage | None:
+        """Wait for a person where one has to approve of the call; tell of it if it is made.
+
+        The node starts again at its top when the person has spoken: nothing may happen before.
+        """
+        name = self._name(call)
+        if call["needs_approval"]:
+            said = interrupt(
+                {
+                    "candidate": name,
+                    "query": call["query"],
+                    "background": call["background"],
+                    "worst_case_usd": call["worst_case_usd"],
+                }
+            )
+            if (said.get("approve") if isinstance(said, Mapping) else said) is not True:
+                error = ReplyError("refused", "refused by a person")
+                return self._failed(call, Reply(attempts=0, error=error))
+        runtime.stream_writer(events.route_start(call, name))
+        return None
+
+    def _replied(
+        self, call: RouteCall, message: ToolMessage, runtime: Runtime[RouterContext]
+    ) -> dict[str, Any]:
+        """Cut a reply to what the controller may see, before any checkpoint holds it."""
+        cut = protocol.cut(
+            str(message.text), call.get("max_reply_tokens", RouterContext.max_information_tokens)
+        )
+        if cut != message.content:  # the tool's run still has to be sent as it was
+            message = message.model_copy(update={"content": cut})
+        runtime.stream_writer(events.route_end(call, message.artifact))
+        return {"replies": [message]}
+
+    def _failed(self, call: RouteCall, reply: Reply) -> ToolMessage:
+        text, artifact = bill(self._name(call), reply)
+        return ToolMessage(text, name=call["tool"], tool_call_id=call["id"], artifact=artifact)
+
+    def _name(self, call: RouteCall) -> str:
+        candidate = self.pool.find(call["tool"])
+        return candidate.name if candidate else call["tool"]
+
+    def aggregate(self, state: RouterState, runtime: Runtime[RouterContext]) -> Command[str]:
+        """Fold the replies of the round into the scratchpad and the ledger; look at the budget."""
+        context = knobs_of(state, runtime.context, self.defaults)
+        turn = state["scratchpad"][-1]
+        assert isinstance(turn, AIMessage)
+        replies = [m for m in state["replies"] if isinstance(m, ToolMessage)]
+        observations = observe(turn, replies, state["scratchpad"])
+        paid = [m.artifact for m in observations if m.artifact and not m.artifact["cached"]]
+        ledger = charge_candidates(state["ledger"], paid)
+        summary = next((m for m in replies if m.tool_call_id == SUMMARY), None)
+        query = to_summarize(str(state["scratchpad"][0].text), observations)
+        if summary:
+            ledger = charge_candidates(ledger, [summary.artifact])
+            keep_summary(observations, summary, query)
+        elif call := self._summary_call(query, state, ledger, context):
+            return Command(goto=[Send("route", call)])
+        elif context.keep == "vote":
+            keep_majority(observations)
+        round_ = state["round"] + 1
+        remaining = left_of(state, ledger, round_, context)
+        reason = state["ending"]
+        if not reason:
+            ending = budget.ending_of_round(remaining, state.get("remaining_steps"))
+            reason = ending.value if ending else ""
+        if reason:
+            remaining = Left(0, remaining.usd, remaining.seconds)
+        observations[-1].content = f"{observations[-1].text}\n(left: {remaining.describe()})"
+        return Command(
+            goto="answer" if reason == StopReason.DEADLINE else "think",
+            update={
+                "scratchpad": observations,
+                "replies": Overwrite([]),
+                "ledger": ledger,
+                "round": round_,
+                "ending": reason,
+            },
+        )
+
+    def _summary_call(
+        self, query: str, state: RouterState, ledger: Ledger, context: RouterContext
+    ) -> RouteCall | None:
+        """Return the call that summarises the round; None where none is wanted or affordable."""
+        candidate = self.pool.find(context.summarizer)
+        if not (candidate and query):
+            return None
+        usd = candidate.worst_case_usd(query)
+        remaining = left_of(state, ledger, state["round"], context)
+        if (
+            not budget.may_summarize(state.get("remaining_steps"))
+            or (remaining.usd is not None and usd > remaining.usd)
+            or (remaining.seconds is not None and remaining.seconds <= 0)
+        ):
+            return None
+        return RouteCall(
+            id=SUMMARY,
+            tool=candidate.slug,
+            query=query,
+            background="",
+            worst_case_usd=(known := usd if candidate.bounded else None),
+            needs_approval=context.needs_approval(known),
+            max_reply_tokens=context.max_information_tokens,
+            round=state["round"] + 1,
+            ends_at=remaining.seconds and time.time() + remaining.seconds,
+        )
+
+    def _traced(self, call: RouteCall, config: RunnableConfig) -> RunnableConfig:
+        name = self._name(call)
+        tag = f"route:{name}"
+        runs.label(config, tag, name=tag, candidate=name, round=call["round"])
+        return runs.inside(config, tag, candidate=name, round=call["round"])
+
+
+def _tool_call(call: RouteCall) -> dict[str, Any]:
+    # Computed here, not when the call was admitted: it may have waited for its turn.
+    seconds_left = None if call["ends_at"] is None else call["ends_at"] - time.time()
+    args = {
+        "query": call["query"],
+        "background": call["background"],
+        "seconds_left": seconds_left,
+    }
+    return {"type": "tool_call", "id": call["id"], "name": call["tool"], "args": args}
