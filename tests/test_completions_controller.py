@@ -188,6 +188,17 @@ def test_a_runs_temperature_reaches_the_server(serve, tokenizer):
     assert server.requests[0].body["temperature"] == 0.7
 
 
+def test_a_runs_seed_reaches_the_server_where_it_samples(serve, tokenizer):
+    server = serve(Completion("<answer> x </answer>"))
+    policy = controller(server, tokenizer)
+    run(policy)
+    for seed in (1, 1, 2):
+        run(policy, temperature=0.7, seed=seed)
+    greedy, *sampled = (request.body for request in server.requests)
+    assert "seed" not in greedy
+    assert sampled[0]["seed"] == sampled[1]["seed"] != sampled[2]["seed"]
+
+
 # ------------------------------------------------------------------------- servers without ids
 
 

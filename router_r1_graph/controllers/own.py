@@ -7,6 +7,7 @@ import inspect
 import logging
 import sysconfig
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,15 @@ class OwnController:
 
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn."""
-        return as_reply(self.own.decide(view, *([config] if self._config["decide"] else [])))
+        own = self.own.decide
+        return as_reply(own(view, *([config] if self._config["decide"] else [])), own)
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn without blocking the event loop."""
         if "adecide" not in self._config:
             return await asyncio.to_thread(self.decide, view, config)
         own = self.own.adecide
-        return as_reply(await own(view, *([config] if self._config["adecide"] else [])))
+        return as_reply(await own(view, *([config] if self._config["adecide"] else [])), own)
 
 
 def whole(controller: Any) -> Controller | None:
@@ -80,11 +82,11 @@ def whole(controller: Any) -> Controller | None:
     return OwnController(controller)
 
 
-def as_reply(turn: Reply | Turn | str) -> Reply:
+def as_reply(turn: object, decide: Callable[..., Any]) -> Reply:
     """Return what a controller decided as a reply.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: it is none of these; the message says where `decide` stands.
     """
     if isinstance(turn, Reply):
         return turn
@@ -92,7 +94,11 @@ def as_reply(turn: Reply | Turn | str) -> Reply:
         return Reply(text=render(turn))
     if isinstance(turn, str):
         return Reply(text=turn)
-    raise TypeError(f"decide returns a Reply, a Turn, or text in tags, not {type(turn).__name__}")
+    code = getattr(decide, "__code__", None)
+    where = f" ({Path(code.co_filename).name}, line {code.co_firstlineno})" if code else ""
+    raise TypeError(
+        f"decide returns a Reply, a Turn, or text in tags, not {type(turn).__name__}{where}"
+    )
 
 
 def failure(error: Exception, controller: str) -> ReplyError:
@@ -112,15 +118,17 @@ def failure(error: Exception, controller: str) -> ReplyError:
         logger.error("controller %s raised", controller, exc_info=error)
         return known
     logger.error("controller %s has a bug", controller, exc_info=error)
-    return ReplyError("bug", f"{scrub(known.message)} ({_place(error)})")
+    return ReplyError("bug", f"{scrub(known.message)}{_place(error)}")
 
 
 def _place(error: Exception) -> str:
-    """Return the line that raised: the last one that is neither ours nor installed."""
+    """Return the line that raised, the last one that is neither ours nor installed; "" for none."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [f for f in frames if not f.filename.startswith((_OURS, *_INSTALLED))]
-    frame = (theirs or frames)[-1]
-    return f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
+    if not theirs:
+        return ""
+    frame = theirs[-1]
+    return f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})"
 
 
 def _takes_config(method: Any) -> bool:

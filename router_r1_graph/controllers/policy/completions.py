@@ -35,7 +35,7 @@ from ...errors import ControllerError
 from ..controller import View
 from .folder import PolicyFolder, PolicySettings
 from .streaming import Listener, TurnStream, turn_stream
-from .tokens import TokenCodec, TokenContext, TurnTokens
+from .tokens import TokenCodec, TokenContext, TurnTokens, random_of
 
 logger = logging.getLogger(__name__)
 
@@ -129,11 +129,13 @@ class CompletionsController:
     def _request(self, view: View, stream: TurnStream | None) -> _Request:
         context = self.codec.context(view, self.policy.max_context_tokens)
         wanted = view.context.temperature
+        temperature = (self.settings.temperature or 0.0) if wanted is None else wanted
         body = {
             "model": self.settings.model,
             "prompt": context.ids,
             "max_tokens": self.policy.max_new_tokens,
-            "temperature": (self.settings.temperature or 0.0) if wanted is None else wanted,
+            "temperature": temperature,
+            **({"seed": random_of(view).getrandbits(31)} if temperature else {}),
             "stop": list(self.policy.stop),
             "stop_token_ids": [self.codec.tokenizer.eos_token_id],
             "logprobs": 1,

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from .batches import Batches
 from .folder import SHIPPED, PolicyFolder, PolicySettings, quick_loading
 from .generation import Generator, Sample
 from .streaming import Listener, TurnStream, turn_stream
-from .tokens import TokenCodec, TurnTokens
+from .tokens import TokenCodec, TurnTokens, random_of
 
 
 class PolicyController:
@@ -144,14 +143,13 @@ class PolicyController:
         """Return a turn to sample, and what of its context is new."""
         context = self.codec.context(view, self.settings.max_context_tokens)
         wanted = view.context.temperature
-        turns = sum(isinstance(message, AIMessage) for message in view.scratchpad)
         turn = Sample(
             context.ids,
             len(context.before),
             self.settings.max_new_tokens,
             self.temperature if wanted is None else wanted,
             listener,
-            Random(f"{self.seed}/{view.context.seed}/{view.question}/{turns}"),
+            random_of(view, self.seed),
             lambda ids: view.must_answer or _answers(self.codec.text_of(ids)),
         )
         return turn, context.added

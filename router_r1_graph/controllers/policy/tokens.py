@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from random import Random
 from string import Template
 from typing import Any, TypedDict
 
@@ -21,6 +22,17 @@ from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from ...errors import ControllerError
 from ...protocol import render_observations
 from ..controller import View, render_view
+
+
+def random_of(view: View, seed: int = 0) -> Random:
+    """Return the random stream of the next turn: of the seeds, the question and the turn's number.
+
+    Args:
+        view: the question so far; its `RouterContext.seed` is mixed in.
+        seed: of the controller.
+    """
+    turns = sum(isinstance(message, AIMessage) for message in view.scratchpad)
+    return Random(f"{seed}/{view.context.seed}/{view.question}/{turns}")
 
 
 class TurnTokens(TypedDict):

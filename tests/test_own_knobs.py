@@ -1,0 +1,386 @@
+"""A run knows its own knobs, and a thread stays small."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command
+
+from fakes import FakeChat, answer, make_pool, models, search
+from router_r1_graph import (
+    CandidatePool,
+    ChatModelController,
+    ChatRouterR1,
+    ControllerError,
+    Reply,
+    RouterContext,
+    ScriptedController,
+    Trace,
+    TraceError,
+    Turn,
+    View,
+    create_router_r1,
+    total,
+)
+
+THREAD: Any = {"configurable": {"thread_id": "1"}}
+PRICED = {"name": "Ada", "usd_per_call": 0.1}
+KNOBS = {"budget_usd": 0.35, "cost_weight": 0.9, "max_rounds": 9, "seed": 7}
+both_ways = pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+
+
+def endless(**kwargs: Any) -> StateGraph[Any, Any, Any, Any]:
+    """Return a router that calls until it has to stop; each call may cost, and costs, $0.10."""
+    pool = make_pool(PRICED)
+    script = [search(f"Ada: number {n}?") for n in range(20)]
+    return create_router_r1(pool, ScriptedController(script), models=models(pool), **kwargs)
+
+
+def run(graph: Any, given: Any, how: str = "invoke", **options: Any) -> dict[str, Any]:
+    if how == "invoke":
+        return graph.invoke(given, THREAD, **options)
+    return asyncio.run(graph.ainvoke(given, THREAD, **options))
+
+
+# ------------------------------------------------------------------------------------- resumed
+
+
+@both_ways
+@pytest.mark.parametrize("before", ["think", "route", "aggregate", "answer"])
+def test_a_run_that_is_resumed_without_a_context_keeps_its_knobs(how, before):
+    graph = endless(context=RouterContext(max_rounds=2)).compile(
+        InMemorySaver(), interrupt_before=[before]
+    )
+    result = run(graph, {"question": "?"}, how, context=KNOBS)
+    while not (result or {}).get("stop_reason"):
+        result = run(graph, None, how)
+    assert result["stop_reason"] == "budget_usd"
+    assert total(result["ledger"])["calls"] == 3
+    assert result["router_r1"]["context"] == {**RouterContext().to_state(), **KNOBS}
+
+
+def test_a_run_that_is_resumed_by_another_process_keeps_its_knobs(tmp_path):
+    def graph(saver: Any) -> Any:
+        return endless().compile(saver, interrupt_before=["route"])
+
+    with sqlite3.connect(tmp_path / "runs.db", check_same_thread=False) as connection:
+        run(graph(SqliteSaver(connection)), {"question": "?"}, context=KNOBS)
+    with sqlite3.connect(tmp_path / "runs.db", check_same_thread=False) as connection:
+        later = graph(SqliteSaver(connection))
+        result: dict[str, Any] = {}
+        while not result.get("stop_reason"):
+            result = run(later, None)
+    assert result["stop_reason"] == "budget_usd"
+
+
+def test_a_knob_that_is_passed_at_a_resume_is_the_runs_from_then_on():
+    graph = endless().compile(InMemorySaver(), interrupt_before=["route"])
+    run(graph, {"question": "?"}, context=KNOBS)
+    run(graph, None, context={"budget_usd": 0.15})
+    result = run(graph, None)
+    assert result["stop_reason"] == "budget_usd"
+    assert total(result["ledger"])["calls"] == 1
+    assert result["router_r1"]["context"] == {
+        **RouterContext().to_state(),
+        **KNOBS,
+        "budget_usd": 0.15,
+    }
+
+
+def test_a_new_question_on_the_thread_starts_with_the_graphs_knobs():
+    graph = endless(context=RouterContext(max_rounds=1)).compile(InMemorySaver())
+    assert run(graph, {"question": "?"}, context=KNOBS)["stop_reason"] == "budget_usd"
+    result = run(graph, {"question": "another?"})
+    assert (result["stop_reason"], result["round"]) == ("round_limit", 1)
+    assert result["router_r1"]["context"] == RouterContext(max_rounds=1).to_state()
+
+
+def test_a_new_question_over_an_interrupted_run_starts_clean():
+    graph = endless().compile(InMemorySaver(), interrupt_before=["route"])
+    run(graph, {"question": "first?"}, context=KNOBS)
+    run(graph, {"question": "second?"}, context={"max_rounds": 1})
+    result = run(graph, None)
+    assert [m.text for m in result["scratchpad"] if isinstance(m, HumanMessage)] == ["second?"]
+    assert result["round"] == 1
+
+
+def test_an_approval_is_asked_for_in_every_round_of_a_resumed_run():
+    graph = endless().compile(InMemorySaver())
+    knobs = {"approve_above_usd": 0.01, "max_rounds": 2}
+    result = run(graph, {"question": "?"}, context=knobs)
+    asked = 0
+    while "__interrupt__" in result:
+        asked += 1
+        (call,) = result["__interrupt__"]
+        result = run(graph, Command(resume={call.id: True}))
+    assert (asked, result["stop_reason"]) == (2, "round_limit")
+
+
+# --------------------------------------------------------------------------------------- trace
+
+
+def test_a_trace_needs_nothing_but_the_state():
+    pool = make_pool({"name": "Ada", "base_url": "http://localhost:1/v1"})
+    graph = create_router_r1(
+        pool, ScriptedController([search("Ada: ?"), answer("Paris")]), models=models(pool)
+    ).compile()
+    state = graph.invoke({"question": "?"}, context={"cost_weight": 0.9, "seed": 3})
+    trace = Trace.from_state(state)
+    assert trace.context == RouterContext(cost_weight=0.9, seed=3)
+    assert trace.controller == "scripted"
+    assert trace.pool == pool.descriptors()
+    assert trace == Trace.from_state(
+        state,
+        pool=pool,
+        controller="scripted",
+        context=RouterContext(cost_weight=0.9, seed=3),
+    )
+    assert "localhost" not in str(state)
+
+
+def test_a_state_that_does_not_say_what_it_ran_with_is_refused():
+    state = endless().compile().invoke({"question": "?"}, context={"max_rounds": 0})
+    del state["router_r1"]
+    with pytest.raises(TraceError, match="another version: name its pool and controller"):
+        Trace.from_state(state)
+    assert Trace.from_state(state, pool=make_pool(PRICED), controller="x").controller == "x"
+
+
+# ------------------------------------------------------------------------------ own controllers
+
+
+class Least:
+    """The least that a controller has."""
+
+    def __init__(self, turn: Any) -> None:
+        self.decided = turn
+
+    def decide(self, view: View) -> Any:
+        return self.decided(view)
+
+
+def asked_by(controller: Any, how: str = "invoke") -> dict[str, Any]:
+    pool = make_pool("Ada")
+    graph = create_router_r1(pool, controller, models=models(pool)).compile()
+    if how == "invoke":
+        return graph.invoke({"question": "?"})
+    return asyncio.run(graph.ainvoke({"question": "?"}))
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda view: answer(view.replies[-1].reply),
+        lambda view: Turn(answer=view.replies[-1].reply),
+        lambda view: Reply(text=answer(view.replies[-1].reply)),
+    ],
+)
+def test_an_object_with_decide_is_a_controller(how, last):
+    result = asked_by(
+        Least(lambda view: last(view) if view.replies else search("Ada: capital of France?")), how
+    )
+    assert (result["answer"], result["stop_reason"]) == ("Paris", "answered")
+    assert result["router_r1"]["controller"] == "Least"
+
+
+def test_a_controller_is_given_its_replies():
+    seen: list[Any] = []
+
+    def turn(view: View) -> str:
+        seen.append(view.replies)
+        return search("Ada: first?", "Ada: second?") if not view.replies else answer()
+
+    asked_by(Least(turn))
+    assert seen[0] == ()
+    assert [(c.round, c.candidate, c.query, c.reply, c.ok) for c in seen[1]] == [
+        (1, "Ada", "first?", "Paris", True),
+        (1, "Ada", "second?", "Paris", True),
+    ]
+
+
+class Whole(Least):
+    """Has all of it."""
+
+    name = "mine"
+
+    def worst_case_usd(self, view: View) -> float:
+        return 1.0
+
+    async def adecide(self, view: View, config: Any = None) -> Any:
+        await asyncio.sleep(0)
+        return Turn(answer="from adecide")
+
+
+def test_what_a_controller_has_itself_is_used():
+    mine = Whole(lambda view: answer("from decide"))
+    assert asked_by(mine)["answer"] == "from decide"
+    result = asked_by(mine, "ainvoke")
+    assert (result["answer"], result["router_r1"]["controller"]) == ("from adecide", "mine")
+    pool = make_pool("Ada")
+    graph = create_router_r1(pool, mine, models=models(pool)).compile()
+    assert graph.invoke({"question": "?"}, context={"budget_usd": 0.5})["stop_reason"] == (
+        "budget_usd"
+    )
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("bug", "kind"),
+    [
+        (lambda view: view.pool.candidates[99], "IndexError: tuple index out of range"),
+        (lambda view: None + view, "TypeError: unsupported operand"),
+        (lambda view: view.nothing, "AttributeError: 'View' object has no attribute 'nothing'"),
+        (lambda view: {}["key"], "KeyError: 'key'"),
+        (lambda view: 7, "TypeError: decide returns a Reply, a Turn, or text in tags, not int"),
+    ],
+)
+def test_a_bug_in_a_controller_is_named_with_its_line_and_logged(how, bug, kind, caplog):
+    with caplog.at_level(logging.ERROR):
+        result = asked_by(Least(bug), how)
+    assert result["stop_reason"] == "controller_error"
+    assert result["error"].startswith(f"bug: {kind}")
+    assert f"({os.path.basename(__file__)}, line " in result["error"]
+    (record,) = (r for r in caplog.records if r.exc_info)
+    assert "controller Least has a bug" in record.getMessage()
+
+
+def test_what_is_no_controller_is_refused_when_the_graph_is_built():
+    with pytest.raises(ControllerError, match=r"object with decide\(view\), not int"):
+        create_router_r1("embedded", 7)  # type: ignore[arg-type]
+
+
+def test_pool_and_controller_may_be_named():
+    graph = create_router_r1("embedded", "constant:Quillora").compile()
+    result = graph.invoke({"question": "Who wrote Hamlet?"})
+    assert result["answer"] == "William Shakespeare"
+    assert result["router_r1"]["controller"] == "constant:Quillora"
+
+
+# -------------------------------------------------------------------------------- conversation
+
+
+def stored_bytes(saver: InMemorySaver) -> int:
+    blobs = sum(len(value[1]) for value in saver.blobs.values())
+    points = sum(
+        len(point[1]) + len(metadata[1])
+        for threads in saver.storage.values()
+        for points in threads.values()
+        for point, metadata, _ in points.values()
+    )
+    writes = sum(len(w[2][1]) for group in saver.writes.values() for w in group.values())
+    return blobs + points + writes
+
+
+def test_a_thread_of_200_questions_stays_small():
+    pool, prompts = make_pool("Ada"), []
+
+    class Chat(FakeChat):
+        def _generate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            prompts.append(sum(len(m.text) for m in messages))
+            return super()._generate(messages, *args, **kwargs)
+
+    def turn(prompt: str) -> str:
+        called = "<information" in prompt
+        said = "It is a rather long answer of some sixty characters, say."
+        return answer(said) if called else search("Ada: who?")
+
+    saver = InMemorySaver()
+    graph = create_router_r1(
+        pool,
+        ChatModelController(Chat(text=turn)),
+        models=models(pool, Ada=FakeChat(text="x" * 500)),
+    ).compile(saver)
+    for number in range(1, 201):
+        question = f"Question number {number} about something: who is it?"
+        state = graph.invoke({"messages": [("user", question)]}, THREAD)
+    assert len(state["messages"]) == 400
+    assert stored_bytes(saver) < 29.5e6
+    assert max(prompts) < 12_000  # the prompt has a bound, whatever the length of the thread
+
+
+def test_the_latest_messages_that_fit_are_shown_and_a_person_begins():
+    seen: list[View] = []
+
+    def turn(view: View) -> str:
+        seen.append(view)
+        return answer()
+
+    said = [
+        SystemMessage("Be brief."),
+        HumanMessage("a" * 400),
+        AIMessage("b" * 40),
+        HumanMessage("c" * 40),
+        AIMessage("d" * 40),
+        HumanMessage("And now?"),
+    ]
+    pool = make_pool("Ada")
+    graph = create_router_r1(pool, Least(turn), models=models(pool)).compile()
+    for tokens in (1000, 119, 30, 15, 0):
+        graph.invoke({"messages": said}, context={"max_conversation_tokens": tokens})
+    shown = ["".join(m.text[0] for m in view.conversation) for view in seen]
+    assert shown == ["abcd", "cd", "cd", "", ""]
+    assert {view.question for view in seen} == {"And now?"}
+
+
+def test_a_follow_up_question_reaches_a_chat_model_with_what_was_said():
+    prompts: list[list[str]] = []
+
+    class Chat(FakeChat):
+        def _generate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            prompts.append([str(m.text) for m in messages])
+            return super()._generate(messages, *args, **kwargs)
+
+    pool = make_pool("Ada")
+    graph = create_router_r1(
+        pool, ChatModelController(Chat(text=answer("the UK"))), models=models(pool)
+    ).compile(InMemorySaver())
+    graph.invoke({"messages": [("user", "Who wrote Hamlet?")]}, THREAD)
+    graph.invoke({"messages": [("user", "In which country was he born?")]}, THREAD)
+    assert prompts[1][:2] == ["Who wrote Hamlet?", "the UK"]
+    assert "In which country was he born?" in prompts[1][2]
+
+
+def test_inside_a_parent_the_router_sees_the_parents_conversation():
+    seen: list[View] = []
+
+    def turn(view: View) -> str:
+        seen.append(view)
+        return answer()
+
+    pool = make_pool("Ada")
+    router = create_router_r1(pool, Least(turn), models=models(pool)).compile()
+    parent = StateGraph(MessagesState).add_node("router", router).add_edge(START, "router")
+    parent.compile().invoke({"messages": [("user", "one"), ("ai", "two"), ("user", "three")]})
+    assert [m.text for m in seen[0].conversation] == ["one", "two"]
+
+
+# --------------------------------------------------------------------------------- chat models
+
+
+def test_a_copy_of_a_chat_router_has_a_graph_of_its_own():
+    model = ChatRouterR1(pool="embedded", controller="constant:Quillora")
+    other = model.model_copy(update={"pool": CandidatePool.from_yaml("embedded_unseen")})
+    other = other.model_copy(update={"controller": "cheapest"})
+    asked = set(other.invoke("Who wrote Hamlet?").response_metadata["candidates"])
+    assert asked <= {c.name for c in CandidatePool.from_yaml("embedded_unseen").candidates}
+    assert set(model.invoke("Who wrote Hamlet?").response_metadata["candidates"]) == {"Quillora"}
+    model.controller = "constant:Vantegro"
+    assert set(model.invoke("Who wrote Hamlet?").response_metadata["candidates"]) == {"Vantegro"}
+
+
+def test_every_knob_is_a_field_of_the_chat_router_with_the_same_default():
+    model = ChatRouterR1(pool="embedded", controller="keyword")
+    knobs = replace(RouterContext(), approve_above_usd=None).to_state()
+    knobs.pop("approve_above_usd")
+    assert {name: getattr(model, name) for name in knobs} == knobs
