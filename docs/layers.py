@@ -29,14 +29,14 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "rewards": ("rewards",),
     "chat_router": ("chat_router",),
     "trace, transcript": ("trace", "transcript"),
-    "the run": ("graph", "nodes", "admission", "background", "events", "state"),
+    "the run": ("graph", "nodes", "rounds", "admission", "background", "events", "state"),
     "controllers": ("controllers",),
     "bill and budget": ("observations", "budget", "ledger", "context"),
     "simulation": ("simulation",),
     "candidates": ("candidates",),
     "langsmith.runs": ("langsmith.runs",),
     "protocol, answers": ("protocol", "answers"),
-    "errors, _compat": ("errors", "_compat"),
+    "errors, jsonl, _compat": ("errors", "jsonl", "_compat"),
 }
 
 
