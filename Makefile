@@ -19,7 +19,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs bench train policy bench-tracing clean
+.PHONY: help setup demo test check format docs pictures bench train policy bench-tracing clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,11 +43,12 @@ demo: setup ## Route a few questions offline (no keys, no GPU, no network)
 test: setup ## Run the tests and the examples in docstrings
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-check: setup ## Formatting, lint, types, and who may import whom
+check: setup ## Formatting, lint, types, who may import whom, and no import cycle
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	@$(BIN)/python .ci/house.py
 
 format: setup ## Format, and fix what ruff can fix
 	$(BIN)/ruff check --fix --exit-zero .
@@ -55,6 +56,10 @@ format: setup ## Format, and fix what ruff can fix
 
 docs: setup ## Build the documentation into site/, and check its links
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+pictures: setup ## Make the pictures of README and the pages again (docs/pictures), in a few minutes
+	@$(BIN)/python -m docs.layers --write
+	@$(BIN)/python -m docs.pictures $(ARGS)
 
 bench: setup ## Measure the overhead of the graph
 	@$(BIN)/python -m benchmarks.overhead $(ARGS)

@@ -23,7 +23,10 @@ def picture(source: str) -> str:
     svg = mermaidx.render(source).svg()
     data = base64.b64encode(svg.encode()).decode()
     words = html.escape(f"Diagram: {', '.join(nodes(source))}")
-    return f'<img class="diagram" alt="{words}" src="data:image/svg+xml;base64,{data}">'
+    # As wide as it was drawn: Mermaid says "100%", which would blow a narrow one up.
+    box = re.search(r'viewBox="\S+ \S+ ([\d.]+)', svg)
+    width = f' width="{float(box[1]):.0f}"' if box else ""
+    return f'<img class="diagram"{width} alt="{words}" src="data:image/svg+xml;base64,{data}">'
 
 
 def nodes(source: str) -> list[str]:

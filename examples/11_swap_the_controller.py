@@ -28,7 +28,7 @@ class Fastest(RuleController):
 
     def turn(self, view: View) -> Turn:
         """Make one call, then answer with what came back."""
-        if view.scratchpad:
+        if view.replies:
             return Turn(answer=view.replies[-1].reply)
         fastest = min(view.pool.candidates, key=lambda c: c.latency_seconds or 0)
         return Turn(calls=(Call(fastest.name, view.question),))

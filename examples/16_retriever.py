@@ -15,15 +15,7 @@ from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.retrievers import BaseRetriever
 
-from router_r1_graph import (
-    Call,
-    Candidate,
-    CandidatePool,
-    RuleController,
-    Turn,
-    View,
-    create_router_r1,
-)
+from router_r1_graph import Call, Candidate, CandidatePool, Turn, View, create_router_r1
 
 LINES = ("Leave: 30 days a year.", "Expenses: within 4 weeks.", "Sick leave: call first.")
 
@@ -37,14 +29,12 @@ class Handbook(BaseRetriever):
         return [Document(line) for line in shared]
 
 
-class LookUpFirst(RuleController):
+class LookUpFirst:
     """Sends what is about "us" to the handbook first; not to retrieve is the other choice."""
 
-    name = "look_up_first"
-
-    def turn(self, view: View) -> Turn:
+    def decide(self, view: View) -> Turn:
         """Ask the handbook, then the writer, then say what the writer said."""
-        asked = [message.name for message in view.scratchpad if message.type == "tool"]
+        asked = [reply.candidate for reply in view.replies]
         if "Writer" in asked:
             return Turn(answer=view.replies[-1].reply)
         look_up = " we " in view.question and not asked

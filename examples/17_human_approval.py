@@ -1,7 +1,6 @@
 """A person approves of each call above a price, or refuses it; the others are made at once.
 
-The run waits in its checkpoint, for seconds or for days. Resume it with the same context: LangGraph
-does not remember one.
+The run waits in its checkpoint, for seconds or for days, and goes on with the knobs it began with.
 
 Prints:
     waiting: Orrinthal may cost $0.002803; approved
@@ -20,9 +19,9 @@ from router_r1_graph import CandidatePool, VoteController, create_router_r1
 router = create_router_r1(CandidatePool.embedded(), VoteController())
 graph = router.compile(checkpointer=InMemorySaver())
 thread = {"configurable": {"thread_id": "1"}}
-context = {"approve_above_usd": 0.001, "max_calls_per_round": 8}
+knobs = {"approve_above_usd": 0.001, "max_calls_per_round": 8}
 
-result = graph.invoke({"question": "Who wrote Hamlet?"}, thread, context=context)
+result = graph.invoke({"question": "Who wrote Hamlet?"}, thread, context=knobs)
 verdicts = {}
 # The calls were stopped at once, in any order.
 for waiting in sorted(result["__interrupt__"], key=lambda w: w.value["worst_case_usd"]):
@@ -31,7 +30,7 @@ for waiting in sorted(result["__interrupt__"], key=lambda w: w.value["worst_case
     verdict = "approved" if verdicts[waiting.id] else "refused"
     print(f"waiting: {call['candidate']} may cost ${call['worst_case_usd']:.6f}; {verdict}")
 
-result = graph.invoke(Command(resume=verdicts), thread, context=context)
+result = graph.invoke(Command(resume=verdicts), thread)
 print(result["answer"])
 for name in ("Dovrekin", "Orrinthal", "Magnivor"):
     line = result["ledger"]["candidates"][name]

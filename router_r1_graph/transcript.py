@@ -200,7 +200,8 @@ class Transcript:
         width = self.console.width - indent if self.console.is_terminal else 1_000_000
         for number, line in enumerate(text.wrap(self.console, max(20, width))):
             line.rstrip()
-            head = Text(" " * indent) if number else Text(label[0], style=label[1])
+            # Assembled: a style of the whole text would colour what is added, too.
+            head = Text(" " * indent) if number else Text.assemble(label)
             self.console.print(head + line, soft_wrap=True, highlight=False)
 
 

@@ -263,6 +263,11 @@ def test_where_no_oracle_can_be_known_it_is_made_of_the_constants(tmp_path):
     assert oracle.measures["score"].mean >= max(r.measures["score"].mean for r in constants)
 
 
+async def test_an_evaluation_runs_where_a_loop_runs_already_as_in_a_notebook(tmp_path):
+    summary = evaluate(plan(tmp_path, controls=False))
+    assert summary.questions > 0
+
+
 def test_a_resumed_run_asks_nothing_twice_and_ends_the_same(tmp_path):
     whole = evaluate(plan(tmp_path, out=tmp_path / "whole", controls=False)).to_json()
     first = plan(tmp_path, controls=False)

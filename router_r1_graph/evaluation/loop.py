@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +102,16 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     LangGraph and LangChain make some thirty tasks a question, most of which have nothing to wait
     for: from Python 3.12 on they are run as they are made, which takes a fifth of the time off.
     """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        _run(work)
+        return
+    with ThreadPoolExecutor(1) as thread:  # as in a notebook, whose loop runs already
+        thread.submit(contextvars.copy_context().run, _run, work).result()
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner() as runner:
         if sys.version_info >= (3, 12):
             runner.get_loop().set_task_factory(asyncio.eager_task_factory)

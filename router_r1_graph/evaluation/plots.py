@@ -8,9 +8,14 @@ from typing import Any
 from ..errors import MissingExtraError
 from .summary import Row, Summary
 
+#: Where a label may stand beside its point, in the order of liking: x and y in points.
+_PLACES = ((6, 4), (6, -4), (-6, 4), (-6, -4), (6, 12), (-6, 12), (6, -12), (-6, -12))
+
 
 def draw(summary: Summary, folder: Path) -> list[Path]:
     """Draw score against cost as `curve.png` and `curve.svg`; return their paths.
+
+    The same numbers give the same files.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -23,10 +28,10 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     except ImportError as error:
         raise MissingExtraError("the picture of a report", "eval") from error
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    labels: list[tuple[Row, str, str]] = []
+    lines: list[Any] = []
     constants = [row for row in summary.rows if row.controller.startswith("constant:")]
     _scatter(axes, constants, color="0.55", marker="o", label="always the same candidate")
-    for row in constants:
-        _name(axes, row, row.controller.removeprefix("constant:"), color="0.4")
     rest = [row for row in summary.rows if row not in constants]
     for number, controller in enumerate(dict.fromkeys(row.controller for row in rest)):
         rows = sorted(
@@ -36,20 +41,24 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
         color = f"C{number % 10}"
         _scatter(axes, rows, color=color, marker=marker, label=controller)
         if len(rows) > 1:
-            axes.plot([_cost(r) for r in rows], [_score(r) for r in rows], color=color, lw=1)
-            for row in rows:
-                _name(axes, row, f"a={row.cost_weight:g}", color=color)
-    costs = [_cost(row) for row in summary.rows if _cost(row) > 0]
-    if costs and max(costs) / min(costs) > 20:
-        axes.set_xscale("symlog", linthresh=min(costs) / 2)
+            xs, ys = [_cost(row) for row in rows], [_score(row) for row in rows]
+            lines += axes.plot(xs, ys, color=color, lw=1)
+            labels += [(row, f"a={row.cost_weight:g}", color) for row in rows]
+    labels += [(row, row.controller.removeprefix("constant:"), "0.35") for row in constants]
     axes.set_xlabel("USD per 1,000 questions")
     axes.set_ylabel(summary.metric.replace("_", " "))
     axes.set_title(f"{summary.questions} questions, pool {summary.pool}; bars are 95% intervals")
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, loc="best")
+    axes.margins(x=0.07)
+    _scale(axes, [_cost(row) for row in summary.rows])
+    # Below the axes, where it can hide no point.
+    figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.draw_without_rendering()  # gives everything its place
+    _name(axes, summary.rows, lines, labels)
     paths = [folder / f"curve.{kind}" for kind in ("png", "svg")]
-    for path in paths:
-        figure.savefig(path, dpi=150)
+    with pyplot.rc_context({"svg.hashsalt": "router_r1"}):
+        figure.savefig(paths[0], dpi=150)
+        figure.savefig(paths[1], metadata={"Date": None})
     pyplot.close(figure)
     return paths
 
@@ -71,10 +80,68 @@ def _scatter(axes: Any, rows: list[Row], *, color: str, marker: str, label: str)
     )
 
 
-def _name(axes: Any, row: Row, text: str, *, color: str) -> None:
-    axes.annotate(
-        text, (_cost(row), _score(row)), (5, 4), textcoords="offset points", fontsize=7, color=color
-    )
+def _scale(axes: Any, costs: list[float]) -> None:
+    """Write costs as $0.01, and let each decade have as much room where they span several."""
+    from matplotlib import ticker
+
+    paid = [cost for cost in costs if cost > 0]
+    if paid and max(paid) / min(paid) > 20:
+        if len(paid) == len(costs):
+            axes.set_xscale("log", subs=[])
+        else:
+            axes.set_xscale("symlog", linthresh=min(paid) / 2, subs=[])
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(_usd))
+
+
+def _usd(amount: float, place: object = None) -> str:
+    r"""Write an amount as an axis shows it.
+
+    >>> [_usd(amount) for amount in (0, 0.0001, 0.1, 1)]
+    ['\\$0', '\\$0.0001', '\\$0.10', '\\$1']
+    """
+    whole, _, cents = f"{amount:.9f}".rstrip("0").partition(".")
+    return f"\\${whole}" + (f".{cents:0<2}" if cents else "")  # a plain $ would begin a formula
+
+
+def _name(axes: Any, rows: list[Row], lines: list[Any], labels: list[tuple[Row, str, str]]) -> None:
+    """Write the labels (of which point, text, colour) where no point, line or label is."""
+    from matplotlib.transforms import Bbox
+
+    def at(cost: float, score: float) -> Any:
+        return axes.transData.transform((cost, score))
+
+    taken = []
+    for row in rows:
+        (x, y), score = at(_cost(row), _score(row)), row.measures["score"]
+        taken.append(Bbox.from_extents(x - 4, y - 4, x + 4, y + 4))
+        low, high = at(_cost(row), score.low)[1], at(_cost(row), score.high)[1]
+        taken.append(Bbox.from_extents(x - 1, low, x + 1, high))
+    curves = [line.get_transform().transform_path(line.get_path()) for line in lines]
+
+    def place(row: Row, text: str, color: str, right: int, up: int) -> tuple[Any, Any]:
+        label = axes.annotate(
+            text,
+            (_cost(row), _score(row)),
+            (right, up),
+            textcoords="offset points",
+            ha="left" if right > 0 else "right",
+            va="bottom" if up > 0 else "top",
+            fontsize=7,
+            color=color,
+        )
+        return label, label.get_window_extent()
+
+    for label in labels:
+        for where in _PLACES:
+            words, box = place(*label, *where)
+            outside = box.x0 < axes.bbox.x0 or box.x1 > axes.bbox.x1
+            crossed = any(curve.intersects_bbox(box, filled=False) for curve in curves)
+            if not (outside or crossed or box.count_overlaps(taken)):
+                break
+            words.remove()
+        else:  # no free place: it is named all the same
+            _, box = place(*label, *_PLACES[0])
+        taken.append(box)
 
 
 def _cost(row: Row) -> float:

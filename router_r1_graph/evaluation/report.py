@@ -211,8 +211,9 @@ def _blocks(
         (
             "p",
             f"{summary.questions} questions. Means with 95% bootstrap intervals over questions; "
-            "differences are paired, in the metric. `at matched cost` is against a random mix of "
-            "two candidates that spends as much; it is empty where every candidate costs more.",
+            "differences are paired, in the metric. The one at matched cost is against a random "
+            "mix of two candidates that spends as much; it is empty where every candidate costs "
+            "more.",
         ),
         *(("p", line) for line in verdict(summary)),
         ("table", main_table(summary)),

