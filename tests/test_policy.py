@@ -6,6 +6,11 @@ import time
 from functools import wraps
 
 import pytest
+
+from extras import needs
+
+needs("local")
+
 import torch
 from langchain_core.messages import AIMessage, ToolMessage
 

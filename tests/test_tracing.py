@@ -22,6 +22,7 @@ from langsmith import Client, RunTree, traceable, tracing_context, utils
 from langsmith.run_trees import WriteReplica
 from typer.testing import CliRunner
 
+from extras import needs
 from fakes import FakeChat, answer, make_pool, models, search
 from langsmith_sink import INFO, LangSmithSink
 from openai_server import Reply, Status
@@ -523,7 +524,7 @@ def test_a_trace_comes_back_from_langsmith_as_it_was(sink, how, make):
 
 
 def test_a_policys_token_ids_come_back_too(sink, tmp_path):
-    pytest.importorskip("torch")
+    needs("local")
     from router_r1_graph.controllers.policy import PolicyController, PolicySettings
     from tiny_policy import make_model, make_tokenizer
 
@@ -598,7 +599,7 @@ def environment(sink, monkeypatch):
 
 
 def test_the_command_writes_a_file_that_training_reads(environment, tmp_path):
-    pytest.importorskip("transformers")
+    needs("local")
     from router_r1_graph import protocol
     from router_r1_graph.controllers.tokens import TokenCodec
     from tiny_policy import make_tokenizer
