@@ -15,14 +15,16 @@ TORCH   ?= torch==2.13.0
 comma := ,
 VENV  := .venv
 BIN   := $(VENV)/bin
+LOWEST := .venv-lowest
 # One stamp for each set of extras: asking for another set installs it.
 STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs pictures bench train policy bench-tracing clean
+.PHONY: help setup demo test test-lowest test-python check format docs pictures bench train policy \
+    bench-tracing clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Build .venv (from nothing, or again when pyproject.toml has changed)
 
@@ -42,6 +44,20 @@ demo: setup ## Route a few questions offline (no keys, no GPU, no network)
 
 test: setup ## Run the tests and the examples in docstrings
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-lowest: $(LOWEST)/.setup ## Run the tests with the lowest versions that pyproject.toml allows
+	@OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(WORKERS) $(ARGS)
+
+# uv, because pip cannot look for the lowest. Without torch, which uv would bring with CUDA.
+$(LOWEST)/.setup: pyproject.toml
+	@echo "Installing the lowest versions into $(LOWEST) ..."
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install -qq --disable-pip-version-check uv
+	@$(LOWEST)/bin/uv pip install -q --python $(LOWEST) --resolution lowest-direct -e '.[dev,eval]'
+	@touch $@
+
+test-python: ## Run the tests with another Python: make test-python VERSION=3.14
+	@.ci/test-python $(VERSION) $(ARGS)
 
 check: setup ## Formatting, lint, types, who may import whom, and no import cycle
 	$(BIN)/ruff format --check .
@@ -73,6 +89,6 @@ policy: setup ## Measure the shipped policy against the oracle and every control
 bench-tracing: setup ## Measure what LangSmith costs
 	@$(BIN)/python -m benchmarks.tracing
 
-clean: ## Remove caches and built packages (.venv stays)
+clean: ## Remove caches and built packages (.venv and its like stay)
 	rm -rf dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

@@ -10,6 +10,11 @@ import threading
 from dataclasses import replace
 
 import pytest
+
+from extras import needs
+
+needs("local")
+
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
 
 from openai_server import Completion, Cut, EmptyChoices, Hang, Malformed, Status

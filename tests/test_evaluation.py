@@ -10,8 +10,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+
+from extras import needs
+
+needs("eval")
+
+import numpy as np
 
 from router_r1_graph import CandidatePool, ConfigError, RouterContext, RouterR1Error, TraceError
 from router_r1_graph.evaluation.plots import draw

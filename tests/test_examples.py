@@ -16,7 +16,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
 #: What an example needs that is optional.
 NEEDS = {
     "08_supervisor": "langgraph_supervisor",
-    "13_evaluate": "numpy",
+    "13_evaluate": "sklearn",
     "14_serve_and_call": "uvicorn",
 }
 

@@ -1,6 +1,11 @@
 """Traces to training data: the ids are the policy's own, and the mask says who wrote them."""
 
 import pytest
+
+from extras import needs
+
+needs("local")
+
 import torch
 from langchain_core.messages import ToolMessage
 

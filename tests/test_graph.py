@@ -362,12 +362,12 @@ def test_two_threads_do_not_meet():
 
 STRICT = """
 import sys, warnings
-warnings.simplefilter("error")
 from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 from fakes import FakeChat, answer, make_pool, models, search
 from router_r1_graph import ScriptedController, create_router_r1
 
+warnings.simplefilter("error")  # what others warn of as they are imported is not ours
 pool = make_pool()
 given = models(pool, Bob=FakeChat(text=ConnectionError("gone")))
 script = [search("Ada: ?", "Bob: ?", "Eve: ?") + "<answer>", search("Ada: ?"), answer()]

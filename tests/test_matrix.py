@@ -20,8 +20,8 @@ from router_r1_graph.simulation import World, generate
 
 np = pytest.importorskip("numpy")
 
-from router_r1_graph.controllers.learned.matrix import Cell, ScoreMatrix, read_matrix  # noqa: E402
-from router_r1_graph.evaluation.measures import (  # noqa: E402
+from router_r1_graph.controllers.learned.matrix import Cell, ScoreMatrix, read_matrix
+from router_r1_graph.evaluation.measures import (
     best_single_score,
     choice_entropy,
     classification_bias,
@@ -31,7 +31,7 @@ from router_r1_graph.evaluation.measures import (  # noqa: E402
     router_score,
     softmax,
 )
-from router_r1_graph.evaluation.scores import load_scores, matrix_of_traces  # noqa: E402
+from router_r1_graph.evaluation.scores import load_scores, matrix_of_traces
 
 POOL = CandidatePool.model_validate(
     {

@@ -8,6 +8,11 @@ from random import Random
 from typing import Any
 
 import pytest
+
+from extras import needs
+
+needs("local")
+
 import torch
 from langchain_core.messages import AIMessage, ToolMessage
 

@@ -5,6 +5,11 @@ import time
 from collections import defaultdict
 
 import pytest
+
+from extras import needs
+
+needs("local")
+
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk
 

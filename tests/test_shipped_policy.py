@@ -7,6 +7,11 @@ import subprocess
 import sys
 
 import pytest
+
+from extras import needs
+
+needs("local")
+
 import torch
 
 from router_r1_graph import CandidatePool, RouterContext, parse_controller

@@ -321,6 +321,7 @@ def changed(**changes: Any) -> str:
         (changed(stop_reason="bored"), "stop_reason: "),
         (json.dumps({"version": 1}), "question: Field required"),
     ],
+    ids=lambda value: repr(value)[:20],  # the same in every process: traces say how long it took
 )
 def test_a_broken_line_is_named_with_its_file_and_number(tmp_path, line, says):
     file: Path = tmp_path / "traces.jsonl"

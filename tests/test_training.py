@@ -12,6 +12,11 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+
+from extras import needs
+
+needs("train")
+
 import torch
 import yaml
 

@@ -41,14 +41,15 @@ class Bootstrap:
 
     def __init__(self, count: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
-        # How often each question is in a resample: [resamples, N]. A product then makes all means.
+        # How often each question is in a resample: [resamples, N]. A product then makes all sums:
+        # whole numbers where the values are, on every machine.
         chances = np.full(count, 1 / count)
-        self._weights: NDArray[np.float64] = rng.multinomial(count, chances, _RESAMPLES) / count
+        self._times: NDArray[np.float64] = rng.multinomial(count, chances, _RESAMPLES).astype(float)
 
     def mean(self, values: ArrayLike) -> Interval:
         """Return the mean of N values with its interval."""
         array = np.asarray(values, dtype=np.float64)
-        means = self._weights @ array
+        means = self._times @ array / len(array)
         low, high = np.percentile(means, (2.5, 97.5))
         return Interval(float(array.mean()), float(low), float(high))
 
@@ -60,7 +61,7 @@ class Bootstrap:
         """Return the ratio of the means, ours by theirs; infinite where theirs is 0."""
         a, b = (np.asarray(v, dtype=np.float64) for v in (ours, theirs))
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = np.nan_to_num((self._weights @ a) / (self._weights @ b), nan=1.0)
+            ratios = np.nan_to_num((self._times @ a) / (self._times @ b), nan=1.0)
             mean = float(a.mean() / b.mean()) if b.mean() else float("inf") if a.mean() else 1.0
         low, high = np.percentile(ratios, (2.5, 97.5))
         return Interval(mean, float(low), float(high))
