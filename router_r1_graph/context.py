@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
@@ -158,7 +158,8 @@ class RouterContext:
 
     def to_state(self) -> dict[str, Any]:
         """Return the knobs as a plain dict, as a run keeps them in its state."""
-        return asdict(self)
+        held = vars(self)
+        return {name: held[name] for name in _defaults()}
 
     @staticmethod
     def from_state(stored: Mapping[str, Any]) -> RouterContext:
@@ -167,6 +168,8 @@ class RouterContext:
         Raises:
             ConfigError: a knob is out of range.
         """
+        if stored.keys() == _defaults().keys():
+            return _restored(*map(stored.get, _defaults()))
         return _restored(*(stored.get(name, default) for name, default in _defaults().items()))
 
 

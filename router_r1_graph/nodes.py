@@ -38,7 +38,7 @@ from .observations import (
     conversation,
     kept,
 )
-from .state import RouterState, Setup, knobs_of, left_of, question_of, setup_of
+from .state import RouterState, knobs_of, left_of, question_of, setup_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,9 @@ class ControllerNodes:
     ) -> View:
         context = knobs_of(state, runtime.context, self.defaults)
         question, *scratchpad = state["scratchpad"]
-        messages = state.get("messages") or read_channel(config, "messages") or []
+        messages = state.get("messages")
+        if messages is None:  # begin sent no copy of them
+            messages = read_channel(config, "messages") or []
         ledger = state.get("ledger") or new_ledger()
         remaining = left_of(state, ledger, state.get("round", 0), context)
         if state.get("ending") or not budget.may_call(state.get("remaining_steps")):
@@ -197,11 +199,12 @@ class ControllerNodes:
 
     def _written(self, state: RouterState, view: View, added: list[AnyMessage]) -> dict[str, Any]:
         """Return what a think writes; a question's first one clears what was left before."""
-        before = setup_of(state)
-        setup: Setup = {**before, "context": view.context.to_state()}
-        if "ledger" in state:
+        setup = setup_of(state)
+        if (knobs := view.context.to_state()) != setup.get("context"):
             # A context that came with the resume is the run's from now on.
-            changed = setup["context"] != before.get("context")
+            setup = {**setup, "context": knobs}
+        if "ledger" in state:
+            changed = setup is not state.get("router_r1")
             return {"scratchpad": added, **({"router_r1": setup} if changed else {})}
         return {
             "router_r1": {

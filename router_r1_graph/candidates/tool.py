@@ -1,6 +1,7 @@
 """A candidate as a LangChain tool, usable as it is in `ToolNode` and `create_agent`."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: LangChain reads the types of a tool's methods at every
+# call, and would have to evaluate them anew.
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
