@@ -96,10 +96,11 @@ def _ask(
     from langgraph.checkpoint.memory import InMemorySaver
 
     from ..candidates.records import Recorder
+    from ..console import make_console
     from ..graph import create_router_r1
     from ..ledger import total
     from ..trace import Trace, write_traces
-    from ..transcript import Transcript, make_console
+    from ..transcript import Transcript
     from .live import LiveRun
 
     context.check(pool)
@@ -147,7 +148,8 @@ def _ask(
 
 def _approve(call: Mapping[str, Any]) -> bool:
     """Ask whoever sits at the terminal whether a call may be made; all but "y" is a no."""
-    from ..transcript import clean, usd
+    from ..console import clean
+    from ..words import usd
 
     worst = call["worst_case_usd"]
     price = "no price is known" if worst is None else f"at most {usd(worst)}"
@@ -179,7 +181,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON only.")] = False,
 ) -> None:
     """Take a two-minute tour: a pool, some questions, and a table of controllers."""
-    from ..transcript import make_console
+    from ..console import make_console
     from .tour import compare, run_tour
 
     if not as_json:

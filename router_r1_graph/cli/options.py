@@ -102,7 +102,7 @@ def print_json(data: dict[str, Any]) -> None:
 
     What could control a terminal is escaped in any case: it is the same JSON.
     """
-    from ..transcript import CONTROL
+    from ..console import CONTROL
 
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     text = json.dumps(data, ensure_ascii=not utf8)

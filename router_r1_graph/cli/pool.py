@@ -19,7 +19,7 @@ def show(
     file: Annotated[str, typer.Argument(help="A pool file or a shipped pool.")] = "embedded",
 ) -> None:
     """Show the candidates of a pool with their descriptors."""
-    from ..transcript import make_console
+    from ..console import make_console
     from .tables import pool_table
 
     console = make_console()

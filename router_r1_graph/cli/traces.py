@@ -26,8 +26,9 @@ def show(
     controller: Annotated[str | None, typer.Option(help="Only this controller's.")] = None,
 ) -> None:
     """Print runs as transcripts."""
+    from ..console import make_console
     from ..trace import read_traces
-    from ..transcript import Transcript, make_console
+    from ..transcript import Transcript
 
     shown = 0
     for trace in read_traces(file):
