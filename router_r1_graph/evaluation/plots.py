@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtraError
+from ..words import counted
 from .summary import Row, Summary
 
 
@@ -44,7 +45,8 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
         axes.set_xscale("symlog", linthresh=min(costs) / 2)
     axes.set_xlabel("USD per 1,000 questions")
     axes.set_ylabel(summary.metric.replace("_", " "))
-    axes.set_title(f"{summary.questions} questions, pool {summary.pool}; bars are 95% intervals")
+    asked = counted(summary.questions, "question")
+    axes.set_title(f"{asked}, pool {summary.pool}; bars are 95% intervals")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, loc="best")
     paths = [folder / f"curve.{kind}" for kind in ("png", "svg")]

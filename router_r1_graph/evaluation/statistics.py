@@ -98,4 +98,4 @@ def mix_at_cost(
 def entropy(shares: Sequence[float]) -> float:
     """Return the entropy of shares in bits; 0 = always the same one, log2 K = all alike."""
     parts = np.asarray([share for share in shares if share > 0])
-    return float(-(parts * np.log2(parts)).sum()) if len(parts) else 0.0
+    return float(0.0 - (parts * np.log2(parts)).sum())  # of none, and of one alone: no -0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from ..errors import ConfigError
+from .errors import ConfigError
 
 
 def require_file(option: str, file: Path | None) -> None:
