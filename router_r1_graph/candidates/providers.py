@@ -120,14 +120,17 @@ def read_options(candidate: Candidate, model: type[Options]) -> Options:
     Raises:
         PoolError: an option is unknown, missing, or has an impossible value.
     """
-    for option in candidate.options:
-        if option not in model.model_fields:
-            raise PoolError(
-                f"candidate {candidate.name!r}: unknown option {option!r}"
-                f"{did_you_mean(option, model.model_fields)}; a {candidate.provider} candidate has "
-                f"{', '.join(model.model_fields)}"
-            )
+    wrong = [
+        f"unknown option {option!r}{did_you_mean(option, model.model_fields)}; a "
+        f"{candidate.provider} candidate has {', '.join(model.model_fields)}"
+        for option in candidate.options
+        if option not in model.model_fields
+    ]
+    known = {o: v for o, v in candidate.options.items() if o in model.model_fields}
     try:
-        return model.model_validate(candidate.options)
+        options = model.model_validate(known)
     except ValidationError as error:
-        raise PoolError(f"candidate {candidate.name!r}: {explain(error, at='options')}") from error
+        wrong.append(explain(error, at="options"))
+    if wrong:
+        raise PoolError(f"candidate {candidate.name!r}: {'; '.join(wrong)}")
+    return options

@@ -10,7 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from ..candidates import CandidatePool
@@ -230,15 +237,19 @@ def _same(controller: Controller) -> Controller:
     return controller
 
 
-def _run(plan: Evaluation, runs: Sequence[_Run], results: Results, console: Console | None) -> None:
-    columns = (
+def progress_columns() -> tuple[ProgressColumn, ...]:
+    """Return what a line of the progress shows; names of controllers are not read as markup."""
+    return (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]} score {task.fields[score]:.3f} {task.fields[usd]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console or Console(quiet=True)) as progress:
+
+
+def _run(plan: Evaluation, runs: Sequence[_Run], results: Results, console: Console | None) -> None:
+    with Progress(*progress_columns(), console=console or Console(quiet=True)) as progress:
         asked: dict[tuple[str, float], list[str]] = {}
         for run in runs:
             asked.setdefault(run.key, []).extend(q.id for q in run.share.questions)
