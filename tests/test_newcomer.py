@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -198,7 +199,10 @@ def test_a_terminal_is_told_at_once_what_is_loaded(monkeypatch, no_color):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     with loading("policy:demo"):
-        assert "loading policy:demo ..." in terminal.getvalue()
+        until = time.monotonic() + 10
+        while "loading policy:demo ..." not in terminal.getvalue():
+            assert time.monotonic() < until
+            time.sleep(0.02)
     assert ("\x1b" in terminal.getvalue()) == (not no_color)
 
 
