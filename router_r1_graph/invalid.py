@@ -6,7 +6,7 @@ Whoever wrote a YAML file knows lists, mappings, texts and numbers, and neither 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -76,7 +76,7 @@ def show(value: object) -> str:
 
 def explain(
     error: ValidationError,
-    model: Callable[[tuple[int | str, ...]], type[BaseModel] | None] = lambda _: None,
+    allowed: Callable[[tuple[int | str, ...]], Collection[str]] = lambda _: (),
     name: Callable[[tuple[int | str, ...]], str] = lambda _: "",
     at: str = "",
     whole: str = "",
@@ -85,7 +85,7 @@ def explain(
 
     Args:
         error: what pydantic says.
-        model: from the place of an unknown key to what stands there; None = not told.
+        allowed: from the place of an unknown key to the keys that are known there.
         name: from a place to what is said after its key.
         at: the key that all of it stands under.
         whole: what is said in the place of a key where no one key is wrong.
@@ -99,7 +99,7 @@ def explain(
         place = _place(one)
         key = _key((at, *place) if at else place) + name(place) or whole
         if one["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            said[_unknown(key, one["input"], place, model(place))] = None
+            said[_unknown(key, one["input"], place, allowed(place))] = None
         else:
             said[f"{key}: {_why(one, place)}" if key else _why(one, place)] = None
     lines = list(said)
@@ -131,10 +131,7 @@ def _key(place: Sequence[int | str]) -> str:
     return key
 
 
-def _unknown(
-    key: str, given: object, place: Sequence[int | str], model: type[BaseModel] | None
-) -> str:
-    allowed = list(model.model_fields) if model else []
+def _unknown(key: str, given: object, place: Sequence[int | str], allowed: Collection[str]) -> str:
     told = f"; allowed: {', '.join(allowed)}" if allowed else ""
     value = _value(given, place)
     return f"unknown key {key} = {value}{did_you_mean(str(place[-1]), allowed)}{told}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def explain(
         named = isinstance(record, Mapping) and isinstance(record.get("name"), str)
         return f" (of {show(record['name'])})" if named else ""
 
-    def model(place: tuple[int | str, ...]) -> type[BaseModel] | None:
-        return models.get(str(place[0]) if len(place) > 1 else "")
+    def allowed(place: tuple[int | str, ...]) -> Collection[str]:
+        return models[str(place[0]) if len(place) > 1 else ""].model_fields
 
-    return invalid.explain(error, model, name, whole="pool")
+    return invalid.explain(error, allowed, name, whole="pool")
