@@ -66,8 +66,8 @@ def serve(
         api = create_app(model, max_concurrency=max_concurrency, queue=queue, api_key=key)
         listening = listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
-    note_simulated(candidates)
     print(f"serving {candidates.name} by {model.controller.name} at {url}", file=sys.stderr)
+    note_simulated(candidates)
     if not key and host not in ("127.0.0.1", "::1", "localhost"):
         print("warning: no --api-key-env: whoever reaches it spends your money", file=sys.stderr)
     serve_app(api, listening)
