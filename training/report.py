@@ -62,8 +62,8 @@ def next_step(measured: Mapping[str, Mapping[str, float]], policy: Path) -> str:
     if share < _USABLE:
         return (
             f"Not usable yet: {share:.0%} of its answers to held-out questions can be read (format "
-            f"{share:.2f}). It needs more training, as in training/configs/demo.yaml; to see what it "
-            f"writes: --controller policy:{policy}"
+            f"{share:.2f}). It needs more training, as in training/configs/demo.yaml; to see what "
+            f"it writes: --controller policy:{policy}"
         )
     return f'Use it: router-r1 ask "Who wrote Hamlet?" --controller policy:{policy}'
 
