@@ -7,62 +7,61 @@ nothing else is public: modules may move.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .answers import exact_match, f1_score
-from .budget import Left, StopReason
-from .candidates import Candidate, CandidatePool, ControllerSettings
-from .candidates.failures import ReplyError
-from .candidates.measure import Source, pool_from_records
-from .candidates.records import Recorder
-from .candidates.reply import Bill, Reply
-from .candidates.tool import CandidateTool, candidate_tool, pool_tools
-from .chat_router import ChatRouterR1
-from .context import RouterContext
-from .controllers import (
-    CascadeController,
-    ChatModelController,
-    CheapestController,
-    ConstantController,
-    Controller,
-    RandomController,
-    RuleController,
-    ScriptedController,
-    View,
-    VoteController,
-    parse_controller,
-)
-from .errors import (
-    ConfigError,
-    ControllerError,
-    MatrixError,
-    MissingExtraError,
-    PoolError,
-    QuestionError,
-    RouterR1Error,
-    TraceError,
-)
-from .graph import create_router_r1, create_router_r1_agent
-from .langsmith.traces import (
-    TextlessClient,
-    log_feedback,
-    question_config,
-    read_langsmith,
-    write_experiment,
-)
-from .ledger import Ledger, total
-from .observations import CallRecord
-from .protocol import Call, Turn
-from .rewards import AbsoluteCost, PercentileCost, reward
-from .state import RouterInput, RouterOutput
-from .trace import Trace, read_traces, write_traces
-
 if TYPE_CHECKING:
+    from .answers import exact_match, f1_score
+    from .budget import Left, StopReason
+    from .candidates import Candidate, CandidatePool, ControllerSettings
+    from .candidates.failures import ReplyError
+    from .candidates.measure import Source, pool_from_records
+    from .candidates.records import Recorder
+    from .candidates.reply import Bill, Reply
+    from .candidates.tool import CandidateTool, candidate_tool, pool_tools
+    from .chat_router import ChatRouterR1
+    from .context import RouterContext
+    from .controllers import (
+        CascadeController,
+        ChatModelController,
+        CheapestController,
+        ConstantController,
+        Controller,
+        RandomController,
+        RuleController,
+        ScriptedController,
+        View,
+        VoteController,
+        parse_controller,
+    )
     from .controllers.embedded import KeywordController, OracleController
     from .controllers.learned import LearnedController
     from .controllers.policy.completions import CompletionsController
     from .controllers.policy.controller import PolicyController
+    from .errors import (
+        ConfigError,
+        ControllerError,
+        MatrixError,
+        MissingExtraError,
+        PoolError,
+        QuestionError,
+        RouterR1Error,
+        TraceError,
+    )
     from .evaluation.program import Evaluation, evaluate
     from .evaluation.questions import Reader
+    from .graph import create_router_r1, create_router_r1_agent
+    from .langsmith.traces import (
+        TextlessClient,
+        log_feedback,
+        question_config,
+        read_langsmith,
+        write_experiment,
+    )
+    from .ledger import Ledger, total
+    from .observations import CallRecord
+    from .protocol import Call, Turn
+    from .rewards import AbsoluteCost, PercentileCost, reward
     from .serving.app import create_app
+    from .state import RouterInput, RouterOutput
+    from .trace import Trace, read_traces, write_traces
 
 __all__ = [
     "AbsoluteCost",
@@ -133,18 +132,75 @@ __all__ = [
     "write_traces",
 ]
 
-#: Imported when they are first used: what needs an extra (torch, numpy, FastAPI), and what imports
-#: the simulation. Name -> module.
+#: Imported when they are first used, so that `router-r1 --help` waits for no LangGraph and nobody
+#: needs an extra (torch, numpy, FastAPI) that is not used. Name -> module.
 _LATER = {
+    "AbsoluteCost": "rewards",
+    "Bill": "candidates.reply",
+    "Call": "protocol",
+    "CallRecord": "observations",
+    "Candidate": "candidates",
+    "CandidatePool": "candidates",
+    "CandidateTool": "candidates.tool",
+    "CascadeController": "controllers",
+    "ChatModelController": "controllers",
+    "ChatRouterR1": "chat_router",
+    "CheapestController": "controllers",
     "CompletionsController": "controllers.policy.completions",
+    "ConfigError": "errors",
+    "ConstantController": "controllers",
+    "Controller": "controllers",
+    "ControllerError": "errors",
+    "ControllerSettings": "candidates",
     "Evaluation": "evaluation.program",
     "KeywordController": "controllers.embedded",
     "LearnedController": "controllers.learned",
+    "Ledger": "ledger",
+    "Left": "budget",
+    "MatrixError": "errors",
+    "MissingExtraError": "errors",
     "OracleController": "controllers.embedded",
+    "PercentileCost": "rewards",
     "PolicyController": "controllers.policy.controller",
+    "PoolError": "errors",
+    "QuestionError": "errors",
+    "RandomController": "controllers",
     "Reader": "evaluation.questions",
+    "Recorder": "candidates.records",
+    "Reply": "candidates.reply",
+    "ReplyError": "candidates.failures",
+    "RouterContext": "context",
+    "RouterInput": "state",
+    "RouterOutput": "state",
+    "RouterR1Error": "errors",
+    "RuleController": "controllers",
+    "ScriptedController": "controllers",
+    "Source": "candidates.measure",
+    "StopReason": "budget",
+    "TextlessClient": "langsmith.traces",
+    "Trace": "trace",
+    "TraceError": "errors",
+    "Turn": "protocol",
+    "View": "controllers",
+    "VoteController": "controllers",
+    "candidate_tool": "candidates.tool",
     "create_app": "serving.app",
+    "create_router_r1": "graph",
+    "create_router_r1_agent": "graph",
     "evaluate": "evaluation.program",
+    "exact_match": "answers",
+    "f1_score": "answers",
+    "log_feedback": "langsmith.traces",
+    "parse_controller": "controllers",
+    "pool_from_records": "candidates.measure",
+    "pool_tools": "candidates.tool",
+    "question_config": "langsmith.traces",
+    "read_langsmith": "langsmith.traces",
+    "read_traces": "trace",
+    "reward": "rewards",
+    "total": "ledger",
+    "write_experiment": "langsmith.traces",
+    "write_traces": "trace",
 }
 
 

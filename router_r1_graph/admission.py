@@ -13,6 +13,7 @@ from .candidates.reply import Reply
 from .controllers.controller import View
 from .protocol import Turn
 from .state import RouteCall
+from .words import usd
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
                 # Alone it may still be affordable, once the others have cost what they really do.
                 over_budget |= price > usd_left
                 free = max(0.0, usd_left - reserved)
-                refuse(slug, call.query, f"may cost ${price:.6f}, and only ${free:.6f} are left")
+                may, left = usd(price, exact=True), usd(free, exact=True)
+                refuse(slug, call.query, f"may cost {may}, and only {left} are left")
                 continue
             reserved += price
             known = price if candidate.bounded else None

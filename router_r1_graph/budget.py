@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from .context import RouterContext
 from .ledger import Ledger, total
+from .words import usd
 
 
 class StopReason(StrEnum):
@@ -39,7 +40,7 @@ class Left:
         """Return the budget in words, for the prompt and after each round."""
         parts = [f"{self.rounds} round{'s' * (self.rounds != 1)}"]
         if self.usd is not None:
-            parts.append(f"${max(0.0, self.usd):.6f}")
+            parts.append(usd(max(0.0, self.usd), exact=True))
         if self.seconds is not None:
             parts.append(f"{max(0.0, self.seconds):.1f} s")
         return ", ".join(parts) + ("" if self.rounds else "; answer now")

@@ -134,7 +134,8 @@ class RouterContext:
                 f"not {self.candidate_context!r}{near}"
             )
         if self.keep not in ("all", "vote") and not self.summarizer:
-            raise ConfigError(f"keep is all, vote, or summary:CANDIDATE, not {self.keep!r}")
+            near = did_you_mean(str(self.keep).partition(":")[0], ("all", "vote", "summary"))
+            raise ConfigError(f"keep is all, vote, or summary:CANDIDATE, not {self.keep!r}{near}")
 
     def needs_approval(self, usd: float | None) -> bool:
         """Return whether a call that may cost so many USD waits for a person; None = unknown."""

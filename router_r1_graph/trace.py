@@ -20,7 +20,7 @@ from .budget import StopReason
 from .candidates import CandidatePool
 from .context import RouterContext
 from .errors import ConfigError, TraceError
-from .jsonl import read_jsonl
+from .files import read_jsonl
 from .ledger import Ledger, total
 from .observations import CallRecord, call_records
 from .protocol import VERSION as PROTOCOL_VERSION

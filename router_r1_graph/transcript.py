@@ -7,9 +7,6 @@ read as markup.
 from __future__ import annotations
 
 import io
-import os
-import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -22,10 +19,10 @@ from rich.text import Text
 from . import protocol
 from .budget import StopReason
 from .candidates import CandidatePool
+from .console import print_line
 from .ledger import LedgerTotals, total
 from .trace import Trace
-
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+from .words import counted, rounded, shortened, usd
 
 _WHY = {
     StopReason.ANSWERED: "the controller answered",
@@ -35,26 +32,6 @@ _WHY = {
     StopReason.INVALID: "the controller wrote nothing that can be read",
     StopReason.CONTROLLER_ERROR: "the controller failed",
 }
-
-
-def clean(text: str) -> str:
-    """Take out what could control a terminal; line breaks and tabs stay."""
-    return CONTROL.sub("", text)
-
-
-def make_console() -> Console:
-    """Return the console of standard output: live in a terminal, unless NO_COLOR is set."""
-    plain = bool(os.environ.get("NO_COLOR"))
-    return Console(
-        highlight=False,
-        color_system=None if plain else "auto",
-        force_interactive=None if sys.stdout.isatty() and not plain else False,
-    )
-
-
-def usd(amount: float) -> str:
-    """Write an amount with as many digits as it needs."""
-    return f"${amount:.2f}" if amount >= 1 else f"${amount:.6f}"
 
 
 class Transcript:
@@ -95,7 +72,7 @@ class Transcript:
 
     def question(self, question: str) -> None:
         """Print what was asked."""
-        self._line(("question  ", "bold"), (question, "bold"))
+        self._line(("question  ", "bold"), (shortened(question), "bold"))
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Print one event of `stream_mode="tasks"`: a step that begins, or what it gave."""
@@ -123,7 +100,8 @@ class Transcript:
             self._line(("think     ", "magenta"), (thought, "dim"))
         for call in message.tool_calls:
             name = self._name(call["name"])
-            self._line(("route     ", "cyan"), (f"{name}: ", "bold"), (call["args"]["query"], ""))
+            query = shortened(call["args"]["query"])
+            self._line(("route     ", "cyan"), (f"{name}: ", "bold"), (query, ""))
         for refused in message.invalid_tool_calls:
             name = f"{self._name(refused['name'])}: " if refused["name"] else ""
             self._line(("not done  ", "yellow"), (name, "bold"), (refused["error"] or "", "yellow"))
@@ -132,7 +110,8 @@ class Transcript:
         """Print what one call brought back and cost."""
         bill = message.artifact
         cost = (
-            f"  [{bill['output_tokens']} tokens, {usd(bill['cost_usd'])}, {bill['seconds']:.1f} s]"
+            f"  [{counted(bill['output_tokens'], 'token')}, {usd(bill['cost_usd'])}, "
+            f"{rounded(bill['seconds'], 1)} s]"
         )
         style = "" if bill["ok"] else "red"
         self._line(
@@ -146,7 +125,7 @@ class Transcript:
         """Print the answer and why the run ended."""
         self._line(("answer    ", "bold green"), (answer or "(none)", "bold green"))
         why = _WHY[StopReason(stop_reason)] if stop_reason in list(StopReason) else stop_reason
-        self._line(("stopped   ", "dim"), (why + (f": {error}" if error else ""), "dim"))
+        self._line(("stopped   ", "dim"), (why + (f": {shortened(error)}" if error else ""), "dim"))
 
     def bill(self, totals: LedgerTotals, ledger: Mapping[str, Any]) -> None:
         """Print the bill, a line for everyone who was paid."""
@@ -156,19 +135,22 @@ class Transcript:
         width = max([len(name) for name, _ in lines], default=5)
         for name, line in lines:
             failed = f", {line['failed_calls']} failed" if line["failed_calls"] else ""
-            retries = f", {line['retries']} retries" if line["retries"] else ""
+            retries = f", {counted(line['retries'], 'retry', 'retries')}" if line["retries"] else ""
             self._line(
                 ("bill      ", "blue"),
                 (
-                    f"{name:<{width}}  {usd(line['cost_usd'])}  {line['calls']} "
-                    f"call{'s' * (line['calls'] != 1)}{failed}{retries}, "
-                    f"{line['input_tokens']} + {line['output_tokens']} tokens",
+                    f"{name:<{width}}  {usd(line['cost_usd'])}  "
+                    f"{counted(line['calls'], 'call')}{failed}{retries}, "
+                    f"{line['input_tokens']} + {counted(line['output_tokens'], 'token')}",
                     "",
                 ),
             )
         self._line(
             ("bill      ", "blue"),
-            (f"{'total':<{width}}  {usd(totals['cost_usd'])}  {totals['seconds']:.1f} s", "bold"),
+            (
+                f"{'total':<{width}}  {usd(totals['cost_usd'])}  {rounded(totals['seconds'], 1)} s",
+                "bold",
+            ),
         )
 
     def whole(self, trace: Trace) -> None:
@@ -192,17 +174,7 @@ class Transcript:
         return candidate.name if candidate else tool
 
     def _line(self, label: tuple[str, str], *parts: tuple[str, str]) -> None:
-        text = Text()
-        for words, style in parts:
-            text.append(clean(words), style=style)
-        indent = len(label[0])
-        # In a terminal, lines break between words; a pipe has no width to keep to.
-        width = self.console.width - indent if self.console.is_terminal else 1_000_000
-        for number, line in enumerate(text.wrap(self.console, max(20, width))):
-            line.rstrip()
-            # Assembled: a style of the whole text would colour what is added, too.
-            head = Text(" " * indent) if number else Text.assemble(label)
-            self.console.print(head + line, soft_wrap=True, highlight=False)
+        print_line(self.console, label, *parts)
 
 
 def as_text(trace: Trace) -> str:

@@ -31,10 +31,10 @@ from router_r1_graph import (
     pool_tools,
 )
 from router_r1_graph.cli.tables import pool_table
+from router_r1_graph.console import make_console
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import PercentileCost
 from router_r1_graph.trace import Trace
-from router_r1_graph.transcript import make_console
 
 FREE = {"input_usd_per_mtok": None, "output_usd_per_mtok": None}
 both_ways = pytest.mark.parametrize("how", ["invoke", "ainvoke"])
@@ -464,10 +464,10 @@ def pair(left: str, right: str) -> str:
 @pytest.mark.parametrize(
     ("provider", "path", "says"),
     [
-        ("tool", None, r"'Tool': options.object: Field required"),
-        ("tool", "calculator", "'calculator': not module:name"),
-        ("tool", "no_such_module:x", "provider 'tool': ModuleNotFoundError"),
-        ("tool", "test_adapters:no_such_name", "provider 'tool': AttributeError"),
+        ("tool", None, r"'Tool': options.object: is missing"),
+        ("tool", "calculator", "'calculator' is not module:name"),
+        ("tool", "no_such_module:x", "no module 'no_such_module'"),
+        ("tool", "test_adapters:no_such_name", "module 'test_adapters' has no 'no_such_name'"),
         ("tool", "test_adapters:library", "is a Library, not a tool"),
         ("retriever", "test_adapters:calculator", "is a StructuredTool, not a retriever"),
         ("graph", "test_adapters:fake_factory", "is a str, not a graph"),

@@ -135,7 +135,7 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
         ),
         (
             "candidates: [{name: Ada}]\ncontroller: {protocol: xml}",
-            r"controller\.protocol: Input should be 'tags' or 'tools' \(value: 'xml'\)",
+            r"controller\.protocol: tags or tools is wanted, not 'xml'",
         ),
         (
             "candidates: [{name: Ada}, {name: ADA}]",
@@ -155,31 +155,31 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
         ),
         (
             "candidates: [{name: Ada}, {name: Bob, input_usd_per_mtok: -0.5}]",
-            r"candidates\[1\]\.input_usd_per_mtok \(of 'Bob'\): .* greater than or equal to 0 "
-            r"\(value: -0\.5\)",
+            r"candidates\[1\]\.input_usd_per_mtok \(of 'Bob'\): must be at least 0, not "
+            r"-0\.5",
         ),
         (
             "candidates: [{name: Ada, output_usd_per_mtok: .nan}]",
-            r"candidates\[0\]\.output_usd_per_mtok \(of 'Ada'\): .* finite number \(value: nan\)",
+            r"candidates\[0\]\.output_usd_per_mtok \(of 'Ada'\): a finite number .*, not nan",
         ),
         (
             "candidates: [{name: Ada, output_usd_per_mtok: .inf}]",
-            r"candidates\[0\]\.output_usd_per_mtok \(of 'Ada'\): .* finite number \(value: inf\)",
+            r"candidates\[0\]\.output_usd_per_mtok \(of 'Ada'\): a finite number .*, not inf",
         ),
         (
             "candidates: [{name: Ada, max_tokens: lots}]",
-            r"candidates\[0\]\.max_tokens \(of 'Ada'\): .* valid integer, .* \(value: 'lots'\)",
+            r"candidates\[0\]\.max_tokens \(of 'Ada'\): a whole number is wanted, not 'lots'",
         ),
         (
             "candidates: [{name: Ada, prices_checked: soon}]",
-            r"candidates\[0\]\.prices_checked \(of 'Ada'\): .* date .* \(value: 'soon'\)",
+            r"candidates\[0\]\.prices_checked \(of 'Ada'\): a date such as .*, not 'soon'",
         ),
         ("candidates: [{name: Ada, prices_checked: 2026-13-01}]", r"not a YAML file: month .*"),
         (
             "candidates: [{name: Ada, provider: opnai}]",
             r"candidates\[0\]\.provider \(of 'Ada'\): unknown provider 'opnai' "
             r"\(did you mean 'openai'\?\); allowed: openai, recorded, simulated, tool, retriever, "
-            r"graph, or module:factory .*",
+            r"graph, or module:factory",
         ),
         (
             "candidates: [{name: 'Ada: the first'}]",
@@ -190,15 +190,15 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
             "candidates: [{name: Ada, aliases: ['a:b']}]",
             r"candidates\[0\]\.aliases \(of 'Ada'\): 'a:b': a name has no ':'.*",
         ),
-        ("candidates: [{name: ''}]", r"candidates\[0\]\.name .*at least 1 character.*"),
-        ("candidates: [{model: ada-1}]", r"candidates\[0\]\.name: Field required"),
-        ("candidates: [Ada]", r"candidates\[0\]: Input should be a valid dict.* \(value: 'Ada'\)"),
-        ("candidates: []", r"candidates: .* at least 1 item .*"),
-        ("name: empty", r"candidates: Field required"),
-        ("candidates: [{name: Ada, 7: x}]", r"candidates\[0\]\[7\].*Keys should be strings.*"),
+        ("candidates: [{name: ''}]", r"candidates\[0\]\.name .*: must not be empty"),
+        ("candidates: [{model: ada-1}]", r"candidates\[0\]\.name: is missing"),
+        ("candidates: [Ada]", r"candidates\[0\]: a mapping is wanted, not 'Ada'"),
+        ("candidates: []", r"candidates: at least 1 entry is wanted, not an empty list"),
+        ("name: empty", r"candidates: is missing"),
+        ("candidates: [{name: Ada, 7: x}]", r"candidates\[0\]\[7\].*: a key is a text, .*"),
         ("[{name: Ada}]", r"a pool is a mapping with the key 'candidates', not a list of 1"),
         ("Ada", r"a pool is a mapping with the key 'candidates', not 'Ada'"),
-        ("", r"a pool is a mapping with the key 'candidates', not None"),
+        ("", r"empty; a pool is a mapping with the key 'candidates'"),
         ("candidates: [", r"not a YAML file: line 1, column 14: .*"),
         ("candidates:\n\t- name: Ada", r"not a YAML file: line 2, column 1: .*"),
         ("candidates: !!python/object:os.system []", r"not a YAML file: line 1, column 13: .*"),
@@ -214,10 +214,13 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line(tmp_path, text, says):
     assert re.fullmatch(says, message), message
 
 
-def test_several_mistakes_are_counted_and_the_first_is_said(tmp_path):
+def test_several_mistakes_are_all_said(tmp_path):
     message = complaint(tmp_path, "candidates: [{name: A, max_tokens: 0, temperature: 9}, {x: 1}]")
-    assert message.startswith("candidates[0].temperature (of 'A'): ")
-    assert message.endswith("(and 3 more)")
+    temperature, tokens, name, x = message.split("; ", 3)
+    assert temperature == "candidates[0].temperature (of 'A'): must be at most 2, not 9"
+    assert tokens == "candidates[0].max_tokens (of 'A'): must be at least 1, not 0"
+    assert name == "candidates[1].name: is missing"
+    assert x.startswith("unknown key candidates[1].x = 1")
 
 
 def test_a_missing_file_suggests_the_nearest_shipped_pool():
@@ -517,8 +520,8 @@ def test_any_factory_of_a_chat_model_is_a_provider(tmp_path):
 @pytest.mark.parametrize(
     ("provider", "says"),
     [
-        ("no_such_module:x", "No module named 'no_such_module'"),
-        ("fakes:no_such_factory", "module 'fakes' has no attribute 'no_such_factory'"),
+        ("no_such_module:x", "no module 'no_such_module'"),
+        ("fakes:no_such_factory", "module 'fakes' has no 'no_such_factory'"),
         ("fakes:not_a_chat_model", "returned str, not a LangChain chat model"),
         ("fakes:broken_factory", "RuntimeError: no model today"),
         ("fakes:__name__", "'str' object is not callable"),

@@ -288,4 +288,4 @@ def test_a_large_file_is_measured_in_little_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000  # the replies are 12 MB
-    assert f"on {size} questions" in (tmp_path / "pool.yaml").read_text()
+    assert f"on {size:,} questions" in (tmp_path / "pool.yaml").read_text()

@@ -65,7 +65,7 @@ def run_stages(config: RunConfig) -> int:
 
     from training import stages
     from training.models import load_learner, processes
-    from training.report import write_report
+    from training.report import next_step, write_report
 
     main = processes().is_main_process  # of those that torchrun or accelerate started
     config.out.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def run_stages(config: RunConfig) -> int:
     policy = config.out / "policy"
     learner.save(policy)
     write_report(config, measured, policy)
-    print(f'\nUse it: router-r1 ask "Who wrote Hamlet?" --controller policy:{policy}')
+    print(f"\n{next_step(measured, policy)}")
     return 0
 
 

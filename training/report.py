@@ -8,8 +8,12 @@ from pathlib import Path
 import yaml
 
 from router_r1_graph import protocol
+from router_r1_graph.words import plain
 
 from .config import RunConfig
+
+_USABLE = 0.5
+"""Share of readable answers below which nobody should use a policy."""
 
 
 def write_report(
@@ -40,10 +44,28 @@ tags: [router-r1, langgraph, llm-router]
 # A Router-R1 policy
 
 {about}
-Use it: `router-r1 ask "..." --controller policy:{policy}`, or
-`PolicyController.from_pretrained(...)` as the controller of `create_router_r1`.
+{next_step(measured, policy)}
+
+In Python: `PolicyController.from_pretrained(...)` as the controller of `create_router_r1`.
 """
     (policy / "README.md").write_text(card, encoding="utf-8")
+
+
+def next_step(measured: Mapping[str, Mapping[str, float]], policy: Path) -> str:
+    """Say how the policy is used, or that it cannot be yet: most of what it writes is unreadable.
+
+    Args:
+        measured: the stages in order, each with the means over held-out questions.
+        policy: its folder.
+    """
+    share = list(measured.values())[-1].get("format", 1.0) if measured else 1.0
+    if share < _USABLE:
+        return (
+            f"Not usable yet: {share:.0%} of its answers to held-out questions can be read (format "
+            f"{share:.2f}). It needs more training, as in training/configs/demo.yaml; to see what "
+            f"it writes: --controller policy:{policy}"
+        )
+    return f'Use it: router-r1 ask "Who wrote Hamlet?" --controller policy:{policy}'
 
 
 def _table(measured: Mapping[str, Mapping[str, float]]) -> str:
@@ -52,5 +74,5 @@ def _table(measured: Mapping[str, Mapping[str, float]]) -> str:
         return "not measured"
     lines = ["| after | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for stage, numbers in measured.items():
-        lines.append("| " + " | ".join([stage, *(f"{numbers[n]:.4g}" for n in names)]) + " |")
+        lines.append("| " + " | ".join([stage, *(plain(numbers[n], 4) for n in names)]) + " |")
     return "\n".join(lines)

@@ -11,7 +11,6 @@ has one query in and one text out, is retried, bounded in time, and fails as a v
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,9 +33,9 @@ from langgraph.pregel.protocol import PregelProtocol
 from pydantic import BaseModel, ConfigDict
 
 from .._compat import node, without_context
-from ..errors import PoolError
+from ..errors import ConfigError, PoolError
 from .candidate import Candidate
-from .providers import read_options
+from .providers import import_name, read_options
 from .reply import NO_TOKENS, ChatModel, reported_usd
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -59,15 +58,13 @@ def adapted(candidate: Candidate) -> ChatModel:
     """Build what a candidate with `provider: tool`, `retriever` or `graph` is asked by.
 
     Raises:
-        PoolError: `object` names nothing of that kind.
-        ImportError: there is no such module.
-        AttributeError: the module has no such name.
+        PoolError: `object` names nothing of that kind, or cannot be imported.
     """
     path = read_options(candidate, AdapterOptions).object
-    module, colon, name = path.partition(":")
-    if not colon:
-        raise PoolError(f"candidate {candidate.name!r}: options.object: {path!r}: not module:name")
-    thing = getattr(importlib.import_module(module), name)
+    try:
+        thing = import_name(path, candidate.folder)
+    except ConfigError as error:
+        raise PoolError(f"candidate {candidate.name!r}: options.object: {error}") from error
     if callable(thing) and not isinstance(thing, Runnable):
         thing = thing()
     if not isinstance(thing, _TYPES[candidate.kind]):

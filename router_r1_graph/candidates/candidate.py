@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from ..words import plain
 from .settings import ModelSettings, Price
 
 #: What a call is taken to have of tokens, in and out, where one priced by the call is compared
@@ -108,11 +109,11 @@ class Candidate(ModelSettings):
         if not self.priced:
             parts.append("price unknown")
         if self.usd_per_call is not None:
-            parts.append(f"${self.usd_per_call:g} per call")
+            parts.append(f"${plain(self.usd_per_call)} per call")
         if super().priced:
             parts.append(
-                f"${self.input_usd_per_mtok or 0:g} in, "
-                f"${self.output_usd_per_mtok or 0:g} out per 1M tokens"
+                f"${plain(self.input_usd_per_mtok or 0)} in, "
+                f"${plain(self.output_usd_per_mtok or 0)} out per 1M tokens"
             )
         if self.latency_seconds is not None:
             parts.append(f"about {self.latency_seconds:g} s")

@@ -25,7 +25,9 @@ from pydantic import ValidationError
 
 from ..answers import bare_answer, contains, exact_match
 from ..errors import ConfigError, PoolError, did_you_mean
+from ..invalid import explain
 from ..protocol import untagged
+from ..words import counted
 from .pool import CandidatePool
 from .records import Record, read_records
 
@@ -128,11 +130,11 @@ def pool_from_records(source: Source, out: Path) -> CandidatePool:
     try:
         CandidatePool.model_validate(data)
     except ValidationError as error:
-        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        why = explain(error)
         raise PoolError(f"{source.records}: these records make no pool: {why}") from None
     part = f"split {source.split!r} of {source.split_field!r}" if source.split else "all splits"
     text = (
-        f"# Measured by router-r1 pool from-records on {count} questions ({part}).\n"
+        f"# Measured by router-r1 pool from-records on {counted(count, 'question')} ({part}).\n"
         f"# What the descriptors say comes from these only; the records of all questions replay.\n"
         f"{yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)}"
     )

@@ -98,6 +98,8 @@ class CandidatePool(BaseModel):
             controller = pool.controller.model_copy(update={"prompt_template": template})
             pool = pool.model_copy(update={"controller": controller})
         pool._file = file
+        for settings in (*pool.candidates, *filter(None, [pool.controller])):
+            settings.__dict__["folder"] = file.parent
         return pool
 
     def describe_briefly(self) -> str:
@@ -124,6 +126,8 @@ class CandidatePool(BaseModel):
         """Return the pool without the ways to reach anybody: safe to store and to show."""
         access: dict[str, Any] = {"base_url": None, "api_key_env": None, "options": {}}
         candidates = tuple(c.model_copy(update=access) for c in self.candidates)
+        for candidate in candidates:
+            candidate.__dict__.pop("folder", None)
         pool = self.model_copy(update={"candidates": candidates, "controller": None})
         pool._file = None
         return pool

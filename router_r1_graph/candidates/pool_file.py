@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from .. import invalid
 from ..errors import PoolError, did_you_mean
+from ..invalid import masked, show
 
 SHIPPED_POOLS = Path(__file__).parents[1] / "pools"
 
 #: Provider -> its option that is a path.
 _PATH_OPTION = {"simulated": "facts", "recorded": "records"}
-_SECRET = re.compile(r"key|secret|token$|password|credential", re.I)
-_LIKE_A_KEY = re.compile(r"\bsk-\S*|Bearer .*", re.I)
 
 
 class _Loader(yaml.SafeLoader):
@@ -54,8 +53,10 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
         data = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
         raise PoolError(f"{file}: not a YAML file: {_where_and_why(error)}") from None
+    if data is None:
+        raise PoolError(f"{file}: empty; a pool is a mapping with the key 'candidates'")
     if not isinstance(data, dict):
-        raise PoolError(f"{file}: a pool is a mapping with the key 'candidates', not {_show(data)}")
+        raise PoolError(f"{file}: a pool is a mapping with the key 'candidates', not {show(data)}")
     return file, data
 
 
@@ -64,7 +65,7 @@ def _where_and_why(error: Exception) -> str:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return str(error)
     mark = error.problem_mark
-    why = _LIKE_A_KEY.sub("***", str(error.problem))
+    why = masked(str(error.problem))
     return f"line {mark.line + 1}, column {mark.column + 1}: {why}"
 
 
@@ -84,40 +85,23 @@ def beside(file: Path, data: dict[str, Any]) -> None:
 def explain(
     error: ValidationError, data: dict[str, Any], models: Mapping[str, type[BaseModel]]
 ) -> str:
-    """Turn the first of pydantic's errors into one line: key, value, what is allowed.
+    """Turn pydantic's errors into one line: of each the key, the value, and what is allowed.
 
     Args:
         error: what pydantic says.
         data: what the file holds.
         models: top-level key -> the model of what stands below it; "" for the top level itself.
     """
-    errors = error.errors(include_url=False)
-    # To `min_length` a candidate that cannot be read is a missing one: no second error for it.
-    errors = [e for e in errors if e["loc"] != ("candidates",)] or errors
-    first = errors[0]
-    location = first["loc"]
-    key = ""
-    for part in location:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-    if len(location) >= 2 and location[0] == "candidates" and isinstance(location[1], int):
-        record = data["candidates"][location[1]]
-        if isinstance(record, Mapping) and isinstance(record.get("name"), str):
-            key += f" (of {_show(record['name'])})"
-    secret = isinstance(first["input"], str) and any(_SECRET.search(str(p)) for p in location)
-    value = "***" if secret else _show(first["input"])
-    if first["type"] == "extra_forbidden":
-        model = models[str(location[0]) if len(location) > 1 else ""]
-        wrong, allowed = str(location[-1]), list(model.model_fields)
-        nearest = did_you_mean(wrong, allowed)
-        return f"unknown key {key} = {value}{nearest}; allowed: {', '.join(allowed)}"
-    message = first["msg"].removeprefix("Value error, ")
-    shown = "" if not location or first["type"] == "missing" else f" (value: {value})"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{key or 'pool'}: {message}{shown}{more}"
 
+    def name(place: tuple[int | str, ...]) -> str:
+        candidates = data.get("candidates")
+        if place[:1] != ("candidates",) or len(place) < 2 or not isinstance(candidates, list):
+            return ""
+        record = candidates[int(place[1])]
+        named = isinstance(record, Mapping) and isinstance(record.get("name"), str)
+        return f" (of {show(record['name'])})" if named else ""
 
-def _show(value: object) -> str:
-    """Return a value for a message; of a list or mapping, which may hold keys, only its size."""
-    if isinstance(value, list | dict):
-        return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)}"
-    return "***" if _LIKE_A_KEY.search(str(value)) else f"{value!r:.80}"
+    def allowed(place: tuple[int | str, ...]) -> Collection[str]:
+        return models[str(place[0]) if len(place) > 1 else ""].model_fields
+
+    return invalid.explain(error, allowed, name, whole="pool")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any, TypeVar
 
 from langchain_core.runnables import Runnable
 from pydantic import BaseModel, ValidationError
 
-from ..errors import PoolError, RouterR1Error, did_you_mean
+from ..errors import ConfigError, PoolError, RouterR1Error, did_you_mean
+from ..invalid import explain
 from .candidate import Candidate
 from .failures import scrub
 from .reply import ChatModel
@@ -26,16 +31,18 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
         PoolError: the provider cannot be imported, fails, or does not return a chat model.
     """
     who = settings.name if isinstance(settings, Candidate) else "controller"
-    path = PROVIDERS.get(settings.provider, settings.provider)
-    module, _, name = path.partition(":")
     try:
-        factory: Callable[[ModelSettings], Any] = getattr(importlib.import_module(module), name)
+        factory: Callable[[ModelSettings], Any] = import_name(
+            PROVIDERS.get(settings.provider, settings.provider), settings.folder
+        )
         model = factory(settings)
-    except RouterR1Error:
+    except PoolError:
         raise
     except Exception as error:  # whatever a provider raises, an option of the pool brought it about
         secret = os.environ.get(settings.key_variable or "", "")
-        why = " ".join(scrub(f"{type(error).__name__}: {error}", secret).split())[:500]
+        # Ours are sentences; of any other the class says half of it.
+        name = "" if isinstance(error, RouterR1Error) else f"{type(error).__name__}: "
+        why = " ".join(scrub(f"{name}{error}", secret).split())[:500]
         raise PoolError(f"{who}: provider {settings.provider!r}: {why}") from error
     if not isinstance(model, Runnable):
         raise PoolError(
@@ -45,24 +52,85 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
     return model
 
 
+def import_name(path: str, folder: Path | None = None) -> Any:
+    """Import what `module:name` names: an installed module, or one of the user's own files.
+
+    It is looked for beside the file that names it, in the current folder, and where Python looks.
+
+    Args:
+        path: `module:name`; the name may have dots in it.
+        folder: of the file that names it; None = no file does.
+
+    Raises:
+        ConfigError: it is not of that form, there is no such module, it cannot be imported, or it
+            has no such name.
+    """
+    module, colon, name = path.partition(":")
+    if not (module and colon and name):
+        raise ConfigError(f"{path!r} is not module:name")
+    folders = [p for p in dict.fromkeys((folder and folder.resolve(), Path.cwd())) if p]
+    with _importing(module, [str(p) for p in folders]):
+        try:
+            found = importlib.import_module(module)
+        except Exception as error:  # a user's own module may raise anything
+            raise ConfigError(_why_not(module, folders, error)) from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            names = [n for n in dir(found) if not n.startswith("_")]
+            raise ConfigError(f"module {module!r} has no {name!r}{did_you_mean(part, names)}")
+        found = getattr(found, part)
+    return found
+
+
+def _why_not(module: str, folders: list[Path], error: Exception) -> str:
+    """Say why a module cannot be imported; one that is not there, or one that is broken."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if not missing or not f"{module}.".startswith(f"{missing}."):
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        return f"module {module!r} cannot be imported: {why}"
+    near = did_you_mean(module, [file.stem for p in folders for file in p.glob("*.py")])
+    where = " or ".join(str(p) for p in folders)
+    return f"no module {missing!r}{near}: it is looked for in {where}, and among installed packages"
+
+
+@contextmanager
+def _importing(module: str, folders: list[str]) -> Iterator[None]:
+    """Let Python look in these folders first, for as long as an import takes."""
+    top = module.partition(".")[0]
+    if top == __package__.partition(".")[0]:
+        yield
+        return
+    importlib.invalidate_caches()  # a file that was written a moment ago
+    spec, loaded = PathFinder.find_spec(top, folders), sys.modules.get(top)
+    if spec and spec.origin and loaded and getattr(loaded, "__file__", None) != spec.origin:
+        # One of that name was imported from elsewhere, such as for a pool in another folder.
+        for name in [n for n in sys.modules if n == top or n.startswith(f"{top}.")]:
+            del sys.modules[name]
+    before = list(sys.path)
+    sys.path[:0] = folders
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
 def read_options(candidate: Candidate, model: type[Options]) -> Options:
     """Read the `options:` of a candidate whose provider is one of ours.
 
     Raises:
         PoolError: an option is unknown, missing, or has an impossible value.
     """
-    for option in candidate.options:
-        if option not in model.model_fields:
-            raise PoolError(
-                f"candidate {candidate.name!r}: unknown option {option!r}"
-                f"{did_you_mean(option, model.model_fields)}; a {candidate.provider} candidate has "
-                f"{', '.join(model.model_fields)}"
-            )
+    wrong = [
+        f"unknown option {option!r}{did_you_mean(option, model.model_fields)}; a "
+        f"{candidate.provider} candidate has {', '.join(model.model_fields)}"
+        for option in candidate.options
+        if option not in model.model_fields
+    ]
+    known = {o: v for o, v in candidate.options.items() if o in model.model_fields}
     try:
-        return model.model_validate(candidate.options)
+        options = model.model_validate(known)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in ("options", *first["loc"]))
-        shown = "" if first["type"] == "missing" else f"{first['input']!r}: "
-        why = first["msg"].removeprefix("Value error, ")
-        raise PoolError(f"candidate {candidate.name!r}: {key}: {shown}{why}") from error
+        wrong.append(explain(error, at="options"))
+    if wrong:
+        raise PoolError(f"candidate {candidate.name!r}: {'; '.join(wrong)}")
+    return options

@@ -19,7 +19,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import PoolError, did_you_mean
-from ..jsonl import read_jsonl
+from ..files import read_jsonl
 from .tool import CANDIDATE_TAG
 
 Count = Annotated[int, Field(ge=0)]

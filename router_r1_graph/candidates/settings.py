@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,6 +73,14 @@ class ModelSettings(BaseModel):
     """Retries after a transient failure (429, 5xx, time-out, lost connection)."""
     options: dict[str, Option] = Field(default_factory=dict)
     """Passed to the provider as it is: more keyword arguments of the chat model."""
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The folder of the pool file, where a user's own modules may lie; None = no file.
+
+        Set when a file is read. No field: where settings stand makes them no other settings.
+        """
+        return None
 
     @field_validator("provider")
     @classmethod

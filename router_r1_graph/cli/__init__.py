@@ -20,7 +20,6 @@ _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 app = typer.Typer(
     help="Router-R1: asks the right LLMs the right questions for the least money.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     **_HELP,  # type: ignore[arg-type]

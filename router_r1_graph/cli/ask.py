@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..console import clean, make_console
 from ..errors import ConfigError, QuestionError
+from ..files import require_file
+from ..invalid import masked
+from ..words import shortened, usd
 from .options import (
     ControllerOption,
     PoolOption,
     load_controller,
     load_pool,
+    loading,
+    note_simulated,
     print_json,
     takes_knobs,
 )
@@ -62,26 +70,9 @@ def ask(
         raise QuestionError("the question is empty; ask something: router-r1 ask QUESTION")
     if context.approve_above_usd is not None and not sys.stdin.isatty():
         raise ConfigError("--approve-above-usd asks you: standard input has to be a terminal")
-    _require_writable("--trace", trace)
-    _require_writable("--record", record)
+    require_file("--trace", trace)
+    require_file("--record", record)
     _ask(question, load_pool(pool), controller, context, as_json, trace, record)
-
-
-def _require_writable(option: str, file: Path | None) -> None:
-    """Check that a file can be appended to, and leave nothing behind.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    if file is None:
-        return
-    try:
-        new = not file.exists()
-        file.open("a", encoding="utf-8").close()
-        if new:
-            file.unlink()
-    except OSError as error:
-        raise ConfigError(f"{option} {file}: cannot be written: {error.strerror}") from error
 
 
 def _ask(
@@ -93,17 +84,18 @@ def _ask(
     trace_file: Path | None,
     record_file: Path | None,
 ) -> None:
-    from langgraph.checkpoint.memory import InMemorySaver
-
-    from ..candidates.records import Recorder
-    from ..graph import create_router_r1
-    from ..ledger import total
-    from ..trace import Trace, write_traces
-    from ..transcript import Transcript, make_console
-    from .live import LiveRun
-
     context.check(pool)
-    controller = load_controller(spec, pool)
+    with loading(masked(spec or "the controller")):
+        from langgraph.checkpoint.memory import InMemorySaver
+
+        from ..candidates.records import Recorder
+        from ..graph import create_router_r1
+        from ..ledger import total
+        from ..trace import Trace, write_traces
+        from ..transcript import Transcript
+        from .live import LiveRun
+
+        controller = load_controller(spec, pool)
     unpriced = [c.name for c in pool.candidates if not c.bounded]
     if context.budget_usd is not None and unpriced:
         print(
@@ -112,6 +104,7 @@ def _ask(
         )
     saver = InMemorySaver() if context.approve_above_usd is not None else None
     graph = create_router_r1(pool, controller, context=context).compile(saver, name="router_r1")
+    note_simulated(pool)
     transcript = None if as_json else Transcript(make_console(), pool)
     callbacks = [Recorder(record_file)] if record_file else []
     approve = _approve if saver else None
@@ -119,9 +112,7 @@ def _ask(
     try:
         if transcript:
             transcript.question(question)
-            with transcript:
-                state = asyncio.run(live.run())
-        else:
+        with transcript or nullcontext(), _told_once():
             state = asyncio.run(live.run())
     except KeyboardInterrupt:
         known = live.known()
@@ -141,17 +132,28 @@ def _ask(
         transcript.bill(total(record.ledger), record.ledger)
     else:
         if record.error:
-            print(f"controller {controller.name} failed: {record.error}", file=sys.stderr)
+            why = shortened(record.error)
+            print(f"controller {controller.name} failed: {why}", file=sys.stderr)
         print_json(record.summary())
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Keep the library from logging that a controller failed: the last lines say so."""
+    logger = logging.getLogger("router_r1_graph.nodes")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _approve(call: Mapping[str, Any]) -> bool:
     """Ask whoever sits at the terminal whether a call may be made; all but "y" is a no."""
-    from ..transcript import clean, usd
-
     worst = call["worst_case_usd"]
     price = "no price is known" if worst is None else f"at most {usd(worst)}"
-    asked = clean(f"{call['candidate']}: {call['query']}  [{price}]")
+    asked = clean(f"{call['candidate']}: {shortened(call['query'])}  [{price}]")
     # Nothing else runs meanwhile, and Ctrl-C is not to wait for asyncio, which waits for us.
     asyncios = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -179,12 +181,12 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON only.")] = False,
 ) -> None:
     """Take a two-minute tour: a pool, some questions, and a table of controllers."""
-    from ..transcript import make_console
-    from .tour import compare, run_tour
-
+    candidates = load_pool(pool)
+    with loading("the tour"):
+        from .tour import compare, run_tour
     if not as_json:
-        run_tour(make_console(), load_pool(pool), questions=questions, seed=seed)
+        run_tour(make_console(), candidates, questions=questions, seed=seed)
         return
-    scores = asyncio.run(compare(load_pool(pool), questions, seed))
+    scores = asyncio.run(compare(candidates, questions, seed))
     rows = [asdict(score) for score in scores]
     print_json({"questions": questions, "seed": seed, "controllers": rows})

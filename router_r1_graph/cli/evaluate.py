@@ -11,8 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ConfigError, MissingExtraError
-from .options import PoolOption, load_pool, takes_knobs
+from ..console import make_console
+from ..context import RouterContext
+from ..errors import ConfigError, MissingExtraError, did_you_mean
+from ..files import require_file, require_folder
+from ..words import counted
+from .options import PoolOption, about, load_pool, loading, note_simulated, takes_knobs
+
+_FIELDS = ("question", "gold", "id")
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -88,20 +94,39 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json.")] = False,
 ) -> None:
     """Compare controllers over questions: score, cost, calls, each with a 95% interval."""
-    from rich.console import Console
-
-    try:
-        from ..evaluation.program import Evaluation
-        from ..evaluation.program import evaluate as run
-        from ..evaluation.questions import Reader
-        from ..evaluation.report import show
-    except ImportError as error:  # numpy
-        raise MissingExtraError("router-r1 evaluate", "eval") from error
-
-    reader = Reader(data, _pairs(field), _pairs(where), limit, seed, skip_bad)
+    fields, wanted = _pairs("--field", field), _pairs("--where", where)
+    for name in fields:
+        if name not in _FIELDS:
+            near = did_you_mean(name, _FIELDS)
+            raise ConfigError(f"--field {name}{near}: only {', '.join(_FIELDS)} can be named")
+    for weight in cost_weight or []:
+        with about("--cost-weight"):
+            RouterContext(cost_weight=weight)
+    if langsmith and not out:
+        raise ConfigError("--langsmith needs --out: the traces that it sends are kept there")
+    require_folder("--out", out)
+    require_file("--record", record)
+    candidates = load_pool(pool)
+    context.check(candidates)
+    candidates.require_keys()
+    with loading("the evaluation"):
+        try:
+            from ..evaluation.program import Evaluation
+            from ..evaluation.program import evaluate as run
+            from ..evaluation.questions import Reader
+            from ..evaluation.report import show
+            from ..evaluation.scorers import parse_scorer
+        except ImportError as error:  # numpy
+            raise MissingExtraError("router-r1 evaluate", "eval") from error
+        with about("--metric"):
+            parse_scorer(metric)
+        reader = Reader(data, fields, wanted, limit, seed, skip_bad)
+        questions = reader.read()
+    if data != ["demo"]:
+        note_simulated(candidates)
     plan = Evaluation(
-        pool=load_pool(pool),
-        questions=reader.read(),
+        pool=candidates,
+        questions=questions,
         controllers=controller or [],
         cost_weights=cost_weight or [0.5],
         context=replace(context, seed=seed),
@@ -116,11 +141,8 @@ def evaluate(
         seed=seed,
         skipped=reader.skipped,
     )
-    plan.pool.require_keys()
-    if langsmith and not out:
-        raise ConfigError("--langsmith needs --out: the traces that it sends are kept there")
     try:
-        summary = run(plan, Console(stderr=True))
+        summary = run(plan, make_console(stderr=True))
     except KeyboardInterrupt:
         kept = f"; go on with --out {out} --resume" if out else ""
         print(f"stopped{kept}", file=sys.stderr)
@@ -130,13 +152,14 @@ def evaluate(
     if as_json:
         print(json.dumps(summary.to_json(), ensure_ascii=False))
     else:
-        show(summary, Console(highlight=False))
+        show(summary, make_console())
         for reason in reader.skipped[:5]:
             print(f"left out: {reason}", file=sys.stderr)
         if reader.skipped:
-            print(f"{len(reader.skipped)} rows left out", file=sys.stderr)
+            print(f"{counted(len(reader.skipped), 'row')} left out", file=sys.stderr)
         if reader.repeated:
-            print(f"{reader.repeated} rows repeat a question: it was asked once", file=sys.stderr)
+            rows = f"{counted(reader.repeated, 'row')} repeat{'s' * (reader.repeated == 1)}"
+            print(f"{rows} a question: it was asked once", file=sys.stderr)
         if out:
             print(f"\nReport: {out}/report.html, {out}/report.md, {out}/summary.json")
 
@@ -159,11 +182,11 @@ def _write_experiments(results: Path, controllers: Sequence[str], dataset: str) 
         print(f"LangSmith: {controller} is experiment {name} of {dataset}", file=sys.stderr)
 
 
-def _pairs(items: list[str] | None) -> dict[str, str]:
+def _pairs(option: str, items: list[str] | None) -> dict[str, str]:
     pairs = {}
     for item in items or []:
         name, equals, value = item.partition("=")
         if not equals or not name:
-            raise ConfigError(f"{item!r}: it is NAME=VALUE")
+            raise ConfigError(f"{option} {item!r}: it is NAME=VALUE")
         pairs[name] = value
     return pairs

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
-from ..errors import ConfigError, MissingExtraError
+from ..errors import ConfigError, MissingExtraError, did_you_mean
+from ..files import require_folder
+from ..invalid import masked
+from ..words import counted
 from .options import load_pool
+
+_METRICS = ("exact_match", "f1")
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -47,19 +53,26 @@ def fit(
     ] = None,
 ) -> None:
     """Fit a learned controller, which then is `--controller NAME:DIR`."""
-    try:
-        from ..controllers.learned import LearnedController
-        from ..evaluation.scores import Metric, load_scores
-    except ImportError as error:
-        raise MissingExtraError(f"fit {method}", "eval") from error
-    if metric not in ("exact_match", "f1"):
-        raise ConfigError(f"--metric is exact_match or f1, not {metric!r}")
+    if metric not in _METRICS:
+        near = did_you_mean(metric, _METRICS)
+        raise ConfigError(f"--metric is {' or '.join(_METRICS)}, not {metric!r}{near}")
     options = {}
     for setting in settings or []:
         key, _, value = setting.partition("=")
-        if not value.isdecimal():
+        if not (key and value.isdecimal()):
             raise ConfigError(f"--set is NAME=NUMBER, not {setting!r}")
         options[key] = int(value)
+    try:
+        from ..controllers.learned import METHODS, LearnedController
+        from ..controllers.learned.embedding import EMBEDDINGS
+        from ..evaluation.scores import Metric, load_scores
+    except ImportError as error:
+        raise MissingExtraError(f"fit {masked(method)}", "eval") from error
+    _require("fit", "method", method, METHODS)
+    for key in options:
+        _require(f"--set of {method}", "option", key, METHODS[method].options)
+    _require("--embedding", "embedding", embedding, EMBEDDINGS)
+    require_folder("--out", out)
     scored = cast("Metric", metric)
     matrix = load_scores(data, load_pool(pool) if pool else None, split=split, metric=scored)
     try:
@@ -79,7 +92,19 @@ def fit(
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
     if controller.cost_source == "prices" and not controller.costs.any():
         print("warning: no costs and no prices: the cost weight has no effect", file=sys.stderr)
-    print(
-        f"{method}: {len(matrix.questions)} questions x {len(matrix.names)} candidates -> "
-        f"--controller {method}:{out}"
-    )
+    size = f"{counted(len(matrix.questions), 'question')} x "
+    size += counted(len(matrix.names), "candidate")
+    print(f"{method}: {size} -> --controller {method}:{out}")
+
+
+def _require(where: str, what: str, name: str, allowed: Collection[str]) -> None:
+    """Check a name before any data is read.
+
+    Raises:
+        ConfigError: it is none of those that are allowed.
+    """
+    if name not in allowed:
+        raise ConfigError(
+            f"{where}: unknown {what} {name!r}{did_you_mean(name, allowed)}; allowed: "
+            f"{', '.join(allowed)}"
+        )

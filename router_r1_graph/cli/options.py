@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
-from collections.abc import Callable, Collection
-from typing import Annotated, Any
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..candidates import CandidatePool
+from ..console import CONTROL, make_console
 from ..context import RouterContext, knobs
-from ..controllers import default_spec, parse_controller
+from ..errors import ConfigError
+from ..words import counted
+
+if TYPE_CHECKING:
+    from ..controllers import Controller
 
 PoolOption = Annotated[
     str,
@@ -25,15 +32,15 @@ ControllerOption = Annotated[
     typer.Option(
         "--controller",
         help="Who decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
-        "oracle, openai:MODEL, policy:PATH, 'completions:URL?policy=PATH&model=NAME' (a policy on "
-        "vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the pool's controller block, "
-        "the default where there is one).",
+        "oracle, openai:MODEL, policy:PATH, completions:URL (with ?policy=PATH, in quotes: a "
+        "policy on vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the pool's "
+        "controller block, the default where there is one).",
         show_default="pool, else policy:demo, else keyword",
     ),
 ]
 
 
-#: Knobs whose options have had a shorter name.
+#: Knobs whose options have had a shorter name, which still works.
 _SHORT = {"deadline_seconds": "--deadline", "max_calls_per_round": "--max-calls"}
 
 
@@ -46,16 +53,20 @@ def takes_knobs(
         but: knobs that the command has no option for, or has one of its own.
     """
     ours = [name for name in knobs() if name not in but]
+    short = [name for name in ours if name in _SHORT]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
-            context = RouterContext(**{name: given.pop(name) for name in ours})
-            command(**given, context=context)
+            shorter = {name: given.pop(f"{name}_") for name in short}
+            named = {name: given.pop(name) for name in ours}
+            named |= {name: value for name, value in shorter.items() if value is not None}
+            command(**given, context=RouterContext(**named))
 
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
             if parameter.name == "context":
                 parameters += [_option(name) for name in ours]
+                parameters += [_short_option(name) for name in short]
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -68,19 +79,59 @@ def takes_knobs(
 
 def _option(name: str) -> inspect.Parameter:
     kind, knob = knobs()[name]
-    flags = ["--" + name.replace("_", "-")]
-    if name in _SHORT:
-        flags.append(_SHORT[name])
     plain = str if name == "candidate_context" else kind  # `RouterContext` says what is allowed
     text = knob.help.replace("; None = no limit", "").replace(" None = no limit.", "")
+    option = typer.Option(_flag(name), help=text, rich_help_panel="Knobs of a run")
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=getattr(RouterContext, name),
-        annotation=Annotated[
-            plain, typer.Option(*flags, help=text, rich_help_panel="Knobs of a run")
-        ],
+        annotation=Annotated[plain, option],
     )
+
+
+def _short_option(name: str) -> inspect.Parameter:
+    """Return the shorter name as an option of its own: both together are too wide for --help."""
+    kind, _ = knobs()[name]
+    return inspect.Parameter(
+        f"{name}_",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, typer.Option(_SHORT[name], hidden=True)],
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+@contextmanager
+def about(option: str) -> Iterator[None]:
+    """Say which option a wrong configuration was given by.
+
+    Raises:
+        ConfigError: whatever is wrong, with the option before it.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from error
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Say in a terminal what is waited for: torch alone takes seconds to import.
+
+    On standard error, and gone when it is over; without escape sequences it is a line.
+    """
+    console = make_console(stderr=True)
+    if console.is_interactive:
+        with console.status(f"loading {what} ...", spinner="dots"):
+            yield
+        return
+    if sys.stderr.isatty():
+        print(f"loading {what} ...", file=sys.stderr)
+    yield
 
 
 def load_pool(name: str) -> CandidatePool:
@@ -88,8 +139,10 @@ def load_pool(name: str) -> CandidatePool:
     return CandidatePool.from_yaml(name)
 
 
-def load_controller(spec: str | None, pool: CandidatePool) -> Any:
+def load_controller(spec: str | None, pool: CandidatePool) -> Controller:
     """Return the controller of --controller; a note says why it is not the policy."""
+    from ..controllers import default_spec, parse_controller
+
     if spec is None:
         spec, note = default_spec(pool)
         if note:
@@ -97,13 +150,36 @@ def load_controller(spec: str | None, pool: CandidatePool) -> Any:
     return parse_controller(spec, pool)
 
 
+def note_simulated(pool: CandidatePool) -> None:
+    """Say on standard error that nobody of a pool is real, and how to ask those who are."""
+    if any(candidate.provider != "simulated" for candidate in pool.candidates):
+        return
+    from ..simulation import known_world
+
+    files = {candidate.options.get("facts") for candidate in pool.candidates}
+    facts = {fact for file in files for fact in known_world(str(file) if file else None).facts}
+    print(
+        f"note: the candidates of {pool.name!r} are simulated and know "
+        f"{counted(len(facts), 'fact')}; your own LLMs: --pool FILE (router-r1 pool check FILE)",
+        file=sys.stderr,
+    )
+
+
+def mask_variable(option: str, name: str) -> str:
+    """Return why a key cannot be read from a variable; what may be a key itself is not repeated."""
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+        return (
+            f"{option}: *** is not the NAME of an environment variable in capitals, such as "
+            "ROUTER_KEY; the key itself is never given"
+        )
+    return f"{option}: the environment variable {name} is not set"
+
+
 def print_json(data: dict[str, Any]) -> None:
     """Print one object, as it is where standard output can say it, and escaped elsewhere.
 
     What could control a terminal is escaped in any case: it is the same JSON.
     """
-    from ..transcript import CONTROL
-
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     text = json.dumps(data, ensure_ascii=not utf8)
     print(CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text))

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
+from ..files import require_file
+from ..words import counted
 from .options import load_pool
 
 SHOW_EXAMPLES = "[bold]Example[/bold]\n\nrouter-r1 pool show router_r1"
@@ -19,7 +21,7 @@ def show(
     file: Annotated[str, typer.Argument(help="A pool file or a shipped pool.")] = "embedded",
 ) -> None:
     """Show the candidates of a pool with their descriptors."""
-    from ..transcript import make_console
+    from ..console import make_console
     from .tables import pool_table
 
     console = make_console()
@@ -41,7 +43,7 @@ def check(
     if pool.controller:
         parse_controller("pool", pool)
     unpriced = [c.name for c in pool.candidates if not c.bounded]
-    print(f"{pool.name}: {len(tools)} candidates, all can be asked")
+    print(f"{pool.name}: {counted(len(tools), 'candidate')}, all can be asked")
     if pool.controller:
         print(f"controller: {pool.controller.model} ({pool.controller.protocol})")
     if unpriced:
@@ -82,6 +84,7 @@ def from_records(
     from ..candidates.measure import Source, pool_from_records
     from ..candidates.records import unknown_field
 
+    require_file("--out", out)
     names: dict[str, str] = {}
     for pair in filter(None, fields.split(",")):
         name, equals, theirs = (part.strip() for part in pair.partition("="))
@@ -96,4 +99,4 @@ def from_records(
             "warning: scored on all the questions; name a --split to keep test questions out",
             file=sys.stderr,
         )
-    print(f"{out}: {len(pool.candidates)} candidates")
+    print(f"{out}: {counted(len(pool.candidates), 'candidate')}")

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError, MissingExtraError
-from .options import ControllerOption, PoolOption, load_pool, takes_knobs
+from ..invalid import masked
+from .options import (
+    ControllerOption,
+    PoolOption,
+    load_pool,
+    loading,
+    mask_variable,
+    note_simulated,
+    takes_knobs,
+)
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -40,23 +49,25 @@ def serve(
     context: Any = None,
 ) -> None:
     """Serve the router behind OpenAI's API, until SIGTERM or Ctrl-C."""
-    from ..chat_router import KNOBS, ChatRouterR1
-
-    try:
-        from ..serving.app import create_app, listen
-        from ..serving.app import serve as serve_app
-    except ImportError as error:
-        raise MissingExtraError("router-r1 serve", "serve") from error
     key = os.environ.get(api_key_env, "").strip() if api_key_env else ""
     if api_key_env and not key:
-        raise ConfigError(f"--api-key-env: the environment variable {api_key_env} is not set")
+        raise ConfigError(mask_variable("--api-key-env", api_key_env))
     candidates = load_pool(pool)
-    knobs = {name: getattr(context, name) for name in KNOBS}
-    model = ChatRouterR1(pool=candidates, controller=controller, **knobs)
-    api = create_app(model, max_concurrency=max_concurrency, queue=queue, api_key=key)
-    listening = listen(host, port)
+    with loading(masked(controller or "the controller")):
+        try:
+            from ..serving.app import create_app, listen
+            from ..serving.app import serve as serve_app
+        except ImportError as error:
+            raise MissingExtraError("router-r1 serve", "serve") from error
+        from ..chat_router import KNOBS, ChatRouterR1
+
+        knobs = {name: getattr(context, name) for name in KNOBS}
+        model = ChatRouterR1(pool=candidates, controller=controller, **knobs)
+        api = create_app(model, max_concurrency=max_concurrency, queue=queue, api_key=key)
+        listening = listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
     print(f"serving {candidates.name} by {model.controller.name} at {url}", file=sys.stderr)
+    note_simulated(candidates)
     if not key and host not in ("127.0.0.1", "::1", "localhost"):
         print("warning: no --api-key-env: whoever reaches it spends your money", file=sys.stderr)
     serve_app(api, listening)

@@ -6,7 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..candidates import CandidatePool
-from ..transcript import clean
+from ..console import clean
+from ..words import plain
 
 
 def pool_table(pool: CandidatePool) -> Table:
@@ -22,10 +23,10 @@ def pool_table(pool: CandidatePool) -> Table:
     if keys:
         table.add_column("key")
     for c in pool.candidates:
-        scores = ", ".join(f"{name} {score:g}" for name, score in c.benchmarks.items())
+        scores = ", ".join(f"{name} {plain(score)}" for name, score in c.benchmarks.items())
         if len(c.benchmarks) > 4:
             low, high = min(c.benchmarks.values()), max(c.benchmarks.values())
-            scores = f"{len(c.benchmarks)} subjects, {low:g} to {high:g}"
+            scores = f"{len(c.benchmarks)} subjects, {plain(low)} to {plain(high)}"
         strengths = ", ".join(c.strengths) if len(c.strengths) <= 4 else "everything"
         table.add_row(
             Text(clean(c.name)),
@@ -41,4 +42,4 @@ def pool_table(pool: CandidatePool) -> Table:
 
 
 def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:g}"
+    return "?" if value is None else plain(value)

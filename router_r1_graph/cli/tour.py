@@ -25,6 +25,7 @@ from ..ledger import total
 from ..simulation import Question, generate
 from ..trace import Trace
 from ..transcript import Transcript
+from ..words import counted, fixed
 from .live import LiveRun
 from .tables import pool_table
 
@@ -75,13 +76,13 @@ def run_tour(console: Console, pool: CandidatePool, *, questions: int, seed: int
     console.print(pool_table(pool))
     spec, note = default_spec(pool)
     if note:
-        console.print(f"\nNote: {note}.")
+        console.print(f"\nNote: {note}.", markup=False)
     for title, question, context in _SCENES:
         console.print()
         console.rule(title, align="left")
         _play(console, pool, question, spec, context)
     console.print()
-    console.rule(f"Controllers on {questions} test questions", align="left")
+    console.rule(f"Controllers on {counted(questions, 'test question')}", align="left")
     console.print(score_table(asyncio.run(compare(pool, questions, seed, console))))
     console.print(
         "Exact match with its 95% Wilson interval; cost is what the candidates were paid, in USD "
@@ -136,10 +137,10 @@ async def compare(
     constants = [f"constant:{candidate.name}" for candidate in pool.candidates]
     others = dict.fromkeys(["cheapest", "random", "keyword", default_spec(pool)[0], "oracle"])
     columns = (
-        TextColumn("{task.description:<24}"),
+        TextColumn("{task.description:<24}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
         TimeElapsedColumn(),
     )
     hidden = console is None or not console.is_interactive
@@ -171,7 +172,7 @@ async def _score(
         rate = len(right) / (time.perf_counter() - start)
         status = (
             f"{rate:4.0f}/s  exact match {statistics.fmean(right):.2f}  "
-            f"${statistics.fmean(costs) * 1e3:.4f} per 1,000"
+            f"${fixed(statistics.fmean(costs) * 1e3, 4)} per 1,000"
         )
         progress.update(task, advance=1, status=status)
 
@@ -214,7 +215,7 @@ def score_table(scores: Sequence[Score]) -> Table:
             Text(score.controller),
             f"{score.exact_match:.3f}",
             f"{score.low:.2f} to {score.high:.2f}",
-            f"{score.cost_usd * 1e3:.4f}",
+            fixed(score.cost_usd * 1e3, 4),
             f"{score.calls:.2f}",
             f"{score.seconds:.1f}",
         )

@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
+from ..files import require_file
+from ..words import counted
 from .options import print_json
 
 SHOW_EXAMPLES = """[bold]Examples[/bold]
@@ -26,11 +28,16 @@ def show(
     controller: Annotated[str | None, typer.Option(help="Only this controller's.")] = None,
 ) -> None:
     """Print runs as transcripts."""
+    from ..console import make_console
     from ..trace import read_traces
-    from ..transcript import Transcript, make_console
+    from ..transcript import Transcript
 
     shown = 0
+    ids: set[str] = set()
+    controllers: set[str] = set()
     for trace in read_traces(file):
+        ids.add(trace.id)
+        controllers.add(trace.controller)
         if (id is not None and trace.id != id) or (controller and trace.controller != controller):
             continue
         if shown:
@@ -38,7 +45,9 @@ def show(
         Transcript(make_console(), trace.pool).whole(trace)
         shown += 1
     if not shown:
-        raise ConfigError(f"{file}: no such trace in it")
+        near = did_you_mean(controller, controllers) if controller else ""
+        near = near or (did_you_mean(id, ids) if id else "")
+        raise ConfigError(f"{file}: no such trace in it{near}")
 
 
 FROM_LANGSMITH_EXAMPLES = """[bold]Examples[/bold]
@@ -65,6 +74,7 @@ def from_langsmith(
     from ..langsmith.traces import read_langsmith
     from ..trace import write_traces
 
+    require_file("--out", out)
     since = since and since.replace(tzinfo=UTC)
     traces = read_langsmith(project, filter=filter, since=since)
     if out is None:
@@ -75,4 +85,4 @@ def from_langsmith(
         count = write_traces(out, traces)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
-    print(f"{out}: {count} traces", file=sys.stderr)
+    print(f"{out}: {counted(count, 'trace')}", file=sys.stderr)

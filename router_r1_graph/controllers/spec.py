@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from ..candidates import CandidatePool, ControllerSettings, ModelSettings
 from ..errors import ControllerError, MissingExtraError, did_you_mean
+from ..invalid import explain, masked
 from .chat_model import ChatModelController
 from .controller import Controller
 from .own import whole
@@ -112,7 +113,8 @@ def parse_controller(spec: str | None, pool: CandidatePool) -> Controller:
     if build is None or (argument and kind in _PLAIN):
         kinds = [s.partition(":")[0].partition("[")[0] for s in SPECS]
         raise ControllerError(
-            f"unknown controller {spec!r}{did_you_mean(kind, kinds)}; allowed: {', '.join(SPECS)}"
+            f"unknown controller {masked(spec)!r}{did_you_mean(kind, kinds)}; "
+            f"allowed: {', '.join(SPECS)}"
         )
     return build(argument, pool)
 
@@ -215,9 +217,7 @@ def _completions(argument: str, pool: CandidatePool) -> Controller:
     try:
         settings = ModelSettings(base_url=url, **options)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        why = first["msg"].removeprefix("Value error, ")
-        raise ControllerError(f"completions: {first['loc'][0]}: {why}") from None
+        raise ControllerError(f"completions: {explain(error)}") from None
     name = f"completions:{settings.model or path}"
     _require_key(settings, name)
     from .policy.completions import CompletionsController

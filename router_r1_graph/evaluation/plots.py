@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtraError
+from ..words import counted
 from .summary import Row, Summary
 
 #: Where a label may stand beside its point, in the order of liking: x and y in points.
@@ -47,7 +48,8 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     labels += [(row, row.controller.removeprefix("constant:"), "0.35") for row in constants]
     axes.set_xlabel("USD per 1,000 questions")
     axes.set_ylabel(summary.metric.replace("_", " "))
-    axes.set_title(f"{summary.questions} questions, pool {summary.pool}; bars are 95% intervals")
+    asked = counted(summary.questions, "question")
+    axes.set_title(f"{asked}, pool {summary.pool}; bars are 95% intervals")
     axes.grid(alpha=0.25)
     axes.margins(x=0.07)
     _scale(axes, [_cost(row) for row in summary.rows])

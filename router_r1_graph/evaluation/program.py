@@ -10,7 +10,15 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from ..candidates import CandidatePool
 from ..candidates.records import Recorder
@@ -20,6 +28,8 @@ from ..controllers.embedded import world_of
 from ..controllers.learned import METHODS, LearnedController
 from ..controllers.learned.matrix import Cell, ScoreMatrix
 from ..errors import ConfigError, PoolError
+from ..files import require_file, require_folder
+from ..words import usd
 from . import loop
 from .processes import Share, run_in_processes
 from .questions import EvaluationQuestion
@@ -102,12 +112,15 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
         raise ConfigError("recording replies needs one process")
     file = None
     if plan.out is not None:
-        plan.out.mkdir(parents=True, exist_ok=True)
         file = plan.out / "results.jsonl"
+        require_folder("--out", plan.out)
+        plan.out.mkdir(parents=True, exist_ok=True)
+        require_file("--out", file)
         if file.exists() and file.stat().st_size and not plan.resume:
             raise ConfigError(
                 f"{file} holds results already: go on with --resume, or name another --out"
             )
+    require_file("--record", plan.record)
     results = Results(file, scorer)
     results.load(plan.pool)
     controls = control_specs(plan.pool) if plan.controls else []
@@ -122,6 +135,7 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
         raise ConfigError("--folds fits on the single candidates' scores: it needs the controls")
     rest = [spec for spec in (*plan.controllers, *controls) if spec not in learned]
     runs = [run for spec in rest for run in _runs_of(plan, spec)]
+    _note_one_weight(plan, runs, console)
     _run(plan, runs, results, console)
     if learned:
         fitted = _fold_runs(plan, learned, results)
@@ -136,6 +150,25 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
     if plan.out is not None:
         write_report(summary, plan.out, outcomes, evaluated=plan.controllers, skipped=plan.skipped)
     return summary
+
+
+def _note_one_weight(plan: Evaluation, runs: Sequence[_Run], console: Console | None) -> None:
+    """Say which of the evaluated controllers are run at one of several cost weights, and why."""
+    asked = [run.key for run in runs if run.share.spec in plan.controllers]
+    weights: dict[str, set[float]] = {}
+    for spec, weight in asked:
+        weights.setdefault(spec, set()).add(weight)
+    once = [spec for spec, at in weights.items() if len(at) < len(set(plan.cost_weights))]
+    if once and console:
+        does = "does" if len(once) == 1 else "do"
+        was = "is" if len(once) == 1 else "are"
+        console.print(
+            Text(
+                f"note: {', '.join(once)} {does} not read the cost weight, and {was} run once "
+                f"(at {plan.cost_weights[0]:g})"
+            ),
+            soft_wrap=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -204,15 +237,19 @@ def _same(controller: Controller) -> Controller:
     return controller
 
 
-def _run(plan: Evaluation, runs: Sequence[_Run], results: Results, console: Console | None) -> None:
-    columns = (
-        TextColumn("{task.description}"),
+def progress_columns() -> tuple[ProgressColumn, ...]:
+    """Return what a line of the progress shows; names of controllers are not read as markup."""
+    return (
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} score {task.fields[score]:.3f} ${task.fields[usd]:.4f}"),
+        TextColumn("{task.fields[rate]} score {task.fields[score]:.3f} {task.fields[usd]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console or Console(quiet=True)) as progress:
+
+
+def _run(plan: Evaluation, runs: Sequence[_Run], results: Results, console: Console | None) -> None:
+    with Progress(*progress_columns(), console=console or Console(quiet=True)) as progress:
         asked: dict[tuple[str, float], list[str]] = {}
         for run in runs:
             asked.setdefault(run.key, []).extend(q.id for q in run.share.questions)
@@ -266,7 +303,7 @@ class _Bar:
         self.usd = sum(outcome.cost_usd for outcome in known)
         mean = self.score / max(1, self.outcomes)
         self.task = progress.add_task(
-            name, total=total, completed=self.outcomes, score=mean, usd=self.usd, rate=""
+            name, total=total, completed=self.outcomes, score=mean, usd=usd(self.usd), rate=""
         )
 
     def advance(self, outcome: Outcome) -> None:
@@ -279,6 +316,6 @@ class _Bar:
             self.task,
             advance=1,
             score=self.score / self.outcomes,
-            usd=self.usd,
+            usd=usd(self.usd),
             rate=f"{speed:.0f}/s" if speed else "",
         )

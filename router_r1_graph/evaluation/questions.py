@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, MissingExtraError
-from ..jsonl import read_jsonl
+from ..files import read_jsonl
 
 #: The paper's seven sets by name; each is a config of RUC-NLPIR/FlashRAG_datasets.
 PAPER_SETS = {

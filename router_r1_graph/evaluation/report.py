@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ..trace import Trace, read_traces
 from ..transcript import as_text
+from ..words import counted, fixed, rounded
 from .plots import draw
 from .run import Key, Outcome
 from .statistics import Interval
@@ -55,7 +56,7 @@ def write_report(
         summary: the numbers.
         folder: where.
         outcomes: every question's, for the worst ones.
-        evaluated: the controllers that are no controls; of the first one the worst are shown.
+        evaluated: the controllers that are no controls; of each the worst questions are shown.
         skipped: rows of the data that were left out, with why.
         pictures: whether to draw; needs matplotlib.
     """
@@ -84,7 +85,7 @@ def main_table(summary: Summary) -> Table:
                 f"{row.cost_weight:g}",
                 _cell(m["score"]),
                 _cell(m["f1"]),
-                _cell(thousand, 4),
+                _money(thousand),
                 _cell(m["calls"], 2),
                 _cell(m["rounds"], 2),
                 _cell(m["seconds"], 2),
@@ -98,9 +99,11 @@ def main_table(summary: Summary) -> Table:
 
 def show(summary: Summary, console: Console) -> None:
     """Print the main numbers in a terminal."""
-    # 79 columns: what a terminal has at least.
+    # 79 columns, what a terminal has at least; a file or a pipe has no width to keep to.
+    if not console.is_terminal:
+        console.width = 200
     table = RichTable(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("controller", max_width=18, no_wrap=True)
+    table.add_column("controller", overflow="fold")
     metric = summary.metric.replace("_", " ")
     for name in ("a", metric, "USD/1000", "calls", "to constant best"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -110,13 +113,14 @@ def show(summary: Summary, console: Console) -> None:
             Text(row.controller.removeprefix("constant:")),
             f"{row.cost_weight:g}",
             Text(_cell(m["score"])),
-            f"{1000 * m['cost_usd'].mean:.4f}",
-            f"{m['calls'].mean:.2f}",
+            fixed(1000 * m["cost_usd"].mean, 4),
+            rounded(m["calls"].mean, 2),
             Text(_difference(row.against_constant_best, 2)),
         )
     console.print(table)
     note = "a = cost weight; [95% intervals]"
-    console.print(f"{summary.questions} questions, pool {summary.pool}; {note}", style="dim")
+    asked = counted(summary.questions, "question")
+    console.print(Text(f"{asked}, pool {summary.pool}; {note}", style="dim"), soft_wrap=True)
     for line in verdict(summary):
         console.print(Text(line), soft_wrap=True)
 
@@ -128,7 +132,9 @@ def share_table(summary: Summary) -> Table:
     for row in summary.rows:
         if not row.controller.startswith("constant:"):
             parts = [f"{row.share.get(name, 0):.0%}" for name in names[:12]]
-            rows.append([row.controller, f"{row.cost_weight:g}", f"{row.entropy_bits:.2f}", *parts])
+            rows.append(
+                [row.controller, f"{row.cost_weight:g}", rounded(row.entropy_bits, 2), *parts]
+            )
     return rows
 
 
@@ -171,49 +177,59 @@ def slice_tables(summary: Summary) -> dict[str, Table]:
 
 
 def _cell(value: Interval, digits: int = 3) -> str:
-    return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    mean, low, high = (rounded(v, digits) for v in (value.mean, value.low, value.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def _money(value: Interval) -> str:
+    return f"{fixed(value.mean, 4)} [{fixed(value.low, 4)}, {fixed(value.high, 4)}]"
 
 
 def _difference(value: Interval | None, digits: int = 3) -> str:
     if value is None:
         return ""
-    return f"{value.mean:+.{digits}f} [{value.low:+.{digits}f}, {value.high:+.{digits}f}]"
+    mean, low, high = (rounded(v, digits, "+") for v in (value.mean, value.low, value.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def _worst(
     results: Path, outcomes: list[Outcome], evaluated: Sequence[str], summary: Summary
-) -> list[Trace]:
-    """Return the traces where the first controller loses most to a single candidate."""
+) -> dict[str, list[Trace]]:
+    """Return the traces where each controller is wrong and loses most to a single candidate."""
     if not evaluated or not results.is_file():
-        return []
-    weight = next((r.cost_weight for r in summary.rows if r.controller == evaluated[0]), None)
+        return {}
     best: dict[str, float] = {}
     for outcome in outcomes:
         if outcome.controller not in evaluated:
             best[outcome.id] = max(best.get(outcome.id, 0.0), outcome.score)
-    ours = [o for o in outcomes if o.controller == evaluated[0] and o.cost_weight == weight]
-    ours.sort(key=lambda o: (o.score - best.get(o.id, 0.0), -o.cost_usd))
-    wanted: dict[Key, int] = {o.key: place for place, o in enumerate(ours[:_WORST])}
-    found: dict[int, Trace] = {}
+    wanted: dict[Key, int] = {}
+    for name in evaluated:
+        weight = next((r.cost_weight for r in summary.rows if r.controller == name), None)
+        wrong = [
+            o for o in outcomes if o.controller == name and o.cost_weight == weight and o.score < 1
+        ]
+        wrong.sort(key=lambda o: (o.score - best.get(o.id, 0.0), -o.cost_usd))
+        wanted |= {o.key: place for place, o in enumerate(wrong[:_WORST])}
+    found: dict[str, dict[int, Trace]] = {name: {} for name in evaluated}
     for trace in read_traces(results):
         place = wanted.get((trace.controller, trace.context.cost_weight, trace.id))
         if place is not None:
-            found[place] = trace
-    return [found[place] for place in sorted(found)]
+            found[trace.controller][place] = trace
+    return {name: [of[place] for place in sorted(of)] for name, of in found.items() if of}
 
 
 def _blocks(
-    summary: Summary, worst: list[Trace], skipped: Sequence[str], pictures: bool
+    summary: Summary, worst: dict[str, list[Trace]], skipped: Sequence[str], pictures: bool
 ) -> list[Block]:
     """Return the report as (kind, content): heading, text, table, picture or code."""
     blocks: list[Block] = [
         ("h1", f"Evaluation over pool {summary.pool}"),
         (
             "p",
-            f"{summary.questions} questions. Means with 95% bootstrap intervals over questions; "
-            "differences are paired, in the metric. The one at matched cost is against a random "
-            "mix of two candidates that spends as much; it is empty where every candidate costs "
-            "more.",
+            f"{counted(summary.questions, 'question')}. "
+            "Means with 95% bootstrap intervals over questions; differences are paired, in the "
+            "metric. The one at matched cost is against a random mix of two candidates that spends "
+            "as much; it is empty where every candidate costs more.",
         ),
         *(("p", line) for line in verdict(summary)),
         ("table", main_table(summary)),
@@ -224,10 +240,13 @@ def _blocks(
     for name, table in slice_tables(summary).items():
         blocks += [("h2", f"By {name}"), ("table", table)]
     if skipped:
-        blocks += [("h2", f"{len(skipped)} rows left out"), ("code", "\n".join(skipped[:50]))]
-    if worst:
-        blocks.append(("h2", "The worst questions"))
-        for trace in worst:
+        blocks += [
+            ("h2", f"{counted(len(skipped), 'row')} left out"),
+            ("code", "\n".join(skipped[:50])),
+        ]
+    for name, traces in worst.items():
+        blocks.append(("h2", f"The worst questions of {name}"))
+        for trace in traces:
             blocks += [
                 ("p", f"{trace.id}; right would be: {' | '.join(trace.gold)}"),
                 ("code", as_text(trace)),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
 from ..answers import contains, exact_match, f1_score
+from ..candidates.providers import import_name
 from ..errors import ConfigError, did_you_mean
 
 Scorer = Callable[[str, Sequence[str]], float]
@@ -56,18 +56,17 @@ def parse_scorer(name: str) -> Scorer:
     """
     if name in SCORERS:
         return SCORERS[name]
-    module, colon, function = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise ConfigError(
             f"unknown metric {name!r}{did_you_mean(name, SCORERS)}; allowed: "
             f"{', '.join(SCORERS)}, or module:function"
         )
     try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+        found = import_name(name)
+    except ConfigError as error:
         raise ConfigError(f"metric {name!r}: {error}") from error
     if not callable(found):
-        raise ConfigError(f"metric {name!r}: {function} cannot be called")
+        raise ConfigError(f"metric {name!r}: it cannot be called")
 
     def score(answer: str, gold: Sequence[str]) -> float:
         value = float(found(answer, gold))

@@ -32,6 +32,7 @@ from starlette.exceptions import HTTPException
 
 from ..chat_router import ChatRouterR1
 from ..errors import ConfigError, ControllerError, QuestionError
+from ..words import counted
 from .schema import MODEL, ChatRequest, RefusedError, completion, read_request, server_sent_events
 
 _LARGEST_BODY = 4 * 1024 * 1024
@@ -164,7 +165,7 @@ class RouterService:
         if self._inside >= self._most:
             raise RefusedError(
                 429,
-                f"the server is busy with {self._inside} questions; try again",
+                f"the server is busy with {counted(self._inside, 'question')}; try again",
                 code="rate_limit_exceeded",
                 headers={"Retry-After": str(_RETRY_AFTER_SECONDS)},
             )

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 
 from ...candidates import Candidate, CandidatePool
 from ...errors import MatrixError, did_you_mean
-from ...jsonl import read_jsonl
+from ...files import read_jsonl
 
 _COST = "|total_cost"
 #: Columns of RouterBench's files that are no candidates.

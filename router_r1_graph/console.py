@@ -1,0 +1,55 @@
+"""The terminal: what it gets is in lines, and holds nothing that could control it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def clean(text: str) -> str:
+    """Take out what could control a terminal; line breaks and tabs stay."""
+    return CONTROL.sub("", text)
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return the console of standard output: live in a terminal, unless NO_COLOR is set.
+
+    Args:
+        stderr: of standard error instead.
+    """
+    plain = bool(os.environ.get("NO_COLOR"))
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        markup=False,  # names and replies may have brackets
+        color_system=None if plain else "auto",
+        force_interactive=None if stream.isatty() and not plain else False,
+    )
+
+
+def print_line(console: Console, label: tuple[str, str], *parts: tuple[str, str]) -> None:
+    """Print parts of a line, each with its style, beside a label; what is too long goes on below.
+
+    Args:
+        console: where to.
+        label: as wide as those of the other lines.
+        *parts: texts and their styles; what could control a terminal is taken out.
+    """
+    text = Text()
+    for words, style in parts:
+        text.append(clean(words), style=style)
+    indent = len(label[0])
+    # In a terminal, lines break between words; a pipe has no width to keep to.
+    width = console.width - indent if console.is_terminal else 1_000_000
+    for number, line in enumerate(text.wrap(console, max(20, width))):
+        line.rstrip()
+        # Assembled: a style of the whole text would colour what is added, too.
+        head = Text(" " * indent) if number else Text.assemble(label)
+        console.print(head + line, soft_wrap=True, highlight=False)

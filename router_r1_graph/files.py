@@ -1,0 +1,73 @@
+"""Files: JSON lines are read here, and outputs are checked before anything is paid."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+    """Yield the number of each line and its object, or a `ValueError` that says what is wrong.
+
+    Blank lines are skipped, and a byte-order mark is no part of the first one.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:
+                yield number, ValueError(f"not JSON: {error}")
+                continue
+            if isinstance(value, dict):
+                yield number, value
+            else:
+                yield number, ValueError(f"a line is a JSON object, not {value!r:.80}")
+
+
+def require_file(option: str, file: Path | None) -> None:
+    """Check that a file can be appended to, and leave nothing behind.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if file is None:
+        return
+    try:
+        new = not file.exists()
+        file.open("a", encoding="utf-8").close()
+        if new:
+            file.unlink()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise _unwritable(option, file, error) from error
+
+
+def require_folder(option: str, folder: Path | None) -> None:
+    """Check that a folder can be made or written into, and leave nothing behind.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if folder is None:
+        return
+    try:
+        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if not there.is_dir():
+            raise ConfigError(f"{option} {folder}: cannot be written: {there} is a file")
+        tempfile.TemporaryFile(dir=there).close()
+    except (OSError, ValueError) as error:
+        raise _unwritable(option, folder, error) from error
+
+
+def _unwritable(option: str, path: Path, error: OSError | ValueError) -> ConfigError:
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return ConfigError(f"{option} {path}: cannot be written: {why}")
