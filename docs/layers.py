@@ -36,7 +36,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "candidates": ("candidates",),
     "langsmith.runs": ("langsmith.runs",),
     "protocol, answers": ("protocol", "answers"),
-    "errors, jsonl, _compat": ("errors", "jsonl", "_compat"),
+    "what all stand on": ("errors", "_compat", "files", "invalid", "words", "console"),
 }
 
 
