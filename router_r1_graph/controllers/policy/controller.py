@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from ...candidates.reply import Reply
 from ...errors import ControllerError
 from ..controller import View
 from .batches import Batches
-from .folder import SHIPPED, PolicyFolder, PolicySettings, quick_loading
+from .folder import PolicyFolder, PolicySettings, quiet_loading
 from .generation import Generator, Sample
 from .streaming import Listener, TurnStream, turn_stream
 from .tokens import TokenCodec, TurnTokens, random_of
@@ -105,9 +104,8 @@ class PolicyController:
                 f"policy {policy.path!r}: no model there (config.json is missing)"
             )
         settings, tokenizer = policy.settings(), policy.tokenizer()
-        shipped = policy.folder.is_relative_to(SHIPPED)
         try:
-            with quick_loading() if shipped else nullcontext():
+            with quiet_loading():
                 model = AutoModelForCausalLM.from_pretrained(
                     policy.source, dtype=dtype, use_safetensors=True
                 )

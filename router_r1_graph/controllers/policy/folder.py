@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ... import protocol
-from ...errors import ControllerError, did_you_mean
+from ...errors import ControllerError
+from ...invalid import explain
 
 #: Policies that come with the package, by name.
 SHIPPED = Path(__file__).parents[2] / "policies"
@@ -25,8 +26,8 @@ TEMPLATE_FILE = "prompt_template.txt"
 
 
 @contextmanager
-def quick_loading() -> Iterator[None]:
-    """Keep transformers from a progress bar where loading takes a tenth of a second."""
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar: the command line shows one line of its own."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -157,11 +158,5 @@ def _read(file: Path) -> PolicySettings:
     except OSError as error:
         raise ControllerError(f"{file}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    key, why = ".".join(map(str, first["loc"])), first["msg"]
-    if first["type"] == "unexpected_keyword_argument":
-        allowed = list(PolicySettings.__dataclass_fields__)
-        why = f"unknown key{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
-    elif key:
-        why = f"{why} (value: {first['input']!r:.80})"
-    raise ControllerError(f"{file}: {f'{key}: ' if key else ''}{why}; {_FIX}")
+        why = explain(error, lambda _: PolicySettings.__dataclass_fields__)
+    raise ControllerError(f"{file}: {why}; {_FIX}")
