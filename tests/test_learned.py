@@ -415,7 +415,7 @@ def test_recorded_replies_of_the_papers_pool_can_be_fitted(tmp_path, method):
         parse_controller(f"{method}:{tmp_path}", paper)
 
 
-def test_a_pool_of_hundreds_is_fitted_in_seconds():
+def test_a_pool_of_hundreds_is_fitted():
     draw = np.random.default_rng(0)
     base = two_topics(200, seed=0)
     names = [f"m{i}" for i in range(300)]
