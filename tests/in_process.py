@@ -11,6 +11,7 @@ import os
 import runpy
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -54,10 +55,14 @@ def cli(
 
 
 def program(file: Path, *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Done:
-    """Run a Python file as `python FILE` does."""
-    return _finish(
-        lambda: runpy.run_path(str(file), run_name="__main__"), [str(file)], env=env, cwd=cwd
-    )
+    """Run a Python file as `python FILE` does; what it warns of is shown, and no error."""
+
+    def start() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            runpy.run_path(str(file), run_name="__main__")
+
+    return _finish(start, [str(file)], env=env, cwd=cwd)
 
 
 def _finish(

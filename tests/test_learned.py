@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fakes import FakeChat
+from in_process import cli
 from router_r1_graph import (
     CandidatePool,
     ConfigError,
@@ -324,15 +323,10 @@ def test_a_spec_without_a_folder_says_so(method):
 # ---------------------------------------------------------------------------- the command line
 
 
-def fit(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "router_r1_graph.cli", "fit", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
-
-
 def test_fit_writes_a_folder_that_is_a_controller(tmp_path, train_test):
     train, test = train_test
     train.write(tmp_path / "m.csv")
-    run = fit("knn", "--data", tmp_path / "m.csv", "--out", tmp_path / "knn", "--set", "k=9")
+    run = cli("fit", "knn", "--data", tmp_path / "m.csv", "--out", tmp_path / "knn", "--set", "k=9")
     assert run.returncode == 0, run.stderr
     assert run.stdout == f"knn: 200 questions x 3 candidates -> --controller knn:{tmp_path}/knn\n"
     loaded = LearnedController.load(tmp_path / "knn")
@@ -352,11 +346,10 @@ def test_fit_adds_a_candidate(tmp_path, train_test):
     train, _ = train_test
     train.select(candidates=[0, 2]).write(tmp_path / "old.jsonl")
     train.select(candidates=[1]).write(tmp_path / "new.jsonl")
-    assert (
-        fit("features", "--data", tmp_path / "old.jsonl", "--out", tmp_path / "a").returncode == 0
-    )
+    old = ("--data", tmp_path / "old.jsonl", "--out", tmp_path / "a")
+    assert cli("fit", "features", *old).returncode == 0
     more = ("--add-to", tmp_path / "a", "--data", tmp_path / "new.jsonl", "--out", tmp_path / "b")
-    run = fit("features", *more)
+    run = cli("fit", "features", *more)
     assert run.returncode == 0, run.stderr
     assert len(LearnedController.load(tmp_path / "b").known.candidates) == 3
 
@@ -381,7 +374,7 @@ def test_fit_says_what_is_wrong(tmp_path, train_test, args, message):
 
 
 def test_what_is_wrong_is_one_line_and_exit_code_2(tmp_path):
-    run = fit("knn", "--data", "none.csv", "--out", tmp_path)
+    run = cli("fit", "knn", "--data", "none.csv", "--out", tmp_path)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr == "router-r1: none.csv: no such file\n"
 
