@@ -54,15 +54,18 @@ def cli(
     return _finish(main, argv, input=input, env=env, cwd=cwd, encoding=encoding)
 
 
-def program(file: Path, *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Done:
-    """Run a Python file as `python FILE` does; what it warns of is shown, and no error."""
+def program(
+    file: Path, *args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Done:
+    """Run a Python file as `python FILE ARGS` does; what it warns of is shown, and no error."""
 
     def start() -> None:
+        sys.path.insert(0, str(file.parent))
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             runpy.run_path(str(file), run_name="__main__")
 
-    return _finish(start, [str(file)], env=env, cwd=cwd)
+    return _finish(start, [str(file), *map(str, args)], env=env, cwd=cwd)
 
 
 def _finish(
