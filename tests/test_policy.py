@@ -240,9 +240,9 @@ async def test_a_question_that_comes_later_joins_those_that_are_being_answered(m
 
     @wraps(forward)
     def held(*args, **kwargs):
-        begun.set()
         sizes.append(len(kwargs["input_ids"]))
-        if len(sizes) == 4:  # some tokens later
+        if len(sizes) == 4:  # in the middle of the first
+            begun.set()
             wait_until(lambda: policy._waiting)
         return forward(*args, **kwargs)
 
