@@ -19,6 +19,9 @@ from router_r1_graph.candidates import ModelSettings
 from router_r1_graph.candidates.reply import Reply
 from router_r1_graph.controllers.controller import View
 
+NEVER = 3600.0
+"""Seconds of a delay that no test waits for."""
+
 
 class FakeChat(BaseChatModel):
     """Replies with `text` (or what a function of the query says), `delay` seconds later.
@@ -91,14 +94,14 @@ class MeetingChat(FakeChat):
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any
     ) -> ChatResult:
         barrier: threading.Barrier = self.barrier
-        barrier.wait(timeout=10)
+        barrier.wait(timeout=100)
         return super()._generate(messages)
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any
     ) -> ChatResult:
         barrier: asyncio.Barrier = self.barrier
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(100):
             await barrier.wait()
         return await super()._agenerate(messages)
 
@@ -123,7 +126,7 @@ class TypingChat(FakeChat):
     ) -> Iterator[ChatGenerationChunk]:
         for piece in self.texts.pop(0):
             if piece == self.wait:
-                assert self.go.wait(10)
+                assert self.go.wait(100)
             chunk = ChatGenerationChunk(message=AIMessageChunk(content=piece))
             if run_manager:
                 run_manager.on_llm_new_token(piece, chunk=chunk)
@@ -135,7 +138,7 @@ class TypingChat(FakeChat):
         for piece in self.texts.pop(0):
             try:
                 if piece == self.wait:
-                    await asyncio.to_thread(self.go.wait, 10)
+                    await asyncio.to_thread(self.go.wait, 100)
             except asyncio.CancelledError:
                 self.given_up.set()
                 self.go.set()  # for the thread

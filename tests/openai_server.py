@@ -160,12 +160,10 @@ class Status:
 
 @dataclass(frozen=True)
 class Hang:
-    """Accept, and never answer; the connection is dropped after so many seconds."""
-
-    seconds: float = 60.0
+    """Accept, and never answer; the connection is dropped when the server stops."""
 
     def send(self, request: Request, http: _Handler) -> None:
-        http.server.closing.wait(self.seconds)
+        http.server.closing.wait()
         http.close_connection = True
 
 

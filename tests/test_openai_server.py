@@ -23,13 +23,14 @@ from openai_server import (
     Request,
     Status,
 )
+from patience import long_enough
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 def ask(server: OpenAIServer, **options: Any) -> Any:
     """Ask with the official client; a stream comes back as the list of its chunks."""
-    options = {"model": "m", "messages": QUESTION, "timeout": 5} | options
+    options = {"model": "m", "messages": QUESTION, "timeout": 60} | options
     with openai.OpenAI(base_url=server.base_url, api_key="sk-secret", max_retries=0) as client:
         completion = client.chat.completions.create(**options)
         return list(completion) if options.get("stream") else completion
@@ -121,12 +122,13 @@ def test_a_careless_server_echoes_the_key(serve):
 
 
 def test_a_hanging_server_times_out_and_stops_at_once():
-    with OpenAIServer(Hang(50)) as server:
-        with pytest.raises(openai.APITimeoutError):
-            ask(server, timeout=0.1)
-        leaving = time.monotonic()
-    assert time.monotonic() - leaving < 2
-    assert server.count() == 1
+    def attempt(seconds: float) -> int:
+        with OpenAIServer(Hang()) as server:  # for ever, if it did not stop what hangs
+            with pytest.raises(openai.APITimeoutError):
+                ask(server, timeout=seconds)
+        return server.count()
+
+    assert long_enough(0.1, attempt, begun=bool) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -201,7 +203,7 @@ def test_a_failing_function_of_a_test_fails_the_test():
 
 
 def test_requests_are_answered_in_parallel(serve):
-    together = threading.Barrier(4, timeout=5)
+    together = threading.Barrier(4, timeout=60)
 
     def wait(request: Request) -> Behaviour:
         together.wait()
@@ -214,7 +216,7 @@ def test_requests_are_answered_in_parallel(serve):
 async def test_the_async_client_gets_the_same_answers(serve):
     server = serve([Status(429, retry_after=0), Reply("Paris")])
     async with openai.AsyncOpenAI(
-        base_url=server.base_url, api_key="x", max_retries=0, timeout=5
+        base_url=server.base_url, api_key="x", max_retries=0, timeout=60
     ) as client:
         with pytest.raises(openai.RateLimitError):
             await client.chat.completions.create(model="m", messages=QUESTION)

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from functools import wraps
 from random import Random
 from typing import Any
@@ -16,6 +15,7 @@ needs("local")
 import torch
 from langchain_core.messages import AIMessage, ToolMessage
 
+from patience import wait_until
 from router_r1_graph import (
     CandidatePool,
     ControllerError,
@@ -250,15 +250,16 @@ async def test_a_question_that_comes_later_joins_those_that_are_being_answered(m
     begun, sizes, forward = threading.Event(), [], model.forward
 
     @wraps(forward)
-    def slow(*args, **kwargs):
-        time.sleep(0.002)
-        begun.set()
+    def held(*args, **kwargs):
         sizes.append(len(kwargs["input_ids"]))
+        if len(sizes) == 4:  # in the middle of the first
+            begun.set()
+            wait_until(lambda: policy._waiting)
         return forward(*args, **kwargs)
 
     graph = graph_of(policy)
     knobs = RouterContext(max_rounds=1)
-    model.forward = slow
+    model.forward = held
     try:
         first = asyncio.create_task(graph.ainvoke({"question": "Who?"}, context=knobs))
         await asyncio.to_thread(begun.wait)

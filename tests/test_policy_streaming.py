@@ -1,7 +1,7 @@
 """A policy's tokens in LangGraph's `stream_mode="messages"`, as a chat model's come."""
 
 import asyncio
-import time
+import threading
 from collections import defaultdict
 
 import pytest
@@ -87,18 +87,20 @@ def test_streaming_changes_no_token(policy, how):
 
 
 def test_the_first_token_is_told_before_the_last_is_sampled(policy):
-    steps, told = [], []
+    steps, told, one_told = [], [], threading.Event()
     forward = policy.model.forward
 
     def counting(*args, **kwargs):
         steps.append(len(told))
-        time.sleep(0.005)  # a small model is quicker than the thread that is told
+        if len(steps) == 6:  # a small model is quicker than the thread that is told
+            one_told.wait(60)
         return forward(*args, **kwargs)
 
     policy.model.forward = counting
     try:
         for message, _ in graph_of(policy).stream({"question": "?"}, stream_mode="messages"):
             told.append(message)
+            one_told.set()
             if len(told) == 1:
                 assert len(steps) < 12
     finally:

@@ -1,13 +1,12 @@
 """README says what the program does: its picture and its examples are checked."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from extras import needs
+from in_process import cli, program
 from router_r1_graph import CandidatePool, KeywordController, create_router_r1
 
 ROOT = Path(__file__).parent.parent
@@ -34,9 +33,8 @@ def test_a_python_example_in_readme_prints_what_it_says(number, tmp_path):
     code = blocks("python")[number]
     expected = re.findall(r"^# -> (.*)$", code, re.M)
     assert expected, "an example says what it prints"
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
+    (tmp_path / "program.py").write_text(code, encoding="utf-8")
+    run = program(tmp_path / "program.py", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == expected
 
@@ -67,8 +65,8 @@ def test_a_transcript_is_what_the_program_prints(page):
     (block,) = re.findall(r"^```console\n(\$ router-r1 ask .*?)^```$", text, re.M | re.S)
     question = re.search(r'"(.+)"', block)
     assert question is not None
-    command = [sys.executable, "-m", "router_r1_graph.cli", "ask", question[1]]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    run = cli("ask", question[1])
+    assert run.returncode == 0, run.stderr
 
     def timeless(text: str) -> list[str]:
         return re.sub(r"\d+\.\d s", "s", text).splitlines()

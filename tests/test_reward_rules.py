@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes import FakeChat, make_pool, models
+from fakes import NEVER, FakeChat, make_pool, models
+from patience import long_enough
 from router_r1_graph import (
     ConfigError,
     RouterContext,
@@ -98,12 +99,20 @@ def test_the_cost_weight_of_the_call_wins_over_the_runs(alpha, expected):
 
 
 def test_a_candidate_that_hangs_until_the_deadline_costs_the_controller_its_answer_only():
-    slow = {"Ada": FakeChat(delay=0.5), "Bob": FakeChat()}
-    stopped = trace(ASK, PARIS, replies=slow, deadline_seconds=0.1)
+    def stopped_while(turn):
+        ada = FakeChat(delay=NEVER)
+
+        def attempt(seconds):
+            replies = {"Ada": ada, "Bob": FakeChat()}
+            return trace(turn, PARIS, replies=replies, deadline_seconds=seconds)
+
+        return long_enough(0.1, attempt, begun=lambda _: ada.queries)
+
+    stopped = stopped_while(ASK)
     got = reward(stopped, FREE)
     assert (got.total, got.format, got.answer) == (0.0, 1.0, "")
     assert reward(stopped, FREE, gated=False).total == 0.0  # without an answer, cheap is nothing
-    wrong = trace(ASK.replace("Ask Ada.", ""), PARIS, replies=slow, deadline_seconds=0.1)
+    wrong = stopped_while(ASK.replace("Ask Ada.", ""))
     assert reward(wrong, FREE).errors == ("turn 1: the think tag is empty",)
 
 

@@ -9,9 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import openai
@@ -20,8 +19,12 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
 
-from fakes import FakeChat, PaidController, TypingChat, answer, make_pool, search
+from fakes import NEVER, FakeChat, PaidController, TypingChat, answer, make_pool, search
+from in_process import cli
+from openai_server import Reply
+from patience import wait_until
 from router_r1_graph import ChatModelController, ChatRouterR1, ReplyError, ScriptedController
+from yaml_pool import yaml_pool
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 serving = pytest.importorskip("router_r1_graph.serving.app", reason="needs the extra 'serve'")
@@ -42,7 +45,7 @@ def serving_at(model=None, **options):
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join()
 
 
 @contextmanager
@@ -61,7 +64,7 @@ def ask(url, question=HAMLET, **options):
 
 
 def get(url):
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=100) as response:
         return response.read().decode()
 
 
@@ -71,12 +74,24 @@ def url():
         yield url
 
 
-def slow_model(delay, **kwargs):
-    """A router whose one candidate takes `delay` seconds, and says so in `queries`."""
+class HeldChat(FakeChat):
+    """Replies when `go` is set."""
+
+    go: threading.Event
+
+    async def _agenerate(self, messages, stop=None, run_manager=None, **_):
+        self.queries.append(str(messages[-1].text))
+        while not self.go.is_set():  # noqa: ASYNC110 - it is set by another thread
+            await asyncio.sleep(0.01)
+        return self._result(str(messages[-1].text))
+
+
+def held_model():
+    """A router whose one candidate replies when it may, and says in `queries` what it was asked."""
     pool = make_pool("Ada")
-    ada = FakeChat(delay=delay)
+    ada = HeldChat(go=threading.Event())
     controller = ScriptedController([search("Ada: what?"), answer()])
-    return ChatRouterR1(pool=pool, controller=controller, models={"Ada": ada}, **kwargs), ada
+    return ChatRouterR1(pool=pool, controller=controller, models={"Ada": ada}), ada
 
 
 # ------------------------------------------------------------------------------------ answers
@@ -162,11 +177,8 @@ def test_a_client_that_goes_away_in_the_middle_of_an_answer_takes_the_run_with_i
             stream = client.chat.completions.create(model="router-r1", messages=said, stream=True)
             assert [next(stream).choices[0].delta.content for _ in range(2)] == ["", "forty"]
             stream.close()
-        assert chat.given_up.wait(10)
-        for _ in range(100):
-            if "router_r1_in_flight 0.0" in get(f"{url}/metrics"):
-                break
-            time.sleep(0.05)
+        assert chat.given_up.wait(100)
+        wait_until(lambda: "router_r1_in_flight 0.0" in get(f"{url}/metrics"))
         chat.texts.append(["<answer> 42 </answer>"])
         assert ask(url).choices[0].message.content == "42"  # there is room again
 
@@ -255,7 +267,7 @@ def test_a_bad_value_is_refused_by_name(url, given, param, words):
 def test_a_body_that_is_no_request_is_refused(url, body):
     request = urllib.request.Request(f"{url}/v1/chat/completions", body)
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request, timeout=100)
     with caught.value as response:
         assert response.code == 400
         assert set(json.load(response)["error"]) == {"message", "type", "param", "code"}
@@ -279,7 +291,7 @@ def test_a_controller_that_fails_is_a_bad_gateway():
 
 
 def test_our_own_bug_is_a_500_that_tells_nothing():
-    model, _ = slow_model(0)
+    model, _ = held_model()
     model._graph = None  # what no request can bring about
     with serving_at(model) as url, pytest.raises(openai.InternalServerError) as caught:
         ask(url)
@@ -307,11 +319,13 @@ def test_with_a_key_only_those_who_have_it_are_answered():
 
 
 def test_who_comes_when_all_places_are_taken_is_told_to_come_back():
-    model, ada = slow_model(1.0)
+    model, ada = held_model()
     with serving_at(model, max_concurrency=1, queue=1) as url:
         with ThreadPoolExecutor(3) as threads:
             asked = [threads.submit(ask, url) for _ in range(3)]
-            done = [future.exception(timeout=20) for future in asked]
+            wait(asked, return_when=FIRST_COMPLETED)  # the others are answered when Ada may reply
+            ada.go.set()
+            done = [future.exception() for future in asked]
         refused = [error for error in done if error]
         assert len(refused) == 1
         assert isinstance(refused[0], openai.RateLimitError)
@@ -321,14 +335,14 @@ def test_who_comes_when_all_places_are_taken_is_told_to_come_back():
 
 
 def test_questions_are_answered_side_by_side_while_the_server_stays_awake():
-    model, _ = slow_model(0.5)
+    model, ada = held_model()
     with serving_at(model, max_concurrency=8) as url, ThreadPoolExecutor(8) as threads:
-        start = time.monotonic()
         asked = [threads.submit(ask, url) for _ in range(8)]
+        wait_until(lambda: len(ada.queries) == 8)  # all of them, and none has been answered
         get(f"{url}/health")
         assert not any(future.done() for future in asked)
-        assert all(future.result(20).choices for future in asked)
-        assert time.monotonic() - start < 8 * 0.5
+        ada.go.set()
+        assert all(future.result().choices for future in asked)
 
 
 def test_metrics_count_requests_money_and_calls():
@@ -356,7 +370,7 @@ class Cancelled(FakeChat):
     async def _agenerate(self, messages, stop=None, run_manager=None, **_):
         self.asked.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(NEVER)
         except asyncio.CancelledError:
             self.given_up.set()
             raise
@@ -374,15 +388,10 @@ def test_a_client_that_goes_away_takes_its_run_with_it(stream):
     with serving_at(model) as url:
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
             connection.sendall(head.encode() + body)
-            assert ada.asked.wait(10)
-        assert ada.given_up.wait(10)
-        wanted = ['requests_total{status="499"} 1.0', "router_r1_in_flight 0.0"]
-        for _ in range(100):  # the one is counted before the other
-            if all(line in get(f"{url}/metrics") for line in wanted):
-                break
-            time.sleep(0.05)
-        metrics = get(f"{url}/metrics")
-        assert all(line in metrics for line in wanted), metrics
+            assert ada.asked.wait(100)
+        assert ada.given_up.wait(100)
+        wait_until(lambda: 'requests_total{status="499"} 1.0' in get(f"{url}/metrics"))
+        wait_until(lambda: "router_r1_in_flight 0.0" in get(f"{url}/metrics"))
 
 
 # -------------------------------------------------------------------------------- the command
@@ -407,24 +416,37 @@ def command(*args, **env):
         process.communicate()
 
 
-SLOW_POOL = """
-candidates:
-  - {name: Ada, provider: "fakes:fake_chat_model", options: {delay: 1.5}, input_usd_per_mtok: 1,
-     output_usd_per_mtok: 1}
-"""
+def refuses(url):
+    """Return whether nobody listens there any more."""
+    host, _, port = url.rpartition("/")[2].partition(":")
+    try:
+        socket.create_connection((host, int(port))).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
-def test_sigterm_lets_the_question_in_flight_be_answered(tmp_path):
-    file = tmp_path / "slow.yaml"
-    file.write_text(SLOW_POOL)
-    with command("--pool", str(file), "--controller", "cheapest") as (process, url):
+def test_sigterm_lets_the_question_in_flight_be_answered(serve, tmp_path):
+    go = threading.Event()
+
+    def held(_):
+        go.wait(100)
+        return Reply("Paris")
+
+    candidates = serve(held)
+    yaml_pool(tmp_path, candidates, input_usd_per_mtok=1, output_usd_per_mtok=1)
+    pool = str(tmp_path / "pool.yaml")
+    with command("--pool", pool, "--controller", "cheapest") as (process, url):
         with ThreadPoolExecutor(1) as threads:
             asked = threads.submit(ask, url)
-            while "router_r1_in_flight 1.0" not in get(f"{url}/metrics"):
-                time.sleep(0.05)
+            wait_until(lambda: candidates.count() or asked.done())
+            assert "router_r1_in_flight 1.0" in get(f"{url}/metrics")
             process.send_signal(signal.SIGTERM)
-            assert asked.result(20).choices[0].message.content == "Paris"
-        assert process.wait(20) == 0
+            wait_until(lambda: refuses(url))
+            assert not asked.done()
+            go.set()
+            assert asked.result().choices[0].message.content == "Paris"
+        assert process.wait() == 0
         assert process.stderr.read() == ""
 
 
@@ -446,7 +468,7 @@ def test_the_key_of_the_command_comes_from_the_environment():
     ],
 )
 def test_what_is_wrong_with_the_command_is_one_line(args, words):
-    run = subprocess.run([*CLI, *args], capture_output=True, text=True, timeout=50, check=False)
+    run = cli("serve", *args)
     assert run.returncode == 2
     assert words in run.stderr
     assert run.stderr.count("\n") == 1
@@ -457,9 +479,7 @@ def test_without_the_extra_the_command_says_what_to_install():
         "import sys; sys.modules['fastapi'] = None; sys.argv = ['router-r1', 'serve'];"
         "from router_r1_graph.cli import main; main()"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
-    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stderr == (
         "router-r1: router-r1 serve needs the optional extra 'serve': "

@@ -260,17 +260,6 @@ def test_a_reply_is_cut_at_max_tokens() -> None:
     assert message.response_metadata["finish_reason"] == "length"
 
 
-def test_replies_are_cheap_to_compute() -> None:
-    ada = candidate(options={"hops": 4})
-    queries = [question.text for question in generate(WORLD, split="all", n=300, seed=5)]
-    for query in queries:
-        reply_text_and_tokens(ada, query)
-    start = time.perf_counter()
-    for query in queries:
-        reply_text_and_tokens(ada, query)
-    assert (time.perf_counter() - start) / len(queries) < 0.1e-3
-
-
 @pytest.mark.parametrize("name", ["embedded", "embedded_unseen"])
 def test_the_shipped_pools_are_sound(name: str) -> None:
     pool = CandidatePool.from_yaml(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -127,15 +126,6 @@ def test_wordings_vary_and_the_canonical_one_is_the_shortest() -> None:
     assert len(wordings) > 20
     assert min(map(len, wordings)) >= len(phrase(CURRENCY)) - 10
     assert phrase(HAMLET) == "Who wrote Hamlet?"
-
-
-def test_reading_is_fast() -> None:
-    texts = [question.text for question in generate(WORLD, split="all", n=1000, seed=3)]
-    read_question.cache_clear()
-    start = time.perf_counter()
-    for text in texts:
-        read_question(text)
-    assert (time.perf_counter() - start) / len(texts) < 0.3e-3
 
 
 def test_a_chain_is_asked_innermost_first() -> None:

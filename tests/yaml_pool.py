@@ -34,9 +34,9 @@ def yaml_pool(
         server: whom every candidate asks; the model of candidate Ada is called ada.
         candidates: name -> its own settings; Ada alone when left out.
         controller: the controller block, whose model is called controller.
-        **settings: of every candidate; free of charge and one attempt of 5 s unless said here.
+        **settings: of every candidate; free of charge and one attempt of 60 s unless said here.
     """
-    common = {"base_url": server.base_url, "timeout_seconds": 5, "max_retries": 0}
+    common = {"base_url": server.base_url, "timeout_seconds": 60, "max_retries": 0}
     data: dict[str, Any] = {
         "candidates": [
             {"name": name, "model": name.lower(), **common, **settings, **own}

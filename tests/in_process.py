@@ -1,0 +1,122 @@
+"""The command line, and other programs, in this process: to start Python anew takes seconds.
+
+A program finds what one of its own process would: arguments, streams, environment and folder. What
+it leaves behind (environment, folder, import path, signal handlers) is put back when it ends.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import runpy
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router_r1_graph.cli import main
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a program has left, under the names of `subprocess.CompletedProcess`."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def cli(
+    *args: object,
+    input: str = "",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    encoding: str = "utf-8",
+) -> Done:
+    """Run `router-r1 ARGS` by its entry point, which makes one line of an error that is ours.
+
+    Args:
+        *args: what stands behind the program's name.
+        input: all that standard input, which is no terminal, has.
+        env: environment variables beside those that there are.
+        cwd: the folder that it runs in.
+        encoding: of its output.
+    """
+    argv = ["router-r1", *map(str, args)]
+    return _finish(main, argv, input=input, env=env, cwd=cwd, encoding=encoding)
+
+
+def program(
+    file: Path, *args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Done:
+    """Run a Python file as `python FILE ARGS` does; what it warns of is shown, and no error."""
+
+    def start() -> None:
+        sys.path.insert(0, str(file.parent))
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            runpy.run_path(str(file), run_name="__main__")
+
+    return _finish(start, [str(file), *map(str, args)], env=env, cwd=cwd)
+
+
+def _finish(
+    start: Callable[[], object],
+    argv: list[str],
+    *,
+    input: str = "",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    encoding: str = "utf-8",
+) -> Done:
+    """Run to the end; an exception that a process would die of is raised."""
+    stdout, stderr = _stream(encoding=encoding), _stream(errors="backslashreplace")
+    code: Any = 0
+    with _as_a_process(argv, _stream(input.encode()), env or {}, cwd):
+        with redirect_stdout(stdout), redirect_stderr(stderr):
+            try:
+                start()
+            except SystemExit as end:
+                code = end.code or 0
+                if not isinstance(code, int):  # sys.exit("what is wrong")
+                    print(code, file=stderr)
+                    code = 1
+    return Done(code, _written(stdout, encoding), _written(stderr))
+
+
+@contextmanager
+def _as_a_process(argv: list[str], stdin: Any, env: Mapping[str, str], cwd: Path | None):
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    environment = dict(os.environ)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", argv)
+            patch.setattr(sys, "path", [*sys.path])
+            patch.setattr(sys, "stdin", stdin)
+            patch.chdir(cwd or Path.cwd())
+            os.environ.update(env)
+            yield
+    finally:
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _stream(data: bytes = b"", encoding: str = "utf-8", errors: str = "strict") -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(data), encoding, errors, write_through=True)
+
+
+def _written(stream: io.TextIOWrapper, encoding: str = "utf-8") -> str:
+    stream.flush()
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode(encoding).replace("\r\n", "\n")
