@@ -100,7 +100,7 @@ def table(
         required = name in schema.get("required", ())
         value = field.get("default", {"object": {}, "array": []}.get(field.get("type")))
         default = "required" if required else "none" if value is None else f"`{value!r}`"
-        text = docs.get(f"{schema.get('title')}.{name}", "")
+        text = field.get("description") or docs.get(f"{schema.get('title')}.{name}", "")
         yield f"`{prefix}{name}`", type_of(field, known), default, text
 
 

@@ -34,7 +34,12 @@ class Knob:
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
         """Describe the knob to Studio and to clients of the LangGraph server."""
-        return {**handler(core_schema), "description": self.help}
+        schema: dict[str, Any] = handler(core_schema)
+        limits = {"minimum": self.low, "maximum": self.high}
+        for one in schema.get("anyOf", [schema]):
+            if one.get("type") in ("integer", "number"):
+                one |= {name: limit for name, limit in limits.items() if math.isfinite(limit)}
+        return {**schema, "description": self.help}
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,8 @@ class RouterContext:
         float | None, Knob("Of the controller; None = as it was built.", high=2)
     ] = None
     seed: Annotated[
-        int, Knob("Of whatever a controller draws at random: choices, sampled tokens.")
+        int,
+        Knob("Seed of all that a controller draws at random: choices, tokens.", low=-math.inf),
     ] = 0
 
     def __post_init__(self) -> None:
@@ -119,12 +125,12 @@ class RouterContext:
             if (
                 isinstance(value, bool)
                 or not isinstance(value, int if kind is int else int | float)
-                or (name != "seed" and not knob.low <= value <= knob.high)
+                or not knob.low <= value <= knob.high
                 or value == math.inf
             ):
                 what = "a whole number" if kind is int else "a number"
                 top = "" if knob.high == math.inf else f" and at most {knob.high}"
-                limits = "" if name == "seed" else f" of at least {knob.low}{top}"
+                limits = f" of at least {knob.low}{top}" if math.isfinite(knob.low) else ""
                 raise ConfigError(f"{name} is {what}{limits}, not {value!r}")
         policies = get_args(CandidateContext)
         if self.candidate_context not in policies:

@@ -47,7 +47,7 @@ def test_the_reference_has_every_setting_with_its_default(reference):
     names = [field.name for field in fields(RouterContext)]
     names += [*Candidate.model_fields, *ControllerSettings.model_fields]
     assert [name for name in names if f"| `{name}` |" not in reference] == []
-    assert "| `cost_weight` | number | `0.5` | the paper's alpha in [0, 1]" in reference
+    assert "| `cost_weight` | number ≥ 0, ≤ 1 | `0.5` | The paper's alpha" in reference
     assert "| `max_retries` | whole number ≥ 0, ≤ 10 | `2` | Retries after a" in reference
     assert "| `grpo.group` | whole number" in reference
 
@@ -163,7 +163,5 @@ def test_no_page_makes_a_request_to_anybody_else(site):
 def test_the_examples_of_the_reference_are_shown_as_programs(site):
     text = (site / "api" / "index.html").read_text(encoding="utf-8")
     shown = html.unescape(re.sub(r"<[^>]+>", "", text))
-    assert (
-        '>>> graph = create_router_r1(pool, ScriptedController(["<answer> 42 </answer>"]))' in shown
-    )
+    assert '>>> controller = ScriptedController(["<answer> 42 </answer>"])' in shown
     assert "<blockquote>" not in text, ">>> became a quotation"
