@@ -447,7 +447,7 @@ def test_a_remote_graph_is_asked_without_the_thread_of_the_run():
 
 def test_a_remote_graph_that_nobody_serves_is_a_failed_call():
     remote = RemoteGraph("researcher", url="http://127.0.0.1:9")
-    pool = make_pool(candidate("graph", timeout_seconds=10))
+    pool = make_pool(candidate("graph", timeout_seconds=1))
     result = run(pool, search("Graph: ?"), answer(), models={"Graph": remote})
     assert bills(result)[0]["error"]["kind"] in ("connection", "timeout")
 

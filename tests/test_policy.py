@@ -245,7 +245,7 @@ async def test_questions_that_think_at_once_share_a_batch(model, tokenizer):
 
 async def test_a_question_that_comes_later_joins_those_that_are_being_answered(model, tokenizer):
     policy = controller(model, tokenizer)
-    policy.settings = PolicySettings(max_new_tokens=300, max_context_tokens=4000)
+    policy.settings = PolicySettings(max_new_tokens=60, max_context_tokens=4000)
     policy.generator.stop_ids = frozenset()
     begun, sizes, forward = threading.Event(), [], model.forward
 
