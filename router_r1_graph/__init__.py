@@ -133,8 +133,8 @@ __all__ = [
     "write_traces",
 ]
 
-#: Imported when they are first used: what needs an extra (torch, numpy, FastAPI), and what imports
-#: the simulation. Name -> module.
+#: Names that are imported on first use, because they need an extra (torch, numpy, FastAPI) or
+#: import the simulation. Name -> module.
 _LATER = {
     "CompletionsController": "controllers.policy.completions",
     "Evaluation": "evaluation.program",
