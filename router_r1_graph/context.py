@@ -60,8 +60,8 @@ class RouterContext:
     deadline_seconds: Annotated[
         float | None,
         Knob(
-            "Most seconds that the run may take by the wall clock, from its start. Time spent waiting "
-            "for a person (an interrupt) counts. None = no limit."
+            "Most seconds that the run may take by the wall clock, from its start. Time spent "
+            "waiting for a person (an interrupt) counts. None = no limit."
         ),
     ] = None
     max_information_tokens: Annotated[
@@ -70,8 +70,8 @@ class RouterContext:
     max_conversation_tokens: Annotated[
         int,
         Knob(
-            "Most tokens of the conversation before the question that the controller sees; the latest "
-            "messages are taken first. 0 = the question alone.",
+            "Most tokens of the conversation before the question that the controller sees; the "
+            "latest messages are taken first. 0 = the question alone.",
             high=10_000_000,
         ),
     ] = 2000
@@ -102,8 +102,8 @@ class RouterContext:
     approve_above_usd: Annotated[
         float | None,
         Knob(
-            "A call that may cost more than this, or has no price, waits for a person's approval (a "
-            "LangGraph interrupt, which needs a checkpointer). None = no call waits."
+            "A call that may cost more than this, or has no price, waits for a person's approval "
+            "(a LangGraph interrupt, which needs a checkpointer). None = no call waits."
         ),
     ] = None
     temperature: Annotated[

@@ -87,10 +87,10 @@ def mix_at_cost(
     for cheap in range(len(costs)):
         if costs[cheap] > spend:
             continue
-        for dear in range(len(costs)):
-            gap = costs[dear] - costs[cheap]
+        for expensive in range(len(costs)):
+            gap = costs[expensive] - costs[cheap]
             share = min(1.0, (spend - costs[cheap]) / gap) if gap > 0 else 0.0
-            mixed = (1 - share) * scores[cheap] + share * scores[dear]
+            mixed = (1 - share) * scores[cheap] + share * scores[expensive]
             if best is None or mixed.mean() > best.mean():
                 best = mixed
     return best
