@@ -46,7 +46,7 @@ def create_router_r1(
             is one, else `keyword`.
         models: chat models, tools, retrievers or graphs to use for the named candidates instead
             of those that their providers make; these candidates need no key.
-        context: the knobs where a run passes none.
+        context: the knobs of runs that pass none.
         name: the name of the message that a run returns.
         input_schema: the schema of a run's input.
         output_schema: the schema of a run's output.
@@ -117,7 +117,7 @@ def create_router_r1_agent(
         pool: see `create_router_r1`.
         controller: see `create_router_r1`.
         models: see `create_router_r1`.
-        context: the knobs where a run passes none.
+        context: the knobs of runs that pass none.
         checkpointer: None inherits the parent's; False keeps nothing.
         name: the name of the agent, which supervisors need, and of the message that it returns.
     """

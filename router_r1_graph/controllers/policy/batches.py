@@ -97,8 +97,7 @@ class Batches:
                 paused.wait(max(0.0, ends - time.monotonic()))
 
     def _next_batch(self) -> dict[Sample, Future[None]]:
-        """Take the turn that has waited longest, and those nearest in length: padding costs
-        time."""
+        """Take the turn that has waited longest, and those nearest in length, to save padding."""
         with self._changed:
             waiting = {turn: done for turn, done in self._waiting.items() if not done.done()}
             self._waiting = {}

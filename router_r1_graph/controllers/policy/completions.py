@@ -161,7 +161,7 @@ class CompletionsController:
             return reply
         message = reply.message
         if reply.text != self.codec.text_of(message.additional_kwargs["tokens"]["output_ids"]):
-            message.additional_kwargs = {}  # a key was taken out of the text: not in the ids
+            message.additional_kwargs = {}  # a key was taken out of the text, not of the ids
         if stream:
             stream.end(reply.text)
             message.id = stream.id
