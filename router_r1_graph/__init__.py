@@ -132,8 +132,8 @@ __all__ = [
     "write_traces",
 ]
 
-#: Imported when they are first used, so that `router-r1 --help` waits for no LangGraph and nobody
-#: needs an extra (torch, numpy, FastAPI) that is not used. Name -> module.
+#: Names that are imported on first use, so that `router-r1 --help` does not load LangGraph and no extra
+#: (torch, numpy, FastAPI) is needed before it is used. Name -> module.
 _LATER = {
     "AbsoluteCost": "rewards",
     "Bill": "candidates.reply",

@@ -1,6 +1,6 @@
-"""Everything that is private to somebody else, or very new: what breaks without it, and a fallback.
+"""Private or very new parts of other packages: what breaks without each, and a fallback.
 
-Private parts of TRL and transformers are in `training/_compat.py` and `controllers/policy`.
+Private parts of TRL and transformers are in `training` and `controllers/policy`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from langgraph import types
 from langgraph.runtime import Runtime
 
 try:
-    # What langgraph-supervisor imports too: one object that runs as sync and as async, without a
-    # span of its own in the trace. Half the cost of a RunnableLambda for each step.
+    # One object that runs as sync and as async, without a span of its own in the trace. It takes
+    # half the time of a RunnableLambda for each step. langgraph-supervisor imports it too.
     from langgraph._internal._runnable import RunnableCallable
 except ImportError:  # pragma: no cover - a LangGraph that moved it
     RunnableCallable = None  # type: ignore[assignment, misc]
@@ -40,10 +40,10 @@ except ImportError:  # pragma: no cover - a LangGraph that moved them
 
 
 def read_channel(config: RunnableConfig, name: str) -> Any:
-    """Return what a channel of the graph holds, from within a node; None where it cannot be read.
+    """Return the value of a graph's channel from within a node; None where it cannot be read.
 
-    A node that is reached by `Send` gets the payload alone. Without this, begin sends the whole
-    conversation along, and every checkpoint holds it twice.
+    A node that is reached by `Send` gets only the payload. Without this function, `begin` sends the
+    whole conversation along, and every checkpoint holds it twice.
     """
     read = (config.get("configurable") or {}).get(CONFIG_KEY_READ)
     try:
@@ -58,7 +58,7 @@ def remembers(config: RunnableConfig) -> bool:
 
 
 def without_context(config: RunnableConfig) -> RunnableConfig:
-    """Return a node's config for a graph that is not to take the node's context for its own."""
+    """Return a node's config for a graph that must not take over the node's context."""
     configurable = config.get("configurable") or {}
     runtime = configurable.get(CONFIG_KEY_RUNTIME)
     if not isinstance(runtime, Runtime):
@@ -78,7 +78,7 @@ def tracer_of(config: RunnableConfig) -> LangChainTracer | None:
 def node_run(config: RunnableConfig) -> Run | None:
     """Return the run of the node that has this config, as the tracer keeps it until it ends.
 
-    No public name leads to it. Without it, runs have neither names nor tags nor metadata of ours.
+    No public API returns it. Without it, runs have none of our names, tags and metadata.
     """
     tracer, callbacks = tracer_of(config), config.get("callbacks")
     if tracer is None or not isinstance(callbacks, BaseCallbackManager):
@@ -95,7 +95,7 @@ def parent_run(config: RunnableConfig) -> Run | None:
 
 
 def wants_tokens(handler: BaseCallbackHandler) -> bool:
-    """Return whether a callback is there to stream a model's tokens."""
+    """Return whether a callback streams a model's tokens."""
     if _StreamingCallbackHandler is None:  # pragma: no cover
         return False
     return isinstance(handler, _StreamingCallbackHandler)
@@ -106,8 +106,8 @@ def node(
 ) -> Runnable[Any, Any]:
     """Return one node that runs under `invoke` and `ainvoke`.
 
-    Without `async_` the node waits for nothing, so that under `ainvoke` it runs in the event loop
-    too: a plain function would be sent to a thread there, which takes longer than its work.
+    A node without `async_` does not wait for anything, so under `ainvoke` it runs in the event loop
+    too. LangGraph would send a plain function to a thread, which takes longer than the work.
     """
     if async_ is None:
 
@@ -122,8 +122,8 @@ def node(
 def shows(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:
     """Return options of `add_node`: a node's own run records this of its output, and no input.
 
-    The input is the whole state, over and over: what is new in it stands on the runs below, and all
-    of it on the router's. LangGraph 1.2.0 has no such option, and records everything.
+    The input is the whole state, each time again. Its new parts are on the child runs, and all of
+    it is on the router's run. LangGraph 1.2.0 has no such option, and records everything.
     """
     if not hasattr(types, "TracePolicy"):  # pragma: no cover
         return {}

@@ -18,18 +18,18 @@ from .words import usd
 
 @dataclass(frozen=True)
 class Admission:
-    """A controller's turn as a message, and what of it goes to the route node."""
+    """A controller's turn as a message, and the calls of it that go to the route node."""
 
     message: AIMessage
-    """`tool_calls`: calls that get a reply; `invalid_tool_calls`: what is not done, and why."""
+    """`tool_calls`: calls that get a reply; `invalid_tool_calls`: what is refused, and why."""
     routed: tuple[RouteCall, ...]
-    """The calls to make: those of the message less the ones that were asked before."""
+    """The calls to make: those of the message without the ones that were made before."""
     over_budget: bool
     """Whether a call was refused because its worst-case price exceeds what is left."""
 
 
 def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float | None) -> Admission:
-    """Decide on every call of a turn; every refusal carries the reason the controller is told.
+    """Decide on every call of a turn; every refusal carries the reason that the controller sees.
 
     Args:
         turn: what the controller wrote.
@@ -72,12 +72,12 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
             refuse(slug, call.query, f"at most {limit} call{'s' * (limit != 1)} in one round")
             continue
         call_id = f"call_{round_}_{len(tool_calls) + len(refused)}"
-        # Where replies are drawn, asking again may well bring another one.
+        # Where replies are sampled, asking again may well bring another one.
         if candidate.temperature != 0 or (slug, call.query) not in asked:
             told = background(candidate, call.query, view)
             price = candidate.worst_case_usd(told + call.query)
             if usd_left is not None and price > usd_left - reserved:
-                # Alone it may still be affordable, once the others have cost what they really do.
+                # Alone, it may still be affordable once the real cost of the others is known.
                 over_budget |= price > usd_left
                 free = max(0.0, usd_left - reserved)
                 may, left = usd(price, exact=True), usd(free, exact=True)
@@ -112,7 +112,7 @@ def _message(reply: Reply, calls: list[ToolCall], refused: list[InvalidToolCall]
     details: dict[str, Any] = {"cost_usd": reply.cost_usd, "seconds": reply.seconds}
     return AIMessage(
         reply.text,
-        # The id that its tokens were streamed under: LangGraph does not stream it once more.
+        # The id under which its tokens were streamed, so that LangGraph does not stream it again.
         id=reply.message.id if reply.message else None,
         tool_calls=calls,
         invalid_tool_calls=refused,

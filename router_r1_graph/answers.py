@@ -1,4 +1,4 @@
-"""Answers as text: got out of a candidate's reply, and made comparable."""
+"""Answers as text: extracted from a candidate's reply, and made comparable."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def normalize_answer(text: str) -> str:
 def bare_answer(reply: str) -> str:
     """Return the answer in a reply to a whole question; "" where the reply declines to give one.
 
-    It is what stands in the reply's own answer tags (many LLMs write them unasked, or were asked
-    to), else what `short_answer` finds in the prose.
+    It is the text in the reply's own answer tags (many LLMs write them, asked or unasked), else
+    what `short_answer` finds in the prose.
 
     Example:
         >>> bare_answer("I am not sure, but: <answer>Paris</answer>")
@@ -61,7 +61,8 @@ def bare_answer(reply: str) -> str:
 def exact_match(answer: str, gold: Iterable[str]) -> float:
     """Return 1.0 if the answer is one of the gold answers after normalisation, else 0.0.
 
-    No answer (an empty text) is never right, though it would equal a gold answer "The".
+    No answer (an empty text) is never right, although a gold answer "The" is empty too, once
+    normalised.
 
     Example:
         >>> exact_match("The Pound Sterling.", ["euro", "pound sterling"])
@@ -74,9 +75,10 @@ def exact_match(answer: str, gold: Iterable[str]) -> float:
 
 
 def contains(text: str, gold: Iterable[str]) -> float:
-    """Return 1.0 if a text has one of the gold answers in it, word for word, else 0.0.
+    """Return 1.0 if a text contains one of the gold answers, word for word, else 0.0.
 
-    Kind to a reply in prose, which exact match is not; a long reply is right by chance more often.
+    Unlike exact match, it accepts an answer within prose; a long reply is right by chance more
+    often.
 
     Example:
         >>> contains("It is the pound sterling, of course.", ["Pound Sterling"])
@@ -90,8 +92,8 @@ def contains(text: str, gold: Iterable[str]) -> float:
 def f1_score(answer: str, gold: Iterable[str]) -> float:
     """Return the token F1 of the nearest gold answer, in [0, 1].
 
-    It is 0 where one side is yes, no or noanswer and the other is something else: a word that
-    decides the question earns nothing for its neighbours.
+    It is 0 if one side is yes, no or noanswer and the other is something else: such a word decides
+    the question, and other words in common earn nothing.
 
     Example:
         >>> round(f1_score("pound sterling of the United Kingdom", ["pound sterling"]), 3)
@@ -119,7 +121,7 @@ _CLOSED_ANSWERS = ("yes", "no", "noanswer")
 def short_answer(reply: str) -> str:
     """Return the bare answer of a reply in prose; a reply that states none comes back stripped.
 
-    Tags in a reply mean nothing here either: they are a candidate's text.
+    Tags in a reply have no meaning here: they are a candidate's text.
 
     Example:
         >>> short_answer("As far as I can tell, the answer is J. R. R. Tolkien. Ask me more!")

@@ -1,8 +1,8 @@
-"""What a candidate is told beside its query.
+"""What a candidate sees besides its query.
 
-Source: RCR-Router (arXiv 2508.04903) scores what is remembered by the role of who is asked, within
+Source: RCR-Router (arXiv 2508.04903) scores memories by the role of the agent that is asked, within
 a budget of tokens. Here the score is the number of words shared with the query and the candidate's
-strengths, and nothing is learnt.
+strengths, and nothing is learned.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .observations import kept
 
 
 def background(candidate: Candidate, query: str, view: View) -> str:
-    """Return what a candidate is told beside its query, as `candidate_context` says; "" = nothing.
+    """Return what a candidate sees besides its query, by `candidate_context`; "" = nothing.
 
-    A tool and a retriever are told nothing: a query is all that they read.
+    Tools and retrievers see nothing else: they can read only a query.
     """
     policy = view.context.candidate_context
     if policy == "query" or candidate.kind in ("tool", "retriever"):
@@ -39,7 +39,7 @@ def _remember(candidate: Candidate, query: str, view: View) -> list[str]:
         if isinstance(m, ToolMessage) and (reply := kept(m))
     )
     wanted = _words(" ".join([query, *candidate.strengths]))
-    # Where two fit alike, the later one: what a query builds on was mostly learnt just before.
+    # If two fit equally well, the later one: a query mostly builds on what was learned just before.
     ranked = sorted(enumerate(made), key=lambda n: (-len(wanted & _words(n[1])), -n[0]))
     tokens_left = view.context.memory_tokens
     chosen = []

@@ -30,7 +30,7 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class Left:
-    """What of the budget is left; None = no limit."""
+    """The budget that is left; None = no limit."""
 
     rounds: int
     usd: float | None = None
@@ -63,7 +63,7 @@ def may_summarize(steps: int | None) -> bool:
 
 
 def ending_of_turn(left: Left, worst_case_usd: float) -> StopReason | None:
-    """Return why the controller may not be asked once more; None where it may.
+    """Return why the controller may not be asked again; None where it may.
 
     Args:
         left: what is left of the budget.
@@ -95,8 +95,8 @@ def ending_of_round(left: Left, steps: int | None) -> StopReason | None:
 def left(ledger: Ledger, round_: int, context: RouterContext, started_at: float) -> Left:
     """Return what is left of the budget.
 
-    Seconds are of the clock on the wall, or of the ledger where that says more: a recorded reply
-    takes the time that it took.
+    Seconds are wall-clock time, or the time on the ledger if that is longer: a recorded reply
+    counts with its recorded time.
     """
     usd = seconds = None
     if context.budget_usd is not None:

@@ -1,9 +1,9 @@
-"""The router as one more LangChain chat model: it goes wherever a chat model goes.
+"""The router as a LangChain chat model: it works wherever a chat model is expected.
 
-A stream is the answer while the last turn is being written, where the controller streams its turns
-(a chat model by tags, a policy) and the answer is not to be cut; else the finished answer in words.
-What was streamed cannot be taken back: if the run then takes another answer, because the turn was
-cut short or is no answer after all, the stream ends in a `ControllerError`.
+Controllers that stream their turns (a policy, or a chat model by tags) stream the answer as they
+write it, unless the answer is to be cut. In all other cases, the finished answer is streamed word
+by word. Streamed text cannot be withdrawn: if the run then takes another answer, because the turn
+was cut short or is no answer after all, the stream ends in a `ControllerError`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from .ledger import total
 from .protocol import answer_so_far, cut
 
 KNOBS = tuple(name for name in knobs() if name != "approve_above_usd")
-"""The knobs of a chat model: all but the one that waits for a person, which it cannot."""
+"""The knobs of a chat model: all but the one that waits for a person, since it cannot wait."""
 
 if TYPE_CHECKING:
     _WithKnobs = BaseChatModel
@@ -61,14 +61,14 @@ else:  # one field for each knob, with its default
 class ChatRouterR1(_WithKnobs):
     """A chat model that asks other models: the compiled router behind LangChain's interface.
 
-    The question is the last human message; what was said before it goes along, system messages and
-    tool calls left out. The knobs are those of `RouterContext`; each may also be given for one
+    The question is the last human message. Earlier messages go along, except for system messages
+    and tool calls. The knobs are those of `RouterContext`; each may also be given for one
     call: `model.invoke(question, budget_usd=0.01)`, `model.bind(cost_weight=0.9)`.
 
     `usage_metadata` counts the tokens of the candidates and the controller together;
     `response_metadata` holds `cost_usd`, `calls`, `stop_reason`, `rounds` and the other totals of
     the ledger, and `candidates`: name -> its line of the ledger. Callbacks see the models inside
-    too, under their own names: whoever adds up usage counts either these or the router.
+    too, under their own names: to add up usage, count either these or the router, not both.
 
     Attributes:
         pool: the candidates; a `CandidatePool`, a pool file, or the name of a shipped pool.
@@ -76,8 +76,8 @@ class ChatRouterR1(_WithKnobs):
             there is one, else `keyword`.
         models: chat models for the named candidates; see `create_router_r1`.
         stop: texts before which the answer is cut off.
-        max_tokens: of the answer, about so many tokens are handed back; what the run costs is bound
-            by the knobs. May be given for one call too.
+        max_tokens: about how many tokens of the answer are returned at most. The knobs limit the
+            cost of the run. May be given for one call too.
         streaming: whether `invoke` goes through the stream, as in other chat models of LangChain.
 
     Raises:
@@ -105,7 +105,7 @@ class ChatRouterR1(_WithKnobs):
 
     _graph: CompiledStateGraph[Any, RouterContext, Any, Any] = PrivateAttr()
     _made_of: tuple[object, ...] = PrivateAttr(default=())
-    """What the graph was made of: a copy, or an assignment, may have changed it."""
+    """What the graph was made of; a copy or an assignment may have changed these fields since."""
 
     @field_validator("pool", mode="before")
     @classmethod
@@ -127,7 +127,7 @@ class ChatRouterR1(_WithKnobs):
             self.pool = self._read_pool(self.pool)  # an assigned one may be a name
             self.controller = as_controller(self.controller, self.pool)
             graph = create_router_r1(self.pool, self.controller, models=self.models)
-            # Inside another graph too, a chat model remembers nothing: no checkpoints.
+            # No checkpoints: inside another graph too, a chat model remembers nothing.
             self._graph = graph.compile(checkpointer=False, name="router_r1")
             self._made_of = (self.pool, self.controller, self.models)
         return self._graph
@@ -234,7 +234,7 @@ class ChatRouterR1(_WithKnobs):
     def _modes(
         self, stop: Sequence[str] | None, max_tokens: int | None = None, **_: Any
     ) -> list[StreamMode]:
-        """Return what of the graph's run has to be heard: its tokens only where they are told."""
+        """Return the graph's stream modes to use: its tokens only where they are passed on."""
         is_cut = stop or self.stop or max_tokens or self.max_tokens
         streams = getattr(self.controller, "streams_turns", False)
         return ["values", "messages"] if streams and not is_cut else ["values"]
@@ -246,7 +246,7 @@ class ChatRouterR1(_WithKnobs):
         max_tokens: int | None = None,
         **_: Any,
     ) -> ChatResult:
-        """Turn what the graph hands back into LangChain's result."""
+        """Turn the output of the graph into LangChain's result."""
         if state["stop_reason"] == StopReason.CONTROLLER_ERROR and not state["answer"]:
             raise ControllerError(f"controller {self.controller.name} failed: {state['error']}")
         whole = text = str(state["messages"][-1].text)
@@ -283,7 +283,7 @@ _Manager = TypeVar("_Manager", CallbackManager, AsyncCallbackManager)
 def _below(
     manager: type[_Manager], run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
 ) -> RunnableConfig:
-    """Hang what runs inside below the chat model's own run; LangChain does it for chains only."""
+    """Make inner runs children of the chat model's own run; LangChain does that for chains only."""
     if run is None:
         return {}
     inside = manager([], parent_run_id=run.run_id)
@@ -295,16 +295,16 @@ def _below(
 
 @dataclass
 class _AnswerStream:
-    """A run's answer, from what the graph streams: told while it is written, as far as it is."""
+    """A run's answer, taken from the graph's stream while it is written."""
 
     state: Mapping[str, Any] = field(default_factory=dict)
-    """The last one."""
+    """The latest state."""
     _told: Increments = field(default_factory=Increments)
     _turn: str = ""
     _id: str | None = None
 
     def heard(self, mode: str, part: Any) -> Iterator[ChatGenerationChunk]:
-        """Take one part of the graph's stream; yield what is new of the answer."""
+        """Take one part of the graph's stream; yield the new part of the answer."""
         if mode == "values":
             self.state = part
         elif text := self._told.rest(answer_so_far(self._heard(*part))):
@@ -322,10 +322,10 @@ class _AnswerStream:
         return writable(self._turn)
 
     def rest(self, result: ChatResult) -> Iterator[ChatGenerationChunk]:
-        """Yield what is left of the answer, word by word; the last chunk has the bill.
+        """Yield the rest of the answer, word by word; the last chunk has the bill.
 
         Raises:
-            ControllerError: what was told is not how the answer begins.
+            ControllerError: the answer does not begin with the text that was streamed.
         """
         message = result.generations[0].message
         assert isinstance(message, AIMessage)

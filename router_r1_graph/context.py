@@ -1,7 +1,7 @@
-"""The knobs of one run, and how they are found whatever the runtime hands over.
+"""The knobs of one run, and how they are resolved from what the runtime passes.
 
-Each knob is written once, here: the command line, `ChatRouterR1`, the served request and the docs
-are made from these fields.
+Each knob is defined once, here. The command line, `ChatRouterR1`, the served request and the docs
+are generated from these fields.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ CandidateContext = Literal["query", "question", "memory"]
 
 @dataclass(frozen=True)
 class Knob:
-    """What is said about a knob, and what it may be.
+    """The help text of a knob, and its allowed range.
 
     Attributes:
         help: one or two sentences, for `--help` and the docs.
         low: the least value.
-        high: the greatest value; infinity itself is never one.
+        high: the greatest value. Infinity itself is never allowed.
     """
 
     help: str
@@ -44,7 +44,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class RouterContext:
-    """The knobs of one run; pass it as `context=`, or a dict of those that are to differ.
+    """The knobs of one run. Pass it as `context=`, or pass a dict of the knobs to change.
 
     Docs: the page Configuration describes each knob.
     """
@@ -54,58 +54,65 @@ class RouterContext:
     ] = 0.5
     max_rounds: Annotated[
         int,
-        Knob("Rounds of calls before the controller is made to answer; 0 = at once.", high=1000),
+        Knob("Most rounds of calls; then the controller has to answer. 0 = at once.", high=1000),
     ] = 4
     max_calls_per_round: Annotated[
-        int, Knob("Calls of one round; further ones are not made.", low=1, high=1000)
+        int, Knob("Most calls in one round; further ones are refused.", low=1, high=1000)
     ] = 4
     budget_usd: Annotated[
-        float | None, Knob("Most USD of the whole run, controller included; None = no limit.")
+        float | None, Knob("Most USD that the run may cost, controller included; None = no limit.")
     ] = None
     deadline_seconds: Annotated[
         float | None,
         Knob(
-            "Most seconds of the run by the wall clock, from its start. Waiting for a person (an "
-            "interrupt) counts. None = no limit."
+            "Most seconds that the run may take by the wall clock, from its start. Time spent "
+            "waiting for a person (an interrupt) counts. None = no limit."
         ),
     ] = None
     max_information_tokens: Annotated[
-        int, Knob("Tokens of each reply that reach the controller.", low=1, high=1_000_000)
+        int, Knob("Most tokens of each reply that the controller sees.", low=1, high=1_000_000)
     ] = 600
     max_conversation_tokens: Annotated[
         int,
         Knob(
-            "Tokens of the conversation before the question that reach the controller; the latest "
-            "messages count first. 0 = the question alone.",
+            "Most tokens of the conversation before the question that the controller sees; the "
+            "latest messages are taken first. 0 = the question alone.",
             high=10_000_000,
         ),
     ] = 2000
     candidate_context: Annotated[
         CandidateContext,
         Knob(
-            "What a candidate is sent: its query; the query and the question; or, as a memory, "
-            "also the earlier replies that share most words with the query and the candidate's "
-            "strengths. Tools and retrievers get the query alone."
+            "What a candidate sees: with query, its query; with question, also the question; with "
+            "memory, also the earlier replies that share most words with the query and the "
+            "candidate's strengths. Tools and retrievers see the query alone."
         ),
     ] = "query"
-    memory_tokens: Annotated[int, Knob("Most tokens of that memory.", low=1, high=1_000_000)] = 300
+    memory_tokens: Annotated[
+        int,
+        Knob(
+            "Most tokens of earlier replies that a candidate sees with candidate_context memory.",
+            low=1,
+            high=1_000_000,
+        ),
+    ] = 300
     keep: Annotated[
         str,
         Knob(
-            "Which replies of a round the controller sees: all; by vote, the majority reply to "
-            "each query; or summary:CANDIDATE, what this candidate makes of them (a call on the "
-            "ledger)."
+            "Which replies of a round the controller sees: with all, all of them; with vote, the "
+            "majority reply to each query; with summary:CANDIDATE, a summary that this candidate "
+            "writes, billed as a call."
         ),
     ] = "all"
     approve_above_usd: Annotated[
         float | None,
         Knob(
-            "A call that may cost more, or has no price, waits for a person (a LangGraph "
-            "interrupt, which needs a checkpointer). None = no call waits."
+            "A call that may cost more than this, or has no price, waits for a person's approval "
+            "(a LangGraph interrupt, which needs a checkpointer). None = no call waits."
         ),
     ] = None
     temperature: Annotated[
-        float | None, Knob("Of the controller; None = as it was built.", high=2)
+        float | None, Knob("Sampling temperature of the controller; None = its own.", high=2)
     ] = None
     seed: Annotated[
         int,
@@ -144,15 +151,15 @@ class RouterContext:
             raise ConfigError(f"keep is all, vote, or summary:CANDIDATE, not {self.keep!r}{near}")
 
     def needs_approval(self, usd: float | None) -> bool:
-        """Return whether a call that may cost so many USD waits for a person; None = unknown."""
+        """Return whether a call of at most this price waits for a person; None = unknown."""
         limit = self.approve_above_usd
         return limit is not None and (usd is None or usd > limit)
 
     def check(self, pool: CandidatePool) -> None:
-        """Check what depends on the pool.
+        """Check the knobs that depend on the pool.
 
         Raises:
-            ConfigError: `keep` names no candidate of it.
+            ConfigError: `keep` names no candidate of the pool.
         """
         if self.summarizer and pool.find(self.summarizer) is None:
             raise ConfigError(f"keep: {pool.unknown(self.summarizer)}")
@@ -170,7 +177,7 @@ class RouterContext:
 
     @staticmethod
     def from_state(stored: Mapping[str, Any]) -> RouterContext:
-        """Return the knobs that a run keeps in its state; those that it does not know are left out.
+        """Return the knobs that a run keeps in its state; unknown ones are ignored.
 
         Raises:
             ConfigError: a knob is out of range.
@@ -182,7 +189,7 @@ class RouterContext:
 
 @lru_cache
 def knobs() -> dict[str, tuple[Any, Knob]]:
-    """Return every knob by name: its type, and what is said about it."""
+    """Return every knob by name, with its type and its `Knob`."""
     hints = get_type_hints(RouterContext, include_extras=True)
     found = {}
     for field in fields(RouterContext):
@@ -198,7 +205,7 @@ def _defaults() -> dict[str, Any]:
 
 @lru_cache
 def _checks() -> dict[str, tuple[type, Knob, bool]]:
-    """Return of every knob its plain type (int, float or str), its limits, and whether None is."""
+    """Return each knob's plain type (int, float or str), its `Knob`, and whether it may be None."""
     found: dict[str, tuple[type, Knob, bool]] = {}
     for name, (kind, knob) in knobs().items():
         parts = get_args(kind) or (kind,)
@@ -213,10 +220,10 @@ def _restored(*values: Any) -> RouterContext:
 
 
 class GivenContext(RouterContext):
-    """A dict of knobs as LangGraph reads it: what it names, over what the run has already.
+    """A dict of knobs as LangGraph reads it: they override the knobs that the run has already.
 
     LangGraph makes one of a dict that is passed as `context=` to the router itself. A dict that is
-    passed to a parent graph stays a dict, and only what it holds under `router_r1` is ours.
+    passed to a parent graph stays a dict, and the router reads only its key `router_r1`.
 
     Raises:
         ConfigError: a key names no knob, or a knob is out of range.
@@ -238,20 +245,20 @@ class GivenContext(RouterContext):
 
     @property
     def given(self) -> Mapping[str, Any]:
-        """What the dict names."""
+        """The knobs that the dict names."""
         return cast("Mapping[str, Any]", self.__dict__["_given"])
 
 
 def resolve_context(context: object, known: RouterContext) -> RouterContext:
-    """Return the knobs of a run, whatever the runtime hands over.
+    """Return the knobs of a run from what the runtime passes.
 
-    A `RouterContext` is taken as it is. A dict of knobs is laid over those that are known.
-    LangGraph gives None on a bare invoke, and inside a parent graph the parent's own context: only
-    its key or field `router_r1` is ours, which holds one or the other.
+    A `RouterContext` is taken as it is. A dict of knobs overrides the known ones. LangGraph passes
+    None on a bare invoke. Inside a parent graph it passes the parent's context, of which the router
+    reads only the key or field `router_r1`: a `RouterContext` or a dict.
 
     Args:
-        context: what the runtime hands over.
-        known: the knobs that the run has already; at its start, those of the graph.
+        context: what the runtime passes.
+        known: the knobs that the run has already; at its start, the graph's defaults.
 
     Raises:
         ConfigError: a dict of knobs has an unknown key, or a knob is out of range.

@@ -54,7 +54,7 @@ class TraceError(RouterR1Error):
 
 
 class MatrixError(RouterR1Error):
-    """A score matrix, or the file it stands in, cannot be used."""
+    """A score matrix, or its file, cannot be used."""
 
 
 def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a run tells in LangGraph's `stream_mode="custom"` while it happens."""
+"""The events that a run emits in LangGraph's `stream_mode="custom"`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class RouteStart(TypedDict):
 
     type: Literal["route_start"]
     id: str
-    """Of the call: it tells the calls of a run that are out at once apart, with its round."""
+    """The id of the call. Together with the round, it is unique among the calls that run at
+    once."""
     round: int
     candidate: str
     query: str
@@ -36,7 +37,7 @@ class RouteEnd(TypedDict):
 
 
 class Budget(TypedDict):
-    """What is left before each turn of the controller, and at the end; None = no limit."""
+    """The budget left before each turn of the controller, and at the end; None = no limit."""
 
     type: Literal["budget"]
     rounds: int
@@ -45,7 +46,7 @@ class Budget(TypedDict):
 
 
 def route_start(call: RouteCall, candidate: str) -> RouteStart:
-    """Tell of a call that is made."""
+    """Return the event of a call that is made."""
     return {
         "type": "route_start",
         "id": call["id"],
@@ -56,7 +57,7 @@ def route_start(call: RouteCall, candidate: str) -> RouteStart:
 
 
 def route_end(call: RouteCall, bill: Mapping[str, Any]) -> RouteEnd:
-    """Tell of a call that came back, by its artifact."""
+    """Return the event of a call that came back, from its artifact."""
     return {
         "type": "route_end",
         "id": call["id"],
@@ -70,5 +71,5 @@ def route_end(call: RouteCall, bill: Mapping[str, Any]) -> RouteEnd:
 
 
 def budget(left: Left) -> Budget:
-    """Tell what is left."""
+    """Return the event of the budget that is left."""
     return {"type": "budget", "rounds": left.rounds, "usd": left.usd, "seconds": left.seconds}

@@ -40,20 +40,21 @@ def create_router_r1(
 
     Args:
         pool: the candidates on offer: a `CandidatePool`, a pool file, or a shipped pool's name.
-        controller: decides whom to ask what: a `Controller`, any object with `decide(view)`, a chat
+        controller: decides which candidates to ask what:
+            a `Controller`, any object with `decide(view)`, a chat
             model, or a spec for `parse_controller`; None = the pool's controller block where there
             is one, else `keyword`.
         models: chat models, tools, retrievers or graphs to use for the named candidates instead
             of those that their providers make; these candidates need no key.
-        context: the knobs where a run passes none.
-        name: of the message that a run hands back.
-        input_schema: what a run takes.
-        output_schema: what a run hands back.
+        context: the knobs of runs that pass none.
+        name: the name of the message that a run returns.
+        input_schema: the schema of a run's input.
+        output_schema: the schema of a run's output.
 
     Raises:
         PoolError: a pool file or a provider cannot be used, a key variable is not set, or `models`
-            names nobody.
-        ControllerError: the controller is none, or a spec that names nothing.
+            names no candidate of the pool.
+        ControllerError: the object is not a controller, or the spec is unknown.
 
     Example:
         >>> from router_r1_graph import create_router_r1
@@ -108,7 +109,7 @@ def create_router_r1_agent(
     checkpointer: Checkpointer = None,
     name: str = "router_r1",
 ) -> CompiledStateGraph[RouterState, RouterContext, Any, Any]:
-    """Return the router compiled as an agent that speaks messages and nothing else.
+    """Return the router compiled as an agent that takes and returns only messages.
 
     Use it where a chat agent is expected: a supervisor, a swarm, Studio's chat mode.
 
@@ -116,9 +117,9 @@ def create_router_r1_agent(
         pool: see `create_router_r1`.
         controller: see `create_router_r1`.
         models: see `create_router_r1`.
-        context: the knobs where a run passes none.
+        context: the knobs of runs that pass none.
         checkpointer: None inherits the parent's; False keeps nothing.
-        name: of the agent, which supervisors need, and of the message that it hands back.
+        name: the name of the agent, which supervisors need, and of the message that it returns.
     """
     graph = create_router_r1(
         pool,

@@ -14,7 +14,7 @@ from .candidates.reply import Reply
 
 
 class LedgerLine(TypedDict):
-    """What one candidate, or the controller, was paid for."""
+    """The bill of one candidate, or of the controller."""
 
     calls: int
     failed_calls: int

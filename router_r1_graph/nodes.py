@@ -50,14 +50,14 @@ class ControllerNodes:
     pool: CandidatePool
     controller: Controller
     defaults: RouterContext
-    """The knobs where a run passes none."""
+    """The knobs of runs that pass none."""
     name: str = "router_r1"
-    """Of the message that a run hands back."""
+    """The name of the message that a run returns."""
 
     def begin(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> Send:
-        """Start a question clean, whatever an earlier one left on the thread.
+        """Start a question from a clean state, whatever an earlier one left on the thread.
 
         Raises:
             QuestionError: neither `question` nor a human message says anything.
@@ -118,7 +118,7 @@ class ControllerNodes:
         return self._after_think(state, view, reply)
 
     def _worst_case_usd(self, view: View) -> float:
-        """Return the most that a turn can cost; asked where there is a limit: it takes a prompt."""
+        """Return the most that a turn can cost; called only under a limit: it renders a prompt."""
         return 0.0 if view.left.usd is None else self.controller.worst_case_usd(view)
 
     def _view(
@@ -198,7 +198,7 @@ class ControllerNodes:
         )
 
     def _written(self, state: RouterState, view: View, added: list[AnyMessage]) -> dict[str, Any]:
-        """Return what a think writes; a question's first one clears what was left before."""
+        """Return the state update of a think; a question's first one clears older values."""
         setup = setup_of(state)
         if (knobs := view.context.to_state()) != setup.get("context"):
             # A context that came with the resume is the run's from now on.
@@ -231,7 +231,7 @@ class ControllerNodes:
     def answer(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
-        """Hand one message back, with the bill in its metadata."""
+        """Return one message, with the bill in its metadata."""
         context = knobs_of(state, runtime.context, self.defaults)
         remaining = left_of(state, state["ledger"], state["round"], context)
         runtime.stream_writer(events.budget(remaining))
@@ -251,8 +251,9 @@ class ControllerNodes:
             ),
             "",
         )
-        # A checkpointer stores every version of a conversation whole, so an answer's message is
-        # small: a short id, and of the bill the totals. The ledger says who was paid what.
+        # A checkpointer stores every version of a conversation whole, so the message of an answer
+        # is small: a short id, and only the totals of the bill. The ledger has the bill of each
+        # candidate.
         totals = total(state["ledger"])
         message = AIMessage(
             answer or f"(no answer: {state['ending']})",

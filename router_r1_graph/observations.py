@@ -1,7 +1,7 @@
-"""What the controller sees: what was said before the question, and what each round brought back.
+"""What the controller sees: the conversation before the question, and each round's observations.
 
-An observation is a message for one call of a round, made or refused. Where a round does not keep
-all (`keep`), its artifact still has the whole `reply`, and under `kept` what is left of it.
+An observation is a message for one call of a round, made or refused. If a round does not keep all
+(`keep`), the artifact still has the whole `reply`, and `kept` has the part that was kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .answers import bare_answer, normalize_answer
 from .candidates.reply import Bill, estimate_tokens
 
 SUMMARY = "summary"
-"""The id of the call that summarises a round, and the artifact's key under which its bill is."""
+"""The id of the call that summarises a round, and the artifact's key for its bill."""
 
 _FREE: Mapping[str, Any] = {
     "cached": True,
@@ -33,15 +33,16 @@ _FREE: Mapping[str, Any] = {
 def conversation(
     messages: Iterable[AnyMessage], question: str, max_tokens: int
 ) -> tuple[AnyMessage, ...]:
-    """Return what was said before a question, as far as the controller is shown it.
+    """Return the messages before a question that the controller sees.
 
-    Only what people and assistants said: half of a parent's tool calls is a 400 to an API, and
-    system messages are the parent's own.
+    Only those of people and assistants: incomplete tool calls of a parent graph make an API answer
+    400, and system messages are the parent's own.
 
     Args:
         messages: the conversation, the question at its end.
         question: the question.
-        max_tokens: of the latest messages, so many tokens; the first that does not fit ends it.
+        max_tokens: the most tokens of them; the latest are taken first, up to the first that does
+            not fit.
     """
     said = [
         m
@@ -65,8 +66,8 @@ def observe(
 
     Args:
         turn: the controller's turn.
-        replies: what the route node brought back in this round.
-        scratchpad: all that came before: a call that was made already is answered from it, free.
+        replies: the replies from the route node in this round.
+        scratchpad: all that came before; a repeated call is answered from it, free of charge.
     """
     fresh = {m.tool_call_id: m for m in replies}
     seen = [m for m in scratchpad if isinstance(m, ToolMessage) and m.artifact]
@@ -106,15 +107,15 @@ def observe(
 
 
 def kept(observation: ToolMessage) -> str:
-    """Return what a round kept of a usable reply; "" of any other."""
+    """Return what a round kept of a usable reply; "" for any other reply."""
     artifact = observation.artifact
     return artifact.get("kept", artifact["reply"]) if artifact and artifact["ok"] else ""
 
 
 def keep_majority(observations: Sequence[ToolMessage]) -> None:
-    """Keep one of the replies to each query: the first whose answer most give.
+    """Keep one of the replies to each query: the first with the most common answer.
 
-    Replies to different queries do not compete; one that declines to answer loses to any that
+    Replies to different queries do not compete. A reply that declines to answer loses to any that
     does not.
     """
     asked = defaultdict(list)
@@ -133,7 +134,7 @@ def keep_majority(observations: Sequence[ToolMessage]) -> None:
 
 
 def to_summarize(question: str, observations: Sequence[ToolMessage]) -> str:
-    """Return the query that asks for a round's summary; "" where it brought nothing usable."""
+    """Return the query that asks for a round's summary; "" if the round has no usable reply."""
     replies = [
         f"{m.artifact['candidate']} on {m.artifact['query']!r}: {m.artifact['reply']}"
         for m in observations
@@ -146,12 +147,12 @@ def to_summarize(question: str, observations: Sequence[ToolMessage]) -> str:
 
 
 def keep_summary(observations: Sequence[ToolMessage], summary: ToolMessage, query: str) -> None:
-    """Keep the summary in the place of a round's usable replies; all of them where it failed.
+    """Replace a round's usable replies with the summary; keep them all if the summary failed.
 
     Args:
-        observations: of the round.
-        summary: what came back of the call for it.
-        query: of that call.
+        observations: the observations of the round.
+        summary: the reply to the summary call.
+        query: the query of that call.
     """
     usable = [m for m in observations if kept(m)]
     text, bill = str(summary.text), summary.artifact
@@ -172,11 +173,11 @@ class ObservedBill(Bill, total=False):
 
     query: str
     reply: str
-    """The whole of it, as far as `max_information_tokens` go."""
+    """The whole reply, up to `max_information_tokens`."""
     kept: str
-    """What the round kept of it; missing where it kept all."""
+    """The part that the round kept; missing if it kept all."""
     summary: ObservedBill
-    """Of the call that summarised the round, on its first usable reply."""
+    """The bill of the call that summarised the round; only on the first usable reply."""
 
 
 @dataclass(frozen=True)
@@ -184,13 +185,13 @@ class CallRecord:
     """One call that was made, and what came back.
 
     Attributes:
-        round: in which it was made, from 1.
-        candidate: who was asked.
-        query: what it was asked.
-        reply: its text; of a failed call the error, as the controller is shown it.
+        round: the round in which it was made, from 1.
+        candidate: the name of the candidate.
+        query: the query that it got.
+        reply: the text of the reply; for a failed call the error, as the controller sees it.
         ok: whether the reply can be used.
         error: why it failed, or what is doubtful about it; None = nothing.
-        cached: whether an earlier reply was given again, for nothing.
+        cached: whether an earlier reply was used again, free of charge.
     """
 
     round: int

@@ -25,7 +25,7 @@ from .errors import ConfigError, did_you_mean
 
 #: Bump when a policy trained on the old text would no longer understand the new one.
 VERSION = 1
-#: Where a chat model has to stop: at the environment's part, and after its answer.
+#: The texts at which a chat model has to stop: the environment's part, and the end of its answer.
 STOP = ("<information>", "</answer>")
 DEFAULT_TEMPLATE = Path(__file__).parent / "prompts" / "router_r1.txt"
 TOOLS_TEMPLATE = DEFAULT_TEMPLATE.with_name("tools.txt")
@@ -37,7 +37,7 @@ _TAG = re.compile(rf"<(/?)({_NAMES})>")
 # escaping is added or taken away, so that unescape is the exact inverse of escape.
 _TO_ESCAPE = re.compile(rf"(<|&(?:amp;)*lt;)(?=/?(?:{_NAMES})>)")
 _TO_UNESCAPE = re.compile(rf"&((?:amp;)*)lt;(?=/?(?:{_NAMES})>)")
-# What may yet become a tag, or an escaped one, at the end of a text that goes on.
+# The end of an unfinished text that may still become a tag, or an escaped one.
 _BEGUN = re.compile(r"[<&][\w<&;/]*$")
 
 
@@ -51,7 +51,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Mistake:
-    """Something malformed: the reason, as the controller is told it, and the text it is about."""
+    """Malformed text, and the reason as the controller sees it."""
 
     reason: str
     text: str = ""
@@ -123,10 +123,10 @@ def parse(text: str) -> Turn:
 
 
 def answer_so_far(text: str) -> str:
-    """Return what stands of the answer in a turn that is still being written; "" = nothing yet.
+    """Return the answer so far in a turn that is still being written; "" = nothing yet.
 
-    Only thoughts may stand before it. Whether the turn is an answer is known at its end: it may be
-    cut short, or go on with other tags.
+    Only thoughts may come before the answer. Only the end of the turn shows whether it is one: the
+    turn may be cut short, or continue with other tags.
 
     Example:
         >>> answer_so_far("<think> Everything is known. </think> <answer> The river Th")
@@ -145,10 +145,10 @@ def tags(text: str) -> list[str]:
 
 
 def tagged_answer(reply: str) -> str | None:
-    """Return what a candidate's reply has in its last answer tags, "" when they are empty.
+    """Return the text in the last answer tags of a candidate's reply; "" if they are empty.
 
-    None where there are none, or where other tags stand beside them: such a reply tries to pass
-    for the controller's text, and means nothing.
+    None if there are none, or if the reply has other tags too: such a reply imitates the
+    controller's text, and is not read.
 
     Example:
         >>> tagged_answer("He was born there. <answer>Paris</answer>")
@@ -160,7 +160,7 @@ def tagged_answer(reply: str) -> str | None:
 
 
 def untagged(text: str) -> str:
-    """Return a text with a space in the place of every tag."""
+    """Return a text with every tag replaced by a space."""
     return _TAG.sub(" ", text)
 
 
@@ -174,12 +174,12 @@ def render(turn: Turn) -> str:
 
 
 def render_observation(label: str, text: str) -> str:
-    """Write what one call brought back, as the controller sees it."""
+    """Write the result of one call, as the controller sees it."""
     return f"<information> {escape(f'{label}: {text}')} </information>"
 
 
 def render_observations(messages: Sequence[ToolMessage]) -> str:
-    """Write what a round brought back: one information tag for each call, made or refused."""
+    """Write the results of a round: one information tag for each call, made or refused."""
     return "\n".join(
         render_observation(m.artifact["candidate"] if m.artifact else "error", str(m.text))
         for m in messages

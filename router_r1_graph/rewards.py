@@ -4,8 +4,8 @@
     r = 0                        there is no answer, or the outcome is 0 (gated; see `reward`)
     r = (1 - a) * m + a * c      otherwise; a = cost weight, m = outcome, c = cheapness
 
-The key invariant: only what the controller wrote is judged, never what a candidate replied, or
-failed to. Every number that comes out is finite, whatever went in.
+The key invariant: only what the controller wrote is judged, never a candidate's reply or failure.
+Every result is finite, whatever the input.
 
 Source: arXiv 2506.09033, section 3 (PAPER.md, section Reward), and the evaluation scripts of SQuAD
 (normalisation) and HotpotQA (yes/no in F1), which the paper's metrics go back to.
@@ -35,8 +35,8 @@ class RewardBreakdown:
 
     Attributes:
         format: 1.0 when the format is right, else 0.0.
-        outcome: exact match or F1 of the answer that the controller wrote, in [0, 1]; whatever the
-            format, as the paper's published exact match.
+        outcome: exact match or F1 of the answer that the controller wrote, in [0, 1]. It counts
+            even if the format is wrong, like the paper's published exact match.
         cost: cheapness in [0, 1]: 1 = cheapest.
         total: the reward, in [-1, 1].
         answer: what was compared with the gold answers; "" when the controller wrote none.
@@ -52,7 +52,7 @@ class RewardBreakdown:
 
 
 class CostScale(Protocol):
-    """Turns what a trace cost into cheapness."""
+    """Turns the cost of a trace into cheapness."""
 
     def measure(self, trace: Trace) -> float:
         """Return the raw cost of a trace, in this scale's unit."""
@@ -70,12 +70,12 @@ class PercentileCost:
     """The paper's scale: z between the 5th and 95th percentile of the last training episodes.
 
     z = sqrt(sum over calls of completion tokens * USD per million output tokens); a price per call,
-    which the paper has none of, counts in the same unit. One object serves one training run;
+    which the paper does not have, counts in the same unit. One object serves one training run;
     `observe` is for training only, so that evaluation never moves the scale.
 
     Args:
         window: how many episodes it looks back.
-        seen: z of earlier episodes, to go on after a resume.
+        seen: z of earlier episodes, to continue after a resume.
         controller: whether the controller's own cost counts too, in the same unit (micro-USD under
             the root).
 
@@ -114,8 +114,8 @@ class PercentileCost:
     def score(self, cost: float) -> float:
         """Return 1 - clip((z - p5) / (p95 - p5), 0, 1).
 
-        While nothing was seen, everything is cheap; while all episodes cost the same, what costs no
-        more than they did.
+        Before any episode is seen, it is 1. While all episodes cost the same, it is 1 up to this
+        cost, and 0 above.
         """
         if math.isnan(cost):
             return 0.0
@@ -128,20 +128,20 @@ class PercentileCost:
         return 1.0 - min(1.0, max(0.0, (cost - low) / (high - low)))
 
     def state(self) -> dict[str, Any]:
-        """Return what `PercentileCost(**state)` goes on from: built-in types, as for JSON."""
+        """Return what `PercentileCost(**state)` continues from: built-in types, as for JSON."""
         return {"window": self.window, "seen": list(self._seen), "controller": self.controller}
 
 
 @dataclass(frozen=True)
 class AbsoluteCost:
-    """A scale of its own: the ledger's USD as a share of an amount that is dear.
+    """An absolute scale: the ledger's USD as a share of a fixed amount.
 
     Attributes:
-        usd: what has no cheapness left; above 0.
+        usd: the cost at which cheapness is 0; above 0.
         controller: whether the controller's own cost counts too.
-        floor: the lowest score; 0 or below. At 0, all that costs more than `usd` is equally dear,
-            so that at a cost weight of 0.5 no price is too high for a right answer; at -1, what
-            costs twice as much still is dearer.
+        floor: the lowest score; 0 or below. At 0, all costs above `usd` score the same, so that at
+            a cost weight of 0.5 no price is too high for a right answer. At -1, the score still
+            falls up to twice `usd`.
     """
 
     usd: float
@@ -182,9 +182,10 @@ def reward(
 ) -> RewardBreakdown:
     """Return the reward of a trace.
 
-    A run that its deadline or budget ended before the controller's next turn is worth 0, as there
-    is no answer, and not -1: nothing that was written is wrong, and a candidate that hangs must not
-    be the controller's error of format. A controller that fails itself has that error.
+    If the deadline or the budget ended a run before the controller's next turn, its reward is 0,
+    because there is no answer. It is not -1: nothing that was written is wrong, and a candidate
+    that hangs must not count as the controller's format error. A controller that itself fails does
+    have a format error.
 
     Args:
         trace: a finished run.
@@ -193,7 +194,7 @@ def reward(
         cost_weight: alpha in [0, 1]; None = the run's own.
         metric: what counts as a good answer.
         gated: whether cost counts for right answers only, as in the paper's code; False = the
-            equation as it is written, which also pays for being cheap and wrong.
+            equation as it is written, which also rewards cheap wrong answers.
 
     Raises:
         TraceError: there is no gold answer.
@@ -223,7 +224,7 @@ def _was_cut_off(trace: Trace) -> bool:
     return outside and not (trace.scratchpad and isinstance(trace.scratchpad[-1], AIMessage))
 
 
-#: What stands in a prompt as an example, and is not to be copied.
+#: Placeholders in a prompt, which are not to be copied.
 _NAME_PLACEHOLDERS = ("candidate name", "candidate", "llm-name", "name")
 _QUERY_PLACEHOLDERS = (
     "a question of its own that it can answer without seeing this conversation",
@@ -240,17 +241,17 @@ def format_errors(
 
     Only the controller's own turns are judged: no reply, however broken or hostile, can make them
     wrong. So the paper's "as many searches as informations" becomes: each search can be made as it
-    is written. One that failed, or was refused for a limit (rounds, calls, USD), is no error of
-    format; one that names nobody of the pool is.
+    is written. A search that failed, or was refused because of a limit (rounds, calls, USD), is no
+    format error; one that names no candidate of the pool is.
 
     The turns are judged as one text, as in the paper: the first begins with a think tag, the last
     ends with the answer. A turn with neither a search nor an answer is an error.
 
     Args:
         turns: what the controller wrote, turn by turn.
-        pool: who can be asked.
-        cut_off: the run was ended from outside before the controller's next turn, so that an
-            answer is not missed.
+        pool: the candidates.
+        cut_off: the run was ended from outside before the controller's next turn, so that a missing
+            answer is no error.
     """
     errors: list[str] = []
     for number, text in enumerate(turns, 1):

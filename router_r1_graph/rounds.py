@@ -1,6 +1,6 @@
-"""The candidates' side of the graph: route makes one call, aggregate folds a round in.
+"""The candidates' side of the graph: route makes one call, aggregate adds a round to the state.
 
-Where a round is to be summarised, aggregate sends that call to route first, and is run once more.
+If a round is to be summarised, aggregate first sends that call to route, and then runs again.
 A candidate's failures are values here, never exceptions.
 """
 
@@ -37,7 +37,7 @@ class CandidateNodes:
     pool: CandidatePool
     tools: Mapping[str, BaseTool]
     defaults: RouterContext
-    """The knobs where a run passes none."""
+    """The knobs of runs that pass none."""
 
     def route(
         self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
@@ -70,9 +70,9 @@ class CandidateNodes:
         return self._replied(call, message, runtime)
 
     def _refused(self, call: RouteCall, runtime: Runtime[RouterContext]) -> ToolMessage | None:
-        """Wait for a person where one has to approve of the call; tell of it if it is made.
+        """Wait for a person if one has to approve the call; emit an event if the call is made.
 
-        The node starts again at its top when the person has spoken: nothing may happen before.
+        The node starts again at its top when the person has decided: nothing may happen before.
         """
         name = self._name(call)
         if call["needs_approval"]:
@@ -97,7 +97,7 @@ class CandidateNodes:
         cut = protocol.cut(
             str(message.text), call.get("max_reply_tokens", RouterContext.max_information_tokens)
         )
-        if cut != message.content:  # the tool's run still has to be sent as it was
+        if cut != message.content:  # the tool's run is yet to be uploaded as it was
             message = message.model_copy(update={"content": cut})
         runtime.stream_writer(events.route_end(call, message.artifact))
         return {"replies": [message]}
@@ -111,7 +111,7 @@ class CandidateNodes:
         return candidate.name if candidate else call["tool"]
 
     def aggregate(self, state: RouterState, runtime: Runtime[RouterContext]) -> Command[str]:
-        """Fold the replies of the round into the scratchpad and the ledger; look at the budget."""
+        """Add the replies of the round to the scratchpad and the ledger; check the budget."""
         context = knobs_of(state, runtime.context, self.defaults)
         turn = state["scratchpad"][-1]
         assert isinstance(turn, AIMessage)

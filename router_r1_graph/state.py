@@ -1,8 +1,8 @@
-"""What a run is told, what it remembers and what it hands back.
+"""The input of a run, its state and its output.
 
 State holds built-in types and LangChain messages only, so that a strict checkpoint serializer gives
-back what went in. Objects (models, tools) are bound when the graph is built. The knobs come in a
-context, and stand in the state from the first step on: a run that is resumed keeps them.
+back what went in. Objects (models, tools) are bound when the graph is built. The knobs arrive in
+the context and are in the state from the first step on, so that a resumed run keeps them.
 """
 
 from __future__ import annotations
@@ -29,27 +29,28 @@ class RouterInput(TypedDict, total=False):
     """A question, or a conversation whose last human message is the question."""
 
     question: Annotated[str, EphemeralValue(str)]
-    """Forgotten after the first step: a later question on the thread never meets an old one."""
+    """Cleared after the first step, so that a later question on the thread never meets an old
+    one."""
     messages: Annotated[list[AnyMessage], add_messages]
 
 
 class Setup(TypedDict, total=False):
-    """What a run was made with; enough, with the rest of the state, for a `Trace`."""
+    """The setup of a run; together with the rest of the state, enough for a `Trace`."""
 
     started_at: float
     """When the run began, in seconds since the epoch."""
     context: dict[str, Any]
-    """The knobs, as `RouterContext.to_state` says them."""
+    """The knobs, as `RouterContext.to_state` returns them."""
     controller: str
     """The name of the controller."""
     protocol_version: int
-    """Of the tag language that the controller wrote."""
+    """The version of the tag language that the controller wrote."""
     pool: dict[str, Any]
-    """The candidates with their descriptors, and no way to reach them."""
+    """The candidates with their descriptors, without the settings that reach them."""
 
 
 class RouterOutput(TypedDict, total=False):
-    """What a run hands back; a parent graph takes the keys it shares, usually `messages`."""
+    """The output of a run; a parent graph takes the keys that it shares, usually `messages`."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     answer: str
@@ -61,14 +62,14 @@ class RouterOutput(TypedDict, total=False):
     scratchpad: Annotated[list[AnyMessage], operator.add]
     """The question, then this run's turns (`AIMessage`) and observations (`ToolMessage`)."""
     router_r1: Setup
-    """What the run was made with."""
+    """The setup of the run."""
 
 
 class RouterState(RouterInput, RouterOutput, total=False):
-    """Everything a run remembers."""
+    """The whole state of a run."""
 
     ending: str
-    """The stop reason from when it is known; `stop_reason` is set when the run has ended."""
+    """The stop reason as soon as it is known; `stop_reason` is set when the run has ended."""
     replies: Annotated[list[AnyMessage], operator.add]
     """The replies of the round under way, until aggregate folds them in."""
     remaining_steps: RemainingSteps
@@ -81,30 +82,30 @@ class RouteCall(TypedDict):
     tool: str
     query: str
     background: str
-    """What the candidate is told beside the query; "" = nothing."""
+    """What the candidate sees besides the query; "" = nothing."""
     worst_case_usd: float | None
-    """None = nobody knows: the candidate has no price."""
+    """None = unknown: the candidate has no price."""
     needs_approval: bool
-    """Whether a person has to approve of it."""
+    """Whether a person has to approve the call."""
     max_reply_tokens: int
-    """Of the reply, so many tokens reach the controller."""
+    """The most tokens of the reply that the controller sees."""
     round: int
-    """Of the call, from 1."""
+    """The round of the call, from 1."""
     ends_at: float | None
     """When the run has to end, in seconds since the epoch; None = no deadline."""
 
 
 def setup_of(state: RouterState) -> Setup:
-    """Return what the run was made with; a checkpoint of version 0.1 says nothing of it."""
+    """Return the setup of the run; a checkpoint of version 0.1 has none."""
     return state.get("router_r1") or {"started_at": time.time()}
 
 
 def knobs_of(state: RouterState, given: object, defaults: RouterContext) -> RouterContext:
-    """Return the knobs of a run: those that it keeps, under those that it is resumed with.
+    """Return the knobs of a run: its own, overridden by those that it is resumed with.
 
     Args:
-        state: of the run.
-        given: what the runtime hands over.
+        state: the state of the run.
+        given: the context that the runtime passes.
         defaults: the knobs that the graph was built with.
     """
     stored = setup_of(state).get("context")
@@ -112,7 +113,7 @@ def knobs_of(state: RouterState, given: object, defaults: RouterContext) -> Rout
 
 
 def left_of(state: RouterState, ledger: Ledger, round_: int, context: RouterContext) -> Left:
-    """Return what is left of a run's budget, after so many rounds and with this bill."""
+    """Return what is left of a run's budget after this many rounds and this bill."""
     return left(ledger, round_, context, setup_of(state)["started_at"])
 
 

@@ -35,10 +35,10 @@ class Trace(BaseModel):
     """One finished episode.
 
     Attributes:
-        version: of this record's layout.
-        protocol_version: of the tag language that the controller wrote.
+        version: the version of this record's layout.
+        protocol_version: the version of the tag language that the controller wrote.
         question: what the user asked.
-        answer: what came out, made from what was known where the stop reason is not `answered`.
+        answer: the final answer; made from what was known if the stop reason is not `answered`.
         stop_reason: why it ended.
         error: why the controller failed, where the stop reason is `controller_error`.
         rounds: rounds of calls made.
@@ -47,8 +47,8 @@ class Trace(BaseModel):
         pool: the candidates with their descriptors, in the order shown, and no secrets.
         scratchpad: the turns and observations, in order.
         ledger: the bill.
-        gold: the gold answers, where known.
-        metadata: whatever the writer adds (dataset, split, hops, ...).
+        gold: the gold answers, if known.
+        metadata: anything else that the writer adds (dataset, split, hops, ...).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,16 +81,16 @@ class Trace(BaseModel):
         gold: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
     ) -> Trace:
-        """Make a trace of what a run handed back.
+        """Make a trace from the output of a run.
 
         Args:
             state: the output of the graph (or its checkpointed state).
-            pool: the pool that was on offer; None = as the run says.
-            controller: what to call the controller; "" = as the run says.
-            context: the knobs; None = as the run says.
-            id: of the question.
-            gold: gold answers, where known.
-            metadata: whatever else should be kept, JSON types only.
+            pool: the pool that was on offer; None = the one in the state.
+            controller: the name of the controller; "" = the one in the state.
+            context: the knobs; None = those in the state.
+            id: the id of the question.
+            gold: gold answers, if known.
+            metadata: anything else to keep, JSON types only.
 
         Raises:
             TraceError: the run has not finished.
@@ -119,7 +119,7 @@ class Trace(BaseModel):
 
     @property
     def calls(self) -> list[CallRecord]:
-        """The calls that got a reply or an error, in order; refused ones are not among them."""
+        """The calls that got a reply or an error, in order, without refused ones."""
         return call_records(self.scratchpad)
 
     @property

@@ -30,8 +30,8 @@ class ScratchModel(_Section):
     layers: Count = 4
     heads: Count = 4
     kv_heads: Annotated[int, Field(ge=0)] = 0
-    """Fewer than `heads`: several share their keys and values. A batch of many rows waits for the
-    memory that these are read from. 0 = as many as heads."""
+    """With fewer than `heads`, several heads share their keys and values. That speeds up batches of
+    many rows, which wait for these to be read from memory. 0 = as many as `heads`."""
 
     @model_validator(mode="after")
     def _check(self) -> ScratchModel:
@@ -41,13 +41,13 @@ class ScratchModel(_Section):
 
 
 class ModelConfig(_Section):
-    """What is trained: a pretrained model, or one from scratch."""
+    """The model to train: a pretrained one, or one from scratch."""
 
     pretrained: str | None = None
     """A folder or a name on the Hugging Face hub; None = from scratch."""
     scratch: ScratchModel = ScratchModel()
     template: Path | None = None
-    """The prompt template; None = short for a model from scratch, else the library's."""
+    """The prompt template; None = a short one for a model from scratch, else the library's."""
     stop: tuple[str, ...] = ("</search>", "</answer>")
     max_new_tokens: Count = 1024
     max_context_tokens: Count = 4096
@@ -68,15 +68,16 @@ class DataConfig(_Section):
     per_source: Annotated[int, Field(ge=0)] = 0
     """Questions taken from each file or data set; 0 = all."""
     pools: Annotated[tuple[str, ...], Field(min_length=1)] = ("drawn",)
-    """Pool files, one drawn for each question; `drawn` = simulated candidates drawn anew."""
+    """Pool files, one drawn for each question; `drawn` = newly drawn simulated candidates."""
     renamed: Share = 0.0
-    """How often the candidates of a pool file get names drawn anew, which cannot be remembered."""
+    """How often the candidates of a pool file get newly drawn names, which cannot be memorised."""
     worlds: Annotated[int, Field(ge=0)] = 0
-    """How many worlds the questions are about, each the embedded one with its objects changed
-    about (for source `world`): there is nothing to remember. 0 = the embedded world itself."""
+    """The number of worlds that the questions are about, for source `world`. Each is the embedded
+    world with its objects permuted, so that answers cannot be memorised. 0 = the embedded world
+    itself."""
     cost_weights: tuple[Share, ...] = (0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
     max_rounds: tuple[Count, ...] = (4,)
-    """Drawn for each question, as the cost weight is."""
+    """One of them is drawn for each question, like the cost weight."""
 
 
 class RewardConfig(_Section):
@@ -84,14 +85,15 @@ class RewardConfig(_Section):
 
     metric: Literal["exact_match", "f1"] = "exact_match"
     scale: Literal["percentile", "absolute"] = "percentile"
-    """`percentile` = the paper's: between the cheapest and the dearest of the run's last episodes;
-    `absolute` = in dollars, so that one cost weight buys the same in any pool."""
+    """`percentile` = the paper's: between the cheapest and the most expensive of the run's last
+    episodes; `absolute` = in USD, so that a cost weight means the same in any pool."""
     usd: Rate = 1e-3
-    """What has no cheapness left, for the absolute scale."""
+    """For the absolute scale: the cost at which cheapness is 0."""
     floor: Annotated[float, Field(le=0)] = 0.0
-    """The lowest score of cheapness, for the absolute scale; below 0, dearer stays dearer."""
+    """For the absolute scale: the lowest cheapness. Below 0, costs above `usd` still differ."""
     gated: bool = True
-    """Whether cost counts for right answers only, as in the paper's code; not in its equation."""
+    """Whether cost counts for right answers only, as in the paper's code, though not its
+    equation."""
 
 
 class FitConfig(_Section):
@@ -101,45 +103,46 @@ class FitConfig(_Section):
     gradient_accumulation: Count = 1
     learning_rate: Rate = 1e-3
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon`: a model from scratch needs fewer steps by it (docs/experiments.md)."""
+    """With `muon`, a model from scratch needs fewer steps (docs/experiments.md)."""
     environment_weight: Share = 0.0
-    """Of the loss on what the environment wrote, beside the loss on the turns. Above 0, a model
-    from scratch learns the language, and to copy, from all of the text."""
+    """The weight of the loss on the environment's text; the loss on the turns has weight 1. Above
+    0, a model from scratch learns the language, and how to copy, from all of the text."""
     reasoning_weight: Rate = 1.0
-    """Of the loss on what is thought in the last turn. Above 1, a model from scratch learns sooner
-    what an answer hangs on, as which of two is later."""
+    """The weight of the loss on the thoughts of the last turn. Above 1, a model from scratch learns
+    sooner what an answer depends on, such as which of two is later."""
     epochs: Rate = 1.0
     max_length: Count = 1024
     save_steps: Count = 500
 
 
 class WarmStartConfig(FitConfig):
-    """The teacher's traces: format, splitting a question, reading descriptors; not whom to ask."""
+    """The teacher's traces show format, splitting and reading descriptors; not whom to ask."""
 
     traces: Count = 20_000
     trace_files: tuple[Path, ...] = ()
-    """Traces of somebody else (also from LangSmith) instead of the teacher's."""
+    """Files of other traces (also from LangSmith) to use instead of the teacher's."""
 
 
 class BestOfNConfig(FitConfig):
     """Rejection sampling: of n traces of a question, learn the best one."""
 
     teacher_questions: Annotated[int, Field(ge=0)] = 0
-    """Questions of a round before the first, whose n traces the teacher writes: it chooses at
-    random, so what is better about the best of them is what the reward says, and it costs no
-    sampling from the policy. 0 = no such round."""
+    """The number of questions in an extra first round, in which the teacher writes the n traces.
+    The teacher chooses at random, so only the reward decides which trace is best, and nothing has
+    to be sampled from the policy. 0 = no such round."""
     rounds: Annotated[int, Field(ge=0)] = 10
     questions: Count = 64
     teacher_samples: Annotated[int, Field(ge=2)] = 8
-    """Traces that the teacher writes of each question."""
+    """Traces that the teacher writes for each question."""
     teacher_cost_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (0, 0.25, 0.5, 0.75)
-    """Cost weights for each of which the best of the teacher's traces of a question is picked. It
-    never heeds the cost weight, so one trace serves all of them, and they show what it changes."""
+    """For each of these cost weights, the best of the teacher's traces of a question is picked. The
+    teacher ignores the cost weight, so each trace serves all of them, and the picks show what the
+    cost weight changes."""
     samples: Annotated[int, Field(ge=2)] = 8
     temperature: Rate = 1.0
     keep: Share = 0.3
-    """Share of rows from before mixed in (of the teacher's best traces where there are some, else
-    of the warm start), so that the policy does not narrow on its own samples."""
+    """The share of earlier rows that is mixed in, so that the policy does not narrow on its own
+    samples. They are the teacher's best traces where there are some, else the warm start's."""
 
 
 class GRPOConfig(_Section):
@@ -147,24 +150,24 @@ class GRPOConfig(_Section):
 
     steps: Count = 200
     questions: Count = 16
-    """Questions in a step."""
+    """The number of questions in a step."""
     group: Annotated[int, Field(ge=2)] = 8
-    """Traces of each question."""
+    """The number of traces of each question."""
     micro_batch: Count = 16
     learning_rate: Rate = 1e-6
     beta: Annotated[float, Field(ge=0)] = 0.001
     temperature: Rate = 1.0
     advantage: Literal["sum", "apart", "per_call"] = "apart"
-    """`sum` = the reward, normalised in its group; `apart` = outcome normalised over the group and
-    cost over its right traces, then weighed: the cost is not drowned by the outcome's noise;
-    `per_call` = the same, but a turn is judged by what is spent from it on."""
+    """`sum` = the reward, normalised in its group. `apart` = outcome normalised over the group and
+    cost over its right traces, then weighted, so that the outcome's noise does not drown the cost.
+    `per_call` = the same, but each turn is judged by what is spent from that turn on."""
     save_steps: Count = 50
     vllm: Literal["off", "colocate", "server"] = "off"
-    """Who samples: the trained model itself, vLLM on the same GPUs, or `trl vllm-serve` elsewhere
+    """What samples: the trained model itself, vLLM on the same GPUs, or `trl vllm-serve` elsewhere
     (from one training process)."""
     vllm_url: str = "http://127.0.0.1:8000"
     vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """Share of each GPU's memory, colocated."""
+    """The share of each GPU's memory that vLLM gets with `colocate`."""
 
 
 class RunConfig(_Section):
@@ -182,9 +185,10 @@ class RunConfig(_Section):
     evaluate_questions: Annotated[int, Field(ge=0)] = 200
     """Held-out questions after each stage; 0 = none."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Of torch on a CPU; 0 = torch decides. One is quickest for tiny models on a busy machine."""
+    """Torch's threads on a CPU; 0 = torch decides. 1 is fastest for tiny models on a busy
+    machine."""
     report_to: tuple[str, ...] = ()
-    """trackio, tensorboard or wandb, beside metrics.jsonl."""
+    """Trackers to use besides metrics.jsonl: trackio, tensorboard or wandb."""
 
     @model_validator(mode="after")
     def _belongs_together(self) -> RunConfig:

@@ -1,6 +1,6 @@
 """One call to a chat model: retries, time, and a failure as a value.
 
-This is the only layer that retries and the only one that keeps time, for candidates and controllers
+This is the only layer that retries and limits time, for candidates and controllers
 alike. A failure is a `Reply` with an error, never an exception.
 """
 
@@ -129,7 +129,7 @@ def _attempts(
         outcome = yield _Invoke(min(settings.timeout_seconds, left))
         if isinstance(outcome, AIMessage):
             reply = read_reply(outcome, messages, settings, time.perf_counter() - start, attempt)
-            # A key that a careless server echoes goes to no checkpoint and no other provider.
+            # A key that a careless server echoes must reach no checkpoint and no other provider.
             return _without(secret, reply)
         if not isinstance(outcome, BaseException):
             outcome = TypeError(f"expected an AIMessage, got {type(outcome).__name__}")
@@ -161,7 +161,7 @@ def _in_time(
     config: RunnableConfig | None,
     kwargs: dict[str, Any],
 ) -> Any:
-    """Invoke in a thread and give up on it in time: no client's own time-out covers every hang."""
+    """Invoke in a thread, and leave it at the time-out: no client's own one covers every hang."""
     outcome: list[Any] = []
 
     def target() -> None:
@@ -198,7 +198,7 @@ def _traced(
         }
         if not settings.priced and reported_usd(message) is None:
             return tokens  # LangSmith may know the price
-        # A price that a provider reports is one sum: split as the list prices are.
+        # A provider reports one sum: split it in the proportion of the list prices.
         whole = settings.cost_usd(input_tokens, output_tokens)
         part = settings.cost_usd(input_tokens, 0) / whole if whole else 0.0
         paid_in = cost_usd * part

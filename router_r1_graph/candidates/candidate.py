@@ -1,7 +1,7 @@
-"""A candidate: who can be asked, with the descriptor that the controller reads.
+"""A candidate: what the router can ask, with the descriptor that the controller reads.
 
-It may be an LLM, a tool, a retriever, or a whole other graph. What the controller is told about it
-(price, latency, strengths, example performance) stands in the same record.
+It may be an LLM, a tool, a retriever, or a whole other graph. The facts that the controller sees
+about it (price, latency, strengths, example performance) are in the same record.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from pydantic import Field, field_validator
 from ..words import plain
 from .settings import ModelSettings, Price
 
-#: What a call is taken to have of tokens, in and out, where one priced by the call is compared
-#: with those priced by the token.
+#: The tokens that a call is assumed to have, in and out, to compare a price per call with prices
+#: per token.
 _TOKENS_OF_A_CALL = 500
 
 
 QUERY = "a question of its own, which can be answered without seeing this conversation"
-"""What a model that may call candidates as tools is told about their one argument."""
+"""The description of the one argument of a candidate's tool, for models that call tools."""
 
 
 class Candidate(ModelSettings):
-    """Who can be asked, with its descriptor: an LLM, a tool, a retriever, or another graph."""
+    """A candidate with its descriptor: an LLM, a tool, a retriever, or another graph."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    """What the controller calls it."""
+    """The name that the controller writes."""
     aliases: tuple[str, ...] = ()
     """Other names that the controller may write."""
     usd_per_call: Price | None = None
-    """USD of one call that brings a reply, on top of its tokens: what a search costs. Of a graph
-    the most that a call can cost, where its messages say what it did."""
+    """USD of one call that returns a reply, in addition to its tokens; the price of a search, for
+    example. For a graph whose messages report a cost, set the most that a call can cost."""
     latency_seconds: Annotated[float, Field(ge=0)] | None = None
-    """Typical seconds until a whole reply is there."""
+    """Typical seconds until the whole reply has arrived."""
     strengths: tuple[str, ...] = ()
     """What it is good at, in a few words each."""
     benchmarks: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
@@ -65,7 +65,8 @@ class Candidate(ModelSettings):
     def slug(self) -> str:
         """The name as a tool name: OpenAI allows `[a-zA-Z0-9_-]` and 64 characters.
 
-        A name that loses letters or its end by that gets a hash of it, so that names stay apart.
+        If letters or the end of the name are lost, a hash of the name is added, so that names stay
+        distinct.
         """
         slug = re.sub(r"[^a-zA-Z0-9_-]+", "_", self.name)
         if self.name.isascii() and len(slug) <= 64:
@@ -74,7 +75,7 @@ class Candidate(ModelSettings):
 
     @property
     def kind(self) -> Literal["model", "tool", "retriever", "graph"]:
-        """What is asked."""
+        """The kind of candidate."""
         match self.provider:
             case "tool" | "retriever" | "graph" as kind:
                 return kind
@@ -87,7 +88,7 @@ class Candidate(ModelSettings):
 
     @property
     def bounded(self) -> bool:
-        """Whether the worst-case price of a call is one, so that a budget bounds it."""
+        """Whether a call has a worst-case price, so that a budget can limit it."""
         return self.usd_per_call is not None or self.output_usd_per_mtok is not None
 
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
@@ -96,7 +97,7 @@ class Candidate(ModelSettings):
 
     @property
     def price_usd_per_mtok(self) -> float:
-        """Input and output price added: one number to order candidates by.
+        """The input plus the output price: one number to order candidates by.
 
         A price per call counts as that of a call with 500 tokens in and 500 out.
         """
@@ -127,7 +128,7 @@ class Candidate(ModelSettings):
         return "; ".join(parts)
 
     def describe_tool(self) -> str:
-        """Return what a model that may call the candidate as a tool is told about it."""
+        """Return the tool description of the candidate, for models that call tools."""
         what = ", a language model" if self.kind == "model" else ""
         return f"Ask {self.name}{what} ({self.describe()})."
 
@@ -141,7 +142,7 @@ class Candidate(ModelSettings):
     def brief_scores(self) -> Mapping[str, int]:
         """Scores from 0 to 9 by subject, for a small policy.
 
-        Scores that hardly differ over many subjects are one, of the subject `all`.
+        If the scores of many subjects hardly differ, they become one score, for the subject `all`.
         """
         scores = {name: min(9, int(score * 10)) for name, score in self.benchmarks.items()}
         if len(scores) > 4 and max(scores.values()) - min(scores.values()) <= 2:

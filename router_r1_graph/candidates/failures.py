@@ -1,4 +1,4 @@
-"""Why a call fails: typed errors out of any provider's exceptions, with no key in them."""
+"""Why a call fails: typed errors made from any provider's exceptions, with no key in them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ErrorKind = Literal[
     "bug",  # the controller's own code raised; the message says where
     "other",
 ]
-#: What may go away by itself, and is retried.
+#: Errors that may go away by themselves, and are retried.
 TRANSIENT: frozenset[ErrorKind] = frozenset(
     {"rate_limited", "server_error", "timeout", "connection"}
 )
@@ -114,7 +114,7 @@ def hide_within(value: Any, secret: str) -> Any:
 
 
 def hide(text: str, secret: str) -> str:
-    """Take a known secret out of a text; what is shorter than 6 characters is not one."""
+    """Take a known secret out of a text; anything shorter than 6 characters is not one."""
     secret = secret.strip()
     return text.replace(secret, "***") if len(secret) >= 6 else text
 

@@ -1,10 +1,10 @@
 """A pool measured from records: what candidates cost, how long they take, how often they are right.
 
-Only the questions of one split are looked at, so that what the descriptors say never leaks a test
-question. What comes out is a pool file that replays the records.
+Only the questions of one split are used, so that the descriptors never leak a test question. The
+result is a pool file that replays the records.
 
-Records are read one at a time and only added up, so that a file of any size needs little memory:
-the seconds of each reply, for their median, and a hash of each question, for their number.
+Records are read one at a time and only added up, so that a file of any size needs little memory.
+Kept are the seconds of each reply, for their median, and a hash of each question, to count them.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from .records import Record, read_records
 
 @dataclass(frozen=True)
 class Source:
-    """A records file, and what its fields are called.
+    """A records file, and the names of its fields.
 
     Attributes:
         records: the JSONL file.
-        fields: a field of `Record` -> what the file calls it, where that is something else.
-        gold_field: holds the gold answers of the question, a text or a list; None = there are none.
-        split_field: holds the name of the split that the question belongs to.
-        split: the split that is measured; None = all the records.
+        fields: field of `Record` -> its name in the file, where the two differ.
+        gold_field: the field with the gold answers, a text or a list; None = there are none.
+        split_field: the field with the name of the question's split.
+        split: the split to measure; None = all records.
     """
 
     records: Path
@@ -53,11 +53,11 @@ class Source:
 
 @dataclass
 class _Bills:
-    """Sums over the replies whose cost and output tokens are known: what prices are fitted to."""
+    """Sums over the replies whose cost and output tokens are known; prices are fitted to them."""
 
     count: int = 0
     uncounted: int = 0
-    """Replies of which the input tokens are not known."""
+    """Replies whose input tokens are not known."""
     ii: float = 0.0
     io: float = 0.0
     oo: float = 0.0
@@ -99,7 +99,7 @@ class _Bills:
 
 @dataclass
 class _Measured:
-    """What was read about one candidate."""
+    """The measurements of one candidate."""
 
     name: str
     longest: int = 0
@@ -116,12 +116,12 @@ def pool_from_records(source: Source, out: Path) -> CandidatePool:
     """Write a pool file of recorded candidates, described by what was measured; return the pool.
 
     Prices are fitted to tokens and cost, the latency is the median, and the benchmarks are
-    `exact_match` of the answer in the reply and `contains` of the reply. What was not recorded is
-    left out. A file that is there already is replaced.
+    `exact_match` of the answer in the reply and `contains` of the reply. Values that were not
+    recorded are left out. An existing file is replaced.
 
     Raises:
         PoolError: the records cannot be read, or make no pool.
-        ConfigError: the split or the gold answers are not there, or `out` cannot be written.
+        ConfigError: the split or the gold answers are missing, or `out` cannot be written.
     """
     measured, count = _read(source)
     records = os.path.relpath(source.records.resolve(), out.resolve().parent)
@@ -194,20 +194,20 @@ def _gold(row: Mapping[str, Any], name: str, where: str) -> list[str]:
 
 def _describe(one: _Measured, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return one candidate's record of the pool file."""
-    # The controller writes the name before a colon, so it may have none in it; as the model's
-    # name it stays what the records call it.
+    # The controller writes the name before a colon, so the name must not contain one. As the
+    # model's name, it stays as in the records.
     name = re.sub(r"[:<>\n\r]+", "-", one.name).strip()
     data: dict[str, Any] = {"name": name}
     if name != one.name:
         data["model"] = one.name
-    data |= {"provider": "recorded", "options": deepcopy(options)}  # else YAML says it by anchors
+    data |= {"provider": "recorded", "options": deepcopy(options)}  # else YAML writes anchors
     input_price, output_price = one.bills.prices()
     if input_price is not None:
         data["input_usd_per_mtok"] = _rounded(input_price)
     if output_price is not None:
         data["output_usd_per_mtok"] = _rounded(output_price)
     if one.longest > 0:
-        data["max_tokens"] = one.longest  # so that the worst-case price of a call is one
+        data["max_tokens"] = one.longest  # gives a call a worst-case price
     if one.seconds:
         data["latency_seconds"] = _rounded(statistics.median(one.seconds))
     if one.scored:
@@ -225,9 +225,9 @@ def _rounded(number: float) -> float:
 def fit_prices(records: Iterable[Record]) -> tuple[float | None, float | None]:
     """Return the prices, USD per million input and output tokens, that fit the costs best.
 
-    Least squares, and no price below 0. Where input tokens were not recorded, the output price pays
-    for everything. Where the records cannot tell the two prices apart, as one alone cannot, both
-    are the same. None where nothing is known.
+    Least squares, and no price below 0. If input tokens were not recorded, the output price covers
+    the whole cost. If the records cannot tell the two prices apart (a single record cannot), both
+    are the same. None if nothing is known.
 
     Example:
         >>> sizes = [(10, 1), (20, 5), (30, 2)]

@@ -24,7 +24,7 @@ _ACCESS = ("openai_api_base", "openai_proxy", "default_headers", "default_query"
 
 
 def openai_chat_model(settings: ModelSettings) -> ChatModel:
-    """Build a client for any OpenAI-compatible endpoint. It does not retry: `reply` does."""
+    """Build a client for any OpenAI-compatible endpoint. It does not retry: `call` does."""
     variable = settings.key_variable
     name = settings.model_name if isinstance(settings, Candidate) else settings.model
     options = {
@@ -42,11 +42,11 @@ def openai_chat_model(settings: ModelSettings) -> ChatModel:
 
 
 class ChatOpenAI(langchain_openai.ChatOpenAI):
-    """LangChain's client, under its name, with the key taken out of what it raises.
+    """LangChain's client, under its name, with the key removed from its exceptions.
 
-    A server may echo the key, and callbacks (LangSmith's among them) are told of an exception
-    before we can catch it. Each method raises outside of its `except`, so that the original hangs
-    on the new exception neither as cause nor as context.
+    A server may echo the key, and callbacks (LangSmith's among them) receive an exception before we
+    can catch it. Each method raises outside of its `except`, so that the original exception is
+    neither the cause nor the context of the new one.
     """
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
@@ -81,9 +81,9 @@ class ChatOpenAI(langchain_openai.ChatOpenAI):
         raise keyless
 
     def to_json(self) -> Any:
-        """Return what LangSmith is sent of this client: without where and how it asks.
+        """Return this client as LangSmith sees it: without its address, proxy, headers and query.
 
-        An address, a proxy, headers and a query may hold a key, as `https://user:key@host` does.
+        Each of them may hold a key, as `https://user:key@host` does.
         """
         data = super().to_json()
         if data["type"] == "constructor":
@@ -110,9 +110,9 @@ class ChatOpenAI(langchain_openai.ChatOpenAI):
         return generation
 
     def _keyless(self, error: Exception) -> Exception:
-        """Return an exception of the same class with words, status and headers, and nothing else.
+        """Return an exception of the same class with only the message, the status and the headers.
 
-        Whatever else hangs on the original (request, body, causes, frames) may hold the key.
+        Everything else on the original (request, body, causes, frames) may hold the key.
         """
         key = self.openai_api_key
         secret = key.get_secret_value() if isinstance(key, SecretStr) else ""

@@ -1,4 +1,4 @@
-"""A pool: the candidates on offer, and how a YAML file says so."""
+"""A pool: the candidates on offer, and its YAML file."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class CandidatePool(BaseModel):
         return pool
 
     def describe_briefly(self) -> str:
-        """Return the descriptors for a small policy: by subject, who knows it, price level, score.
+        """Return the descriptors for a small policy: each subject's candidates, price level, score.
 
         The cheapest comes first in each line, whatever the order of the pool.
 
@@ -123,7 +123,7 @@ class CandidatePool(BaseModel):
         return "\n".join(f"{subject}: {', '.join(who)}" for subject, who in subjects.items())
 
     def descriptors(self) -> CandidatePool:
-        """Return the pool without the ways to reach anybody: safe to store and to show."""
+        """Return the pool without what reaches its candidates: safe to store and to show."""
         access: dict[str, Any] = {"base_url": None, "api_key_env": None, "options": {}}
         candidates = tuple(c.model_copy(update=access) for c in self.candidates)
         for candidate in candidates:

@@ -1,7 +1,7 @@
 """Records: what candidates replied, as JSON lines.
 
-A record is one reply: who was asked what, what came back, and what it took. `Recorder` writes
-records down, `provider: recorded` replays them, `pool from-records` measures candidates by them.
+A record is one reply with its candidate, query, tokens, cost and seconds. `Recorder` writes
+records, `provider: recorded` replays them, `pool from-records` measures candidates by them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Record(BaseModel):
-    """One reply of one candidate. None means that it was not written down."""
+    """One reply of one candidate. None = not recorded."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,11 +52,11 @@ def unknown_field(fields: Iterable[str]) -> str:
 def read_records(
     path: str | Path, fields: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Record, Mapping[str, Any]]]:
-    """Read a file line by line: each record, and all of the object that it stood in.
+    """Read a file line by line: each record, and the whole JSON object of its line.
 
     Args:
         path: a JSONL file.
-        fields: a field of `Record` -> what the file calls it, where that is something else.
+        fields: field of `Record` -> its name in the file, where the two differ.
 
     Raises:
         PoolError: the file is missing or cannot be read, or a line is not a record; the message
@@ -86,7 +86,7 @@ def _read_line(
         raise PoolError(f"{where}: {name}: {first['input']!r:.80}: {first['msg']}") from None
 
 
-# Marks that end or quote a sentence. Not those that calculate: "3-1" is not "31".
+# Marks that end or quote a sentence, but not those of arithmetic: "3-1" is not "31".
 _MARKS = re.compile(r"[?!'\"`\u2018-\u201f\u2026]|[.,;:](?!\d)")
 
 
@@ -101,7 +101,7 @@ def normalize_query(query: str) -> str:
 
 
 class CandidateRecords:
-    """What one candidate was asked. Of two records of one question, the later counts."""
+    """The records of one candidate. Of two records of one question, the later counts."""
 
     def __init__(self) -> None:
         self._records: dict[str, Record] = {}
@@ -139,13 +139,13 @@ class CandidateRecords:
 class Recorder(BaseCallbackHandler):
     """Appends every reply of a candidate to a file that `provider: recorded` can replay.
 
-    Pass it to any run in which candidates are asked as tools, the router's or your own:
+    Pass it to any run that calls candidates as tools, the router's or your own:
     `graph.invoke(question, {"callbacks": [Recorder("records.jsonl")]})`. Each reply is in the file
-    before the run goes on, whole, however little of it the controller is shown. A failed call is
-    not a reply, and leaves nothing there.
+    before the run continues. It is the whole reply, even if the controller sees only a part. A
+    failed call is not a reply, and is not written.
 
     Args:
-        path: the file; made when the first reply comes.
+        path: the file; created with the first reply.
     """
 
     run_inline = True  # in the order of the replies, in async runs too
@@ -170,7 +170,7 @@ class Recorder(BaseCallbackHandler):
             self._queries[run_id] = str((inputs or {}).get("query", input_str))
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Write the reply down."""
+        """Write the reply to the file."""
         query = self._queries.pop(run_id, None)
         bill = getattr(output, "artifact", None)
         if query is None or not bill or not bill["ok"]:

@@ -1,7 +1,7 @@
 """Recorded replies as candidates: `provider: recorded`.
 
-The same reply at the same cost and in the same recorded seconds, for nothing and without a network.
-Only queries that were asked have a reply; any other is a failure of the kind `no_record`.
+Each query gets its recorded reply, with the recorded cost and seconds; nothing is paid, and no
+network is needed. A query without a record fails with an error of the kind `no_record`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ class RecordedOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     records: str
-    """The JSONL file; in a pool file, a path relative to it."""
+    """The JSONL file; in a pool file, relative to the pool file."""
     fields: dict[str, str] = Field(default_factory=dict)
-    """A field of `Record` -> what the file calls it, where that is something else."""
+    """Field of `Record` -> its name in the file, where the two differ."""
     nearest: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Where a query has no record: take that of the question that shares most words, if at least
-    so many (twice the shared ones / those of both; 1 = the same words). None = never."""
+    """If a query has no record, the reply to the most similar recorded question is used, provided
+    that their similarity is at least this. Similarity = twice the shared words / the words of both;
+    1 = the same words. None = never."""
     latency_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Really take so many times the recorded seconds; the ledger always says the recorded ones."""
+    """Wait this many times the recorded seconds before replying. The ledger always shows the
+    recorded seconds."""
 
     @field_validator("fields")
     @classmethod
@@ -57,9 +59,9 @@ class RecordedOptions(BaseModel):
 
 
 def load_records(options: RecordedOptions) -> Mapping[str, CandidateRecords]:
-    """Return what is in a file: a candidate's name in small letters -> its records.
+    """Return the records of a file: a candidate's name in lower case -> its records.
 
-    A file is read once in a process, and again when it has changed.
+    Each process reads a file once, and again when it has changed.
 
     Raises:
         PoolError: see `read_records`.
@@ -84,12 +86,12 @@ def _load(
 
 
 def _names(candidate: Candidate) -> list[str]:
-    """Return what the records may call a candidate."""
+    """Return the names that the records may use for a candidate."""
     return [n.casefold() for n in (candidate.name, candidate.model_name, *candidate.aliases)]
 
 
 def strangers(pool: CandidatePool) -> list[str]:
-    """Return whom the pool's files have records of, and who is no candidate of the pool.
+    """Return the names in the pool's records files that match no candidate of the pool.
 
     Raises:
         PoolError: a file cannot be read.
@@ -120,7 +122,7 @@ def recorded_chat_model(candidate: Candidate) -> BaseChatModel:
 
 
 class RecordedChatModel(BaseChatModel):
-    """Replies to the last human message what the candidate replied when it was really asked."""
+    """Answers the last human message with the candidate's recorded reply."""
 
     candidate: Candidate
     options: RecordedOptions
@@ -137,7 +139,7 @@ class RecordedChatModel(BaseChatModel):
     def _get_invocation_params(
         self, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        # As the base class does, less a warning that it raises and catches at every call.
+        # As in the base class, without the warning that it raises and catches on each call.
         return {**self._identifying_params, "_type": self._llm_type, "stop": stop, **kwargs}
 
     def _generate(

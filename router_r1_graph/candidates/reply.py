@@ -23,7 +23,7 @@ ChatModel = Runnable[Any, Any]
 RECORDED_SECONDS = "recorded_seconds"
 """In a message's response metadata: how long the call took when it was really made."""
 NO_TOKENS = "no_tokens"
-"""In a message's response metadata: no model wrote it, so there are none to estimate."""
+"""In a message's response metadata: no model wrote it, so there are no tokens to estimate."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Reply:
     attempts: int = 1
     error: ReplyError | None = None
     message: AIMessage | None = field(default=None, repr=False, compare=False)
-    """The model's message, where one came back: native tool calls, token ids."""
+    """The model's message, if one came back, with native tool calls and token ids."""
 
     @property
     def ok(self) -> bool:
@@ -53,17 +53,17 @@ class Reply:
 
 
 class BilledError(TypedDict):
-    """Why a call failed, as a bill says it."""
+    """Why a call failed, as it is written in a bill."""
 
     kind: ErrorKind
     message: str
 
 
 class Bill(TypedDict):
-    """What one call was paid for: the artifact of a candidate's tool message.
+    """The bill of one call: the artifact of a candidate's tool message.
 
     A plain dict, so that a checkpoint gives back what went in. `attempts` counts the requests that
-    were sent; `cached` is whether an earlier reply was given again, for nothing.
+    were sent; `cached` is whether an earlier reply was used again, free of charge.
     """
 
     candidate: str
@@ -152,7 +152,7 @@ def cost_of(
 
 
 def reported_usd(message: AIMessage) -> float | None:
-    """Return what the provider says the call cost; None where it says nothing that is a price."""
+    """Return the cost that the provider reports; None if it reports no valid price."""
     cost = (message.response_metadata.get("token_usage") or {}).get("cost")
     if isinstance(cost, bool) or not isinstance(cost, int | float):
         return None
@@ -160,7 +160,7 @@ def reported_usd(message: AIMessage) -> float | None:
 
 
 def _count(tokens: int) -> int:
-    """Keep a count that an endpoint made up from breaking the bill."""
+    """Keep an invalid count of an endpoint from breaking the bill."""
     return min(max(0, tokens), 10**12)
 
 

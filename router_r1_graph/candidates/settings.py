@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..errors import did_you_mean
 
-#: What `provider:` may say besides `module:factory`; each is itself such a factory.
+#: The values of `provider:` besides `module:factory`; each maps to such a factory.
 PROVIDERS: Mapping[str, str] = {
     "openai": "router_r1_graph.candidates.openai:openai_chat_model",
     "recorded": "router_r1_graph.candidates.replay:recorded_chat_model",
@@ -25,7 +25,7 @@ PROVIDERS: Mapping[str, str] = {
 }
 
 
-#: What chat models call our fields; as options they would go round time-outs and budgets.
+#: The chat models' names for our fields; as options they would bypass time-outs and budgets.
 _OPTION_OF_FIELD = {
     "max_completion_tokens": "max_tokens",
     "timeout": "timeout_seconds",
@@ -50,9 +50,9 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = ""
-    """The provider's name of the model; the candidate's name when left out."""
+    """The provider's name for the model; the default is the candidate's name."""
     provider: str = "openai"
-    """`openai` (any OpenAI-compatible endpoint), `recorded`, `simulated`; `tool`, `retriever` or
+    """`openai` (any OpenAI-compatible endpoint), `recorded` or `simulated`; `tool`, `retriever` or
     `graph` (see `adapters.py`); or `module:factory`, a callable that takes this record and returns
     a LangChain chat model."""
     base_url: str | None = None
@@ -64,15 +64,15 @@ class ModelSettings(BaseModel):
     prices_checked: date | None = None
     """When the prices were last looked up."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
-    """None = the provider's own."""
+    """Sampling temperature; None = the provider's default."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
     """Most completion tokens of one reply; the worst-case price of a call is computed from it."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Of one attempt."""
+    """Time limit of one attempt."""
     max_retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Retries after a transient failure (429, 5xx, time-out, lost connection)."""
     options: dict[str, Option] = Field(default_factory=dict)
-    """Passed to the provider as it is: more keyword arguments of the chat model."""
+    """More keyword arguments for the chat model, passed to the provider unchanged."""
 
     @cached_property
     def folder(self) -> Path | None:
@@ -123,7 +123,7 @@ class ModelSettings(BaseModel):
 
     @property
     def key_variable(self) -> str | None:
-        """The environment variable to read, or None when the endpoint wants no key.
+        """The environment variable to read, or None when the endpoint needs no key.
 
         A custom `base_url` without `api_key_env` gets no key, so that OPENAI_API_KEY is never sent
         to somebody else's server.
@@ -134,7 +134,7 @@ class ModelSettings(BaseModel):
 
     @property
     def key_state(self) -> str:
-        """The key variable and whether it is set, in words; "-" when none is wanted."""
+        """The key variable and whether it is set, in words; "-" when none is needed."""
         variable = self.key_variable
         if variable is None:
             return "-"
@@ -166,6 +166,6 @@ class ControllerSettings(ModelSettings):
 
     max_tokens: Annotated[int, Field(ge=1)] = 1024
     protocol: Literal["tags", "tools"] = "tags"
-    """`tags`, the paper's language, or native tool calls."""
+    """`tags` = the paper's tag language; `tools` = native tool calls."""
     prompt_template: Path | None = None
-    """A file, relative to the pool file; None = the library's."""
+    """A prompt template, relative to the pool file; None = the library's."""

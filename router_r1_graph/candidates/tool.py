@@ -37,11 +37,11 @@ class CandidateInput(BaseModel):
 class CandidateTool(BaseTool):
     """Asks one candidate. The content is its reply; the artifact is the bill.
 
-    The query is the human message; a background, where there is one, the system message.
+    The query is the human message; a background, if there is one, is the system message.
 
     The artifact is a plain dict: candidate, ok, error (kind, message) or None, input_tokens,
-    output_tokens, reasoning_tokens, cost_usd, seconds, attempts, cached. A failing candidate is
-    such an artifact too, with the error as content; the tool does not raise.
+    output_tokens, reasoning_tokens, cost_usd, seconds, attempts, cached. A failed call returns such
+    an artifact too, with the error as content; the tool does not raise.
     """
 
     name: str = ""
@@ -77,7 +77,8 @@ class CandidateTool(BaseTool):
 
     def _billed(self, reply: Reply) -> tuple[str, Bill]:
         if reply.message and reply.message.response_metadata.get(NO_TOKENS):
-            # No model's run has the cost, so the tool's own has, whose config is the current one.
+            # No model's run has the cost, so it goes to the tool's own run, whose config is
+            # current.
             usage = {"total_cost": reply.cost_usd}
             runs.label(ensure_config(), CANDIDATE_TAG, usage_metadata=usage)
         return bill(self.candidate.name, reply)
@@ -91,7 +92,7 @@ def candidate_tool(candidate: Candidate, model: ChatModel | None = None) -> Cand
     """Return the tool that asks this candidate.
 
     Args:
-        candidate: whom to ask.
+        candidate: the candidate to ask.
         model: a chat model, tool, retriever or graph to use instead of what the candidate's
             provider makes.
     """
@@ -116,7 +117,8 @@ def pool_tools(
             of those that their providers make; these candidates need no key.
 
     Raises:
-        PoolError: a key variable is not set, a provider cannot be used, or `models` names nobody.
+        PoolError: a key variable is not set, a provider cannot be used, or `models` names no
+            candidate.
     """
     given: dict[str, ChatModel] = {}
     for name, model in (models or {}).items():

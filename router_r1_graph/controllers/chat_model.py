@@ -26,9 +26,10 @@ _CUT_SHORT = ("length", "max_tokens", "MAX_TOKENS")  # finish reasons, by provid
 class ChatModelController:
     """Asks a chat model for each turn.
 
-    By tags, the model writes the tag language and every round's observations come back as a user
-    message. By tools, the candidates are bound as tools and a message without tool calls is the
-    answer; its turns are kept in tags too, so that one parser and one trace serve both.
+    With protocol `tags`, the model writes the tag language, and the observations of each round come
+    back as a user message. With protocol `tools`, the candidates are bound as tools, and a message
+    without tool calls is the answer. These turns are stored in tags too, so that one parser and one
+    trace serve both protocols.
 
     Args:
         model: a LangChain chat model; None builds the one that `settings` describe.
@@ -50,8 +51,8 @@ class ChatModelController:
         self.settings = settings or ControllerSettings()
         self.name = name
         self.by_tools = self.settings.protocol == "tools"
-        #: Whether the tokens that it streams are its turn, in tags, as it will be read. By tools,
-        #: whether a text is the answer is known at its end: a call may follow.
+        #: Whether the streamed tokens are the turn itself, in tags, as it will be parsed. With
+        #: tools, only the end of a message shows whether its text is the answer: a call may follow.
         self.streams_turns = not self.by_tools
         self.template = protocol.load_template(
             self.settings.prompt_template or (protocol.TOOLS_TEMPLATE if self.by_tools else None)
@@ -148,7 +149,7 @@ def _tool_calls_in_tags(message: AIMessage, text: str, whole: bool) -> str:
         Call(call["name"], str(call["args"].get("query") or "").strip())
         for call in message.tool_calls
     )
-    # A call whose arguments are no JSON is written without a query: the parser says so.
+    # A call with invalid JSON arguments is written without a query, so that the parser reports it.
     broken = tuple(Call(call["name"] or "", "") for call in message.invalid_tool_calls)
     return protocol.render(Turn((text.strip(),) if text.strip() else (), calls + broken))
 

@@ -1,4 +1,4 @@
-"""The controller seam: what the think node asks, and what it shows."""
+"""The controller interface: what the think node asks, and what it shows."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class View:
 
     @property
     def budget(self) -> Left:
-        """The budget that the prompt names: the whole one, so that the prompt stays as it was.
+        """The budget in the prompt: the whole one, so that the prompt does not change during a run.
 
-        What is left of it stands after each round's observations.
+        The remaining budget follows each round's observations.
         """
         if not self.scratchpad:
             return self.left
@@ -50,12 +50,12 @@ class View:
 
     @property
     def must_answer(self) -> bool:
-        """Whether no call will be made any more."""
+        """Whether the controller has to answer now: no further call will be made."""
         return self.left.rounds == 0
 
 
 class Decides(Protocol):
-    """The least that a controller of one's own has."""
+    """The minimum that a controller of your own needs."""
 
     @property
     def decide(self) -> Callable[..., Reply | Turn | str]:
@@ -66,17 +66,17 @@ class Decides(Protocol):
 class Controller(Protocol):
     """Decides on one turn: which candidates to ask what, or the answer.
 
-    `create_router_r1` takes any object with `decide(view)` for one, which may also return a `Turn`
-    or text in tags, and fills in the rest.
+    `create_router_r1` accepts any object with `decide(view)` as a controller, and fills in the
+    rest. Its `decide` may also return a `Turn` or text in tags.
 
-    The reply's text is in the tag language (`router_r1_graph.protocol`); whatever it holds, the run
-    goes on or ends with a stop reason. A failure is a reply with an error; an exception is taken as
-    one too, and logged.
+    The reply's text is in the tag language (`router_r1_graph.protocol`). Whatever it holds, the run
+    continues or ends with a stop reason. A failure is a reply with an error. An exception counts as
+    a failure too, and is logged.
     """
 
     @property
     def name(self) -> str:
-        """What this controller is called in traces and reports."""
+        """The name of this controller in traces and reports."""
         ...
 
     def worst_case_usd(self, view: View) -> float:

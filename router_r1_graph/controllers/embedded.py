@@ -31,7 +31,7 @@ from .rules import UNKNOWN, RuleController
 
 
 def _replies(view: View) -> list[CallRecord]:
-    """Return the usable replies so far; a candidate that says it does not know is not one."""
+    """Return the usable replies so far; one that says "I do not know" is not usable."""
     return [call for call in view.replies if call.ok and not is_abstention(call.reply)]
 
 
@@ -42,10 +42,10 @@ def _answer(view: View, why: str) -> Turn:
 
 
 class KeywordController(RuleController):
-    """Splits a question of the embedded world and asks whoever's strengths fit, at the best price.
+    """Splits a question of the embedded world; asks the cheapest candidates whose strengths fit.
 
-    Any other question is asked whole, of the candidate whose strengths share most words with it. A
-    candidate that abstains is followed by the next that fits.
+    Any other question goes whole to the candidate whose strengths share most words with it. If a
+    candidate abstains, the next one that fits is asked.
     """
 
     name = "keyword"
@@ -105,11 +105,11 @@ def _order(candidate: Candidate, subjects: set[str]) -> tuple[int, float, float]
 class OracleController(RuleController):
     """Knows the embedded world: the best reachable answer at its least cost. An upper bound.
 
-    Only what candidates really know counts, so a question that no candidate can help with is
-    answered "unknown", for nothing.
+    Only facts that candidates really know count. A question that no candidate can help with is
+    answered "unknown", at no cost.
 
     Args:
-        world: what is true; None = the world that the pool's candidates know.
+        world: the true facts; None = the world that the pool's candidates know.
     """
 
     name = "oracle"
@@ -118,7 +118,7 @@ class OracleController(RuleController):
         self._given = world
 
     def plan(self, view: View) -> Plan:
-        """Return the cheapest calls that lead to the right answer in the rounds of the run."""
+        """Return the cheapest calls that lead to the right answer within the rounds of the run."""
         world = self._given or world_of(view.pool)
         structure = read_question(view.question)
         truth = true_answer(world, structure) if structure else None
@@ -127,7 +127,7 @@ class OracleController(RuleController):
         return best_plan(view.question, gold, view.pool.candidates, world, max_rounds=rounds)
 
     def turn(self, view: View) -> Turn:
-        """Make the calls of the plan that are still to be made; answer once all have come back."""
+        """Make the remaining calls of the plan; answer once all have come back."""
         plan = self.plan(view)
         have = {(call.candidate, call.query) for call in _replies(view)}
         for calls in plan.rounds:

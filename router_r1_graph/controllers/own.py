@@ -1,4 +1,4 @@
-"""A controller of one's own: whatever has `decide(view)`, and how its bugs are told."""
+"""A controller of your own: any object with `decide(view)`, and how its bugs are reported."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib",
 
 
 class OwnController:
-    """An object with `decide(view)` as a whole controller; what it lacks is filled in.
+    """Makes a whole controller of an object with `decide(view)`; missing members are filled in.
 
-    Without `adecide`, `decide` is run in a thread. Without `name`, the class's is taken; without
-    `worst_case_usd`, it costs nothing.
+    Without `adecide`, `decide` runs in a thread. Without `name`, the name of the class is used.
+    Without `worst_case_usd`, it costs nothing.
 
     Args:
         own: the object; `decide` returns a `Reply`, a `Turn`, or text in tags.
@@ -47,12 +47,12 @@ class OwnController:
 
     @property
     def reads_cost_weight(self) -> bool:
-        """Whether the cost weight changes what it does; asked by evaluations."""
+        """Whether the cost weight changes its decisions; read by evaluations."""
         return bool(getattr(self.own, "reads_cost_weight", True))
 
     @property
     def streams_turns(self) -> bool:
-        """Whether the tokens that it streams are its turn, in tags."""
+        """Whether the streamed tokens are the turn itself, in tags."""
         return bool(getattr(self.own, "streams_turns", False))
 
     def worst_case_usd(self, view: View) -> float:
@@ -74,7 +74,7 @@ class OwnController:
 
 
 def whole(controller: Any) -> Controller | None:
-    """Return an object as a controller: as it is where it has all members; None if it cannot be."""
+    """Return an object as a controller: itself if it has all members; None if it cannot be one."""
     if not callable(getattr(controller, "decide", None)):
         return None
     if all(hasattr(controller, name) for name in _ALL) and _takes_config(controller.decide):
@@ -86,7 +86,7 @@ def as_reply(turn: object, decide: Callable[..., Any]) -> Reply:
     """Return what a controller decided as a reply.
 
     Raises:
-        TypeError: it is none of these; the message says where `decide` stands.
+        TypeError: it is no reply, turn or text; the message says where `decide` is defined.
     """
     if isinstance(turn, Reply):
         return turn
@@ -102,9 +102,9 @@ def as_reply(turn: object, decide: Callable[..., Any]) -> Reply:
 
 
 def failure(error: Exception, controller: str) -> ReplyError:
-    """Return what an exception out of a controller's own code is, and log it with its traceback.
+    """Turn an exception of a controller's own code into an error, and log it with its traceback.
 
-    What a model's client raises inside `candidates.call.ask` never comes here.
+    Exceptions that a model's client raises inside `candidates.call.ask` never get here.
 
     Args:
         error: the exception.
@@ -122,7 +122,7 @@ def failure(error: Exception, controller: str) -> ReplyError:
 
 
 def _place(error: Exception) -> str:
-    """Return the line that raised, the last one that is neither ours nor installed; "" for none."""
+    """Return the line that raised: the last one outside of installed code and ours; "" for none."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [f for f in frames if not f.filename.startswith((_OURS, *_INSTALLED))]
     if not theirs:

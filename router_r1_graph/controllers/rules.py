@@ -1,7 +1,7 @@
-"""Controllers that are rules: plain code, free of charge, and what a policy is compared with.
+"""Controllers that are rules: plain code, free of charge; a policy is compared with them.
 
 `constant`, `cheapest` and `random` ask one candidate the whole question. `cascade` and `vote` ask
-several, for questions that are real and of which only whole ones have a recorded reply.
+several. They are for real questions, where replies are recorded for whole questions only.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from ..protocol import Call, Turn, render
 from .controller import View
 
 UNKNOWN = "unknown"
-"""What a rule answers when nobody gave it an answer."""
+"""The answer of a rule when no candidate gave one."""
 
 
 class RuleController(ABC):
-    """A controller that is a pure, free function of what it sees.
+    """A controller that is a pure function of its `View`, and costs nothing.
 
-    Subclass it and write `turn`; the rest follows.
+    Subclass it and write `turn`; nothing else is needed.
     """
 
     name = "rule"
     reads_cost_weight = False
-    """Whether the cost weight changes what it does; asked by evaluations, to ask nothing twice."""
+    """Whether the cost weight changes its decisions; read by evaluations, to ask nothing twice."""
 
     @abstractmethod
     def turn(self, view: View) -> Turn | str:
@@ -120,9 +120,9 @@ class RandomController(OneCallController):
         return draw.choice(view.pool.candidates)
 
 
-# What LLMs write when they guess, or want to be asked otherwise. Of 3,000 replies of six of them to
-# NQ questions (shared/data/nq_r1pool) 149 are doubtful by `is_doubtful`; 18% of these have a gold
-# answer in them, and 47% of the others.
+# What LLMs write when they guess, or want to be asked differently. Of 3,000 replies of six LLMs to
+# NQ questions (shared/data/nq_r1pool), 149 are doubtful by `is_doubtful`. 18% of these contain a
+# gold answer, and 47% of the others do.
 _DOUBTS = re.compile(
     r"\b(?:not|n't) (?:\w+ )?(?:sure|certain|aware|able to)\b"
     r"|\b(?:do not|don't|does not|doesn't|without) (?:have|more)\b"
@@ -134,7 +134,7 @@ _DOUBTS = re.compile(
 
 
 def is_doubtful(reply: str) -> bool:
-    """Say whether a reply gives no answer, or gives one and doubts it.
+    """Return whether a reply gives no answer, or a doubtful one.
 
     Example:
         >>> is_doubtful("I'm not entirely sure, but it may be Paris.")
@@ -144,14 +144,15 @@ def is_doubtful(reply: str) -> bool:
 
 
 def _by_price(view: View) -> list[Candidate]:
-    """Return the candidates from cheap to dear; those of one price in the pool's order."""
+    """Return the candidates from cheap to expensive; equal prices keep the pool's order."""
     return sorted(view.pool.candidates, key=lambda c: c.price_usd_per_mtok)
 
 
 class CascadeController(RuleController):
-    """Asks the cheapest candidate, and the next dearer one where a reply fails or is doubtful.
+    """Asks the cheapest candidate, then the next in price while replies fail or are doubtful.
 
-    The first answer without a doubt is taken; where none is, that of the dearest who gave one.
+    The first answer without a doubt is taken. If there is none, the answer of the most expensive
+    candidate that gave one is taken.
     """
 
     name = "cascade"
@@ -173,13 +174,13 @@ class CascadeController(RuleController):
 class VoteController(RuleController):
     """Asks several candidates at once, and takes the answer that most of them give.
 
-    Answers are compared as exact match compares them. Of equally many votes those of the dearer
-    candidate count, of equal prices those of the earlier one in the pool. Who fails or declines
-    does not vote.
+    Answers are compared as exact match compares them. In a tie, the answer of the more expensive
+    candidate wins; at equal prices, that of the earlier one in the pool. A candidate that fails or
+    declines does not vote.
 
     Args:
-        voters: so many of the cheapest candidates are asked; None = all. Where that is more than a
-            round allows, they are asked in several.
+        voters: how many of the cheapest candidates are asked; None = all. If they are more than a
+            round allows, they are asked in several rounds.
     """
 
     def __init__(self, voters: int | None = None) -> None:
@@ -187,7 +188,7 @@ class VoteController(RuleController):
         self.name = f"vote:{voters}" if voters else "vote"
 
     def turn(self, view: View) -> Turn:
-        """Ask those who have not voted, or count."""
+        """Ask the candidates that have not voted, or count the votes."""
         replies = replies_by_candidate(view)
         voters = _by_price(view)[: self.voters]
         left = [c.name for c in voters if c.name not in replies]
@@ -196,8 +197,8 @@ class VoteController(RuleController):
             calls = tuple(Call(name, view.question) for name in names)
             return Turn((f"Ask {', '.join(names)}.",), calls)
         # Sorting keeps the pool's order among equal prices, and max takes the first of the most.
-        dear_first = sorted(voters, key=lambda c: -c.price_usd_per_mtok)
-        answers = [a for c in dear_first if (a := bare_answer(replies.get(c.name, "")))]
+        expensive_first = sorted(voters, key=lambda c: -c.price_usd_per_mtok)
+        answers = [a for c in expensive_first if (a := bare_answer(replies.get(c.name, "")))]
         votes = Counter(normalize_answer(answer) for answer in answers)
         answer = max(answers, key=lambda a: votes[normalize_answer(a)], default=UNKNOWN)
         return Turn(

@@ -1,4 +1,4 @@
-"""Controllers that are plain code: the base of every rule, and a scripted one for tests."""
+"""A scripted controller, for tests and replays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .rules import RuleController
 
 
 class ScriptedController(RuleController):
-    """Says what it is told to: for tests of applications that embed the router, and for replays.
+    """Returns scripted turns: for tests of applications that embed the router, and for replays.
 
     Args:
         script: the turns in order (text in tags, or `Turn`), of which the last is repeated; or a

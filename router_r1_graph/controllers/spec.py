@@ -47,10 +47,11 @@ SPECS: Mapping[str, str] = {
 
 
 def default_spec(pool: CandidatePool) -> tuple[str, str]:
-    """Return the controller to use where none is named, and what should be said about it, or "".
+    """Return the default controller, and a note to show about it; "" = no note.
 
-    It is the pool's controller block where there is one. For simulated pools it is the policy that
-    comes with the package where torch is installed; it was trained on nothing else.
+    It is the pool's controller block if there is one. For simulated pools it is the policy that
+    comes with the package, if torch is installed; this policy was trained on simulated pools only.
+    Otherwise it is `keyword`.
     """
     if pool.controller is not None:
         return "pool", ""
@@ -66,7 +67,7 @@ def default_spec(pool: CandidatePool) -> tuple[str, str]:
 
 
 def as_controller(controller: Any, pool: CandidatePool) -> Controller:
-    """Return whatever is given as a controller.
+    """Return the given object as a controller.
 
     Args:
         controller: a spec (see `parse_controller`), a LangChain chat model, a `Controller`, or any
@@ -74,7 +75,7 @@ def as_controller(controller: Any, pool: CandidatePool) -> Controller:
         pool: the pool it will choose from.
 
     Raises:
-        ControllerError: it is nothing of these, or a spec that names nothing.
+        ControllerError: it is none of these, or an unknown spec.
         ConfigError: the controller cannot be built.
     """
     if controller is None or isinstance(controller, str):
@@ -99,7 +100,7 @@ def parse_controller(spec: str | None, pool: CandidatePool) -> Controller:
         pool: the pool it will choose from.
 
     Raises:
-        ControllerError: the spec names nothing; the message lists what it may say.
+        ControllerError: the spec is unknown; the message lists the allowed ones.
         ConfigError: the controller cannot be built.
 
     Example:
@@ -228,7 +229,7 @@ def _completions(argument: str, pool: CandidatePool) -> Controller:
         raise MissingExtraError(f"controller {name}", "remote") from error
 
 
-#: `model` is the server's name of the policy; without it the server is asked for `policy`.
+#: `model` is the server's name for the policy; without it, requests name `policy`.
 _COMPLETIONS_OPTIONS = (
     "policy",
     "model",

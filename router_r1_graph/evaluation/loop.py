@@ -25,10 +25,10 @@ from ..trace import Trace
 
 @dataclass(frozen=True)
 class Item:
-    """One question to ask, of whom, and with which knobs.
+    """One question, the pool to ask, and the knobs.
 
     Attributes:
-        id: of the question.
+        id: the id of the question.
         question: what is asked.
         gold: gold answers, where known.
         pool: who can be asked.
@@ -53,7 +53,7 @@ async def ask_many(
     at_once: int = 64,
     callbacks: Sequence[BaseCallbackHandler] = (),
 ) -> None:
-    """Ask questions, so many at once; the first error ends all of them and is raised.
+    """Ask questions, many at once; the first error ends all of them and is raised.
 
     Args:
         items: what is asked; read one by one as places become free, so there may be any number.
@@ -61,7 +61,7 @@ async def ask_many(
         done: gets the place of each item and its trace, as soon as it is there.
         name: what the traces call the controller; "" = its own name.
         at_once: most questions at once.
-        callbacks: of every run, such as a `Recorder`.
+        callbacks: callbacks of every run, such as a `Recorder`.
     """
     graphs: dict[int, CompiledStateGraph[Any, Any, Any, Any]] = {}  # one for each pool object
     config: RunnableConfig = {"callbacks": list(callbacks)}
@@ -89,7 +89,8 @@ async def ask_many(
             for place, item in enumerate(items):
                 if id(item.pool) not in graphs:
                     graphs[id(item.pool)] = create_router_r1(item.pool, controller).compile()
-                # A place before a task: no more tasks than run, whatever the number of questions.
+                # Take a place before making a task, so that there are no more tasks than running
+                # questions.
                 await places.acquire()
                 group.create_task(ask(place, item))
     except BaseExceptionGroup as errors:
@@ -97,10 +98,10 @@ async def ask_many(
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run what asks many questions, in an event loop of its own.
+    """Run a coroutine that asks many questions, in an event loop of its own.
 
-    LangGraph and LangChain make some thirty tasks a question, most of which have nothing to wait
-    for: from Python 3.12 on they are run as they are made, which takes a fifth of the time off.
+    LangGraph and LangChain make about thirty tasks per question, most of which never wait. From
+    Python 3.12 on, tasks run as they are made, which saves a fifth of the time.
     """
     try:
         asyncio.get_running_loop()
@@ -120,12 +121,12 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 @contextlib.asynccontextmanager
 async def _fewer_collections() -> AsyncIterator[None]:
-    """Let Python look for cycles less often: with many questions under way, all of it is alive.
+    """Run Python's garbage collector less often: with many questions at once, all is alive.
 
     At its defaults, the collector takes a fifth of an evaluation's time.
     """
     thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
-    if not frozen:  # else what the application froze would thaw with ours
+    if not frozen:  # else unfreezing would thaw what the application froze
         gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:

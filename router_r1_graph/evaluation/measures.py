@@ -4,8 +4,9 @@ Shapes: `scores` is Q x C, `choices` length Q: the column that the router chose 
 
 Source: arXiv 2503.10657 (RouterEval) names mu, V_R, V_B and E_p. The formulas are those of its code
 (MilkThink-Lab/RouterEval, `router/`, whose programs print mu, V_B and E_p), read in a copy,
-fidd1er5381/RouterEval@d5f6edc: `router/PRKnn-knn/knn.py`, `router/R_o/r_o_router.py`. V_B stands
-there as "router acc / bsm acc", bsm being the model with the best mean; E_p, "classification bias",
+fidd1er5381/RouterEval@d5f6edc: `router/PRKnn-knn/knn.py`, `router/R_o/r_o_router.py`. V_B is
+computed there
+as "router acc / bsm acc", bsm being the model with the best mean; E_p, "classification bias",
 is the mean over questions of the entropy, base 2, of the router's probabilities. V_R is from the
 paper only.
 """
@@ -20,12 +21,12 @@ from .statistics import entropy
 
 
 def router_score(scores: np.ndarray, choices: np.ndarray) -> float:
-    """Return mu, the mean score of who was chosen; choices that were not measured do not count."""
+    """Return mu, the mean score of the chosen candidates; unmeasured choices do not count."""
     return float(_mean(scores[np.arange(len(choices)), choices]))
 
 
 def best_single_score(scores: np.ndarray) -> float:
-    """Return the mean score of the best single candidate, each over what was measured of it."""
+    """Return the best mean score of a single candidate, each over its own measured scores."""
     return float(np.nanmax(_mean(scores)))
 
 
@@ -50,8 +51,8 @@ def gain_over(reference: float, score: float) -> float:
 def classification_bias(probabilities: np.ndarray) -> float:
     """Return E_p in bits: the mean over questions of the entropy of the router's probabilities.
 
-    0 = sure of every question, which says nothing of whether it always chooses the same one (that
-    is `choice_entropy`); log2 C = it knows nothing.
+    0 = sure about every question; log2 C = it knows nothing. Whether the router always chooses the
+    same candidate is another matter: see `choice_entropy`.
 
     Args:
         probabilities: Q x C, each row sums to 1; scores are made probabilities by `softmax`.
@@ -60,7 +61,7 @@ def classification_bias(probabilities: np.ndarray) -> float:
         >>> classification_bias(np.array([[1.0, 0.0], [0.5, 0.5]]))
         0.5
     """
-    # As in the code: what is next to nothing counts as nothing.
+    # As in the code: a probability next to 0 counts as 0.
     return float(np.mean([entropy(row[row > 1e-10]) for row in probabilities]))
 
 
@@ -71,10 +72,10 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def choice_entropy(choices: np.ndarray) -> float:
-    """Return the entropy in bits of who is chosen: 0 = always the same, log2 C = evenly.
+    """Return the entropy of the choices in bits: 0 = always the same, log2 C = evenly spread.
 
     It is not RouterEval's E_p, which needs the router's probabilities (`classification_bias`); it
-    shows what a router of hard choices has of routing collapse.
+    shows routing collapse for a router that makes hard choices.
 
     Example:
         >>> choice_entropy(np.array([0, 1, 0, 1]))

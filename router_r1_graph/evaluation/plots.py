@@ -9,7 +9,7 @@ from ..errors import MissingExtraError
 from ..words import counted
 from .summary import Row, Summary
 
-#: Where a label may stand beside its point, in the order of liking: x and y in points.
+#: Places of a label beside its point, the preferred ones first: x and y in points.
 _PLACES = ((6, 4), (6, -4), (-6, 4), (-6, -4), (6, 12), (-6, 12), (6, -12), (-6, -12))
 
 
@@ -106,7 +106,7 @@ def _usd(amount: float, place: object = None) -> str:
 
 
 def _name(axes: Any, rows: list[Row], lines: list[Any], labels: list[tuple[Row, str, str]]) -> None:
-    """Write the labels (of which point, text, colour) where no point, line or label is."""
+    """Write the labels (point, text, colour) where they cover no point, line or label."""
     from matplotlib.transforms import Bbox
 
     def at(cost: float, score: float) -> Any:

@@ -1,7 +1,7 @@
-"""An evaluation spread over processes: each asks the next question in turn, one writes the file.
+"""An evaluation in several processes: each takes the next question in turn; one writes the file.
 
-LangGraph keeps one core busy at some hundred questions a second; below that, or where candidates
-limit the rate, one process does as well.
+LangGraph keeps one core busy at several hundred questions a second. Below that, or where candidates
+limit the rate, one process is enough.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .scorers import parse_scorer
 
 @dataclass(frozen=True)
 class Share:
-    """What a controller is asked."""
+    """A controller, and what it is asked."""
 
     spec: str
     make: Callable[[], Controller]
@@ -47,15 +47,15 @@ def run_in_processes(
     concurrency: int = 64,
     done: Callable[[Outcome], None] | None = None,
 ) -> None:
-    """Ask what was not asked yet, in so many processes; add it to the results as it comes.
+    """Ask the remaining questions in several processes; add each outcome to the results at once.
 
     Args:
-        runs: what is asked, all of it.
+        runs: everything to ask.
         results: where outcomes go.
-        metric: what judges the answers.
-        processes: how many.
+        metric: the metric of the answers.
+        processes: the number of processes.
         concurrency: most questions at once, of all processes together.
-        done: told each outcome as it is there.
+        done: receives each outcome as soon as it is there.
 
     Raises:
         RouterR1Error: what a process raised, or that it was killed.
@@ -111,7 +111,7 @@ def run_in_processes(
         for pipe, worker in workers.items():
             worker.terminate()
             worker.join()
-            with suppress(EOFError, OSError):  # what is still in the pipe is paid
+            with suppress(EOFError, OSError):  # outcomes still in the pipe are paid for
                 while pipe.poll():
                     if not isinstance(said := pipe.recv(), Exception):
                         keep(*said)
@@ -119,9 +119,9 @@ def run_in_processes(
 
 
 def _context() -> Any:
-    """Return how processes start: as copies of one that has imported what they need, if possible.
+    """Return how processes start: if possible, as copies of one that has made the imports.
 
-    They do not take over what this process has: a thread, a client's connection.
+    They inherit nothing from this process, such as a thread or a client's connection.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():  # pragma: no cover - Windows
         return multiprocessing.get_context("spawn")
@@ -131,7 +131,7 @@ def _context() -> Any:
 
 
 class _Sent(Results):
-    """Sends what it is to keep to the process that writes."""
+    """Sends outcomes to the process that writes."""
 
     def __init__(self, metric: str, pipe: Connection) -> None:
         super().__init__(None, parse_scorer(metric))
@@ -141,7 +141,7 @@ class _Sent(Results):
         """Send it."""
         try:
             self.pipe.send((outcome, trace))
-        except BrokenPipeError:  # nobody would ever read what is still to be paid
+        except BrokenPipeError:  # nobody would read any further paid reply
             os._exit(1)
 
 
@@ -164,7 +164,7 @@ def _work(
     pipe: Connection,
     environment: Mapping[str, str],
 ) -> None:
-    os.environ.update(environment)  # a server of processes has that of its own start
+    os.environ.update(environment)  # a forkserver has the environment of its own start
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken
     try:
         results = _Sent(metric, pipe)

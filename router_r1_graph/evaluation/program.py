@@ -44,24 +44,24 @@ _MOST_CONSTANTS = 16
 
 @dataclass
 class Evaluation:
-    """What is to be evaluated.
+    """The plan of an evaluation.
 
     Attributes:
-        pool: who can be asked.
+        pool: the candidates.
         questions: what is asked.
-        controllers: specs of what is evaluated.
-        cost_weights: at which each controller that reads the cost weight is run.
+        controllers: the specs of the controllers.
+        cost_weights: the cost weights at which each controller that reads the cost weight is run.
         context: all other knobs.
         metric: what the score is.
         controls: whether constants, random and oracle are run too.
         concurrency: most questions at once.
-        processes: that ask at once; more than one where the candidates are quicker than a core.
+        processes: the number of processes; use several if the candidates are faster than a core.
         out: the folder of results and report; None = nothing is kept.
-        folds: evaluate learned controllers named without a folder (`knn`) by cross-validation: each
-            of so many parts of the questions by what was fitted on the others.
-        record: a file that every reply is appended to, to be replayed by `provider: recorded`.
-        resume: whether results that are there are gone on with.
-        seed: of resamples.
+        folds: cross-validate learned controllers that are named without a folder (`knn`): split the
+            questions into this many parts, and ask each part with a fit on the others.
+        record: a file to append every reply to; `provider: recorded` can replay it.
+        resume: whether to continue with results that are there already.
+        seed: the seed of the resamples.
         skipped: rows of the data that were left out, with why.
     """
 
@@ -141,7 +141,7 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
         fitted = _fold_runs(plan, learned, results)
         _run(plan, fitted, results, console)
         runs = [*fitted, *runs]
-    # In one order, whoever's answer came first: a resumed run is to end with the same intervals.
+    # In a fixed order, not that of arrival: a resumed run has to end with the same intervals.
     keys = [(*run.key, question.id) for run in runs for question in run.share.questions]
     outcomes = [results.outcomes[key] for key in dict.fromkeys(keys) if key in results.outcomes]
     summary = summarise(
@@ -205,7 +205,7 @@ def _share(
 
 
 def _fold_runs(plan: Evaluation, learned: Sequence[str], results: Results) -> list[_Run]:
-    """Fit each method on all folds but one, in turn, to be asked that one.
+    """For each fold, fit each method on the other folds, to be asked this one.
 
     The scores are those of the constants, which have just been run as controls.
     """
@@ -214,7 +214,7 @@ def _fold_runs(plan: Evaluation, learned: Sequence[str], results: Results) -> li
     folds = [order[k :: plan.folds] for k in range(plan.folds)]
     text = {question.id: question.question for question in order}
     cells: dict[str, list[Cell]] = {}
-    # In one order, whoever's answer came first: what is fitted may depend on it.
+    # In a fixed order, not that of arrival: the fit may depend on the order.
     for outcome in sorted(results.outcomes.values(), key=lambda outcome: outcome.key):
         kind, _, name = outcome.controller.partition(":")
         if kind == "constant" and outcome.id in text:
@@ -294,7 +294,7 @@ async def _run_here(
 
 
 class _Bar:
-    """The progress of a controller at a cost weight: how many, how right, for how much."""
+    """The progress of a controller at a cost weight: number of questions, score and cost."""
 
     def __init__(self, progress: Progress, name: str, total: int, known: Sequence[Outcome]) -> None:
         self.progress = progress

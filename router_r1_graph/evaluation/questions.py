@@ -1,6 +1,6 @@
-"""What is asked in an evaluation: questions with gold answers, from files, data sets or the demo.
+"""The questions of an evaluation, with gold answers: from files, data sets or the demo.
 
-Files are read line by line, so that one of any size needs no more memory than what is asked of it.
+Files are read line by line, so that memory depends only on the questions that are taken.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MAX_FIELD = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class EvaluationQuestion:
-    """One question with what is right.
+    """One question with its gold answers.
 
     Attributes:
         id: unique in an evaluation.
@@ -64,14 +64,14 @@ class Reader:
 
     Attributes:
         sources: JSONL or CSV files, `hub:NAME/CONFIG:SPLIT`, a name of `PAPER_SETS`, or `demo`.
-        fields: what the files call `question`, `gold` and `id`, where it is nothing usual.
+        fields: the files' names for `question`, `gold` and `id`, where they are unusual.
         where: keep rows whose fields have these values, such as {"split": "test"}.
-        limit: how many questions of each source, drawn; None = all (of the paper's sets: 500).
-        seed: of the draw.
+        limit: how many questions to draw from each source; None = all (500 from the paper's sets).
+        seed: the seed of the draw.
         skip_bad: whether a broken row is counted in `skipped` instead of ending the evaluation.
         skipped: why rows were left out, by source and line.
-        repeated: rows that repeat a question with the same id and gold answers, as where a file has
-            a row for each candidate: it is asked once.
+        repeated: rows that repeat a question with the same id and gold answers, for example in a
+            file with a row for each candidate. Such a question is asked once.
     """
 
     sources: Sequence[str]
@@ -107,7 +107,7 @@ class Reader:
         return found
 
     def _once(self, questions: Iterator[EvaluationQuestion]) -> Iterator[EvaluationQuestion]:
-        """Yield each question once; only hashes are held, of ids and what stands under them."""
+        """Yield each question once; only hashes of the ids and of their questions are held."""
         seen: dict[int, int] = {}
         for question in questions:
             name, content = hash(question.id), hash((question.question, question.gold))
@@ -215,7 +215,7 @@ def _drawn(
 
 
 def _read_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
-    """Yield rows with where they stand; an exception for a line that cannot be read."""
+    """Yield rows with their places; an exception for a line that cannot be read."""
     if not path.is_file():
         known = ", ".join(["demo", *PAPER_SETS])
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""Runs controllers over questions, many at once; what came back is on disk at once.
+"""Runs controllers over questions, many at once; each outcome is written to disk at once.
 
-The key invariant: a question that a controller was asked at a cost weight is never asked again,
-whenever and however the run before ended.
+The key invariant: each (controller, cost weight, question) is asked at most once, also across
+interrupted runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Key = tuple[str, float, str]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one question went; all that a report needs of it."""
+    """The outcome of one question: all that a report needs."""
 
     controller: str
     cost_weight: float
@@ -43,11 +43,11 @@ class Outcome:
     f1: float
     cost_usd: float
     seconds: float
-    """Of the ledger: candidates' and controller's, added up."""
+    """The seconds on the ledger: candidates' and controller's, added up."""
     calls: float
     rounds: float
     failures: float
-    """Calls that brought an error."""
+    """Calls that failed."""
     answered: float
     """1.0 where the controller itself gave the answer."""
     asked: Mapping[str, int]
@@ -56,12 +56,12 @@ class Outcome:
 
     @property
     def key(self) -> Key:
-        """What it is the outcome of."""
+        """The run and question that it is the outcome of."""
         return (self.controller, self.cost_weight, self.id)
 
 
 def outcome_of(trace: Trace, scorer: Scorer) -> Outcome:
-    """Return how a trace with gold answers went."""
+    """Return the outcome of a trace with gold answers."""
     answer = trace.answer
     bill = total(trace.ledger)
     calls = trace.calls
@@ -85,11 +85,11 @@ def outcome_of(trace: Trace, scorer: Scorer) -> Outcome:
 
 
 class Results:
-    """The file of results: one trace a line, each flushed as it comes.
+    """The file of results: one trace per line, each flushed at once.
 
     Args:
         path: the file; None keeps nothing.
-        scorer: what judges the answers.
+        scorer: scores the answers.
     """
 
     def __init__(self, path: Path | None, scorer: Scorer) -> None:
@@ -98,7 +98,7 @@ class Results:
         self.outcomes: dict[Key, Outcome] = {}
 
     def load(self, pool: CandidatePool) -> None:
-        """Take what an earlier run left; a line that it was killed in is dropped.
+        """Load the results of an earlier run; a line that was cut off is dropped.
 
         Raises:
             TraceError: a line in the middle is broken.
@@ -158,17 +158,17 @@ async def run_controller(
     callbacks: Sequence[BaseCallbackHandler] = (),
     done: Callable[[Outcome], None] | None = None,
 ) -> None:
-    """Ask a controller what was not asked yet, and add it to the results.
+    """Ask a controller the remaining questions, and add the outcomes to the results.
 
     Args:
-        controller: who decides.
-        spec: what it is called in the results.
+        controller: the controller.
+        spec: its name in the results.
         questions: what to ask.
         pool: who can be asked.
         context: the knobs, cost weight included.
         results: where outcomes go.
         concurrency: most questions at once.
-        callbacks: of every run, such as a `Recorder`.
+        callbacks: callbacks of every run, such as a `Recorder`.
         done: gets each outcome as soon as it is there.
     """
     asked = (
@@ -188,6 +188,6 @@ async def run_controller(
 def cost_weights_of(controller: Controller, wanted: Sequence[float]) -> list[float]:
     """Return the cost weights at which a controller has to be asked.
 
-    A rule that does not read the cost weight does the same at each of them.
+    A rule that does not read the cost weight is asked at one only: it does the same at each.
     """
     return list(wanted) if getattr(controller, "reads_cost_weight", True) else list(wanted[:1])

@@ -1,4 +1,4 @@
-"""From what was answered to a score matrix: traces of constant controllers, or recorded replies."""
+"""Makes a score matrix of traces of constant controllers, or of recorded replies."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def load_scores(
     split: str | None = None,
     metric: Metric = "exact_match",
 ) -> ScoreMatrix:
-    """Read scores from whatever holds them: a score matrix, traces, or recorded replies.
+    """Read scores from a score matrix, from traces, or from recorded replies.
 
     A `.jsonl` of traces has a `scratchpad` in each line; one of replies has `gold` and `response`
     and no `score`; any other is a score matrix.
 
     Args:
         path: the file.
-        pool: who may stand in it, with prices; None = as the file says.
-        split: only what is of this split (a trace's is in its metadata); None = all.
-        metric: what a trace or reply is scored by; a score that the file holds is taken as it is.
+        pool: the allowed candidates, with prices; None = those of the file.
+        split: read only this split (a trace's split is in its metadata); None = all.
+        metric: scores a trace or a reply; a score that the file holds is taken as it is.
 
     Raises:
         MatrixError: the file cannot be used; the message names file and line.
@@ -70,8 +70,8 @@ def matrix_of_traces(
 
     Args:
         traces: the runs; all of them in one pool where `pool` is None.
-        pool: who may stand in them; None = the first trace's.
-        metric: what an answer is scored by.
+        pool: the allowed candidates; None = the first trace's.
+        metric: scores an answer.
         source: where they come from, for messages.
 
     Raises:

@@ -36,13 +36,13 @@ class Bootstrap:
 
     Args:
         count: N, the number of questions.
-        seed: of the resamples.
+        seed: the seed of the resamples.
     """
 
     def __init__(self, count: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
-        # How often each question is in a resample: [resamples, N]. A product then makes all sums:
-        # whole numbers where the values are, on every machine.
+        # How often each question is in a resample: [resamples, N]. One product then makes all sums.
+        # They are whole numbers if the values are, on every machine.
         chances = np.full(count, 1 / count)
         self._times: NDArray[np.float64] = rng.multinomial(count, chances, _RESAMPLES).astype(float)
 
@@ -70,10 +70,10 @@ class Bootstrap:
 def mix_at_cost(
     costs: Sequence[float], scores: NDArray[np.float64], spend: float
 ) -> NDArray[np.float64] | None:
-    """Return the expected scores of the best mix of two constants that spends as much.
+    """Return the expected scores of the best mix of two constants at the same cost.
 
-    The published baseline that is easily forgotten: of two candidates, one is drawn for each
-    question, with the chance at which the mean cost is `spend`.
+    A published baseline that is easily forgotten: for each question, one of two candidates is
+    drawn, with the probability at which the mean cost is `spend`.
 
     Args:
         costs: each constant's mean cost, K of them.
@@ -87,10 +87,10 @@ def mix_at_cost(
     for cheap in range(len(costs)):
         if costs[cheap] > spend:
             continue
-        for dear in range(len(costs)):
-            gap = costs[dear] - costs[cheap]
+        for expensive in range(len(costs)):
+            gap = costs[expensive] - costs[cheap]
             share = min(1.0, (spend - costs[cheap]) / gap) if gap > 0 else 0.0
-            mixed = (1 - share) * scores[cheap] + share * scores[dear]
+            mixed = (1 - share) * scores[cheap] + share * scores[expensive]
             if best is None or mixed.mean() > best.mean():
                 best = mixed
     return best

@@ -1,8 +1,8 @@
-"""What a run looks like in LangSmith: names, tags, metadata, and money on the models' runs only.
+"""What a run looks like in LangSmith: names, tags and metadata, and costs on model runs only.
 
-LangSmith adds up usage and cost over a tree of runs, so they stand where they arise, on the run of
-a chat model, in LangSmith's own keys. Without a tracer among a run's callbacks nothing here costs
-anything.
+LangSmith adds up usage and cost over a tree of runs, so both are recorded only where they arise: on
+the run of a chat model, in LangSmith's own keys. Without a tracer among a run's callbacks, nothing
+here takes time.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def label(config: RunnableConfig, tag: str, *, name: str = "", **metadata: Any) 
 
 
 def label_router(config: RunnableConfig, metadata: Callable[[], Mapping[str, Any]]) -> None:
-    """Name, tag and describe the router's run, from a node of it.
+    """Name, tag and describe the router's run, from one of its nodes.
 
     Args:
         config: the node's.
-        metadata: makes what to show and to filter by; not called where nothing is traced.
+        metadata: returns the metadata to show and to filter by; not called if nothing is traced.
     """
     if router := parent_run(config):
         _label(router, ROUTER, ROUTER if router.name == "LangGraph" else "", metadata())
@@ -58,8 +58,8 @@ def model_call(
     """Return the config of one call to a chat model, whose run gets a name, usage and cost.
 
     Args:
-        config: of the node or tool that calls.
-        name: of the run.
+        config: the config of the node or tool that calls.
+        name: the name of the run.
         usage: reads a reply's usage and cost, as they are billed.
     """
     if config is None or tracer_of(config) is None:
@@ -73,7 +73,7 @@ def model_call(
 
 
 def turn(command: Any) -> dict[str, Any]:
-    """Return what the run of a think records: the turn, also where no model's run has it."""
+    """Return what the run of a think records: the turn, since not every turn has a model's run."""
     update = command.update if isinstance(command, Command) else None
     added = (update or {}).get("scratchpad") or []
     messages = added.value if isinstance(added, Overwrite) else added
@@ -82,12 +82,12 @@ def turn(command: Any) -> dict[str, Any]:
 
 
 def nothing(_: Any) -> dict[str, Any]:
-    """Return what the run of a node records whose output stands elsewhere."""
+    """Return what a node's run records if the output is recorded elsewhere."""
     return {}
 
 
 class _Bill(BaseCallbackHandler):
-    """Writes usage and cost on the message that the tracer sees; the caller's stays as it was."""
+    """Writes usage and cost to the message that the tracer sees; the caller's is unchanged."""
 
     run_inline = True
 

@@ -1,7 +1,7 @@
 """LangSmith: runs back into traces, rewards as feedback, experiments, and runs without their text.
 
-A run is traced by LangSmith's own switch (`LANGSMITH_TRACING=true`, or `tracing_context`); what it
-looks like there is decided in `spans`. Reading goes through the v2 API: LangSmith's `list_runs` and
+A run is traced by LangSmith's own switch (`LANGSMITH_TRACING=true`, or `tracing_context`); `runs`
+decides what it looks like there. Reading goes through the v2 API: LangSmith's `list_runs` and
 `read_run` go away at the end of January 2027.
 """
 
@@ -30,9 +30,9 @@ from .runs import ROUTER
 
 logger = logging.getLogger(__name__)
 
-#: Of a run's metadata: what the asker knows of the question, and a trace keeps.
+#: Key of a run's metadata: what the caller knows about the question, and a trace keeps.
 _QUESTION = "router_r1_question"
-#: Of a run's outputs: what it was made with.
+#: Key of a run's outputs: the setup of the run.
 _SETUP = "router_r1"
 _OF_SETUP = ("protocol_version", "controller", "context", "pool")
 _KEPT_OUTPUTS = ("answer", "stop_reason", "error", "round", "ledger")
@@ -41,7 +41,7 @@ _KEPT_OUTPUTS = ("answer", "stop_reason", "error", "round", "ledger")
 def question_config(
     id: str = "", gold: Iterable[str] = (), metadata: Mapping[str, Any] | None = None
 ) -> RunnableConfig:
-    """Return the config of a run whose trace is to have an id, gold answers and metadata.
+    """Return a run's config that gives its trace an id, gold answers and metadata.
 
     Example:
         >>> question_config("q1", ["Paris"])["metadata"]
@@ -63,14 +63,15 @@ def read_langsmith(
 ) -> list[Trace]:
     """Return the traces of a project's runs, oldest first; not inside a running event loop.
 
-    A run that did not finish, was traced without its text or by an agent that hands back messages
-    only (`create_router_r1_agent`) has no trace in it: it is left out, and a warning says so.
+    Some runs hold no trace: those that did not finish, were traced without text, or belong to an
+    agent that returns only messages (`create_router_r1_agent`). They are left out, with a warning.
 
     Args:
         project: the name of a project or an experiment.
-        client: None makes one by the environment (`LANGSMITH_API_KEY`, `LANGSMITH_ENDPOINT`).
-        filter: in LangSmith's language, as `eq(metadata_key, "pool")`; None = all router runs.
-        since: of the start of a run; None = all.
+        client: None = one made from the environment (`LANGSMITH_API_KEY`, `LANGSMITH_ENDPOINT`).
+        filter: a filter in LangSmith's language, such as `eq(metadata_key, "pool")`; None = all
+            router runs.
+        since: the earliest start of a run; None = all.
 
     Raises:
         TraceError: LangSmith cannot be asked, or there is no such project.
@@ -108,13 +109,13 @@ def trace_of(outputs: Mapping[str, Any], extra: Mapping[str, Any]) -> Trace:
     """Return the trace that a router's run holds.
 
     Args:
-        outputs: of the run: what the graph handed back.
-        extra: of the run, with our record in it and its metadata.
+        outputs: the run's outputs: what the graph returned.
+        extra: the run's `extra`, with our record and the metadata.
 
     Raises:
         TraceError: there is no trace in it.
     """
-    # Up to version 0.1 it stood in the run's `extra`.
+    # Up to version 0.1 it was in the run's `extra`.
     setup = outputs.get(_SETUP) or extra.get(_SETUP)
     if not isinstance(setup, Mapping) or not outputs.get("stop_reason"):
         raise TraceError("it did not finish, or was not traced by this library")
@@ -144,7 +145,7 @@ def trace_of(outputs: Mapping[str, Any], extra: Mapping[str, Any]) -> Trace:
 
 
 def scores(trace: Trace, scale: CostScale) -> dict[str, float]:
-    """Return what is logged of a trace with gold answers: reward and what it is made of."""
+    """Return the scores to log for a trace with gold answers: the reward and its parts."""
     parts = reward(trace, scale)
     return {
         "reward": parts.total,
@@ -167,11 +168,11 @@ def log_feedback(
     LangSmith keeps 4 decimals.
 
     Args:
-        run_id: of the router's run; pass one as `run_id` in the run's config to know it.
+        run_id: the id of the router's run; to know it, pass one as `run_id` in the run's config.
         scores: name -> score; a reward is in [-1, 1], any other in [0, 1].
-        client: that traced the run; what it still holds is sent first.
+        client: the client that traced the run; its pending uploads are sent first.
         project: the name of the run's project.
-        trace_id: of the root, where the router is a part of another graph.
+        trace_id: the id of the root run, if the router is a part of another graph.
     """
     client.flush()  # the project is made when its first run arrives
     project_id = client.read_project(project_name=project).id
@@ -206,15 +207,16 @@ def write_experiment(
 ) -> str:
     """Write traces as an experiment over a dataset and return the experiment's name.
 
-    The dataset is made where there is none, with one example a question; questions that it has
-    already are not added again. `read_langsmith(name)` gives the traces back.
+    A missing dataset is created, with one example per question; questions that it has already are
+    not added again. `read_langsmith(name)` returns the traces again.
 
     Args:
-        traces: finished runs, of one controller.
+        traces: finished runs of one controller.
         dataset: the dataset's name.
-        client: of LangSmith.
+        client: a LangSmith client.
         scale: how cost becomes cheapness in the feedback; None = no feedback.
-        name: of the experiment; "" = the controller's, with a few letters that make it unique.
+        name: the name of the experiment; "" = the controller's, with a few letters that make it
+            unique.
     """
     if not client.has_dataset(dataset_name=dataset):
         client.create_dataset(dataset, description="Questions asked through router-r1-graph.")
@@ -326,8 +328,8 @@ def _usage(message: HumanMessage | AIMessage | ToolMessage) -> dict[str, Any] | 
 class TextlessClient(Client):
     """A LangSmith client that sends no text: no question, prompt, turn, reply or gold answer.
 
-    Names, tags, metadata, times, usage, cost, stop reason and the ledger are sent. A trace cannot
-    be made of such runs.
+    Names, tags, metadata, times, usage, cost, stop reason and the ledger are sent. No trace can be
+    made from such runs.
 
     Example:
         >>> import langsmith
@@ -345,7 +347,7 @@ class TextlessClient(Client):
 
 
 def _textless(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is sent of a run: nothing of it that a question or a reply could be in."""
+    """Return the parts of a run that are sent: none that could contain a question or a reply."""
     kept = {k: v for k, v in run.items() if k not in ("inputs", "serialized", "attachments")}
     outputs = run.get("outputs") or {}
     kept["outputs"] = {k: outputs[k] for k in ("stop_reason", "round", "ledger") if k in outputs}

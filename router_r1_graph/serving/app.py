@@ -1,7 +1,7 @@
 """The router behind OpenAI's chat completions API: any client of that API can ask it.
 
-Needs the extra `serve`. A request is answered in the event loop, and nothing in it blocks. What a
-stream holds, and when, is `ChatRouterR1`'s.
+Needs the extra `serve`. A request is answered in the event loop, and nothing in it blocks.
+`ChatRouterR1` describes what is streamed, and when.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class RouterService:
 
     Args:
         model: answers the questions.
-        max_concurrency: so many questions are being answered at once.
-        queue: so many more may wait; the rest is refused with status 429.
-        api_key: what clients have to send; "" = nothing.
+        max_concurrency: the most questions that are answered at once.
+        queue: the most further questions that may wait; any more are refused with status 429.
+        api_key: the key that clients have to send; "" = none.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class RouterService:
         options: dict[str, Any],
     ) -> Response:
         pieces = self._pieces(messages, options)
-        # With the first piece the status is sent: whatever is refused has to be refused before.
+        # The first piece sends the status: any refusal has to come before it.
         first = await _unless_gone(request, anext(pieces))
         usage = asked.stream_options is not None and asked.stream_options.include_usage
         return StreamingResponse(
@@ -128,8 +128,8 @@ class RouterService:
         """Yield the pieces of an answer as they come.
 
         The run has a task of its own. Starlette cancels a stream through anyio, which cancels again
-        and again until the task is gone; that breaks into LangGraph's own way out of a run, and its
-        nodes would run on, paid and unheard.
+        and again until the task is gone. That would interrupt LangGraph's own clean-up of a run,
+        and its nodes would run on: paid, but unused.
         """
         pieces: asyncio.Queue[AIMessageChunk | None] = asyncio.Queue()
 
@@ -161,7 +161,7 @@ class RouterService:
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
-        """Wait for a place; refuse where too many wait already."""
+        """Wait for a free place; refuse the request if too many wait already."""
         if self._inside >= self._most:
             raise RefusedError(
                 429,
@@ -209,10 +209,10 @@ def create_app(
     """Return the API over a router, as an ASGI app for any server.
 
     Args:
-        model: answers the questions; its knobs hold where a request names none.
-        max_concurrency: so many questions are being answered at once.
-        queue: so many more may wait; the rest is refused with status 429.
-        api_key: what clients have to send to /v1; "" = nothing.
+        model: answers the questions; its knobs are the defaults of a request.
+        max_concurrency: the most questions that are answered at once.
+        queue: the most further questions that may wait; any more are refused with status 429.
+        api_key: the key that clients have to send to /v1; "" = none.
 
     Example:
         >>> app = create_app(ChatRouterR1(pool="embedded"))
@@ -283,7 +283,7 @@ async def _beginning_with(first: _T, rest: AsyncGenerator[_T]) -> AsyncGenerator
 
 
 async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
-    """Do the work, and stop it when the client goes away."""
+    """Do the work; cancel it if the client disconnects."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -305,7 +305,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens there; port 0 = any free one.
 
     Raises:
-        ConfigError: the address cannot be had.
+        ConfigError: the address cannot be used.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -315,7 +315,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what was begun, for 30 seconds at most."""
+    """Serve until SIGTERM or SIGINT; then finish requests in progress, for 30 seconds at most."""
     # Python's collector walks everything alive again and again (benchmarks/overhead.py).
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions API, as far as the router speaks it: requests, errors, responses."""
+"""The supported part of OpenAI's chat completions API: requests, errors, responses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import ConfigError, ControllerError, did_you_mean
 
 MODEL = "router-r1"
 
-#: Fields of OpenAI's that do not change what an answer is; clients send them to every server.
+#: OpenAI's fields that do not change the answer; clients send them to every server.
 _IGNORED = {
     *("frequency_penalty", "logit_bias", "metadata", "parallel_tool_calls", "presence_penalty"),
     *("prompt_cache_key", "reasoning_effort", "safety_identifier", "service_tier", "store"),
@@ -26,7 +26,7 @@ _IGNORED = {
 
 
 class RefusedError(Exception):
-    """A request that gets no answer, as OpenAI's API says it."""
+    """A request that is refused, with an error in the form of OpenAI's API."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ else:  # one field for each knob, checked by `RouterContext`
 class ChatRequest(_WithKnobs):
     """The body of a request: OpenAI's fields, and the knobs of `RouterContext`.
 
-    A knob that is missing or null is the server's own. The knobs are checked by `RouterContext`.
+    A knob that is missing or null keeps the server's value. `RouterContext` checks the knobs.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -154,7 +154,7 @@ def _usage(message: AIMessage) -> dict[str, Any]:
         "prompt_tokens": usage["input_tokens"],
         "completion_tokens": usage["output_tokens"],
         "total_tokens": usage["total_tokens"],
-        # As OpenRouter says it, so that a router can be the candidate of another one.
+        # As OpenRouter reports it, so that a router can be the candidate of another one.
         "cost": message.response_metadata["cost_usd"],
     }
 
@@ -181,7 +181,7 @@ async def server_sent_events(
 ) -> AsyncIterator[str]:
     """Yield the server-sent events of a stream; the one that ends the answer has the bill.
 
-    Where the answer breaks off, the last event is an error, as OpenAI's clients read it.
+    If the answer breaks off, the last event is an error in the form that OpenAI's clients read.
     """
     head = _head("chat.completion.chunk")
 

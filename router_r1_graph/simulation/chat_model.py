@@ -41,7 +41,7 @@ def simulated_chat_model(candidate: Candidate) -> BaseChatModel:
     'William Shakespeare'
     """
     options = options_of(candidate)
-    # Read now: a broken file is told before a run, and no run blocks its event loop to read it.
+    # Read now, so that a broken file is reported before a run, and no run blocks its event loop.
     known_world(options.facts)
     return SimulatedChatModel(candidate=candidate, options=options)
 

@@ -28,7 +28,7 @@ _YES_NO = ("Is {value} {noun}?", "Is it true that {noun} is {value}?")
 _YES_NO_PREFIXES = ("is ", "was ")
 _IT_IS_TRUE = "is it true that "
 _IS = " is "
-#: Before a noun phrase: also a question.
+#: An opening before a noun phrase also makes a question.
 _OPENINGS = ("what is ", "what was ", "who is ", "who was ", "which is ", "name ", "tell me ")
 _GENERIC_QUESTION = re.compile(r"what is the ([a-z][a-z0-9 ]{0,40}?) of (.+)", re.IGNORECASE)
 # Lower case, before a name with a capital: "The Lord of the Rings" is no relation of the Rings, nor

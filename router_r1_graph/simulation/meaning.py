@@ -1,4 +1,4 @@
-"""What a question is about, as a text: to tell apart, to hash, and to split by."""
+"""The topic and meaning of a question as texts, to compare, hash and split questions by."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _spelled(term: Term) -> str:
 
 
 def topic(question: Structure) -> str:
-    """Return what a question is about: not which way a comparison goes, nor the value proposed.
+    """Return the topic of a question, without the direction of a comparison or a proposed value.
 
     The split goes by it, so that "Is Paris the capital of France?" stays with "Name the capital of
     France."

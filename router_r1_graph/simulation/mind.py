@@ -32,21 +32,21 @@ class SimulatedOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     elsewhere: Fraction = 0.03
-    """The chance to know a fact of a domain that `benchmarks` does not name."""
+    """The probability of knowing a fact in a domain that `benchmarks` does not list."""
     hops: Annotated[int, Field(ge=1)] = 1
-    """The most facts that it can put together for one question."""
+    """The most facts that it can combine for one question."""
     unknown: Literal["abstain", "wrong"] = "abstain"
-    """What it does when it does not know, or when a question takes too many hops."""
+    """What it does when it does not know the answer, or when a question takes too many hops."""
     style: Style = "terse"
     sleep: bool = False
-    """Really take `latency_seconds` for a reply."""
+    """Wait `latency_seconds` before each reply."""
     fail_rate: Fraction = 0.0
-    """The chance that a call raises; a retry is drawn anew."""
+    """The probability that a call raises; each retry is drawn again."""
     hostile: bool = False
-    """Put text into replies that tries to pass for the tags of the controller."""
+    """Add text to replies that imitates the tags of the controller."""
     facts: str | None = None
-    """A CSV file of facts to know instead of the embedded world's; `permuted:SEED` = those with
-    their objects changed about (`World.permuted`)."""
+    """A CSV file of facts that replace the embedded world's; `permuted:SEED` = the embedded facts
+    with their objects permuted (`World.permuted`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class SimulatedReply:
 
 @dataclass(frozen=True)
 class _Mind:
-    """All of a candidate's record that its replies depend on."""
+    """The parts of a candidate's record that its replies depend on."""
 
     name: str
     accuracy: tuple[tuple[str, float], ...]
@@ -162,7 +162,7 @@ def _answer(mind: _Mind, question: Structure) -> tuple[str | None, bool]:
 
 
 def _overwhelmed(mind: _Mind, question: Structure) -> str | None:
-    """Guess where a question takes too many hops: as far as it gets, or either way."""
+    """Guess at a question with too many hops: the result of its first hop, or a toss of a coin."""
     match question:
         case Ask():
             steps = next_steps(question, {})
@@ -179,7 +179,7 @@ def _coin(mind: _Mind, question: Structure) -> float:
 
 
 def _belief(mind: _Mind, step: Ask) -> tuple[str | None, bool]:
-    """Return what the candidate holds for the object of one fact, and whether it is right."""
+    """Return what the candidate believes to be the object of one fact, and whether it is right."""
     world = known_world(mind.options.facts)
     subject = str(step.subject)
     fact = world.lookup(subject, step.relation)

@@ -1,8 +1,8 @@
 """Questions over a world: chains of one to four hops, comparisons, and yes/no questions.
 
-The split is by meaning: a stable hash of the structure, never of the wording. A yes/no question
-falls where the question about its fact does, and a comparison where the same two things fall, so
-that nothing of the test split occurs in training in other words.
+The split is by meaning: a stable hash of the structure, never of the wording. A yes/no question is
+in the same split as the question about its fact, and all comparisons of the same two things are in
+one split. So no test question occurs in training in other words.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ QuestionKind = Literal["chain", "compare", "yes_no"]
 MAX_HOPS = 4
 _TEST_SHARE = 0.2
 _KIND_WEIGHTS: dict[QuestionKind, float] = {"chain": 0.7, "compare": 0.15, "yes_no": 0.15}
-#: Draws of a comparison or a yes/no question in a row that give nothing new before it is given up.
+#: So many draws in a row without a new comparison or yes/no question end the search for more.
 _PATIENCE = 300
 
 

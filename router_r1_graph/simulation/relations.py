@@ -1,7 +1,7 @@
 """Relations: what kinds of fact there are, and the forms in which each is asked about.
 
-The forms stand in `data/relations.yaml`. A relation that is not in there (of a user's own facts)
-is asked about generically: "What is the boiling point of water?" for `boiling_point`.
+The forms are in `data/relations.yaml`. A relation that is not there (from a user's own facts) is
+asked about generically: "What is the boiling point of water?" for `boiling_point`.
 """
 
 from __future__ import annotations

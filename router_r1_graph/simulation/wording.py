@@ -1,6 +1,6 @@
 """How simulated candidates word a reply.
 
-`answers.short_answer` gets the bare answer out of a reply again, in every style.
+`answers.short_answer` finds the bare answer in a reply again, in every style.
 """
 
 from __future__ import annotations
@@ -57,5 +57,5 @@ def wrap(answer: str, style: Style, draw: int) -> str:
 
 
 def wrap_hostile(reply: str, decoy: str) -> str:
-    """Return the reply with text around it that tries to pass for the controller's own tags."""
+    """Return the reply with text around it that imitates the controller's own tags."""
     return _HOSTILE.format(decoy=decoy, reply=reply)

@@ -1,7 +1,7 @@
 """The embedded world: true facts that can be looked up, chained and asked about.
 
 A fact is a subject, a relation and one object. Facts are CSV files with the columns `subject`,
-`relation`, `object` and `domain`; the embedded ones stand in `data/`, one file a domain.
+`relation`, `object` and `domain`; the embedded ones are in `data/`, one file per domain.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class World:
     def permuted(self, seed: int) -> World:
         """Return a world in which the objects of each relation have changed places.
 
-        Subjects, relations and domains stay, and so does who knows what. A policy that routes is
-        as good as before, and one that remembers answers is not.
+        Subjects, relations and domains stay, and so does what each candidate knows. A policy that
+        routes is as good as before; one that remembers answers is not.
         """
         rng = random.Random(seed)
         objects: dict[str, list[str]] = {}

@@ -2,10 +2,11 @@
 
     utility = (1 - a) * predicted score - a * normalised cost        a = the run's cost weight
 
-The cost of a candidate is its mean measured USD over the questions of the fit; where any candidate
-has none, the list prices of all (input + output, USD per million tokens, unknown = 0) stand in. It
-is normalised over the candidates on offer: 0 = the cheapest, 1 = the dearest, linear between them,
-and 0 for all where all cost the same. Of equal utilities the cheaper wins, then the first.
+The cost of a candidate is its mean measured USD over the questions of the fit. If any candidate has
+none, list prices (input + output, USD per million tokens, unknown = 0) are used for all. The cost
+is normalised over the candidates on offer: 0 = the cheapest, 1 = the most expensive, linear between
+them, and 0 for all if all cost the same. At equal utility the cheaper candidate wins, then the
+first.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ class Method:
     """A way to predict scores.
 
     Attributes:
-        describe: in a line.
+        describe: a description in one line.
         options: what `fit` takes, with defaults: whole numbers of at least 1.
         fit: from vectors, scores, seed and options to a predictor.
         load: from `Predictor.arrays()` to a predictor.
-        open: whether the pool may have fewer candidates than were fitted, and others be added.
+        open: whether fitted candidates may be missing in the pool, and others may be added.
     """
 
     describe: str
@@ -84,15 +85,15 @@ METHODS: Mapping[str, Method] = {
 class LearnedController(OneCallController):
     """Asks the candidate with the highest utility the whole question, and repeats its reply.
 
-    Make one with `fit` or `load`. The pool must hold the candidates that were fitted, in any order;
-    only with `features` may some be missing, and `add` makes others known.
+    Make one with `fit` or `load`. The pool must hold the fitted candidates, in any order. Only with
+    `features` may some be missing; `add` then makes others known.
 
     Attributes:
         method: its name in `METHODS`.
         known: the candidates that were fitted (or added), as descriptors.
-        costs: of each, length C.
+        costs: the cost of each, length C.
         cost_source: `measured` (USD for a question) or `prices` (USD per million tokens).
-        about: how it was made, for the reader of the folder.
+        about: how it was made, for people who read the folder.
     """
 
     reads_cost_weight = True
@@ -135,7 +136,7 @@ class LearnedController(OneCallController):
         Args:
             method: one of `METHODS`.
             matrix: Q x C scores.
-            seed: of whatever is drawn.
+            seed: the seed of all random draws.
             embedding: `tfidf` or `minilm`.
             options: of the method; see `METHODS`.
 
@@ -153,14 +154,14 @@ class LearnedController(OneCallController):
         return cls(method, words, predictor, matrix.pool.descriptors(), costs, source, about)
 
     def add(self, matrix: ScoreMatrix) -> LearnedController:
-        """Return a controller that knows the candidates of a matrix, too; nothing is fitted again.
+        """Return a controller that also knows the candidates of a matrix; nothing is fitted again.
 
         Args:
-            matrix: the new candidates' scores on some questions, best on those of the fit.
+            matrix: the new candidates' scores on some questions, ideally those of the fit.
 
         Raises:
-            ConfigError: the method cannot do that, a candidate is known already or was not
-                measured, or its cost is not of the kind that the others have.
+            ConfigError: the method cannot add candidates, a candidate is known already or was not
+                measured, or its cost is of another kind than the others'.
         """
         if not isinstance(self.predictor, Features):
             able = ", ".join(name for name, method in METHODS.items() if method.open)
@@ -256,7 +257,7 @@ class LearnedController(OneCallController):
             raise ControllerError(f"{folder}: a broken learned controller: {why}") from None
 
     def check(self, pool: CandidatePool) -> list[int]:
-        """Return for each candidate of a pool its number among the fitted ones.
+        """Return, for each candidate of a pool, its index among the fitted ones.
 
         Raises:
             ControllerError: the pool's candidates are not those that were fitted.
@@ -290,7 +291,7 @@ class LearnedController(OneCallController):
     def choices(
         self, questions: Sequence[str], pool: CandidatePool, cost_weight: float
     ) -> np.ndarray:
-        """Return the number in the pool of whom each question is asked of, length N.
+        """Return, for each question, the pool index of the candidate to ask, length N.
 
         Raises:
             ControllerError: the pool's candidates are not those that were fitted.
@@ -353,7 +354,7 @@ def _costs(matrix: ScoreMatrix) -> tuple[np.ndarray, Literal["measured", "prices
 
 
 def _normalised(costs: np.ndarray) -> np.ndarray:
-    """Return costs between 0 (cheapest) and 1 (dearest); 0 where all are the same."""
+    """Return costs between 0 (cheapest) and 1 (most expensive); 0 where all are the same."""
     low, high = costs.min(), costs.max()
     return (costs - low) / (high - low) if high > low else np.zeros_like(costs)
 

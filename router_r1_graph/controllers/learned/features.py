@@ -1,7 +1,7 @@
-"""features: a candidate is its mean scores on clusters of probe questions.
+"""features: a candidate is described by its mean scores on clusters of probe questions.
 
-So a candidate that was not there at the fit can be added later, from its scores on some questions,
-and nothing is fitted again.
+So a candidate that was missing at the fit can be added later, from its scores on some questions,
+without fitting anything again.
 
 Source: arXiv 2502.08773 (universal model routing), the cluster-based router with K-means.
 """
@@ -18,8 +18,8 @@ class Features:
 
     Args:
         centres: K x D.
-        features: C x K: mean scores, drawn to the candidate's mean by one more question of that
-            score (so a cluster in which it was not measured has just that mean).
+        features: C x K: mean scores, pulled towards the candidate's mean by one extra question of
+            that score (so a cluster without measurements has exactly that mean).
     """
 
     def __init__(self, centres: np.ndarray, features: np.ndarray) -> None:
@@ -50,11 +50,11 @@ class Features:
         return (total + means) / (measured.T.astype(float) @ member + 1)
 
     def extended(self, vectors: np.ndarray, scores: np.ndarray) -> Features:
-        """Return the same clusters with the features of more candidates behind the others."""
+        """Return the same clusters with the features of more candidates appended."""
         return Features(self.centres, np.vstack([self.features, self.measure(vectors, scores)]))
 
     def predict(self, vectors: np.ndarray) -> np.ndarray:
-        """Return each candidate's feature of the question's cluster, N x C."""
+        """Return each candidate's feature for the question's cluster, N x C."""
         return self.features.T[self.clusters(vectors)]
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -60,7 +60,7 @@ class ScoreMatrix:
         costs_usd: Q x C, at least 0; NaN = not measured.
 
     Raises:
-        MatrixError: the shapes do not fit, a question stands twice, a number is out of range, or
+        MatrixError: the shapes do not fit, a question occurs twice, a number is out of range, or
             nothing was measured.
     """
 
@@ -102,12 +102,12 @@ class ScoreMatrix:
 
         Args:
             cells: the measurements.
-            pool: who may stand in them, by name, alias or the provider's model name; a candidate
-                without a cell is left out. None = whoever does, with prices unknown.
+            pool: the allowed candidates, found by name, alias or the provider's model name; a
+                candidate without a cell is left out. None = all that occur, with prices unknown.
             source: where the cells come from, for messages.
 
         Raises:
-            MatrixError: there is no cell, one stands twice, or names nobody of the pool.
+            MatrixError: there is no cell, or a cell occurs twice or names no candidate of the pool.
         """
         questions: dict[str, int] = {}
         names: dict[str, int] = {}
@@ -167,12 +167,12 @@ class ScoreMatrix:
                     yield Cell(question, name, float(score), float(cost))
 
     def write(self, path: str | Path) -> None:
-        """Write the matrix; the ending says how: .jsonl, .csv or .npz.
+        """Write the matrix in the format of the file's ending: .jsonl, .csv or .npz.
 
         A `.jsonl` keeps measured cells only, and neither it nor a `.csv` keeps descriptors.
 
         Raises:
-            MatrixError: another ending.
+            MatrixError: the ending is another one.
             OSError: the file cannot be written.
         """
         writer = _WRITERS.get(Path(path).suffix)
@@ -184,11 +184,11 @@ class ScoreMatrix:
 def read_matrix(
     path: str | Path, pool: CandidatePool | None = None, *, split: str | None = None
 ) -> ScoreMatrix:
-    """Read a score matrix; the ending says how: .jsonl, .csv or .npz.
+    """Read a score matrix in the format of the file's ending: .jsonl, .csv or .npz.
 
     Args:
         path: the file.
-        pool: who may stand in it, in what order and with what descriptors; None = as in the file.
+        pool: the allowed candidates, with their order and descriptors; None = as in the file.
         split: only lines of a `.jsonl` whose `split` is this; None = all.
 
     Raises:
@@ -380,7 +380,7 @@ def _checked(
     scores: np.ndarray,
     costs_usd: np.ndarray,
 ) -> ScoreMatrix:
-    """Return the matrix, in the pool's order; whatever is wrong with it is said with its source."""
+    """Return the matrix, in the pool's order; errors name its source."""
     try:
         if pool:
             place = {c.name: i for i, c in enumerate(pool.candidates)}

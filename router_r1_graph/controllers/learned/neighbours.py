@@ -13,8 +13,8 @@ from .prediction import candidate_means
 class Neighbours:
     """The k nearest questions of the fit.
 
-    Questions that share nothing with the one asked (similarity 0) are no neighbours. Where a
-    candidate was measured on no neighbour, its mean over all questions stands in.
+    Questions that share nothing with the one asked (similarity 0) are no neighbours. If a candidate
+    was measured on no neighbour, its mean over all questions is used.
 
     Args:
         vectors: Q x D, of length 1 or 0.
@@ -24,7 +24,7 @@ class Neighbours:
 
     def __init__(self, vectors: np.ndarray, scores: np.ndarray, k: np.ndarray | int) -> None:
         self.vectors, self.k = vectors, int(k)
-        scores = scores.astype(np.float32)  # as in the file, so that a loaded one says the same
+        scores = scores.astype(np.float32)  # as in the file, so that a loaded one agrees
         self._measured = ~np.isnan(scores)
         self._scores = np.where(self._measured, scores, np.float32(0))
         self._means = candidate_means(scores)

@@ -1,4 +1,4 @@
-"""The seam between a learned controller and its method: vectors in, predicted scores out."""
+"""The interface of a learned controller's method: vectors in, predicted scores out."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 __all__ = ["CompletionsController", "PolicyController"]
 
 
-# Torch's threads wait for each other by spinning. On a machine that is busy otherwise, a turn then
-# takes ten times as long, or a hundred; one that sleeps costs little. Read when torch is loaded.
+# Torch's threads spin while they wait for each other. On a busy machine, a turn then takes ten to a
+# hundred times as long; threads that sleep instead cost little. Torch reads this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

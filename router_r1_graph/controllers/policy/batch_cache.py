@@ -24,8 +24,8 @@ def row_of(cache: Cache, place: int, start: int, end: int) -> Rows:
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """A cache layer with room for the tokens to come.
 
-    The one it stands in for copies the whole cache for each new token and whenever a row leaves,
-    which for a batch of hundreds takes longer than the model.
+    The layer that it replaces copies the whole cache for each new token and whenever a row leaves.
+    For a batch of hundreds, that takes longer than the model.
     """
 
     _ROOM = 64
@@ -76,7 +76,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def take(self, order: Sequence[int], padding: int) -> None:
-        """Keep the rows at these places, in this order, without so many columns of padding."""
+        """Keep the rows at these places, in this order, and drop this many columns of padding."""
         assert self._room is not None
         keys, values = self._room
         for place, old in enumerate(order):

@@ -1,7 +1,7 @@
-"""Turns that are waited for at the same time share a batch, whoever waits: loops and threads.
+"""Turns that are asked for at the same time share a batch, from event loops and threads alike.
 
-One thread samples, as long as there is something to sample. Who waits holds a future of
-`concurrent.futures`, which knows how to wake a thread or any event loop.
+One thread samples as long as there is something to sample. Each caller holds a future of
+`concurrent.futures`, which can wake a thread or any event loop.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Protocol
 from .generation import Generator, Sample
 
 _PAUSE_SECONDS = 0.002
-"""A batch begins when nobody has joined it for so long: questions that got their turn together come
-back together, after some steps of the event loop."""
+"""A batch begins when no turn has joined it for this long. Questions whose turns ended together ask
+again together, some steps of the event loop later."""
 _LONGEST_PAUSE_SECONDS = 0.25
-"""Where an event loop is busy for longer, the batch begins without it."""
+"""If an event loop is busy for longer than this, the batch begins without it."""
 _IDLE_SECONDS = 1.0
-"""The thread ends when there has been nothing to do for so long."""
+"""The thread ends after this long without work."""
 
 
 class HasGenerator(Protocol):
-    """Whose generator samples; it may be replaced (training has vLLM sample)."""
+    """An object with a generator, which may be replaced (in training, by vLLM's)."""
 
     generator: Generator
 
@@ -35,7 +35,7 @@ class Batches:
     """Samples turns in batches, in a thread of its own.
 
     Args:
-        owner: has the generator.
+        owner: holds the generator.
         max_batch: most turns in one batch.
     """
 
@@ -43,9 +43,9 @@ class Batches:
         self._owner = owner
         self._max_batch = max_batch
         self._changed = threading.Condition()
-        self._waiting: dict[Sample, Future[None]] = {}  # in the order of their coming
+        self._waiting: dict[Sample, Future[None]] = {}  # in order of arrival
         self._loops: set[asyncio.AbstractEventLoop] = set()
-        """Where turns of the next batch come from."""
+        """The event loops that turns of the next batch come from."""
         self._running = False
 
     def join(self, turn: Sample, loop: asyncio.AbstractEventLoop | None = None) -> Future[None]:
@@ -53,7 +53,7 @@ class Batches:
 
         Args:
             turn: to be sampled.
-            loop: that waits for it; None = a thread does.
+            loop: the event loop that waits for it; None = a thread waits.
         """
         done: Future[None] = Future()
         with self._changed:
@@ -84,7 +84,7 @@ class Batches:
             self._sample(self._next_batch())
 
     def _pause(self) -> None:
-        """Wait a moment, by the clock of the event loops: one that is at work may bring more."""
+        """Wait a moment by the clock of the event loops: a busy one may bring more turns."""
         with self._changed:
             loops, self._loops = self._loops, set()
         if not loops:
@@ -97,7 +97,7 @@ class Batches:
                 paused.wait(max(0.0, ends - time.monotonic()))
 
     def _next_batch(self) -> dict[Sample, Future[None]]:
-        """Take who has waited longest, and those nearest in length: padding is computed too."""
+        """Take the turn that has waited longest, and those nearest in length, to save padding."""
         with self._changed:
             waiting = {turn: done for turn, done in self._waiting.items() if not done.done()}
             self._waiting = {}
@@ -111,7 +111,7 @@ class Batches:
 
     def _sample(self, batch: dict[Sample, Future[None]]) -> None:
         def rest(going: int) -> bool:
-            """Whether a batch with those that wait would be twice as large."""
+            """Return whether a batch with the waiting turns would be twice as large."""
             return min(len(self._waiting), self._max_batch - going) >= going
 
         turns: Sequence[Sample] = list(batch)
@@ -119,12 +119,12 @@ class Batches:
             self._owner.generator.generate(
                 turns, ended=lambda turn: _resolve(batch[turn]), rest=rest
             )
-        except BaseException as error:  # whoever waits has to hear of it
+        except BaseException as error:  # every caller that waits receives it
             for done in batch.values():
                 _resolve(done, error)
             return
         going = {turn: done for turn, done in batch.items() if not turn.ended}
-        with self._changed:  # those that rest have waited longest
+        with self._changed:  # resting turns have waited longest
             self._waiting = {**going, **self._waiting}
 
 

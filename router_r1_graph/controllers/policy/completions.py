@@ -1,13 +1,13 @@
 """A trained policy that a server holds (vLLM, SGLang): tokens in, tokens out, over HTTP.
 
 The key invariant is `PolicyController`'s: ids go to the server, the ids that it sampled come back,
-and no text is encoded again. vLLM gives them as `token_ids` (`return_token_ids`) or, before it had
-that, as `token_id:N` among the log-probabilities (`return_tokens_as_token_ids`); SGLang gives
-`token_ids` since it knows `return_token_ids`. From a server that gives none, a turn's text is
+and no text is encoded again. vLLM returns them as `token_ids` (`return_token_ids`); older versions
+return `token_id:N` among the log-probabilities (`return_tokens_as_token_ids`). SGLang returns
+`token_ids` in versions that know `return_token_ids`. If a server returns no ids, the turn's text is
 encoded, once: the turn then has no log-probabilities, and a warning is logged.
 
-Log-probabilities are as the server counts them. vLLM's are of the model's own distribution, before
-the temperature, unless it runs with `--logprobs-mode processed_logprobs`.
+Log-probabilities are the server's. vLLM computes them from the model's own distribution, before the
+temperature is applied, unless it runs with `--logprobs-mode processed_logprobs`.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ logger = logging.getLogger(__name__)
 class CompletionsController:
     """Asks a policy by token ids through an OpenAI-compatible completions endpoint.
 
-    Every question is a request of its own: the server batches them, and keeps their caches.
+    Each question sends requests of its own; the server batches them, and keeps their caches.
 
     Args:
         tokenizer: the policy's.
         settings: `base_url` (such as `http://localhost:8000/v1`), `model`, `api_key_env`, prices,
-            time-out, retries; a run's own temperature (`RouterContext.temperature`) wins.
+            time-out, retries. The temperature of a run (`RouterContext.temperature`) overrides
+            theirs.
         policy: how it is asked.
         template: the path of a prompt template; None = the library's.
         name: what to call it in traces.
@@ -59,7 +60,7 @@ class CompletionsController:
     """
 
     streams_turns = True
-    """Whether the tokens that it streams are its turn, in tags, as it will be read."""
+    """Whether the streamed tokens are the turn itself, in tags, as it will be parsed."""
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class CompletionsController:
         self.settings = settings.model_copy(update={"max_tokens": self.policy.max_new_tokens})
         self.codec = TokenCodec(tokenizer, protocol.load_template(template), self.policy.stop)
         self.name = name
-        # Made once: it takes longer than a request to a server nearby.
+        # Made once: making it takes longer than a request to a nearby server.
         self._tls = httpx.create_ssl_context()
         self._warned = False
 
@@ -88,7 +89,7 @@ class CompletionsController:
 
         Args:
             path: the policy that the server holds.
-            settings: how the server is reached; without `model` it is asked for `path`.
+            settings: how the server is reached. Without `model`, requests name `path` as the model.
             name: what to call it in traces; `completions:` and the model when left out.
 
         Raises:
@@ -140,10 +141,10 @@ class CompletionsController:
             "stop": list(self.policy.stop),
             "stop_token_ids": [self.codec.tokenizer.eos_token_id],
             "logprobs": 1,
-            # Else a server takes what the model's generation_config.json says.
+            # Otherwise a server uses the values of the model's generation_config.json.
             **{"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
             **{"return_token_ids": True, "return_tokens_as_token_ids": True},
-            # What ends a turn is a part of it: vLLM's name for that, and SGLang's.
+            # The stop text is a part of the turn: vLLM's name of that option, and SGLang's.
             **{"include_stop_str_in_output": True, "no_stop_trim": True},
             "skip_special_tokens": False,
             **self.settings.options,
@@ -160,7 +161,7 @@ class CompletionsController:
             return reply
         message = reply.message
         if reply.text != self.codec.text_of(message.additional_kwargs["tokens"]["output_ids"]):
-            message.additional_kwargs = {}  # a key was taken out of the text: not in the ids
+            message.additional_kwargs = {}  # a key was taken out of the text, not of the ids
         if stream:
             stream.end(reply.text)
             message.id = stream.id
@@ -173,7 +174,7 @@ class CompletionsController:
         if ids is None:
             ids, logprobs = self._encoded(answer), []
         usage = answer.usage
-        if usage is None or not usage.prompt_tokens:  # none reported: the ids are all there
+        if usage is None or not usage.prompt_tokens:  # none reported: count the ids
             usage = _Usage(prompt_tokens=len(context.ids), completion_tokens=len(ids))
         tokens = TurnTokens(
             input_ids=context.added,
@@ -259,7 +260,7 @@ class _Answer:
         """Take in a body, or one event.
 
         Raises:
-            ValueError: it is no completion; the message holds what the server says instead.
+            ValueError: it is not a completion; the message quotes what the server says instead.
         """
         try:
             body = _Body.model_validate_json(data)
@@ -281,7 +282,7 @@ class _Answer:
 
 @dataclass
 class _Request(Runnable[Any, AIMessage]):
-    """One request, in the form that `reply` retries and keeps time for."""
+    """One request, in the form that `candidates.call` retries and times."""
 
     controller: CompletionsController
     body: Mapping[str, Any]
@@ -357,7 +358,7 @@ class _Request(Runnable[Any, AIMessage]):
 
 
 class HTTPStatusError(Exception):
-    """A server's refusal: its status, its words, and when to come back."""
+    """An error response of a server: its status, its message, and when to retry."""
 
     def __init__(self, response: httpx.Response, body: bytes) -> None:
         super().__init__(f"{response.status_code} {_words(body)}")

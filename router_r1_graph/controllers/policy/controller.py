@@ -37,17 +37,17 @@ class PolicyController:
         tokenizer: its tokenizer.
         settings: how it is asked.
         template: the path of a prompt template; None = the library's.
-        temperature: 0 = greedy; a run's own (`RouterContext.temperature`) wins.
+        temperature: 0 = greedy; `RouterContext.temperature` overrides it for a run.
         max_batch: most questions in one forward pass.
-        max_cached_tokens: tokens whose keys and values are kept between the turns of questions that
-            are under way; 0 = none. A 3B model in bfloat16 takes about 37 kB a token.
-        seed: of the sampling; a run's own (`RouterContext.seed`) and the question are mixed in, so
-            that a question is sampled alike whatever shares its batch.
+        max_cached_tokens: the most tokens whose keys and values are kept between the turns of
+            running questions; 0 = none. A 3B model in bfloat16 takes about 37 kB per token.
+        seed: the seed of sampling. The seed of a run (`RouterContext.seed`) and the question are
+            mixed in, so that a question's samples do not depend on what shares its batch.
         name: what to call it in traces.
     """
 
     streams_turns = True
-    """Whether the tokens that it streams are its turn, in tags, as it will be read."""
+    """Whether the streamed tokens are the turn itself, in tags, as it will be parsed."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class PolicyController:
                 model = AutoModelForCausalLM.from_pretrained(
                     policy.source, dtype=dtype, use_safetensors=True
                 )
-        except Exception as error:  # whatever a broken file or the hub brings about
+        except Exception as error:  # broken files and the hub raise many types
             raise policy.unusable("model", error) from error
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model.eval()
@@ -121,7 +121,7 @@ class PolicyController:
         return 0.0
 
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
-        """Sample one turn, in one batch with whatever else is waiting."""
+        """Sample one turn, in one batch with the other waiting turns."""
         start = time.perf_counter()
         with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
             turn, added = self._begin(view, stream.listener() if stream else None)
@@ -129,7 +129,7 @@ class PolicyController:
             return self._reply(turn, added, start, stream)
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
-        """Sample one turn without blocking, in one batch with whatever else is waiting."""
+        """Sample one turn without blocking, in one batch with the other waiting turns."""
         start = time.perf_counter()
         loop = asyncio.get_running_loop()
         with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
@@ -138,7 +138,7 @@ class PolicyController:
             return self._reply(turn, added, start, stream)
 
     def _begin(self, view: View, listener: Listener | None) -> tuple[Sample, list[int]]:
-        """Return a turn to sample, and what of its context is new."""
+        """Return a turn to sample, and the new ids of its context."""
         context = self.codec.context(view, self.settings.max_context_tokens)
         wanted = view.context.temperature
         turn = Sample(
@@ -177,7 +177,7 @@ def _answers(turn: str) -> bool:
 
 
 class StopTexts:
-    """Where a turn ends: at the end-of-sequence token, or once it says one of some texts.
+    """Ends a turn at the end-of-sequence token, or as soon as it contains a stop text.
 
     Args:
         tokenizer: of the model.
@@ -192,7 +192,7 @@ class StopTexts:
         self._tail = max((len(text.encode()) for text in texts), default=0)
         self._may_end: dict[int, bool] = {}
         encoded = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-        #: A text that is one token ends a turn without a look at the text.
+        #: Stop texts that are one token end a turn without decoding it.
         self.ids = frozenset(
             [tokenizer.eos_token_id, *(ids[0] for ids in encoded if len(ids) == 1)]
         )

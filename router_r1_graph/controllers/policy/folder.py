@@ -1,7 +1,7 @@
 """The folder of a trained policy: how it is asked, its prompt template and its tokenizer.
 
-A policy folder is a normal Hugging Face model with two files more. Whoever asks the policy (in this
-process, or a server that holds its weights) reads the same ones. Imports no torch.
+A policy folder is a normal Hugging Face model with two more files. They are read alike whether the
+policy runs in this process or on a server that holds its weights. Imports no torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TEMPLATE_FILE = "prompt_template.txt"
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar: the command line shows one line of its own."""
+    """Hide transformers' progress bar: the command line shows one line of its own."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -44,11 +44,11 @@ class PolicySettings:
     """How a policy is asked; kept beside its weights as `router_r1.json`.
 
     Attributes:
-        protocol_version: of the tag language it was trained on.
+        protocol_version: the version of the tag language that it was trained on.
         stop: texts that end a turn. The paper's are `</search>` and `</answer>`; a policy that may
             make several calls in a turn ends it by its end-of-sequence token instead.
         max_new_tokens: of one turn.
-        max_context_tokens: a turn that would begin beyond it is not asked: the run ends.
+        max_context_tokens: the longest context of a turn; beyond it, the run ends instead.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -83,21 +83,21 @@ class PolicyFolder:
 
     @property
     def folder(self) -> Path:
-        """Where it lies, if it is not on the hub."""
+        """The local folder, if the policy is not on the hub."""
         here = Path(self.path)
         is_shipped = re.fullmatch(r"\w+", self.path) and (SHIPPED / self.path).is_dir()
         return SHIPPED / self.path if is_shipped and not here.is_dir() else here
 
     @property
     def source(self) -> str:
-        """What transformers loads it from."""
+        """The path or name that transformers loads."""
         return self.path if self.on_hub else str(self.folder)
 
     @property
     def on_hub(self) -> bool:
-        """Whether the path can only be a model of the hub.
+        """Whether the path can only be a model on the hub.
 
-        A path that begins with a folder of this place was meant as one: it is mistyped.
+        A path that begins with an existing local folder was meant as a folder, and is mistyped.
         """
         if self.folder.exists() or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", self.path):
             return False
@@ -105,7 +105,7 @@ class PolicyFolder:
         return first != "runs" and not Path(first).is_dir()
 
     def settings(self) -> PolicySettings:
-        """Return how the policy is asked; a model that was not trained here has none of its own.
+        """Return how the policy is asked; a model that was not trained here gets the defaults.
 
         Raises:
             ControllerError: the file cannot be used, or the policy speaks another version of the
@@ -137,11 +137,11 @@ class PolicyFolder:
 
         try:
             return AutoTokenizer.from_pretrained(self.source)
-        except Exception as error:  # whatever a broken file or the hub brings about
+        except Exception as error:  # broken files and the hub raise many types
             raise self.unusable("tokenizer", error) from error
 
     def unusable(self, what: str, error: Exception) -> ControllerError:
-        """Return an error of one line: what of the policy cannot be loaded, and why."""
+        """Return a one-line error: which part of the policy cannot be loaded, and why."""
         where = "from the Hugging Face hub" if self.on_hub else "from this folder"
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return ControllerError(f"policy {self.path!r}: no {what} can be loaded {where}: {why}")

@@ -1,12 +1,12 @@
 """Batched sampling from a causal LM that keeps each question's key-value cache between turns.
 
-Tokens in, tokens out: a `Sample` has the ids to sample after, and gets the ids sampled with their
-log-probabilities. What is new before a turn is computed first, a few rows at a time; then all turns
-share one batch, a token each a step. Turns that end leave it, and the last of them may rest: they
-join whoever has come to wait meanwhile, and go on where they were.
+Tokens in, tokens out: a `Sample` holds the ids to sample after, and gets the sampled ids with their
+log-probabilities. The new context of each turn is computed first, a few rows at a time. Then all
+turns share one batch, and each step samples one token for each. Turns that end leave the batch. The
+last few may rest: they join the turns that have arrived meanwhile, and continue where they were.
 
-Rows of different lengths stand in a batch with their last tokens in one column and padding before
-them; positions count real tokens only.
+Rows of different lengths are padded on the left, so that their last tokens are in one column;
+positions count real tokens only.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .batch_cache import RoomyLayer, Rows, row_of
 from .streaming import Listener
 
 _CROWDED = 0.75
-"""The share of rows still sampled at which the others leave a batch."""
+"""When no more than this share of the rows is still sampled, the others leave the batch."""
 _PREFILL_ROWS = 32
-"""Most rows whose new tokens are computed together: those with about as many, since padding is
-computed too."""
+"""The most rows whose new tokens are computed together. They are rows with about equally many,
+since padding is computed too."""
 _ALIKE = 1.25
-"""How many times the new tokens of one row another beside it may have."""
+"""The new tokens of the longest row computed together, at most, as a multiple of the shortest's."""
 
 _Unread = tuple[tuple[int, ...], int]
 """A row to compute: its ids, and how many of them are known."""
@@ -48,18 +48,19 @@ class Sample:
     context: Sequence[int]
     """The ids before it."""
     known: int = 0
-    """How many of them the previous turn of the question ended with, 0 for a first turn: the key to
-    its cache."""
+    """How many of these ids there were at the end of the question's previous turn, 0 for a first
+    turn: the key to its cache."""
     max_new_tokens: int = 1024
     temperature: float = 0.0
     """0 = greedy."""
     listener: Listener | None = None
-    """Hears of the ids one by one."""
+    """Receives the turn's ids after each sampled one."""
     random: Random | None = None
-    """A stream of its own: what is sampled does not depend on who shares the batch. None = the
-    middle of the distribution, always."""
+    """The turn's own random stream, so that its sample does not depend on what shares the batch.
+    None = always the middle of the distribution."""
     is_last: Callable[[Sequence[int]], bool] = lambda _: False
-    """Gets the ids of the turn: whether the question ends with it, so that no cache is kept."""
+    """Takes the ids of the turn, and returns whether the question ends with it: no cache is kept
+    then."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finished: bool = False
@@ -85,7 +86,8 @@ class Generator:
         model: a Hugging Face causal LM with a standard cache.
         pad_id: the padding token.
         stop_ids: tokens that end a turn, and stay in it.
-        is_stop: told the ids of a turn, whether its text ends it; None = only `stop_ids` do.
+        is_stop: takes the ids of a turn, and returns whether its text ends it; None = only
+            `stop_ids` end a turn.
         max_cached_tokens: how many tokens' keys and values are kept between turns; 0 = none.
     """
 
@@ -122,14 +124,15 @@ class Generator:
         ended: Callable[[Sample], None] = lambda _: None,
         rest: Callable[[int], bool] = lambda _: False,
     ) -> None:
-        """Sample turns to their end, or until they are to rest.
+        """Sample turns until they end or rest.
 
-        A turn that rests is not ended; it goes on in another call.
+        A turn that rests has not ended; another call continues it.
 
         Args:
-            turns: not ended; some may have begun.
-            ended: told each turn that has ended, at once.
-            rest: asked after each token, with how many turns go on: whether these are to rest.
+            turns: turns that have not ended; some may have begun.
+            ended: receives each turn as soon as it has ended.
+            rest: called after each token with the number of unfinished turns; returns whether they
+                are to rest.
         """
         start = time.perf_counter()
         if turns:
@@ -180,8 +183,8 @@ class Generator:
                     if turn is not None:
                         self._keep(turn, cache, place)
                 return
-            # Rows that ended leave the batch, a quarter of it at once: each time, what stands where
-            # they stood is copied.
+            # Rows that ended leave the batch a quarter of it at a time, because each time other
+            # rows are copied into their places.
             if len(going) <= _CROWDED * len(rows):
                 order = _close_up(going)
                 rows = [rows[place] for place in order]
@@ -193,7 +196,7 @@ class Generator:
                     layer.take(order, padding)
 
     def _prefill(self, turns: Sequence[Sample]) -> list[Rows | None]:
-        """Return each turn's keys and values but for its last token."""
+        """Return each turn's keys and values, except for its last token."""
         # Samples of one question begin with the same prompt: it is computed once.
         keys = [turn.so_far for turn in turns]
         first = {
@@ -221,9 +224,9 @@ class Generator:
     def _compute(
         self, part: Sequence[_Unread], rows: dict[tuple[int, ...], Rows | None]
     ) -> list[Rows]:
-        """Return keys and values of some rows, up to their last token, from those that they have.
+        """Complete the known keys and values of some rows, up to their last token, and return them.
 
-        Here padding stands on both sides, what is new in the middle, next to what is old.
+        Here padding is on both sides: the new tokens are in the middle, next to the old ones.
         """
         device = self.model.device
         cache, old = self._batch([rows[ids] for ids, _ in part])
@@ -288,7 +291,7 @@ class Generator:
 
 
 def _alike(todo: Sequence[_Unread]) -> Iterator[list[_Unread]]:
-    """Divide rows to compute into those with about as many new tokens."""
+    """Divide rows to compute into groups with about equally many new tokens."""
     part: list[_Unread] = []
     least = 0
     for row in sorted(todo, key=lambda row: (len(row[0]) - row[1], row[1])):
@@ -309,7 +312,7 @@ def _cache_argument(model: Any) -> str:
 
 
 def _close_up(going: Sequence[int]) -> list[int]:
-    """Return the places that stay, as few as can be moved: the last ones go where others left.
+    """Return the new order of the rows, with the fewest moves: the last ones fill the gaps.
 
     >>> _close_up([0, 2, 3, 5])
     [0, 5, 2, 3]
@@ -339,9 +342,9 @@ def _sample(
     likely = torch.softmax(logits.float() / temperatures.where(~greedy, 1.0)[:, None], dim=-1)
     chosen = likely.argmax(-1)
     if not greedy.all():
-        # One number a row is drawn: `multinomial` draws one for each token of the vocabulary, which
-        # for a small model takes as long as its layers. Above 0 and up to the whole sum, it falls
-        # on a token that can be.
+        # One number is drawn per row: `multinomial` draws one for each token of the vocabulary,
+        # which for a small model takes as long as its layers. The number is above 0 and at most the
+        # whole sum, so that it falls on a token with a probability above 0.
         reached = likely.cumsum(-1)
         sampled = torch.searchsorted(reached, (1 - drawn) * reached[:, -1:])[:, 0]
         chosen = chosen.where(greedy, sampled)

@@ -1,7 +1,7 @@
-"""A policy's turn, told to LangGraph's `stream_mode="messages"` while it is sampled.
+"""Streams a policy's turn to LangGraph's `stream_mode="messages"` while it is sampled.
 
-LangGraph hears of tokens through callbacks that chat models call. A policy is no chat model, so it
-calls them itself, and only those that stream: a tracer is not told of a call twice.
+LangGraph receives tokens through callbacks that chat models call. A policy is no chat model, so it
+calls them itself. It calls only those that stream, so that a tracer does not record a call twice.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from langchain_core.runnables import RunnableConfig
 from ..._compat import wants_tokens
 
 Listener = Callable[[Sequence[int]], None]
-"""Told a turn's ids so far, after each one that was sampled."""
+"""Receives a turn's ids so far, after each sampled one."""
 
 
 @dataclass
 class Increments:
-    """What is new in a text that grows: whole characters only, and no space at its ends."""
+    """The new parts of a growing text: whole characters only, and no space at its ends."""
 
     told: str = ""
 
     def of(self, text: str) -> str:
         """Return what was added since the last call; "" while a character is not complete."""
-        # Half of a character in several tokens reads as U+FFFD until the rest of it comes.
+        # A character of several tokens reads as U+FFFD until its last token has arrived.
         return self.rest(text.rstrip("\N{REPLACEMENT CHARACTER}").strip())
 
     def rest(self, text: str) -> str:
-        """Return what is left to tell of the whole text."""
+        """Return the part of the whole text that was not returned yet."""
         if not text.startswith(self.told):
             return ""
         new, self.told = text[len(self.told) :], text
@@ -51,10 +51,10 @@ class TurnStream:
         self.id = f"run-{run.run_id}"
 
     def listener(self, loop: asyncio.AbstractEventLoop | None = None) -> Listener:
-        """Return who hears of the turn's ids.
+        """Return a function that receives the turn's ids.
 
         Args:
-            loop: where the callbacks live, if the sampler runs in a thread beside it.
+            loop: the event loop of the callbacks, if the sampler runs in another thread.
         """
 
         def heard(ids: Sequence[int]) -> None:
@@ -67,19 +67,19 @@ class TurnStream:
         return heard
 
     def tell(self, text: str) -> None:
-        """Tell whoever streams of more text."""
+        """Emit more text."""
         if text:
             chunk = ChatGenerationChunk(message=AIMessageChunk(content=text, id=self.id))
             self._run.on_llm_new_token(text, chunk=chunk)
 
     def end(self, text: str) -> None:
-        """Tell what is left of the turn's text, and that it is whole."""
+        """Emit the rest of the turn's text, and end the stream."""
         self.tell(self._increments.rest(text))
         message = AIMessage(text, id=self.id)
         self._run.on_llm_end(LLMResult(generations=[[ChatGeneration(message=message)]]))
 
     def fail(self, error: BaseException) -> None:
-        """Tell that there will be no more."""
+        """End the stream with an error."""
         self._run.on_llm_error(error)
 
 
@@ -87,13 +87,13 @@ class TurnStream:
 def turn_stream(
     config: RunnableConfig | None, decode: Callable[[Sequence[int]], str], name: str, question: str
 ) -> Iterator[TurnStream | None]:
-    """Begin a turn's stream; None where nobody streams, which costs nothing.
+    """Begin a turn's stream; None if no callback streams, which costs nothing.
 
     Args:
-        config: the think node's; its callbacks say who streams.
+        config: the think node's; its callbacks decide whether to stream.
         decode: from sampled ids to the turn's text.
-        name: of the controller.
-        question: what the turn is about.
+        name: the controller's name.
+        question: the question of the turn.
     """
     config = config or {}
     callbacks = config.get("callbacks")

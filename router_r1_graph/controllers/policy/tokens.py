@@ -25,11 +25,11 @@ from ..controller import View, render_view
 
 
 def random_of(view: View, seed: int = 0) -> Random:
-    """Return the random stream of the next turn: of the seeds, the question and the turn's number.
+    """Return the random stream of the next turn, made from seeds, question and the turn's number.
 
     Args:
         view: the question so far; its `RouterContext.seed` is mixed in.
-        seed: of the controller.
+        seed: the controller's seed.
     """
     turns = sum(isinstance(message, AIMessage) for message in view.scratchpad)
     return Random(f"{seed}/{view.context.seed}/{view.question}/{turns}")
@@ -58,7 +58,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class TokenContext:
-    """What a turn is sampled after; `added` came since the turn before (the prompt, at first)."""
+    """The context of a turn; `added` is new since the turn before (at first, the prompt)."""
 
     before: list[int]
     added: list[int]
@@ -90,7 +90,7 @@ class TokenCodec:
             return self._encode(text + "\n")
         if not self._special.search(text):
             return list(self._in_chat(text, tokenize=True, return_dict=False))
-        # The template's own special tokens are real and the text's are not: encoded apart.
+        # Encoded apart: special tokens of the template are real, those of the text are not.
         before, _, after = self._in_chat(_CONTENT, tokenize=False).partition(_CONTENT)
         encode = self.tokenizer.encode
         return [
@@ -100,7 +100,7 @@ class TokenCodec:
         ]
 
     def observation_ids(self, observations: Sequence[ToolMessage]) -> list[int]:
-        """Return what a round brought back."""
+        """Return the ids of a round's observations."""
         return self._encode(f"\n{render_observations(observations)}\n")
 
     def turn_ids(self, text: str, *, ended: bool = True) -> list[int]:
@@ -108,7 +108,7 @@ class TokenCodec:
 
         Args:
             text: the turn.
-            ended: whether it came to its end, and was not cut.
+            ended: whether the turn is complete, and was not cut.
         """
         stopped = not ended or (text.endswith(self.stop) if self.stop else False)
         return self._encode(text) + ([] if stopped else [self.tokenizer.eos_token_id])
@@ -147,7 +147,7 @@ class TokenCodec:
 
         Args:
             view: the question so far.
-            most: tokens that it may have.
+            most: the most tokens that it may have.
 
         Raises:
             ControllerError: it has more.
@@ -171,14 +171,14 @@ class TokenCodec:
         return self.tokenizer.apply_chat_template(message, add_generation_prompt=True, **options)
 
     def _encode(self, text: str) -> list[int]:
-        """Encode a text; where it spells a special token, cut within the spelling."""
+        """Encode a text; cut it inside each spelled special token, so that it stays text."""
         cuts = [match.start() + 1 for match in self._special.finditer(text)]
         parts = [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
         return [i for part in parts for i in self.tokenizer.encode(part, add_special_tokens=False)]
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
-        """Where a special token is spelled; the tags are ordinary tokens, and stay whole."""
+        """Finds spelled special tokens; the tags are ordinary tokens, and stay whole."""
         added = self.tokenizer.added_tokens_decoder.values()
         names = {str(token) for token in added if token.special} | set(
             self.tokenizer.all_special_tokens
