@@ -1,8 +1,9 @@
 # Needs Python >= 3.11 with pip and venv, and nothing else. `make` alone lists the targets.
 
 PYTHON  ?= python3
-# Optional dependencies to install, separated by commas. Without torch: make setup EXTRAS=dev
-EXTRAS  ?= dev,train,eval
+# Optional dependencies to install, separated by commas; unsaid, those of .venv, once it is there.
+# Without torch: make setup EXTRAS=dev
+EXTRAS  ?= $(shell cat $(VENV)/.extras 2>/dev/null || echo dev,train,eval)
 # Processes that run tests.
 WORKERS ?= 2
 # More arguments for the program behind demo, test and bench: make test ARGS='-k parser -x'
@@ -15,6 +16,7 @@ TORCH   ?= torch==2.13.0
 comma := ,
 VENV  := .venv
 BIN   := $(VENV)/bin
+# The venv of `make test-lowest`.
 LOWEST := .venv-lowest
 # One stamp for each set of extras: asking for another set installs it.
 STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
@@ -37,6 +39,7 @@ $(STAMP): pyproject.toml
 	@case ',$(EXTRAS),' in *,local,*|*,train,*) \
 	    $(BIN)/python -m pip install -qq --disable-pip-version-check $(TORCH) ;; esac
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@echo '$(EXTRAS)' >$(VENV)/.extras
 	@touch $@
 
 demo: setup ## Route a few questions offline (no keys, no GPU, no network)
