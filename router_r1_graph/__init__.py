@@ -132,7 +132,8 @@ __all__ = [
     "write_traces",
 ]
 
-#: Names that are imported on first use, so that `router-r1 --help` does not load LangGraph and no extra
+#: Names that are imported on first use, so that `router-r1 --help` does not load LangGraph and no
+#: extra
 #: (torch, numpy, FastAPI) is needed before it is used. Name -> module.
 _LATER = {
     "AbsoluteCost": "rewards",
