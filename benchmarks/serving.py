@@ -6,8 +6,8 @@
 
 The candidates are the embedded ones, which answer at once: what is measured is our own work, on one
 core. The clients run in this process and want a second core. Machines are noisy: the ratio comes
-from interleaved runs in one process, and where others want the cores too, the CPU of the server
-says what a free one would do.
+from interleaved runs in one process. If other programs use the cores too, the CPU time of the
+server shows what a free machine would do.
 """
 
 from __future__ import annotations
