@@ -154,7 +154,7 @@ def evaluate_in_processes(
 
 
 def calls_of(count: int, most: int) -> int:
-    """Return how many calls so many questions take."""
+    """Return the number of calls that these questions take."""
     return sum(len(queries_of(number, most)) for number in range(count))
 
 

@@ -95,7 +95,8 @@ def one_at_a_time(learner: Learner, items: list[Item]) -> float:
 
 
 class Share:
-    """What one of several processes rolls out: every so many questions, with all their samples."""
+    """The share that one of several processes rolls out: every nth question, with all its
+    samples."""
 
     folder: str | None
     latency: bool

@@ -37,7 +37,7 @@ QUESTIONS = [q.text for q in generate(known_world(None), split="test", n=200, se
 
 
 def percentile(values: list[float], percent: float) -> float:
-    """Return the value that so many percent are at or below."""
+    """Return the value that this percentage of values is at or below."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 

@@ -182,7 +182,7 @@ def credit_of_turns(
     Args:
         prompts: equal ones make a group.
         traces: one for each prompt.
-        parts: of each trace's reward.
+        parts: the parts of each trace's reward.
 
     Returns:
         For each trace, the credit of each of its turns: what is spent from that turn on, compared
