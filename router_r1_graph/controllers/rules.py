@@ -27,7 +27,7 @@ UNKNOWN = "unknown"
 class RuleController(ABC):
     """A controller that is a pure function of its `View`, and costs nothing.
 
-    Subclass it and write `turn`; nothing else is needed.
+    Subclass it and write `turn`; it supplies the rest.
     """
 
     name = "rule"
