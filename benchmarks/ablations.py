@@ -3,9 +3,10 @@
     python -m benchmarks.ablations [POLICY] [--steps 30] [--traces 128] [--rate 1e-4]
 
 POLICY is where all begin; `runs/demo/warm_start/policy` when left out. Each variant is a run of
-`training/finetune.py` with the demo's config, which goes on where it stopped; then it is asked test
-questions of the embedded pool at cost weight 0.5, greedily. Every step of every variant samples as
-many traces. Rewards are the demo's; intervals are 95% bootstrap over questions, differences paired.
+`training/finetune.py` with the demo's config, and can be resumed. Then it is asked test questions
+of the embedded pool at cost weight 0.5, greedily. Every step of every variant samples the same
+number of traces. Rewards are the demo's; intervals are 95% bootstrap over questions, differences
+paired.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ VARIANTS = {
 
 
 def train(name: str, options: argparse.Namespace) -> Path:
-    """Train a variant, or go on with it; return its policy's folder."""
+    """Train a variant, or resume it; return its policy's folder."""
     advantage, group = VARIANTS[name]
     folder = options.out / name.replace(", group ", "_")
     command = [

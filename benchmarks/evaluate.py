@@ -8,16 +8,16 @@
    asks from a pool of ten threads, as the official system does. It takes a batch of 64 questions
    (the paper's batch), makes all calls of a round, waits for the last of them, and only then begins
    the next round; the next batch begins when the whole batch is done. Two workloads: every question
-   one call; and one to four rounds of one call each, evenly, as a router's questions have. Nobody's
+   one call; and one to four rounds of one call each, evenly, as a router's questions have. No
    controller takes time. The loop calls the models and nothing else: no ledger, no trace, no files,
-   all of which the evaluation does beside.
+   all of which the evaluation writes as well.
 
 At 1/20 a call takes 48 ms on average: ten threads make at most 208 calls a second, 64 questions in
 flight 1,330, and the evaluation as many as its CPU allows in one process, or in two. So the ratio
-here is one of CPU; at real latencies it is one of how many are in flight.
+here depends on CPU; at real latencies it depends on how many are in flight.
 
-Ratios of one run; the median of three where there are several processes, whose speed is that of the
-machine's moment.
+Ratios of one run; with several processes, whose speed varies with the machine's load, the median of
+three.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def evaluate_in_processes(
 
 
 def calls_of(count: int, most: int) -> int:
-    """Return how many calls so many questions take."""
+    """Return the number of calls that these questions take."""
     return sum(len(queries_of(number, most)) for number in range(count))
 
 
@@ -184,7 +184,8 @@ def against_batches(folder: Path, count: int, most: int) -> None:
         if processes == 1:
             runs = [count / evaluate(pool, count, folder, most=most, in_flight=in_flight)]
         else:
-            # They start once, which takes a second or two: as many questions as pay for that.
+            # They start once, which takes a second or two: ask enough questions to make up for
+            # that.
             runs = [
                 MORE
                 * count

@@ -5,7 +5,7 @@
     python -m benchmarks.learned --candidates 100 knn     a smaller pool
 
 The matrix is drawn: 20 topics with words of their own, and each candidate has a skill for each
-topic, so the best router is known. `score` is the mean true skill of who was chosen on 500
+topic, so the best router is known. `score` is the mean true skill of the chosen candidates on 500
 questions not fitted on. It flatters `features`, whose 20 clusters are just these topics. Choices
 are timed in one batch.
 """

@@ -257,7 +257,7 @@ class Bench:
     def swapped(self) -> Check:
         """The embedded pool, each name with another one's descriptor: are names remembered?"""
         candidates = self.pool.candidates
-        half = len(candidates) // 2  # so that the dear ones have the names of the cheap ones
+        half = len(candidates) // 2  # so that expensive ones have the names of cheap ones
         names = [c.name for c in (*candidates[half:], *candidates[:half])]
         swapped = tuple(
             c.model_copy(update={"name": name}) for c, name in zip(candidates, names, strict=True)

@@ -95,7 +95,7 @@ def one_at_a_time(learner: Learner, items: list[Item]) -> float:
 
 
 class Share:
-    """What one of several processes rolls out: every so many questions, with all their samples."""
+    """The share of one of several processes: every nth question, with all of its samples."""
 
     folder: str | None
     latency: bool

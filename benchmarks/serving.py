@@ -6,8 +6,8 @@
 
 The candidates are the embedded ones, which answer at once: what is measured is our own work, on one
 core. The clients run in this process and want a second core. Machines are noisy: the ratio comes
-from interleaved runs in one process, and where others want the cores too, the CPU of the server
-says what a free one would do.
+from interleaved runs in one process. If other programs use the cores too, the CPU time of the
+server shows what a free machine would do.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ QUESTIONS = [q.text for q in generate(known_world(None), split="test", n=200, se
 
 
 def percentile(values: list[float], percent: float) -> float:
-    """Return the value that so many percent are at or below."""
+    """Return the value that this percentage of values is at or below."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 

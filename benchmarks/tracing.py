@@ -38,7 +38,7 @@ INFO: dict[str, Any] = {
 
 
 def sink() -> None:
-    """Take whatever comes, say that it was taken, and print the port first."""
+    """Print the port, then accept and acknowledge every request."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

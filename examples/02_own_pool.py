@@ -1,7 +1,7 @@
 """Your own candidates: a YAML file says who they are and what they cost.
 
-`models=` puts fake chat models in the place of the real ones, so that this runs offline; leave it
-out to ask the endpoints in the file. Any LangChain chat model may stand there.
+`models=` replaces the real chat models with fake ones, so that this runs offline; leave it out to
+ask the endpoints in the file. Any LangChain chat model may be passed there.
 
 Prints:
     Small: $0.05 in, $0.1 out per 1M tokens; good at everyday questions
@@ -23,7 +23,7 @@ fakes = {
     "Small": FakeListChatModel(responses=["I am not sure."]),
     "Large": FakeListChatModel(responses=["The answer is 391."]),
 }
-# A cascade asks the cheapest first, and the next dearer where a reply is doubtful.
+# A cascade asks the cheapest first, then the next in price while replies are doubtful.
 graph = create_router_r1(pool, CascadeController(), models=fakes).compile()
 result = graph.invoke({"question": "What is 17 x 23?"})
 print(result["answer"], "| asked:", ", ".join(result["ledger"]["candidates"]))

@@ -1,4 +1,4 @@
-"""Who decides is one argument: rules, a chat model, a trained policy, or a class of your own.
+"""The controller is one argument: rules, a chat model, a trained policy, or your own class.
 
 Prints:
     fastest: Mark Twain | 1 calls, $0.000002

@@ -1,6 +1,6 @@
-"""Write every reply down, make a pool of the records, and ask again: nobody is asked, or paid.
+"""Record every reply, make a pool of the records, and ask again: no model is called, or paid.
 
-The bill of a replay is what the replies cost and took when they were recorded.
+The bill of a replay shows the cost and the seconds of the recorded replies.
 
 Prints:
     4 replies recorded

@@ -38,7 +38,7 @@ graph = create_router_r1(CandidatePool.embedded(), KeywordController()).compile(
 with tracing_context(enabled=True, client=client, project_name="examples"):
     graph.invoke({"question": "Who wrote Hamlet?"})
 for place, run in sorted(client.tree.items()):
-    # Nodes that ask nobody: LangSmith's own client is told of them where they fail.
+    # Nodes that ask nobody: LangSmith's own client receives them only if they fail.
     if "langsmith:hidden" not in run["tags"] and run["name"] not in ("aggregate", "answer"):
         usage = run["extra"].get("metadata", {}).get("usage_metadata")
         cost = f" ${usage['total_cost']:.6f}" if usage else ""

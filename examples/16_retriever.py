@@ -1,7 +1,7 @@
 """A retriever as a candidate beside LLMs: look it up first, or ask an LLM at once.
 
 What it finds reaches the LLM because of `candidate_context="memory"`. The LLM is a fake one here,
-so that this runs offline; in a pool file, `options: {object: "my_app.search:handbook"}` stands for
+so that this runs offline; in a pool file, `options: {object: "my_app.search:handbook"}` replaces
 `models=`.
 
 Prints:
@@ -30,7 +30,7 @@ class Handbook(BaseRetriever):
 
 
 class LookUpFirst:
-    """Sends what is about "us" to the handbook first; not to retrieve is the other choice."""
+    """Sends questions about "us" to the handbook first; the other choice is not to retrieve."""
 
     def decide(self, view: View) -> Turn:
         """Ask the handbook, then the writer, then say what the writer said."""

@@ -1,6 +1,7 @@
-"""A person approves of each call above a price, or refuses it; the others are made at once.
+"""A person approves or refuses each call above a price; the other calls are made at once.
 
-The run waits in its checkpoint, for seconds or for days, and goes on with the knobs it began with.
+The run waits in its checkpoint, for seconds or for days, and continues with the knobs it began
+with.
 
 Prints:
     waiting: Orrinthal may cost $0.002803; approved

@@ -1,6 +1,6 @@
 """Plays two OpenAI-compatible endpoints on loopback, so that 18_llm_controller.py runs offline.
 
-You have real ones: nothing here is to be copied. Each reply is billed as 100 tokens in, 10 out.
+You have real ones: do not copy anything from here. Each reply is billed as 100 tokens in, 10 out.
 """
 
 import json
@@ -34,7 +34,7 @@ def _call(name: str, query: str) -> Message:
 
 @contextmanager
 def endpoints(count: int = 2) -> Iterator[list[str]]:
-    """Serve chat completions until the block ends, and give the addresses."""
+    """Serve chat completions until the block ends, and yield the addresses."""
     servers = [HTTPServer(("127.0.0.1", 0), _Handler) for _ in range(count)]
     for server in servers:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

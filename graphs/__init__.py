@@ -1,7 +1,7 @@
 """Graphs without arguments, for langgraph.json: `langgraph dev`, Studio, the Agent Server.
 
-Two variables of the environment say what they are built over; without them everything is simulated,
-and no key and no network is needed:
+Two environment variables set the pool and the controller. Without them everything is simulated, and
+neither a key nor a network is needed:
 
     ROUTER_R1_POOL        a pool file, or the name of a shipped pool (embedded)
     ROUTER_R1_CONTROLLER  a spec as for `router-r1 --controller` (the pool's, else keyword)

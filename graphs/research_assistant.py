@@ -1,7 +1,7 @@
 """A small research assistant that embeds the router: plan -> (one Send per question) ask -> write.
 
 It shows the router as a part of a larger graph: each question of the brief is a run of the router,
-in parallel; the knobs of the assistant (`context`) are the router's; what it cost is added up.
+in parallel; the knobs of the assistant (`context`) are the router's; the costs are added up.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Brief(TypedDict):
 
 
 class Research(Brief, total=False):
-    """What the assistant remembers."""
+    """The state of the assistant."""
 
     questions: list[str]
     findings: Annotated[list[Finding], operator.add]

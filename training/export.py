@@ -36,8 +36,8 @@ class RolloutRow(TypedDict):
     """One episode as TRL's `rollout_func` wants it.
 
     `completion_ids`, `logprobs` and `env_mask` have the same length; `env_mask` is 1 on what the
-    policy sampled, and `logprobs` is 0.0 where it is 0. It is 0.0 too where the turn has none (a
-    teacher's text): such a row is no sample to weigh by importance.
+    policy sampled, and `logprobs` is 0.0 where the mask is 0. It is also 0.0 where the turn has
+    none (a teacher's text): such a row cannot be weighted by importance.
     """
 
     prompt_ids: list[int]
@@ -165,7 +165,7 @@ def _pieces(trace: Trace, codec: TokenCodec) -> list[Piece]:
 def _check_tokens(trace: Trace, message: AIMessage, codec: TokenCodec) -> None:
     """Refuse ids that are not of this tokenizer, or that lost their log-probabilities on the way.
 
-    Ids of another tokenizer are numbers like any: only their text tells them apart.
+    Ids of another tokenizer look like any other: only their text shows the difference.
     """
     try:
         tokens = message.additional_kwargs["tokens"]

@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-# Run from a checkout: import from its root, and not from beside this file, where a folder is
-# called accelerate.
+# Run from a checkout: import from its root, not from the folder of this file, where another folder
+# is called accelerate.
 sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def run_stages(config: RunConfig) -> int:
-    """Run what of the stages is not done yet, and write the policy folder and the report."""
+    """Run the stages that are not done yet, and write the policy folder and the report."""
     import torch
     from transformers.utils import logging
 

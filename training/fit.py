@@ -99,7 +99,7 @@ def device_options(bf16: bool) -> dict[str, Any]:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what tensors free for the next ones, not give it back to the kernel.
+    """Have glibc keep freed memory for the next tensors, instead of returning it to the kernel.
 
     A step on a CPU frees and takes hundreds of megabytes, whose pages the kernel would clear again
     each time: a quarter of a step's time (docs/experiments.md). Does nothing without glibc.
@@ -181,7 +181,8 @@ def _is_of_words(name: str) -> bool:
 class TurnTrainer(SFTTrainer):  # type: ignore[misc]
     """TRL's supervised trainer; the loss on the environment's tokens can count a little, too."""
 
-    #: The share of the environment's tokens that a step looks at; what it sees counts for the rest.
+    #: The share of the environment's tokens that a step samples; their loss is scaled up for the
+    #: rest.
     _SAMPLED = 0.25
 
     def __init__(self, *args: Any, config: FitConfig, **kwargs: Any) -> None:
@@ -201,7 +202,7 @@ class TurnTrainer(SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return the mean loss of the turns' tokens, some of them and others weighed."""
+        """Return the mean loss of the turns' tokens, with weights for thoughts and other tokens."""
         config = self.fit_config
         if not config.environment_weight and config.reasoning_weight == 1:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -213,7 +214,7 @@ class TurnTrainer(SFTTrainer):  # type: ignore[misc]
         sampled = others & (torch.rand(others.shape, device=others.device) < self._SAMPLED)
         count = turns.sum() if num_items_in_batch is None else num_items_in_batch
         weights = turns + sampled * config.environment_weight / self._SAMPLED
-        # The last turn is what nothing of the environment's comes after.
+        # The last turn: no token of the environment comes after it.
         last = turns & (others.flip(1).cumsum(1).flip(1) == 0)
         end_of_thought = self.processing_class.encode("</think>", add_special_tokens=False)[0]
         reasoning = last & (((target == end_of_thought) & last).cumsum(1) == 0)
@@ -236,7 +237,7 @@ def train(trainer: Any, folder: Path, stage: str) -> None:
     try:
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     except (OSError, SafetensorError, RuntimeError) as error:
-        # A full disk is an OSError, Rust's or PyTorch's own, by the file that it strikes.
+        # A full disk raises an OSError, Rust's error or PyTorch's own, depending on the file.
         of_a_file = ("PytorchStreamWriter", "iostream error")
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in of_a_file):
             raise

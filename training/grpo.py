@@ -94,7 +94,7 @@ class Rollouts:
 
 @contextmanager
 def _whole_model(trainer: Any) -> Iterator[Any]:
-    """Give the model with all of its weights in this process.
+    """Yield the model with all of its weights in this process.
 
     Runs of the graph differ in length, so the processes cannot take their forward passes in step,
     as sharded weights would need: FSDP and ZeRO-3 gather them for the whole rollout.
@@ -175,17 +175,18 @@ def credit_of_turns(
 ) -> list[list[float]]:
     """Normalise outcome over each group and cost over its right traces, then weigh them.
 
-    Summed first, the cost of two right answers differs by less than the noise of right and wrong,
-    and normalising the sum drowns it (facts of this project, docs/experiments.md).
+    In a sum of both, the costs of two right answers differ by less than the noise of right and
+    wrong, and normalising the sum drowns the difference (facts of this project,
+    docs/experiments.md).
 
     Args:
         prompts: equal ones make a group.
         traces: one for each prompt.
-        parts: of each trace's reward.
+        parts: the parts of each trace's reward.
 
     Returns:
-        For each trace the credit of each of its turns, by what is spent from it on, against the
-        same turn of the others. The first is the credit of the whole trace.
+        For each trace, the credit of each of its turns: what is spent from that turn on, compared
+        with the same turn of the other traces. The first is the credit of the whole trace.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for place, prompt in enumerate(prompts):
@@ -222,7 +223,7 @@ def of_tokens(credit: Sequence[Sequence[float]], mask: torch.Tensor) -> torch.Te
     """Spread what each turn earned over its tokens.
 
     Args:
-        credit: of each row, its turns.
+        credit: for each row, the credit of its turns.
         mask: (rows, tokens): 1 on what the policy wrote; each run of ones is a turn.
 
     Returns:
@@ -275,20 +276,20 @@ def grpo_trainer(
     lora_rank: int = 0,
     report_to: Sequence[str] = (),
 ) -> tuple[GRPOTrainer, Watch]:
-    """Return TRL's trainer over runs of the graph, and what watches it.
+    """Return TRL's trainer over runs of the graph, and its `Watch`.
 
     Args:
         learner: what is trained.
         items: the questions, each used once.
         config: steps, group size and rates.
         reward: the rules by which traces are judged.
-        folder: of checkpoints and completions.
+        folder: the folder of checkpoints and completions.
         metrics: the file of metrics.
-        seed: of sampling and order.
+        seed: the seed of sampling and order.
         bf16: on a GPU, compute in bfloat16.
         gradient_checkpointing: trade time for memory.
         lora_rank: 0 = all weights.
-        report_to: trackers beside the metrics file.
+        report_to: trackers besides the metrics file.
 
     Raises:
         ConfigError: the batch cannot be split over the processes.

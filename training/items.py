@@ -1,4 +1,4 @@
-"""What is asked in training: a question with its gold answers, a pool and the knobs of the run."""
+"""The items of training: a question with its gold answers, a pool and the knobs of the run."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _of_worlds(
     return asked
 
 
-#: Seeds below are left to whoever measures on facts that were never trained on.
+#: Lower seeds are reserved for measurements on facts that were never trained on.
 _FIRST_WORLD = 1000
 
 

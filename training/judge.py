@@ -15,8 +15,8 @@ from .config import RewardConfig
 class Judge:
     """Judges the traces of one training run.
 
-    The scale of `percentile` looks back over the run's own episodes: it is moved by `observe` only,
-    never by judging, and is kept in a file, so that a resumed run goes on with it.
+    The scale of `percentile` looks back over the run's own episodes. Only `observe` moves it, never
+    judging. It is kept in a file, so that a resumed run continues with it.
 
     Args:
         config: the rules.

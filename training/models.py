@@ -87,8 +87,9 @@ def load_learner(config: ModelConfig, path: str | Path | None = None) -> Learner
     if path is not None and not (Path(path) / "config.json").is_file():
         raise ConfigError(f"model {source!r}: no such folder, or no config.json in it")
     tokenizer = AutoTokenizer.from_pretrained(source)
-    # What is trained is held in float32, and bf16 is for computing only: in bfloat16, steps as
-    # small as fine-tuning takes round to nothing. What LoRA leaves alone can take half the memory.
+    # Trained weights are held in float32, and bf16 is for computing only: in bfloat16, the small
+    # steps of fine-tuning round to nothing. Weights that LoRA leaves alone can take half the
+    # memory.
     frozen = config.bf16 and config.lora_rank
     model = AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.bfloat16 if frozen else torch.float32, use_safetensors=True
@@ -102,8 +103,8 @@ def load_learner(config: ModelConfig, path: str | Path | None = None) -> Learner
 def make_learner(config: ModelConfig, texts: Iterable[str], seed: int) -> Learner:
     """Make a small model and its tokenizer from scratch.
 
-    Names are spelled in pieces, so that one never seen can be copied; digits stand alone, with the
-    space before them.
+    Names are spelled in pieces, so that an unseen name can be copied. Each digit is a token of its
+    own, with the space before it.
     """
     scratch = config.scratch
     bpe = Tokenizer(models.BPE())

@@ -42,7 +42,7 @@ def draw_name(rng: random.Random) -> str:
 
 
 def draw_name_like(rng: random.Random, other: str) -> str:
-    """Return an invented name that has a piece of another one in it, as sisters often have."""
+    """Return an invented name that contains a piece of another one, as related models often do."""
     length = min(rng.randint(2, 5), len(other))
     start = rng.randrange(len(other) - length + 1)
     before = draw_name(rng)[: rng.randint(1, 5)] if rng.random() < 0.8 else ""
@@ -57,7 +57,7 @@ def draw_names(rng: random.Random, count: int) -> list[str]:
         # Copying a name is easy until two go on differently after the same piece.
         alike = names and rng.random() < 0.5
         name = draw_name_like(rng, rng.choice(names)) if alike else draw_name(rng)
-        # A name that begins another one could be copied half.
+        # If one name begins another one, half of the longer could be copied.
         if len(name) > 2 and not any(name.startswith(n) or n.startswith(name) for n in names):
             names.append(name)
     return names
@@ -74,7 +74,7 @@ def rename(rng: random.Random, pool: CandidatePool) -> CandidatePool:
 
 
 def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
-    """Draw a pool in which every domain is known to somebody.
+    """Draw a pool in which at least one candidate knows each domain.
 
     Names, prices, strengths and order are at random.
 
@@ -88,7 +88,7 @@ def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
     rng.shuffle(domains)
     specialists = size - generalists
     shares: list[list[str]] = [[] for _ in range(specialists)]
-    # Cheap specialists share most domains among them; some are left to the generalists alone.
+    # The cheap specialists divide most domains among them; only generalists know the others.
     known = domains[: rng.choice((5, 6, 7, 7, 7))]
     for place, domain in enumerate(known):
         shares[place % specialists].append(domain)
@@ -144,7 +144,7 @@ def _candidate(
     benchmarks: dict[str, float],
     options: dict[str, str | int | float],
 ) -> Candidate:
-    share = rng.uniform(0.15, 0.35)  # of the input tokens in the price
+    share = rng.uniform(0.15, 0.35)  # the input tokens' share of the price
     return Candidate(
         name=name,
         provider="simulated",

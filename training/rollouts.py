@@ -1,4 +1,4 @@
-"""Many questions at once through the very graph that serves."""
+"""Many questions at once through the same graph that serves."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def roll_out(
     """Run every item and return the traces in the items' order.
 
     Args:
-        items: what to ask; of an item that stands several times, each sample has a seed of its own.
-        controller: who decides.
+        items: what to ask; if an item occurs several times, each sample has a seed of its own.
+        controller: the controller.
         name: the controller's name in the traces.
         in_flight: most questions at once; those that think at once share a batch.
         done: gets each trace as soon as it is there.

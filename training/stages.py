@@ -113,9 +113,9 @@ def _texts(traces: Iterator[Trace]) -> Iterator[str]:
 
 
 def best_of_n(run: Run, learner: Learner) -> Learner:
-    """Write n traces of each question, learn the best, some times over; resumes at a round.
+    """Write n traces of each question and learn the best, several times; resumes at a round.
 
-    Where the config wants it, there is a round before the first on traces that the teacher writes.
+    If the config asks for it, an extra first round uses traces that the teacher writes.
     """
     config, stage = run.config, run.config.best_of_n
     folder = run.folder("best_of_n")
@@ -165,9 +165,9 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
 
 
 def rows_from_before(run: Run, learner: Learner) -> list[SupervisedRow]:
-    """Return the best of the teacher's traces where the config wants them, else of the warm start.
+    """Return the teacher's best traces if the config asks for them, else those of the warm start.
 
-    For each question the best one at several cost weights; written once, resumed where it stopped.
+    For each question, the best one at several cost weights; written once, resumed where it stopped.
     """
     config, stage = run.config, run.config.best_of_n
     if not stage.teacher_questions:
@@ -219,10 +219,10 @@ def _write_teacher_traces(
 def _best_rows(
     group: Sequence[Trace], judge: Judge, learner: Learner, rng: random.Random
 ) -> Iterator[SupervisedRow]:
-    """Yield the best trace of a question, and the best way on from a first turn that several share.
+    """Yield a question's best trace, and the best way on from each first turn that several share.
 
-    The second is learned from its second turn on. Without it nothing shows what to do when a
-    candidate fails: the best of many traces asked somebody else at once, by luck.
+    The way on is learned from its second turn on. Without it, nothing shows what to do when a
+    candidate fails: the best of many traces asked another candidate at once, by luck.
     """
     judge.observe(judge.costs(group))
     scored = [(judge(trace).total, trace) for trace in group]
@@ -266,7 +266,7 @@ def grpo(run: Run, learner: Learner) -> Learner:
 
 
 def measure(run: Run, learner: Learner, stage: str) -> dict[str, float]:
-    """Ask held-out questions greedily and return the means; also a line of metrics."""
+    """Ask held-out questions greedily; return the means, and log them as a line of metrics."""
     config = run.config
     if not config.evaluate_questions:
         return {}

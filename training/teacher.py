@@ -2,8 +2,8 @@
 
 What it teaches are skills that a pretrained model brings along: the format, which sub-question
 comes next, which candidates fit it, how to copy, reading the cost weight aloud. Whom to ask is
-drawn from habits good and bad in equal parts, and whether to go on at all by lot; the cost weight
-changes neither, so that choosing well is learned from reward alone.
+drawn from good and bad habits in equal parts, and whether to continue is drawn as well. The cost
+weight changes neither, so that choosing well is learned from reward alone.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class TeacherController(RuleController):
     Args:
         seed: another one gives other traces of the same questions.
         give_up: how often it gives up instead of asking, at any turn.
-        give_up_after: the same, when the sub-question was asked before in vain.
-        steady: how often a question keeps one habit throughout; else each call draws its own. With
-            several calls, whole traces that are all cheap or all dear are rare otherwise.
+        give_up_after: the same, if the sub-question was asked before in vain.
+        steady: how often a question keeps one habit throughout; else each call draws its own.
+            If none did, traces of several calls would rarely be all cheap or all expensive.
     """
 
     name = "teacher"
@@ -116,7 +116,7 @@ class TeacherController(RuleController):
             ]
             thoughts.append(f"{domain}: {', '.join(named)}")
             calls.append(Call(chosen.name, query))
-        # Last, so that it stands beside what hangs on it: whom to ask, and whether to.
+        # Last, so that it is next to what depends on it: whom to ask, and whether to.
         thought = ". ".join(thoughts) + _aloud(view.context.cost_weight)
         if given_up:
             return Turn((thought,), answer="unknown")
@@ -124,7 +124,7 @@ class TeacherController(RuleController):
 
 
 def at_cost_weight(trace: Trace, weight: float) -> Trace:
-    """Return a trace of the teacher's as it would have been at another cost weight."""
+    """Return a trace of the teacher as it would have been at another cost weight."""
     before = f"{_aloud(trace.context.cost_weight)} </think>"
     after = f"{_aloud(weight)} </think>"
     scratchpad = tuple(
@@ -156,7 +156,8 @@ def _next_steps(
 ) -> Sequence[Ask | YesNo] | str:
     """Return what to ask next, or the answer.
 
-    A yes/no question ends as one about a plain subject, so that whoever knows the fact compares.
+    A yes/no question ends as one about a plain subject, so that the candidate that knows the fact
+    compares.
     """
     facts = {step: reply for step, reply in known.items() if isinstance(step, Ask)}
     if not isinstance(structure, YesNo):
@@ -184,8 +185,8 @@ def _reason(structure: Structure, known: Mapping[Ask | YesNo, str], answer: str)
             numbers = f"{a} {number[a]}, {b} {number[b]}"
             if not answer:  # they are no numbers
                 return numbers
-            # The numbers in order, digit by digit, whose each is and which it is: so that the one
-            # that is wanted can be read off by its word.
+            # The numbers in order, each with its name and a word (first or last), so that the
+            # wanted one can be read off by its word.
             other = b if answer == a else a
             order = (answer, other) if structure.least else (other, answer)
             low, high = (f"{number[name]} {name}" for name in order)

@@ -1,4 +1,4 @@
-"""vLLM writes the turns of a rollout, while TRL keeps its weights those of the trained model.
+"""vLLM writes the turns of a rollout, while TRL copies the trained model's weights to it.
 
 Not run on a GPU yet: tested against TRL's interface with a model of this process behind it.
 """
@@ -13,12 +13,12 @@ from router_r1_graph.controllers.policy.generation import Sample
 
 
 class VLLMGenerator:
-    """Stands in for a policy's own `Generator`; vLLM keeps the caches of shared prefixes itself.
+    """Replaces a policy's own `Generator`; vLLM keeps the caches of shared prefixes itself.
 
     Args:
         vllm: TRL's `VLLMGeneration` of the trainer; with one process per server, or colocated.
-        max_new_tokens: of one turn. TRL knows one limit only, that of a whole completion.
-        stop_ids: tokens that end a turn; any other end is the length's.
+        max_new_tokens: the limit of one turn. TRL knows one limit only, that of a whole completion.
+        stop_ids: tokens that end a turn; any other turn was cut at the limit.
     """
 
     def __init__(self, vllm: Any, max_new_tokens: int, stop_ids: frozenset[int]) -> None:
@@ -46,7 +46,7 @@ class VLLMGenerator:
         self.prefilled_tokens += sum(map(len, prompts))
         for turn, ids, scores in zip(turns, completions, logprobs, strict=True):
             turn.ids = list(ids)
-            # The sampled token's comes first; more are there where more were asked for.
+            # The sampled token's score comes first; more follow if more were asked for.
             turn.logprobs = [float(each[0]) for each in scores]
             turn.finished = len(ids) < self.max_new_tokens or ids[-1] in self.stop_ids
             turn.max_new_tokens = self.max_new_tokens

@@ -1,4 +1,4 @@
-"""Who can be asked: candidates, pools, and one call with its reply."""
+"""Candidates, pools, and one call with its reply."""
 
 from .candidate import Candidate
 from .pool import CandidatePool

@@ -92,7 +92,7 @@ class Candidate(ModelSettings):
         return self.usd_per_call is not None or self.output_usd_per_mtok is not None
 
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
-        """Return the list price in USD of one call with so many tokens."""
+        """Return the list price in USD of one call with these token counts."""
         return (self.usd_per_call or 0.0) + super().cost_usd(input_tokens, output_tokens)
 
     @property

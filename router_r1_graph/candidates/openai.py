@@ -19,7 +19,7 @@ from .failures import scrub
 from .reply import ChatModel
 from .settings import ModelSettings
 
-#: Where and how a server is asked: a key may hide in any of them.
+#: The settings that reach a server: a key may hide in any of them.
 _ACCESS = ("openai_api_base", "openai_proxy", "default_headers", "default_query")
 
 

@@ -146,7 +146,7 @@ class ModelSettings(BaseModel):
         return self.input_usd_per_mtok is not None or self.output_usd_per_mtok is not None
 
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
-        """Return the list price in USD of one call with so many tokens."""
+        """Return the list price in USD of one call with these token counts."""
         return (
             input_tokens * (self.input_usd_per_mtok or 0.0)
             + output_tokens * (self.output_usd_per_mtok or 0.0)

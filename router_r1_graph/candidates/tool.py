@@ -28,7 +28,7 @@ class CandidateInput(BaseModel):
     """The arguments of a candidate's tool."""
 
     query: str = Field(description=QUERY)
-    background: Annotated[str, InjectedToolArg, Field(description="told beside the query")] = ""
+    background: Annotated[str, InjectedToolArg, Field(description="seen besides the query")] = ""
     seconds_left: Annotated[
         float | None, InjectedToolArg, Field(description="bound on all attempts together")
     ] = None

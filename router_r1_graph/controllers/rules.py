@@ -27,7 +27,7 @@ UNKNOWN = "unknown"
 class RuleController(ABC):
     """A controller that is a pure function of its `View`, and costs nothing.
 
-    Subclass it and write `turn`; nothing else is needed.
+    Subclass it and write `turn`; it supplies the rest.
     """
 
     name = "rule"
@@ -165,7 +165,7 @@ class CascadeController(RuleController):
             return Turn(("This reply is sure.",), answer=bare_answer(sure[-1]))
         left = [c for c in _by_price(view) if c.name not in replies]
         if left and not view.must_answer:
-            why = "That is no sure answer; the next dearer" if replies else "The cheapest first"
+            why = "That is no sure answer; the next in price" if replies else "The cheapest first"
             return Turn((f"{why}: {left[0].name}.",), (Call(left[0].name, view.question),))
         answers = [answer for reply in replies.values() if (answer := bare_answer(reply))]
         return Turn(("Nobody is sure.",), answer=answers[-1] if answers else UNKNOWN)

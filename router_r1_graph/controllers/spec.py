@@ -31,7 +31,7 @@ SPECS: Mapping[str, str] = {
     "cheapest": "the candidate with the lowest prices",
     "random[:SEED]": "a candidate drawn for each question",
     "constant:NAME": "always the same candidate",
-    "cascade": "the cheapest first, the next dearer where a reply fails or is doubtful",
+    "cascade": "the cheapest first, the next more expensive one if a reply fails or is doubtful",
     "vote[:N]": "the answer that most give, of all candidates or of the N cheapest",
     "oracle": "the best reachable answer at its least cost (simulated pools only)",
     "knn:DIR": "fitted (`router-r1 fit`): the mean score on the nearest questions",

@@ -31,7 +31,7 @@ class Item:
         id: the id of the question.
         question: what is asked.
         gold: gold answers, where known.
-        pool: who can be asked.
+        pool: the candidates.
         context: the knobs.
         metadata: whatever else its trace should keep, JSON types only.
     """
@@ -57,7 +57,7 @@ async def ask_many(
 
     Args:
         items: what is asked; read one by one as places become free, so there may be any number.
-        controller: who decides; those that think at the same time may share a batch.
+        controller: the controller; questions that think at the same time may share a batch.
         done: gets the place of each item and its trace, as soon as it is there.
         name: what the traces call the controller; "" = its own name.
         at_once: most questions at once.

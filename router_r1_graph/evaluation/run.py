@@ -38,7 +38,7 @@ class Outcome:
     id: str
     answer: str
     score: float
-    """By the metric of the evaluation, from 0 to 1."""
+    """The score by the evaluation's metric, from 0 to 1."""
     exact_match: float
     f1: float
     cost_usd: float
@@ -164,7 +164,7 @@ async def run_controller(
         controller: the controller.
         spec: its name in the results.
         questions: what to ask.
-        pool: who can be asked.
+        pool: the candidates.
         context: the knobs, cost weight included.
         results: where outcomes go.
         concurrency: most questions at once.

@@ -46,7 +46,7 @@ class RefusedError(Exception):
 
 
 class StreamOptions(BaseModel):
-    """What else a stream holds."""
+    """The additional content of a stream."""
 
     model_config = ConfigDict(extra="ignore")
 

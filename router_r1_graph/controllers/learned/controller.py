@@ -138,7 +138,7 @@ class LearnedController(OneCallController):
             matrix: Q x C scores.
             seed: the seed of all random draws.
             embedding: `tfidf` or `minilm`.
-            options: of the method; see `METHODS`.
+            options: options of the method; see `METHODS`.
 
         Raises:
             ConfigError: no such method, embedding or option, or a candidate without any score.

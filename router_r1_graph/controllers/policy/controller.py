@@ -89,7 +89,7 @@ class PolicyController:
         Args:
             path: a folder, or the name of a model on the hub.
             device: `cpu`, `cuda`, ...; None = the GPU where there is one.
-            dtype: of the weights, such as `bfloat16`; `auto` = as saved.
+            dtype: the type of the weights, such as `bfloat16`; `auto` = as saved.
             **options: passed to the constructor.
 
         Raises:
@@ -180,8 +180,8 @@ class StopTexts:
     """Ends a turn at the end-of-sequence token, or as soon as it contains a stop text.
 
     Args:
-        tokenizer: of the model.
-        texts: that end a turn.
+        tokenizer: the model's tokenizer.
+        texts: the texts that end a turn.
     """
 
     def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ class PolicySettings:
         protocol_version: the version of the tag language that it was trained on.
         stop: texts that end a turn. The paper's are `</search>` and `</answer>`; a policy that may
             make several calls in a turn ends it by its end-of-sequence token instead.
-        max_new_tokens: of one turn.
+        max_new_tokens: the most tokens of one turn.
         max_context_tokens: the longest context of a turn; beyond it, the run ends instead.
     """
 

@@ -334,7 +334,7 @@ def _sample(
     """Return a token of each row and its log-probability: [rows, vocabulary] -> [rows], [rows].
 
     Args:
-        logits: of the next token.
+        logits: the logits of the next token.
         temperatures: [rows]; 0 = greedy.
         drawn: [rows, 1], from 0 up to 1.
     """
