@@ -132,9 +132,8 @@ __all__ = [
     "write_traces",
 ]
 
-#: Names that are imported on first use, so that `router-r1 --help` does not load LangGraph and no
-#: extra
-#: (torch, numpy, FastAPI) is needed before it is used. Name -> module.
+#: Names that are imported on first use: `router-r1 --help` then loads no LangGraph, and an extra
+#: (torch, numpy, FastAPI) is needed only where its names are used. Name -> module.
 _LATER = {
     "AbsoluteCost": "rewards",
     "Bill": "candidates.reply",
