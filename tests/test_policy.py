@@ -254,7 +254,7 @@ async def test_a_question_that_comes_later_joins_those_that_are_being_answered(m
         sizes.append(len(kwargs["input_ids"]))
         if len(sizes) == 4:  # in the middle of the first
             begun.set()
-            wait_until(lambda: policy._waiting)
+            wait_until(lambda: policy._batches._waiting)
         return forward(*args, **kwargs)
 
     graph = graph_of(policy)

@@ -163,10 +163,10 @@ def test_it_can_know_other_facts_than_the_embedded_ones(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"fail_rte": 0.5}, "unknown option 'fail_rte' .did you mean 'fail_rate'"),
-        ({"style": "loud"}, "options.style: 'loud'"),
-        ({"hops": 0}, "options.hops: 0"),
-        ({"fail_rate": 2}, "options.fail_rate: 2"),
-        ({"unknown": "guess"}, "options.unknown: 'guess'"),
+        ({"style": "loud"}, "options.style: terse, sentence or rambling is wanted, not 'loud'"),
+        ({"hops": 0}, "options.hops: must be at least 1, not 0"),
+        ({"fail_rate": 2}, "options.fail_rate: must be at most 1, not 2"),
+        ({"unknown": "guess"}, "options.unknown: abstain or wrong is wanted, not 'guess'"),
     ],
 )
 def test_a_wrong_option_is_refused(options: dict[str, Any], message: str) -> None:

@@ -91,7 +91,7 @@ def _scale(axes: Any, costs: list[float]) -> None:
         if len(paid) == len(costs):
             axes.set_xscale("log", subs=[])
         else:
-            axes.set_xscale("symlog", linthresh=min(paid) / 2, subs=[])
+            axes.set_xscale("symlog", linthresh=min(paid) / 2)
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(_usd))
 
 

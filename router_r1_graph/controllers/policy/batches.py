@@ -77,8 +77,8 @@ class Batches:
                 ):
                     self._running = False
                     return
-            joined = 0
-            while joined < len(self._waiting) < self._max_batch:
+            joined = -1
+            while joined < len(self._waiting) and joined < self._max_batch:
                 joined = len(self._waiting)
                 self._pause()
             self._sample(self._next_batch())
@@ -110,9 +110,13 @@ class Batches:
             return batch
 
     def _sample(self, batch: dict[Sample, Future[None]]) -> None:
+        rested = False
+
         def rest(going: int) -> bool:
             """Return whether a batch with the waiting turns would be twice as large."""
-            return min(len(self._waiting), self._max_batch - going) >= going
+            nonlocal rested
+            rested = min(len(self._waiting), self._max_batch - going) >= going
+            return rested
 
         turns: Sequence[Sample] = list(batch)
         try:
@@ -123,14 +127,20 @@ class Batches:
             for done in batch.values():
                 _resolve(done, error)
             return
-        going = {turn: done for turn, done in batch.items() if not turn.ended}
-        with self._changed:  # resting turns have waited longest
-            self._waiting = {**going, **self._waiting}
+        going = {turn: done for turn, done in batch.items() if not done.done()}
+        if rested:
+            with self._changed:  # resting turns have waited longest
+                self._waiting = {**going, **self._waiting}
+        else:  # another generator may not say of each turn that it has ended
+            for done in going.values():
+                _resolve(done)
 
 
 def _resolve(done: Future[None], error: BaseException | None = None) -> None:
     with suppress(InvalidStateError):  # its question may have been cancelled
         if error is None:
             done.set_result(None)
+        elif isinstance(error, StopIteration):  # which no future of asyncio can hold
+            done.set_exception(RuntimeError(f"the generator raised {error!r}"))
         else:
             done.set_exception(error)
