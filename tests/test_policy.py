@@ -195,16 +195,17 @@ def test_the_ids_on_the_messages_are_what_the_model_saw_and_sampled(model, token
     generate = policy.generator.generate
 
     def recording(turns, **kwargs):
+        asked.extend(turns)
         generate(turns, **kwargs)
-        asked.extend((list(turn.context), turn.ids) for turn in turns)
 
     policy.generator.generate = recording
     turns = ids_of(graph_of(policy).invoke({"question": "Who wrote Hamlet?"}))
     assert len(turns) == len(asked) == 5
     context = []
-    for (added, sampled), (seen, returned) in zip(turns, asked, strict=True):
+    for (added, sampled), turn in zip(turns, asked, strict=True):
+        seen = list(turn.context)
         assert seen == [*context, *added]
-        assert sampled == returned
+        assert sampled == turn.ids
         context = [*seen, *sampled]
 
 
