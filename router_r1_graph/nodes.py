@@ -23,7 +23,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send
 
 from . import budget, events, protocol
-from ._compat import read_channel, remembers
+from ._compat import read_channel, remembers, send_once
 from .admission import admit
 from .budget import Left, StopReason
 from .candidates import CandidatePool
@@ -63,6 +63,7 @@ class ControllerNodes:
             QuestionError: neither `question` nor a human message says anything.
             ConfigError: a knob cannot be used.
         """
+        send_once(config)
         context = resolve_context(runtime.context, self.defaults)
         # Before anything is paid.
         if context.approve_above_usd is not None and not remembers(config):

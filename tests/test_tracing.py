@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.tools import StructuredTool
+from langchain_core.tracers.langchain import LangChainTracer
 from langgraph import types
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langsmith import Client, RunTree, traceable, tracing_context, utils
@@ -29,6 +33,7 @@ from router_r1_graph import (
     ChatModelController,
     RouterContext,
     ScriptedController,
+    _compat,
     create_router_r1,
     create_router_r1_agent,
     parse_controller,
@@ -135,8 +140,6 @@ def test_the_runs_have_names_tags_and_parents(sink, how):
         ("think", "controller", "llm", ["think"]),
     ]
 
-    aggregate = [("router-r1", "aggregate", "chain", [])]
-
     def route(name: str) -> list[Any]:
         tags = [f"route:{name}"]
         return [
@@ -147,10 +150,9 @@ def test_the_runs_have_names_tags_and_parents(sink, how):
 
     expected = [
         ("", "router-r1", "chain", ["router-r1"]),
-        *(think + route("Ada") + route("Bob") + aggregate),
-        *(think + route("Bob") + aggregate),
+        *(think + route("Ada") + route("Bob")),
+        *(think + route("Bob")),
         *think,
-        ("router-r1", "answer", "chain", []),
     ]
     assert sorted(shown) == sorted(expected)
     assert shown[0] == expected[0]
@@ -354,20 +356,79 @@ def test_without_text_a_stream_sends_no_token(sink):
     assert "hush" not in sink.text
 
 
-def test_a_call_in_progress_is_shown(sink):
+def times_sent(sink: LangSmithSink) -> Counter[str]:
+    return Counter(re.findall(r'name="(?:post|patch)\.([\w-]+)"', sink.text))
+
+
+def test_a_run_below_the_router_is_sent_once(sink):
+    traced(sink.client(), chat_controller())
+    sent = times_sent(sink)
+    # What started before the router's first node could say how.
+    twice = [run["name"] for run in sink.tree() if sent[run["id"]] == 2]
+    assert twice == ["router-r1", "__start__"]
+    assert {sent[run["id"]] for run in sink.tree()} == {1, 2}
+    assert all(run["end_time"] for run in sink.tree())
+
+
+@both_ways
+def test_what_is_not_below_the_router_is_sent_as_ever(sink, how):
+    pool = make_pool()
+    agent = create_router_r1(pool, chat_controller(), models=models(pool)).compile()
+    parent = StateGraph(MessagesState)
+    parent.add_node("router", agent)
+    parent.add_node("beside", lambda _: time.sleep(0.2))
+    parent.add_node("after", lambda _: None)
+    parent.add_edge(START, "router")
+    parent.add_edge(START, "beside")
+    parent.add_edge("router", "after")
+    parent.add_edge("after", END)
+    tracer = LangChainTracer(client=(client := sink.client()), project_name="test")
+    graph, given = parent.compile(), {"messages": [("human", QUESTION)]}
+    if how == "invoke":
+        graph.invoke(given, {"callbacks": [tracer]})
+    else:
+        asyncio.run(graph.ainvoke(given, {"callbacks": [tracer]}))
+    client.flush()
+    sent = times_sent(sink)
+    times = {run["name"]: sent[run["id"]] for run in sink.tree()}
+    assert (times["beside"], times["after"], times["controller"]) == (2, 2, 1)
+    assert all(run["end_time"] for run in sink.tree())
+    assert tracer.client is client
+
+
+def test_a_client_with_ideas_of_its_own_is_told_of_both_ends(sink):
+    class Spans(Client):
+        tracing_mode = "otel"
+
+    class Mine(Client):
+        def update_run(self, run_id: Any, **run: Any) -> None:
+            super().update_run(run_id, **{**run, "outputs": {"hidden": True}})
+
+    for kind in (Spans, Mine, TextlessClient):
+        sink.sent.clear()
+        traced(sink.client(kind))
+        assert set(times_sent(sink).values()) == {2}, kind
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_what_has_ended_is_sent_together_and_no_later_than_after_so_long(
+    sink, monkeypatch, seconds
+):
+    monkeypatch.setattr(_compat, "_BURST_SECONDS", seconds)
     pool, client, known = make_pool(), sink.client(), []
 
     def look(query: str) -> str:
         client.flush()
-        known.extend((run["name"], bool(run.get("end_time"))) for run in sink.tree())
+        known.extend(run["name"] for run in sink.tree() if run.get("end_time"))
         return "Paris"
 
     given = models(pool, Ada=FakeChat(text=look))
     graph = create_router_r1(pool, chat_controller(), models=given).compile()
     with tracing_context(enabled=True, client=client, project_name="test"):
         graph.invoke({"question": QUESTION})
-    assert ("controller", True) in known
-    assert ("Ada", False) in known
+    client.flush()
+    assert ("controller" in known) == (seconds == 0)
+    assert all(run["end_time"] for run in sink.tree())
 
 
 def test_a_node_that_fails_is_shown_with_its_error(sink, monkeypatch):
