@@ -1,9 +1,10 @@
 # Needs Python >= 3.11 with pip and venv, and nothing else. `make` alone lists the targets.
 
 PYTHON  ?= python3
-# Optional dependencies to install, separated by commas; unsaid, those of .venv, once it is there.
-# Without torch: make setup EXTRAS=dev
-EXTRAS  ?= $(shell cat $(VENV)/.extras 2>/dev/null || echo dev,train,eval)
+# Optional dependencies to install, separated by commas. Without torch: make setup EXTRAS=dev
+# Where none are named, those that .venv was last set up with.
+EXTRAS  ?= $(shell ls -t $(VENV)/.setup-* 2>/dev/null | sed 's/.*setup-//; y/-/,/; q' | grep . || \
+    echo dev,train,eval)
 # Processes that run tests.
 WORKERS ?= 2
 # More arguments for the program behind demo, test and bench: make test ARGS='-k parser -x'
@@ -39,7 +40,6 @@ $(STAMP): pyproject.toml
 	@case ',$(EXTRAS),' in *,local,*|*,train,*) \
 	    $(BIN)/python -m pip install -qq --disable-pip-version-check $(TORCH) ;; esac
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS)]'
-	@echo '$(EXTRAS)' >$(VENV)/.extras
 	@touch $@
 
 demo: setup ## Route a few questions offline (no keys, no GPU, no network)
