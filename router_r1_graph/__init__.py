@@ -48,13 +48,9 @@ if TYPE_CHECKING:
     from .evaluation.program import Evaluation, evaluate
     from .evaluation.questions import Reader
     from .graph import create_router_r1, create_router_r1_agent
-    from .langsmith.traces import (
-        TextlessClient,
-        log_feedback,
-        question_config,
-        read_langsmith,
-        write_experiment,
-    )
+    from .langsmith.experiments import log_feedback, write_experiment
+    from .langsmith.textless import TextlessClient
+    from .langsmith.traces import question_config, read_langsmith
     from .ledger import Ledger, total
     from .observations import CallRecord
     from .protocol import Call, Turn
@@ -177,7 +173,7 @@ _LATER = {
     "ScriptedController": "controllers",
     "Source": "candidates.measure",
     "StopReason": "budget",
-    "TextlessClient": "langsmith.traces",
+    "TextlessClient": "langsmith.textless",
     "Trace": "trace",
     "TraceError": "errors",
     "Turn": "protocol",
@@ -190,7 +186,7 @@ _LATER = {
     "evaluate": "evaluation.program",
     "exact_match": "answers",
     "f1_score": "answers",
-    "log_feedback": "langsmith.traces",
+    "log_feedback": "langsmith.experiments",
     "parse_controller": "controllers",
     "pool_from_records": "candidates.measure",
     "pool_tools": "candidates.tool",
@@ -199,7 +195,7 @@ _LATER = {
     "read_traces": "trace",
     "reward": "rewards",
     "total": "ledger",
-    "write_experiment": "langsmith.traces",
+    "write_experiment": "langsmith.experiments",
     "write_traces": "trace",
 }
 

@@ -45,14 +45,9 @@ from router_r1_graph.evaluation import loop
 from router_r1_graph.evaluation.questions import EvaluationQuestion
 from router_r1_graph.evaluation.run import Results, run_controller
 from router_r1_graph.evaluation.scorers import parse_scorer
-from router_r1_graph.langsmith.traces import (
-    TextlessClient,
-    log_feedback,
-    question_config,
-    read_langsmith,
-    scores,
-    write_experiment,
-)
+from router_r1_graph.langsmith.experiments import log_feedback, scores, write_experiment
+from router_r1_graph.langsmith.textless import TextlessClient
+from router_r1_graph.langsmith.traces import question_config, read_langsmith
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import AbsoluteCost
 from router_r1_graph.trace import Trace, read_traces

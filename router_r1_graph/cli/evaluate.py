@@ -168,7 +168,7 @@ def _write_experiments(results: Path, controllers: Sequence[str], dataset: str) 
     """Write one experiment for each controller and cost weight."""
     from langsmith import Client
 
-    from ..langsmith.traces import write_experiment
+    from ..langsmith.experiments import write_experiment
     from ..rewards import AbsoluteCost
     from ..trace import Trace, read_traces
 
