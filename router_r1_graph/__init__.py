@@ -200,6 +200,17 @@ _LATER = {
 }
 
 
+#: Name -> the extra that it needs.
+_EXTRAS = {
+    "CompletionsController": "remote",
+    "Evaluation": "eval",
+    "LearnedController": "eval",
+    "PolicyController": "local",
+    "create_app": "serve",
+    "evaluate": "eval",
+}
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
@@ -207,7 +218,14 @@ def __getattr__(name: str) -> Any:
         return version("router-r1-graph")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    try:
+        module = import_module(f"{__name__}.{_LATER[name]}")
+    except ModuleNotFoundError as error:
+        if name not in _EXTRAS:
+            raise
+        extra = f"pip install 'router-r1-graph[{_EXTRAS[name]}]'"
+        raise ModuleNotFoundError(f"{name}: {error}; {extra}", name=error.name) from error
+    value = globals()[name] = getattr(module, name)
     return value
 
 

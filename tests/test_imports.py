@@ -3,6 +3,7 @@ import sys
 from importlib.metadata import version
 
 import router_r1_graph
+from extras import missing
 
 
 def modules_after(code: str) -> set[str]:
@@ -58,8 +59,20 @@ def test_the_library_and_its_command_line_wait_for_nothing_that_is_not_used():
 
 def test_every_exported_name_exists_once():
     names = router_r1_graph.__all__
-    assert all(hasattr(router_r1_graph, name) for name in names)
+    without_torch = {"PolicyController"} if missing("local") else set()
+    assert all(hasattr(router_r1_graph, name) for name in names if name not in without_torch)
     assert len(set(names)) == len(names)
+
+
+def test_a_name_whose_extra_is_missing_says_which():
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "try:\n    from router_r1_graph import PolicyController\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout.startswith("PolicyController: ")
+    assert run.stdout.rstrip().endswith("pip install 'router-r1-graph[local]'")
 
 
 def test_the_exported_names_are_the_front_door():
