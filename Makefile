@@ -5,14 +5,18 @@ PYTHON  ?= python3
 # Where none are named, those that .venv was last set up with.
 EXTRAS  ?= $(shell ls -t $(VENV)/.setup-* 2>/dev/null | sed 's/.*setup-//; y/-/,/; q' | grep . || \
     echo dev,train,eval)
-# Processes that run tests.
-WORKERS ?= 2
+# Processes that run tests: one more than two cores, as some tests wait for servers and processes.
+WORKERS ?= 3
 # More arguments for the program behind demo, test and bench: make test ARGS='-k parser -x'
 ARGS    ?=
 # Pinned, because a plain `torch` takes the newest release, which on Linux brings gigabytes of CUDA.
 # Where no CPU wheel of this version is at hand, name PyTorch's own index:
 #   make setup TORCH='torch --index-url https://download.pytorch.org/whl/cpu'
 TORCH   ?= torch==2.13.0
+
+# Without compiled files, which this variable of some containers forbids, every program that a test
+# starts would compile ours again.
+export PYTHONDONTWRITEBYTECODE :=
 
 comma := ,
 VENV  := .venv

@@ -16,11 +16,13 @@ It fails on demand. `Completion` answers the older one, which takes and gives to
 from __future__ import annotations
 
 import json
+import socket
 import socketserver
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -232,6 +234,7 @@ class OpenAIServer(ThreadingHTTPServer):
         self._failure: BaseException | None = None
         self._asked: dict[int, int] = {}  # id of a sequence -> how many of it are used up
         self._lock = threading.Lock()
+        self._connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), _Handler)
         self.base_url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
@@ -243,6 +246,16 @@ class OpenAIServer(ThreadingHTTPServer):
         if not isinstance(failure, OSError):  # an OSError: the client went away
             self._failure = failure
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._connections.discard(request)
+        super().shutdown_request(request)
+
     def __enter__(self) -> OpenAIServer:
         loop = partial(self.serve_forever, poll_interval=0.01)
         threading.Thread(target=loop, daemon=True, name="openai-server").start()
@@ -252,6 +265,11 @@ class OpenAIServer(ThreadingHTTPServer):
         self.closing.set()
         self.shutdown()
         self.server_close()
+        with self._lock:
+            kept = list(self._connections)
+        for connection in kept:  # kept alive by clients
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         if self._failure is not None and kind is None:
             raise self._failure
 
@@ -314,8 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_head(self, code: int, headers: Mapping[str, str]) -> None:
         self.send_response(code)
-        # No keep-alive: a server that has stopped is not reached over an old connection.
-        for name, value in {**headers, "connection": "close"}.items():
+        for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
 

@@ -470,7 +470,7 @@ def test_pool_check_warns_of_a_missing_price(serve, tmp_path):
 
 
 def test_the_demo_table_as_json():
-    run = cli("demo", "--questions", "12", "--json")
+    run = cli("demo", "--questions", "6", "--json")
     assert run.returncode == 0, run.stderr
     table = json.loads(run.stdout)
     rows = {row["controller"].split(" (")[0]: row for row in table["controllers"]}
@@ -482,10 +482,10 @@ def test_the_demo_table_as_json():
 
 
 def test_the_demo_in_a_pipe_is_plain():
-    run = cli("demo", "--questions", "12")
+    run = cli("demo", "--questions", "4")
     assert run.returncode == 0, run.stderr
     assert "\x1b" not in run.stdout
-    for words in ("The pool", "Controllers on 12 test questions", "best constant", "Next:"):
+    for words in ("The pool", "Controllers on 4 test questions", "best constant", "Next:"):
         assert words in run.stdout
 
 

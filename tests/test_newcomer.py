@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 import typer
@@ -158,7 +159,7 @@ def test_the_tour_says_which_extra_is_missing(monkeypatch, capsys):
     note = "the learned policy needs torch (pip install 'router-r1-graph[local]')"
     monkeypatch.setattr(tour, "default_spec", lambda pool: ("keyword", note))
     monkeypatch.setattr(tour, "_play", lambda *args: None)
-    monkeypatch.setattr(tour, "score_table", lambda scores: "")
+    monkeypatch.setattr(tour, "compare", AsyncMock(return_value=[]))
     console = Console(file=io.StringIO(), width=200)
     tour.run_tour(console, CandidatePool.embedded(), questions=2, seed=0)
     assert note in console.file.getvalue()

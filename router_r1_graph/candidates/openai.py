@@ -15,6 +15,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import SecretStr
 
 from .candidate import Candidate
+from .connections import clients_of
 from .failures import scrub
 from .reply import ChatModel
 from .settings import ModelSettings
@@ -27,6 +28,8 @@ def openai_chat_model(settings: ModelSettings) -> ChatModel:
     """Build a client for any OpenAI-compatible endpoint. It does not retry: `call` does."""
     variable = settings.key_variable
     name = settings.model_name if isinstance(settings, Candidate) else settings.model
+    proxy = settings.options.get("openai_proxy") or os.environ.get("OPENAI_PROXY")
+    sync_client, async_client = clients_of(settings.base_url, str(proxy) if proxy else None)
     options = {
         "model": name,
         "base_url": settings.base_url,
@@ -37,6 +40,9 @@ def openai_chat_model(settings: ModelSettings) -> ChatModel:
         "max_retries": 0,
         "stream_usage": True,  # else a streamed reply would be free of charge
         **settings.options,
+        "openai_proxy": None,  # the clients know it
+        "http_client": sync_client,
+        "http_async_client": async_client,
     }
     return ChatOpenAI(**options)
 

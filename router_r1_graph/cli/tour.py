@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from rich.text import Text
 from ..answers import exact_match
 from ..candidates import CandidatePool
 from ..context import RouterContext
-from ..controllers import default_spec, parse_controller
+from ..controllers import Controller, default_spec, parse_controller
 from ..controllers.embedded import world_of
 from ..errors import ConfigError
 from ..evaluation.loop import Item, ask_many
@@ -77,13 +77,15 @@ def run_tour(console: Console, pool: CandidatePool, *, questions: int, seed: int
     spec, note = default_spec(pool)
     if note:
         console.print(f"\nNote: {note}.", markup=False)
+    controller = parse_controller(spec, pool)
     for title, question, context in _SCENES:
         console.print()
         console.rule(title, align="left")
-        _play(console, pool, question, spec, context)
+        _play(console, pool, question, controller, context)
     console.print()
     console.rule(f"Controllers on {counted(questions, 'test question')}", align="left")
-    console.print(score_table(asyncio.run(compare(pool, questions, seed, console))))
+    scores = asyncio.run(compare(pool, questions, seed, console, {spec: controller}))
+    console.print(score_table(scores))
     console.print(
         "Exact match with its 95% Wilson interval; cost is what the candidates were paid, in USD "
         "per 1,000 questions.\nBest constant: the candidate that alone was right most often on 100 "
@@ -97,9 +99,13 @@ def run_tour(console: Console, pool: CandidatePool, *, questions: int, seed: int
 
 
 def _play(
-    console: Console, pool: CandidatePool, question: str, spec: str, context: RouterContext
+    console: Console,
+    pool: CandidatePool,
+    question: str,
+    controller: Controller,
+    context: RouterContext,
 ) -> None:
-    graph = create_router_r1(pool, parse_controller(spec, pool), context=context).compile()
+    graph = create_router_r1(pool, controller, context=context).compile()
     transcript = Transcript(console, pool)
     transcript.question(question)
     with transcript:
@@ -117,7 +123,11 @@ def _require_simulated(pool: CandidatePool) -> None:
 
 
 async def compare(
-    pool: CandidatePool, count: int, seed: int, console: Console | None = None
+    pool: CandidatePool,
+    count: int,
+    seed: int,
+    console: Console | None = None,
+    made: Mapping[str, Controller] | None = None,
 ) -> list[Score]:
     """Ask test questions by every controller; in a terminal, with a progress bar.
 
@@ -126,6 +136,7 @@ async def compare(
         count: how many test questions.
         seed: of the questions.
         console: where the progress bar goes; None = nowhere.
+        made: controllers that are there already, by spec: a policy takes seconds to load.
 
     Raises:
         ConfigError: the pool's candidates are not simulated.
@@ -145,9 +156,14 @@ async def compare(
     )
     hidden = console is None or not console.is_interactive
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        trials = [await _score(c, pool, train, progress) for c in constants]
+
+        async def score(spec: str, questions: Sequence[Question]) -> Score:
+            controller = (made or {}).get(spec) or parse_controller(spec, pool)
+            return await _score(spec, controller, pool, questions, progress)
+
+        trials = [await score(constant, train) for constant in constants]
         best = max(trials, key=lambda score: (score.exact_match, -score.cost_usd)).controller
-        scores = [await _score(c, pool, test, progress) for c in (best, *others)]
+        scores = [await score(spec, test) for spec in (best, *others)]
     name = best.removeprefix("constant:")
     return [
         Score(**{**asdict(scores[0]), "controller": f"best constant ({name})"}),
@@ -156,7 +172,11 @@ async def compare(
 
 
 async def _score(
-    spec: str, pool: CandidatePool, questions: Sequence[Question], progress: Progress
+    spec: str,
+    controller: Controller,
+    pool: CandidatePool,
+    questions: Sequence[Question],
+    progress: Progress,
 ) -> Score:
     task = progress.add_task(spec, total=len(questions), status="")
     right: list[float] = []
@@ -177,7 +197,7 @@ async def _score(
         progress.update(task, advance=1, status=status)
 
     items = (Item(q.id, q.text, q.gold, pool, RouterContext()) for q in questions)
-    await ask_many(items, parse_controller(spec, pool), done, name=spec, at_once=_AT_ONCE)
+    await ask_many(items, controller, done, name=spec, at_once=_AT_ONCE)
     low, high = wilson(sum(right), len(right))
     return Score(
         controller=spec,
@@ -201,7 +221,8 @@ def wilson(right: float, count: int, z: float = 1.96) -> tuple[float, float]:
     spread = (
         z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
     )
-    return max(0.0, middle - spread), min(1.0, middle + spread)
+    # Rounding may put a share of 0 or 1 outside of its own interval.
+    return max(0.0, min(share, middle - spread)), min(1.0, max(share, middle + spread))
 
 
 def score_table(scores: Sequence[Score]) -> Table:
