@@ -36,6 +36,10 @@ class ControllerError(ConfigError):
     """A controller spec that names nothing, or a controller that cannot be built."""
 
 
+class ContextLengthError(ControllerError):
+    """The context of a turn is longer than the controller can read."""
+
+
 class MissingExtraError(ConfigError):
     """An optional dependency is needed and not installed."""
 

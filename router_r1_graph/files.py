@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from .errors import ConfigError
 
@@ -14,12 +15,13 @@ from .errors import ConfigError
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """Yield the number of each line and its object, or a `ValueError` that says what is wrong.
 
-    Blank lines are skipped, and a byte-order mark is no part of the first one.
+    Blank lines are skipped, and a byte-order mark is no part of the first one. A file whose name
+    ends in `.gz` is decompressed.
 
     Raises:
         OSError: the file cannot be read.
     """
-    with Path(path).open("rb") as file:
+    with opened(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -32,6 +34,15 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueEr
                 yield number, value
             else:
                 yield number, ValueError(f"a line is a JSON object, not {value!r:.80}")
+
+
+def opened(path: str | Path, mode: str) -> IO[Any]:
+    """Open a file as `open` does, in UTF-8 where it is text; through gzip if its name ends so."""
+    encoding = None if "b" in mode else "utf-8"
+    if Path(path).suffix == ".gz":
+        mode = mode if encoding is None else f"{mode}t"
+        return cast("IO[Any]", gzip.open(path, mode, encoding=encoding))
+    return Path(path).open(mode, encoding=encoding)
 
 
 def require_file(option: str, file: Path | None) -> None:

@@ -54,8 +54,13 @@ class RewardBreakdown:
 class CostScale(Protocol):
     """Turns the cost of a trace into cheapness."""
 
-    def measure(self, trace: Trace) -> float:
-        """Return the raw cost of a trace, in this scale's unit."""
+    def measure(self, trace: Trace, from_turn: int = 0) -> float:
+        """Return the raw cost of a trace, in this scale's unit.
+
+        Args:
+            trace: a finished run.
+            from_turn: only what is spent from this turn on, counted from 0.
+        """
         ...
 
     def score(self, cost: float) -> float:
@@ -94,15 +99,15 @@ class PercentileCost:
         for cost in seen:
             self.observe(cost)
 
-    def measure(self, trace: Trace) -> float:
-        """Return z."""
+    def measure(self, trace: Trace, from_turn: int = 0) -> float:
+        """Return z, of the calls from a turn on."""
         paid = sum(
             call.output_tokens * (candidate.output_usd_per_mtok or 0.0)
             + (call.ok and not call.cached) * (candidate.usd_per_call or 0.0) * 1e6
             for call in trace.calls
-            if (candidate := trace.pool.find(call.candidate))
+            if call.round > from_turn and (candidate := trace.pool.find(call.candidate))
         )
-        if self.controller:
+        if self.controller and not from_turn:
             paid += trace.ledger["controller"]["cost_usd"] * 1e6
         return math.sqrt(paid) if paid >= 0 else math.nan
 
@@ -159,8 +164,11 @@ class AbsoluteCost:
         if not -math.inf < self.floor <= 0:
             raise ConfigError(f"floor is a number of 0 or below, not {self.floor!r}")
 
-    def measure(self, trace: Trace) -> float:
+    def measure(self, trace: Trace, from_turn: int = 0) -> float:
         """Return the USD of a trace: input, output and reasoning tokens, as billed."""
+        if from_turn:
+            later = [call for call in trace.calls if call.round > from_turn and not call.cached]
+            return sum(call.cost_usd for call in later)
         paid = sum(line["cost_usd"] for line in trace.ledger["candidates"].values())
         return paid + (trace.ledger["controller"]["cost_usd"] if self.controller else 0.0)
 

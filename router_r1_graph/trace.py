@@ -20,7 +20,7 @@ from .budget import StopReason
 from .candidates import CandidatePool
 from .context import RouterContext
 from .errors import ConfigError, TraceError
-from .files import read_jsonl
+from .files import opened, read_jsonl
 from .ledger import Ledger, total
 from .observations import CallRecord, call_records
 from .protocol import VERSION as PROTOCOL_VERSION
@@ -142,11 +142,13 @@ class Trace(BaseModel):
 def write_traces(path: str | Path, traces: Iterable[Trace], *, append: bool = False) -> int:
     """Write traces as JSON lines, each flushed as it comes, and return how many.
 
+    A file whose name ends in `.gz` is compressed.
+
     Raises:
         OSError: the file cannot be written.
     """
     count = 0
-    with Path(path).open("a" if append else "w", encoding="utf-8") as file:
+    with opened(path, "a" if append else "w") as file:
         for trace in traces:
             file.write(trace.model_dump_json() + "\n")
             file.flush()

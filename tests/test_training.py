@@ -28,14 +28,12 @@ from router_r1_graph import (
     ConfigError,
     RouterContext,
     ScriptedController,
-    Trace,
     create_router_r1,
     parse_controller,
     read_traces,
 )
 from router_r1_graph.controllers.policy.generation import Sample
 from router_r1_graph.ledger import total
-from router_r1_graph.rewards import AbsoluteCost, reward
 from router_r1_graph.simulation import (
     Ask,
     Compare,
@@ -50,7 +48,7 @@ from router_r1_graph.simulation import (
 from training.config import FitConfig, GRPOConfig, ModelConfig, RewardConfig, load_config
 from training.export import IGNORED
 from training.fit import TurnTrainer, last_checkpoint
-from training.grpo import credit_of_turns, grpo_trainer, of_tokens
+from training.grpo import grpo_trainer
 from training.items import Item, draw_items
 from training.judge import Judge
 from training.models import load_learner, make_learner
@@ -596,41 +594,6 @@ def test_a_rollout_by_vllm_is_the_same_episode_as_by_the_model_itself():
             for t in (one, other)
         ]
         assert tokens[0] == tokens[1]
-
-
-def test_the_accelerate_configs_are_ones_that_accelerate_reads():
-    from accelerate.commands.config.config_args import load_config_from_file
-
-    for path in sorted((ROOT / "training" / "accelerate").glob("*.yaml")):
-        config = load_config_from_file(str(path))
-        assert config.num_processes == 4
-        assert f"--config_file training/accelerate/{path.name}" in path.read_text()
-
-
-def test_a_turn_is_judged_by_what_is_spent_from_it_on():
-    pool = CandidatePool.embedded()
-    cheap, dear = "Ancestil", "Magnivor"
-    question = generate(World.embedded(), split="train", n=1, seed=0)[0]
-
-    def trace(*names: str) -> Trace:
-        turns = [f"<think> . </think> <search> {name}: {question.text} </search>" for name in names]
-        answer = f"<think> . </think> <answer> {question.gold[0]} </answer>"
-        graph = create_router_r1(pool, ScriptedController([*turns, answer])).compile()
-        state = graph.invoke({"question": question.text})
-        return Trace.from_state(state, pool=pool, controller="script", gold=question.gold)
-
-    traces = [trace(dear, cheap), trace(cheap, cheap), trace(cheap, dear), trace()]
-    parts = [reward(one, AbsoluteCost(1e-3)) for one in traces]
-    prompts = ["q"] * 4
-    per_call = credit_of_turns(prompts, traces, parts)
-    assert [len(turns) for turns in per_call] == [3, 3, 3, 1]
-    first_dear, cheapest, last_dear, at_once = per_call
-    assert first_dear[0] < cheapest[0] < at_once[0]  # each against what the others spent in all
-    assert first_dear[1] > last_dear[1]  # what was spent before is not held against it
-    assert first_dear[2] == last_dear[2] == 0.0  # an answer spends nothing, and all are right
-    mask = torch.tensor([[1, 1, 0, 1, 0, 0, 1], [1, 0, 0, 0, 0, 0, 0]])
-    spread = of_tokens([[1.0, 2.0, 3.0], [4.0]], mask)
-    assert spread.tolist() == [[1, 1, 0, 2, 0, 0, 3], [4, 0, 0, 0, 0, 0, 0]]
 
 
 def test_what_is_thought_last_weighs_more_in_the_loss():

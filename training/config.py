@@ -162,6 +162,17 @@ class GRPOConfig(_Section):
     cost over its right traces, then weighted, so that the outcome's noise does not drown the cost.
     `per_call` = the same, but each turn is judged by what is spent from that turn on."""
     save_steps: Count = 50
+    tries: Annotated[int, Field(ge=1, le=10)] = 3
+    """How often a rollout is tried whose sampler failed, or whose real candidates all did."""
+    wait_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """The time before the second try; it doubles before each further one."""
+    validate_every: Annotated[int, Field(ge=0)] = 50
+    """Held-out questions are asked every so many steps; 0 = never."""
+    validate_questions: Count = 50
+    """The number of held-out questions; each is asked at every cost weight."""
+    validate_cost_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (0, 0.5, 0.9)
+    patience: Annotated[int, Field(ge=0)] = 0
+    """After so many validations without a better one, the stage stops; 0 = never."""
     vllm: Literal["off", "colocate", "server"] = "off"
     """What samples: the trained model itself, vLLM on the same GPUs, or `trl vllm-serve` elsewhere
     (from one training process)."""
@@ -182,6 +193,9 @@ class RunConfig(_Section):
     warm_start: WarmStartConfig = WarmStartConfig()
     best_of_n: BestOfNConfig = BestOfNConfig()
     grpo: GRPOConfig = GRPOConfig()
+    budget_usd: Annotated[float, Field(ge=0)] | None = None
+    """The most that the run may pay, by the ledgers of its rollouts, over all stages and resumes.
+    Before a step that would cost more, it stops with a checkpoint. None = no limit."""
     evaluate_questions: Annotated[int, Field(ge=0)] = 200
     """Held-out questions after each stage; 0 = none."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -202,6 +216,11 @@ class RunConfig(_Section):
             raise ValueError("drawn pools know the embedded world only; set data.pools to files")
         if (self.grpo.questions * self.grpo.group) % self.grpo.micro_batch:
             raise ValueError("grpo.questions * grpo.group must be a multiple of grpo.micro_batch")
+        if "grpo" in self.stages and self.grpo.advantage != "sum" and not self.reward.gated:
+            raise ValueError(
+                "reward.gated: false needs grpo.advantage: sum; the others reward cost among right "
+                "answers only"
+            )
         return self
 
 

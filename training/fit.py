@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import TrainerCallback
@@ -34,8 +35,18 @@ class StoppedError(RouterR1Error):
     exit_code = 130
 
 
+class BudgetSpentError(StoppedError):
+    """The run may not pay more; a checkpoint is written."""
+
+    exit_code = 3
+
+
+class OutsideError(TrainingError):
+    """Rollouts failed through no fault of the policy: its sampler or the endpoints did."""
+
+
 class Watch(TrainerCallback):
-    """Writes metrics as JSON lines, stops on NaN, and saves on Ctrl-C.
+    """Writes metrics as JSON lines, stops on NaN, and saves on Ctrl-C and SIGTERM.
 
     Args:
         metrics: the file; appended to.
@@ -46,10 +57,10 @@ class Watch(TrainerCallback):
         self.metrics = metrics
         self.stage = stage
         self.interrupted = False
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take Ctrl-C over."""
+        """Take Ctrl-C and SIGTERM over."""
 
         def note(*_: object) -> None:
             if self.interrupted:  # a second one does not wait
@@ -57,10 +68,13 @@ class Watch(TrainerCallback):
             self.interrupted = True
             print("\nfinishing this step, then saving; Ctrl-C again stops at once")
 
-        self._before = signal.signal(signal.SIGINT, note)
+        self._before = {
+            number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Save and stop after Ctrl-C."""
+        """Save and stop after a signal, which may have reached one of the processes only."""
+        self.interrupted = any(gather_object([self.interrupted]))
         if self.interrupted:
             control.should_save = control.should_training_stop = True
 
@@ -70,11 +84,12 @@ class Watch(TrainerCallback):
         Raises:
             TrainingError: the loss is not a number.
         """
-        if not state.is_world_process_zero or not logs:
+        if not logs:
             return
-        with self.metrics.open("a", encoding="utf-8") as file:
-            line = {"stage": self.stage, "step": state.global_step, **logs}
-            file.write(json.dumps(line, default=float) + "\n")
+        if state.is_world_process_zero:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                line = {"stage": self.stage, "step": state.global_step, **logs}
+                file.write(json.dumps(line, default=float) + "\n")
         loss = logs.get("loss")
         if loss is not None and not math.isfinite(float(loss)):
             raise TrainingError(
@@ -83,8 +98,9 @@ class Watch(TrainerCallback):
             )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Give Ctrl-C back."""
-        signal.signal(signal.SIGINT, self._before)
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def device_options(bf16: bool) -> dict[str, Any]:
@@ -232,10 +248,17 @@ def train(trainer: Any, folder: Path, stage: str) -> None:
 
     Raises:
         TrainingError: the loss is not a number, or a checkpoint cannot be written.
+        OutsideError: what the trainer raised, once a checkpoint is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    except OutsideError as error:
+        step = trainer.state.global_step
+        if step and not (folder / f"checkpoint-{step}" / "trainer_state.json").exists():
+            trainer._save_checkpoint(trainer.model, trial=None)  # as at the end of that step
+        kept = f"the checkpoint of step {step} is written: " if step else ""
+        raise OutsideError(f"{error}; {kept}see to it, run again to go on") from None
     except (OSError, SafetensorError, RuntimeError) as error:
         # A full disk raises an OSError, Rust's error or PyTorch's own, depending on the file.
         of_a_file = ("PytorchStreamWriter", "iostream error")

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from itertools import accumulate
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from langchain_core.messages import AIMessage, ToolMessage
-from torch.distributed.fsdp import FullyShardedDataParallel
 from transformers import TrainerCallback
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
@@ -30,87 +27,153 @@ from trl import GRPOConfig as TRLGRPOConfig
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
-from router_r1_graph import ConfigError, Trace
+from router_r1_graph import ConfigError, Trace, write_traces
 from router_r1_graph.budget import Left
 from router_r1_graph.controllers.controller import View
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import TEMPLATE_FILE
-from router_r1_graph.rewards import RewardBreakdown
+from router_r1_graph.words import counted, usd
 
 from .config import GRPOConfig, RewardConfig
-from .export import rollout_row
-from .fit import StoppedError, Watch, device_options, lora_config, train
+from .credit import Judged, credit_of_groups, of_tokens
+from .export import RolloutRow, rollout_row
+from .fit import (
+    BudgetSpentError,
+    OutsideError,
+    StoppedError,
+    Watch,
+    device_options,
+    lora_config,
+    train,
+)
 from .items import Item
 from .judge import Judge
 from .models import Learner, processes
-from .rollouts import roll_out
+from .rollouts import Patience, failure_from_outside, roll_out
+from .spending import Spending
+from .validation import Validation
 from .vllm_rollouts import VLLMGenerator, vllm_options
 
 
 class Rollouts:
-    """TRL's `rollout_func`: prompts in, episodes of the graph out."""
+    """TRL's `rollout_func`: prompts in, episodes of the graph out.
+
+    A rollout that failed from outside is tried again; one that fails to the end is no part of loss
+    and group. If half of a step's rollouts fail, the run stops.
+
+    Args:
+        learner: how the model is asked.
+        items: the item of each prompt.
+        config: the size of a group and the patience.
+        spending: the bill of the run.
+        traces: the folder where the traces are kept, a compressed file for each step.
+    """
 
     __name__ = "graph_rollouts"  # TRL logs it
 
-    def __init__(self, learner: Learner, items: dict[str, Item]) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        items: dict[str, Item],
+        config: GRPOConfig,
+        spending: Spending,
+        traces: Path,
+    ) -> None:
         self.learner = learner
         self.items = items
+        self.config = config
+        self.spending = spending
+        self.traces = traces
+        self.step_usd = 0.0
+        """What the last step's rollouts cost, of all processes."""
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
-        """Run the graph once for each prompt."""
-        with _whole_model(trainer) as model:
-            was_training, process = model.training, trainer.accelerator.process_index
+        """Run the graph once for each prompt.
+
+        Raises:
+            OutsideError: half of the rollouts failed through no fault of the policy.
+        """
+        step = trainer.state.global_step
+        before = self.spending.here_usd
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+            was_training = model.training
             model.eval()
-            controller = PolicyController(
-                model,
-                self.learner.tokenizer,
-                self.learner.settings,
-                template=self.learner.template,
-                temperature=trainer.args.temperature,
-                max_batch=len(prompts),
-                seed=trainer.args.seed + 1000 * trainer.state.global_step + process,
-            )
-            if trainer.use_vllm:  # TRL has just given it the model's weights
-                controller.generator = VLLMGenerator(
-                    trainer.vllm_generation,
-                    self.learner.settings.max_new_tokens,
-                    controller.generator.stop_ids,
-                )
+            controller = self._controller(model, trainer, len(prompts))
             start = time.perf_counter()
-            traces = roll_out([self.items[prompt] for prompt in prompts], controller)
+            traces = roll_out(
+                self._samples(prompts, trainer.accelerator.process_index),
+                controller,
+                patience=Patience(self.config.tries, self.config.wait_seconds),
+                done=lambda trace: self.spending.add("grpo", trace),
+            )
             outside = time.perf_counter() - start - controller.generator.seconds
             model.train(was_training)
-        rows = [rollout_row(trace, controller.codec) for trace in traces]
+        self.traces.mkdir(parents=True, exist_ok=True)
+        process = trainer.accelerator.process_index
+        write_traces(self.traces / f"{step + 1:06}-{process}.jsonl.gz", traces)
+        failures = [failure_from_outside(trace) for trace in traces]
+        self._stop_if_most_failed(gather_object(failures), step)
+        self.step_usd = sum(gather_object([self.spending.here_usd - before]))
+        rows = [
+            _left_out(controller.codec.tokenizer.eos_token_id)
+            if failure
+            else rollout_row(trace, controller.codec)
+            for trace, failure in zip(traces, failures, strict=True)
+        ]
         return {
             "prompt_ids": [row["prompt_ids"] for row in rows],
             "completion_ids": [row["completion_ids"] for row in rows],
             "env_mask": [row["env_mask"] for row in rows],
             "logprobs": [row["logprobs"] for row in rows],
             "trace": traces,
+            "failure": failures,
+            "usd": [self.step_usd] * len(traces),
             "graph_seconds": [outside] * len(traces),
             "generate_seconds": [controller.generator.seconds] * len(traces),
         }
 
+    def _controller(self, model: Any, trainer: Any, max_batch: int) -> PolicyController:
+        controller = PolicyController(
+            model,
+            self.learner.tokenizer,
+            self.learner.settings,
+            template=self.learner.template,
+            temperature=trainer.args.temperature,
+            max_batch=max_batch,
+            # Turns draw from streams of their own, made of this, the item's seed and the question.
+            seed=trainer.args.seed * 1_000_003 + trainer.state.global_step,
+        )
+        if trainer.use_vllm:  # TRL has just given it the model's weights
+            controller.generator = VLLMGenerator(
+                trainer.vllm_generation,
+                self.learner.settings.max_new_tokens,
+                controller.generator.stop_ids,
+            )
+        return controller
 
-@contextmanager
-def _whole_model(trainer: Any) -> Iterator[Any]:
-    """Yield the model with all of its weights in this process.
+    def _samples(self, prompts: Sequence[str], process: int) -> list[Item]:
+        """Return the items, each with the seed of its place in its group, in whatever process."""
+        first = process * len(prompts)
+        samples = []
+        for place, prompt in enumerate(prompts, first):
+            item = self.items[prompt]
+            seed = item.context.seed + place % self.config.group
+            samples.append(replace(item, context=replace(item.context, seed=seed)))
+        return samples
 
-    Runs of the graph differ in length, so the processes cannot take their forward passes in step,
-    as sharded weights would need: FSDP and ZeRO-3 gather them for the whole rollout.
-    """
-    sharded = (
-        FullyShardedDataParallel.summon_full_params(trainer.model_wrapped, writeback=False)
-        if trainer.is_fsdp_enabled
-        else nullcontext()
-    )
-    with (
-        unwrap_model_for_generation(
-            trainer.model_wrapped, trainer.accelerator, gather_deepspeed3_params=True
-        ) as model,
-        sharded,
-    ):
-        yield model
+    def _stop_if_most_failed(self, failures: Sequence[str], step: int) -> None:
+        failed = [failure for failure in failures if failure]
+        if 2 * len(failed) >= len(failures):
+            raise OutsideError(
+                f"grpo: {len(failed)} of {counted(len(failures), 'rollout')} of step {step + 1} "
+                f"failed through no fault of the policy, after {counted(self.config.tries, 'attempt')}"
+                f"; the last: {failed[-1]}"
+            )
+
+
+def _left_out(end: int) -> RolloutRow:
+    """Return a row that no loss sees; TRL wants a row for each prompt, and no empty one."""
+    return {"prompt_ids": [end], "completion_ids": [end], "env_mask": [0], "logprobs": [0.0]}
 
 
 class Reward:
@@ -118,43 +181,62 @@ class Reward:
 
     __name__ = "router_r1"
 
-    def __init__(self, judge: Judge, advantage: Literal["sum", "apart", "per_call"]) -> None:
+    def __init__(self, judge: Judge) -> None:
         self.judge = judge
-        self.advantage = advantage
-        self.credit: list[list[float]] = []  # of each turn of the last traces, for per_call
+        self.judged: list[Judged | None] = []
+        """What the credit of the last traces is made of; None = left out."""
 
     def __call__(
-        self, prompts: Sequence[str], trace: Sequence[Trace], **kwargs: Any
-    ) -> list[float]:
-        """Return one number for each trace, and log what it is made of."""
-        parts = [self.judge(one) for one in trace]
+        self, prompts: Sequence[str], trace: Sequence[Trace], failure: Sequence[str], **kwargs: Any
+    ) -> list[float | None]:
+        """Return one number for each trace, None for one to leave out, and log the parts."""
+        rewarded = [None if failed else one for one, failed in zip(trace, failure, strict=True)]
+        parts = [one and self.judge(one) for one in rewarded]
+        self.judged = [
+            self.judge.by_turn(one, part) if one and part else None
+            for one, part in zip(rewarded, parts, strict=True)
+        ]
         # Of all processes, so that each judges by the same scale.
-        self.judge.observe(gather_object(self.judge.costs(trace)))
+        kept = [one for one in rewarded if one]
+        self.judge.observe(gather_object(self.judge.costs(kept)))
         if log := kwargs.get("log_metric"):
-            log("format", fmean(p.format for p in parts))
-            log("exact_match", fmean(p.outcome for p in parts))
-            log("cheapness", fmean(p.cost for p in parts))
-            log("total", fmean(p.total for p in parts))
-            log("calls", fmean(len(one.calls) for one in trace))
-            log("failed_calls", fmean(sum(not c.ok for c in one.calls) for one in trace))
-            for name in ("graph_seconds", "generate_seconds"):
+            there = [part for part in parts if part]
+            for name in ("format", "outcome", "cost", "total"):
+                for part in there:
+                    log(_LOGGED_AS.get(name, name), getattr(part, name))
+            for one in kept:
+                log("calls", len(one.calls))
+                log("failed_calls", sum(not call.ok for call in one.calls))
+                log("cached_calls", sum(call.cached for call in one.calls))
+            log("left_out", fmean(map(bool, failure)))
+            for name in ("usd", "graph_seconds", "generate_seconds"):
                 log(name, kwargs[name][0])
-        if self.advantage == "sum":
-            return [p.total for p in parts]
-        self.credit = credit_of_turns(prompts, trace, parts)
-        return [turns[0] for turns in self.credit]
+        return [part.total if part else None for part in parts]
 
 
-class TurnGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
-    """TRL's trainer; each turn can have an advantage of its own."""
+_LOGGED_AS = {"outcome": "exact_match", "cost": "cheapness"}
+
+
+class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """TRL's trainer, with our credit of each turn in the place of the normalised reward."""
+
+    advantage: Literal["sum", "apart", "per_call"] = "sum"
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self.advantage == "sum":
+            return output
         [reward] = self.reward_funcs
-        if reward.advantage == "per_call":
-            output["advantages"] = of_tokens(
-                reward.credit, output["completion_mask"] * output["tool_mask"]
-            ).to(output["advantages"])
+        ours = len(reward.judged)
+        # A group may be spread over processes: its credit is computed from all of them.
+        everything: list[Judged | None] = gather_object(reward.judged)
+        first = self.accelerator.process_index * ours
+        credit = credit_of_groups(everything, self.num_generations)[first : first + ours]
+        if self.advantage == "per_call":
+            advantages = of_tokens(credit, output["completion_mask"] * output["tool_mask"])
+        else:
+            advantages = torch.tensor([turns[0] for turns in credit])
+        output["advantages"] = advantages.to(output["advantages"])
         return output
 
 
@@ -170,76 +252,43 @@ class KeepScale(TrainerCallback):
             self.judge.save()
 
 
-def credit_of_turns(
-    prompts: Sequence[str], traces: Sequence[Trace], parts: Sequence[RewardBreakdown]
-) -> list[list[float]]:
-    """Normalise outcome over each group and cost over its right traces, then weigh them.
+class KeepBudget(TrainerCallback):
+    """Says what the run will cost, and stops it with a checkpoint before it costs too much."""
 
-    In a sum of both, the costs of two right answers differ by less than the noise of right and
-    wrong, and normalising the sum drowns the difference (facts of this project,
-    docs/experiments.md).
+    def __init__(self, spending: Spending, rollouts: Rollouts) -> None:
+        self.spending = spending
+        self.rollouts = rollouts
+        self.refused = ""
+        self._told = False
 
-    Args:
-        prompts: equal ones make a group.
-        traces: one for each prompt.
-        parts: the parts of each trace's reward.
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop before the first step of a run that may pay nothing any more.
 
-    Returns:
-        For each trace, the credit of each of its turns: what is spent from that turn on, compared
-        with the same turn of the other traces. The first is the credit of the whole trace.
-    """
-    groups: dict[str, list[int]] = defaultdict(list)
-    for place, prompt in enumerate(prompts):
-        groups[prompt].append(place)
-    spent = [_spent_from(trace) for trace in traces]
-    credit = [[0.0] * len(costs) for costs in spent]
-    for places in groups.values():
-        alpha = traces[places[0]].context.cost_weight
-        outcome = {i: -1.0 if parts[i].errors else parts[i].outcome for i in places}
-        z_outcome = _z(outcome)
-        right = [i for i in places if outcome[i] > 0]
-        for turn in range(max(len(spent[i]) for i in places)):
-            z_cost = _z({i: -spent[i][turn] for i in right if turn < len(spent[i])})
-            for i in places:
-                if turn < len(spent[i]):
-                    # At alpha 1, nothing else would keep it from being wrong.
-                    worth = z_outcome[i] * ((1 - alpha) or 1)
-                    credit[i][turn] = worth + alpha * z_cost.get(i, 0.0)
-    return credit
+        Raises:
+            BudgetSpentError: the budget is spent.
+        """
+        if refused := self._refused(0.0):
+            raise BudgetSpentError(f"grpo: {refused}; raise budget_usd to go on")
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop where the next step would cost more than is left."""
+        each = self.rollouts.step_usd
+        if each and not self._told and state.is_world_process_zero:
+            left = state.max_steps - state.global_step
+            limit = self.spending.budget_usd
+            budget = "" if limit is None else f"; budget_usd is {usd(limit)}"
+            print(
+                f"\nstep {state.global_step} cost {usd(each)}: the {counted(left, 'step')} to come "
+                f"will cost about {usd(each * left)}{budget}"
+            )
+        self._told = True
+        if state.global_step < state.max_steps and (refused := self._refused(each)):
+            self.refused = refused
+            control.should_save = control.should_training_stop = True
 
-def _spent_from(trace: Trace) -> list[float]:
-    """Return for each turn the USD of its calls and all later ones, in micro-USD."""
-    costs: list[float] = []
-    for message in trace.scratchpad:
-        if isinstance(message, AIMessage):
-            costs.append(0.0)
-        elif isinstance(message, ToolMessage) and message.artifact:
-            costs[-1] += 0.0 if message.artifact["cached"] else 1e6 * message.artifact["cost_usd"]
-    return list(accumulate(reversed(costs)))[::-1] or [0.0]
-
-
-def of_tokens(credit: Sequence[Sequence[float]], mask: torch.Tensor) -> torch.Tensor:
-    """Spread what each turn earned over its tokens.
-
-    Args:
-        credit: for each row, the credit of its turns.
-        mask: (rows, tokens): 1 on what the policy wrote; each run of ones is a turn.
-
-    Returns:
-        (rows, tokens), 0 outside of turns.
-    """
-    begins = mask.diff(dim=1, prepend=torch.zeros_like(mask[:, :1])) > 0
-    turn = (begins.cumsum(dim=1) - 1).clamp(min=0)
-    table = torch.nn.utils.rnn.pad_sequence([torch.tensor(turns) for turns in credit], True)
-    return table.to(mask.device).gather(1, turn) * mask
-
-
-def _z(values: dict[int, float]) -> dict[int, float]:
-    if len(values) < 2:
-        return dict.fromkeys(values, 0.0)
-    mean, spread = fmean(values.values()), pstdev(values.values())
-    return {i: (v - mean) / (spread + 1e-4) for i, v in values.items()}
+    def _refused(self, next_usd: float) -> str:
+        # One process decides for all: each reads the files at another moment.
+        return str(gather_object([self.spending.refuses(next_usd)])[0])
 
 
 def run_grpo(
@@ -251,15 +300,26 @@ def run_grpo(
 
     Raises:
         TrainingError: the loss is not a number.
-        StoppedError: Ctrl-C; the checkpoint is written.
+        OutsideError: half of a step's rollouts failed from outside; a checkpoint is written.
+        StoppedError: Ctrl-C, or the budget is spent; the checkpoint is written.
     """
     trainer, watch = grpo_trainer(learner, items, config, folder=folder, **options)
     train(trainer, folder, "grpo")
+    at = f"grpo: stopped at step {trainer.state.global_step}"
+    budget = _callback(trainer, KeepBudget)
+    if budget.refused:
+        raise BudgetSpentError(f"{at}: {budget.refused}; raise budget_usd, run again to go on")
     if watch.interrupted:
-        raise StoppedError(f"grpo: stopped at step {trainer.state.global_step}; run again to go on")
+        raise StoppedError(f"{at}; run again to go on")
     learner.model = trainer.accelerator.unwrap_model(trainer.model)
+    if validation := _callback(trainer, Validation):
+        validation.take_best(learner.model)
     if options.get("lora_rank"):
         learner.model = learner.model.merge_and_unload()
+
+
+def _callback(trainer: Any, kind: type) -> Any:
+    return next((c for c in trainer.callback_handler.callbacks if isinstance(c, kind)), None)
 
 
 def grpo_trainer(
@@ -271,6 +331,8 @@ def grpo_trainer(
     folder: Path,
     metrics: Path,
     seed: int,
+    spending: Spending,
+    held_out: Sequence[Item] = (),
     bf16: bool = False,
     gradient_checkpointing: bool = False,
     lora_rank: int = 0,
@@ -279,20 +341,22 @@ def grpo_trainer(
     """Return TRL's trainer over runs of the graph, and its `Watch`.
 
     Args:
-        learner: what is trained.
+        learner: what is trained; its model is given up, as TRL loads one of its own.
         items: the questions, each used once.
         config: steps, group size and rates.
         reward: the rules by which traces are judged.
         folder: the folder of checkpoints and completions.
         metrics: the file of metrics.
         seed: the seed of sampling and order.
+        spending: the bill of the run.
+        held_out: questions to validate on.
         bf16: on a GPU, compute in bfloat16.
         gradient_checkpointing: trade time for memory.
         lora_rank: 0 = all weights.
         report_to: trackers besides the metrics file.
 
     Raises:
-        ConfigError: the batch cannot be split over the processes.
+        ConfigError: the batch cannot be split over the processes, or the weights would be.
     """
     each = config.micro_batch * processes().num_processes
     if (config.questions * config.group) % each:
@@ -300,16 +364,15 @@ def grpo_trainer(
             f"grpo.questions * grpo.group = {config.questions * config.group} must be a multiple "
             f"of grpo.micro_batch * {processes().num_processes} processes = {each}"
         )
-    codec = learner.codec
-    by_prompt: dict[str, Item] = {}
-    for item in items:
-        start = Left(item.context.max_rounds)
-        view = View(item.question, item.pool, item.context, start)
-        by_prompt[learner.tokenizer.decode(codec.prompt_ids(view))] = item
+    refuse_sharding()
+    if len(items) < config.questions:  # TRL would leave out the only batch, which is not whole
+        items = list(islice(cycle(items), config.questions))
+    by_prompt, prompts = _prompts(items, learner)
     start_from = folder / "start"  # the reference model is loaded from a path
     with processes().main_process_first():
         if not (start_from / TEMPLATE_FILE).exists():  # written last
             learner.save(start_from)
+    learner.model = None  # else its memory is held beside that of TRL's
     judge = Judge(reward, folder / "scale.json")
     vllm: dict[str, Any] = {}
     if config.vllm != "off":
@@ -325,13 +388,17 @@ def grpo_trainer(
             stop=learner.settings.stop,
         )
     watch = Watch(metrics, "grpo")
-    trainer = TurnGRPOTrainer(
+    rollouts = Rollouts(learner, by_prompt, config, spending, folder.parent / "traces")
+    callbacks = [watch, KeepScale(judge), KeepBudget(spending, rollouts)]
+    if config.validate_every and held_out:
+        callbacks.append(Validation(learner, held_out, config, judge, metrics, folder, spending))
+    trainer = GraphGRPOTrainer(
         model=str(start_from),
         processing_class=learner.tokenizer,
-        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in by_prompt]),
-        reward_funcs=[Reward(judge, config.advantage)],
-        rollout_func=Rollouts(learner, by_prompt),
-        callbacks=[watch, KeepScale(judge)],
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
+        reward_funcs=[Reward(judge)],
+        rollout_func=rollouts,
+        callbacks=callbacks,
         peft_config=lora_config(lora_rank),
         args=TRLGRPOConfig(
             output_dir=str(folder),
@@ -344,7 +411,7 @@ def grpo_trainer(
             lr_scheduler_type="constant",
             beta=config.beta,
             temperature=config.temperature,
-            scale_rewards="group" if config.advantage == "sum" else "none",
+            scale_rewards="group",
             save_strategy="steps",
             save_steps=config.save_steps,
             save_total_limit=2,
@@ -353,9 +420,72 @@ def grpo_trainer(
             num_completions_to_print=0,
             report_to=list(report_to) or "none",
             seed=seed,
-            gradient_checkpointing=gradient_checkpointing,
+            activation_checkpointing=gradient_checkpointing,
+            # Weights that LoRA leaves alone can take half the memory.
+            model_init_kwargs={"dtype": "bfloat16" if bf16 and lora_rank else "float32"},
             **device_options(bf16),
             **vllm,
         ),
     )
+    trainer.advantage = config.advantage
+    for callback in callbacks:
+        if isinstance(callback, Validation):
+            callback.trainer = trainer
     return trainer, watch
+
+
+def refuse_sharding() -> None:
+    """Refuse to split the weights over processes.
+
+    Runs of the graph differ in length, so the processes cannot take their forward passes in step,
+    as sharded weights need (docs/experiments.md).
+
+    Raises:
+        ConfigError: accelerate was told to shard.
+    """
+    for variable, name in (
+        ("ACCELERATE_USE_FSDP", "FSDP"),
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+    ):
+        if os.environ.get(variable, "").lower() in ("1", "true"):
+            raise ConfigError(
+                f"{name} splits a model over GPUs, and runs of the graph differ in length, so its "
+                "processes would wait for each other for ever; start plain processes "
+                "(torchrun --nproc_per_node N, or accelerate launch --multi_gpu), with "
+                "model.lora_rank where the model is too large for one GPU"
+            )
+
+
+def _prompts(items: Sequence[Item], learner: Learner) -> tuple[dict[str, Item], list[str]]:
+    """Return the item of each prompt, and the prompts in order, without those that are too long.
+
+    Others take their places, so that there are as many prompts as items.
+
+    Raises:
+        ConfigError: all are too long.
+    """
+    codec, most = learner.codec, learner.settings.max_context_tokens
+    by_prompt: dict[str, Item] = {}
+    prompts: list[str] = []
+    too_long: list[str] = []
+    for item in items:
+        start = Left(item.context.max_rounds)
+        ids = codec.prompt_ids(View(item.question, item.pool, item.context, start))
+        if len(ids) >= most:
+            too_long.append(f"{item.id or item.question[:40]!r} ({len(ids)} tokens)")
+            continue
+        prompt = learner.tokenizer.decode(ids)
+        by_prompt[prompt] = item
+        prompts.append(prompt)
+    if too_long and processes().is_main_process:
+        print(
+            f"grpo: {counted(len(too_long), 'question')} left out, whose prompt has "
+            f"{most} tokens (model.max_context_tokens) or more: {', '.join(too_long[:3])}"
+            + (", ..." if len(too_long) > 3 else "")
+        )
+    if not prompts:
+        raise ConfigError(
+            f"grpo: the prompt of every question has more than model.max_context_tokens = {most} "
+            "tokens; raise it, or describe the candidates in fewer words"
+        )
+    return by_prompt, list(islice(cycle(prompts), len(items)))

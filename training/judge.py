@@ -10,6 +10,7 @@ from router_r1_graph import Trace
 from router_r1_graph.rewards import AbsoluteCost, CostScale, PercentileCost, RewardBreakdown, reward
 
 from .config import RewardConfig
+from .credit import Judged
 
 
 class Judge:
@@ -37,6 +38,22 @@ class Judge:
     def __call__(self, trace: Trace) -> RewardBreakdown:
         """Return the reward of a trace and its parts."""
         return reward(trace, self.scale, metric=self.config.metric, gated=self.config.gated)
+
+    def by_turn(self, trace: Trace, parts: RewardBreakdown) -> Judged:
+        """Return what the credit of a trace is made of.
+
+        Args:
+            trace: a finished run.
+            parts: its reward.
+        """
+        turns = range(max(1, len(trace.turns)))
+        paid = [call for call in trace.calls if not call.cached]
+        return Judged(
+            trace.context.cost_weight,
+            -1.0 if parts.errors else parts.outcome,
+            tuple(self.scale.score(self.scale.measure(trace, turn)) for turn in turns),
+            tuple(sum(call.cost_usd for call in paid if call.round > turn) for turn in turns),
+        )
 
     def costs(self, traces: Sequence[Trace]) -> list[float]:
         """Return what traces cost, in the scale's unit."""

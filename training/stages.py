@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -27,6 +27,7 @@ from .items import Item, draw_items
 from .judge import Judge
 from .models import Learner, load_learner, make_learner, processes
 from .rollouts import roll_out
+from .spending import Spending
 from .teacher import TeacherController, at_cost_weight
 
 
@@ -44,6 +45,12 @@ class Run:
     def folder(self, stage: str) -> Path:
         """Where a stage keeps its policy, checkpoints and traces."""
         return self.config.out / stage
+
+    @cached_property
+    def spending(self) -> Spending:
+        """The bill of the run."""
+        process = processes().process_index
+        return Spending(self.config.out / "spending", self.config.budget_usd, process)
 
     def fit_options(self, stage: str, seed: int) -> dict[str, Any]:
         """Return what every supervised fit of this run has in common."""
@@ -136,7 +143,11 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
         else:
             items = draw_items(config.data, stage.questions, seed)
             controller = learner.controller(temperature=stage.temperature, seed=seed)
-            copies = [item for item in items for _ in range(stage.samples)]
+            copies = [
+                replace(item, context=replace(item.context, seed=item.context.seed + sample))
+                for item in items
+                for sample in range(stage.samples)
+            ]
             with Progress() as bars:
                 with processes().split_between_processes(copies) as ours:
                     bar = bars.add_task(f"round {number + 1} of {stage.rounds}", total=len(ours))
@@ -257,6 +268,10 @@ def grpo(run: Run, learner: Learner) -> Learner:
         folder=run.folder("grpo") / "checkpoints",
         metrics=run.metrics,
         seed=config.seed,
+        spending=run.spending,
+        held_out=draw_items(config.data, config.grpo.validate_questions, config.seed, split="test")
+        if config.grpo.validate_every
+        else (),
         bf16=config.model.bf16,
         gradient_checkpointing=config.model.gradient_checkpointing,
         lora_rank=config.model.lora_rank,
@@ -271,10 +286,7 @@ def measure(run: Run, learner: Learner, stage: str) -> dict[str, float]:
     if not config.evaluate_questions:
         return {}
     items = draw_items(config.data, config.evaluate_questions, config.seed, split="test")
-    items = [
-        dataclasses.replace(i, context=dataclasses.replace(i.context, cost_weight=0.5))
-        for i in items
-    ]
+    items = [replace(item, context=replace(item.context, cost_weight=0.5)) for item in items]
     traces = roll_out(items, learner.controller())
     summary = _summary(traces)
     write_traces(run.folder(stage) / "test_traces.jsonl", traces)

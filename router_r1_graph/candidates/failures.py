@@ -20,6 +20,7 @@ ErrorKind = Literal[
     "no_record",  # a recorded candidate was never asked this
     "refused",  # a person did not approve of the call
     "missing_usage",  # usable text, but no token counts: they are estimated
+    "context_length",  # more tokens than the controller can read
     "bug",  # the controller's own code raised; the message says where
     "other",
 ]

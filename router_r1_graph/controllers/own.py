@@ -15,7 +15,7 @@ from langchain_core.runnables import RunnableConfig
 
 from ..candidates.failures import ReplyError, classify, scrub
 from ..candidates.reply import Reply
-from ..errors import RouterR1Error
+from ..errors import ContextLengthError, RouterR1Error
 from ..protocol import Turn, render
 from .controller import Controller, View
 
@@ -110,6 +110,8 @@ def failure(error: Exception, controller: str) -> ReplyError:
         error: the exception.
         controller: the controller's name.
     """
+    if isinstance(error, ContextLengthError):
+        return ReplyError("context_length", str(error))
     if isinstance(error, RouterR1Error):  # says what is wrong, and where
         return ReplyError("other", str(error))
     known = classify(error)

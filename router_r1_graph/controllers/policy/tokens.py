@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 
-from ...errors import ControllerError
+from ...errors import ContextLengthError
 from ...protocol import render_observations
 from ..controller import View, render_view
 
@@ -150,13 +150,13 @@ class TokenCodec:
             most: the most tokens that it may have.
 
         Raises:
-            ControllerError: it has more.
+            ContextLengthError: it has more.
         """
         *before, added = self.pieces(view)
         context = TokenContext([i for piece in before for i in piece.ids], added.ids)
         length = len(context.before) + len(context.added)
         if length > most:
-            raise ControllerError(
+            raise ContextLengthError(
                 f"the context has {length} tokens, more than max_context_tokens = {most}"
             )
         return context

@@ -1,0 +1,380 @@
+"""GRPO over the graph with the shipped policy: what is sampled is trained, and reward goes up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from extras import needs
+
+needs("train")
+
+import torch
+from transformers import TrainerCallback
+
+import router_r1_graph
+from openai_server import Reply, Status
+from router_r1_graph import CandidatePool, ConfigError, RouterContext, Trace, read_traces
+from router_r1_graph.ledger import total
+from router_r1_graph.rewards import AbsoluteCost, reward
+from router_r1_graph.simulation import World, generate
+from training.config import GRPOConfig, ModelConfig, RewardConfig
+from training.export import rollout_row
+from training.fit import BudgetSpentError, OutsideError, last_checkpoint, train
+from training.grpo import grpo_trainer, run_grpo
+from training.items import Item
+from training.models import load_learner
+from training.spending import Spending
+
+pytestmark = [
+    pytest.mark.timeout(1800),  # trainings
+    # TRL still uses the old names of transformers.
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+DEMO = Path(router_r1_graph.__file__).parent / "policies" / "demo"
+SETTINGS = json.loads((DEMO / "router_r1.json").read_text(encoding="utf-8"))
+REWARD = RewardConfig(scale="absolute", usd=1e-4)
+
+
+def learner():
+    known = ModelConfig.model_fields
+    return load_learner(
+        ModelConfig(pretrained=str(DEMO), **{k: v for k, v in SETTINGS.items() if k in known})
+    )
+
+
+def questions(count, pool=None, seed=5, max_rounds=4):
+    pool = pool or CandidatePool.embedded()
+    asked = generate(World.embedded(), split="train", n=count, seed=seed)
+    context = RouterContext(cost_weight=0.5, max_rounds=max_rounds)
+    return [Item(q.id, q.text, q.gold, pool, context) for q in asked]
+
+
+def config(**changes):
+    defaults = {
+        "steps": 1,
+        "questions": 2,
+        "group": 8,
+        "micro_batch": 16,
+        "learning_rate": 3e-4,
+        "beta": 0,
+        "validate_every": 0,
+        "save_steps": 1000,
+        "wait_seconds": 0,
+    }
+    return GRPOConfig(**{**defaults, **changes})
+
+
+def options(folder, *, rules=REWARD, budget_usd=None, **more):
+    return {
+        "reward": rules,
+        "folder": folder / "checkpoints",
+        "metrics": folder / "metrics.jsonl",
+        "seed": 0,
+        "spending": Spending(folder / "spending", budget_usd),
+        **more,
+    }
+
+
+def lines(folder, stage="grpo"):
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    return [d for d in map(json.loads, text.splitlines()) if d["stage"] == stage]
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+class Gradients(TrainerCallback):
+    """Keeps the gradients of each step, before the optimizer takes them."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        self.steps.append({n: p.grad.clone() for n, p in model.named_parameters()})
+
+
+def test_reward_goes_up(tmp_path):
+    settings = config(steps=4, questions=4, micro_batch=32)
+    run_grpo(learner(), questions(4), settings, **options(tmp_path))
+    steps = [line for line in lines(tmp_path) if "reward" in line]
+    assert len(steps) == 4
+    assert steps[0]["grad_norm"] > 0.01
+    assert fmean(s["reward"] for s in steps[-2:]) > steps[0]["reward"] + 0.05
+
+
+def plain_credit(traces, alpha):
+    """The credit of a group on the absolute scale, written down once more."""
+    rewards = [reward(trace, AbsoluteCost(REWARD.usd)) for trace in traces]
+    outcome = torch.tensor([-1.0 if r.errors else r.outcome for r in rewards])
+    credit = (1 - alpha) * (outcome - outcome.mean()) / (outcome.std(correction=0) + 1e-4)
+    right = outcome > 0
+    cheap = torch.tensor([r.cost for r in rewards])[right]
+    usd = torch.tensor([total(trace.ledger)["cost_usd"] for trace in traces])[right]
+    if len(cheap) > 1 and usd.mean() > 0:
+        share = min(1.0, float(usd.std(correction=0) / usd.mean() / 0.05))
+        unit = max(float(cheap.std(correction=0)), 0.05)
+        credit[right] += alpha * share * (cheap - cheap.min()) / unit
+    return credit - credit.mean()
+
+
+def test_the_gradients_of_a_step_are_those_of_a_plain_loop(tmp_path):
+    ours, group = learner(), 8
+    model = learner().model
+    codec = ours.codec
+    trainer, _ = grpo_trainer(ours, questions(2), config(), **options(tmp_path))
+    kept = Gradients()
+    trainer.add_callback(kept)
+    train(trainer, tmp_path / "checkpoints", "grpo")
+
+    traces = list(read_traces(tmp_path / "traces" / "000001-0.jsonl.gz"))
+    assert len(traces) == 16
+    rows = [rollout_row(trace, codec) for trace in traces]
+    credit = torch.cat([plain_credit(traces[i : i + group], 0.5) for i in (0, group)])
+    tokens = sum(sum(row["env_mask"]) for row in rows)
+    model.eval()
+    for row, earned in zip(rows, credit, strict=True):
+        ids = torch.tensor([row["prompt_ids"] + row["completion_ids"]])
+        prompt = len(row["prompt_ids"])
+        logits = model(input_ids=ids).logits[0, prompt - 1 : -1]
+        logprobs = logits.log_softmax(-1).gather(1, ids[0, prompt:, None])[:, 0]
+        sampled = torch.tensor(row["env_mask"]) == 1
+        # What was sampled in the rollout is what is scored here.
+        assert torch.allclose(logprobs[sampled], torch.tensor(row["logprobs"])[sampled], atol=1e-4)
+        (-(earned * logprobs[sampled]).sum() / tokens).backward()
+    [theirs] = kept.steps
+    largest = max(float(g.abs().max()) for g in theirs.values())
+    assert largest > 1e-4
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, theirs[name], atol=1e-4 * largest, rtol=1e-3), name
+
+
+def test_the_papers_rule_is_one_setting(tmp_path):
+    rules = RewardConfig(scale="percentile")
+    trainer, _ = grpo_trainer(
+        learner(), questions(2), config(advantage="sum"), **options(tmp_path, rules=rules)
+    )
+    seen = []
+    score = trainer._generate_and_score_completions
+    trainer._generate_and_score_completions = lambda inputs: seen.append(score(inputs)) or seen[-1]
+    train(trainer, tmp_path / "checkpoints", "grpo")
+    scale = json.loads((tmp_path / "checkpoints" / "scale.json").read_text())["seen"]
+    assert len(scale) == 16
+    traces = list(read_traces(tmp_path / "traces" / "000001-0.jsonl.gz"))
+    # Before any episode is seen, all are cheap: 0.5 * exact match + 0.5, and 0 or -1 for the rest.
+    rewards = torch.tensor([_paper(trace) for trace in traces]).view(2, 8)
+    assert rewards.std() > 0
+    spread = rewards.std(dim=1, keepdim=True) + 1e-4
+    expected = ((rewards - rewards.mean(dim=1, keepdim=True)) / spread).view(-1)
+    # TRL shuffles a generation batch before it splits it into steps.
+    assert torch.allclose(seen[0]["advantages"].sort().values, expected.sort().values, atol=1e-4)
+
+
+def _paper(trace):
+    parts = reward(trace, AbsoluteCost(1.0))
+    return -1.0 if parts.errors else float(parts.outcome > 0)
+
+
+def test_one_seed_gives_one_run_and_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
+    settings = config(steps=3, questions=1, micro_batch=8, save_steps=1, validate_every=2)
+    held_out = questions(1, seed=77)
+
+    def whole(folder):
+        ours = learner()
+        run_grpo(ours, questions(3), settings, **options(folder, held_out=held_out))
+        return weights(ours.model)
+
+    first = whole(tmp_path / "one")
+
+    class Kill(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == 2:
+                raise KeyboardInterrupt
+
+    trainer, _ = grpo_trainer(
+        learner(), questions(3), settings, **options(tmp_path / "two", held_out=held_out)
+    )
+    trainer.add_callback(Kill())
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, tmp_path / "two" / "checkpoints", "grpo")
+    second = whole(tmp_path / "two")
+    moved = weights(learner().model)
+    assert any(not torch.equal(first[name], moved[name]) for name in first)
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+    for step in (1, 2, 3):
+        one, two = (
+            [t.turns for t in read_traces(tmp_path / run / "traces" / f"{step:06}-0.jsonl.gz")]
+            for run in ("one", "two")
+        )
+        assert one == two
+
+
+# ------------------------------------------------------------------------------- what goes wrong
+
+
+DOMAINS = ("literature", "geography", "music", "science", "film", "biography", "art")
+
+
+def asked_of(server):
+    """A question of several hops, for real candidates that seem to know everything."""
+    candidates = [
+        {
+            "name": name,
+            "base_url": server.base_url,
+            "input_usd_per_mtok": 1,
+            "output_usd_per_mtok": 2,
+            "max_retries": 0,
+            "benchmarks": dict.fromkeys(DOMAINS, 0.9),
+        }
+        for name in ("Quillora", "Ancestil")
+    ]
+    pool = CandidatePool.model_validate({"candidates": candidates})
+    return questions(4, pool, max_rounds=1)[3:]
+
+
+def test_an_endpoint_that_is_away_stops_the_run_with_the_cause(tmp_path, serve):
+    server = serve(Status(503))
+    settings = config(questions=1, micro_batch=8, tries=2)
+    with pytest.raises(OutsideError, match=r"(?s) of 8 rollouts of step 1 .* 2 attempts.*503"):
+        run_grpo(learner(), asked_of(server), settings, **options(tmp_path))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_an_endpoint_that_goes_away_in_mid_run_leaves_a_checkpoint_to_go_on_from(tmp_path, serve):
+    server = serve(Reply("Carel Fabritius"))
+    settings = config(steps=2, questions=1, micro_batch=8, tries=1)
+    items = asked_of(server)
+
+    class Away(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            server.answer = Status(503)
+
+    trainer, _ = grpo_trainer(learner(), items, settings, **options(tmp_path))
+    trainer.add_callback(Away())
+    with pytest.raises(OutsideError, match="the checkpoint of step 1 is written"):
+        train(trainer, tmp_path / "checkpoints", "grpo")
+    assert last_checkpoint(tmp_path / "checkpoints").endswith("checkpoint-1")
+    server.answer = Reply("Carel Fabritius")
+    run_grpo(learner(), items, settings, **options(tmp_path))
+    assert [line["step"] for line in lines(tmp_path) if "reward" in line] == [1, 2]
+
+
+def test_a_rollout_that_fails_from_outside_is_left_out_of_loss_and_group(tmp_path, serve):
+    # Eight rollouts ask at once; for three of them nobody ever replies.
+    server = serve([*[Reply("Carel Fabritius")] * 5, Status(503)])
+    settings = config(questions=1, micro_batch=8, tries=1)
+    run_grpo(learner(), asked_of(server), settings, **options(tmp_path))
+    [line] = [line for line in lines(tmp_path) if "reward" in line]
+    traces = list(read_traces(tmp_path / "traces" / "000001-0.jsonl.gz"))
+    failed = [t for t in traces if t.calls and not any(call.ok for call in t.calls)]
+    assert 1 <= len(failed) <= 3
+    assert line["left_out"] == len(failed) / 8
+    rest = [reward(t, AbsoluteCost(REWARD.usd)).total for t in traces if t not in failed]
+    assert line["reward"] == pytest.approx(fmean(rest), abs=1e-5)
+
+
+def test_a_passing_failure_is_tried_again_and_costs_no_rollout(tmp_path, serve):
+    server = serve([*[Status(503)] * 8, Reply("Carel Fabritius")])
+    settings = config(questions=1, micro_batch=8, tries=3)
+    run_grpo(learner(), asked_of(server), settings, **options(tmp_path))
+    [line] = [line for line in lines(tmp_path) if "reward" in line]
+    assert line["left_out"] == 0
+
+
+def test_a_prompt_that_is_too_long_is_named_and_left_out(tmp_path, capsys):
+    items = questions(2)
+    long = replace(items[0], id="the-long-one", question="why " * 3000)
+    run_grpo(learner(), [long, *items], config(), **options(tmp_path))
+    assert "1 question left out" in capsys.readouterr().out
+    assert lines(tmp_path)[0]["step"] == 1
+    traces = list(read_traces(tmp_path / "traces" / "000001-0.jsonl.gz"))
+    assert {trace.question for trace in traces} <= {item.question for item in items}
+    with pytest.raises(ConfigError, match="every question"):
+        run_grpo(learner(), [long], config(), **options(tmp_path / "other"))
+
+
+def test_fewer_questions_than_a_step_needs_are_asked_again(tmp_path):
+    run_grpo(learner(), questions(1), config(group=2, micro_batch=4), **options(tmp_path))
+    assert lines(tmp_path)[0]["step"] == 1
+    assert len(list(read_traces(tmp_path / "traces" / "000001-0.jsonl.gz"))) == 4
+
+
+def test_the_budget_stops_a_run_with_a_checkpoint_and_says_what_it_would_cost(tmp_path, capsys):
+    limit = config(steps=50, questions=1, micro_batch=8)
+    with pytest.raises(BudgetSpentError, match=r"budget_usd = \$0\.000\d+: .* are paid.*run again"):
+        run_grpo(learner(), questions(1), limit, **options(tmp_path, budget_usd=1e-4))
+    steps = [line for line in lines(tmp_path) if "usd" in line]
+    assert 0 < len(steps) < 20
+    paid = sum(line["usd"] for line in steps)
+    assert paid == pytest.approx(Spending(tmp_path / "spending").total_usd())
+    assert paid < 2e-4
+    assert last_checkpoint(tmp_path / "checkpoints").endswith(f"-{len(steps)}")
+    assert "the 49 steps to come will cost about $" in capsys.readouterr().out
+    # A higher limit goes on; a budget of 0 pays nothing.
+    more = config(steps=len(steps) + 1, questions=1, micro_batch=8)
+    run_grpo(learner(), questions(1), more, **options(tmp_path, budget_usd=1))
+    with pytest.raises(BudgetSpentError, match=r"\$0"):
+        run_grpo(learner(), questions(1), limit, **options(tmp_path / "none", budget_usd=0))
+    assert not (tmp_path / "none" / "traces").exists()
+
+
+def test_spending_outlives_a_kill(tmp_path):
+    spending = Spending(tmp_path, 1.0)
+    [trace] = [_trace()]
+    spending.add("grpo", trace)
+    each = spending.total_usd()
+    assert each > 0
+    with (tmp_path / "spending-0.jsonl").open("a") as file:
+        file.write('{"stage": "grpo", "us')  # torn
+    again = Spending(tmp_path, 1.0)
+    assert again.total_usd() == pytest.approx(each)
+    again.add("grpo", trace)
+    other = Spending(tmp_path, 1.0, process=1)
+    other.add("grpo", trace)
+    assert again.total_usd() == other.total_usd() == pytest.approx(3 * each)
+    assert again.left_usd() == pytest.approx(1 - 3 * each)
+    assert again.refuses(2.0)
+    assert not again.refuses(0.5)
+
+
+def _trace() -> Trace:
+    from router_r1_graph import create_router_r1
+
+    pool = CandidatePool.embedded()
+    graph = create_router_r1(pool, "cheapest").compile()
+    return Trace.from_state(graph.invoke({"question": "Who wrote Hamlet?"}), gold=["x"])
+
+
+def test_the_best_weights_on_held_out_questions_are_kept_and_a_stage_stops_early(tmp_path):
+    # So large a rate ruins the policy at once.
+    settings = config(
+        steps=6,
+        learning_rate=3e-2,
+        validate_every=1,
+        patience=2,
+    )
+    ours = learner()
+    before = weights(ours.model)
+    held_out = questions(2, seed=77, max_rounds=1)
+    run_grpo(ours, questions(2, max_rounds=1), settings, **options(tmp_path, held_out=held_out))
+    seen = lines(tmp_path, "grpo_validation")
+    assert {line["cost_weight"] for line in seen} == {0, 0.5, 0.9}
+    steps = sorted({line["step"] for line in seen})
+    assert steps == [0, 1, 2]
+    rewards = {s: fmean(d["reward"] for d in seen if d["step"] == s) for s in steps}
+    assert rewards[0] > max(rewards[1], rewards[2])
+    for name, best in weights(ours.model).items():
+        assert torch.equal(best, before[name]), name
+
+
+def test_sharded_weights_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="FSDP splits a model"):
+        run_grpo(learner(), questions(1), config(), **options(tmp_path))

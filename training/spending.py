@@ -1,0 +1,86 @@
+"""What a run has paid, in USD: on disk at once, so that a killed run knows it, and its limit."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from router_r1_graph import Trace
+from router_r1_graph.ledger import total
+from router_r1_graph.words import usd
+
+
+class Spending:
+    """The bill of one training run, over all of its stages, processes and resumes.
+
+    Every process appends to a file of its own in the folder, a line for each rollout.
+
+    Args:
+        folder: where the files are.
+        budget_usd: the most that the run may pay; None = no limit.
+        process: the number of this process.
+    """
+
+    def __init__(self, folder: Path, budget_usd: float | None = None, process: int = 0) -> None:
+        self.folder = folder
+        self.budget_usd = budget_usd
+        self._file = folder / f"spending-{process}.jsonl"
+        self._read: Counter[Path] = Counter()  # bytes of each file that are counted already
+        self._total = 0.0
+        _end_line(self._file)
+        self.here_usd = 0.0
+        """What this process has paid since it started."""
+
+    def add(self, stage: str, trace: Trace) -> None:
+        """Write down what a rollout cost; nothing for one that cost nothing."""
+        paid = total(trace.ledger)["cost_usd"]
+        self.here_usd += paid
+        if paid:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"stage": stage, "usd": paid}) + "\n")
+
+    def total_usd(self) -> float:
+        """Return what all processes have paid, as far as it is on disk."""
+        for file in sorted(self.folder.glob("spending-*.jsonl")):
+            with file.open("rb") as lines:
+                lines.seek(self._read[file])
+                data = lines.read()
+            whole = data[: data.rfind(b"\n") + 1]  # another process may be writing the last line
+            self._read[file] += len(whole)
+            self._total += sum(_paid(whole))
+        return self._total
+
+    def left_usd(self) -> float | None:
+        """Return what may still be paid; None = no limit."""
+        return None if self.budget_usd is None else self.budget_usd - self.total_usd()
+
+    def refuses(self, next_usd: float) -> str:
+        """Return why this much more may not be paid; "" where it may.
+
+        Args:
+            next_usd: what is paid next, as far as can be known.
+        """
+        left = self.left_usd()
+        if left is None or (next_usd <= left and left > 0):
+            return ""
+        paid = f"budget_usd = {usd(self.budget_usd or 0.0)}: {usd(self.total_usd())} are paid"
+        return f"{paid}, and the next step costs about {usd(next_usd)}" if left > 0 else paid
+
+
+def _end_line(file: Path) -> None:
+    """End the last line of a file that a kill has torn, so that the next one stays whole."""
+    if file.exists() and file.stat().st_size:
+        with file.open("rb+") as opened:
+            opened.seek(-1, 2)
+            if opened.read() != b"\n":
+                opened.write(b"\n")
+
+
+def _paid(lines: bytes) -> Iterator[float]:
+    for line in lines.splitlines():
+        with suppress(ValueError, KeyError, TypeError):  # torn by a kill or a full disk
+            yield float(json.loads(line)["usd"])

@@ -1,0 +1,154 @@
+"""Validation: held-out questions during training, the best weights kept, an early stop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+
+from router_r1_graph import Trace
+from router_r1_graph.controllers.policy.controller import PolicyController
+from router_r1_graph.ledger import total
+
+from .config import GRPOConfig
+from .items import Item
+from .judge import Judge
+from .models import Learner, processes
+from .rollouts import roll_out
+from .spending import Spending
+
+
+class Validation(TrainerCallback):
+    """Asks held-out questions every n steps, greedily, at several cost weights.
+
+    The questions are shared out over the processes. The best weights are those with the highest
+    reward, as a mean over questions and cost weights; those that were trained are kept beside the
+    checkpoints.
+
+    Args:
+        learner: how the model is asked.
+        items: held-out questions; their own cost weights are replaced.
+        config: how often, at which cost weights, and the patience.
+        judge: the rules of the reward; its scale is not moved.
+        metrics: the file of metrics.
+        folder: the folder of checkpoints.
+        spending: the bill of the run.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        items: Sequence[Item],
+        config: GRPOConfig,
+        judge: Judge,
+        metrics: Path,
+        folder: Path,
+        spending: Spending,
+    ) -> None:
+        self.learner = learner
+        self.items = [
+            replace(item, context=replace(item.context, cost_weight=weight))
+            for item in items
+            for weight in config.validate_cost_weights
+        ]
+        self.config = config
+        self.judge = judge
+        self.metrics = metrics
+        self.spending = spending
+        self.best_file = folder / "best.safetensors"
+        self.file = folder / "validation.json"
+        self.trainer: Any = None
+        self.rewards: dict[int, float] = {}
+        """The mean reward of each step that was validated."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Take up what was validated before a resume, and validate the start of a new run."""
+        if self.file.exists():
+            seen = json.loads(self.file.read_text(encoding="utf-8"))
+            self.rewards = {int(k): v for k, v in seen.items() if int(k) <= state.global_step}
+        if 0 not in self.rewards:
+            self._validate(0, state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Validate after every n steps, and stop where nothing has become better for long."""
+        step = state.global_step
+        if step % self.config.validate_every and step != state.max_steps:
+            return
+        self._validate(step, state)
+        best = max(self.rewards, key=lambda s: (self.rewards[s], -s))
+        since = sum(s > best for s in self.rewards)
+        if self.config.patience and since >= self.config.patience:
+            if state.is_world_process_zero:
+                print(
+                    f"\ngrpo: no better validation since step {best} ({since} times); stopping, "
+                    "with the weights of that step"
+                )
+            control.should_save = control.should_training_stop = True
+
+    def take_best(self, model: Any) -> None:
+        """Load the best weights into a model, where they are not the last ones."""
+        if not self.rewards or not self.best_file.exists():
+            return
+        best = load_file(self.best_file)
+        with torch.no_grad():
+            for name, weights in _trained(model).items():
+                weights.copy_(best[name])
+
+    def _validate(self, step: int, state: Any) -> None:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        was_training = model.training
+        model.eval()
+        controller = PolicyController(
+            model,
+            self.learner.tokenizer,
+            self.learner.settings,
+            template=self.learner.template,
+            max_batch=256,
+        )
+        share = self.items[processes().process_index :: processes().num_processes]
+        ours = roll_out(
+            share, controller, done=lambda trace: self.spending.add("validation", trace)
+        )
+        model.train(was_training)
+        traces: list[Trace] = gather_object(ours)
+        self.rewards[step] = fmean(self.judge(trace).total for trace in traces)
+        if not state.is_world_process_zero:
+            return
+        self._log(step, traces)
+        if self.rewards[step] >= max(self.rewards.values()):
+            save_file(
+                {name: weights.detach().cpu() for name, weights in _trained(model).items()},
+                self.best_file,
+            )
+        self.file.write_text(json.dumps(self.rewards), encoding="utf-8")
+
+    def _log(self, step: int, traces: Sequence[Trace]) -> None:
+        with self.metrics.open("a", encoding="utf-8") as file:
+            for weight in self.config.validate_cost_weights:
+                some = [t for t in traces if t.context.cost_weight == weight]
+                parts = [self.judge(trace) for trace in some]
+                asked = [call.candidate for trace in some for call in trace.calls]
+                line = {
+                    "stage": "grpo_validation",
+                    "step": step,
+                    "cost_weight": weight,
+                    "reward": fmean(part.total for part in parts),
+                    "exact_match": fmean(part.outcome for part in parts),
+                    "format": fmean(part.format for part in parts),
+                    "cost_usd": fmean(total(trace.ledger)["cost_usd"] for trace in some),
+                    "calls": len(asked) / len(some),
+                    "questions": len(some),
+                }
+                file.write(json.dumps(line) + "\n")
+
+
+def _trained(model: Any) -> dict[str, torch.Tensor]:
+    return {name: p.data for name, p in model.named_parameters() if p.requires_grad}
