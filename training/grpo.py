@@ -152,22 +152,22 @@ class Rollouts:
         return controller
 
     def _samples(self, prompts: Sequence[str], process: int) -> list[Item]:
-        """Return the items, each with the seed of its place in its group, in whatever process."""
+        """Return the items, each with the seed of its place in the step, in whatever process."""
         first = process * len(prompts)
         samples = []
         for place, prompt in enumerate(prompts, first):
             item = self.items[prompt]
-            seed = item.context.seed + place % self.config.group
+            seed = item.context.seed + place
             samples.append(replace(item, context=replace(item.context, seed=seed)))
         return samples
 
     def _stop_if_most_failed(self, failures: Sequence[str], step: int) -> None:
         failed = [failure for failure in failures if failure]
         if 2 * len(failed) >= len(failures):
+            tries = counted(self.config.tries, "attempt")
             raise OutsideError(
                 f"grpo: {len(failed)} of {counted(len(failures), 'rollout')} of step {step + 1} "
-                f"failed through no fault of the policy, after {counted(self.config.tries, 'attempt')}"
-                f"; the last: {failed[-1]}"
+                f"failed through no fault of the policy, after {tries}; the last: {failed[-1]}"
             )
 
 
