@@ -280,7 +280,7 @@ def grpo_trainer(
 
     Args:
         learner: what is trained.
-        items: the questions, each used once.
+        items: the questions, each used once; two may have the same prompt.
         config: steps, group size and rates.
         reward: the rules by which traces are judged.
         folder: the folder of checkpoints and completions.
@@ -302,10 +302,12 @@ def grpo_trainer(
         )
     codec = learner.codec
     by_prompt: dict[str, Item] = {}
+    prompts = []  # of two items that ask the very same, each is trained on
     for item in items:
         start = Left(item.context.max_rounds)
         view = View(item.question, item.pool, item.context, start)
-        by_prompt[learner.tokenizer.decode(codec.prompt_ids(view))] = item
+        prompts.append(learner.tokenizer.decode(codec.prompt_ids(view)))
+        by_prompt[prompts[-1]] = item
     start_from = folder / "start"  # the reference model is loaded from a path
     with processes().main_process_first():
         if not (start_from / TEMPLATE_FILE).exists():  # written last
@@ -328,7 +330,7 @@ def grpo_trainer(
     trainer = TurnGRPOTrainer(
         model=str(start_from),
         processing_class=learner.tokenizer,
-        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in by_prompt]),
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
         reward_funcs=[Reward(judge, config.advantage)],
         rollout_func=Rollouts(learner, by_prompt),
         callbacks=[watch, KeepScale(judge)],
