@@ -97,6 +97,21 @@ def test_what_was_not_recorded_comes_from_prices_and_estimates(tmp_path):
     assert bill["error"] is None
 
 
+def test_a_recorded_reply_serves_any_price(tmp_path):
+    prices = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0, "usd_per_call": 0.5}
+    bill = ask(recorded_pool(tmp_path, PAID, settings=prices, cost="list"))
+    assert (bill["reply"], bill["seconds"]) == ("Paris", 30.0)
+    assert bill["cost_usd"] == pytest.approx(0.5 + 18e-6)
+
+
+def test_a_candidate_may_have_another_name_in_the_records(tmp_path):
+    settings = {"model": "lab/ada-1"}
+    assert "no record of 'Zed'" in refusal(tmp_path, PAID, name="Zed", settings=settings)
+    pool = recorded_pool(tmp_path, PAID, name="Zed", settings=settings, recorded_as="Ada")
+    assert ask(pool)["reply"] == "Paris"
+    assert strangers(pool) == []
+
+
 def test_tokens_that_nobody_counted_are_said_to_be_estimates(tmp_path):
     bill = ask(recorded_pool(tmp_path, PARIS))
     assert (bill["ok"], bill["error"]["kind"]) == (True, "missing_usage")

@@ -54,6 +54,7 @@ from training.judge import Judge
 from training.models import load_learner, make_learner
 from training.pools import DOMAINS, draw_pool
 from training.rollouts import roll_out
+from training.spending import Spending
 from training.stages import Run, _best_rows, rows_from_before
 from training.teacher import HABITS, TeacherController, fits
 
@@ -235,6 +236,7 @@ def test_the_loss_of_trl_sees_the_environments_tokens_masked_and_no_others(tmp_p
         folder=tmp_path,
         metrics=tmp_path / "m.jsonl",
         seed=0,
+        spending=Spending(tmp_path),
     )
     rollouts, losses = [], []
     roll, compute = trainer.rollout_func, trainer._compute_loss
@@ -263,48 +265,6 @@ def test_the_loss_of_trl_sees_the_environments_tokens_masked_and_no_others(tmp_p
     assert got == expected
     environment = sum(mask.count(0) for mask in episodes["env_mask"])
     assert int((real & ~trained).sum()) == environment > 0
-
-
-def test_flashrag_files_are_read_and_mixed(tmp_path):
-    for name in ("nq", "hotpotqa"):
-        rows = [
-            {"id": f"{name}_{i}", "question": f"{name} question {i}?", "golden_answers": ["x", "y"]}
-            for i in range(5)
-        ]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    data = load_config(
-        ROOT / "training/configs/smoke.yaml",
-        [
-            "data.source=files",
-            f"data.files=[{tmp_path}/nq.jsonl, {tmp_path}/hotpotqa.jsonl]",
-            "data.per_source=3",
-            "data.pools=[embedded]",
-        ],
-    ).data
-    items = draw_items(data, 6, seed=1)
-    assert {item.question.split()[0] for item in items} == {"nq", "hotpotqa"}
-    assert all(item.gold == ("x", "y") for item in items)
-    assert [i.question for i in draw_items(data, 6, seed=1)] == [i.question for i in items]
-    with pytest.raises(ConfigError, match="7 questions are wanted and there are 6"):
-        draw_items(data, 7, seed=1)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"question": "q?", "golden_answers": []}', "no gold answer for"),
-        ('{"question": "q?"}', "no gold answer for"),
-        ("{oops", "d.jsonl:1: "),
-    ],
-)
-def test_a_data_set_without_gold_answers_is_refused(tmp_path, line, message):
-    (tmp_path / "d.jsonl").write_text(line)
-    data = load_config(
-        ROOT / "training/configs/smoke.yaml",
-        ["data.source=files", f"data.files=[{tmp_path}/d.jsonl]", "data.pools=[embedded]"],
-    ).data
-    with pytest.raises(ConfigError, match=message):
-        draw_items(data, 1, seed=0)
 
 
 def test_drawn_pools_know_every_domain_and_share_no_name_with_the_shipped_ones():
@@ -336,22 +296,6 @@ def test_in_other_worlds_the_facts_have_changed_places_and_the_candidates_know_t
     assert sum((answer,) == i.gold for answer, i in zip(real, items, strict=True)) < 15
     held_out = {i.question for i in draw_items(data, 100, seed=2, split="test")}
     assert not held_out & {i.question for i in items}
-
-
-def test_a_renamed_pool_is_the_same_but_for_its_names():
-    data = load_config(ROOT / "training/configs/smoke.yaml").data
-    data = data.model_copy(update={"pools": ("embedded",), "renamed": 0.5})
-    pool = CandidatePool.embedded()
-    names = {c.name for c in pool.candidates}
-    pools = [item.pool for item in draw_items(data, 40, seed=2)]
-    renamed = [p for p in pools if p != pool]
-    assert 10 <= len(renamed) <= 30
-    assert len({c.name for other in renamed for c in other.candidates}) > 8 * 8
-    for other in renamed:
-        assert not {c.name for c in other.candidates} & names
-        for ours, theirs in zip(pool.candidates, other.candidates, strict=True):
-            assert theirs.model_name == ours.model_name
-            assert theirs.model_copy(update={"name": ours.name, "model": ours.model}) == ours
 
 
 def test_the_teachers_habits_are_drawn_in_equal_parts_and_say_nothing_about_which_is_good():

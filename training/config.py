@@ -7,22 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from router_r1_graph import ConfigError
 from router_r1_graph.errors import did_you_mean
 
+from .data_config import DataConfig
+from .sections import Count, Rate, Section, Share
+
 Stage = Literal["warm_start", "best_of_n", "grpo"]
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ScratchModel(_Section):
+class ScratchModel(Section):
     """A small Llama and its tokenizer, made for the embedded world."""
 
     vocabulary: Annotated[int, Field(ge=300)] = 1536
@@ -40,7 +36,7 @@ class ScratchModel(_Section):
         return self
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The model to train: a pretrained one, or one from scratch."""
 
     pretrained: str | None = None
@@ -57,30 +53,7 @@ class ModelConfig(_Section):
     """0 = all weights are trained."""
 
 
-class DataConfig(_Section):
-    """Questions, pools and cost weights."""
-
-    source: Literal["world", "files", "hub"] = "world"
-    files: tuple[Path, ...] = ()
-    """JSONL with question and golden_answers (FlashRAG's schema), for source `files`."""
-    hub: tuple[str, ...] = ()
-    """NAME/CONFIG:SPLIT of data sets, such as RUC-NLPIR/FlashRAG_datasets/nq:train."""
-    per_source: Annotated[int, Field(ge=0)] = 0
-    """Questions taken from each file or data set; 0 = all."""
-    pools: Annotated[tuple[str, ...], Field(min_length=1)] = ("drawn",)
-    """Pool files, one drawn for each question; `drawn` = newly drawn simulated candidates."""
-    renamed: Share = 0.0
-    """How often the candidates of a pool file get newly drawn names, which cannot be memorised."""
-    worlds: Annotated[int, Field(ge=0)] = 0
-    """The number of worlds that the questions are about, for source `world`. Each is the embedded
-    world with its objects permuted, so that answers cannot be memorised. 0 = the embedded world
-    itself."""
-    cost_weights: tuple[Share, ...] = (0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
-    max_rounds: tuple[Count, ...] = (4,)
-    """One of them is drawn for each question, like the cost weight."""
-
-
-class RewardConfig(_Section):
+class RewardConfig(Section):
     """The rules by which a trace is judged."""
 
     metric: Literal["exact_match", "f1"] = "exact_match"
@@ -96,7 +69,7 @@ class RewardConfig(_Section):
     equation."""
 
 
-class FitConfig(_Section):
+class FitConfig(Section):
     """Supervised steps on exported traces."""
 
     batch_size: Count = 16
@@ -142,10 +115,11 @@ class BestOfNConfig(FitConfig):
     temperature: Rate = 1.0
     keep: Share = 0.3
     """The share of earlier rows that is mixed in, so that the policy does not narrow on its own
-    samples. They are the teacher's best traces where there are some, else the warm start's."""
+    samples. They are the teacher's best traces if there are `teacher_questions`, else the warm
+    start's, if the run has one; else there are none."""
 
 
-class GRPOConfig(_Section):
+class GRPOConfig(Section):
     """Group-relative policy optimisation by TRL."""
 
     steps: Count = 200
@@ -181,7 +155,7 @@ class GRPOConfig(_Section):
     """The share of each GPU's memory that vLLM gets with `colocate`."""
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything about a run."""
 
     out: Path
@@ -206,20 +180,27 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> RunConfig:
-        if self.data.source == "files" and not self.data.files:
-            raise ValueError("data.source is files, and data.files names none")
-        if self.data.source == "hub" and not self.data.hub:
-            raise ValueError("data.source is hub, and data.hub names no data set")
-        if self.data.source != "world" and self.data.worlds:
-            raise ValueError("data.worlds is for source world")
-        if self.data.source != "world" and "drawn" in self.data.pools:
-            raise ValueError("drawn pools know the embedded world only; set data.pools to files")
         if (self.grpo.questions * self.grpo.group) % self.grpo.micro_batch:
             raise ValueError("grpo.questions * grpo.group must be a multiple of grpo.micro_batch")
         if "grpo" in self.stages and self.grpo.advantage != "sum" and not self.reward.gated:
             raise ValueError(
                 "reward.gated: false needs grpo.advantage: sum; the others reward cost among right "
                 "answers only"
+            )
+        if self.data.source == "world":
+            return self
+        own = f"the teacher knows the embedded world only, and data.source is {self.data.source}"
+        if "warm_start" in self.stages and not self.warm_start.trace_files:
+            raise ValueError(
+                f"stages: {own}; name traces in warm_start.trace_files, or leave the warm start "
+                "out, as in stages: [grpo]"
+            )
+        if "best_of_n" in self.stages and self.best_of_n.teacher_questions:
+            raise ValueError(f"best_of_n.teacher_questions: {own}; set it to 0")
+        if self.evaluate_questions and self.data.split_by_hash and not self.data.held_out:
+            raise ValueError(
+                "data.held_out is 0, so there is nothing to measure on; raise it, name "
+                "data.eval_files, or set evaluate_questions to 0"
             )
         return self
 

@@ -65,9 +65,13 @@ def run_stages(config: RunConfig) -> int:
 
     from training import stages
     from training.models import load_learner, processes
+    from training.questions import check_questions
     from training.report import next_step, write_report
 
     main = processes().is_main_process  # of those that torchrun or accelerate started
+    told = check_questions(config.data, config.evaluate_questions)  # before anything is paid
+    if main:
+        print(told)
     config.out.mkdir(parents=True, exist_ok=True)
     if main:
         remember(config)

@@ -342,7 +342,7 @@ def grpo_trainer(
 
     Args:
         learner: what is trained; its model is given up, as TRL loads one of its own.
-        items: the questions, each used once.
+        items: the questions, each used once; two may have the same prompt.
         config: steps, group size and rates.
         reward: the rules by which traces are judged.
         folder: the folder of checkpoints and completions.

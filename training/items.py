@@ -2,45 +2,58 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from router_r1_graph import CandidatePool, ConfigError, RouterContext
+from router_r1_graph import CandidatePool, RouterContext
 from router_r1_graph.evaluation.loop import Item
-from router_r1_graph.evaluation.questions import Reader
+from router_r1_graph.evaluation.questions import EvaluationQuestion
 from router_r1_graph.simulation import World, generate, known_world
 
-from .config import DataConfig
-from .pools import draw_pool, rename
+from .data_config import DataConfig
+from .pools import draw_pool, require_free_prices, vary
+from .questions import read_questions, require_held_out
+
+Split = Literal["train", "test"]
 
 
-def draw_items(
-    data: DataConfig, count: int, seed: int, split: Literal["train", "test"] = "train"
-) -> list[Item]:
+def draw_items(data: DataConfig, count: int, seed: int, split: Split = "train") -> list[Item]:
     """Draw questions, each with a pool and a cost weight; the same seed gives the same items.
 
+    Questions of files and data sets come again after the last one, in a new order: then a question
+    has another pool and cost weight, and the same id. Held-out questions come once, and their pools
+    are as their files say.
+
+    Args:
+        data: where the questions and pools come from.
+        count: how many items; fewer come back where fewer questions are held out.
+        seed: of everything that is drawn.
+        split: `test` = the held-out questions.
+
     Raises:
-        ConfigError: there are too few questions, or one has no gold answer.
+        ConfigError: there are too few questions, one has no gold answer or is in both splits, or
+            the pools cannot be varied as the config says.
     """
     rng = random.Random(f"items/{seed}/{split}")
     pools = {name: CandidatePool.from_yaml(name) for name in {*data.pools} - {"drawn"}}
+    for pool in pools.values():
+        require_free_prices(pool, data.vary)
     items = []
     for asked in islice(_questions(data, count, seed, split), count):
         context = RouterContext(
             cost_weight=rng.choice(data.cost_weights), max_rounds=rng.choice(data.max_rounds)
         )
-        pool = pools.get(rng.choice(data.pools))
-        if pool is None:
+        found = pools.get(rng.choice(data.pools))
+        if found is None:
             pool = draw_pool(rng)
-        elif rng.random() < data.renamed:
-            pool = rename(rng, pool)
+        else:
+            pool = vary(rng, found, data.vary) if split == "train" else found
         if asked.facts:
             pool = knowing(pool, asked.facts)
         items.append(Item(asked.id, asked.text, asked.gold, pool, context))
-    if len(items) < count:
-        raise ConfigError(f"data: {count} questions are wanted and there are {len(items)}")
     return items
 
 
@@ -52,22 +65,26 @@ class _Asked(NamedTuple):
     """What simulated candidates know, where it is not the embedded world."""
 
 
-def _questions(
-    data: DataConfig, count: int, seed: int, split: Literal["train", "test"]
-) -> Iterator[_Asked]:
+def _questions(data: DataConfig, count: int, seed: int, split: Split) -> Iterable[_Asked]:
     if data.source == "world":
-        yield from _of_worlds(data.worlds, count, seed, split)
-        return
-    sources = [*map(str, data.files)] if data.source == "files" else [*map(_of_hub, data.hub)]
-    questions = Reader(sources, limit=data.per_source or None, seed=seed).read()
-    random.Random(f"rows/{seed}").shuffle(questions)
-    for q in questions:
-        yield _Asked(q.id, q.question, q.gold)
+        return _of_worlds(data.worlds, count, seed, split)
+    questions = read_questions(data)
+    if split == "train":
+        return _again_and_again(questions.train, seed)
+    if count:
+        require_held_out(questions, data)
+    return islice(_again_and_again(questions.held_out, seed), len(questions.held_out))
 
 
-def _of_worlds(
-    worlds: int, count: int, seed: int, split: Literal["train", "test"]
-) -> Iterable[_Asked]:
+def _again_and_again(questions: Sequence[EvaluationQuestion], seed: int) -> Iterator[_Asked]:
+    """Yield all questions in random order, then all of them in another one, without end."""
+    for epoch in itertools.count():
+        order = list(questions)
+        random.Random(f"rows/{seed}/{epoch}").shuffle(order)
+        yield from (_Asked(q.id, q.question, q.gold) for q in order)
+
+
+def _of_worlds(worlds: int, count: int, seed: int, split: Split) -> Iterable[_Asked]:
     if not worlds:
         questions = generate(World.embedded(), split=split, n=count, seed=seed)
         return [_Asked(q.id, q.text, q.gold) for q in questions]
@@ -96,7 +113,3 @@ def knowing(pool: CandidatePool, facts: str) -> CandidatePool:
         for c in pool.candidates
     )
     return CandidatePool(name=pool.name, candidates=candidates)
-
-
-def _of_hub(name: str) -> str:
-    return f"hub:{name}" if ":" in name else f"hub:{name}:train"

@@ -79,8 +79,12 @@ def load_learner(config: ModelConfig, path: str | Path | None = None) -> Learner
     """Load a model: a policy folder of an earlier stage, or the pretrained one.
 
     Raises:
-        ConfigError: there is no model at the path.
+        ConfigError: there is no model at the path, or none is named.
     """
+    if path is None and config.pretrained is None:
+        raise ConfigError(
+            "model.pretrained names no model, and one from scratch begins with the stage warm_start"
+        )
     source = str(path or config.pretrained)
     if path is None and config.pretrained and config.pretrained.startswith((".", "/")):
         path = Path(config.pretrained)

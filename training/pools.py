@@ -1,7 +1,9 @@
-"""Pools of simulated candidates drawn at random, so that a policy has to read descriptors.
+"""Pools that differ from question to question, so that a policy has to read descriptors.
 
-A simulated candidate does what its descriptor says, so a pool with other names, prices, strengths
-and order is another problem with the same rules. Nothing here is drawn from the shipped pools.
+Simulated candidates are drawn at random. Each does what its descriptor says, so a pool with other
+names, prices, strengths and order is another problem with the same rules. Nothing is drawn from the
+shipped pools. The candidates of a pool file reply as they always do; their names, prices, number
+and order can be varied.
 """
 
 from __future__ import annotations
@@ -9,8 +11,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
-from router_r1_graph import Candidate, CandidatePool
+from router_r1_graph import Candidate, CandidatePool, ConfigError
+
+from .data_config import VaryConfig
 
 DOMAINS = ("literature", "film", "music", "art", "science", "biography", "geography")
 
@@ -63,14 +68,74 @@ def draw_names(rng: random.Random, count: int) -> list[str]:
     return names
 
 
-def rename(rng: random.Random, pool: CandidatePool) -> CandidatePool:
-    """Return a pool whose candidates have other names and are otherwise the same."""
-    names = draw_names(rng, len(pool.candidates))
-    candidates = tuple(
-        c.model_copy(update={"name": name, "model": c.model or c.name})
-        for c, name in zip(pool.candidates, names, strict=True)
-    )
-    return CandidatePool(name=pool.name, candidates=candidates)
+def vary(rng: random.Random, pool: CandidatePool, shares: VaryConfig) -> CandidatePool:
+    """Return a pool with some of a pool's candidates, under other names, prices, in another order.
+
+    Each of the four is drawn by its share; without any, the pool itself comes back. Replies stay
+    those of the candidates.
+    """
+
+    def drawn(share: float) -> bool:
+        return share > 0 and rng.random() < share
+
+    before = candidates = list(pool.candidates)
+    if drawn(shares.names):
+        names = draw_names(rng, len(candidates))
+        candidates = [_renamed(c, name) for c, name in zip(candidates, names, strict=True)]
+    if drawn(shares.prices):
+        candidates = [_repriced(rng, c) for c in candidates]
+    if drawn(shares.subset) and len(candidates) > 2:
+        places = rng.sample(range(len(candidates)), rng.randint(2, len(candidates) - 1))
+        candidates = [candidates[place] for place in sorted(places)]
+    if drawn(shares.order):
+        candidates = rng.sample(candidates, len(candidates))
+    if candidates is before:
+        return pool
+    return CandidatePool(name=pool.name, candidates=tuple(candidates))
+
+
+def require_free_prices(pool: CandidatePool, shares: VaryConfig) -> None:
+    """Check that the prices of a pool can be redrawn, where the config says so.
+
+    Raises:
+        ConfigError: no candidate has a price that is not paid to somebody.
+    """
+    if shares.prices and not any(_has_free_price(c) for c in pool.candidates):
+        raise ConfigError(
+            f"data.vary.prices: {pool.where} has no recorded or simulated candidate with a price, "
+            "and what others cost is real; record their replies (router-r1 evaluate --record, "
+            "router-r1 pool from-records), or set it to 0"
+        )
+
+
+def _has_free_price(candidate: Candidate) -> bool:
+    return candidate.priced and candidate.provider in ("recorded", "simulated")
+
+
+def _renamed(candidate: Candidate, name: str) -> Candidate:
+    """Return a candidate with another name, which still is who it was to its provider."""
+    as_before: dict[str, Any] = {"model": candidate.model_name}
+    if candidate.provider == "recorded":  # its replies may stand under either of its two names
+        as_before["options"] = {"recorded_as": candidate.name, **candidate.options}
+    return candidate.model_copy(update={"name": name, **as_before})
+
+
+#: The most that a redrawn price is above its own, and the most that it is below.
+_PRICE_RANGE = 8.0
+
+
+def _repriced(rng: random.Random, candidate: Candidate) -> Candidate:
+    """Return a candidate with other prices; what a call costs follows from them."""
+    if not _has_free_price(candidate):
+        return candidate
+    factor = _log_uniform(rng, 1 / _PRICE_RANGE, _PRICE_RANGE)
+    update: dict[str, Any] = {"prices_checked": None}
+    for name in ("input_usd_per_mtok", "output_usd_per_mtok", "usd_per_call"):
+        if (price := getattr(candidate, name)) is not None:
+            update[name] = float(f"{price * factor:.2g}")
+    if candidate.provider == "recorded":
+        update["options"] = {**candidate.options, "cost": "list"}
+    return candidate.model_copy(update=update)
 
 
 def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:

@@ -11,6 +11,7 @@ from router_r1_graph import protocol
 from router_r1_graph.words import plain
 
 from .config import RunConfig
+from .questions import how_held_out
 
 _USABLE = 0.5
 """Share of readable answers below which nobody should use a policy."""
@@ -26,7 +27,7 @@ def write_report(
     stages = ", ".join(config.stages)
     about = f"""{made}, stages {stages}, seed {config.seed}. Protocol version {protocol.VERSION}.
 
-Held-out questions, greedy, cost weight 0.5 ({config.evaluate_questions} of them):
+Held-out questions, greedy, cost weight 0.5. {how_held_out(config.data)}
 
 {table}
 

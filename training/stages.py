@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,6 +26,7 @@ from .fit import fit
 from .items import Item, draw_items
 from .judge import Judge
 from .models import Learner, load_learner, make_learner, processes
+from .questions import without_held_out
 from .rollouts import roll_out
 from .spending import Spending
 from .teacher import TeacherController, at_cost_weight
@@ -87,7 +88,10 @@ def warm_start(run: Run) -> Learner:
 
 
 def _warm_traces(run: Run) -> Any:
-    """Write the teacher's traces once; return a function that reads them, one at a time."""
+    """Write the teacher's traces once; return a function that reads them, one at a time.
+
+    Traces of held-out questions, which files of others may have, are left out.
+    """
     config = run.config
     files = config.warm_start.trace_files
     if not files:
@@ -99,8 +103,8 @@ def _warm_traces(run: Run) -> Any:
             _write_teacher_traces(file, pairs, config.seed, "teacher's traces")
 
     def read() -> Iterator[Trace]:
-        for path in files:
-            yield from read_traces(path)
+        traces = chain.from_iterable(map(read_traces, files))
+        yield from without_held_out(traces, config.data)
 
     return read
 
@@ -179,11 +183,13 @@ def rows_from_before(run: Run, learner: Learner) -> list[SupervisedRow]:
     """Return the teacher's best traces if the config asks for them, else those of the warm start.
 
     For each question, the best one at several cost weights; written once, resumed where it stopped.
+    A run without a warm start has none.
     """
     config, stage = run.config, run.config.best_of_n
     if not stage.teacher_questions:
-        warm = islice(_warm_traces(run)(), 2000) if stage.keep else iter(())
-        return list(supervised_rows(warm, learner.codec))
+        warm = "warm_start" in config.stages or config.warm_start.trace_files
+        traces = islice(_warm_traces(run)(), 2000) if warm and stage.keep else iter(())
+        return list(supervised_rows(traces, learner.codec))
     seed = config.seed + 9_999
     file = run.folder("best_of_n") / "teacher_traces.jsonl"
     items = draw_items(config.data, stage.teacher_questions, seed)
@@ -281,14 +287,17 @@ def grpo(run: Run, learner: Learner) -> Learner:
 
 
 def measure(run: Run, learner: Learner, stage: str) -> dict[str, float]:
-    """Ask held-out questions greedily; return the means, and log them as a line of metrics."""
+    """Ask held-out questions greedily; return the means, and log them as a line of metrics.
+
+    Their number is `evaluate_questions`, or all that there are if these are fewer.
+    """
     config = run.config
     if not config.evaluate_questions:
         return {}
     items = draw_items(config.data, config.evaluate_questions, config.seed, split="test")
     items = [replace(item, context=replace(item.context, cost_weight=0.5)) for item in items]
     traces = roll_out(items, learner.controller())
-    summary = _summary(traces)
+    summary = {"questions": len(traces), **_summary(traces)}
     write_traces(run.folder(stage) / "test_traces.jsonl", traces)
     _log(run, f"{stage}_test", 0, summary)
     return summary

@@ -1,7 +1,8 @@
 """Recorded replies as candidates: `provider: recorded`.
 
 Each query gets its recorded reply, with the recorded cost and seconds; nothing is paid, and no
-network is needed. A query without a record fails with an error of the kind `no_record`.
+network is needed. A recorded reply serves any price: with `cost: list` it costs what its tokens do
+at the candidate's prices. A query without a record fails with an error of the kind `no_record`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -42,6 +43,11 @@ class RecordedOptions(BaseModel):
     """The JSONL file; in a pool file, relative to the pool file."""
     fields: dict[str, str] = Field(default_factory=dict)
     """Field of `Record` -> its name in the file, where the two differ."""
+    recorded_as: str | None = None
+    """The candidate's name in the records; None = its name, its model's name or an alias."""
+    cost: Literal["recorded", "list"] = "recorded"
+    """What a reply costs: what was recorded, or its tokens at the candidate's prices. A cost that
+    was not recorded is computed from the prices anyway."""
     nearest: Annotated[float, Field(ge=0, le=1)] | None = None
     """If a query has no record, the reply to the most similar recorded question is used, provided
     that their similarity is at least this. Similarity = twice the shared words / the words of both;
@@ -87,7 +93,8 @@ def _load(
 
 def _names(candidate: Candidate) -> list[str]:
     """Return the names that the records may use for a candidate."""
-    return [n.casefold() for n in (candidate.name, candidate.model_name, *candidate.aliases)]
+    own = read_options(candidate, RecordedOptions).recorded_as or candidate.name
+    return [n.casefold() for n in (own, candidate.model_name, *candidate.aliases)]
 
 
 def strangers(pool: CandidatePool) -> list[str]:
@@ -171,7 +178,7 @@ class RecordedChatModel(BaseChatModel):
         if record is None:
             raise NoRecordError(f"{self.candidate.name} was never asked {query!r:.200}")
         metadata: dict[str, Any] = {"model_name": self.candidate.model_name}
-        if record.cost_usd is not None:
+        if record.cost_usd is not None and self.options.cost == "recorded":
             metadata["token_usage"] = {"cost": record.cost_usd}
         if record.seconds is not None:
             metadata[RECORDED_SECONDS] = record.seconds

@@ -94,13 +94,14 @@ class Reader:
             raise ConfigError("no data: name a file, a data set, or demo")
         unknown = set(self.fields) - {"question", "gold", "id"}
         if unknown:
-            raise ConfigError(f"--field {min(unknown)}: only question, gold and id can be named")
+            raise ConfigError(f"fields: {min(unknown)}: only question, gold and id can be named")
         found: list[EvaluationQuestion] = []
         self.repeated = 0
         for source in self.sources:
             one = _drawn(self._once(self._questions(source)), self._limit(source), self.seed)
             if not one:
-                raise ConfigError(f"{source}: no question in it")
+                rows = " and ".join(f"{name} {value}" for name, value in self.where.items())
+                raise ConfigError(f"{source}: no question in it{f' with {rows}' if rows else ''}")
             if len(self.sources) > 1:  # data sets number their questions alike
                 one = [replace(q, id=f"{source}/{q.id}") for q in one]
             found += one
@@ -172,7 +173,7 @@ class Reader:
 
 
 def _names(fields: Iterable[str]) -> str:
-    return ", ".join(fields) + " (or name it by --field)"
+    return ", ".join(fields) + " (or name it: --field, in training data.fields)"
 
 
 def _first(row: Mapping[str, Any], named: str | None, usual: Iterable[str]) -> Any:
