@@ -18,7 +18,14 @@ from transformers import TrainerCallback
 
 import router_r1_graph
 from openai_server import Reply, Status
-from router_r1_graph import CandidatePool, ConfigError, RouterContext, Trace, read_traces
+from router_r1_graph import (
+    CandidatePool,
+    ConfigError,
+    RouterContext,
+    Trace,
+    create_router_r1,
+    read_traces,
+)
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import AbsoluteCost, reward
 from router_r1_graph.simulation import World, generate
@@ -306,28 +313,34 @@ def test_fewer_questions_than_a_step_needs_are_asked_again(tmp_path):
     assert len(list(read_traces(tmp_path / "traces" / "000001-0.jsonl.gz"))) == 4
 
 
-def test_the_budget_stops_a_run_with_a_checkpoint_and_says_what_it_would_cost(tmp_path, capsys):
+def test_the_budget_stops_a_run_with_a_checkpoint_and_says_what_it_would_cost(
+    tmp_path, serve, capsys
+):
+    items = asked_of(serve(Reply("Carel Fabritius", input_tokens=40, output_tokens=30)))
     limit = config(steps=50, questions=1, micro_batch=8)
-    with pytest.raises(BudgetSpentError, match=r"budget_usd = \$0\.000\d+: .* are paid.*run again"):
-        run_grpo(learner(), questions(1), limit, **options(tmp_path, budget_usd=1e-4))
+    budget = {"budget_usd": 0.002}  # a call costs $0.0001
+    with pytest.raises(BudgetSpentError, match=r"budget_usd = \$0\.0020.* are paid.*run again"):
+        run_grpo(learner(), items, limit, **options(tmp_path, **budget))
     steps = [line for line in lines(tmp_path) if "usd" in line]
     assert 0 < len(steps) < 20
     paid = sum(line["usd"] for line in steps)
     assert paid == pytest.approx(Spending(tmp_path / "spending").total_usd())
-    assert paid < 2e-4
+    assert 0.001 < paid <= 0.002 * 1.25
     assert last_checkpoint(tmp_path / "checkpoints").endswith(f"-{len(steps)}")
     assert "the 49 steps to come will cost about $" in capsys.readouterr().out
     # A higher limit goes on; a budget of 0 pays nothing.
     more = config(steps=len(steps) + 1, questions=1, micro_batch=8)
-    run_grpo(learner(), questions(1), more, **options(tmp_path, budget_usd=1))
+    run_grpo(learner(), items, more, **options(tmp_path, budget_usd=1))
     with pytest.raises(BudgetSpentError, match=r"\$0"):
-        run_grpo(learner(), questions(1), limit, **options(tmp_path / "none", budget_usd=0))
+        run_grpo(learner(), items, limit, **options(tmp_path / "none", budget_usd=0))
     assert not (tmp_path / "none" / "traces").exists()
 
 
-def test_spending_outlives_a_kill(tmp_path):
+def test_spending_outlives_a_kill(tmp_path, serve):
+    [item] = asked_of(serve(Reply("Carel Fabritius", input_tokens=40, output_tokens=30)))
+    graph = create_router_r1(item.pool, "cheapest").compile()
+    trace = Trace.from_state(graph.invoke({"question": item.question}))
     spending = Spending(tmp_path, 1.0)
-    [trace] = [_trace()]
     spending.add("grpo", trace)
     each = spending.total_usd()
     assert each > 0
@@ -344,12 +357,13 @@ def test_spending_outlives_a_kill(tmp_path):
     assert not again.refuses(0.5)
 
 
-def _trace() -> Trace:
-    from router_r1_graph import create_router_r1
-
-    pool = CandidatePool.embedded()
-    graph = create_router_r1(pool, "cheapest").compile()
-    return Trace.from_state(graph.invoke({"question": "Who wrote Hamlet?"}), gold=["x"])
+def test_simulated_candidates_are_not_paid(tmp_path):
+    graph = create_router_r1("embedded", "cheapest").compile()
+    trace = Trace.from_state(graph.invoke({"question": "Who wrote Hamlet?"}))
+    assert total(trace.ledger)["cost_usd"] > 0
+    spending = Spending(tmp_path, 0.0)
+    spending.add("grpo", trace)
+    assert spending.total_usd() == 0
 
 
 def test_the_best_weights_on_held_out_questions_are_kept_and_a_stage_stops_early(tmp_path):

@@ -168,8 +168,9 @@ class RunConfig(Section):
     best_of_n: BestOfNConfig = BestOfNConfig()
     grpo: GRPOConfig = GRPOConfig()
     budget_usd: Annotated[float, Field(ge=0)] | None = None
-    """The most that the run may pay, by the ledgers of its rollouts, over all stages and resumes.
-    Before a step that would cost more, it stops with a checkpoint. None = no limit."""
+    """The most that the run may pay, by the ledgers of its rollouts, over all stages and resumes;
+    simulated candidates are not paid. Before a step that would cost more, it stops with a
+    checkpoint. None = no limit."""
     evaluate_questions: Annotated[int, Field(ge=0)] = 200
     """Held-out questions after each stage; 0 = none."""
     threads: Annotated[int, Field(ge=0)] = 0

@@ -32,6 +32,7 @@ from router_r1_graph.budget import Left
 from router_r1_graph.controllers.controller import View
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import TEMPLATE_FILE
+from router_r1_graph.ledger import total
 from router_r1_graph.words import counted, usd
 
 from .config import GRPOConfig, RewardConfig
@@ -85,7 +86,7 @@ class Rollouts:
         self.spending = spending
         self.traces = traces
         self.step_usd = 0.0
-        """What the last step's rollouts cost, of all processes."""
+        """What was paid for the last step's rollouts, by all processes."""
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
         """Run the graph once for each prompt.
@@ -127,7 +128,7 @@ class Rollouts:
             "logprobs": [row["logprobs"] for row in rows],
             "trace": traces,
             "failure": failures,
-            "usd": [self.step_usd] * len(traces),
+            "usd": [sum(gather_object([_cost_usd(traces)]))] * len(traces),
             "graph_seconds": [outside] * len(traces),
             "generate_seconds": [controller.generator.seconds] * len(traces),
         }
@@ -169,6 +170,10 @@ class Rollouts:
                 f"grpo: {len(failed)} of {counted(len(failures), 'rollout')} of step {step + 1} "
                 f"failed through no fault of the policy, after {tries}; the last: {failed[-1]}"
             )
+
+
+def _cost_usd(traces: Sequence[Trace]) -> float:
+    return sum(total(trace.ledger)["cost_usd"] for trace in traces)
 
 
 def _left_out(end: int) -> RolloutRow:

@@ -1,4 +1,4 @@
-"""What a run has paid, in USD: on disk at once, so that a killed run knows it, and its limit."""
+"""What a run has paid, in USD: on disk at once, so that a killed run knows it; and its limit."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Spending:
         """What this process has paid since it started."""
 
     def add(self, stage: str, trace: Trace) -> None:
-        """Write down what a rollout cost; nothing for one that cost nothing."""
-        paid = total(trace.ledger)["cost_usd"]
+        """Write down what a rollout cost; simulated candidates are not paid."""
+        paid = paid_usd(trace)
         self.here_usd += paid
         if paid:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,14 @@ class Spending:
             return ""
         paid = f"budget_usd = {usd(self.budget_usd or 0.0)}: {usd(self.total_usd())} are paid"
         return f"{paid}, and the next step costs about {usd(next_usd)}" if left > 0 else paid
+
+
+def paid_usd(trace: Trace) -> float:
+    """Return what a run cost, without what simulated candidates would have."""
+    simulated = {c.name for c in trace.pool.candidates if c.provider == "simulated"}
+    lines = trace.ledger["candidates"].items()
+    imagined = sum(line["cost_usd"] for name, line in lines if name in simulated)
+    return max(0.0, total(trace.ledger)["cost_usd"] - imagined)
 
 
 def _end_line(file: Path) -> None:

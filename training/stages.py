@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
@@ -16,18 +16,18 @@ from typing import Any
 from accelerate.utils import gather_object
 from rich.progress import Progress
 
-from router_r1_graph import Trace, read_traces, write_traces
+from router_r1_graph import Controller, Trace, read_traces, write_traces
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import AbsoluteCost, reward
 
 from .config import RunConfig
 from .export import SupervisedRow, supervised_rows
-from .fit import fit
+from .fit import BudgetSpentError, fit
 from .items import Item, draw_items
 from .judge import Judge
 from .models import Learner, load_learner, make_learner, processes
 from .questions import without_held_out
-from .rollouts import roll_out
+from .rollouts import failure_from_outside, roll_out
 from .spending import Spending
 from .teacher import TeacherController, at_cost_weight
 
@@ -52,6 +52,29 @@ class Run:
         """The bill of the run."""
         process = processes().process_index
         return Spending(self.config.out / "spending", self.config.budget_usd, process)
+
+    def roll_out(
+        self,
+        stage: str,
+        items: Sequence[Item],
+        controller: Controller,
+        *,
+        name: str = "policy",
+        done: Callable[[Trace], None] = lambda _: None,
+    ) -> list[Trace]:
+        """Run items, once the budget allows it, and put what they cost on the bill.
+
+        Raises:
+            BudgetSpentError: the budget is spent.
+        """
+        if refused := self.spending.refuses(0.0):
+            raise BudgetSpentError(f"{stage}: {refused}; raise budget_usd, run again to go on")
+
+        def keep(trace: Trace) -> None:
+            self.spending.add(stage, trace)
+            done(trace)
+
+        return roll_out(items, controller, name=name, done=keep)
 
     def fit_options(self, stage: str, seed: int) -> dict[str, Any]:
         """Return what every supervised fit of this run has in common."""
@@ -100,7 +123,7 @@ def _warm_traces(run: Run) -> Any:
         items = draw_items(config.data, config.warm_start.traces, config.seed)
         pairs = [(0, item) for item in items]
         with processes().main_process_first():  # the others find nothing left to write
-            _write_teacher_traces(file, pairs, config.seed, "teacher's traces")
+            _write_teacher_traces(run, "warm_start", file, pairs, config.seed, "teacher's traces")
 
     def read() -> Iterator[Trace]:
         traces = chain.from_iterable(map(read_traces, files))
@@ -155,9 +178,12 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
             with Progress() as bars:
                 with processes().split_between_processes(copies) as ours:
                     bar = bars.add_task(f"round {number + 1} of {stage.rounds}", total=len(ours))
-                    found = roll_out(ours, controller, done=lambda _, p=bars, b=bar: p.advance(b))
+                    found = run.roll_out(
+                        "best_of_n", ours, controller, done=lambda _, p=bars, b=bar: p.advance(b)
+                    )
                 traces = gather_object(found)
             groups = [traces[i : i + stage.samples] for i in range(0, len(traces), stage.samples)]
+            groups = [[t for t in group if not failure_from_outside(t)] for group in groups]
             rows = [row for group in groups for row in _best_rows(group, judge, learner, rng)]
             kept = len(rows)
             rows += rng.sample(before, min(len(before), round(len(rows) * stage.keep)))
@@ -196,7 +222,7 @@ def rows_from_before(run: Run, learner: Learner) -> list[SupervisedRow]:
     pairs = [(sample, item) for item in items for sample in range(stage.teacher_samples)]
     what = "traces to choose from"
     with processes().main_process_first():
-        _write_teacher_traces(file, pairs, config.seed + 1, what, give_up=0.1)
+        _write_teacher_traces(run, "best_of_n", file, pairs, config.seed + 1, what, give_up=0.1)
     judge = Judge(config.reward)  # its own: a resumed run judges these traces again
     rng = random.Random(f"cost weights/{seed}")
     traces = read_traces(file)
@@ -210,7 +236,13 @@ def rows_from_before(run: Run, learner: Learner) -> list[SupervisedRow]:
 
 
 def _write_teacher_traces(
-    file: Path, wanted: Sequence[tuple[int, Item]], seed: int, what: str, **habits: float
+    run: Run,
+    stage: str,
+    file: Path,
+    wanted: Sequence[tuple[int, Item]],
+    seed: int,
+    what: str,
+    **habits: float,
 ) -> None:
     """Write the traces that are not in the file yet; each item with the teacher of its seed."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -226,7 +258,8 @@ def _write_teacher_traces(
             for sample in {sample for sample, _ in batch}:
                 places = [i for i, (other, _) in enumerate(batch) if other == sample]
                 teacher = TeacherController(1000 * seed + sample, **habits)
-                found = roll_out([batch[i][1] for i in places], teacher, name="teacher")
+                ours = [batch[i][1] for i in places]
+                found = run.roll_out(stage, ours, teacher, name="teacher")
                 for place, trace in zip(places, found, strict=True):
                     traces[place] = trace
             write_traces(file, [t for t in traces if t is not None], append=True)
@@ -241,6 +274,8 @@ def _best_rows(
     The way on is learned from its second turn on. Without it, nothing shows what to do when a
     candidate fails: the best of many traces asked another candidate at once, by luck.
     """
+    if not group:
+        return
     judge.observe(judge.costs(group))
     scored = [(judge(trace).total, trace) for trace in group]
     best = _best(scored)
@@ -296,7 +331,7 @@ def measure(run: Run, learner: Learner, stage: str) -> dict[str, float]:
         return {}
     items = draw_items(config.data, config.evaluate_questions, config.seed, split="test")
     items = [replace(item, context=replace(item.context, cost_weight=0.5)) for item in items]
-    traces = roll_out(items, learner.controller())
+    traces = run.roll_out(f"{stage}_test", items, learner.controller())
     summary = {"questions": len(traces), **_summary(traces)}
     write_traces(run.folder(stage) / "test_traces.jsonl", traces)
     _log(run, f"{stage}_test", 0, summary)
