@@ -1,4 +1,4 @@
-"""The command line: `router-r1 ask | demo | evaluate | fit | serve | pool | traces`.
+"""The command line: `router-r1 ask | demo | evaluate | fit | train | serve | pool | traces`.
 
 Whatever is wrong with the input is one line on stderr and exit code 2, before anything is asked.
 """
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import RouterR1Error
-from . import ask, evaluate, fit, pool, serve, traces
+from . import ask, evaluate, fit, pool, serve, traces, train
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 app = typer.Typer(
@@ -38,6 +38,17 @@ of_traces = typer.Typer(
 app.add_typer(of_traces, name="traces")
 
 
+of_training = typer.Typer(
+    help="Train a policy, or write a config for it.",
+    cls=train.ConfigOrCommand,
+    epilog=train.EXAMPLES,
+    subcommand_metavar="CONFIG [KEY=VALUE]... | init",
+    no_args_is_help=True,
+    **_HELP,  # type: ignore[arg-type]
+)
+app.add_typer(of_training, name="train")
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"router-r1-graph {version('router-r1-graph')}")
@@ -49,6 +60,8 @@ app.command(epilog=ask.DEMO_EXAMPLES)(ask.demo)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=fit.EXAMPLES)(fit.fit)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
+of_training.command("run", hidden=True, epilog=train.EXAMPLES)(train.run)
+of_training.command("init", epilog=train.INIT_EXAMPLES)(train.init)
 of_pools.command("show", epilog=pool.SHOW_EXAMPLES)(pool.show)
 of_pools.command("check", epilog=pool.CHECK_EXAMPLES)(pool.check)
 of_pools.command("from-records", epilog=pool.FROM_RECORDS_EXAMPLES)(pool.from_records)

@@ -1,0 +1,103 @@
+"""`router-r1 train`: the same program as `training/finetune.py`, and a config to begin with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from extras import needs
+
+needs("train")
+
+from in_process import cli, program
+from training.config import load_config
+from training.program import CONFIGS, _only_run_in
+
+POOL = """
+name: mine
+candidates:
+  - {name: Small, base_url: "http://127.0.0.1:1/v1", input_usd_per_mtok: 1, output_usd_per_mtok: 2}
+  - {name: Large, base_url: "http://127.0.0.1:1/v1", input_usd_per_mtok: 9, output_usd_per_mtok: 9}
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.yaml").write_text(POOL)
+    rows = [{"question": f"What is {n} + 1?", "golden_answers": [str(n + 1)]} for n in range(60)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def init(folder, *more):
+    return cli(
+        "train", "init", "--pool", "mine.yaml", "--questions", "mine.jsonl", *more, cwd=folder
+    )
+
+
+def test_init_writes_a_commented_config_that_can_be_run(mine, monkeypatch):
+    run = init(mine, "--model", "some/model", "--budget-usd", "2.5")
+    assert run.returncode == 0, run.stderr
+    assert "router-r1 train train.yaml" in run.stdout
+    monkeypatch.chdir(mine)
+    config = load_config(mine / "train.yaml", ["grpo.steps=3"])
+    assert config.budget_usd == 2.5
+    assert config.model.pretrained == "some/model"
+    assert [str(file) for file in config.data.files] == ["mine.jsonl"]
+    assert config.data.pools == ("mine.yaml",)
+    assert config.data.vary.names == 0.5
+    assert config.data.vary.prices == 0  # what real endpoints cost stays as it is
+    text = (mine / "train.yaml").read_text()
+    assert sum("#" in line for line in text.splitlines()) > 15
+    assert set(yaml.safe_load(text)) >= {"out", "budget_usd", "model", "data", "grpo"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "train.yaml").touch(), "train.yaml: is there already"),
+        (lambda folder: (folder / "mine.yaml").unlink(), "mine.yaml"),
+        (lambda folder: (folder / "mine.jsonl").write_text('{"question": "q"}\n'), "mine.jsonl:1: no gold answer"),
+    ],
+)
+def test_init_says_what_is_wrong_and_writes_nothing(mine, change, message):
+    change(mine)
+    run = init(mine)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (mine / "train.yaml").exists() or (mine / "train.yaml").read_text() == ""
+
+
+def test_the_command_is_the_program_of_the_checkout(mine):
+    wrong = (f"out={mine}/run", "grpo.steps=oops")
+    by_command = cli("train", "smoke", *wrong, cwd=mine)
+    smoke = CONFIGS / "smoke.yaml"
+    by_file = program(CONFIGS.parent / "finetune.py", "--config", smoke, *wrong)
+    assert by_command.returncode == by_file.returncode == 2
+    assert "grpo.steps" in by_command.stderr
+    assert by_command.stderr == by_file.stderr
+    missing = cli("train", "nowhere.yaml", cwd=mine)
+    assert missing.returncode == 2
+    assert "nowhere.yaml: no such config file" in missing.stderr
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from training.program import _only_run_in\n"
+        "with _only_run_in(Path(sys.argv[1])): pass"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+
+    def other():
+        root = CONFIGS.parent.parent
+        return subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+
+    with _only_run_in(tmp_path):
+        assert f"another run (process {os.getpid()})" in other().stderr
+    assert other().returncode == 0

@@ -1,0 +1,184 @@
+"""Train a policy that routes: the program behind `router-r1 train` and `training/finetune.py`.
+
+Stages: `warm_start` (SFT on the teacher's traces), `best_of_n` (learn the best of n sampled
+traces), `grpo` (TRL's GRPOTrainer over runs of the compiled graph). Run it again and it goes on
+where it stopped; the policy folder at the end is a normal Hugging Face model.
+
+Examples:
+    router-r1 train smoke
+    router-r1 train train.yaml budget_usd=20 out=runs/mine
+    python training/finetune.py --config training/configs/demo.yaml grpo.steps=100
+    torchrun --nproc_per_node 2 training/finetune.py --config training/configs/demo.yaml
+    router-r1 ask "Who wrote Hamlet?" --controller policy:runs/smoke/policy
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see router_r1_graph/controllers/policy
+
+import yaml
+
+from router_r1_graph import ConfigError, RouterR1Error
+
+from .config import RunConfig, load_config
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stages of a config; return the exit status.
+
+    Args:
+        arguments: of the command line; None = this process's.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning)  # transformers about TRL, each step
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    try:
+        config = load_config(_file(given.config), given.overrides)
+        with _only_run_in(config.out):
+            return run_stages(config)
+    except RouterR1Error as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 2)
+    except OSError as error:
+        print(f"finetune: {error}; the last checkpoint is intact", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("finetune: stopped; run again to go on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _file(config: Path) -> Path:
+    """Return the file of a config, which may be the name of a shipped one."""
+    shipped = CONFIGS / f"{config}.yaml"
+    return shipped if not config.exists() and shipped.is_file() else config
+
+
+def run_stages(config: RunConfig) -> int:
+    """Run the stages that are not done yet, and write the policy folder and the report."""
+    import torch
+    from transformers.utils import logging
+
+    from . import stages
+    from .models import load_learner, processes
+    from .questions import check_questions
+    from .report import next_step, write_report
+
+    main = processes().is_main_process  # of those that torchrun or accelerate started
+    told = check_questions(config.data, config.evaluate_questions)  # before anything is paid
+    if main:
+        print(told)
+    if main:
+        remember(config)
+    logging.disable_progress_bar()  # of loading and saving; training keeps its own
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    run = stages.Run(config)
+    measured: dict[str, dict[str, float]] = {}
+    learner = None
+    for stage in config.stages:
+        folder = run.folder(stage)
+        done = folder / "done.json"
+        if done.exists():
+            measured[stage] = json.loads(done.read_text(encoding="utf-8"))
+            learner = load_learner(config.model, folder / "policy")
+            if main:
+                print(f"{stage}: done before")
+            continue
+        if main:
+            print(f"{stage} ...")
+        if stage == "warm_start":
+            learner = stages.warm_start(run)
+        else:
+            learner = learner or load_learner(config.model)
+            step = stages.best_of_n if stage == "best_of_n" else stages.grpo
+            learner = step(run, learner)
+        if main:
+            learner.save(folder / "policy")
+            measured[stage] = stages.measure(run, learner, stage)
+            done.write_text(json.dumps(measured[stage]), encoding="utf-8")
+            print(f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in measured[stage].items()))
+        processes().wait_for_everyone()
+    if learner is None:
+        raise RouterR1Error("the config names no stage")
+    if not main:
+        return 0
+    policy = config.out / "policy"
+    learner.save(policy)
+    write_report(config, measured, policy)
+    print(f"\n{next_step(measured, policy)}")
+    return 0
+
+
+@contextmanager
+def _only_run_in(folder: Path) -> Iterator[None]:
+    """Make a folder and lock it; of the processes of one run, the first does.
+
+    Raises:
+        ConfigError: another run has locked it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None or os.environ.get("LOCAL_RANK", "0") != "0":
+        yield
+        return
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ConfigError(
+                f"out {folder}: another run (process {file.read() or 'unknown'}) is writing "
+                "there; wait for it, or name another folder: out=runs/other"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def remember(config: RunConfig) -> None:
+    """Save the resolved config with versions and commit beside the outputs."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        check=False,
+    ).stdout.strip()
+    names = ("torch", "transformers", "trl", "langgraph", "langchain-core", "router-r1-graph")
+    record = {
+        "config": config.model_dump(mode="json"),
+        "commit": commit or "unknown",
+        "command": " ".join(["python", *sys.argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in names},
+    }
+    file = config.out / "config.yaml"
+    file.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
