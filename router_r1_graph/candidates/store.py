@@ -7,6 +7,7 @@ the calls are made and paid as without it.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sqlite3
@@ -106,11 +107,16 @@ class ReplyStore:
         """Close the store."""
         self.close()
 
+    def flush(self) -> None:
+        """Write what is not written at once: how often replies were used again."""
+        self._submit(self._write_hits, None).result()
+
     def close(self) -> None:
         """Write what is left to write, and close the file."""
-        self._writer.shutdown()
-        self._safely(self._write_hits, None)
-        self._file.close()
+        if self._pid == os.getpid():
+            self.flush()
+            self._writer.shutdown()
+            self._file.close()
 
     # ----------------------------------------------------------------------------------- a call
 
@@ -150,7 +156,7 @@ class ReplyStore:
 
     def stats(self) -> list[StoreLine]:
         """Return what is in the file, by candidate; controllers come last."""
-        self._write_hits()
+        self.flush()
         return self._file.lines()
 
     @property
@@ -217,5 +223,25 @@ def _reopen(path: Path, max_bytes: int, max_age_seconds: float | None, every: bo
 
 
 def as_store(replies: ReplyStore | str | Path | None) -> ReplyStore | None:
-    """Return a store as it is, or that of a file."""
-    return ReplyStore(replies) if isinstance(replies, str | Path) else replies
+    """Return a store as it is, or that of a file: one in a process, kept until the process ends.
+
+    Raises:
+        ConfigError: see `ReplyStore`.
+    """
+    if not isinstance(replies, str | Path):
+        return replies
+    with _opening:
+        file = os.path.abspath(replies)
+        if file not in _opened:
+            _opened[file] = ReplyStore(replies)
+        return _opened[file]
+
+
+_opened: dict[str, ReplyStore] = {}
+_opening = threading.Lock()
+
+
+@atexit.register
+def _close_all() -> None:
+    for store in _opened.values():
+        store.close()

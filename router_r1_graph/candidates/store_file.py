@@ -227,7 +227,7 @@ def _open(path: Path, *, make: bool) -> sqlite3.Connection:
         connection.close()
         if "not a database" in str(error):
             raise ConfigError(f"{path}: no reply store; name another file") from None
-        raise ConfigError(f"{path}: the reply store cannot be written: {error}") from None
+        raise ConfigError(f"{path}: the reply store cannot be used: {error}") from None
     except BaseException:
         connection.close()
         raise

@@ -183,6 +183,8 @@ def _work(
                     replies=share.replies,
                 )
             )
+            if share.replies:
+                share.replies.flush()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except RouterR1Error as error:
