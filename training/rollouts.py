@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from router_r1_graph import Controller, Trace
+from router_r1_graph import Controller, ReplyStore, Trace
 from router_r1_graph.evaluation.loop import Item, ask_many, run
 
 
@@ -16,6 +16,7 @@ def roll_out(
     *,
     name: str = "policy",
     in_flight: int = 256,
+    replies: ReplyStore | None = None,
     done: Callable[[Trace], None] | None = None,
 ) -> list[Trace]:
     """Run every item and return the traces in the items' order.
@@ -25,6 +26,7 @@ def roll_out(
         controller: the controller.
         name: the controller's name in the traces.
         in_flight: most questions at once; those that think at once share a batch.
+        replies: where replies are kept, so that the same call is paid once; None = nowhere.
         done: gets each trace as soon as it is there.
     """
     traces: list[Trace | None] = [None] * len(items)
@@ -34,7 +36,10 @@ def roll_out(
         if done:
             done(trace)
 
-    run(ask_many(_samples(items), controller, keep, name=name, at_once=in_flight))
+    work = ask_many(
+        _samples(items), controller, keep, name=name, at_once=in_flight, replies=replies
+    )
+    run(work)
     return [trace for trace in traces if trace is not None]
 
 

@@ -29,8 +29,8 @@ _OPTIONS = [
         Path | None,
         None,
         "The file in which replies are kept: the same call, in any command, is paid once. Also "
-        "ROUTER_R1_OPTIONS.",
-        envvar="ROUTER_R1_OPTIONS",
+        "ROUTER_R1_REPLIES.",
+        envvar="ROUTER_R1_REPLIES",
         show_envvar=False,
     ),
     _option(
