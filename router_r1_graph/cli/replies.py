@@ -6,18 +6,19 @@ import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..candidates.records import stored_records, write_records
-from ..candidates.store import ReplyStore
 from ..console import clean
 from ..errors import ConfigError, did_you_mean
 from ..files import require_file
 from ..words import counted, usd
 from .options import print_json
 from .store_options import seconds
+
+if TYPE_CHECKING:
+    from ..candidates.store import ReplyStore
 
 FileArgument = Annotated[Path, typer.Argument(help="The file of --replies.")]
 
@@ -41,12 +42,19 @@ router-r1 pool from-records records.jsonl --out replay.yaml
 """
 
 
+def _open(file: Path) -> ReplyStore:
+    """Open a store that is there already."""
+    from ..candidates.store import ReplyStore
+
+    return ReplyStore(file, make=False)
+
+
 def stats(
     file: FileArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what is kept, what it cost, and what it has saved."""
-    with ReplyStore(file, make=False) as store:
+    with _open(file) as store:
         lines, size = store.stats(), store.bytes
     whole = {
         "replies": sum(line.replies for line in lines),
@@ -87,7 +95,7 @@ def clear(
 ) -> None:
     """Delete replies: the same calls will be paid again."""
     age = seconds("--older-than", older_than) if older_than else None
-    with ReplyStore(file, make=False) as store:
+    with _open(file) as store:
         names = {line.candidate: line for line in store.stats()}
         if candidate is not None and candidate not in names:
             near = did_you_mean(candidate, [name for name in names if name])
@@ -111,7 +119,9 @@ def export(
     ] = False,
 ) -> None:
     """Write the replies as records, which a pool can replay: router-r1 pool from-records."""
-    with ReplyStore(file, make=False) as store:
+    from ..candidates.records import stored_records, write_records
+
+    with _open(file) as store:
         require_file("OUT", out)
         try:
             count = write_records(out, stored_records(store, model_names=model_names))

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ..candidates.store import ReplyStore
 from ..errors import ConfigError
 from .options import about, flag, shown_as
 
@@ -60,6 +59,8 @@ def takes_replies(command: Callable[..., None]) -> Callable[..., None]:
         if replies is None:
             command(**given, replies=None)
             return
+        from ..candidates.store import ReplyStore
+
         age = replies_max_age and seconds("--replies-max-age", replies_max_age)
         with about("--replies"):
             store = ReplyStore(
