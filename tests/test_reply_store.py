@@ -29,6 +29,7 @@ from router_r1_graph import (
     CandidatePool,
     ChatRouterR1,
     ConfigError,
+    Recorder,
     ReplyStore,
     ScriptedController,
     Trace,
@@ -36,6 +37,7 @@ from router_r1_graph import (
     create_router_r1,
     parse_controller,
     pool_tools,
+    read_traces,
     total,
 )
 from router_r1_graph.candidates.call import ask
@@ -780,6 +782,43 @@ def test_a_message_that_is_no_json_is_not_stored(tmp_path, serve, store):
     (candidate,) = yaml_pool(tmp_path, serve(Reply("?"))).candidates
     for _ in range(2):
         assert not ask(RunnableLambda(odd), [HumanMessage("?")], candidate, store=store).stored
+
+
+def test_a_deadline_holds_while_the_file_is_blocked(serve, tmp_path, file, store):
+    server = serve(Reply("Paris"))
+    pool = yaml_pool(tmp_path, server)
+    writer = sqlite3.connect(file, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    assert asked(pool, store, seconds_left=0.2)["error"]["kind"] == "timeout"
+    writer.execute("ROLLBACK")
+    writer.close()
+    assert asked(pool, store)["text"] == "Paris"
+    assert server.count() == 1
+
+
+def test_a_recorder_writes_what_a_stored_reply_had_cost(serve, tmp_path, store):
+    pool = yaml_pool(tmp_path, serve(Reply("Paris")), **ONE_DOLLAR)
+    out = tmp_path / "records.jsonl"
+    graph = create_router_r1(pool, ScriptedController(SCRIPT), replies=store).compile()
+    for _ in range(2):
+        run(graph, "invoke", {"callbacks": [Recorder(out)]})
+    records = [record for record, _ in read_records(out)]
+    assert [record.cost_usd for record in records] == [pytest.approx(20e-6)] * 2
+
+
+def test_a_trace_of_an_earlier_release_is_read(serve, tmp_path):
+    pool = yaml_pool(tmp_path, serve(Reply("Paris")), **ONE_DOLLAR)
+    state = run(create_router_r1(pool, ScriptedController(SCRIPT)).compile(), "invoke")
+    data = Trace.from_state(state).model_dump(mode="json")
+    for line in (data["ledger"]["controller"], *data["ledger"]["candidates"].values()):
+        del line["stored_calls"], line["saved_usd"]
+    for message in data["scratchpad"]:
+        if message.get("artifact"):
+            del message["artifact"]["stored"], message["artifact"]["saved_usd"]
+    (tmp_path / "old.jsonl").write_text(json.dumps(data))
+    (trace,) = read_traces(tmp_path / "old.jsonl")
+    assert (total(trace.ledger)["stored_calls"], trace.calls[0].stored) == (0, False)
+    assert AbsoluteCost(1e-3).measure(trace) == pytest.approx(20e-6)
 
 
 def test_other_threads_look_up_while_one_writes(serve, tmp_path, file, store):

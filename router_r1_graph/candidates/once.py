@@ -21,6 +21,8 @@ _MOST_FAILURES = 2
 """So many others may fail one after another before a call is made without waiting any longer."""
 _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.02, 0.5
 """How often another process is looked after."""
+_FILE_SECONDS = 5.0
+"""A file that is blocked for longer is not waited for: the call is made, or its reply used."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,20 @@ class Once:
         """Make the call for everybody, once no other process does."""
         start, look = time.perf_counter(), _FIRST_LOOK_SECONDS
         try:
-            while not (said := (yield Await(self.store.claim(self.key, self._longest(left))))):
+            while True:
+                waited = _FILE_SECONDS if left is None else min(_FILE_SECONDS, left)
+                said = yield Await(self.store.claim(self.key, self._longest(left)), waited)
                 spent = time.perf_counter() - start
+                if isinstance(said, StoredReply):
+                    flight.reply = said
+                    return self._again(said)
                 if left is not None and spent >= left:
                     error = ReplyError("timeout", "another process asked, and no reply came")
                     return Reply(seconds=spent, attempts=0, error=error)
+                if said is not False:
+                    break
                 yield Wait(look if left is None else min(look, left - spent))
                 look = min(1.5 * look, _LONGEST_LOOK_SECONDS)
-            if isinstance(said, StoredReply):
-                flight.reply = said
-                return self._again(said)
             if left is not None:
                 left -= time.perf_counter() - start
             return (yield from self._made(left, flight))
@@ -99,7 +105,7 @@ class Once:
         if flight:
             flight.reply, flight.failed = kept, kept is None
         if kept:
-            yield Await(self.store.keep(self.key, kept))
+            yield Await(self.store.keep(self.key, kept), _FILE_SECONDS)
         return reply
 
     def _again(self, kept: StoredReply) -> Reply:
