@@ -37,6 +37,7 @@ ENVIRONMENT = """## Environment {#environment}
 | the one that `api_key_env` names | the key for this candidate or controller |
 | `ROUTER_R1_POOL` | the pool of the graphs in `langgraph.json`: a file or a shipped pool |
 | `ROUTER_R1_CONTROLLER` | the controller of these graphs: a spec |
+| `ROUTER_R1_REPLIES` | the file of `--replies`, for `ask`, `evaluate` and `serve` |
 | `LANGSMITH_TRACING`, `LANGSMITH_API_KEY`, `LANGSMITH_PROJECT` | read by LangSmith's own client |
 """
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .candidates.measure import Source, pool_from_records
     from .candidates.records import Recorder
     from .candidates.reply import Bill, Reply
+    from .candidates.store import ReplyStore
     from .candidates.tool import CandidateTool, candidate_tool, pool_tools
     from .chat_router import ChatRouterR1
     from .context import RouterContext
@@ -94,6 +95,7 @@ __all__ = [
     "Recorder",
     "Reply",
     "ReplyError",
+    "ReplyStore",
     "RouterContext",
     "RouterInput",
     "RouterOutput",
@@ -165,6 +167,7 @@ _LATER = {
     "Recorder": "candidates.records",
     "Reply": "candidates.reply",
     "ReplyError": "candidates.failures",
+    "ReplyStore": "candidates.store",
     "RouterContext": "context",
     "RouterInput": "state",
     "RouterOutput": "state",

@@ -42,7 +42,8 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
     refused: list[InvalidToolCall] = []
     routed: list[RouteCall] = []
     over_budget = False
-    usd_left = None if view.left.usd is None else view.left.usd - reply.cost_usd
+    price = reply.cost_usd + reply.saved_usd
+    usd_left = None if view.left.usd is None else view.left.usd - price
     reserved = 0.0  # for the calls of this round: together they must not overspend either
     asked = {
         (m.name, m.artifact["query"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .context import RouterContext
-from .ledger import Ledger, total
+from .ledger import Ledger, price_usd, total
 from .words import usd
 
 
@@ -95,12 +95,13 @@ def ending_of_round(left: Left, steps: int | None) -> StopReason | None:
 def left(ledger: Ledger, round_: int, context: RouterContext, started_at: float) -> Left:
     """Return what is left of the budget.
 
-    Seconds are wall-clock time, or the time on the ledger if that is longer: a recorded reply
-    counts with its recorded time.
+    A stored reply counts with what it would have cost, and with the time that it took: what a run
+    does never depends on what is stored. Seconds are wall-clock time, or the time on the ledger if
+    that is longer: a recorded reply, too, counts with its recorded time.
     """
     usd = seconds = None
     if context.budget_usd is not None:
-        usd = context.budget_usd - total(ledger)["cost_usd"]
+        usd = context.budget_usd - price_usd(total(ledger))
     if context.deadline_seconds is not None:
         spent = max(time.time() - started_at, ledger["seconds"])
         seconds = context.deadline_seconds - spent

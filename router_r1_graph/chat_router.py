@@ -32,6 +32,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, create_model, field_validat
 from .budget import StopReason
 from .candidates import CandidatePool
 from .candidates.reply import ChatModel, writable
+from .candidates.store import as_store
 from .context import RouterContext, knobs
 from .controllers import Controller, as_controller
 from .controllers.policy.streaming import Increments
@@ -75,6 +76,8 @@ class ChatRouterR1(_WithKnobs):
         controller: whatever `create_router_r1` takes; None = the pool's controller block where
             there is one, else `keyword`.
         models: chat models for the named candidates; see `create_router_r1`.
+        replies: where replies are kept, so that the same call is paid once: a `ReplyStore`, or its
+            file.
         stop: texts before which the answer is cut off.
         max_tokens: about how many tokens of the answer are returned at most. The knobs limit the
             cost of the run. May be given for one call too.
@@ -99,6 +102,7 @@ class ChatRouterR1(_WithKnobs):
     pool: CandidatePool = Field(default_factory=CandidatePool.embedded)
     controller: Any = None
     models: Mapping[str, ChatModel] | None = Field(default=None, exclude=True)
+    replies: Any = Field(default=None, exclude=True)
     stop: list[str] | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     streaming: bool = False
@@ -119,17 +123,20 @@ class ChatRouterR1(_WithKnobs):
         return self
 
     def _compiled(self) -> CompiledStateGraph[Any, RouterContext, Any, Any]:
-        """Return the graph over the pool, controller and models that the model has now."""
-        made_of = (self.pool, self.controller, self.models)
-        if len(self._made_of) != 3 or any(
+        """Return the graph over the pool, controller, models and store that the model has now."""
+        made_of = (self.pool, self.controller, self.models, self.replies)
+        if len(self._made_of) != 4 or any(
             a is not b for a, b in zip(made_of, self._made_of, strict=True)
         ):
             self.pool = self._read_pool(self.pool)  # an assigned one may be a name
             self.controller = as_controller(self.controller, self.pool)
-            graph = create_router_r1(self.pool, self.controller, models=self.models)
+            self.replies = as_store(self.replies)
+            graph = create_router_r1(
+                self.pool, self.controller, models=self.models, replies=self.replies
+            )
             # No checkpoints: inside another graph too, a chat model remembers nothing.
             self._graph = graph.compile(checkpointer=False, name="router_r1")
-            self._made_of = (self.pool, self.controller, self.models)
+            self._made_of = (self.pool, self.controller, self.models, self.replies)
         return self._graph
 
     def _context(self, given: Mapping[str, Any]) -> RouterContext:

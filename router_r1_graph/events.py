@@ -34,6 +34,8 @@ class RouteEnd(TypedDict):
     ok: bool
     cost_usd: float
     seconds: float
+    stored: bool
+    """Whether the reply came out of the reply store."""
 
 
 class Budget(TypedDict):
@@ -67,6 +69,7 @@ def route_end(call: RouteCall, bill: Mapping[str, Any]) -> RouteEnd:
         "ok": bill["ok"],
         "cost_usd": bill["cost_usd"],
         "seconds": bill["seconds"],
+        "stored": bill["stored"],
     }
 
 

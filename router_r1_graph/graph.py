@@ -13,6 +13,7 @@ from langgraph.types import Checkpointer
 from ._compat import node, shows
 from .candidates import CandidatePool
 from .candidates.reply import ChatModel
+from .candidates.store import ReplyStore, as_store
 from .candidates.tool import pool_tools
 from .context import GivenContext, RouterContext
 from .controllers import Controller, as_controller
@@ -28,6 +29,7 @@ def create_router_r1(
     controller: Controller | Decides | ChatModel | str | None = None,
     *,
     models: Mapping[str, ChatModel] | None = None,
+    replies: ReplyStore | str | Path | None = None,
     context: RouterContext | None = None,
     name: str = "router_r1",
     input_schema: type[Any] = RouterInput,
@@ -46,6 +48,9 @@ def create_router_r1(
             is one, else `keyword`.
         models: chat models, tools, retrievers or graphs to use for the named candidates instead
             of those that their providers make; these candidates need no key.
+        replies: where replies are kept, so that the same call is paid once: a `ReplyStore`, or its
+            file. None = every call is made. Those of `models` and of a chat model as the
+            controller are not kept.
         context: the knobs of runs that pass none.
         name: the name of the message that a run returns.
         input_schema: the schema of a run's input.
@@ -54,6 +59,7 @@ def create_router_r1(
     Raises:
         PoolError: a pool file or a provider cannot be used, a key variable is not set, or `models`
             names no candidate of the pool.
+        ConfigError: the file of replies cannot be used.
         ControllerError: the object is not a controller, or the spec is unknown.
 
     Example:
@@ -65,9 +71,10 @@ def create_router_r1(
     """
     pool = pool if isinstance(pool, CandidatePool) else CandidatePool.from_yaml(pool)
     controller = as_controller(controller, pool)
-    tools = {tool.name: tool for tool in pool_tools(pool, models)}
+    store = as_store(replies)
+    tools = {tool.name: tool for tool in pool_tools(pool, models, replies=store)}
     context = context or RouterContext()
-    nodes = ControllerNodes(pool, controller, context, name)
+    nodes = ControllerNodes(pool, controller, context, name, store)
     rounds = CandidateNodes(pool, tools, context)
     graph: StateGraph[RouterState, RouterContext, Any, Any] = StateGraph(
         RouterState,
@@ -105,6 +112,7 @@ def create_router_r1_agent(
     controller: Controller | Decides | ChatModel | str | None = None,
     *,
     models: Mapping[str, ChatModel] | None = None,
+    replies: ReplyStore | str | Path | None = None,
     context: RouterContext | None = None,
     checkpointer: Checkpointer = None,
     name: str = "router_r1",
@@ -117,6 +125,7 @@ def create_router_r1_agent(
         pool: see `create_router_r1`.
         controller: see `create_router_r1`.
         models: see `create_router_r1`.
+        replies: see `create_router_r1`.
         context: the knobs of runs that pass none.
         checkpointer: None inherits the parent's; False keeps nothing.
         name: the name of the agent, which supervisors need, and of the message that it returns.
@@ -125,6 +134,7 @@ def create_router_r1_agent(
         pool,
         controller,
         models=models,
+        replies=replies,
         context=context,
         name=name,
         input_schema=MessagesState,

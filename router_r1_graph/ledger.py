@@ -6,7 +6,7 @@ Plain dicts, so that a checkpoint gives back what went in; every function return
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -14,7 +14,11 @@ from .candidates.reply import Reply
 
 
 class LedgerLine(TypedDict):
-    """The bill of one candidate, or of the controller."""
+    """The bill of one candidate, or of the controller.
+
+    `stored_calls` are those whose reply came out of the reply store: they cost nothing, and would
+    have cost `saved_usd`. Traces of earlier releases have neither.
+    """
 
     calls: int
     failed_calls: int
@@ -24,6 +28,8 @@ class LedgerLine(TypedDict):
     reasoning_tokens: int
     cost_usd: float
     seconds: float
+    stored_calls: NotRequired[int]
+    saved_usd: NotRequired[float]
 
 
 class Ledger(TypedDict):
@@ -35,7 +41,11 @@ class Ledger(TypedDict):
 
 
 class LedgerTotals(TypedDict):
-    """The ledger in one line. `calls` and `failed_calls` are the candidates'."""
+    """The ledger in one line.
+
+    `calls` and `failed_calls` are the candidates'; `stored_calls` and `saved_usd` are the
+    controller's too.
+    """
 
     cost_usd: float
     candidates_cost_usd: float
@@ -45,6 +55,8 @@ class LedgerTotals(TypedDict):
     seconds: float
     calls: int
     failed_calls: int
+    stored_calls: int
+    saved_usd: float
 
 
 def new_ledger() -> Ledger:
@@ -62,6 +74,8 @@ def _line() -> LedgerLine:
         "reasoning_tokens": 0,
         "cost_usd": 0.0,
         "seconds": 0.0,
+        "stored_calls": 0,
+        "saved_usd": 0.0,
     }
 
 
@@ -75,6 +89,8 @@ def _charge(line: LedgerLine, bill: Mapping[str, Any]) -> LedgerLine:
         "reasoning_tokens": line["reasoning_tokens"] + bill["reasoning_tokens"],
         "cost_usd": line["cost_usd"] + bill["cost_usd"],
         "seconds": line["seconds"] + bill["seconds"],
+        "stored_calls": line.get("stored_calls", 0) + bill.get("stored", False),
+        "saved_usd": line.get("saved_usd", 0.0) + bill.get("saved_usd", 0.0),
     }
 
 
@@ -107,4 +123,14 @@ def total(ledger: Ledger) -> LedgerTotals:
         "seconds": ledger["seconds"],
         "calls": sum(line["calls"] for line in candidates),
         "failed_calls": sum(line["failed_calls"] for line in candidates),
+        "stored_calls": sum(line.get("stored_calls", 0) for line in everyone),
+        "saved_usd": sum(line.get("saved_usd", 0.0) for line in everyone),
     }
+
+
+def price_usd(line: LedgerLine | LedgerTotals) -> float:
+    """Return what a bill comes to where nothing is stored: what budgets and rewards go by.
+
+    A run that finds replies in the store is thus the same as one that pays for them.
+    """
+    return line["cost_usd"] + line.get("saved_usd", 0.0)

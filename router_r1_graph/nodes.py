@@ -28,6 +28,7 @@ from .admission import admit
 from .budget import Left, StopReason
 from .candidates import CandidatePool
 from .candidates.reply import Reply, writable
+from .candidates.store import ReplyStore
 from .context import RouterContext, resolve_context
 from .controllers.controller import Controller, View
 from .controllers.own import failure
@@ -53,6 +54,8 @@ class ControllerNodes:
     """The knobs of runs that pass none."""
     name: str = "router_r1"
     """The name of the message that a run returns."""
+    store: ReplyStore | None = None
+    """Where the turns of a controller that is paid may be kept."""
 
     def begin(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
@@ -143,6 +146,7 @@ class ControllerNodes:
             left=remaining,
             conversation=conversation(messages, text, context.max_conversation_tokens),
             scratchpad=tuple(scratchpad),
+            store=self.store,
         )
 
     def _stop(
@@ -270,6 +274,8 @@ class ControllerNodes:
                     "seconds": totals["seconds"],
                     "calls": totals["calls"],
                     "failed_calls": totals["failed_calls"],
+                    "stored_calls": totals["stored_calls"],
+                    "saved_usd": totals["saved_usd"],
                 }
             },
         )

@@ -27,6 +27,8 @@ _FREE: Mapping[str, Any] = {
     "cost_usd": 0.0,
     "seconds": 0.0,
     "attempts": 0,
+    "stored": False,
+    "saved_usd": 0.0,
 }
 
 
@@ -191,7 +193,9 @@ class CallRecord:
         reply: the text of the reply; for a failed call the error, as the controller sees it.
         ok: whether the reply can be used.
         error: why it failed, or what is doubtful about it; None = nothing.
-        cached: whether an earlier reply was used again, free of charge.
+        cached: whether this run had asked the same before, so that no call was made.
+        stored: whether the reply came out of the reply store, free of charge.
+        saved_usd: what a stored reply would have cost.
     """
 
     round: int
@@ -205,6 +209,8 @@ class CallRecord:
     cost_usd: float
     seconds: float
     cached: bool
+    stored: bool = False
+    saved_usd: float = 0.0
 
 
 def call_records(scratchpad: Iterable[AnyMessage], *, summaries: bool = True) -> list[CallRecord]:
@@ -240,4 +246,6 @@ def _call_record(bill: ObservedBill, round_: int) -> CallRecord:
         cost_usd=bill["cost_usd"],
         seconds=bill["seconds"],
         cached=bill["cached"],
+        stored=bill.get("stored", False),  # traces of earlier releases have neither
+        saved_usd=bill.get("saved_usd", 0.0),
     )

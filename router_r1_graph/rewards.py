@@ -26,6 +26,7 @@ from .answers import exact_match, f1_score
 from .budget import StopReason
 from .candidates import CandidatePool
 from .errors import ConfigError, TraceError
+from .ledger import price_usd
 from .trace import Trace
 
 
@@ -108,7 +109,7 @@ class PercentileCost:
             if call.round > from_turn and (candidate := trace.pool.find(call.candidate))
         )
         if self.controller and not from_turn:
-            paid += trace.ledger["controller"]["cost_usd"] * 1e6
+            paid += price_usd(trace.ledger["controller"]) * 1e6
         return math.sqrt(paid) if paid >= 0 else math.nan
 
     def observe(self, cost: float) -> None:
@@ -165,12 +166,12 @@ class AbsoluteCost:
             raise ConfigError(f"floor is a number of 0 or below, not {self.floor!r}")
 
     def measure(self, trace: Trace, from_turn: int = 0) -> float:
-        """Return the USD of a trace: input, output and reasoning tokens, as billed."""
+        """Return the USD of a trace: all tokens as billed, and stored replies as if they were."""
         if from_turn:
             later = [call for call in trace.calls if call.round > from_turn and not call.cached]
-            return sum(call.cost_usd for call in later)
-        paid = sum(line["cost_usd"] for line in trace.ledger["candidates"].values())
-        return paid + (trace.ledger["controller"]["cost_usd"] if self.controller else 0.0)
+            return sum(call.cost_usd + call.saved_usd for call in later)
+        paid = sum(price_usd(line) for line in trace.ledger["candidates"].values())
+        return paid + (price_usd(trace.ledger["controller"]) if self.controller else 0.0)
 
     def score(self, cost: float) -> float:
         """Return 1 - cost / usd, and no less than the floor."""

@@ -20,7 +20,7 @@ from . import protocol
 from .budget import StopReason
 from .candidates import CandidatePool
 from .console import print_line
-from .ledger import LedgerTotals, total
+from .ledger import LedgerTotals, price_usd, total
 from .trace import Trace
 from .words import counted, rounded, shortened, usd
 
@@ -109,8 +109,11 @@ class Transcript:
     def reply(self, message: ToolMessage) -> None:
         """Print what one call brought back and cost."""
         bill = message.artifact
+        price = usd(bill["cost_usd"])
+        if bill.get("stored"):
+            price += f" (stored; {usd(bill['saved_usd'])} saved)"
         cost = (
-            f"  [{counted(bill['output_tokens'], 'token')}, {usd(bill['cost_usd'])}, "
+            f"  [{counted(bill['output_tokens'], 'token')}, {price}, "
             f"{rounded(bill['seconds'], 1)} s]"
         )
         style = "" if bill["ok"] else "red"
@@ -130,25 +133,28 @@ class Transcript:
     def bill(self, totals: LedgerTotals, ledger: Mapping[str, Any]) -> None:
         """Print the bill, a line for everyone who was paid."""
         lines = [(name, line) for name, line in ledger["candidates"].items()]
-        if ledger["controller"]["cost_usd"]:
+        if price_usd(ledger["controller"]):
             lines.append(("controller", ledger["controller"]))
         width = max([len(name) for name, _ in lines], default=5)
         for name, line in lines:
             failed = f", {line['failed_calls']} failed" if line["failed_calls"] else ""
             retries = f", {counted(line['retries'], 'retry', 'retries')}" if line["retries"] else ""
+            stored = f", {stored} stored" if (stored := line.get("stored_calls")) else ""
             self._line(
                 ("bill      ", "blue"),
                 (
                     f"{name:<{width}}  {usd(line['cost_usd'])}  "
-                    f"{counted(line['calls'], 'call')}{failed}{retries}, "
+                    f"{counted(line['calls'], 'call')}{failed}{retries}{stored}, "
                     f"{line['input_tokens']} + {counted(line['output_tokens'], 'token')}",
                     "",
                 ),
             )
+        saved = f" ({usd(totals['saved_usd'])} saved)" if totals["stored_calls"] else ""
         self._line(
             ("bill      ", "blue"),
             (
-                f"{'total':<{width}}  {usd(totals['cost_usd'])}  {rounded(totals['seconds'], 1)} s",
+                f"{'total':<{width}}  {usd(totals['cost_usd'])}{saved}  "
+                f"{rounded(totals['seconds'], 1)} s",
                 "bold",
             ),
         )

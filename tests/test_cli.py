@@ -29,11 +29,11 @@ CLI = [sys.executable, "-m", "router_r1_graph.cli"]
 HAMLET = "What is the currency of the country where the author of Hamlet was born?"
 CALL_KEYS = {
     *("round", "candidate", "query", "reply", "ok", "error", "input_tokens", "output_tokens"),
-    *("cost_usd", "seconds", "cached"),
+    *("cost_usd", "seconds", "cached", "stored", "saved_usd"),
 }
 LEDGER_KEYS = {
     *("cost_usd", "candidates_cost_usd", "controller_cost_usd", "input_tokens", "output_tokens"),
-    *("seconds", "calls", "failed_calls"),
+    *("seconds", "calls", "failed_calls", "stored_calls", "saved_usd"),
 }
 
 

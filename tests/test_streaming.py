@@ -29,7 +29,7 @@ CALL = {"id": "call_0_0", "round": 1, "candidate": "Ada", "query": "capital?"}
 EXPECTED = [
     {"type": "budget", "rounds": 4, "usd": 1.0},
     {"type": "route_start", **CALL},
-    {"type": "route_end", **CALL, "ok": True, "cost_usd": pytest.approx(20e-6)},
+    {"type": "route_end", **CALL, "ok": True, "cost_usd": pytest.approx(20e-6), "stored": False},
     {"type": "budget", "rounds": 3, "usd": pytest.approx(1.0 - 20e-6)},
     {"type": "budget", "rounds": 3, "usd": pytest.approx(1.0 - 20e-6)},
 ]

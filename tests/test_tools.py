@@ -28,6 +28,8 @@ BILL = {
     "cost_usd": pytest.approx(20 / 1e6),
     "attempts": 1,
     "cached": False,
+    "stored": False,
+    "saved_usd": 0.0,
 }
 
 

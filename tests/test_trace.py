@@ -109,11 +109,12 @@ def test_a_summary_is_one_json_object_whose_calls_add_up_to_its_ledger():
     assert list(summary) == ["question", "answer", "stop_reason", "rounds", "calls", "ledger"]
     assert set(summary["calls"][0]) == {
         *("round", "candidate", "query", "reply", "ok", "error", "cached"),
-        *("input_tokens", "output_tokens", "cost_usd", "seconds"),
+        *("input_tokens", "output_tokens", "cost_usd", "seconds", "stored", "saved_usd"),
     }
     assert set(summary["ledger"]) == {
         *("cost_usd", "candidates_cost_usd", "controller_cost_usd"),
         *("input_tokens", "output_tokens", "seconds", "calls", "failed_calls"),
+        *("stored_calls", "saved_usd"),
     }
     assert summary["ledger"]["calls"] == 3
     assert summary["ledger"]["failed_calls"] == 1

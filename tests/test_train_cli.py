@@ -62,7 +62,10 @@ def test_init_writes_a_commented_config_that_can_be_run(mine, monkeypatch):
     [
         (lambda folder: (folder / "train.yaml").touch(), "train.yaml: is there already"),
         (lambda folder: (folder / "mine.yaml").unlink(), "mine.yaml"),
-        (lambda folder: (folder / "mine.jsonl").write_text('{"question": "q"}\n'), "mine.jsonl:1: no gold answer"),
+        (
+            lambda folder: (folder / "mine.jsonl").write_text('{"question": "q"}\n'),
+            "mine.jsonl:1: no gold answer",
+        ),
     ],
 )
 def test_init_says_what_is_wrong_and_writes_nothing(mine, change, message):

@@ -155,6 +155,15 @@ class GRPOConfig(Section):
     """The share of each GPU's memory that vLLM gets with `colocate`."""
 
 
+class RepliesConfig(Section):
+    """The store of replies: the same call is paid once, by this run and others that name it."""
+
+    file: Path | None = None
+    """The SQLite file; None = `replies.sqlite` in `out`, if a pool has real candidates."""
+    every: bool = False
+    """Whether sampled replies are kept, too. The samples of a question then share them."""
+
+
 class RunConfig(Section):
     """Everything about a run."""
 
@@ -171,6 +180,7 @@ class RunConfig(Section):
     """The most that the run may pay, by the ledgers of its rollouts, over all stages and resumes;
     simulated candidates are not paid. Before a step that would cost more, it stops with a
     checkpoint. None = no limit."""
+    replies: RepliesConfig = RepliesConfig()
     evaluate_questions: Annotated[int, Field(ge=0)] = 200
     """Held-out questions after each stage; 0 = none."""
     threads: Annotated[int, Field(ge=0)] = 0

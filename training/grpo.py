@@ -27,7 +27,7 @@ from trl import GRPOConfig as TRLGRPOConfig
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
-from router_r1_graph import ConfigError, Trace, write_traces
+from router_r1_graph import ConfigError, ReplyStore, Trace, write_traces
 from router_r1_graph.budget import Left
 from router_r1_graph.controllers.controller import View
 from router_r1_graph.controllers.policy.controller import PolicyController
@@ -68,6 +68,7 @@ class Rollouts:
         config: the size of a group and the patience.
         spending: the bill of the run.
         traces: the folder where the traces are kept, a compressed file for each step.
+        replies: the store of replies.
     """
 
     __name__ = "graph_rollouts"  # TRL logs it
@@ -79,12 +80,14 @@ class Rollouts:
         config: GRPOConfig,
         spending: Spending,
         traces: Path,
+        replies: ReplyStore | None = None,
     ) -> None:
         self.learner = learner
         self.items = items
         self.config = config
         self.spending = spending
         self.traces = traces
+        self.replies = replies
         self.step_usd = 0.0
         """What was paid for the last step's rollouts, by all processes."""
 
@@ -105,6 +108,7 @@ class Rollouts:
                 self._samples(prompts, trainer.accelerator.process_index),
                 controller,
                 patience=Patience(self.config.tries, self.config.wait_seconds),
+                replies=self.replies,
                 done=lambda trace: self.spending.add("grpo", trace),
             )
             outside = time.perf_counter() - start - controller.generator.seconds
@@ -212,7 +216,9 @@ class Reward:
             for one in kept:
                 log("calls", len(one.calls))
                 log("failed_calls", sum(not call.ok for call in one.calls))
-                log("cached_calls", sum(call.cached for call in one.calls))
+                bill = total(one.ledger)
+                log("stored_calls", bill.get("stored_calls", 0))
+                log("saved_usd", bill.get("saved_usd", 0.0))
             log("left_out", fmean(map(bool, failure)))
             for name in ("usd", "graph_seconds", "generate_seconds"):
                 log(name, kwargs[name][0])
@@ -337,6 +343,7 @@ def grpo_trainer(
     metrics: Path,
     seed: int,
     spending: Spending,
+    replies: ReplyStore | None = None,
     held_out: Sequence[Item] = (),
     bf16: bool = False,
     gradient_checkpointing: bool = False,
@@ -354,6 +361,7 @@ def grpo_trainer(
         metrics: the file of metrics.
         seed: the seed of sampling and order.
         spending: the bill of the run.
+        replies: the store of replies.
         held_out: questions to validate on.
         bf16: on a GPU, compute in bfloat16.
         gradient_checkpointing: trade time for memory.
@@ -393,10 +401,12 @@ def grpo_trainer(
             stop=learner.settings.stop,
         )
     watch = Watch(metrics, "grpo")
-    rollouts = Rollouts(learner, by_prompt, config, spending, folder.parent / "traces")
+    rollouts = Rollouts(learner, by_prompt, config, spending, folder.parent / "traces", replies)
     callbacks = [watch, KeepScale(judge), KeepBudget(spending, rollouts)]
     if config.validate_every and held_out:
-        callbacks.append(Validation(learner, held_out, config, judge, metrics, folder, spending))
+        callbacks.append(
+            Validation(learner, held_out, config, judge, metrics, folder, spending, replies)
+        )
     trainer = GraphGRPOTrainer(
         model=str(start_from),
         processing_class=learner.tokenizer,

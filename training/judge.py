@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from router_r1_graph import Trace
+from router_r1_graph.observations import CallRecord
 from router_r1_graph.rewards import AbsoluteCost, CostScale, PercentileCost, RewardBreakdown, reward
 
 from .config import RewardConfig
@@ -52,7 +53,7 @@ class Judge:
             trace.context.cost_weight,
             -1.0 if parts.errors else parts.outcome,
             tuple(self.scale.score(self.scale.measure(trace, turn)) for turn in turns),
-            tuple(sum(call.cost_usd for call in paid if call.round > turn) for turn in turns),
+            tuple(sum(map(_price, (c for c in paid if c.round > turn))) for turn in turns),
         )
 
     def costs(self, traces: Sequence[Trace]) -> list[float]:
@@ -69,3 +70,7 @@ class Judge:
         """Write the scale to its file."""
         if self.file is not None and isinstance(self.scale, PercentileCost):
             self.file.write_text(json.dumps(self.scale.state()), encoding="utf-8")
+
+
+def _price(call: CallRecord) -> float:
+    return call.cost_usd + call.saved_usd

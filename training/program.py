@@ -132,6 +132,8 @@ def run_stages(config: RunConfig) -> int:
     policy = config.out / "policy"
     learner.save(policy)
     write_report(config, measured, policy)
+    if records := run.leave_records():
+        print(f"{records}: what was paid for, as records of a pool that replays it")
     print(f"\n{next_step(measured, policy)}")
     return 0
 

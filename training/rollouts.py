@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from langsmith import tracing_context
 
-from router_r1_graph import Controller, StopReason, Trace
+from router_r1_graph import Controller, ReplyStore, StopReason, Trace
 from router_r1_graph.evaluation.loop import Item, ask_many, run
 
 #: Kinds of errors that say nothing about the policy: its endpoint, key or network is at fault.
@@ -36,6 +36,7 @@ def roll_out(
     name: str = "policy",
     in_flight: int = 256,
     patience: Patience = Patience(),
+    replies: ReplyStore | None = None,
     done: Callable[[Trace], None] | None = None,
 ) -> list[Trace]:
     """Run every item and return the traces in the items' order.
@@ -49,6 +50,7 @@ def roll_out(
         name: the controller's name in the traces.
         in_flight: most questions at once; those that think at once share a batch.
         patience: how a rollout that failed from outside is tried again.
+        replies: where replies are kept, so that the same call is paid once; None = nowhere.
         done: gets each trace as soon as it is there, those of failed tries among them.
     """
     asked = list(_samples(items))
@@ -65,7 +67,7 @@ def roll_out(
 
         with tracing_context(enabled=False):
             work = [asked[place] for place in places]
-            run(ask_many(work, controller, keep, name=name, at_once=in_flight))
+            run(ask_many(work, controller, keep, name=name, at_once=in_flight, replies=replies))
         waiting = [place for place in places if failure_from_outside(traces[place])]
         if not waiting or not left:
             break

@@ -16,8 +16,16 @@ from typing import Any
 from accelerate.utils import gather_object
 from rich.progress import Progress
 
-from router_r1_graph import Controller, Trace, read_traces, write_traces
-from router_r1_graph.ledger import total
+from router_r1_graph import (
+    CandidatePool,
+    Controller,
+    ReplyStore,
+    Trace,
+    read_traces,
+    write_traces,
+)
+from router_r1_graph.candidates.records import stored_records, write_records
+from router_r1_graph.ledger import price_usd, total
 from router_r1_graph.rewards import AbsoluteCost, reward
 
 from .config import RunConfig
@@ -53,6 +61,26 @@ class Run:
         process = processes().process_index
         return Spending(self.config.out / "spending", self.config.budget_usd, process)
 
+    @cached_property
+    def replies(self) -> ReplyStore | None:
+        """The store of replies; None where all candidates are simulated and no file is named."""
+        config = self.config
+        pools = [CandidatePool.from_yaml(name) for name in {*config.data.pools} - {"drawn"}]
+        kinds = {candidate.provider for pool in pools for candidate in pool.candidates}
+        if config.replies.file is None and kinds <= {"simulated", "recorded"}:
+            return None
+        file = config.replies.file or config.out / "replies.sqlite"
+        return ReplyStore(file, every=config.replies.every)
+
+    def leave_records(self) -> Path | None:
+        """Write the stored replies as records, for a recorded pool; return the file, if any."""
+        if self.replies is None:
+            return None
+        file = self.config.out / "records.jsonl"
+        renamed = self.config.data.vary.names > 0
+        write_records(file, stored_records(self.replies, model_names=renamed))
+        return file
+
     def roll_out(
         self,
         stage: str,
@@ -74,7 +102,7 @@ class Run:
             self.spending.add(stage, trace)
             done(trace)
 
-        return roll_out(items, controller, name=name, done=keep)
+        return roll_out(items, controller, name=name, replies=self.replies, done=keep)
 
     def fit_options(self, stage: str, seed: int) -> dict[str, Any]:
         """Return what every supervised fit of this run has in common."""
@@ -310,6 +338,7 @@ def grpo(run: Run, learner: Learner) -> Learner:
         metrics=run.metrics,
         seed=config.seed,
         spending=run.spending,
+        replies=run.replies,
         held_out=draw_items(config.data, config.grpo.validate_questions, config.seed, split="test")
         if config.grpo.validate_every
         else (),
@@ -344,7 +373,7 @@ def _summary(traces: Sequence[Trace]) -> dict[str, float]:
     return {
         "exact_match": fmean(part.outcome for part in parts),
         "format": fmean(part.format for part in parts),
-        "cost_usd": fmean(bill["cost_usd"] for bill in bills),
+        "cost_usd": fmean(map(price_usd, bills)),
         "calls": fmean(bill["calls"] for bill in bills),
         "rounds": fmean(trace.rounds for trace in traces),
     }

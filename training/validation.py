@@ -14,9 +14,9 @@ from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from router_r1_graph import Trace
+from router_r1_graph import ReplyStore, Trace
 from router_r1_graph.controllers.policy.controller import PolicyController
-from router_r1_graph.ledger import total
+from router_r1_graph.ledger import price_usd, total
 
 from .config import GRPOConfig
 from .items import Item
@@ -41,6 +41,7 @@ class Validation(TrainerCallback):
         metrics: the file of metrics.
         folder: the folder of checkpoints.
         spending: the bill of the run.
+        replies: the store of replies.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Validation(TrainerCallback):
         metrics: Path,
         folder: Path,
         spending: Spending,
+        replies: ReplyStore | None = None,
     ) -> None:
         self.learner = learner
         self.items = [
@@ -63,6 +65,7 @@ class Validation(TrainerCallback):
         self.judge = judge
         self.metrics = metrics
         self.spending = spending
+        self.replies = replies
         self.best_file = folder / "best.safetensors"
         self.file = folder / "validation.json"
         self.trainer: Any = None
@@ -115,7 +118,10 @@ class Validation(TrainerCallback):
         )
         share = self.items[processes().process_index :: processes().num_processes]
         ours = roll_out(
-            share, controller, done=lambda trace: self.spending.add("validation", trace)
+            share,
+            controller,
+            replies=self.replies,
+            done=lambda trace: self.spending.add("validation", trace),
         )
         model.train(was_training)
         traces: list[Trace] = gather_object(ours)
@@ -143,7 +149,7 @@ class Validation(TrainerCallback):
                     "reward": fmean(part.total for part in parts),
                     "exact_match": fmean(part.outcome for part in parts),
                     "format": fmean(part.format for part in parts),
-                    "cost_usd": fmean(total(trace.ledger)["cost_usd"] for trace in some),
+                    "cost_usd": fmean(price_usd(total(trace.ledger)) for trace in some),
                     "calls": len(asked) / len(some),
                     "questions": len(some),
                 }

@@ -11,8 +11,10 @@ import contextvars
 import os
 import threading
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage
@@ -30,21 +32,12 @@ from .failures import (
     hide_within,
     wait_seconds,
 )
+from .once import Once
 from .reply import ChatModel, Reply, cost_of, read_reply, reported_usd, tokens_of
 from .settings import ModelSettings
-
-
-@dataclass(frozen=True)
-class _Invoke:
-    timeout: float
-
-
-@dataclass(frozen=True)
-class _Wait:
-    seconds: float
-
-
-_Steps = Generator[_Invoke | _Wait, Any, Reply]
+from .steps import Await, Invoke, Steps, Wait, aresult_of, result_of
+from .store import ReplyStore
+from .stored import key_of
 
 
 def ask(
@@ -54,6 +47,7 @@ def ask(
     *,
     seconds_left: float | None = None,
     config: RunnableConfig | None = None,
+    store: ReplyStore | None = None,
     **kwargs: Any,
 ) -> Reply:
     """Ask a chat model once, with retries after transient failures.
@@ -64,20 +58,27 @@ def ask(
         settings: prices, `timeout_seconds` of one attempt, `max_retries`.
         seconds_left: bound on all attempts and waits together; None for no bound.
         config: callbacks, tags and metadata for tracing.
+        store: where an earlier reply to the same call may be, and a new one is kept; None = the
+            call is made in any case. The model must be the one that `settings` describe.
         **kwargs: passed to the model (`stop=`, ...).
     """
-    steps = _attempts(messages, settings, seconds_left)
+    steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=True)
     config = _traced(messages, settings, config)
     outcome: Any = None
-    while True:
-        try:
-            step = steps.send(outcome)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        if isinstance(step, _Wait):
-            time.sleep(step.seconds)
-            continue
-        outcome = _in_time(step.timeout, model, messages, config, kwargs)
+    with closing(steps):
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            match step:
+                case Wait():
+                    time.sleep(step.seconds)
+                    outcome = None
+                case Await():
+                    outcome = result_of(step)
+                case Invoke():
+                    outcome = _in_time(step.timeout, model, messages, config, kwargs)
 
 
 async def aask(
@@ -87,34 +88,50 @@ async def aask(
     *,
     seconds_left: float | None = None,
     config: RunnableConfig | None = None,
+    store: ReplyStore | None = None,
     **kwargs: Any,
 ) -> Reply:
     """Ask as `ask` does, without blocking the event loop."""
-    steps = _attempts(messages, settings, seconds_left)
+    steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=False)
     config = _traced(messages, settings, config)
     outcome: Any = None
-    while True:
-        try:
-            step = steps.send(outcome)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        if isinstance(step, _Wait):
-            await asyncio.sleep(step.seconds)
-            continue
-        try:
-            async with asyncio.timeout(step.timeout):
-                outcome = await model.ainvoke(messages, config, **kwargs)
-        except GraphBubbleUp:  # an interrupt, not a failure
-            raise
-        except TimeoutError as error:
-            outcome = error if str(error) else TimeoutError(_too_slow(step.timeout))
-        except Exception as error:
-            outcome = error
+    with closing(steps):
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            match step:
+                case Wait():
+                    await asyncio.sleep(step.seconds)
+                    outcome = None
+                case Await():
+                    outcome = await aresult_of(step)
+                case Invoke():
+                    outcome = await _ain_time(step.timeout, model, messages, config, kwargs)
+
+
+def _steps(
+    model: ChatModel,
+    messages: Sequence[AnyMessage],
+    settings: ModelSettings,
+    seconds_left: float | None,
+    store: ReplyStore | None,
+    kwargs: dict[str, Any],
+    *,
+    blocking: bool,
+) -> Steps:
+    """Return what `ask` and `aask` do: the call, or a look into the store and at most one call."""
+    make = partial(_attempts, messages, settings)
+    key = store and key_of(model, messages, settings, kwargs, every=store.every)
+    if not (store and key):
+        return make(seconds_left)
+    return Once(store, key, messages, settings, make, blocking).steps(seconds_left)
 
 
 def _attempts(
     messages: Sequence[AnyMessage], settings: ModelSettings, seconds_left: float | None
-) -> _Steps:
+) -> Steps:
     """Decide what to do next: the logic of `ask` and `aask` without their input and output."""
     start = time.perf_counter()
     secret = os.environ.get(settings.key_variable or "", "")
@@ -126,7 +143,7 @@ def _attempts(
         if left <= 0:
             break
         attempt += 1
-        outcome = yield _Invoke(min(settings.timeout_seconds, left))
+        outcome = yield Invoke(min(settings.timeout_seconds, left))
         if isinstance(outcome, AIMessage):
             reply = read_reply(outcome, messages, settings, time.perf_counter() - start, attempt)
             # A key that a careless server echoes must reach no checkpoint and no other provider.
@@ -140,7 +157,7 @@ def _attempts(
             break
         if wait >= left or wait > LONGEST_RETRY_AFTER_SECONDS:
             break
-        yield _Wait(wait)
+        yield Wait(wait)
     return Reply(seconds=time.perf_counter() - start, attempts=attempt, error=error)
 
 
@@ -152,6 +169,25 @@ def _without(secret: str, reply: Reply) -> Reply:
     parts = ("content", "tool_calls", "invalid_tool_calls", "additional_kwargs")
     hidden = {part: hide_within(getattr(message, part), secret) for part in parts}
     return replace(reply, text=hide(reply.text, secret), message=message.model_copy(update=hidden))
+
+
+async def _ain_time(
+    seconds: float,
+    model: ChatModel,
+    messages: Sequence[AnyMessage],
+    config: RunnableConfig | None,
+    kwargs: dict[str, Any],
+) -> Any:
+    """Invoke, and return the message or the exception."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await model.ainvoke(messages, config, **kwargs)
+    except GraphBubbleUp:  # an interrupt, not a failure
+        raise
+    except TimeoutError as error:
+        return error if str(error) else TimeoutError(_too_slow(seconds))
+    except Exception as error:
+        return error
 
 
 def _in_time(

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import PoolError, did_you_mean
 from ..files import read_jsonl
+from .store import ReplyStore
 from .tool import CANDIDATE_TAG
 
 Count = Annotated[int, Field(ge=0)]
@@ -136,6 +137,40 @@ class CandidateRecords:
         return questions
 
 
+def stored_records(store: ReplyStore, *, model_names: bool = False) -> Iterator[Record]:
+    """Yield the candidates' replies of a store as records, from the oldest to the newest.
+
+    Args:
+        store: the store.
+        model_names: name the candidates by their models, where pools give them names of their own.
+    """
+    for reply in store.replies():
+        if reply.candidate is not None:
+            yield Record(
+                question=reply.question,
+                candidate=reply.model if model_names else reply.candidate,
+                reply=reply.text,
+                input_tokens=reply.input_tokens,
+                output_tokens=reply.output_tokens,
+                cost_usd=reply.cost_usd,
+                seconds=reply.seconds,
+            )
+
+
+def write_records(path: str | Path, records: Iterable[Record]) -> int:
+    """Write records as JSON lines, and return how many.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    count = 0
+    with Path(path).open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(record.model_dump_json() + "\n")
+            count += 1
+    return count
+
+
 class Recorder(BaseCallbackHandler):
     """Appends every reply of a candidate to a file that `provider: recorded` can replay.
 
@@ -175,7 +210,10 @@ class Recorder(BaseCallbackHandler):
         bill = getattr(output, "artifact", None)
         if query is None or not bill or not bill["ok"]:
             return
-        record = Record.model_validate({**bill, "question": query, "reply": str(output.text)})
+        paid = bill["cost_usd"] + bill["saved_usd"]  # whenever that was
+        record = Record.model_validate(
+            {**bill, "cost_usd": paid, "question": query, "reply": str(output.text)}
+        )
         with self._lock, self.path.open("a", encoding="utf-8") as file:
             file.write(record.model_dump_json() + "\n")
 

@@ -32,7 +32,7 @@ class Reply:
 
     `cost_usd` is what the provider reported, else tokens at list prices. `attempts` counts requests
     sent; all but the last failed. `seconds` is wall time over all attempts and the waits between,
-    or what a recorded reply took.
+    or what a recorded or stored reply took.
     """
 
     text: str = ""
@@ -42,6 +42,10 @@ class Reply:
     cost_usd: float = 0.0
     seconds: float = 0.0
     attempts: int = 1
+    stored: bool = False
+    """Whether it came out of the reply store, free of charge."""
+    saved_usd: float = 0.0
+    """What a stored reply would have cost, at the prices of now."""
     error: ReplyError | None = None
     message: AIMessage | None = field(default=None, repr=False, compare=False)
     """The model's message, if one came back, with native tool calls and token ids."""
@@ -63,7 +67,8 @@ class Bill(TypedDict):
     """The bill of one call: the artifact of a candidate's tool message.
 
     A plain dict, so that a checkpoint gives back what went in. `attempts` counts the requests that
-    were sent; `cached` is whether an earlier reply was used again, free of charge.
+    were sent. `cached`: this run has asked the same before, so no call was made. `stored`: the
+    reply to the call came out of the reply store, and would have cost `saved_usd`.
     """
 
     candidate: str
@@ -76,6 +81,8 @@ class Bill(TypedDict):
     seconds: float
     attempts: int
     cached: bool
+    stored: bool
+    saved_usd: float
 
 
 def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:
@@ -92,6 +99,8 @@ def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:
         "seconds": reply.seconds,
         "attempts": reply.attempts,
         "cached": False,
+        "stored": reply.stored,
+        "saved_usd": reply.saved_usd,
     }
     return reply.text if reply.ok else f"error: {error.message if error else ''}", billed
 

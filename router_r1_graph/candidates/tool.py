@@ -4,6 +4,7 @@
 # call, and would have to evaluate them anew.
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
@@ -19,6 +20,7 @@ from .candidate import QUERY, Candidate
 from .pool import CandidatePool
 from .providers import make_chat_model
 from .reply import NO_TOKENS, Bill, ChatModel, Reply, bill
+from .store import ReplyStore, as_store
 
 CANDIDATE_TAG = "router_r1:candidate"
 """The tag of a candidate's runs in callbacks and traces."""
@@ -40,8 +42,8 @@ class CandidateTool(BaseTool):
     The query is the human message; a background, if there is one, is the system message.
 
     The artifact is a plain dict: candidate, ok, error (kind, message) or None, input_tokens,
-    output_tokens, reasoning_tokens, cost_usd, seconds, attempts, cached. A failed call returns such
-    an artifact too, with the error as content; the tool does not raise.
+    output_tokens, reasoning_tokens, cost_usd, seconds, attempts, cached, stored, saved_usd. A
+    failed call returns such an artifact too, with the error as content; the tool does not raise.
     """
 
     name: str = ""
@@ -50,6 +52,8 @@ class CandidateTool(BaseTool):
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
     candidate: Candidate
     model: Any
+    store: Any = Field(default=None, exclude=True)
+    """A `ReplyStore`; None = every call is made."""
 
     def _run(
         self,
@@ -59,7 +63,14 @@ class CandidateTool(BaseTool):
         seconds_left: float | None = None,
     ) -> tuple[str, Bill]:
         prompt = _prompt(background, query)
-        reply = ask(self.model, prompt, self.candidate, seconds_left=seconds_left, config=config)
+        reply = ask(
+            self.model,
+            prompt,
+            self.candidate,
+            seconds_left=seconds_left,
+            config=config,
+            store=self.store,
+        )
         return self._billed(reply)
 
     async def _arun(
@@ -71,12 +82,19 @@ class CandidateTool(BaseTool):
     ) -> tuple[str, Bill]:
         prompt = _prompt(background, query)
         reply = await aask(
-            self.model, prompt, self.candidate, seconds_left=seconds_left, config=config
+            self.model,
+            prompt,
+            self.candidate,
+            seconds_left=seconds_left,
+            config=config,
+            store=self.store,
         )
         return self._billed(reply)
 
     def _billed(self, reply: Reply) -> tuple[str, Bill]:
-        if reply.message and reply.message.response_metadata.get(NO_TOKENS):
+        if reply.stored:  # there is no model's run
+            runs.label(ensure_config(), CANDIDATE_TAG, stored=True, saved_usd=reply.saved_usd)
+        elif reply.message and reply.message.response_metadata.get(NO_TOKENS):
             # No model's run has the cost, so it goes to the tool's own run, whose config is
             # current.
             usage = {"total_cost": reply.cost_usd}
@@ -88,26 +106,37 @@ def _prompt(background: str, query: str) -> list[AnyMessage]:
     return [*([SystemMessage(background)] if background else []), HumanMessage(query)]
 
 
-def candidate_tool(candidate: Candidate, model: ChatModel | None = None) -> CandidateTool:
+def candidate_tool(
+    candidate: Candidate,
+    model: ChatModel | None = None,
+    *,
+    replies: ReplyStore | str | Path | None = None,
+) -> CandidateTool:
     """Return the tool that asks this candidate.
 
     Args:
         candidate: the candidate to ask.
         model: a chat model, tool, retriever or graph to use instead of what the candidate's
             provider makes.
+        replies: where replies are kept, to be paid once: a store, or its file. Those of a `model`
+            that is given are not: nothing tells it apart from another.
     """
     return CandidateTool(
         name=candidate.slug,
         description=candidate.describe_tool(),
         candidate=candidate,
         model=as_chat_model(model) if model else make_chat_model(candidate),
+        store=None if model else as_store(replies),
         tags=[CANDIDATE_TAG],
         metadata={"candidate": candidate.name},
     )
 
 
 def pool_tools(
-    pool: CandidatePool, models: Mapping[str, ChatModel] | None = None
+    pool: CandidatePool,
+    models: Mapping[str, ChatModel] | None = None,
+    *,
+    replies: ReplyStore | str | Path | None = None,
 ) -> list[CandidateTool]:
     """Return one tool for each candidate of the pool, in order.
 
@@ -115,8 +144,10 @@ def pool_tools(
         pool: the candidates.
         models: chat models, tools, retrievers or graphs to use for the named candidates instead
             of those that their providers make; these candidates need no key.
+        replies: see `candidate_tool`.
 
     Raises:
+        ConfigError: the file of replies cannot be used.
         PoolError: a key variable is not set, a provider cannot be used, or `models` names no
             candidate.
     """
@@ -126,9 +157,11 @@ def pool_tools(
             raise PoolError(f"models: {pool.unknown(name)}")
         given[candidate.name] = model
     pool.require_keys(but=given)
+    store = as_store(replies)
     try:
         return [
-            candidate_tool(candidate, given.get(candidate.name)) for candidate in pool.candidates
+            candidate_tool(candidate, given.get(candidate.name), replies=store)
+            for candidate in pool.candidates
         ]
     except ConfigError as error:  # of a provider, which does not know the file
         raise PoolError(f"{pool.where}: {error}") from None

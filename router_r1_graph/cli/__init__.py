@@ -1,4 +1,4 @@
-"""The command line: `router-r1 ask | demo | evaluate | fit | train | serve | pool | traces`.
+"""The command line: `router-r1 ask`, `demo`, `evaluate`, `fit`, `train`, `serve` and others.
 
 Whatever is wrong with the input is one line on stderr and exit code 2, before anything is asked.
 """
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import RouterR1Error
-from . import ask, evaluate, fit, pool, serve, traces, train
+from . import ask, evaluate, fit, pool, replies, serve, traces, train
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 app = typer.Typer(
@@ -30,6 +30,12 @@ of_pools = typer.Typer(
     **_HELP,  # type: ignore[arg-type]
 )
 app.add_typer(of_pools, name="pool")
+of_replies = typer.Typer(
+    help="Look at the file in which replies are kept, empty it, and replay it.",
+    no_args_is_help=True,
+    **_HELP,  # type: ignore[arg-type]
+)
+app.add_typer(of_replies, name="replies")
 of_traces = typer.Typer(
     help="Look at finished runs, and fetch them.",
     no_args_is_help=True,
@@ -65,6 +71,9 @@ of_training.command("init", epilog=train.INIT_EXAMPLES)(train.init)
 of_pools.command("show", epilog=pool.SHOW_EXAMPLES)(pool.show)
 of_pools.command("check", epilog=pool.CHECK_EXAMPLES)(pool.check)
 of_pools.command("from-records", epilog=pool.FROM_RECORDS_EXAMPLES)(pool.from_records)
+of_replies.command("stats", epilog=replies.STATS_EXAMPLES)(replies.stats)
+of_replies.command("clear", epilog=replies.CLEAR_EXAMPLES)(replies.clear)
+of_replies.command("export", epilog=replies.EXPORT_EXAMPLES)(replies.export)
 of_traces.command("show", epilog=traces.SHOW_EXAMPLES)(traces.show)
 of_traces.command("from-langsmith", epilog=traces.FROM_LANGSMITH_EXAMPLES)(traces.from_langsmith)
 

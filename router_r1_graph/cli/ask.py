@@ -30,9 +30,11 @@ from .options import (
     print_json,
     takes_knobs,
 )
+from .store_options import takes_replies
 
 if TYPE_CHECKING:
     from ..candidates import CandidatePool
+    from ..candidates.store import ReplyStore
     from ..context import RouterContext
 
 ASK_EXAMPLES = """[bold]Examples[/bold]
@@ -45,6 +47,7 @@ router-r1 ask "Who wrote Hamlet?" --json | jq .answer
 """
 
 
+@takes_replies
 @takes_knobs()
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
@@ -61,6 +64,7 @@ def ask(
             help="Append every reply to this JSONL file, for router-r1 pool from-records."
         ),
     ] = None,
+    replies: Any = None,
 ) -> None:
     """Ask a question, and see who was asked what, what it cost, and why it stopped."""
     if question == "-":
@@ -72,7 +76,7 @@ def ask(
         raise ConfigError("--approve-above-usd asks you: standard input has to be a terminal")
     require_file("--trace", trace)
     require_file("--record", record)
-    _ask(question, load_pool(pool), controller, context, as_json, trace, record)
+    _ask(question, load_pool(pool), controller, context, as_json, trace, record, replies)
 
 
 def _ask(
@@ -83,6 +87,7 @@ def _ask(
     as_json: bool,
     trace_file: Path | None,
     record_file: Path | None,
+    replies: ReplyStore | None,
 ) -> None:
     context.check(pool)
     with loading(masked(spec or "the controller")):
@@ -103,12 +108,20 @@ def _ask(
             file=sys.stderr,
         )
     saver = InMemorySaver() if context.approve_above_usd is not None else None
-    graph = create_router_r1(pool, controller, context=context).compile(saver, name="router_r1")
+    graph = create_router_r1(pool, controller, context=context, replies=replies)
     note_simulated(pool)
     transcript = None if as_json else Transcript(make_console(), pool)
     callbacks = [Recorder(record_file)] if record_file else []
     approve = _approve if saver else None
-    live = LiveRun(graph, pool, question, context, transcript, callbacks, approve)
+    live = LiveRun(
+        graph.compile(saver, name="router_r1"),
+        pool,
+        question,
+        context,
+        transcript,
+        callbacks,
+        approve,
+    )
     try:
         if transcript:
             transcript.question(question)

@@ -16,7 +16,15 @@ from ..context import RouterContext
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_file, require_folder
 from ..words import counted
-from .options import PoolOption, about, load_pool, loading, note_simulated, takes_knobs
+from .options import (
+    PoolOption,
+    about,
+    load_pool,
+    loading,
+    note_simulated,
+    takes_knobs,
+)
+from .store_options import takes_replies
 
 _FIELDS = ("question", "gold", "id")
 
@@ -33,6 +41,7 @@ router-r1 evaluate nq hotpotqa --pool router_r1 --controller policy:runs/qwen/po
 """
 
 
+@takes_replies
 @takes_knobs(but=("cost_weight", "approve_above_usd", "seed"))
 def evaluate(
     data: Annotated[
@@ -84,6 +93,7 @@ def evaluate(
     record: Annotated[
         Path | None, typer.Option(help="Append every reply to this file, for a recorded pool.")
     ] = None,
+    replies: Any = None,
     resume: Annotated[bool, typer.Option(help="Go on with the results in --out.")] = False,
     langsmith: Annotated[
         str | None,
@@ -137,6 +147,7 @@ def evaluate(
         out=out,
         folds=folds,
         record=record,
+        replies=replies,
         resume=resume,
         seed=seed,
         skipped=reader.skipped,

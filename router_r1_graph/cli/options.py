@@ -69,19 +69,28 @@ def takes_knobs(
                 parameters += [_short_option(name) for name in short]
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        return run
+        return shown_as(command, run, parameters)
 
     return decorate
+
+
+def shown_as(
+    command: Callable[..., None],
+    run: Callable[..., None],
+    parameters: list[inspect.Parameter],
+) -> Callable[..., None]:
+    """Let a function look like the command that it runs, with other parameters."""
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
 
 
 def _option(name: str) -> inspect.Parameter:
     kind, knob = knobs()[name]
     plain = str if name == "candidate_context" else kind  # `RouterContext` says what is allowed
     text = knob.help.replace("; None = no limit", "").replace(" None = no limit.", "")
-    option = typer.Option(_flag(name), help=text, rich_help_panel="Knobs of a run")
+    option = typer.Option(flag(name), help=text, rich_help_panel="Knobs of a run")
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -101,7 +110,8 @@ def _short_option(name: str) -> inspect.Parameter:
     )
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """Return the option of a parameter."""
     return "--" + name.replace("_", "-")
 
 

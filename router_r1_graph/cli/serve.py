@@ -19,6 +19,7 @@ from .options import (
     note_simulated,
     takes_knobs,
 )
+from .store_options import takes_replies
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -30,6 +31,7 @@ OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="x")  # model="router-r1"
 """
 
 
+@takes_replies
 @takes_knobs(but=("approve_above_usd",))
 def serve(
     pool: PoolOption = "embedded",
@@ -47,6 +49,7 @@ def serve(
         typer.Option(help="The NAME of the variable with the key that clients have to send."),
     ] = None,
     context: Any = None,
+    replies: Any = None,
 ) -> None:
     """Serve the router behind OpenAI's API, until SIGTERM or Ctrl-C."""
     key = os.environ.get(api_key_env, "").strip() if api_key_env else ""
@@ -62,7 +65,7 @@ def serve(
         from ..chat_router import KNOBS, ChatRouterR1
 
         knobs = {name: getattr(context, name) for name in KNOBS}
-        model = ChatRouterR1(pool=candidates, controller=controller, **knobs)
+        model = ChatRouterR1(pool=candidates, controller=controller, replies=replies, **knobs)
         api = create_app(model, max_concurrency=max_concurrency, queue=queue, api_key=key)
         listening = listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"

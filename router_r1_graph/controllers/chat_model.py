@@ -58,6 +58,7 @@ class ChatModelController:
             self.settings.prompt_template or (protocol.TOOLS_TEMPLATE if self.by_tools else None)
         )
         self.model = model if model is not None else make_chat_model(self.settings)
+        self._given = model is not None  # nothing tells it apart from another: it is not stored
         if self.by_tools and not isinstance(self.model, BaseChatModel):
             raise ControllerError(
                 f"controller {name}: protocol 'tools' needs a chat model with bind_tools, not "
@@ -76,19 +77,13 @@ class ChatModelController:
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn."""
         model, kwargs = self._bound(view)
-        seconds = view.left.seconds
-        reply = ask(
-            model, self.prompt(view), self.settings, seconds_left=seconds, config=config, **kwargs
-        )
+        reply = ask(model, self.prompt(view), self.settings, config=config, **kwargs)
         return self._in_tags(reply)
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn without blocking the event loop."""
         model, kwargs = self._bound(view)
-        seconds = view.left.seconds
-        reply = await aask(
-            model, self.prompt(view), self.settings, seconds_left=seconds, config=config, **kwargs
-        )
+        reply = await aask(model, self.prompt(view), self.settings, config=config, **kwargs)
         return self._in_tags(reply)
 
     def prompt(self, view: View) -> list[AnyMessage]:
@@ -98,8 +93,9 @@ class ChatModelController:
         return [*view.conversation, HumanMessage(first), *history(view.scratchpad)]
 
     def _bound(self, view: View) -> tuple[ChatModel, dict[str, Any]]:
-        """Return the model to invoke and the keyword arguments of the call."""
-        kwargs: dict[str, Any] = {}
+        """Return the model to invoke and the keyword arguments of `ask`."""
+        kwargs: dict[str, Any] = {"seconds_left": view.left.seconds}
+        kwargs["store"] = None if self._given else view.store
         if view.context.temperature is not None:
             kwargs["temperature"] = view.context.temperature
         if isinstance(self.model, BaseChatModel) and self.by_tools:

@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from ..budget import Left
 from ..candidates import CandidatePool
 from ..candidates.reply import Reply
+from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..observations import CallRecord, call_records
 from ..protocol import Turn, render_prompt
@@ -31,6 +32,8 @@ class View:
     """What was said in the parent graph before the question."""
     scratchpad: tuple[AnyMessage, ...] = ()
     """This question's turns (`AIMessage`) and observations (`ToolMessage`) so far."""
+    store: ReplyStore | None = None
+    """Where a controller that is paid may keep its turns; None = nowhere."""
 
     @cached_property
     def replies(self) -> tuple[CallRecord, ...]:

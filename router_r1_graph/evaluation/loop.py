@@ -17,6 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
 from ..candidates import CandidatePool
+from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers import Controller
 from ..graph import create_router_r1
@@ -52,6 +53,7 @@ async def ask_many(
     name: str = "",
     at_once: int = 64,
     callbacks: Sequence[BaseCallbackHandler] = (),
+    replies: ReplyStore | None = None,
 ) -> None:
     """Ask questions, many at once; the first error ends all of them and is raised.
 
@@ -62,6 +64,7 @@ async def ask_many(
         name: what the traces call the controller; "" = its own name.
         at_once: most questions at once.
         callbacks: callbacks of every run, such as a `Recorder`.
+        replies: where replies are kept, so that the same call is paid once; None = nowhere.
     """
     graphs: dict[int, CompiledStateGraph[Any, Any, Any, Any]] = {}  # one for each pool object
     config: RunnableConfig = {"callbacks": list(callbacks)}
@@ -88,7 +91,8 @@ async def ask_many(
         async with _fewer_collections(), asyncio.TaskGroup() as group:
             for place, item in enumerate(items):
                 if id(item.pool) not in graphs:
-                    graphs[id(item.pool)] = create_router_r1(item.pool, controller).compile()
+                    graph = create_router_r1(item.pool, controller, replies=replies)
+                    graphs[id(item.pool)] = graph.compile()
                 # Take a place before making a task, so that there are no more tasks than running
                 # questions.
                 await places.acquire()

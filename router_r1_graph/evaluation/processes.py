@@ -17,6 +17,7 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
 from ..candidates import CandidatePool
+from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers import Controller
 from ..errors import RouterR1Error
@@ -36,6 +37,7 @@ class Share:
     questions: Sequence[EvaluationQuestion]
     pool: CandidatePool
     context: RouterContext
+    replies: ReplyStore | None = None
 
 
 def run_in_processes(
@@ -178,8 +180,11 @@ def _work(
                     share.context,
                     results,
                     concurrency=concurrency,
+                    replies=share.replies,
                 )
             )
+            if share.replies:
+                share.replies.flush()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except RouterR1Error as error:

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from ..candidates import CandidatePool
 from ..candidates.records import Recorder
+from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers import Controller, parse_controller
 from ..controllers.embedded import world_of
@@ -60,6 +61,7 @@ class Evaluation:
         folds: cross-validate learned controllers that are named without a folder (`knn`): split the
             questions into this many parts, and ask each part with a fit on the others.
         record: a file to append every reply to; `provider: recorded` can replay it.
+        replies: where replies are kept, so that the same call is paid once.
         resume: whether to continue with results that are there already.
         seed: the seed of the resamples.
         skipped: rows of the data that were left out, with why.
@@ -77,6 +79,7 @@ class Evaluation:
     out: Path | None = None
     folds: int = 0
     record: Path | None = None
+    replies: ReplyStore | None = None
     resume: bool = False
     seed: int = 0
     skipped: Sequence[str] = ()
@@ -201,7 +204,7 @@ def _share(
     questions: Sequence[EvaluationQuestion],
 ) -> Share:
     context = dataclasses.replace(plan.context, cost_weight=weight)
-    return Share(spec, make, questions, plan.pool, context)
+    return Share(spec, make, questions, plan.pool, context, plan.replies)
 
 
 def _fold_runs(plan: Evaluation, learned: Sequence[str], results: Results) -> list[_Run]:
@@ -289,18 +292,19 @@ async def _run_here(
             results,
             concurrency=plan.concurrency,
             callbacks=[Recorder(plan.record)] if plan.record else [],
+            replies=plan.replies,
             done=done,
         )
 
 
 class _Bar:
-    """The progress of a controller at a cost weight: number of questions, score and cost."""
+    """The progress of a controller at a cost weight: number of questions, score, USD paid."""
 
     def __init__(self, progress: Progress, name: str, total: int, known: Sequence[Outcome]) -> None:
         self.progress = progress
         self.outcomes = len(known)
         self.score = sum(outcome.score for outcome in known)
-        self.usd = sum(outcome.cost_usd for outcome in known)
+        self.usd = sum(outcome.cost_usd - outcome.saved_usd for outcome in known)
         mean = self.score / max(1, self.outcomes)
         self.task = progress.add_task(
             name, total=total, completed=self.outcomes, score=mean, usd=usd(self.usd), rate=""
@@ -310,7 +314,7 @@ class _Bar:
         """Show one more outcome."""
         self.outcomes += 1
         self.score += outcome.score
-        self.usd += outcome.cost_usd
+        self.usd += outcome.cost_usd - outcome.saved_usd
         speed = self.progress.tasks[self.task].speed
         self.progress.update(
             self.task,

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..trace import Trace, read_traces
 from ..transcript import as_text
-from ..words import counted, fixed, rounded
+from ..words import counted, fixed, rounded, usd
 from .plots import draw
 from .run import Key, Outcome
 from .statistics import Interval
@@ -121,7 +121,7 @@ def show(summary: Summary, console: Console) -> None:
     note = "a = cost weight; [95% intervals]"
     asked = counted(summary.questions, "question")
     console.print(Text(f"{asked}, pool {summary.pool}; {note}", style="dim"), soft_wrap=True)
-    for line in verdict(summary):
+    for line in [*verdict(summary), *savings(summary)]:
         console.print(Text(line), soft_wrap=True)
 
 
@@ -160,6 +160,14 @@ def verdict(summary: Summary) -> list[str]:
     if len(lines) > 1 and not better:
         lines.insert(1, "No controller is better than it with its interval clear of zero.")
     return lines
+
+
+def savings(summary: Summary) -> list[str]:
+    """Return a sentence on what the reply store saved; none where nothing was stored."""
+    if not summary.stored_calls:
+        return []
+    stored = counted(summary.stored_calls, "stored reply", "stored replies")
+    return [f"{stored} saved {usd(summary.saved_usd)}, which the costs include."]
 
 
 def slice_tables(summary: Summary) -> dict[str, Table]:
@@ -231,7 +239,7 @@ def _blocks(
             "metric. The one at matched cost is against a random mix of two candidates that spends "
             "as much; it is empty where every candidate costs more.",
         ),
-        *(("p", line) for line in verdict(summary)),
+        *(("p", line) for line in [*verdict(summary), *savings(summary)]),
         ("table", main_table(summary)),
     ]
     if pictures:

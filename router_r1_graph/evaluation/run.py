@@ -16,10 +16,11 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from ..answers import exact_match, f1_score
 from ..candidates import CandidatePool
+from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers import Controller
 from ..errors import ConfigError, TraceError
-from ..ledger import total
+from ..ledger import price_usd, total
 from ..trace import Trace
 from .loop import Item, ask_many
 from .questions import EvaluationQuestion
@@ -42,6 +43,7 @@ class Outcome:
     exact_match: float
     f1: float
     cost_usd: float
+    """What it comes to where nothing is stored, so that controllers can be compared."""
     seconds: float
     """The seconds on the ledger: candidates' and controller's, added up."""
     calls: float
@@ -53,6 +55,10 @@ class Outcome:
     asked: Mapping[str, int]
     """Calls by candidate."""
     slices: Mapping[str, str]
+    stored_calls: int = 0
+    """Calls whose reply was stored, the controller's included."""
+    saved_usd: float = 0.0
+    """The part of `cost_usd` that these saved."""
 
     @property
     def key(self) -> Key:
@@ -73,7 +79,7 @@ def outcome_of(trace: Trace, scorer: Scorer) -> Outcome:
         score=scorer(answer, trace.gold),
         exact_match=exact_match(answer, trace.gold),
         f1=f1_score(answer, trace.gold),
-        cost_usd=bill["cost_usd"],
+        cost_usd=price_usd(bill),
         seconds=bill["seconds"],
         calls=float(bill["calls"]),
         rounds=float(trace.rounds),
@@ -81,6 +87,8 @@ def outcome_of(trace: Trace, scorer: Scorer) -> Outcome:
         answered=float(trace.stop_reason == "answered"),
         asked=Counter(call.candidate for call in calls if not call.cached),
         slices=trace.metadata.get("slices", {}),
+        stored_calls=bill["stored_calls"],
+        saved_usd=bill["saved_usd"],
     )
 
 
@@ -156,6 +164,7 @@ async def run_controller(
     *,
     concurrency: int = 64,
     callbacks: Sequence[BaseCallbackHandler] = (),
+    replies: ReplyStore | None = None,
     done: Callable[[Outcome], None] | None = None,
 ) -> None:
     """Ask a controller the remaining questions, and add the outcomes to the results.
@@ -169,6 +178,7 @@ async def run_controller(
         results: where outcomes go.
         concurrency: most questions at once.
         callbacks: callbacks of every run, such as a `Recorder`.
+        replies: where replies are kept, so that the same call is paid once; None = nowhere.
         done: gets each outcome as soon as it is there.
     """
     asked = (
@@ -182,7 +192,15 @@ async def run_controller(
         if done:
             done(outcome)
 
-    await ask_many(asked, controller, keep, name=spec, at_once=concurrency, callbacks=callbacks)
+    await ask_many(
+        asked,
+        controller,
+        keep,
+        name=spec,
+        at_once=concurrency,
+        callbacks=callbacks,
+        replies=replies,
+    )
 
 
 def cost_weights_of(controller: Controller, wanted: Sequence[float]) -> list[float]:

@@ -60,6 +60,10 @@ class Summary:
     questions: int
     rows: list[Row]
     constant_best: str | None
+    stored_calls: int = 0
+    """Calls whose reply came out of the reply store, controllers' included."""
+    saved_usd: float = 0.0
+    """What these would have cost; the costs above include it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return built-in types, as `summary.json` holds them."""
@@ -72,6 +76,8 @@ class Summary:
             "metric": self.metric,
             "questions": self.questions,
             "constant_best": self.constant_best,
+            "stored_calls": self.stored_calls,
+            "saved_usd": self.saved_usd,
             "controllers": [
                 {
                     "controller": row.controller,
@@ -114,7 +120,10 @@ def summarise(
         seed: of the resamples.
     """
     groups: dict[tuple[str, float], dict[str, Outcome]] = {}
+    stored_calls, saved_usd = 0, 0.0
     for outcome in outcomes:
+        stored_calls += outcome.stored_calls
+        saved_usd += outcome.saved_usd
         groups.setdefault((outcome.controller, outcome.cost_weight), {})[outcome.id] = outcome
     if not groups:
         return Summary(pool, metric, 0, [], None)
@@ -156,7 +165,8 @@ def summarise(
                 is_control=controller in controls,
             )
         )
-    return Summary(pool, metric, len(ids), rows, best[0] if best else None)
+    constant_best = best[0] if best else None
+    return Summary(pool, metric, len(ids), rows, constant_best, stored_calls, saved_usd)
 
 
 def oracle_of(constants: Sequence[Sequence[Outcome]]) -> list[Outcome]:

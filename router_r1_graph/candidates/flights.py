@@ -1,0 +1,58 @@
+"""Calls under way in this process: identical ones are made once, and the others wait for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from .stored import StoredReply
+
+
+@dataclass(eq=False)
+class Flight:
+    """A call under way. Its future gives the reply, or None if none came that can be used."""
+
+    ends_at: float
+    """When it is over at the latest, by `time.monotonic`: an event loop may have stopped for
+    good."""
+    future: Future[StoredReply | None] = field(default_factory=Future)
+    reply: StoredReply | None = None
+    """What came back, as soon as it is there."""
+    failed: bool = False
+    """Whether the call failed, rather than that nobody wanted it any more."""
+
+    @property
+    def seconds_left(self) -> float:
+        """The longest that it can take from now on."""
+        return max(0.0, self.ends_at - time.monotonic())
+
+
+class Flights:
+    """The calls under way, by key; for any number of threads and event loops."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, Flight] = {}
+        self._lock = threading.Lock()
+
+    def join(self, key: str, seconds: float) -> tuple[Flight, bool]:
+        """Return the flight of a call, and whether it is the caller's own: a new one.
+
+        Args:
+            key: of the call.
+            seconds: the longest that a new one takes.
+        """
+        with self._lock:
+            flight = self._by_key.get(key)
+            if flight and flight.seconds_left and not flight.future.done():
+                return flight, False
+            flight = self._by_key[key] = Flight(time.monotonic() + seconds)
+            return flight, True
+
+    def land(self, key: str, flight: Flight) -> None:
+        """End one's own flight; whoever waits for it gets the reply, or makes the call."""
+        with self._lock:
+            if self._by_key.get(key) is flight:
+                del self._by_key[key]
+        flight.future.set_result(flight.reply)

@@ -1,0 +1,129 @@
+"""A call that is paid once: looked up, waited for if it is under way, else made and stored."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from langchain_core.messages import AnyMessage
+
+from .failures import LONGEST_RETRY_AFTER_SECONDS, ReplyError
+from .flights import Flight
+from .reply import Reply, read_reply
+from .settings import ModelSettings
+from .steps import Await, Steps, Wait
+from .store import ReplyStore
+from .stored import StoredReply, store_reply
+
+_MOST_FAILURES = 2
+"""So many others may fail one after another before a call is made without waiting any longer."""
+_FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.02, 0.5
+"""How often another process is looked after."""
+_FILE_SECONDS = 5.0
+"""A file that is blocked for longer is not waited for: the call is made, or its reply used."""
+
+
+@dataclass(frozen=True)
+class Once:
+    """One call with a key, and how it is made.
+
+    Attributes:
+        store: where its reply is looked for and kept.
+        key: see `stored.key_of`.
+        messages: the prompt.
+        settings: who is asked.
+        make: takes the seconds left (None = no bound), and makes the call.
+        blocking: whether this thread sleeps while it waits.
+    """
+
+    store: ReplyStore
+    key: str
+    messages: Sequence[AnyMessage]
+    settings: ModelSettings
+    make: Callable[[float | None], Steps]
+    blocking: bool
+
+    def steps(self, seconds_left: float | None) -> Steps:
+        """Return the reply, stored or new.
+
+        Args:
+            seconds_left: bound on all waits and attempts together; None for no bound.
+        """
+        start, failures = time.perf_counter(), 0
+        while True:
+            if reply := self.store.find(self.key):
+                return self._again(reply)
+            left = None if seconds_left is None else seconds_left - (time.perf_counter() - start)
+            if left is not None and left <= 0:
+                error = ReplyError("timeout", "no time was left to ask")
+                return Reply(seconds=time.perf_counter() - start, attempts=0, error=error)
+            if failures == _MOST_FAILURES or (self.blocking and _in_event_loop()):
+                # Nobody is waited for: the endpoint fails everybody, or this thread is the one that
+                # would have to go on for the other call to end.
+                return (yield from self._made(left))
+            flight, own = self.store.flights.join(self.key, self._longest(left))
+            if own:
+                return (yield from self._flown(flight, left))
+            longest = flight.seconds_left if left is None else min(left, flight.seconds_left)
+            if reply := (yield Await(flight.future, longest)):
+                return self._again(reply)
+            failures += flight.failed
+
+    def _flown(self, flight: Flight, left: float | None) -> Steps:
+        """Make the call for everybody, once no other process does."""
+        start, look = time.perf_counter(), _FIRST_LOOK_SECONDS
+        try:
+            while True:
+                waited = _FILE_SECONDS if left is None else min(_FILE_SECONDS, left)
+                said = yield Await(self.store.claim(self.key, self._longest(left)), waited)
+                spent = time.perf_counter() - start
+                if isinstance(said, StoredReply):
+                    flight.reply = said
+                    return self._again(said)
+                if left is not None and spent >= left:
+                    error = ReplyError("timeout", "another process asked, and no reply came")
+                    return Reply(seconds=spent, attempts=0, error=error)
+                if said is not False:
+                    break
+                yield Wait(look if left is None else min(look, left - spent))
+                look = min(1.5 * look, _LONGEST_LOOK_SECONDS)
+            if left is not None:
+                left -= time.perf_counter() - start
+            return (yield from self._made(left, flight))
+        finally:
+            # Also when the task is cancelled, the loop closed or the thread interrupted.
+            if flight.reply is None:
+                self.store.release(self.key)  # before anybody here can claim it anew
+            self.store.flights.land(self.key, flight)
+
+    def _made(self, left: float | None, flight: Flight | None = None) -> Steps:
+        """Make the call, and keep its reply if it can be used."""
+        reply = yield from self.make(left)
+        kept = store_reply(reply, self.messages, self.settings, time.time()) if reply.ok else None
+        if flight:
+            flight.reply, flight.failed = kept, kept is None
+        if kept:
+            yield Await(self.store.keep(self.key, kept), _FILE_SECONDS)
+        return reply
+
+    def _again(self, kept: StoredReply) -> Reply:
+        """Return a stored reply: free of charge, otherwise as it was."""
+        reply = read_reply(kept.as_message(), self.messages, self.settings, kept.seconds, 0)
+        self.store.count_hit(self.key, reply.cost_usd)
+        return replace(reply, cost_usd=0.0, saved_usd=reply.cost_usd, stored=True)
+
+    def _longest(self, left: float | None) -> float:
+        """Return the most seconds that the call can take."""
+        attempt = self.settings.timeout_seconds + LONGEST_RETRY_AFTER_SECONDS
+        longest = attempt * (self.settings.max_retries + 1)
+        return longest if left is None else min(longest, left)
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
