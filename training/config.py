@@ -94,6 +94,12 @@ class WarmStartConfig(FitConfig):
     traces: Count = 20_000
     trace_files: tuple[Path, ...] = ()
     """Files of other traces (also from LangSmith) to use instead of the teacher's."""
+    correct_only: bool = True
+    """Of these files, whether traces with a wrong answer are left out, where gold is known."""
+    best_of_question: bool = False
+    """Whether only the cheapest trace of each question is learned."""
+    max_usd: Annotated[float, Field(ge=0)] | None = None
+    """Traces that cost more are left out."""
 
 
 class BestOfNConfig(FitConfig):

@@ -33,6 +33,7 @@ from .export import SupervisedRow, supervised_rows
 from .fit import BudgetSpentError, fit
 from .items import Item, draw_items
 from .judge import Judge
+from .learned_rows import rows_to_learn
 from .models import Learner, load_learner, make_learner, processes
 from .questions import without_held_out
 from .rollouts import failure_from_outside, roll_out
@@ -127,10 +128,9 @@ def warm_start(run: Run) -> Learner:
         learner = load_learner(config.model)
     else:
         learner = make_learner(config.model, _texts(traces()), config.seed)
-    rows = [row for row in supervised_rows(traces(), learner.codec)]
     fit(
         learner,
-        [row for row in rows if len(row["input_ids"]) <= config.warm_start.max_length],
+        rows_to_learn(traces(), learner.codec, config.warm_start, "warm_start"),
         config.warm_start,
         folder=folder / "checkpoints",
         **run.fit_options("warm_start", config.seed),

@@ -1,0 +1,99 @@
+"""From files of traces to supervised rows: which traces are learned from, and what is left out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from router_r1_graph import ConfigError, Trace
+from router_r1_graph.answers import exact_match
+from router_r1_graph.controllers.policy.tokens import TokenCodec
+from router_r1_graph.ledger import price_usd, total
+from router_r1_graph.words import counted
+
+from .config import WarmStartConfig
+from .export import SupervisedRow, supervised_rows
+from .models import processes
+
+
+class LeftOut:
+    """Counts what is left out, by reason, and names the first ones."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, trace: Trace, reason: str) -> None:
+        """Count a trace."""
+        self._names[reason].append(repr(trace.id or trace.question[:40]))
+
+    def tell(self, stage: str) -> None:
+        """Print the counts, on one of the processes."""
+        if not processes().is_main_process:
+            return
+        for reason, names in self._names.items():
+            more = ", ..." if len(names) > 3 else ""
+            print(
+                f"{stage}: {counted(len(names), 'trace')} left out, {reason}: "
+                f"{', '.join(names[:3])}{more}"
+            )
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+
+def rows_to_learn(
+    traces: Iterable[Trace], codec: TokenCodec, config: WarmStartConfig, stage: str
+) -> list[SupervisedRow]:
+    """Return the rows of the traces that can be learned from; print how many are left out, and why.
+
+    Args:
+        traces: finished runs.
+        codec: how to tokenise.
+        config: the length of a row, and which traces are wanted.
+        stage: the stage's name.
+
+    Raises:
+        TraceError: a trace speaks another version of the protocol, or holds ids of another
+            tokenizer.
+        ConfigError: no trace is left.
+    """
+    left_out = LeftOut()
+    rows: list[SupervisedRow] = []
+    for trace in _wanted(traces, config, left_out):
+        if not trace.turns:
+            left_out.add(trace, "which have no turn")
+            continue
+        [row] = supervised_rows([trace], codec)
+        if len(row["input_ids"]) > config.max_length:
+            left_out.add(
+                trace, f"which have more than {stage}.max_length = {config.max_length} tokens"
+            )
+            continue
+        rows.append(row)
+    left_out.tell(stage)
+    if not rows:
+        raise ConfigError(
+            f"{stage}: no trace is left to learn from"
+            + ("; see above for what was left out, and raise max_length" if left_out else "")
+        )
+    return rows
+
+
+def _wanted(traces: Iterable[Trace], config: WarmStartConfig, left_out: LeftOut) -> Iterator[Trace]:
+    if not config.trace_files:  # the teacher's show format, right or wrong
+        yield from traces
+        return
+    best: dict[str, tuple[float, Trace]] = {}
+    for trace in traces:
+        if config.correct_only and trace.gold and not exact_match(trace.answer, trace.gold):
+            left_out.add(trace, "whose answer is wrong (warm_start.correct_only)")
+            continue
+        cost = price_usd(total(trace.ledger))
+        if config.max_usd is not None and cost > config.max_usd:
+            left_out.add(trace, "which cost more than warm_start.max_usd")
+        elif not config.best_of_question:
+            yield trace
+        elif trace.question not in best or cost < best[trace.question][0]:
+            best[trace.question] = (cost, trace)
+    for _, trace in best.values():
+        yield trace
