@@ -31,6 +31,7 @@ from training.grpo import run_grpo
 from training.items import Item, draw_items
 from training.models import Learner, load_learner, make_learner
 from training.rollouts import roll_out
+from training.spending import Spending
 
 QUESTIONS, SAMPLES = 32, 8
 
@@ -158,6 +159,7 @@ def step(learner: Learner, items: list[Item]) -> float:
             folder=Path(folder) / "grpo",
             metrics=metrics,
             seed=0,
+            spending=Spending(Path(folder)),
         )
         lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     steps = [line for line in lines if "step_time" in line][1:]  # the first one warms up
