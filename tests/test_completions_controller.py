@@ -34,7 +34,7 @@ from router_r1_graph.controllers.controller import View
 from router_r1_graph.controllers.policy.completions import CompletionsController
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import PolicySettings
-from router_r1_graph.controllers.policy.generation import Sample
+from router_r1_graph.controllers.policy.sampling import Sample
 from tiny_policy import make_model, make_tokenizer
 from training.export import rollout_row
 from yaml_pool import both_ways

@@ -33,7 +33,7 @@ from router_r1_graph import (
     parse_controller,
     read_traces,
 )
-from router_r1_graph.controllers.policy.generation import Sample
+from router_r1_graph.controllers.policy.sampling import Sample
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import AbsoluteCost, reward
 from router_r1_graph.simulation import (

@@ -13,7 +13,6 @@ import torch
 from accelerate import PartialState
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
@@ -24,6 +23,7 @@ from router_r1_graph import ConfigError, protocol
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import SETTINGS_FILE, TEMPLATE_FILE, PolicySettings
 from router_r1_graph.controllers.policy.tokens import TokenCodec
+from router_r1_graph.controllers.policy.weights import load_weights
 
 from .config import ModelConfig
 
@@ -91,9 +91,7 @@ def load_learner(config: ModelConfig, path: str | Path | None = None) -> Learner
     # steps of fine-tuning round to nothing. Weights that LoRA leaves alone can take half the
     # memory.
     frozen = config.bf16 and config.lora_rank
-    model = AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.bfloat16 if frozen else torch.float32, use_safetensors=True
-    )
+    model = load_weights(source, dtype=torch.bfloat16 if frozen else torch.float32)
     template = Path(source) / TEMPLATE_FILE
     if not template.is_file():
         template = config.template or protocol.DEFAULT_TEMPLATE

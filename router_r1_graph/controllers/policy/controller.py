@@ -24,9 +24,11 @@ from ...errors import ControllerError
 from ..controller import View
 from .batches import Batches
 from .folder import PolicyFolder, PolicySettings, quiet_loading
-from .generation import Generator, Sample
+from .generation import Generator
+from .sampling import Sample
 from .streaming import Listener, TurnStream, turn_stream
 from .tokens import TokenCodec, TurnTokens, random_of
+from .weights import load_weights
 
 
 class PolicyController:
@@ -96,8 +98,6 @@ class PolicyController:
             ControllerError: there is no such folder or model, it cannot be loaded, or it was
                 trained on another version of the protocol.
         """
-        from transformers import AutoModelForCausalLM
-
         policy = PolicyFolder(str(path))
         if not policy.on_hub and not (policy.folder / "config.json").is_file():
             raise ControllerError(
@@ -106,9 +106,9 @@ class PolicyController:
         settings, tokenizer = policy.settings(), policy.tokenizer()
         try:
             with quiet_loading():
-                model = AutoModelForCausalLM.from_pretrained(
-                    policy.source, dtype=dtype, use_safetensors=True
-                )
+                model = load_weights(policy.source, dtype=dtype)
+        except ControllerError as error:
+            raise ControllerError(f"policy {policy.path!r}: {error}") from None
         except Exception as error:  # broken files and the hub raise many types
             raise policy.unusable("model", error) from error
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
