@@ -59,8 +59,8 @@ def seen_and_sampled(policy, run):
     generate = policy.generator.generate
 
     def recording(turns, **kwargs):
-        generate(turns, **kwargs)
         asked.extend((list(turn.context), turn) for turn in turns)
+        generate(turns, **kwargs)
 
     policy.generator.generate = recording
     try:

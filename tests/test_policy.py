@@ -406,7 +406,7 @@ def test_broken_settings_name_the_file_the_key_and_the_way_out(tmp_path, setting
 def test_a_stop_text_ends_a_turn_however_it_is_spelled(model, tokenizer):
     (as_one,) = tokenizer.encode("</answer>", add_special_tokens=False)
     spelled = [i for part in ("</ans", "wer>") for i in tokenizer.encode(part)]
-    stop = StopTexts(tokenizer, ("</answer>",))
+    stop = StopTexts(tokenizer, ("</answer>",), frozenset({tokenizer.eos_token_id}))
     assert as_one in stop.ids
     assert tokenizer.eos_token_id in stop.ids
     assert as_one not in spelled
@@ -417,7 +417,7 @@ def test_a_stop_text_ends_a_turn_however_it_is_spelled(model, tokenizer):
 
 @pytest.mark.parametrize("text", ["fin ", "日本", "e"])
 def test_a_stop_text_may_end_in_anything(tokenizer, text):
-    stop = StopTexts(tokenizer, (text,))
+    stop = StopTexts(tokenizer, (text,), frozenset())
     ids = tokenizer.encode("so " + text, add_special_tokens=False)
     assert stop.ends(ids)
     assert not stop.ends(ids[:-1])
@@ -427,14 +427,13 @@ def test_a_turn_that_cannot_have_ended_is_not_decoded(tokenizer):
     decoded = []
 
     class Counting:
-        eos_token_id = tokenizer.eos_token_id
         encode = tokenizer.encode
 
         def decode(self, ids):
             decoded.append(list(ids))
             return tokenizer.decode(ids)
 
-    stop = StopTexts(Counting(), ("</answer>",))
+    stop = StopTexts(Counting(), ("</answer>",), frozenset())
     ids = tokenizer.encode("the long and winding road " * 4, add_special_tokens=False)
     for n in range(len(ids)):
         assert not stop.ends(ids[: n + 1])

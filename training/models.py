@@ -23,7 +23,7 @@ from router_r1_graph import ConfigError, protocol
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import SETTINGS_FILE, TEMPLATE_FILE, PolicySettings
 from router_r1_graph.controllers.policy.tokens import TokenCodec
-from router_r1_graph.controllers.policy.weights import load_weights
+from router_r1_graph.controllers.policy.weights import end_ids, load_weights
 
 from .config import ModelConfig
 
@@ -49,7 +49,7 @@ class Learner:
     def codec(self) -> TokenCodec:
         """How its contexts are tokenised."""
         template = protocol.load_template(self.template)
-        return TokenCodec(self.tokenizer, template, self.settings.stop)
+        return TokenCodec(self.tokenizer, template, self.settings.stop, end_ids(self.model))
 
     def controller(self, *, temperature: float = 0.0, seed: int = 0) -> PolicyController:
         """Return the model as the controller node of the graph."""

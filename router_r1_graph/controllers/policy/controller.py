@@ -28,7 +28,7 @@ from .generation import Generator
 from .sampling import Sample
 from .streaming import Listener, TurnStream, turn_stream
 from .tokens import TokenCodec, TurnTokens, random_of
-from .weights import load_weights
+from .weights import end_ids, load_weights
 
 
 class PolicyController:
@@ -67,12 +67,14 @@ class PolicyController:
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings or PolicySettings()
-        self.codec = TokenCodec(tokenizer, protocol.load_template(template), self.settings.stop)
+        self.codec = TokenCodec(
+            tokenizer, protocol.load_template(template), self.settings.stop, end_ids(model)
+        )
         self.temperature = temperature
         self.name = name
         self.seed = seed
         pad = tokenizer.pad_token_id
-        stop = StopTexts(tokenizer, self.settings.stop)
+        stop = StopTexts(tokenizer, self.settings.stop, self.codec.ends)
         self.generator = Generator(
             model,
             pad_id=tokenizer.eos_token_id if pad is None else pad,
@@ -177,14 +179,15 @@ def _answers(turn: str) -> bool:
 
 
 class StopTexts:
-    """Ends a turn at the end-of-sequence token, or as soon as it contains a stop text.
+    """Ends a turn at an end token, or as soon as it contains a stop text.
 
     Args:
         tokenizer: the model's tokenizer.
         texts: the texts that end a turn.
+        end_ids: the end tokens.
     """
 
-    def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Any, texts: Sequence[str], end_ids: frozenset[int]) -> None:
         self._decode = tokenizer.decode
         self._texts = texts
         self._last = {text[-1] for text in texts}
@@ -193,9 +196,7 @@ class StopTexts:
         self._may_end: dict[int, bool] = {}
         encoded = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
         #: Stop texts that are one token end a turn without decoding it.
-        self.ids = frozenset(
-            [tokenizer.eos_token_id, *(ids[0] for ids in encoded if len(ids) == 1)]
-        )
+        self.ids = end_ids | {ids[0] for ids in encoded if len(ids) == 1}
 
     def ends(self, ids: Sequence[int]) -> bool:
         """Return whether the last of a turn's ids completed a text, however it was spelled."""

@@ -6,6 +6,7 @@ policy runs in this process or on a server that holds its weights. Imports no to
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,8 +112,8 @@ class PolicyFolder:
             ControllerError: the file cannot be used, or the policy speaks another version of the
                 protocol.
         """
-        file = self.folder / SETTINGS_FILE
-        settings = _read(file) if file.is_file() else PolicySettings()
+        file = self._file(SETTINGS_FILE)
+        settings = _read(file) if file else PolicySettings()
         if settings.protocol_version != protocol.VERSION:
             raise ControllerError(
                 f"policy {self.path!r}: trained on protocol version {settings.protocol_version}; "
@@ -123,8 +124,43 @@ class PolicyFolder:
     @property
     def template(self) -> Path | None:
         """Its prompt template; None = the library's."""
-        file = self.folder / TEMPLATE_FILE
-        return file if file.is_file() else None
+        return self._file(TEMPLATE_FILE)
+
+    def end_ids(self) -> frozenset[int]:
+        """Return the tokens that end a turn, by the generation config or else the model's.
+
+        Raises:
+            ControllerError: the file cannot be used.
+        """
+        file = self._file("generation_config.json") or self._file("config.json")
+        try:
+            config = json.loads(file.read_bytes()) if file else {}
+            return token_ids(config.get("eos_token_id"))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise self.unusable("end token", error) from error
+
+    def _file(self, name: str) -> Path | None:
+        """Return one of its files, from the hub's cache or the hub if it is there; None = none.
+
+        Raises:
+            ControllerError: the hub does not answer.
+        """
+        if not self.on_hub:
+            file = self.folder / name
+            return file if file.is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.constants import is_offline_mode
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(self.path, name))
+        except EntryNotFoundError as error:
+            # A hub that cannot be reached is not one without the file, unless that is wanted.
+            if isinstance(error, LocalEntryNotFoundError) and not is_offline_mode():
+                raise self.unusable(name, error) from error
+            return None
+        except Exception as error:  # the hub raises many types
+            raise self.unusable(name, error) from error
 
     def tokenizer(self) -> Any:
         """Load its tokenizer, by transformers.
@@ -145,6 +181,17 @@ class PolicyFolder:
         where = "from the Hugging Face hub" if self.on_hub else "from this folder"
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return ControllerError(f"policy {self.path!r}: no {what} can be loaded {where}: {why}")
+
+
+def token_ids(eos_token_id: int | list[int] | None) -> frozenset[int]:
+    """Return the end tokens of a config of transformers: it names one, several, or none.
+
+    >>> sorted(token_ids([2, 1]))
+    [1, 2]
+    """
+    if eos_token_id is None:
+        return frozenset()
+    return frozenset([eos_token_id] if isinstance(eos_token_id, int) else eos_token_id)
 
 
 _SETTINGS = TypeAdapter(PolicySettings)

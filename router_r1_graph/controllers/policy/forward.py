@@ -1,4 +1,4 @@
-"""A model's forward pass with its cache: what a family of models calls it, and what it remembers."""
+"""A model's forward pass with its cache: how a family names it, and what it remembers."""
 
 from __future__ import annotations
 

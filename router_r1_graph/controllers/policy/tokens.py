@@ -76,12 +76,19 @@ class TokenCodec:
     Attributes:
         tokenizer: a Hugging Face tokenizer.
         template: the prompt template.
-        stop: texts that end a turn by themselves; any other turn ends in the end-of-sequence token.
+        stop: texts that end a turn by themselves; any other turn ends in an end token.
+        end_ids: the model's end tokens, besides the tokenizer's.
     """
 
     tokenizer: Any
     template: Template
     stop: tuple[str, ...]
+    end_ids: frozenset[int] = frozenset()
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Every token that ends a turn, and is not a part of its text."""
+        return self.end_ids | {self.tokenizer.eos_token_id}
 
     def prompt_ids(self, view: View) -> list[int]:
         """Return the prompt of a question, in the tokenizer's chat template where it has one."""
@@ -162,9 +169,9 @@ class TokenCodec:
         return context
 
     def text_of(self, ids: Sequence[int]) -> str:
-        """Return what a turn's ids say, without the end-of-sequence token."""
-        end = self.tokenizer.eos_token_id
-        return str(self.tokenizer.decode(ids[:-1] if ids and ids[-1] == end else ids)).strip()
+        """Return what a turn's ids say, without the token that ended it."""
+        ended = bool(ids) and ids[-1] in self.ends
+        return str(self.tokenizer.decode(ids[:-1] if ended else ids)).strip()
 
     def _in_chat(self, text: str, **options: Any) -> Any:
         message = [{"role": "user", "content": text}]

@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from ...errors import ControllerError
+from .folder import token_ids
 
 
 def class_of(config: Any) -> Any:
@@ -30,6 +31,11 @@ def class_of(config: Any) -> Any:
     raise ControllerError(
         f"models of type {config.model_type!r} are no causal language models of transformers"
     )
+
+
+def end_ids(model: Any) -> frozenset[int]:
+    """Return the tokens that end a turn, by the model's generation config."""
+    return token_ids(model.generation_config.eos_token_id)
 
 
 def load_weights(source: str, *, dtype: Any) -> Any:
