@@ -54,7 +54,17 @@ class ModelConfig(_Section):
     bf16: bool = False
     gradient_checkpointing: bool = False
     lora_rank: Annotated[int, Field(ge=0)] = 0
-    """0 = all weights are trained."""
+    """0 = all weights are trained. Else an adapter (LoRA) is, which the folders of the stages
+    hold."""
+    merge: bool = True
+    """Whether LoRA's changes are merged into the weights of the policy at the end, in float32. Else
+    the policy is an adapter, and is loaded together with the pretrained model."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        if self.lora_rank and self.pretrained is None:
+            raise ValueError("lora_rank: an adapter needs a pretrained model")
+        return self
 
 
 class DataConfig(_Section):

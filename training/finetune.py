@@ -64,7 +64,7 @@ def run_stages(config: RunConfig) -> int:
     from transformers.utils import logging
 
     from training import stages
-    from training.models import load_learner, processes
+    from training.models import finish, load_learner, processes
     from training.report import next_step, write_report
 
     main = processes().is_main_process  # of those that torchrun or accelerate started
@@ -105,6 +105,7 @@ def run_stages(config: RunConfig) -> int:
     if not main:
         return 0
     policy = config.out / "policy"
+    finish(learner, config.model)
     learner.save(policy)
     write_report(config, measured, policy)
     print(f"\n{next_step(measured, policy)}")

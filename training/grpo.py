@@ -39,7 +39,7 @@ from router_r1_graph.rewards import RewardBreakdown
 
 from .config import GRPOConfig, RewardConfig
 from .export import rollout_row
-from .fit import StoppedError, Watch, device_options, lora_config, train
+from .fit import StoppedError, Watch, device_options, lora_config, taken_from, train
 from .items import Item
 from .judge import Judge
 from .models import Learner, processes
@@ -257,9 +257,7 @@ def run_grpo(
     train(trainer, folder, "grpo")
     if watch.interrupted:
         raise StoppedError(f"grpo: stopped at step {trainer.state.global_step}; run again to go on")
-    learner.model = trainer.accelerator.unwrap_model(trainer.model)
-    if options.get("lora_rank"):
-        learner.model = learner.model.merge_and_unload()
+    learner.model = taken_from(trainer)
 
 
 def grpo_trainer(
@@ -326,13 +324,14 @@ def grpo_trainer(
         )
     watch = Watch(metrics, "grpo")
     trainer = TurnGRPOTrainer(
-        model=str(start_from),
+        # An adapter goes on as it is, on its model in bfloat16; TRL copies it as the reference.
+        model=learner.model if lora_rank else str(start_from),
         processing_class=learner.tokenizer,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in by_prompt]),
         reward_funcs=[Reward(judge, config.advantage)],
         rollout_func=Rollouts(learner, by_prompt),
         callbacks=[watch, KeepScale(judge)],
-        peft_config=lora_config(lora_rank),
+        peft_config=lora_config(lora_rank, learner.model),
         args=TRLGRPOConfig(
             output_dir=str(folder),
             max_steps=config.steps,

@@ -20,10 +20,9 @@ from langchain_core.runnables import RunnableConfig
 
 from ... import protocol
 from ...candidates.reply import Reply
-from ...errors import ControllerError
 from ..controller import View
 from .batches import Batches
-from .folder import PolicyFolder, PolicySettings, quiet_loading
+from .folder import PolicyFolder, PolicySettings
 from .generation import Generator
 from .sampling import Sample
 from .streaming import Listener, TurnStream, turn_stream
@@ -90,6 +89,8 @@ class PolicyController:
     ) -> PolicyController:
         """Load a policy folder, or any Hugging Face causal LM (safetensors, no remote code).
 
+        A folder may hold an adapter (LoRA): then the model that it changes is loaded as well.
+
         Args:
             path: a folder, or the name of a model on the hub.
             device: `cpu`, `cuda`, ...; None = the GPU where there is one.
@@ -101,18 +102,9 @@ class PolicyController:
                 trained on another version of the protocol.
         """
         policy = PolicyFolder(str(path))
-        if not policy.on_hub and not (policy.folder / "config.json").is_file():
-            raise ControllerError(
-                f"policy {policy.path!r}: no model there (config.json is missing)"
-            )
+        policy.check()
         settings, tokenizer = policy.settings(), policy.tokenizer()
-        try:
-            with quiet_loading():
-                model = load_weights(policy.source, dtype=dtype)
-        except ControllerError as error:
-            raise ControllerError(f"policy {policy.path!r}: {error}") from None
-        except Exception as error:  # broken files and the hub raise many types
-            raise policy.unusable("model", error) from error
+        model = load_weights(policy, dtype=dtype)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model.eval()
         options = {"name": f"policy:{path}", **options}

@@ -122,6 +122,21 @@ class PolicyFolder:
         return settings
 
     @property
+    def is_adapter(self) -> bool:
+        """Whether it holds changes to another model's weights (LoRA), not a model."""
+        return self._file("adapter_config.json") is not None
+
+    def check(self) -> None:
+        """Raise ControllerError if there is neither a model nor an adapter, or it is a pickle."""
+        if self.is_adapter and not self._file("adapter_model.safetensors"):
+            raise ControllerError(
+                f"policy {self.path!r}: an adapter without its weights (adapter_model.safetensors "
+                "is missing)"
+            )
+        if not (self.on_hub or self.is_adapter or self._file("config.json")):
+            raise ControllerError(f"policy {self.path!r}: no model there (config.json is missing)")
+
+    @property
     def template(self) -> Path | None:
         """Its prompt template; None = the library's."""
         return self._file(TEMPLATE_FILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 from inspect import signature
 from typing import Any
@@ -21,6 +22,13 @@ _CONTINUES = {
 was compared (tests/test_policy_models.py). Mamba, Jamba and Zamba 2 do not."""
 
 
+def arguments(model: Any) -> Collection[str]:
+    """Return the names of the arguments that a model's forward takes."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT's
+    # The class's: a trainer may have put another one in its place.
+    return signature(type(base).forward).parameters
+
+
 class Forward:
     """Reads tokens into a cache, and returns the logits of the next one.
 
@@ -32,8 +40,7 @@ class Forward:
     def __init__(self, model: Any, token: int) -> None:
         self._model = model
         self._token = token
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT's
-        self._takes = signature(base.forward).parameters
+        self._takes = arguments(model)
         self._cache = next((name for name in _CACHES if name in self._takes), None)
 
     def __call__(

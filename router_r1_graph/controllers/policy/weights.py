@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from transformers import (
@@ -13,7 +14,7 @@ from transformers import (
 )
 
 from ...errors import ControllerError
-from .folder import token_ids
+from .folder import PolicyFolder, quiet_loading, token_ids
 
 
 def class_of(config: Any) -> Any:
@@ -38,16 +39,37 @@ def end_ids(model: Any) -> frozenset[int]:
     return token_ids(model.generation_config.eos_token_id)
 
 
-def load_weights(source: str, *, dtype: Any) -> Any:
-    """Load a causal LM (safetensors, no remote code).
+def load_weights(policy: PolicyFolder, *, dtype: Any, is_trainable: bool = False) -> Any:
+    """Load a causal LM, or an adapter with the model that it changes (safetensors, no remote code).
 
     Args:
-        source: a folder, or the name of a model on the hub.
-        dtype: the type of the weights; `auto` = as saved.
+        policy: a folder, or a model on the hub.
+        dtype: the type of the weights; `auto` = as saved. An adapter's are float32.
+        is_trainable: whether an adapter is trained on.
 
     Raises:
-        ControllerError: it is no causal LM.
-        Exception: what transformers raises of broken files and of the hub, which is of many types.
+        ControllerError: there is no such model, it is no causal LM, or it cannot be loaded.
     """
-    model = class_of(AutoConfig.from_pretrained(source))
-    return model.from_pretrained(source, dtype=dtype, use_safetensors=True)
+    policy.check()
+    try:
+        if policy.is_adapter:
+            return _with_adapter(policy, dtype, is_trainable)
+        with quiet_loading():
+            model = class_of(AutoConfig.from_pretrained(policy.source))
+            return model.from_pretrained(policy.source, dtype=dtype, use_safetensors=True)
+    except ControllerError as error:
+        raise ControllerError(f"policy {policy.path!r}: {error}") from None
+    except Exception as error:  # broken files and the hub raise many types
+        raise policy.unusable("model", error) from error
+
+
+def _with_adapter(policy: PolicyFolder, dtype: Any, is_trainable: bool) -> Any:
+    if find_spec("peft") is None:
+        raise ControllerError("an adapter (LoRA) needs PEFT: pip install peft")
+    from peft import PeftConfig, PeftModel
+
+    base = PeftConfig.from_pretrained(policy.source).base_model_name_or_path
+    if not base:
+        raise ControllerError("adapter_config.json does not name the model that it changes")
+    model = load_weights(PolicyFolder(base), dtype=dtype)
+    return PeftModel.from_pretrained(model, policy.source, is_trainable=is_trainable)
