@@ -279,7 +279,7 @@ def test_log_probabilities_that_a_server_did_not_give_are_zeros(policy):
 
 def test_ids_of_another_tokenizer_are_refused_and_text_is_not(policy):
     other = policy.tokenizer.train_new_from_iterator(["other words, other merges"] * 4, 290)
-    codec = TokenCodec(other, policy.codec.template, STOP)
+    codec = TokenCodec(other, policy.codec.template, policy.settings)
     with pytest.raises(TraceError, match="of another tokenizer"):
         rollout_row(trace_of(policy), codec)
     text_only = trace_of(KeywordController())

@@ -17,7 +17,7 @@ from router_r1_graph import CandidatePool, ControllerError, Trace, create_router
 from router_r1_graph.controllers.policy import generation
 from router_r1_graph.controllers.policy.completions import CompletionsController
 from router_r1_graph.controllers.policy.controller import PolicyController
-from router_r1_graph.controllers.policy.folder import PolicyFolder, PolicySettings
+from router_r1_graph.controllers.policy.folder import UNTRAINED, PolicyFolder, PolicySettings
 from router_r1_graph.controllers.policy.sampling import Sample
 from tiny_policy import make_model, make_tokenizer
 
@@ -120,8 +120,11 @@ def test_a_model_of_the_hub_that_is_no_policy_of_ours_gets_the_defaults(hub, tok
     with_two_ends(tokenizer).save_pretrained(hub)
     tokenizer.save_pretrained(hub)
     policy = PolicyController.from_pretrained("me/router")
-    assert policy.settings == PolicySettings()
+    assert policy.settings == UNTRAINED
+    assert policy.settings.observations == "chat"
     assert PolicyFolder("me/router").template is None
+    asked = PolicyController.from_pretrained("me/router", settings=PolicySettings(thinking=True))
+    assert asked.codec.settings.thinking
 
 
 def test_broken_settings_of_the_hub_are_named(hub, tokenizer):

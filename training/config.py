@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from router_r1_graph import ConfigError
+from router_r1_graph.controllers.policy.folder import STOP
 from router_r1_graph.errors import did_you_mean
 
 Stage = Literal["warm_start", "best_of_n", "grpo"]
@@ -48,7 +49,16 @@ class ModelConfig(_Section):
     scratch: ScratchModel = ScratchModel()
     template: Path | None = None
     """The prompt template; None = a short one for a model from scratch, else the library's."""
-    stop: tuple[str, ...] = ("</search>", "</answer>")
+    stop: tuple[str, ...] = STOP
+    """Texts that end a turn. With these, a turn may hold several calls, as the prompt says: it ends
+    in an end token, or where the model begins to write the replies itself."""
+    observations: Literal["plain", "chat"] | None = None
+    """Whether observations continue the same assistant turn (`plain`, as in the paper), or are a
+    user message of the chat template (`chat`). None = `chat` for a pretrained model, which knows
+    that form before the first step, and ends its turns itself; `plain` for one from scratch."""
+    thinking: bool = False
+    """Whether a chat template that can switch a model's own thinking has it on; `max_new_tokens`
+    has to leave room for it."""
     max_new_tokens: Count = 1024
     max_context_tokens: Count = 4096
     bf16: bool = False

@@ -52,8 +52,7 @@ class Learner:
     @property
     def codec(self) -> TokenCodec:
         """How its contexts are tokenised."""
-        template = protocol.load_template(self.template)
-        return TokenCodec(self.tokenizer, template, self.settings.stop, end_ids(self.model))
+        return TokenCodec.of(self.tokenizer, self.template, self.settings, end_ids(self.model))
 
     def controller(self, *, temperature: float = 0.0, seed: int = 0) -> PolicyController:
         """Return the model as the controller node of the graph."""
@@ -182,6 +181,8 @@ def settings_of(config: ModelConfig) -> PolicySettings:
     """Return how the policy of this config is asked."""
     return PolicySettings(
         stop=config.stop,
+        observations=config.observations or ("chat" if config.pretrained else "plain"),
+        thinking=config.thinking,
         max_new_tokens=config.max_new_tokens,
         max_context_tokens=config.max_context_tokens,
     )

@@ -27,7 +27,6 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
-from ... import protocol
 from ...candidates import ModelSettings
 from ...candidates.call import aask, ask
 from ...candidates.failures import NoChoiceError
@@ -77,9 +76,7 @@ class CompletionsController:
             raise ControllerError(f"controller {name}: it needs a base_url: where the server is")
         self.policy = policy or PolicySettings()
         self.settings = settings.model_copy(update={"max_tokens": self.policy.max_new_tokens})
-        self.codec = TokenCodec(
-            tokenizer, protocol.load_template(template), self.policy.stop, end_ids
-        )
+        self.codec = TokenCodec.of(tokenizer, template, self.policy, end_ids)
         self.name = name
         # Made once: making it takes longer than a request to a nearby server.
         self._tls = httpx.create_ssl_context()

@@ -66,9 +66,7 @@ class PolicyController:
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings or PolicySettings()
-        self.codec = TokenCodec(
-            tokenizer, protocol.load_template(template), self.settings.stop, end_ids(model)
-        )
+        self.codec = TokenCodec.of(tokenizer, template, self.settings, end_ids(model))
         self.temperature = temperature
         self.name = name
         self.seed = seed
@@ -85,7 +83,13 @@ class PolicyController:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, *, device: str | None = None, dtype: str = "auto", **options: Any
+        cls,
+        path: str | Path,
+        *,
+        settings: PolicySettings | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        **options: Any,
     ) -> PolicyController:
         """Load a policy folder, or any Hugging Face causal LM (safetensors, no remote code).
 
@@ -93,6 +97,7 @@ class PolicyController:
 
         Args:
             path: a folder, or the name of a model on the hub.
+            settings: how it is asked; None = as its `router_r1.json` says.
             device: `cpu`, `cuda`, ...; None = the GPU where there is one.
             dtype: the type of the weights, such as `bfloat16`; `auto` = as saved.
             **options: passed to the constructor.
@@ -103,7 +108,7 @@ class PolicyController:
         """
         policy = PolicyFolder(str(path))
         policy.check()
-        settings, tokenizer = policy.settings(), policy.tokenizer()
+        settings, tokenizer = settings or policy.settings(), policy.tokenizer()
         model = load_weights(policy, dtype=dtype)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model.eval()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -22,6 +22,7 @@ from ...invalid import explain
 
 #: Policies that come with the package, by name.
 SHIPPED = Path(__file__).parents[2] / "policies"
+STOP = ("<information", "</answer>")
 SETTINGS_FILE = "router_r1.json"
 TEMPLATE_FILE = "prompt_template.txt"
 
@@ -46,18 +47,30 @@ class PolicySettings:
 
     Attributes:
         protocol_version: the version of the tag language that it was trained on.
-        stop: texts that end a turn. The paper's are `</search>` and `</answer>`; a policy that may
-            make several calls in a turn ends it by its end-of-sequence token instead.
+        stop: texts that end a turn. A turn may hold several calls, and then ends in an end token of
+            the model, or where a model begins to write the replies itself (such a tag is left open,
+            and so is none). The paper's are `</search>` and `</answer>`: one call a turn.
         max_new_tokens: the most tokens of one turn.
         max_context_tokens: the longest context of a turn; beyond it, the run ends instead.
+        observations: `plain` = they continue the same assistant turn, as in the paper; `chat` =
+            they are a user message of the chat template, where the tokenizer has one.
+        thinking: whether a chat template that can switch a model's own thinking has it on. The
+            protocol has thoughts of its own.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     protocol_version: int = protocol.VERSION
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ("</search>", "</answer>")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = STOP
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
     max_context_tokens: Annotated[int, Field(ge=1)] = 4096
+    observations: Literal["plain", "chat"] = "plain"
+    thinking: bool = False
+
+
+UNTRAINED = PolicySettings(max_new_tokens=1024, observations="chat")
+"""How a model is asked that comes without settings: it was not trained here, and knows no protocol
+but its chat template."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +119,14 @@ class PolicyFolder:
         return first != "runs" and not Path(first).is_dir()
 
     def settings(self) -> PolicySettings:
-        """Return how the policy is asked; a model that was not trained here gets the defaults.
+        """Return how the policy is asked; `UNTRAINED` for a model that was not trained here.
 
         Raises:
             ControllerError: the file cannot be used, or the policy speaks another version of the
                 protocol.
         """
         file = self._file(SETTINGS_FILE)
-        settings = _read(file) if file else PolicySettings()
+        settings = _read(file) if file else UNTRAINED
         if settings.protocol_version != protocol.VERSION:
             raise ControllerError(
                 f"policy {self.path!r}: trained on protocol version {settings.protocol_version}; "
