@@ -116,7 +116,7 @@ def test_plain_observations_go_on_in_the_same_turn(monkeypatch):
     tokenizer = tokenizer_with(PLAIN)
     said = [tokenizer.encode(text, add_special_tokens=False) for text in (FIRST, LAST)]
     settings = PolicySettings(stop=("</search>", "</answer>"))
-    state, policy = run(tokenizer, settings, said, monkeypatch)
+    state, _ = run(tokenizer, settings, said, monkeypatch)
     text = tokenizer.decode(context_of(state))
     assert text.endswith(f"{FIRST}\n{observation_of(state)}\n{LAST}")
 
@@ -194,7 +194,7 @@ def test_a_chat_template_that_cannot_be_used_is_a_clear_error(monkeypatch):
     assert "set observations to plain" in state["error"]
 
 
-SEVERAL = "<search> Quillora: Who wrote Hamlet? </search>\n<search> Ancestil: Where was he born? </search>"
+SEVERAL = "<search> Quillora: Who wrote Hamlet? </search>\n<search> Ancestil: Who was he? </search>"
 
 
 @pytest.mark.parametrize(

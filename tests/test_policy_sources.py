@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -133,14 +135,29 @@ def test_broken_settings_of_the_hub_are_named(hub, tokenizer):
         PolicyController.from_pretrained("me/router")
 
 
-def test_a_hub_that_is_away_is_no_policy_without_settings(hub, tokenizer, monkeypatch):
+def test_a_hub_that_fails_is_no_policy_without_settings(hub, tokenizer, monkeypatch):
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    class Refuses(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_error(403)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
     with_two_ends(tokenizer).save_pretrained(hub)
-    with pytest.raises(ControllerError, match=r"no router_r1\.json can be loaded"):
-        PolicyFolder("me/router").settings()
+    with HTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            f"{constants.ENDPOINT}/{{repo_id}}/{{filename}}",
+        )
+        with pytest.raises(ControllerError, match=r"no router_r1\.json can be loaded"):
+            PolicyFolder("me/router").settings()
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
