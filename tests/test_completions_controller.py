@@ -34,7 +34,7 @@ from router_r1_graph.controllers.controller import View
 from router_r1_graph.controllers.policy.completions import CompletionsController
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import PolicySettings
-from router_r1_graph.controllers.policy.generation import Sample
+from router_r1_graph.controllers.policy.sampling import Sample
 from tiny_policy import make_model, make_tokenizer
 from training.export import rollout_row
 from yaml_pool import both_ways
@@ -180,7 +180,7 @@ def test_a_server_is_asked_for_the_ids_the_stop_text_and_the_plain_distribution(
     server = serve(samples)
     run(controller(server, tokenizer))
     body = server.requests[0].body
-    assert body["stop"] == ["</search>", "</answer>"]
+    assert body["stop"] == ["<information", "</answer>"]
     assert body["stop_token_ids"] == [tokenizer.eos_token_id]
     assert body["include_stop_str_in_output"] is body["return_token_ids"] is True
     assert (body["top_p"], body["top_k"], body["logprobs"]) == (1.0, -1, 1)

@@ -59,8 +59,8 @@ def seen_and_sampled(policy, run):
     generate = policy.generator.generate
 
     def recording(turns, **kwargs):
-        generate(turns, **kwargs)
         asked.extend((list(turn.context), turn) for turn in turns)
+        generate(turns, **kwargs)
 
     policy.generator.generate = recording
     try:
@@ -279,7 +279,7 @@ def test_log_probabilities_that_a_server_did_not_give_are_zeros(policy):
 
 def test_ids_of_another_tokenizer_are_refused_and_text_is_not(policy):
     other = policy.tokenizer.train_new_from_iterator(["other words, other merges"] * 4, 290)
-    codec = TokenCodec(other, policy.codec.template, STOP)
+    codec = TokenCodec(other, policy.codec.template, policy.settings)
     with pytest.raises(TraceError, match="of another tokenizer"):
         rollout_row(trace_of(policy), codec)
     text_only = trace_of(KeywordController())

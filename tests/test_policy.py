@@ -31,7 +31,8 @@ from router_r1_graph.controllers.policy import batches as batches_module
 from router_r1_graph.controllers.policy import generation
 from router_r1_graph.controllers.policy.controller import PolicyController, StopTexts
 from router_r1_graph.controllers.policy.folder import PolicyFolder, PolicySettings
-from router_r1_graph.controllers.policy.generation import Generator, Sample
+from router_r1_graph.controllers.policy.generation import Generator
+from router_r1_graph.controllers.policy.sampling import Sample, sample_tokens
 from tiny_policy import make_model, make_tokenizer
 
 
@@ -127,7 +128,7 @@ def test_greedy_and_sampled_turns_share_a_batch(model):
 def test_tokens_are_sampled_as_often_as_the_model_says():
     logits = torch.tensor([[0.0, 1.0, -1.0, float("-inf"), 2.0]]).expand(20_000, -1)
     drawn = torch.rand(20_000, 1, generator=torch.Generator().manual_seed(0))
-    chosen, scores = generation._sample(logits, torch.full((20_000,), 2.0), drawn)
+    chosen, scores = sample_tokens(logits, torch.full((20_000,), 2.0), drawn)
     expected = torch.softmax(logits[0] / 2, -1)
     counts = torch.bincount(chosen, minlength=5) / len(chosen)
     assert counts.tolist() == pytest.approx(expected.tolist(), abs=0.015)
@@ -183,10 +184,10 @@ def test_logprobs_are_those_of_the_model_at_the_sampling_temperature(model):
 def test_the_cache_never_holds_more_than_it_may(model):
     generator = Generator(model, pad_id=0, stop_ids=frozenset(), max_cached_tokens=60)
     generator.generate([Sample(ids, max_new_tokens=5) for ids in contexts(8)])
-    kept = sum(rows[0][0].shape[1] for rows in generator._kept.values())
-    assert 0 < kept <= 60
+    assert len(generator.kept) > 0
+    assert 0 < generator.kept.tokens <= 60
     generator.forget()
-    assert not generator._kept
+    assert (len(generator.kept), generator.kept.tokens) == (0, 0)
 
 
 def test_the_ids_on_the_messages_are_what_the_model_saw_and_sampled(model, tokenizer):
@@ -405,7 +406,7 @@ def test_broken_settings_name_the_file_the_key_and_the_way_out(tmp_path, setting
 def test_a_stop_text_ends_a_turn_however_it_is_spelled(model, tokenizer):
     (as_one,) = tokenizer.encode("</answer>", add_special_tokens=False)
     spelled = [i for part in ("</ans", "wer>") for i in tokenizer.encode(part)]
-    stop = StopTexts(tokenizer, ("</answer>",))
+    stop = StopTexts(tokenizer, ("</answer>",), frozenset({tokenizer.eos_token_id}))
     assert as_one in stop.ids
     assert tokenizer.eos_token_id in stop.ids
     assert as_one not in spelled
@@ -416,7 +417,7 @@ def test_a_stop_text_ends_a_turn_however_it_is_spelled(model, tokenizer):
 
 @pytest.mark.parametrize("text", ["fin ", "日本", "e"])
 def test_a_stop_text_may_end_in_anything(tokenizer, text):
-    stop = StopTexts(tokenizer, (text,))
+    stop = StopTexts(tokenizer, (text,), frozenset())
     ids = tokenizer.encode("so " + text, add_special_tokens=False)
     assert stop.ends(ids)
     assert not stop.ends(ids[:-1])
@@ -426,14 +427,13 @@ def test_a_turn_that_cannot_have_ended_is_not_decoded(tokenizer):
     decoded = []
 
     class Counting:
-        eos_token_id = tokenizer.eos_token_id
         encode = tokenizer.encode
 
         def decode(self, ids):
             decoded.append(list(ids))
             return tokenizer.decode(ids)
 
-    stop = StopTexts(Counting(), ("</answer>",))
+    stop = StopTexts(Counting(), ("</answer>",), frozenset())
     ids = tokenizer.encode("the long and winding road " * 4, add_special_tokens=False)
     for n in range(len(ids)):
         assert not stop.ends(ids[: n + 1])
@@ -449,7 +449,7 @@ def test_a_sampled_turn_ends_where_the_stop_text_is_spelled_out(model, tokenizer
     def say(logits, temperatures, drawn):
         return torch.tensor([next(script)]), torch.tensor([0.0])
 
-    monkeypatch.setattr(generation, "_sample", say)
+    monkeypatch.setattr(generation, "sample_tokens", say)
     one = Sample([5], max_new_tokens=30)
     policy.generator.generate([one])
     assert one.finished
@@ -577,13 +577,12 @@ def test_a_question_that_is_over_keeps_no_cache(model, tokenizer):
     graph = graph_of(policy)
     for question in ("Who?", "When?", "Where?"):
         graph.invoke({"question": question}, context=RouterContext(max_rounds=1))
-    assert policy.generator._kept_tokens == 0
-    assert not policy.generator._kept
+    assert (len(policy.generator.kept), policy.generator.kept.tokens) == (0, 0)
 
 
 def test_the_cap_of_the_caches_is_an_option(model, tokenizer):
     policy = controller(model, tokenizer, max_cached_tokens=7)
-    assert policy.generator.max_cached_tokens == 7
+    assert policy.generator.kept.max_tokens == 7
 
 
 def test_the_seed_of_a_run_reaches_the_policy(model, tokenizer):

@@ -620,7 +620,7 @@ def test_the_command_writes_a_file_that_training_reads(environment, tmp_path):
     assert result.exit_code == 0, result.output
     traces = list(read_traces(file))
     assert [t.id for t in traces] == ["q1"]
-    codec = TokenCodec(make_tokenizer(), protocol.load_template(None), protocol.STOP)
+    codec = TokenCodec(make_tokenizer(), protocol.load_template(None))
     assert list(supervised_rows(traces, codec))
 
 

@@ -32,7 +32,7 @@ from router_r1_graph import (
     parse_controller,
     read_traces,
 )
-from router_r1_graph.controllers.policy.generation import Sample
+from router_r1_graph.controllers.policy.sampling import Sample
 from router_r1_graph.ledger import total
 from router_r1_graph.simulation import (
     Ask,
@@ -45,9 +45,9 @@ from router_r1_graph.simulation import (
     relation_domain,
     true_answer,
 )
-from training.config import FitConfig, GRPOConfig, ModelConfig, RewardConfig, load_config
+from training.config import GRPOConfig, ModelConfig, RewardConfig, load_config
 from training.export import IGNORED
-from training.fit import TurnTrainer, last_checkpoint
+from training.fit import last_checkpoint
 from training.grpo import grpo_trainer
 from training.items import Item, draw_items
 from training.judge import Judge
@@ -538,21 +538,3 @@ def test_a_rollout_by_vllm_is_the_same_episode_as_by_the_model_itself():
             for t in (one, other)
         ]
         assert tokens[0] == tokens[1]
-
-
-def test_what_is_thought_last_weighs_more_in_the_loss():
-    learner = make_learner(ModelConfig(), iter(["some text"]), 0)
-    end = learner.tokenizer.convert_tokens_to_ids("</think>")
-    #                     prompt, a turn  , reply, the last turn, padding
-    ids = torch.tensor([[10, 11, 12, end, 14, 15, 16, end, 18, 19]])
-    labels = torch.tensor([[-100, -100, 12, end, -100, 15, 16, end, 18, -100]])
-    mask = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 1, 1, 0]])
-    inputs = {"input_ids": ids, "labels": labels, "attention_mask": mask}
-    trainer = TurnTrainer.__new__(TurnTrainer)  # no other part of it takes part
-    trainer.fit_config = FitConfig(reasoning_weight=3)
-    trainer.processing_class = learner.tokenizer
-    loss = trainer.compute_loss(learner.model, inputs)
-    logits = learner.model(input_ids=ids, attention_mask=mask).logits
-    each = -logits.log_softmax(-1)[0, [1, 2, 4, 5, 6, 7], [12, end, 15, 16, end, 18]]
-    expected = (each * torch.tensor([1, 1, 3, 3, 1, 1])).sum() / 6
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from router_r1_graph import ConfigError
+from router_r1_graph.controllers.policy.folder import STOP
 from router_r1_graph.errors import did_you_mean
 
 from .data_config import DataConfig
@@ -44,13 +45,32 @@ class ModelConfig(Section):
     scratch: ScratchModel = ScratchModel()
     template: Path | None = None
     """The prompt template; None = a short one for a model from scratch, else the library's."""
-    stop: tuple[str, ...] = ("</search>", "</answer>")
+    stop: tuple[str, ...] = STOP
+    """Texts that end a turn. With these, a turn may hold several calls, as the prompt says: it ends
+    in an end token, or where the model begins to write the replies itself."""
+    observations: Literal["plain", "chat"] | None = None
+    """Whether observations continue the same assistant turn (`plain`, as in the paper), or are a
+    user message of the chat template (`chat`). None = `chat` for a pretrained model, which knows
+    that form before the first step, and ends its turns itself; `plain` for one from scratch."""
+    thinking: bool = False
+    """Whether a chat template that can switch a model's own thinking has it on; `max_new_tokens`
+    has to leave room for it."""
     max_new_tokens: Count = 1024
     max_context_tokens: Count = 4096
     bf16: bool = False
     gradient_checkpointing: bool = False
     lora_rank: Annotated[int, Field(ge=0)] = 0
-    """0 = all weights are trained."""
+    """0 = all weights are trained. Else an adapter (LoRA) is, which the folders of the stages
+    hold."""
+    merge: bool = True
+    """Whether LoRA's changes are merged into the weights of the policy at the end, in float32. Else
+    the policy is an adapter, and is loaded together with the pretrained model."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        if self.lora_rank and self.pretrained is None:
+            raise ValueError("lora_rank: an adapter needs a pretrained model")
+        return self
 
 
 class RewardConfig(Section):

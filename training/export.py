@@ -59,8 +59,9 @@ class PreferencePair(TypedDict):
 def rollout_row(trace: Trace, codec: TokenCodec) -> RolloutRow:
     """Return an episode as prompt and completion.
 
-    A completion counts as finished for TRL when it ends in the end-of-sequence token, so one that
-    ends otherwise gets it, masked out.
+    A completion counts as finished for TRL when it ends in the tokenizer's end-of-sequence token,
+    so one that ends otherwise (in a stop text, in another end token of the model) gets it, masked
+    out.
 
     Raises:
         TraceError: the trace has no turn, speaks another version of the protocol, or holds ids of
@@ -171,8 +172,7 @@ def _check_tokens(trace: Trace, message: AIMessage, codec: TokenCodec) -> None:
         tokens = message.additional_kwargs["tokens"]
         ids, logprobs = list(tokens["output_ids"]), list(tokens["logprobs"])
         whole = bool(ids) and len(logprobs) in (0, len(ids)) and bool(tokens["input_ids"])
-        end = codec.tokenizer.eos_token_id
-        text = str(codec.tokenizer.decode(ids[:-1] if ids[-1:] == [end] else ids)).strip()
+        text = codec.text_of(ids)
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise TraceError(
             f"trace {trace.id!r}: the token ids of a turn are broken: {error!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import math
 import signal
@@ -16,13 +17,18 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from router_r1_graph import RouterR1Error
 
 from .config import FitConfig
 from .export import SupervisedRow
-from .models import Learner
+from .models import Learner, is_adapted
+from .turn_trainer import TurnTrainer
+
+_SMALL = 10_000_000
+"""Below this many weights, PyTorch's fused attention takes twice the time of a plain one in a
+backward pass on a CPU; a model of 135M weights gains by it."""
 
 
 class TrainingError(RouterR1Error):
@@ -137,110 +143,13 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(folders[-1]) if folders else None
 
 
-def lora_config(rank: int) -> Any:
-    """Return PEFT's config, or None when all weights are trained."""
-    if not rank:
+def lora_config(rank: int, model: Any = None) -> Any:
+    """Return PEFT's config; None when all weights are trained, or the model has its adapter."""
+    if not rank or is_adapted(model):
         return None
     from peft import LoraConfig
 
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-
-
-class Muon(torch.optim.Optimizer):
-    """Muon for the matrices of the blocks, AdamW for embeddings, head and norms, as one optimizer.
-
-    Source: Keller Jordan, "Muon: an optimizer for hidden layers" (2024); torch.optim.Muon.
-    """
-
-    def __init__(self, model: torch.nn.Module, learning_rate: float) -> None:
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        matrices = [p for name, p in named if p.ndim == 2 and not _is_of_words(name)]
-        others = [p for name, p in named if p.ndim != 2 or _is_of_words(name)]
-        self.parts: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Muon(
-                matrices,
-                lr=learning_rate,
-                weight_decay=0.01,
-                adjust_lr_fn="match_rms_adamw",  # so that one learning rate fits both
-            ),
-            torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
-        )
-        super().__init__([*matrices, *others], {"lr": learning_rate})
-        self._share_groups()
-
-    def _share_groups(self) -> None:
-        # The very groups of the parts, so that a schedule of the learning rate reaches them.
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
-
-    def step(self, closure: Any = None) -> Any:
-        """Make one step of both."""
-        loss = closure() if closure else None
-        for part in self.parts:
-            part.step()
-        return loss
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of both."""
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state of both back."""
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self._share_groups()
-
-
-def _is_of_words(name: str) -> bool:
-    return "embed" in name or "lm_head" in name
-
-
-class TurnTrainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's supervised trainer; the loss on the environment's tokens can count a little, too."""
-
-    #: The share of the environment's tokens that a step samples; their loss is scaled up for the
-    #: rest.
-    _SAMPLED = 0.25
-
-    def __init__(self, *args: Any, config: FitConfig, **kwargs: Any) -> None:
-        self.fit_config = config
-        super().__init__(*args, **kwargs)
-
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the optimizer of the config."""
-        if self.fit_config.optimizer == "muon" and self.optimizer is None:
-            self.optimizer = Muon(self.model, self.args.learning_rate)
-        return super().create_optimizer(*args, **kwargs)
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """Return the mean loss of the turns' tokens, with weights for thoughts and other tokens."""
-        config = self.fit_config
-        if not config.environment_weight and config.reasoning_weight == 1:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        ids, seen = inputs["input_ids"], inputs["attention_mask"]
-        outputs = model(input_ids=ids, attention_mask=seen, use_cache=False)
-        logits, target = outputs.logits[:, :-1], ids[:, 1:]
-        turns = inputs["labels"][:, 1:] != -100
-        others = (seen[:, 1:] == 1) & ~turns
-        sampled = others & (torch.rand(others.shape, device=others.device) < self._SAMPLED)
-        count = turns.sum() if num_items_in_batch is None else num_items_in_batch
-        weights = turns + sampled * config.environment_weight / self._SAMPLED
-        # The last turn: no token of the environment comes after it.
-        last = turns & (others.flip(1).cumsum(1).flip(1) == 0)
-        end_of_thought = self.processing_class.encode("</think>", add_special_tokens=False)[0]
-        reasoning = last & (((target == end_of_thought) & last).cumsum(1) == 0)
-        weights += (config.reasoning_weight - 1) * reasoning
-        where = weights > 0
-        losses = torch.nn.functional.cross_entropy(
-            logits[where].float(), target[where], reduction="none"
-        )
-        loss = (losses * weights[where]).sum() / count
-        return (loss, outputs) if return_outputs else loss
 
 
 def train(trainer: Any, folder: Path, stage: str) -> None:
@@ -271,6 +180,18 @@ def train(trainer: Any, folder: Path, stage: str) -> None:
         ) from error
 
 
+def taken_from(trainer: Any) -> Any:
+    """Return the model that a trainer trained, and free what it held beside (the optimizer)."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.zero_grad(set_to_none=True)
+    trainer.accelerator.free_memory()
+    trainer.optimizer = trainer.lr_scheduler = None
+    if "ref" in getattr(model, "peft_config", {}):  # the reference, as TRL names it
+        model.delete_adapter("ref")
+    gc.collect()  # trainers are full of cycles
+    return model
+
+
 def fit(
     learner: Learner,
     rows: Sequence[SupervisedRow],
@@ -281,6 +202,7 @@ def fit(
     metrics: Path,
     seed: int,
     bf16: bool = False,
+    gradient_checkpointing: bool = False,
     lora_rank: int = 0,
     report_to: Sequence[str] = (),
 ) -> None:
@@ -292,9 +214,11 @@ def fit(
     """
     learner.model.train()
     on_cpu = learner.model.device.type == "cpu"
-    if on_cpu:  # its flash kernel takes twice the time in a backward pass over short rows
-        learner.model.set_attn_implementation("eager")
+    attention = learner.model.config._attn_implementation
+    if on_cpu:
         keep_freed_memory()
+        if learner.model.num_parameters() < _SMALL:
+            learner.model.set_attn_implementation("eager")
     watch = Watch(metrics, stage)
     trainer = TurnTrainer(
         config=config,
@@ -302,7 +226,7 @@ def fit(
         processing_class=learner.tokenizer,
         train_dataset=Dataset.from_list([dict(row) for row in rows]),
         callbacks=[watch],
-        peft_config=lora_config(lora_rank),
+        peft_config=lora_config(lora_rank, learner.model),
         args=SFTConfig(
             output_dir=str(folder),
             per_device_train_batch_size=config.batch_size,
@@ -321,7 +245,7 @@ def fit(
             logging_steps=20,
             report_to=list(report_to) or "none",
             seed=seed,
-            gradient_checkpointing=False,
+            gradient_checkpointing=gradient_checkpointing,
             **device_options(bf16),
         ),
     )
@@ -330,8 +254,5 @@ def fit(
         raise StoppedError(
             f"{stage}: stopped at step {trainer.state.global_step}; run again to go on"
         )
-    learner.model = trainer.accelerator.unwrap_model(trainer.model)
-    if lora_rank:
-        learner.model = learner.model.merge_and_unload()
-    if on_cpu:
-        learner.model.set_attn_implementation("sdpa")
+    learner.model = taken_from(trainer)
+    learner.model.set_attn_implementation(attention)

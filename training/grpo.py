@@ -45,6 +45,7 @@ from .fit import (
     Watch,
     device_options,
     lora_config,
+    taken_from,
     train,
 )
 from .items import Item
@@ -322,11 +323,9 @@ def run_grpo(
         raise BudgetSpentError(f"{at}: {budget.refused}; raise budget_usd, run again to go on")
     if watch.interrupted:
         raise StoppedError(f"{at}; run again to go on")
-    learner.model = trainer.accelerator.unwrap_model(trainer.model)
+    learner.model = taken_from(trainer)
     if validation := _callback(trainer, Validation):
         validation.take_best(learner.model)
-    if options.get("lora_rank"):
-        learner.model = learner.model.merge_and_unload()
 
 
 def _callback(trainer: Any, kind: type) -> Any:
@@ -385,7 +384,10 @@ def grpo_trainer(
     with processes().main_process_first():
         if not (start_from / TEMPLATE_FILE).exists():  # written last
             learner.save(start_from)
-    learner.model = None  # else its memory is held beside that of TRL's
+    model: Any = learner.model
+    if not lora_rank:  # TRL loads both the model and its reference from here
+        model = str(start_from)
+        learner.model = None  # else its memory is held beside theirs
     judge = Judge(reward, folder / "scale.json")
     vllm: dict[str, Any] = {}
     if config.vllm != "off":
@@ -408,13 +410,14 @@ def grpo_trainer(
             Validation(learner, held_out, config, judge, metrics, folder, spending, replies)
         )
     trainer = GraphGRPOTrainer(
-        model=str(start_from),
+        # An adapter goes on as it is, on its model in bfloat16; TRL copies it as the reference.
+        model=model,
         processing_class=learner.tokenizer,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
         reward_funcs=[Reward(judge)],
         rollout_func=rollouts,
         callbacks=callbacks,
-        peft_config=lora_config(lora_rank),
+        peft_config=lora_config(lora_rank, learner.model),
         args=TRLGRPOConfig(
             output_dir=str(folder),
             max_steps=config.steps,
@@ -436,8 +439,6 @@ def grpo_trainer(
             report_to=list(report_to) or "none",
             seed=seed,
             activation_checkpointing=gradient_checkpointing,
-            # Weights that LoRA leaves alone can take half the memory.
-            model_init_kwargs={"dtype": "bfloat16" if bf16 and lora_rank else "float32"},
             **device_options(bf16),
             **vllm,
         ),

@@ -13,8 +13,6 @@ import torch
 from accelerate import PartialState
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -22,8 +20,14 @@ from transformers import (
 
 from router_r1_graph import ConfigError, protocol
 from router_r1_graph.controllers.policy.controller import PolicyController
-from router_r1_graph.controllers.policy.folder import SETTINGS_FILE, TEMPLATE_FILE, PolicySettings
+from router_r1_graph.controllers.policy.folder import (
+    SETTINGS_FILE,
+    TEMPLATE_FILE,
+    PolicyFolder,
+    PolicySettings,
+)
 from router_r1_graph.controllers.policy.tokens import TokenCodec
+from router_r1_graph.controllers.policy.weights import end_ids, load_weights
 
 from .config import ModelConfig
 
@@ -48,8 +52,7 @@ class Learner:
     @property
     def codec(self) -> TokenCodec:
         """How its contexts are tokenised."""
-        template = protocol.load_template(self.template)
-        return TokenCodec(self.tokenizer, template, self.settings.stop)
+        return TokenCodec.of(self.tokenizer, self.template, self.settings, end_ids(self.model))
 
     def controller(self, *, temperature: float = 0.0, seed: int = 0) -> PolicyController:
         """Return the model as the controller node of the graph."""
@@ -65,9 +68,16 @@ class Learner:
         )
 
     def save(self, folder: Path) -> None:
-        """Write a policy folder: a normal Hugging Face model, its template and settings."""
+        """Write a policy folder: a normal Hugging Face model, its template and settings.
+
+        A model with an adapter is written as the adapter alone.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder)
+        if is_adapted(self.model):  # without the copy that TRL makes as the reference
+            self.model.save_pretrained(folder, selected_adapters=["default"])
+            self.model.generation_config.save_pretrained(folder)
+        else:
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         settings = json.dumps(asdict(self.settings), indent=2)
         (folder / SETTINGS_FILE).write_text(settings + "\n", encoding="utf-8")
@@ -79,28 +89,20 @@ def load_learner(config: ModelConfig, path: str | Path | None = None) -> Learner
     """Load a model: a policy folder of an earlier stage, or the pretrained one.
 
     Raises:
-        ConfigError: there is no model at the path, or none is named.
+        ConfigError: no model is named.
+        ControllerError: there is no such model, or it cannot be loaded.
     """
     if path is None and config.pretrained is None:
         raise ConfigError(
             "model.pretrained names no model, and one from scratch begins with the stage warm_start"
         )
-    source = str(path or config.pretrained)
-    if path is None and config.pretrained and config.pretrained.startswith((".", "/")):
-        path = Path(config.pretrained)
-    if path is not None and not (Path(path) / "config.json").is_file():
-        raise ConfigError(f"model {source!r}: no such folder, or no config.json in it")
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    # Trained weights are held in float32, and bf16 is for computing only: in bfloat16, the small
-    # steps of fine-tuning round to nothing. Weights that LoRA leaves alone can take half the
-    # memory.
-    frozen = config.bf16 and config.lora_rank
-    model = AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.bfloat16 if frozen else torch.float32, use_safetensors=True
-    )
-    template = Path(source) / TEMPLATE_FILE
-    if not template.is_file():
-        template = config.template or protocol.DEFAULT_TEMPLATE
+    source = Path(path or str(config.pretrained))
+    # An adapter names the model that it changes, and is loaded from anywhere.
+    policy = PolicyFolder(str(source.resolve()) if source.is_dir() else str(source))
+    policy.check()
+    tokenizer = policy.tokenizer()
+    model = load_weights(policy, dtype=held_in(config), is_trainable=True)
+    template = policy.template or config.template or protocol.DEFAULT_TEMPLATE
     return Learner(_on_device(model), tokenizer, settings_of(config), template)
 
 
@@ -151,10 +153,41 @@ def make_learner(config: ModelConfig, texts: Iterable[str], seed: int) -> Learne
     return Learner(_on_device(model), tokenizer, settings_of(config), template)
 
 
+def held_in(config: ModelConfig) -> torch.dtype:
+    """Return the type in which a model's weights are held while it is trained.
+
+    Trained weights are held in float32, and bf16 is for computing only: in bfloat16, the small
+    steps of fine-tuning round to nothing. Weights that LoRA leaves alone can take half the memory.
+    """
+    return torch.bfloat16 if config.bf16 and config.lora_rank else torch.float32
+
+
+def finish(learner: Learner, config: ModelConfig) -> None:
+    """Give a policy's weights the form in which they are served; it is not trained after that.
+
+    LoRA is merged in float32, and stays so: its changes are smaller than the steps between two
+    numbers in bfloat16, which loses up to all of them. With `merge: false`, it stays an adapter.
+    All weights of a pretrained model that was trained with `bf16` become bfloat16: no step computed
+    with more than that.
+    """
+    if is_adapted(learner.model):
+        if config.merge:
+            learner.model = learner.model.float().merge_and_unload()
+    elif config.bf16 and config.pretrained:
+        learner.model = learner.model.to(torch.bfloat16)
+
+
+def is_adapted(model: Any) -> bool:
+    """Return whether a model is PEFT's around another."""
+    return hasattr(model, "peft_config") and hasattr(model, "merge_and_unload")
+
+
 def settings_of(config: ModelConfig) -> PolicySettings:
     """Return how the policy of this config is asked."""
     return PolicySettings(
         stop=config.stop,
+        observations=config.observations or ("chat" if config.pretrained else "plain"),
+        thinking=config.thinking,
         max_new_tokens=config.max_new_tokens,
         max_context_tokens=config.max_context_tokens,
     )

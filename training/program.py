@@ -86,7 +86,7 @@ def run_stages(config: RunConfig) -> int:
     from transformers.utils import logging
 
     from . import stages
-    from .models import load_learner, processes
+    from .models import finish, load_learner, processes
     from .questions import check_questions
     from .report import next_step, write_report
 
@@ -130,6 +130,7 @@ def run_stages(config: RunConfig) -> int:
     if not main:
         return 0
     policy = config.out / "policy"
+    finish(learner, config.model)
     learner.save(policy)
     write_report(config, measured, policy)
     if records := run.leave_records():

@@ -113,6 +113,7 @@ class Run:
             "metrics": self.metrics,
             "seed": seed,
             "bf16": model.bf16,
+            "gradient_checkpointing": model.gradient_checkpointing,
             "lora_rank": model.lora_rank,
             "report_to": self.config.report_to,
         }

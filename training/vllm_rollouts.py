@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from router_r1_graph.controllers.policy.generation import Sample
+from router_r1_graph.controllers.policy.sampling import Sample
 
 
 class VLLMGenerator:

@@ -35,8 +35,13 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     values: torch.Tensor
 
     @classmethod
-    def holding(cls, rows: Sequence[Rows | None], layer: int, width: int) -> RoomyLayer:
-        """Return a layer with the rows' keys and values, padded on the left to `width` tokens."""
+    def holding(cls, rows: Sequence[Rows | None], width: int) -> list[RoomyLayer]:
+        """Return layers with the rows' keys and values, padded on the left to `width` tokens."""
+        like = next(one for one in rows if one)
+        return [cls._holding(rows, layer, width) for layer in range(len(like))]
+
+    @classmethod
+    def _holding(cls, rows: Sequence[Rows | None], layer: int, width: int) -> RoomyLayer:
         like = next(one for one in rows if one)[layer]
         new = cls()
         new.lazy_initialization(*like)
@@ -62,9 +67,11 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
             self.lazy_initialization(key_states, value_states)
         new = old + key_states.shape[-2]
         if self._room is None or self._room[0].shape[-2] < self._start + new:
-            batch, heads, _, size = key_states.shape
-            keys = key_states.new_empty(batch, heads, new + self._ROOM, size)
-            values = torch.empty_like(keys)
+            # Keys and values may differ in size (multi-head latent attention).
+            keys, values = (
+                one.new_empty(*one.shape[:2], new + self._ROOM, one.shape[-1])
+                for one in (key_states, value_states)
+            )
             if old:
                 keys[:, :, :old], values[:, :, :old] = self.keys, self.values
             self._start = 0

@@ -14,7 +14,8 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Protocol
 
-from .generation import Generator, Sample
+from .generation import Generator
+from .sampling import Sample
 
 _PAUSE_SECONDS = 0.002
 """A batch begins when no turn has joined it for this long. Questions whose turns ended together ask

@@ -27,7 +27,6 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
-from ... import protocol
 from ...candidates import ModelSettings
 from ...candidates.call import aask, ask
 from ...candidates.failures import NoChoiceError
@@ -53,6 +52,7 @@ class CompletionsController:
             theirs.
         policy: how it is asked.
         template: the path of a prompt template; None = the library's.
+        end_ids: tokens that end a turn, besides the tokenizer's.
         name: what to call it in traces.
 
     Raises:
@@ -69,13 +69,14 @@ class CompletionsController:
         policy: PolicySettings | None = None,
         *,
         template: Path | None = None,
+        end_ids: frozenset[int] = frozenset(),
         name: str = "completions",
     ) -> None:
         if not settings.base_url:
             raise ControllerError(f"controller {name}: it needs a base_url: where the server is")
         self.policy = policy or PolicySettings()
         self.settings = settings.model_copy(update={"max_tokens": self.policy.max_new_tokens})
-        self.codec = TokenCodec(tokenizer, protocol.load_template(template), self.policy.stop)
+        self.codec = TokenCodec.of(tokenizer, template, self.policy, end_ids)
         self.name = name
         # Made once: making it takes longer than a request to a nearby server.
         self._tls = httpx.create_ssl_context()
@@ -104,6 +105,7 @@ class CompletionsController:
             settings,
             folder.settings(),
             template=folder.template,
+            end_ids=folder.end_ids(),
             name=name or f"completions:{settings.model}",
         )
 
@@ -139,7 +141,7 @@ class CompletionsController:
             "temperature": temperature,
             **({"seed": random_of(view).getrandbits(31)} if temperature else {}),
             "stop": list(self.policy.stop),
-            "stop_token_ids": [self.codec.tokenizer.eos_token_id],
+            "stop_token_ids": sorted(self.codec.ends),
             "logprobs": 1,
             # Otherwise a server uses the values of the model's generation_config.json.
             **{"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
@@ -206,7 +208,9 @@ class CompletionsController:
             return self.codec.turn_ids(text, ended=False)
         if isinstance(answer.stopped_at, str) and not text.endswith(answer.stopped_at):
             text += answer.stopped_at  # a server that leaves it out
-        return self.codec.turn_ids(text.removesuffix(self.codec.tokenizer.eos_token))
+        for end in self.codec.ends:
+            text = text.removesuffix(self.codec.tokenizer.decode([end]))
+        return self.codec.turn_ids(text)
 
 
 class _Usage(BaseModel):

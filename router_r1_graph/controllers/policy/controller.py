@@ -20,13 +20,14 @@ from langchain_core.runnables import RunnableConfig
 
 from ... import protocol
 from ...candidates.reply import Reply
-from ...errors import ControllerError
 from ..controller import View
 from .batches import Batches
-from .folder import PolicyFolder, PolicySettings, quiet_loading
-from .generation import Generator, Sample
+from .folder import PolicyFolder, PolicySettings
+from .generation import Generator
+from .sampling import Sample
 from .streaming import Listener, TurnStream, turn_stream
 from .tokens import TokenCodec, TurnTokens, random_of
+from .weights import end_ids, load_weights
 
 
 class PolicyController:
@@ -65,12 +66,12 @@ class PolicyController:
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings or PolicySettings()
-        self.codec = TokenCodec(tokenizer, protocol.load_template(template), self.settings.stop)
+        self.codec = TokenCodec.of(tokenizer, template, self.settings, end_ids(model))
         self.temperature = temperature
         self.name = name
         self.seed = seed
         pad = tokenizer.pad_token_id
-        stop = StopTexts(tokenizer, self.settings.stop)
+        stop = StopTexts(tokenizer, self.settings.stop, self.codec.ends)
         self.generator = Generator(
             model,
             pad_id=tokenizer.eos_token_id if pad is None else pad,
@@ -82,12 +83,21 @@ class PolicyController:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, *, device: str | None = None, dtype: str = "auto", **options: Any
+        cls,
+        path: str | Path,
+        *,
+        settings: PolicySettings | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        **options: Any,
     ) -> PolicyController:
         """Load a policy folder, or any Hugging Face causal LM (safetensors, no remote code).
 
+        A folder may hold an adapter (LoRA): then the model that it changes is loaded as well.
+
         Args:
             path: a folder, or the name of a model on the hub.
+            settings: how it is asked; None = as its `router_r1.json` says.
             device: `cpu`, `cuda`, ...; None = the GPU where there is one.
             dtype: the type of the weights, such as `bfloat16`; `auto` = as saved.
             **options: passed to the constructor.
@@ -96,21 +106,10 @@ class PolicyController:
             ControllerError: there is no such folder or model, it cannot be loaded, or it was
                 trained on another version of the protocol.
         """
-        from transformers import AutoModelForCausalLM
-
         policy = PolicyFolder(str(path))
-        if not policy.on_hub and not (policy.folder / "config.json").is_file():
-            raise ControllerError(
-                f"policy {policy.path!r}: no model there (config.json is missing)"
-            )
-        settings, tokenizer = policy.settings(), policy.tokenizer()
-        try:
-            with quiet_loading():
-                model = AutoModelForCausalLM.from_pretrained(
-                    policy.source, dtype=dtype, use_safetensors=True
-                )
-        except Exception as error:  # broken files and the hub raise many types
-            raise policy.unusable("model", error) from error
+        policy.check()
+        settings, tokenizer = settings or policy.settings(), policy.tokenizer()
+        model = load_weights(policy, dtype=dtype)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model.eval()
         options = {"name": f"policy:{path}", **options}
@@ -177,14 +176,15 @@ def _answers(turn: str) -> bool:
 
 
 class StopTexts:
-    """Ends a turn at the end-of-sequence token, or as soon as it contains a stop text.
+    """Ends a turn at an end token, or as soon as it contains a stop text.
 
     Args:
         tokenizer: the model's tokenizer.
         texts: the texts that end a turn.
+        end_ids: the end tokens.
     """
 
-    def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Any, texts: Sequence[str], end_ids: frozenset[int]) -> None:
         self._decode = tokenizer.decode
         self._texts = texts
         self._last = {text[-1] for text in texts}
@@ -193,9 +193,7 @@ class StopTexts:
         self._may_end: dict[int, bool] = {}
         encoded = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
         #: Stop texts that are one token end a turn without decoding it.
-        self.ids = frozenset(
-            [tokenizer.eos_token_id, *(ids[0] for ids in encoded if len(ids) == 1)]
-        )
+        self.ids = end_ids | {ids[0] for ids in encoded if len(ids) == 1}
 
     def ends(self, ids: Sequence[int]) -> bool:
         """Return whether the last of a turn's ids completed a text, however it was spelled."""

@@ -6,12 +6,13 @@ policy runs in this process or on a server that holds its weights. Imports no to
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -21,6 +22,7 @@ from ...invalid import explain
 
 #: Policies that come with the package, by name.
 SHIPPED = Path(__file__).parents[2] / "policies"
+STOP = ("<information", "</answer>")
 SETTINGS_FILE = "router_r1.json"
 TEMPLATE_FILE = "prompt_template.txt"
 
@@ -45,18 +47,30 @@ class PolicySettings:
 
     Attributes:
         protocol_version: the version of the tag language that it was trained on.
-        stop: texts that end a turn. The paper's are `</search>` and `</answer>`; a policy that may
-            make several calls in a turn ends it by its end-of-sequence token instead.
+        stop: texts that end a turn. A turn may hold several calls, and then ends in an end token of
+            the model, or where a model begins to write the replies itself (such a tag is left open,
+            and so is none). The paper's are `</search>` and `</answer>`: one call a turn.
         max_new_tokens: the most tokens of one turn.
         max_context_tokens: the longest context of a turn; beyond it, the run ends instead.
+        observations: `plain` = they continue the same assistant turn, as in the paper; `chat` =
+            they are a user message of the chat template, where the tokenizer has one.
+        thinking: whether a chat template that can switch a model's own thinking has it on. The
+            protocol has thoughts of its own.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     protocol_version: int = protocol.VERSION
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ("</search>", "</answer>")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = STOP
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
     max_context_tokens: Annotated[int, Field(ge=1)] = 4096
+    observations: Literal["plain", "chat"] = "plain"
+    thinking: bool = False
+
+
+UNTRAINED = PolicySettings(max_new_tokens=1024, observations="chat")
+"""How a model is asked that comes without settings: it was not trained here, and knows no protocol
+but its chat template."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +119,14 @@ class PolicyFolder:
         return first != "runs" and not Path(first).is_dir()
 
     def settings(self) -> PolicySettings:
-        """Return how the policy is asked; a model that was not trained here gets the defaults.
+        """Return how the policy is asked; `UNTRAINED` for a model that was not trained here.
 
         Raises:
             ControllerError: the file cannot be used, or the policy speaks another version of the
                 protocol.
         """
-        file = self.folder / SETTINGS_FILE
-        settings = _read(file) if file.is_file() else PolicySettings()
+        file = self._file(SETTINGS_FILE)
+        settings = _read(file) if file else UNTRAINED
         if settings.protocol_version != protocol.VERSION:
             raise ControllerError(
                 f"policy {self.path!r}: trained on protocol version {settings.protocol_version}; "
@@ -121,10 +135,60 @@ class PolicyFolder:
         return settings
 
     @property
+    def is_adapter(self) -> bool:
+        """Whether it holds changes to another model's weights (LoRA), not a model."""
+        return self._file("adapter_config.json") is not None
+
+    def check(self) -> None:
+        """Raise ControllerError if there is neither a model nor an adapter, or it is a pickle."""
+        if self.is_adapter and not self._file("adapter_model.safetensors"):
+            raise ControllerError(
+                f"policy {self.path!r}: an adapter without its weights (adapter_model.safetensors "
+                "is missing)"
+            )
+        if not (self.on_hub or self.is_adapter or self._file("config.json")):
+            raise ControllerError(f"policy {self.path!r}: no model there (config.json is missing)")
+
+    @property
     def template(self) -> Path | None:
         """Its prompt template; None = the library's."""
-        file = self.folder / TEMPLATE_FILE
-        return file if file.is_file() else None
+        return self._file(TEMPLATE_FILE)
+
+    def end_ids(self) -> frozenset[int]:
+        """Return the tokens that end a turn, by the generation config or else the model's.
+
+        Raises:
+            ControllerError: the file cannot be used.
+        """
+        file = self._file("generation_config.json") or self._file("config.json")
+        try:
+            config = json.loads(file.read_bytes()) if file else {}
+            return token_ids(config.get("eos_token_id"))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise self.unusable("end token", error) from error
+
+    def _file(self, name: str) -> Path | None:
+        """Return one of its files, from the hub's cache or the hub if it is there; None = none.
+
+        Raises:
+            ControllerError: the hub does not answer.
+        """
+        if not self.on_hub:
+            file = self.folder / name
+            return file if file.is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.constants import is_offline_mode
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(self.path, name))
+        except EntryNotFoundError as error:
+            # A hub that cannot be reached is not one without the file, unless that is wanted.
+            if isinstance(error, LocalEntryNotFoundError) and not is_offline_mode():
+                raise self.unusable(name, error) from error
+            return None
+        except Exception as error:  # the hub raises many types
+            raise self.unusable(name, error) from error
 
     def tokenizer(self) -> Any:
         """Load its tokenizer, by transformers.
@@ -145,6 +209,17 @@ class PolicyFolder:
         where = "from the Hugging Face hub" if self.on_hub else "from this folder"
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return ControllerError(f"policy {self.path!r}: no {what} can be loaded {where}: {why}")
+
+
+def token_ids(eos_token_id: int | list[int] | None) -> frozenset[int]:
+    """Return the end tokens of a config of transformers: it names one, several, or none.
+
+    >>> sorted(token_ids([2, 1]))
+    [1, 2]
+    """
+    if eos_token_id is None:
+        return frozenset()
+    return frozenset([eos_token_id] if isinstance(eos_token_id, int) else eos_token_id)
 
 
 _SETTINGS = TypeAdapter(PolicySettings)

@@ -6,24 +6,24 @@ turns share one batch, and each step samples one token for each. Turns that end 
 last few may rest: they join the turns that have arrived meanwhile, and continue where they were.
 
 Rows of different lengths are padded on the left, so that their last tokens are in one column;
-positions count real tokens only.
+positions count real tokens only. That is right where a layer remembers keys and values. A model
+with other layers (linear attention, convolutions, state spaces) samples one turn at a time, without
+padding, and remembers what it has read in the cache that transformers makes for it.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from inspect import signature
-from random import Random
 from typing import Any
 
 import torch
 from transformers import Cache
 
 from .batch_cache import RoomyLayer, Rows, row_of
-from .streaming import Listener
+from .forward import Forward
+from .kept_caches import KeptCaches
+from .sampling import Sample, drawn, sample_tokens
 
 _CROWDED = 0.75
 """When no more than this share of the rows is still sampled, the others leave the batch."""
@@ -37,53 +37,11 @@ _Unread = tuple[tuple[int, ...], int]
 """A row to compute: its ids, and how many of them are known."""
 
 
-@dataclass(eq=False)
-class Sample:
-    """One turn: what it is sampled after, and what has been sampled.
-
-    `ids` and `logprobs` have the same length; log-probabilities are of the distribution that was
-    sampled from (of the model's own where sampling is greedy).
-    """
-
-    context: Sequence[int]
-    """The ids before it."""
-    known: int = 0
-    """How many of these ids there were at the end of the question's previous turn, 0 for a first
-    turn: the key to its cache."""
-    max_new_tokens: int = 1024
-    temperature: float = 0.0
-    """0 = greedy."""
-    listener: Listener | None = None
-    """Receives the turn's ids after each sampled one."""
-    random: Random | None = None
-    """The turn's own random stream, so that its sample does not depend on what shares the batch.
-    None = always the middle of the distribution."""
-    is_last: Callable[[Sequence[int]], bool] = lambda _: False
-    """Takes the ids of the turn, and returns whether the question ends with it: no cache is kept
-    then."""
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finished: bool = False
-    """Whether a stop token or stop string ended it, not the length."""
-    prefilled: int = 0
-    """Tokens of the context that had to be computed; the rest came from the cache."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing is left to sample."""
-        return self.finished or len(self.ids) >= self.max_new_tokens
-
-    @property
-    def so_far(self) -> tuple[int, ...]:
-        """The context and what has been sampled."""
-        return (*self.context, *self.ids)
-
-
 class Generator:
     """Samples turns from a model.
 
     Args:
-        model: a Hugging Face causal LM with a standard cache.
+        model: a Hugging Face causal LM.
         pad_id: the padding token.
         stop_ids: tokens that end a turn, and stay in it.
         is_stop: takes the ids of a turn, and returns whether its text ends it; None = only
@@ -104,18 +62,15 @@ class Generator:
         self.pad_id = pad_id
         self.stop_ids = stop_ids
         self.is_stop = is_stop
-        self.max_cached_tokens = max_cached_tokens
-        self._cache_argument = _cache_argument(model)
-        self._kept: OrderedDict[tuple[int, ...], Rows] = OrderedDict()
-        self._kept_tokens = 0
+        self.kept = KeptCaches(max_cached_tokens)
+        self._forward = Forward(model, pad_id)
         self.prefilled_tokens = 0
         self.reused_tokens = 0
         self.seconds = 0.0  # spent in the model
 
     def forget(self) -> None:
         """Drop every cache: the weights have changed."""
-        self._kept.clear()
-        self._kept_tokens = 0
+        self.kept.clear()
 
     def generate(
         self,
@@ -137,7 +92,12 @@ class Generator:
         start = time.perf_counter()
         if turns:
             with torch.no_grad():
-                self._generate(turns, ended, rest)
+                if self._forward.pads:
+                    self._generate(turns, ended, rest)
+                else:
+                    for turn in turns:
+                        self._sample_alone(turn)
+                        ended(turn)
         self.seconds += time.perf_counter() - start
 
     def _generate(
@@ -156,23 +116,17 @@ class Generator:
         temperatures = torch.tensor([turn.temperature for turn in turns], device=device)
         while True:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            logits = self._forward(ids, mask, mask.sum(1, keepdim=True) - 1, cache)
-            chosen, scores = _sample(logits[:, -1], temperatures, _drawn(rows, device))
+            logits, _ = self._forward(ids, mask.sum(1, keepdim=True) - 1, cache, mask)
+            chosen, scores = sample_tokens(logits[:, -1], temperatures, drawn(rows, device))
             for place, (turn, token, score) in enumerate(
                 zip(rows, chosen.tolist(), scores.tolist(), strict=True)
             ):
                 if turn is None:
                     continue
-                turn.ids.append(token)
-                turn.logprobs.append(score)
-                turn.finished = token in self.stop_ids or bool(
-                    self.is_stop and self.is_stop(turn.ids)
-                )
-                if turn.listener:
-                    turn.listener(turn.ids)
+                self._append(turn, token, score)
                 if turn.ended:
                     rows[place] = None
-                    self._keep(turn, cache, place)
+                    self._keep_row(turn, cache, place)
                     ended(turn)
             ids = chosen[:, None]
             going = [place for place, turn in enumerate(rows) if turn is not None]
@@ -181,7 +135,7 @@ class Generator:
             if rest(len(going)):
                 for place, turn in enumerate(rows):
                     if turn is not None:
-                        self._keep(turn, cache, place)
+                        self._keep_row(turn, cache, place)
                 return
             # Rows that ended leave the batch a quarter of it at a time, because each time other
             # rows are copied into their places.
@@ -206,14 +160,9 @@ class Generator:
         rows: dict[tuple[int, ...], Rows | None] = {}
         todo: list[_Unread] = []
         for ids, turn in first.items():
-            rows[ids] = kept = self._take(ids[: len(ids) if turn.ids else turn.known])
-            size = kept[0][0].shape[1] if kept else 0
+            rows[ids], size = self._take(turn)
             if size < len(ids) - 1:
                 todo.append((ids, size))
-            if not turn.ids:
-                turn.prefilled = len(ids) - size
-                self.prefilled_tokens += turn.prefilled
-                self.reused_tokens += size
         for part in _alike(todo):
             for (ids, _), done in zip(part, self._compute(part, rows), strict=True):
                 rows[ids] = done
@@ -239,24 +188,11 @@ class Generator:
         real = [[1] * len(new) + [0] * (width - len(new)) for new in fresh]
         mask = torch.cat([old, torch.tensor(real, device=device)], dim=1)
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
-        self._forward(ids, mask, positions, cache)
+        self._forward(ids, positions, cache, mask)
         return [
             row_of(cache, place, past - size, past + len(new))
             for place, ((_, size), new) in enumerate(zip(part, fresh, strict=True))
         ]
-
-    def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache
-    ) -> torch.Tensor:
-        logits: torch.Tensor = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=True,
-            logits_to_keep=1,
-            **{self._cache_argument: cache},
-        ).logits
-        return logits
 
     def _batch(self, rows: Sequence[Rows | None]) -> tuple[Cache, torch.Tensor]:
         """Return rows as a batch's cache, padded on the left, and its mask."""
@@ -267,27 +203,48 @@ class Generator:
         )
         if not width:
             return Cache(layer_class_to_replicate=RoomyLayer), mask.long()
-        layers = range(self.model.config.num_hidden_layers)
-        return Cache(layers=[RoomyLayer.holding(rows, layer, width) for layer in layers]), mask
+        return Cache(layers=RoomyLayer.holding(rows, width)), mask
 
-    def _take(self, key: tuple[int, ...]) -> Rows | None:
-        rows = self._kept.pop(key, None)
-        if rows is not None:
-            self._kept_tokens -= rows[0][0].shape[1]
-        return rows
+    def _sample_alone(self, turn: Sample) -> None:
+        """Sample a turn to its end, without a batch, in the cache that the model makes itself."""
+        device = self.model.device
+        cache, size = self._take(turn)
+        temperatures = torch.tensor([turn.temperature], device=device)
+        while not turn.ended:
+            ids = torch.tensor([turn.so_far[size:]], device=device)
+            positions = torch.arange(size, len(turn.so_far), device=device)[None]
+            logits, cache = self._forward(ids, positions, cache)
+            size = len(turn.so_far) if cache is not None else 0  # else it reads everything again
+            token, score = sample_tokens(logits[:, -1], temperatures, drawn([turn], device))
+            self._append(turn, token.item(), score.item())
+        if cache is not None and self._forward.continues:
+            self._keep(turn, lambda _: cache)
 
-    def _keep(self, turn: Sample, cache: Cache, place: int) -> None:
-        """Keep a row's keys and values; the last sampled token has none yet."""
-        key = turn.so_far
-        size = len(key) - 1
-        if not 0 < size <= self.max_cached_tokens or (turn.ended and turn.is_last(turn.ids)):
-            return
+    def _append(self, turn: Sample, token: int, score: float) -> None:
+        turn.ids.append(token)
+        turn.logprobs.append(score)
+        turn.finished = token in self.stop_ids or bool(self.is_stop and self.is_stop(turn.ids))
+        if turn.listener:
+            turn.listener(turn.ids)
+
+    def _take(self, turn: Sample) -> tuple[Any, int]:
+        """Return what is kept of a turn's context (None if nothing), and of how many tokens."""
+        ids = turn.so_far
+        cache, size = self.kept.take(ids[: len(ids) if turn.ids else turn.known])
+        if not turn.ids:
+            turn.prefilled = len(ids) - size
+            self.prefilled_tokens += turn.prefilled
+            self.reused_tokens += size
+        return cache, size
+
+    def _keep(self, turn: Sample, cache: Callable[[int], Any]) -> None:
+        """Keep the cache of a turn that ended or rests; the last sampled token is not in it yet."""
+        if not (turn.ended and turn.is_last(turn.ids)):
+            self.kept.put(turn.so_far, len(turn.so_far) - 1, cache)
+
+    def _keep_row(self, turn: Sample, cache: Cache, place: int) -> None:
         width = cache.get_seq_length()
-        self._take(key)  # the same turn of another sample: one is enough
-        self._kept[key] = row_of(cache, place, width - size, width)
-        self._kept_tokens += size
-        while self._kept_tokens > self.max_cached_tokens:
-            self._take(next(iter(self._kept)))
+        self._keep(turn, lambda size: row_of(cache, place, width - size, width))
 
 
 def _alike(todo: Sequence[_Unread]) -> Iterator[list[_Unread]]:
@@ -305,12 +262,6 @@ def _alike(todo: Sequence[_Unread]) -> Iterator[list[_Unread]]:
         yield part
 
 
-def _cache_argument(model: Any) -> str:
-    """Return what a model's forward calls its cache: transformers renamed it in 5.24."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT's
-    return "cache" if "cache" in signature(base.forward).parameters else "past_key_values"
-
-
 def _close_up(going: Sequence[int]) -> list[int]:
     """Return the new order of the rows, with the fewest moves: the last ones fill the gaps.
 
@@ -320,32 +271,3 @@ def _close_up(going: Sequence[int]) -> list[int]:
     stay = set(going)
     moved = iter(sorted((place for place in going if place >= len(going)), reverse=True))
     return [place if place in stay else next(moved) for place in range(len(going))]
-
-
-def _drawn(rows: Sequence[Sample | None], device: torch.device) -> torch.Tensor:
-    """Return a number from 0 to 1 for each row: [rows, 1]."""
-    numbers = [row.random.random() if row and row.random else 0.5 for row in rows]
-    return torch.tensor(numbers, device=device)[:, None]
-
-
-def _sample(
-    logits: torch.Tensor, temperatures: torch.Tensor, drawn: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a token of each row and its log-probability: [rows, vocabulary] -> [rows], [rows].
-
-    Args:
-        logits: the logits of the next token.
-        temperatures: [rows]; 0 = greedy.
-        drawn: [rows, 1], from 0 up to 1.
-    """
-    greedy = temperatures == 0
-    likely = torch.softmax(logits.float() / temperatures.where(~greedy, 1.0)[:, None], dim=-1)
-    chosen = likely.argmax(-1)
-    if not greedy.all():
-        # One number is drawn per row: `multinomial` draws one for each token of the vocabulary,
-        # which for a small model takes as long as its layers. The number is above 0 and at most the
-        # whole sum, so that it falls on a token with a probability above 0.
-        reached = likely.cumsum(-1)
-        sampled = torch.searchsorted(reached, (1 - drawn) * reached[:, -1:])[:, 0]
-        chosen = chosen.where(greedy, sampled)
-    return chosen, likely.gather(1, chosen[:, None])[:, 0].log()

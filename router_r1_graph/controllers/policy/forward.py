@@ -1,0 +1,88 @@
+"""A model's forward pass with its cache: how a family names it, and what it remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+from inspect import signature
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+_KEYS_AND_VALUES = {DynamicLayer, DynamicSlidingWindowLayer}
+_CACHES = ("cache", "past_key_values", "cache_params")
+"""What transformers' models call their cache; it was renamed in 5.24."""
+_CONTINUES = {
+    *("falcon_h1", "granitemoehybrid", "lfm2", "nemotron_h", "olmo_hybrid"),
+    *("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"),
+}
+"""Families with other layers that read several tokens on from a cache as they do from none; that
+was compared (tests/test_policy_models.py). Mamba, Jamba and Zamba 2 do not."""
+
+
+def arguments(model: Any) -> Collection[str]:
+    """Return the names of the arguments that a model's forward takes."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT's
+    # The class's: a trainer may have put another one in its place.
+    return signature(type(base).forward).parameters
+
+
+class Forward:
+    """Reads tokens into a cache, and returns the logits of the next one.
+
+    Args:
+        model: a causal LM of transformers, or PEFT's around one.
+        token: any token, to try the model with.
+    """
+
+    def __init__(self, model: Any, token: int) -> None:
+        self._model = model
+        self._token = token
+        self._takes = arguments(model)
+        self._cache = next((name for name in _CACHES if name in self._takes), None)
+
+    def __call__(
+        self, ids: torch.Tensor, positions: torch.Tensor, cache: Any, mask: Any = None
+    ) -> tuple[torch.Tensor, Any]:
+        """Read on.
+
+        Args:
+            ids: the tokens to read: [rows, tokens].
+            positions: theirs: [rows, tokens].
+            cache: of the tokens before; None = a new one.
+            mask: 1 for each real token, of those before too; None = all are real.
+
+        Returns:
+            The logits of the next token, [rows, 1, vocabulary] (of each token, where a model cannot
+            leave the others out), and the cache with these tokens; None if the model has none.
+        """
+        options = {"attention_mask": mask, "position_ids": positions, "logits_to_keep": 1}
+        options = {name: value for name, value in options.items() if name in self._takes}
+        if self._cache:
+            options |= {self._cache: cache, "use_cache": True}
+        outputs = self._model(input_ids=ids, **options)
+        return outputs.logits, outputs.get(self._cache)
+
+    @cached_property
+    def pads(self) -> bool:
+        """Whether rows of different lengths may share a batch.
+
+        They may where each layer remembers keys and values of its tokens, and no more: padding is
+        masked there. The model shows that in the cache that it makes for one token.
+        """
+        if not self._cache or "attention_mask" not in self._takes:
+            return False
+        ids = torch.tensor([[self._token]], device=self._model.device)
+        _, cache = self(ids, torch.zeros_like(ids), None)
+        if type(cache) is not DynamicCache:  # a family's own kind
+            return False
+        # The last layers may share keys and values of earlier ones, and remember nothing.
+        kinds = [type(layer) for layer in cache.layers if getattr(layer, "keys", layer) is not None]
+        return set(kinds) <= _KEYS_AND_VALUES and kinds == [*map(type, cache.layers)][: len(kinds)]
+
+    @property
+    def continues(self) -> bool:
+        """Whether the cache of one turn is good for the next one."""
+        return self.pads or self._model.config.get_text_config().model_type in _CONTINUES

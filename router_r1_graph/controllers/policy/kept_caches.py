@@ -1,0 +1,54 @@
+"""What is kept of the contexts of questions between their turns."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+
+class KeptCaches:
+    """Caches by the ids that were read; the oldest are dropped when they hold too many tokens.
+
+    Args:
+        max_tokens: the most tokens; 0 = nothing is kept.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self.tokens = 0
+        self._kept: OrderedDict[tuple[int, ...], tuple[Any, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._kept.clear()
+        self.tokens = 0
+
+    def take(self, ids: tuple[int, ...]) -> tuple[Any, int]:
+        """Return what is kept for these ids, and its size in tokens; it is no longer kept then.
+
+        Returns:
+            `(None, 0)` if nothing is kept for them.
+        """
+        cache, size = self._kept.pop(ids, (None, 0))
+        self.tokens -= size
+        return cache, size
+
+    def put(self, ids: tuple[int, ...], size: int, cache: Callable[[int], Any]) -> None:
+        """Keep a cache; one that is too large is not even made.
+
+        Args:
+            ids: the key.
+            size: the number of tokens in the cache.
+            cache: takes the size, and returns the cache.
+        """
+        if not 0 < size <= self.max_tokens:
+            return
+        self.take(ids)  # the same turn of another sample: one is enough
+        self._kept[ids] = cache(size), size
+        self.tokens += size
+        while self.tokens > self.max_tokens:
+            self.take(next(iter(self._kept)))

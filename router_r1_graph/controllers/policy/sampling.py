@@ -1,0 +1,82 @@
+"""One turn that is sampled, and how a token is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import torch
+
+from .streaming import Listener
+
+
+@dataclass(eq=False)
+class Sample:
+    """One turn: what it is sampled after, and what has been sampled.
+
+    `ids` and `logprobs` have the same length; log-probabilities are of the distribution that was
+    sampled from (of the model's own where sampling is greedy).
+    """
+
+    context: Sequence[int]
+    """The ids before it."""
+    known: int = 0
+    """How many of these ids there were at the end of the question's previous turn, 0 for a first
+    turn: the key to its cache."""
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    """0 = greedy."""
+    listener: Listener | None = None
+    """Receives the turn's ids after each sampled one."""
+    random: Random | None = None
+    """The turn's own random stream, so that its sample does not depend on what shares the batch.
+    None = always the middle of the distribution."""
+    is_last: Callable[[Sequence[int]], bool] = lambda _: False
+    """Takes the ids of the turn, and returns whether the question ends with it: no cache is kept
+    then."""
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finished: bool = False
+    """Whether a stop token or stop string ended it, not the length."""
+    prefilled: int = 0
+    """Tokens of the context that had to be computed; the rest came from the cache."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to sample."""
+        return self.finished or len(self.ids) >= self.max_new_tokens
+
+    @property
+    def so_far(self) -> tuple[int, ...]:
+        """The context and what has been sampled."""
+        return (*self.context, *self.ids)
+
+
+def drawn(rows: Sequence[Sample | None], device: torch.device) -> torch.Tensor:
+    """Return a number from 0 to 1 for each row: [rows, 1]."""
+    numbers = [row.random.random() if row and row.random else 0.5 for row in rows]
+    return torch.tensor(numbers, device=device)[:, None]
+
+
+def sample_tokens(
+    logits: torch.Tensor, temperatures: torch.Tensor, drawn: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a token of each row and its log-probability: [rows, vocabulary] -> [rows], [rows].
+
+    Args:
+        logits: the logits of the next token.
+        temperatures: [rows]; 0 = greedy.
+        drawn: [rows, 1], from 0 up to 1.
+    """
+    greedy = temperatures == 0
+    likely = torch.softmax(logits.float() / temperatures.where(~greedy, 1.0)[:, None], dim=-1)
+    chosen = likely.argmax(-1)
+    if not greedy.all():
+        # One number is drawn per row: `multinomial` draws one for each token of the vocabulary,
+        # which for a small model takes as long as its layers. The number is above 0 and at most the
+        # whole sum, so that it falls on a token with a probability above 0.
+        reached = likely.cumsum(-1)
+        sampled = torch.searchsorted(reached, (1 - drawn) * reached[:, -1:])[:, 0]
+        chosen = chosen.where(greedy, sampled)
+    return chosen, likely.gather(1, chosen[:, None])[:, 0].log()

@@ -1,0 +1,75 @@
+"""The weights of a policy: which of transformers' classes loads them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+)
+
+from ...errors import ControllerError
+from .folder import PolicyFolder, quiet_loading, token_ids
+
+
+def class_of(config: Any) -> Any:
+    """Return the class of transformers that makes a model of this config.
+
+    A model that reads images as well is used for text only.
+
+    Raises:
+        ControllerError: its models write no text.
+    """
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not config.is_encoder_decoder:
+        return AutoModelForImageTextToText
+    raise ControllerError(
+        f"models of type {config.model_type!r} are no causal language models of transformers"
+    )
+
+
+def end_ids(model: Any) -> frozenset[int]:
+    """Return the tokens that end a turn, by the model's generation config."""
+    return token_ids(model.generation_config.eos_token_id)
+
+
+def load_weights(policy: PolicyFolder, *, dtype: Any, is_trainable: bool = False) -> Any:
+    """Load a causal LM, or an adapter with the model that it changes (safetensors, no remote code).
+
+    Args:
+        policy: a folder, or a model on the hub.
+        dtype: the type of the weights; `auto` = as saved. An adapter's are float32.
+        is_trainable: whether an adapter is trained on.
+
+    Raises:
+        ControllerError: there is no such model, it is no causal LM, or it cannot be loaded.
+    """
+    policy.check()
+    try:
+        if policy.is_adapter:
+            return _with_adapter(policy, dtype, is_trainable)
+        with quiet_loading():
+            model = class_of(AutoConfig.from_pretrained(policy.source))
+            return model.from_pretrained(policy.source, dtype=dtype, use_safetensors=True)
+    except ControllerError as error:
+        raise ControllerError(f"policy {policy.path!r}: {error}") from None
+    except Exception as error:  # broken files and the hub raise many types
+        raise policy.unusable("model", error) from error
+
+
+def _with_adapter(policy: PolicyFolder, dtype: Any, is_trainable: bool) -> Any:
+    if find_spec("peft") is None:
+        raise ControllerError("an adapter (LoRA) needs PEFT: pip install peft")
+    from peft import PeftConfig, PeftModel
+
+    base = PeftConfig.from_pretrained(policy.source).base_model_name_or_path
+    if not base:
+        raise ControllerError("adapter_config.json does not name the model that it changes")
+    model = load_weights(PolicyFolder(base), dtype=dtype)
+    return PeftModel.from_pretrained(model, policy.source, is_trainable=is_trainable)

@@ -1,0 +1,190 @@
+"""What comes with a policy's weights: end tokens, settings, template; from a folder or the hub."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from extras import needs
+
+needs("local")
+
+import torch
+
+from router_r1_graph import CandidatePool, ControllerError, Trace, create_router_r1
+from router_r1_graph.controllers.policy import generation
+from router_r1_graph.controllers.policy.completions import CompletionsController
+from router_r1_graph.controllers.policy.controller import PolicyController
+from router_r1_graph.controllers.policy.folder import UNTRAINED, PolicyFolder, PolicySettings
+from router_r1_graph.controllers.policy.sampling import Sample
+from tiny_policy import make_model, make_tokenizer
+
+POOL = CandidatePool.embedded()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return make_tokenizer()
+
+
+def with_two_ends(tokenizer: Any) -> Any:
+    """Return a tiny model that ends a turn by the tokenizer's end token or by its padding token."""
+    model = make_model(tokenizer)
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+    return model
+
+
+def says(monkeypatch: pytest.MonkeyPatch, ids: list[int]) -> None:
+    """Make each token of a model the next one of these, again and again."""
+    state = {"next": 0}
+
+    def say(logits: Any, temperatures: Any, drawn: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        token = ids[state["next"] % len(ids)]
+        state["next"] += 1
+        return torch.full((len(logits),), token), torch.zeros(len(logits))
+
+    monkeypatch.setattr(generation, "sample_tokens", say)
+
+
+@pytest.mark.parametrize("which", ["eos_token_id", "pad_token_id"])
+def test_each_end_token_of_the_model_ends_a_turn_and_is_not_in_its_text(
+    tokenizer, monkeypatch, which
+):
+    end = getattr(tokenizer, which)
+    said = [*tokenizer.encode("<answer> Ada </answer> x"), end]
+    says(monkeypatch, said)
+    policy = PolicyController(with_two_ends(tokenizer), tokenizer, PolicySettings(stop=()))
+    turn = Sample([5], max_new_tokens=50)
+    policy.generator.generate([turn])
+    assert (turn.ids, turn.finished) == (said, True)
+    assert policy.codec.text_of(turn.ids) == "<answer> Ada </answer> x"
+
+
+def test_a_turn_that_another_end_token_ended_is_training_data_as_it_was_sampled(
+    tokenizer, monkeypatch
+):
+    needs("train")
+    from training.export import rollout_row
+
+    end = tokenizer.pad_token_id
+    said = [*tokenizer.encode("<answer> Ada </answer>"), end]
+    says(monkeypatch, said)
+    policy = PolicyController(with_two_ends(tokenizer), tokenizer, PolicySettings(stop=()))
+    state = create_router_r1(POOL, policy).compile().invoke({"question": "Who?"})
+    trace = Trace.from_state(state, pool=POOL, controller="x")
+    assert trace.turns == ["<answer> Ada </answer>"]
+    row = rollout_row(trace, policy.codec)
+    # TRL looks for the tokenizer's own: it comes after, masked.
+    assert row["completion_ids"] == [*said, tokenizer.eos_token_id]
+    assert row["env_mask"] == [1] * len(said) + [0]
+
+
+def saved(tokenizer: Any, folder: Any, **settings: Any) -> None:
+    with_two_ends(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "prompt_template.txt").write_text("Ask $brief_candidates about $question")
+    (folder / "router_r1.json").write_text(json.dumps({"max_new_tokens": 3} | settings))
+
+
+@pytest.fixture
+def hub(tokenizer, tmp_path, monkeypatch) -> Any:
+    """Return the folder of a policy that was fetched from the hub before; there is no network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    model = tmp_path / "models--me--router"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = model / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(commit)
+    return snapshot
+
+
+def test_a_policy_of_the_hub_has_its_settings_its_template_and_its_end_tokens(hub, tokenizer):
+    saved(tokenizer, hub, stop=["</answer>"])
+    policy = PolicyController.from_pretrained("me/router")
+    assert policy.name == "policy:me/router"
+    assert policy.settings == PolicySettings(stop=("</answer>",), max_new_tokens=3)
+    assert policy.codec.template.template == "Ask $brief_candidates about $question"
+    both = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    assert policy.codec.ends == both
+    here = PolicyController.from_pretrained(hub)
+    assert here.codec.template.template == policy.codec.template.template
+    assert PolicyFolder("me/router").end_ids() == PolicyFolder(str(hub)).end_ids() == both
+
+
+def test_a_model_of_the_hub_that_is_no_policy_of_ours_gets_the_defaults(hub, tokenizer):
+    with_two_ends(tokenizer).save_pretrained(hub)
+    tokenizer.save_pretrained(hub)
+    policy = PolicyController.from_pretrained("me/router")
+    assert policy.settings == UNTRAINED
+    assert policy.settings.observations == "chat"
+    assert PolicyFolder("me/router").template is None
+    asked = PolicyController.from_pretrained("me/router", settings=PolicySettings(thinking=True))
+    assert asked.codec.settings.thinking
+
+
+def test_broken_settings_of_the_hub_are_named(hub, tokenizer):
+    saved(tokenizer, hub, stop="</answer>")
+    with pytest.raises(ControllerError, match=r"router_r1.json: stop: a list is wanted"):
+        PolicyController.from_pretrained("me/router")
+
+
+def test_a_hub_that_fails_is_no_policy_without_settings(hub, tokenizer, monkeypatch):
+    from huggingface_hub import constants
+
+    class Refuses(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_error(403)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with_two_ends(tokenizer).save_pretrained(hub)
+    with HTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            f"{constants.ENDPOINT}/{{repo_id}}/{{filename}}",
+        )
+        with pytest.raises(ControllerError, match=r"no router_r1\.json can be loaded"):
+            PolicyFolder("me/router").settings()
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "ends"),
+    [
+        ("generation_config.json", '{"eos_token_id": [3, 4]}', {3, 4}),
+        ("generation_config.json", '{"eos_token_id": 3}', {3}),
+        ("generation_config.json", "{}", set()),
+        ("config.json", '{"eos_token_id": 5}', {5}),
+        ("other.json", "{}", set()),
+    ],
+)
+def test_end_tokens_are_read_without_the_weights(tmp_path, file, text, ends):
+    (tmp_path / file).write_text(text)
+    assert PolicyFolder(str(tmp_path)).end_ids() == ends
+
+
+def test_a_broken_generation_config_is_one_clear_line(tmp_path):
+    (tmp_path / "generation_config.json").write_text("[")
+    with pytest.raises(ControllerError, match="no end token can be loaded from this folder"):
+        PolicyFolder(str(tmp_path)).end_ids()
+
+
+def test_a_server_is_told_every_end_token(tokenizer, tmp_path):
+    from router_r1_graph.candidates import ModelSettings
+
+    saved(tokenizer, tmp_path)
+    settings = ModelSettings(base_url="http://127.0.0.1:1/v1")
+    policy = CompletionsController.from_pretrained(tmp_path, settings)
+    assert policy.codec.ends == {tokenizer.eos_token_id, tokenizer.pad_token_id}
