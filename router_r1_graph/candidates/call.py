@@ -22,6 +22,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from ..langsmith import runs
+from . import limits
 from .candidate import Candidate
 from .failures import (
     LONGEST_RETRY_AFTER_SECONDS,
@@ -142,10 +143,17 @@ def _attempts(
         left = float("inf") if seconds_left is None else seconds_left - elapsed
         if left <= 0:
             break
+        if (wait := limits.reserve(settings)) >= left:
+            error = ReplyError("rate_limited", f"its own limit: {wait:.1f} s to wait")
+            break
+        if wait:
+            yield Wait(wait)
+            left -= wait
         attempt += 1
         outcome = yield Invoke(min(settings.timeout_seconds, left))
         if isinstance(outcome, AIMessage):
             reply = read_reply(outcome, messages, settings, time.perf_counter() - start, attempt)
+            limits.spend(settings, reply.input_tokens + reply.output_tokens)
             # A key that a careless server echoes must reach no checkpoint and no other provider.
             return _without(secret, reply)
         if not isinstance(outcome, BaseException):

@@ -71,6 +71,10 @@ class ModelSettings(BaseModel):
     """Time limit of one attempt."""
     max_retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Retries after a transient failure (429, 5xx, time-out, lost connection)."""
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """The endpoint's limit, kept by all processes of this machine together; None = no limit."""
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """The same for input and output tokens, counted after each reply."""
     options: dict[str, Option] = Field(default_factory=dict)
     """More keyword arguments for the chat model, passed to the provider unchanged."""
 

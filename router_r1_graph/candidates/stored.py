@@ -25,6 +25,7 @@ _KEY_VERSION = 1
 _IRRELEVANT = frozenset(
     {
         *("input_usd_per_mtok", "output_usd_per_mtok", "usd_per_call", "prices_checked"),
+        *("requests_per_minute", "tokens_per_minute"),
         *("timeout_seconds", "max_retries", "latency_seconds", "api_key_env", "base_url"),
         *("aliases", "strengths", "protocol", "prompt_template"),
     }
