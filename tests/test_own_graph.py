@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from extras import needs
 needs("train")
 
 from fakes import answer, search
+from in_process import cli
 from openai_server import Reply
 from router_r1_graph import ConfigError, ReplyStore, RouterContext, ScriptedController, read_traces
 from router_r1_graph.rewards import AbsoluteCost, reward
@@ -31,6 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning"),
 ]
 
+ROOT = Path(__file__).parent.parent
 SCRIPT = (search("Quillora: Who wrote Hamlet?"), answer("Ann"))
 
 
@@ -194,3 +197,15 @@ evaluate_questions: 2
     assert 0 < measured["outcome"] < 1
     with pytest.raises(ConfigError, match="graph own_app:lettr"):
         Run(load_config(tmp_path / "train.yaml", ["graph=own_app:lettr"])).check()
+
+
+def test_the_example_trains_by_its_letters(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    small = ["grpo.steps=1", "grpo.questions=2", "grpo.micro_batch=16", "evaluate_questions=2"]
+    file = ROOT / "examples" / "19_train_own_graph" / "train.yaml"
+    run = cli("train", file, f"out={tmp_path}/run", *small)
+    assert run.returncode == 0, run.stderr
+    [step] = [line for line in lines(tmp_path / "run") if "reward" in line]
+    assert 0.5 < step["outcome/helpful/right"] <= 1
+    assert step["outcome/helpful/short"] > 0
+    assert "outcome" in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from pydantic import ValidationError
 
 from router_r1_graph import Candidate, CandidatePool, ConfigError, Trace
@@ -70,7 +70,7 @@ class LLMJudge:
         right = {"right_answers": trace.gold} if trace.gold else {}
         asked = {"question": trace.question, **right, "answer": answer}
         asks = HumanMessage(json.dumps(asked, ensure_ascii=False))
-        messages = [SystemMessage(self.system), asks]
+        messages: list[AnyMessage] = [SystemMessage(self.system), asks]
         reply = await aask(self.model, messages, self.candidate, store=self.store)
         if not reply.ok:
             why = f"{reply.error.kind}: {reply.error.message}" if reply.error else "no reply"

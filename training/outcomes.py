@@ -19,7 +19,7 @@ from functools import partial
 from numbers import Real
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 from router_r1_graph import ConfigError, Trace
 from router_r1_graph.candidates.failures import scrub
@@ -142,7 +142,7 @@ class Outcomes:
 def verdict_of(trace: Trace) -> Verdict:
     """Return the verdict on a trace; an empty one where it was not judged."""
     found = trace.metadata.get(VERDICT)
-    return Verdict(**found) if isinstance(found, dict) else Verdict()
+    return cast(Verdict, found) if isinstance(found, dict) else Verdict()
 
 
 def _mean(said: Iterable[tuple[float, _Said]]) -> float | None:

@@ -118,7 +118,8 @@ class OwnGraph:
             raise ConfigError(f"graph {self.name}: it cannot be made: {_said(error)}") from error
         if not isinstance(app, CompiledStateGraph):
             raise ConfigError(
-                f"graph {self.name}: it returned {type(app).__name__}, not a StateGraph of LangGraph"
+                f"graph {self.name}: it returned {type(app).__name__}, not a StateGraph of "
+                "LangGraph"
             )
         return app
 
