@@ -454,6 +454,21 @@ def test_a_grade_that_was_paid_is_not_paid_again(tmp_path, serve):
     assert spending.total_usd() == pytest.approx(2e-5)
 
 
+def test_the_judge_of_a_run_keeps_its_grades_in_the_runs_store_and_leaves_no_records(
+    tmp_path, serve
+):
+    server = serve(Reply("Grade: 9"))
+    rule = json.dumps({"functions": [judge(server)]})
+    file = written(tmp_path, f"reward: {rule}", "data: {pools: [embedded]}")
+    (tmp_path / "run").mkdir()
+    for _ in range(2):
+        run = Run(load_config(file))
+        [one] = run.outcomes.judge([trace(answer("Ann"))])
+        assert verdict_of(one)["outcome"] == 0.9
+    assert len(server.requests) == 1
+    assert run.leave_records().read_text(encoding="utf-8") == ""
+
+
 @pytest.mark.parametrize(
     ("reply", "why"),
     [

@@ -154,7 +154,8 @@ class RepliesConfig(Section):
     """The store of replies: the same call is paid once, by this run and others that name it."""
 
     file: Path | None = None
-    """The SQLite file; None = `replies.sqlite` in `out`, if a pool has real candidates."""
+    """The SQLite file; None = `replies.sqlite` in `out`, if a pool has real candidates or a model
+    judges."""
     every: bool = False
     """Whether sampled replies are kept, too. The samples of a question then share them."""
 

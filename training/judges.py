@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from pydantic import ValidationError
 
-from router_r1_graph import Candidate, CandidatePool, ConfigError, Trace
+from router_r1_graph import ConfigError, ReplyStore, Trace
 from router_r1_graph.candidates.call import aask
 from router_r1_graph.candidates.providers import make_chat_model
+from router_r1_graph.candidates.settings import ModelSettings
 from router_r1_graph.candidates.store import as_store
 from router_r1_graph.invalid import explain
 from router_r1_graph.rewards import written_answer
@@ -38,7 +40,8 @@ class LLMJudge:
 
     Args:
         rubric: what a good answer is, in a sentence or more.
-        replies: the file of a reply store, so that the same answer is graded and paid once.
+        replies: a reply store or its file, so that the same answer is graded and paid once; None =
+            nowhere. In a training it is the run's own, unless another is named.
         **settings: the model and its prices, as of a candidate in a pool file: `model`, `base_url`,
             `api_key_env`, `input_usd_per_mtok`, ...
 
@@ -47,14 +50,20 @@ class LLMJudge:
     """
 
     def __init__(
-        self, *, rubric: str = RUBRIC, replies: str | None = None, **settings: Any
+        self, *, rubric: str = RUBRIC, replies: ReplyStore | str | None = None, **settings: Any
     ) -> None:
         try:
-            self.candidate = Candidate.model_validate({"name": "judge", **settings})
+            self.settings = ModelSettings.model_validate(settings)
         except ValidationError as error:
             raise ConfigError(explain(error)) from None
-        CandidatePool(candidates=(self.candidate,)).require_keys()
-        self.model = make_chat_model(self.candidate)
+        if not self.settings.model:
+            raise ConfigError("the judge has no model; name it: options: {model: ...}")
+        variable = self.settings.key_variable
+        if variable and not os.environ.get(variable):
+            raise ConfigError(
+                f"the judge: the environment variable {variable} is not set (api_key_env names it)"
+            )
+        self.model = make_chat_model(self.settings)
         self.store = as_store(replies)
         self.system = _SYSTEM.format(rubric=rubric)
 
@@ -71,7 +80,7 @@ class LLMJudge:
         asked = {"question": trace.question, **right, "answer": answer}
         asks = HumanMessage(json.dumps(asked, ensure_ascii=False))
         messages: list[AnyMessage] = [SystemMessage(self.system), asks]
-        reply = await aask(self.model, messages, self.candidate, store=self.store)
+        reply = await aask(self.model, messages, self.settings, store=self.store)
         if not reply.ok:
             why = f"{reply.error.kind}: {reply.error.message}" if reply.error else "no reply"
             raise JudgeError(why)

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, TypedDict, cast
 
-from router_r1_graph import ConfigError, Trace
+from router_r1_graph import ConfigError, ReplyStore, Trace
 from router_r1_graph.candidates.failures import scrub
 from router_r1_graph.candidates.providers import import_name
 from router_r1_graph.evaluation.loop import run
@@ -71,15 +71,20 @@ class Outcomes:
         config: names the functions; with none, no trace is judged here.
         spending: the bill of the run, on which the cost of judging goes.
         folder: of the config file, where a user's own modules may lie.
+        replies: where the grades of `llm_judge` are kept, unless it names another store.
 
     Raises:
         ConfigError: a function cannot be imported, made or called.
     """
 
     def __init__(
-        self, config: RewardConfig, spending: Spending | None = None, folder: Path | None = None
+        self,
+        config: RewardConfig,
+        spending: Spending | None = None,
+        folder: Path | None = None,
+        replies: ReplyStore | None = None,
     ) -> None:
-        self._functions = [(one, _function(one, folder)) for one in config.functions]
+        self._functions = [(one, _function(one, folder, replies)) for one in config.functions]
         short = [one.function.rpartition(":")[2] for one in config.functions]
         self._names = [
             name if short.count(name) == 1 else f"{name}_{place}"
@@ -153,7 +158,9 @@ def _mean(said: Iterable[tuple[float, _Said]]) -> float | None:
     return sum(weight * value for weight, value in known) / sum(weight for weight, _ in known)
 
 
-def _function(part: RewardFunction, folder: Path | None) -> partial[Any]:
+def _function(
+    part: RewardFunction, folder: Path | None, replies: ReplyStore | None
+) -> partial[Any]:
     name = part.function
     if part.needs_gold:
         return _bound(name, _compared, SCORERS[name], **part.options)
@@ -168,7 +175,8 @@ def _function(part: RewardFunction, folder: Path | None) -> partial[Any]:
     if not inspect.isclass(found):
         return _bound(name, found, **part.options)
     try:
-        made = found(**part.options)
+        kept = {"replies": replies} if found is LLMJudge else {}
+        made = found(**{**kept, **part.options})
     except Exception as error:  # a user's class may raise anything
         why = " ".join(scrub(f"{type(error).__name__}: {error}").split())
         raise ConfigError(f"reward {name}: cannot be made: {why}") from error

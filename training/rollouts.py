@@ -133,8 +133,8 @@ def why_left_out(trace: Trace) -> str:
         return failure
     if not trace.turns:
         return str(trace.metadata.get(NOT_ASKED, "the policy wrote nothing"))
-    verdict = verdict_of(trace)
-    return "no reward function said anything" if verdict and verdict["outcome"] is None else ""
+    silent = verdict_of(trace).get("outcome", 0.0) is None
+    return "no reward function said anything" if silent else ""
 
 
 def failure_from_outside(trace: Trace) -> str:

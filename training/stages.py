@@ -66,11 +66,12 @@ class Run:
 
     @cached_property
     def replies(self) -> ReplyStore | None:
-        """The store of replies; None where all candidates are simulated and no file is named."""
+        """The store of replies; None where nothing real is asked and no file is named."""
         config = self.config
         pools = [CandidatePool.from_yaml(name) for name in {*config.data.pools} - {"drawn"}]
         kinds = {candidate.provider for pool in pools for candidate in pool.candidates}
-        if config.replies.file is None and kinds <= {"simulated", "recorded"}:
+        judges = any(one.function == "llm_judge" for one in config.reward.functions)
+        if config.replies.file is None and not judges and kinds <= {"simulated", "recorded"}:
             return None
         file = config.replies.file or config.out / "replies.sqlite"
         return ReplyStore(file, every=config.replies.every)
@@ -78,7 +79,8 @@ class Run:
     @cached_property
     def outcomes(self) -> Outcomes:
         """What judges the traces, besides the metric."""
-        return Outcomes(self.config.reward, self.spending, self.config.folder)
+        config = self.config
+        return Outcomes(config.reward, self.spending, config.folder, self.replies)
 
     @cached_property
     def graph(self) -> OwnGraph | None:
