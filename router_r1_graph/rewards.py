@@ -36,8 +36,9 @@ class RewardBreakdown:
 
     Attributes:
         format: 1.0 when the format is right, else 0.0.
-        outcome: exact match or F1 of the answer that the controller wrote, in [0, 1]. It counts
-            even if the format is wrong, like the paper's published exact match.
+        outcome: what the answer is worth, in [0, 1]: exact match or F1 of what the controller
+            wrote, or as it was given. It counts even if the format is wrong, like the paper's
+            published exact match.
         cost: cheapness in [0, 1]: 1 = cheapest.
         total: the reward, in [-1, 1].
         answer: what was compared with the gold answers; "" when the controller wrote none.
@@ -187,6 +188,7 @@ def reward(
     gold: Sequence[str] | None = None,
     cost_weight: float | None = None,
     metric: Literal["exact_match", "f1"] = "exact_match",
+    outcome: float | None = None,
     gated: bool = True,
 ) -> RewardBreakdown:
     """Return the reward of a trace.
@@ -202,30 +204,43 @@ def reward(
         gold: gold answers; None = the trace's own.
         cost_weight: alpha in [0, 1]; None = the run's own.
         metric: what counts as a good answer.
+        outcome: what the answer is worth, in [0, 1], by a judge of your own; 0 all the same where
+            the controller wrote none. None = by the metric.
         gated: whether cost counts for right answers only, as in the paper's code; False = the
             equation as it is written, which also rewards cheap wrong answers.
 
     Raises:
-        TraceError: there is no gold answer.
-        ConfigError: the cost weight is out of range.
+        TraceError: there is no gold answer, and no outcome is given.
+        ConfigError: the cost weight or the outcome is out of range.
     """
     gold = trace.gold if gold is None else gold
-    if not gold:
+    if outcome is not None and not 0 <= outcome <= 1:
+        raise ConfigError(f"an outcome is a number from 0 to 1, not {outcome!r}")
+    if not gold and outcome is None:
         raise TraceError(f"trace {trace.id!r}: no gold answer to compare with")
     alpha = trace.context.cost_weight if cost_weight is None else cost_weight
     if not 0 <= alpha <= 1:
         raise ConfigError(f"cost_weight is a number from 0 to 1, not {alpha!r}")
     errors = format_errors(trace.turns, trace.pool, cut_off=_was_cut_off(trace))
-    answers = [a for turn in trace.turns if (a := protocol.parse(turn).answer) is not None]
-    answer = answers[-1] if answers else ""
-    outcome = {"exact_match": exact_match, "f1": f1_score}[metric](answer, gold)
+    written = written_answer(trace)
+    answer = written or ""
+    if outcome is None:
+        outcome = {"exact_match": exact_match, "f1": f1_score}[metric](answer, gold)
+    elif written is None:
+        outcome = 0.0
     cheap = scale.score(scale.measure(trace))
     total = (1 - alpha) * outcome + alpha * cheap
     if errors:
         total = -1.0
-    elif not answers or (gated and outcome == 0):
+    elif written is None or (gated and outcome == 0):
         total = 0.0
     return RewardBreakdown(float(not errors), outcome, cheap, total, answer, errors)
+
+
+def written_answer(trace: Trace) -> str | None:
+    """Return the last answer that the controller wrote; None = it wrote none."""
+    answers = [a for turn in trace.turns if (a := protocol.parse(turn).answer) is not None]
+    return answers[-1] if answers else None
 
 
 def _was_cut_off(trace: Trace) -> bool:

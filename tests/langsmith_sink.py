@@ -10,6 +10,7 @@ import uuid
 from contextlib import AbstractContextManager
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from statistics import fmean
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
@@ -182,6 +183,19 @@ class LangSmithSink(AbstractContextManager["LangSmithSink"]):
             return 202, {}
         return 404, {"detail": f"the sink has no {method} {path}"}
 
+    def _field(self, run: dict[str, Any], name: str) -> Any:
+        if name != "feedback_stats":
+            return run.get(name)
+        scores: dict[str, list[Any]] = {}
+        for one in self.feedback:
+            if one["run_id"] == run["id"]:
+                scores.setdefault(one["key"], []).append(one.get("score"))
+        return {
+            key: {"n": len(all_), "avg": fmean(numbers) if numbers else None}
+            for key, all_ in scores.items()
+            for numbers in [[score for score in all_ if score is not None]]
+        }
+
     def _project(self, name: str) -> dict[str, Any]:
         more = {"tenant_id": id_of("tenant"), "start_time": CREATED["created_at"]}
         reference = {"reference_dataset_id": None, **self.projects.get(name, {})}
@@ -221,7 +235,7 @@ class LangSmithSink(AbstractContextManager["LangSmithSink"]):
         more = start + self.page_size < len(runs)
         fields = [field.lower() for field in wanted["selects"]]
         return {
-            "items": [{f: run.get(f) for f in fields} for run in page],
+            "items": [{f: self._field(run, f) for f in fields} for run in page],
             "next_cursor": str(start + self.page_size) if more else None,
         }
 

@@ -685,7 +685,26 @@ def test_an_experiment_has_its_dataset_runs_and_feedback(sink):
     assert sorted(matches) == [0.0, 1.0]
     spent = sum(u["total_cost"] for kind, u in usages(sink) if kind == "llm")
     assert spent == pytest.approx(sum(total(t.ledger)["cost_usd"] for t in traces))
-    assert sorted(read_langsmith(name, client=client), key=lambda t: t.id) == traces
+    back = sorted(read_langsmith(name, client=client), key=lambda t: t.id)
+    assert [t.model_copy(update={"metadata": {}}) for t in back] == traces
+    assert [t.metadata["feedback"]["exact_match"] for t in back] == [1.0, 0.0]
+
+
+def test_what_people_thought_of_a_run_comes_back_with_its_trace(sink):
+    from langsmith.uuid import uuid7
+
+    client = sink.client()
+    loved, ignored = uuid7(), uuid7()
+    for run_id in (loved, ignored):
+        traced(client, config={"run_id": run_id, **question_config(str(run_id), metadata={"a": 1})})
+    client.flush()
+    of = {"trace_id": loved, "session_id": client.read_project(project_name="test").id}
+    for score in (1, 0.5):
+        client.create_feedback(loved, "stars", score=score, **of)
+    client.create_feedback(loved, "tone", value="warm", **of)
+    client.flush()
+    back = {trace.id: trace.metadata for trace in read_langsmith("test", client=client)}
+    assert back == {str(loved): {"a": 1, "feedback": {"stars": 0.75}}, str(ignored): {"a": 1}}
 
 
 def test_a_second_experiment_adds_no_question_twice(sink):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from router_r1_graph import ConfigError
 from router_r1_graph.controllers.policy.folder import STOP
 from router_r1_graph.errors import did_you_mean
 
 from .data_config import DataConfig
+from .reward_config import RewardConfig
 from .sections import Count, Rate, Section, Share
 
 Stage = Literal["warm_start", "best_of_n", "grpo"]
@@ -73,22 +75,6 @@ class ModelConfig(Section):
         return self
 
 
-class RewardConfig(Section):
-    """The rules by which a trace is judged."""
-
-    metric: Literal["exact_match", "f1"] = "exact_match"
-    scale: Literal["percentile", "absolute"] = "percentile"
-    """`percentile` = the paper's: between the cheapest and the most expensive of the run's last
-    episodes; `absolute` = in USD, so that a cost weight means the same in any pool."""
-    usd: Rate = 1e-3
-    """For the absolute scale: the cost at which cheapness is 0."""
-    floor: Annotated[float, Field(le=0)] = 0.0
-    """For the absolute scale: the lowest cheapness. Below 0, costs above `usd` still differ."""
-    gated: bool = True
-    """Whether cost counts for right answers only, as in the paper's code, though not its
-    equation."""
-
-
 class FitConfig(Section):
     """Supervised steps on exported traces."""
 
@@ -120,6 +106,9 @@ class WarmStartConfig(FitConfig):
     """Whether only the cheapest trace of each question is learned."""
     max_usd: Annotated[float, Field(ge=0)] | None = None
     """Traces that cost more are left out."""
+    min_reward: Share | None = None
+    """Traces of these files whose outcome is lower, by the run's reward, or not known are left
+    out."""
 
 
 class BestOfNConfig(FitConfig):
@@ -185,7 +174,8 @@ class RepliesConfig(Section):
     """The store of replies: the same call is paid once, by this run and others that name it."""
 
     file: Path | None = None
-    """The SQLite file; None = `replies.sqlite` in `out`, if a pool has real candidates."""
+    """The SQLite file; None = `replies.sqlite` in `out`, if a pool has real candidates or a model
+    judges."""
     every: bool = False
     """Whether sampled replies are kept, too. The samples of a question then share them."""
 
@@ -198,6 +188,9 @@ class RunConfig(Section):
     stages: tuple[Stage, ...] = ("warm_start", "best_of_n", "grpo")
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+    graph: str | None = None
+    """`module:factory` of your own LangGraph application, which gets the compiled router and is
+    rolled out; None = the router alone."""
     reward: RewardConfig = RewardConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
     best_of_n: BestOfNConfig = BestOfNConfig()
@@ -215,8 +208,31 @@ class RunConfig(Section):
     report_to: tuple[str, ...] = ()
     """Trackers to use besides metrics.jsonl: trackio, tensorboard or wandb."""
 
+    @cached_property
+    def folder(self) -> Path | None:
+        """The folder of the config file, where a user's own modules may lie; None = no file.
+
+        Set when a file is read. No field: where a config stands makes it no other config.
+        """
+        return None
+
     @model_validator(mode="after")
     def _belongs_together(self) -> RunConfig:
+        if self.graph and not self.reward.functions:
+            raise ValueError(
+                "graph needs a reward that says what its outcome is worth, such as "
+                "reward: module:function"
+            )
+        rolled_out = sorted({"best_of_n", "grpo"} & {*self.stages})
+        if self.reward.feedback_only and rolled_out:
+            raise ValueError(
+                f"reward: only feedback, which no rollout of {' and '.join(rolled_out)} has: name "
+                "another function beside it, or set stages: [warm_start] with warm_start.min_reward"
+            )
+        if self.warm_start.min_reward is not None and not self.warm_start.trace_files:
+            raise ValueError("warm_start.min_reward is for warm_start.trace_files; name some")
+        if not self.reward.needs_gold:
+            self.__dict__["data"] = self.data.without_gold()  # frozen for all others
         if (self.grpo.questions * self.grpo.group) % self.grpo.micro_batch:
             raise ValueError("grpo.questions * grpo.group must be a multiple of grpo.micro_batch")
         if "grpo" in self.stages and self.grpo.advantage != "sum" and not self.reward.gated:
@@ -266,18 +282,28 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
                 raise ConfigError(f"{override!r}: {parent} is not a section")
         section[last] = yaml.safe_load(value)
     try:
-        return RunConfig.model_validate(data)
+        config = RunConfig.model_validate(data)
+        config.__dict__["folder"] = path.parent
+        return config
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "config"
         if first["type"] == "extra_forbidden":
-            section = RunConfig
-            for part in first["loc"][:-1]:
-                section = section.model_fields[str(part)].annotation
-            allowed = list(section.model_fields)
+            allowed = _allowed(first["loc"][:-1])
             nearest = did_you_mean(str(first["loc"][-1]), allowed)
             raise ConfigError(
                 f"{path}: unknown key {where}{nearest}; allowed: {', '.join(allowed)}"
             ) from None
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{path}: {where}: {message} (value: {first['input']!r:.80})") from None
+
+
+def _allowed(place: Sequence[str | int]) -> list[str]:
+    """Return the keys that are allowed at a place of a config."""
+    section: Any = RunConfig
+    for part in place:
+        if isinstance(part, str):
+            section = section.model_fields[part].annotation
+        else:  # an entry of a list
+            section = next(kind for kind in get_args(section) if issubclass(kind, BaseModel))
+    return list(section.model_fields)

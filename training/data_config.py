@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from .sections import Count, Section, Share
 
@@ -67,6 +67,19 @@ class DataConfig(Section):
     )
     max_rounds: Annotated[tuple[Count, ...], Field(min_length=1)] = (4,)
     """One of them is drawn for each question, like the cost weight."""
+
+    _need_gold: bool = PrivateAttr(default=True)
+
+    @property
+    def need_gold(self) -> bool:
+        """Whether a row without gold answers is broken."""
+        return self._need_gold
+
+    def without_gold(self) -> DataConfig:
+        """Return the same for a run whose reward needs no gold answers."""
+        copy = self.model_copy()
+        copy._need_gold = False
+        return copy
 
     @property
     def split_by_hash(self) -> bool:

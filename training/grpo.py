@@ -7,6 +7,7 @@ that come back are what the policy sampled and what the environment wrote.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -51,7 +52,9 @@ from .fit import (
 from .items import Item
 from .judge import Judge
 from .models import Learner, processes
-from .rollouts import Patience, failure_from_outside, roll_out
+from .outcomes import Outcomes, verdict_of
+from .own_graph import OwnGraph
+from .rollouts import Patience, failure_from_outside, roll_out, why_left_out
 from .spending import Spending
 from .validation import Validation
 from .vllm_rollouts import VLLMGenerator, vllm_options
@@ -70,6 +73,8 @@ class Rollouts:
         spending: the bill of the run.
         traces: the folder where the traces are kept, a compressed file for each step.
         replies: the store of replies.
+        graph: the user's own graph, of which the router is a part.
+        outcomes: what judges the traces, besides the metric.
     """
 
     __name__ = "graph_rollouts"  # TRL logs it
@@ -82,9 +87,13 @@ class Rollouts:
         spending: Spending,
         traces: Path,
         replies: ReplyStore | None = None,
+        graph: OwnGraph | None = None,
+        outcomes: Outcomes | None = None,
     ) -> None:
         self.learner = learner
         self.items = items
+        self.graph = graph
+        self.outcomes = outcomes
         self.config = config
         self.spending = spending
         self.traces = traces
@@ -96,7 +105,8 @@ class Rollouts:
         """Run the graph once for each prompt.
 
         Raises:
-            OutsideError: half of the rollouts failed through no fault of the policy.
+            OutsideError: half of the rollouts failed through no fault of the policy, or there is
+                nothing to learn from any of them.
         """
         step = trainer.state.global_step
         before = self.spending.here_usd
@@ -110,6 +120,8 @@ class Rollouts:
                 controller,
                 patience=Patience(self.config.tries, self.config.wait_seconds),
                 replies=self.replies,
+                graph=self.graph,
+                outcomes=self.outcomes,
                 done=lambda trace: self.spending.add("grpo", trace),
             )
             outside = time.perf_counter() - start - controller.generator.seconds
@@ -118,13 +130,14 @@ class Rollouts:
         process = trainer.accelerator.process_index
         write_traces(self.traces / f"{step + 1:06}-{process}.jsonl.gz", traces)
         failures = [failure_from_outside(trace) for trace in traces]
-        self._stop_if_most_failed(gather_object(failures), step)
+        left_out = [why_left_out(trace) for trace in traces]
+        self._stop_if_most_failed(gather_object(failures), gather_object(left_out), step)
         self.step_usd = sum(gather_object([self.spending.here_usd - before]))
         rows = [
             _left_out(controller.codec.tokenizer.eos_token_id)
-            if failure
+            if reason
             else rollout_row(trace, controller.codec)
-            for trace, failure in zip(traces, failures, strict=True)
+            for trace, reason in zip(traces, left_out, strict=True)
         ]
         return {
             "prompt_ids": [row["prompt_ids"] for row in rows],
@@ -132,7 +145,7 @@ class Rollouts:
             "env_mask": [row["env_mask"] for row in rows],
             "logprobs": [row["logprobs"] for row in rows],
             "trace": traces,
-            "failure": failures,
+            "left_out": left_out,
             "usd": [sum(gather_object([_cost_usd(traces)]))] * len(traces),
             "graph_seconds": [outside] * len(traces),
             "generate_seconds": [controller.generator.seconds] * len(traces),
@@ -167,7 +180,9 @@ class Rollouts:
             samples.append(replace(item, context=replace(item.context, seed=seed)))
         return samples
 
-    def _stop_if_most_failed(self, failures: Sequence[str], step: int) -> None:
+    def _stop_if_most_failed(
+        self, failures: Sequence[str], left_out: Sequence[str], step: int
+    ) -> None:
         failed = [failure for failure in failures if failure]
         if 2 * len(failed) >= len(failures):
             tries = counted(self.config.tries, "attempt")
@@ -175,15 +190,27 @@ class Rollouts:
                 f"grpo: {len(failed)} of {counted(len(failures), 'rollout')} of step {step + 1} "
                 f"failed through no fault of the policy, after {tries}; the last: {failed[-1]}"
             )
+        if all(left_out):
+            raise OutsideError(
+                f"grpo: there is nothing to learn from any of {counted(len(left_out), 'rollout')} "
+                f"of step {step + 1}; the last: {left_out[-1]}"
+            )
 
 
 def _cost_usd(traces: Sequence[Trace]) -> float:
-    return sum(total(trace.ledger)["cost_usd"] for trace in traces)
+    runs = sum(total(trace.ledger)["cost_usd"] for trace in traces)
+    return runs + sum(verdict_of(trace).get("cost_usd", 0.0) for trace in traces)
 
 
 def _left_out(end: int) -> RolloutRow:
     """Return a row that no loss sees; TRL wants a row for each prompt, and no empty one."""
     return {"prompt_ids": [end], "completion_ids": [end], "env_mask": [0], "logprobs": [0.0]}
+
+
+# It prints a whole trace each time that one is left out, which is no mistake here.
+logging.getLogger("trl.trainer.grpo_trainer").addFilter(
+    lambda record: "All reward functions returned None" not in record.getMessage()
+)
 
 
 class Reward:
@@ -197,10 +224,10 @@ class Reward:
         """What the credit of the last traces is made of; None = left out."""
 
     def __call__(
-        self, prompts: Sequence[str], trace: Sequence[Trace], failure: Sequence[str], **kwargs: Any
+        self, prompts: Sequence[str], trace: Sequence[Trace], left_out: Sequence[str], **kwargs: Any
     ) -> list[float | None]:
         """Return one number for each trace, None for one to leave out, and log the parts."""
-        rewarded = [None if failed else one for one, failed in zip(trace, failure, strict=True)]
+        rewarded = [None if why else one for one, why in zip(trace, left_out, strict=True)]
         parts = [one and self.judge(one) for one in rewarded]
         self.judged = [
             self.judge.by_turn(one, part) if one and part else None
@@ -211,22 +238,23 @@ class Reward:
         self.judge.observe(gather_object(self.judge.costs(kept)))
         if log := kwargs.get("log_metric"):
             there = [part for part in parts if part]
+            functions = self.judge.config.functions
+            logged_as = {"cost": "cheapness"} | ({} if functions else {"outcome": "exact_match"})
             for name in ("format", "outcome", "cost", "total"):
                 for part in there:
-                    log(_LOGGED_AS.get(name, name), getattr(part, name))
+                    log(logged_as.get(name, name), getattr(part, name))
             for one in kept:
+                for name, value in verdict_of(one).get("parts", {}).items():
+                    log(f"outcome/{name}", value)
                 log("calls", len(one.calls))
                 log("failed_calls", sum(not call.ok for call in one.calls))
                 bill = total(one.ledger)
                 log("stored_calls", bill.get("stored_calls", 0))
                 log("saved_usd", bill.get("saved_usd", 0.0))
-            log("left_out", fmean(map(bool, failure)))
+            log("left_out", fmean(map(bool, left_out)))
             for name in ("usd", "graph_seconds", "generate_seconds"):
                 log(name, kwargs[name][0])
         return [part.total if part else None for part in parts]
-
-
-_LOGGED_AS = {"outcome": "exact_match", "cost": "cheapness"}
 
 
 class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -343,6 +371,8 @@ def grpo_trainer(
     seed: int,
     spending: Spending,
     replies: ReplyStore | None = None,
+    graph: OwnGraph | None = None,
+    outcomes: Outcomes | None = None,
     held_out: Sequence[Item] = (),
     bf16: bool = False,
     gradient_checkpointing: bool = False,
@@ -361,6 +391,8 @@ def grpo_trainer(
         seed: the seed of sampling and order.
         spending: the bill of the run.
         replies: the store of replies.
+        graph: the user's own graph, of which the router is a part; None = the router alone.
+        outcomes: what judges the traces, besides the metric; None = the functions of `reward`.
         held_out: questions to validate on.
         bf16: on a GPU, compute in bfloat16.
         gradient_checkpointing: trade time for memory.
@@ -403,11 +435,17 @@ def grpo_trainer(
             stop=learner.settings.stop,
         )
     watch = Watch(metrics, "grpo")
-    rollouts = Rollouts(learner, by_prompt, config, spending, folder.parent / "traces", replies)
+    outcomes = Outcomes(reward, spending) if outcomes is None else outcomes
+    rollouts = Rollouts(
+        learner, by_prompt, config, spending, folder.parent / "traces", replies, graph, outcomes
+    )
     callbacks = [watch, KeepScale(judge), KeepBudget(spending, rollouts)]
     if config.validate_every and held_out:
         callbacks.append(
-            Validation(learner, held_out, config, judge, metrics, folder, spending, replies)
+            Validation(
+                *(learner, held_out, config, judge, metrics, folder, spending),
+                *(replies, graph, outcomes),
+            )
         )
     trainer = GraphGRPOTrainer(
         # An adapter goes on as it is, on its model in bfloat16; TRL copies it as the reference.

@@ -34,8 +34,8 @@ def draw_items(data: DataConfig, count: int, seed: int, split: Split = "train") 
         split: `test` = the held-out questions.
 
     Raises:
-        ConfigError: there are too few questions, one has no gold answer or is in both splits, or
-            the pools cannot be varied as the config says.
+        ConfigError: there are too few questions, one lacks a gold answer that it needs or is in
+            both splits, or the pools cannot be varied as the config says.
     """
     rng = random.Random(f"items/{seed}/{split}")
     pools = {name: CandidatePool.from_yaml(name) for name in {*data.pools} - {"drawn"}}

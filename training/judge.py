@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from router_r1_graph import Trace
+from router_r1_graph import Trace, TraceError
 from router_r1_graph.observations import CallRecord
 from router_r1_graph.rewards import AbsoluteCost, CostScale, PercentileCost, RewardBreakdown, reward
 
-from .config import RewardConfig
 from .credit import Judged
+from .outcomes import verdict_of
+from .reward_config import RewardConfig
 
 
 class Judge:
@@ -37,8 +38,16 @@ class Judge:
             self.scale = PercentileCost()
 
     def __call__(self, trace: Trace) -> RewardBreakdown:
-        """Return the reward of a trace and its parts."""
-        return reward(trace, self.scale, metric=self.config.metric, gated=self.config.gated)
+        """Return the reward of a trace and its parts.
+
+        Raises:
+            TraceError: there is no gold answer, or the reward functions have not judged it.
+        """
+        rules = self.config
+        outcome = verdict_of(trace).get("outcome") if rules.functions else None
+        if rules.functions and outcome is None:
+            raise TraceError(f"trace {trace.id!r}: the reward functions have not judged it")
+        return reward(trace, self.scale, metric=rules.metric, outcome=outcome, gated=rules.gated)
 
     def by_turn(self, trace: Trace, parts: RewardBreakdown) -> Judged:
         """Return what the credit of a trace is made of.

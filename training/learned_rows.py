@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 from router_r1_graph import ConfigError, Trace
 from router_r1_graph.answers import exact_match
@@ -14,6 +15,10 @@ from router_r1_graph.words import counted
 from .config import WarmStartConfig
 from .export import SupervisedRow, supervised_rows
 from .models import processes
+
+Outcomes = Callable[[Sequence[Trace]], list[float | None]]
+"""Says how good the answers of traces are, from 0 to 1; None = not known."""
+_BATCH = 256
 
 
 class LeftOut:
@@ -42,7 +47,11 @@ class LeftOut:
 
 
 def rows_to_learn(
-    traces: Iterable[Trace], codec: TokenCodec, config: WarmStartConfig, stage: str
+    traces: Iterable[Trace],
+    codec: TokenCodec,
+    config: WarmStartConfig,
+    stage: str,
+    outcomes: Outcomes | None = None,
 ) -> list[SupervisedRow]:
     """Return the rows of the traces that can be learned from; print how many are left out, and why.
 
@@ -51,6 +60,7 @@ def rows_to_learn(
         codec: how to tokenise.
         config: the length of a row, and which traces are wanted.
         stage: the stage's name.
+        outcomes: what `min_reward` is compared with.
 
     Raises:
         TraceError: a trace speaks another version of the protocol, or holds ids of another
@@ -59,6 +69,8 @@ def rows_to_learn(
     """
     left_out = LeftOut()
     rows: list[SupervisedRow] = []
+    if config.min_reward is not None and outcomes:
+        traces = _good_enough(traces, config.min_reward, outcomes, left_out)
     for trace in _wanted(traces, config, left_out):
         if not trace.turns:
             left_out.add(trace, "which have no turn")
@@ -77,6 +89,20 @@ def rows_to_learn(
             + ("; see above for what was left out, and raise max_length" if left_out else "")
         )
     return rows
+
+
+def _good_enough(
+    traces: Iterable[Trace], least: float, outcomes: Outcomes, left_out: LeftOut
+) -> Iterator[Trace]:
+    traces = iter(traces)
+    while batch := list(islice(traces, _BATCH)):
+        for trace, outcome in zip(batch, outcomes(batch), strict=True):
+            if outcome is None:
+                left_out.add(trace, "whose outcome is not known (warm_start.min_reward)")
+            elif outcome < least:
+                left_out.add(trace, "whose outcome is lower than warm_start.min_reward")
+            else:
+                yield trace
 
 
 def _wanted(traces: Iterable[Trace], config: WarmStartConfig, left_out: LeftOut) -> Iterator[Trace]:

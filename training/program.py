@@ -100,6 +100,7 @@ def run_stages(config: RunConfig) -> int:
     if config.threads:
         torch.set_num_threads(config.threads)
     run = stages.Run(config)
+    run.check()
     measured: dict[str, dict[str, float]] = {}
     learner = None
     for stage in config.stages:

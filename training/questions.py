@@ -44,16 +44,17 @@ def read_questions(data: DataConfig) -> Questions:
     A question that stands in several rows is asked once, and the gold answers of all of them count.
 
     Raises:
-        ConfigError: a source is missing, empty or broken, a row has no gold answer, a question is
-            in both lists, or there is none to train on; names source and line, or the question.
+        ConfigError: a source is missing, empty or broken, a row has no gold answer though the
+            reward needs one, a question is in both lists, or there is none to train on; names
+            source and line, or the question.
     """
     sources = _training_sources(data)
-    found = _read(sources, data.where, data.fields)
+    found = _read(sources, data.where, data)
     if data.split_by_hash:
         held_out = {key: one for key, one in found.items() if _is_drawn(key, data.held_out)}
         train = {key: one for key, one in found.items() if key not in held_out}
     else:
-        train, held_out = found, _read(_eval_sources(data), data.eval_where, data.fields)
+        train, held_out = found, _read(_eval_sources(data), data.eval_where, data)
         _refuse_overlap(train, held_out)
     if not train:
         raise ConfigError(
@@ -127,7 +128,7 @@ def without_held_out(traces: Iterable[Trace], data: DataConfig) -> Iterator[Trac
         return
     by_hash = data.split_by_hash
     share = data.held_out if by_hash else 0.0
-    keys = {} if by_hash else _read(_eval_sources(data), data.eval_where, data.fields)
+    keys = {} if by_hash else _read(_eval_sources(data), data.eval_where, data)
     kept = left_out = 0
     for trace in traces:
         key = question_key(trace.question)
@@ -168,12 +169,13 @@ def _eval_sources(data: DataConfig) -> list[str]:
 
 
 def _read(
-    sources: Sequence[str], where: Mapping[str, object], fields: Mapping[str, str]
+    sources: Sequence[str], where: Mapping[str, object], data: DataConfig
 ) -> dict[str, _Found]:
     """Return each question once, by its key, in the order of the sources."""
     found: dict[str, _Found] = {}
     for source in sources:
-        reader = Reader([source], fields, {name: str(value) for name, value in where.items()})
+        wanted = {name: str(value) for name, value in where.items()}
+        reader = Reader([source], data.fields, wanted, need_gold=data.need_gold)
         for question in reader.read():
             if len(sources) > 1:  # data sets number their questions alike
                 question = replace(question, id=f"{source}/{question.id}")

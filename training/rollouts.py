@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from langsmith import tracing_context
 
 from router_r1_graph import Controller, ReplyStore, StopReason, Trace
-from router_r1_graph.evaluation.loop import Item, ask_many, run
+from router_r1_graph.evaluation.loop import Ask, Item, ask_many, ask_router, run
+from router_r1_graph.words import counted
+
+from .fit import OutsideError
+from .outcomes import Outcomes, verdict_of
+from .own_graph import GRAPH_FAILED, NOT_ASKED, OwnGraph
 
 #: Kinds of errors that say nothing about the policy: its endpoint, key or network is at fault.
 _OUTSIDE = ("auth", "not_found", "rate_limited", "server_error", "timeout", "connection")
@@ -37,9 +43,14 @@ def roll_out(
     in_flight: int = 256,
     patience: Patience = Patience(),
     replies: ReplyStore | None = None,
+    graph: OwnGraph | None = None,
+    outcomes: Outcomes | None = None,
     done: Callable[[Trace], None] | None = None,
 ) -> list[Trace]:
-    """Run every item and return the traces in the items' order.
+    """Run every item and return the traces in the items' order, judged where that is wanted.
+
+    A graph of the user's own may ask the router several times in one run. One of these traces,
+    drawn by the item's seed, stands for the run, so that each of them is learned over time.
 
     LangSmith gets none of the runs, whatever the environment says: a training makes a hundred
     thousand of them.
@@ -51,39 +62,92 @@ def roll_out(
         in_flight: most questions at once; those that think at once share a batch.
         patience: how a rollout that failed from outside is tried again.
         replies: where replies are kept, so that the same call is paid once; None = nowhere.
+        graph: the user's own graph, of which the router is a part; None = the router alone.
+        outcomes: what judges the traces; None = they are not judged here.
         done: gets each trace as soon as it is there, those of failed tries among them.
+
+    Raises:
+        ConfigError: the user's own graph cannot be made or asked, or a reward function returned
+            what is no reward.
     """
     asked = list(_samples(items))
+    ask: Ask = ask_router(controller, name=name, replies=replies)
+    if graph is not None:
+        ask = graph.asks(controller, name=name, replies=replies)
     traces: dict[int, Trace] = {}
     waiting = list(range(len(asked)))
     wait = patience.wait_seconds
     for left in reversed(range(patience.tries)):
         places = waiting
+        found: dict[int, list[Trace]] = defaultdict(list)
 
-        def keep(place: int, trace: Trace, places: Sequence[int] = places) -> None:
-            traces[places[place]] = trace
+        def keep(place: int, trace: Trace, found: dict[int, list[Trace]] = found) -> None:
+            found[place].append(trace)
             if done:
                 done(trace)
 
         with tracing_context(enabled=False):
-            work = [asked[place] for place in places]
-            run(ask_many(work, controller, keep, name=name, at_once=in_flight, replies=replies))
+            run(ask_many([asked[place] for place in places], ask, keep, at_once=in_flight))
+        for place, several in found.items():
+            traces[places[place]] = _one_of(several, asked[places[place]])
         waiting = [place for place in places if failure_from_outside(traces[place])]
         if not waiting or not left:
             break
         time.sleep(wait)
         wait *= 2
-    return [traces[place] for place in sorted(traces)]
+    whole = [traces[place] for place in sorted(traces)]
+    if not outcomes:
+        return whole
+    with tracing_context(enabled=False):
+        fit = {place: t for place, t in enumerate(whole) if not why_left_out(t)}
+        judged = dict(zip(fit, outcomes.judge([*fit.values()]), strict=True))
+    return [judged.get(place, trace) for place, trace in enumerate(whole)]
+
+
+def _one_of(traces: Sequence[Trace], item: Item) -> Trace:
+    """Return the trace that stands for a run: one that failed, where one did."""
+    if len(traces) == 1:
+        return traces[0]
+    failed = [trace for trace in traces if failure_from_outside(trace)]
+    return random.Random(f"{item.context.seed}/{item.question}").choice(failed or traces)
+
+
+def judged_of(traces: Sequence[Trace], stage: str) -> list[Trace]:
+    """Return the traces that are not left out.
+
+    Raises:
+        OutsideError: all are.
+    """
+    kept = [trace for trace in traces if not why_left_out(trace)]
+    if traces and not kept:
+        raise OutsideError(
+            f"{stage}: all {counted(len(traces), 'rollout')} are left out; the last: "
+            f"{why_left_out(traces[-1])}"
+        )
+    return kept
+
+
+def why_left_out(trace: Trace) -> str:
+    """Return why nothing can be learned from a rollout; "" where something can."""
+    if failure := failure_from_outside(trace):
+        return failure
+    if not trace.turns:
+        return str(trace.metadata.get(NOT_ASKED, "the policy wrote nothing"))
+    silent = verdict_of(trace).get("outcome", 0.0) is None
+    return "no reward function said anything" if silent else ""
 
 
 def failure_from_outside(trace: Trace) -> str:
     """Return why a run failed through no fault of the policy; "" where it did not.
 
-    That is a sampler that failed, or real endpoints of which not one replied. Where simulated
+    That is a sampler that failed, real endpoints of which not one replied, a graph of the user's
+    own that failed, or a reward function that did. Where simulated
     candidates fail, or some of the calls, the policy is to learn to ask others. A context that is
     too long is the policy's fault, too, if it has written a turn of it.
     """
-    if trace.stop_reason == StopReason.CONTROLLER_ERROR:
+    if failure := trace.metadata.get(GRAPH_FAILED) or verdict_of(trace).get("failure"):
+        return str(failure)
+    if trace.stop_reason == StopReason.CONTROLLER_ERROR and NOT_ASKED not in trace.metadata:
         if trace.error.startswith("context_length:") and trace.turns:
             return ""
         return f"the sampler failed: {trace.error}"

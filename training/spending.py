@@ -16,7 +16,7 @@ from router_r1_graph.words import usd
 class Spending:
     """The bill of one training run, over all of its stages, processes and resumes.
 
-    Every process appends to a file of its own in the folder, a line for each rollout.
+    Every process appends to a file of its own in the folder, a line for each rollout and judgement.
 
     Args:
         folder: where the files are.
@@ -36,7 +36,10 @@ class Spending:
 
     def add(self, stage: str, trace: Trace) -> None:
         """Write down what a rollout cost; simulated candidates are not paid."""
-        paid = paid_usd(trace)
+        self.add_usd(stage, paid_usd(trace))
+
+    def add_usd(self, stage: str, paid: float) -> None:
+        """Write down what was paid besides rollouts, such as for judging them."""
         self.here_usd += paid
         if paid:
             self.folder.mkdir(parents=True, exist_ok=True)

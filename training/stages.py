@@ -35,8 +35,10 @@ from .items import Item, draw_items
 from .judge import Judge
 from .learned_rows import rows_to_learn
 from .models import Learner, load_learner, make_learner, processes
+from .outcomes import Outcomes, verdict_of
+from .own_graph import OwnGraph
 from .questions import without_held_out
-from .rollouts import failure_from_outside, roll_out
+from .rollouts import judged_of, roll_out, why_left_out
 from .spending import Spending
 from .teacher import TeacherController, at_cost_weight
 
@@ -64,14 +66,35 @@ class Run:
 
     @cached_property
     def replies(self) -> ReplyStore | None:
-        """The store of replies; None where all candidates are simulated and no file is named."""
+        """The store of replies; None where nothing real is asked and no file is named."""
         config = self.config
         pools = [CandidatePool.from_yaml(name) for name in {*config.data.pools} - {"drawn"}]
         kinds = {candidate.provider for pool in pools for candidate in pool.candidates}
-        if config.replies.file is None and kinds <= {"simulated", "recorded"}:
+        judges = any(one.function == "llm_judge" for one in config.reward.functions)
+        if config.replies.file is None and not judges and kinds <= {"simulated", "recorded"}:
             return None
         file = config.replies.file or config.out / "replies.sqlite"
         return ReplyStore(file, every=config.replies.every)
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What judges the traces, besides the metric."""
+        config = self.config
+        return Outcomes(config.reward, self.spending, config.folder, self.replies)
+
+    @cached_property
+    def graph(self) -> OwnGraph | None:
+        """The user's own graph, of which the router is a part; None = the router alone."""
+        name = self.config.graph
+        return OwnGraph(name, self.config.folder) if name else None
+
+    def check(self) -> None:
+        """Find what the config names of the user's own code, before anything is paid.
+
+        Raises:
+            ConfigError: it is not there, or cannot be used.
+        """
+        _ = self.outcomes, self.graph
 
     def leave_records(self) -> Path | None:
         """Write the stored replies as records, for a recorded pool; return the file, if any."""
@@ -89,9 +112,19 @@ class Run:
         controller: Controller,
         *,
         name: str = "policy",
+        judged: bool = True,
         done: Callable[[Trace], None] = lambda _: None,
     ) -> list[Trace]:
         """Run items, once the budget allows it, and put what they cost on the bill.
+
+        Args:
+            stage: the stage's name on the bill.
+            items: what to ask.
+            controller: the controller.
+            name: the controller's name in the traces.
+            judged: whether the traces earn something; those that only show the format are runs of
+                the router alone, which nobody judges.
+            done: gets each trace as soon as it is there.
 
         Raises:
             BudgetSpentError: the budget is spent.
@@ -103,7 +136,15 @@ class Run:
             self.spending.add(stage, trace)
             done(trace)
 
-        return roll_out(items, controller, name=name, replies=self.replies, done=keep)
+        return roll_out(
+            items,
+            controller,
+            name=name,
+            replies=self.replies,
+            graph=self.graph if judged else None,
+            outcomes=self.outcomes if judged else None,
+            done=keep,
+        )
 
     def fit_options(self, stage: str, seed: int) -> dict[str, Any]:
         """Return what every supervised fit of this run has in common."""
@@ -131,12 +172,25 @@ def warm_start(run: Run) -> Learner:
         learner = make_learner(config.model, _texts(traces()), config.seed)
     fit(
         learner,
-        rows_to_learn(traces(), learner.codec, config.warm_start, "warm_start"),
+        rows_to_learn(traces(), learner.codec, config.warm_start, "warm_start", _outcomes(run)),
         config.warm_start,
         folder=folder / "checkpoints",
         **run.fit_options("warm_start", config.seed),
     )
     return learner
+
+
+def _outcomes(run: Run) -> Callable[[Sequence[Trace]], list[float | None]]:
+    """Return what says how good traces are, by the rules of the run; None = not known."""
+    rules = run.config.reward
+
+    def outcomes(traces: Sequence[Trace]) -> list[float | None]:
+        if run.outcomes:
+            return [verdict_of(trace)["outcome"] for trace in run.outcomes.judge(traces)]
+        scale = AbsoluteCost(1.0)
+        return [reward(t, scale, metric=rules.metric).outcome if t.gold else None for t in traces]
+
+    return outcomes
 
 
 def _warm_traces(run: Run) -> Any:
@@ -152,7 +206,8 @@ def _warm_traces(run: Run) -> Any:
         items = draw_items(config.data, config.warm_start.traces, config.seed)
         pairs = [(0, item) for item in items]
         with processes().main_process_first():  # the others find nothing left to write
-            _write_teacher_traces(run, "warm_start", file, pairs, config.seed, "teacher's traces")
+            what = "teacher's traces"
+            _write_teacher_traces(run, "warm_start", file, pairs, config.seed, what, judged=False)
 
     def read() -> Iterator[Trace]:
         traces = chain.from_iterable(map(read_traces, files))
@@ -212,12 +267,13 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
                     )
                 traces = gather_object(found)
             groups = [traces[i : i + stage.samples] for i in range(0, len(traces), stage.samples)]
-            groups = [[t for t in group if not failure_from_outside(t)] for group in groups]
+            groups = [[t for t in group if not why_left_out(t)] for group in groups]
             rows = [row for group in groups for row in _best_rows(group, judge, learner, rng)]
             kept = len(rows)
             rows += rng.sample(before, min(len(before), round(len(rows) * stage.keep)))
             rng.shuffle(rows)
-            _log(run, "best_of_n", number, _summary(traces) | {"kept": kept})
+            summary = _summary(judged_of(traces, "best_of_n"))
+            _log(run, "best_of_n", number, summary | {"kept": kept})
         if kept:
             fit(
                 learner,
@@ -258,7 +314,7 @@ def rows_from_before(run: Run, learner: Learner) -> list[SupervisedRow]:
     best: list[SupervisedRow] = []
     while group := list(islice(traces, stage.teacher_samples)):
         for weight in stage.teacher_cost_weights:
-            again = [at_cost_weight(trace, weight) for trace in group]
+            again = [at_cost_weight(trace, weight) for trace in group if not why_left_out(trace)]
             best += _best_rows(again, judge, learner, rng)
     rng.shuffle(best)
     return best
@@ -271,6 +327,8 @@ def _write_teacher_traces(
     wanted: Sequence[tuple[int, Item]],
     seed: int,
     what: str,
+    *,
+    judged: bool = True,
     **habits: float,
 ) -> None:
     """Write the traces that are not in the file yet; each item with the teacher of its seed."""
@@ -288,7 +346,7 @@ def _write_teacher_traces(
                 places = [i for i, (other, _) in enumerate(batch) if other == sample]
                 teacher = TeacherController(1000 * seed + sample, **habits)
                 ours = [batch[i][1] for i in places]
-                found = run.roll_out(stage, ours, teacher, name="teacher")
+                found = run.roll_out(stage, ours, teacher, name="teacher", judged=judged)
                 for place, trace in zip(places, found, strict=True):
                     traces[place] = trace
             write_traces(file, [t for t in traces if t is not None], append=True)
@@ -340,6 +398,8 @@ def grpo(run: Run, learner: Learner) -> Learner:
         seed=config.seed,
         spending=run.spending,
         replies=run.replies,
+        graph=run.graph,
+        outcomes=run.outcomes,
         held_out=draw_items(config.data, config.grpo.validate_questions, config.seed, split="test")
         if config.grpo.validate_every
         else (),
@@ -362,7 +422,7 @@ def measure(run: Run, learner: Learner, stage: str) -> dict[str, float]:
     items = draw_items(config.data, config.evaluate_questions, config.seed, split="test")
     items = [replace(item, context=replace(item.context, cost_weight=0.5)) for item in items]
     traces = run.roll_out(f"{stage}_test", items, learner.controller())
-    summary = {"questions": len(traces), **_summary(traces)}
+    summary = {"questions": len(traces), **_summary(judged_of(traces, f"{stage}_test"))}
     write_traces(run.folder(stage) / "test_traces.jsonl", traces)
     _log(run, f"{stage}_test", 0, summary)
     return summary
@@ -370,10 +430,13 @@ def measure(run: Run, learner: Learner, stage: str) -> dict[str, float]:
 
 def _summary(traces: Sequence[Trace]) -> dict[str, float]:
     bills = [total(trace.ledger) for trace in traces]
-    parts = [reward(trace, AbsoluteCost(1.0), cost_weight=0.0) for trace in traces]
+    scale = AbsoluteCost(1.0)
+    matches = [reward(trace, scale).outcome for trace in traces if trace.gold]
+    worth = [worth for trace in traces if (worth := verdict_of(trace).get("outcome")) is not None]
     return {
-        "exact_match": fmean(part.outcome for part in parts),
-        "format": fmean(part.format for part in parts),
+        **({"outcome": fmean(worth)} if worth else {}),
+        **({"exact_match": fmean(matches)} if matches else {}),
+        "format": fmean(reward(trace, scale, outcome=0.0).format for trace in traces),
         "cost_usd": fmean(map(price_usd, bills)),
         "calls": fmean(bill["calls"] for bill in bills),
         "rounds": fmean(trace.rounds for trace in traces),

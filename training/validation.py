@@ -22,7 +22,9 @@ from .config import GRPOConfig
 from .items import Item
 from .judge import Judge
 from .models import Learner, processes
-from .rollouts import roll_out
+from .outcomes import Outcomes
+from .own_graph import OwnGraph
+from .rollouts import judged_of, roll_out
 from .spending import Spending
 
 
@@ -42,6 +44,8 @@ class Validation(TrainerCallback):
         folder: the folder of checkpoints.
         spending: the bill of the run.
         replies: the store of replies.
+        graph: the user's own graph, of which the router is a part.
+        outcomes: what judges the traces, besides the metric.
     """
 
     def __init__(
@@ -54,8 +58,12 @@ class Validation(TrainerCallback):
         folder: Path,
         spending: Spending,
         replies: ReplyStore | None = None,
+        graph: OwnGraph | None = None,
+        outcomes: Outcomes | None = None,
     ) -> None:
         self.learner = learner
+        self.graph = graph
+        self.outcomes = outcomes
         self.items = [
             replace(item, context=replace(item.context, cost_weight=weight))
             for item in items
@@ -121,10 +129,12 @@ class Validation(TrainerCallback):
             share,
             controller,
             replies=self.replies,
+            graph=self.graph,
+            outcomes=self.outcomes,
             done=lambda trace: self.spending.add("validation", trace),
         )
         model.train(was_training)
-        traces: list[Trace] = gather_object(ours)
+        traces: list[Trace] = judged_of(gather_object(ours), "grpo: validation")
         self.rewards[step] = fmean(self.judge(trace).total for trace in traces)
         if not state.is_world_process_zero:
             return
@@ -140,6 +150,8 @@ class Validation(TrainerCallback):
         with self.metrics.open("a", encoding="utf-8") as file:
             for weight in self.config.validate_cost_weights:
                 some = [t for t in traces if t.context.cost_weight == weight]
+                if not some:
+                    continue
                 parts = [self.judge(trace) for trace in some]
                 asked = [call.candidate for trace in some for call in trace.calls]
                 line = {
@@ -147,7 +159,7 @@ class Validation(TrainerCallback):
                     "step": step,
                     "cost_weight": weight,
                     "reward": fmean(part.total for part in parts),
-                    "exact_match": fmean(part.outcome for part in parts),
+                    "outcome" if self.outcomes else "exact_match": fmean(p.outcome for p in parts),
                     "format": fmean(part.format for part in parts),
                     "cost_usd": fmean(price_usd(total(trace.ledger)) for trace in some),
                     "calls": len(asked) / len(some),

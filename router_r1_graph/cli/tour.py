@@ -19,7 +19,7 @@ from ..context import RouterContext
 from ..controllers import Controller, default_spec, parse_controller
 from ..controllers.embedded import world_of
 from ..errors import ConfigError
-from ..evaluation.loop import Item, ask_many
+from ..evaluation.loop import Item, ask_many, ask_router
 from ..graph import create_router_r1
 from ..ledger import total
 from ..simulation import Question, generate
@@ -197,7 +197,7 @@ async def _score(
         progress.update(task, advance=1, status=status)
 
     items = (Item(q.id, q.text, q.gold, pool, RouterContext()) for q in questions)
-    await ask_many(items, controller, done, name=spec, at_once=_AT_ONCE)
+    await ask_many(items, ask_router(controller, name=spec), done, at_once=_AT_ONCE)
     low, high = wilson(sum(right), len(right))
     return Score(
         controller=spec,

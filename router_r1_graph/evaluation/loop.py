@@ -7,7 +7,15 @@ import contextlib
 import contextvars
 import gc
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,58 +53,84 @@ class Item:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def ask_many(
-    items: Iterable[Item],
+Ask = Callable[[Item], Awaitable[Sequence[Trace]]]
+"""Asks one question, and returns the traces of the router's runs that came of it."""
+
+
+def ask_router(
     controller: Controller,
-    done: Callable[[int, Trace], None],
     *,
     name: str = "",
-    at_once: int = 64,
     callbacks: Sequence[BaseCallbackHandler] = (),
     replies: ReplyStore | None = None,
-) -> None:
-    """Ask questions, many at once; the first error ends all of them and is raised.
+) -> Ask:
+    """Return what asks the router itself: one run, one trace.
 
     Args:
-        items: what is asked; read one by one as places become free, so there may be any number.
         controller: the controller; questions that think at the same time may share a batch.
-        done: gets the place of each item and its trace, as soon as it is there.
         name: what the traces call the controller; "" = its own name.
-        at_once: most questions at once.
         callbacks: callbacks of every run, such as a `Recorder`.
         replies: where replies are kept, so that the same call is paid once; None = nowhere.
     """
     graphs: dict[int, CompiledStateGraph[Any, Any, Any, Any]] = {}  # one for each pool object
     config: RunnableConfig = {"callbacks": list(callbacks)}
+
+    async def ask(item: Item) -> Sequence[Trace]:
+        if id(item.pool) not in graphs:
+            graph = create_router_r1(item.pool, controller, replies=replies)
+            graphs[id(item.pool)] = graph.compile()
+        state = await graphs[id(item.pool)].ainvoke(
+            {"question": item.question}, config, context=item.context
+        )
+        return [trace_of(item, state, name)]
+
+    return ask
+
+
+def trace_of(item: Item, state: Mapping[str, Any], controller: str) -> Trace:
+    """Return the trace of an item from the final state of its run."""
+    return Trace.from_state(
+        state,
+        pool=item.pool,
+        controller=controller,
+        id=item.id,
+        gold=item.gold,
+        metadata=item.metadata,
+    )
+
+
+async def ask_many(
+    items: Iterable[Item],
+    ask: Ask,
+    done: Callable[[int, Trace], None],
+    *,
+    at_once: int = 64,
+) -> None:
+    """Ask questions, many at once; the first error ends all of them and is raised.
+
+    Args:
+        items: what is asked; read one by one as places become free, so there may be any number.
+        ask: what asks one of them: `ask_router`, or another graph that the router is a part of.
+        done: gets the place of each item and its trace, as soon as it is there.
+        at_once: most questions at once.
+    """
     places = asyncio.Semaphore(at_once)
 
-    async def ask(place: int, item: Item) -> None:
+    async def one(place: int, item: Item) -> None:
         try:
-            state = await graphs[id(item.pool)].ainvoke(
-                {"question": item.question}, config, context=item.context
-            )
-            trace = Trace.from_state(
-                state,
-                pool=item.pool,
-                controller=name,
-                id=item.id,
-                gold=item.gold,
-                metadata=item.metadata,
-            )
+            traces = await ask(item)
         finally:
             places.release()
-        done(place, trace)
+        for trace in traces:
+            done(place, trace)
 
     try:
         async with _fewer_collections(), asyncio.TaskGroup() as group:
             for place, item in enumerate(items):
-                if id(item.pool) not in graphs:
-                    graph = create_router_r1(item.pool, controller, replies=replies)
-                    graphs[id(item.pool)] = graph.compile()
                 # Take a place before making a task, so that there are no more tasks than running
                 # questions.
                 await places.acquire()
-                group.create_task(ask(place, item))
+                group.create_task(one(place, item))
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
 

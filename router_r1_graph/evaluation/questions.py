@@ -48,7 +48,7 @@ class EvaluationQuestion:
     Attributes:
         id: unique in an evaluation.
         question: what is asked.
-        gold: at least one gold answer.
+        gold: the gold answers.
         slices: what it can be grouped by: dataset, hops, kind, ...
     """
 
@@ -68,6 +68,7 @@ class Reader:
         where: keep rows whose fields have these values, such as {"split": "test"}.
         limit: how many questions to draw from each source; None = all (500 from the paper's sets).
         seed: the seed of the draw.
+        need_gold: whether a row without a gold answer is broken.
         skip_bad: whether a broken row is counted in `skipped` instead of ending the evaluation.
         skipped: why rows were left out, by source and line.
         repeated: rows that repeat a question with the same id and gold answers, for example in a
@@ -79,6 +80,7 @@ class Reader:
     where: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
     seed: int = 0
+    need_gold: bool = True
     skip_bad: bool = False
     skipped: list[str] = field(default_factory=list)
     repeated: int = 0
@@ -161,7 +163,7 @@ class Reader:
                 f"{where}: no question; it is looked for in {_names(_QUESTION_FIELDS)}"
             )
         answers = _answers(gold)
-        if not answers:
+        if not answers and self.need_gold:
             raise ConfigError(
                 f"{where}: no gold answer for {text!r:.60}; it is looked for in "
                 f"{_names(_GOLD_FIELDS)}"

@@ -22,7 +22,7 @@ from ..controllers import Controller
 from ..errors import ConfigError, TraceError
 from ..ledger import price_usd, total
 from ..trace import Trace
-from .loop import Item, ask_many
+from .loop import Item, ask_many, ask_router
 from .questions import EvaluationQuestion
 from .scorers import Scorer
 
@@ -192,15 +192,8 @@ async def run_controller(
         if done:
             done(outcome)
 
-    await ask_many(
-        asked,
-        controller,
-        keep,
-        name=spec,
-        at_once=concurrency,
-        callbacks=callbacks,
-        replies=replies,
-    )
+    ask = ask_router(controller, name=spec, callbacks=callbacks, replies=replies)
+    await ask_many(asked, ask, keep, at_once=concurrency)
 
 
 def cost_weights_of(controller: Controller, wanted: Sequence[float]) -> list[float]:

@@ -55,6 +55,7 @@ def read_langsmith(
 
     Some runs hold no trace: those that did not finish, were traced without text, or belong to an
     agent that returns only messages (`create_router_r1_agent`). They are left out, with a warning.
+    The feedback on a run, as a mean for each key, is in its trace's `metadata["feedback"]`.
 
     Args:
         project: the name of a project or an experiment.
@@ -75,9 +76,15 @@ def read_langsmith(
     traces = []
     for run in sorted(runs, key=lambda run: run.start_time):
         try:
-            traces.append(trace_of(run.outputs or {}, run.extra or {}))
+            trace = trace_of(run.outputs or {}, run.extra or {})
         except TraceError as error:
             logger.warning("run %s left out: %s", run.id, error)
+            continue
+        given = {key: stats.avg for key, stats in (run.feedback_stats or {}).items()}
+        if scores := {key: mean for key, mean in given.items() if mean is not None}:
+            metadata = {**trace.metadata, "feedback": scores}
+            trace = trace.model_copy(update={"metadata": metadata})
+        traces.append(trace)
     return traces
 
 
@@ -90,7 +97,7 @@ async def _router_runs(
         project_ids=[project_id],
         filter=f"and({router}, {filter})" if filter else router,
         min_start_time=since or datetime(2020, 1, 1, tzinfo=UTC),  # the server's default is a day
-        selects=["ID", "START_TIME", "OUTPUTS", "EXTRA"],
+        selects=["ID", "START_TIME", "OUTPUTS", "EXTRA", "FEEDBACK_STATS"],
     )
     return [run async for run in pages]
 

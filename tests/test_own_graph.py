@@ -1,0 +1,211 @@
+"""A LangGraph application of one's own as what is rolled out: traces of the router inside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from extras import needs
+
+needs("train")
+
+from fakes import answer, search
+from in_process import cli
+from openai_server import Reply
+from router_r1_graph import ConfigError, ReplyStore, RouterContext, ScriptedController, read_traces
+from router_r1_graph.rewards import AbsoluteCost, reward
+from test_grpo import DEMO, SETTINGS, asked_of, config, learner, lines, options, questions
+from training.config import ModelConfig, RewardConfig, load_config
+from training.fit import OutsideError
+from training.grpo import run_grpo
+from training.outcomes import Outcomes, verdict_of
+from training.own_graph import OwnGraph
+from training.rollouts import roll_out, why_left_out
+from training.spending import Spending
+from training.stages import Run, measure
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    # TRL still uses the old names of transformers.
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = (search("Quillora: Who wrote Hamlet?"), answer("Ann"))
+
+
+def run_of(name, *turns, items=None, **more):
+    script = ScriptedController([*(turns or SCRIPT)])
+    return roll_out(items or questions(1), script, graph=OwnGraph(f"own_app:{name}"), **more)
+
+
+def test_a_run_leaves_the_routers_trace_and_the_applications_final_state():
+    [item] = questions(1)
+    context = RouterContext(cost_weight=0.7, max_rounds=2, seed=9)
+    [one] = run_of("letter", items=[replace(item, context=context)])
+    assert one.turns == [*SCRIPT]
+    assert (one.id, one.gold, one.question) == (item.id, item.gold, item.question)
+    assert one.context == context  # the knobs of the question, inside any schema
+    assert one.metadata["graph"] == {
+        "question": item.question,
+        "reply": "Dear reader, it is Ann.",
+        "words": 5,
+    }
+
+
+def test_the_router_is_found_as_a_node_and_messages_are_its_input():
+    [one] = run_of("chat")
+    assert one.turns == [*SCRIPT]
+    messages = one.metadata["graph"]["messages"]
+    assert [message["content"] for message in messages] == [
+        one.question,
+        "Ann",
+        "You are welcome.",
+    ]
+    assert one.model_validate_json(one.model_dump_json()) == one
+
+
+def test_of_several_runs_in_one_each_is_paid_and_one_that_the_seed_draws_is_learned():
+    [item] = questions(1)
+    asked, paid = set(), []
+    for seed in range(8):
+        items = [replace(item, context=replace(item.context, seed=seed))]
+        [one] = run_of("twice", items=items, done=paid.append)
+        [again] = run_of("twice", items=items)
+        assert one.question == again.question
+        asked.add(one.question)
+    assert asked == {item.question, "Who wrote Ann?"}
+    assert len(paid) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("never", "the graph never asked the router"),
+        ("breaks", "the graph failed: ConnectionError: the database is away"),
+        ("waits", "the graph waits for a person (an interrupt)"),
+    ],
+)
+def test_a_run_of_which_nothing_can_be_learned_says_why(name, why):
+    [one] = run_of(name, outcomes=Outcomes(RewardConfig.model_validate("own_app:fixed")))
+    assert why_left_out(one) == why
+    assert verdict_of(one) == {}  # nobody pays to judge it
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("other", "own_app:other: its input has neither 'question' nor 'messages', but 'item'"),
+        ("none", "own_app:none: it returned NoneType, not a StateGraph of LangGraph"),
+        ("broken", "own_app:broken: it cannot be made: ValueError: no such index"),
+        ("letters", "module 'own_app' has no 'letters'.*did you mean 'letter'"),
+    ],
+)
+def test_a_graph_that_cannot_be_asked_is_named(name, message):
+    with pytest.raises(ConfigError, match=message):
+        run_of(name)
+
+
+def test_grpo_trains_the_router_by_the_outcome_of_the_application(tmp_path):
+    rules = RewardConfig.model_validate(
+        {"functions": ["own_app:short"], "scale": "absolute", "usd": 1e-4}
+    )
+    spending = Spending(tmp_path / "spending")
+    run_grpo(
+        learner(),
+        questions(2),
+        config(),
+        graph=OwnGraph("own_app:letter"),
+        outcomes=Outcomes(rules, spending),
+        **options(tmp_path, rules=rules) | {"spending": spending},
+    )
+    [line] = [line for line in lines(tmp_path) if "reward" in line]
+    assert line["grad_norm"] > 0
+    traces = list(read_traces(tmp_path / "traces" / "000001-0.jsonl.gz"))
+    assert len(traces) == 16
+    outcomes = [1 / one.metadata["graph"]["words"] for one in traces]
+    assert line["outcome/short/short"] == pytest.approx(sum(outcomes) / 16, abs=1e-5)
+    rewards = [
+        reward(one, AbsoluteCost(1e-4), outcome=worth).total
+        for one, worth in zip(traces, outcomes, strict=True)
+    ]
+    assert line["reward"] == pytest.approx(sum(rewards) / 16, abs=1e-5)
+    assert spending.total_usd() == pytest.approx(0.016)
+
+
+def test_grpo_with_several_runs_in_one_has_a_row_for_each_rollout(tmp_path):
+    rules = RewardConfig.model_validate("own_app:fixed")
+    run_grpo(
+        learner(),
+        questions(1),
+        config(questions=1, micro_batch=8),
+        graph=OwnGraph("own_app:twice"),
+        outcomes=Outcomes(rules),
+        **options(tmp_path, rules=rules),
+    )
+    traces = list(read_traces(tmp_path / "traces" / "000001-0.jsonl.gz"))
+    assert len(traces) == 8
+    assert len({one.question for one in traces}) > 1
+
+
+def test_an_application_that_never_asks_the_router_stops_the_run(tmp_path):
+    rules = RewardConfig.model_validate("own_app:fixed")
+    with pytest.raises(OutsideError, match=r"(?s)nothing to learn.*never asked the router"):
+        run_grpo(
+            learner(),
+            questions(1),
+            config(questions=1, micro_batch=8),
+            graph=OwnGraph("own_app:never"),
+            outcomes=Outcomes(rules),
+            **options(tmp_path, rules=rules),
+        )
+
+
+def test_replies_inside_the_application_are_stored_and_paid_once(tmp_path, serve):
+    server = serve(Reply("Carel Fabritius"))
+    with ReplyStore(tmp_path / "replies.sqlite") as store:
+        for _ in range(2):
+            [one] = run_of("letter", items=asked_of(server), replies=store)
+    assert len(server.requests) == 1
+    assert one.calls[0].ok
+
+
+def test_a_config_names_the_graph_and_what_is_measured_goes_through_it(tmp_path):
+    asked = [{"question": one.question} for one in questions(8)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    known = {k: v for k, v in SETTINGS.items() if k in ModelConfig.model_fields}
+    (tmp_path / "train.yaml").write_text(
+        f"""
+out: {tmp_path}/run
+stages: [grpo]
+graph: own_app:letter
+reward: own_app:short
+model: {json.dumps({**known, "pretrained": str(DEMO)})}
+data: {{source: files, files: [{tmp_path}/q.jsonl], pools: [embedded], held_out: 0.5}}
+evaluate_questions: 2
+"""
+    )
+    run = Run(load_config(tmp_path / "train.yaml"))
+    run.check()
+    run.folder("grpo").mkdir(parents=True)
+    measured = measure(run, learner(), "grpo")
+    [first, _] = read_traces(run.folder("grpo") / "test_traces.jsonl")
+    assert first.metadata["graph"]["reply"].startswith("Dear reader")
+    assert 0 < measured["outcome"] < 1
+    with pytest.raises(ConfigError, match="graph own_app:lettr"):
+        Run(load_config(tmp_path / "train.yaml", ["graph=own_app:lettr"])).check()
+
+
+def test_the_example_trains_by_its_letters(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    small = ["grpo.steps=1", "grpo.questions=2", "grpo.micro_batch=16", "evaluate_questions=2"]
+    file = ROOT / "examples" / "19_train_own_graph" / "train.yaml"
+    run = cli("train", file, f"out={tmp_path}/run", *small)
+    assert run.returncode == 0, run.stderr
+    [step] = [line for line in lines(tmp_path / "run") if "reward" in line]
+    assert 0.5 < step["outcome/helpful/right"] <= 1
+    assert step["outcome/helpful/short"] > 0
+    assert "outcome" in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")

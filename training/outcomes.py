@@ -1,0 +1,251 @@
+"""What the answers of a run are worth, by its reward functions.
+
+The key invariant: a trace is judged once, right after its run, and its verdict travels with it, in
+`metadata["reward"]`. So what was paid for a judgement is on disk and on the bill, the trace files
+say what each trace earned, and whoever reads the verdict (GRPO, best of n, validation) reads the
+same one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from numbers import Real
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple, TypedDict, cast
+
+from router_r1_graph import ConfigError, ReplyStore, Trace
+from router_r1_graph.candidates.failures import scrub
+from router_r1_graph.candidates.providers import import_name
+from router_r1_graph.evaluation.loop import run
+from router_r1_graph.evaluation.scorers import SCORERS
+from router_r1_graph.rewards import written_answer
+
+from .judges import LLMJudge
+from .reward_config import RewardConfig, RewardFunction
+from .spending import Spending
+
+logger = logging.getLogger(__name__)
+
+VERDICT = "reward"
+"""The key of a trace's metadata that holds its `Verdict`."""
+COST = "cost_usd"
+"""The key of a function's mapping that is no part: what judging cost."""
+_AT_ONCE = 64
+
+
+class Verdict(TypedDict, total=False):
+    """What reward functions say of a trace; JSON types only."""
+
+    outcome: float | None
+    """Their weighted mean, in [0, 1]; None = none of them said anything."""
+    parts: dict[str, float]
+    """By name: each function's number, or the numbers that it named."""
+    cost_usd: float
+    failure: str
+    """Why the trace could not be judged, else ""."""
+
+
+class _Said(NamedTuple):
+    """What one function says: its number and its parts; None = nothing."""
+
+    value: float | None
+    parts: Mapping[str, float]
+    cost_usd: float = 0.0
+
+
+_NOTHING = _Said(None, {})
+
+
+class Outcomes:
+    """Judges traces by the reward functions of a run, many at once.
+
+    Args:
+        config: names the functions; with none, no trace is judged here.
+        spending: the bill of the run, on which the cost of judging goes.
+        folder: of the config file, where a user's own modules may lie.
+        replies: where the grades of `llm_judge` are kept, unless it names another store.
+
+    Raises:
+        ConfigError: a function cannot be imported, made or called.
+    """
+
+    def __init__(
+        self,
+        config: RewardConfig,
+        spending: Spending | None = None,
+        folder: Path | None = None,
+        replies: ReplyStore | None = None,
+    ) -> None:
+        self._functions = [(one, _function(one, folder, replies)) for one in config.functions]
+        short = [one.function.rpartition(":")[2] for one in config.functions]
+        self._names = [
+            name if short.count(name) == 1 else f"{name}_{place}"
+            for place, name in enumerate(short, 1)
+        ]
+        self._spending = spending
+
+    def __bool__(self) -> bool:
+        return bool(self._functions)
+
+    def judge(self, traces: Sequence[Trace]) -> list[Trace]:
+        """Return the traces with their verdicts.
+
+        A function that raises fails the trace, not the run: such a trace is left out.
+
+        Raises:
+            ConfigError: a function returned something else than a number from 0 to 1, a mapping of
+                such, or None.
+        """
+        judged = list(traces)
+
+        async def work() -> None:
+            with ThreadPoolExecutor(_AT_ONCE) as threads:
+                places = asyncio.Semaphore(_AT_ONCE)
+
+                async def one(place: int, trace: Trace) -> None:
+                    async with places:
+                        judged[place] = await self._judge(trace, threads)
+
+                await asyncio.gather(*(one(place, trace) for place, trace in enumerate(traces)))
+
+        if self._functions:
+            run(work())
+        return judged
+
+    async def _judge(self, trace: Trace, threads: ThreadPoolExecutor) -> Trace:
+        said: list[tuple[float, _Said]] = []
+        failure = ""
+        for name, (part, function) in zip(self._names, self._functions, strict=True):
+            try:
+                value = await _called(function, trace, threads)
+            except Exception as error:  # a user's function may raise anything
+                why = " ".join(scrub(f"{type(error).__name__}: {error}").split())[:300]
+                failure = f"the reward failed: {part.function}: {why}"
+                logger.warning("trace %r: %s", trace.id, failure)
+                break
+            said.append((part.weight, _read(part.function, name, value)))
+        cost = sum(one.cost_usd for _, one in said)
+        if self._spending:
+            self._spending.add_usd(VERDICT, cost)
+        verdict = Verdict(
+            outcome=None if failure else _mean(said),
+            parts={name: number for _, one in said for name, number in one.parts.items()},
+            cost_usd=cost,
+            failure=failure,
+        )
+        return trace.model_copy(update={"metadata": {**trace.metadata, VERDICT: verdict}})
+
+
+def verdict_of(trace: Trace) -> Verdict:
+    """Return the verdict on a trace; an empty one where it was not judged."""
+    found = trace.metadata.get(VERDICT)
+    return cast(Verdict, found) if isinstance(found, dict) else Verdict()
+
+
+def _mean(said: Iterable[tuple[float, _Said]]) -> float | None:
+    """Return the weighted mean of what was said; None where nothing was."""
+    known = [(weight, one.value) for weight, one in said if one.value is not None]
+    if not known:
+        return None
+    return sum(weight * value for weight, value in known) / sum(weight for weight, _ in known)
+
+
+def _function(
+    part: RewardFunction, folder: Path | None, replies: ReplyStore | None
+) -> partial[Any]:
+    name = part.function
+    if part.needs_gold:
+        return _bound(name, _compared, SCORERS[name], **part.options)
+    if part.needs_feedback:
+        return _bound(name, _given, name.partition(":")[2], **part.options)
+    try:
+        found = LLMJudge if name == "llm_judge" else import_name(name, folder)
+    except ConfigError as error:
+        raise ConfigError(f"reward {name}: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"reward {name}: it cannot be called")
+    if not inspect.isclass(found):
+        return _bound(name, found, **part.options)
+    try:
+        kept = {"replies": replies} if found is LLMJudge else {}
+        made = found(**{**kept, **part.options})
+    except Exception as error:  # a user's class may raise anything
+        why = " ".join(scrub(f"{type(error).__name__}: {error}").split())
+        raise ConfigError(f"reward {name}: cannot be made: {why}") from error
+    if not callable(made):
+        raise ConfigError(f"reward {name}: an instance of it cannot be called with a trace")
+    return _bound(name, made)
+
+
+def _bound(name: str, function: Callable[..., Any], *before: Any, **options: Any) -> partial[Any]:
+    """Return a function of a trace alone."""
+    try:
+        inspect.signature(function).bind(*before, None, **options)
+    except TypeError as error:
+        raise ConfigError(f"reward {name}: cannot be called with a trace: {error}") from None
+    except ValueError:  # it has no signature, as some that are written in C
+        pass
+    return partial(function, *before, **options)
+
+
+def _compared(scorer: Callable[[str, Sequence[str]], float], trace: Trace) -> float | None:
+    return scorer(written_answer(trace) or "", trace.gold) if trace.gold else None
+
+
+def _given(key: str, trace: Trace, *, low: float = 0.0, high: float = 1.0) -> float | None:
+    """Return the feedback on a trace, which is between `low` and `high`, as a share of the way."""
+    given = trace.metadata.get("feedback", {}).get(key)
+    return None if given is None else (float(given) - low) / (high - low)
+
+
+async def _called(function: partial[Any], trace: Trace, threads: ThreadPoolExecutor) -> Any:
+    """Call a function; one that is not async, in a thread, as it may wait for an endpoint."""
+    inner = function.func
+    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
+        getattr(inner, "__call__", None)  # noqa: B004 - of an instance of a class
+    ):
+        return await function(trace)
+    context = contextvars.copy_context()
+    value = await asyncio.get_running_loop().run_in_executor(threads, context.run, function, trace)
+    return await value if inspect.isawaitable(value) else value
+
+
+def _read(name: str, short: str, value: Any) -> _Said:
+    """Read what a function returned.
+
+    Raises:
+        ConfigError: it is neither a number from 0 to 1, nor a mapping of such, nor None.
+    """
+    if value is None:
+        return _NOTHING
+    if not isinstance(value, Mapping):
+        number = _number(name, "", value, most=1.0)
+        return _Said(number, {short: number})
+    cost = _number(name, COST, value.get(COST, 0.0), most=math.inf)
+    parts = {
+        f"{short}/{key}": _number(name, str(key), number, most=1.0)
+        for key, number in value.items()
+        if key != COST and number is not None
+    }
+    return _Said(fmean(parts.values()) if parts else None, parts, cost)
+
+
+def _number(name: str, key: str, value: Any, most: float) -> float:
+    what = f"{key!r} as {value!r:.80}" if key else f"{value!r:.80}"
+    if not isinstance(value, Real):
+        raise ConfigError(
+            f"reward {name} gave {what}, a {type(value).__name__}; a reward function returns a "
+            "number from 0 to 1, a mapping of names to such, or None"
+        )
+    if not 0 <= float(value) <= most or math.isinf(value):
+        allowed = "from 0 to 1" if most == 1 else "of 0 or above"
+        raise ConfigError(f"reward {name} gave {what}; it must be a number {allowed}")
+    return float(value)
