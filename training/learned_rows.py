@@ -37,12 +37,16 @@ class LeftOut:
                 f"{', '.join(names[:3])}{more}"
             )
 
-    def __bool__(self) -> bool:
-        return bool(self._names)
+    def __len__(self) -> int:
+        return sum(map(len, self._names.values()))
 
 
 def rows_to_learn(
-    traces: Iterable[Trace], codec: TokenCodec, config: WarmStartConfig, stage: str
+    traces: Iterable[Trace],
+    codec: TokenCodec,
+    config: WarmStartConfig,
+    stage: str,
+    left_out: LeftOut | None = None,
 ) -> list[SupervisedRow]:
     """Return the rows of the traces that can be learned from; print how many are left out, and why.
 
@@ -51,13 +55,14 @@ def rows_to_learn(
         codec: how to tokenise.
         config: the length of a row, and which traces are wanted.
         stage: the stage's name.
+        left_out: counts what is left out.
 
     Raises:
         TraceError: a trace speaks another version of the protocol, or holds ids of another
             tokenizer.
         ConfigError: no trace is left.
     """
-    left_out = LeftOut()
+    left_out = LeftOut() if left_out is None else left_out
     rows: list[SupervisedRow] = []
     for trace in _wanted(traces, config, left_out):
         if not trace.turns:

@@ -1,0 +1,76 @@
+"""Questions asked at several cost weights, on all processes, and the means of what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from accelerate.utils import gather_object
+
+from router_r1_graph import Trace
+from router_r1_graph.evaluation.statistics import Bootstrap
+from router_r1_graph.ledger import price_usd, total
+from router_r1_graph.rewards import AbsoluteCost, reward
+
+from .items import Item
+from .models import processes
+
+Numbers = dict[str, float]
+"""A line of metrics, or a row of the report."""
+
+
+def at_weights(items: Iterable[Item], weights: Sequence[float]) -> list[Item]:
+    """Return every item at every cost weight, in the place of its own."""
+    return [
+        replace(item, context=replace(item.context, cost_weight=weight))
+        for item in items
+        for weight in weights
+    ]
+
+
+def share_out(
+    items: Sequence[Item], ask: Callable[[Sequence[Item]], Sequence[Trace]]
+) -> list[Trace]:
+    """Share items out over all processes; return all traces, in the items' order, on each.
+
+    Args:
+        items: the same ones on every process.
+        ask: runs the items of one process, and returns their traces in order.
+    """
+    here = processes()
+    every: list[tuple[int, Trace]] = gather_object(
+        [
+            (place * here.num_processes + here.process_index, trace)
+            for place, trace in enumerate(ask(items[here.process_index :: here.num_processes]))
+        ]
+    )
+    return [trace for _, trace in sorted(every, key=lambda pair: pair[0])]
+
+
+def by_weight(traces: Sequence[Trace]) -> dict[float, list[Trace]]:
+    """Return the traces of each cost weight, lowest first."""
+    weights = sorted({trace.context.cost_weight for trace in traces})
+    return {w: [t for t in traces if t.context.cost_weight == w] for w in weights}
+
+
+def summary(traces: Sequence[Trace]) -> Numbers:
+    """Return the means over traces, two of them with a 95% interval (`_low`, `_high`).
+
+    A stored reply counts at its price.
+    """
+    bills = [total(trace.ledger) for trace in traces]
+    parts = [reward(trace, AbsoluteCost(1.0), cost_weight=0.0) for trace in traces]
+    bootstrap = Bootstrap(len(traces))
+    numbers: Numbers = {"questions": len(traces)}
+    for name, values in (
+        ("exact_match", [part.outcome for part in parts]),
+        ("cost_usd", [price_usd(bill) for bill in bills]),
+    ):
+        mean = bootstrap.mean(values)
+        numbers |= {name: mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
+    return numbers | {
+        "format": fmean(part.format for part in parts),
+        "calls": fmean(bill["calls"] for bill in bills),
+        "rounds": fmean(trace.rounds for trace in traces),
+    }
