@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import yaml
@@ -16,8 +15,11 @@ from pydantic import ValidationError
 from router_r1_graph import ConfigError
 
 from .config import RunConfig
-from .measurement import Numbers
+from .measurement import Numbers, best_step
 from .spending import Paid, Spending
+
+REWARDS_FILE = "validation.json"
+"""In the folder of checkpoints: the mean reward of each step that was validated."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class History:
         made: when (`date`), at which `commit` and by which `command`.
         steps: a line of metrics for each step of GRPO, in order.
         validations: at each validated step, the numbers of each cost weight.
+        best_step: the step whose weights are the best on held-out questions; None = none was
+            validated.
         measured: what each finished stage reached on held-out questions, a row for each cost
             weight.
         bills: what each stage paid.
@@ -40,18 +44,10 @@ class History:
     made: Mapping[str, str]
     steps: Sequence[Numbers]
     validations: Mapping[int, Mapping[float, Numbers]]
+    best_step: int | None
     measured: Mapping[str, Sequence[Numbers]]
     bills: Mapping[str, Paid]
     learned: tuple[int, int] | None
-
-    @property
-    def best_step(self) -> int | None:
-        """The step whose weights are the best on held-out questions; None = none was validated."""
-        rewards = {
-            step: fmean(row["reward"] for row in rows.values())
-            for step, rows in self.validations.items()
-        }
-        return max(rewards, key=lambda step: (rewards[step], -step)) if rewards else None
 
 
 def read_history(folder: Path) -> History:
@@ -81,20 +77,24 @@ def read_history(folder: Path) -> History:
             validations.setdefault(step, {})[line["cost_weight"]] = line
         elif stage == "warm_start_rows":
             learned = (line["learned"], line["left_out"])
-    measured = {}
-    for name in config.stages:
-        done = folder / name / "done.json"
-        if done.exists():
-            measured[name] = json.loads(done.read_text(encoding="utf-8"))
+    done = {stage: _read(folder / stage / "done.json") for stage in config.stages}
+    validated = _read(folder / "grpo" / "checkpoints" / REWARDS_FILE) or {}
     return History(
         config,
         made,
         [steps[step] for step in sorted(steps)],
         dict(sorted(validations.items())),
-        measured,
+        best_step({int(step): reward for step, reward in validated.items()}),
+        {stage: rows for stage, rows in done.items() if rows},
         Spending(folder / "spending").by_stage(),
         learned,
     )
+
+
+def _read(file: Path) -> Any:
+    with suppress(FileNotFoundError, ValueError):  # a file that is being written is not whole
+        return json.loads(file.read_text(encoding="utf-8"))
+    return None
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

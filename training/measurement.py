@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -54,23 +54,33 @@ def by_weight(traces: Sequence[Trace]) -> dict[float, list[Trace]]:
     return {w: [t for t in traces if t.context.cost_weight == w] for w in weights}
 
 
-def summary(traces: Sequence[Trace]) -> Numbers:
-    """Return the means over traces, two of them with a 95% interval (`_low`, `_high`).
-
-    A stored reply counts at its price.
-    """
+def means(traces: Sequence[Trace]) -> Numbers:
+    """Return the means over traces; a stored reply counts at its price."""
     bills = [total(trace.ledger) for trace in traces]
     parts = [reward(trace, AbsoluteCost(1.0), cost_weight=0.0) for trace in traces]
-    bootstrap = Bootstrap(len(traces))
-    numbers: Numbers = {"questions": len(traces)}
-    for name, values in (
-        ("exact_match", [part.outcome for part in parts]),
-        ("cost_usd", [price_usd(bill) for bill in bills]),
-    ):
-        mean = bootstrap.mean(values)
-        numbers |= {name: mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
-    return numbers | {
+    return {
+        "exact_match": fmean(part.outcome for part in parts),
+        "cost_usd": fmean(map(price_usd, bills)),
         "format": fmean(part.format for part in parts),
         "calls": fmean(bill["calls"] for bill in bills),
         "rounds": fmean(trace.rounds for trace in traces),
     }
+
+
+def summary(traces: Sequence[Trace]) -> Numbers:
+    """Return the means over the traces of different questions, two of them with 95% intervals.
+
+    The ends of the interval of `exact_match` are `exact_match_low` and `exact_match_high`.
+    """
+    each = [means([trace]) for trace in traces]
+    bootstrap = Bootstrap(len(traces))
+    numbers = {"questions": len(traces), **means(traces)}
+    for name in ("exact_match", "cost_usd"):
+        interval = bootstrap.mean([one[name] for one in each])
+        numbers |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return numbers
+
+
+def best_step(rewards: Mapping[int, float]) -> int | None:
+    """Return the validated step with the highest reward, the first of equal ones; None = none."""
+    return max(rewards, key=lambda step: (rewards[step], -step), default=None)

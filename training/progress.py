@@ -27,12 +27,19 @@ class Bar(ProgressCallback):  # type: ignore[misc]
         self.spending = spending
         self._seen: dict[str, float] = {}
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Begin, with what is known already: a run is validated before its first step."""
+        super().on_train_begin(args, state, control)
+        self._show()
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Show the numbers behind the bar."""
-        if self.training_bar is None:
-            return
         self._seen |= {name: value for name, value in logs.items() if value is not None}
-        self.training_bar.set_postfix_str(", ".join(self._parts()))
+        self._show()
+
+    def _show(self) -> None:
+        if self.training_bar is not None:
+            self.training_bar.set_postfix_str(", ".join(self._parts()))
 
     def _parts(self) -> Iterator[str]:
         seen = self._seen

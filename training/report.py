@@ -241,12 +241,11 @@ def _estimate(config: RunConfig, lines: Sequence[Numbers]) -> str:
 def _progress(history: History) -> str:
     config = history.config.grpo
     text = f"{counted(len(history.steps), 'step')} of {config.steps:,}."
-    best = history.best_step
-    if best is not None:
-        weights = ", ".join(f"{weight:g}" for weight in sorted(history.validations[best]))
+    if history.best_step is not None:
+        weights = ", ".join(f"{weight:g}" for weight in config.validate_cost_weights)
         text += (
-            f" The best validation is that of step {best} (mean reward over the cost weights "
-            f"{weights})."
+            f" The best validation is that of step {history.best_step} (mean reward over the cost "
+            f"weights {weights})."
         )
     return text
 

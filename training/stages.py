@@ -32,7 +32,7 @@ from .fit import BudgetSpentError, fit
 from .items import Item, draw_items
 from .judge import Judge
 from .learned_rows import LeftOut, rows_to_learn
-from .measurement import Numbers, at_weights, by_weight, share_out, summary
+from .measurement import Numbers, at_weights, by_weight, means, share_out, summary
 from .models import Learner, load_learner, make_learner, processes
 from .questions import without_held_out
 from .rollouts import failure_from_outside, roll_out
@@ -255,7 +255,7 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
             kept = len(rows)
             rows += rng.sample(before, min(len(before), round(len(rows) * stage.keep)))
             rng.shuffle(rows)
-            run.log("best_of_n", number, summary(traces) | {"kept": kept})
+            run.log("best_of_n", number, means(traces) | {"kept": kept})
         if kept:
             fit(
                 learner,

@@ -84,4 +84,5 @@ def _flat(start: str, rows: Mapping[float, Numbers]) -> Numbers:
         f"{start}{name}_at_{weight:g}": value
         for weight, numbers in rows.items()
         for name, value in numbers.items()
+        if not name.endswith(("_low", "_high"))  # three charts of one number
     }

@@ -16,9 +16,10 @@ from router_r1_graph import ReplyStore, Trace
 from router_r1_graph.controllers.policy.controller import PolicyController
 
 from .config import GRPOConfig
+from .history import REWARDS_FILE
 from .items import Item
 from .judge import Judge
-from .measurement import Numbers, at_weights, by_weight, share_out, summary
+from .measurement import Numbers, at_weights, best_step, by_weight, share_out, summary
 from .models import Learner
 from .progress import say
 from .rollouts import roll_out
@@ -65,7 +66,7 @@ class Validation(TrainerCallback):
         self.spending = spending
         self.replies = replies
         self.best_file = folder / "best.safetensors"
-        self.file = folder / "validation.json"
+        self.file = folder / REWARDS_FILE
         self.trainer: Any = None
         self.rewards: dict[int, float] = {}
         """The mean reward of each step that was validated."""
@@ -84,7 +85,7 @@ class Validation(TrainerCallback):
         if step % self.config.validate_every and step != state.max_steps:
             return
         self._validate(step, state)
-        best = self.best
+        best = best_step(self.rewards) or 0
         since = sum(s > best for s in self.rewards)
         if self.config.patience and since >= self.config.patience:
             if state.is_world_process_zero:
@@ -93,11 +94,6 @@ class Validation(TrainerCallback):
                     "with the weights of that step"
                 )
             control.should_save = control.should_training_stop = True
-
-    @property
-    def best(self) -> int:
-        """The step with the best reward; the first one of those that are equal."""
-        return max(self.rewards, key=lambda step: (self.rewards[step], -step))
 
     def take_best(self, model: Any) -> None:
         """Load the best weights into a model, where they are not the last ones."""
@@ -133,7 +129,7 @@ class Validation(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self._log(step, traces)
-        if self.best == step:
+        if best_step(self.rewards) == step:
             save_file(
                 {name: weights.detach().cpu() for name, weights in _trained(model).items()},
                 self.best_file,
