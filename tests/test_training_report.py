@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -139,6 +141,14 @@ def test_a_run_that_has_just_begun_has_a_report(tmp_path):
     assert "![" not in report
 
 
+def test_without_matplotlib_there_is_a_report_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    report = write_report(left_by_a_run(tmp_path)).read_text()
+    assert "| grpo | 0.9 |" in report
+    assert "pip install 'router-r1-graph[train]'" in report
+    assert "![" not in report
+
+
 def test_the_card_says_what_the_run_was_and_no_more(tmp_path):
     pretrained = left_by_a_run(tmp_path / "a", "model.pretrained=some/model")
     write_card(pretrained, pretrained)
@@ -189,7 +199,7 @@ def test_shares_are_by_name_where_names_stay_and_by_price_where_they_vary():
         for n in range(3)
     ]
     by_price = Shares([replace(item, pool=other) for other in others])
-    assert by_price(traces) == {"cheapest": 0.0, "between": 0.0, "most expensive": 1.0}
+    assert by_price(traces) == {"cheapest": 0.0, "in between": 0.0, "most expensive": 1.0}
     silent = roll_out([item], ScriptedController(["<answer> x </answer>"]))
     assert by_price(silent) == {}
 
@@ -231,7 +241,7 @@ def tensorboard(tmp_path, monkeypatch):
     site.mkdir()
     (site / "tensorboardX.py").write_text(WRITER)
     monkeypatch.syspath_prepend(site)
-    monkeypatch.delitem(__import__("sys").modules, "tensorboardX", raising=False)
+    monkeypatch.delitem(sys.modules, "tensorboardX", raising=False)
 
 
 def mine(folder, server):
@@ -432,3 +442,28 @@ def test_an_upload_that_fails_says_how_to_repeat_it_and_shows_no_token(policy, m
     assert TOKEN not in message
     assert raised.value.__cause__ is None
     assert (policy / "model.safetensors").exists()
+
+
+def test_a_finished_run_uploads_its_policy_and_loses_nothing_where_that_fails(
+    tmp_path, monkeypatch
+):
+    out = left_by_a_run(tmp_path)
+    shutil.copytree(DEMO, out / "grpo" / "policy")
+    command = ["--config", CONFIGS / "smoke.yaml", f"out={out}", "stages=[grpo]"]
+    command += ["hub.repo=me/policy", "hub.private=false"]
+    finetune = CONFIGS.parent / "finetune.py"
+    with hub(monkeypatch, status=403):
+        failed = program(finetune, *command)
+    assert failed.returncode == 1
+    assert f"hf upload me/policy {out}/policy .\n" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert (out / "policy" / "model.safetensors").exists()
+    with hub(monkeypatch) as server:
+        again = program(finetune, *command)
+    assert again.returncode == 0, again.stderr
+    assert "uploaded: " in again.stdout
+    assert b"model.safetensors" in server.posts[-1][1]
+    assert "--controller policy:me/policy" in (out / "policy" / "README.md").read_text()
+    written = [file.read_bytes() for file in out.rglob("*") if file.is_file()]
+    shown = failed.stdout + failed.stderr + again.stdout + again.stderr
+    assert not any(TOKEN.encode() in data for data in [*written, shown.encode()])

@@ -53,6 +53,7 @@ def _steps(pyplot: Any, history: History) -> Any:
     for name in names[:3]:
         _step_panel(next(panels), history.steps, {name: ""}, _STEPS[name])
     _step_panel(next(panels), history.steps, _shares(history.steps), "share of calls")
+    _legend(axes[0][-1])
     for name in names[3:]:
         _step_panel(next(panels), history.steps, {name: ""}, _STEPS[name])
     for panel in axes[-1]:
@@ -98,6 +99,9 @@ def _validations(pyplot: Any, history: History) -> Any:
             _over_steps(panel, history, weight, name, f"C{place % 10}", label)
         _mark_best(panel, history)
         _dress(panel, f"share of calls, cost weight {weight:g}")
+    _legend(axes[0][len(_VALIDATED) - 1])
+    if shares:
+        _legend(axes[-1][len(weights) - 1])
     for panel in axes[-1]:
         panel.set_xlabel("step of GRPO")
     return figure
@@ -131,13 +135,20 @@ def _dress(axes: Any, title: str) -> None:
     axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
     if "USD" in title:
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(usd_tick))
-    if title.startswith("share"):
+    if title != _STEPS["reward"]:  # nothing else can be below 0
         axes.set_ylim(bottom=0)
+
+
+def _legend(axes: Any) -> None:
+    """Name the lines beside the last picture of a row, where the names hide no line."""
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _shares(lines: Sequence[Numbers]) -> dict[str, str]:
-    """Return the metrics that are shares of calls, with the names of the candidates."""
-    names = dict.fromkeys(n for line in lines for n in line if n.startswith(_SHARE))
+    """Return the metrics that are shares of calls, with the names of the candidates.
+
+    In alphabetical order, so that a candidate has one colour in all pictures.
+    """
+    names = sorted({n for line in lines for n in line if n.startswith(_SHARE)})
     return {name: name.removeprefix(_SHARE) for name in names}

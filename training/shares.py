@@ -11,7 +11,7 @@ from .items import Item
 
 _MOST_NAMES = 12
 """With more names than a picture can tell apart, candidates go by their place in the prices."""
-_BY_PRICE = ("cheapest", "between", "most expensive")
+_BY_PRICE = ("cheapest", "in between", "most expensive")
 
 
 class Shares:
