@@ -85,15 +85,15 @@ def left_by_a_run(folder, *overrides, stages=("grpo",)):
         *(step | {"step": n, "reward": 0.1 * n, "share/Ada": 1.0} for n in (1, 2, 3)),
         *(step | {"step": n, "reward": 0.5, "share/Bob": 0.5, "loss": None} for n in (3, 4)),
         {"stage": "grpo", "step": 4, "train_runtime": 1.0},
-        *(validated(0, weight, 0.2) for weight in (0, 0.9)),
+        *(validated(0, weight, 0.6) for weight in (0, 0.9)),
         *(validated(2, weight, reward) for weight, reward in ((0, 0.9), (0.9, 0.3))),
-        *(validated(4, weight, reward) for weight, reward in ((0, 0.6), (0.9, 0.6))),
+        *(validated(4, weight, reward) for weight, reward in ((0, 0.5), (0.9, 0.6))),
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines) + '{"stage": "grpo", "ste'
     (out / "metrics.jsonl").write_text(text)
     checkpoints = out / stages[-1] / "checkpoints"
     checkpoints.mkdir()
-    (checkpoints / "validation.json").write_text('{"0": 0.2, "2": 0.6, "4": 0.6}')
+    (checkpoints / "validation.json").write_text('{"0": 0.6, "2": 0.6, "4": 0.55}')
     return out
 
 
@@ -101,7 +101,7 @@ def test_a_run_that_went_on_has_each_step_once_and_its_best_step(tmp_path):
     history = read_history(left_by_a_run(tmp_path))
     assert [line["step"] for line in history.steps] == [1, 2, 3, 4]
     assert history.steps[2]["reward"] == 0.5
-    assert history.best_step == 2  # the first of two that are equally good
+    assert history.best_step == 2  # the last of two that are equally good
     with pytest.raises(ConfigError, match="no run of router-r1 train has begun there"):
         read_history(tmp_path / "nowhere")
 

@@ -82,5 +82,5 @@ def summary(traces: Sequence[Trace]) -> Numbers:
 
 
 def best_step(rewards: Mapping[int, float]) -> int | None:
-    """Return the validated step with the highest reward, the first of equal ones; None = none."""
-    return max(rewards, key=lambda step: (rewards[step], -step), default=None)
+    """Return the validated step with the highest reward, the last of equal ones; None = none."""
+    return max(rewards, key=lambda step: (rewards[step], step), default=None)

@@ -85,13 +85,14 @@ class Validation(TrainerCallback):
         if step % self.config.validate_every and step != state.max_steps:
             return
         self._validate(step, state)
-        best = best_step(self.rewards) or 0
-        since = sum(s > best for s in self.rewards)
+        best = max(self.rewards.values())
+        first = min(s for s, reward in self.rewards.items() if reward == best)
+        since = sum(s > first for s in self.rewards)
         if self.config.patience and since >= self.config.patience:
             if state.is_world_process_zero:
                 say(
-                    f"grpo: no better validation since step {best} ({since} times); stopping, "
-                    "with the weights of that step"
+                    f"grpo: no better validation since step {first} ({since} times); stopping, "
+                    f"with the weights of step {best_step(self.rewards)}"
                 )
             control.should_save = control.should_training_stop = True
 
