@@ -7,7 +7,7 @@ import pytest
 #: extra of pyproject.toml -> what tests import of it
 PACKAGES = {
     "local": ("torch", "transformers"),
-    "train": ("torch", "transformers", "trl", "datasets", "accelerate", "peft"),
+    "train": ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "matplotlib"),
     "eval": ("numpy", "sklearn"),
 }
 

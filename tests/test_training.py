@@ -435,6 +435,10 @@ def test_two_processes_train_one_model(tmp_path):
     assert len(seen) == 32
     traces = (out / "warm_start" / "traces.jsonl").read_text().splitlines()
     assert len(traces) == 48
+    # Held-out questions are shared out, and asked once at each cost weight.
+    asked = [(t.id, t.context.cost_weight) for t in read_traces(out / "grpo" / "test_traces.jsonl")]
+    assert len(asked) == len(set(asked)) == 4 * 3
+    assert sum(line["stage"] == "grpo_test" for line in lines) == 3
 
 
 @contextmanager

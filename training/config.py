@@ -180,6 +180,18 @@ class RepliesConfig(Section):
     """Whether sampled replies are kept, too. The samples of a question then share them."""
 
 
+class HubConfig(Section):
+    """Where the finished policy is uploaded: the Hugging Face hub.
+
+    The token is that of the environment (`HF_TOKEN`) or of `hf auth login`.
+    """
+
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    """The repository, as `name/policy`; made where there is none. None = nothing is uploaded."""
+    private: bool = True
+    """Whether a repository that is made is private."""
+
+
 class RunConfig(Section):
     """Everything about a run."""
 
@@ -201,12 +213,14 @@ class RunConfig(Section):
     checkpoint. None = no limit."""
     replies: RepliesConfig = RepliesConfig()
     evaluate_questions: Annotated[int, Field(ge=0)] = 200
-    """Held-out questions after each stage; 0 = none."""
+    """Held-out questions after each stage, asked at each of `grpo.validate_cost_weights`; 0 =
+    none."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Torch's threads on a CPU; 0 = torch decides. 1 is fastest for tiny models on a busy
     machine."""
     report_to: tuple[str, ...] = ()
     """Trackers to use besides metrics.jsonl: trackio, tensorboard or wandb."""
+    hub: HubConfig = HubConfig()
 
     @cached_property
     def folder(self) -> Path | None:

@@ -24,6 +24,8 @@ from router_r1_graph import RouterR1Error
 from .config import FitConfig
 from .export import SupervisedRow
 from .models import Learner, is_adapted
+from .progress import show
+from .trackers import VALIDATION
 from .turn_trainer import TurnTrainer
 
 _SMALL = 10_000_000
@@ -90,8 +92,8 @@ class Watch(TrainerCallback):
         Raises:
             TrainingError: the loss is not a number.
         """
-        if not logs:
-            return
+        if not logs or any(name.startswith(VALIDATION) for name in logs):
+            return  # validation writes lines of its own
         if state.is_world_process_zero:
             with self.metrics.open("a", encoding="utf-8") as file:
                 line = {"stage": self.stage, "step": state.global_step, **logs}
@@ -244,11 +246,13 @@ def fit(
             save_total_limit=2,
             logging_steps=20,
             report_to=list(report_to) or "none",
+            run_name=metrics.parent.name,
             seed=seed,
             gradient_checkpointing=gradient_checkpointing,
             **device_options(bf16),
         ),
     )
+    show(trainer)
     train(trainer, folder, stage)
     if watch.interrupted:
         raise StoppedError(

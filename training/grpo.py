@@ -33,7 +33,7 @@ from router_r1_graph.budget import Left
 from router_r1_graph.controllers.controller import View
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import TEMPLATE_FILE
-from router_r1_graph.ledger import total
+from router_r1_graph.ledger import price_usd, total
 from router_r1_graph.words import counted, usd
 
 from .config import GRPOConfig, RewardConfig
@@ -54,7 +54,9 @@ from .judge import Judge
 from .models import Learner, processes
 from .outcomes import Outcomes, verdict_of
 from .own_graph import OwnGraph
+from .progress import say, show
 from .rollouts import Patience, failure_from_outside, roll_out, why_left_out
+from .shares import Shares
 from .spending import Spending
 from .validation import Validation
 from .vllm_rollouts import VLLMGenerator, vllm_options
@@ -146,7 +148,7 @@ class Rollouts:
             "logprobs": [row["logprobs"] for row in rows],
             "trace": traces,
             "left_out": left_out,
-            "usd": [sum(gather_object([_cost_usd(traces)]))] * len(traces),
+            "usd": [self.step_usd] * len(traces),
             "graph_seconds": [outside] * len(traces),
             "generate_seconds": [controller.generator.seconds] * len(traces),
         }
@@ -197,11 +199,6 @@ class Rollouts:
             )
 
 
-def _cost_usd(traces: Sequence[Trace]) -> float:
-    runs = sum(total(trace.ledger)["cost_usd"] for trace in traces)
-    return runs + sum(verdict_of(trace).get("cost_usd", 0.0) for trace in traces)
-
-
 def _left_out(end: int) -> RolloutRow:
     """Return a row that no loss sees; TRL wants a row for each prompt, and no empty one."""
     return {"prompt_ids": [end], "completion_ids": [end], "env_mask": [0], "logprobs": [0.0]}
@@ -218,8 +215,9 @@ class Reward:
 
     __name__ = "router_r1"
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, shares: Shares) -> None:
         self.judge = judge
+        self.shares = shares
         self.judged: list[Judged | None] = []
         """What the credit of the last traces is made of; None = left out."""
 
@@ -251,6 +249,10 @@ class Reward:
                 bill = total(one.ledger)
                 log("stored_calls", bill.get("stored_calls", 0))
                 log("saved_usd", bill.get("saved_usd", 0.0))
+                log("cost_usd", price_usd(bill))
+                for asked in self.shares.of_calls(one):
+                    for label in self.shares.labels:
+                        log(f"share/{label}", float(label == asked))
             log("left_out", fmean(map(bool, left_out)))
             for name in ("usd", "graph_seconds", "generate_seconds"):
                 log(name, kwargs[name][0])
@@ -317,8 +319,8 @@ class KeepBudget(TrainerCallback):
             left = state.max_steps - state.global_step
             limit = self.spending.budget_usd
             budget = "" if limit is None else f"; budget_usd is {usd(limit)}"
-            print(
-                f"\nstep {state.global_step} cost {usd(each)}: the {counted(left, 'step')} to come "
+            say(
+                f"step {state.global_step} cost {usd(each)}: the {counted(left, 'step')} to come "
                 f"will cost about {usd(each * left)}{budget}"
             )
         self._told = True
@@ -452,7 +454,7 @@ def grpo_trainer(
         model=model,
         processing_class=learner.tokenizer,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
-        reward_funcs=[Reward(judge)],
+        reward_funcs=[Reward(judge, Shares(items))],
         rollout_func=rollouts,
         callbacks=callbacks,
         peft_config=lora_config(lora_rank, learner.model),
@@ -475,6 +477,7 @@ def grpo_trainer(
             log_completions=True,
             num_completions_to_print=0,
             report_to=list(report_to) or "none",
+            run_name=metrics.parent.name,
             seed=seed,
             activation_checkpointing=gradient_checkpointing,
             **device_options(bf16),
@@ -482,6 +485,7 @@ def grpo_trainer(
         ),
     )
     trainer.advantage = config.advantage
+    show(trainer, spending)
     for callback in callbacks:
         if isinstance(callback, Validation):
             callback.trainer = trainer

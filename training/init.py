@@ -21,7 +21,9 @@ _TEMPLATE = """\
 out: {out}          # checkpoints, metrics, traces and the policy; run again, and it goes on
 budget_usd: {budget}         # the most that the run pays, over all resumes
 stages: [grpo]         # a pretrained model needs no warm start
-evaluate_questions: {evaluate}  # held-out questions, asked when the training is done
+evaluate_questions: {evaluate}  # held-out questions, asked at several cost weights when it is done
+# report_to: [tensorboard]  # or trackio, wandb; metrics.jsonl and report.md are there anyway
+# hub: {{repo: name/policy}}  # the policy is uploaded there at the end
 
 model:
   pretrained: {model}  # a folder or a name on the Hugging Face hub

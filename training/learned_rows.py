@@ -42,8 +42,8 @@ class LeftOut:
                 f"{', '.join(names[:3])}{more}"
             )
 
-    def __bool__(self) -> bool:
-        return bool(self._names)
+    def __len__(self) -> int:
+        return sum(map(len, self._names.values()))
 
 
 def rows_to_learn(
@@ -52,6 +52,7 @@ def rows_to_learn(
     config: WarmStartConfig,
     stage: str,
     outcomes: Outcomes | None = None,
+    left_out: LeftOut | None = None,
 ) -> list[SupervisedRow]:
     """Return the rows of the traces that can be learned from; print how many are left out, and why.
 
@@ -61,13 +62,14 @@ def rows_to_learn(
         config: the length of a row, and which traces are wanted.
         stage: the stage's name.
         outcomes: what `min_reward` is compared with.
+        left_out: counts what is left out.
 
     Raises:
         TraceError: a trace speaks another version of the protocol, or holds ids of another
             tokenizer.
         ConfigError: no trace is left.
     """
-    left_out = LeftOut()
+    left_out = LeftOut() if left_out is None else left_out
     rows: list[SupervisedRow] = []
     if config.min_reward is not None and outcomes:
         traces = _good_enough(traces, config.min_reward, outcomes, left_out)

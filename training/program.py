@@ -86,22 +86,26 @@ def run_stages(config: RunConfig) -> int:
     from transformers.utils import logging
 
     from . import stages
+    from .hub import require_token, upload
     from .models import finish, load_learner, processes
     from .questions import check_questions
-    from .report import next_step, write_report
+    from .report import next_step, told, write_card, write_report
+    from .trackers import require_trackers
 
     main = processes().is_main_process  # of those that torchrun or accelerate started
-    told = check_questions(config.data, config.evaluate_questions)  # before anything is paid
+    # Before anything is paid.
+    questions = check_questions(config.data, config.evaluate_questions)
+    require_trackers(config.report_to)
+    require_token(config.hub)
     if main:
-        print(told)
-    if main:
+        print(questions)
         remember(config)
     logging.disable_progress_bar()  # of loading and saving; training keeps its own
     if config.threads:
         torch.set_num_threads(config.threads)
     run = stages.Run(config)
     run.check()
-    measured: dict[str, dict[str, float]] = {}
+    measured: dict[str, list[dict[str, float]]] = {}
     learner = None
     for stage in config.stages:
         folder = run.folder(stage)
@@ -122,9 +126,12 @@ def run_stages(config: RunConfig) -> int:
             learner = step(run, learner)
         if main:
             learner.save(folder / "policy")
-            measured[stage] = stages.measure(run, learner, stage)
+        measured[stage] = stages.measure(run, learner, stage)
+        if main:
             done.write_text(json.dumps(measured[stage]), encoding="utf-8")
-            print(f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in measured[stage].items()))
+            write_report(config.out)
+            for line in told(stage, measured[stage]):
+                print(line)
         processes().wait_for_everyone()
     if learner is None:
         raise RouterR1Error("the config names no stage")
@@ -133,10 +140,13 @@ def run_stages(config: RunConfig) -> int:
     policy = config.out / "policy"
     finish(learner, config.model)
     learner.save(policy)
-    write_report(config, measured, policy)
+    write_card(config.out, policy)
+    print(f"{write_report(config.out)}: curves, held-out questions and cost")
     if records := run.leave_records():
         print(f"{records}: what was paid for, as records of a pool that replays it")
     print(f"\n{next_step(measured, policy)}")
+    if config.hub.repo:
+        print(f"uploaded: {upload(config.hub, policy)}")
     return 0
 
 

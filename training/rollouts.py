@@ -161,9 +161,9 @@ def failure_from_outside(trace: Trace) -> str:
 
 def _samples(items: Sequence[Item]) -> Iterator[Item]:
     """Yield the items, with other seeds for the second and further ones that are equal."""
-    seen: Counter[tuple[str, str, int]] = Counter()
+    seen: Counter[tuple[str, str, int, float]] = Counter()
     for item in items:
-        same = (item.id, item.question, item.context.seed)
+        same = (item.id, item.question, item.context.seed, item.context.cost_weight)
         sample = seen[same]
         seen[same] += 1
         if not sample:

@@ -6,11 +6,36 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from router_r1_graph import Trace
-from router_r1_graph.ledger import total
 from router_r1_graph.words import usd
+
+
+@dataclass(frozen=True)
+class Paid:
+    """What rollouts came to, without simulated candidates.
+
+    Attributes:
+        usd: what was paid.
+        saved_usd: what the store of replies saved.
+        calls: calls to candidates.
+        stored_calls: those of them that the store replied to.
+    """
+
+    usd: float = 0.0
+    saved_usd: float = 0.0
+    calls: int = 0
+    stored_calls: int = 0
+
+    def __add__(self, other: Paid) -> Paid:
+        return Paid(
+            self.usd + other.usd,
+            self.saved_usd + other.saved_usd,
+            self.calls + other.calls,
+            self.stored_calls + other.stored_calls,
+        )
 
 
 class Spending:
@@ -36,15 +61,18 @@ class Spending:
 
     def add(self, stage: str, trace: Trace) -> None:
         """Write down what a rollout cost; simulated candidates are not paid."""
-        self.add_usd(stage, paid_usd(trace))
+        self._write(stage, paid_for(trace))
 
-    def add_usd(self, stage: str, paid: float) -> None:
+    def add_usd(self, stage: str, usd: float) -> None:
         """Write down what was paid besides rollouts, such as for judging them."""
-        self.here_usd += paid
-        if paid:
+        self._write(stage, Paid(usd=usd))
+
+    def _write(self, stage: str, paid: Paid) -> None:
+        self.here_usd += paid.usd
+        if paid != Paid():
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"stage": stage, "usd": paid}) + "\n")
+                file.write(json.dumps({"stage": stage, **asdict(paid)}) + "\n")
 
     def total_usd(self) -> float:
         """Return what all processes have paid, as far as it is on disk."""
@@ -54,8 +82,16 @@ class Spending:
                 data = lines.read()
             whole = data[: data.rfind(b"\n") + 1]  # another process may be writing the last line
             self._read[file] += len(whole)
-            self._total += sum(_paid(whole))
+            self._total += sum(paid.usd for _, paid in _paid(whole))
         return self._total
+
+    def by_stage(self) -> dict[str, Paid]:
+        """Return the bill of each stage, in the order in which they first paid."""
+        stages: dict[str, Paid] = {}
+        for file in sorted(self.folder.glob("spending-*.jsonl")):
+            for stage, paid in _paid(file.read_bytes()):
+                stages[stage] = stages.get(stage, Paid()) + paid
+        return stages
 
     def left_usd(self) -> float | None:
         """Return what may still be paid; None = no limit."""
@@ -74,12 +110,18 @@ class Spending:
         return f"{paid}, and the next step costs about {usd(next_usd)}" if left > 0 else paid
 
 
-def paid_usd(trace: Trace) -> float:
-    """Return what a run cost, without what simulated candidates would have."""
+def paid_for(trace: Trace) -> Paid:
+    """Return what a run came to, without what simulated candidates would have cost."""
     simulated = {c.name for c in trace.pool.candidates if c.provider == "simulated"}
     lines = trace.ledger["candidates"].items()
-    imagined = sum(line["cost_usd"] for name, line in lines if name in simulated)
-    return max(0.0, total(trace.ledger)["cost_usd"] - imagined)
+    asked = [line for name, line in lines if name not in simulated]
+    billed = [trace.ledger["controller"], *asked]
+    return Paid(
+        usd=sum(line["cost_usd"] for line in billed),
+        saved_usd=sum(line.get("saved_usd", 0.0) for line in billed),
+        calls=sum(line["calls"] for line in asked),
+        stored_calls=sum(line.get("stored_calls", 0) for line in asked),
+    )
 
 
 def _end_line(file: Path) -> None:
@@ -91,7 +133,8 @@ def _end_line(file: Path) -> None:
                 opened.write(b"\n")
 
 
-def _paid(lines: bytes) -> Iterator[float]:
+def _paid(lines: bytes) -> Iterator[tuple[str, Paid]]:
     for line in lines.splitlines():
         with suppress(ValueError, KeyError, TypeError):  # torn by a kill or a full disk
-            yield float(json.loads(line)["usd"])
+            read = json.loads(line)
+            yield read.pop("stage"), Paid(**read)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -25,7 +25,6 @@ from router_r1_graph import (
     write_traces,
 )
 from router_r1_graph.candidates.records import stored_records, write_records
-from router_r1_graph.ledger import price_usd, total
 from router_r1_graph.rewards import AbsoluteCost, reward
 
 from .config import RunConfig
@@ -33,7 +32,8 @@ from .export import SupervisedRow, supervised_rows
 from .fit import BudgetSpentError, fit
 from .items import Item, draw_items
 from .judge import Judge
-from .learned_rows import rows_to_learn
+from .learned_rows import LeftOut, rows_to_learn
+from .measurement import Numbers, at_weights, by_weight, means, share_out, summary
 from .models import Learner, load_learner, make_learner, processes
 from .outcomes import Outcomes, verdict_of
 from .own_graph import OwnGraph
@@ -41,6 +41,7 @@ from .questions import without_held_out
 from .rollouts import judged_of, roll_out, why_left_out
 from .spending import Spending
 from .teacher import TeacherController, at_cost_weight
+from .trackers import report_stage
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,42 @@ class Run:
         Raises:
             BudgetSpentError: the budget is spent.
         """
-        if refused := self.spending.refuses(0.0):
+        self._require(stage, self.spending.refuses(0.0))
+        return self._roll_out(stage, items, controller, name, done, judged=judged)
+
+    def share_out(
+        self,
+        stage: str,
+        items: Sequence[Item],
+        controller: Controller,
+        *,
+        done: Callable[[Trace], None] = lambda _: None,
+    ) -> list[Trace]:
+        """Run items on all processes, as `roll_out` does on one; return all traces on each.
+
+        Raises:
+            BudgetSpentError: the budget is spent.
+        """
+        # One process decides for all: each reads the files at another moment.
+        self._require(stage, gather_object([self.spending.refuses(0.0)])[0])
+        return share_out(
+            items, lambda ours: self._roll_out(stage, ours, controller, "policy", done)
+        )
+
+    def _require(self, stage: str, refused: str) -> None:
+        if refused:
             raise BudgetSpentError(f"{stage}: {refused}; raise budget_usd, run again to go on")
 
+    def _roll_out(
+        self,
+        stage: str,
+        items: Sequence[Item],
+        controller: Controller,
+        name: str,
+        done: Callable[[Trace], None],
+        *,
+        judged: bool = True,
+    ) -> list[Trace]:
         def keep(trace: Trace) -> None:
             self.spending.add(stage, trace)
             done(trace)
@@ -145,6 +179,12 @@ class Run:
             outcomes=self.outcomes if judged else None,
             done=keep,
         )
+
+    def log(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
+        """Write a line of metrics, on the first process."""
+        if processes().is_main_process:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"stage": stage, "step": step, **numbers}) + "\n")
 
     def fit_options(self, stage: str, seed: int) -> dict[str, Any]:
         """Return what every supervised fit of this run has in common."""
@@ -170,9 +210,14 @@ def warm_start(run: Run) -> Learner:
         learner = load_learner(config.model)
     else:
         learner = make_learner(config.model, _texts(traces()), config.seed)
+    left_out = LeftOut()
+    rows = rows_to_learn(
+        traces(), learner.codec, config.warm_start, "warm_start", _outcomes(run), left_out
+    )
+    run.log("warm_start_rows", 0, {"learned": len(rows), "left_out": len(left_out)})
     fit(
         learner,
-        rows_to_learn(traces(), learner.codec, config.warm_start, "warm_start", _outcomes(run)),
+        rows,
         config.warm_start,
         folder=folder / "checkpoints",
         **run.fit_options("warm_start", config.seed),
@@ -260,20 +305,19 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
                 for sample in range(stage.samples)
             ]
             with Progress() as bars:
-                with processes().split_between_processes(copies) as ours:
-                    bar = bars.add_task(f"round {number + 1} of {stage.rounds}", total=len(ours))
-                    found = run.roll_out(
-                        "best_of_n", ours, controller, done=lambda _, p=bars, b=bar: p.advance(b)
-                    )
-                traces = gather_object(found)
+                ours = math.ceil(len(copies) / processes().num_processes)
+                bar = bars.add_task(f"round {number + 1} of {stage.rounds}", total=ours)
+                traces = run.share_out(
+                    "best_of_n", copies, controller, done=lambda _, p=bars, b=bar: p.advance(b)
+                )
             groups = [traces[i : i + stage.samples] for i in range(0, len(traces), stage.samples)]
             groups = [[t for t in group if not why_left_out(t)] for group in groups]
             rows = [row for group in groups for row in _best_rows(group, judge, learner, rng)]
             kept = len(rows)
             rows += rng.sample(before, min(len(before), round(len(rows) * stage.keep)))
             rng.shuffle(rows)
-            summary = _summary(judged_of(traces, "best_of_n"))
-            _log(run, "best_of_n", number, summary | {"kept": kept})
+            numbers = means(judged_of(traces, "best_of_n"))
+            run.log("best_of_n", number, numbers | {"kept": kept})
         if kept:
             fit(
                 learner,
@@ -411,40 +455,29 @@ def grpo(run: Run, learner: Learner) -> Learner:
     return learner
 
 
-def measure(run: Run, learner: Learner, stage: str) -> dict[str, float]:
-    """Ask held-out questions greedily; return the means, and log them as a line of metrics.
+def measure(run: Run, learner: Learner, stage: str) -> list[Numbers]:
+    """Ask held-out questions greedily; return a row for each of `grpo.validate_cost_weights`.
 
-    Their number is `evaluate_questions`, or all that there are if these are fewer.
+    Their number is `evaluate_questions`, or all that there are if these are fewer. All processes
+    share them, and have to call this; the first one gets the rows, which are lines of metrics, too.
+
+    Raises:
+        BudgetSpentError: the budget is spent.
     """
     config = run.config
     if not config.evaluate_questions:
-        return {}
+        return []
     items = draw_items(config.data, config.evaluate_questions, config.seed, split="test")
-    items = [replace(item, context=replace(item.context, cost_weight=0.5)) for item in items]
-    traces = run.roll_out(f"{stage}_test", items, learner.controller())
-    summary = {"questions": len(traces), **_summary(judged_of(traces, f"{stage}_test"))}
-    write_traces(run.folder(stage) / "test_traces.jsonl", traces)
-    _log(run, f"{stage}_test", 0, summary)
-    return summary
-
-
-def _summary(traces: Sequence[Trace]) -> dict[str, float]:
-    bills = [total(trace.ledger) for trace in traces]
-    scale = AbsoluteCost(1.0)
-    matches = [reward(trace, scale).outcome for trace in traces if trace.gold]
-    worth = [worth for trace in traces if (worth := verdict_of(trace).get("outcome")) is not None]
-    return {
-        **({"outcome": fmean(worth)} if worth else {}),
-        **({"exact_match": fmean(matches)} if matches else {}),
-        "format": fmean(reward(trace, scale, outcome=0.0).format for trace in traces),
-        "cost_usd": fmean(map(price_usd, bills)),
-        "calls": fmean(bill["calls"] for bill in bills),
-        "rounds": fmean(trace.rounds for trace in traces),
-    }
-
-
-def _log(run: Run, stage: str, step: int, numbers: dict[str, float]) -> None:
+    asked = at_weights(items, config.grpo.validate_cost_weights)
+    controller = learner.controller()
+    traces = run.share_out(f"{stage}_test", asked, controller)
     if not processes().is_main_process:
-        return
-    with run.metrics.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"stage": stage, "step": step, **numbers}) + "\n")
+        return []
+    write_traces(run.folder(stage) / "test_traces.jsonl", traces)
+    judged = judged_of(traces, f"{stage}_test")
+    rows = {weight: summary(some) for weight, some in by_weight(judged).items()}
+    report_stage(config.report_to, stage, rows, run.folder(stage), config.out.name)
+    measured = [{"cost_weight": weight, **row} for weight, row in rows.items()]
+    for row in measured:
+        run.log(f"{stage}_test", 0, row)
+    return measured

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from router_r1_graph import ReplyStore, Trace
 from router_r1_graph.controllers.policy.controller import PolicyController
-from router_r1_graph.ledger import price_usd, total
 
 from .config import GRPOConfig
+from .history import REWARDS_FILE
 from .items import Item
 from .judge import Judge
-from .models import Learner, processes
+from .measurement import Numbers, at_weights, best_step, by_weight, share_out, summary
+from .models import Learner
 from .outcomes import Outcomes
 from .own_graph import OwnGraph
+from .progress import say
 from .rollouts import judged_of, roll_out
+from .shares import Shares
 from .spending import Spending
+from .trackers import report_validation
 
 
 class Validation(TrainerCallback):
@@ -64,18 +66,15 @@ class Validation(TrainerCallback):
         self.learner = learner
         self.graph = graph
         self.outcomes = outcomes
-        self.items = [
-            replace(item, context=replace(item.context, cost_weight=weight))
-            for item in items
-            for weight in config.validate_cost_weights
-        ]
+        self.items = at_weights(items, config.validate_cost_weights)
+        self.shares = Shares(items)
         self.config = config
         self.judge = judge
         self.metrics = metrics
         self.spending = spending
         self.replies = replies
         self.best_file = folder / "best.safetensors"
-        self.file = folder / "validation.json"
+        self.file = folder / REWARDS_FILE
         self.trainer: Any = None
         self.rewards: dict[int, float] = {}
         """The mean reward of each step that was validated."""
@@ -94,13 +93,14 @@ class Validation(TrainerCallback):
         if step % self.config.validate_every and step != state.max_steps:
             return
         self._validate(step, state)
-        best = max(self.rewards, key=lambda s: (self.rewards[s], -s))
-        since = sum(s > best for s in self.rewards)
+        best = max(self.rewards.values())
+        first = min(s for s, reward in self.rewards.items() if reward == best)
+        since = sum(s > first for s in self.rewards)
         if self.config.patience and since >= self.config.patience:
             if state.is_world_process_zero:
-                print(
-                    f"\ngrpo: no better validation since step {best} ({since} times); stopping, "
-                    "with the weights of that step"
+                say(
+                    f"grpo: no better validation since step {first} ({since} times); stopping, "
+                    f"with the weights of step {best_step(self.rewards)}"
                 )
             control.should_save = control.should_training_stop = True
 
@@ -124,22 +124,24 @@ class Validation(TrainerCallback):
             template=self.learner.template,
             max_batch=256,
         )
-        share = self.items[processes().process_index :: processes().num_processes]
-        ours = roll_out(
-            share,
-            controller,
-            replies=self.replies,
-            graph=self.graph,
-            outcomes=self.outcomes,
-            done=lambda trace: self.spending.add("validation", trace),
+        asked = share_out(
+            self.items,
+            lambda ours: roll_out(
+                ours,
+                controller,
+                replies=self.replies,
+                graph=self.graph,
+                outcomes=self.outcomes,
+                done=lambda trace: self.spending.add("validation", trace),
+            ),
         )
         model.train(was_training)
-        traces: list[Trace] = judged_of(gather_object(ours), "grpo: validation")
+        traces = judged_of(asked, "grpo: validation")
         self.rewards[step] = fmean(self.judge(trace).total for trace in traces)
         if not state.is_world_process_zero:
             return
         self._log(step, traces)
-        if self.rewards[step] >= max(self.rewards.values()):
+        if best_step(self.rewards) == step:
             save_file(
                 {name: weights.detach().cpu() for name, weights in _trained(model).items()},
                 self.best_file,
@@ -147,25 +149,16 @@ class Validation(TrainerCallback):
         self.file.write_text(json.dumps(self.rewards), encoding="utf-8")
 
     def _log(self, step: int, traces: Sequence[Trace]) -> None:
+        rows = {weight: self._numbers(some) for weight, some in by_weight(traces).items()}
         with self.metrics.open("a", encoding="utf-8") as file:
-            for weight in self.config.validate_cost_weights:
-                some = [t for t in traces if t.context.cost_weight == weight]
-                if not some:
-                    continue
-                parts = [self.judge(trace) for trace in some]
-                asked = [call.candidate for trace in some for call in trace.calls]
-                line = {
-                    "stage": "grpo_validation",
-                    "step": step,
-                    "cost_weight": weight,
-                    "reward": fmean(part.total for part in parts),
-                    "outcome" if self.outcomes else "exact_match": fmean(p.outcome for p in parts),
-                    "format": fmean(part.format for part in parts),
-                    "cost_usd": fmean(price_usd(total(trace.ledger)) for trace in some),
-                    "calls": len(asked) / len(some),
-                    "questions": len(some),
-                }
+            for weight, row in rows.items():
+                line = {"stage": "grpo_validation", "step": step, "cost_weight": weight, **row}
                 file.write(json.dumps(line) + "\n")
+        report_validation(self.trainer, rows, self.rewards[step])
+
+    def _numbers(self, traces: Sequence[Trace]) -> Numbers:
+        shares = {f"share/{name}": share for name, share in self.shares(traces).items()}
+        return {"reward": fmean(self.judge(t).total for t in traces), **summary(traces), **shares}
 
 
 def _trained(model: Any) -> dict[str, torch.Tensor]:

@@ -21,6 +21,8 @@ router-r1 train init --pool mine.yaml --questions mine.jsonl
 router-r1 train train.yaml budget_usd=20
 
 router-r1 train smoke out=runs/smoke
+
+router-r1 train report runs/smoke
 """
 
 INIT_EXAMPLES = """[bold]Example[/bold]
@@ -48,8 +50,7 @@ def run(
     ] = None,
 ) -> None:
     """Train a policy; run it again, and it goes on from its last checkpoint."""
-    if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        raise MissingExtraError(f"router-r1 train ({', '.join(missing)})", "train")
+    _require_extra()
     sys.exit(training("program").main(["--config", str(config), *(overrides or [])]))
 
 
@@ -68,6 +69,19 @@ def init(
             out, pool=pool, questions=questions, model=model, budget_usd=budget_usd
         )
     )
+
+
+def report(
+    out: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/smoke.")],
+) -> None:
+    """Write the report of a run again, with its curves; the run may be running."""
+    _require_extra()
+    print(training("report").write_report(out))
+
+
+def _require_extra() -> None:
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise MissingExtraError(f"router-r1 train ({', '.join(missing)})", "train")
 
 
 def training(module: str) -> ModuleType:

@@ -21,13 +21,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise MissingExtraError("the picture of a report", "eval") from error
+    pyplot = load_pyplot("the picture of a report", "eval")
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     labels: list[tuple[Row, str, str]] = []
     lines: list[Any] = []
@@ -65,6 +59,22 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     return paths
 
 
+def load_pyplot(what: str, extra: str) -> Any:
+    """Return matplotlib's pyplot, which draws into files only.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise MissingExtraError(what, extra) from error
+    return pyplot
+
+
 def _scatter(axes: Any, rows: list[Row], *, color: str, marker: str, label: str) -> None:
     if not rows:
         return
@@ -92,13 +102,13 @@ def _scale(axes: Any, costs: list[float]) -> None:
             axes.set_xscale("log", subs=[])
         else:
             axes.set_xscale("symlog", linthresh=min(paid) / 2)
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(_usd))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(usd_tick))
 
 
-def _usd(amount: float, place: object = None) -> str:
+def usd_tick(amount: float, place: object = None) -> str:
     r"""Write an amount as an axis shows it.
 
-    >>> [_usd(amount) for amount in (0, 0.0001, 0.1, 1)]
+    >>> [usd_tick(amount) for amount in (0, 0.0001, 0.1, 1)]
     ['\\$0', '\\$0.0001', '\\$0.10', '\\$1']
     """
     whole, _, cents = f"{amount:.9f}".rstrip("0").partition(".")

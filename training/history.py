@@ -1,0 +1,106 @@
+"""What a run has left in its folder so far: its config, numbers and bill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from router_r1_graph import ConfigError
+
+from .config import RunConfig
+from .measurement import Numbers, best_step
+from .spending import Paid, Spending
+
+REWARDS_FILE = "validation.json"
+"""In the folder of checkpoints: the mean reward of each step that was validated."""
+
+
+@dataclass(frozen=True)
+class History:
+    """A run so far; it may be running, stopped or finished.
+
+    Attributes:
+        config: the config of the run.
+        made: when (`date`), at which `commit` and by which `command`.
+        steps: a line of metrics for each step of GRPO, in order.
+        validations: at each validated step, the numbers of each cost weight.
+        best_step: the step whose weights are the best on held-out questions; None = none was
+            validated.
+        measured: what each finished stage reached on held-out questions, a row for each cost
+            weight.
+        bills: what each stage paid.
+        learned: how many traces the warm start learned, and how many it left out; None = no warm
+            start.
+    """
+
+    config: RunConfig
+    made: Mapping[str, str]
+    steps: Sequence[Numbers]
+    validations: Mapping[int, Mapping[float, Numbers]]
+    best_step: int | None
+    measured: Mapping[str, Sequence[Numbers]]
+    bills: Mapping[str, Paid]
+    learned: tuple[int, int] | None
+
+
+def read_history(folder: Path) -> History:
+    """Read what a run has left in its folder.
+
+    Where a run was killed and went on, a step that was made twice counts once.
+
+    Raises:
+        ConfigError: no run has begun there.
+    """
+    try:
+        made = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = RunConfig.model_validate(made.pop("config"))
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, ValidationError) as error:
+        raise ConfigError(
+            f"{folder}: no run of router-r1 train has begun there (config.yaml: "
+            f"{str(error).splitlines()[0]})"
+        ) from None
+    steps: dict[int, Numbers] = {}
+    validations: dict[int, dict[float, Numbers]] = {}
+    learned = None
+    for line in _lines(folder / "metrics.jsonl"):
+        stage, step = line.pop("stage"), line["step"]
+        if stage == "grpo" and "reward" in line:
+            steps[step] = line
+        elif stage == "grpo_validation":
+            validations.setdefault(step, {})[line["cost_weight"]] = line
+        elif stage == "warm_start_rows":
+            learned = (line["learned"], line["left_out"])
+    done = {stage: _read(folder / stage / "done.json") for stage in config.stages}
+    validated = _read(folder / "grpo" / "checkpoints" / REWARDS_FILE) or {}
+    return History(
+        config,
+        made,
+        [steps[step] for step in sorted(steps)],
+        dict(sorted(validations.items())),
+        best_step({int(step): reward for step, reward in validated.items()}),
+        {stage: rows for stage, rows in done.items() if rows},
+        Spending(folder / "spending").by_stage(),
+        learned,
+    )
+
+
+def _read(file: Path) -> Any:
+    with suppress(FileNotFoundError, ValueError):  # a file that is being written is not whole
+        return json.loads(file.read_text(encoding="utf-8"))
+    return None
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    if not file.exists():
+        return
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            with suppress(ValueError):  # torn by a kill, or being written
+                yield json.loads(line)
