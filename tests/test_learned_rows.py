@@ -18,6 +18,7 @@ from router_r1_graph import (
     Trace,
     create_router_r1,
 )
+from router_r1_graph.controllers.policy.folder import PolicySettings
 from router_r1_graph.controllers.policy.tokens import TokenCodec
 from router_r1_graph.protocol import load_template
 from tiny_policy import make_tokenizer
@@ -29,7 +30,7 @@ POOL = CandidatePool.embedded()
 
 @pytest.fixture(scope="module")
 def codec():
-    return TokenCodec(make_tokenizer(), load_template(None), ("</answer>",))
+    return TokenCodec(make_tokenizer(), load_template(None), PolicySettings(stop=("</answer>",)))
 
 
 def trace(id, *turns, question="Who wrote Hamlet?", gold=("Shakespeare",)):

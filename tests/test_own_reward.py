@@ -23,6 +23,7 @@ from router_r1_graph import (
     read_traces,
     write_traces,
 )
+from router_r1_graph.controllers.policy.folder import PolicySettings
 from router_r1_graph.controllers.policy.tokens import TokenCodec
 from router_r1_graph.protocol import load_template
 from router_r1_graph.rewards import AbsoluteCost, reward
@@ -389,7 +390,7 @@ def test_a_warm_start_does_not_judge_what_only_shows_the_format(mine):
 
 
 def codec():
-    return TokenCodec(make_tokenizer(), load_template(None), ("</answer>",))
+    return TokenCodec(make_tokenizer(), load_template(None), PolicySettings(stop=("</answer>",)))
 
 
 def test_feedback_filters_what_a_warm_start_learns(tmp_path, capsys):

@@ -85,17 +85,17 @@ def _require_extra() -> None:
 
 
 def training(module: str) -> ModuleType:
-    """Import a module of the programs: those of the package, or of the checkout that this is in.
+    """Import a module of the programs: of the checkout that this is in, or of the package.
 
     Raises:
         ConfigError: neither is there.
     """
-    if find_spec("router_r1_training"):
-        return import_module(f"router_r1_training.{module}")
     here = Path(__file__).resolve().parents[2]
     found = find_spec("training")  # of a checkout, and not a folder of the user's that is called so
     if found and found.origin and Path(found.origin).parent == here / "training":
         return import_module(f"training.{module}")
+    if find_spec("router_r1_training"):  # how the package calls it
+        return import_module(f"router_r1_training.{module}")
     raise ConfigError(
         f"the programs of training are not installed, nor in {here}; install router-r1-graph again"
     )
