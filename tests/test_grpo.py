@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -35,6 +37,7 @@ from training.fit import BudgetSpentError, OutsideError, last_checkpoint, train
 from training.grpo import grpo_trainer, run_grpo
 from training.items import Item
 from training.models import load_learner
+from training.rollouts import roll_out
 from training.spending import Spending
 
 pytestmark = [
@@ -223,13 +226,32 @@ def test_one_seed_gives_one_run_and_a_run_that_was_killed_ends_with_the_same_wei
         assert one == two
 
 
+def test_what_is_sampled_does_not_depend_on_the_time_that_calls_take(serve):
+    def sampled(seed):
+        delays = random.Random(seed)
+
+        def late(request):
+            time.sleep(delays.random() / 20)
+            return Reply(f"{request.prompt[:7]} is Carel Fabritius")
+
+        items = asked_of(serve(late), max_rounds=3) * 12
+        traces = roll_out(items, learner().controller(temperature=1.0, seed=3))
+        assert sum(len(trace.calls) for trace in traces) > 12
+        tokens = [
+            m.additional_kwargs["tokens"] for t in traces for m in t.scratchpad if m.type == "ai"
+        ]
+        return [(one["output_ids"], one["logprobs"]) for one in tokens]
+
+    assert sampled(0) == sampled(1)
+
+
 # ------------------------------------------------------------------------------- what goes wrong
 
 
 DOMAINS = ("literature", "geography", "music", "science", "film", "biography", "art")
 
 
-def asked_of(server):
+def asked_of(server, max_rounds=1):
     """A question of several hops, for real candidates that seem to know everything."""
     candidates = [
         {
@@ -243,7 +265,7 @@ def asked_of(server):
         for name in ("Quillora", "Ancestil")
     ]
     pool = CandidatePool.model_validate({"candidates": candidates})
-    return questions(4, pool, max_rounds=1)[3:]
+    return questions(4, pool, max_rounds=max_rounds)[3:]
 
 
 def test_an_endpoint_that_is_away_stops_the_run_with_the_cause(tmp_path, serve):

@@ -192,9 +192,9 @@ evaluate_questions: 2
     run.check()
     run.folder("grpo").mkdir(parents=True)
     measured = measure(run, learner(), "grpo")
-    [first, _] = read_traces(run.folder("grpo") / "test_traces.jsonl")
+    first, *_ = read_traces(run.folder("grpo") / "test_traces.jsonl")
     assert first.metadata["graph"]["reply"].startswith("Dear reader")
-    assert 0 < measured["outcome"] < 1
+    assert all(0 < row["outcome"] < 1 for row in measured)
     with pytest.raises(ConfigError, match="graph own_app:lettr"):
         Run(load_config(tmp_path / "train.yaml", ["graph=own_app:lettr"])).check()
 

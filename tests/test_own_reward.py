@@ -373,8 +373,9 @@ def test_best_of_n_and_the_measurement_go_by_the_reward(mine):
     run.config.out.mkdir()
     model = best_of_n(run, load_learner(run.config.model))
     measured = measure(run, model, "best_of_n")
-    assert 0 < measured["outcome"] < 1
-    assert "exact_match" not in measured
+    assert len(measured) == len(run.config.grpo.validate_cost_weights)
+    assert all(0 < row["outcome"] < 1 for row in measured)
+    assert not any("exact_match" in row for row in measured)
     kept = read_traces(mine / "run" / "best_of_n" / "test_traces.jsonl")
     assert all(verdict_of(one)["outcome"] for one in kept)
 

@@ -21,6 +21,7 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
 
@@ -282,14 +283,24 @@ class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return output
 
 
-class KeepScale(TrainerCallback):
-    """Writes the cost scale beside the checkpoints, so that a resumed run goes on with it."""
+class KeepScale(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """Keeps the cost scale inside the checkpoints, so that a resumed run goes on with it."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
 
+    def state(self) -> dict[str, Any]:
+        """Return what transformers writes into a checkpoint."""
+        return {"args": {}, "attributes": {"scale": self.judge.state()}}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Take the scale of the checkpoint that the run goes on from."""
+        kept = state.stateful_callbacks.get(type(self).__name__)
+        if state.global_step and isinstance(kept, dict):
+            self.judge.restore(kept["attributes"]["scale"])
+
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write the scale."""
+        """Write the scale beside the checkpoints, too, for people."""
         if state.is_world_process_zero:
             self.judge.save()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from router_r1_graph import Trace, TraceError
 from router_r1_graph.observations import CallRecord
@@ -75,10 +76,19 @@ class Judge:
             for cost in costs:
                 self.scale.observe(cost)
 
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` takes: built-in types."""
+        return self.scale.state() if isinstance(self.scale, PercentileCost) else {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take a scale that was kept."""
+        if isinstance(self.scale, PercentileCost) and state:
+            self.scale = PercentileCost(**state)
+
     def save(self) -> None:
         """Write the scale to its file."""
         if self.file is not None and isinstance(self.scale, PercentileCost):
-            self.file.write_text(json.dumps(self.scale.state()), encoding="utf-8")
+            self.file.write_text(json.dumps(self.state()), encoding="utf-8")
 
 
 def _price(call: CallRecord) -> float:

@@ -185,7 +185,9 @@ def _grpo(history: History) -> str:
 
 def _held_out(history: History) -> str:
     """Return the table of what each stage reached."""
-    head = ["after", "cost weight", "questions", "exact match", "USD / 1,000", "calls", "rounds"]
+    everything = [row for measured in history.measured.values() for row in measured]
+    right = _right(everything[0]) if everything else "exact match"
+    head = ["after", "cost weight", "questions", right, "USD / 1,000", "calls", "rounds"]
     rows: Table = [[*head, "format"]]
     for stage, measured in history.measured.items():
         for row in measured:

@@ -84,7 +84,7 @@ class RewardConfig(Section):
 
     @model_validator(mode="after")
     def _one_outcome(self) -> RewardConfig:
-        if self.functions and "metric" in self.model_fields_set:
+        if self.functions and self.metric != "exact_match":
             raise ValueError(
                 "metric has no effect beside functions; leave it out, or name it among them: "
                 f"functions: [{self.metric}, ...]"

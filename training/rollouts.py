@@ -6,11 +6,13 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from langsmith import tracing_context
 
 from router_r1_graph import Controller, ReplyStore, StopReason, Trace
+from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.evaluation.loop import Ask, Item, ask_many, ask_router, run
 from router_r1_graph.words import counted
 
@@ -86,7 +88,11 @@ def roll_out(
             if done:
                 done(trace)
 
-        with tracing_context(enabled=False):
+        def running(found: dict[int, list[Trace]] = found, all: int = len(places)) -> int:
+            return min(in_flight, all - len(found))
+
+        # A user's own graph may run in more threads than there are.
+        with tracing_context(enabled=False), _together(controller, None if graph else running):
             run(ask_many([asked[place] for place in places], ask, keep, at_once=in_flight))
         for place, several in found.items():
             traces[places[place]] = _one_of(several, asked[places[place]])
@@ -102,6 +108,19 @@ def roll_out(
         fit = {place: t for place, t in enumerate(whole) if not why_left_out(t)}
         judged = dict(zip(fit, outcomes.judge([*fit.values()]), strict=True))
     return [judged.get(place, trace) for place, trace in enumerate(whole)]
+
+
+@contextmanager
+def _together(controller: Controller, running: Callable[[], int] | None) -> Iterator[None]:
+    """Have a policy sample the turns of all running questions together."""
+    if running is None or not isinstance(controller, PolicyController):
+        yield
+        return
+    controller.wait_for_all(running)
+    try:
+        yield
+    finally:
+        controller.wait_for_all(None)
 
 
 def _one_of(traces: Sequence[Trace], item: Item) -> Trace:

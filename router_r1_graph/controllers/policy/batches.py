@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Protocol
@@ -39,6 +39,11 @@ class Batches:
         owner: holds the generator.
         max_batch: most turns in one batch.
     """
+
+    running: Callable[[], int] | None = None
+    """How many questions are running; where it is set, a batch begins when all of them wait for a
+    turn. So what shares a batch depends on the questions only, and not on the time that anything
+    takes: the last digits of a probability do depend on the batch."""
 
     def __init__(self, owner: HasGenerator, max_batch: int) -> None:
         self._owner = owner
@@ -78,11 +83,22 @@ class Batches:
                 ):
                     self._running = False
                     return
-            joined = -1
-            while joined < len(self._waiting) and joined < self._max_batch:
-                joined = len(self._waiting)
-                self._pause()
+            if self.running:
+                self._wait_for_all(self.running)
+            else:
+                joined = -1
+                while joined < len(self._waiting) and joined < self._max_batch:
+                    joined = len(self._waiting)
+                    self._pause()
             self._sample(self._next_batch())
+
+    def _wait_for_all(self, running: Callable[[], int]) -> None:
+        with self._changed:
+            # A question may also end without a turn, and nobody may wait for all any more.
+            while len(self._waiting) < running() and self.running is running:
+                self._changed.wait(_PAUSE_SECONDS)
+            ordered = sorted(self._waiting, key=_without_time)
+            self._waiting = {turn: self._waiting[turn] for turn in ordered}
 
     def _pause(self) -> None:
         """Wait a moment by the clock of the event loops: a busy one may bring more turns."""
@@ -116,6 +132,8 @@ class Batches:
         def rest(going: int) -> bool:
             """Return whether a batch with the waiting turns would be twice as large."""
             nonlocal rested
+            if self.running:
+                return False
             rested = min(len(self._waiting), self._max_batch - going) >= going
             return rested
 
@@ -135,6 +153,11 @@ class Batches:
         else:  # another generator may not say of each turn that it has ended
             for done in going.values():
                 _resolve(done)
+
+
+def _without_time(turn: Sample) -> tuple[object, ...]:
+    """Return a turn's place in a batch, which does not depend on who came first."""
+    return turn.so_far, turn.random.getstate() if turn.random else ()
 
 
 def _resolve(done: Future[None], error: BaseException | None = None) -> None:

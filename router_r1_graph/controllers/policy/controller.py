@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,17 @@ class PolicyController:
         model.eval()
         options = {"name": f"policy:{path}", **options}
         return cls(model, tokenizer, settings, template=policy.template, **options)
+
+    def wait_for_all(self, running: Callable[[], int] | None) -> None:
+        """Begin a batch when all running questions wait for a turn, as training does.
+
+        What is sampled then depends on seeds and questions only, to the last digit, and not on the
+        time that calls take.
+
+        Args:
+            running: returns how many questions are running; None = as turns come.
+        """
+        self._batches.running = running
 
     def worst_case_usd(self, view: View) -> float:
         """Return 0: a local policy has no price."""
