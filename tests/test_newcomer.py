@@ -500,8 +500,8 @@ def test_a_trained_policy_that_says_nothing_is_not_recommended(tmp_path):
     from training.report import next_step
 
     policy = tmp_path / "policy"
-    assert next_step({"grpo": {"format": 0.0}}, policy).startswith("Not usable yet: 0% of")
-    assert next_step({"grpo": {"format": 0.98}}, policy).startswith("Use it: router-r1 ask")
+    assert next_step({"grpo": [{"format": 0.0}]}, policy).startswith("Not usable yet: 0% of")
+    assert next_step({"grpo": [{"format": 0.98}]}, policy).startswith("Use it: router-r1 ask")
     assert next_step({}, policy).startswith("Use it: ")
 
 
