@@ -115,3 +115,11 @@ def test_a_short_wait_is_waited(serve):
     state = graph.invoke({"question": "q"})
     assert state["ledger"]["candidates"]["Ada"]["calls"] == 1
     assert server.count() == 2  # a retry is a request, too
+
+
+def test_a_folder_that_cannot_be_written_limits_nothing_and_says_so(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(limits.tempfile, "gettempdir", lambda: str(tmp_path / "file"))
+    ada = candidate(requests_per_minute=0.5)
+    assert [limits.reserve(ada), limits.reserve(ada)] == [0, 0]
+    assert "are not kept" in caplog.text

@@ -9,6 +9,7 @@ for them.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import struct
 import tempfile
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -25,6 +27,8 @@ try:
     import fcntl
 except ImportError:  # pragma: no cover - Windows: kept within a process
     fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 _BURST_SECONDS = 5.0
 """What a rate allows in this time may come at once."""
@@ -64,8 +68,18 @@ def spend(settings: ModelSettings, tokens: int) -> None:
 
 @contextmanager
 def _moments(settings: ModelSettings) -> Iterator[list[float]]:
-    """Yield both moments, to be changed while nobody else reads them."""
-    with _lock, _file(settings).open("a+b") as file, _locked(file):
+    """Yield both moments, to be changed while nobody else reads them.
+
+    Where the file cannot be used, nothing is limited, and a warning says so: it is no reason for a
+    call to fail.
+    """
+    try:
+        opened = _file(settings).open("a+b")
+    except OSError as error:
+        logger.warning("requests_per_minute and tokens_per_minute are not kept: %s", error)
+        yield [0.0, 0.0]
+        return
+    with _lock, opened as file, _locked(file):
         file.seek(0)
         data = file.read()
         moments = list(_MOMENTS.unpack(data)) if len(data) == _MOMENTS.size else [0.0, 0.0]
@@ -84,9 +98,14 @@ def _locked(file: IO[bytes]) -> Iterator[None]:
 
 def _file(settings: ModelSettings) -> Path:
     """Return the file of an endpoint's model; a hash, so that no address stands in its name."""
-    user = getattr(os, "getuid", int)()
-    folder = Path(tempfile.gettempdir()) / f"router-r1-limits-{user}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _folder(tempfile.gettempdir())
     model = settings.model or getattr(settings, "name", "")
     of = f"{settings.provider}\n{settings.base_url}\n{settings.key_variable}\n{model}"
     return folder / hashlib.sha256(of.encode()).hexdigest()[:32]
+
+
+@cache
+def _folder(temporary: str) -> Path:
+    folder = Path(temporary) / f"router-r1-limits-{getattr(os, 'getuid', int)()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
