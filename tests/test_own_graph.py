@@ -24,8 +24,9 @@ from training.grpo import run_grpo
 from training.outcomes import Outcomes, verdict_of
 from training.own_graph import OwnGraph
 from training.rollouts import roll_out, why_left_out
+from training.run import Run
 from training.spending import Spending
-from training.stages import Run, measure
+from training.stages import measure
 
 pytestmark = [
     pytest.mark.timeout(600),

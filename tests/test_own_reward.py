@@ -29,6 +29,7 @@ from router_r1_graph.protocol import load_template
 from router_r1_graph.rewards import AbsoluteCost, reward
 from test_grpo import DEMO, SETTINGS, config, learner, lines, options, questions
 from tiny_policy import make_tokenizer
+from training.best_of_n import best_of_n
 from training.config import ModelConfig, RewardConfig, load_config
 from training.fit import BudgetSpentError, OutsideError
 from training.grpo import run_grpo
@@ -37,8 +38,9 @@ from training.models import load_learner
 from training.outcomes import Outcomes, verdict_of
 from training.questions import read_questions
 from training.rollouts import roll_out, why_left_out
+from training.run import Run
 from training.spending import Spending
-from training.stages import Run, best_of_n, measure, warm_start
+from training.stages import measure, warm_start
 
 pytestmark = [
     pytest.mark.timeout(600),

@@ -45,6 +45,7 @@ from router_r1_graph.simulation import (
     relation_domain,
     true_answer,
 )
+from training.best_of_n import _best_rows, rows_from_before
 from training.config import GRPOConfig, ModelConfig, RewardConfig, load_config
 from training.export import IGNORED
 from training.fit import last_checkpoint
@@ -54,8 +55,8 @@ from training.judge import Judge
 from training.models import load_learner, make_learner
 from training.pools import DOMAINS, draw_pool
 from training.rollouts import roll_out
+from training.run import Run
 from training.spending import Spending
-from training.stages import Run, _best_rows, rows_from_before
 from training.teacher import HABITS, TeacherController, fits
 
 ROOT = Path(__file__).parent.parent
@@ -183,7 +184,7 @@ def test_a_wrong_config_names_the_key(override, message):
     ("override", "message"),
     [
         ("model.pretrained=/nowhere/model", "no such folder"),
-        ("out=/proc/nowhere", "finetune: "),
+        ("out=/proc/nowhere", "train: "),
         ("warm_start.trace_files=[/nowhere.jsonl]", "no such trace file"),
     ],
 )

@@ -25,6 +25,7 @@ from router_r1_graph import (
     write_traces,
 )
 from router_r1_graph.ledger import total
+from training.best_of_n import rows_from_before
 from training.config import GRPOConfig, ModelConfig, RewardConfig, load_config
 from training.data_config import DataConfig, VaryConfig
 from training.grpo import grpo_trainer
@@ -33,8 +34,8 @@ from training.models import load_learner, make_learner
 from training.pools import vary
 from training.questions import check_questions, how_held_out, question_key, read_questions
 from training.rollouts import roll_out
+from training.run import Run
 from training.spending import Spending
-from training.stages import Run, rows_from_before
 from yaml_pool import yaml_pool
 
 ROOT = Path(__file__).parent.parent

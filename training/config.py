@@ -197,7 +197,7 @@ class RunConfig(Section):
 
     out: Path
     seed: int = 0
-    stages: tuple[Stage, ...] = ("warm_start", "best_of_n", "grpo")
+    stages: tuple[Stage, ...] = Field(("warm_start", "best_of_n", "grpo"), min_length=1)
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     graph: str | None = None

@@ -9,40 +9,31 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal
 
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import TrainerCallback
-from transformers.trainer_callback import ExportableState
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
 
 from trl import GRPOConfig as TRLGRPOConfig
 from trl import GRPOTrainer
-from trl.models.utils import unwrap_model_for_generation
 
-from router_r1_graph import ConfigError, ReplyStore, Trace, write_traces
+from router_r1_graph import ConfigError, ReplyStore
 from router_r1_graph.budget import Left
 from router_r1_graph.controllers.controller import View
-from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import TEMPLATE_FILE
-from router_r1_graph.ledger import price_usd, total
-from router_r1_graph.words import counted, usd
+from router_r1_graph.words import counted
 
+from .callbacks import KeepBudget, KeepScale
 from .config import GRPOConfig, RewardConfig
 from .credit import Judged, credit_of_groups, of_tokens
-from .export import RolloutRow, rollout_row
 from .fit import (
     BudgetSpentError,
-    OutsideError,
     StoppedError,
     Watch,
     device_options,
@@ -53,211 +44,20 @@ from .fit import (
 from .items import Item
 from .judge import Judge
 from .models import Learner, processes
-from .outcomes import Outcomes, verdict_of
+from .outcomes import Outcomes
 from .own_graph import OwnGraph
-from .progress import say, show
-from .rollouts import Patience, failure_from_outside, roll_out, why_left_out
+from .progress import show
+from .reward_func import Reward
+from .rollout_func import Rollouts
 from .shares import Shares
 from .spending import Spending
 from .validation import Validation
-from .vllm_rollouts import VLLMGenerator, vllm_options
-
-
-class Rollouts:
-    """TRL's `rollout_func`: prompts in, episodes of the graph out.
-
-    A rollout that failed from outside is tried again; one that fails to the end is no part of loss
-    and group. If half of a step's rollouts fail, the run stops.
-
-    Args:
-        learner: how the model is asked.
-        items: the item of each prompt.
-        config: the size of a group and the patience.
-        spending: the bill of the run.
-        traces: the folder where the traces are kept, a compressed file for each step.
-        replies: the store of replies.
-        graph: the user's own graph, of which the router is a part.
-        outcomes: what judges the traces, besides the metric.
-    """
-
-    __name__ = "graph_rollouts"  # TRL logs it
-
-    def __init__(
-        self,
-        learner: Learner,
-        items: dict[str, Item],
-        config: GRPOConfig,
-        spending: Spending,
-        traces: Path,
-        replies: ReplyStore | None = None,
-        graph: OwnGraph | None = None,
-        outcomes: Outcomes | None = None,
-    ) -> None:
-        self.learner = learner
-        self.items = items
-        self.graph = graph
-        self.outcomes = outcomes
-        self.config = config
-        self.spending = spending
-        self.traces = traces
-        self.replies = replies
-        self.step_usd = 0.0
-        """What was paid for the last step's rollouts, by all processes."""
-
-    def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
-        """Run the graph once for each prompt.
-
-        Raises:
-            OutsideError: half of the rollouts failed through no fault of the policy, or there is
-                nothing to learn from any of them.
-        """
-        step = trainer.state.global_step
-        before = self.spending.here_usd
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-            was_training = model.training
-            model.eval()
-            controller = self._controller(model, trainer, len(prompts))
-            start = time.perf_counter()
-            traces = roll_out(
-                self._samples(prompts, trainer.accelerator.process_index),
-                controller,
-                patience=Patience(self.config.tries, self.config.wait_seconds),
-                replies=self.replies,
-                graph=self.graph,
-                outcomes=self.outcomes,
-                done=lambda trace: self.spending.add("grpo", trace),
-            )
-            outside = time.perf_counter() - start - controller.generator.seconds
-            model.train(was_training)
-        self.traces.mkdir(parents=True, exist_ok=True)
-        process = trainer.accelerator.process_index
-        write_traces(self.traces / f"{step + 1:06}-{process}.jsonl.gz", traces)
-        failures = [failure_from_outside(trace) for trace in traces]
-        left_out = [why_left_out(trace) for trace in traces]
-        self._stop_if_most_failed(gather_object(failures), gather_object(left_out), step)
-        self.step_usd = sum(gather_object([self.spending.here_usd - before]))
-        rows = [
-            _left_out(controller.codec.tokenizer.eos_token_id)
-            if reason
-            else rollout_row(trace, controller.codec)
-            for trace, reason in zip(traces, left_out, strict=True)
-        ]
-        return {
-            "prompt_ids": [row["prompt_ids"] for row in rows],
-            "completion_ids": [row["completion_ids"] for row in rows],
-            "env_mask": [row["env_mask"] for row in rows],
-            "logprobs": [row["logprobs"] for row in rows],
-            "trace": traces,
-            "left_out": left_out,
-            "usd": [self.step_usd] * len(traces),
-            "graph_seconds": [outside] * len(traces),
-            "generate_seconds": [controller.generator.seconds] * len(traces),
-        }
-
-    def _controller(self, model: Any, trainer: Any, max_batch: int) -> PolicyController:
-        controller = PolicyController(
-            model,
-            self.learner.tokenizer,
-            self.learner.settings,
-            template=self.learner.template,
-            temperature=trainer.args.temperature,
-            max_batch=max_batch,
-            # Turns draw from streams of their own, made of this, the item's seed and the question.
-            seed=trainer.args.seed * 1_000_003 + trainer.state.global_step,
-        )
-        if trainer.use_vllm:  # TRL has just given it the model's weights
-            controller.generator = VLLMGenerator(
-                trainer.vllm_generation,
-                self.learner.settings.max_new_tokens,
-                controller.generator.stop_ids,
-            )
-        return controller
-
-    def _samples(self, prompts: Sequence[str], process: int) -> list[Item]:
-        """Return the items, each with the seed of its place in the step, in whatever process."""
-        first = process * len(prompts)
-        samples = []
-        for place, prompt in enumerate(prompts, first):
-            item = self.items[prompt]
-            seed = item.context.seed + place
-            samples.append(replace(item, context=replace(item.context, seed=seed)))
-        return samples
-
-    def _stop_if_most_failed(
-        self, failures: Sequence[str], left_out: Sequence[str], step: int
-    ) -> None:
-        failed = [failure for failure in failures if failure]
-        if 2 * len(failed) >= len(failures):
-            tries = counted(self.config.tries, "attempt")
-            raise OutsideError(
-                f"grpo: {len(failed)} of {counted(len(failures), 'rollout')} of step {step + 1} "
-                f"failed through no fault of the policy, after {tries}; the last: {failed[-1]}"
-            )
-        if all(left_out):
-            raise OutsideError(
-                f"grpo: there is nothing to learn from any of {counted(len(left_out), 'rollout')} "
-                f"of step {step + 1}; the last: {left_out[-1]}"
-            )
-
-
-def _left_out(end: int) -> RolloutRow:
-    """Return a row that no loss sees; TRL wants a row for each prompt, and no empty one."""
-    return {"prompt_ids": [end], "completion_ids": [end], "env_mask": [0], "logprobs": [0.0]}
-
+from .vllm_rollouts import vllm_options
 
 # It prints a whole trace each time that one is left out, which is no mistake here.
 logging.getLogger("trl.trainer.grpo_trainer").addFilter(
     lambda record: "All reward functions returned None" not in record.getMessage()
 )
-
-
-class Reward:
-    """TRL's reward function over traces."""
-
-    __name__ = "router_r1"
-
-    def __init__(self, judge: Judge, shares: Shares) -> None:
-        self.judge = judge
-        self.shares = shares
-        self.judged: list[Judged | None] = []
-        """What the credit of the last traces is made of; None = left out."""
-
-    def __call__(
-        self, prompts: Sequence[str], trace: Sequence[Trace], left_out: Sequence[str], **kwargs: Any
-    ) -> list[float | None]:
-        """Return one number for each trace, None for one to leave out, and log the parts."""
-        rewarded = [None if why else one for one, why in zip(trace, left_out, strict=True)]
-        parts = [one and self.judge(one) for one in rewarded]
-        self.judged = [
-            self.judge.by_turn(one, part) if one and part else None
-            for one, part in zip(rewarded, parts, strict=True)
-        ]
-        # Of all processes, so that each judges by the same scale.
-        kept = [one for one in rewarded if one]
-        self.judge.observe(gather_object(self.judge.costs(kept)))
-        if log := kwargs.get("log_metric"):
-            there = [part for part in parts if part]
-            functions = self.judge.config.functions
-            logged_as = {"cost": "cheapness"} | ({} if functions else {"outcome": "exact_match"})
-            for name in ("format", "outcome", "cost", "total"):
-                for part in there:
-                    log(logged_as.get(name, name), getattr(part, name))
-            for one in kept:
-                for name, value in verdict_of(one).get("parts", {}).items():
-                    log(f"outcome/{name}", value)
-                log("calls", len(one.calls))
-                log("failed_calls", sum(not call.ok for call in one.calls))
-                bill = total(one.ledger)
-                log("stored_calls", bill.get("stored_calls", 0))
-                log("saved_usd", bill.get("saved_usd", 0.0))
-                log("cost_usd", price_usd(bill))
-                for asked in self.shares.of_calls(one):
-                    for label in self.shares.labels:
-                        log(f"share/{label}", float(label == asked))
-            log("left_out", fmean(map(bool, left_out)))
-            for name in ("usd", "graph_seconds", "generate_seconds"):
-                log(name, kwargs[name][0])
-        return [part.total if part else None for part in parts]
 
 
 class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -281,67 +81,6 @@ class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             advantages = torch.tensor([turns[0] for turns in credit])
         output["advantages"] = advantages.to(output["advantages"])
         return output
-
-
-class KeepScale(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Keeps the cost scale inside the checkpoints, so that a resumed run goes on with it."""
-
-    def __init__(self, judge: Judge) -> None:
-        self.judge = judge
-
-    def state(self) -> dict[str, Any]:
-        """Return what transformers writes into a checkpoint."""
-        return {"args": {}, "attributes": {"scale": self.judge.state()}}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take the scale of the checkpoint that the run goes on from."""
-        kept = state.stateful_callbacks.get(type(self).__name__)
-        if state.global_step and isinstance(kept, dict):
-            self.judge.restore(kept["attributes"]["scale"])
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write the scale beside the checkpoints, too, for people."""
-        if state.is_world_process_zero:
-            self.judge.save()
-
-
-class KeepBudget(TrainerCallback):
-    """Says what the run will cost, and stops it with a checkpoint before it costs too much."""
-
-    def __init__(self, spending: Spending, rollouts: Rollouts) -> None:
-        self.spending = spending
-        self.rollouts = rollouts
-        self.refused = ""
-        self._told = False
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop before the first step of a run that may pay nothing any more.
-
-        Raises:
-            BudgetSpentError: the budget is spent.
-        """
-        if refused := self._refused(0.0):
-            raise BudgetSpentError(f"grpo: {refused}; raise budget_usd to go on")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop where the next step would cost more than is left."""
-        each = self.rollouts.step_usd
-        if each and not self._told and state.is_world_process_zero:
-            left = state.max_steps - state.global_step
-            limit = self.spending.budget_usd
-            budget = "" if limit is None else f"; budget_usd is {usd(limit)}"
-            say(
-                f"step {state.global_step} cost {usd(each)}: the {counted(left, 'step')} to come "
-                f"will cost about {usd(each * left)}{budget}"
-            )
-        self._told = True
-        if state.global_step < state.max_steps and (refused := self._refused(each)):
-            self.refused = refused
-            control.should_save = control.should_training_stop = True
-
-    def _refused(self, next_usd: float) -> str:
-        # One process decides for all: each reads the files at another moment.
-        return str(gather_object([self.spending.refuses(next_usd)])[0])
 
 
 def run_grpo(

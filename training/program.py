@@ -64,13 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _only_run_in(config.out):
             return run_stages(config)
     except RouterR1Error as error:
-        print(f"finetune: {error}", file=sys.stderr)
+        print(f"train: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
     except OSError as error:
-        print(f"finetune: {error}; the last checkpoint is intact", file=sys.stderr)
+        print(f"train: {error}; the last checkpoint is intact", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("finetune: stopped; run again to go on from the last checkpoint", file=sys.stderr)
+        print("train: stopped; run again to go on from the last checkpoint", file=sys.stderr)
         return 130
 
 
@@ -86,10 +86,12 @@ def run_stages(config: RunConfig) -> int:
     from transformers.utils import logging
 
     from . import stages
+    from .best_of_n import best_of_n
     from .hub import require_token, upload
     from .models import finish, load_learner, processes
     from .questions import check_questions
     from .report import next_step, told, write_card, write_report
+    from .run import Run
     from .trackers import require_trackers
 
     main = processes().is_main_process  # of those that torchrun or accelerate started
@@ -103,16 +105,17 @@ def run_stages(config: RunConfig) -> int:
     logging.disable_progress_bar()  # of loading and saving; training keeps its own
     if config.threads:
         torch.set_num_threads(config.threads)
-    run = stages.Run(config)
+    run = Run(config)
     run.check()
     measured: dict[str, list[dict[str, float]]] = {}
     learner = None
+    before = None  # the folder of the last stage that was done in another process
     for stage in config.stages:
         folder = run.folder(stage)
         done = folder / "done.json"
         if done.exists():
             measured[stage] = json.loads(done.read_text(encoding="utf-8"))
-            learner = load_learner(config.model, folder / "policy")
+            before = folder / "policy"
             if main:
                 print(f"{stage}: done before")
             continue
@@ -121,8 +124,8 @@ def run_stages(config: RunConfig) -> int:
         if stage == "warm_start":
             learner = stages.warm_start(run)
         else:
-            learner = learner or load_learner(config.model)
-            step = stages.best_of_n if stage == "best_of_n" else stages.grpo
+            learner = learner or load_learner(config.model, before)
+            step = best_of_n if stage == "best_of_n" else stages.grpo
             learner = step(run, learner)
         if main:
             learner.save(folder / "policy")
@@ -133,10 +136,9 @@ def run_stages(config: RunConfig) -> int:
             for line in told(stage, measured[stage]):
                 print(line)
         processes().wait_for_everyone()
-    if learner is None:
-        raise RouterR1Error("the config names no stage")
     if not main:
         return 0
+    learner = learner or load_learner(config.model, before)
     policy = config.out / "policy"
     finish(learner, config.model)
     learner.save(policy)

@@ -1,0 +1,78 @@
+"""What GRPO's trainer calls beside its steps: the cost scale and the budget of a run are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelerate.utils import gather_object
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from router_r1_graph.words import counted, usd
+
+from .fit import BudgetSpentError
+from .judge import Judge
+from .progress import say
+from .rollout_func import Rollouts
+from .spending import Spending
+
+
+class KeepScale(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """Keeps the cost scale inside the checkpoints, so that a resumed run goes on with it."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+
+    def state(self) -> dict[str, Any]:
+        """Return what transformers writes into a checkpoint."""
+        return {"args": {}, "attributes": {"scale": self.judge.state()}}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Take the scale of the checkpoint that the run goes on from."""
+        kept = state.stateful_callbacks.get(type(self).__name__)
+        if state.global_step and isinstance(kept, dict):
+            self.judge.restore(kept["attributes"]["scale"])
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write the scale beside the checkpoints, too, for people."""
+        if state.is_world_process_zero:
+            self.judge.save()
+
+
+class KeepBudget(TrainerCallback):
+    """Says what the run will cost, and stops it with a checkpoint before it costs too much."""
+
+    def __init__(self, spending: Spending, rollouts: Rollouts) -> None:
+        self.spending = spending
+        self.rollouts = rollouts
+        self.refused = ""
+        self._told = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop before the first step of a run that may pay nothing any more.
+
+        Raises:
+            BudgetSpentError: the budget is spent.
+        """
+        if refused := self._refused(0.0):
+            raise BudgetSpentError(f"grpo: {refused}; raise budget_usd to go on")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop where the next step would cost more than is left."""
+        each = self.rollouts.step_usd
+        if each and not self._told and state.is_world_process_zero:
+            left = state.max_steps - state.global_step
+            limit = self.spending.budget_usd
+            budget = "" if limit is None else f"; budget_usd is {usd(limit)}"
+            say(
+                f"step {state.global_step} cost {usd(each)}: the {counted(left, 'step')} to come "
+                f"will cost about {usd(each * left)}{budget}"
+            )
+        self._told = True
+        if state.global_step < state.max_steps and (refused := self._refused(each)):
+            self.refused = refused
+            control.should_save = control.should_training_stop = True
+
+    def _refused(self, next_usd: float) -> str:
+        # One process decides for all: each reads the files at another moment.
+        return str(gather_object([self.spending.refuses(next_usd)])[0])

@@ -1,0 +1,181 @@
+"""A run: its config, its files, its bill, and how it asks questions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+
+from router_r1_graph import CandidatePool, Controller, ReplyStore, Trace
+from router_r1_graph.candidates.records import stored_records, write_records
+
+from .config import RunConfig
+from .fit import BudgetSpentError
+from .items import Item
+from .measurement import share_out
+from .models import processes
+from .outcomes import Outcomes
+from .own_graph import OwnGraph
+from .rollouts import roll_out
+from .spending import Spending
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's config and where its files are."""
+
+    config: RunConfig
+
+    @property
+    def metrics(self) -> Path:
+        """Every logged number, a JSON line each."""
+        return self.config.out / "metrics.jsonl"
+
+    def folder(self, stage: str) -> Path:
+        """Where a stage keeps its policy, checkpoints and traces."""
+        return self.config.out / stage
+
+    @cached_property
+    def spending(self) -> Spending:
+        """The bill of the run."""
+        process = processes().process_index
+        return Spending(self.config.out / "spending", self.config.budget_usd, process)
+
+    @cached_property
+    def replies(self) -> ReplyStore | None:
+        """The store of replies; None where nothing real is asked and no file is named."""
+        config = self.config
+        pools = [CandidatePool.from_yaml(name) for name in {*config.data.pools} - {"drawn"}]
+        kinds = {candidate.provider for pool in pools for candidate in pool.candidates}
+        judges = any(one.function == "llm_judge" for one in config.reward.functions)
+        if config.replies.file is None and not judges and kinds <= {"simulated", "recorded"}:
+            return None
+        file = config.replies.file or config.out / "replies.sqlite"
+        return ReplyStore(file, every=config.replies.every)
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What judges the traces, besides the metric."""
+        config = self.config
+        return Outcomes(config.reward, self.spending, config.folder, self.replies)
+
+    @cached_property
+    def graph(self) -> OwnGraph | None:
+        """The user's own graph, of which the router is a part; None = the router alone."""
+        name = self.config.graph
+        return OwnGraph(name, self.config.folder) if name else None
+
+    def check(self) -> None:
+        """Find what the config names of the user's own code, before anything is paid.
+
+        Raises:
+            ConfigError: it is not there, or cannot be used.
+        """
+        _ = self.outcomes, self.graph
+
+    def leave_records(self) -> Path | None:
+        """Write the stored replies as records, for a recorded pool; return the file, if any."""
+        if self.replies is None:
+            return None
+        file = self.config.out / "records.jsonl"
+        renamed = self.config.data.vary.names > 0
+        write_records(file, stored_records(self.replies, model_names=renamed))
+        return file
+
+    def roll_out(
+        self,
+        stage: str,
+        items: Sequence[Item],
+        controller: Controller,
+        *,
+        name: str = "policy",
+        judged: bool = True,
+        done: Callable[[Trace], None] = lambda _: None,
+    ) -> list[Trace]:
+        """Run items, once the budget allows it, and put what they cost on the bill.
+
+        Args:
+            stage: the stage's name on the bill.
+            items: what to ask.
+            controller: the controller.
+            name: the controller's name in the traces.
+            judged: whether the traces earn something; those that only show the format are runs of
+                the router alone, which nobody judges.
+            done: gets each trace as soon as it is there.
+
+        Raises:
+            BudgetSpentError: the budget is spent.
+        """
+        self._require(stage, self.spending.refuses(0.0))
+        return self._roll_out(stage, items, controller, name, done, judged=judged)
+
+    def share_out(
+        self,
+        stage: str,
+        items: Sequence[Item],
+        controller: Controller,
+        *,
+        done: Callable[[Trace], None] = lambda _: None,
+    ) -> list[Trace]:
+        """Run items on all processes, as `roll_out` does on one; return all traces on each.
+
+        Raises:
+            BudgetSpentError: the budget is spent.
+        """
+        # One process decides for all: each reads the files at another moment.
+        self._require(stage, gather_object([self.spending.refuses(0.0)])[0])
+        return share_out(
+            items, lambda ours: self._roll_out(stage, ours, controller, "policy", done)
+        )
+
+    def _require(self, stage: str, refused: str) -> None:
+        if refused:
+            raise BudgetSpentError(f"{stage}: {refused}; raise budget_usd, run again to go on")
+
+    def _roll_out(
+        self,
+        stage: str,
+        items: Sequence[Item],
+        controller: Controller,
+        name: str,
+        done: Callable[[Trace], None],
+        *,
+        judged: bool = True,
+    ) -> list[Trace]:
+        def keep(trace: Trace) -> None:
+            self.spending.add(stage, trace)
+            done(trace)
+
+        return roll_out(
+            items,
+            controller,
+            name=name,
+            replies=self.replies,
+            graph=self.graph if judged else None,
+            outcomes=self.outcomes if judged else None,
+            done=keep,
+        )
+
+    def log(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
+        """Write a line of metrics, on the first process."""
+        if processes().is_main_process:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"stage": stage, "step": step, **numbers}) + "\n")
+
+    def fit_options(self, stage: str, seed: int) -> dict[str, Any]:
+        """Return what every supervised fit of this run has in common."""
+        model = self.config.model
+        return {
+            "stage": stage,
+            "metrics": self.metrics,
+            "seed": seed,
+            "bf16": model.bf16,
+            "gradient_checkpointing": model.gradient_checkpointing,
+            "lora_rank": model.lora_rank,
+            "report_to": self.config.report_to,
+        }

@@ -1,0 +1,74 @@
+"""The teacher's traces: written once, and resumed where they stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from router_r1_graph import Trace, read_traces, write_traces
+
+from .items import Item, draw_items
+from .models import processes
+from .questions import without_held_out
+from .run import Run
+from .teacher import TeacherController
+
+
+def warm_traces(run: Run) -> Any:
+    """Write the teacher's traces once; return a function that reads them, one at a time.
+
+    Traces of held-out questions, which files of others may have, are left out.
+    """
+    config = run.config
+    files = config.warm_start.trace_files
+    if not files:
+        file = run.folder("warm_start") / "traces.jsonl"
+        files = (file,)
+        items = draw_items(config.data, config.warm_start.traces, config.seed)
+        pairs = [(0, item) for item in items]
+        with processes().main_process_first():  # the others find nothing left to write
+            what = "teacher's traces"
+            write_teacher_traces(run, "warm_start", file, pairs, config.seed, what, judged=False)
+
+    def read() -> Iterator[Trace]:
+        traces = chain.from_iterable(map(read_traces, files))
+        yield from without_held_out(traces, config.data)
+
+    return read
+
+
+def write_teacher_traces(
+    run: Run,
+    stage: str,
+    file: Path,
+    wanted: Sequence[tuple[int, Item]],
+    seed: int,
+    what: str,
+    *,
+    judged: bool = True,
+    **habits: float,
+) -> None:
+    """Write the traces that are not in the file yet; each item with the teacher of its seed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    done = 0
+    if file.exists():
+        with file.open("rb") as lines:
+            done = sum(1 for _ in lines)
+    with Progress() as progress:
+        bar = progress.add_task(what, total=len(wanted), completed=done)
+        for start in range(done, len(wanted), 256):
+            batch = wanted[start : start + 256]
+            traces: list[Trace | None] = [None] * len(batch)
+            for sample in {sample for sample, _ in batch}:
+                places = [i for i, (other, _) in enumerate(batch) if other == sample]
+                teacher = TeacherController(1000 * seed + sample, **habits)
+                ours = [batch[i][1] for i in places]
+                found = run.roll_out(stage, ours, teacher, name="teacher", judged=judged)
+                for place, trace in zip(places, found, strict=True):
+                    traces[place] = trace
+            write_traces(file, [t for t in traces if t is not None], append=True)
+            progress.update(bar, advance=len(batch))
