@@ -22,6 +22,7 @@ from string import Template
 from langchain_core.messages import ToolMessage
 
 from .errors import ConfigError, did_you_mean
+from .words import plain
 
 #: Bump when a policy trained on the old text would no longer understand the new one.
 VERSION = 1
@@ -29,7 +30,7 @@ VERSION = 1
 STOP = ("<information>", "</answer>")
 DEFAULT_TEMPLATE = Path(__file__).parent / "prompts" / "router_r1.txt"
 TOOLS_TEMPLATE = DEFAULT_TEMPLATE.with_name("tools.txt")
-PLACEHOLDERS = ("candidates", "brief_candidates", "question", "cost_weight", "budget")
+PLACEHOLDERS = ("candidates", "brief_candidates", "question", "goal", "cost_weight", "budget")
 
 _NAMES = "think|search|information|answer"
 _TAG = re.compile(rf"<(/?)({_NAMES})>")
@@ -252,7 +253,7 @@ def render_prompt(
         template: from `load_template`.
         question: what the user asked.
         candidates: name -> descriptor, in the order in which they are shown.
-        cost_weight: in [0, 1].
+        cost_weight: in [0, 1]; `$goal` says it in words.
         budget: what may still be spent, in words.
         brief_candidates: the same in short, by subject, for small policies.
     """
@@ -260,6 +261,13 @@ def render_prompt(
         question=escape(question),
         candidates="\n".join(f"- {escape(n)}: {escape(d)}" for n, d in candidates.items()),
         brief_candidates=escape(brief_candidates),
+        goal=_goal(cost_weight),
         cost_weight=f"{cost_weight:g}",
         budget=budget,
     )
+
+
+def _goal(cost_weight: float) -> str:
+    """Return a cost weight in words."""
+    of_answer, of_cost = (plain(100 * share, 3) for share in (1 - cost_weight, cost_weight))
+    return f"a right answer {of_answer}%, a low cost {of_cost}%"

@@ -127,6 +127,36 @@ class Candidate(ModelSettings):
             )
         return "; ".join(parts)
 
+    def describe_briefly(self) -> str:
+        """Return the descriptor in few words, for a prompt that says what the numbers are.
+
+        The price is the input plus the output price; a score between 0 and 1 is written in percent.
+        Many scores that hardly differ are written as a range.
+
+        Example:
+            >>> ada = Candidate(name="Ada", output_usd_per_mtok=2, benchmarks={"maps": 0.9})
+            >>> ada.describe_briefly()
+            '$2, maps 90'
+        """
+        parts: list[str] = [] if self.kind == "model" else [self.kind]
+        if not self.priced:
+            parts.append("price unknown")
+        if self.usd_per_call is not None:
+            parts.append(f"${plain(self.usd_per_call, 2)} per call")
+        if super().priced:
+            per_mtok = (self.input_usd_per_mtok or 0) + (self.output_usd_per_mtok or 0)
+            parts.append(f"${plain(per_mtok, 2)}")
+        if self.latency_seconds is not None:
+            parts.append(f"{self.latency_seconds:g} s")
+        scores = {name: 100 * x if x <= 1 else x for name, x in self.benchmarks.items()}
+        low, high = min(scores.values(), default=0), max(scores.values(), default=0)
+        if len(scores) > 3 and high - low <= 10:
+            parts.append(f"{', '.join(scores)} {low:.0f}-{high:.0f}")
+        else:
+            parts += [f"{name} {score:.0f}" for name, score in scores.items()]
+        parts += [f"good at {what}" for what in self.strengths if what not in scores]
+        return ", ".join(parts)
+
     def describe_tool(self) -> str:
         """Return the tool description of the candidate, for models that call tools."""
         what = ", a language model" if self.kind == "model" else ""

@@ -101,7 +101,7 @@ def render_view(template: Template, view: View) -> str:
     return render_prompt(
         template,
         question=view.question,
-        candidates={c.name: c.describe() for c in candidates},
+        candidates={c.name: c.describe_briefly() for c in candidates},
         brief_candidates=view.pool.describe_briefly(),
         cost_weight=view.context.cost_weight,
         budget=view.budget.describe(),
