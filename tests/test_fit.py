@@ -68,13 +68,18 @@ SEEN = torch.tensor([[1] * 9 + [0], [1] * 8 + [0] * 2])
 BATCH = {"input_ids": IDS, "labels": LABELS, "attention_mask": SEEN}
 
 
+#: Both rows begin with the same two tokens, which are computed once.
+ALIKE = BATCH | {"input_ids": torch.cat([IDS[:1, :2].expand(2, 2), IDS[:, 2:]], dim=1)}
+
+
+@pytest.mark.parametrize("batch", [BATCH, ALIKE])
 @pytest.mark.parametrize("count", [None, torch.tensor(11)])
-def test_the_loss_of_the_turns_is_that_of_trl_with_its_gradients(tmp_path, count):
+def test_the_loss_of_the_turns_is_that_of_trl_with_its_gradients(tmp_path, count, batch):
     found = []
     for owner in (TurnTrainer, SFTTrainer):
         learner = made()
         trainer = trainer_of(learner, tmp_path)
-        loss = owner.compute_loss(trainer, learner.model, dict(BATCH), num_items_in_batch=count)
+        loss = owner.compute_loss(trainer, learner.model, dict(batch), num_items_in_batch=count)
         loss.backward()
         found.append((loss, [p.grad for p in learner.model.parameters() if p.requires_grad]))
     (ours, our_gradients), (theirs, their_gradients) = found

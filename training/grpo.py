@@ -12,10 +12,8 @@ import os
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from accelerate.utils import gather_object
 from datasets import Dataset
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
@@ -31,7 +29,6 @@ from router_r1_graph.words import counted
 
 from .callbacks import KeepBudget, KeepScale
 from .config import GRPOConfig, RewardConfig
-from .credit import Judged, credit_of_groups, of_tokens
 from .fit import (
     BudgetSpentError,
     StoppedError,
@@ -41,6 +38,7 @@ from .fit import (
     taken_from,
     train,
 )
+from .graph_trainer import GraphGRPOTrainer
 from .items import Item
 from .judge import Judge
 from .models import Learner, processes
@@ -58,29 +56,6 @@ from .vllm_rollouts import vllm_options
 logging.getLogger("trl.trainer.grpo_trainer").addFilter(
     lambda record: "All reward functions returned None" not in record.getMessage()
 )
-
-
-class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
-    """TRL's trainer, with our credit of each turn in the place of the normalised reward."""
-
-    advantage: Literal["sum", "apart", "per_call"] = "sum"
-
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        if self.advantage == "sum":
-            return output
-        [reward] = self.reward_funcs
-        ours = len(reward.judged)
-        # A group may be spread over processes: its credit is computed from all of them.
-        everything: list[Judged | None] = gather_object(reward.judged)
-        first = self.accelerator.process_index * ours
-        credit = credit_of_groups(everything, self.num_generations)[first : first + ours]
-        if self.advantage == "per_call":
-            advantages = of_tokens(credit, output["completion_mask"] * output["tool_mask"])
-        else:
-            advantages = torch.tensor([turns[0] for turns in credit])
-        output["advantages"] = advantages.to(output["advantages"])
-        return output
 
 
 def run_grpo(

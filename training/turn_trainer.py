@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
 from trl import SFTTrainer
 
-from router_r1_graph.controllers.policy.forward import arguments
+from router_r1_graph.controllers.policy.forward import Forward, arguments
 
 from .config import FitConfig
 from .export import IGNORED
 from .optimizer import Muon
+from .shared_prefix import common_columns, logits_after
 
 
 class TurnTrainer(SFTTrainer):  # type: ignore[misc]
@@ -50,14 +52,7 @@ class TurnTrainer(SFTTrainer):  # type: ignore[misc]
         weights = self._weights(inputs, turns) if weighted else turns.float()
         where = weights > 0
         columns = where.any(0).nonzero()[:, 0]
-        keep = {"logits_to_keep": columns} if "logits_to_keep" in arguments(self._unwrapped) else {}
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            use_cache=False,
-            **keep,
-        )
-        logits = outputs.logits if keep else outputs.logits[:, columns]
+        outputs, logits = self._logits(model, inputs, columns)
         target, where, weights, turns = (
             one[:, columns] for one in (inputs["input_ids"][:, 1:], where, weights, turns)
         )
@@ -72,6 +67,35 @@ class TurnTrainer(SFTTrainer):  # type: ignore[misc]
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # of all; DDP takes the mean
         return (loss, outputs) if return_outputs else loss
+
+    def _logits(
+        self, model: Any, inputs: dict[str, Any], columns: torch.Tensor
+    ) -> tuple[Any, torch.Tensor]:
+        """Return a model's outputs, and its logits for these columns.
+
+        What all rows begin with is computed once, where it is at least an eighth of the tokens.
+        """
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        shared = common_columns(ids, int(columns[0])) if self._shares else 0
+        if 8 * shared >= ids.shape[1]:
+            which = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+            prefix = ids[:1, :shared], mask[:1, :shared]
+            rest = ids[:, shared:], mask[:, shared:]
+            logits = logits_after(self._forward, prefix, which, *rest, columns - shared)
+            return {"logits": logits}, logits[:, 1:]
+        keep = {"logits_to_keep": columns} if "logits_to_keep" in arguments(self._unwrapped) else {}
+        outputs = model(input_ids=ids, attention_mask=mask, use_cache=False, **keep)
+        return outputs, outputs.logits if keep else outputs.logits[:, columns]
+
+    @cached_property
+    def _shares(self) -> bool:
+        """Whether rows can share a prefix: gradients go through the cache, on one process."""
+        alone = self.accelerator.num_processes == 1
+        return alone and not self.args.gradient_checkpointing and self._forward.pads
+
+    @cached_property
+    def _forward(self) -> Forward:
+        return Forward(self._unwrapped, self.processing_class.eos_token_id)
 
     @property
     def _unwrapped(self) -> Any:

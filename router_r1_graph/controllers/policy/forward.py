@@ -44,7 +44,12 @@ class Forward:
         self._cache = next((name for name in _CACHES if name in self._takes), None)
 
     def __call__(
-        self, ids: torch.Tensor, positions: torch.Tensor, cache: Any, mask: Any = None
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        cache: Any,
+        mask: Any = None,
+        keep: int | torch.Tensor = 1,
     ) -> tuple[torch.Tensor, Any]:
         """Read on.
 
@@ -53,12 +58,13 @@ class Forward:
             positions: theirs: [rows, tokens].
             cache: of the tokens before; None = a new one.
             mask: 1 for each real token, of those before too; None = all are real.
+            keep: of how many last tokens logits are wanted (0 = of all), or of which.
 
         Returns:
-            The logits of the next token, [rows, 1, vocabulary] (of each token, where a model cannot
-            leave the others out), and the cache with these tokens; None if the model has none.
+            The logits, [rows, kept, vocabulary] (of each token, where a model cannot leave the
+            others out), and the cache with these tokens; None if the model has none.
         """
-        options = {"attention_mask": mask, "position_ids": positions, "logits_to_keep": 1}
+        options = {"attention_mask": mask, "position_ids": positions, "logits_to_keep": keep}
         options = {name: value for name, value in options.items() if name in self._takes}
         if self._cache:
             options |= {self._cache: cache, "use_cache": True}
