@@ -20,8 +20,8 @@ from router_r1_graph.simulation import (
     read_question,
     true_answer,
 )
-from router_r1_graph.simulation.meaning import topic
-from router_r1_graph.simulation.questions import Question, split_of
+from router_r1_graph.simulation.meaning import split_of, topic
+from router_r1_graph.simulation.questions import Question
 
 WORLD = World.embedded()
 

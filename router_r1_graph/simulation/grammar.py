@@ -25,7 +25,6 @@ MAX_CHARACTERS = 600
 MAX_PREFIX = 60
 
 _YES_NO = ("Is {value} {noun}?", "Is it true that {noun} is {value}?")
-#: These hold two noun phrases; their relations may differ.
 _BETWEEN = "What is the difference between {a} and {b}?"
 _BOTH = "Name both {a} and {b}."
 _YES_NO_PREFIXES = ("is ", "was ")

@@ -13,9 +13,8 @@ from itertools import zip_longest
 from ..candidates import Candidate
 from .grammar import phrase, read_question
 from .mind import reply_text_and_tokens
-from .questions import true_answer
 from .structure import Ask, Between, Both, Compare, Same, Structure, Term, YesNo, folded, parts
-from .world import World
+from .world import World, true_answer
 
 Call = tuple[str, str]
 
