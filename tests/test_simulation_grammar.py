@@ -32,7 +32,9 @@ WAR_AND_PEACE = Ask("author", "War and Peace")
 
 def test_every_question_reads_back_in_every_wording() -> None:
     rng = random.Random(1)
+    kinds = dict.fromkeys(("of_three", "between", "both"), 1.0)
     questions = generate(WORLD, split="all", n=3000, seed=1)
+    questions += generate(WORLD, split="all", n=300, seed=1, kinds=kinds)  # type: ignore[arg-type]
     for question in questions:
         assert read_question(question.text) == question.structure
         for wording in (phrase(question.structure, rng), phrase(question.structure)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -78,8 +79,14 @@ def with_typo(name: str, rng: random.Random) -> str | None:
                 typed = left + right[0] + letter + right[1:]
             case _:
                 typed = left + rng.choice(_NEIGHBOURS.get(letter.lower(), "e")) + right
-    near = any(_one_edit(folded(typed), other) for other in _known_names() - {folded(name)})
-    return None if near or typed == name else typed
+    text = folded(typed)
+    alike = (
+        other
+        for length in (len(text) - 1, len(text), len(text) + 1)
+        for other in _known_names().get(length, ())
+        if other != folded(name)
+    )
+    return None if typed == name or any(_one_edit(text, other) for other in alike) else typed
 
 
 #: Letters that are next to each other on a keyboard.
@@ -91,15 +98,18 @@ _NEIGHBOURS = {
 
 
 @cache
-def _known_names() -> frozenset[str]:
+def _known_names() -> Mapping[int, frozenset[str]]:
+    """Return all names of the embedded world by their length."""
     facts = World.embedded().facts
-    return frozenset(folded(name) for fact in facts for name in (fact.subject, fact.object))
+    names = {folded(name) for fact in facts for name in (fact.subject, fact.object)}
+    return {
+        length: frozenset(name for name in names if len(name) == length)
+        for length in set(map(len, names))
+    }
 
 
 def _one_edit(text: str, other: str) -> bool:
-    """Say whether two texts are equal but for one letter more, less or other."""
-    if abs(len(text) - len(other)) > 1:
-        return False
+    """Say whether two texts of about the same length are equal but for a letter more or other."""
     start = 0
     while start < min(len(text), len(other)) and text[start] == other[start]:
         start += 1

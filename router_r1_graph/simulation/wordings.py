@@ -89,8 +89,8 @@ class CommonWordings(BaseModel):
 def wordings_of(relation: str, split: WordingSplit) -> Wordings:
     """Return a relation's wordings; of one that is not embedded the generic ones, in both splits.
 
-    >>> len(wordings_of("author", "test").questions)
-    8
+    >>> wordings_of("author", "test").questions[1]
+    'Who authored {x}?'
     """
     if (found := _by_relation().get(relation)) is not None:
         return found[split]
