@@ -115,7 +115,7 @@ def _with_false_premise(world: World, ask: Ask, split: Split, words: FreeWording
             return None
         false = words.statement(Ask(fact.relation, fact.subject), words.rng.choice(others))
         premises = common_wordings(words.split).premises
-        text = words.inserted(premises, s=false, q=words.typed(ask).plain(ask))
+        text = words.inserted(premises, s=false, q=words.typed(ask).plain(ask, terse=False))
     else:
         return None
     return _of_ask(world, ask, words, text) if text else None
@@ -223,7 +223,7 @@ def _told(
     told = [words.statement(fact, true_answer(world, fact) or "") for fact in facts]
     form = "{s}" if len(told) == 1 else "{s}. {then}"
     stated = words.inserted([form], **dict(zip(("s", "then"), told, strict=False)))
-    question = words.plain(ask)
+    question = words.plain(ask, terse=False)
     text = words.inserted(common_wordings(words.split).stated, s=stated, q=question)
     return _of_ask(world, ask, words, text)
 

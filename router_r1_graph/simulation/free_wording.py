@@ -67,14 +67,20 @@ class FreeWording:
         typed = with_typo(name, self.rng)
         return replace(self, _spelled={**self._spelled, name: Phrase(typed)}) if typed else self
 
-    def plain(self, question: Structure) -> str:
-        """Return a question in words, without noise around it or a capital at its start."""
+    def plain(self, question: Structure, *, terse: bool = True) -> str:
+        """Return a question in words, without noise around it or a capital at its start.
+
+        Args:
+            question: What is asked.
+            terse: Whether keywords will do, too; within a sentence they do not.
+        """
         common = common_wordings(self.split)
         match question:
             case Ask(relation, subject):
-                return self.sentence(
-                    wordings_of(relation, self.split).questions, {"x": self.noun(subject)}
-                )
+                forms = wordings_of(relation, self.split).questions
+                if not terse:
+                    forms = tuple(form for form in forms if not _TERSE.match(form))
+                return self.sentence(forms, {"x": self.noun(subject)})
             case YesNo(ask, value):
                 form = self.rng.choice(common.yes_no)
                 if "{s}" in form:
@@ -172,6 +178,8 @@ class FreeWording:
         return min(drawn, key=lambda form: _misfits(form, phrases))
 
 
+#: Keywords instead of a sentence: "author of {x}?", "{x} - capital?".
+_TERSE = re.compile(r"[a-z]|\{\w+\}(?: -|:)")
 #: Before these an adjective reads well: "the French author", but not "the French one who".
 _TAKES_EPITHET = re.compile(r"the (?!one |first |man |clever )")
 _SLOT = re.compile(r"\{(\w+)\}")

@@ -91,10 +91,12 @@ def generate(
     Raises:
         ConfigError: The world has fewer than n such questions, or the choices exclude each other.
 
-    >>> for question in generate(
-    ...     World.embedded(), split="test", n=1, seed=0, wordings="test", kinds={"false_premise": 1}
-    ... ):
-    ...     print(question.text, question.gold)
+    >>> kinds = {"false_premise": 1.0}
+    >>> asked = generate(
+    ...     World.embedded(), split="test", n=9, seed=0, wordings="test", kinds=kinds
+    ... )
+    >>> {question.kind for question in asked}
+    {'false_premise'}
     """
     weights = _checked(kinds, wordings, split)
     wanted = sorted({hops} if isinstance(hops, int) else set(hops or range(1, MAX_HOPS + 1)))

@@ -43,6 +43,7 @@ class Wordings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     questions: Lines
+    """Whole sentences, and some keywords ("author of {x}?") without a capital."""
     nouns: Lines
     """Phrases that stand for the answer inside another question."""
     statements: Lines
