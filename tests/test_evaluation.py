@@ -27,6 +27,7 @@ from router_r1_graph.evaluation.run import Results
 from router_r1_graph.evaluation.scorers import parse_scorer
 from router_r1_graph.evaluation.statistics import Bootstrap, Interval, entropy, mix_at_cost
 from router_r1_graph.evaluation.summary import ORACLE_OF_CONSTANTS, summarise
+from router_r1_graph.simulation import EVERY_KIND, read_question
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -200,6 +201,32 @@ def test_the_mix_at_the_same_cost_lies_between_its_two():
 def test_entropy_tells_collapse():
     assert entropy([1.0]) == 0
     assert entropy([0.25] * 4) == 2
+
+
+# --- the demo's questions in other words
+
+
+@pytest.mark.parametrize(
+    ("source", "kinds"),
+    [
+        ("demo", {"chain", "compare", "yes_no"}),
+        ("demo:test", {"chain", "compare", "yes_no"}),
+        ("demo:test:both+stated", {"both", "stated"}),
+        ("demo:train:every", set(EVERY_KIND)),
+    ],
+)
+def test_the_demo_has_a_choice_of_wordings_and_kinds(source, kinds):
+    questions = Reader([source], limit=120).read()
+    assert {question.slices["kind"] for question in questions} == kinds
+    assert {question.slices["dataset"] for question in questions} == {source}
+    readable = sum(read_question(question.question) is not None for question in questions)
+    assert (readable == 120) is (source == "demo")
+
+
+def test_a_wrong_choice_of_the_demo_is_an_error():
+    for source, message in (("demo:tset", "did you mean 'test'"), ("demo:test:boht", "'both'")):
+        with pytest.raises(ConfigError, match=message):
+            Reader([source], limit=4).read()
 
 
 # --- whole evaluations

@@ -104,6 +104,21 @@ def test_a_plan_costs_what_its_calls_cost_and_they_can_be_replayed() -> None:
         assert not plan.reachable or right(plan.answer, question)
 
 
+def test_the_plans_for_questions_of_several_parts_end_in_the_gold_answer() -> None:
+    kinds = dict.fromkeys(("of_three", "between", "both"), 1.0)
+    questions = generate(WORLD, split="all", n=60, seed=1, kinds=kinds)  # type: ignore[arg-type]
+    all_known = dict.fromkeys(WORLD.domains, 1.0)
+    for question in questions:
+        for hops in (1, 4):
+            sage = candidate("Sage", 1, all_known, hops=hops)
+            assert right(
+                best_plan(question.structure, question.gold, [sage], WORLD).answer, question
+            )
+            assert (reply_text_and_tokens(sage, question.text).answer == question.gold[0]) is (
+                hops > 1
+            )
+
+
 def alone(one: Candidate, questions: list[Question]) -> tuple[float, float]:
     replies = [(reply_text_and_tokens(one, question.text), question) for question in questions]
     hits = sum(right(short_answer(said.text), question) for said, question in replies)

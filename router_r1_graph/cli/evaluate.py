@@ -48,7 +48,8 @@ def evaluate(
         list[str],
         typer.Argument(
             help="JSONL or CSV files, hub:OWNER/NAME/CONFIG:SPLIT, one of the paper's sets (nq, "
-            "triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle), or demo."
+            "triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle), or demo "
+            "(demo:test = in free wording, demo:test:every = with distractors, too)."
         ),
     ],
     controller: Annotated[
@@ -132,7 +133,7 @@ def evaluate(
             parse_scorer(metric)
         reader = Reader(data, fields, wanted, limit, seed, skip_bad)
         questions = reader.read()
-    if data != ["demo"]:
+    if any(source.partition(":")[0] != "demo" for source in data):
         note_simulated(candidates)
     plan = Evaluation(
         pool=candidates,

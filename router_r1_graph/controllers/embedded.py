@@ -13,6 +13,7 @@ from ..errors import ControllerError
 from ..observations import CallRecord
 from ..protocol import Call, Turn
 from ..simulation import (
+    EVERY_KIND,
     Ask,
     Plan,
     Question,
@@ -139,9 +140,28 @@ class OracleController(RuleController):
         return Turn(("The plan is done.",), answer=plan.answer or UNKNOWN)
 
 
-def demo_questions(count: int, seed: int) -> list[Question]:
-    """Return test questions about the embedded world, with their gold answers."""
-    return generate(World.embedded(), split="test", n=count, seed=seed)
+def demo_questions(count: int, seed: int, choice: str = "known") -> list[Question]:
+    """Return test questions about the embedded world, with their gold answers.
+
+    Args:
+        count: how many.
+        seed: what is drawn.
+        choice: WORDINGS or WORDINGS:KINDS, as `generate` takes them; the kinds with "+" between
+            them, in equal parts, or "every" for a mix of all. The usual kinds if none are named.
+
+    Raises:
+        ConfigError: there are no such wordings or kinds, or too few such questions.
+    """
+    wordings, _, kinds = choice.partition(":")
+    mix = EVERY_KIND if kinds == "every" else dict.fromkeys(kinds.split("+"), 1.0)
+    return generate(
+        World.embedded(),
+        split="test",
+        n=count,
+        seed=seed,
+        wordings=wordings,  # type: ignore[arg-type]  # checked there, like the kinds
+        kinds=mix if kinds else None,  # type: ignore[arg-type]
+    )
 
 
 def world_of(pool: CandidatePool) -> World:

@@ -63,7 +63,8 @@ class Reader:
     """Reads sources one after the other; the same seed takes the same questions.
 
     Attributes:
-        sources: JSONL or CSV files, `hub:NAME/CONFIG:SPLIT`, a name of `PAPER_SETS`, or `demo`.
+        sources: JSONL or CSV files, `hub:NAME/CONFIG:SPLIT`, a name of `PAPER_SETS`, or `demo`
+            (`demo:test`: in free wording; `demo:test:every`: all kinds of questions as well).
         fields: the files' names for `question`, `gold` and `id`, where they are unusual.
         where: keep rows whose fields have these values, such as {"split": "test"}.
         limit: how many questions to draw from each source; None = all (500 from the paper's sets).
@@ -131,12 +132,13 @@ class Reader:
         return self.limit
 
     def _questions(self, source: str) -> Iterator[EvaluationQuestion]:
-        if source == "demo":
+        name, _, choice = source.partition(":")
+        if name == "demo":
             count = self.limit or PAPER_COUNT
             from ..controllers.embedded import demo_questions  # imports the simulation
 
-            for q in demo_questions(count, self.seed):
-                slices = {"dataset": "demo", "hops": str(q.hops), "kind": q.kind}
+            for q in demo_questions(count, self.seed, choice or "known"):
+                slices = {"dataset": source, "hops": str(q.hops), "kind": q.kind}
                 yield EvaluationQuestion(q.id, q.text, q.gold, slices)
             return
         if source in PAPER_SETS:

@@ -1,18 +1,27 @@
 """The embedded default: true facts, questions over them, and simulated candidates to ask."""
 
 from .chat_model import SimulatedOutageError, simulated_chat_model
+from .free_wording import FreeWording
 from .grammar import phrase, read_question
 from .mind import SimulatedReply, reply_text_and_tokens
+from .noise import NO_NOISE, USUAL_NOISE, Noise
 from .oracle import Plan, best_plan
-from .questions import Question, generate, true_answer
+from .questions import EVERY_KIND, Question, generate
 from .relations import relation_domain
-from .structure import Ask, Compare, Same, Structure, YesNo, hops, next_steps
-from .world import Fact, World, known_world
+from .structure import Ask, Between, Both, Compare, Same, Structure, YesNo, hops, next_steps
+from .world import Fact, World, known_world, true_answer
 
 __all__ = [
+    "EVERY_KIND",
+    "NO_NOISE",
+    "USUAL_NOISE",
     "Ask",
+    "Between",
+    "Both",
     "Compare",
     "Fact",
+    "FreeWording",
+    "Noise",
     "Plan",
     "Question",
     "Same",

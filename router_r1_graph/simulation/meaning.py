@@ -1,10 +1,23 @@
-"""The topic and meaning of a question as texts, to compare, hash and split questions by."""
+"""The topic and meaning of a question as texts, to compare, hash and split questions by.
+
+The split is by meaning: a stable hash of the structure, never of the wording. A yes/no question is
+in the same split as the question about its fact, and all comparisons of the same things are in one
+split. So no test question occurs in training in other words.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import Literal
 
-from .structure import Ask, Compare, Same, Structure, Term, YesNo, folded
+from .draw import fraction
+from .structure import Ask, Between, Both, Compare, Same, Structure, Term, YesNo, folded, parts
+
+Split = Literal["train", "test", "all"]
+"""About a fifth of all questions are `test`; `all` is both splits."""
+
+_TEST_SHARE = 0.2
 
 
 @lru_cache(maxsize=1 << 16)
@@ -32,8 +45,16 @@ def topic(question: Structure) -> str:
             return _spelled(question)
         case YesNo(ask):
             return _spelled(ask)
-        case Compare(relation, first, second) | Same(relation, first, second):
-            return f"{relation}[{'|'.join(sorted((_spelled(first), _spelled(second))))}]"
+        case Same(relation, first, second):
+            return f"{relation}[{_unordered((first, second))}]"
+        case Compare(relation, sides):
+            return f"{relation}[{_unordered(sides)}]"
+        case Between() | Both():
+            return f"[{_unordered(parts(question))}]"
+
+
+def _unordered(terms: Iterable[Term]) -> str:
+    return "|".join(sorted(map(_spelled, terms)))
 
 
 def meaning(question: Structure) -> str:
@@ -47,3 +68,19 @@ def meaning(question: Structure) -> str:
             return f"same {topic(question)}"
         case Compare(least=least):
             return f"{'least' if least else 'most'} {topic(question)}"
+        case Between():
+            return f"between {topic(question)}"
+        case Both(first, second):  # the order matters: the answers come in it
+            return f"{_spelled(first)} and {_spelled(second)}"
+
+
+def split_of(question: Structure) -> Split:
+    """Return the split a question belongs to; two at once are for tests when one of them is."""
+    asked = parts(question) if isinstance(question, Both) else (question,)
+    return "test" if any(fraction(topic(one)) < _TEST_SHARE for one in asked) else "train"
+
+
+def is_in(split: Split, question: Structure) -> bool:
+    """Say whether a question may be drawn for a split: two at once only if both may."""
+    asked = parts(question) if isinstance(question, Both) else (question,)
+    return split == "all" or all(split_of(one) == split for one in asked)

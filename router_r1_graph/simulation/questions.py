@@ -1,36 +1,46 @@
-"""Questions over a world: chains of one to four hops, comparisons, and yes/no questions.
+"""Questions over a world: chains of one to four hops, comparisons, yes/no questions, and others.
 
-The split is by meaning: a stable hash of the structure, never of the wording. A yes/no question is
-in the same split as the question about its fact, and all comparisons of the same two things are in
-one split. So no test question occurs in training in other words.
+The split is by meaning (`meaning.split_of`). In free wording, what draws for tests are worded with
+never occurs in training either: wordings and names of `wordings="test"` are for `split="test"`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from typing import Literal, cast, get_args
 
-from ..errors import ConfigError
-from .draw import fraction
+from ..errors import ConfigError, did_you_mean
+from .distractors import DistractorKind, Draft, distractors
+from .drawing import MAX_HOPS, DrawnKind, structures
+from .free_wording import FreeWording
 from .grammar import phrase, read_question
-from .meaning import meaning, topic
-from .relations import relation_of
-from .structure import NO, YES, Ask, Compare, Same, Structure, Term, YesNo, asks, folded, next_steps
+from .meaning import Split, meaning
+from .noise import USUAL_NOISE, Noise
+from .structure import Both, Structure, asks
 from .structure import hops as count_hops
-from .world import World
+from .world import World, true_answer
 
-Split = Literal["train", "test", "all"]
-QuestionKind = Literal["chain", "compare", "yes_no"]
+QuestionKind = DrawnKind | DistractorKind
+WordingChoice = Literal["known", "train", "test"]
 
-MAX_HOPS = 4
-_TEST_SHARE = 0.2
-_KIND_WEIGHTS: dict[QuestionKind, float] = {"chain": 0.7, "compare": 0.15, "yes_no": 0.15}
-#: So many draws in a row without a new comparison or yes/no question end the search for more.
-_PATIENCE = 300
+_KIND_WEIGHTS: Mapping[QuestionKind, float] = {"chain": 0.7, "compare": 0.15, "yes_no": 0.15}
+
+#: A mix of all kinds: half of them plain, the others of every other kind.
+EVERY_KIND: Mapping[QuestionKind, float] = {
+    "chain": 0.4,
+    "compare": 0.1,
+    "yes_no": 0.1,
+    "of_three": 0.06,
+    "between": 0.06,
+    "both": 0.06,
+    "detail": 0.08,
+    "false_premise": 0.06,
+    "unanswerable": 0.05,
+    "stated": 0.03,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +51,15 @@ class Question:
     """The same for the same meaning, in every wording, process and seed."""
     text: str
     gold: tuple[str, ...]
+    """Of two questions at once: both answers, as "A and B" and "A, B"; of one that nobody can
+    answer: "unknown" and the like."""
     hops: int
-    """How many facts the answer takes."""
+    """How many facts the answer takes; 0 where it is in the question, or where there is none."""
     kind: QuestionKind
     domains: tuple[str, ...]
     """The domain of each hop, innermost first."""
-    structure: Structure
+    structure: Structure | None
+    """None where it asks for nothing that a world could hold."""
 
 
 def generate(
@@ -56,6 +69,9 @@ def generate(
     n: int,
     seed: int,
     hops: int | Collection[int] | None = None,
+    wordings: WordingChoice = "known",
+    kinds: Mapping[QuestionKind, float] | None = None,
+    noise: Noise = USUAL_NOISE,
 ) -> list[Question]:
     """Return n different questions, the same ones for the same arguments.
 
@@ -64,17 +80,34 @@ def generate(
         split: About a fifth of all questions are `test`; `all` is both splits.
         n: How many.
         seed: What is drawn, and how it is worded.
-        hops: The number of hops, or several; 1 to 4 in equal parts when None.
+        hops: The number of hops, or several; 1 to 4 in equal parts when None. A question that
+            nobody can answer, or that needs no call, seems to take so many.
+        wordings: `known` = the forms that `read_question` reads, `train` and `test` = free
+            wordings, with noise. The test wordings are for the test split only.
+        kinds: The weights of the kinds; chains, comparisons and yes/no questions when None. See
+            `EVERY_KIND`; details, false premises and the like need free wordings.
+        noise: Noise on top of free wordings.
 
     Raises:
-        ConfigError: The world has fewer than n such questions.
+        ConfigError: The world has fewer than n such questions, or the choices exclude each other.
+
+    >>> kinds = {"false_premise": 1.0}
+    >>> asked = generate(
+    ...     World.embedded(), split="test", n=9, seed=0, wordings="test", kinds=kinds
+    ... )
+    >>> {question.kind for question in asked}
+    {'false_premise'}
     """
+    weights = _checked(kinds, wordings, split)
     wanted = sorted({hops} if isinstance(hops, int) else set(hops or range(1, MAX_HOPS + 1)))
     rng = random.Random(f"{seed}/{split}/{wanted}")
-    streams: dict[tuple[int, QuestionKind], Iterator[Structure]] = {
-        (count, kind): _stream(world, kind, count, split, random.Random(rng.random()))
+    words = None
+    if wordings != "known":
+        words = FreeWording(wordings, random.Random(f"{seed}/{split}/{wordings}"), noise)
+    streams: dict[tuple[int, QuestionKind], Iterator[Draft]] = {
+        (count, kind): _drafts(world, kind, count, split, words, rng, random.Random(rng.random()))
         for count in wanted
-        for kind in _KIND_WEIGHTS
+        for kind in weights
     }
     found: dict[str, Question] = {}
     while len(found) < n:
@@ -86,12 +119,11 @@ def generate(
                 f"but this world has {len(found)}"
             )
         count = open_counts[len(found) % len(open_counts)]
-        kinds = [kind for other, kind in streams if other == count]
-        kind = rng.choices(kinds, [_KIND_WEIGHTS[kind] for kind in kinds])[0]
-        question: Question | None = None
-        for structure in streams[count, kind]:
-            question = _question(world, structure, kind, rng)
-            if question is not None and question.id not in found:
+        open_kinds = [kind for other, kind in streams if other == count]
+        kind = rng.choices(open_kinds, [weights[kind] for kind in open_kinds])[0]
+        for draft in streams[count, kind]:
+            question = _question(world, draft, kind)
+            if question.id not in found:
                 found[question.id] = question
                 break
         else:
@@ -101,144 +133,77 @@ def generate(
     return questions
 
 
-def split_of(question: Structure) -> Split:
-    """Return the split a question belongs to."""
-    return "test" if fraction(topic(question)) < _TEST_SHARE else "train"
+def _checked(
+    kinds: Mapping[QuestionKind, float] | None, wordings: WordingChoice, split: Split
+) -> Mapping[QuestionKind, float]:
+    """Return the weights of the kinds that are wanted at all."""
+    if wordings not in get_args(WordingChoice):
+        known = get_args(WordingChoice)
+        raise ConfigError(
+            f"unknown wordings {wordings!r}{did_you_mean(wordings, known)}; "
+            f"they are {', '.join(known)}"
+        )
+    if wordings == "test" and split != "test":
+        raise ConfigError(
+            f"test wordings are for the test split, not {split}: they never occur in training; "
+            "use train or known"
+        )
+    weights = {kind: weight for kind, weight in (kinds or _KIND_WEIGHTS).items() if weight}
+    for kind, weight in weights.items():
+        if kind not in EVERY_KIND:
+            raise ConfigError(
+                f"unknown kind of question {kind!r}{did_you_mean(kind, tuple(EVERY_KIND))}; "
+                f"the kinds are {', '.join(EVERY_KIND)}"
+            )
+        if not weight > 0:
+            raise ConfigError(f"the weight of {kind} is {weight!r}; it is a number of at least 0")
+        if wordings == "known" and kind in get_args(DistractorKind):
+            raise ConfigError(f"{kind} questions need free wordings: train or test, not known")
+    if not weights:
+        raise ConfigError("no kind of question has a weight above 0")
+    return weights
 
 
-def true_answer(world: World, question: Structure) -> str | None:
-    """Return the right answer, or None when the world lacks a fact for it."""
-    known: dict[Ask, str] = {}
-    while not isinstance(plan := next_steps(question, known), str):
-        for step in plan:
-            fact = world.lookup(str(step.subject), step.relation)
-            if fact is None:
-                return None
-            known[step] = fact.object
-    return plan or None
-
-
-def _question(
-    world: World, structure: Structure, kind: QuestionKind, rng: random.Random
-) -> Question | None:
-    text = phrase(structure, rng)
-    gold = true_answer(world, structure)
-    # A user's own facts may hold names that read as something else: such a question is left out.
-    if gold is None or read_question(text) != structure:
-        return None
-    return Question(
-        id=f"{kind}-{hashlib.sha256(meaning(structure).encode()).hexdigest()[:12]}",
-        text=text,
-        gold=(gold,),
-        hops=count_hops(structure),
-        kind=kind,
-        domains=tuple(world.domain(hop.relation) for hop in asks(structure)),
-        structure=structure,
-    )
-
-
-def _stream(
-    world: World, kind: QuestionKind, count: int, split: Split, rng: random.Random
-) -> Iterator[Structure]:
-    """Yield structures of one kind and number of hops until there are none left (in sight)."""
-    if kind == "chain":
-        chains = list(_chains(world).get(count, ()))
-        rng.shuffle(chains)
-        yield from (chain for chain in chains if split in ("all", split_of(chain)))
+def _drafts(
+    world: World,
+    kind: QuestionKind,
+    count: int,
+    split: Split,
+    words: FreeWording | None,
+    rng: random.Random,
+    drawn_by: random.Random,
+) -> Iterator[Draft]:
+    """Yield questions of one kind with so many hops; `rng` draws the known wordings."""
+    if kind in ("detail", "false_premise", "unanswerable", "stated"):
+        assert words is not None  # checked before
+        yield from distractors(world, kind, count, split, words, drawn_by)
         return
-    seen: set[str] = set()
-    failures = 0
-    while failures < _PATIENCE:
-        drawn = _compare(world, count, rng) if kind == "compare" else _yes_no(world, count, rng)
-        if drawn is None:
-            return
-        spelled = meaning(drawn)
-        if spelled in seen or split not in ("all", split_of(drawn)):
-            failures += 1
-            continue
-        seen.add(spelled)
-        failures = 0
-        yield drawn
+    for structure in structures(world, cast(DrawnKind, kind), count, split, drawn_by):
+        text = phrase(structure, rng) if words is None else words.question(structure)
+        gold = true_answer(world, structure)
+        # A user's own facts may hold names that read as something else: such a question is left
+        # out, where the forms are to be read.
+        if gold is not None and (words is not None or read_question(text) == structure):
+            yield Draft(text, _gold(world, structure, gold), structure, meaning(structure))
 
 
-def _compare(world: World, count: int, rng: random.Random) -> Structure | None:
-    relations = [name for name in world.relations if relation_of(name).least]
-    for _ in range(_PATIENCE if relations else 0):
-        relation = rng.choice(relations)
-        sides = _sides(world, relation, count, rng)
-        if sides is not None:
-            question = Compare(relation, *sides, least=rng.random() < 0.5)
-            if true_answer(world, question) is not None:
-                return question
-    return None
+def _gold(world: World, structure: Structure, gold: str) -> tuple[str, ...]:
+    if not isinstance(structure, Both):
+        return (gold,)
+    # An exact match leaves other punctuation out, so that these two are all sensible forms.
+    both = [true_answer(world, ask) or "" for ask in (structure.first, structure.second)]
+    return (gold, ", ".join(both))
 
 
-def _yes_no(world: World, count: int, rng: random.Random) -> Structure | None:
-    """Return a question whose answer is yes as often as no."""
-    wanted = rng.choice((YES, NO))
-    relations = [name for name in world.relations if relation_of(name).same]
-    if count >= 2 and relations and rng.random() < 0.5:
-        for _ in range(_PATIENCE):
-            relation = rng.choice(relations)
-            sides = _sides(world, relation, count, rng)
-            if sides is not None:
-                same = Same(relation, *sides)
-                if true_answer(world, same) == wanted:
-                    return same
-    chains = _chains(world).get(count, ())
-    if not chains:
-        return None
-    ask = rng.choice(chains)
-    value = true_answer(world, ask) or ""
-    others = [name for name in world.objects(ask.relation) if folded(name) != folded(value)]
-    if wanted == NO and others:
-        value = rng.choice(others)
-    return YesNo(ask, value)
-
-
-def _sides(world: World, relation: str, count: int, rng: random.Random) -> tuple[Term, Term] | None:
-    """Return two different subjects of a relation that take `count` facts together."""
-    terms = _subjects(world, relation)
-    first = rng.randint(1, count - 1) if count >= 2 else 0
-    if not terms.get(first) or not terms.get(count - first):
-        return None
-    a, b = rng.choice(terms[first]), rng.choice(terms[count - first])
-    # Two ways to say the same thing ("the author of Emma", "the author of Persuasion") ask nothing.
-    ours, theirs = (
-        term if isinstance(term, str) else true_answer(world, term) or "" for term in (a, b)
+def _question(world: World, draft: Draft, kind: QuestionKind) -> Question:
+    # Where nobody needs to be asked, the structure says only what it looks like.
+    taken = draft.structure if kind not in ("unanswerable", "stated") else None
+    return Question(
+        id=f"{kind}-{hashlib.sha256(draft.meaning.encode()).hexdigest()[:12]}",
+        text=draft.text,
+        gold=draft.gold,
+        hops=count_hops(taken) if taken else 0,
+        kind=kind,
+        domains=tuple(world.domain(hop.relation) for hop in asks(taken)) if taken else (),
+        structure=draft.structure,
     )
-    return None if folded(ours) == folded(theirs) else (a, b)
-
-
-#: The country of the city where somebody was born: their country of birth, with a hop too many.
-_DETOUR = ("city_country", "birth_city")
-
-
-@lru_cache(maxsize=8)
-def _chains(world: World) -> dict[int, tuple[Ask, ...]]:
-    """Return every chain by its number of hops. No chain comes back to where it has been."""
-    found: dict[int, list[Ask]] = {count: [] for count in range(1, MAX_HOPS + 1)}
-
-    def extend(term: Term, subject: str, path: tuple[str, ...]) -> None:
-        for fact in world.about(subject):
-            if folded(fact.object) in path:
-                continue
-            if isinstance(term, Ask) and (fact.relation, term.relation) == _DETOUR:
-                continue
-            ask = Ask(fact.relation, term)
-            found[len(path)].append(ask)
-            if len(path) < MAX_HOPS:
-                extend(ask, fact.object, (*path, folded(fact.object)))
-
-    for subject in dict.fromkeys(fact.subject for fact in world.facts):
-        extend(subject, subject, (folded(subject),))
-    return {count: tuple(chains) for count, chains in found.items()}
-
-
-@lru_cache(maxsize=256)
-def _subjects(world: World, relation: str) -> dict[int, tuple[Term, ...]]:
-    """Return the terms a relation can be asked of, by the number of hops the whole ask takes."""
-    return {
-        count: tuple(chain.subject for chain in chains if chain.relation == relation)
-        for count, chains in _chains(world).items()
-    }

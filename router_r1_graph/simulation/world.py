@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, did_you_mean
 from .relations import DATA, relation_domain
-from .structure import folded
+from .structure import Ask, Structure, folded, next_steps
 
 COLUMNS = ("subject", "relation", "object", "domain")
 
@@ -128,6 +128,18 @@ class World:
         for fact in self.facts:
             found.setdefault(folded(fact.subject), []).append(fact)
         return {subject: tuple(facts) for subject, facts in found.items()}
+
+
+def true_answer(world: World, question: Structure) -> str | None:
+    """Return the right answer, or None when the world lacks a fact for it."""
+    known: dict[Ask, str] = {}
+    while not isinstance(plan := next_steps(question, known), str):
+        for step in plan:
+            fact = world.lookup(str(step.subject), step.relation)
+            if fact is None:
+                return None
+            known[step] = fact.object
+    return plan or None
 
 
 def counts_by_domain(world: World) -> dict[str, int]:
