@@ -77,14 +77,13 @@ def measure(part: Part, limit: float, *, reduced: bool) -> Outcome:
         limit: the seconds that it has, its start included.
         reduced: whether models and steps are as small as can be.
     """
-    # A server imports TRL once; each part is forked from it, before anything is on the GPU.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.gpu_training"])
+    # No fork: TRL's imports may ask CUDA for devices, which a forked process can then use no more.
+    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         end = time.monotonic() + limit
         process = context.Process(target=_train, args=(part, reduced, end, Path(name)))
-        process.start()  # once the server has imported its modules
-        process.join(max(0.0, end - time.monotonic()))
+        process.start()
+        process.join(limit)
         late = process.is_alive()
         if late:
             process.kill()

@@ -59,7 +59,6 @@ def train_part(part: Part, reduced: bool, end: float, folder: Path) -> None:
         end: when the last step has to be over, by `time.monotonic()`.
         folder: a folder for this part alone.
     """
-    on_gpu = torch.cuda.is_available()
     learner = shipped_learner() if part == "policy" else random_learner(reduced)
     config = GRPOConfig(
         **(_REDUCED if reduced else _POLICY if part == "policy" else _QWEN),
@@ -77,7 +76,7 @@ def train_part(part: Part, reduced: bool, end: float, folder: Path) -> None:
         metrics=folder / "metrics.jsonl",
         seed=0,
         spending=Spending(folder / "spending"),
-        bf16=on_gpu and part != "policy",  # the shipped policy was trained in float32
+        bf16=part != "policy",  # the shipped policy was trained in float32
     )
     trainer.add_callback(Clock(parameters, config.questions * config.group, end, folder))
     trainer.train()
