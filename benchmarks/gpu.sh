@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# GRPO steps on one GPU, without a network, in at most 8 minutes; python -m benchmarks.gpu --help says
-# what is measured.
+# GRPO steps on one GPU, without a network, in at most 8 minutes. What is measured:
+# python -m benchmarks.gpu --help
 #
 #   benchmarks/gpu.sh carry      here, with a network: downloads into .whl/ what the machine lacks
 #   benchmarks/gpu.sh            there, in a copy of this folder with .whl/
@@ -19,7 +19,8 @@ if [ ! -x .venv/bin/python ] && wheels=(.whl/*.whl) && [ -e "${wheels[0]}" ]; th
   packages=$(mktemp -d)
   trap 'rm -r "$packages"' EXIT
   # Into a folder of their own: the machine's packages stay as they are.
-  "$python" -m pip install --quiet --no-index --no-deps --target "$packages" "${wheels[@]}"
+  "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$packages" \
+    "${wheels[@]}"
   export PYTHONPATH="$PYTHONPATH:$packages"
   echo "${#wheels[@]} carried packages, installed in $SECONDS s"
 fi
