@@ -204,7 +204,7 @@ def grpo_trainer(
             report_to=list(report_to) or "none",
             run_name=metrics.parent.name,
             seed=seed,
-            activation_checkpointing=gradient_checkpointing,
+            gradient_checkpointing=gradient_checkpointing,
             **device_options(bf16),
             **vllm,
         ),
