@@ -29,7 +29,6 @@ import torch
 
 from router_r1_graph.controllers.policy.folder import SHIPPED
 from training.config import DataConfig, GRPOConfig, ModelConfig, RewardConfig
-from training.fit import keep_freed_memory
 from training.grpo import run_grpo
 from training.items import Item, draw_items
 from training.models import Learner, load_learner, make_learner
@@ -177,7 +176,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.questions < SAMPLES or given.questions % SAMPLES or given.repetitions < 1:
         parser.error(f"--questions is a multiple of {SAMPLES}, --repetitions at least 1")
     torch.set_num_threads(1)
-    keep_freed_memory()  # as training does
     folder, parts = given.policy, given.part or ("loops", "batching", "caching", "step")
     if "loops" in parts:
         for latency in (False, True) if given.latency else (False,):
