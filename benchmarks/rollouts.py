@@ -1,23 +1,25 @@
-"""What rollouts through the graph gain by batching and by keeping key-value caches.
+"""What rollouts through the graph gain: over TRL's own loop, by batching and by kept caches.
 
-    python -m benchmarks.rollouts [POLICY_FOLDER]
+    python -m benchmarks.rollouts [POLICY_FOLDER] [--part loops] [--latency] [--questions 256]
 
 Without a folder, a random model of the demo's shape is used: its turns run to their limit, which is
-the worst case for batching. Ratios of one run; the model's threads are set to 1. One question at a
-time keeps one core busy; all together are rolled out in one process, and in one for each core, each
-with its share of the questions, as `torchrun` trains.
+the worst case for batching. It asks nobody, so the loops are compared with the shipped policy.
+Ratios of one run; the model's threads are set to 1. One question at a time keeps one core busy; all
+together are rolled out in one process, and in one for each core, each with its share of the
+questions, as `torchrun` trains. `--latency` compares the loops with slow candidates, too: ten
+minutes, since TRL's asks for one question after another.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 import json
 import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -25,13 +27,15 @@ from typing import Any
 
 import torch
 
-from router_r1_graph import CandidatePool
+from router_r1_graph.controllers.policy.folder import SHIPPED
 from training.config import DataConfig, GRPOConfig, ModelConfig, RewardConfig
 from training.grpo import run_grpo
 from training.items import Item, draw_items
 from training.models import Learner, load_learner, make_learner
 from training.rollouts import roll_out
 from training.spending import Spending
+
+from .loops import compare, drawn_items
 
 QUESTIONS, SAMPLES = 32, 8
 
@@ -46,23 +50,9 @@ def learner_of(folder: str | None) -> Learner:
     return make_learner(config, [item.question for item in items], seed=0)
 
 
-def with_latency(item: Item) -> Item:
-    """Return an item whose candidates take the time that their descriptors say."""
-    candidates = tuple(
-        c.model_copy(update={"options": {**c.options, "sleep": True}}) for c in item.pool.candidates
-    )
-    return dataclasses.replace(item, pool=CandidatePool(name="slow", candidates=candidates))
-
-
-def drawn_items(latency: bool) -> list[Item]:
-    """Return the questions, each as often as it has samples."""
-    drawn = draw_items(DataConfig(), QUESTIONS, 1)
-    return [item for one in drawn for item in [with_latency(one) if latency else one] * SAMPLES]
-
-
 def batching(folder: str | None, learner: Learner, *, latency: bool) -> None:
     """Print questions a second one at a time, and together in one process and in several."""
-    items = drawn_items(latency)
+    items = drawn_items(QUESTIONS, SAMPLES, latency=latency)
     alone = [one_at_a_time(learner, items)]
     start = time.perf_counter()
     roll_out(items, learner.controller(temperature=1.0))
@@ -113,7 +103,7 @@ class Share:
     def run(cls, number: int) -> float:
         """Return the seconds of a process's share, begun when all of them are ready."""
         learner = learner_of(cls.folder)
-        items = drawn_items(cls.latency)
+        items = drawn_items(QUESTIONS, SAMPLES, latency=cls.latency)
         share = [item for n, item in enumerate(items) if n // SAMPLES % cls.count == number]
         roll_out(share[:2], learner.controller(temperature=1.0))  # warms up
         cls.together.wait()
@@ -174,16 +164,37 @@ def step(learner: Learner, items: list[Item]) -> float:
     return 1 - graph
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmarks."""
+    parser = argparse.ArgumentParser("python -m benchmarks.rollouts", description=__doc__)
+    parser.add_argument("policy", nargs="?", metavar="POLICY_FOLDER")
+    parser.add_argument("--part", choices=("loops", "batching", "caching", "step"), nargs="+")
+    parser.add_argument("--latency", action="store_true", help="slow candidates in the loops, too")
+    parser.add_argument("--questions", type=int, default=QUESTIONS * SAMPLES, help="in the loops")
+    parser.add_argument("--repetitions", type=int, default=3, help="of the loops")
+    given = parser.parse_args(arguments)
+    if given.questions < SAMPLES or given.questions % SAMPLES or given.repetitions < 1:
+        parser.error(f"--questions is a multiple of {SAMPLES}, --repetitions at least 1")
     torch.set_num_threads(1)
-    folder = sys.argv[1] if len(sys.argv) > 1 else None
+    folder, parts = given.policy, given.part or ("loops", "batching", "caching", "step")
+    if "loops" in parts:
+        for latency in (False, True) if given.latency else (False,):
+            compare(
+                learner_of(folder or str(SHIPPED / "demo")),
+                questions=given.questions,
+                samples=SAMPLES,
+                repetitions=given.repetitions,
+                latency=latency,
+            )
     learner = learner_of(folder)
-    batching(folder, learner, latency=False)
-    if folder:  # a random model calls nobody
-        batching(folder, learner, latency=True)
-    caching(learner, drawn_items(False))
-    step(learner, draw_items(DataConfig(), QUESTIONS, 1))
+    if "batching" in parts:
+        batching(folder, learner, latency=False)
+        if folder:  # a random model calls nobody
+            batching(folder, learner, latency=True)
+    if "caching" in parts:
+        caching(learner, drawn_items(QUESTIONS, SAMPLES, latency=False))
+    if "step" in parts:
+        step(learner, draw_items(DataConfig(), QUESTIONS, 1))
 
 
 if __name__ == "__main__":
