@@ -4,7 +4,7 @@ from .chat_model import SimulatedOutageError, simulated_chat_model
 from .grammar import phrase, read_question
 from .mind import SimulatedReply, reply_text_and_tokens
 from .oracle import Plan, best_plan
-from .questions import Question, generate, true_answer
+from .questions import Question, by_domain, generate, true_answer
 from .relations import relation_domain
 from .structure import Ask, Compare, Same, Structure, YesNo, hops, next_steps
 from .world import Fact, World, known_world
@@ -22,6 +22,7 @@ __all__ = [
     "World",
     "YesNo",
     "best_plan",
+    "by_domain",
     "generate",
     "hops",
     "known_world",

@@ -101,6 +101,24 @@ def generate(
     return questions
 
 
+def by_domain(world: World, *, split: Split, n: int, seed: int) -> list[Question]:
+    """Return questions about single facts, evenly from all domains.
+
+    Args:
+        world: Where the questions and their gold answers come from.
+        split: As in `generate`.
+        n: How many of each domain, or as many as it has.
+        seed: What is drawn, and how it is worded.
+    """
+    rng = random.Random(f"{seed}/{split}/by domain")
+    found: dict[str, list[Question]] = {domain: [] for domain in world.domains}
+    for structure in _stream(world, "chain", 1, split, rng):
+        of_domain = found[world.domain(asks(structure)[0].relation)]
+        if len(of_domain) < n and (question := _question(world, structure, "chain", rng)):
+            of_domain.append(question)
+    return [question for of_domain in found.values() for question in of_domain]
+
+
 def split_of(question: Structure) -> Split:
     """Return the split a question belongs to."""
     return "test" if fraction(topic(question)) < _TEST_SHARE else "train"
