@@ -134,9 +134,9 @@ def _inserted(text: str, node: yaml.MappingNode, new: list[str]) -> _Edit:
 
 def _on_a_line(value: yaml.Node) -> bool:
     """Return whether the end of a value is known: it is no block, whose end is the next token."""
-    if isinstance(value, yaml.CollectionNode):
-        return bool(value.flow_style)
-    return value.style not in ("|", ">")
+    if isinstance(value, yaml.ScalarNode):
+        return value.style not in ("|", ">")
+    return isinstance(value, yaml.CollectionNode) and bool(value.flow_style)
 
 
 def _written(value: Any) -> str:

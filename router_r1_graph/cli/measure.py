@@ -21,6 +21,7 @@ from ..candidates.pool_edit import Value, edited
 from ..candidates.pool_file import SHIPPED_POOLS
 from ..candidates.providers import make_chat_model
 from ..console import clean, make_console
+from ..context import RouterContext
 from ..errors import ConfigError, PoolError, RouterR1Error
 from ..files import require_file, write_whole
 from ..invalid import masked
@@ -92,6 +93,8 @@ def measure(
     from ..evaluation.measuring import Measured
     from ..evaluation.scorers import parse_scorer
 
+    with about("--budget-usd"):
+        RouterContext(budget_usd=budget_usd)
     whole = load_pool(pool)
     chosen = _chosen(whole, candidate)
     with about("--metric"):
@@ -101,7 +104,7 @@ def measure(
         print_estimate(measured)
         return
     file = Path(whole.where)
-    if out is None and file.parent == SHIPPED_POOLS:
+    if out is None and file.resolve().parent == SHIPPED_POOLS.resolve():
         raise ConfigError(f"{pool} comes with the package, and is not changed: name --out FILE")
     target = file if out is None else out
     require_file("POOL" if out is None else "--out", target)

@@ -78,6 +78,9 @@ def explain(measured: Sequence[Measured], budget_usd: float) -> None:
             f"--budget-usd {plain(budget_usd)} allows no more calls; asked: {', '.join(short)}",
             file=sys.stderr,
         )
+    for why in dict.fromkeys(one.untimed for one in measured if one.untimed):
+        names = ", ".join(one.candidate.name for one in measured if one.untimed == why)
+        print(f"latency not measured: {names}: {why}", file=sys.stderr)
     if unpriced := [one.candidate.name for one in measured if one.scored and one.unpriced]:
         print(
             f"no price of {', '.join(unpriced)} is listed, and the provider reports none: add "

@@ -90,10 +90,17 @@ class Measured:
         return statistics.fmean(one.record.cost_usd or 0.0 for one in self.scored)
 
     @property
+    def untimed(self) -> str:
+        """Why its seconds say nothing; "" = they do."""
+        if self.candidate.provider == "simulated" and not self.candidate.options.get("sleep"):
+            return "it is simulated"
+        limits = self.candidate.requests_per_minute, self.candidate.tokens_per_minute
+        return "calls wait for its own limit a minute" if any(limits) else ""
+
+    @property
     def seconds(self) -> float | None:
-        """The median time of a reply; None = unknown, as a simulation's time says nothing."""
-        timed = self.candidate.provider != "simulated" or self.candidate.options.get("sleep")
-        if not (timed and self.scored):
+        """The median time of a reply; None = unknown."""
+        if self.untimed or not self.scored:
             return None
         return statistics.median(one.record.seconds or 0.0 for one in self.scored)
 
