@@ -19,7 +19,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..candidates import Candidate, CandidatePool
 from ..candidates.pool_edit import Value, edited
 from ..candidates.pool_file import SHIPPED_POOLS
-from ..candidates.providers import make_chat_model
 from ..console import clean, make_console
 from ..context import RouterContext
 from ..errors import ConfigError, PoolError, RouterR1Error
@@ -177,6 +176,8 @@ def _try_to_write(pool: CandidatePool, target: Path, names: Sequence[str]) -> No
     Raises:
         ConfigError: its candidates share values, or it names files that are elsewhere.
     """
+    from ..candidates.providers import make_chat_model
+
     some: dict[str, Value] = {
         **{"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 1.0, "latency_seconds": 1.0},
         "benchmarks": {"some": 0.5},
