@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +79,33 @@ def require_folder(option: str, folder: Path | None) -> None:
         tempfile.TemporaryFile(dir=there).close()
     except (OSError, ValueError) as error:
         raise _unwritable(option, folder, error) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text so that the file holds all of it or what it held before, and keep its mode.
+
+    Line ends are written as they are. A link stays one; what it names is written.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    path = path.resolve()
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(handle)
+        if path.exists():
+            shutil.copymode(path, name)
+        else:
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(name, 0o666 & ~umask)  # mkstemp's file is its owner's only
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def _unwritable(option: str, path: Path, error: OSError | ValueError) -> ConfigError:

@@ -6,13 +6,14 @@ about it (price, latency, strengths, example performance) are in the same record
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..words import plain
 from .settings import ModelSettings, Price
@@ -20,6 +21,16 @@ from .settings import ModelSettings, Price
 #: The tokens that a call is assumed to have, in and out, to compare a price per call with prices
 #: per token.
 _TOKENS_OF_A_CALL = 500
+
+
+class Measurement(BaseModel):
+    """When and by what a candidate was measured; `router-r1 pool measure` writes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    date: datetime.date
+    source: str = ""
+    """The command, and which probes it asked."""
 
 
 QUERY = "a question of its own, which can be answered without seeing this conversation"
@@ -44,6 +55,8 @@ class Candidate(ModelSettings):
         default_factory=dict
     )
     """Name of a benchmark or subject -> score."""
+    measured: Measurement | None = None
+    """When and by what latency and scores were measured (`date`, `source`); None = not known."""
 
     @field_validator("name", "aliases")
     @classmethod

@@ -203,13 +203,13 @@ def _describe(one: _Measured, options: Mapping[str, Any]) -> dict[str, Any]:
     data |= {"provider": "recorded", "options": deepcopy(options)}  # else YAML writes anchors
     input_price, output_price = one.bills.prices()
     if input_price is not None:
-        data["input_usd_per_mtok"] = _rounded(input_price)
+        data["input_usd_per_mtok"] = significant(input_price)
     if output_price is not None:
-        data["output_usd_per_mtok"] = _rounded(output_price)
+        data["output_usd_per_mtok"] = significant(output_price)
     if one.longest > 0:
         data["max_tokens"] = one.longest  # gives a call a worst-case price
     if one.seconds:
-        data["latency_seconds"] = _rounded(statistics.median(one.seconds))
+        data["latency_seconds"] = significant(statistics.median(one.seconds))
     if one.scored:
         data["benchmarks"] = {
             "exact_match": round(one.exact_match / one.scored, 3),
@@ -218,8 +218,9 @@ def _describe(one: _Measured, options: Mapping[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _rounded(number: float) -> float:
-    return float(f"{number:.4g}")
+def significant(number: float, digits: int = 4) -> float:
+    """Return a number rounded to so many significant digits."""
+    return float(f"{number:.{digits}g}")
 
 
 def fit_prices(records: Iterable[Record]) -> tuple[float | None, float | None]:

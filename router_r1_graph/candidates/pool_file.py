@@ -50,7 +50,7 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
             f"{', '.join(names)}"
         )
     try:
-        data = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        data = parse(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
         raise PoolError(f"{file}: not a YAML file: {_where_and_why(error)}") from None
     if data is None:
@@ -58,6 +58,16 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
     if not isinstance(data, dict):
         raise PoolError(f"{file}: a pool is a mapping with the key 'candidates', not {show(data)}")
     return file, data
+
+
+def parse(text: str) -> Any:
+    """Return what a YAML text holds.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or a key stands twice.
+        ValueError: a date in it does not exist.
+    """
+    return yaml.load(text, _Loader)
 
 
 def _where_and_why(error: Exception) -> str:

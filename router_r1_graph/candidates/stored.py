@@ -27,7 +27,7 @@ _IRRELEVANT = frozenset(
         *("input_usd_per_mtok", "output_usd_per_mtok", "usd_per_call", "prices_checked"),
         *("requests_per_minute", "tokens_per_minute"),
         *("timeout_seconds", "max_retries", "latency_seconds", "api_key_env", "base_url"),
-        *("aliases", "strengths", "protocol", "prompt_template"),
+        *("aliases", "strengths", "measured", "protocol", "prompt_template"),
     }
 )
 #: All that an OpenAI-compatible endpoint is told, beside the address and the messages.
@@ -170,6 +170,7 @@ def _asked(settings: ModelSettings) -> dict[str, Any]:
         address = os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
     asked["address"] = re.sub(r"(?<=//)[^/@]*@", "", address or "").rstrip("/")
     if not is_openai and settings.provider != "simulated":
+        asked.pop("benchmarks", None)  # only a simulated candidate knows what they say
         asked["folder"] = str(settings.folder and settings.folder.resolve())  # of its own modules
     return asked
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import RouterR1Error
-from . import ask, evaluate, fit, pool, replies, serve, traces, train
+from . import ask, evaluate, fit, measure, pool, replies, serve, traces, train
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 app = typer.Typer(
@@ -25,7 +25,7 @@ app = typer.Typer(
     **_HELP,  # type: ignore[arg-type]
 )
 of_pools = typer.Typer(
-    help="Look at pools of candidates, and make one from records.",
+    help="Look at pools of candidates, measure them, and make one from records.",
     no_args_is_help=True,
     **_HELP,  # type: ignore[arg-type]
 )
@@ -72,6 +72,7 @@ of_training.command("report")(train.report)
 of_pools.command("show", epilog=pool.SHOW_EXAMPLES)(pool.show)
 of_pools.command("check", epilog=pool.CHECK_EXAMPLES)(pool.check)
 of_pools.command("from-records", epilog=pool.FROM_RECORDS_EXAMPLES)(pool.from_records)
+of_pools.command("measure", epilog=measure.EXAMPLES)(measure.measure)
 of_replies.command("stats", epilog=replies.STATS_EXAMPLES)(replies.stats)
 of_replies.command("clear", epilog=replies.CLEAR_EXAMPLES)(replies.clear)
 of_replies.command("export", epilog=replies.EXPORT_EXAMPLES)(replies.export)

@@ -43,3 +43,18 @@ def pool_table(pool: CandidatePool) -> Table:
 
 def _number(value: float | None) -> str:
     return "?" if value is None else plain(value)
+
+
+def wilson(right: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion.
+
+    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference
+    (1927).
+    """
+    share = right / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    spread = (
+        z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    )
+    # Rounding may put a share of 0 or 1 outside of its own interval.
+    return max(0.0, min(share, middle - spread)), min(1.0, max(share, middle + spread))

@@ -27,7 +27,7 @@ from ..trace import Trace
 from ..transcript import Transcript
 from ..words import counted, fixed
 from .live import LiveRun
-from .tables import pool_table
+from .tables import pool_table, wilson
 
 _AT_ONCE = 32
 _SCENES = (
@@ -208,21 +208,6 @@ async def _score(
         calls=statistics.fmean(calls),
         seconds=time.perf_counter() - start,
     )
-
-
-def wilson(right: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion.
-
-    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference
-    (1927).
-    """
-    share = right / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    spread = (
-        z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    )
-    # Rounding may put a share of 0 or 1 outside of its own interval.
-    return max(0.0, min(share, middle - spread)), min(1.0, max(share, middle + spread))
 
 
 def score_table(scores: Sequence[Score]) -> Table:

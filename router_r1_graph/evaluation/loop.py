@@ -18,7 +18,7 @@ from collections.abc import (
 )
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
@@ -52,6 +52,11 @@ class Item:
     context: RouterContext
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+
+Asked = TypeVar("Asked")
+"""What is asked: an `Item`, in most places."""
+Came = TypeVar("Came")
+"""What comes of it: traces, in most places."""
 
 Ask = Callable[[Item], Awaitable[Sequence[Trace]]]
 """Asks one question, and returns the traces of the router's runs that came of it."""
@@ -100,9 +105,9 @@ def trace_of(item: Item, state: Mapping[str, Any], controller: str) -> Trace:
 
 
 async def ask_many(
-    items: Iterable[Item],
-    ask: Ask,
-    done: Callable[[int, Trace], None],
+    items: Iterable[Asked],
+    ask: Callable[[Asked], Awaitable[Sequence[Came]]],
+    done: Callable[[int, Came], None],
     *,
     at_once: int = 64,
 ) -> None:
@@ -110,19 +115,20 @@ async def ask_many(
 
     Args:
         items: what is asked; read one by one as places become free, so there may be any number.
-        ask: what asks one of them: `ask_router`, or another graph that the router is a part of.
-        done: gets the place of each item and its trace, as soon as it is there.
+        ask: what asks one of them: `ask_router`, another graph that the router is a part of, or
+            whatever else takes an item.
+        done: gets the place of each item and what came of it, as soon as it is there.
         at_once: most questions at once.
     """
     places = asyncio.Semaphore(at_once)
 
-    async def one(place: int, item: Item) -> None:
+    async def one(place: int, item: Asked) -> None:
         try:
-            traces = await ask(item)
+            came = await ask(item)
         finally:
             places.release()
-        for trace in traces:
-            done(place, trace)
+        for one_of_it in came:
+            done(place, one_of_it)
 
     try:
         async with _fewer_collections(), asyncio.TaskGroup() as group:

@@ -36,7 +36,7 @@ _QUESTION_FIELDS = ("question", "query", "prompt", "problem")
 _GOLD_FIELDS = ("golden_answers", "gold", "answers", "answer", "target", "label")
 _ID_FIELDS = ("id", "qid", "question_id", "_id")
 #: Fields that an evaluation is sliced by.
-_SLICE_FIELDS = ("dataset", "task", "hops", "kind", "type", "category", "split")
+_SLICE_FIELDS = ("dataset", "domain", "task", "hops", "kind", "type", "category", "split")
 _MAX_FIELD = 10_000_000
 """Characters of one CSV field."""
 

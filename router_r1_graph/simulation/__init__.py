@@ -6,7 +6,7 @@ from .grammar import phrase, read_question
 from .mind import SimulatedReply, reply_text_and_tokens
 from .noise import NO_NOISE, USUAL_NOISE, Noise
 from .oracle import Plan, best_plan
-from .questions import EVERY_KIND, Question, generate
+from .questions import EVERY_KIND, Question, by_domain, generate
 from .relations import relation_domain
 from .structure import Ask, Between, Both, Compare, Same, Structure, YesNo, hops, next_steps
 from .world import Fact, World, known_world, true_answer
@@ -31,6 +31,7 @@ __all__ = [
     "World",
     "YesNo",
     "best_plan",
+    "by_domain",
     "generate",
     "hops",
     "known_world",

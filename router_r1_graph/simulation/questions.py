@@ -133,6 +133,25 @@ def generate(
     return questions
 
 
+def by_domain(world: World, *, split: Split, n: int, seed: int) -> list[Question]:
+    """Return questions about single facts, evenly from all domains.
+
+    Args:
+        world: Where the questions and their gold answers come from.
+        split: As in `generate`.
+        n: How many of each domain, or as many as it has.
+        seed: What is drawn, and how it is worded.
+    """
+    rng = random.Random(f"{seed}/{split}/by domain")
+    found: dict[str, list[Question]] = {domain: [] for domain in world.domains}
+    for draft in _drafts(world, "chain", 1, split, None, rng, rng):
+        question = _question(world, draft, "chain")
+        of_domain = found[question.domains[0]]
+        if len(of_domain) < n:
+            of_domain.append(question)
+    return [question for of_domain in found.values() for question in of_domain]
+
+
 def _checked(
     kinds: Mapping[QuestionKind, float] | None, wordings: WordingChoice, split: Split
 ) -> Mapping[QuestionKind, float]:
