@@ -86,8 +86,11 @@ class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Whether samples of a prompt can share it: gradients go through the cache."""
         alone = self.accelerator.num_processes == 1
         model = self.accelerator.unwrap_model(self.model)
-        checkpoints = self.args.gradient_checkpointing or self.args.activation_checkpointing
-        return alone and not checkpoints and Forward(model, self.processing_class.eos_token_id).pads
+        return (
+            alone
+            and not model.is_gradient_checkpointing
+            and Forward(model, self.processing_class.eos_token_id).pads
+        )
 
 
 def _side_by_side(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,11 +7,12 @@ and never imported.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -22,6 +23,20 @@ from ...errors import ControllerError
 logger = logging.getLogger(__name__)
 
 PREFIX = "package:"
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Hide transformers' progress bar: the command line shows one line of its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @cache
@@ -78,8 +93,6 @@ def _convert(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from .folder import quiet_loading
-
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name))
@@ -96,7 +109,7 @@ def _convert(file: Path, folder: Path) -> None:
                 ordinary.save_pretrained(made)
             tokenizer.save_pretrained(made)
             made.chmod(0o755)
-            with contextlib.suppress(OSError):  # another process was quicker
+            with suppress(OSError):  # another process was quicker
                 made.rename(folder)
         finally:
             shutil.rmtree(made, ignore_errors=True)

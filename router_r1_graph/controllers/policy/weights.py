@@ -14,7 +14,8 @@ from transformers import (
 )
 
 from ...errors import ControllerError
-from .folder import PolicyFolder, quiet_loading, token_ids
+from .folder import PolicyFolder, token_ids
+from .packaged import quiet_loading
 
 
 def class_of(config: Any) -> Any:
