@@ -1,10 +1,12 @@
 """The embedded default: true facts, questions over them, and simulated candidates to ask."""
 
 from .chat_model import SimulatedOutageError, simulated_chat_model
+from .decomposed import Decomposed
 from .grammar import phrase, read_question
 from .mind import SimulatedReply, reply_text_and_tokens
 from .oracle import Plan, best_plan
-from .questions import Question, generate, true_answer
+from .questions import Question, decomposed_questions, generate, true_answer
+from .reading import read
 from .relations import relation_domain
 from .structure import Ask, Compare, Same, Structure, YesNo, hops, next_steps
 from .world import Fact, World, known_world
@@ -12,6 +14,7 @@ from .world import Fact, World, known_world
 __all__ = [
     "Ask",
     "Compare",
+    "Decomposed",
     "Fact",
     "Plan",
     "Question",
@@ -22,11 +25,13 @@ __all__ = [
     "World",
     "YesNo",
     "best_plan",
+    "decomposed_questions",
     "generate",
     "hops",
     "known_world",
     "next_steps",
     "phrase",
+    "read",
     "read_question",
     "relation_domain",
     "reply_text_and_tokens",

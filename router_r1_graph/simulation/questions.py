@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Literal
 
 from ..errors import ConfigError
+from .decomposed import Decomposed
 from .draw import fraction
 from .grammar import phrase, read_question
 from .meaning import meaning, topic
@@ -24,7 +25,7 @@ from .structure import hops as count_hops
 from .world import World
 
 Split = Literal["train", "test", "all"]
-QuestionKind = Literal["chain", "compare", "yes_no"]
+QuestionKind = Literal["chain", "compare", "yes_no", "decomposed"]
 
 MAX_HOPS = 4
 _TEST_SHARE = 0.2
@@ -46,7 +47,7 @@ class Question:
     kind: QuestionKind
     domains: tuple[str, ...]
     """The domain of each hop, innermost first."""
-    structure: Structure
+    structure: Structure | Decomposed
 
 
 def generate(
@@ -64,11 +65,14 @@ def generate(
         split: About a fifth of all questions are `test`; `all` is both splits.
         n: How many.
         seed: What is drawn, and how it is worded.
-        hops: The number of hops, or several; 1 to 4 in equal parts when None.
+        hops: The number of hops, or several; 1 to 4 in equal parts when None. Of a decomposed file,
+            the number of sub-questions; any when None.
 
     Raises:
         ConfigError: The world has fewer than n such questions.
     """
+    if world.asked:
+        return _of_file(world, split, n, seed, hops)
     wanted = sorted({hops} if isinstance(hops, int) else set(hops or range(1, MAX_HOPS + 1)))
     rng = random.Random(f"{seed}/{split}/{wanted}")
     streams: dict[tuple[int, QuestionKind], Iterator[Structure]] = {
@@ -103,11 +107,17 @@ def generate(
 
 def split_of(question: Structure) -> Split:
     """Return the split a question belongs to."""
-    return "test" if fraction(topic(question)) < _TEST_SHARE else "train"
+    return _split_by(topic(question))
 
 
-def true_answer(world: World, question: Structure) -> str | None:
+def _split_by(key: str) -> Split:
+    return "test" if fraction(key) < _TEST_SHARE else "train"
+
+
+def true_answer(world: World, question: Structure | Decomposed) -> str | None:
     """Return the right answer, or None when the world lacks a fact for it."""
+    if isinstance(question, Decomposed):
+        return question.answer
     known: dict[Ask, str] = {}
     while not isinstance(plan := next_steps(question, known), str):
         for step in plan:
@@ -116,6 +126,45 @@ def true_answer(world: World, question: Structure) -> str | None:
                 return None
             known[step] = fact.object
     return plan or None
+
+
+def decomposed_questions(
+    world: World, split: Split = "all", hops: int | Collection[int] | None = None
+) -> list[Question]:
+    """Return the questions of a decomposed file in its order, with as many sub-questions as wanted.
+
+    An answer of several entries is rarely matched exactly: such questions are left out.
+    """
+    wanted = {hops} if isinstance(hops, int) else hops
+    return [
+        Question(
+            id=asked.id,
+            text=asked.question,
+            gold=asked.gold,
+            hops=len(leaves),
+            kind="decomposed",
+            domains=tuple(leaf.domain for leaf in leaves),
+            structure=asked,
+        )
+        for asked in world.asked
+        if not asked.several
+        and split in ("all", _split_by(folded(asked.question)))
+        and (wanted is None or len(list(asked.leaves())) in wanted)
+        for leaves in [list(asked.leaves())]
+    ]
+
+
+def _of_file(
+    world: World, split: Split, n: int, seed: int, hops: int | Collection[int] | None
+) -> list[Question]:
+    found = decomposed_questions(world, split, hops)
+    if len(found) < n:
+        several = sum(asked.several for asked in world.asked)
+        raise ConfigError(
+            f"{n} questions of the {split} split were asked for, but this file has {len(found)}; "
+            f"{several} of its {len(world.asked)} have answers of several entries and are left out"
+        )
+    return random.Random(f"{seed}/{split}").sample(found, n)
 
 
 def _question(

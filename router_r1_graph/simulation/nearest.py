@@ -1,0 +1,219 @@
+"""The text that a query asks for, out of many: by names first, then by what is asked about them.
+
+Deterministic and without a model. A query that names somebody else, or asks for something else
+about the same name, has no nearest text: a wrong one is worse than none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from .vocabulary import terms, words
+
+#: The share of a text's names that a query has to name, and of a query's that the text has to.
+_LEAST_NAMED = 0.7
+#: How well the other words have to agree, and all of them together.
+_LEAST_ASKED = 0.4
+_LEAST_OF_LONG = 0.9
+_LEAST = 0.6
+#: How much an unknown word counts of what an unknown name does: it is mostly chatter.
+_UNKNOWN = 0.3
+#: Two texts this near to each other, with different answers, are one too many.
+_MARGIN = 0.02
+#: So many texts are compared in full, out of so many that share a word.
+_COMPARED = 12
+_SHARED = 400
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text or query, ready to be compared. Weights: the rarer a term, the more it says."""
+
+    names: Mapping[str, float]
+    asked: Mapping[str, float]
+    numbers: frozenset[str]
+    kinds: frozenset[str]
+    decisive: frozenset[str]
+    opposite: Mapping[int, frozenset[str]]
+    """Of each group of opposites, its terms here."""
+    after: Mapping[str, frozenset[str]]
+    """Of each modifier, the terms that follow it: "last letter", "first name"."""
+
+    @cached_property
+    def question(self) -> frozenset[str]:
+        """The terms, but for those that only say what kind of thing is asked for."""
+        return frozenset(term for term in self.all if term not in words().kinds)
+
+    @cached_property
+    def all(self) -> Mapping[str, float]:
+        return {**self.asked, **self.names}
+
+
+class Nearest:
+    """An index of texts.
+
+    Args:
+        texts: what can be found.
+        answers: what each says; of two near texts with the same answer, either is right.
+        long: the numbers of texts that hold other ones in them: a query has to say nearly all of
+            such a text, or it asks for a part of it.
+    """
+
+    def __init__(
+        self, texts: Sequence[str], answers: Sequence[Hashable], long: Collection[int] = ()
+    ) -> None:
+        self._answers = answers
+        read = [terms(text) for text in texts]
+        counts = Counter(term for found in read for term in {term for term, _ in found})
+        self._rarity = {term: math.log(1 + len(texts) / n) for term, n in counts.items()}
+        self._unseen = math.log(1 + 2 * len(texts))
+        named = Counter(term for found in read for term, named in found if named)
+        lower = Counter(term for found in read for term, named in found if not named)
+        #: Terms that are names wherever they stand, so that lower case hides none.
+        self._names = frozenset(term for term in named if not lower[term])
+        self._spelled = _spellings(counts)
+        self._texts = [self._ready(found) for found in read]
+        self._least = [
+            _LEAST_OF_LONG if number in long else _LEAST_ASKED for number in range(len(texts))
+        ]
+        self._with: dict[str, list[int]] = {}
+        for number, text in enumerate(self._texts):
+            for term in text.all:
+                self._with.setdefault(term, []).append(number)
+
+    def find(self, query: str, *, without: int | None = None) -> int | None:
+        """Return the number of the text that a query asks for; None = none of them, or unclear.
+
+        Args:
+            query: any wording.
+            without: the number of a text that cannot be found.
+        """
+        asked = self._ready([(self._corrected(term), named) for term, named in terms(query)])
+        scored = sorted(
+            (
+                (-score, number)
+                for number in self._candidates(asked)
+                if number != without
+                and (score := _score(asked, self._texts[number], self._least[number])) >= _LEAST
+            ),
+        )
+        if not scored:
+            return None
+        best, number = scored[0]
+        for other, rival in scored[1:]:
+            if (
+                other - best < _MARGIN
+                and self._answers[rival] != self._answers[number]
+                and self._texts[rival].question != self._texts[number].question
+            ):
+                return None
+        return number
+
+    def _ready(self, found: Sequence[tuple[str, bool]]) -> _Text:
+        known = words()
+        names: dict[str, float] = {}
+        asked: dict[str, float] = {}
+        opposite: dict[int, frozenset[str]] = {}
+        after: dict[str, frozenset[str]] = {}
+        for place, (term, named) in enumerate(found):
+            is_name = named or term in self._names
+            weight = self._rarity.get(term, self._unseen if is_name else self._unseen * _UNKNOWN)
+            (names if is_name else asked)[term] = weight
+            if term in known.opposite and not is_name:
+                group = known.opposite[term]
+                opposite[group] = opposite.get(group, frozenset()) | {term}
+                follows = found[place + 1] if place + 1 < len(found) else (term, True)
+                if term in known.modifiers and not follows[1]:
+                    after[term] = after.get(term, frozenset()) | {follows[0]}
+        return _Text(
+            names=names,
+            asked=asked,
+            numbers=frozenset(term for term, _ in found if term[0].isdigit()),
+            kinds=frozenset(known.kinds[term] for term in asked if term in known.kinds),
+            decisive=known.decisive & asked.keys(),
+            opposite=opposite,
+            after=after,
+        )
+
+    def _candidates(self, asked: _Text) -> list[int]:
+        """Return the texts that share most with a query, those of its rarest terms at least."""
+        shared: dict[int, float] = {}
+        known = sorted((len(self._with[term]), term) for term in asked.all if term in self._with)
+        for count, term in known:
+            if shared and count > _SHARED:
+                break
+            weight = self._rarity[term]
+            for number in self._with[term]:
+                shared[number] = shared.get(number, 0.0) + weight
+        return sorted(shared, key=lambda number: (-shared[number], number))[:_COMPARED]
+
+    def _corrected(self, term: str) -> str:
+        if term in self._rarity or len(term) < 5 or not term.isalpha():
+            return term
+        found = (self._spelled[spelling] for spelling in _cut(term) if spelling in self._spelled)
+        return next((other for other in found if _is_typo(term, other)), term)
+
+
+def _score(query: _Text, text: _Text, least: float) -> float:
+    """Return how near a query is to a text, in [0, 1]; 0 where it asks for something else."""
+    if query.numbers != text.numbers or query.decisive != text.decisive:
+        return 0.0
+    if query.kinds and text.kinds and not query.kinds <= text.kinds:
+        return 0.0
+    if any(query.opposite.get(group, found) != found for group, found in text.opposite.items()):
+        return 0.0
+    if any(query.after.get(term, found).isdisjoint(found) for term, found in text.after.items()):
+        return 0.0
+    named = _share(text.names, query.all)
+    meant = _share(query.names, text.all)
+    if min(named, meant) < _LEAST_NAMED:
+        return 0.0
+    # A name of one that is a word of the other is no part of what is asked.
+    wanted = {term: weight for term, weight in query.asked.items() if term not in text.names}
+    offered = {term: weight for term, weight in text.asked.items() if term not in query.names}
+    said, heard = _share(offered, query.all), _share(wanted, text.all)
+    agreed = _mean(said, heard)
+    if min(said, heard) < least:
+        return 0.0
+    return agreed if not text.names else (_mean(named, meant) + agreed) / 2
+
+
+def _share(of: Mapping[str, float], found_in: Mapping[str, float]) -> float:
+    """Return the share of some terms, by weight, that others have; 1 of none."""
+    total = sum(of.values())
+    return sum(weight for term, weight in of.items() if term in found_in) / total if total else 1.0
+
+
+def _mean(one: float, other: float) -> float:
+    return 2 * one * other / (one + other) if one + other else 0.0
+
+
+def _cut(term: str) -> Iterator[str]:
+    """Yield a term, and the term without each of its letters: what a typo leaves of it."""
+    yield term
+    for place in range(len(term)):
+        yield term[:place] + term[place + 1 :]
+
+
+def _is_typo(one: str, other: str) -> bool:
+    """Say whether two words differ by a letter, or by two that have changed places."""
+    if len(one) != len(other):
+        return True  # they have a spelling in common, so one letter is missing
+    differ = [place for place, pair in enumerate(zip(one, other, strict=True)) if len({*pair}) > 1]
+    return len(differ) == 1 or (
+        len(differ) == 2 and one[differ[0]] == other[differ[1]] and differ[1] - differ[0] == 1
+    )
+
+
+def _spellings(known: Iterable[str]) -> dict[str, str]:
+    """Return the term that each spelling with one letter too few may stand for."""
+    found: dict[str, str] = {}
+    for term in known:
+        if len(term) >= 5 and term.isalpha():
+            for spelling in _cut(term):
+                found.setdefault(spelling, term)
+    return found
