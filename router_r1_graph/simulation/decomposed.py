@@ -81,7 +81,7 @@ class Decomposed:
 
 
 def _names(text: str, answer: str, whole: str) -> bool:
-    entries = {answer, *re.split(r", | and |: ", answer)}
+    entries = {answer, *re.split(r", | and |: ", answer), *re.findall(r"\b\d{4}\b", answer)}
     return any(
         len(entry) > 1 and _stands_in(entry, text) and not _stands_in(entry, whole)
         for entry in entries

@@ -6,6 +6,7 @@ about the same name, has no nearest text: a wrong one is worse than none.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -14,12 +15,17 @@ from functools import cached_property
 
 from .vocabulary import terms, words
 
-#: The share of a text's names that a query has to name, and of a query's that the text has to.
-_LEAST_NAMED = 0.7
-#: How well the other words have to agree, and all of them together.
-_LEAST_ASKED = 0.4
-_LEAST_OF_LONG = 0.9
-_LEAST = 0.6
+# Shares, by weight, that are needed at least: chosen on other wordings of texts, which have to be
+# found, and on texts that were taken out of the index, for which no other one may be.
+#: Of a text's names that a query has, and of a query's that the text has.
+_NAMED = 0.7
+#: Of the other terms of a text that a query has; of a long text.
+_SAID = 0.4
+_SAID_OF_LONG = 0.9
+#: Of the other terms of a query that a text has.
+_HEARD = 0.5
+#: How near the two have to be in all.
+_NEAR = 0.6
 #: How much an unknown word counts of what an unknown name does: it is mostly chatter.
 _UNKNOWN = 0.3
 #: Two texts this near to each other, with different answers, are one too many.
@@ -40,8 +46,6 @@ class _Text:
     decisive: frozenset[str]
     opposite: Mapping[int, frozenset[str]]
     """Of each group of opposites, its terms here."""
-    after: Mapping[str, frozenset[str]]
-    """Of each modifier, the terms that follow it: "last letter", "first name"."""
 
     @cached_property
     def question(self) -> frozenset[str]:
@@ -77,9 +81,7 @@ class Nearest:
         self._names = frozenset(term for term in named if not lower[term])
         self._spelled = _spellings(counts)
         self._texts = [self._ready(found) for found in read]
-        self._least = [
-            _LEAST_OF_LONG if number in long else _LEAST_ASKED for number in range(len(texts))
-        ]
+        self._long = frozenset(long)
         self._with: dict[str, list[int]] = {}
         for number, text in enumerate(self._texts):
             for term in text.all:
@@ -93,14 +95,12 @@ class Nearest:
             without: the number of a text that cannot be found.
         """
         asked = self._ready([(self._corrected(term), named) for term, named in terms(query)])
-        scored = sorted(
-            (
-                (-score, number)
-                for number in self._candidates(asked)
-                if number != without
-                and (score := _score(asked, self._texts[number], self._least[number])) >= _LEAST
-            ),
+        near = (
+            (_nearness(asked, self._texts[number], long=number in self._long), number)
+            for number in self._candidates(asked)
+            if number != without
         )
+        scored = sorted((-score, number) for score, number in near if score >= _NEAR)
         if not scored:
             return None
         best, number = scored[0]
@@ -118,17 +118,13 @@ class Nearest:
         names: dict[str, float] = {}
         asked: dict[str, float] = {}
         opposite: dict[int, frozenset[str]] = {}
-        after: dict[str, frozenset[str]] = {}
-        for place, (term, named) in enumerate(found):
+        for term, named in found:
             is_name = named or term in self._names
             weight = self._rarity.get(term, self._unseen if is_name else self._unseen * _UNKNOWN)
             (names if is_name else asked)[term] = weight
             if term in known.opposite and not is_name:
                 group = known.opposite[term]
                 opposite[group] = opposite.get(group, frozenset()) | {term}
-                follows = found[place + 1] if place + 1 < len(found) else (term, True)
-                if term in known.modifiers and not follows[1]:
-                    after[term] = after.get(term, frozenset()) | {follows[0]}
         return _Text(
             names=names,
             asked=asked,
@@ -136,20 +132,21 @@ class Nearest:
             kinds=frozenset(known.kinds[term] for term in asked if term in known.kinds),
             decisive=known.decisive & asked.keys(),
             opposite=opposite,
-            after=after,
         )
 
     def _candidates(self, asked: _Text) -> list[int]:
         """Return the texts that share most with a query, those of its rarest terms at least."""
         shared: dict[int, float] = {}
-        known = sorted((len(self._with[term]), term) for term in asked.all if term in self._with)
-        for count, term in known:
-            if shared and count > _SHARED:
+        left = _SHARED
+        for count, term in sorted((len(self._with[t]), t) for t in asked.all if t in self._with):
+            left -= count
+            if shared and left < 0:
                 break
             weight = self._rarity[term]
             for number in self._with[term]:
                 shared[number] = shared.get(number, 0.0) + weight
-        return sorted(shared, key=lambda number: (-shared[number], number))[:_COMPARED]
+        best = heapq.nsmallest(_COMPARED, ((-weight, number) for number, weight in shared.items()))
+        return [number for _, number in best]
 
     def _corrected(self, term: str) -> str:
         if term in self._rarity or len(term) < 5 or not term.isalpha():
@@ -158,7 +155,7 @@ class Nearest:
         return next((other for other in found if _is_typo(term, other)), term)
 
 
-def _score(query: _Text, text: _Text, least: float) -> float:
+def _nearness(query: _Text, text: _Text, *, long: bool) -> float:
     """Return how near a query is to a text, in [0, 1]; 0 where it asks for something else."""
     if query.numbers != text.numbers or query.decisive != text.decisive:
         return 0.0
@@ -166,18 +163,16 @@ def _score(query: _Text, text: _Text, least: float) -> float:
         return 0.0
     if any(query.opposite.get(group, found) != found for group, found in text.opposite.items()):
         return 0.0
-    if any(query.after.get(term, found).isdisjoint(found) for term, found in text.after.items()):
-        return 0.0
     named = _share(text.names, query.all)
     meant = _share(query.names, text.all)
-    if min(named, meant) < _LEAST_NAMED:
+    if min(named, meant) < _NAMED:
         return 0.0
     # A name of one that is a word of the other is no part of what is asked.
     wanted = {term: weight for term, weight in query.asked.items() if term not in text.names}
     offered = {term: weight for term, weight in text.asked.items() if term not in query.names}
     said, heard = _share(offered, query.all), _share(wanted, text.all)
     agreed = _mean(said, heard)
-    if min(said, heard) < least:
+    if said < (_SAID_OF_LONG if long else _SAID) or heard < (_SAID_OF_LONG if long else _HEARD):
         return 0.0
     return agreed if not text.names else (_mean(named, meant) + agreed) / 2
 

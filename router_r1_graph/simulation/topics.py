@@ -14,8 +14,8 @@ LETTERS = "letters"
 def topic_of(question: str, categories: Iterable[str] = ()) -> str:
     """Return the domain of a sub-question.
 
-    A question about letters or arithmetic is of that domain whatever it is about otherwise. Then
-    the first category that is known decides, then the words of the question.
+    A question about letters, arithmetic or the calendar is of that domain whatever it is about
+    otherwise. Then the first category that is known decides, then the words of the question.
 
     Args:
         question: the sub-question.
@@ -35,5 +35,9 @@ def topic_of(question: str, categories: Iterable[str] = ()) -> str:
 
 def _topic(text: str) -> str:
     known = words()
-    found = {known.topics[term] for term, named in terms(text) if term in known.topics}
+    read = [term for term, _ in terms(text)]
+    numbers = sum(term[0].isdigit() for term in read)
+    if numbers > 1 and ("before" in read or "after" in read):  # "the date 5 days after 16 May 1747"
+        return LETTERS
+    found = {known.topics[term] for term in read if term in known.topics}
     return min(found, key=known.topic_order.index, default=OTHER_DOMAIN)

@@ -30,7 +30,6 @@ class Words:
     """The group of each term that has opposites."""
     kinds: Mapping[str, str]
     """The kind of thing that a term asks for."""
-    modifiers: frozenset[str]
     empty: frozenset[str]
     topics: Mapping[str, str]
     """The topic of each term; of a term in two lists, the first one's."""
@@ -66,7 +65,6 @@ def words() -> Words:
             for word in group
         },
         kinds={compared(word): kind for kind, group in read["kinds"].items() for word in group},
-        modifiers=frozenset(map(compared, read["modifiers"])),
         empty=frozenset(read["empty"]),
         topics=topics,
         topic_order=tuple(read["topics"]),
