@@ -13,7 +13,7 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cached_property
 
-from .vocabulary import terms, words
+from .vocabulary import Term, terms, words
 
 # Shares, by weight, that are needed at least: chosen on other wordings of texts, which have to be
 # found, and on texts that were taken out of the index, for which no other one may be.
@@ -46,6 +46,10 @@ class _Text:
     decisive: frozenset[str]
     opposite: Mapping[int, frozenset[str]]
     """Of each group of opposites, its terms here."""
+    asks: frozenset[str]
+    """Terms that say what the answer is."""
+    explains: frozenset[str]
+    """Terms that say what a name is."""
 
     @cached_property
     def question(self) -> frozenset[str]:
@@ -72,13 +76,12 @@ class Nearest:
     ) -> None:
         self._answers = answers
         read = [terms(text) for text in texts]
-        counts = Counter(term for found in read for term in {term for term, _ in found})
+        counts = Counter(text for found in read for text in {term.text for term in found})
         self._rarity = {term: math.log(1 + len(texts) / n) for term, n in counts.items()}
         self._unseen = math.log(1 + 2 * len(texts))
-        named = Counter(term for found in read for term, named in found if named)
-        lower = Counter(term for found in read for term, named in found if not named)
+        named = {term.text for found in read for term in found if term.named}
         #: Terms that are names wherever they stand, so that lower case hides none.
-        self._names = frozenset(term for term in named if not lower[term])
+        self._names = named - {term.text for found in read for term in found if not term.named}
         self._spelled = _spellings(counts)
         self._texts = [self._ready(found) for found in read]
         self._long = frozenset(long)
@@ -94,7 +97,9 @@ class Nearest:
             query: any wording.
             without: the number of a text that cannot be found.
         """
-        asked = self._ready([(self._corrected(term), named) for term, named in terms(query)])
+        asked = self._ready(
+            [term._replace(text=self._corrected(term.text)) for term in terms(query)]
+        )
         near = (
             (_nearness(asked, self._texts[number], long=number in self._long), number)
             for number in self._candidates(asked)
@@ -113,13 +118,13 @@ class Nearest:
                 return None
         return number
 
-    def _ready(self, found: Sequence[tuple[str, bool]]) -> _Text:
+    def _ready(self, found: Sequence[Term]) -> _Text:
         known = words()
         names: dict[str, float] = {}
         asked: dict[str, float] = {}
         opposite: dict[int, frozenset[str]] = {}
-        for term, named in found:
-            is_name = named or term in self._names
+        for term, named, asks, explains in found:
+            is_name = named or (term in self._names and not (asks or explains))
             weight = self._rarity.get(term, self._unseen if is_name else self._unseen * _UNKNOWN)
             (names if is_name else asked)[term] = weight
             if term in known.opposite and not is_name:
@@ -128,10 +133,12 @@ class Nearest:
         return _Text(
             names=names,
             asked=asked,
-            numbers=frozenset(term for term, _ in found if term[0].isdigit()),
+            numbers=frozenset(term.text for term in found if term.text[0].isdigit()),
             kinds=frozenset(known.kinds[term] for term in asked if term in known.kinds),
             decisive=known.decisive & asked.keys(),
             opposite=opposite,
+            asks=frozenset(term.text for term in found if term.asks),
+            explains=frozenset(term.text for term in found if term.explains),
         )
 
     def _candidates(self, asked: _Text) -> list[int]:
@@ -167,14 +174,28 @@ def _nearness(query: _Text, text: _Text, *, long: bool) -> float:
     meant = _share(query.names, text.all)
     if min(named, meant) < _NAMED:
         return 0.0
-    # A name of one that is a word of the other is no part of what is asked.
-    wanted = {term: weight for term, weight in query.asked.items() if term not in text.names}
-    offered = {term: weight for term, weight in text.asked.items() if term not in query.names}
+    wanted, offered = _left(query, text), _left(text, query)
     said, heard = _share(offered, query.all), _share(wanted, text.all)
     agreed = _mean(said, heard)
     if said < (_SAID_OF_LONG if long else _SAID) or heard < (_SAID_OF_LONG if long else _HEARD):
         return 0.0
     return agreed if not text.names else (_mean(named, meant) + agreed) / 2
+
+
+def _left(ours: _Text, theirs: _Text) -> Mapping[str, float]:
+    """Return the terms of a text, other than names, that another text has to have.
+
+    A name of the other is none of them, nor what a name is ("the band Queen"). Where the other asks
+    who, it does not matter who that is ("which band").
+    """
+    free = {*ours.explains}
+    if "who" in theirs.kinds and not ours.kinds:
+        free |= ours.asks
+    return {
+        term: weight
+        for term, weight in ours.asked.items()
+        if term not in theirs.names and (term not in free or term in theirs.all)
+    }
 
 
 def _share(of: Mapping[str, float], found_in: Mapping[str, float]) -> float:

@@ -35,7 +35,7 @@ def topic_of(question: str, categories: Iterable[str] = ()) -> str:
 
 def _topic(text: str) -> str:
     known = words()
-    read = [term for term, _ in terms(text)]
+    read = [term.text for term in terms(text)]
     numbers = sum(term[0].isdigit() for term in read)
     if numbers > 1 and ("before" in read or "after" in read):  # "the date 5 days after 16 May 1747"
         return LETTERS

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 import yaml
 
@@ -110,10 +111,10 @@ _NUMBERS = {word: str(number) for number, word in enumerate(_DIGITS.split(), 2)}
 def term(word: str) -> str:
     """Return what a word in lower case is compared by: "" for one that carries nothing."""
     known = words()
-    if word in known.same:
-        return known.same[word]
     if word in known.empty:
         return ""
+    if word in known.same:
+        return known.same[word]
     if word in _NUMBERS:
         return _NUMBERS[word]
     if word[0].isdigit():
@@ -122,20 +123,30 @@ def term(word: str) -> str:
     return known.same.get(short, short)
 
 
-def terms(text: str) -> list[tuple[str, bool]]:
-    """Return the terms of a text in order, and whether each looks like (a part of) a name.
+class Term(NamedTuple):
+    """A word of a text, ready to be compared."""
 
-    A name has a capital letter or stands in quotes. A capital at the beginning says nothing unless
-    the next word has one, too.
+    text: str
+    named: bool
+    """Whether it looks like (a part of) a name: it has a capital letter or stands in quotes. A
+    capital at the beginning says nothing unless the next word has one, too."""
+    asks: bool = False
+    """Whether it says what the answer is: "which band"."""
+    explains: bool = False
+    """Whether it says what a name is: "the band Queen"."""
 
-    >>> terms("Who's the director of The Cup?")
-    [('who', False), ('direct', False), ('cup', True)]
+
+def terms(text: str) -> list[Term]:
+    """Return the terms of a text in order.
+
+    >>> [term.text for term in terms("Who's the director of The Cup?")]
+    ['who', 'direct', 'cup']
     """
     known = words()
     text = unicodedata.normalize("NFKD", text.translate(_MARKS))
     text = "".join(c for c in text if not unicodedata.combining(c))
     text = _POSSESSIVE.sub("", text)
-    text = known.phrases.sub(lambda found: f" {known.written[found.lastindex - 1]} ", text)  # type: ignore[operator]
+    text = known.phrases.sub(lambda found: f" {known.written[(found.lastindex or 1) - 1]} ", text)
     quoted = [found.span() for found in _QUOTED.finditer(text)]
     found = [(word[0], word.start()) for word in _WORD.finditer(text)]
     result = []
@@ -143,11 +154,20 @@ def terms(text: str) -> list[tuple[str, bool]]:
         compared = term(word.lower())
         if not compared:
             continue
+        before = found[number - 1][0].lower() if number else ""
         capital = word[0].isupper()
+        after_capital = number + 1 < len(found) and found[number + 1][0][0].isupper()
         if number == 0 and capital:
-            capital = len(found) > 1 and found[1][0][0].isupper() and compared not in known.topics
-        inside = any(start < at < end for start, end in quoted)
-        result.append((compared, capital or inside))
+            capital = after_capital and compared not in known.topics
+        named = capital or any(start < at < end for start, end in quoted)
+        result.append(
+            Term(
+                compared,
+                named,
+                asks=not named and before in ("which", "what"),
+                explains=not named and before == "the" and after_capital,
+            )
+        )
     return result
 
 
