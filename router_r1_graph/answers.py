@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from .protocol import tagged_answer
 
@@ -142,3 +145,76 @@ def is_abstention(reply: str) -> bool:
         True
     """
     return not reply.strip() or _ABSTAINS.search(reply) is not None
+
+
+#: The fields of data sets that hold gold answers, in the order in which they are looked for.
+GOLD_FIELDS = ("golden_answers", "gold", "answers", "answer", "target", "label")
+
+
+def gold_answers(gold: Any, parts: Iterable[Any] = ()) -> tuple[str, ...]:
+    """Return gold answers of the shapes data sets have; each of them is right on its own.
+
+    A text, a number or a decision is one, a list holds alternatives, and so do Hugging Face's
+    mappings. Any other mapping, and a list that takes several sub-questions, is one answer of many
+    entries (`rendered`); of a mapping, its values alone are right, too.
+
+    Args:
+        gold: what the file says.
+        parts: the answers of the question's sub-questions, where there are any.
+
+    Example:
+        >>> gold_answers(["USA", "United States"], parts=["Lincoln", "USA"])
+        ('USA', 'United States')
+        >>> gold_answers(["Rome", "Oslo"], parts=["Rome", "Oslo"])
+        ('Rome, Oslo',)
+        >>> gold_answers({"Italy": "Rome", "Norway": "Oslo"})
+        ('Italy: Rome, Norway: Oslo', 'Rome, Oslo')
+    """
+    if isinstance(gold, str) and gold.startswith("["):  # a list in a CSV file
+        with contextlib.suppress(ValueError):
+            gold = json.loads(gold)
+    if isinstance(gold, Mapping):
+        # SQuAD: {"text": [...]}, TriviaQA: {"aliases": [...], "value": ...}
+        known = [gold[name] for name in ("text", "aliases", "value") if name in gold]
+        if not known:
+            return _distinct((rendered(gold), rendered(list(gold.values()))))
+        gold = next((one for one in known if one), None)
+    if isinstance(gold, bool):
+        return rendered(gold), str(gold)
+    if isinstance(gold, (list, tuple)):
+        found = {rendered(one) for part in parts for one in _entries(part)}
+        if len(gold) > 1 and sum(rendered(one) in found for one in gold) > 1:
+            return _distinct((rendered(gold),))
+        return _distinct(map(rendered, gold))
+    return _distinct((rendered(gold),))
+
+
+def rendered(answer: Any) -> str:
+    """Return an answer of a file as one text, in the order of the file; "" where there is none.
+
+    Exact match does not look at punctuation, so it does not matter how entries are separated.
+
+    Example:
+        >>> rendered({"Mark Mulder": "Left", "JD Drew": True})
+        'Mark Mulder: Left, JD Drew: yes'
+    """
+    match answer:
+        case None:
+            return ""
+        case bool():
+            return "yes" if answer else "no"
+        case Mapping():
+            pairs = ((key, rendered(value)) for key, value in answer.items())
+            return ", ".join(f"{key}: {value}" if value else str(key) for key, value in pairs)
+        case list() | tuple():
+            return ", ".join(filter(None, map(rendered, answer)))
+        case _:
+            return " ".join(str(answer).split())
+
+
+def _entries(answer: Any) -> Iterable[Any]:
+    return answer if isinstance(answer, (list, tuple, Mapping)) else [answer]
+
+
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for text in texts if text))

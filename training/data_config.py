@@ -30,6 +30,10 @@ class VaryConfig(Section):
     """Another order."""
 
 
+#: Lower seeds are reserved for measurements on facts that were never trained on.
+_FIRST_WORLD = 1000
+
+
 class DataConfig(Section):
     """Questions, pools and cost weights."""
 
@@ -61,6 +65,10 @@ class DataConfig(Section):
     """The number of worlds that the questions are about, for source `world`. Each is the embedded
     world with its objects permuted, so that answers cannot be memorised. 0 = the embedded world
     itself."""
+    facts: tuple[str, ...] = ()
+    """Files that the questions are about in equal parts, for source `world`: CSV files of facts,
+    and JSONL files of questions with their sub-questions. `embedded` = the embedded world. () =
+    that one alone, or `worlds` permuted ones."""
     cost_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (
         *(0, 0.1, 0.2, 0.25, 0.3, 0.4),
         *(0.5, 0.6, 0.7, 0.75, 0.8, 0.9),
@@ -80,6 +88,15 @@ class DataConfig(Section):
         copy = self.model_copy()
         copy._need_gold = False
         return copy
+
+    def world_names(self) -> list[str | None]:
+        """Return what each world is called where it is an option (`options: facts:`).
+
+        None = the embedded world; the list is empty where it is the only one.
+        """
+        if self.facts:
+            return [None if name == "embedded" else name for name in self.facts]
+        return [f"permuted:{_FIRST_WORLD + number}" for number in range(self.worlds)]
 
     @property
     def split_by_hash(self) -> bool:
@@ -108,6 +125,8 @@ class DataConfig(Section):
             )
         if self.source != "world" and self.worlds:
             raise ValueError("data.worlds is for source world")
+        if self.facts and (self.worlds or self.source != "world"):
+            raise ValueError("data.facts is for source world, and takes the place of data.worlds")
         if self.source != "world" and "drawn" in self.pools:
             raise ValueError("drawn pools know the embedded world only; set data.pools to files")
         if self.eval_where and not (self.where or self.eval_files or self.eval_hub):

@@ -8,13 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from router_r1_graph import CandidatePool, RouterContext
+from router_r1_graph import CandidatePool, ConfigError, RouterContext
 from router_r1_graph.evaluation.loop import Item
 from router_r1_graph.evaluation.questions import EvaluationQuestion
-from router_r1_graph.simulation import World, generate, known_world
+from router_r1_graph.simulation import (
+    Question,
+    World,
+    decomposed_questions,
+    generate,
+    known_world,
+)
 
 from .data_config import DataConfig
-from .pools import draw_pool, require_free_prices, vary
+from .pools import DOMAINS, draw_pool, require_free_prices, vary
 from .questions import read_questions, require_held_out
 
 Split = Literal["train", "test"]
@@ -48,7 +54,7 @@ def draw_items(data: DataConfig, count: int, seed: int, split: Split = "train") 
         )
         found = pools.get(rng.choice(data.pools))
         if found is None:
-            pool = draw_pool(rng)
+            pool = draw_pool(rng, domains=_domains(asked.facts))
         else:
             pool = vary(rng, found, data.vary) if split == "train" else found
         if asked.facts:
@@ -67,7 +73,7 @@ class _Asked(NamedTuple):
 
 def _questions(data: DataConfig, count: int, seed: int, split: Split) -> Iterable[_Asked]:
     if data.source == "world":
-        return _of_worlds(data.worlds, count, seed, split)
+        return _of_worlds(data, count, seed, split)
     questions = read_questions(data)
     if split == "train":
         return _again_and_again(questions.train, seed)
@@ -84,24 +90,39 @@ def _again_and_again(questions: Sequence[EvaluationQuestion], seed: int) -> Iter
         yield from (_Asked(q.id, q.question, q.gold) for q in order)
 
 
-def _of_worlds(worlds: int, count: int, seed: int, split: Split) -> Iterable[_Asked]:
+def _of_worlds(data: DataConfig, count: int, seed: int, split: Split) -> Iterable[_Asked]:
+    worlds = data.world_names()
     if not worlds:
         questions = generate(World.embedded(), split=split, n=count, seed=seed)
         return [_Asked(q.id, q.text, q.gold) for q in questions]
     asked = []
-    for number in range(worlds):
-        facts = f"permuted:{_FIRST_WORLD + number}"
-        share = count // worlds + (number < count % worlds)
+    for number, facts in enumerate(worlds):
+        share = count // len(worlds) + (number < count % len(worlds))
         # With one seed, every world would ask the same plain questions.
         drawn = 1000 * seed + number
-        questions = generate(known_world(facts), split=split, n=share, seed=drawn)
-        asked += [_Asked(f"{facts}/{q.id}", q.text, q.gold, facts) for q in questions]
+        for q in _of_world(known_world(facts), share, drawn, split):
+            asked.append(_Asked(f"{facts or 'embedded'}/{q.id}", q.text, q.gold, facts))
     random.Random(f"worlds/{seed}/{split}").shuffle(asked)
     return asked
 
 
-#: Lower seeds are reserved for measurements on facts that were never trained on.
-_FIRST_WORLD = 1000
+def _of_world(world: World, count: int, seed: int, split: Split) -> Iterable[Question]:
+    """Return questions of one world; those of a file come again, unless they are held out."""
+    if not world.asked:
+        return generate(world, split=split, n=count, seed=seed)
+    there = len(decomposed_questions(world, split))
+    if not there and count and split == "train":
+        raise ConfigError("data.facts: a file has no question to train on: all are held out")
+    if split == "test" or not there:
+        return generate(world, split=split, n=min(count, there), seed=seed)
+    epochs = (generate(world, split=split, n=there, seed=seed + at) for at in itertools.count())
+    return islice(itertools.chain.from_iterable(epochs), count)
+
+
+def _domains(facts: str | None) -> Sequence[str]:
+    """Return the domains of a world; those of the embedded one in their usual order."""
+    found = known_world(facts).domains
+    return DOMAINS if set(found) == set(DOMAINS) else found
 
 
 def knowing(pool: CandidatePool, facts: str) -> CandidatePool:

@@ -138,7 +138,9 @@ def _repriced(rng: random.Random, candidate: Candidate) -> Candidate:
     return candidate.model_copy(update=update)
 
 
-def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
+def draw_pool(
+    rng: random.Random, *, size: int | None = None, domains: Sequence[str] = DOMAINS
+) -> CandidatePool:
     """Draw a pool in which at least one candidate knows each domain.
 
     Names, prices, strengths and order are at random.
@@ -146,25 +148,27 @@ def draw_pool(rng: random.Random, *, size: int | None = None) -> CandidatePool:
     Args:
         rng: the source of randomness.
         size: how many candidates; None draws 4 to 8.
+        domains: those of the world that they know.
     """
     size = size or rng.choice((4, 5, 6, 7, 8, 8))
     generalists = min(rng.randint(1, 4), size // 2)
-    domains = list(DOMAINS)
-    rng.shuffle(domains)
+    shuffled = list(domains)
+    rng.shuffle(shuffled)
     specialists = size - generalists
     shares: list[list[str]] = [[] for _ in range(specialists)]
     # The cheap specialists divide most domains among them; only generalists know the others.
-    known = domains[: rng.choice((5, 6, 7, 7, 7))]
+    known = shuffled[: max(1, len(shuffled) - rng.choice((2, 1, 0, 0, 0)))]
     for place, domain in enumerate(known):
         shares[place % specialists].append(domain)
     for share in shares:
-        if not share or (len(share) < 4 and rng.random() < 0.25):
-            share.append(rng.choice([d for d in DOMAINS if d not in share]))
+        others = [d for d in domains if d not in share]
+        if others and (not share or (len(share) < 4 and rng.random() < 0.25)):
+            share.append(rng.choice(others))
     names = draw_names(rng, size)
     candidates = [_specialist(rng, names.pop(), share) for share in shares]
     strong = rng.randrange(generalists)
     candidates += [
-        _generalist(rng, names.pop(), place == strong or rng.random() < 0.35)
+        _generalist(rng, names.pop(), place == strong or rng.random() < 0.35, domains)
         for place in range(generalists)
     ]
     rng.shuffle(candidates)
@@ -186,13 +190,13 @@ def _specialist(rng: random.Random, name: str, domains: Sequence[str]) -> Candid
     )
 
 
-def _generalist(rng: random.Random, name: str, strong: bool) -> Candidate:
+def _generalist(rng: random.Random, name: str, strong: bool, domains: Sequence[str]) -> Candidate:
     low, high = (0.92, 0.99) if strong else (0.5, 0.7)
     return _candidate(
         rng,
         name,
         price=_log_uniform(rng, 4, 20) if strong else _log_uniform(rng, 1, 6),
-        benchmarks={d: round(rng.uniform(low, high), 2) for d in DOMAINS},
+        benchmarks={d: round(rng.uniform(low, high), 2) for d in domains},
         options={
             "hops": rng.choice((2, 3, 4)) if strong else rng.choice((1, 2)),
             "unknown": rng.choice(("abstain", "wrong")),

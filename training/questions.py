@@ -18,6 +18,7 @@ from typing import NamedTuple
 from router_r1_graph import ConfigError, Trace
 from router_r1_graph.candidates.records import normalize_query
 from router_r1_graph.evaluation.questions import EvaluationQuestion, Reader
+from router_r1_graph.simulation import known_world
 from router_r1_graph.simulation.draw import fraction
 from router_r1_graph.words import counted, plain
 
@@ -91,7 +92,9 @@ def check_questions(data: DataConfig, wanted: int) -> str:
         ConfigError: see `read_questions`; or none is held out, and some are wanted.
     """
     if data.source == "world":
-        return "questions: drawn from the embedded world"
+        for name in data.world_names():
+            known_world(name)
+        return f"questions: drawn from {_worlds(data)}"
     questions = read_questions(data)
     if wanted:
         require_held_out(questions, data)
@@ -106,13 +109,17 @@ def check_questions(data: DataConfig, wanted: int) -> str:
 def how_held_out(data: DataConfig) -> str:
     """Say in one sentence where the held-out questions come from."""
     if data.source == "world":
-        return "They are the embedded world's test split, a fifth of its questions by meaning."
+        return f"They are the test split of {_worlds(data)}, a fifth of the questions by meaning."
     of = ", ".join(_training_sources(data) if data.split_by_hash else _eval_sources(data))
     if data.split_by_hash:
         share = plain(100 * data.held_out)
         return f"They are {share}% of the questions of {of}, split off by a hash of their text."
     rows = " and ".join(f"{name} {value}" for name, value in data.eval_where.items())
     return f"They are the questions of {of}{f' with {rows}' if rows else ''}."
+
+
+def _worlds(data: DataConfig) -> str:
+    return ", ".join(data.facts) if data.facts else "the embedded world"
 
 
 def without_held_out(traces: Iterable[Trace], data: DataConfig) -> Iterator[Trace]:

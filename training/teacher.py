@@ -14,18 +14,22 @@ from dataclasses import replace
 
 from langchain_core.messages import AIMessage
 
-from router_r1_graph import Candidate, RuleController, Trace, View
+from router_r1_graph import Candidate, CandidatePool, RuleController, Trace, View
 from router_r1_graph.answers import is_abstention, short_answer
 from router_r1_graph.protocol import Call, Turn
 from router_r1_graph.simulation import (
     Ask,
     Between,
     Compare,
+    Decomposed,
     Same,
     Structure,
+    World,
     YesNo,
+    known_world,
     next_steps,
     phrase,
+    read,
     read_question,
     relation_domain,
 )
@@ -75,19 +79,27 @@ class TeacherController(RuleController):
 
     def turn(self, view: View) -> Turn:
         """Ask the next sub-questions aloud, or answer."""
-        structure = read_question(view.question)
+        structure = read(_world_of(view.pool), view.question)
         if structure is None:
             raise ValueError(f"the teacher cannot read {view.question!r}")
         known: dict[Ask | YesNo, str] = {}
+        replies: dict[str, str] = {}
         asked: dict[str, set[str]] = {}
         for call in view.replies:
             if not call.ok:
                 continue
             asked.setdefault(call.query, set()).add(call.candidate)
+            if is_abstention(call.reply):
+                continue
+            replies[call.query] = short_answer(call.reply)
             step = read_question(call.query)
-            if isinstance(step, Ask | YesNo) and not is_abstention(call.reply):
-                known[step] = short_answer(call.reply)
-        steps = _next_steps(structure, known)
+            if isinstance(step, Ask | YesNo):
+                known[step] = replies[call.query]
+        steps: Sequence[Ask | YesNo | Decomposed] | str
+        if isinstance(structure, Decomposed):
+            steps = _next_parts(structure, replies)
+        else:
+            steps = _next_steps(structure, known)
         if isinstance(steps, str):
             return Turn((_reason(structure, known, steps),), answer=steps)
         if view.must_answer:
@@ -99,13 +111,12 @@ class TeacherController(RuleController):
         thoughts, calls = [], []
         if isinstance(structure, Compare):  # read while the question is near
             thoughts.append(_wanted(structure))
-        for place, step in enumerate(steps):
-            query = phrase(step)
+        for place, step in enumerate(steps[: view.context.max_calls_per_round]):
+            query, domain = _query(step)
             rng = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}/{place}")
             before = asked.get(query, set())
             candidates = [c for c in view.pool.candidates if c.name not in before]
             candidates = candidates or list(view.pool.candidates)
-            domain = relation_domain((step if isinstance(step, Ask) else step.ask).relation)
             known_by = [c for c in view.pool.candidates if fits(c, domain)]
             # As the prompt shows them.
             known_by.sort(key=lambda c: ("all" in c.brief_scores, c.price_usd_per_mtok))
@@ -173,7 +184,43 @@ def _next_steps(
     return known.get(last) or [last]
 
 
-def _reason(structure: Structure, known: Mapping[Ask | YesNo, str], answer: str) -> str:
+def _next_parts(question: Decomposed, replies: Mapping[str, str]) -> Sequence[Decomposed] | str:
+    """Return the sub-questions to ask next, or the answer.
+
+    The answer is the last reply where it is that of the last sub-question. What follows from the
+    replies in another way is known only if all of them are right.
+    """
+    steps = question.open_parts(replies.keys())
+    if steps:
+        return steps
+    leaves = list(question.leaves())
+    if folded(leaves[-1].answer) == folded(question.answer):
+        return replies[leaves[-1].question]
+    right = all(folded(replies[leaf.question]) == folded(leaf.answer) for leaf in leaves)
+    return question.answer if right else "unknown"
+
+
+def _query(step: Ask | YesNo | Decomposed) -> tuple[str, str]:
+    """Return how a step is asked, and the domain of those who may know."""
+    match step:
+        case Decomposed():
+            return step.question, step.domain
+        case Ask(relation):
+            return phrase(step), relation_domain(relation)
+        case YesNo(ask):
+            return phrase(step), relation_domain(ask.relation)
+
+
+def _world_of(pool: CandidatePool) -> World:
+    """Return the world that a pool's simulated candidates know; without any, the embedded one."""
+    simulated = (c for c in pool.candidates if c.provider == "simulated")
+    facts = next((c.options.get("facts") for c in simulated), None)
+    return known_world(None if facts is None else str(facts))
+
+
+def _reason(
+    structure: Structure | Decomposed, known: Mapping[Ask | YesNo, str], answer: str
+) -> str:
     """Return what the answer follows from, so that it can be read off."""
 
     def value(term: Term) -> str:

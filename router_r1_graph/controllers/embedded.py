@@ -23,6 +23,7 @@ from ..simulation import (
     known_world,
     next_steps,
     phrase,
+    read,
     read_question,
     relation_domain,
     true_answer,
@@ -121,11 +122,16 @@ class OracleController(RuleController):
     def plan(self, view: View) -> Plan:
         """Return the cheapest calls that lead to the right answer within the rounds of the run."""
         world = self._given or world_of(view.pool)
-        structure = read_question(view.question)
+        structure = read(world, view.question)
         truth = true_answer(world, structure) if structure else None
-        rounds = view.context.max_rounds
-        gold = [truth] if truth else []
-        return best_plan(view.question, gold, view.pool.candidates, world, max_rounds=rounds)
+        return best_plan(
+            view.question,
+            [truth] if truth else [],
+            view.pool.candidates,
+            world,
+            max_rounds=view.context.max_rounds,
+            max_calls=view.context.max_calls_per_round,
+        )
 
     def turn(self, view: View) -> Turn:
         """Make the remaining calls of the plan; answer once all have come back."""

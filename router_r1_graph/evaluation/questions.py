@@ -5,16 +5,15 @@ Files are read line by line, so that memory depends only on the questions that a
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import itertools
-import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..answers import GOLD_FIELDS, gold_answers
 from ..errors import ConfigError, MissingExtraError
 from ..files import read_jsonl
 
@@ -33,7 +32,6 @@ PAPER_COUNT = 500
 """Test questions of each of the paper's sets; also of the demo."""
 
 _QUESTION_FIELDS = ("question", "query", "prompt", "problem")
-_GOLD_FIELDS = ("golden_answers", "gold", "answers", "answer", "target", "label")
 _ID_FIELDS = ("id", "qid", "question_id", "_id")
 #: Fields that an evaluation is sliced by.
 _SLICE_FIELDS = ("dataset", "domain", "task", "hops", "kind", "type", "category", "split")
@@ -159,16 +157,16 @@ class Reader:
 
     def _question(self, where: str, row: Mapping[str, Any]) -> EvaluationQuestion:
         text = _first(row, self.fields.get("question"), _QUESTION_FIELDS)
-        gold = _first(row, self.fields.get("gold"), _GOLD_FIELDS)
+        gold = _first(row, self.fields.get("gold"), GOLD_FIELDS)
         if not isinstance(text, str) or not text.strip():
             raise ConfigError(
                 f"{where}: no question; it is looked for in {_names(_QUESTION_FIELDS)}"
             )
-        answers = _answers(gold)
+        answers = gold_answers(gold, _part_answers(row))
         if not answers and self.need_gold:
             raise ConfigError(
                 f"{where}: no gold answer for {text!r:.60}; it is looked for in "
-                f"{_names(_GOLD_FIELDS)}"
+                f"{_names(GOLD_FIELDS)}"
             )
         name = _first(row, self.fields.get("id"), _ID_FIELDS)
         slices = {key: str(row[key]) for key in _SLICE_FIELDS if _is_plain(row.get(key))}
@@ -187,17 +185,10 @@ def _first(row: Mapping[str, Any], named: str | None, usual: Iterable[str]) -> A
     return None
 
 
-def _answers(gold: Any) -> tuple[str, ...]:
-    """Return gold answers of the shapes data sets have: one text, a list, or Hugging Face's."""
-    if isinstance(gold, Mapping):  # SQuAD: {"text": [...]}, TriviaQA: {"aliases": [...], "value"}
-        gold = gold.get("text") or gold.get("aliases") or gold.get("value")
-    if isinstance(gold, str) and gold.startswith("["):  # a list in a CSV file
-        with contextlib.suppress(ValueError):
-            gold = json.loads(gold)
-    if gold is None or isinstance(gold, Mapping):
-        return ()
-    many = gold if isinstance(gold, (list, tuple)) else [gold]
-    return tuple(str(one) for one in many if one is not None and str(one).strip())
+def _part_answers(row: Mapping[str, Any]) -> list[Any]:
+    parts = row.get("decomposition")
+    found = parts if isinstance(parts, list) else []
+    return [part.get("answer") for part in found if isinstance(part, Mapping)]
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,12 +1,16 @@
 """The embedded default: true facts, questions over them, and simulated candidates to ask."""
 
 from .chat_model import SimulatedOutageError, simulated_chat_model
+from .decomposed import Decomposed
+from .file_questions import decomposed_questions
 from .free_wording import FreeWording
 from .grammar import phrase, read_question
 from .mind import SimulatedReply, reply_text_and_tokens
 from .noise import NO_NOISE, USUAL_NOISE, Noise
 from .oracle import Plan, best_plan
-from .questions import EVERY_KIND, Question, by_domain, generate
+from .question import Question
+from .questions import EVERY_KIND, by_domain, generate
+from .reading import read
 from .relations import relation_domain
 from .structure import Ask, Between, Both, Compare, Same, Structure, YesNo, hops, next_steps
 from .world import Fact, World, known_world, true_answer
@@ -19,6 +23,7 @@ __all__ = [
     "Between",
     "Both",
     "Compare",
+    "Decomposed",
     "Fact",
     "FreeWording",
     "Noise",
@@ -32,11 +37,13 @@ __all__ = [
     "YesNo",
     "best_plan",
     "by_domain",
+    "decomposed_questions",
     "generate",
     "hops",
     "known_world",
     "next_steps",
     "phrase",
+    "read",
     "read_question",
     "relation_domain",
     "reply_text_and_tokens",

@@ -74,10 +74,15 @@ def meaning(question: Structure) -> str:
             return f"{_spelled(first)} and {_spelled(second)}"
 
 
+def split_by(key: str) -> Split:
+    """Return the split of what has this key."""
+    return "test" if fraction(key) < _TEST_SHARE else "train"
+
+
 def split_of(question: Structure) -> Split:
     """Return the split a question belongs to; two at once are for tests when one of them is."""
     asked = parts(question) if isinstance(question, Both) else (question,)
-    return "test" if any(fraction(topic(one)) < _TEST_SHARE for one in asked) else "train"
+    return "test" if any(split_by(topic(one)) == "test" for one in asked) else "train"
 
 
 def is_in(split: Split, question: Structure) -> bool:

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..candidates import Candidate
 from ..candidates.providers import read_options
 from ..errors import PoolError
+from .decomposed import Decomposed
 from .draw import fraction
-from .grammar import read_question
+from .reading import read
 from .structure import NO, YES, Ask, Between, Both, Compare, Structure, hops, next_steps
 from .wording import UNCLEAR, UNKNOWN, Style, wrap, wrap_hostile
 from .world import known_world
@@ -45,8 +46,12 @@ class SimulatedOptions(BaseModel):
     hostile: bool = False
     """Add text to replies that imitates the tags of the controller."""
     facts: str | None = None
-    """A CSV file of facts that replace the embedded world's; `permuted:SEED` = the embedded facts
-    with their objects permuted (`World.permuted`)."""
+    """A file of facts that replace the embedded world's: CSV, or JSONL of questions with their
+    sub-questions. `permuted:SEED` = the embedded facts with their objects permuted
+    (`World.permuted`)."""
+    whole: Fraction | None = None
+    """The probability of answering a whole question of a JSONL file. None = it does if it knows the
+    answer to each sub-question, and these are no more than `hops`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,7 @@ def _mind_of(candidate: Candidate) -> _Mind:
 @lru_cache(maxsize=1 << 17)
 def _reply(mind: _Mind, query: str) -> SimulatedReply:
     options = mind.options
-    question = read_question(query)
+    question = read(known_world(options.facts), query)
     if question is None:
         answer, knows, text = None, False, UNCLEAR
     else:
@@ -145,8 +150,14 @@ def _reply(mind: _Mind, query: str) -> SimulatedReply:
     return SimulatedReply(text, answer, knows, count_tokens(query) + MESSAGE_TOKENS, tokens, cut)
 
 
-def _answer(mind: _Mind, question: Structure) -> tuple[str | None, bool]:
+def _answer(mind: _Mind, question: Structure | Decomposed) -> tuple[str | None, bool]:
     """Return the answer (None: abstains) and whether it rests on known facts alone."""
+    if isinstance(question, Decomposed):
+        if not question.parts:
+            return _belief(mind, Ask(question.kind, question.question))
+        if _knows_whole(mind, question):
+            return question.answer, True
+        return _guess(mind, question.question, question.kind, question.answer), False
     if hops(question) > mind.options.hops:
         return (None if mind.options.unknown == "abstain" else _overwhelmed(mind, question)), False
     known: dict[Ask, str] = {}
@@ -159,6 +170,15 @@ def _answer(mind: _Mind, question: Structure) -> tuple[str | None, bool]:
             known[step] = believed
             certain = certain and certain_of_it
     return plan or None, certain
+
+
+def _knows_whole(mind: _Mind, question: Decomposed) -> bool:
+    if mind.options.whole is not None:
+        return fraction("whole", mind.name, question.question) < mind.options.whole
+    leaves = list(question.leaves())
+    return len(leaves) <= mind.options.hops and all(
+        _belief(mind, Ask(leaf.kind, leaf.question))[1] for leaf in leaves
+    )
 
 
 def _overwhelmed(mind: _Mind, question: Structure) -> str | None:
@@ -189,13 +209,18 @@ def _belief(mind: _Mind, step: Ask) -> tuple[str | None, bool]:
         accuracy = dict(mind.accuracy).get(fact.domain, mind.options.elsewhere)
         if fraction(mind.name, fact.subject, fact.relation) < accuracy:
             return fact.object, True
+    return _guess(mind, subject, step.relation, fact.object if fact else None), False
+
+
+def _guess(mind: _Mind, subject: str, relation: str, right: str | None) -> str | None:
+    """Return a wrong object of a relation, always the same for a subject; None: it abstains."""
     if mind.options.unknown == "abstain":
-        return None, False
-    others = [name for name in world.objects(step.relation) if fact is None or name != fact.object]
+        return None
+    world = known_world(mind.options.facts)
+    others = [name for name in world.objects(relation) if name != right]
     if not others:
-        return None, False
-    at = int(fraction("wrong", mind.name, subject, step.relation) * len(others))
-    return others[at], False
+        return None
+    return others[int(fraction("wrong", mind.name, subject, relation) * len(others))]
 
 
 def _first_tokens(text: str, limit: int) -> str:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from ..candidates import Candidate
-from .grammar import phrase, read_question
+from .decomposed import Decomposed
+from .grammar import phrase
 from .mind import reply_text_and_tokens
+from .reading import read
 from .structure import Ask, Between, Both, Compare, Same, Structure, Term, YesNo, folded, parts
 from .world import World, true_answer
 
@@ -33,12 +35,13 @@ UNREACHABLE = Plan((), "", 0.0, False)
 
 
 def best_plan(
-    question: Structure | str,
+    question: Structure | Decomposed | str,
     gold: Sequence[str],
     candidates: Sequence[Candidate],
     world: World,
     *,
     max_rounds: int | None = None,
+    max_calls: int | None = None,
 ) -> Plan:
     """Return the cheapest plan that ends in a right answer.
 
@@ -47,30 +50,45 @@ def best_plan(
     hops.
 
     Args:
-        question: A structure, or a text to read.
+        question: A structure, a question of a decomposed file, or a text to read.
         gold: Right answers.
         candidates: Simulated ones.
         world: What is true.
         max_rounds: Longer plans do not count; None = any length.
+        max_calls: The most calls of a round; more of them take another one. None = any number.
 
     Returns:
         A plan; `reachable=False`, without rounds, answer and cost, when there is none.
     """
-    structure = read_question(question) if isinstance(question, str) else question
+    structure = read(world, question) if isinstance(question, str) else question
     if structure is None:
         return UNREACHABLE
-    wording = question if isinstance(question, str) else phrase(structure)
     search = _Search(candidates, world)
     right = {folded(answer) for answer in gold}
-    plans = [search.ask(wording, right), *search.parts(structure)]
+    if isinstance(structure, Decomposed):
+        plans = [search.ask(structure.question, right), search.in_parts(structure)]
+    else:
+        wording = question if isinstance(question, str) else phrase(structure)
+        plans = [search.ask(wording, right), *search.parts(structure)]
     found = [
         plan
-        for plan in plans
+        for plan in (_with_rounds_of(max_calls, plan) for plan in plans)
         if plan.reachable
         and folded(plan.answer) in right
         and (max_rounds is None or len(plan.rounds) <= max_rounds)
     ]
     return min(found, key=_rank, default=UNREACHABLE)
+
+
+def _with_rounds_of(max_calls: int | None, plan: Plan) -> Plan:
+    if max_calls is None:
+        return plan
+    rounds = (
+        calls[start : start + max_calls]
+        for calls in plan.rounds
+        for start in range(0, len(calls), max_calls)
+    )
+    return replace(plan, rounds=tuple(rounds))
 
 
 def _rank(plan: Plan) -> tuple[float, int, int]:
@@ -136,6 +154,20 @@ class _Search:
                 query = _nested(outer, start.answer)
                 plans.append(_after(start, self.ask(phrase(query), {folded(right)})))
         return min((plan for plan in plans if plan.reachable), key=_rank, default=UNREACHABLE)
+
+    def decomposed(self, asked: Decomposed) -> Plan:
+        """Return the cheapest way to the answer of a question of a file: as it is, or in parts."""
+        plans = [self.ask(asked.question, {folded(asked.answer)})]
+        if asked.parts:
+            plans.append(self.in_parts(asked))
+        return min((plan for plan in plans if plan.reachable), key=_rank, default=UNREACHABLE)
+
+    def in_parts(self, asked: Decomposed) -> Plan:
+        """Return the cheapest way over the sub-questions, in their rounds."""
+        plan = Plan((), "", 0.0, bool(asked.parts))
+        for round_ in asked.rounds():
+            plan = _after(plan, _beside([self.decomposed(part) for part in round_], ""))
+        return replace(plan, answer=asked.answer) if plan.reachable else UNREACHABLE
 
     def _named(self, relation: str, side: Plan) -> Plan:
         """Return the plan that learns what a side is, and then its object."""

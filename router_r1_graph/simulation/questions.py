@@ -9,21 +9,21 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from ..errors import ConfigError, did_you_mean
 from .distractors import DistractorKind, Draft, distractors
 from .drawing import MAX_HOPS, DrawnKind, structures
+from .file_questions import drawn_questions
 from .free_wording import FreeWording
 from .grammar import phrase, read_question
 from .meaning import Split, meaning
 from .noise import USUAL_NOISE, Noise
+from .question import Question, QuestionKind
 from .structure import Both, Structure, asks
 from .structure import hops as count_hops
 from .world import World, true_answer
 
-QuestionKind = DrawnKind | DistractorKind
 WordingChoice = Literal["known", "train", "test"]
 
 _KIND_WEIGHTS: Mapping[QuestionKind, float] = {"chain": 0.7, "compare": 0.15, "yes_no": 0.15}
@@ -41,25 +41,6 @@ EVERY_KIND: Mapping[QuestionKind, float] = {
     "unanswerable": 0.05,
     "stated": 0.03,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question with its gold answers."""
-
-    id: str
-    """The same for the same meaning, in every wording, process and seed."""
-    text: str
-    gold: tuple[str, ...]
-    """Of two questions at once: both answers, as "A and B" and "A, B"; of one that nobody can
-    answer: "unknown" and the like."""
-    hops: int
-    """How many facts the answer takes; 0 where it is in the question, or where there is none."""
-    kind: QuestionKind
-    domains: tuple[str, ...]
-    """The domain of each hop, innermost first."""
-    structure: Structure | None
-    """None where it asks for nothing that a world could hold."""
 
 
 def generate(
@@ -81,7 +62,8 @@ def generate(
         n: How many.
         seed: What is drawn, and how it is worded.
         hops: The number of hops, or several; 1 to 4 in equal parts when None. A question that
-            nobody can answer, or that needs no call, seems to take so many.
+            nobody can answer, or that needs no call, seems to take so many. Of a decomposed file,
+            the number of sub-questions; any when None.
         wordings: `known` = the forms that `read_question` reads, `train` and `test` = free
             wordings, with noise. The test wordings are for the test split only.
         kinds: The weights of the kinds; chains, comparisons and yes/no questions when None. See
@@ -98,6 +80,8 @@ def generate(
     >>> {question.kind for question in asked}
     {'false_premise'}
     """
+    if world.asked:
+        return drawn_questions(world, split, n, seed, hops)
     weights = _checked(kinds, wordings, split)
     wanted = sorted({hops} if isinstance(hops, int) else set(hops or range(1, MAX_HOPS + 1)))
     rng = random.Random(f"{seed}/{split}/{wanted}")

@@ -1,7 +1,8 @@
 """The embedded world: true facts that can be looked up, chained and asked about.
 
 A fact is a subject, a relation and one object. Facts are CSV files with the columns `subject`,
-`relation`, `object` and `domain`; the embedded ones are in `data/`, one file per domain.
+`relation`, `object` and `domain`; the embedded ones are in `data/`, one file per domain. A file of
+questions with their sub-questions is a world, too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 from ..errors import ConfigError, did_you_mean
+from .decomposed import Decomposed
+from .decomposed_file import read_decomposed
 from .relations import DATA, relation_domain
 from .structure import Ask, Structure, folded, next_steps
 
@@ -37,6 +40,9 @@ class World:
     """Facts with an index. Two worlds are equal only when they are the same object."""
 
     facts: tuple[Fact, ...]
+    asked: tuple[Decomposed, ...] = ()
+    """The questions of a decomposed file, whose sub-questions are the facts; () = any question that
+    the facts answer."""
 
     @staticmethod
     def embedded() -> World:
@@ -55,6 +61,21 @@ class World:
             ConfigError: The file cannot be read, or a line of it cannot be used.
         """
         return World(tuple(_read_facts([Path(path)])))
+
+    @staticmethod
+    def from_decomposed(path: str | Path) -> World:
+        """Return the world of a JSONL file of questions with their sub-questions and gold answers.
+
+        Each sub-question is a fact: its subject is the question itself, and its relation is the
+        kind of its answer.
+
+        Raises:
+            ConfigError: The file cannot be read, or a line of it cannot be used.
+        """
+        asked = read_decomposed(path)
+        leaves = dict.fromkeys(leaf for question in asked for leaf in question.leaves())
+        facts = (Fact(leaf.question, leaf.kind, leaf.answer, leaf.domain) for leaf in leaves)
+        return World(tuple(facts), asked)
 
     def lookup(self, subject: str, relation: str) -> Fact | None:
         """Return the fact, or None. Case and an article before the subject do not matter."""
@@ -87,7 +108,13 @@ class World:
 
         Subjects, relations and domains stay, and so does what each candidate knows. A policy that
         routes is as good as before; one that remembers answers is not.
+
+        Raises:
+            ConfigError: The world is that of a decomposed file, whose sub-questions name each
+                other's answers.
         """
+        if self.asked:
+            raise ConfigError("the facts of a decomposed file cannot be permuted")
         rng = random.Random(seed)
         objects: dict[str, list[str]] = {}
         for fact in self.facts:
@@ -130,8 +157,10 @@ class World:
         return {subject: tuple(facts) for subject, facts in found.items()}
 
 
-def true_answer(world: World, question: Structure) -> str | None:
+def true_answer(world: World, question: Structure | Decomposed) -> str | None:
     """Return the right answer, or None when the world lacks a fact for it."""
+    if isinstance(question, Decomposed):
+        return question.answer
     known: dict[Ask, str] = {}
     while not isinstance(plan := next_steps(question, known), str):
         for step in plan:
@@ -221,7 +250,8 @@ def known_world(facts: str | None) -> World:
     """Return the world of a facts file, read once.
 
     Args:
-        facts: a CSV file; None = the embedded world, `permuted:SEED` = that one permuted.
+        facts: a CSV file of facts, or a JSONL file (also `.jsonl.gz`) of questions with their
+            sub-questions; None = the embedded world, `permuted:SEED` = that one permuted.
 
     Raises:
         ConfigError: the file cannot be read, or holds what is no fact.
@@ -233,4 +263,6 @@ def known_world(facts: str | None) -> World:
         return World.embedded()
     if permuted := _PERMUTED.fullmatch(facts):
         return World.embedded().permuted(int(permuted[1]))
+    if facts.lower().endswith((".jsonl", ".jsonl.gz")):
+        return World.from_decomposed(facts)
     return World.from_csv(facts)
