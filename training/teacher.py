@@ -99,7 +99,7 @@ class TeacherController(RuleController):
         if isinstance(structure, Decomposed):
             steps = _next_parts(structure, replies)
         else:
-            steps = _next_steps(structure, known)
+            steps = next_steps_of(structure, known)
         if isinstance(steps, str):
             return Turn((_reason(structure, known, steps),), answer=steps)
         if view.must_answer:
@@ -119,7 +119,7 @@ class TeacherController(RuleController):
             candidates = candidates or list(view.pool.candidates)
             known_by = [c for c in view.pool.candidates if fits(c, domain)]
             # As the prompt shows them.
-            known_by.sort(key=lambda c: ("all" in c.brief_scores, c.price_usd_per_mtok))
+            known_by.sort(key=lambda c: ("all" in c.score_levels, c.price_usd_per_mtok))
             fit = [c for c in known_by if c in candidates] or candidates
             chosen = HABITS[steady or rng.choice(list(HABITS))](rng, fit, candidates)
             given_up |= bool(before) and rng.random() < self.give_up_after
@@ -158,12 +158,12 @@ def _wanted(question: Compare) -> str:
 
 
 def _descriptor(candidate: Candidate, domain: str) -> str:
-    scores = candidate.brief_scores
+    scores = candidate.score_levels
     score = scores.get(domain, scores.get("all", 0))
     return f"{candidate.name} {candidate.price_level} {score}"
 
 
-def _next_steps(
+def next_steps_of(
     structure: Structure, known: Mapping[Ask | YesNo, str]
 ) -> Sequence[Ask | YesNo] | str:
     """Return what to ask next, or the answer.
@@ -171,12 +171,11 @@ def _next_steps(
     A yes/no question ends as one about a plain subject, so that the candidate that knows the fact
     compares.
     """
-    facts = {step: reply for step, reply in known.items() if isinstance(step, Ask)}
     if not isinstance(structure, YesNo):
-        return next_steps(structure, facts)
+        return next_steps(structure, known)
     subject = structure.ask.subject
     if isinstance(subject, Ask):
-        steps = next_steps(subject, facts)
+        steps = next_steps(subject, known)
         if not isinstance(steps, str):
             return steps
         subject = steps

@@ -157,18 +157,30 @@ class Candidate(ModelSettings):
         if self.usd_per_call is not None:
             parts.append(f"${plain(self.usd_per_call, 2)} per call")
         if super().priced:
-            per_mtok = (self.input_usd_per_mtok or 0) + (self.output_usd_per_mtok or 0)
-            parts.append(f"${plain(per_mtok, 2)}")
+            parts.append(self.brief_price)
         if self.latency_seconds is not None:
             parts.append(f"{self.latency_seconds:g} s")
+        scores = self.brief_scores
+        if len(scores) > 1 and len({*scores.values()}) == 1:
+            parts.append(f"{', '.join(scores)} {next(iter(scores.values()))}")
+        else:
+            parts += [f"{name} {score}" for name, score in scores.items()]
+        parts += [f"good at {what}" for what in self.strengths if what not in scores]
+        return ", ".join(parts)
+
+    @property
+    def brief_price(self) -> str:
+        """The price of a million tokens in and one out, as `describe_briefly` has it: `$0.5`."""
+        return f"${plain((self.input_usd_per_mtok or 0) + (self.output_usd_per_mtok or 0), 2)}"
+
+    @property
+    def brief_scores(self) -> Mapping[str, str]:
+        """The scores as `describe_briefly` has them, by subject: `97`, or the range `91-94`."""
         scores = {name: 100 * x if x <= 1 else x for name, x in self.benchmarks.items()}
         low, high = min(scores.values(), default=0), max(scores.values(), default=0)
         if len(scores) > 3 and high - low <= 10:
-            parts.append(f"{', '.join(scores)} {low:.0f}-{high:.0f}")
-        else:
-            parts += [f"{name} {score:.0f}" for name, score in scores.items()]
-        parts += [f"good at {what}" for what in self.strengths if what not in scores]
-        return ", ".join(parts)
+            return dict.fromkeys(scores, f"{low:.0f}-{high:.0f}")
+        return {name: f"{score:.0f}" for name, score in scores.items()}
 
     def describe_tool(self) -> str:
         """Return the tool description of the candidate, for models that call tools."""
@@ -182,7 +194,7 @@ class Candidate(ModelSettings):
         return min(9, max(0, round(math.log(price / 0.1) / math.log(30 / 0.1) * 9)))
 
     @property
-    def brief_scores(self) -> Mapping[str, int]:
+    def score_levels(self) -> Mapping[str, int]:
         """Scores from 0 to 9 by subject, for a small policy.
 
         If the scores of many subjects hardly differ, they become one score, for the subject `all`.

@@ -114,7 +114,7 @@ class CandidatePool(BaseModel):
         subjects: dict[str, list[str]] = {}
         for candidate in sorted(self.candidates, key=lambda c: c.price_usd_per_mtok):
             level = f"{candidate.name} {candidate.price_level}"
-            for subject, score in candidate.brief_scores.items():
+            for subject, score in candidate.score_levels.items():
                 subjects.setdefault(subject, []).append(f"{level} {score}")
             if not candidate.benchmarks:
                 subjects.setdefault("all", []).append(level)

@@ -33,7 +33,10 @@ class SimulatedOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     elsewhere: Fraction = 0.03
-    """The probability of knowing a fact in a domain that `benchmarks` does not list."""
+    """The probability of knowing a fact in a domain that is not listed."""
+    skills: dict[str, Fraction] | None = None
+    """The probability of knowing a fact, by domain; None = its `benchmarks`. So a descriptor may
+    use other words for a domain, name strengths only, or be wrong."""
     hops: Annotated[int, Field(ge=1)] = 1
     """The most facts that it can combine for one question."""
     unknown: Literal["abstain", "wrong"] = "abstain"
@@ -120,10 +123,12 @@ def _mind_of(candidate: Candidate) -> _Mind:
     if kept is None:
         if len(_minds) > 4096:
             _minds.clear()
+        options = options_of(candidate)
+        skills = candidate.benchmarks if options.skills is None else options.skills
         mind = _Mind(
             name=candidate.name,
-            accuracy=tuple(candidate.benchmarks.items()),
-            options=options_of(candidate),
+            accuracy=tuple(skills.items()),
+            options=options.model_copy(update={"skills": None}),  # it is hashed
             max_tokens=candidate.max_tokens,
         )
         kept = _minds[id(candidate)] = (candidate, mind)
