@@ -265,6 +265,16 @@ def test_where_no_oracle_can_be_known_it_is_made_of_the_constants(evaluated):
     assert oracle.measures["score"].mean >= max(r.measures["score"].mean for r in constants)
 
 
+def test_it_is_said_plainly_where_no_controller_is_better_than_the_best_candidate(
+    tmp_path, evaluated
+):
+    nobody = "No controller is better than it with its interval clear of zero."
+    shutil.copytree(evaluated[1], tmp_path / "out")  # what the controls replied is there already
+    for controller, better in (("cheapest", False), ("oracle", True)):
+        said = verdict(evaluate(plan(tmp_path, controllers=[controller], resume=True)))
+        assert (nobody in said) == (not better)
+
+
 async def test_an_evaluation_runs_where_a_loop_runs_already_as_in_a_notebook(tmp_path):
     summary = evaluate(plan(tmp_path, controls=False))
     assert summary.questions > 0
@@ -345,16 +355,6 @@ def test_results_of_another_pool_or_a_broken_line_are_refused(tmp_path):
 def test_rules_that_do_not_read_the_cost_weight_are_asked_once(tmp_path):
     summary = evaluate(plan(tmp_path, cost_weights=[0.0, 0.5], controls=False))
     assert [row.cost_weight for row in summary.rows] == [0.0]
-
-
-def test_it_is_said_plainly_where_no_controller_is_better_than_the_best_candidate(
-    tmp_path, evaluated
-):
-    nobody = "No controller is better than it with its interval clear of zero."
-    shutil.copytree(evaluated[1], tmp_path / "out")  # what the controls replied is there already
-    for controller, better in (("cheapest", False), ("oracle", True)):
-        said = verdict(evaluate(plan(tmp_path, controllers=[controller], resume=True)))
-        assert (nobody in said) == (not better)
 
 
 @pytest.mark.parametrize("frozen", [True, False])

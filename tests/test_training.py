@@ -114,6 +114,40 @@ def test_all_stages_run_and_the_policy_is_a_controller(whole):
     assert again.stdout.count("done before") == 3
 
 
+@contextmanager
+def _no_file_beyond(size):
+    """Let no file grow beyond `size` bytes, as on a full disk."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(tmp_path, whole):
+    out = tmp_path / "run"
+    shutil.copytree(whole[1], out)
+    overrides = ["stages=[warm_start]", "evaluate_questions=0"]
+    (out / "warm_start" / "done.json").unlink()
+    checkpoints = out / "warm_start" / "checkpoints"
+    before = last_checkpoint(checkpoints)
+    optimizer = (Path(before) / "optimizer.pt").stat().st_size
+    with _no_file_beyond(optimizer - 1):
+        full = smoke(out, *overrides, "warm_start.epochs=3")
+    assert full.returncode == 2, full.stderr[-2000:]
+    assert "is the disk of" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert last_checkpoint(checkpoints) == before
+    again = smoke(out, *overrides, "warm_start.epochs=3")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert last_checkpoint(checkpoints) != before
+
+
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     out = tmp_path / "run"
     overrides = [
@@ -451,40 +485,6 @@ def test_two_processes_train_one_model(tmp_path):
     asked = [(t.id, t.context.cost_weight) for t in read_traces(out / "grpo" / "test_traces.jsonl")]
     assert len(asked) == len(set(asked)) == 4 * 3
     assert sum(line["stage"] == "grpo_test" for line in lines) == 3
-
-
-@contextmanager
-def _no_file_beyond(size):
-    """Let no file grow beyond `size` bytes, as on a full disk."""
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(tmp_path, whole):
-    out = tmp_path / "run"
-    shutil.copytree(whole[1], out)
-    overrides = ["stages=[warm_start]", "evaluate_questions=0"]
-    (out / "warm_start" / "done.json").unlink()
-    checkpoints = out / "warm_start" / "checkpoints"
-    before = last_checkpoint(checkpoints)
-    optimizer = (Path(before) / "optimizer.pt").stat().st_size
-    with _no_file_beyond(optimizer - 1):
-        full = smoke(out, *overrides, "warm_start.epochs=3")
-    assert full.returncode == 2, full.stderr[-2000:]
-    assert "is the disk of" in full.stderr
-    assert "Traceback" not in full.stderr
-    assert last_checkpoint(checkpoints) == before
-    again = smoke(out, *overrides, "warm_start.epochs=3")
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert last_checkpoint(checkpoints) != before
 
 
 def test_an_endpoint_that_dies_in_mid_run_costs_the_calls_and_no_more(tmp_path, serve):
