@@ -478,16 +478,8 @@ def test_the_demo_table_as_json():
     assert all(row["low"] <= row["exact_match"] <= row["high"] for row in rows.values())
 
 
-def test_the_demo_in_a_pipe_is_plain(tmp_path):
-    file = pool_file(
-        tmp_path,
-        """
-candidates:
-  - {name: Ada, provider: simulated, benchmarks: {literature: 1.0}, output_usd_per_mtok: 1}
-  - {name: Bob, provider: simulated, benchmarks: {geography: 1.0}, output_usd_per_mtok: 1}
-""",
-    )
-    run = cli("demo", "--questions", "4", "--pool", file)
+def test_the_demo_in_a_pipe_is_plain():
+    run = cli("demo", "--questions", "4")
     assert run.returncode == 0, run.stderr
     assert "\x1b" not in run.stdout
     for words in ("The pool", "Controllers on 4 test questions", "best constant", "Next:"):
