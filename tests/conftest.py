@@ -5,6 +5,7 @@ The environment is set when this file is imported, before any library reads it.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -33,11 +34,17 @@ settings.register_profile(
     "ci",
     deadline=None,  # a busy machine is not a failing test
     derandomize=True,
-    max_examples=100,
+    max_examples=50,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("deep", settings.get_profile("ci"), derandomize=False, max_examples=5000)
 settings.load_profile("ci")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector what stays: torch and its like are millions of objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

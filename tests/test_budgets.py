@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import ToolMessage
 
@@ -229,7 +229,6 @@ ROUNDS = st.lists(
 
 
 @given(SPENDERS, ROUNDS, st.floats(0, 20), st.floats(0, 2))
-@settings(max_examples=60)
 def test_no_run_ever_spends_more_than_its_budget(spenders, rounds, budget, controller_usd):
     """Even where each reply takes all of its tokens, and each byte of a query is a token."""
     pool = make_pool(*({"name": f"C{n}", **s} for n, s in enumerate(spenders)))

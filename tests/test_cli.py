@@ -96,7 +96,7 @@ def test_the_question_may_come_from_standard_input():
 
 
 def test_a_question_that_is_not_utf8_does_not_crash():
-    run = process("ask", b"caf\xe9?", "--json", *KEYWORD)
+    run = cli("ask", os.fsdecode(b"caf\xe9?"), "--json", *KEYWORD)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["question"].startswith("caf")
 
@@ -232,8 +232,10 @@ def test_an_interrupt_prints_what_is_known_and_exits_130(serve, tmp_path, sig):
     assert "Traceback" not in stderr
 
 
-def test_an_interrupt_with_json_prints_one_object(serve, tmp_path):
-    code, stdout, _ = interrupted(serve, tmp_path, "--json")
+def test_an_interrupt_with_json_prints_one_object_and_leaves_no_empty_trace(serve, tmp_path):
+    trace = tmp_path / "t.jsonl"
+    code, stdout, _ = interrupted(serve, tmp_path, "--json", "--trace", str(trace))
+    assert not trace.exists()
     assert code == 130
     known = json.loads(stdout)
     assert known["stop_reason"] == "interrupted"
@@ -288,7 +290,7 @@ def test_a_model_that_hangs_in_a_thread_does_not_outlast_the_deadline(tmp_path):
 
 
 def test_an_output_in_ascii_is_no_reason_to_crash():
-    run = process("ask", "Où est Tōkyō?", *KEYWORD, PYTHONIOENCODING="ascii")
+    run = cli("ask", "Où est Tōkyō?", *KEYWORD, encoding="ascii")
     assert run.returncode == 0, run.stderr
     assert "O? est T?ky??" in run.stdout
     run = cli("ask", "Où est Tōkyō?", "--json", encoding="ascii")
@@ -455,11 +457,6 @@ def test_pool_check_reads_a_facts_file(tmp_path):
     run = cli("pool", "check", file)
     assert run.returncode == 2
     assert "/nope.csv" in run.stderr
-
-
-def test_an_interrupt_leaves_no_empty_trace(serve, tmp_path):
-    interrupted(serve, tmp_path, "--trace", str(tmp_path / "t.jsonl"))
-    assert not (tmp_path / "t.jsonl").exists()
 
 
 def test_pool_check_warns_of_a_missing_price(serve, tmp_path):

@@ -3,9 +3,11 @@
 import gc
 import json
 import math
-import os
+import operator
+import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -128,7 +130,7 @@ def test_a_large_file_is_streamed(tmp_path):
 
     path = tmp_path / "large.jsonl"
     with path.open("w") as file:
-        for i in range(20_000):
+        for i in range(8_000):
             file.write(json.dumps({"question": f"Q{i}?" + "x" * 1000, "gold": "y"}) + "\n")
     tracemalloc.start()
     read = Reader([str(path)], limit=5).read()
@@ -174,10 +176,10 @@ def test_an_unknown_metric_is_named():
 
 def test_intervals_cover_what_they_should():
     rng = np.random.default_rng(0)
+    bootstrap = Bootstrap(100)
     hits = 0
-    for seed in range(200):
-        sample = rng.random(100) < 0.3
-        interval = Bootstrap(100, seed).mean(sample)
+    for _ in range(200):
+        interval = bootstrap.mean(rng.random(100) < 0.3)
         hits += interval.low <= 0.3 <= interval.high
     assert 180 <= hits <= 199
 
@@ -242,8 +244,15 @@ def plan(tmp_path, **changes):
     return Evaluation(**{**options, **changes})
 
 
-def test_controls_are_always_there_and_differences_are_paired(tmp_path):
-    summary = evaluate(plan(tmp_path))
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """An evaluation with all controls: its summary and the folder of its results and report."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    return evaluate(plan(folder)), folder / "out"
+
+
+def test_controls_are_always_there_and_differences_are_paired(evaluated):
+    summary, out = evaluated
     names = [row.controller for row in summary.rows]
     assert names == ["keyword", *control_specs(CandidatePool.embedded())]
     assert names[-1] == "oracle"
@@ -251,18 +260,18 @@ def test_controls_are_always_there_and_differences_are_paired(tmp_path):
     assert best.against_constant_best.mean == 0
     oracle = summary.rows[-1]
     assert all(row.measures["score"].mean <= oracle.measures["score"].mean for row in summary.rows)
-    data = json.loads((tmp_path / "out" / "summary.json").read_text())
+    data = json.loads((out / "summary.json").read_text())
     first = data["controllers"][0]
     assert data["questions"] == 16
     assert set(first["exact_match"]) == {"mean", "low", "high"}
     assert math.isclose(sum(first["share"].values()), 1)
     for name in ("report.md", "report.html", "curve.png", "curve.svg"):
-        assert (tmp_path / "out" / name).stat().st_size > 1000
-    assert "The worst questions" in (tmp_path / "out" / "report.md").read_text()
+        assert (out / name).stat().st_size > 1000
+    assert "The worst questions" in (out / "report.md").read_text()
 
 
-def test_the_curve_is_drawn_where_rounding_puts_a_mean_outside_of_its_interval(tmp_path):
-    summary = evaluate(plan(tmp_path, out=None))
+def test_the_curve_is_drawn_where_rounding_puts_a_mean_outside_of_its_interval(tmp_path, evaluated):
+    summary, _ = evaluated
     above = math.nextafter(1.0, 2.0)
     rows = [
         replace(row, measures={**row.measures, "score": Interval(1.0, above, above)})
@@ -272,15 +281,25 @@ def test_the_curve_is_drawn_where_rounding_puts_a_mean_outside_of_its_interval(t
         assert path.stat().st_size > 1000
 
 
-def test_where_no_oracle_can_be_known_it_is_made_of_the_constants(tmp_path):
-    summary = evaluate(plan(tmp_path))
+def test_where_no_oracle_can_be_known_it_is_made_of_the_constants(evaluated):
+    summary, out = evaluated
     constants = [r for r in summary.rows if r.controller.startswith("constant:")]
-    results = Results(tmp_path / "out" / "results.jsonl", parse_scorer("exact_match"))
+    results = Results(out / "results.jsonl", parse_scorer("exact_match"))
     results.load(CandidatePool.embedded())
     only = [o for o in results.outcomes.values() if o.controller.startswith("constant:")]
     again = summarise(only, pool="p", metric="exact_match")
     oracle = next(row for row in again.rows if row.controller == ORACLE_OF_CONSTANTS)
     assert oracle.measures["score"].mean >= max(r.measures["score"].mean for r in constants)
+
+
+def test_it_is_said_plainly_where_no_controller_is_better_than_the_best_candidate(
+    tmp_path, evaluated
+):
+    nobody = "No controller is better than it with its interval clear of zero."
+    shutil.copytree(evaluated[1], tmp_path / "out")  # what the controls replied is there already
+    for controller, better in (("cheapest", False), ("oracle", True)):
+        said = verdict(evaluate(plan(tmp_path, controllers=[controller], resume=True)))
+        assert (nobody in said) == (not better)
 
 
 async def test_an_evaluation_runs_where_a_loop_runs_already_as_in_a_notebook(tmp_path):
@@ -309,7 +328,8 @@ def test_a_resumed_run_asks_nothing_twice_and_ends_the_same(tmp_path):
 
 
 def test_several_processes_find_what_one_does_and_one_file_has_it_all(tmp_path):
-    options = {"controllers": ["keyword", "knn"], "folds": 2}
+    pool = CandidatePool(candidates=CandidatePool.embedded().candidates[:3])
+    options = {"controllers": ["keyword", "knn"], "folds": 2, "pool": pool}
     one = evaluate(plan(tmp_path, out=tmp_path / "one", **options)).to_json()
     two = evaluate(plan(tmp_path, processes=2, **options)).to_json()
     for data in (one, two):
@@ -328,25 +348,15 @@ def test_several_processes_find_what_one_does_and_one_file_has_it_all(tmp_path):
         evaluate(plan(tmp_path, out=None, processes=2, record=tmp_path / "records.jsonl"))
 
 
-def _killed():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _broken():
-    return 1 / 0
-
-
-def _misconfigured():
-    raise ConfigError("no such folder")
-
-
+# Functions of this file would be imported by each process, with all that this file imports.
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (_killed, RouterR1Error, "ended with -9"),
-        (_misconfigured, ConfigError, "no such folder"),
-        (_broken, RuntimeError, "Traceback.*ZeroDivisionError"),
+        (partial(signal.raise_signal, signal.SIGKILL), RouterR1Error, "ended with -9"),
+        (partial(parse_scorer, "nowhere"), ConfigError, "nowhere"),
+        (partial(operator.truediv, 1, 0), RuntimeError, "Traceback.*ZeroDivisionError"),
     ],
+    ids=["killed", "misconfigured", "broken"],
 )
 def test_a_process_that_ends_early_is_told(tmp_path, make, error, message):
     questions = Reader(["demo"], limit=4).read()
@@ -374,16 +384,17 @@ def test_rules_that_do_not_read_the_cost_weight_are_asked_once(tmp_path):
     assert [row.cost_weight for row in summary.rows] == [0.0]
 
 
-def test_it_is_said_plainly_where_no_controller_is_better_than_the_best_candidate(tmp_path):
-    nobody = "No controller is better than it with its interval clear of zero."
-    assert nobody in verdict(evaluate(plan(tmp_path, controllers=["cheapest"], out=None)))
-    assert nobody not in verdict(evaluate(plan(tmp_path, controllers=["oracle"], out=None)))
-
-
-def test_pythons_collector_is_left_as_it_was_found(tmp_path):
-    before = gc.get_threshold(), gc.get_freeze_count()
-    evaluate(plan(tmp_path, out=None))
-    assert (gc.get_threshold(), gc.get_freeze_count()) == before
+@pytest.mark.parametrize("frozen", [True, False])
+def test_pythons_collector_is_left_as_it_was_found(tmp_path, frozen):
+    if not frozen:
+        gc.unfreeze()
+    try:
+        before = gc.get_threshold(), gc.get_freeze_count()
+        evaluate(plan(tmp_path, out=None, controls=False))
+        assert (gc.get_threshold(), gc.get_freeze_count()) == before
+        assert bool(before[1]) == frozen
+    finally:
+        gc.freeze()  # as conftest.py does
 
 
 def test_the_command_prints_a_table_or_json(tmp_path):
@@ -405,8 +416,9 @@ def test_the_command_prints_a_table_or_json(tmp_path):
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared is not here")
-@pytest.mark.parametrize("name", ["2wiki", "hotpot_dev_7405", "musique", "popqa_1000", "frames"])
-def test_real_questions_go_through_with_a_constant_pool(tmp_path, name):
-    questions = Reader([str(SHARED / "qa" / f"{name}.jsonl")], limit=5).read()
+def test_real_questions_go_through_with_a_constant_pool(tmp_path):
+    names = ("2wiki", "hotpot_dev_7405", "musique", "popqa_1000", "frames")
+    files = [str(SHARED / "qa" / f"{name}.jsonl") for name in names]
+    questions = [question for file in files for question in Reader([file], limit=5).read()]
     summary = evaluate(plan(tmp_path, questions=questions, controllers=["constant:Magnivor"]))
-    assert summary.questions == 5
+    assert summary.questions == 25

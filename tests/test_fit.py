@@ -231,6 +231,7 @@ def test_a_run_of_all_stages_keeps_its_adapter_to_the_end(pretrained, tmp_path):
         *(f"model.pretrained={pretrained}", "model.lora_rank=4", "model.merge=false"),
         *("stages=[warm_start, grpo]", "warm_start.traces=8", "warm_start.epochs=1"),
         *("model.max_new_tokens=8", "evaluate_questions=2", "grpo.steps=1"),
+        "grpo.validate_every=0",
         *(f"model.template={ROOT}/router_r1_graph/prompts/brief.txt", "warm_start.max_length=4000"),
         *("model.max_context_tokens=8000",),
         cwd=ROOT,

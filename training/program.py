@@ -15,6 +15,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -94,6 +95,7 @@ def run_stages(config: RunConfig) -> int:
     from .run import Run
     from .trackers import require_trackers
 
+    gc.freeze()  # what is imported stays: no collection has to look at its many objects again
     main = processes().is_main_process  # of those that torchrun or accelerate started
     # Before anything is paid.
     questions = check_questions(config.data, config.evaluate_questions)
@@ -132,7 +134,8 @@ def run_stages(config: RunConfig) -> int:
         measured[stage] = stages.measure(run, learner, stage)
         if main:
             done.write_text(json.dumps(measured[stage]), encoding="utf-8")
-            write_report(config.out)
+            if stage != config.stages[-1]:  # whose report is written below
+                write_report(config.out)
             for line in told(stage, measured[stage]):
                 print(line)
         processes().wait_for_everyone()
