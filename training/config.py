@@ -97,6 +97,8 @@ class FitConfig(Section):
 class WarmStartConfig(FitConfig):
     """The teacher's traces show format, splitting and reading descriptors; not whom to ask."""
 
+    teacher: Literal["brief", "english"] = "brief"
+    """Who writes the traces: `english` = in short English thoughts, for a pretrained policy."""
     traces: Count = 20_000
     trace_files: tuple[Path, ...] = ()
     """Files of other traces (also from LangSmith) to use instead of the teacher's."""

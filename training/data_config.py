@@ -28,6 +28,8 @@ class VaryConfig(Section):
     """Some of the candidates only, at least two."""
     order: Share = 0.0
     """Another order."""
+    subjects: Share = 0.0
+    """Of drawn pools: domains under other names, and strengths without scores."""
 
 
 #: Lower seeds are reserved for measurements on facts that were never trained on.
@@ -69,6 +71,20 @@ class DataConfig(Section):
     """Files that the questions are about in equal parts, for source `world`: CSV files of facts,
     and JSONL files of questions with their sub-questions. `embedded` = the embedded world. () =
     that one alone, or `worlds` permuted ones."""
+    wordings: dict[Literal["known", "free"], Share] = Field(default_factory=lambda: {"known": 1.0})
+    """Of worlds of facts: the shares of questions in the grammar's forms and in free wording."""
+    every_kind: bool = False
+    """Whether free wordings ask questions of every kind: with details and false premises, without
+    an answer, two at once."""
+    hops: tuple[Annotated[int, Field(ge=1, le=4)], ...] = ()
+    """The numbers of hops of questions about facts, in equal parts; () = 1 to 4."""
+    pool_sizes: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (
+        *(4, 5, 6, 7, 8, 8),
+    )
+    """The numbers of candidates of drawn pools."""
+    same_pool: Count = 1
+    """So many questions to train on in a row have the same pool, whose description is then computed
+    once for all of them."""
     cost_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (
         *(0, 0.1, 0.2, 0.25, 0.3, 0.4),
         *(0.5, 0.6, 0.7, 0.75, 0.8, 0.9),

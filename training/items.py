@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NamedTuple
 
@@ -12,6 +13,7 @@ from router_r1_graph import CandidatePool, ConfigError, RouterContext
 from router_r1_graph.evaluation.loop import Item
 from router_r1_graph.evaluation.questions import EvaluationQuestion
 from router_r1_graph.simulation import (
+    EVERY_KIND,
     Question,
     World,
     decomposed_questions,
@@ -47,20 +49,48 @@ def draw_items(data: DataConfig, count: int, seed: int, split: Split = "train") 
     pools = {name: CandidatePool.from_yaml(name) for name in {*data.pools} - {"drawn"}}
     for pool in pools.values():
         require_free_prices(pool, data.vary)
-    items = []
+    items: list[Item] = []
+    row: dict[tuple[str, ...], tuple[CandidatePool, int]] = {}
+    """The last pool that knows these domains, and how many more questions have it."""
     for asked in islice(_questions(data, count, seed, split), count):
         context = RouterContext(
             cost_weight=rng.choice(data.cost_weights), max_rounds=rng.choice(data.max_rounds)
         )
-        found = pools.get(rng.choice(data.pools))
-        if found is None:
-            pool = draw_pool(rng, domains=_domains(asked.facts))
-        else:
-            pool = vary(rng, found, data.vary) if split == "train" else found
-        if asked.facts:
-            pool = knowing(pool, asked.facts)
-        items.append(Item(asked.id, asked.text, asked.gold, pool, context))
+        domains = tuple(_domains(asked.facts))
+        pool, left = row.get(domains, (None, 0))
+        if pool is None or not left:
+            left = data.same_pool if split == "train" else 1
+            found = pools.get(rng.choice(data.pools))
+            if found is None:
+                pool = draw_pool(
+                    rng,
+                    size=None if data.pool_sizes == _SIZES else rng.choice(data.pool_sizes),
+                    domains=domains,
+                    other_names=data.vary.subjects > 0 and rng.random() < data.vary.subjects,
+                )
+            else:
+                pool = vary(rng, found, data.vary) if split == "train" else found
+        row[domains] = pool, left - 1
+        knowing_pool = knowing(pool, asked.facts) if asked.facts else pool
+        items.append(
+            TaughtItem(asked.id, asked.text, asked.gold, knowing_pool, context, lesson=asked.lesson)
+        )
     return items
+
+
+@dataclass(frozen=True)
+class TaughtItem(Item):
+    """An item with what its question asks, for a teacher.
+
+    Attributes:
+        lesson: the question of a world; None = nobody knows.
+    """
+
+    lesson: Question | None = None
+
+
+_SIZES = DataConfig().pool_sizes
+"""The default sizes, which `draw_pool` draws itself."""
 
 
 class _Asked(NamedTuple):
@@ -69,6 +99,7 @@ class _Asked(NamedTuple):
     gold: tuple[str, ...]
     facts: str | None = None
     """What simulated candidates know, where it is not the embedded world."""
+    lesson: Question | None = None
 
 
 def _questions(data: DataConfig, count: int, seed: int, split: Split) -> Iterable[_Asked]:
@@ -93,23 +124,25 @@ def _again_and_again(questions: Sequence[EvaluationQuestion], seed: int) -> Iter
 def _of_worlds(data: DataConfig, count: int, seed: int, split: Split) -> Iterable[_Asked]:
     worlds = data.world_names()
     if not worlds:
-        questions = generate(World.embedded(), split=split, n=count, seed=seed)
-        return [_Asked(q.id, q.text, q.gold) for q in questions]
+        questions = _of_world(data, World.embedded(), count, seed, split)
+        return [_Asked(q.id, q.text, q.gold, None, q) for q in questions]
     asked = []
     for number, facts in enumerate(worlds):
         share = count // len(worlds) + (number < count % len(worlds))
         # With one seed, every world would ask the same plain questions.
         drawn = 1000 * seed + number
-        for q in _of_world(known_world(facts), share, drawn, split):
-            asked.append(_Asked(f"{facts or 'embedded'}/{q.id}", q.text, q.gold, facts))
+        for q in _of_world(data, known_world(facts), share, drawn, split):
+            asked.append(_Asked(f"{facts or 'embedded'}/{q.id}", q.text, q.gold, facts, q))
     random.Random(f"worlds/{seed}/{split}").shuffle(asked)
     return asked
 
 
-def _of_world(world: World, count: int, seed: int, split: Split) -> Iterable[Question]:
+def _of_world(
+    data: DataConfig, world: World, count: int, seed: int, split: Split
+) -> Iterable[Question]:
     """Return questions of one world; those of a file come again, unless they are held out."""
     if not world.asked:
-        return generate(world, split=split, n=count, seed=seed)
+        return _worded(data, world, count, seed, split)
     there = len(decomposed_questions(world, split))
     if not there and count and split == "train":
         raise ConfigError("data.facts: a file has no question to train on: all are held out")
@@ -117,6 +150,28 @@ def _of_world(world: World, count: int, seed: int, split: Split) -> Iterable[Que
         return generate(world, split=split, n=min(count, there), seed=seed)
     epochs = (generate(world, split=split, n=there, seed=seed + at) for at in itertools.count())
     return islice(itertools.chain.from_iterable(epochs), count)
+
+
+def _worded(data: DataConfig, world: World, count: int, seed: int, split: Split) -> list[Question]:
+    """Return questions about facts, each wording with its share of them, mixed."""
+    whole, questions = sum(data.wordings.values()), []
+    for place, (wording, share) in enumerate(data.wordings.items()):
+        wanted = round(count * share / whole)
+        if place == len(data.wordings) - 1:
+            wanted = count - len(questions)
+        free = wording == "free"
+        questions += generate(
+            world,
+            split=split,
+            n=wanted,
+            seed=seed,
+            hops=data.hops or None,
+            wordings=split if free else "known",
+            kinds=EVERY_KIND if free and data.every_kind else None,
+        )
+    if len(data.wordings) > 1:
+        random.Random(f"wordings/{seed}/{split}").shuffle(questions)
+    return questions
 
 
 def _domains(facts: str | None) -> Sequence[str]:

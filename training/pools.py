@@ -16,6 +16,7 @@ from typing import Any
 from router_r1_graph import Candidate, CandidatePool, ConfigError
 
 from .data_config import VaryConfig
+from .subjects import SUBJECTS
 
 DOMAINS = ("literature", "film", "music", "art", "science", "biography", "geography")
 
@@ -139,7 +140,11 @@ def _repriced(rng: random.Random, candidate: Candidate) -> Candidate:
 
 
 def draw_pool(
-    rng: random.Random, *, size: int | None = None, domains: Sequence[str] = DOMAINS
+    rng: random.Random,
+    *,
+    size: int | None = None,
+    domains: Sequence[str] = DOMAINS,
+    other_names: bool = False,
 ) -> CandidatePool:
     """Draw a pool in which at least one candidate knows each domain.
 
@@ -149,6 +154,7 @@ def draw_pool(
         rng: the source of randomness.
         size: how many candidates; None draws 4 to 8.
         domains: those of the world that they know.
+        other_names: whether descriptors call domains by other names, and may leave scores out.
     """
     size = size or rng.choice((4, 5, 6, 7, 8, 8))
     generalists = min(rng.randint(1, 4), size // 2)
@@ -172,7 +178,22 @@ def draw_pool(
         for place in range(generalists)
     ]
     rng.shuffle(candidates)
+    if other_names:
+        candidates = [_described_otherwise(rng, candidate) for candidate in candidates]
     return CandidatePool(name="drawn", candidates=tuple(candidates))
+
+
+def _described_otherwise(rng: random.Random, candidate: Candidate) -> Candidate:
+    """Return a candidate who knows the same, and whose descriptor says it in other words."""
+    skills = candidate.benchmarks
+    called = {d: rng.choice((d, *SUBJECTS.get(d, ()))) for d in skills}
+    benchmarks = {called[d]: score for d, score in skills.items()}
+    strengths = tuple(benchmarks) if candidate.strengths else ()
+    if strengths and rng.random() < 0.2:
+        benchmarks = {}
+    options = {**candidate.options, "skills": dict(skills)}
+    update = {"benchmarks": benchmarks, "strengths": strengths, "options": options}
+    return candidate.model_copy(update=update)
 
 
 def _specialist(rng: random.Random, name: str, domains: Sequence[str]) -> Candidate:

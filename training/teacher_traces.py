@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.progress import Progress
 
-from router_r1_graph import Trace, read_traces, write_traces
+from router_r1_graph import Controller, Trace, read_traces, write_traces
 
-from .items import Item, draw_items
+from .english_teacher import EnglishTeacher
+from .items import Item, TaughtItem, draw_items
 from .models import processes
 from .questions import without_held_out
 from .run import Run
@@ -65,10 +66,19 @@ def write_teacher_traces(
             traces: list[Trace | None] = [None] * len(batch)
             for sample in {sample for sample, _ in batch}:
                 places = [i for i, (other, _) in enumerate(batch) if other == sample]
-                teacher = TeacherController(1000 * seed + sample, **habits)
                 ours = [batch[i][1] for i in places]
+                teacher = _teacher(run, ours, 1000 * seed + sample, **habits)
                 found = run.roll_out(stage, ours, teacher, name="teacher", judged=judged)
                 for place, trace in zip(places, found, strict=True):
                     traces[place] = trace
             write_traces(file, [t for t in traces if t is not None], append=True)
             progress.update(bar, advance=len(batch))
+
+
+def _teacher(run: Run, items: Sequence[Item], seed: int, **habits: float) -> Controller:
+    if run.config.warm_start.teacher == "brief":
+        return TeacherController(seed, **habits)
+    lessons = {
+        item.question: item.lesson for item in items if isinstance(item, TaughtItem) and item.lesson
+    }
+    return EnglishTeacher(lessons, seed, **habits)
