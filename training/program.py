@@ -17,15 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import signal
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 try:
@@ -36,11 +31,12 @@ except ImportError:  # pragma: no cover - Windows has no such locks
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see router_r1_graph/controllers/policy
 
-import yaml
-
 from router_r1_graph import ConfigError, RouterR1Error
 
 from .config import RunConfig, load_config
+from .files import write_whole
+from .record import changes, remember
+from .signals import silence, take_signals
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -58,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    take_signals()
     try:
         config = load_config(_file(given.config), given.overrides)
         with _only_run_in(config.out):
@@ -66,8 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RouterR1Error as error:
         print(f"train: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
+    except BrokenPipeError:
+        silence(sys.stdout)  # else Python says so once more at its end
+        print(
+            "train: nobody reads standard output any more; run again to go on from the last "
+            "checkpoint",
+            file=sys.stderr,
+        )
+        return 1
     except OSError as error:
-        print(f"train: {error}; the last checkpoint is intact", file=sys.stderr)
+        print(
+            f"train: {error}; what was written before is intact: see to it, run again to go on",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("train: stopped; run again to go on from the last checkpoint", file=sys.stderr)
@@ -99,8 +106,11 @@ def run_stages(config: RunConfig) -> int:
     questions = check_questions(config.data, config.evaluate_questions)
     require_trackers(config.report_to)
     require_token(config.hub)
+    changed = changes(config)
     if main:
         print(questions)
+        if changed:
+            print(f"settings that count from here on: {', '.join(changed)}")
         remember(config)
     logging.disable_progress_bar()  # of loading and saving; training keeps its own
     if config.threads:
@@ -131,7 +141,7 @@ def run_stages(config: RunConfig) -> int:
             learner.save(folder / "policy")
         measured[stage] = stages.measure(run, learner, stage)
         if main:
-            done.write_text(json.dumps(measured[stage]), encoding="utf-8")
+            write_whole(done, json.dumps(measured[stage]))
             write_report(config.out)
             for line in told(stage, measured[stage]):
                 print(line)
@@ -159,7 +169,10 @@ def _only_run_in(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another run has locked it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL
+        raise ConfigError(f"out {str(folder)!r}: no folder can be made there: {error}") from None
     if fcntl is None or os.environ.get("LOCAL_RANK", "0") != "0":
         yield
         return
@@ -176,25 +189,3 @@ def _only_run_in(folder: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
-def remember(config: RunConfig) -> None:
-    """Save the resolved config with versions and commit beside the outputs."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    ).stdout.strip()
-    names = ("torch", "transformers", "trl", "langgraph", "langchain-core", "router-r1-graph")
-    record = {
-        "config": config.model_dump(mode="json"),
-        "commit": commit or "unknown",
-        "command": " ".join(["python", *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
-    }
-    file = config.out / "config.yaml"
-    file.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from router_r1_graph import CandidatePool, Controller, ReplyStore, Trace
 from router_r1_graph.candidates.records import stored_records, write_records
 
 from .config import RunConfig
+from .files import append_line
 from .fit import BudgetSpentError
 from .items import Item
 from .measurement import share_out
@@ -164,8 +164,7 @@ class Run:
     def log(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
         """Write a line of metrics, on the first process."""
         if processes().is_main_process:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"stage": stage, "step": step, **numbers}) + "\n")
+            append_line(self.metrics, {"stage": stage, "step": step, **numbers})
 
     def fit_options(self, stage: str, seed: int) -> dict[str, Any]:
         """Return what every supervised fit of this run has in common."""

@@ -16,6 +16,7 @@ from router_r1_graph import ReplyStore, Trace
 from router_r1_graph.controllers.policy.controller import PolicyController
 
 from .config import GRPOConfig
+from .files import append_line, replace_whole, write_whole
 from .history import REWARDS_FILE
 from .items import Item
 from .judge import Judge
@@ -142,18 +143,15 @@ class Validation(TrainerCallback):
             return
         self._log(step, traces)
         if best_step(self.rewards) == step:
-            save_file(
-                {name: weights.detach().cpu() for name, weights in _trained(model).items()},
-                self.best_file,
-            )
-        self.file.write_text(json.dumps(self.rewards), encoding="utf-8")
+            best = {name: weights.detach().cpu() for name, weights in _trained(model).items()}
+            replace_whole(self.best_file, lambda file: save_file(best, file))
+        write_whole(self.file, json.dumps(self.rewards))
 
     def _log(self, step: int, traces: Sequence[Trace]) -> None:
         rows = {weight: self._numbers(some) for weight, some in by_weight(traces).items()}
-        with self.metrics.open("a", encoding="utf-8") as file:
-            for weight, row in rows.items():
-                line = {"stage": "grpo_validation", "step": step, "cost_weight": weight, **row}
-                file.write(json.dumps(line) + "\n")
+        for weight, row in rows.items():
+            line = {"stage": "grpo_validation", "step": step, "cost_weight": weight, **row}
+            append_line(self.metrics, line)
         report_validation(self.trainer, rows, self.rewards[step])
 
     def _numbers(self, traces: Sequence[Trace]) -> Numbers:
