@@ -9,77 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from router_r1_graph.controllers.policy.folder import STOP
-
 from .config_file import read_settings, refusal
 from .data_config import DataConfig
+from .model_config import ModelConfig
 from .reward_config import RewardConfig
 from .sections import Count, Rate, Section, Share
 
 Stage = Literal["warm_start", "best_of_n", "grpo"]
-
-
-class ScratchModel(Section):
-    """A small Llama and its tokenizer, made for the embedded world."""
-
-    vocabulary: Annotated[int, Field(ge=300)] = 1536
-    hidden_size: Count = 128
-    layers: Count = 4
-    heads: Count = 4
-    kv_heads: Annotated[int, Field(ge=0)] = 0
-    """With fewer than `heads`, several heads share their keys and values. That speeds up batches of
-    many rows, which wait for these to be read from memory. 0 = as many as `heads`."""
-
-    @model_validator(mode="after")
-    def _check(self) -> ScratchModel:
-        if self.kv_heads and self.heads % self.kv_heads:
-            raise ValueError(f"heads: {self.heads} is no multiple of kv_heads: {self.kv_heads}")
-        if self.hidden_size % (2 * self.heads):  # rotary positions turn pairs of numbers
-            raise ValueError(
-                f"hidden_size: {self.hidden_size} is no multiple of 2 * heads: {2 * self.heads}"
-            )
-        return self
-
-
-class ModelConfig(Section):
-    """The model to train: a pretrained one, or one from scratch."""
-
-    pretrained: str | None = None
-    """A folder or a name on the Hugging Face hub; None = from scratch."""
-    scratch: ScratchModel = ScratchModel()
-    template: Path | None = None
-    """The prompt template; None = a short one for a model from scratch, else the library's."""
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = STOP
-    """Texts that end a turn. With these, a turn may hold several calls, as the prompt says: it ends
-    in an end token, or where the model begins to write the replies itself."""
-    observations: Literal["plain", "chat"] | None = None
-    """Whether observations continue the same assistant turn (`plain`, as in the paper), or are a
-    user message of the chat template (`chat`). None = `chat` for a pretrained model, which knows
-    that form before the first step, and ends its turns itself; `plain` for one from scratch."""
-    thinking: bool = False
-    """Whether a chat template that can switch a model's own thinking has it on; `max_new_tokens`
-    has to leave room for it."""
-    max_new_tokens: Count = 1024
-    max_context_tokens: Count = 4096
-    bf16: bool = False
-    gradient_checkpointing: bool = False
-    lora_rank: Annotated[int, Field(ge=0)] = 0
-    """0 = all weights are trained. Else an adapter (LoRA) is, which the folders of the stages
-    hold."""
-    merge: bool = True
-    """Whether LoRA's changes are merged into the weights of the policy at the end, in float32. Else
-    the policy is an adapter, and is loaded together with the pretrained model."""
-
-    @model_validator(mode="after")
-    def _check(self) -> ModelConfig:
-        if self.lora_rank and self.pretrained is None:
-            raise ValueError("lora_rank: an adapter needs a pretrained model")
-        if self.max_new_tokens >= self.max_context_tokens:
-            raise ValueError(
-                f"max_new_tokens: a turn of {self.max_new_tokens} does not fit in "
-                f"max_context_tokens: {self.max_context_tokens} behind a prompt"
-            )
-        return self
 
 
 class FitConfig(Section):
@@ -237,6 +173,12 @@ class RunConfig(Section):
         """
         return None
 
+    @property
+    def held_out_questions(self) -> int:
+        """The most held-out questions that a measurement or validation asks; 0 = none is asked."""
+        validated = "grpo" in self.stages and self.grpo.validate_every > 0
+        return max(self.evaluate_questions, self.grpo.validate_questions if validated else 0)
+
     @model_validator(mode="after")
     def _belongs_together(self) -> RunConfig:
         if len({*self.stages}) < len(self.stages):
@@ -278,10 +220,10 @@ class RunConfig(Section):
             )
         if "best_of_n" in self.stages and self.best_of_n.teacher_questions:
             raise ValueError(f"best_of_n.teacher_questions: {own}; set it to 0")
-        if self.evaluate_questions and self.data.split_by_hash and not self.data.held_out:
+        if self.held_out_questions and self.data.split_by_hash and not self.data.held_out:
             raise ValueError(
                 "data.held_out is 0, so there is nothing to measure on; raise it, name "
-                "data.eval_files, or set evaluate_questions to 0"
+                "data.eval_files, or set evaluate_questions and grpo.validate_every to 0"
             )
         return self
 

@@ -182,16 +182,18 @@ def train(trainer: Any, folder: Path, stage: str) -> None:
 
     Raises:
         TrainingError: the loss is not a number, or a checkpoint cannot be written.
-        OutsideError: what the trainer raised, once a checkpoint is written.
+        OutsideError, BudgetSpentError: what the trainer raised, once a checkpoint is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    except OutsideError as error:
+    except (OutsideError, BudgetSpentError) as error:
         step = trainer.state.global_step
         if step and not (folder / f"checkpoint-{step}" / "trainer_state.json").exists():
             trainer._save_checkpoint(trainer.model, trial=None)  # as at the end of that step
         kept = f"the checkpoint of step {step} is written: " if step else ""
+        if isinstance(error, BudgetSpentError):
+            raise
         raise OutsideError(f"{error}; {kept}see to it, run again to go on") from None
     except BrokenPipeError:
         raise  # of standard output

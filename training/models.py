@@ -29,7 +29,7 @@ from router_r1_graph.controllers.policy.folder import (
 from router_r1_graph.controllers.policy.tokens import TokenCodec
 from router_r1_graph.controllers.policy.weights import end_ids, load_weights
 
-from .config import ModelConfig
+from .model_config import ModelConfig
 
 BRIEF_TEMPLATE = protocol.DEFAULT_TEMPLATE.with_name("brief.txt")
 _PAD, _END = "<|pad|>", "<|end|>"

@@ -103,7 +103,7 @@ def run_stages(config: RunConfig) -> int:
 
     main = processes().is_main_process  # of those that torchrun or accelerate started
     # Before anything is paid.
-    questions = check_questions(config.data, config.evaluate_questions)
+    questions = check_questions(config.data, config.held_out_questions)
     require_trackers(config.report_to)
     require_token(config.hub)
     changed = changes(config)

@@ -97,6 +97,11 @@ class Spending:
         """Return what may still be paid; None = no limit."""
         return None if self.budget_usd is None else self.budget_usd - self.total_usd()
 
+    def refusal(self, stage: str) -> str:
+        """Return an error's text, if a stage may not pay anything more; "" where it may."""
+        refused = self.refuses(0.0)
+        return f"{stage}: {refused}; raise budget_usd, run again to go on" if refused else ""
+
     def refuses(self, next_usd: float) -> str:
         """Return why this much more may not be paid; "" where it may.
 

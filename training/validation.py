@@ -25,10 +25,12 @@ from .models import Learner
 from .outcomes import Outcomes
 from .own_graph import OwnGraph
 from .progress import say
-from .rollouts import judged_of, roll_out
+from .rollouts import judged_of, require_budget, roll_out
 from .shares import Shares
 from .spending import Spending
 from .trackers import report_validation
+
+_BILLED = "validation"
 
 
 class Validation(TrainerCallback):
@@ -115,6 +117,7 @@ class Validation(TrainerCallback):
                 weights.copy_(best[name])
 
     def _validate(self, step: int, state: Any) -> None:
+        require_budget(self.spending, _BILLED)
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         was_training = model.training
         model.eval()
@@ -133,7 +136,8 @@ class Validation(TrainerCallback):
                 replies=self.replies,
                 graph=self.graph,
                 outcomes=self.outcomes,
-                done=lambda trace: self.spending.add("validation", trace),
+                done=lambda trace: self.spending.add(_BILLED, trace),
+                refuses=lambda: self.spending.refusal(_BILLED),
             ),
         )
         model.train(was_training)
