@@ -383,3 +383,12 @@ def test_real_questions_go_through_with_a_constant_pool(tmp_path, name):
     questions = Reader([str(SHARED / "qa" / f"{name}.jsonl")], limit=5).read()
     summary = evaluate(plan(tmp_path, questions=questions, controllers=["constant:Magnivor"]))
     assert summary.questions == 5
+
+
+def test_what_no_file_can_hold_is_replaced_in_questions(tmp_path):
+    file = tmp_path / "q.jsonl"
+    row = {"id": "\ud800", "question": "q \udfff?", "golden_answers": ["\udc00"], "kind": "\udc00"}
+    file.write_text(json.dumps(row))
+    [found] = Reader([str(file)]).read()
+    assert (found.id, found.question, found.gold) == ("?", "q ??", ("?",))
+    assert found.slices["kind"] == "?"

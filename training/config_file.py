@@ -81,7 +81,7 @@ def refusal(path: Path, error: ValidationError, config: type[BaseModel]) -> Conf
     where = ".".join(map(str, place)) or "config"
     if first["type"] == "extra_forbidden":
         allowed = _keys(config, place[:-1])
-        hint = did_you_mean(str(place[-1]), allowed) or _elsewhere(config, place)
+        hint = _elsewhere(config, place) or did_you_mean(str(place[-1]), allowed)
         return ConfigError(f"{path}: unknown key {where}{hint}; allowed: {', '.join(allowed)}")
     given = first["input"]
     if first["type"] == "missing":

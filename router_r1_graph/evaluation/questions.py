@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..candidates.reply import writable
 from ..errors import ConfigError, MissingExtraError
 from ..files import read_jsonl
 
@@ -169,9 +170,12 @@ class Reader:
                 f"{_names(_GOLD_FIELDS)}"
             )
         name = _first(row, self.fields.get("id"), _ID_FIELDS)
-        slices = {key: str(row[key]) for key in _SLICE_FIELDS if _is_plain(row.get(key))}
+        plain = {key: str(row[key]) for key in _SLICE_FIELDS if _is_plain(row.get(key))}
+        slices = {key: writable(value) for key, value in plain.items()}
         slices.setdefault("dataset", where.rpartition(":")[0])
-        return EvaluationQuestion(where if name is None else str(name), text, answers, slices)
+        return EvaluationQuestion(
+            writable(where if name is None else str(name)), writable(text), answers, slices
+        )
 
 
 def _names(fields: Iterable[str]) -> str:
@@ -195,7 +199,7 @@ def _answers(gold: Any) -> tuple[str, ...]:
     if gold is None or isinstance(gold, Mapping):
         return ()
     many = gold if isinstance(gold, (list, tuple)) else [gold]
-    return tuple(str(one) for one in many if one is not None and str(one).strip())
+    return tuple(writable(str(one)) for one in many if one is not None and str(one).strip())
 
 
 def _is_plain(value: Any) -> bool:
