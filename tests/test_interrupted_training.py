@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from extras import needs
 needs("train")
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import router_r1_graph
 from openai_server import OpenAIServer, Reply, Status
@@ -158,33 +159,42 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, caplog):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_best_of_n_goes_on_to_the_same_weights(tmp_path):
-    def policy(folder, *rounds):
-        for number in rounds:
-            config = load_config(
-                SMOKE,
-                [
-                    f"out={folder}",
-                    f"model={{pretrained: {DEMO}, stop: ['</answer>'], max_new_tokens: 64}}",
-                    f"best_of_n.rounds={number}",
-                    "best_of_n.teacher_questions=0",
-                    "best_of_n.questions=3",
-                    "best_of_n.epochs=3",  # the first of its steps only warms up
-                    "best_of_n.learning_rate=0.0001",
-                    "data.cost_weights=[0.5]",
-                    "stages=[best_of_n]",
-                ],
-            )
-            learner = best_of_n(Run(config), load_learner(config.model))
+    config = load_config(
+        SMOKE,
+        [
+            f"out={tmp_path}",
+            f"model={{pretrained: {DEMO}, stop: ['</answer>'], max_new_tokens: 64}}",
+            "reward={scale: absolute, usd: 0.0001}",
+            "best_of_n.rounds=2",
+            "best_of_n.teacher_questions=0",
+            "best_of_n.questions=3",
+            "best_of_n.epochs=3",  # the first of its steps only warms up
+            "best_of_n.learning_rate=0.0001",
+            "data.cost_weights=[0.5]",
+            "stages=[best_of_n]",
+        ],
+    )
+
+    def policy():
+        learner = best_of_n(Run(config), load_learner(config.model))
         return {name: p.detach() for name, p in learner.model.named_parameters()}
 
-    whole, stopped = policy(tmp_path / "whole", 2), policy(tmp_path / "stopped", 1, 2)
-    start = dict(
-        load_learner(
-            load_config(SMOKE, [f"model={{pretrained: {DEMO}}}"]).model
-        ).model.named_parameters()
-    )
-    assert any(not torch.equal(whole[name], start[name]) for name in start)
+    whole = policy()
+    folder = tmp_path / "best_of_n"
+    first = load_file(folder / "checkpoints" / "001" / "policy" / "model.safetensors")
+    assert any(not torch.equal(whole[name], first[name]) for name in whole if name in first)
+    # As a kill in the second round leaves it.
+    (folder / "progress.json").write_text('{"round": 1, "scale": {}}')
+    shutil.rmtree(folder / "checkpoints" / "002")
+    stopped = policy()
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+class Page:
+    """What a gateway in front of an endpoint says."""
+
+    def send(self, request, http):
+        http.send(200, b"<html>sign in</html>", content_type="text/html")
 
 
 @pytest.fixture
@@ -223,11 +233,12 @@ def test_candidates_of_which_none_replies_stop_a_run_however_few_are_asked(asked
     silent = roll_out(items[1:], ScriptedController(["<answer>x</answer>"]))
     replied = roll_out(items[:1], asking)
     assert len(judged_of([*silent, *replied], "test")) == 9
-    server.answer = Status(401)
-    failed = roll_out(items[:1], asking)
-    with pytest.raises(OutsideError, match=r"1 of 9 rollouts failed .* no candidate replied: A"):
-        judged_of([*silent, *failed], "test")
-    assert len(judged_of([*silent, *failed, *replied], "test")) == 9
+    for answer in (Status(401), Status(402, "no credit"), Status(404), Page()):
+        server.answer = answer
+        failed = roll_out(items[:1], asking)
+        with pytest.raises(OutsideError, match=r"1 of 9 rollouts .* no candidate replied: A"):
+            judged_of([*silent, *failed], "test")
+        assert len(judged_of([*silent, *failed, *replied], "test")) == 9
 
 
 def test_a_terminal_that_is_closed_stops_a_run_and_nohup_does_not():

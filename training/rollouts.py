@@ -24,7 +24,10 @@ from .own_graph import GRAPH_FAILED, NOT_ASKED, OwnGraph
 from .spending import Spending
 
 #: Kinds of errors that say nothing about the policy: its endpoint, key or network is at fault.
-_OUTSIDE = ("auth", "not_found", "rate_limited", "server_error", "timeout", "connection")
+_OUTSIDE = (
+    *("auth", "not_found", "rate_limited", "server_error", "timeout", "connection"),
+    "malformed",  # such as the page of a gateway
+)
 
 
 NO_REPLY = "no candidate replied"
