@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -28,7 +29,7 @@ from router_r1_graph import (
 )
 from training.best_of_n import best_of_n
 from training.config import load_config
-from training.files import append_line, replace_whole, whole_lines, write_whole
+from training.files import append_line, read_whole, replace_whole, whole_lines, write_whole
 from training.fit import BudgetSpentError, OutsideError, last_checkpoint
 from training.items import Item
 from training.models import load_learner
@@ -104,6 +105,9 @@ def test_a_run_goes_on_under_its_own_settings_only(tmp_path):
         changes(load_config(SMOKE, [*begun, "stages=[grpo]"]))
     longer = [*begun, "stages=[warm_start]", "grpo.steps=9", "budget_usd=3"]
     assert changes(load_config(SMOKE, longer)) == ["grpo.steps: 2 -> 9", "budget_usd: None -> 3.0"]
+    (tmp_path / "warm_start" / "done.json").write_text("[]")
+    late = changes(load_config(SMOKE, [*begun, "warm_start.epochs=9"]))
+    assert late == ["warm_start.epochs: 2.0 -> 9.0 (too late: warm_start is done)"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"config": {"of": "another version"}}))
     assert changes(load_config(SMOKE, begun)) == []
 
@@ -123,13 +127,23 @@ def test_files_of_a_run_are_never_half_a_file(tmp_path):
     write_whole(whole, "{}")
     with pytest.raises(OSError, match="No space"):
         replace_whole(whole, fails)
-    assert whole.read_text() == "{}"
+    assert read_whole(whole) == {}
+    whole.write_text('{"0": ')  # by a power cut
+    assert read_whole(whole) is None
+    assert read_whole(tmp_path / "none.json") is None
 
     lines.write_bytes(b"1\n2\n3\n4\n5\n6")
     assert whole_lines(lines, 5, 2) == 5
     assert lines.read_bytes() == b"1\n2\n3\n4\n5\n"
     assert whole_lines(lines, 6, 2) == 4  # of the last batch, one line is there
     assert whole_lines(tmp_path / "none", 6, 2) == 0
+
+
+def test_a_policy_that_a_disk_has_no_room_for_is_an_error_of_the_disk(tmp_path):
+    learner = load_learner(load_config(SMOKE, [f"model={{pretrained: {DEMO}}}"]).model)
+    (tmp_path / "model.safetensors").mkdir()  # the writer's error is of the same kind
+    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
+        learner.save(tmp_path)
 
 
 def test_teachers_traces_go_on_behind_a_torn_line(tmp_path):

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from router_r1_graph import Trace, read_traces
 
 from .export import SupervisedRow, supervised_rows
-from .files import write_whole
+from .files import read_whole, write_whole
 from .fit import fit
 from .items import draw_items
 from .judge import Judge
@@ -39,8 +39,7 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
     progress_file = folder / "progress.json"
     judge = Judge(config.reward)
     start = -1 if stage.teacher_questions else 0
-    if progress_file.exists():
-        progress = json.loads(progress_file.read_text(encoding="utf-8"))
+    if progress := read_whole(progress_file):
         start = progress["round"]
         judge.restore(progress["scale"])
         learner = load_learner(config.model, _round(folder, start) / "policy")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -34,6 +37,17 @@ def replace_whole(file: Path, write: Callable[[Path], object]) -> None:
     part = file.with_name(f"{file.name}.part")
     write(part)
     part.replace(file)
+
+
+def read_whole(file: Path) -> Any:
+    """Return what a JSON file holds; None where there is none, or it is broken, which is logged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logger.warning("%s is broken (%s), it is passed over", file, error)
+        return None
 
 
 def append_line(file: Path, data: Mapping[str, Any]) -> None:

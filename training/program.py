@@ -34,7 +34,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see router_r1_graph/contr
 from router_r1_graph import ConfigError, RouterR1Error
 
 from .config import RunConfig, load_config
-from .files import write_whole
+from .files import read_whole, write_whole
 from .record import changes, remember
 from .signals import silence, take_signals
 
@@ -123,8 +123,8 @@ def run_stages(config: RunConfig) -> int:
     for stage in config.stages:
         folder = run.folder(stage)
         done = folder / "done.json"
-        if done.exists():
-            measured[stage] = json.loads(done.read_text(encoding="utf-8"))
+        if (rows := read_whole(done)) is not None:
+            measured[stage] = rows
             before = folder / "policy"
             if main:
                 print(f"{stage}: done before")

@@ -55,7 +55,8 @@ def changes(config: RunConfig) -> list[str]:
         if section in _FIXED or (section == "model" and name.split(".")[0] in _FIXED_OF_MODEL):
             raise _another(config, f"began with another {key} ({text})")
         if key not in ("out", "stages"):
-            changed.append(text)
+            done = (config.out / section / "done.json").exists()
+            changed.append(f"{text} (too late: {section} is done)" if done else text)
     return changed
 
 

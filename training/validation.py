@@ -16,7 +16,7 @@ from router_r1_graph import ReplyStore, Trace
 from router_r1_graph.controllers.policy.controller import PolicyController
 
 from .config import GRPOConfig
-from .files import append_line, replace_whole, write_whole
+from .files import append_line, read_whole, replace_whole, write_whole
 from .history import REWARDS_FILE
 from .items import Item
 from .judge import Judge
@@ -84,11 +84,10 @@ class Validation(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take up what was validated before a resume, and validate the start of a new run."""
-        if self.file.exists():
-            seen = json.loads(self.file.read_text(encoding="utf-8"))
-            self.rewards = {int(k): v for k, v in seen.items() if int(k) <= state.global_step}
-        if 0 not in self.rewards:
-            self._validate(0, state)
+        seen = read_whole(self.file) or {}
+        self.rewards = {int(k): v for k, v in seen.items() if int(k) <= state.global_step}
+        if not self.rewards:
+            self._validate(state.global_step, state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Validate after every n steps, and stop where nothing has become better for long."""
