@@ -422,3 +422,12 @@ def test_real_questions_go_through_with_a_constant_pool(tmp_path):
     questions = [question for file in files for question in Reader([file], limit=5).read()]
     summary = evaluate(plan(tmp_path, questions=questions, controllers=["constant:Magnivor"]))
     assert summary.questions == 25
+
+
+def test_what_no_file_can_hold_is_replaced_in_questions(tmp_path):
+    file = tmp_path / "q.jsonl"
+    row = {"id": "\ud800", "question": "q \udfff?", "golden_answers": ["\udc00"], "kind": "\udc00"}
+    file.write_text(json.dumps(row))
+    [found] = Reader([str(file)]).read()
+    assert (found.id, found.question, found.gold) == ("?", "q ??", ("?",))
+    assert found.slices["kind"] == "?"

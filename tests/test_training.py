@@ -191,16 +191,6 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     assert (out / "warm_start" / "policy" / "model.safetensors").is_file()
 
 
-def test_a_checkpoint_that_was_cut_off_is_not_gone_on_from(tmp_path):
-    assert last_checkpoint(tmp_path) is None
-    for step in (5, 10, 15):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
-    for step in (5, 10):
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_a_shipped_config_is_valid_and_begins_with_its_command(path):
     load_config(path)

@@ -235,9 +235,7 @@ def test_too_few_held_out_questions_are_said_and_none_is_refused(tmp_path):
     assert 0 < there < 20
     assert len(draw_items(data, 50, seed=0, split="test")) == there
     told = check_questions(data, 50)
-    assert (
-        f"{200 - there} to train on, {there} held out, fewer than evaluate_questions (50)" in told
-    )
+    assert f"{200 - there} to train on, {there} held out, fewer than are asked for (50)" in told
     assert f"They are 5% of the questions of {data.files[0]}, split off by a hash" in told
     few = data_of(questions(tmp_path / "few.jsonl", 3), held_out=1e-9)
     assert check_questions(few, 0)

@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 from rich.progress import Progress
 
 from router_r1_graph import Trace, read_traces
 
 from .export import SupervisedRow, supervised_rows
+from .files import read_whole, write_whole
 from .fit import fit
 from .items import draw_items
 from .judge import Judge
@@ -35,15 +37,16 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
     folder = run.folder("best_of_n")
     folder.mkdir(parents=True, exist_ok=True)
     progress_file = folder / "progress.json"
-    judge = Judge(config.reward, folder / "scale.json")
+    judge = Judge(config.reward)
     start = -1 if stage.teacher_questions else 0
-    if progress_file.exists():
-        start = json.loads(progress_file.read_text(encoding="utf-8"))["round"]
-        learner = load_learner(config.model, folder / "policy")
+    if progress := read_whole(progress_file):
+        start = progress["round"]
+        judge.restore(progress["scale"])
+        learner = load_learner(config.model, _round(folder, start) / "policy")
     before = rows_from_before(run, learner)
-    rng = random.Random(f"best_of_n/{config.seed}")
     for number in range(start, stage.rounds):
         seed = config.seed + 10_000 + number
+        rng = random.Random(f"best_of_n/{seed}")  # the same one for a resumed run
         if number < 0:
             rows = before
             kept = len(rows)
@@ -74,15 +77,20 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
                 learner,
                 rows,
                 stage,
-                folder=folder / "checkpoints" / f"{number + 1:03}",
+                folder=_round(folder, number + 1),
                 **run.fit_options("best_of_n_fit", seed),
             )
         if processes().is_main_process:
-            learner.save(folder / "policy")
-            judge.save()
-            progress_file.write_text(json.dumps({"round": number + 1}), encoding="utf-8")
+            learner.save(_round(folder, number + 1) / "policy")
+            progress = {"round": number + 1, "scale": judge.state()}
+            write_whole(progress_file, json.dumps(progress))
         processes().wait_for_everyone()
     return learner
+
+
+def _round(folder: Path, number: int) -> Path:
+    """Return where a round has its checkpoints, and its policy once it is done."""
+    return folder / "checkpoints" / f"{number:03}"
 
 
 def rows_from_before(run: Run, learner: Learner) -> list[SupervisedRow]:

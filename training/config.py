@@ -5,74 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from router_r1_graph import ConfigError
-from router_r1_graph.controllers.policy.folder import STOP
-from router_r1_graph.errors import did_you_mean
-
+from .config_file import read_settings, refusal
 from .data_config import DataConfig
+from .model_config import ModelConfig
 from .reward_config import RewardConfig
 from .sections import Count, Rate, Section, Share
 
 Stage = Literal["warm_start", "best_of_n", "grpo"]
-
-
-class ScratchModel(Section):
-    """A small Llama and its tokenizer, made for the embedded world."""
-
-    vocabulary: Annotated[int, Field(ge=300)] = 1536
-    hidden_size: Count = 128
-    layers: Count = 4
-    heads: Count = 4
-    kv_heads: Annotated[int, Field(ge=0)] = 0
-    """With fewer than `heads`, several heads share their keys and values. That speeds up batches of
-    many rows, which wait for these to be read from memory. 0 = as many as `heads`."""
-
-    @model_validator(mode="after")
-    def _check(self) -> ScratchModel:
-        if self.kv_heads and self.heads % self.kv_heads:
-            raise ValueError(f"heads: {self.heads} is no multiple of kv_heads: {self.kv_heads}")
-        return self
-
-
-class ModelConfig(Section):
-    """The model to train: a pretrained one, or one from scratch."""
-
-    pretrained: str | None = None
-    """A folder or a name on the Hugging Face hub; None = from scratch."""
-    scratch: ScratchModel = ScratchModel()
-    template: Path | None = None
-    """The prompt template; None = a short one for a model from scratch, else the library's."""
-    stop: tuple[str, ...] = STOP
-    """Texts that end a turn. With these, a turn may hold several calls, as the prompt says: it ends
-    in an end token, or where the model begins to write the replies itself."""
-    observations: Literal["plain", "chat"] | None = None
-    """Whether observations continue the same assistant turn (`plain`, as in the paper), or are a
-    user message of the chat template (`chat`). None = `chat` for a pretrained model, which knows
-    that form before the first step, and ends its turns itself; `plain` for one from scratch."""
-    thinking: bool = False
-    """Whether a chat template that can switch a model's own thinking has it on; `max_new_tokens`
-    has to leave room for it."""
-    max_new_tokens: Count = 1024
-    max_context_tokens: Count = 4096
-    bf16: bool = False
-    gradient_checkpointing: bool = False
-    lora_rank: Annotated[int, Field(ge=0)] = 0
-    """0 = all weights are trained. Else an adapter (LoRA) is, which the folders of the stages
-    hold."""
-    merge: bool = True
-    """Whether LoRA's changes are merged into the weights of the policy at the end, in float32. Else
-    the policy is an adapter, and is loaded together with the pretrained model."""
-
-    @model_validator(mode="after")
-    def _check(self) -> ModelConfig:
-        if self.lora_rank and self.pretrained is None:
-            raise ValueError("lora_rank: an adapter needs a pretrained model")
-        return self
 
 
 class FitConfig(Section):
@@ -198,7 +141,7 @@ class RunConfig(Section):
     """Everything about a run."""
 
     out: Path
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     stages: tuple[Stage, ...] = Field(("warm_start", "best_of_n", "grpo"), min_length=1)
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -217,7 +160,7 @@ class RunConfig(Section):
     evaluate_questions: Annotated[int, Field(ge=0)] = 200
     """Held-out questions after each stage, asked at each of `grpo.validate_cost_weights`; 0 =
     none."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Torch's threads on a CPU; 0 = torch decides. 1 is fastest for tiny models on a busy
     machine."""
     report_to: tuple[str, ...] = ()
@@ -232,8 +175,21 @@ class RunConfig(Section):
         """
         return None
 
+    @property
+    def held_out_questions(self) -> int:
+        """The most held-out questions that a measurement or validation asks; 0 = none is asked."""
+        validated = "grpo" in self.stages and self.grpo.validate_every > 0
+        return max(self.evaluate_questions, self.grpo.validate_questions if validated else 0)
+
     @model_validator(mode="after")
     def _belongs_together(self) -> RunConfig:
+        if len({*self.stages}) < len(self.stages):
+            raise ValueError("stages: each can be named once")
+        if "warm_start" in self.stages[1:]:
+            raise ValueError(
+                "stages: warm_start begins with a new model, so it is the first; to go on from a "
+                "policy, name it in model.pretrained"
+            )
         if self.graph and not self.reward.functions:
             raise ValueError(
                 "graph needs a reward that says what its outcome is worth, such as "
@@ -266,10 +222,10 @@ class RunConfig(Section):
             )
         if "best_of_n" in self.stages and self.best_of_n.teacher_questions:
             raise ValueError(f"best_of_n.teacher_questions: {own}; set it to 0")
-        if self.evaluate_questions and self.data.split_by_hash and not self.data.held_out:
+        if self.held_out_questions and self.data.split_by_hash and not self.data.held_out:
             raise ValueError(
                 "data.held_out is 0, so there is nothing to measure on; raise it, name "
-                "data.eval_files, or set evaluate_questions to 0"
+                "data.eval_files, or set evaluate_questions and grpo.validate_every to 0"
             )
         return self
 
@@ -278,48 +234,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a config file and apply `key.sub=value` overrides, whose values are YAML.
 
     Raises:
-        ConfigError: the file is missing, or a key or value is not allowed; names file and key.
+        ConfigError: the file cannot be read, or a key or value is not allowed; names file and key.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such config file")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a YAML file: {error}") from None
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{override!r}: an override is key=value, such as grpo.steps=10")
-        *parents, last = key.split(".")
-        section: Any = data
-        for parent in parents:
-            section = section.setdefault(parent, {})
-            if not isinstance(section, dict):
-                raise ConfigError(f"{override!r}: {parent} is not a section")
-        section[last] = yaml.safe_load(value)
-    try:
-        config = RunConfig.model_validate(data)
-        config.__dict__["folder"] = path.parent
-        return config
+        config = RunConfig.model_validate(read_settings(path, overrides))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "config"
-        if first["type"] == "extra_forbidden":
-            allowed = _allowed(first["loc"][:-1])
-            nearest = did_you_mean(str(first["loc"][-1]), allowed)
-            raise ConfigError(
-                f"{path}: unknown key {where}{nearest}; allowed: {', '.join(allowed)}"
-            ) from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{path}: {where}: {message} (value: {first['input']!r:.80})") from None
-
-
-def _allowed(place: Sequence[str | int]) -> list[str]:
-    """Return the keys that are allowed at a place of a config."""
-    section: Any = RunConfig
-    for part in place:
-        if isinstance(part, str):
-            section = section.model_fields[part].annotation
-        else:  # an entry of a list
-            section = next(kind for kind in get_args(section) if issubclass(kind, BaseModel))
-    return list(section.model_fields)
+        raise refusal(path, error, RunConfig) from None
+    config.__dict__["folder"] = path.parent
+    return config

@@ -5,17 +5,19 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import logging
 import math
-import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import TrainerCallback
 from trl import SFTConfig
 
@@ -23,10 +25,14 @@ from router_r1_graph import RouterR1Error
 
 from .config import FitConfig
 from .export import SupervisedRow
+from .files import append_line
 from .models import Learner, is_adapted
 from .progress import show
+from .signals import Handlers, give_back, take_signals
 from .trackers import VALIDATION
 from .turn_trainer import TurnTrainer
+
+logger = logging.getLogger(__name__)
 
 _SMALL = 10_000_000
 """Below this many weights, PyTorch's fused attention takes twice the time of a plain one in a
@@ -54,7 +60,7 @@ class OutsideError(TrainingError):
 
 
 class Watch(TrainerCallback):
-    """Writes metrics as JSON lines, stops on NaN, and saves on Ctrl-C and SIGTERM.
+    """Writes metrics as JSON lines, stops on NaN, and saves on Ctrl-C, SIGTERM and SIGHUP.
 
     Args:
         metrics: the file; appended to.
@@ -65,20 +71,19 @@ class Watch(TrainerCallback):
         self.metrics = metrics
         self.stage = stage
         self.interrupted = False
-        self._before: dict[int, Any] = {}
+        self._before: Handlers = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take Ctrl-C and SIGTERM over."""
+        """Take the signals over."""
 
         def note(*_: object) -> None:
             if self.interrupted:  # a second one does not wait
                 raise KeyboardInterrupt
             self.interrupted = True
-            print("\nfinishing this step, then saving; Ctrl-C again stops at once")
+            with suppress(OSError, RuntimeError):  # nobody reads it, or a print was interrupted
+                print("\nfinishing this step, then saving; Ctrl-C again stops at once")
 
-        self._before = {
-            number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._before = take_signals(note)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Save and stop after a signal, which may have reached one of the processes only."""
@@ -95,9 +100,7 @@ class Watch(TrainerCallback):
         if not logs or any(name.startswith(VALIDATION) for name in logs):
             return  # validation writes lines of its own
         if state.is_world_process_zero:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                line = {"stage": self.stage, "step": state.global_step, **logs}
-                file.write(json.dumps(line, default=float) + "\n")
+            append_line(self.metrics, {"stage": self.stage, "step": state.global_step, **logs})
         loss = logs.get("loss")
         if loss is not None and not math.isfinite(float(loss)):
             raise TrainingError(
@@ -107,8 +110,7 @@ class Watch(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        give_back(self._before)
 
 
 def device_options(bf16: bool) -> dict[str, Any]:
@@ -138,11 +140,32 @@ def keep_freed_memory() -> None:
 def last_checkpoint(folder: Path) -> str | None:
     """Return the newest checkpoint that was written to its end; None when there is none.
 
-    A trainer writes its state last, so a checkpoint without it was cut off.
+    A trainer writes its state last, so a checkpoint without it was cut off. One with a file that
+    cannot be read, as after a power cut, is named and passed over.
     """
     states = folder.glob("checkpoint-*/trainer_state.json")
-    folders = sorted((s.parent for s in states), key=lambda f: int(f.name.split("-")[1]))
-    return str(folders[-1]) if folders else None
+    folders = (s.parent for s in states)
+    for checkpoint in sorted(folders, key=lambda f: int(f.name.split("-")[1]), reverse=True):
+        if not (broken := _broken(checkpoint)):
+            return str(checkpoint)
+        logger.warning("%s is broken, the checkpoint is passed over", broken)
+    return None
+
+
+def _broken(checkpoint: Path) -> Path | None:
+    """Return a file of a checkpoint that is not whole; None = all are."""
+    for file in sorted(checkpoint.iterdir()):
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass  # it compares its length with its header
+            elif file.suffix in (".pt", ".pth") and not is_zipfile(file):
+                return file
+            elif file.name == "trainer_state.json":
+                json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, SafetensorError):
+            return file
+    return None
 
 
 def lora_config(rank: int, model: Any = None) -> Any:
@@ -159,24 +182,28 @@ def train(trainer: Any, folder: Path, stage: str) -> None:
 
     Raises:
         TrainingError: the loss is not a number, or a checkpoint cannot be written.
-        OutsideError: what the trainer raised, once a checkpoint is written.
+        OutsideError, BudgetSpentError: what the trainer raised, once a checkpoint is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    except OutsideError as error:
+    except (OutsideError, BudgetSpentError) as error:
         step = trainer.state.global_step
         if step and not (folder / f"checkpoint-{step}" / "trainer_state.json").exists():
             trainer._save_checkpoint(trainer.model, trial=None)  # as at the end of that step
         kept = f"the checkpoint of step {step} is written: " if step else ""
+        if isinstance(error, BudgetSpentError):
+            raise
         raise OutsideError(f"{error}; {kept}see to it, run again to go on") from None
+    except BrokenPipeError:
+        raise  # of standard output
     except (OSError, SafetensorError, RuntimeError) as error:
         # A full disk raises an OSError, Rust's error or PyTorch's own, depending on the file.
         of_a_file = ("PytorchStreamWriter", "iostream error")
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in of_a_file):
             raise
         raise TrainingError(
-            f"{stage}: a checkpoint cannot be written at step {trainer.state.global_step} "
+            f"{stage}: a file cannot be written at step {trainer.state.global_step} "
             f"({str(error).splitlines()[0]:.120}): is the disk of {folder} full? The last whole "
             f"one is intact ({last_checkpoint(folder) or 'none yet'}): make room, run again"
         ) from error

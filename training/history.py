@@ -103,4 +103,6 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
     with file.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             with suppress(ValueError):  # torn by a kill, or being written
-                yield json.loads(line)
+                read = json.loads(line)
+                if isinstance(read, dict) and {"stage", "step"} <= read.keys():
+                    yield read

@@ -12,6 +12,7 @@ from router_r1_graph.observations import CallRecord
 from router_r1_graph.rewards import AbsoluteCost, CostScale, PercentileCost, RewardBreakdown, reward
 
 from .credit import Judged
+from .files import write_whole
 from .outcomes import verdict_of
 from .reward_config import RewardConfig
 
@@ -88,7 +89,7 @@ class Judge:
     def save(self) -> None:
         """Write the scale to its file."""
         if self.file is not None and isinstance(self.scale, PercentileCost):
-            self.file.write_text(json.dumps(self.state()), encoding="utf-8")
+            write_whole(self.file, json.dumps(self.state()))
 
 
 def _price(call: CallRecord) -> float:

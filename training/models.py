@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
@@ -29,7 +30,7 @@ from router_r1_graph.controllers.policy.folder import (
 from router_r1_graph.controllers.policy.tokens import TokenCodec
 from router_r1_graph.controllers.policy.weights import end_ids, load_weights
 
-from .config import ModelConfig
+from .model_config import ModelConfig
 
 BRIEF_TEMPLATE = protocol.DEFAULT_TEMPLATE.with_name("brief.txt")
 _PAD, _END = "<|pad|>", "<|end|>"
@@ -71,13 +72,19 @@ class Learner:
         """Write a policy folder: a normal Hugging Face model, its template and settings.
 
         A model with an adapter is written as the adapter alone.
+
+        Raises:
+            OSError: it cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        if is_adapted(self.model):  # without the copy that TRL makes as the reference
-            self.model.save_pretrained(folder, selected_adapters=["default"])
-            self.model.generation_config.save_pretrained(folder)
-        else:
-            self.model.save_pretrained(folder)
+        try:
+            if is_adapted(self.model):  # without the copy that TRL makes as the reference
+                self.model.save_pretrained(folder, selected_adapters=["default"])
+                self.model.generation_config.save_pretrained(folder)
+            else:
+                self.model.save_pretrained(folder)
+        except SafetensorError as error:  # of Rust, on a full disk
+            raise OSError(f"{folder}: {error}") from None
         self.tokenizer.save_pretrained(folder)
         settings = json.dumps(asdict(self.settings), indent=2)
         (folder / SETTINGS_FILE).write_text(settings + "\n", encoding="utf-8")

@@ -18,15 +18,10 @@ import argparse
 import gc
 import json
 import os
-import platform
-import signal
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 try:
@@ -37,11 +32,12 @@ except ImportError:  # pragma: no cover - Windows has no such locks
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see router_r1_graph/controllers/policy
 
-import yaml
-
 from router_r1_graph import ConfigError, RouterR1Error
 
 from .config import RunConfig, load_config
+from .files import read_whole, write_whole
+from .record import changes, remember
+from .signals import silence, take_signals
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -59,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    take_signals()
     try:
         config = load_config(_file(given.config), given.overrides)
         with _only_run_in(config.out):
@@ -67,8 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RouterR1Error as error:
         print(f"train: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
+    except BrokenPipeError:
+        silence(sys.stdout)  # else Python says so once more at its end
+        print(
+            "train: nobody reads standard output any more; run again to go on from the last "
+            "checkpoint",
+            file=sys.stderr,
+        )
+        return 1
     except OSError as error:
-        print(f"train: {error}; the last checkpoint is intact", file=sys.stderr)
+        print(
+            f"train: {error}; what was written before is intact: see to it, run again to go on",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("train: stopped; run again to go on from the last checkpoint", file=sys.stderr)
@@ -98,11 +105,14 @@ def run_stages(config: RunConfig) -> int:
     gc.freeze()  # what is imported stays: no collection has to look at its many objects again
     main = processes().is_main_process  # of those that torchrun or accelerate started
     # Before anything is paid.
-    questions = check_questions(config.data, config.evaluate_questions)
+    questions = check_questions(config.data, config.held_out_questions)
     require_trackers(config.report_to)
     require_token(config.hub)
+    changed = changes(config)
     if main:
         print(questions)
+        if changed:
+            print(f"settings that count from here on: {', '.join(changed)}")
         remember(config)
     logging.disable_progress_bar()  # of loading and saving; training keeps its own
     if config.threads:
@@ -115,8 +125,8 @@ def run_stages(config: RunConfig) -> int:
     for stage in config.stages:
         folder = run.folder(stage)
         done = folder / "done.json"
-        if done.exists():
-            measured[stage] = json.loads(done.read_text(encoding="utf-8"))
+        if (rows := read_whole(done)) is not None:
+            measured[stage] = rows
             before = folder / "policy"
             if main:
                 print(f"{stage}: done before")
@@ -133,7 +143,7 @@ def run_stages(config: RunConfig) -> int:
             learner.save(folder / "policy")
         measured[stage] = stages.measure(run, learner, stage)
         if main:
-            done.write_text(json.dumps(measured[stage]), encoding="utf-8")
+            write_whole(done, json.dumps(measured[stage]))
             if stage != config.stages[-1]:  # whose report is written below
                 write_report(config.out)
             for line in told(stage, measured[stage]):
@@ -162,7 +172,10 @@ def _only_run_in(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another run has locked it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL
+        raise ConfigError(f"out {str(folder)!r}: no folder can be made there: {error}") from None
     if fcntl is None or os.environ.get("LOCAL_RANK", "0") != "0":
         yield
         return
@@ -179,25 +192,3 @@ def _only_run_in(folder: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
-def remember(config: RunConfig) -> None:
-    """Save the resolved config with versions and commit beside the outputs."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    ).stdout.strip()
-    names = ("torch", "transformers", "trl", "langgraph", "langchain-core", "router-r1-graph")
-    record = {
-        "config": config.model_dump(mode="json"),
-        "commit": commit or "unknown",
-        "command": " ".join(["python", *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
-    }
-    file = config.out / "config.yaml"
-    file.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")

@@ -77,7 +77,7 @@ def require_held_out(questions: Questions, data: DataConfig) -> None:
         raise ConfigError(
             f"data: none of {counted(len(questions.train), 'question')} is held out, as data."
             f"held_out is {plain(data.held_out)}; raise it, name data.eval_files, or set "
-            "evaluate_questions to 0"
+            "evaluate_questions and grpo.validate_every to 0"
         )
 
 
@@ -99,7 +99,7 @@ def check_questions(data: DataConfig, wanted: int) -> str:
     if wanted:
         require_held_out(questions, data)
     there = len(questions.held_out)
-    fewer = f", fewer than evaluate_questions ({wanted})" if there < wanted else ""
+    fewer = f", fewer than are asked for ({wanted})" if there < wanted else ""
     return (
         f"questions: {len(questions.train):,} to train on, {there:,} held out{fewer}. "
         f"{how_held_out(data)}"

@@ -22,7 +22,15 @@ from .items import Item
 from .models import Learner
 from .outcomes import Outcomes
 from .own_graph import OwnGraph
-from .rollouts import Patience, failure_from_outside, roll_out, why_left_out
+from .rollouts import (
+    NO_REPLY,
+    Patience,
+    failure_from_outside,
+    got_reply,
+    require_budget,
+    roll_out,
+    why_left_out,
+)
 from .spending import Spending
 from .vllm_rollouts import VLLMGenerator
 
@@ -31,7 +39,7 @@ class Rollouts:
     """TRL's `rollout_func`: prompts in, episodes of the graph out.
 
     A rollout that failed from outside is tried again; one that fails to the end is no part of loss
-    and group. If half of a step's rollouts fail, the run stops.
+    and group. If half a step's rollouts fail, in one step or in a row, the run stops.
 
     Args:
         learner: how the model is asked.
@@ -67,15 +75,18 @@ class Rollouts:
         self.replies = replies
         self.step_usd = 0.0
         """What was paid for the last step's rollouts, by all processes."""
+        self._unheard = 0  # rollouts that got no reply, since one got one
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
         """Run the graph once for each prompt.
 
         Raises:
-            OutsideError: half of the rollouts failed through no fault of the policy, or there is
-                nothing to learn from any of them.
+            BudgetSpentError: the budget is spent.
+            OutsideError: rollouts fail through no fault of the policy, or there is nothing to learn
+                from any of them.
         """
         step = trainer.state.global_step
+        require_budget(self.spending, "grpo")
         before = self.spending.here_usd
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
             was_training = model.training
@@ -90,15 +101,18 @@ class Rollouts:
                 graph=self.graph,
                 outcomes=self.outcomes,
                 done=lambda trace: self.spending.add("grpo", trace),
+                refuses=lambda: self.spending.refusal("grpo"),
             )
             outside = time.perf_counter() - start - controller.generator.seconds
             model.train(was_training)
         self.traces.mkdir(parents=True, exist_ok=True)
         process = trainer.accelerator.process_index
         write_traces(self.traces / f"{step + 1:06}-{process}.jsonl.gz", traces)
-        failures = [failure_from_outside(trace) for trace in traces]
         left_out = [why_left_out(trace) for trace in traces]
-        self._stop_if_most_failed(gather_object(failures), gather_object(left_out), step)
+        if any(gather_object([got_reply(trace) for trace in traces])):
+            self._unheard = 0
+        failures = gather_object([failure_from_outside(trace) for trace in traces])
+        self._stop_if_most_failed(failures, gather_object(left_out), step)
         self.step_usd = sum(gather_object([self.spending.here_usd - before]))
         rows = [
             _left_out(controller.codec.tokenizer.eos_token_id)
@@ -151,8 +165,15 @@ class Rollouts:
         self, failures: Sequence[str], left_out: Sequence[str], step: int
     ) -> None:
         failed = [failure for failure in failures if failure]
+        unheard = sum(failure.startswith(NO_REPLY) for failure in failed)
+        self._unheard += unheard
+        tries = counted(self.config.tries, "attempt")
+        if unheard and 2 * self._unheard >= len(failures) > 2 * len(failed):
+            raise OutsideError(
+                f"grpo: none of the last {self._unheard} rollouts that asked candidates, up to "
+                f"step {step + 1}, got a reply, after {tries}; the last: {failed[-1]}"
+            )
         if 2 * len(failed) >= len(failures):
-            tries = counted(self.config.tries, "attempt")
             raise OutsideError(
                 f"grpo: {len(failed)} of {counted(len(failures), 'rollout')} of step {step + 1} "
                 f"failed through no fault of the policy, after {tries}; the last: {failed[-1]}"

@@ -9,19 +9,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from accelerate.utils import gather_object
 from langsmith import tracing_context
 
 from router_r1_graph import Controller, ReplyStore, StopReason, Trace
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.evaluation.loop import Ask, Item, ask_many, ask_router, run
+from router_r1_graph.observations import CallRecord
 from router_r1_graph.words import counted
 
-from .fit import OutsideError
+from .fit import BudgetSpentError, OutsideError
 from .outcomes import Outcomes, verdict_of
 from .own_graph import GRAPH_FAILED, NOT_ASKED, OwnGraph
+from .spending import Spending
 
 #: Kinds of errors that say nothing about the policy: its endpoint, key or network is at fault.
-_OUTSIDE = ("auth", "not_found", "rate_limited", "server_error", "timeout", "connection")
+_OUTSIDE = (
+    *("auth", "not_found", "rate_limited", "server_error", "timeout", "connection"),
+    "malformed",  # such as the page of a gateway
+)
+
+
+NO_REPLY = "no candidate replied"
+"""How the failure of a rollout begins whose calls all failed."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ def roll_out(
     graph: OwnGraph | None = None,
     outcomes: Outcomes | None = None,
     done: Callable[[Trace], None] | None = None,
+    refuses: Callable[[], str] = lambda: "",
 ) -> list[Trace]:
     """Run every item and return the traces in the items' order, judged where that is wanted.
 
@@ -67,8 +78,11 @@ def roll_out(
         graph: the user's own graph, of which the router is a part; None = the router alone.
         outcomes: what judges the traces; None = they are not judged here.
         done: gets each trace as soon as it is there, those of failed tries among them.
+        refuses: says why nothing more may be paid, or ""; then the questions that are running
+            are finished, and no other one is asked.
 
     Raises:
+        BudgetSpentError: not all items may be asked.
         ConfigError: the user's own graph cannot be made or asked, or a reward function returned
             what is no reward.
     """
@@ -81,20 +95,14 @@ def roll_out(
     wait = patience.wait_seconds
     for left in reversed(range(patience.tries)):
         places = waiting
-        found: dict[int, list[Trace]] = defaultdict(list)
-
-        def keep(place: int, trace: Trace, found: dict[int, list[Trace]] = found) -> None:
-            found[place].append(trace)
-            if done:
-                done(trace)
-
-        def running(found: dict[int, list[Trace]] = found, all: int = len(places)) -> int:
-            return min(in_flight, all - len(found))
-
+        this = _Try([asked[place] for place in places], in_flight, refuses, done)
         # A user's own graph may run in more threads than there are.
-        with tracing_context(enabled=False), _together(controller, None if graph else running):
-            run(ask_many([asked[place] for place in places], ask, keep, at_once=in_flight))
-        for place, several in found.items():
+        together = _together(controller, None if graph else this.running)
+        with tracing_context(enabled=False), together:
+            run(ask_many(this.ask(), ask, this.keep, at_once=in_flight))
+        if this.refused:
+            raise BudgetSpentError(this.refused)
+        for place, several in this.found.items():
             traces[places[place]] = _one_of(several, asked[places[place]])
         waiting = [place for place in places if failure_from_outside(traces[place])]
         if not waiting or not left:
@@ -108,6 +116,46 @@ def roll_out(
         fit = {place: t for place, t in enumerate(whole) if not why_left_out(t)}
         judged = dict(zip(fit, outcomes.judge([*fit.values()]), strict=True))
     return [judged.get(place, trace) for place, trace in enumerate(whole)]
+
+
+class _Try:
+    """One try of items, which ends early where nothing more may be paid."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        in_flight: int,
+        refuses: Callable[[], str],
+        done: Callable[[Trace], None] | None,
+    ) -> None:
+        self.items = items
+        self.in_flight = in_flight
+        self.refuses = refuses
+        self.done = done
+        self.asked = 0
+        self.refused = ""
+        """Why it ended early."""
+        self.found: dict[int, list[Trace]] = defaultdict(list)
+
+    def ask(self) -> Iterator[Item]:
+        """Yield what may be asked; those that are running are not stopped."""
+        for item in self.items:
+            if refused := self.refuses():
+                self.refused = refused
+                return
+            self.asked += 1
+            yield item
+
+    def running(self) -> int:
+        """Return how many questions are running, or begin as soon as there is a place."""
+        begun = self.asked if self.refused else len(self.items)
+        return min(self.in_flight, begun - len(self.found))
+
+    def keep(self, place: int, trace: Trace) -> None:
+        """Take a finished run."""
+        self.found[place].append(trace)
+        if self.done:
+            self.done(trace)
 
 
 @contextmanager
@@ -135,9 +183,16 @@ def judged_of(traces: Sequence[Trace], stage: str) -> list[Trace]:
     """Return the traces that are not left out.
 
     Raises:
-        OutsideError: all are.
+        OutsideError: all are, half of them failed from outside, or no candidate replied to any.
     """
     kept = [trace for trace in traces if not why_left_out(trace)]
+    failed = [failure for trace in traces if (failure := failure_from_outside(trace))]
+    unheard = [failure for failure in failed if failure.startswith(NO_REPLY)]
+    if (failed and 2 * len(failed) >= len(traces)) or (unheard and not any(map(got_reply, traces))):
+        raise OutsideError(
+            f"{stage}: {len(failed)} of {counted(len(traces), 'rollout')} failed through no fault "
+            f"of the policy; the last: {failed[-1]}"
+        )
     if traces and not kept:
         raise OutsideError(
             f"{stage}: all {counted(len(traces), 'rollout')} are left out; the last: "
@@ -170,12 +225,31 @@ def failure_from_outside(trace: Trace) -> str:
         if trace.error.startswith("context_length:") and trace.turns:
             return ""
         return f"the sampler failed: {trace.error}"
-    simulated = {c.name for c in trace.pool.candidates if c.provider == "simulated"}
-    calls = [call for call in trace.calls if call.candidate not in simulated]
+    calls = _real_calls(trace)
     errors = [call.error or "" for call in calls if not call.ok]
     if errors and len(errors) == len(trace.calls) and all(e.startswith(_OUTSIDE) for e in errors):
-        return f"no candidate replied: {calls[-1].candidate}: {errors[-1]}"
+        return f"{NO_REPLY}: {calls[-1].candidate}: {errors[-1]}"
     return ""
+
+
+def got_reply(trace: Trace) -> bool:
+    """Return whether a candidate that is not simulated replied."""
+    return any(call.ok for call in _real_calls(trace))
+
+
+def _real_calls(trace: Trace) -> list[CallRecord]:
+    simulated = {c.name for c in trace.pool.candidates if c.provider == "simulated"}
+    return [call for call in trace.calls if call.candidate not in simulated]
+
+
+def require_budget(spending: Spending, stage: str) -> None:
+    """Check that a stage may pay; all processes have to call this, as one decides for all.
+
+    Raises:
+        BudgetSpentError: it may not.
+    """
+    if refused := gather_object([spending.refusal(stage)])[0]:
+        raise BudgetSpentError(refused)
 
 
 def _samples(items: Sequence[Item]) -> Iterator[Item]:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import gather_object
-
 from router_r1_graph import CandidatePool, Controller, ReplyStore, Trace
 from router_r1_graph.candidates.records import stored_records, write_records
 
 from .config import RunConfig
+from .files import append_line
 from .fit import BudgetSpentError
 from .items import Item
 from .measurement import share_out
 from .models import processes
 from .outcomes import Outcomes
 from .own_graph import OwnGraph
-from .rollouts import roll_out
+from .rollouts import require_budget, roll_out
 from .spending import Spending
 
 
@@ -111,7 +109,8 @@ class Run:
         Raises:
             BudgetSpentError: the budget is spent.
         """
-        self._require(stage, self.spending.refuses(0.0))
+        if refused := self.spending.refusal(stage):
+            raise BudgetSpentError(refused)
         return self._roll_out(stage, items, controller, name, done, judged=judged)
 
     def share_out(
@@ -127,15 +126,10 @@ class Run:
         Raises:
             BudgetSpentError: the budget is spent.
         """
-        # One process decides for all: each reads the files at another moment.
-        self._require(stage, gather_object([self.spending.refuses(0.0)])[0])
+        require_budget(self.spending, stage)
         return share_out(
             items, lambda ours: self._roll_out(stage, ours, controller, "policy", done)
         )
-
-    def _require(self, stage: str, refused: str) -> None:
-        if refused:
-            raise BudgetSpentError(f"{stage}: {refused}; raise budget_usd, run again to go on")
 
     def _roll_out(
         self,
@@ -159,13 +153,13 @@ class Run:
             graph=self.graph if judged else None,
             outcomes=self.outcomes if judged else None,
             done=keep,
+            refuses=lambda: self.spending.refusal(stage),
         )
 
     def log(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
         """Write a line of metrics, on the first process."""
         if processes().is_main_process:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"stage": stage, "step": step, **numbers}) + "\n")
+            append_line(self.metrics, {"stage": stage, "step": step, **numbers})
 
     def fit_options(self, stage: str, seed: int) -> dict[str, Any]:
         """Return what every supervised fit of this run has in common."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from router_r1_graph import Trace
 from router_r1_graph.words import usd
 
+from .files import append_line
+
 
 @dataclass(frozen=True)
 class Paid:
@@ -55,7 +57,6 @@ class Spending:
         self._file = folder / f"spending-{process}.jsonl"
         self._read: Counter[Path] = Counter()  # bytes of each file that are counted already
         self._total = 0.0
-        _end_line(self._file)
         self.here_usd = 0.0
         """What this process has paid since it started."""
 
@@ -71,8 +72,7 @@ class Spending:
         self.here_usd += paid.usd
         if paid != Paid():
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"stage": stage, **asdict(paid)}) + "\n")
+            append_line(self._file, {"stage": stage, **asdict(paid)})
 
     def total_usd(self) -> float:
         """Return what all processes have paid, as far as it is on disk."""
@@ -96,6 +96,11 @@ class Spending:
     def left_usd(self) -> float | None:
         """Return what may still be paid; None = no limit."""
         return None if self.budget_usd is None else self.budget_usd - self.total_usd()
+
+    def refusal(self, stage: str) -> str:
+        """Return an error's text, if a stage may not pay anything more; "" where it may."""
+        refused = self.refuses(0.0)
+        return f"{stage}: {refused}; raise budget_usd, run again to go on" if refused else ""
 
     def refuses(self, next_usd: float) -> str:
         """Return why this much more may not be paid; "" where it may.
@@ -122,15 +127,6 @@ def paid_for(trace: Trace) -> Paid:
         calls=sum(line["calls"] for line in asked),
         stored_calls=sum(line.get("stored_calls", 0) for line in asked),
     )
-
-
-def _end_line(file: Path) -> None:
-    """End the last line of a file that a kill has torn, so that the next one stays whole."""
-    if file.exists() and file.stat().st_size:
-        with file.open("rb+") as opened:
-            opened.seek(-1, 2)
-            if opened.read() != b"\n":
-                opened.write(b"\n")
 
 
 def _paid(lines: bytes) -> Iterator[tuple[str, Paid]]:

@@ -12,11 +12,15 @@ from rich.progress import Progress
 from router_r1_graph import Controller, Trace, read_traces, write_traces
 
 from .english_teacher import EnglishTeacher
+from .files import whole_lines
 from .items import Item, TaughtItem, draw_items
 from .models import processes
 from .questions import without_held_out
 from .run import Run
 from .teacher import TeacherController
+
+_BATCH = 256
+"""Traces that are written together; which seed a sample has depends on the others."""
 
 
 def warm_traces(run: Run) -> Any:
@@ -55,14 +59,11 @@ def write_teacher_traces(
 ) -> None:
     """Write the traces that are not in the file yet; each item with the teacher of its seed."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    done = 0
-    if file.exists():
-        with file.open("rb") as lines:
-            done = sum(1 for _ in lines)
+    done = whole_lines(file, len(wanted), _BATCH)
     with Progress() as progress:
         bar = progress.add_task(what, total=len(wanted), completed=done)
-        for start in range(done, len(wanted), 256):
-            batch = wanted[start : start + 256]
+        for start in range(done, len(wanted), _BATCH):
+            batch = wanted[start : start + _BATCH]
             traces: list[Trace | None] = [None] * len(batch)
             for sample in {sample for sample, _ in batch}:
                 places = [i for i, (other, _) in enumerate(batch) if other == sample]

@@ -16,6 +16,7 @@ from router_r1_graph import ReplyStore, Trace
 from router_r1_graph.controllers.policy.controller import PolicyController
 
 from .config import GRPOConfig
+from .files import append_line, read_whole, replace_whole, write_whole
 from .history import REWARDS_FILE
 from .items import Item
 from .judge import Judge
@@ -24,10 +25,12 @@ from .models import Learner
 from .outcomes import Outcomes
 from .own_graph import OwnGraph
 from .progress import say
-from .rollouts import judged_of, roll_out
+from .rollouts import judged_of, require_budget, roll_out
 from .shares import Shares
 from .spending import Spending
 from .trackers import report_validation
+
+_BILLED = "validation"
 
 
 class Validation(TrainerCallback):
@@ -81,11 +84,10 @@ class Validation(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take up what was validated before a resume, and validate the start of a new run."""
-        if self.file.exists():
-            seen = json.loads(self.file.read_text(encoding="utf-8"))
-            self.rewards = {int(k): v for k, v in seen.items() if int(k) <= state.global_step}
-        if 0 not in self.rewards:
-            self._validate(0, state)
+        seen = read_whole(self.file) or {}
+        self.rewards = {int(k): v for k, v in seen.items() if int(k) <= state.global_step}
+        if not self.rewards:
+            self._validate(state.global_step, state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Validate after every n steps, and stop where nothing has become better for long."""
@@ -114,6 +116,7 @@ class Validation(TrainerCallback):
                 weights.copy_(best[name])
 
     def _validate(self, step: int, state: Any) -> None:
+        require_budget(self.spending, _BILLED)
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         was_training = model.training
         model.eval()
@@ -132,7 +135,8 @@ class Validation(TrainerCallback):
                 replies=self.replies,
                 graph=self.graph,
                 outcomes=self.outcomes,
-                done=lambda trace: self.spending.add("validation", trace),
+                done=lambda trace: self.spending.add(_BILLED, trace),
+                refuses=lambda: self.spending.refusal(_BILLED),
             ),
         )
         model.train(was_training)
@@ -142,18 +146,15 @@ class Validation(TrainerCallback):
             return
         self._log(step, traces)
         if best_step(self.rewards) == step:
-            save_file(
-                {name: weights.detach().cpu() for name, weights in _trained(model).items()},
-                self.best_file,
-            )
-        self.file.write_text(json.dumps(self.rewards), encoding="utf-8")
+            best = {name: weights.detach().cpu() for name, weights in _trained(model).items()}
+            replace_whole(self.best_file, lambda file: save_file(best, file))
+        write_whole(self.file, json.dumps(self.rewards))
 
     def _log(self, step: int, traces: Sequence[Trace]) -> None:
         rows = {weight: self._numbers(some) for weight, some in by_weight(traces).items()}
-        with self.metrics.open("a", encoding="utf-8") as file:
-            for weight, row in rows.items():
-                line = {"stage": "grpo_validation", "step": step, "cost_weight": weight, **row}
-                file.write(json.dumps(line) + "\n")
+        for weight, row in rows.items():
+            line = {"stage": "grpo_validation", "step": step, "cost_weight": weight, **row}
+            append_line(self.metrics, line)
         report_validation(self.trainer, rows, self.rewards[step])
 
     def _numbers(self, traces: Sequence[Trace]) -> Numbers:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 ErrorKind = Literal[
-    "auth",  # 401, 403: the key is missing, wrong, or has no access
+    "auth",  # 401, 402, 403: the key is missing, wrong, or has no access or credit
     "not_found",  # 404: no such model or address
     "bad_request",  # any other 4xx
     "rate_limited",  # 429
@@ -86,7 +86,7 @@ def _no_generation(error: BaseException) -> bool:
 
 
 def _status_kind(status: int) -> ErrorKind:
-    if status in (401, 403):
+    if status in (401, 402, 403):
         return "auth"
     if status == 404:
         return "not_found"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..answers import GOLD_FIELDS, gold_answers
+from ..candidates.reply import writable
 from ..errors import ConfigError, MissingExtraError
 from ..files import read_jsonl
 
@@ -162,16 +163,19 @@ class Reader:
             raise ConfigError(
                 f"{where}: no question; it is looked for in {_names(_QUESTION_FIELDS)}"
             )
-        answers = gold_answers(gold, _part_answers(row))
+        answers = tuple(map(writable, gold_answers(gold, _part_answers(row))))
         if not answers and self.need_gold:
             raise ConfigError(
                 f"{where}: no gold answer for {text!r:.60}; it is looked for in "
                 f"{_names(GOLD_FIELDS)}"
             )
         name = _first(row, self.fields.get("id"), _ID_FIELDS)
-        slices = {key: str(row[key]) for key in _SLICE_FIELDS if _is_plain(row.get(key))}
+        plain = {key: str(row[key]) for key in _SLICE_FIELDS if _is_plain(row.get(key))}
+        slices = {key: writable(value) for key, value in plain.items()}
         slices.setdefault("dataset", where.rpartition(":")[0])
-        return EvaluationQuestion(where if name is None else str(name), text, answers, slices)
+        return EvaluationQuestion(
+            writable(where if name is None else str(name)), writable(text), answers, slices
+        )
 
 
 def _names(fields: Iterable[str]) -> str:

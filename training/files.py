@@ -1,0 +1,89 @@
+"""The small files of a run: one that a kill or a full disk interrupts is never half a file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file, or leave the one that is there as it is.
+
+    Args:
+        file: the file; its folder is there.
+        text: all of it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    replace_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def replace_whole(file: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written under another name, and give it its own once it is whole.
+
+    Args:
+        file: the file; its folder is there.
+        write: writes the file that it is given.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = file.with_name(f"{file.name}.part")
+    write(part)
+    part.replace(file)
+
+
+def read_whole(file: Path) -> Any:
+    """Return what a JSON file holds; None where there is none, or it is broken, which is logged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logger.warning("%s is broken (%s), it is passed over", file, error)
+        return None
+
+
+def append_line(file: Path, data: Mapping[str, Any]) -> None:
+    """Append a JSON line; if the last one is torn, it is ended, so that the new one is whole.
+
+    Numbers that JSON does not know, such as NumPy's, are written as floats.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with file.open("ab+") as lines:
+        torn = False
+        if lines.seek(0, 2):
+            lines.seek(-1, 2)
+            torn = lines.read(1) != b"\n"
+        line = json.dumps(data, default=float) + "\n"
+        lines.write(("\n" if torn else "").encode() + line.encode())
+
+
+def whole_lines(file: Path, of: int, each: int) -> int:
+    """Cut off what a kill has left behind the last whole batch of lines; return what is left.
+
+    Args:
+        file: a file of lines, which need not be there.
+        of: how many lines it is to have; if it has them all, nothing but a torn line is cut off.
+        each: the lines of a batch, which is written at once.
+    """
+    if not file.exists():
+        return 0
+    ends = [0]
+    with file.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                ends.append(ends[-1] + len(line))
+    count = len(ends) - 1
+    kept = count if count >= of else count - count % each
+    with file.open("rb+") as lines:
+        lines.truncate(ends[kept])
+    return kept
