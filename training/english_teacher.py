@@ -61,7 +61,7 @@ class EnglishTeacher(RuleController):
         seed: int = 0,
         *,
         give_up: float = 0.02,
-        give_up_after: float = 0.4,
+        give_up_after: float = 0.3,
         steady: float = 0.5,
     ) -> None:
         self.lessons = lessons

@@ -221,7 +221,7 @@ def _generalist(rng: random.Random, name: str, strong: bool, domains: Sequence[s
         options={
             "hops": rng.choice((2, 3, 4)) if strong else rng.choice((1, 2)),
             "unknown": rng.choice(("abstain", "wrong")),
-            "style": rng.choice(("terse", "sentence", "sentence", "rambling")),
+            "style": rng.choice(("terse", "sentence", "sentence", "sentence", "rambling")),
         },
     )
 
