@@ -73,13 +73,26 @@ class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 *(model, ids, mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss),
                 **others,
             )
-        forward = Forward(self.accelerator.unwrap_model(model), self.processing_class.eos_token_id)
+        unwrapped = self.accelerator.unwrap_model(model)
         prefixes = ids[first, :prompt], mask[first, :prompt]
+        after, real = ids[:, prompt:], mask[:, prompt:]
+        scored = torch.nn.functional.pad(real[:, 1:] == 1, (1, 0))  # the first one is apart
         with self.accelerator.autocast():
-            logits = logits_after(forward, prefixes, which, ids[:, prompt:], mask[:, prompt:])
-        every = (logits[:, :-1].float() / self.temperature).log_softmax(-1)
-        scores = every.gather(2, ids[:, prompt:, None])[:, :, 0]
-        return scores, -(every.exp() * every).sum(-1) if compute_entropy else None, None
+            begin, rest = logits_after(
+                unwrapped, prefixes, which, after, real, scored.roll(-1, dims=1)
+            )
+        logits = torch.cat([begin[which], rest]).float() / self.temperature
+        every = logits.log_softmax(-1)
+        targets = torch.cat([after[:, 0], after[scored]])
+
+        def laid_out(values: torch.Tensor) -> torch.Tensor:
+            rows = values.new_zeros(after.shape)
+            rows[:, 0], rows[scored] = values[: len(rows)], values[len(rows) :]
+            return rows
+
+        scores = laid_out(every.gather(1, targets[:, None])[:, 0])
+        entropy = laid_out(-(every.exp() * every).sum(-1)) if compute_entropy else None
+        return scores, entropy, None
 
     @cached_property
     def _shares(self) -> bool:
@@ -87,7 +100,7 @@ class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         model = self.accelerator.unwrap_model(self.model)
         if self.accelerator.num_processes > 1 or model.is_gradient_checkpointing:
             return False
-        return Forward(model, self.processing_class.eos_token_id).pads
+        return Forward(model).pads
 
 
 def _side_by_side(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

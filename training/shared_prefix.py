@@ -1,16 +1,37 @@
-"""Rows that begin alike: what they have in common is computed once, with its gradients.
+"""Logits at the least cost: of the tokens that count, and with what rows begin with computed once.
 
 Questions over one pool have the whole description of the pool in common, and the samples of a
-question its prompt: most of the tokens of a step.
+question its prompt: most of the tokens of a step. Gradients go through the shared part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from router_r1_graph.controllers.policy.forward import Forward
+
+
+@contextmanager
+def logits_of(model: Any, where: torch.Tensor) -> Iterator[None]:
+    """While it lasts, a model returns the logits of marked tokens only: [marked, vocabulary].
+
+    Args:
+        model: a causal LM of transformers, or PEFT's around one.
+        where: [rows, tokens]; True = marked.
+    """
+
+    def marked(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0][where], *inputs[1:])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(marked)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def common_columns(ids: torch.Tensor, most: int) -> int:
@@ -20,35 +41,36 @@ def common_columns(ids: torch.Tensor, most: int) -> int:
 
 
 def logits_after(
-    forward: Forward,
+    model: Any,
     prefixes: tuple[torch.Tensor, torch.Tensor],
     which: torch.Tensor,
     ids: torch.Tensor,
     mask: torch.Tensor,
-    columns: torch.Tensor | None = None,
-) -> torch.Tensor:
+    where: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits of rows that go on from shared prefixes.
 
     Args:
-        forward: the model; its rows may be padded (`Forward.pads`).
+        model: a causal LM whose rows may be padded (`Forward.pads`).
         prefixes: ids and mask of the different prefixes, [prefixes, P]; padding is on the left.
         which: the prefix of each row: [rows].
         ids: what comes after it: [rows, S].
         mask: 1 for each real token of it.
-        columns: the columns of `ids` whose logits are wanted; None = all.
+        where: the tokens of `ids` after which logits are wanted: [rows, S].
 
     Returns:
-        [rows, 1 + columns, vocabulary]; the first is that of the prefix's last token.
+        Those after each prefix, [prefixes, vocabulary], and after the wanted tokens, [wanted,
+        vocabulary].
     """
+    forward = Forward(model)
     before, real = prefixes
     first, cache = forward(before, _positions(real), None, real)
     cache.batch_select_indices(which)
     whole = torch.cat([real[which], mask], dim=1)
     positions = _positions(whole)[:, before.shape[1] :]
-    rest, _ = forward(ids, positions, cache, whole, keep=0 if columns is None else columns)
-    if columns is not None and rest.shape[1] != len(columns):  # a model that cannot leave any out
-        rest = rest[:, columns]
-    return torch.cat([first[which, -1:], rest], dim=1)
+    with logits_of(model, where):
+        rest, _ = forward(ids, positions, cache, whole, keep=0)
+    return first[:, -1], rest
 
 
 def different_rows(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,8 +78,7 @@ def different_rows(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     kinds: dict[tuple[int, ...], int] = {}
     first: list[int] = []
     which: list[int] = []
-    rows: Sequence[list[int]] = ids.tolist()
-    for place, row in enumerate(rows):
+    for place, row in enumerate(ids.tolist()):
         kind = kinds.setdefault(tuple(row), len(first))
         if kind == len(first):
             first.append(place)

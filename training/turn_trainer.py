@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from trl import SFTTrainer
 
-from router_r1_graph.controllers.policy.forward import Forward, arguments
+from router_r1_graph.controllers.policy.forward import Forward
 
 from .config import FitConfig
 from .export import IGNORED
 from .optimizer import Muon
-from .shared_prefix import common_columns, logits_after
+from .shared_prefix import common_columns, logits_after, logits_of
 
 
 class TurnTrainer(SFTTrainer):  # type: ignore[misc]
@@ -51,51 +51,42 @@ class TurnTrainer(SFTTrainer):  # type: ignore[misc]
         turns = inputs["labels"][:, 1:] != IGNORED
         weights = self._weights(inputs, turns) if weighted else turns.float()
         where = weights > 0
-        columns = where.any(0).nonzero()[:, 0]
-        outputs, logits = self._logits(model, inputs, columns)
-        target, where, weights, turns = (
-            one[:, columns] for one in (inputs["input_ids"][:, 1:], where, weights, turns)
-        )
-        losses = torch.nn.functional.cross_entropy(
-            logits[where].float(), target[where], reduction="none"
-        )
-        right = (logits.detach().argmax(-1) == target) & turns
+        logits = self._logits(model, inputs, where).float()
+        target = inputs["input_ids"][:, 1:][where]
+        losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        right = (logits.detach().argmax(-1) == target) & turns[where]
         accuracy = right.sum() / turns.sum().clamp(min=1)
         self._metrics["train"]["mean_token_accuracy"].append(accuracy.item())
         count = turns.sum() if num_items_in_batch is None else num_items_in_batch
         loss = (losses * weights[where]).sum() / count
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # of all; DDP takes the mean
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {"logits": logits}) if return_outputs else loss
 
-    def _logits(
-        self, model: Any, inputs: dict[str, Any], columns: torch.Tensor
-    ) -> tuple[Any, torch.Tensor]:
-        """Return a model's outputs, and its logits for these columns.
+    def _logits(self, model: Any, inputs: dict[str, Any], where: torch.Tensor) -> torch.Tensor:
+        """Return a model's logits for the next tokens that `where` marks: [marked, vocabulary].
 
         What all rows begin with is computed once, where it is at least an eighth of the tokens.
         """
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        shared = common_columns(ids, int(columns[0])) if self._shares else 0
+        first = int(where.any(0).nonzero()[0])
+        shared = common_columns(ids, first) if self._shares else 0
+        where = torch.nn.functional.pad(where, (0, 1))  # nothing comes after the last token
         if 8 * shared >= ids.shape[1]:
             which = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
             prefix = ids[:1, :shared], mask[:1, :shared]
-            rest = ids[:, shared:], mask[:, shared:]
-            logits = logits_after(self._forward, prefix, which, *rest, columns - shared)
-            return {"logits": logits}, logits[:, 1:]
-        keep = {"logits_to_keep": columns} if "logits_to_keep" in arguments(self._unwrapped) else {}
-        outputs = model(input_ids=ids, attention_mask=mask, use_cache=False, **keep)
-        return outputs, outputs.logits if keep else outputs.logits[:, columns]
+            rest = ids[:, shared:], mask[:, shared:], where[:, shared:]
+            return logits_after(self._unwrapped, prefix, which, *rest)[1]
+        with logits_of(self._unwrapped, where):
+            found: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return found
 
     @cached_property
     def _shares(self) -> bool:
-        """Whether rows can share a prefix: gradients go through the cache, on one process."""
-        alone = self.accelerator.num_processes == 1
-        return alone and not self.args.gradient_checkpointing and self._forward.pads
-
-    @cached_property
-    def _forward(self) -> Forward:
-        return Forward(self._unwrapped, self.processing_class.eos_token_id)
+        """Whether rows can share a prefix, through whose cache gradients go."""
+        if self.accelerator.num_processes > 1 or self.args.gradient_checkpointing:
+            return False
+        return Forward(self._unwrapped).pads
 
     @property
     def _unwrapped(self) -> Any:

@@ -37,7 +37,7 @@ class Forward:
         token: any token, to try the model with.
     """
 
-    def __init__(self, model: Any, token: int) -> None:
+    def __init__(self, model: Any, token: int = 0) -> None:
         self._model = model
         self._token = token
         self._takes = arguments(model)

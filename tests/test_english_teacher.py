@@ -1,0 +1,125 @@
+"""The teacher of a pretrained policy, and the questions and pools that it is shown."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from extras import needs
+
+needs("train")
+
+from router_r1_graph import CandidatePool
+from router_r1_graph.answers import exact_match
+from router_r1_graph.rewards import format_errors
+from router_r1_graph.simulation import reply_text_and_tokens
+from training.data_config import DataConfig, VaryConfig
+from training.english_teacher import EnglishTeacher
+from training.items import TaughtItem, draw_items
+from training.pools import DOMAINS
+from training.rollouts import roll_out
+from training.subjects import SUBJECTS, subject_of
+
+FILE = str(Path(__file__).parent / "data" / "decomposed.jsonl")
+DATA = DataConfig(
+    wordings={"known": 0.3, "free": 0.7},
+    every_kind=True,
+    same_pool=8,
+    pool_sizes=(3, 4),
+    vary=VaryConfig(subjects=0.5),
+    max_rounds=(8,),
+)
+NEVER = {"give_up": 0.0, "give_up_after": 0.0}
+
+
+def taught(items, seed=0, **habits):
+    lessons = {item.question: item.lesson for item in items}
+    return roll_out(items, EnglishTeacher(lessons, seed, **habits), name="teacher")
+
+
+def all_knowing(item: TaughtItem) -> TaughtItem:
+    """Return an item whose candidates know every fact, one at a time."""
+    options = {"skills": dict.fromkeys(known_domains(item), 1.0), "elsewhere": 1.0, "hops": 1}
+    facts = item.pool.candidates[0].options.get("facts")
+    candidates = tuple(
+        c.model_copy(update={"options": options | ({"facts": facts} if facts else {})})
+        for c in item.pool.candidates
+    )
+    return replace(item, pool=CandidatePool(name="knows", candidates=candidates))
+
+
+def known_domains(item):
+    return {d for c in item.pool.candidates for d in c.benchmarks} | set(DOMAINS)
+
+
+def test_what_it_does_is_right_where_the_replies_are():
+    items = [all_knowing(item) for item in draw_items(DATA, 240, 3)]
+    traces = taught(items, **NEVER)
+    for item, trace in zip(items, traces, strict=True):
+        assert not format_errors(trace.turns, trace.pool)
+        if item.lesson.kind != "unanswerable":
+            assert exact_match(trace.answer, trace.gold), (trace.question, trace.turns)
+    assert len({item.lesson.kind for item in items}) == 10
+
+
+def test_it_splits_the_questions_of_a_file():
+    items = [all_knowing(item) for item in draw_items(DataConfig(facts=(FILE,)), 40, 0)]
+    traces = taught(items, **NEVER)
+    assert all(exact_match(trace.answer, trace.gold) for trace in traces)
+    assert max(len(trace.calls) for trace in traces) >= 3
+
+
+def test_what_is_read_aloud_stands_in_the_descriptors():
+    for trace in taught(draw_items(DATA, 60, 1)):
+        lines = {c.name: c.describe_briefly() for c in trace.pool.candidates}
+        for name, score, price in re.findall(
+            r"(\w+) ([\d-]+|good) (\$\d+(?:\.\d+)?)", trace.turns[0]
+        ):
+            assert f"{price}," in lines[name]
+            assert (f" {score}" if score != "good" else "good at") in lines[name]
+
+
+def test_whom_it_asks_depends_on_neither_price_nor_cost_weight():
+    items = draw_items(replace_(DATA, cost_weights=(0,)), 300, 2)
+    asked = [[c.candidate for c in trace.calls] for trace in taught(items)]
+    dear = [replace(item, context=replace(item.context, cost_weight=0.9)) for item in items]
+    assert [[c.candidate for c in trace.calls] for trace in taught(dear)] == asked
+    ranks = Counter(
+        sorted(c.price_usd_per_mtok for c in item.pool.candidates).index(
+            item.pool.find(names[0]).price_usd_per_mtok
+        )
+        for item, names in zip(items, asked, strict=True)
+        if names and len(item.pool.candidates) == 3
+    )
+    assert min(ranks[rank] for rank in range(3)) > 0.15 * sum(ranks.values())
+
+
+def replace_(data: DataConfig, **changes) -> DataConfig:
+    return DataConfig(**(data.model_dump() | changes))
+
+
+def test_questions_in_a_row_share_a_pool_and_held_out_ones_do_not():
+    pools = [item.pool for item in draw_items(DATA, 64, 0)]
+    assert all(pools[place] is pools[place // 8 * 8] for place in range(64))
+    assert len({id(pool) for pool in pools}) == 8
+    tested = [id(item.pool) for item in draw_items(DATA, 16, 0, split="test")]
+    assert len({*tested}) == 16
+
+
+def test_descriptors_in_other_words_say_what_their_candidates_know():
+    items = draw_items(replace_(DATA, vary=VaryConfig(subjects=1.0)), 400, 5)
+    named = {name for item in items for c in item.pool.candidates for name in c.benchmarks}
+    assert named == {*SUBJECTS, *(name for names in SUBJECTS.values() for name in names)}
+    assert {subject_of(name) for name in named} == {*DOMAINS}
+    right = Counter()
+    for item in items:
+        if item.lesson.kind == "chain" and item.lesson.hops == 1:
+            for c in item.pool.candidates:
+                names = {subject_of(name) for name in (*c.benchmarks, *c.strengths)}
+                claims = item.lesson.domains[0] in names
+                reply = reply_text_and_tokens(c, f"{item.lesson.text}")
+                right[claims, bool(reply.knows)] += 1
+    assert right[True, True] > 0.5 * right[True, False]
+    assert right[False, True] < 0.2 * right[False, False]
