@@ -1,10 +1,11 @@
 """The embedded default: true facts, questions over them, and simulated candidates to ask."""
 
 from .chat_model import SimulatedOutageError, simulated_chat_model
-from .grammar import phrase, read_question
+from .grammar import phrase
 from .mind import SimulatedReply, reply_text_and_tokens
 from .oracle import Plan, best_plan
 from .questions import Question, generate, true_answer
+from .reading import read_question
 from .relations import relation_domain
 from .structure import Ask, Compare, Same, Structure, YesNo, hops, next_steps
 from .world import Fact, World, known_world

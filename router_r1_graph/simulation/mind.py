@@ -18,7 +18,7 @@ from ..candidates import Candidate
 from ..candidates.providers import read_options
 from ..errors import PoolError
 from .draw import fraction
-from .grammar import read_question
+from .reading import read_question
 from .structure import NO, YES, Ask, Compare, Structure, hops, next_steps
 from .wording import UNCLEAR, UNKNOWN, Style, wrap, wrap_hostile
 from .world import known_world
@@ -128,7 +128,7 @@ def _mind_of(candidate: Candidate) -> _Mind:
 @lru_cache(maxsize=1 << 17)
 def _reply(mind: _Mind, query: str) -> SimulatedReply:
     options = mind.options
-    question = read_question(query)
+    question = read_question(query, known_world(options.facts))
     if question is None:
         answer, knows, text = None, False, UNCLEAR
     else:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from ..candidates import Candidate
-from .grammar import phrase, read_question
+from .grammar import phrase
 from .mind import reply_text_and_tokens
 from .questions import true_answer
+from .reading import read_question
 from .structure import Ask, Same, Structure, Term, YesNo, folded
 from .world import World
 
@@ -57,7 +58,7 @@ def best_plan(
     Returns:
         A plan; `reachable=False`, without rounds, answer and cost, when there is none.
     """
-    structure = read_question(question) if isinstance(question, str) else question
+    structure = read_question(question, world) if isinstance(question, str) else question
     if structure is None:
         return UNREACHABLE
     wording = question if isinstance(question, str) else phrase(structure)

@@ -16,8 +16,9 @@ from typing import Literal
 
 from ..errors import ConfigError
 from .draw import fraction
-from .grammar import phrase, read_question
+from .grammar import phrase
 from .meaning import meaning, topic
+from .reading import read_question
 from .relations import relation_of
 from .structure import NO, YES, Ask, Compare, Same, Structure, Term, YesNo, asks, folded, next_steps
 from .structure import hops as count_hops
@@ -124,7 +125,7 @@ def _question(
     text = phrase(structure, rng)
     gold = true_answer(world, structure)
     # A user's own facts may hold names that read as something else: such a question is left out.
-    if gold is None or read_question(text) != structure:
+    if gold is None or read_question(text, world) != structure:
         return None
     return Question(
         id=f"{kind}-{hashlib.sha256(meaning(structure).encode()).hexdigest()[:12]}",
