@@ -9,14 +9,14 @@ description may come first or last.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import mul
 
 from .cues import FOREIGN, HINT, TYPE, Cue, Lexicon
 from .grammar import MAX_CHARACTERS, read_exact
-from .names import Found, Gazetteer, Word, words_of
+from .names import Gazetteer, words_of
 from .relations import relation_of
 from .structure import Ask, Compare, Same, Structure, Term, YesNo, asks, folded
 from .world import World
@@ -34,12 +34,12 @@ _STRANGE = 0.7
 _NUMERIC = ("year", "number")
 
 _AUXILIARIES = frozenset(
-    "is was are were did does do has have had isnt wasnt arent didnt doesnt would could can".split()
+    ["is", "was", "are", "were", "did", "does", "do", "has", "have", "had", "isnt", "wasnt", "arent", "didnt", "doesnt", "would", "could", "can"]
 )
-_YOU = frozenset("you i we anyone anybody somebody someone u ya y'all".split())
-_ASKING = frozenset("who whom whose what which when where how".split())
-_PREPOSITIONS = frozenset("in on of to by from at for with after into through under".split())
-_TAGS = frozenset("right correct true yes no isnt wasnt arent didnt doesnt false".split())
+_YOU = frozenset(["you", "i", "we", "anyone", "anybody", "somebody", "someone", "u", "ya", "y'all"])
+_ASKING = frozenset(["who", "whom", "whose", "what", "which", "when", "where", "how"])
+_PREPOSITIONS = frozenset(["in", "on", "of", "to", "by", "from", "at", "for", "with", "after", "into", "through", "under"])
+_TAGS = frozenset(["right", "correct", "true", "yes", "no", "isnt", "wasnt", "arent", "didnt", "doesnt", "false"])
 _BETWEEN = ("or", "than", "and", "versus", "vs", "as", "with", "to", ",")
 _STOPS = frozenset(".!?;:-\u2013\u2014(")
 
