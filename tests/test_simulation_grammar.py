@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from router_r1_graph.simulation import (
     Ask,
+    Between,
+    Both,
     Compare,
     Same,
     World,
@@ -76,7 +78,20 @@ def test_case_spaces_and_punctuation_do_not_matter() -> None:
         ),
         (
             "Who was born earlier, the author of Hamlet or Leo Tolstoy?",
-            Compare("birth_year", HAMLET, "Leo Tolstoy", least=True),
+            Compare("birth_year", (HAMLET, "Leo Tolstoy"), least=True),
+        ),
+        (
+            "Who was born first, the author of Hamlet or Homer or Leo Tolstoy?",
+            Compare("birth_year", (HAMLET, "Homer", "Leo Tolstoy"), least=True),
+        ),
+        (
+            "what is the difference between the birth year of Homer and "
+            "the year in which War and Peace was first published",
+            Between(Ask("birth_year", "Homer"), Ask("book_year", "War and Peace")),
+        ),
+        (
+            "Name both the author of War and Peace and the capital of France.",
+            Both(WAR_AND_PEACE, Ask("capital", "France")),
         ),
         ("What is the mayor of the capital of France?", Ask("mayor", Ask("capital", "France"))),
     ],
@@ -142,7 +157,7 @@ def test_a_chain_is_asked_innermost_first() -> None:
 
 
 def test_both_sides_of_a_comparison_are_asked_at_once() -> None:
-    question = Compare("birth_year", HAMLET, WAR_AND_PEACE, least=False)
+    question = Compare("birth_year", (HAMLET, WAR_AND_PEACE), least=False)
     known: dict[Ask, str] = {}
     assert next_steps(question, known) == [HAMLET, WAR_AND_PEACE]
     known |= {HAMLET: "William Shakespeare", WAR_AND_PEACE: "Leo Tolstoy"}
@@ -153,15 +168,30 @@ def test_both_sides_of_a_comparison_are_asked_at_once() -> None:
 
 
 def test_the_two_sides_may_be_at_different_depths() -> None:
-    question = Compare("birth_year", HAMLET, "Leo Tolstoy", least=True)
+    question = Compare("birth_year", (HAMLET, "Leo Tolstoy"), least=True)
     assert next_steps(question, {}) == [HAMLET, Ask("birth_year", "Leo Tolstoy")]
 
 
 def test_years_are_compared_as_numbers() -> None:
-    question = Compare("birth_year", "A", "B", least=True)
-    known = {Ask("birth_year", "A"): "1200", Ask("birth_year", "B"): "980"}
-    assert next_steps(question, known) == "B"
-    assert next_steps(question, {**known, Ask("birth_year", "B"): "long ago"}) == ""
+    known = {
+        Ask("birth_year", name): year
+        for name, year in zip("ABC", ("1200", "980", "1200"), strict=True)
+    }
+    a, b, _ = known
+    for sides, least, expected in (
+        ("AB", True, "B"),
+        ("AB", False, "A"),
+        ("AC", True, ""),
+        ("ABC", True, "B"),
+        ("ABC", False, ""),
+    ):
+        question = Compare("birth_year", tuple(sides), least)
+        assert next_steps(question, known) == expected
+        assert next_steps(question, {**known, a: "long ago"}) == ""
+    assert next_steps(Between(a, b), known) == next_steps(Between(b, a), known) == "220"
+    assert next_steps(Between(a, b), {**known, a: "long ago"}) == ""
+    assert next_steps(Both(a, b), known) == "1200 and 980"
+    assert next_steps(Both(a, b), {b: "980"}) == [a]
 
 
 def test_yes_no_questions_end_in_yes_or_no() -> None:
@@ -177,7 +207,7 @@ def test_hops_count_the_facts_it_takes() -> None:
     assert hops(HAMLET) == 1
     assert hops(CURRENCY) == 3
     assert hops(YesNo(CURRENCY, "yen")) == 3
-    assert hops(Compare("birth_year", HAMLET, "Leo Tolstoy", least=True)) == 3
+    assert hops(Compare("birth_year", (HAMLET, "Leo Tolstoy"), least=True)) == 3
 
 
 def test_a_relation_has_a_domain() -> None:

@@ -55,8 +55,8 @@ def test_no_question_of_the_test_split_is_in_training_in_any_wording() -> None:
 def test_turning_a_question_round_keeps_it_in_its_split() -> None:
     for question in questions("test", 500):
         match question.structure:
-            case Compare(relation, first, second, least):
-                assert split_of(Compare(relation, second, first, not least)) == "test"
+            case Compare(relation, sides, least):
+                assert split_of(Compare(relation, sides[::-1], not least)) == "test"
             case YesNo(ask, _):
                 assert split_of(ask) == "test"
                 assert split_of(YesNo(ask, "anything else")) == "test"

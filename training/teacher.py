@@ -19,6 +19,7 @@ from router_r1_graph.answers import is_abstention, short_answer
 from router_r1_graph.protocol import Call, Turn
 from router_r1_graph.simulation import (
     Ask,
+    Between,
     Compare,
     Same,
     Structure,
@@ -28,7 +29,7 @@ from router_r1_graph.simulation import (
     read_question,
     relation_domain,
 )
-from router_r1_graph.simulation.structure import Term, folded
+from router_r1_graph.simulation.structure import Term, folded, number_in
 
 Habit = Callable[[random.Random, Sequence[Candidate], Sequence[Candidate]], Candidate]
 
@@ -179,21 +180,25 @@ def _reason(structure: Structure, known: Mapping[Ask | YesNo, str], answer: str)
         return term if isinstance(term, str) else known[Ask(term.relation, value(term.subject))]
 
     match structure:
-        case Compare(relation, first, second):
-            a, b = value(first), value(second)
-            number = {name: known[Ask(relation, name)] for name in (a, b)}
-            numbers = f"{a} {number[a]}, {b} {number[b]}"
+        case Compare(relation, sides):
+            number = {name: known[Ask(relation, name)] for name in map(value, sides)}
+            numbers = ", ".join(f"{name} {found}" for name, found in number.items())
             if not answer:  # they are no numbers
                 return numbers
-            # The numbers in order, each with its name and a word (first or last), so that the
+            # The ends of the order, each with its name and a word (first or last), so that the
             # wanted one can be read off by its word.
-            other = b if answer == a else a
-            order = (answer, other) if structure.least else (other, answer)
+            others = [name for name in number if name != answer]
+            far = (max if structure.least else min)(
+                others, key=lambda name: number_in(number[name]) or 0
+            )
+            order = (answer, far) if structure.least else (far, answer)
             low, high = (f"{number[name]} {name}" for name in order)
             wanted = f"{_wanted(structure)} {number[answer]} {answer}"
             return f"{numbers}. first {low}, last {high}. {wanted}"
         case Same(relation, first, second):
             ours, theirs = value(Ask(relation, first)), value(Ask(relation, second))
             return f"{ours}, {theirs}: {'same' if folded(ours) == folded(theirs) else 'other'}"
+        case Between(first, second):
+            return f"{value(first)}, {value(second)}: {answer}"
         case _:
             return answer

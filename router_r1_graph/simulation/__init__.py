@@ -7,11 +7,13 @@ from .oracle import Plan, best_plan
 from .questions import Question, generate, true_answer
 from .reading import read_question
 from .relations import relation_domain
-from .structure import Ask, Compare, Same, Structure, YesNo, hops, next_steps
+from .structure import Ask, Between, Both, Compare, Same, Structure, YesNo, hops, next_steps
 from .world import Fact, World, known_world
 
 __all__ = [
     "Ask",
+    "Between",
+    "Both",
     "Compare",
     "Fact",
     "Plan",

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Literal
 
 from .relations import Relation, relation_of, relations
-from .structure import Ask, Compare, Same, Structure, Term, YesNo
+from .structure import Ask, Between, Both, Compare, Same, Structure, Term, YesNo
 
 #: Longer texts are not read at all. It also bounds how deep the reader recurses.
 MAX_CHARACTERS = 600
@@ -24,6 +24,9 @@ MAX_CHARACTERS = 600
 MAX_PREFIX = 60
 
 _YES_NO = ("Is {value} {noun}?", "Is it true that {noun} is {value}?")
+#: These hold two noun phrases; their relations may differ.
+_BETWEEN = "What is the difference between {a} and {b}?"
+_BOTH = "Name both {a} and {b}."
 _YES_NO_PREFIXES = ("is ", "was ")
 _IT_IS_TRUE = "is it true that "
 _IS = " is "
@@ -33,6 +36,7 @@ _GENERIC_QUESTION = re.compile(r"what is the ([a-z][a-z0-9 ]{0,40}?) of (.+)", r
 # Lower case, before a name with a capital: "The Lord of the Rings" is no relation of the Rings, nor
 # is "the lord of the rings".
 _GENERIC_NOUN = re.compile(r"the ([a-z][a-z0-9 ]{0,40}?) of ((?:the )?[A-Z0-9].*|the [a-z].*)")
+_OR = " or "
 _SLOT = re.compile(r"\{[abx]\}")
 
 Kind = Literal["one", "least", "most", "same"]
@@ -68,20 +72,27 @@ def phrase(question: Structure, rng: random.Random | None = None) -> str:
                 form.replace("{noun}", noun).replace("{value}", value)
                 for form in _draw(_YES_NO, rng)
             ]
-        case Compare(relation, first, second, least):
+        case Compare(relation, sides, least):
             found = relation_of(relation)
-            forms = _two_sided(found.least if least else found.most, first, second, rng)
+            forms = _with_sides(found.least if least else found.most, sides, rng)
         case Same(relation, first, second):
-            forms = _two_sided(relation_of(relation).same, first, second, rng)
+            forms = _with_sides(relation_of(relation).same, (first, second), rng)
+        case Between(first, second):
+            forms = _with_sides([_BETWEEN], (first, second), rng)
+        case Both(first, second):
+            forms = _with_sides([_BOTH], (first, second), rng)
     # "War and Peace and Emma" can be cut in two ways: take the first form that is read as meant.
     return next((text for text in forms if read_exact(text) == question), forms[-1])
 
 
-def _two_sided(
-    forms: Sequence[str], first: Term, second: Term, rng: random.Random | None
+def _with_sides(
+    forms: Sequence[str], sides: Sequence[Term], rng: random.Random | None
 ) -> list[str]:
-    a, b = _noun(first, rng)[0], _noun(second, rng)[0]
-    return [form.replace("{a}", a).replace("{b}", b) for form in _draw(forms, rng)]
+    *others, last = [_noun(side, rng)[0] for side in sides]
+    if len(others) > 1:  # "A or B or C": a form with "and" around it could be cut in more ways
+        forms = [form for form in forms if _OR.join(("{a}", "{b}")) in form]
+    first = _OR.join(others)
+    return [form.replace("{a}", first).replace("{b}", last) for form in _draw(forms, rng)]
 
 
 def _noun(term: Term, rng: random.Random | None) -> tuple[str, bool]:
@@ -131,8 +142,25 @@ def read_exact(text: str) -> Structure | None:
             continue
         if form.kind == "same":
             return Same(form.relation, *sides)
-        return Compare(form.relation, *sides, least=form.kind == "least")
-    return _yes_no(text, low) or _plain(text, low)
+        return Compare(form.relation, _alternatives(inside) or sides, least=form.kind == "least")
+    return _pair(text, low) or _yes_no(text, low) or _plain(text, low)
+
+
+def _alternatives(inside: str) -> tuple[Term, ...] | None:
+    """Return the sides of "A or B or C"; None where there are only two."""
+    sides = re.split(_OR, inside, flags=re.IGNORECASE)
+    return tuple(map(_term, sides)) if len(sides) > 2 and all(sides) else None
+
+
+def _pair(text: str, low: str) -> Between | Both | None:
+    """Read a question that holds two noun phrases of its own."""
+    for made, form in ((Between, _BETWEEN), (Both, _BOTH)):
+        prefix, middle, _ = _SLOT.split(form.lower())
+        if low.startswith(prefix):
+            sides = _cut(text[len(prefix) :], middle)
+            if sides and isinstance(sides[0], Ask) and isinstance(sides[1], Ask):
+                return made(sides[0], sides[1])
+    return None
 
 
 def _fitting(low: str, index: _Index) -> Iterator[_Form]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
-from .structure import Ask, Compare, Same, Structure, Term, YesNo, folded
+from .structure import Ask, Between, Both, Compare, Same, Structure, Term, YesNo, folded, parts
 
 
 @lru_cache(maxsize=1 << 16)
@@ -32,8 +33,16 @@ def topic(question: Structure) -> str:
             return _spelled(question)
         case YesNo(ask):
             return _spelled(ask)
-        case Compare(relation, first, second) | Same(relation, first, second):
-            return f"{relation}[{'|'.join(sorted((_spelled(first), _spelled(second))))}]"
+        case Same(relation, first, second):
+            return f"{relation}[{_unordered((first, second))}]"
+        case Compare(relation, sides):
+            return f"{relation}[{_unordered(sides)}]"
+        case Between() | Both():
+            return f"[{_unordered(parts(question))}]"
+
+
+def _unordered(terms: Iterable[Term]) -> str:
+    return "|".join(sorted(map(_spelled, terms)))
 
 
 def meaning(question: Structure) -> str:
@@ -47,3 +56,7 @@ def meaning(question: Structure) -> str:
             return f"same {topic(question)}"
         case Compare(least=least):
             return f"{'least' if least else 'most'} {topic(question)}"
+        case Between():
+            return f"between {topic(question)}"
+        case Both(first, second):  # the order matters: the answers come in it
+            return f"{_spelled(first)} and {_spelled(second)}"

@@ -19,7 +19,7 @@ from ..candidates.providers import read_options
 from ..errors import PoolError
 from .draw import fraction
 from .reading import read_question
-from .structure import NO, YES, Ask, Compare, Structure, hops, next_steps
+from .structure import NO, YES, Ask, Between, Both, Compare, Structure, hops, next_steps
 from .wording import UNCLEAR, UNKNOWN, Style, wrap, wrap_hostile
 from .world import known_world
 
@@ -164,12 +164,14 @@ def _answer(mind: _Mind, question: Structure) -> tuple[str | None, bool]:
 def _overwhelmed(mind: _Mind, question: Structure) -> str | None:
     """Guess at a question with too many hops: the result of its first hop, or a toss of a coin."""
     match question:
-        case Ask():
+        case Ask() | Both():
             steps = next_steps(question, {})
             return steps if isinstance(steps, str) else _belief(mind, steps[0])[0]
-        case Compare(_, first, second):
-            sides = [side for side in (first, second) if isinstance(side, str)]
-            return sides[int(_coin(mind, question) * len(sides))] if sides else None
+        case Compare(sides=sides):
+            names = [side for side in sides if isinstance(side, str)]
+            return names[int(_coin(mind, question) * len(names))] if names else None
+        case Between():
+            return str(1 + int(_coin(mind, question) * 200))
         case _:
             return YES if _coin(mind, question) < 0.5 else NO
 

@@ -15,7 +15,7 @@ from .grammar import phrase
 from .mind import reply_text_and_tokens
 from .questions import true_answer
 from .reading import read_question
-from .structure import Ask, Same, Structure, Term, YesNo, folded
+from .structure import Ask, Between, Both, Compare, Same, Structure, Term, YesNo, folded, parts
 from .world import World
 
 Call = tuple[str, str]
@@ -104,20 +104,17 @@ class _Search:
             ask, inner = structure.ask, self.term(structure.ask.subject)
             last_hop = YesNo(Ask(ask.relation, inner.answer), structure.value)
             return [replace(self.chain(ask), answer=answer), self._then(inner, last_hop)]
-        relation = structure.relation
-        first, second = self.term(structure.first), self.term(structure.second)
-        between = replace(structure, first=first.answer, second=second.answer)
-        if isinstance(structure, Same):
-            # Only the objects count, so a side can be asked about in one call.
-            ours, theirs = (
-                self.chain(Ask(relation, side)) for side in (structure.first, structure.second)
-            )
-        else:
+        asked = parts(structure)
+        sides = [self.term(ask.subject) for ask in asked]
+        if isinstance(structure, Compare):
             # The names of the sides count, too: one of them is the answer.
-            ours, theirs = (self._named(relation, side) for side in (first, second))
+            each = [self._named(structure.relation, side) for side in sides]
+        else:
+            # Only the objects count, so a side can be asked about in one call.
+            each = [self.chain(ask) for ask in asked]
         return [
-            _beside(ours, theirs, answer),
-            self._then(_beside(first, second, answer), between),
+            _beside(each, answer),
+            self._then(_beside(sides, answer), _about(structure, [side.answer for side in sides])),
         ]
 
     def term(self, term: Term) -> Plan:
@@ -166,12 +163,29 @@ def _after(first: Plan, second: Plan) -> Plan:
     return Plan(first.rounds + second.rounds, second.answer, first.cost_usd + second.cost_usd, True)
 
 
-def _beside(first: Plan, second: Plan, answer: str) -> Plan:
-    """Return both plans at once, round by round, with what follows from them as the answer."""
-    if not (first.reachable and second.reachable):
+def _beside(plans: Sequence[Plan], answer: str) -> Plan:
+    """Return the plans at once, round by round, with what follows from them as the answer."""
+    if not all(plan.reachable for plan in plans):
         return UNREACHABLE
     rounds = tuple(
-        tuple(dict.fromkeys((*one, *other)))
-        for one, other in zip_longest(first.rounds, second.rounds, fillvalue=())
+        tuple(dict.fromkeys(call for calls in at_once for call in calls))
+        for at_once in zip_longest(*(plan.rounds for plan in plans), fillvalue=())
     )
-    return Plan(rounds, answer, first.cost_usd + second.cost_usd, True)
+    return Plan(rounds, answer, sum(plan.cost_usd for plan in plans), True)
+
+
+def _about(structure: Structure, subjects: Sequence[str]) -> Structure:
+    """Return a question of several parts with these plain subjects for the terms of its parts."""
+    match structure:
+        case Compare():
+            return replace(structure, sides=tuple(subjects))
+        case Same(relation):
+            return Same(relation, subjects[0], subjects[1])
+        case Between(first, second) | Both(first, second):
+            first, second = (
+                replace(first, subject=subjects[0]),
+                replace(second, subject=subjects[1]),
+            )
+            return replace(structure, first=first, second=second)
+        case _:
+            return structure

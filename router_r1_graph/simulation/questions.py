@@ -168,7 +168,7 @@ def _compare(world: World, count: int, rng: random.Random) -> Structure | None:
         relation = rng.choice(relations)
         sides = _sides(world, relation, count, rng)
         if sides is not None:
-            question = Compare(relation, *sides, least=rng.random() < 0.5)
+            question = Compare(relation, sides, least=rng.random() < 0.5)
             if true_answer(world, question) is not None:
                 return question
     return None

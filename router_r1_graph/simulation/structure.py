@@ -7,7 +7,7 @@ the answer of another `Ask`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 YES = "yes"
@@ -24,11 +24,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """Ask which of two has the smaller (`least`) or the larger number, such as the birth year."""
+    """Ask which has the smallest (`least`) or the largest number, such as the birth year."""
 
     relation: str
-    first: str | Ask
-    second: str | Ask
+    sides: tuple[str | Ask, ...]
+    """Two or more."""
     least: bool
 
 
@@ -49,19 +49,51 @@ class YesNo:
     value: str
 
 
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Ask how far two numbers of one unit are apart, such as a birth year and a release year."""
+
+    first: Ask
+    second: Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """Ask two questions at once; the answer is "A and B", in the order in which they are asked."""
+
+    first: Ask
+    second: Ask
+
+
 Term = str | Ask
-Structure = Ask | Compare | Same | YesNo
+Structure = Ask | Compare | Same | YesNo | Between | Both
+
+
+def parts(question: Structure) -> tuple[Ask, ...]:
+    """Return the asks whose answers decide a question: of an `Ask` itself, of others one or more.
+
+    >>> parts(Same("author", "Emma", "Persuasion"))[1]
+    Ask(relation='author', subject='Persuasion')
+    """
+    match question:
+        case Ask():
+            return (question,)
+        case YesNo(ask=ask):
+            return (ask,)
+        case Same(relation, first, second):
+            return (Ask(relation, first), Ask(relation, second))
+        case Compare(relation, sides):
+            return tuple(Ask(relation, side) for side in sides)
+        case Between(first, second) | Both(first, second):
+            return (first, second)
 
 
 def asks(question: Structure) -> tuple[Ask, ...]:
     """Return every hop of a question, innermost first and the first side before the second."""
-    match question:
-        case Ask(subject=subject):
-            return (*(() if isinstance(subject, str) else asks(subject)), question)
-        case YesNo(ask=ask):
-            return asks(ask)
-        case Compare(relation, first, second) | Same(relation, first, second):
-            return asks(Ask(relation, first)) + asks(Ask(relation, second))
+    if isinstance(question, Ask):
+        subject = question.subject
+        return (*(() if isinstance(subject, str) else asks(subject)), question)
+    return tuple(hop for part in parts(question) for hop in asks(part))
 
 
 def hops(question: Structure) -> int:
@@ -84,7 +116,7 @@ def next_steps(question: Structure, known: Mapping[Ask, str]) -> list[Ask] | str
 
     Each step is a single hop with a plain subject; the steps of one list do not need each other, so
     they can be asked at once. The final answer is "" where the known replies decide nothing (a
-    comparison of what are no numbers).
+    comparison or difference of what are no numbers).
 
     Args:
         question: What is to be answered.
@@ -107,30 +139,44 @@ def next_steps(question: Structure, known: Mapping[Ask, str]) -> list[Ask] | str
             missing.append(step)
         return answer
 
+    answers = [resolve(part) for part in parts(question)]
+    if missing:
+        return missing
+    decided = [answer or "" for answer in answers]
     match question:
         case Ask():
-            answer = resolve(question)
-            return missing if answer is None else answer
-        case YesNo(ask, value):
-            answer = resolve(ask)
-            return missing if answer is None else _yes_if(folded(answer) == folded(value))
-        case Same(relation, first, second) | Compare(relation, first, second):
-            ours, theirs = resolve(Ask(relation, first)), resolve(Ask(relation, second))
-            if ours is None or theirs is None:
-                return missing
-            if isinstance(question, Same):
-                return _yes_if(folded(ours) == folded(theirs))
-            return _chosen(question, resolve(first), ours, resolve(second), theirs)
+            return decided[0]
+        case YesNo(value=value):
+            return _yes_if(folded(decided[0]) == folded(value))
+        case Same():
+            return _yes_if(folded(decided[0]) == folded(decided[1]))
+        case Compare(sides=sides, least=least):
+            return _chosen([resolve(side) or "" for side in sides], decided, least)
+        case Between():
+            first, second = map(number_in, decided)
+            return "" if first is None or second is None else str(abs(first - second))
+        case Both():
+            return " and ".join(decided) if all(decided) else ""
 
 
-def _chosen(question: Compare, a: str | None, ours: str, b: str | None, theirs: str) -> str:
-    left, right = _number(ours), _number(theirs)
-    if left is None or right is None or left == right:
+def _chosen(names: Sequence[str], answers: Sequence[str], least: bool) -> str:
+    """Return the name with the smallest or largest number; "" where two share it or one has none.
+
+    Two sides that turn out to be one and the same decide nothing either.
+    """
+    numbers = [number for number in map(number_in, answers) if number is not None]
+    if len(numbers) < len(names):
         return ""
-    return (a if (left < right) is question.least else b) or ""
+    wanted = min(numbers) if least else max(numbers)
+    return names[numbers.index(wanted)] if numbers.count(wanted) == 1 else ""
 
 
-def _number(text: str) -> int | None:
+def number_in(text: str) -> int | None:
+    """Return the first whole number in a text, or None.
+
+    >>> number_in("born in 1828")
+    1828
+    """
     found = re.search(r"-?\d{1,18}", text)
     return int(found.group()) if found else None
 
