@@ -13,9 +13,11 @@ from .names import words_of
 from .relations import DATA, relation_of
 
 #: How much a word says for a relation: a cue, the type of its object, a hint.
-CUE, TYPE, HINT = 3.0, 1.5, 1.0
+CUE, TYPE, HINT = 3.0, 1.5, 0.6
 #: How much a word says that asks for something no relation is about.
-FOREIGN = 3.0
+FOREIGN = 4.0
+
+MARKS = ("least", "most", "same", "between", "foreign")
 
 
 @dataclass(slots=True)
@@ -26,7 +28,7 @@ class Cue:
     """How much for which relation; the types of objects are counted in."""
     types: set[str] = field(default_factory=set)
     marks: set[str] = field(default_factory=set)
-    """`least`, `most`, `same`, `different`, `foreign`."""
+    """Which of `MARKS` it is."""
 
 
 class Lexicon:
@@ -76,7 +78,7 @@ class Lexicon:
         for type_, texts in data["types"].items():
             for text in texts:
                 self._cue(text).types.add(type_)
-        for mark in ("least", "most", "same", "different", "foreign"):
+        for mark in MARKS:
             for text in data[mark]:
                 self._cue(text).marks.add(mark)
         for cue in self._cues.values():
@@ -101,9 +103,11 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
         text for entry in data["relations"].values() for kind in entry.values() for text in kind
     ]
     texts += [text for kind in data["types"].values() for text in kind]
-    texts += [text for mark in ("least", "most", "same", "foreign") for text in data[mark]]
+    texts += [text for mark in MARKS for text in data[mark]]
     texts += [name.replace("_", " ") for name in relations]
-    words = {word.text for text in texts for word in words_of(text)}
+    phrases = [[word.text for word in words_of(text)] for text in texts]
+    words = {word for phrase in phrases for word in phrase}
+    alone = {phrase[0] for phrase in phrases if len(phrase) == 1}
     irregular = {form: word for word, forms in data["forms"].items() for form in forms}
     bases: dict[str, str] = {}
     for word in sorted(words - set(data["plain"].split())):
@@ -114,4 +118,4 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
                 bases.setdefault(stem + ending, word)
             for ending in ("ed", "ing"):
                 bases.setdefault(word + word[-1] + ending, word)
-    return {form: word for form, word in bases.items() if form not in words} | irregular
+    return {form: word for form, word in bases.items() if form not in alone} | irregular
