@@ -107,6 +107,7 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
     texts += [name.replace("_", " ") for name in relations]
     phrases = [[word.text for word in words_of(text)] for text in texts]
     words = {word for phrase in phrases for word in phrase}
+    # "painting" is a word of its own beside "paint", "released" is none beside "release".
     alone = {phrase[0] for phrase in phrases if len(phrase) == 1}
     irregular = {form: word for word, forms in data["forms"].items() for form in forms}
     bases: dict[str, str] = {}
@@ -118,4 +119,6 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
                 bases.setdefault(stem + ending, word)
             for ending in ("ed", "ing"):
                 bases.setdefault(word + word[-1] + ending, word)
-    return {form: word for form, word in bases.items() if form not in alone} | irregular
+    return {
+        form: word for form, word in bases.items() if form not in alone or not form.endswith("ing")
+    } | irregular

@@ -12,7 +12,7 @@ from .structure import Ask, Term
 MAX_HOPS = 5
 #: What a relation of a chain costs, and one that no word speaks of.
 COST, UNSAID = 1.0, 1.8
-#: What it is worth that a chain ends in what is asked for; it costs as much if it must and does not.
+#: What it is worth that a chain ends in what is asked for; as much is lost where it must.
 FOCUS = 1.5
 #: A relation that explains less than this more is one that no word speaks of.
 _LITTLE = 0.3

@@ -12,13 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, pairwise
+from typing import TypeVar
 
 from .cues import CUE, TYPE
 from .grammar import MAX_CHARACTERS, read_exact
 from .paths import COST, Amounts, Path, paths
 from .sight import Name, Sight
-from .structure import Ask, Between, Both, Compare, Same, Structure, YesNo, asks, folded
+from .structure import Ask, Between, Both, Compare, Same, Structure, YesNo, asks
 from .vocabulary import NUMERIC, Vocabulary, vocabulary_of
 from .world import World
 
@@ -29,12 +30,14 @@ _MISSED = 0.8
 #: What is read must explain at least so much, and an answer of the wrong type weighs so much.
 _LEAST, _ASTRAY = 1.2, 3.0
 #: Words between the sides of a comparison, the best place to cut first.
-_CUTS = ("or", "than", "and", "versus", "vs", "as", "with", "to", ",")
+_CUTS = ("or", "than", "and", "versus", "vs", "as", "with", "from", "to", ",")
 _SECOND_QUESTION = re.compile(
     r"(?:,? and(?: also)?|\?) (?=(?:(?:in|on|by|to|from|at) )?"
     r"(?:who|whom|whose|what|which|when|where|how)\b)",
     re.IGNORECASE,
 )
+
+_S = TypeVar("_S", bound=Structure)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -104,7 +107,7 @@ def _read(text: str, vocabulary: Vocabulary) -> Structure | None:
     if not sight.names and (unknown := sight.unknown_name()):
         sight.names.append(unknown)
         sight.strange = 0.0
-    if not sight.names or not (sight.cues or sight.polar):
+    if not sight.names or not (sight.cues or sight.polar or sight.marks):
         return None
     if "between" in sight.marks and (found := _between(sight)):
         return found
@@ -119,8 +122,12 @@ def _read(text: str, vocabulary: Vocabulary) -> Structure | None:
         if found is not None:
             return found
     every = [path for name in sight.names for path in paths(sight, name, focus=sight.focus)]
-    best = max(every, key=lambda path: path.score, default=None)
-    if best is None or not _understood(sight, best.explained, astray=best.astray):
+    best = max(every, key=_by_score, default=None)
+    if best is None:
+        return None
+    if "and" in sight.texts and (both := _both(sight, best)):
+        return both
+    if not _understood(sight, best.explained, astray=best.astray):
         return None
     term = best.term
     return term if isinstance(term, Ask) else None
@@ -181,7 +188,7 @@ def _same(sight: Sight) -> Same | None:
     return _best(sight, found)
 
 
-def _best(sight: Sight, found: Sequence[tuple[float, Structure, Amounts]]) -> Structure | None:
+def _best(sight: Sight, found: Sequence[tuple[float, _S, Amounts]]) -> _S | None:
     if not found:
         return None
     _, question, explained = max(found, key=lambda each: each[0])
@@ -192,7 +199,7 @@ def _sides(sight: Sight, names: Sequence[Name], most: int = 4) -> Iterator[tuple
     """Yield the names that may be sides, with a word to cut at between each two of them."""
     for count in range(2, most + 1):
         for chosen in combinations(names, count):
-            if all(_cut(sight, *two) is not None for two in zip(chosen, chosen[1:], strict=False)):
+            if all(_cut(sight, *two) is not None for two in pairwise(chosen)):
                 yield chosen
 
 
@@ -201,13 +208,13 @@ def _cut(sight: Sight, first: Name, second: Name) -> int | None:
     between = sight.texts[first.end : second.start]
     at = next((between.index(word) for word in _CUTS if word in between), None)
     if at is None:
-        return first.end if sight.polar else None
+        return first.end if sight.polar or "between" in sight.marks else None
     return first.end + at
 
 
 def _weights(sight: Sight, names: Sequence[Name]) -> list[list[float]]:
     """Return for each side how much of each cue counts for it."""
-    cuts = [_cut(sight, *two) or 0 for two in zip(names, names[1:], strict=False)]
+    cuts = [_cut(sight, *two) or 0 for two in pairwise(names)]
     bounds = list(zip([0, *cuts], [*cuts, len(sight.texts)], strict=True))
     return [
         [1.0 if start <= seen.start < end else _OTHER_SIDE for seen in sight.cues]
@@ -218,7 +225,7 @@ def _weights(sight: Sight, names: Sequence[Name]) -> list[list[float]]:
 def _beside(
     sight: Sight, relation: str, names: Sequence[Name]
 ) -> tuple[list[Path], Amounts, float] | None:
-    """Return the best chain from each name to a subject of a relation, what they explain, and how well."""
+    """Return the best chain from each name to a subject of a relation, and what they explain."""
     nothing: Amounts = (0.0,) * len(sight.cues)
     explained = sight.amounts.get(relation, nothing)
     sides, score = [], 0.0
@@ -232,11 +239,42 @@ def _beside(
             found.append(Path(name, (), nothing, -name.penalty - sight.aside(name)))
         if not found:
             return None
-        best = max(found, key=lambda path: path.score)
+        best = max(found, key=_by_score)
         sides.append(best)
         explained = tuple(map(max, explained, best.explained))
         score -= name.penalty + sight.aside(name) + COST * len(best.chain)
     return sides, explained, score + sum(explained)
+
+
+def _both(sight: Sight, alone: Path) -> Both | None:
+    """Read "the capital and the currency of Peru", if it explains a cue more than one question."""
+    found: list[tuple[float, Both, Amounts]] = []
+    for at, word in enumerate(sight.texts):
+        if word != "and" or any(name.start <= at < name.end for name in sight.names):
+            continue
+        before = [float(seen.start < at) for seen in sight.cues]
+        after = [1.0 - weight for weight in before]
+        for one in sight.names:
+            for two in sight.names:
+                if one is not two and not one.end <= at < two.start:
+                    continue
+                first = max(paths(sight, one, weights=before), key=_by_score, default=None)
+                second = max(paths(sight, two, weights=after), key=_by_score, default=None)
+                if not first or not second:
+                    continue
+                a, b = first.term, second.term
+                if isinstance(a, Ask) and isinstance(b, Ask) and a != b:
+                    explained = tuple(map(max, first.explained, second.explained))
+                    score = first.score + second.score
+                    strong = min(max(first.explained), max(second.explained)) >= CUE
+                    more = sum(explained) - sum(alone.explained) >= (CUE - 1) * (one is two)
+                    if strong and more and score > alone.score + 0.5:
+                        found.append((score, Both(a, b), explained))
+    return _best(sight, found)
+
+
+def _by_score(path: Path) -> float:
+    return path.score
 
 
 def _between(sight: Sight) -> Between | None:
@@ -267,6 +305,3 @@ def _between(sight: Sight) -> Between | None:
                 if isinstance(a, Ask) and isinstance(b, Ask):
                     found.append((score, Between(a, b), explained))
     return _best(sight, found)
-
-
-__all__ = ["CUE", "folded", "read_question"]

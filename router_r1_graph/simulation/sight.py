@@ -114,7 +114,7 @@ class Sight:
         return self._asking is not None and self._part[name.start] != self._asking
 
     def unknown_name(self) -> Name | None:
-        """Return the words that may be a name that nobody knows; None unless they stand together."""
+        """Return the words that may be a name that nobody knows, if they stand together."""
         strange = [at for at in range(len(self.texts)) if self._is_strange(at)]
         if not strange or strange[-1] - strange[0] >= len(strange):
             return None
