@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from .names import words_of
+from .names import Spelling, words_of
 from .relations import DATA, relation_of
 
 #: How much a word says for a relation: a cue, the type of its object, a hint.
@@ -54,9 +54,16 @@ class Lexicon:
             self._longest[phrase[0]] = max(len(phrase), self._longest.get(phrase[0], 0))
         self.words = self.plain.union(self._base, (w for phrase in self._cues for w in phrase))
 
+        self._spelling = Spelling(word for word in self.words if len(word) > 4)
+
     def base(self, word: str) -> str:
         """Return the base form of a word."""
         return self._base.get(word, word)
+
+    def nearest(self, word: str) -> str | None:
+        """Return the base form of the known word that a word may be a typo of."""
+        found = self._spelling.nearest(word) if len(word) > 4 and word.isalpha() else None
+        return self.base(found[0]) if found and found[1] == 1 else None
 
     def at(self, bases: list[str], start: int) -> tuple[Cue, int] | None:
         """Return the longest cue that starts at a word, and the index after it."""
@@ -114,7 +121,7 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
     for word in sorted(words - set(data["plain"].split())):
         if len(word) > 2:
             stem = word[:-1] if word[-1] in "ey" else word
-            endings = {"e": ("es", "ed", "ing"), "y": ("ies", "ied", "ys", "ying")}
+            endings = {"e": ("es", "ed", "ing"), "y": ("ies", "ied", "ys", "yed", "ying")}
             for ending in endings.get(word[-1], ("s", "es", "ed", "ing")):
                 bases.setdefault(stem + ending, word)
             for ending in ("ed", "ing"):

@@ -1,27 +1,31 @@
 """The known names in a text, typos and all.
 
-A name is found by its words. A word that is not known is compared with the known words that become
-the same when a letter or two are left out of both (the symmetric-delete index of SymSpell), so the
-time for it does not grow with the number of names.
+A name is found by its words. Where words are left that mean nothing, they are compared letter by
+letter, together with their neighbours and without the spaces, with all names of about that length.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from typing import Union
+
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019`][^\W_]+)*\+*|[.,;:!?()\u2013\u2014]|(?<=\s)-(?=\s)")
 _ENDING = re.compile(r"['\u2019`](?:s|re|ll|d|ve|m)$")
 _APOSTROPHES = str.maketrans("", "", "'\u2019`")
 _ARTICLES = ("the", "a", "an")
-#: Words from which a typo may take two letters; from shorter ones it takes one.
-_LONG = 8
-#: A name with a larger share of wrong letters is no match.
-_MAX_WRONG = 0.26
-_LAST: Mapping[str, object] = {}
+#: Names and words with fewer letters have to be spelled right.
+_SHORT = 4
+#: A misspelled name may have so many words.
+_MAX_WORDS = 7
+
+#: A trie over the words of names; "" leads to the name that ends here.
+_Node = dict[str, Union["_Node", str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Found:
     """As it is spelled among the known names."""
     wrong: int
     """How many letters are typos."""
+    letters: int
 
 
 def words_of(text: str) -> list[Word]:
@@ -82,94 +87,106 @@ def _plain(word: str) -> str:
 
 
 class Gazetteer:
-    """Known names, and the words that are known beside them.
+    """Known names.
 
     Args:
         names: each spelling, and the name that it stands for.
-        other_words: words that are no typos of a name, and that typos are found of as well.
     """
 
-    def __init__(self, names: Mapping[str, str], other_words: Collection[str]) -> None:
-        self._root: dict[str, object] = {}
-        self._vocabulary: set[str] = set()
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._root: _Node = {}
+        self._letters: dict[str, str] = {}
+        self.words: set[str] = set()
+        """The words of all names."""
         for spelling, name in names.items():
             words = [word.text for word in words_of(spelling.replace("&", " and "))]
             words = [word for word in words if word[0].isalnum()]
             if len(words) > 1 and words[0] in _ARTICLES:
+                self._letters.setdefault("".join(words), name)
                 words = words[1:]
-            for kept in (words, [word for word in words if word not in _ARTICLES]):
+            if not words:
+                continue
+            for kept in (words, [word for word in words if word not in _ARTICLES] or words):
                 node = self._root
                 for word in kept:
-                    node = node.setdefault(word, {})  # type: ignore[assignment]
-                if kept:
-                    node.setdefault("", name)
-            self._vocabulary.update(words)
-        self._known = self._vocabulary.union(other_words)
-        self._near: dict[str, list[str]] = {}
-        for word in self._known:
-            if len(word) > 3 and word.isalpha():
-                for shorter in _shortened(word):
-                    self._near.setdefault(shorter, []).append(word)
+                    child = node.setdefault(word, {})
+                    assert isinstance(child, dict)
+                    node = child
+                node.setdefault("", name)
+            self._letters.setdefault("".join(words), name)
+            self.words.update(words)
+        self._misspelled = Spelling(self._letters)
 
-    def spelled(self, word: str) -> list[tuple[str, int]]:
-        """Return the known words that a word may stand for, and by how many letters it differs."""
-        if word in self._known or len(word) < 3 or not word.isalpha():
-            return [(word, 0)]
-        near = {other for shorter in _shortened(word) for other in self._near.get(shorter, ())}
-        found = []
-        for other in near:
-            distance = _distance(word, other)
-            if distance <= (2 if min(len(word), len(other)) >= _LONG else 1):
-                found.append((other, distance))
-        return sorted(found, key=lambda pair: (pair[1], pair[0])) or [(word, 0)]
+    def find(self, words: Sequence[str]) -> list[Found]:
+        """Return the names in a text by their words, the best first; they may overlap."""
+        return sorted((f for at in range(len(words)) for f in self._from(at, words)), key=rank)
 
-    def find(self, spelled: list[list[tuple[str, int]]]) -> list[Found]:
-        """Return the names in a text, the best first; they may overlap.
+    def find_misspelled(self, words: Sequence[str], odd: Collection[int]) -> list[Found]:
+        """Return the names in a text by their letters, the best first; they may overlap.
 
         Args:
-            spelled: for each word what `spelled` says.
+            words: The text.
+            odd: Which words mean nothing else; a name holds at least one of them.
         """
-        found = [match for start in range(len(spelled)) for match in self._from(start, spelled)]
-        return sorted(found, key=lambda m: (m.start - m.end + m.wrong, m.wrong, m.start, m.name))
+        found = []
+        for start in range(len(words)):
+            letters, oddities = "", 0
+            for end in range(start + 1, min(start + _MAX_WORDS, len(words)) + 1):
+                word = words[end - 1]
+                if not word[0].isalnum():
+                    continue
+                letters += word
+                oddities += end - 1 in odd
+                # A name starts and ends with a word of a name, or with a misspelled one.
+                edges = (start in odd or words[start] in self.words) and (
+                    end - 1 in odd or word in self.words
+                )
+                if oddities and edges and (near := self._misspelled.nearest(letters)):
+                    name = self._letters[near[0]]
+                    found.append(Found(start, end, name, near[1], len(near[0])))
+        return sorted(found, key=rank)
 
-    def _from(self, start: int, spelled: list[list[tuple[str, int]]]) -> Iterator[Found]:
-        open_: list[tuple[dict[str, object], int, int]] = [(self._root, 0, 0)]
-        at = start
-        while open_ and at < len(spelled):
-            after = []
-            for node, wrong, letters in open_:
-                for word, distance in spelled[at]:
-                    if word in node:
-                        child = node[word]
-                        total = (wrong + distance, letters + len(word))
-                        after.append((child, *total))
-                        name = child.get("")  # type: ignore[attr-defined]
-                        if name is not None and total[0] <= _MAX_WRONG * total[1]:
-                            yield Found(start, at + 1, name, total[0])
-                # "the" and full stops inside a name may be there or not.
-                if at > start and spelled[at][0][0] in (".", ",", "-", "the"):
-                    after.append((node, wrong, letters))
-            open_ = after  # type: ignore[assignment]
-            at += 1
+    def _from(self, start: int, words: Sequence[str]) -> Iterator[Found]:
+        node, letters = self._root, 0
+        for at in range(start, len(words)):
+            child = node.get(words[at])
+            if isinstance(child, dict):
+                node, letters = child, letters + len(words[at])
+                name = node.get("")
+                if isinstance(name, str):
+                    yield Found(start, at + 1, name, 0, letters)
+            elif at == start or words[at] not in (".", ",", "-", "the"):
+                return  # "the" and full stops inside a name may be there or not
 
 
-def _shortened(word: str) -> set[str]:
-    """Return a word, and what is left of it without one letter (without two if it is long)."""
-    found = {word}
-    for count in range(1, 3 if len(word) >= _LONG else 2):
-        found.update(map("".join, combinations(word, len(word) - count)))
-    return found
+class Spelling:
+    """Known words (or names without their spaces), to find one of them by a misspelled one."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._alike: dict[tuple[int, int, str], list[str]] = {}
+        for word in sorted(words):
+            if len(word) >= _SHORT:
+                for end in (0, -1):
+                    for length in range(len(word) - 2, len(word) + 3):
+                        self._alike.setdefault((length, end, word[end]), []).append(word)
+
+    def nearest(self, word: str) -> tuple[str, int] | None:
+        """Return the known word that differs least, and by how many letters; None if by too many.
+
+        Letters are left out, added, replaced, or swapped with the next one. Its first or its last
+        letter has to be right.
+        """
+        length = len(word)
+        most = 1 if length < 6 else 2 if length < 14 else 3
+        best: tuple[str, int] | None = None
+        for end in (0, -1):
+            words = self._alike.get((length, end, word[end]), ())
+            found = process.extractOne(word, words, scorer=OSA.distance, score_cutoff=most)
+            if found and (best is None or found[1] < best[1]):
+                best = str(found[0]), int(found[1])
+        return best
 
 
-def _distance(a: str, b: str) -> int:
-    """Return how many letters are left out, added, replaced or swapped with the next one."""
-    before: list[int] = []
-    row = list(range(len(b) + 1))
-    for i, letter in enumerate(a, 1):
-        before, last, row = row, before, [i]
-        for j, other in enumerate(b, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
-            if i > 1 and j > 1 and letter == b[j - 2] and a[i - 2] == other:
-                cost = min(cost, last[j - 2] + 1)
-            row.append(cost)
-    return row[-1]
+def rank(found: Found) -> tuple[int, int, str]:
+    """Order names: those of more right letters come first."""
+    return (2 * found.wrong - found.letters, found.start, found.name)

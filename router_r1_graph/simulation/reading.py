@@ -173,7 +173,7 @@ def _compare(sight: Sight) -> Compare | None:
                 sides, explained, score = sided
                 least = "least" in sight.marks and "most" not in sight.marks
                 question = Compare(relation, tuple(side.term for side in sides), least)
-                found.append((score + 0.5 * len(names), question, explained))
+                found.append((score + len(names), question, explained))
     return _best(sight, found)
 
 
@@ -199,6 +199,8 @@ def _sides(sight: Sight, names: Sequence[Name], most: int = 4) -> Iterator[tuple
     """Yield the names that may be sides, with a word to cut at between each two of them."""
     for count in range(2, most + 1):
         for chosen in combinations(names, count):
+            if any(two.start < one.end for one, two in pairwise(chosen)):
+                continue
             if all(_cut(sight, *two) is not None for two in pairwise(chosen)):
                 yield chosen
 
@@ -267,7 +269,7 @@ def _both(sight: Sight, alone: Path) -> Both | None:
                     explained = tuple(map(max, first.explained, second.explained))
                     score = first.score + second.score
                     strong = min(max(first.explained), max(second.explained)) >= CUE
-                    more = sum(explained) - sum(alone.explained) >= (CUE - 1) * (one is two)
+                    more = sum(explained) - sum(alone.explained) >= (2.0 if one is two else -1.0)
                     if strong and more and score > alone.score + 0.5:
                         found.append((score, Both(a, b), explained))
     return _best(sight, found)

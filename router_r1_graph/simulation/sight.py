@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .cues import FOREIGN, HINT, Cue
-from .names import Found, words_of
+from .names import Found, rank, words_of
 from .structure import folded
 from .vocabulary import NUMERIC, Kind, Vocabulary
 
@@ -75,7 +75,6 @@ class Sight:
         self.lexicon = vocabulary.lexicon
         self.words = words_of(text)
         self.texts = [word.text for word in self.words]
-        self._spelled = [vocabulary.gazetteer.spelled(word) for word in self.texts]
         self.bases = [self._base(at) for at in range(len(self.words))]
         self.names = self._names()
         self._taken = [False] * len(self.words)
@@ -125,11 +124,12 @@ class Sight:
     def _base(self, at: int) -> str:
         word = self.texts[at]
         base = self.lexicon.base(word)
-        if base == word and len(word) > 4 and word not in self.lexicon.words:
-            for other, wrong in self._spelled[at]:
-                if wrong and other in self.lexicon.words:
-                    return self.lexicon.base(other)
-        return base
+        return base if self._known(word) else self.lexicon.nearest(word) or word
+
+    def _known(self, word: str) -> bool:
+        """Say whether a word is spelled right."""
+        lexicon, names = self.lexicon, self.vocabulary.gazetteer
+        return word in lexicon.words or lexicon.base(word) != word or word in names.words
 
     def _names(self) -> list[Name]:
         phrases = [
@@ -138,7 +138,20 @@ class Sight:
             if (found := self.lexicon.at(self.bases, at)) and found[1] - at > 1
         ]
         kept: list[Name] = []
-        for found in self.vocabulary.gazetteer.find(self._spelled):
+        every = self.vocabulary.gazetteer.find(self.texts)
+        sure = {at for f in every if f.letters > 2 for at in range(f.start, f.end)}
+        odd = [
+            at
+            for at, word in enumerate(self.texts)
+            if word[0].isalpha()
+            and at not in sure
+            and word not in self.lexicon.words
+            and self.lexicon.base(word) == word
+        ]
+        if odd and (not sure or any(abs(at - other) < 4 for at in odd for other in sure)):
+            misspelled = self.vocabulary.gazetteer.find_misspelled(self.texts, odd)
+            every = sorted({*every, *misspelled}, key=rank)
+        for found in every:
             # Only names of the very same words may stand side by side.
             overlap = any(
                 other.start < found.end
@@ -175,6 +188,10 @@ class Sight:
         if symbol and (written != found.name or len(self.words) < 3):
             return None
         penalty = 0.4 * found.wrong + symbol
+        if not found.wrong and "person" in kind.types and not self._starts(found.name, first):
+            if written.islower() and self.text != self.text.lower():
+                return None
+            penalty += 0.5  # a last name
         if found.end - found.start == 1:
             if found.wrong:
                 penalty += 0.6
@@ -189,6 +206,10 @@ class Sight:
                 if name != first:
                     penalty += 1.0
         return penalty
+
+    @staticmethod
+    def _starts(name: str, word: str) -> bool:
+        return words_of(name)[0].text == word
 
     def _sure(self) -> list[Name]:
         return [name for name in self.names if name.penalty < _DOUBTFUL]

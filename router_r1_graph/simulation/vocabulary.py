@@ -38,7 +38,7 @@ class Vocabulary:
         self.kinds = kinds
         self.subject = {name: relation_of(name).subject for name in self.lexicon.relations}
         self.object = {name: relation_of(name).object for name in self.lexicon.relations}
-        self.gazetteer = Gazetteer(_spellings(kinds, self.lexicon), self.lexicon.words)
+        self.gazetteer = Gazetteer(_spellings(kinds, self.lexicon))
         self._folded = {folded(name): kind for name, kind in kinds.items()}
         self._starts: dict[Kind, Sequence[str]] = {}
         known: dict[str, set[str]] = {}
@@ -76,7 +76,7 @@ class Vocabulary:
         bases = [self.lexicon.base(word) for word in words]
         cues = (self.lexicon.at(bases, at) for at in range(len(bases)))
         return any(cue and cue[0].relations for cue in cues) or bool(
-            self.gazetteer.find([self.gazetteer.spelled(word) for word in words])
+            self.gazetteer.find(words) or self.gazetteer.find_misspelled(words, range(len(words)))
         )
 
 
