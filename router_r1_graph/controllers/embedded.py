@@ -52,14 +52,15 @@ class KeywordController(RuleController):
 
     def turn(self, view: View) -> Turn:
         """Ask the next open sub-questions, or answer."""
-        structure = read_question(view.question)
+        world = _world(view.pool)
+        structure = read_question(view.question, world)
         if structure is None:
             if _replies(view) or view.must_answer:
                 return _answer(view, "The reply is the answer.")
             return self._ask(view, [(view.question, _words(view.question))])
         known: dict[Ask, str] = {}
         for call in _replies(view):
-            asked = read_question(call.query)
+            asked = read_question(call.query, world)
             if isinstance(asked, Ask):
                 known[asked] = short_answer(call.reply)
         steps = next_steps(structure, known)
@@ -120,7 +121,7 @@ class OracleController(RuleController):
     def plan(self, view: View) -> Plan:
         """Return the cheapest calls that lead to the right answer within the rounds of the run."""
         world = self._given or world_of(view.pool)
-        structure = read_question(view.question)
+        structure = read_question(view.question, world)
         truth = true_answer(world, structure) if structure else None
         rounds = view.context.max_rounds
         gold = [truth] if truth else []
@@ -142,6 +143,14 @@ class OracleController(RuleController):
 def demo_questions(count: int, seed: int) -> list[Question]:
     """Return test questions about the embedded world, with their gold answers."""
     return generate(World.embedded(), split="test", n=count, seed=seed)
+
+
+def _world(pool: CandidatePool) -> World | None:
+    """Return the world by which to read questions to a pool; None = the embedded one."""
+    try:
+        return world_of(pool)
+    except ControllerError:
+        return None
 
 
 def world_of(pool: CandidatePool) -> World:

@@ -24,6 +24,8 @@ MAX_CHARACTERS = 600
 MAX_PREFIX = 60
 
 _YES_NO = ("Is {value} {noun}?", "Is it true that {noun} is {value}?")
+#: Of relations without forms for it.
+_SAME = "Is {a} the same as {b}?"
 #: These hold two noun phrases; their relations may differ.
 _BETWEEN = "What is the difference between {a} and {b}?"
 _BOTH = "Name both {a} and {b}."
@@ -74,9 +76,14 @@ def phrase(question: Structure, rng: random.Random | None = None) -> str:
             ]
         case Compare(relation, sides, least):
             found = relation_of(relation)
-            forms = _with_sides(found.least if least else found.most, sides, rng)
+            spoken = relation.replace("_", " ")
+            own = f"Which has the {'smaller' if least else 'larger'} {spoken}, {{a}} or {{b}}?"
+            forms = _with_sides((found.least if least else found.most) or [own], sides, rng)
         case Same(relation, first, second):
-            forms = _with_sides(relation_of(relation).same, (first, second), rng)
+            if same := relation_of(relation).same:
+                forms = _with_sides(same, (first, second), rng)
+            else:
+                forms = _with_sides([_SAME], (Ask(relation, first), Ask(relation, second)), rng)
         case Between(first, second):
             forms = _with_sides([_BETWEEN], (first, second), rng)
         case Both(first, second):

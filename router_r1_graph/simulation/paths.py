@@ -124,7 +124,8 @@ class _Walk:
             return 0.0
         if object_ in self.focus.cue.types or relation in self.focus.cue.relations:
             return FOCUS
-        return -FOCUS if self.focus.strict else 0.0
+        strict = self.focus.strict and relation in self.sight.vocabulary.typed
+        return -FOCUS if strict else 0.0
 
     def _nearness(self, relation: str) -> float:
         """Return what it is worth that a cue of a name's relation stands near to the name."""

@@ -20,7 +20,7 @@ from .grammar import MAX_CHARACTERS, read_exact
 from .paths import COST, Amounts, Path, paths
 from .sight import Name, Sight
 from .structure import Ask, Between, Both, Compare, Same, Structure, YesNo, asks
-from .vocabulary import NUMERIC, Vocabulary, vocabulary_of
+from .vocabulary import Vocabulary, vocabulary_of
 from .world import World
 
 #: What a cue at the other side of a comparison counts.
@@ -109,18 +109,19 @@ def _read(text: str, vocabulary: Vocabulary) -> Structure | None:
         sight.strange = 0.0
     if not sight.names or not (sight.cues or sight.polar or sight.marks):
         return None
-    if "between" in sight.marks and (found := _between(sight)):
-        return found
-    if "same" in sight.marks and (found := _same(sight)):
-        return found
-    if sight.marks & {"least", "most"} and (found := _compare(sight)):
-        return found
-    if sight.polar:
-        found = _yes_no(sight)
-        if found is None and not sight.marks & {"least", "most"}:
-            found = _same(sight)
-        if found is not None:
-            return found
+    compared = not sight.marks.isdisjoint(("least", "most"))
+    return (
+        ("between" in sight.marks and _between(sight))
+        or ("same" in sight.marks and _same(sight))
+        or (compared and _compare(sight))
+        or (sight.polar and (_yes_no(sight) or (not compared and _same(sight))))
+        or _ask(sight)
+        or None
+    )
+
+
+def _ask(sight: Sight) -> Ask | Both | None:
+    """Read a question for one object, or for two."""
     every = [path for name in sight.names for path in paths(sight, name, focus=sight.focus)]
     best = max(every, key=_by_score, default=None)
     if best is None:
@@ -168,8 +169,8 @@ def _compare(sight: Sight) -> Compare | None:
         return None  # "Is A older than B?" asks for yes or no
     found: list[tuple[float, Compare, Amounts]] = []
     for names in _sides(sight, sight.names):
-        for relation, object_ in sight.vocabulary.object.items():
-            if object_ in NUMERIC and (sided := _beside(sight, relation, names)):
+        for relation in sight.vocabulary.numeric:
+            if sided := _beside(sight, relation, names):
                 sides, explained, score = sided
                 least = "least" in sight.marks and "most" not in sight.marks
                 question = Compare(relation, tuple(side.term for side in sides), least)
@@ -291,7 +292,7 @@ def _between(sight: Sight) -> Between | None:
             [
                 path
                 for path in paths(sight, name, weights=side)
-                if sight.vocabulary.object[path.chain[-1]] in NUMERIC
+                if path.chain[-1] in sight.vocabulary.numeric
             ]
             for name, side in zip(names, weights, strict=True)
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .cues import FOREIGN, HINT, Cue
 from .names import Found, rank, words_of
 from .structure import folded
-from .vocabulary import NUMERIC, Kind, Vocabulary
+from .vocabulary import NUMBER, Kind, Vocabulary
 
 MAX_NAMES = 8
 #: What a cue counts in a part of the text that asks nothing.
@@ -133,9 +133,9 @@ class Sight:
 
     def _names(self) -> list[Name]:
         phrases = [
-            (at, found[1])
+            (at, cue[1])
             for at in range(len(self.bases))
-            if (found := self.lexicon.at(self.bases, at)) and found[1] - at > 1
+            if (cue := self.lexicon.at(self.bases, at)) and cue[1] - at > 1
         ]
         kept: list[Name] = []
         every = self.vocabulary.gazetteer.find(self.texts)
@@ -177,7 +177,7 @@ class Sight:
         del kept[MAX_NAMES:]
         for at, word in enumerate(self.texts):
             if word.isdigit() and not any(name.start <= at < name.end for name in kept):
-                kept.append(Name(at, at + 1, word, Kind(NUMERIC), 0.5))
+                kept.append(Name(at, at + 1, word, NUMBER, 0.5))
         return sorted(kept[: 2 * MAX_NAMES], key=lambda name: (name.start, name.penalty))
 
     def _doubt(self, found: Found, kind: Kind) -> float | None:

@@ -8,12 +8,11 @@ from functools import lru_cache
 
 from .cues import Lexicon
 from .names import Gazetteer, words_of
-from .relations import relation_of
+from .relations import OTHER_DOMAIN, relation_of
 from .structure import folded
 from .world import World
 
-#: The types whose names are numbers.
-NUMERIC = frozenset(("year", "number"))
+_NUMERIC = frozenset(("year", "number"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +22,10 @@ class Kind:
     types: frozenset[str]
     relations: frozenset[str] = frozenset()
     """The relations of which it is a subject."""
+
+
+#: What is known of a number that is no name.
+NUMBER = Kind(_NUMERIC)
 
 
 class Vocabulary:
@@ -39,6 +42,16 @@ class Vocabulary:
         self.subject = {name: relation_of(name).subject for name in self.lexicon.relations}
         self.object = {name: relation_of(name).object for name in self.lexicon.relations}
         self.gazetteer = Gazetteer(_spellings(kinds, self.lexicon))
+        self.typed = frozenset(
+            name for name in self.object if relation_of(name).domain != OTHER_DOMAIN
+        )
+        """The relations of which the types are known."""
+        self.numeric = tuple(
+            name
+            for name, object_ in self.object.items()
+            if object_ in _NUMERIC or self._are_numbers(object_)
+        )
+        """The relations with numbers as their objects."""
         self._folded = {folded(name): kind for name, kind in kinds.items()}
         self._starts: dict[Kind, Sequence[str]] = {}
         known: dict[str, set[str]] = {}
@@ -54,6 +67,10 @@ class Vocabulary:
             for name, object_ in self.object.items()
         }
         """The relations that can be asked of the object of one."""
+
+    def _are_numbers(self, type_: str) -> bool:
+        names = [name for name, kind in self.kinds.items() if type_ in kind.types]
+        return bool(names) and all(name.isdigit() for name in names)
 
     def kind(self, name: str) -> Kind | None:
         """Return what is known of a name, in any case and with any article."""
