@@ -118,7 +118,7 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
     alone = {phrase[0] for phrase in phrases if len(phrase) == 1}
     irregular = {form: word for word, forms in data["forms"].items() for form in forms}
     bases: dict[str, str] = {}
-    for word in sorted(words - set(data["plain"].split())):
+    for word in sorted(words):
         if len(word) > 2:
             stem = word[:-1] if word[-1] in "ey" else word
             endings = {"e": ("es", "ed", "ing"), "y": ("ies", "ied", "ys", "yed", "ying")}

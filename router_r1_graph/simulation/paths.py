@@ -30,8 +30,8 @@ class Path:
     chain: tuple[str, ...]
     explained: Amounts
     score: float
-    astray: bool = False
-    """Whether it ends in something else than what is asked for."""
+    aim: float = 0.0
+    """Above 0 where it ends in what is asked for, below where it should and does not."""
 
     @property
     def term(self) -> Term:
@@ -112,7 +112,7 @@ class _Walk:
                 total -= 0.4 * (relation not in self.name.kind.relations)
             longer = (*chain, relation)
             if said or ending or (self.sight.denied and value > 0):
-                self.found.append(Path(self.name, longer, union, total + ending + value, value < 0))
+                self.found.append(Path(self.name, longer, union, total + ending + value, value))
             if len(longer) < MAX_HOPS and (said or implied):
                 self._go(union, longer, total, unsaid + (not said))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import combinations, pairwise
+from itertools import combinations, islice, pairwise
 from typing import TypeVar
 
 from .cues import CUE, TYPE
@@ -88,7 +88,7 @@ def _needs_no_other(question: Structure, vocabulary: Vocabulary) -> bool:
 
 def _two_questions(text: str, vocabulary: Vocabulary) -> Both | None:
     """Read "Who wrote Emma, and where was she born?"."""
-    for cut in _SECOND_QUESTION.finditer(text):
+    for cut in islice(_SECOND_QUESTION.finditer(text), 3):
         if not Sight(text[: cut.start()], vocabulary).focuses:
             continue
         first = _read(text[: cut.start()], vocabulary)
@@ -128,19 +128,17 @@ def _ask(sight: Sight) -> Ask | Both | None:
         return None
     if "and" in sight.texts and (both := _both(sight, best)):
         return both
-    if not _understood(sight, best.explained, astray=best.astray):
+    if not _understood(sight, best.explained, aim=best.aim):
         return None
     term = best.term
     return term if isinstance(term, Ask) else None
 
 
-def _understood(
-    sight: Sight, explained: Amounts, more: float = 0.0, *, astray: bool = False
-) -> bool:
+def _understood(sight: Sight, explained: Amounts, more: float = 0.0, *, aim: float = 0.0) -> bool:
     """Say whether what is explained outweighs what is not."""
     total = sum(explained) + more
-    strange = sight.strange * (2 if max(explained, default=0.0) < CUE else 1)
-    against = strange + _MISSED * sight.missed(explained) + _ASTRAY * astray
+    vague = max(explained, default=0.0) < CUE and aim <= 0
+    against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained) + _ASTRAY * (aim < 0)
     return total >= max(_LEAST, against)
 
 
@@ -200,7 +198,8 @@ def _sides(sight: Sight, names: Sequence[Name], most: int = 4) -> Iterator[tuple
     """Yield the names that may be sides, with a word to cut at between each two of them."""
     for count in range(2, most + 1):
         for chosen in combinations(names, count):
-            if any(two.start < one.end for one, two in pairwise(chosen)):
+            apart = all(one.end <= two.start for one, two in pairwise(chosen))
+            if not apart or len({name.name for name in chosen}) < count:
                 continue
             if all(_cut(sight, *two) is not None for two in pairwise(chosen)):
                 yield chosen

@@ -187,6 +187,8 @@ class Sight:
         symbol = kind.types == {"symbol"}
         if symbol and (written != found.name or len(self.words) < 3):
             return None
+        if found.wrong and found.letters < 5 and written.islower():
+            return None
         penalty = 0.4 * found.wrong + symbol
         if not found.wrong and "person" in kind.types and not self._starts(found.name, first):
             if written.islower() and self.text != self.text.lower():
@@ -298,6 +300,10 @@ class Sight:
         if at >= len(self.texts) or self._taken[at]:
             return True
         word = self.texts[at]
+        if word == "which" and at + 1 < len(self.texts):
+            found = self.lexicon.at(self.bases, at + 1)
+            if found and found[0].types and not self._taken[at + 1]:
+                return False  # "from the pen of which author"
         last = len(self.texts) - 1
         while last > at and not self.texts[last][0].isalnum():
             last -= 1
