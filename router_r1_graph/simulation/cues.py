@@ -17,7 +17,7 @@ CUE, TYPE, HINT = 3.0, 1.5, 0.6
 #: How much a word says that asks for something no relation is about.
 FOREIGN = 4.0
 
-MARKS = ("least", "most", "same", "between", "foreign")
+MARKS = ("least", "most", "same", "between", "polar", "foreign")
 
 
 @dataclass(slots=True)
@@ -42,6 +42,7 @@ class Lexicon:
         data = _data()
         self.relations = tuple(dict.fromkeys((*data["relations"], *relations)))
         self.implied = frozenset(data["implied"])
+        self.explicit = frozenset(data["explicit"])
         self.aliases: Mapping[str, str] = data["aliases"]
         self._base = _bases(data, self.relations)
         self.plain = {self.base(word) for word in data["plain"].split()} | set(
@@ -91,7 +92,8 @@ class Lexicon:
         for cue in self._cues.values():
             for relation in self.relations:
                 if relation_of(relation).object in cue.types:
-                    cue.relations[relation] = max(TYPE, cue.relations.get(relation, 0.0))
+                    weight = HINT if relation in data["explicit"] else TYPE
+                    cue.relations[relation] = max(weight, cue.relations.get(relation, 0.0))
 
     def _cue(self, text: str) -> Cue:
         phrase = tuple(self.base(word.text) for word in words_of(text))

@@ -56,8 +56,8 @@ class Found:
 def words_of(text: str) -> list[Word]:
     """Return the words and punctuation marks of a text; initials count as one word.
 
-    >>> [word.text for word in words_of("J. R. R. Tolkien's caf\u00e9?")]
-    ['jrr', 'tolkien', 'cafe', '?']
+    >>> [word.text for word in words_of("J.R.R. Tolkien's caf\u00e9?")]
+    ['jrr', '.', 'tolkien', 'cafe', '?']
     """
     words: list[Word] = []
     initials = False

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
 
+from .cues import CUE
 from .sight import Focus, Name, Sight
 from .structure import Ask, Term
 
@@ -118,6 +119,9 @@ class _Walk:
 
     def _focused(self, relation: str) -> float:
         object_ = self.sight.vocabulary.object[relation]
+        explicit = relation in self.sight.vocabulary.lexicon.explicit
+        if explicit and max(self.amounts.get(relation, self.nothing), default=0.0) < CUE / 2:
+            return 0.0
         if object_ in self.sight.denied:
             return -FOCUS
         if self.focus is None or self.focus.cue is None:

@@ -128,7 +128,8 @@ def _ask(sight: Sight) -> Ask | Both | None:
         return None
     if "and" in sight.texts and (both := _both(sight, best)):
         return both
-    if not _understood(sight, best.explained, aim=best.aim):
+    only = len(sight.vocabulary.starts(best.name.kind)) == 1  # what else could be asked of it?
+    if not _understood(sight, best.explained, 0.8 * only, aim=best.aim):
         return None
     term = best.term
     return term if isinstance(term, Ask) else None

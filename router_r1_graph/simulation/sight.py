@@ -14,7 +14,7 @@ MAX_NAMES = 8
 #: What a cue counts in a part of the text that asks nothing.
 _ASIDE = 0.5
 #: How much a word without meaning here weighs against what is understood.
-_STRANGE = 0.7
+_STRANGE = 0.4
 #: A name that is more doubtful than this keeps its words for cues.
 _DOUBTFUL = 1.0
 
@@ -28,6 +28,11 @@ _AUXILIARIES = _set(
 )
 _YOU = _set("you i we anyone anybody somebody someone u ya me")
 _ASKING = _set("who whom whose what which when where whereabouts how")
+_TELLING = _set(
+    "me us know wonder wondering tell say guess remember recall ask asking asked and or but so "
+    "then now is was are were be idea sure forgot forget exactly hey hi hello ok okay please out "
+    "question see about well just quick curious remind i'm name right"
+)
 _PREPOSITIONS = _set("in on of to by from at for with after into through under")
 _TAGS = _set("right correct true yes no isnt wasnt arent didnt doesnt false")
 _STOPS = _set(". ! ? ; : - \u2013 \u2014 ( )")
@@ -88,6 +93,7 @@ class Sight:
         """Whether it asks for yes or no."""
         self._asking: int | None = None
         self._part = self._parts()
+        self._last = self._asking
         if not any(self._part[name.start] == self._asking for name in self._sure()):
             self._asking = None
         self.cues: list[Seen] = []
@@ -95,6 +101,8 @@ class Sight:
         self.strange = 0.0
         """How much there is that nothing here is about."""
         self._cues()
+        if "polar" in self.marks and not self.focuses:
+            self.polar = True
         relations = {name for seen in self.cues for name in seen.cue.relations}
         self.amounts: Mapping[str, tuple[float, ...]] = {
             name: tuple(seen.weight * seen.cue.relations.get(name, 0.0) for seen in self.cues)
@@ -106,7 +114,8 @@ class Sight:
     @property
     def focus(self) -> Focus | None:
         """What is asked for, if a word says so."""
-        return self.focuses[-1] if self.focuses else None
+        asking = (focus for focus in self.focuses if self._part[focus.at] == self._last)
+        return next(asking, None)
 
     def aside(self, name: Name) -> bool:
         """Say whether a name stands in a part that asks nothing, while another part does."""
@@ -166,14 +175,16 @@ class Sight:
             if penalty is not None:
                 kept.append(Name(found.start, found.end, found.name, kind, penalty))
         # "in the periodic table" speaks of no discovery, unless that is all there is to speak of.
-        kept = [
+        apart = [
             name
             for name in kept
             if not any(
                 start <= name.start and name.end <= end and end - start > name.end - name.start
                 for start, end in phrases
             )
-        ] or kept
+        ]
+        if any(name.penalty < _DOUBTFUL for name in apart):
+            kept = apart
         del kept[MAX_NAMES:]
         for at, word in enumerate(self.texts):
             if word.isdigit() and not any(name.start <= at < name.end for name in kept):
@@ -316,9 +327,12 @@ class Sight:
             return before > 0 and self._taken[before - 1] and "," in self.texts[at:]
         if self._taken[before]:
             return word not in ("what", "which")
-        found = self.lexicon.at(self.bases, before)
-        noun = found is not None and bool(found[0].types) and self.texts[before] not in _ASKING
-        return noun and word != "what"
+        if word == "what" or self.texts[before] in _ASKING or self.texts[before] in _STOPS:
+            return False
+        if word == "which":
+            found = self.lexicon.at(self.bases, before)
+            return found is not None and bool(found[0].types)
+        return self.texts[before] not in _TELLING
 
     def _is_strange(self, at: int) -> bool:
         word = self.texts[at]
