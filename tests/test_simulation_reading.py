@@ -41,9 +41,9 @@ def misspelled(name: str, rng: random.Random) -> str:
     at = rng.randrange(1, len(name) - 1)
     letter = rng.choice("abcdefghijklmnopqrstuvwxyz")
     before, after = name[:at], name[at + 1 :]
+    swapped = before + after[0] + name[at] + after[1:]
     return rng.choice(
-        [before + after, before + letter + name[at:], before + letter + after]
-        + [before + after[0] + name[at] + after[1:]]
+        [before + after, before + letter + after, before + letter + name[at:], swapped]
     )
 
 

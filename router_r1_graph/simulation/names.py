@@ -102,7 +102,6 @@ class Gazetteer:
             words = [word.text for word in words_of(spelling.replace("&", " and "))]
             words = [word for word in words if word[0].isalnum()]
             if len(words) > 1 and words[0] in _ARTICLES:
-                self._letters.setdefault("".join(words), name)
                 words = words[1:]
             if not words:
                 continue
@@ -173,15 +172,18 @@ class Spelling:
     def nearest(self, word: str) -> tuple[str, int] | None:
         """Return the known word that differs least, and by how many letters; None if by too many.
 
-        Letters are left out, added, replaced, or swapped with the next one. Its first or its last
-        letter has to be right.
+        Letters are left out, added, replaced, or swapped with the next one. The first or the last
+        letter has to be right; in short words both, or just one letter may be wrong.
         """
         length = len(word)
         most = 1 if length < 6 else 2 if length < 14 else 3
+        ends = word[0], word[-1]
         best: tuple[str, int] | None = None
         for end in (0, -1):
             words = self._alike.get((length, end, word[end]), ())
             found = process.extractOne(word, words, scorer=OSA.distance, score_cutoff=most)
+            if found and found[1] > 1 and length < 9 and (found[0][0], found[0][-1]) != ends:
+                continue
             if found and (best is None or found[1] < best[1]):
                 best = str(found[0]), int(found[1])
         return best

@@ -92,7 +92,14 @@ class _Walk:
         self.found: list[Path] = []
         self._go(own, (), -name.penalty - sight.aside(name), 0)
 
-    def _go(self, explained: Amounts, chain: tuple[str, ...], score: float, unsaid: int) -> None:
+    def _go(
+        self,
+        explained: Amounts,
+        chain: tuple[str, ...],
+        score: float,
+        unsaid: int,
+        silent: bool = False,
+    ) -> None:
         vocabulary = self.sight.vocabulary
         sum_so_far = sum(explained)
         after = vocabulary.follows[chain[-1]] if chain else vocabulary.starts(self.name.kind)
@@ -107,6 +114,8 @@ class _Walk:
             implied = relation in vocabulary.lexicon.implied and unsaid < _MAX_UNSAID
             if not (said or implied or ending):
                 continue
+            if silent and vocabulary.object[relation] == vocabulary.subject[chain[-1]]:
+                continue  # "What is Paris the capital of?" asks for no capital of its country
             total = score + gain - (COST if said else UNSAID)
             if not chain:
                 total += self._nearness(relation)
@@ -115,7 +124,7 @@ class _Walk:
             if said or ending or (self.sight.denied and value > 0):
                 self.found.append(Path(self.name, longer, union, total + ending + value, value))
             if len(longer) < MAX_HOPS and (said or implied):
-                self._go(union, longer, total, unsaid + (not said))
+                self._go(union, longer, total, unsaid + (not said), not said)
 
     def _focused(self, relation: str) -> float:
         object_ = self.sight.vocabulary.object[relation]

@@ -149,6 +149,15 @@ class Sight:
         kept: list[Name] = []
         every = self.vocabulary.gazetteer.find(self.texts)
         sure = {at for f in every if f.letters > 2 for at in range(f.start, f.end)}
+        self._foreign = {
+            at
+            for at, word in enumerate(self.texts)
+            if at not in sure
+            and len(word) > 2
+            and word not in self.lexicon.words
+            and self._capital(at)
+        }
+        """Words of names that nobody knows, as it seems."""
         odd = [
             at
             for at, word in enumerate(self.texts)
@@ -201,13 +210,19 @@ class Sight:
         if found.wrong and found.letters < 5 and written.islower():
             return None
         penalty = 0.4 * found.wrong + symbol
-        if not found.wrong and "person" in kind.types and not self._starts(found.name, first):
+        short = found.letters < _letters(found.name) - 1
+        beside = not self._foreign.isdisjoint((found.start - 1, found.end))
+        if beside and (short or found.wrong or found.end - found.start == 1):
+            return None  # "Emma Smith" is no book
+        if short:
+            if found.wrong > 1 or (found.wrong and found.letters < 6):
+                return None
             if written.islower() and self.text != self.text.lower():
                 return None
             penalty += 0.5  # a last name
         if found.end - found.start == 1:
             if found.wrong:
-                penalty += 0.6
+                penalty += 0.5
             if first in self.lexicon.words or first in _AUXILIARIES:
                 name = folded(found.name)
                 capital = found.name.removeprefix("the ")[:1].isupper()
@@ -220,9 +235,10 @@ class Sight:
                     penalty += 1.0
         return penalty
 
-    @staticmethod
-    def _starts(name: str, word: str) -> bool:
-        return words_of(name)[0].text == word
+    def _capital(self, at: int) -> bool:
+        """Say whether a word is written like a name, in a text where that means something."""
+        word = self.words[at]
+        return at > 0 and self.text[word.start].isupper() and not self.text.isupper()
 
     def _sure(self) -> list[Name]:
         return [name for name in self.names if name.penalty < _DOUBTFUL]
@@ -351,7 +367,7 @@ class Sight:
             found = self.lexicon.at(self.bases, at)
             if self._taken[at] or found is None or any(self._taken[at : found[1]]):
                 if not aside and self._is_strange(at):
-                    self.strange += _STRANGE
+                    self.strange += _STRANGE * (4 if at in self._foreign else 1)
                 at += 1
                 continue
             cue, end = found
@@ -369,3 +385,8 @@ class Sight:
             for seen, amount in zip(self.cues, explained, strict=False)
             if amount == 0 and seen.cue.relations
         )
+
+
+def _letters(name: str) -> int:
+    """Return about how many letters are in a name without its article."""
+    return sum(map(str.isalnum, name.removeprefix("the ").removeprefix("The ")))
