@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from operator import mul
 
 from .cues import CUE
-from .sight import Focus, Name, Sight
+from .sight import Focus, Sight
+from .spotted import Name
 from .structure import Ask, Term
 
 MAX_HOPS = 5

@@ -18,7 +18,8 @@ from typing import TypeVar
 from .cues import CUE, TYPE
 from .grammar import MAX_CHARACTERS, read_exact
 from .paths import COST, Amounts, Path, paths
-from .sight import Name, Sight
+from .sight import Sight
+from .spotted import DOUBTFUL, Name
 from .structure import Ask, Between, Both, Compare, Same, Structure, YesNo, asks
 from .vocabulary import Vocabulary, vocabulary_of
 from .world import World
@@ -94,7 +95,7 @@ def _two_questions(text: str, vocabulary: Vocabulary) -> Both | None:
         first = _read(text[: cut.start()], vocabulary)
         if isinstance(first, Ask):
             rest = text[cut.end() :]
-            if not any(name.penalty < 1 for name in Sight(rest, vocabulary).names):
+            if not any(name.penalty < DOUBTFUL for name in Sight(rest, vocabulary).names):
                 rest = f"{rest.rstrip(' ?.!')} {asks(first)[0].subject}"  # "she", "it"
             second = _read(rest, vocabulary)
             if isinstance(second, Ask) and second != first:
