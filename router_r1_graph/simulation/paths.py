@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
+from typing import TypeVar
 
-from .cues import CUE
+from .cues import CUE, TYPE
 from .sight import Focus, Sight
 from .spotted import Name
-from .structure import Ask, Term
+from .structure import Ask, Structure, Term
 
 MAX_HOPS = 5
 #: What a relation of a chain costs, and one that no word speaks of.
@@ -19,7 +20,12 @@ FOCUS = 1.5
 #: A relation that explains less than this more is one that no word speaks of.
 _LITTLE = 0.3
 _MAX_UNSAID = 2
+#: How much the words that are not understood may weigh.
+_MISSED = 0.8
+#: What is read must explain at least so much, and an answer of the wrong type weighs so much.
+_LEAST, _ASTRAY = 1.2, 3.0
 
+_S = TypeVar("_S", bound=Structure)
 Amounts = tuple[float, ...]
 """How much of each cue is explained."""
 
@@ -152,3 +158,24 @@ class _Walk:
             if amount > 0
         ]
         return 0.8 / (1 + min(near) / 3) if near else 0.0
+
+
+def understood(sight: Sight, explained: Amounts, more: float = 0.0, *, aim: float = 0.0) -> bool:
+    """Say whether what is explained outweighs what is not."""
+    total = sum(explained) + more
+    vague = max(explained, default=0.0) < CUE and aim <= 0
+    against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained) + _ASTRAY * (aim < 0)
+    return total >= max(_LEAST, against)
+
+
+def best_of(sight: Sight, found: Sequence[tuple[float, _S, Amounts]]) -> _S | None:
+    """Return what scores best of (score, question, what it explains), if it is understood."""
+    if not found:
+        return None
+    _, question, explained = max(found, key=lambda each: each[0])
+    return question if understood(sight, explained, TYPE) else None
+
+
+def by_score(path: Path) -> float:
+    """Return the score of a path, to sort by."""
+    return path.score
