@@ -16,7 +16,10 @@ from router_r1_graph.simulation.structure import Term, folded
 
 WORLD = World.embedded()
 ENGLISH = yaml.safe_load((Path(__file__).parent / "data/english.yaml").read_text("utf-8"))
-WORDINGS = ENGLISH["wordings"]
+WORDINGS = {
+    name: {kind: found[kind] + ENGLISH["kept"][name][kind] for kind in found}
+    for name, found in ENGLISH["wordings"].items()
+}
 SUBJECTS = {
     name: [fact.subject for fact in WORLD.facts if fact.relation == name]
     for name in WORLD.relations

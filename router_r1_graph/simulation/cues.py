@@ -119,8 +119,9 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
     # "painting" is a word of its own beside "paint", "released" is none beside "release".
     alone = {phrase[0] for phrase in phrases if len(phrase) == 1}
     irregular = {form: word for word, forms in data["forms"].items() for form in forms}
+    plain = set(data["plain"].split())
     bases: dict[str, str] = {}
-    for word in sorted(words):
+    for word in [*sorted(words), *sorted(plain - words)]:
         if len(word) > 2:
             stem = word[:-1] if word[-1] in "ey" else word
             endings = {"e": ("es", "ed", "ing"), "y": ("ies", "ied", "ys", "yed", "ying")}

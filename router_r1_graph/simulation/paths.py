@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import mul
 from typing import TypeVar
 
-from .cues import CUE, TYPE
+from .cues import CUE, HINT, TYPE
 from .sight import Focus, Sight
 from .spotted import Name
 from .structure import Ask, Structure, Term
@@ -118,6 +118,8 @@ class _Walk:
             ending = self.extra.get(relation, 0.0)
             value = self._focused(relation)
             said = gain > _LITTLE
+            if chain and said:  # hints alone lead no further
+                said = any(b - a > HINT for a, b in zip(explained, union, strict=True))
             implied = relation in vocabulary.lexicon.implied and unsaid < _MAX_UNSAID
             if not (said or implied or ending):
                 continue
