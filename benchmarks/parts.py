@@ -3,7 +3,7 @@
     python -m benchmarks.parts                 all of them
     python -m benchmarks.parts question reply  these
 
-    question   reading a question of the embedded world
+    question   reading a question of the embedded world, in its own words and in anybody's
     reply      computing the reply of a simulated candidate
     records    finding one of 20,000 recorded questions by its words
     matrix     a matrix of 200 questions x 1,000 candidates, written to each kind of file and read
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import tempfile
 import time
@@ -24,13 +25,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from router_r1_graph import CandidatePool
 from router_r1_graph.candidates import Candidate
 from router_r1_graph.candidates.records import CandidateRecords, Record
 from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix
-from router_r1_graph.simulation import World, generate, read_question, reply_text_and_tokens
+from router_r1_graph.simulation import Ask, World, generate, read_question, reply_text_and_tokens
 
+ENGLISH = Path(__file__).parents[1] / "tests/data/english.yaml"
 RECORD = json.dumps({"question": "What is it?", "reply": "word " * 180, "tokens": [1, 2, 3]})
 
 
@@ -54,6 +57,26 @@ def show(what: str, taken: float, bar: float, unit: str = "ms") -> None:
     )
 
 
+def free_wordings() -> list[str]:
+    """Return questions in free wordings, of one hop and of two; a name in four is misspelled."""
+    wordings = yaml.safe_load(ENGLISH.read_text(encoding="utf-8"))["wordings"]
+    rng = random.Random(1)
+    texts = []
+    for asked in generate(World.embedded(), split="all", n=1000, seed=3, hops=[1, 2]):
+        if not isinstance(asked.structure, Ask):
+            continue
+        text = rng.choice(wordings[asked.structure.relation]["questions"])
+        term = asked.structure.subject
+        if isinstance(term, Ask):
+            text = text.replace("{x}", rng.choice(wordings[term.relation]["nouns"]))
+            term = str(term.subject)
+        if rng.random() < 0.25:
+            at = rng.randrange(len(term))
+            term = term[:at] + term[at + 1 :]
+        texts.append(text.replace("{x}", term))
+    return texts
+
+
 def question() -> None:
     """Show how long a question takes to read."""
     texts = [q.text for q in generate(World.embedded(), split="all", n=1000, seed=3)]
@@ -64,6 +87,8 @@ def question() -> None:
             read_question(text)
 
     show("reading a question", seconds(read, 5) / len(texts), 0.3e-3)
+    texts = free_wordings()
+    show(f"one of {len(texts)} free wordings", seconds(read, 5) / len(texts), 0.5e-3)
 
 
 def reply() -> None:

@@ -122,4 +122,4 @@ def test_descriptors_in_other_words_say_what_their_candidates_know():
                 reply = reply_text_and_tokens(c, f"{item.lesson.text}")
                 right[claims, bool(reply.knows)] += 1
     assert right[True, True] > 0.5 * right[True, False]
-    assert right[False, True] < 0.2 * right[False, False]
+    assert right[False, True] < 0.3 * right[False, False]

@@ -9,7 +9,7 @@ import pytest
 
 from router_r1_graph.errors import ConfigError
 from router_r1_graph.simulation import Ask, World, read_question
-from router_r1_graph.simulation.grammar import MAX_PREFIX, _noun_forms, _question_forms
+from router_r1_graph.simulation.grammar import MAX_PREFIX, _noun_forms, _question_forms, read_exact
 from router_r1_graph.simulation.relations import relation_of, relations
 from router_r1_graph.simulation.structure import folded
 from router_r1_graph.simulation.world import counts_by_domain
@@ -68,7 +68,7 @@ def test_no_name_reads_as_a_phrase_even_in_lower_case() -> None:
     for fact in WORLD.facts:
         for name in (fact.subject, fact.object):
             for spelled in (name, name.lower(), name.upper()):
-                assert read_question(f"Who wrote {spelled}?") == Ask("author", spelled)
+                assert read_exact(f"Who wrote {spelled}?") == Ask("author", spelled)
 
 
 def test_a_name_means_one_thing() -> None:

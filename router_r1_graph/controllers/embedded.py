@@ -54,14 +54,15 @@ class KeywordController(RuleController):
 
     def turn(self, view: View) -> Turn:
         """Ask the next open sub-questions, or answer."""
-        structure = read_question(view.question)
+        world = _world(view.pool)
+        structure = read_question(view.question, world)
         if structure is None:
             if _replies(view) or view.must_answer:
                 return _answer(view, "The reply is the answer.")
             return self._ask(view, [(view.question, _words(view.question))])
         known: dict[Ask, str] = {}
         for call in _replies(view):
-            asked = read_question(call.query)
+            asked = read_question(call.query, world)
             if isinstance(asked, Ask):
                 known[asked] = short_answer(call.reply)
         steps = next_steps(structure, known)
@@ -168,6 +169,14 @@ def demo_questions(count: int, seed: int, choice: str = "known") -> list[Questio
         wordings=wordings,  # type: ignore[arg-type]  # checked there, like the kinds
         kinds=mix if kinds else None,  # type: ignore[arg-type]
     )
+
+
+def _world(pool: CandidatePool) -> World | None:
+    """Return the world by which to read questions to a pool; None = the embedded one."""
+    try:
+        return world_of(pool)
+    except ControllerError:
+        return None
 
 
 def world_of(pool: CandidatePool) -> World:

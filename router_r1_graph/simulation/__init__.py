@@ -3,14 +3,15 @@
 from .chat_model import SimulatedOutageError, simulated_chat_model
 from .decomposed import Decomposed
 from .file_questions import decomposed_questions
+from .file_reading import read
 from .free_wording import FreeWording
-from .grammar import phrase, read_question
+from .grammar import phrase
 from .mind import SimulatedReply, reply_text_and_tokens
 from .noise import NO_NOISE, USUAL_NOISE, Noise
 from .oracle import Plan, best_plan
 from .question import Question
 from .questions import EVERY_KIND, by_domain, generate
-from .reading import read
+from .reading import read_question
 from .relations import relation_domain
 from .structure import Ask, Between, Both, Compare, Same, Structure, YesNo, hops, next_steps
 from .world import Fact, World, known_world, true_answer

@@ -1,4 +1,4 @@
-"""Questions in words and back: `read_question(phrase(question)) == question`.
+"""Questions in words and back: `read_exact(phrase(question)) == question`.
 
 Every form of a relation is a prefix and a suffix around its subject ("In which country was" and
 "born"), so a text is read by looking up its first words in a dictionary, not by trying patterns in
@@ -12,12 +12,11 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Literal
 
 from .relations import Relation, relation_of, relations
-from .rewording import kind_dropped, reworded, without_thanks
-from .structure import Ask, Between, Both, Compare, Same, Structure, Term, YesNo, asks
+from .structure import Ask, Between, Both, Compare, Same, Structure, Term, YesNo
 
 #: Longer texts are not read at all. It also bounds how deep the reader recurses.
 MAX_CHARACTERS = 600
@@ -25,6 +24,8 @@ MAX_CHARACTERS = 600
 MAX_PREFIX = 60
 
 _YES_NO = ("Is {value} {noun}?", "Is it true that {noun} is {value}?")
+#: Of relations without forms for it.
+_SAME = "Is {a} the same as {b}?"
 _BETWEEN = "What is the difference between {a} and {b}?"
 _BOTH = "Name both {a} and {b}."
 _YES_NO_PREFIXES = ("is ", "was ")
@@ -74,15 +75,20 @@ def phrase(question: Structure, rng: random.Random | None = None) -> str:
             ]
         case Compare(relation, sides, least):
             found = relation_of(relation)
-            forms = _with_sides(found.least if least else found.most, sides, rng)
+            spoken = relation.replace("_", " ")
+            own = f"Which has the {'smaller' if least else 'larger'} {spoken}, {{a}} or {{b}}?"
+            forms = _with_sides((found.least if least else found.most) or [own], sides, rng)
         case Same(relation, first, second):
-            forms = _with_sides(relation_of(relation).same, (first, second), rng)
+            if same := relation_of(relation).same:
+                forms = _with_sides(same, (first, second), rng)
+            else:
+                forms = _with_sides([_SAME], (Ask(relation, first), Ask(relation, second)), rng)
         case Between(first, second):
             forms = _with_sides([_BETWEEN], (first, second), rng)
         case Both(first, second):
             forms = _with_sides([_BOTH], (first, second), rng)
     # "War and Peace and Emma" can be cut in two ways: take the first form that is read as meant.
-    return next((text for text in forms if _read(text) == question), forms[-1])
+    return next((text for text in forms if read_exact(text) == question), forms[-1])
 
 
 def _with_sides(
@@ -121,31 +127,14 @@ def _draw(forms: Sequence[str], rng: random.Random | None) -> list[str]:
     return rng.sample(forms, len(forms))
 
 
-@lru_cache(maxsize=1 << 16)
-def read_question(text: str) -> Structure | None:
-    """Return what a text asks, or None when it is no question of this grammar. Never raises.
+def read_exact(text: str) -> Structure | None:
+    """Return what a sentence of this grammar asks, or None when a text is none. Never raises.
 
     Case, doubled spaces and a missing question mark do not matter.
 
-    >>> read_question("who is the author of  Hamlet")
+    >>> read_exact("who is the author of  Hamlet")
     Ask(relation='author', subject='Hamlet')
     """
-    text = without_thanks(text)
-    as_it_is = _read(text)
-    if as_it_is is not None and _known(as_it_is):
-        return as_it_is
-    in_plainer_words = _read(reworded(text))
-    if in_plainer_words is not None and _known(in_plainer_words):
-        return in_plainer_words
-    return as_it_is or in_plainer_words
-
-
-def _known(question: Structure) -> bool:
-    """Say whether every relation of a question is one that is described, not read generically."""
-    return all(ask.relation in relations() for ask in asks(question))
-
-
-def _read(text: str) -> Structure | None:
     if len(text) > MAX_CHARACTERS:
         return None
     text = " ".join(text.split()).rstrip(" ?.!")
@@ -191,7 +180,6 @@ def _fitting(low: str, index: _Index) -> Iterator[_Form]:
 
 
 def _term(text: str) -> Term:
-    text = kind_dropped(text)
     low = _lower(text)
     for form in _fitting(low, _noun_forms()):
         return Ask(form.relation, _term(text[len(form.prefix) : len(text) - len(form.suffix)]))
@@ -199,7 +187,8 @@ def _term(text: str) -> Term:
         inner = _term(found[2])
         if isinstance(inner, Ask) or not found[2].islower():
             return Ask(found[1].replace(" ", "_"), inner)
-    return text
+    quoted = len(text) > 2 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if quoted else text
 
 
 def _cut(inside: str, middle: str) -> tuple[Term, Term] | None:

@@ -19,7 +19,7 @@ from ..candidates.providers import read_options
 from ..errors import PoolError
 from .decomposed import Decomposed
 from .draw import fraction
-from .reading import read
+from .file_reading import read
 from .structure import NO, YES, Ask, Between, Both, Compare, Structure, hops, next_steps
 from .wording import UNCLEAR, UNKNOWN, Style, wrap, wrap_hostile
 from .world import known_world

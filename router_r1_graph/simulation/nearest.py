@@ -13,7 +13,7 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cached_property
 
-from .vocabulary import Term, terms, words
+from .synonyms import Term, terms, words
 
 # Shares, by weight, that are needed at least: chosen on other wordings of texts, which have to be
 # found, and on texts that were taken out of the index, for which no other one may be.

@@ -12,9 +12,9 @@ from itertools import zip_longest
 
 from ..candidates import Candidate
 from .decomposed import Decomposed
+from .file_reading import read
 from .grammar import phrase
 from .mind import reply_text_and_tokens
-from .reading import read
 from .structure import Ask, Between, Both, Compare, Same, Structure, Term, YesNo, folded, parts
 from .world import World, true_answer
 

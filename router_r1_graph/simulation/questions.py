@@ -16,10 +16,11 @@ from .distractors import DistractorKind, Draft, distractors
 from .drawing import MAX_HOPS, DrawnKind, structures
 from .file_questions import drawn_questions
 from .free_wording import FreeWording
-from .grammar import phrase, read_question
+from .grammar import phrase
 from .meaning import Split, meaning
 from .noise import USUAL_NOISE, Noise
 from .question import Question, QuestionKind
+from .reading import read_question
 from .structure import Both, Structure, asks
 from .structure import hops as count_hops
 from .world import World, true_answer
@@ -186,7 +187,7 @@ def _drafts(
         gold = true_answer(world, structure)
         # A user's own facts may hold names that read as something else: such a question is left
         # out, where the forms are to be read.
-        if gold is not None and (words is not None or read_question(text) == structure):
+        if gold is not None and (words is not None or read_question(text, world) == structure):
             yield Draft(text, _gold(world, structure, gold), structure, meaning(structure))
 
 

@@ -1,61 +1,144 @@
-"""What a query asks of a world, whatever kind of world it is."""
+"""Free English as structure: the known names in a text, and the path over types that fits best.
+
+A chain of relations from a name ("Hamlet", author, birth_country, currency) explains the cues of a
+text: words of its relations, words for the types that it passes, names that are proposed as its
+end. The chain that explains most with the fewest relations is what the text asks. Types say which
+relations can follow one another, so the order of words matters little: a nested description may
+come first or last.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from functools import lru_cache
+from itertools import islice
 
-from .decomposed import Decomposed
-from .grammar import read_question
-from .nearest import Nearest
-from .structure import Structure, folded
+from .cues import TYPE
+from .grammar import MAX_CHARACTERS, read_exact
+from .paths import Path, by_score, paths, understood
+from .sides import read_between, read_both, read_compare, read_same
+from .sight import Sight
+from .spotted import DOUBTFUL
+from .structure import Ask, Both, Structure, YesNo, asks
+from .vocabulary import Vocabulary, vocabulary_of
 from .world import World
 
+_SECOND_QUESTION = re.compile(
+    r"(?:,? and(?: also)?|\?) (?=(?:(?:in|on|by|to|from|at) )?"
+    r"(?:who|whom|whose|what|which|when|where|how)\b)",
+    re.IGNORECASE,
+)
 
-def read(world: World, query: str) -> Structure | Decomposed | None:
-    """Return what a query asks; None = it cannot be understood.
 
-    In the world of a decomposed file, it is the question or sub-question that is nearest to it.
+@lru_cache(maxsize=1 << 16)
+def read_question(text: str, world: World | None = None) -> Structure | None:
+    """Return what a text asks, or None when it is not understood. Never raises.
+
+    The sentences of the grammar are read exactly, whoever they are about. Everything else is read
+    by the names and relations of the world.
+
+    Args:
+        text: A question or a noun phrase, in any words.
+        world: Whose names and relations are known; None = the embedded one.
+
+    >>> read_question("hey, the bloke that penned Hamlet, where's he from?")
+    Ask(relation='birth_country', subject=Ask(relation='author', subject='Hamlet'))
     """
-    return _reader(world).read(query) if world.asked else read_question(query)
+    if len(text) > MAX_CHARACTERS:
+        return None
+    vocabulary = vocabulary_of(world or World.embedded())
+    exact = read_exact(text)
+    if exact is not None and _needs_no_other(exact, vocabulary):
+        return exact
+    return _two_questions(text, vocabulary) or _read(text, vocabulary) or exact
 
 
-class _Reader:
-    """Finds the question or sub-question of a file that a query is a wording of."""
+def _needs_no_other(question: Structure, vocabulary: Vocabulary) -> bool:
+    """Say whether a question read exactly needs no other reading.
 
-    def __init__(self, asked: tuple[Decomposed, ...]) -> None:
-        # A text that is both is a fact: one call answers it.
-        facts = [leaf for question in asked for leaf in question.leaves()]
-        others = [node for question in asked for node in _nodes(question) if node.parts]
-        self._named: dict[str, Decomposed] = {}
-        for node in (*facts, *others):
-            self._named.setdefault(_literal(node.question), node)
-        self._nodes = list(self._named.values())
-        self._nearest = Nearest(
-            [node.question for node in self._nodes],
-            [folded(node.answer) for node in self._nodes],
-            long={number for number, node in enumerate(self._nodes) if node.parts},
-        )
-
-    def read(self, query: str) -> Decomposed | None:
-        """Return it, or None."""
-        literal = self._named.get(_literal(query))
-        if literal is not None:
-            return literal
-        found = self._nearest.find(query)
-        return None if found is None else self._nodes[found]
+    Its names are known and can have its relations, or no word of them means anything here.
+    """
+    if isinstance(question, YesNo):
+        value = question.value
+        if vocabulary.kind(value) is None and vocabulary.means(value):
+            return False
+    for ask in asks(question):
+        known = ask.relation in vocabulary.object
+        # "the mayor of Paris" is nothing that other words could mean.
+        if not known and vocabulary.means(ask.relation.replace("_", " ")):
+            return False
+        if isinstance(ask.subject, str):
+            kind = vocabulary.kind(ask.subject)
+            if kind is None and vocabulary.means(ask.subject):
+                return False
+            if kind is not None and known and ask.relation not in vocabulary.starts(kind):
+                return False
+    return True
 
 
-def _nodes(question: Decomposed) -> Iterator[Decomposed]:
-    yield question
-    for part in question.parts:
-        yield from _nodes(part)
+def _two_questions(text: str, vocabulary: Vocabulary) -> Both | None:
+    """Read "Who wrote Emma, and where was she born?"."""
+    for cut in islice(_SECOND_QUESTION.finditer(text), 3):
+        if not Sight(text[: cut.start()], vocabulary).focuses:
+            continue
+        first = _read(text[: cut.start()], vocabulary)
+        if isinstance(first, Ask):
+            rest = text[cut.end() :]
+            if not any(name.penalty < DOUBTFUL for name in Sight(rest, vocabulary).names):
+                rest = f"{rest.rstrip(' ?.!')} {asks(first)[0].subject}"  # "she", "it"
+            second = _read(rest, vocabulary)
+            if isinstance(second, Ask) and second != first:
+                return Both(first, second)
+    return None
 
 
-def _literal(text: str) -> str:
-    return folded(text.rstrip(" ?.!"))
+def _read(text: str, vocabulary: Vocabulary) -> Structure | None:
+    sight = Sight(text, vocabulary)
+    if not sight.names and (unknown := sight.unknown_name()):
+        sight.names.append(unknown)
+        sight.strange = 0.0
+    if not sight.names or not (sight.cues or sight.polar or sight.marks):
+        return None
+    compared = not sight.marks.isdisjoint(("least", "most"))
+    return (
+        ("between" in sight.marks and read_between(sight))
+        or ("same" in sight.marks and read_same(sight))
+        or (compared and read_compare(sight))
+        or (sight.polar and (_yes_no(sight) or (not compared and read_same(sight))))
+        or _ask(sight)
+        or None
+    )
 
 
-@lru_cache(maxsize=64)
-def _reader(world: World) -> _Reader:
-    return _Reader(world.asked)
+def _ask(sight: Sight) -> Ask | Both | None:
+    """Read a question for one object, or for two."""
+    every = [path for name in sight.names for path in paths(sight, name, focus=sight.focus)]
+    best = max(every, key=by_score, default=None)
+    if best is None:
+        return None
+    if "and" in sight.texts and (both := read_both(sight, best)):
+        return both
+    only = len(sight.vocabulary.starts(best.name.kind)) == 1  # what else could be asked of it?
+    if not understood(sight, best.explained, 0.8 * only, aim=best.aim):
+        return None
+    term = best.term
+    return term if isinstance(term, Ask) else None
+
+
+def _yes_no(sight: Sight) -> YesNo | None:
+    """Read a question that proposes a name as its answer."""
+    found: list[tuple[float, YesNo, Path]] = []
+    for value in sight.names:
+        fits = {
+            r: TYPE for r, object_ in sight.vocabulary.object.items() if object_ in value.kind.types
+        }
+        for name in sight.names if fits else ():
+            if name.start < value.end and value.start < name.end:
+                continue
+            for path in paths(sight, name, extra=fits):
+                if path.chain[-1] in fits and isinstance(ask := path.term, Ask):
+                    found.append((path.score - value.penalty, YesNo(ask, value.name), path))
+    if not found:
+        return None
+    _, question, path = max(found, key=lambda each: each[0])
+    return question if understood(sight, path.explained, TYPE) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .relations import OTHER_DOMAIN
-from .vocabulary import terms, words
+from .synonyms import terms, words
 
 #: Questions about letters, digits and dates, which nobody has to look up.
 LETTERS = "letters"

@@ -1,179 +1,140 @@
-"""Words as they are compared: without endings, accents and case, and the same for synonyms.
-
-The synonyms are in `data/words.yaml`.
-"""
+"""What a reader knows of a world: its names, their types, and which relations lead where."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import NamedTuple
+from functools import lru_cache
 
-import yaml
+from .cues import Lexicon
+from .names import Gazetteer, words_of
+from .relations import OTHER_DOMAIN, relation_of
+from .structure import folded
+from .world import World
 
-from .relations import DATA
-
-
-@dataclass(frozen=True)
-class Words:
-    """What `words.yaml` says; all words are terms (see `term`)."""
-
-    phrases: re.Pattern[str]
-    written: tuple[str, ...]
-    """What is written instead, by the number of the phrase's group."""
-    same: Mapping[str, str]
-    """The term of each word and stem that has synonyms."""
-    decisive: frozenset[str]
-    opposite: Mapping[str, int]
-    """The group of each term that has opposites."""
-    kinds: Mapping[str, str]
-    """The kind of thing that a term asks for."""
-    empty: frozenset[str]
-    topics: Mapping[str, str]
-    """The topic of each term; of a term in two lists, the first one's."""
-    topic_order: tuple[str, ...]
+_NUMERIC = frozenset(("year", "number"))
 
 
-@cache
-def words() -> Words:
-    """Return the words of `words.yaml`, read once."""
-    read = yaml.safe_load((DATA / "words.yaml").read_text(encoding="utf-8"))
-    same: dict[str, str] = {}
-    for group in read["same"]:
-        same |= dict.fromkeys(group, group[0])
-    for word, first in list(same.items()):
-        same.setdefault(stem(word), first)
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is known of a name."""
 
-    def compared(word: str) -> str:
-        return same.get(word) or same.get(stem(word)) or stem(word)
-
-    topics: dict[str, str] = {}
-    for topic, cues in read["topics"].items():
-        for cue in cues:
-            topics.setdefault(compared(cue), topic)
-    alternatives = "|".join(f"({phrase})" for phrase in read["phrases"])
-    return Words(
-        phrases=re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)", re.IGNORECASE),
-        written=tuple(read["phrases"].values()),
-        same=same,
-        decisive=frozenset(map(compared, read["decisive"])),
-        opposite={
-            compared(word): number
-            for number, group in enumerate(read["opposites"])
-            for word in group
-        },
-        kinds={compared(word): kind for kind, group in read["kinds"].items() for word in group},
-        empty=frozenset(read["empty"]),
-        topics=topics,
-        topic_order=tuple(read["topics"]),
-    )
+    types: frozenset[str]
+    relations: frozenset[str] = frozenset()
+    """The relations of which it is a subject."""
 
 
-@lru_cache(maxsize=1 << 16)
-def stem(word: str) -> str:
-    """Return a word without the commonest English endings: the same for "batting" and "bats".
+#: What is known of a number that is no name.
+NUMBER = Kind(_NUMERIC)
 
-    >>> stem("batting"), stem("bats"), stem("cities"), stem("directed")
-    ('bat', 'bat', 'city', 'direct')
+
+class Vocabulary:
+    """The names and relations of a world, with the words for them.
+
+    Args:
+        kinds: what is known of each name.
+        relations: those of the world.
     """
-    if len(word) < 4 or not word.isalpha():
-        return word
-    for ending, instead in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            word = word[: len(word) - len(ending)] + instead
-            break
-    if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiouls":
-        word = word[:-1]
-    return word[:-1] if len(word) > 4 and word.endswith("e") else word
 
-
-_ENDINGS = (
-    ("sses", "ss"),
-    ("ies", "y"),
-    ("ied", "y"),
-    ("ings", ""),
-    ("ing", ""),
-    ("ed", ""),
-    ("ss", "ss"),
-    ("us", "us"),
-    ("is", "is"),
-    ("s", ""),
-    ("ly", ""),
-)
-_DIGITS = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
-_NUMBERS = {word: str(number) for number, word in enumerate(_DIGITS.split(), 2)}
-
-
-@lru_cache(maxsize=1 << 16)
-def term(word: str) -> str:
-    """Return what a word in lower case is compared by: "" for one that carries nothing."""
-    known = words()
-    if word in known.empty:
-        return ""
-    if word in known.same:
-        return known.same[word]
-    if word in _NUMBERS:
-        return _NUMBERS[word]
-    if word[0].isdigit():
-        return word.replace(",", "").rstrip(".")
-    short = stem(word)
-    return known.same.get(short, short)
-
-
-class Term(NamedTuple):
-    """A word of a text, ready to be compared."""
-
-    text: str
-    named: bool
-    """Whether it looks like (a part of) a name: it has a capital letter or stands in quotes. A
-    capital at the beginning says nothing unless the next word has one, too."""
-    asks: bool = False
-    """Whether it says what the answer is: "which band"."""
-    explains: bool = False
-    """Whether it says what a name is: "the band Queen"."""
-
-
-def terms(text: str) -> list[Term]:
-    """Return the terms of a text in order.
-
-    >>> [term.text for term in terms("Who's the director of The Cup?")]
-    ['who', 'direct', 'cup']
-    """
-    known = words()
-    text = unicodedata.normalize("NFKD", text.translate(_MARKS))
-    text = "".join(c for c in text if not unicodedata.combining(c))
-    text = _POSSESSIVE.sub("", text)
-    text = known.phrases.sub(lambda found: f" {known.written[(found.lastindex or 1) - 1]} ", text)
-    quoted = [found.span() for found in _QUOTED.finditer(text)]
-    found = [(word[0], word.start()) for word in _WORD.finditer(text)]
-    result = []
-    for number, (word, at) in enumerate(found):
-        compared = term(word.lower())
-        if not compared:
-            continue
-        before = found[number - 1][0].lower() if number else ""
-        capital = word[0].isupper()
-        after_capital = number + 1 < len(found) and found[number + 1][0][0].isupper()
-        if number == 0 and capital:
-            capital = after_capital and compared not in known.topics
-        named = capital or any(start < at < end for start, end in quoted)
-        result.append(
-            Term(
-                compared,
-                named,
-                asks=not named and before in ("which", "what"),
-                explains=not named and before == "the" and after_capital,
-            )
+    def __init__(self, kinds: Mapping[str, Kind], relations: Sequence[str]) -> None:
+        self.lexicon = Lexicon(relations)
+        self.kinds = kinds
+        self.subject = {name: relation_of(name).subject for name in self.lexicon.relations}
+        self.object = {name: relation_of(name).object for name in self.lexicon.relations}
+        self.gazetteer = Gazetteer(_spellings(kinds, self.lexicon))
+        self.typed = frozenset(
+            name for name in self.object if relation_of(name).domain != OTHER_DOMAIN
         )
-    return result
+        """The relations of which the types are known."""
+        self.numeric = tuple(
+            name
+            for name, object_ in self.object.items()
+            if object_ in _NUMERIC or self._are_numbers(object_)
+        )
+        """The relations with numbers as their objects."""
+        self._folded = {folded(name): kind for name, kind in kinds.items()}
+        self._starts: dict[Kind, Sequence[str]] = {}
+        known: dict[str, set[str]] = {}
+        for kind in kinds.values():
+            for type_ in kind.types:
+                known.setdefault(type_, set()).update(kind.relations)
+        self.follows: Mapping[str, Sequence[str]] = {
+            name: tuple(
+                other
+                for other in self.subject
+                if self.subject[other] == object_ or other in known.get(object_, ())
+            )
+            for name, object_ in self.object.items()
+        }
+        """The relations that can be asked of the object of one."""
+
+    def _are_numbers(self, type_: str) -> bool:
+        names = [name for name, kind in self.kinds.items() if type_ in kind.types]
+        return bool(names) and all(name.isdigit() for name in names)
+
+    def kind(self, name: str) -> Kind | None:
+        """Return what is known of a name, in any case and with any article."""
+        return self._folded.get(folded(name))
+
+    def starts(self, kind: Kind) -> Sequence[str]:
+        """Return the relations that can be asked of such a name."""
+        known = self._starts.get(kind)
+        if known is None:
+            known = self._starts[kind] = tuple(
+                name
+                for name, subject in self.subject.items()
+                if name in kind.relations or subject in kind.types
+            )
+        return known
+
+    def means(self, text: str) -> bool:
+        """Say whether a text holds a cue or a known name."""
+        words = [word.text for word in words_of(text)]
+        bases = [self.lexicon.base(word) for word in words]
+        cues = (self.lexicon.at(bases, at) for at in range(len(bases)))
+        return any(cue and cue[0].relations for cue in cues) or bool(
+            self.gazetteer.find(words) or self.gazetteer.find_misspelled(words, range(len(words)))
+        )
 
 
-_MARKS = str.maketrans(
-    {"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"', "ł": "l", "ø": "o"}
-)
-_WORD = re.compile(r"\d+(?:[.,]\d+)+(?![^\W\d_])|[^\W_]+(?:_[^\W_]+)*")
-_POSSESSIVE = re.compile(r"(?<=\w)'s\b|(?<=s)'(?!\w)")
-_QUOTED = re.compile(r'"[^"]*"')
+def _spellings(kinds: Mapping[str, Kind], lexicon: Lexicon) -> dict[str, str]:
+    """Return each spelling with its name: the names, their aliases, persons by their last names."""
+    spellings = {name: name for name in kinds}
+    for alias, name in lexicon.aliases.items():
+        if name in kinds:
+            spellings.setdefault(alias, name)
+    known = {folded(name) for name in kinds}
+    persons: dict[str, set[str]] = {}
+    for name, kind in kinds.items():
+        if "person" in kind.types:
+            words = name.split()
+            for at in range(1, len(words)):
+                persons.setdefault(" ".join(words[at:]), set()).add(name)
+    for last, of in persons.items():
+        low = last.lower()
+        if len(of) == 1 and low not in known and low not in lexicon.words and len(low) > 3:
+            spellings.setdefault(last, next(iter(of)))
+    return spellings
+
+
+@lru_cache(maxsize=256)
+def vocabulary_of(world: World) -> Vocabulary:
+    """Return the vocabulary of a world; worlds with the same names and relations share one."""
+    types: dict[str, set[str]] = {}
+    relations: dict[str, set[str]] = {}
+    spelled: dict[str, str] = {}
+    for fact in world.facts:
+        relation = relation_of(fact.relation)
+        for name, type_ in ((fact.subject, relation.subject), (fact.object, relation.object)):
+            types.setdefault(spelled.setdefault(folded(name), name), set()).add(type_)
+        relations.setdefault(spelled[folded(fact.subject)], set()).add(fact.relation)
+    kinds = {
+        name: Kind(frozenset(found), frozenset(relations.get(name, ())))
+        for name, found in types.items()
+    }
+    return _shared(tuple(sorted(kinds.items(), key=lambda pair: pair[0])), world.relations)
+
+
+@lru_cache(maxsize=16)
+def _shared(kinds: tuple[tuple[str, Kind], ...], relations: tuple[str, ...]) -> Vocabulary:
+    return Vocabulary(dict(kinds), relations)

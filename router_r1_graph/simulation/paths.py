@@ -1,0 +1,183 @@
+"""The chains of relations from a name that explain the cues of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import mul
+from typing import TypeVar
+
+from .cues import CUE, HINT, TYPE
+from .sight import Focus, Sight
+from .spotted import Name
+from .structure import Ask, Structure, Term
+
+MAX_HOPS = 5
+#: What a relation of a chain costs, and one that no word speaks of.
+COST, UNSAID = 1.0, 1.8
+#: What it is worth that a chain ends in what is asked for; as much is lost where it must.
+FOCUS = 1.5
+#: A relation that explains less than this more is one that no word speaks of.
+_LITTLE = 0.3
+_MAX_UNSAID = 2
+#: How much the words that are not understood may weigh.
+_MISSED = 0.8
+#: What is read must explain at least so much, and an answer of the wrong type weighs so much.
+_LEAST, _ASTRAY = 1.2, 3.0
+
+_S = TypeVar("_S", bound=Structure)
+Amounts = tuple[float, ...]
+"""How much of each cue is explained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A chain of relations from a name."""
+
+    name: Name
+    chain: tuple[str, ...]
+    explained: Amounts
+    score: float
+    aim: float = 0.0
+    """Above 0 where it ends in what is asked for, below where it should and does not."""
+
+    @property
+    def term(self) -> Term:
+        """The chain as a term: a name where it is empty."""
+        term: Term = self.name.name
+        for relation in self.chain:
+            term = Ask(relation, term)
+        return term
+
+
+def paths(
+    sight: Sight,
+    name: Name,
+    *,
+    weights: Sequence[float] | None = None,
+    focus: Focus | None = None,
+    extra: Mapping[str, float] | None = None,
+) -> list[Path]:
+    """Return the chains from a name in which each relation explains something.
+
+    Args:
+        sight: The text.
+        name: Where they start.
+        weights: For each cue how much of it counts; None = all of each.
+        focus: What they should end in.
+        extra: What relations explain beside the cues, as the last of a chain.
+    """
+    return _Walk(sight, name, weights, focus, extra or {}).found
+
+
+class _Walk:
+    def __init__(
+        self,
+        sight: Sight,
+        name: Name,
+        weights: Sequence[float] | None,
+        focus: Focus | None,
+        extra: Mapping[str, float],
+    ) -> None:
+        self.sight = sight
+        self.name = name
+        self.focus = focus
+        self.extra = extra
+        self.nothing: Amounts = (0.0,) * len(sight.cues)
+        apart = [not (c.start < name.end and name.start < c.end) for c in sight.cues]
+        self.amounts = sight.amounts
+        counted = list(map(float, apart)) if weights is None else list(map(mul, apart, weights))
+        if any(weight != 1.0 for weight in counted):
+            self.amounts = {
+                relation: tuple(map(mul, row, counted)) for relation, row in sight.amounts.items()
+            }
+        # What the type of the name itself explains: "the film Psycho".
+        own = tuple(
+            0.5 * weight * seen.weight if not name.kind.types.isdisjoint(seen.cue.types) else 0.0
+            for seen, weight in zip(sight.cues, counted, strict=True)
+        )
+        self.found: list[Path] = []
+        self._go(own, (), -name.penalty - sight.aside(name), 0)
+
+    def _go(
+        self,
+        explained: Amounts,
+        chain: tuple[str, ...],
+        score: float,
+        unsaid: int,
+        silent: bool = False,
+    ) -> None:
+        vocabulary = self.sight.vocabulary
+        sum_so_far = sum(explained)
+        after = vocabulary.follows[chain[-1]] if chain else vocabulary.starts(self.name.kind)
+        for relation in after:
+            if relation in chain:
+                continue
+            union = tuple(map(max, explained, self.amounts.get(relation, self.nothing)))
+            gain = sum(union) - sum_so_far
+            ending = self.extra.get(relation, 0.0)
+            value = self._focused(relation)
+            said = gain > _LITTLE
+            if chain and said:  # hints alone lead no further
+                said = any(b - a > HINT for a, b in zip(explained, union, strict=True))
+            implied = relation in vocabulary.lexicon.implied and unsaid < _MAX_UNSAID
+            if not (said or implied or ending):
+                continue
+            if silent and vocabulary.object[relation] == vocabulary.subject[chain[-1]]:
+                continue  # "What is Paris the capital of?" asks for no capital of its country
+            total = score + gain - (COST if said else UNSAID)
+            if not chain:
+                total += self._nearness(relation)
+                total -= 0.4 * (relation not in self.name.kind.relations)
+            longer = (*chain, relation)
+            if said or ending or (self.sight.denied and value > 0):
+                self.found.append(Path(self.name, longer, union, total + ending + value, value))
+            if len(longer) < MAX_HOPS and (said or implied):
+                self._go(union, longer, total, unsaid + (not said), not said)
+
+    def _focused(self, relation: str) -> float:
+        object_ = self.sight.vocabulary.object[relation]
+        explicit = relation in self.sight.vocabulary.lexicon.explicit
+        if explicit and max(self.amounts.get(relation, self.nothing), default=0.0) < CUE / 2:
+            return 0.0
+        if object_ in self.sight.denied:
+            return -FOCUS
+        if self.focus is None or self.focus.cue is None:
+            return 0.0
+        if object_ in self.focus.cue.types or relation in self.focus.cue.relations:
+            return FOCUS
+        strict = self.focus.strict and relation in self.sight.vocabulary.typed
+        return -FOCUS if strict else 0.0
+
+    def _nearness(self, relation: str) -> float:
+        """Return what it is worth that a cue of a name's relation stands near to the name."""
+        name = self.name
+        near = [
+            max(seen.start - name.end, name.start - seen.end)
+            for seen, amount in zip(
+                self.sight.cues, self.amounts.get(relation, self.nothing), strict=True
+            )
+            if amount > 0
+        ]
+        return 0.8 / (1 + min(near) / 3) if near else 0.0
+
+
+def understood(sight: Sight, explained: Amounts, more: float = 0.0, *, aim: float = 0.0) -> bool:
+    """Say whether what is explained outweighs what is not."""
+    total = sum(explained) + more
+    vague = max(explained, default=0.0) < CUE and aim <= 0
+    against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained) + _ASTRAY * (aim < 0)
+    return total >= max(_LEAST, against)
+
+
+def best_of(sight: Sight, found: Sequence[tuple[float, _S, Amounts]]) -> _S | None:
+    """Return what scores best of (score, question, what it explains), if it is understood."""
+    if not found:
+        return None
+    _, question, explained = max(found, key=lambda each: each[0])
+    return question if understood(sight, explained, TYPE) else None
+
+
+def by_score(path: Path) -> float:
+    """Return the score of a path, to sort by."""
+    return path.score

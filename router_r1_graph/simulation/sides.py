@@ -1,0 +1,154 @@
+"""Questions with two sides or more: comparisons, what is the same, differences, two at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations, pairwise
+
+from .cues import CUE, TYPE
+from .paths import COST, Amounts, Path, best_of, by_score, paths
+from .sight import Sight
+from .spotted import Name
+from .structure import Ask, Between, Both, Compare, Same
+
+#: What a cue at the other side of a comparison counts.
+_OTHER_SIDE = 0.3
+#: Words between the sides of a comparison, the best place to cut first.
+_CUTS = ("or", "than", "and", "versus", "vs", "as", "with", "from", "to", ",")
+
+
+def read_compare(sight: Sight) -> Compare | None:
+    """Read a comparison of the numbers of two sides or more."""
+    if sight.polar and "or" not in sight.texts:
+        return None  # "Is A older than B?" asks for yes or no
+    found: list[tuple[float, Compare, Amounts]] = []
+    for names in _sides(sight, sight.names):
+        for relation in sight.vocabulary.numeric:
+            if sided := _beside(sight, relation, names):
+                sides, explained, score = sided
+                least = "least" in sight.marks and "most" not in sight.marks
+                question = Compare(relation, tuple(side.term for side in sides), least)
+                found.append((score + len(names), question, explained))
+    return best_of(sight, found)
+
+
+def read_same(sight: Sight) -> Same | None:
+    """Read a question whether two sides share something."""
+    found: list[tuple[float, Same, Amounts]] = []
+    for names in _sides(sight, sight.names, most=2):
+        for relation, amounts in sight.amounts.items():
+            if max(amounts) >= TYPE and (sided := _beside(sight, relation, names)):
+                (first, second), explained, score = sided
+                found.append((score, Same(relation, first.term, second.term), explained))
+    return best_of(sight, found)
+
+
+def _sides(sight: Sight, names: Sequence[Name], most: int = 4) -> Iterator[tuple[Name, ...]]:
+    """Yield the names that may be sides, with a word to cut at between each two of them."""
+    for count in range(2, most + 1):
+        for chosen in combinations(names, count):
+            apart = all(one.end <= two.start for one, two in pairwise(chosen))
+            if not apart or len({name.name for name in chosen}) < count:
+                continue
+            if all(_cut(sight, *two) is not None for two in pairwise(chosen)):
+                yield chosen
+
+
+def _cut(sight: Sight, first: Name, second: Name) -> int | None:
+    """Return where the side of one name ends and that of the next one starts."""
+    between = sight.texts[first.end : second.start]
+    at = next((between.index(word) for word in _CUTS if word in between), None)
+    if at is None:
+        return first.end if sight.polar or "between" in sight.marks else None
+    return first.end + at
+
+
+def _weights(sight: Sight, names: Sequence[Name]) -> list[list[float]]:
+    """Return for each side how much of each cue counts for it."""
+    cuts = [_cut(sight, *two) or 0 for two in pairwise(names)]
+    bounds = list(zip([0, *cuts], [*cuts, len(sight.texts)], strict=True))
+    return [
+        [1.0 if start <= seen.start < end else _OTHER_SIDE for seen in sight.cues]
+        for start, end in bounds
+    ]
+
+
+def _beside(
+    sight: Sight, relation: str, names: Sequence[Name]
+) -> tuple[list[Path], Amounts, float] | None:
+    """Return the best chain from each name to a subject of a relation, and what they explain."""
+    nothing: Amounts = (0.0,) * len(sight.cues)
+    explained = sight.amounts.get(relation, nothing)
+    sides, score = [], 0.0
+    for name, weights in zip(names, _weights(sight, names), strict=True):
+        found = [
+            path
+            for path in paths(sight, name, weights=weights)
+            if relation in sight.vocabulary.follows[path.chain[-1]] and relation not in path.chain
+        ]
+        if relation in sight.vocabulary.starts(name.kind):
+            found.append(Path(name, (), nothing, -name.penalty - sight.aside(name)))
+        if not found:
+            return None
+        best = max(found, key=by_score)
+        sides.append(best)
+        explained = tuple(map(max, explained, best.explained))
+        score -= name.penalty + sight.aside(name) + COST * len(best.chain)
+    return sides, explained, score + sum(explained)
+
+
+def read_both(sight: Sight, alone: Path) -> Both | None:
+    """Read "the capital and the currency of Peru", if it explains a cue more than one question."""
+    found: list[tuple[float, Both, Amounts]] = []
+    for at, word in enumerate(sight.texts):
+        if word != "and" or any(name.start <= at < name.end for name in sight.names):
+            continue
+        before = [float(seen.start < at) for seen in sight.cues]
+        after = [1.0 - weight for weight in before]
+        for one in sight.names:
+            for two in sight.names:
+                if one is not two and not one.end <= at < two.start:
+                    continue
+                first = max(paths(sight, one, weights=before), key=by_score, default=None)
+                second = max(paths(sight, two, weights=after), key=by_score, default=None)
+                if not first or not second:
+                    continue
+                a, b = first.term, second.term
+                if isinstance(a, Ask) and isinstance(b, Ask) and a != b:
+                    explained = tuple(map(max, first.explained, second.explained))
+                    score = first.score + second.score
+                    strong = min(max(first.explained), max(second.explained)) >= CUE
+                    more = sum(explained) - sum(alone.explained) >= (2.0 if one is two else -1.0)
+                    if strong and more and score > alone.score + 0.5:
+                        found.append((score, Both(a, b), explained))
+    return best_of(sight, found)
+
+
+def read_between(sight: Sight) -> Between | None:
+    """Read a question for the difference of two numbers."""
+    found: list[tuple[float, Between, Amounts]] = []
+    pairs = [(name, name) for name in sight.names] + list(_sides(sight, sight.names, most=2))
+    for names in pairs:
+        weights: Sequence[Sequence[float] | None] = (None, None)
+        if names[0] is not names[1]:
+            weights = [[max(w, 0.7) for w in side] for side in _weights(sight, names)]
+        one, two = (
+            [
+                path
+                for path in paths(sight, name, weights=side)
+                if path.chain[-1] in sight.vocabulary.numeric
+            ]
+            for name, side in zip(names, weights, strict=True)
+        )
+        for first in one:
+            for second in two:
+                a, b = first.term, second.term
+                ends = sight.vocabulary.object
+                if ends[first.chain[-1]] != ends[second.chain[-1]] or a == b:
+                    continue
+                explained = tuple(map(max, first.explained, second.explained))
+                score = sum(explained) - COST * len({*first.chain, *second.chain})
+                score += 1.5 * (names[0] is not names[1])
+                if isinstance(a, Ask) and isinstance(b, Ask):
+                    found.append((score, Between(a, b), explained))
+    return best_of(sight, found)

@@ -1,0 +1,252 @@
+"""What a text holds: known names, cues, the part of it that asks, and what that part asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .cues import FOREIGN, HINT, Cue
+from .spotted import AUXILIARIES, DOUBTFUL, Name, Spotted
+from .vocabulary import Kind, Vocabulary
+
+#: What a cue counts in a part of the text that asks nothing.
+_ASIDE = 0.5
+#: How much a word without meaning here weighs against what is understood.
+_STRANGE = 0.4
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_YOU = _set("you i we anyone anybody somebody someone u ya me")
+_ASKING = _set("who whom whose what which when where whereabouts how")
+_TELLING = _set(
+    "me us know wonder wondering tell say guess remember recall ask asking asked and or but so "
+    "then now is was are were be idea sure forgot forget exactly hey hi hello ok okay please out "
+    "question see about well just quick curious remind i'm name right"
+)
+_PREPOSITIONS = _set("in on of to by from at for with after into through under")
+_TAGS = _set("right correct true yes no isnt wasnt arent didnt doesnt false")
+_STOPS = _set(". ! ? ; : - \u2013 \u2014 ( )")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A cue in a text."""
+
+    start: int
+    end: int
+    cue: Cue
+    weight: float
+    """1, or less in a part of the text that asks nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """What is asked for."""
+
+    at: int
+    cue: Cue | None
+    strict: bool
+    """Whether nothing else can be the answer ("who" asks for persons)."""
+
+
+class Sight(Spotted):
+    """A text as it is seen with a vocabulary."""
+
+    def __init__(self, text: str, vocabulary: Vocabulary) -> None:
+        super().__init__(text, vocabulary)
+        self._taken = [False] * len(self.words)
+        for name in self.names:
+            if name.penalty < DOUBTFUL:
+                self._taken[name.start : name.end] = [True] * (name.end - name.start)
+        self.focuses: list[Focus] = []
+        self.denied: set[str] = set()
+        """Types that are not asked for: "where is the city" asks for no city."""
+        self.polar = False
+        """Whether it asks for yes or no."""
+        self._asking: int | None = None
+        self._part = self._parts()
+        self._last = self._asking
+        if not any(self._part[name.start] == self._asking for name in self._sure()):
+            self._asking = None
+        self.cues: list[Seen] = []
+        self.marks: set[str] = set()
+        self.strange = 0.0
+        """How much there is that nothing here is about."""
+        self._cues()
+        if "polar" in self.marks and not self.focuses:
+            self.polar = True
+        relations = {name for seen in self.cues for name in seen.cue.relations}
+        self.amounts: Mapping[str, tuple[float, ...]] = {
+            name: tuple(seen.weight * seen.cue.relations.get(name, 0.0) for seen in self.cues)
+            for name in vocabulary.object
+            if name in relations
+        }
+        """How much each cue says for each relation."""
+
+    @property
+    def focus(self) -> Focus | None:
+        """What is asked for, if a word says so."""
+        asking = (focus for focus in self.focuses if self._part[focus.at] == self._last)
+        return next(asking, None)
+
+    def aside(self, name: Name) -> bool:
+        """Say whether a name stands in a part that asks nothing, while another part does."""
+        return self._asking is not None and self._part[name.start] != self._asking
+
+    def unknown_name(self) -> Name | None:
+        """Return the words that may be a name that nobody knows, if they stand together."""
+        strange = [at for at in range(len(self.texts)) if self._is_strange(at)]
+        if not strange or strange[-1] - strange[0] >= len(strange):
+            return None
+        start, end = strange[0], strange[-1] + 1
+        spelled = self.text[self.words[start].start : self.words[end - 1].end].removesuffix("'s")
+        return Name(start, end, spelled, Kind(frozenset(self.vocabulary.subject.values())))
+
+    def _sure(self) -> list[Name]:
+        return [name for name in self.names if name.penalty < DOUBTFUL]
+
+    def _parts(self) -> list[int]:
+        """Cut the text at its stops; note the part that asks, how, and for what."""
+        starts, parts, part = {0}, [], 0
+        for at, word in enumerate(self.texts):
+            if not self._taken[at] and (
+                word in _STOPS or word == "but" or (word == "," and self._asks(at + 1))
+            ):
+                part += 1
+                starts.add(at + 1)
+            elif word == "," and not self._taken[at]:
+                starts.add(at + 1)
+            parts.append(part)
+        for at, word in enumerate(self.texts):
+            following = self.texts[at + 1] if at + 1 < len(self.texts) else ""
+            if self._taken[at] and word not in _ASKING:
+                continue
+            if word in AUXILIARIES and at in starts and following and following not in _YOU:
+                if not self.focuses or following == "it":
+                    self.polar, self._asking = True, parts[at]
+            elif word in ("whether", "if") or (
+                word in ("true", "correct", "right") and following in ("that", "or")
+            ):
+                self.polar, self._asking = True, parts[at]
+            elif word in _TAGS and at in starts and at > 1 and not self.focuses:
+                self.polar = True
+                if self._asking is None:
+                    self._asking = parts[at - 1]
+            elif word in _ASKING and not self._relative(at):
+                self._focus(at, word)
+                if not self.polar or at in starts:
+                    self.polar, self._asking = False, parts[at]
+        return parts
+
+    def _asks(self, at: int) -> bool:
+        """Say whether a question starts at a word: "what", "in which"."""
+        ahead = self.texts[at : at + 2]
+        if not ahead or self._relative(at):
+            return False
+        return ahead[0] in _ASKING or (
+            len(ahead) == 2 and ahead[0] in _PREPOSITIONS and ahead[1] in _ASKING
+        )
+
+    def _focus(self, at: int, word: str) -> None:
+        """Note what a question word asks for."""
+        found = self.lexicon.at(self.bases, at)
+        strict = True
+        end = at + 1
+        if word in ("what", "which", "how") and not (found and found[1] > at + 1):
+            found = None
+            for ahead in range(at + 1, min(at + 5, len(self.texts))):
+                if self._taken[ahead] or self.texts[ahead] in _STOPS:
+                    break
+                strict = ahead == at + 1
+                if self.bases[ahead] in ("be", "do", "have") and not strict:
+                    break
+                found = self.lexicon.at(self.bases, ahead)
+                if found and (found[0].types or max(found[0].relations.values(), default=0) > 2):
+                    end = found[1]
+                    break
+                found = None
+        cue = found[0] if found else None
+        if word == "whose" or (cue and not cue.types):
+            strict = False
+        if cue and {"country", "city"} <= cue.types:
+            cue = self._elsewhere(end, cue)
+        self.focuses.append(Focus(at, cue, strict))
+
+    def _elsewhere(self, at: int, where: Cue) -> Cue:
+        """Return what "where" asks for in "where is the city": not for a city."""
+        start = at
+        while at < len(self.texts) and self.bases[at] in ("be", "the", "that", "this"):
+            at += 1
+        if start < at < len(self.texts) and not self._taken[at]:
+            found = self.lexicon.at(self.bases, at)
+            if found and where.types & found[0].types:
+                self.denied = found[0].types
+                return Cue({}, where.types - found[0].types)
+        return where
+
+    def _relative(self, at: int) -> bool:
+        """Say whether a word such as "who" starts a relative clause ("the man who")."""
+        if at >= len(self.texts) or self._taken[at]:
+            return True
+        word = self.texts[at]
+        if word == "which" and at + 1 < len(self.texts):
+            found = self.lexicon.at(self.bases, at + 1)
+            if found and found[0].types and not self._taken[at + 1]:
+                return False  # "from the pen of which author"
+        last = len(self.texts) - 1
+        while last > at and not self.texts[last][0].isalnum():
+            last -= 1
+        before = at - 1
+        while before >= 0 and self.texts[before] in _PREPOSITIONS:
+            before -= 1
+        if before < 0 or at >= last:
+            return False
+        if self.texts[before] == ",":  # "Tolstoy, who wrote this, died when?"
+            return before > 0 and self._taken[before - 1] and "," in self.texts[at:]
+        if self._taken[before]:
+            return word not in ("what", "which")
+        if word == "what" or self.texts[before] in _ASKING or self.texts[before] in _STOPS:
+            return False
+        if word == "which":
+            found = self.lexicon.at(self.bases, before)
+            return found is not None and bool(found[0].types)
+        return self.texts[before] not in _TELLING
+
+    def _is_strange(self, at: int) -> bool:
+        word = self.texts[at]
+        return (
+            word[0].isalnum()
+            and self.bases[at] not in self.lexicon.plain
+            and word not in self.lexicon.plain
+            and self.lexicon.at(self.bases, at) is None
+            and not any(name.start <= at < name.end for name in self.names)
+        )
+
+    def _cues(self) -> None:
+        at = 0
+        while at < len(self.words):
+            aside = self._asking is not None and self._part[at] != self._asking
+            found = self.lexicon.at(self.bases, at)
+            if self._taken[at] or found is None or any(self._taken[at : found[1]]):
+                if not aside and self._is_strange(at):
+                    self.strange += _STRANGE * (4 if at in self.strangers else 1)
+                at += 1
+                continue
+            cue, end = found
+            self.marks |= cue.marks
+            if "foreign" in cue.marks and not aside:
+                self.strange += FOREIGN
+            if cue.relations or cue.types:
+                self.cues.append(Seen(at, end, cue, _ASIDE if aside else 1.0))
+            at = end
+
+    def missed(self, explained: Sequence[float]) -> float:
+        """Return how much the cues say that are not explained."""
+        return sum(
+            (max(seen.cue.relations.values()) - HINT) * seen.weight
+            for seen, amount in zip(self.cues, explained, strict=False)
+            if amount == 0 and seen.cue.relations
+        )

@@ -1,0 +1,177 @@
+"""The words of a text and the known names among them, each as certain as it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .names import Found, rank, words_of
+from .structure import folded
+from .vocabulary import NUMBER, Kind, Vocabulary
+
+MAX_NAMES = 8
+#: A name that is more doubtful than this keeps its words for cues.
+DOUBTFUL = 1.0
+AUXILIARIES = frozenset(
+    [
+        "is",
+        "was",
+        "are",
+        "were",
+        "did",
+        "does",
+        "do",
+        "has",
+        "have",
+        "had",
+        "isnt",
+        "wasnt",
+        "arent",
+        "werent",
+        "didnt",
+        "doesnt",
+        "dont",
+        "would",
+        "could",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name in a text; `start` and `end` count words."""
+
+    start: int
+    end: int
+    name: str
+    kind: Kind
+    penalty: float = 0.0
+    """How doubtful it is."""
+
+
+class Spotted:
+    """A text with the known names in it."""
+
+    def __init__(self, text: str, vocabulary: Vocabulary) -> None:
+        self.text = text
+        self.vocabulary = vocabulary
+        self.lexicon = vocabulary.lexicon
+        self.words = words_of(text)
+        self.texts = [word.text for word in self.words]
+        self.bases = [self._base(at) for at in range(len(self.words))]
+        self.strangers: set[int] = set()
+        """The words of names that nobody knows, as it seems."""
+        self.names = self._names()
+
+    def _base(self, at: int) -> str:
+        word = self.texts[at]
+        base = self.lexicon.base(word)
+        return base if self._known(word) else self.lexicon.nearest(word) or word
+
+    def _known(self, word: str) -> bool:
+        """Say whether a word is spelled right."""
+        lexicon, names = self.lexicon, self.vocabulary.gazetteer
+        return word in lexicon.words or lexicon.base(word) != word or word in names.words
+
+    def _names(self) -> list[Name]:
+        phrases = [
+            (at, cue[1])
+            for at in range(len(self.bases))
+            if (cue := self.lexicon.at(self.bases, at)) and cue[1] - at > 1
+        ]
+        kept: list[Name] = []
+        every = self.vocabulary.gazetteer.find(self.texts)
+        sure = {at for f in every if f.letters > 2 for at in range(f.start, f.end)}
+        self.strangers = {
+            at
+            for at, word in enumerate(self.texts)
+            if at not in sure
+            and len(word) > 2
+            and word not in self.lexicon.words
+            and self._capital(at)
+        }
+        odd = [
+            at
+            for at, word in enumerate(self.texts)
+            if word[0].isalpha()
+            and at not in sure
+            and word not in self.lexicon.words
+            and self.lexicon.base(word) == word
+        ]
+        if odd and (not sure or any(abs(at - other) < 4 for at in odd for other in sure)):
+            misspelled = self.vocabulary.gazetteer.find_misspelled(self.texts, odd)
+            every = sorted({*every, *misspelled}, key=rank)
+        for found in every:
+            # Only names of the very same words may stand side by side.
+            overlap = any(
+                other.start < found.end
+                and found.start < other.end
+                and (other.start, other.end) != (found.start, found.end)
+                for other in kept
+            )
+            if overlap:
+                continue
+            kind = self.vocabulary.kinds[found.name]
+            penalty = self._doubt(found, kind)
+            if penalty is not None:
+                kept.append(Name(found.start, found.end, found.name, kind, penalty))
+        # "in the periodic table" speaks of no discovery, unless that is all there is to speak of.
+        apart = [
+            name
+            for name in kept
+            if not any(
+                start <= name.start and name.end <= end and end - start > name.end - name.start
+                for start, end in phrases
+            )
+        ]
+        if any(name.penalty < DOUBTFUL for name in apart):
+            kept = apart
+        del kept[MAX_NAMES:]
+        for at, word in enumerate(self.texts):
+            if word.isdigit() and not any(name.start <= at < name.end for name in kept):
+                kept.append(Name(at, at + 1, word, NUMBER, 0.5))
+        return sorted(kept[: 2 * MAX_NAMES], key=lambda name: (name.start, name.penalty))
+
+    def _doubt(self, found: Found, kind: Kind) -> float | None:
+        """Return how doubtful a name is; None for one that is none."""
+        first = self.texts[found.start]
+        written = self.text[self.words[found.start].start : self.words[found.end - 1].end]
+        symbol = kind.types == {"symbol"}
+        if symbol and (written != found.name or len(self.words) < 3):
+            return None
+        if found.wrong and found.letters < 5 and written.islower():
+            return None
+        penalty = 0.4 * found.wrong + symbol
+        short = found.letters < _letters(found.name) - 1
+        beside = not self.strangers.isdisjoint((found.start - 1, found.end))
+        if beside and (short or found.wrong or found.end - found.start == 1):
+            return None  # "Emma Smith" is no book
+        if short:
+            if found.wrong > 1 or (found.wrong and found.letters < 6):
+                return None
+            if written.islower() and self.text != self.text.lower():
+                return None
+            penalty += 0.5  # a last name
+        if found.end - found.start == 1:
+            if found.wrong:
+                penalty += 0.5
+            if first in self.lexicon.words or first in AUXILIARIES:
+                name = folded(found.name)
+                capital = found.name.removeprefix("the ")[:1].isupper()
+                if capital and written.islower() and self.text != self.text.lower():
+                    return None
+                penalty += 1.5 if capital else 0.2
+                if first in self.lexicon.plain or (capital and written.islower()):
+                    penalty += 1.0
+                if name != first:
+                    penalty += 1.0
+        return penalty
+
+    def _capital(self, at: int) -> bool:
+        """Say whether a word is written like a name, in a text where that means something."""
+        word = self.words[at]
+        return at > 0 and self.text[word.start].isupper() and not self.text.isupper()
+
+
+def _letters(name: str) -> int:
+    """Return about how many letters are in a name without its article."""
+    return sum(map(str.isalnum, name.removeprefix("the ").removeprefix("The ")))
