@@ -51,13 +51,13 @@ def misspelled(name: str, rng: random.Random) -> str:
 
 def test_a_question_in_anybodys_words_is_read_over_one_to_four_hops() -> None:
     rng = random.Random(1)
-    chains: dict[tuple[int, str], list[Ask]] = {}
+    by_end: dict[tuple[int, str], list[Ask]] = {}
     for hops, found in chains(WORLD).items():
         for chain in found:
-            chains.setdefault((hops, chain.relation), []).append(chain)
+            by_end.setdefault((hops, chain.relation), []).append(chain)
     right: Counter[int] = Counter()
     count: Counter[int] = Counter()
-    for (hops, relation), found in chains.items():
+    for (hops, relation), found in by_end.items():
         wordings = WORDINGS[relation]["questions"]
         for wording in wordings if hops < 3 else rng.sample(wordings, 4):
             asked = rng.choice(found)
