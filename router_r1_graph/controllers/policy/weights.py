@@ -56,8 +56,11 @@ def load_weights(policy: PolicyFolder, *, dtype: Any, is_trainable: bool = False
         if policy.is_adapter:
             return _with_adapter(policy, dtype, is_trainable)
         with quiet_loading():
-            model = class_of(AutoConfig.from_pretrained(policy.source))
-            return model.from_pretrained(policy.source, dtype=dtype, use_safetensors=True)
+            owner = class_of(AutoConfig.from_pretrained(policy.source))
+            model = owner.from_pretrained(policy.source, dtype=dtype, use_safetensors=True)
+        if policy.in_package:  # an adapter names its model by what is the same on every machine
+            model.name_or_path = policy.path
+        return model
     except ControllerError as error:
         raise ControllerError(f"policy {policy.path!r}: {error}") from None
     except Exception as error:  # broken files and the hub raise many types
