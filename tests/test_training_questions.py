@@ -74,6 +74,8 @@ def test_whoever_knows_everything_answers_each_question_and_sub_question() -> No
     for asked in WORLD.asked:
         for part in (asked, *asked.leaves()):
             assert exact_match(reply_text_and_tokens(knows, part.question).text, part.gold), part
+        if CALCULATION.fullmatch(asked.parts[-1].question):
+            assert asked.rounds()[-1] == [asked.parts[-1]]  # its numbers come first
     assert not any(asked.several for asked in WORLD.asked)
     assert len(WORLD.domains) == 20
 
