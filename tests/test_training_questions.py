@@ -85,6 +85,16 @@ def test_sub_questions_lead_to_the_answer() -> None:
         require_coherence(row)
 
 
+def test_yes_is_right_as_often_as_no() -> None:
+    for split in ("train", "test"):
+        said = Counter(
+            row["gold"][0]
+            for row in ROWS["decomposed"]
+            if row["task"] in ("both", "decision") and row["split"] == split
+        )
+        assert 0.4 <= said["yes"] / said.total() <= 0.6
+
+
 def require_coherence(row: dict[str, Any]) -> None:
     parts, gold, task = row["decomposition"], row["gold"], row["task"]
     answers = [part["answer"] for part in parts]
