@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from .meaning import Split
 from .structure import NO, YES, folded
 
 
@@ -23,6 +24,7 @@ class Decomposed:
         domain: who may know it, such as `film`; of a whole question, that of its last part.
         parts: the sub-questions in their order; () = the answer is one fact.
         id: unique in a file; "" of a sub-question.
+        split: `train` or `test` where the file says so; None = by a hash of the text.
         several: whether the answer has several entries, such as a name for each of five films.
             Another order or spelling of them is no exact match.
     """
@@ -33,6 +35,7 @@ class Decomposed:
     parts: tuple[Decomposed, ...] = ()
     id: str = ""
     several: bool = False
+    split: Split | None = None
 
     @property
     def answer(self) -> str:
@@ -83,7 +86,9 @@ class Decomposed:
 def _names(text: str, answer: str, whole: str) -> bool:
     entries = {answer, *re.split(r", | and |: ", answer), *re.findall(r"\b\d{4}\b", answer)}
     return any(
-        len(entry) > 1 and _stands_in(entry, text) and not _stands_in(entry, whole)
+        (len(entry) > 1 or entry.isdecimal())
+        and _stands_in(entry, text)
+        and not _stands_in(entry, whole)
         for entry in entries
     )
 

@@ -2,7 +2,7 @@
 
 A line is a JSON object with `question`, a gold answer, and `decomposition`: a list of objects with
 `question`, `answer`, and perhaps a `decomposition` of their own. `domain` and `categories` may say
-what they are about.
+what they are about, and `split` whether training may ask it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ from ..files import read_jsonl
 from ..invalid import explain
 from ..words import counted
 from .decomposed import Decomposed
+from .meaning import Split
 from .structure import folded
 from .topics import topic_of
 
 logger = logging.getLogger(__name__)
+
+#: The splits that a line may say; another word, such as `dev`, is the file's own business.
+_SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
 
 
 class _Part(BaseModel):
@@ -62,6 +66,7 @@ class _Row(_Part):
 
     decomposition: Annotated[list[_Part], Field(min_length=1)]
     categories: list[str] = []
+    split: Any = None
     id: str | int | None = None
 
 
@@ -128,6 +133,7 @@ def _question(
         domain=read.domain or parts[-1].domain,
         parts=parts,
         id=_id(read.question) if read.id is None else str(read.id),
+        split=_SPLITS.get(read.split) if isinstance(read.split, str) else None,
         several=len(_entries(read.answer)) > 1 and gold[0] == rendered(read.answer),
     )
 

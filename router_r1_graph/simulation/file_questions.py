@@ -33,7 +33,7 @@ def decomposed_questions(
         for asked in world.asked
         for leaves in [list(asked.leaves())]
         if not asked.several
-        and split in ("all", split_by(folded(asked.question)))
+        and split in ("all", asked.split or split_by(folded(asked.question)))
         and (wanted is None or len(leaves) in wanted)
     ]
 
