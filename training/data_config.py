@@ -10,6 +10,8 @@ from pydantic import Field, PrivateAttr, model_validator
 from .sections import Count, Section, Share
 
 Value = str | int | float | bool
+SHIPPED = Path(__file__).parent / "data"
+"""Questions that come with this program."""
 
 
 class VaryConfig(Section):
@@ -69,8 +71,12 @@ class DataConfig(Section):
     itself."""
     facts: tuple[str, ...] = ()
     """Files that the questions are about in equal parts, for source `world`: CSV files of facts,
-    and JSONL files of questions with their sub-questions. `embedded` = the embedded world. () =
-    that one alone, or `worlds` permuted ones."""
+    and JSONL files of questions with their sub-questions. `embedded` = the embedded world,
+    `permuted:SEED` = that one with its objects permuted, `decomposed` = questions about everything
+    else, which come with this program. () = the embedded world alone, or `worlds` permuted ones."""
+    nothing_to_route: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """For source `world`: the share of prompts that nobody can answer by facts, such as arithmetic,
+    small talk, code and other languages."""
     wordings: dict[Literal["known", "free"], Share] = Field(default_factory=lambda: {"known": 1.0})
     """Of worlds of facts: the shares of questions in the grammar's forms and in free wording."""
     every_kind: bool = False
@@ -111,7 +117,8 @@ class DataConfig(Section):
         None = the embedded world; the list is empty where it is the only one.
         """
         if self.facts:
-            return [None if name == "embedded" else name for name in self.facts]
+            known = {"embedded": None, "decomposed": str(SHIPPED / "decomposed.jsonl")}
+            return [known.get(name, name) for name in self.facts]
         return [f"permuted:{_FIRST_WORLD + number}" for number in range(self.worlds)]
 
     @property

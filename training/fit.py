@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import math
+import random
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from trl import SFTConfig
 
 from router_r1_graph import RouterR1Error
 
+from .batches import in_batches
 from .config import FitConfig
 from .export import SupervisedRow
 from .files import append_line
@@ -249,6 +251,7 @@ def fit(
         if learner.model.num_parameters() < _SMALL:
             learner.model.set_attn_implementation("eager")
     watch = Watch(metrics, stage)
+    rows = in_batches(rows, config.batch_size, random.Random(f"batches/{seed}"))
     trainer = TurnTrainer(
         config=config,
         model=learner.model,
@@ -267,7 +270,7 @@ def fit(
             warmup_steps=0.02,
             num_train_epochs=config.epochs,
             max_length=config.max_length,
-            train_sampling_strategy="group_by_length",
+            train_sampling_strategy="sequential",  # the rows are in their batches
             save_strategy="steps",
             save_steps=config.save_steps,
             save_total_limit=2,

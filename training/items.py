@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from router_r1_graph import CandidatePool, ConfigError, RouterContext
 from router_r1_graph.evaluation.loop import Item
 from router_r1_graph.evaluation.questions import EvaluationQuestion
+from router_r1_graph.files import read_jsonl
 from router_r1_graph.simulation import (
     EVERY_KIND,
     Question,
@@ -20,8 +21,9 @@ from router_r1_graph.simulation import (
     generate,
     known_world,
 )
+from router_r1_graph.simulation.distractors import UNKNOWN_GOLD
 
-from .data_config import DataConfig
+from .data_config import SHIPPED, DataConfig
 from .pools import DOMAINS, draw_pool, require_free_prices, vary
 from .questions import read_questions, require_held_out
 
@@ -104,7 +106,11 @@ class _Asked(NamedTuple):
 
 def _questions(data: DataConfig, count: int, seed: int, split: Split) -> Iterable[_Asked]:
     if data.source == "world":
-        return _of_worlds(data, count, seed, split)
+        without = round(count * data.nothing_to_route)
+        asked = [*_of_worlds(data, count - without, seed, split), *_nothing(without, seed, split)]
+        if without:
+            random.Random(f"nothing to route/{seed}/{split}").shuffle(asked)
+        return asked
     questions = read_questions(data)
     if split == "train":
         return _again_and_again(questions.train, seed)
@@ -119,6 +125,26 @@ def _again_and_again(questions: Sequence[EvaluationQuestion], seed: int) -> Iter
         order = list(questions)
         random.Random(f"rows/{seed}/{epoch}").shuffle(order)
         yield from (_Asked(q.id, q.question, q.gold) for q in order)
+
+
+def _nothing(count: int, seed: int, split: Split) -> Iterator[_Asked]:
+    """Yield prompts that nobody can answer by facts; those to train on come again and again."""
+    prompts = []
+    for _, row in read_jsonl(SHIPPED / "nothing_to_route.jsonl"):
+        assert not isinstance(row, ValueError)  # it comes with this program
+        if row["split"] == split:
+            gold = (*UNKNOWN_GOLD, *([row["reply"]] if row["reply"] else []))
+            prompts.append(
+                Question(row["id"], row["question"], gold, 0, "unanswerable", (), structure=None)
+            )
+    epochs = itertools.count() if split == "train" else [0]
+    for epoch in epochs:
+        order = random.Random(f"nothing/{seed}/{epoch}").sample(prompts, len(prompts))
+        for q in order[:count]:
+            yield _Asked(q.id, q.text, q.gold, None, q)
+        count -= len(order)
+        if count <= 0:
+            return
 
 
 def _of_worlds(data: DataConfig, count: int, seed: int, split: Split) -> Iterable[_Asked]:
