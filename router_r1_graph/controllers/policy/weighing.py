@@ -101,16 +101,18 @@ class Weighing:
         for call in protocol.parse(parsed).calls:
             at = call.at + shift
             colon = text.index(":", at)
-            start = max(size for size in sizes if len(read[size]) <= at)
+            # The space before a name is often a part of its first token.
+            said = len(text[:at].rstrip())
+            start = max(size for size in sizes if len(read[size]) <= said)
             end = min(size for size in sizes if len(read[size]) > colon)
-            lead, rest = text[len(read[start]) : at], text[colon + 1 : len(read[end])]
+            space, rest = text[len(read[start]) : at], text[colon + 1 : len(read[end])]
             named = pool.find(call.candidate)
             yield _Place(
                 list(ids[:start]),
                 [
                     list(ids[start:end])
                     if candidate is named
-                    else self.codec.following(read[start], f"{lead}{candidate.name}:{rest}")
+                    else self.codec.following(read[start], f"{space}{candidate.name}:{rest}")
                     for candidate in pool.candidates
                 ],
             )
