@@ -24,6 +24,8 @@ _NOTHING = ("          ", "")
 """The label of a line that goes on."""
 _SEEN = 0.01
 """A change of a probability that is worth a word."""
+_RIVAL = 0.05
+"""A change of another candidate's probability that is worth a sentence."""
 _MARKED = 3
 """How many of the largest effects are marked."""
 _UNITS = {
@@ -181,21 +183,22 @@ def _sentences(turn: Routing, call: PlannedCall, choice: Choice) -> list[str]:
         return [f"The pool has no {call.candidate}, so no descriptor speaks for it."]
     now = rounded(choice.values[call.candidate], 3)
     sentences = []
+    if _named_before(turn, call):
+        sentences.append(f"Note that {_said(call)}: much of the choice was made there.")
     speaks_for = min(own, key=lambda effect: effect.change, default=None)
     if speaks_for and speaks_for.change <= -_SEEN:
         sentences.append(_sentence("for", speaks_for, now))
     against = max(own, key=lambda effect: effect.change, default=None)
     if against and against.change >= _SEEN:
         sentences.append(_sentence("against", against, now))
-    if not sentences:
-        why = f"; {_said(call)}" if _named_before(turn, call) else ""
+    if max((abs(effect.change) for effect in own), default=0.0) < _SEEN:
         sentences.append(
             f"No single part of {call.candidate}'s descriptor changes its probability of {now} by "
-            f"{_SEEN} or more{why}."
+            f"{_SEEN} or more."
         )
     others = [effect for effect in call.effects if effect.candidate != call.candidate]
     rival = max(others, key=lambda effect: effect.change, default=None)
-    if rival and rival.change >= _SEEN:
+    if rival and rival.change >= _RIVAL:
         before = rounded(choice.values[rival.candidate], 3)
         sentences.append(_sentence("against", rival, before))
     return sentences

@@ -76,14 +76,21 @@ class Session:
         """Answer questions and commands until there are no more."""
         if sys.stdin.isatty():
             print("/help lists the commands; Ctrl-D leaves", file=sys.stderr)
-        while (line := _next_line()) is not None and line != "/quit":
+        while True:
             try:
+                line = _next_line()
+                if line is None or line == "/quit":
+                    return
                 if line.startswith("/"):
                     self._command(line)
                 elif line:
                     self._answer(line)
             except RouterR1Error as error:  # of this question: the next may well be answered
                 print(f"router-r1: {error}", file=sys.stderr)
+            except KeyboardInterrupt:  # the line that is being typed is dropped
+                if not sys.stdin.isatty():
+                    raise
+                print("  (Ctrl-D leaves)", file=sys.stderr)
 
     def _command(self, line: str) -> None:
         if command := self.commands.get(line):
@@ -176,15 +183,12 @@ def _next_line() -> str | None:
     if not sys.stdin.isatty():
         line = sys.stdin.buffer.readline()
         return line.decode(errors="replace").strip() if line else None
-    while True:
-        try:
-            typed = input("> ") if sys.stdout.isatty() else _asked_on_stderr()
-            return os.fsencode(typed).decode(errors="replace").strip()
-        except EOFError:
-            print(file=sys.stderr)
-            return None
-        except KeyboardInterrupt:  # of a line that is being typed: it is dropped
-            print("  (Ctrl-D leaves)", file=sys.stderr)
+    try:
+        typed = input("> ") if sys.stdout.isatty() else _asked_on_stderr()
+    except EOFError:
+        print(file=sys.stderr)
+        return None
+    return os.fsencode(typed).decode(errors="replace").strip()
 
 
 def _asked_on_stderr() -> str:
