@@ -28,7 +28,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "langsmith": ("langsmith",),
     "rewards": ("rewards",),
     "chat_router": ("chat_router",),
-    "trace, transcript": ("trace", "transcript"),
+    "trace, transcript, routing": ("trace", "transcript", "routing"),
     "the run": ("graph", "nodes", "rounds", "admission", "background", "events", "state"),
     "controllers": ("controllers",),
     "bill and budget": ("observations", "budget", "ledger", "context"),

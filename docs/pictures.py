@@ -66,7 +66,8 @@ def terminal() -> Console:
             state = part
         else:
             shown.event(part)
-    shown.answer(state["answer"], state["stop_reason"])
+    shown.answer(state["answer"])
+    shown.stopped(state["stop_reason"])
     shown.bill(total(state["ledger"]), state["ledger"])
     return console
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         VoteController,
         parse_controller,
     )
+    from .controllers.choice import Choice, Effect
     from .controllers.embedded import KeywordController, OracleController
     from .controllers.learned import LearnedController
     from .controllers.policy.completions import CompletionsController
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .observations import CallRecord
     from .protocol import Call, Turn
     from .rewards import AbsoluteCost, PercentileCost, reward
+    from .routing import PlannedCall, Routing, aroute_only, route_only
     from .serving.app import create_app
     from .state import RouterInput, RouterOutput
     from .trace import Trace, read_traces, write_traces
@@ -72,12 +74,14 @@ __all__ = [
     "ChatModelController",
     "ChatRouterR1",
     "CheapestController",
+    "Choice",
     "CompletionsController",
     "ConfigError",
     "ConstantController",
     "Controller",
     "ControllerError",
     "ControllerSettings",
+    "Effect",
     "Evaluation",
     "KeywordController",
     "LearnedController",
@@ -87,6 +91,7 @@ __all__ = [
     "MissingExtraError",
     "OracleController",
     "PercentileCost",
+    "PlannedCall",
     "PolicyController",
     "PoolError",
     "QuestionError",
@@ -100,6 +105,7 @@ __all__ = [
     "RouterInput",
     "RouterOutput",
     "RouterR1Error",
+    "Routing",
     "RuleController",
     "ScriptedController",
     "Source",
@@ -110,6 +116,7 @@ __all__ = [
     "Turn",
     "View",
     "VoteController",
+    "aroute_only",
     "candidate_tool",
     "create_app",
     "create_router_r1",
@@ -125,6 +132,7 @@ __all__ = [
     "read_langsmith",
     "read_traces",
     "reward",
+    "route_only",
     "total",
     "write_experiment",
     "write_traces",
@@ -143,6 +151,7 @@ _LATER = {
     "CascadeController": "controllers",
     "ChatModelController": "controllers",
     "ChatRouterR1": "chat_router",
+    "Choice": "controllers.choice",
     "CheapestController": "controllers",
     "CompletionsController": "controllers.policy.completions",
     "ConfigError": "errors",
@@ -150,6 +159,7 @@ _LATER = {
     "Controller": "controllers",
     "ControllerError": "errors",
     "ControllerSettings": "candidates",
+    "Effect": "controllers.choice",
     "Evaluation": "evaluation.program",
     "KeywordController": "controllers.embedded",
     "LearnedController": "controllers.learned",
@@ -159,6 +169,7 @@ _LATER = {
     "MissingExtraError": "errors",
     "OracleController": "controllers.embedded",
     "PercentileCost": "rewards",
+    "PlannedCall": "routing",
     "PolicyController": "controllers.policy.controller",
     "PoolError": "errors",
     "QuestionError": "errors",
@@ -172,6 +183,7 @@ _LATER = {
     "RouterInput": "state",
     "RouterOutput": "state",
     "RouterR1Error": "errors",
+    "Routing": "routing",
     "RuleController": "controllers",
     "ScriptedController": "controllers",
     "Source": "candidates.measure",
@@ -182,6 +194,7 @@ _LATER = {
     "Turn": "protocol",
     "View": "controllers",
     "VoteController": "controllers",
+    "aroute_only": "routing",
     "candidate_tool": "candidates.tool",
     "create_app": "serving.app",
     "create_router_r1": "graph",
@@ -197,6 +210,7 @@ _LATER = {
     "read_langsmith": "langsmith.traces",
     "read_traces": "trace",
     "reward": "rewards",
+    "route_only": "routing",
     "total": "ledger",
     "write_experiment": "langsmith.experiments",
     "write_traces": "trace",

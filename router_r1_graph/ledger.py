@@ -6,7 +6,7 @@ Plain dicts, so that a checkpoint gives back what went in; every function return
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NotRequired
+from typing import Any, NotRequired, cast
 
 from typing_extensions import TypedDict
 
@@ -107,6 +107,24 @@ def charge_candidates(ledger: Ledger, bills: list[Mapping[str, Any]]) -> Ledger:
         lines[bill["candidate"]] = _charge(lines.get(bill["candidate"], _line()), bill)
     slowest = max((bill["seconds"] for bill in bills), default=0.0)
     return {**ledger, "candidates": lines, "seconds": ledger["seconds"] + slowest}
+
+
+def added(one: Ledger, other: Ledger) -> Ledger:
+    """Return the bill of two runs together."""
+    names = [*one["candidates"], *other["candidates"]]
+    return {
+        "controller": _sum(one["controller"], other["controller"]),
+        "candidates": {
+            name: _sum(one["candidates"].get(name, _line()), other["candidates"].get(name, _line()))
+            for name in names
+        },
+        "seconds": one["seconds"] + other["seconds"],
+    }
+
+
+def _sum(one: LedgerLine, other: LedgerLine) -> LedgerLine:
+    first, second = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
+    return cast("LedgerLine", {key: first.get(key, 0) + second.get(key, 0) for key in _line()})
 
 
 def total(ledger: Ledger) -> LedgerTotals:

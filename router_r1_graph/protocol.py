@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
@@ -48,6 +48,8 @@ class Call:
 
     candidate: str
     query: str
+    at: int = field(default=-1, repr=False, compare=False)
+    """Where the name begins in the text that was parsed; -1 = nowhere."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def parse(text: str) -> Turn:
             mistakes.append(Mistake(f"an opening {tag} tag inside an unclosed {inside} tag"))
             inside, start, nested = tag, match.end(), True
         else:
-            body = unescape(text[start : match.start()].strip())
+            written = text[start : match.start()]
+            body = unescape(written.strip())
             if tag != inside:
                 mistakes.append(Mistake(f"the {inside} tag is closed by a closing {tag} tag", body))
             elif tag == "think":
@@ -111,7 +114,8 @@ def parse(text: str) -> Turn:
             else:
                 name, colon, query = (part.strip() for part in body.partition(":"))
                 if name and colon and query:
-                    calls.append(Call(name, query))
+                    at = start + len(written) - len(written.lstrip())
+                    calls.append(Call(name, query, at))
                 else:
                     what = "the candidate" if not name else "a colon" if not colon else "the query"
                     mistakes.append(Mistake(f"{what} is missing in 'Candidate: query'", body))

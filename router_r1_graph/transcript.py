@@ -124,9 +124,12 @@ class Transcript:
             (cost, "dim"),
         )
 
-    def answer(self, answer: str, stop_reason: str, error: str = "") -> None:
-        """Print the answer and why the run ended."""
+    def answer(self, answer: str) -> None:
+        """Print the answer."""
         self._line(("answer    ", "bold green"), (answer or "(none)", "bold green"))
+
+    def stopped(self, stop_reason: str, error: str = "") -> None:
+        """Print why the run ended."""
         why = _WHY[StopReason(stop_reason)] if stop_reason in list(StopReason) else stop_reason
         self._line(("stopped   ", "dim"), (why + (f": {shortened(error)}" if error else ""), "dim"))
 
@@ -168,7 +171,8 @@ class Transcript:
                     self.reply(message)
             else:
                 self.turn(message)
-        self.answer(trace.answer, trace.stop_reason, trace.error)
+        self.answer(trace.answer)
+        self.stopped(trace.stop_reason, trace.error)
         self.bill(total(trace.ledger), trace.ledger)
 
     def _busy(self, words: str) -> None:

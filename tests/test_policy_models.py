@@ -16,6 +16,7 @@ from transformers import CONFIG_MAPPING, AutoConfig
 from router_r1_graph import ControllerError
 from router_r1_graph.controllers.policy.generation import Generator
 from router_r1_graph.controllers.policy.sampling import Sample
+from router_r1_graph.controllers.policy.scoring import Scorer
 from router_r1_graph.controllers.policy.weights import class_of
 
 torch.set_num_threads(1)
@@ -146,6 +147,29 @@ def test_two_turns_of_any_family_are_those_of_its_own_greedy_generation(kind):
     generator.generate(second)
     for turn in (*first, *second):
         assert turn.ids == greedy(model, list(turn.context), 6)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "deepseek_v3", "lfm2", "mamba", "rwkv"])
+def test_endings_are_as_likely_as_in_a_forward_pass_of_their_own(kind):
+    model = made(kind)
+    numbers = torch.Generator().manual_seed(2)
+
+    def text(length: int) -> list[int]:
+        return torch.randint(3, TOKENS, (length,), generator=numbers).tolist()
+
+    common = text(20)
+    contexts = [[*common, *text(9)], [*common, *text(4)], text(30), text(1)]
+    endings = [text(1), text(3), text(2)]
+    found = Scorer(model, 0).logprobs(contexts, endings)
+    assert found.shape == (4, 3)
+    for context, row in zip(contexts, found.tolist(), strict=True):
+        for ending, logprob in zip(endings, row, strict=True):
+            with torch.no_grad():
+                logits = model(torch.tensor([context + ending]), use_cache=False).logits[0]
+            alone = logits[len(context) - 1 : -1].log_softmax(-1)
+            assert logprob == pytest.approx(
+                sum(one[token].item() for one, token in zip(alone, ending, strict=True)), abs=1e-3
+            )
 
 
 def test_a_model_that_writes_no_text_is_refused_by_its_type():

@@ -1,4 +1,4 @@
-"""The command line: `router-r1 ask`, `demo`, `evaluate`, `fit`, `train`, `serve` and others.
+"""The command line: `router-r1 ask`, `chat`, `evaluate`, `fit`, `train`, `serve` and others.
 
 Whatever is wrong with the input is one line on stderr and exit code 2, before anything is asked.
 """
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import RouterR1Error
-from . import ask, evaluate, fit, measure, pool, replies, serve, traces, train
+from . import ask, chat, evaluate, fit, measure, pool, replies, serve, traces, train
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 app = typer.Typer(
@@ -62,6 +62,7 @@ def _version(wanted: bool) -> None:
 
 
 app.command(epilog=ask.ASK_EXAMPLES)(ask.ask)
+app.command(epilog=chat.EXAMPLES)(chat.chat)
 app.command(epilog=ask.DEMO_EXAMPLES)(ask.demo)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=fit.EXAMPLES)(fit.fit)

@@ -29,13 +29,16 @@ from .options import (
     note_simulated,
     print_json,
     takes_knobs,
+    warn_unpriced,
 )
+from .route import show_explained, show_routing
 from .store_options import takes_replies
 
 if TYPE_CHECKING:
     from ..candidates import CandidatePool
     from ..candidates.store import ReplyStore
     from ..context import RouterContext
+    from ..routing import Routing
 
 ASK_EXAMPLES = """[bold]Examples[/bold]
 
@@ -44,7 +47,13 @@ router-r1 ask "What is the currency of the country where the author of Hamlet wa
 router-r1 ask "Who wrote Hamlet?" --pool mine.yaml --controller openai:gpt-4.1 --budget-usd 0.01
 
 router-r1 ask "Who wrote Hamlet?" --json | jq .answer
+
+router-r1 ask "Who wrote Hamlet?" --route-only --explain
 """
+
+
+_EXPLAINED = ("text", "calls", "descriptors")
+"""What --json has of an explained turn; its bill is the run's."""
 
 
 @takes_replies
@@ -64,6 +73,22 @@ def ask(
             help="Append every reply to this JSONL file, for router-r1 pool from-records."
         ),
     ] = None,
+    route_only: Annotated[
+        bool,
+        typer.Option(
+            "--route-only",
+            help="Let the controller write its first turn, show how likely each candidate was, "
+            "and ask nobody.",
+        ),
+    ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Show what the policy read of each descriptor, and what each part of it does to "
+            "the choice (occlusion); policy:PATH only.",
+        ),
+    ] = False,
     replies: Any = None,
 ) -> None:
     """Ask a question, and see who was asked what, what it cost, and why it stopped."""
@@ -72,11 +97,17 @@ def ask(
     question = os.fsencode(question).decode(errors="replace").strip()
     if not question:
         raise QuestionError("the question is empty; ask something: router-r1 ask QUESTION")
+    if route_only:
+        for option, file in (("--trace", trace), ("--record", record)):
+            if file is not None:
+                raise ConfigError(f"{option}: with --route-only there is no run to keep")
+        show_routing(question, load_pool(pool), controller, context, as_json, explain, replies)
+        return
     if context.approve_above_usd is not None and not sys.stdin.isatty():
         raise ConfigError("--approve-above-usd asks you: standard input has to be a terminal")
     require_file("--trace", trace)
     require_file("--record", record)
-    _ask(question, load_pool(pool), controller, context, as_json, trace, record, replies)
+    _ask(question, load_pool(pool), controller, context, as_json, trace, record, explain, replies)
 
 
 def _ask(
@@ -87,6 +118,7 @@ def _ask(
     as_json: bool,
     trace_file: Path | None,
     record_file: Path | None,
+    explain: bool,
     replies: ReplyStore | None,
 ) -> None:
     context.check(pool)
@@ -96,23 +128,21 @@ def _ask(
         from ..candidates.records import Recorder
         from ..graph import create_router_r1
         from ..ledger import total
+        from ..routing import check_explains, explain_run
         from ..trace import Trace, write_traces
         from ..transcript import Transcript
         from .live import LiveRun
 
         controller = load_controller(spec, pool)
-    unpriced = [c.name for c in pool.candidates if not c.bounded]
-    if context.budget_usd is not None and unpriced:
-        print(
-            f"warning: no price for {', '.join(unpriced)}: the budget does not bound them",
-            file=sys.stderr,
-        )
+    if explain:
+        check_explains(controller)
+    warn_unpriced(pool, context)
     saver = InMemorySaver() if context.approve_above_usd is not None else None
     graph = create_router_r1(pool, controller, context=context, replies=replies)
     note_simulated(pool)
     transcript = None if as_json else Transcript(make_console(), pool)
     callbacks = [Recorder(record_file)] if record_file else []
-    approve = _approve if saver else None
+    approve = approve_call if saver else None
     live = LiveRun(
         graph.compile(saver, name="router_r1"),
         pool,
@@ -125,33 +155,41 @@ def _ask(
     try:
         if transcript:
             transcript.question(question)
-        with transcript or nullcontext(), _told_once():
+        with transcript or nullcontext(), told_once():
             state = asyncio.run(live.run())
     except KeyboardInterrupt:
         known = live.known()
         if transcript:
             for unanswered in live.unanswered():
                 transcript.reply(unanswered)
-            transcript.answer(known["answer"], "interrupted")
+            transcript.answer(known["answer"])
+            transcript.stopped("interrupted")
             transcript.bill(known["ledger"], live.ledger())
         else:
             print_json(known)
         raise
     record = Trace.from_state(state)
+    explained: list[Routing] = []
+    if explain:
+        with loading("the explanation"):
+            explained = list(explain_run(record, controller))
     if trace_file is not None:
         write_traces(trace_file, [record], append=True)
     if transcript:
-        transcript.answer(record.answer, record.stop_reason, record.error)
+        transcript.answer(record.answer)
+        transcript.stopped(record.stop_reason, record.error)
         transcript.bill(total(record.ledger), record.ledger)
+        show_explained(transcript.console, explained)
     else:
         if record.error:
             why = shortened(record.error)
             print(f"controller {controller.name} failed: {why}", file=sys.stderr)
-        print_json(record.summary())
+        turns = [{name: turn.summary()[name] for name in _EXPLAINED} for turn in explained]
+        print_json({**record.summary(), **({"explained": turns} if explain else {})})
 
 
 @contextmanager
-def _told_once() -> Iterator[None]:
+def told_once() -> Iterator[None]:
     """Keep the library from logging that a controller failed: the last lines say so."""
     logger = logging.getLogger("router_r1_graph.nodes")
     before = logger.level
@@ -162,7 +200,7 @@ def _told_once() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _approve(call: Mapping[str, Any]) -> bool:
+def approve_call(call: Mapping[str, Any]) -> bool:
     """Ask whoever sits at the terminal whether a call may be made; all but "y" is a no."""
     worst = call["worst_case_usd"]
     price = "no price is known" if worst is None else f"at most {usd(worst)}"

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
@@ -41,6 +41,7 @@ class LiveRun:
         callbacks: of the run, such as a `Recorder`.
         approve: told what a call that waits for a person is (the value of its interrupt), says
             whether to make it; the graph then needs a checkpointer.
+        thread: the thread of a conversation that the question continues; None = no conversation.
     """
 
     def __init__(
@@ -52,14 +53,22 @@ class LiveRun:
         transcript: Transcript | None = None,
         callbacks: Sequence[BaseCallbackHandler] = (),
         approve: Callable[[Mapping[str, Any]], bool] | None = None,
+        thread: str | None = None,
     ) -> None:
         self.graph = graph
         self.pool = pool
         self.question = question
         self.context = context
         self.transcript = transcript
-        self.callbacks = callbacks
         self.approve = approve
+        self.config: RunnableConfig = {
+            "callbacks": list(callbacks),
+            "configurable": {"thread_id": thread or "run"},
+        }
+        self._given: dict[str, Any] = {"question": question}
+        if thread is not None:
+            self._given = {"messages": [HumanMessage(question)]}
+        self._begun = False  # until then, the state is that of the thread's question before
         self.state: Mapping[str, Any] = {}
         self._asked: dict[str, tuple[RouteCall, float]] = {}  # of the round under way, by call id
         self._replies: dict[str, ToolMessage] = {}
@@ -67,26 +76,24 @@ class LiveRun:
     async def run(self) -> Mapping[str, Any]:
         """Run to the end and return the state."""
         asyncio.get_running_loop().set_default_executor(_DaemonThreads())
-        config: RunnableConfig = {
-            "callbacks": list(self.callbacks),
-            "configurable": {"thread_id": "run"},
-        }
-        await self._stream({"question": self.question}, config)
-        while self.approve and (waiting := (await self.graph.aget_state(config)).interrupts):
+        await self._stream(self._given)
+        while self.approve and (waiting := (await self.graph.aget_state(self.config)).interrupts):
             self._asked = {i: c for i, c in self._asked.items() if i in self._replies}
             with self.transcript.paused() if self.transcript else nullcontext():
                 verdicts = {asked.id: self.approve(asked.value) for asked in waiting}
-            await self._stream(Command(resume=verdicts), config)
+            await self._stream(Command(resume=verdicts))
         return self.state
 
-    async def _stream(self, given: Any, config: RunnableConfig) -> None:
+    async def _stream(self, given: Any) -> None:
         """Run to the end, or until a person is waited for."""
         stream = self.graph.astream(
-            given, config, context=self.context, stream_mode=["tasks", "values"]
+            given, self.config, context=self.context, stream_mode=["tasks", "values"]
         )
         async for mode, part in stream:
             assert isinstance(part, dict)
             if mode == "values":
+                if not self._begun:
+                    continue
                 if part.get("round", 0) != self.state.get("round", 0):
                     self._asked, self._replies = {}, {}  # aggregate has folded them in
                 self.state = part
@@ -96,6 +103,7 @@ class LiveRun:
                 self.transcript.event(part)
 
     def _follow(self, event: Mapping[str, Any]) -> None:
+        self._begun = self._begun or "result" in event  # its first think clears the state
         if event["name"] != "route":
             return
         if "input" in event:

@@ -175,6 +175,16 @@ def note_simulated(pool: CandidatePool) -> None:
     )
 
 
+def warn_unpriced(pool: CandidatePool, context: RouterContext) -> None:
+    """Say on standard error which candidates a budget does not bound."""
+    unpriced = [candidate.name for candidate in pool.candidates if not candidate.bounded]
+    if context.budget_usd is not None and unpriced:
+        print(
+            f"warning: no price for {', '.join(unpriced)}: the budget does not bound them",
+            file=sys.stderr,
+        )
+
+
 def mask_variable(option: str, name: str) -> str:
     """Return why a key cannot be read from a variable; what may be a key itself is not repeated."""
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):

@@ -110,7 +110,8 @@ def _play(
     transcript.question(question)
     with transcript:
         state = asyncio.run(LiveRun(graph, pool, question, context, transcript).run())
-    transcript.answer(state["answer"], state["stop_reason"], state["error"])
+    transcript.answer(state["answer"])
+    transcript.stopped(state["stop_reason"], state["error"])
     transcript.bill(total(state["ledger"]), state["ledger"])
 
 

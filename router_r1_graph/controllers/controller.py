@@ -12,7 +12,7 @@ from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 
 from ..budget import Left
-from ..candidates import CandidatePool
+from ..candidates import Candidate, CandidatePool
 from ..candidates.reply import Reply
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
@@ -106,3 +106,14 @@ def render_view(template: Template, view: View) -> str:
         cost_weight=view.context.cost_weight,
         budget=view.budget.describe(),
     )
+
+
+def read_descriptor(template: Template, candidate: Candidate) -> str:
+    """Return a candidate's descriptor as a prompt shows it; "" where the template shows none."""
+    shown = template.get_identifiers()
+    if "candidates" in shown:
+        return candidate.describe_briefly()
+    if "brief_candidates" not in shown:
+        return ""
+    scores = [f"{name} {score}" for name, score in candidate.brief_scores.items()]
+    return ", ".join([f"price level {candidate.price_level}", *scores])

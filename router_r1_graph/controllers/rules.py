@@ -17,7 +17,8 @@ from ..answers import bare_answer, normalize_answer
 from ..candidates import Candidate, CandidatePool
 from ..candidates.reply import Reply
 from ..errors import ControllerError
-from ..protocol import Call, Turn, render
+from ..protocol import Call, Turn, parse, render
+from .choice import Choice
 from .controller import View
 
 UNKNOWN = "unknown"
@@ -103,6 +104,10 @@ class CheapestController(OneCallController):
         """Return the cheapest candidate."""
         return min(view.pool.candidates, key=lambda c: c.price_usd_per_mtok)
 
+    def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
+        """Return the prices."""
+        return _prices(view, reply)
+
 
 class RandomController(OneCallController):
     """Asks a candidate drawn by seed and question: the same question, the same candidate.
@@ -118,6 +123,12 @@ class RandomController(OneCallController):
         """Return a candidate, each with the same probability."""
         draw = random.Random(f"{self.seed}/{view.context.seed}/{view.question}")
         return draw.choice(view.pool.candidates)
+
+    def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
+        """Return the same probability for each candidate."""
+        candidates = view.pool.candidates
+        share = 1 / len(candidates)
+        return _each(reply, Choice("probability", {c.name: share for c in candidates}))
 
 
 # What LLMs write when they guess, or want to be asked differently. Of 3,000 replies of six LLMs to
@@ -141,6 +152,16 @@ def is_doubtful(reply: str) -> bool:
         True
     """
     return not bare_answer(reply) or _DOUBTS.search(reply) is not None
+
+
+def _each(reply: Reply, choice: Choice) -> tuple[Choice, ...]:
+    """Return the same choice for each call of a turn."""
+    return tuple(choice for _ in parse(reply.text).calls)
+
+
+def _prices(view: View, reply: Reply) -> tuple[Choice, ...]:
+    prices = {c.name: c.price_usd_per_mtok for c in view.pool.candidates}
+    return _each(reply, Choice("usd_per_mtok", prices))
 
 
 def _by_price(view: View) -> list[Candidate]:
@@ -169,6 +190,10 @@ class CascadeController(RuleController):
             return Turn((f"{why}: {left[0].name}.",), (Call(left[0].name, view.question),))
         answers = [answer for reply in replies.values() if (answer := bare_answer(reply))]
         return Turn(("Nobody is sure.",), answer=answers[-1] if answers else UNKNOWN)
+
+    def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
+        """Return the prices: the order in which candidates are asked."""
+        return _prices(view, reply)
 
 
 class VoteController(RuleController):

@@ -21,7 +21,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ...candidates import Candidate, CandidatePool
+from ...candidates.reply import Reply
 from ...errors import ConfigError, ControllerError, did_you_mean
+from ...protocol import parse
+from ..choice import Choice
 from ..controller import View
 from ..rules import OneCallController
 from .embedding import Embedding, fit_embedding, load_embedding
@@ -305,6 +308,14 @@ class LearnedController(OneCallController):
         """Return the candidate with the highest utility."""
         choice = self.choices([view.question], view.pool, view.context.cost_weight)[0]
         return view.pool.candidates[int(choice)]
+
+    def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
+        """Return the utilities, if the turn asks somebody."""
+        if not parse(reply.text).calls:
+            return ()
+        values = self.utilities([view.question], view.pool, view.context.cost_weight)[0]
+        names = [candidate.name for candidate in view.pool.candidates]
+        return (Choice("utility", dict(zip(names, values.tolist(), strict=True))),)
 
 
 _BROKEN = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,17 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 
 from ... import protocol
+from ...candidates import CandidatePool
 from ...candidates.reply import Reply
-from ..controller import View
+from ..choice import Choice, Effect
+from ..controller import View, read_descriptor
 from .batches import Batches
 from .folder import PolicyFolder, PolicySettings
 from .generation import Generator
 from .sampling import Sample
 from .streaming import Listener, TurnStream, turn_stream
 from .tokens import TokenCodec, TurnTokens, random_of
+from .weighing import Weighing
 from .weights import end_ids, load_weights
 
 
@@ -71,10 +74,11 @@ class PolicyController:
         self.name = name
         self.seed = seed
         pad = tokenizer.pad_token_id
+        self._pad_id = tokenizer.eos_token_id if pad is None else pad
         stop = StopTexts(tokenizer, self.settings.stop, self.codec.ends)
         self.generator = Generator(
             model,
-            pad_id=tokenizer.eos_token_id if pad is None else pad,
+            pad_id=self._pad_id,
             stop_ids=stop.ids,
             is_stop=stop.ends if self.settings.stop else None,
             max_cached_tokens=max_cached_tokens,
@@ -147,6 +151,43 @@ class PolicyController:
             await asyncio.wrap_future(self._batches.join(turn, loop))
             return self._reply(turn, added, start, stream)
 
+    def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
+        """Return the probability of each candidate at each place where a turn names one.
+
+        It is the model's own, before any temperature: that of the name with its colon, after the
+        tokens that came before it, as a share of the names of the pool.
+
+        Args:
+            view: what the policy was shown.
+            reply: the turn that it wrote then; () for one without token ids.
+
+        Raises:
+            ContextLengthError: the context has more tokens than `max_context_tokens`.
+        """
+        tokens = _tokens(reply)
+        return tuple(self._weighing().choices(view, tokens)) if tokens else ()
+
+    def reading(self, pool: CandidatePool) -> Mapping[str, str]:
+        """Return each candidate's descriptor as the prompt has it; "" where it has none."""
+        return {c.name: read_descriptor(self.codec.template, c) for c in pool.candidates}
+
+    def explain(self, view: View, reply: Reply) -> tuple[tuple[Effect, ...], ...]:
+        """Return, for each call of a turn, what each part of each descriptor did, by occlusion.
+
+        The part is taken out of the prompt. The policy's own words before the name stay as they
+        are: what they say of the part already is not taken away.
+
+        Args:
+            view: what the policy was shown.
+            reply: the turn that it wrote then; () for one without token ids.
+        """
+        tokens = _tokens(reply)
+        return tuple(self._weighing().effects(view, tokens)) if tokens else ()
+
+    def _weighing(self) -> Weighing:
+        most = self.settings.max_context_tokens
+        return Weighing(self.model, self.codec, self._pad_id, most)
+
     def _begin(self, view: View, listener: Listener | None) -> tuple[Sample, list[int]]:
         """Return a turn to sample, and the new ids of its context."""
         context = self.codec.context(view, self.settings.max_context_tokens)
@@ -178,6 +219,10 @@ class PolicyController:
                 text, id=stream.id if stream else None, additional_kwargs={"tokens": tokens}
             ),
         )
+
+
+def _tokens(reply: Reply) -> TurnTokens | None:
+    return reply.message.additional_kwargs.get("tokens") if reply.message else None
 
 
 def _answers(turn: str) -> bool:

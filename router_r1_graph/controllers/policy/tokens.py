@@ -144,6 +144,11 @@ class TokenCodec:
             text = text.removeprefix("<think>").lstrip()
         return self._encode(text) + ([] if stopped else [self.tokenizer.eos_token_id])
 
+    def following(self, before: str, text: str) -> list[int]:
+        """Return a text in the tokens that it has after another text, where that text ends one."""
+        start, whole = self._encode(before), self._encode(before + text)
+        return whole[len(start) :] if whole[: len(start)] == start else self._encode(text)
+
     def pieces(self, view: View) -> Iterator[Piece]:
         """Yield the context of the next turn, piece by piece, in order.
 

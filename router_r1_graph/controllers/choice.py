@@ -1,0 +1,90 @@
+"""How a controller chose a candidate: what it can tell beside the choice itself.
+
+A controller that can tell has the methods of `Weighs`; one that can also tell what it read a
+descriptor for has those of `Explains`. The others show only their choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from ..candidates import CandidatePool
+from ..candidates.reply import Reply
+from .controller import View
+
+Unit = Literal["probability", "utility", "usd_per_mtok"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One call's choice: a number for each candidate of the pool.
+
+    Attributes:
+        unit: the meaning of the numbers. `probability`: in [0, 1], with the sum 1. `utility`: the
+            predicted score less the cost, by the cost weight; the highest is asked.
+            `usd_per_mtok`: the input plus the output price; the lowest is asked.
+        values: the number of each candidate, in the pool's order.
+        pool_probability: the probability that a policy writes any of the pool's names there, in
+            [0, 1]. The values are shares of it. None where the unit is no probability.
+    """
+
+    unit: Unit
+    values: Mapping[str, float]
+    pool_probability: float | None = None
+
+    @property
+    def best(self) -> str:
+        """The candidate that the numbers speak for; the first of equals."""
+        lowest = self.unit == "usd_per_mtok"
+        return (min if lowest else max)(self.values, key=lambda name: self.values[name])
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one part of a candidate's descriptor does to the probability that it is asked.
+
+    Measured by occlusion: the part is taken out of the prompt, and everything else stays, the
+    policy's own words before the name included.
+
+    Attributes:
+        candidate: whose descriptor.
+        part: `price`, `latency`, or the name of a strength or score.
+        without: the descriptor without the part, as the policy reads it.
+        probability: of the candidate without the part, in [0, 1].
+        change: this probability less that with the whole descriptor, in [-1, 1].
+    """
+
+    candidate: str
+    part: str
+    without: str
+    probability: float
+    change: float
+
+
+@runtime_checkable
+class Weighs(Protocol):
+    """A controller that can say how each call of a turn was chosen."""
+
+    def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
+        """Return a choice for each call of a turn, in the order written; () = not known.
+
+        Args:
+            view: what the controller was shown.
+            reply: the turn that it wrote then.
+        """
+        ...
+
+
+@runtime_checkable
+class Explains(Weighs, Protocol):
+    """A controller that can say what each part of a descriptor does to its choice."""
+
+    def reading(self, pool: CandidatePool) -> Mapping[str, str]:
+        """Return each candidate's descriptor as the controller reads it."""
+        ...
+
+    def explain(self, view: View, reply: Reply) -> tuple[tuple[Effect, ...], ...]:
+        """Return, for each call of a turn, the effects of all parts of all descriptors."""
+        ...

@@ -1,0 +1,146 @@
+"""How likely given endings are after given contexts: log-probabilities, teacher-forced.
+
+Contexts that begin alike are computed once up to where they differ from the first one. All else
+shares forward passes, as many rows at a time as fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from transformers import Cache
+
+from .batch_cache import RoomyLayer, Rows, row_of
+from .forward import Forward
+
+_MOST_TOKENS = 4096
+"""The most tokens of one forward pass, cached ones included, unless a row has more. 134M parameters
+(SmolLM2) keep 46 kB of each in float32."""
+
+
+class Scorer:
+    """Computes log-probabilities of endings.
+
+    On a CPU, a model in half precision is copied into float32: there it is several times as fast,
+    and rounding in bfloat16 is as large as the effects that are looked for.
+
+    Args:
+        model: a causal LM of transformers.
+        pad_id: the padding token.
+    """
+
+    def __init__(self, model: Any, pad_id: int) -> None:
+        self._device = model.device
+        if self._device.type == "cpu" and model.dtype in (torch.bfloat16, torch.float16):
+            model = deepcopy(model).float()
+        self._forward = Forward(model, pad_id)
+        self._pad = pad_id
+
+    def logprobs(
+        self, contexts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
+        """Return the log-probability of each ending after each context: [contexts, endings].
+
+        Args:
+            contexts: ids, at least one a context.
+            endings: ids, at least one an ending.
+        """
+        with torch.no_grad():
+            if not self._forward.pads:  # layers that cannot mask padding
+                return torch.tensor([[self._alone(c, e) for e in endings] for c in contexts])
+            return torch.cat([*self._together(contexts, endings)])
+
+    def _together(
+        self, contexts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]
+    ) -> Iterator[torch.Tensor]:
+        first = contexts[0]
+        (base,) = self._rows([None], [first[:-1]]) if len(first) > 1 else (None,)
+        for part in _parts(contexts):
+            alike = [_alike(first, context) for context in part]
+            known = [_beginning(base, size) for size in alike]
+            rows = known
+            if fresh := [context[size:-1] for context, size in zip(part, alike, strict=True)]:
+                rows = self._rows(known, fresh) if any(fresh) else known
+            pairs = [(place, ending) for place in range(len(part)) for ending in endings]
+            found = []
+            width = max(map(len, part)) + max(map(len, endings))
+            size = max(1, _MOST_TOKENS // width)
+            for start in range(0, len(pairs), size):
+                some = pairs[start : start + size]
+                read = [[part[place][-1], *ending[:-1]] for place, ending in some]
+                logits, _ = self._read([rows[place] for place, _ in some], read, 0)
+                found.append(_taken(logits, [ending for _, ending in some]))
+            yield torch.cat(found).view(len(part), len(endings))
+
+    def _rows(
+        self, known: Sequence[Rows | None], fresh: Sequence[Sequence[int]]
+    ) -> list[Rows | None]:
+        """Return the keys and values of some rows, read on by fresh tokens."""
+        _, cache = self._read(known, fresh, 1)
+        past = max(map(_size, known))
+        return [
+            row_of(cache, place, past - _size(row), past + len(new))
+            for place, (row, new) in enumerate(zip(known, fresh, strict=True))
+        ]
+
+    def _read(
+        self, known: Sequence[Rows | None], fresh: Sequence[Sequence[int]], keep: int
+    ) -> tuple[torch.Tensor, Any]:
+        """Read fresh tokens after known ones; padding is on both sides of them."""
+        past, width = max(map(_size, known)), max(map(len, fresh))
+        ids = [[*new, *[self._pad] * (width - len(new))] for new in fresh]
+        mask = torch.tensor(
+            [
+                [0] * (past - _size(row)) + [1] * (_size(row) + len(new)) + [0] * (width - len(new))
+                for row, new in zip(known, fresh, strict=True)
+            ],
+            device=self._device,
+        )
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
+        cache = (
+            Cache(layers=RoomyLayer.holding(known, past))
+            if past
+            else Cache(layer_class_to_replicate=RoomyLayer)
+        )
+        return self._forward(torch.tensor(ids, device=self._device), positions, cache, mask, keep)
+
+    def _alone(self, context: Sequence[int], ending: Sequence[int]) -> float:
+        read = torch.tensor([[*context, *ending[:-1]]], device=self._device)
+        positions = torch.arange(read.shape[1], device=self._device)[None]
+        logits, _ = self._forward(read, positions, None, keep=len(ending))
+        return float(_taken(logits[:, -len(ending) :], [ending]))
+
+
+def _taken(logits: torch.Tensor, endings: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return the log-probability of each row's ending: [rows, width, vocabulary] -> [rows]."""
+    logprobs = logits.float().log_softmax(-1)
+    return torch.stack(
+        [
+            logprobs[place, torch.arange(len(ending)), torch.tensor(ending)].sum()
+            for place, ending in enumerate(endings)
+        ]
+    ).cpu()
+
+
+def _parts(contexts: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]]]:
+    """Divide contexts, in order, into parts that fit one forward pass."""
+    size = max(1, _MOST_TOKENS // max(map(len, contexts)))
+    for start in range(0, len(contexts), size):
+        yield contexts[start : start + size]
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two contexts begin with alike, their last ones left out."""
+    most = min(len(one), len(other)) - 1
+    return next((place for place in range(most) if one[place] != other[place]), most)
+
+
+def _beginning(rows: Rows | None, size: int) -> Rows | None:
+    return [(keys[:, :size], values[:, :size]) for keys, values in rows] if rows and size else None
+
+
+def _size(rows: Rows | None) -> int:
+    return rows[0][0].shape[1] if rows else 0
