@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from dataclasses import replace
@@ -15,6 +16,7 @@ from router_r1_graph import CandidatePool
 from router_r1_graph.answers import exact_match
 from router_r1_graph.rewards import format_errors
 from router_r1_graph.simulation import reply_text_and_tokens
+from training.batches import in_batches
 from training.data_config import DataConfig, VaryConfig
 from training.english_teacher import EnglishTeacher
 from training.items import TaughtItem, draw_items
@@ -26,7 +28,6 @@ FILE = str(Path(__file__).parent / "data" / "decomposed.jsonl")
 DATA = DataConfig(
     wordings={"known": 0.3, "free": 0.7},
     every_kind=True,
-    same_pool=8,
     pool_sizes=(3, 4),
     vary=VaryConfig(subjects=0.5),
     max_rounds=(8,),
@@ -100,12 +101,40 @@ def replace_(data: DataConfig, **changes) -> DataConfig:
     return DataConfig(**(data.model_dump() | changes))
 
 
-def test_questions_in_a_row_share_a_pool_and_held_out_ones_do_not():
-    pools = [item.pool for item in draw_items(DATA, 64, 0)]
+def test_questions_in_a_row_share_a_pool_where_that_is_wanted():
+    pools = [item.pool for item in draw_items(DATA, 64, 0, same_pool=8)]
     assert all(pools[place] is pools[place // 8 * 8] for place in range(64))
     assert len({id(pool) for pool in pools}) == 8
-    tested = [id(item.pool) for item in draw_items(DATA, 16, 0, split="test")]
-    assert len({*tested}) == 16
+    assert len({id(item.pool) for item in draw_items(DATA, 16, 0)}) == 16
+
+
+def test_prompts_with_nothing_to_route_are_mixed_in():
+    data = replace_(DATA, nothing_to_route=0.25)
+    for split, ids in (("train", 60), ("test", 60)):
+        items = [i for i in draw_items(data, 240, 0, split) if i.id.startswith("none")]
+        assert len({item.id for item in items}) == len(items) == ids
+        assert all(f"-{split}-" in item.id and "unknown" in item.gold for item in items)
+
+
+def test_rows_of_one_pool_and_length_are_side_by_side():
+    rng = random.Random(0)
+    rows = [
+        {"input_ids": [1] * 50 + [pool] * 60 + [9] * rng.randint(5, 200), "labels": []}
+        for pool in range(2, 7)
+        for _ in range(9)
+    ]
+    found = in_batches(rng.sample(rows, len(rows)), 4, random.Random(1))
+    key = lambda row: row["input_ids"]  # noqa: E731
+    assert sorted(found, key=key) == sorted(rows, key=key)
+    batches = [found[at : at + 4] for at in range(0, len(found), 4)]
+    alike = [batch for batch in batches if len({row["input_ids"][60] for row in batch}) == 1]
+    assert len(alike) >= 10  # of 11: two of each pool, and those that are left over
+    spread = [max(map(len, lengths)) - min(map(len, lengths)) for lengths in map(ids_of, alike)]
+    assert max(spread) < 150
+
+
+def ids_of(batch):
+    return [row["input_ids"] for row in batch]
 
 
 def test_descriptors_in_other_words_say_what_their_candidates_know():

@@ -43,6 +43,9 @@ class WarmStartConfig(FitConfig):
     teacher: Literal["brief", "english"] = "brief"
     """Who writes the traces: `english` = in short English thoughts, for a pretrained policy."""
     traces: Count = 20_000
+    same_pool: Count = 1
+    """So many of the teacher's traces in a row are over the same pool, whose description a step
+    then computes once for all of them."""
     trace_files: tuple[Path, ...] = ()
     """Files of other traces (also from LangSmith) to use instead of the teacher's."""
     correct_only: bool = True

@@ -88,9 +88,6 @@ class DataConfig(Section):
         *(4, 5, 6, 7, 8, 8),
     )
     """The numbers of candidates of drawn pools."""
-    same_pool: Count = 1
-    """So many questions to train on in a row have the same pool, whose description is then computed
-    once for all of them."""
     cost_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (
         *(0, 0.1, 0.2, 0.25, 0.3, 0.4),
         *(0.5, 0.6, 0.7, 0.75, 0.8, 0.9),

@@ -30,7 +30,9 @@ from .questions import read_questions, require_held_out
 Split = Literal["train", "test"]
 
 
-def draw_items(data: DataConfig, count: int, seed: int, split: Split = "train") -> list[Item]:
+def draw_items(
+    data: DataConfig, count: int, seed: int, split: Split = "train", *, same_pool: int = 1
+) -> list[Item]:
     """Draw questions, each with a pool and a cost weight; the same seed gives the same items.
 
     Questions of files and data sets come again after the last one, in a new order: then a question
@@ -42,6 +44,7 @@ def draw_items(data: DataConfig, count: int, seed: int, split: Split = "train") 
         count: how many items; fewer come back where fewer questions are held out.
         seed: of everything that is drawn.
         split: `test` = the held-out questions.
+        same_pool: so many questions in a row, of one world, have the same pool.
 
     Raises:
         ConfigError: there are too few questions, one lacks a gold answer that it needs or is in
@@ -61,7 +64,7 @@ def draw_items(data: DataConfig, count: int, seed: int, split: Split = "train") 
         domains = tuple(_domains(asked.facts))
         pool, left = row.get(domains, (None, 0))
         if pool is None or not left:
-            left = data.same_pool if split == "train" else 1
+            left = same_pool
             found = pools.get(rng.choice(data.pools))
             if found is None:
                 pool = draw_pool(

@@ -33,7 +33,8 @@ def warm_traces(run: Run) -> Any:
     if not files:
         file = run.folder("warm_start") / "traces.jsonl"
         files = (file,)
-        items = draw_items(config.data, config.warm_start.traces, config.seed)
+        warm = config.warm_start
+        items = draw_items(config.data, warm.traces, config.seed, same_pool=warm.same_pool)
         pairs = [(0, item) for item in items]
         with processes().main_process_first():  # the others find nothing left to write
             what = "teacher's traces"
