@@ -5,8 +5,8 @@
 POLICY is where all begin; `runs/demo/warm_start/policy` when left out. Each variant is a run of
 `training/finetune.py` with the demo's config, and can be resumed. Then it is asked test questions
 of the embedded pool at cost weight 0.5, greedily. Every step of every variant samples the same
-number of traces. Rewards are by the rules of smollm2.yaml; intervals are 95% bootstrap over questions,
-differences paired.
+number of traces. Rewards are by the rules of smollm2.yaml; intervals are 95% bootstrap over
+questions, differences paired.
 """
 
 from __future__ import annotations

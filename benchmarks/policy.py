@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -31,7 +32,7 @@ from typing import Any
 import torch
 
 from router_r1_graph import ConfigError
-from router_r1_graph.errors import did_you_mean
+from router_r1_graph.errors import RouterR1Error, did_you_mean
 from router_r1_graph.files import write_whole
 
 from .policy_bench import Bench
@@ -94,8 +95,13 @@ def main() -> None:
     try:
         run(arguments)
     except KeyboardInterrupt:
-        sys.exit(f"\nstopped; what was asked is kept in {arguments.out}: the same command goes on")
-    except ConfigError as error:
+        print(
+            f"\nstopped; what was asked is kept in {arguments.out}: the same command goes on",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(130)  # the thread that samples would end in an abort
+    except RouterR1Error as error:
         sys.exit(f"benchmarks.policy: {error}")
 
 

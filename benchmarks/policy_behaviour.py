@@ -48,21 +48,13 @@ def nothing_to_route(bench: Bench) -> Iterator[Finding]:
 
 def two_wordings(bench: Bench) -> Iterator[Finding]:
     """Compare whom a policy asks when the same question comes in another wording."""
-    places = [
-        {asked.item.id: place for place, asked in enumerate(bench.task(run))}
-        for run in ("known", "test")
-    ]
-    both = [name for name in places[0] if name in places[1]]
-    if not both:
-        raise NotRunError("no question is in both runs; ask more with --questions")
-
-    columns = (bench.column(POLICY, "known"), bench.column(POLICY, "test"))
     sets = [
-        [set(column.asked[place[name]]) for name in both]
-        for column, place in zip(columns, places, strict=True)
+        [set(bench.column(POLICY, run).asked[place]) for place in places]
+        for run, places in zip(("known", "test"), bench.both("known", "test"), strict=True)
     ]
-    share = Bootstrap(len(both)).mean([float(a == b) for a, b in zip(*sets, strict=True)])
-    text = f"{share} of {len(both)} pairs, in a known and in a test wording"
+    same = [float(a == b) for a, b in zip(*sets, strict=True)]
+    share = Bootstrap(len(same)).mean(same)
+    text = f"{share} of {len(same)} pairs, in a known and in a test wording"
     yield Finding(text, share.mean >= 0.9)
 
 

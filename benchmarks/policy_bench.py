@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 
 from router_r1_graph import (
     Candidate,
-    CandidatePool,
     Controller,
+    RouterContext,
     Trace,
     View,
     parse_controller,
@@ -34,7 +34,7 @@ from training.items import Item
 from training.rollouts import roll_out
 
 from .policy_columns import Column
-from .policy_questions import RUNS, Asked, NotRunError, Setting, known
+from .policy_questions import RUNS, Asked, NotRunError, Setting, embedded
 from .policy_traces import is_of, read_kept, register
 
 POLICY, WARM_START = "policy", "warm_start"
@@ -80,6 +80,7 @@ class Bench:
         self.column = cache(self._column)
         self.oracle = cache(lambda run: Column.oracle(self.task(run)))
         self.control = cache(self._control)
+        self.fitted = cache(lambda method: LearnedController.fit(method, self._matrix))
         self.controller = cache(self._controller)
 
     def _task(self, run: str) -> list[Asked]:
@@ -171,6 +172,21 @@ class Bench:
         roll_out(items, controller, name=need[0], in_flight=self.at_once, done=keep)
         controller.generator.forget()
 
+    def both(self, one: str, other: str) -> tuple[list[int], list[int]]:
+        """Return the places of the questions that are in both runs, in each of them.
+
+        Raises:
+            NotRunError: there is none.
+        """
+        first, second = (
+            {asked.item.id: place for place, asked in enumerate(self.task(run))}
+            for run in (one, other)
+        )
+        shared = [id for id in first if id in second]
+        if not shared:
+            raise NotRunError(f"no question is in both runs, {one} and {other}: ask more")
+        return [first[id] for id in shared], [second[id] for id in shared]
+
     def _column(self, who: str, run: str) -> Column:
         column = Column.of(who, self.traces(who, run))
         self.say(f"{who:<24} {run:<12} {column}")
@@ -180,7 +196,7 @@ class Bench:
         """Return the column of a rule, by its spec or `strongest`, or of a fitted controller."""
         asked = self.task(run)
         if spec in METHODS:
-            controller: Controller = LearnedController.fit(spec, self._matrix)
+            controller: Controller = self.fitted(spec)
         elif spec == Strongest.name:
             controller = Strongest()
         else:
@@ -192,10 +208,9 @@ class Bench:
     @cached_property
     def _matrix(self) -> ScoreMatrix:
         """What each candidate of the embedded pool answers to questions of the training split."""
-        count, pool = min(1000, 2 * self.setting.count), CandidatePool.embedded()
+        count, pool = min(1000, 2 * self.setting.count), embedded()
         drawn = generate(World.embedded(), split="train", n=count, seed=self.setting.seed)
-        knobs = known(Setting(count=1))[0].item.context
-        items = [Item(q.id, q.text, q.gold, pool, knobs) for q in drawn]
+        items = [Item(q.id, q.text, q.gold, pool, RouterContext()) for q in drawn]
         traces = [
             trace
             for candidate in pool.candidates

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 from router_r1_graph import CandidatePool, ConfigError, RouterContext
@@ -23,6 +23,7 @@ from router_r1_graph.simulation import (
     decomposed_questions,
     generate,
     known_world,
+    true_answer,
 )
 from training.items import Item, knowing
 from training.pools import draw_pool
@@ -90,19 +91,26 @@ def _asked(
     return [Asked(Item(q.id, q.text, q.gold, pool_of(q), context), q, world) for q in questions]
 
 
+@cache
+def embedded() -> CandidatePool:
+    """Return the embedded pool: one object, so that its graph is compiled once."""
+    return CandidatePool.embedded()
+
+
+@cache
 def _known(setting: Setting) -> list[Question]:
     return generate(World.embedded(), split="test", n=setting.count, seed=setting.seed)
 
 
 def known(setting: Setting, cost_weight: float = 0.5) -> list[Asked]:
     """Return questions in the grammar's wordings, in the embedded pool."""
-    pool = CandidatePool.embedded()
+    pool = embedded()
     return _asked(_known(setting), World.embedded(), lambda _: pool, cost_weight)
 
 
 def test(setting: Setting) -> list[Asked]:
     """Return questions in test wordings; most are those of `known`, by their meaning."""
-    world, pool = World.embedded(), CandidatePool.embedded()
+    world, pool = World.embedded(), embedded()
     questions = generate(world, split="test", n=setting.count, seed=setting.seed, wordings="test")
     return _asked(questions, world, lambda _: pool)
 
@@ -118,7 +126,7 @@ def unseen(setting: Setting) -> list[Asked]:
 
 def shuffled(setting: Setting) -> list[Asked]:
     """Return questions that each have the embedded pool in an order of their own."""
-    candidates = CandidatePool.embedded().candidates
+    candidates = embedded().candidates
 
     def pool_of(question: Question) -> CandidatePool:
         rng = random.Random(f"policy/shuffled/{setting.seed}/{question.id}")
@@ -130,7 +138,7 @@ def shuffled(setting: Setting) -> list[Asked]:
 
 def swapped(setting: Setting) -> list[Asked]:
     """Return questions in the embedded pool, each name with another one's descriptor."""
-    candidates = CandidatePool.embedded().candidates
+    candidates = embedded().candidates
     half = len(candidates) // 2  # so that expensive ones have the names of cheap ones
     names = [c.name for c in (*candidates[half:], *candidates[:half])]
     renamed = tuple(
@@ -141,9 +149,14 @@ def swapped(setting: Setting) -> list[Asked]:
 
 
 def facts(setting: Setting) -> list[Asked]:
-    """Return questions about other facts: objects permuted within each relation."""
-    world, pool = known_world(_OTHER_FACTS), knowing(CandidatePool.embedded(), _OTHER_FACTS)
-    questions = generate(world, split="test", n=setting.count, seed=setting.seed)
+    """Return the known questions where other facts hold: objects permuted within each relation.
+
+    Those that have no answer there are left out: about one in seven.
+    """
+    world = known_world(_OTHER_FACTS)
+    pool = knowing(embedded(), _OTHER_FACTS)
+    answers = [(q, true_answer(world, q.structure)) for q in _known(setting) if q.structure]
+    questions = [replace(q, gold=(answer,)) for q, answer in answers if answer]
     return _asked(questions, world, lambda _: pool)
 
 
@@ -182,7 +195,7 @@ def nothing(setting: Setting) -> list[Asked]:
     """
     if not setting.nothing.is_file():
         raise NotRunError(f"{setting.nothing} is not there")
-    pool, context = CandidatePool.embedded(), RouterContext()
+    pool, context = embedded(), RouterContext()
     asked = []
     for number, line in enumerate(setting.nothing.read_text(encoding="utf-8").splitlines(), 1):
         try:

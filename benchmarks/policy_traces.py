@@ -9,8 +9,9 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from router_r1_graph import ConfigError, Trace
+from router_r1_graph import ConfigError, Trace, TraceError
 from router_r1_graph.controllers.policy.folder import PolicyFolder
+from router_r1_graph.files import write_whole
 from training.items import Item
 
 from .policy_questions import ROOT
@@ -24,15 +25,26 @@ def is_of(trace: Trace, item: Item) -> bool:
 
 
 def read_kept(file: Path) -> Iterator[Trace]:
-    """Yield the traces of a file; a line that was cut off by the end of a program is dropped."""
+    """Yield the traces of a file; a line that was cut off by the end of a program is dropped.
+
+    Raises:
+        TraceError: another line is no trace.
+    """
     if not file.is_file():
         return
     whole = 0
     with file.open("rb") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
                 break
-            yield Trace.model_validate_json(line)
+            try:
+                yield Trace.model_validate_json(line)
+            except ValueError as error:
+                why = str(error).splitlines()[0]
+                raise TraceError(
+                    f"{file}, line {number}: not a trace ({why}); delete the line, and its "
+                    "question is asked again"
+                ) from None
             whole += len(line)
     os.truncate(file, whole)
 
@@ -58,7 +70,7 @@ def register(out: Path, policies: Mapping[str, str]) -> list[str]:
         "commits": list(dict.fromkeys(commits)),
     }
     out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(about, indent=1) + "\n")
     return list(about["commits"])
 
 
