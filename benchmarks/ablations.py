@@ -5,8 +5,8 @@
 POLICY is where all begin; `runs/demo/warm_start/policy` when left out. Each variant is a run of
 `training/finetune.py` with the demo's config, and can be resumed. Then it is asked test questions
 of the embedded pool at cost weight 0.5, greedily. Every step of every variant samples the same
-number of traces. Rewards are the demo's; intervals are 95% bootstrap over questions, differences
-paired.
+number of traces. Rewards are by the rules of smollm2.yaml; intervals are 95% bootstrap over
+questions, differences paired.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from pathlib import Path
 
 import torch
 
-from .policy import Bench, Column, signed
+from router_r1_graph.controllers.policy.controller import PolicyController
+from router_r1_graph.evaluation.statistics import Bootstrap
+from training.rollouts import roll_out
+
+from .policy_columns import Column
+from .policy_comparisons import signed
+from .policy_questions import Setting, known
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "training" / "configs" / "demo.yaml"
@@ -51,11 +57,19 @@ def train(name: str, options: argparse.Namespace) -> Path:
     return folder / "policy"
 
 
-def row(name: str, ours: Column, start: Column, bench: Bench) -> str:
+def asked(name: str, policy: str | Path, count: int) -> Column:
+    """Ask a policy test questions."""
+    controller = PolicyController.from_pretrained(policy, max_batch=256)
+    items = [asked.item for asked in known(Setting(count))]
+    return Column.of(name, roll_out(items, controller))
+
+
+def row(name: str, ours: Column, start: Column) -> str:
     """Return a line of the table."""
-    gain = bench.bootstrap.difference(ours.reward, start.reward)
+    bootstrap = Bootstrap(len(ours.reward))
+    gain = bootstrap.difference(ours.reward, start.reward)
     return (
-        f"| {name} | {bench.bootstrap.mean(ours.exact_match)} | {ours.format:.3f} | "
+        f"| {name} | {bootstrap.mean(ours.exact_match)} | {ours.format:.3f} | "
         f"{1000 * ours.cost_usd.mean():.4f} | {ours.calls.mean():.2f} | {ours.reward.mean():.3f} | "
         f"{signed(gain)} |"
     )
@@ -75,12 +89,9 @@ def main() -> None:
     arguments = parser.parse_args()
     policies = {name: train(name, arguments) for name in VARIANTS}
     torch.set_num_threads(1)
-    bench = Bench(arguments.policy, None, arguments.questions, seed=0)
-    start = bench.ask(bench.policy, name="start")
-    lines = [row("where all begin", start, start, bench)]
-    for name, folder in policies.items():
-        bench = Bench(str(folder), None, arguments.questions, seed=0)
-        lines.append(row(name, bench.ask(bench.policy, name=name), start, bench))
+    start = asked("where all begin", arguments.policy, arguments.questions)
+    columns = [asked(name, folder, arguments.questions) for name, folder in policies.items()]
+    lines = [row(column.name, column, start) for column in (start, *columns)]
     print(
         f"\n{arguments.steps} steps of {arguments.traces} traces, rate {arguments.rate:g}, "
         f"{arguments.questions} test questions:\n\n"
