@@ -52,6 +52,9 @@ class KeywordController(RuleController):
 
     name = "keyword"
 
+    def __init__(self) -> None:
+        read_question("")  # loads what it reads by, outside of any event loop
+
     def turn(self, view: View) -> Turn:
         """Ask the next open sub-questions, or answer."""
         world = _world(view.pool)

@@ -21,6 +21,7 @@ from pydantic import PrivateAttr
 
 from ..candidates import Candidate
 from .draw import fraction
+from .file_reading import read
 from .mind import MESSAGE_TOKENS, SimulatedOptions, count_tokens, options_of, reply_text_and_tokens
 from .world import known_world
 
@@ -41,8 +42,8 @@ def simulated_chat_model(candidate: Candidate) -> BaseChatModel:
     'William Shakespeare'
     """
     options = options_of(candidate)
-    # Read now, so that a broken file is reported before a run, and no run blocks its event loop.
-    known_world(options.facts)
+    # Now, so that a broken file is reported before a run, and no run blocks its event loop.
+    read(known_world(options.facts), "")
     return SimulatedChatModel(candidate=candidate, options=options)
 
 
