@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from router_r1_graph.simulation import Ask, Compare, World, generate, read_question, true_answer
+from router_r1_graph.simulation.drawing import chains
 from router_r1_graph.simulation.meaning import topic
 from router_r1_graph.simulation.structure import Term, folded
 

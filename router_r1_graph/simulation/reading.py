@@ -9,26 +9,17 @@ come first or last.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
-from itertools import islice
 
 from .cues import TYPE
 from .grammar import MAX_CHARACTERS, read_exact
+from .pairs import read_pair
 from .paths import Path, by_score, paths, understood
 from .sides import read_between, read_both, read_compare, read_same
 from .sight import Sight
-from .spotted import DOUBTFUL
 from .structure import Ask, Both, Structure, YesNo, asks
 from .vocabulary import Vocabulary, vocabulary_of
 from .world import World
-
-_SECOND_QUESTION = re.compile(
-    r"(?:,? and(?: also)?|\?) (?=(?:(?:in|on|by|to|from|at) )?"
-    r"(?:who|whom|whose|what|which|when|where|how)\b)",
-    re.IGNORECASE,
-)
-
 
 @lru_cache(maxsize=1 << 16)
 def read_question(text: str, world: World | None = None) -> Structure | None:
@@ -50,7 +41,8 @@ def read_question(text: str, world: World | None = None) -> Structure | None:
     exact = read_exact(text)
     if exact is not None and _needs_no_other(exact, vocabulary):
         return exact
-    return _two_questions(text, vocabulary) or _read(text, vocabulary) or exact
+    pair = read_pair(text, vocabulary, lambda part: _read(part, vocabulary))
+    return pair or _read(text, vocabulary) or exact
 
 
 def _needs_no_other(question: Structure, vocabulary: Vocabulary) -> bool:
@@ -74,22 +66,6 @@ def _needs_no_other(question: Structure, vocabulary: Vocabulary) -> bool:
             if kind is not None and known and ask.relation not in vocabulary.starts(kind):
                 return False
     return True
-
-
-def _two_questions(text: str, vocabulary: Vocabulary) -> Both | None:
-    """Read "Who wrote Emma, and where was she born?"."""
-    for cut in islice(_SECOND_QUESTION.finditer(text), 3):
-        if not Sight(text[: cut.start()], vocabulary).focuses:
-            continue
-        first = _read(text[: cut.start()], vocabulary)
-        if isinstance(first, Ask):
-            rest = text[cut.end() :]
-            if not any(name.penalty < DOUBTFUL for name in Sight(rest, vocabulary).names):
-                rest = f"{rest.rstrip(' ?.!')} {asks(first)[0].subject}"  # "she", "it"
-            second = _read(rest, vocabulary)
-            if isinstance(second, Ask) and second != first:
-                return Both(first, second)
-    return None
 
 
 def _read(text: str, vocabulary: Vocabulary) -> Structure | None:

@@ -50,6 +50,8 @@ def _sides(sight: Sight, names: Sequence[Name], most: int = 4) -> Iterator[tuple
             apart = all(one.end <= two.start for one, two in pairwise(chosen))
             if not apart or len({name.name for name in chosen}) < count:
                 continue
+            if len({sight.aside(name) for name in chosen}) > 1:
+                continue
             if all(_cut(sight, *two) is not None for two in pairwise(chosen)):
                 yield chosen
 

@@ -10,7 +10,7 @@ from .spotted import AUXILIARIES, DOUBTFUL, Name, Spotted
 from .vocabulary import Kind, Vocabulary
 
 #: What a cue counts in a part of the text that asks nothing.
-_ASIDE = 0.5
+_ASIDE = 0.2
 #: How much a word without meaning here weighs against what is understood.
 _STRANGE = 0.4
 
@@ -21,11 +21,18 @@ def _set(words: str) -> frozenset[str]:
 
 _YOU = _set("you i we anyone anybody somebody someone u ya me")
 _ASKING = _set("who whom whose what which when where whereabouts how")
+#: Verbs that ask for something where they start a sentence.
+REQUESTS = _set(
+    "name state give tell list identify find say specify provide indicate write need want like "
+    "know remind wonder wondering idea guess inform supply mention note"
+)
 _TELLING = _set(
     "me us know wonder wondering tell say guess remember recall ask asking asked and or but so "
     "then now is was are were be idea sure forgot forget exactly hey hi hello ok okay please out "
     "question see about well just quick curious remind i'm name right"
 )
+_BEFORE = _set("please and also now so just then , you to kindly can could")
+_OBJECT = _set("the a an me us both of all for out") | _ASKING
 _PREPOSITIONS = _set("in on of to by from at for with after into through under")
 _TAGS = _set("right correct true yes no isnt wasnt arent didnt doesnt false")
 _STOPS = _set(". ! ? ; : - \u2013 \u2014 ( )")
@@ -68,6 +75,8 @@ class Sight(Spotted):
         """Whether it asks for yes or no."""
         self._asking: int | None = None
         self._part = self._parts()
+        if self._asking is None:
+            self._asking = self._requesting()
         self._last = self._asking
         if not any(self._part[name.start] == self._asking for name in self._sure()):
             self._asking = None
@@ -140,6 +149,20 @@ class Sight(Spotted):
                 if not self.polar or at in starts:
                     self.polar, self._asking = False, parts[at]
         return parts
+
+    def _requesting(self) -> int | None:
+        """Return the one part that asks for something without a question word, if one does."""
+        parts = {self._part[at] for at in range(len(self.texts)) if self._is_request(at)}
+        if not parts:
+            parts = {self._part[at] for at, word in enumerate(self.texts) if word == "?"}
+        return parts.pop() if len(parts) == 1 else None
+
+    def _is_request(self, at: int) -> bool:
+        """Say whether a sentence starts at a word that asks for something: "State the"."""
+        if self.texts[at] not in REQUESTS or at + 1 >= len(self.texts) or self._taken[at]:
+            return False
+        start = at == 0 or self._part[at] != self._part[at - 1] or self.texts[at - 1] in _BEFORE
+        return start and (self.texts[at + 1] in _OBJECT or self._taken[at + 1])
 
     def _asks(self, at: int) -> bool:
         """Say whether a question starts at a word: "what", "in which"."""
@@ -236,7 +259,11 @@ class Sight(Spotted):
                 at += 1
                 continue
             cue, end = found
-            self.marks |= cue.marks
+            if self._is_request(at):
+                at += 1
+                continue
+            if not aside:
+                self.marks |= cue.marks
             if "foreign" in cue.marks and not aside:
                 self.strange += FOREIGN
             if cue.relations or cue.types:
