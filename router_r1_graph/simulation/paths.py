@@ -162,11 +162,18 @@ class _Walk:
         return 0.8 / (1 + min(near) / 3) if near else 0.0
 
 
-def understood(sight: Sight, explained: Amounts, more: float = 0.0, *, aim: float = 0.0) -> bool:
-    """Say whether what is explained outweighs what is not."""
+def understood(
+    sight: Sight, explained: Amounts, more: float = 0.0, *, aim: float = 0.0, hops: int = 1
+) -> bool:
+    """Say whether what is explained outweighs what is not.
+
+    What asks for something else weighs as much as all the hops: a long description explains much,
+    and says nothing about what is asked.
+    """
     total = sum(explained) + more
     vague = max(explained, default=0.0) < CUE and aim <= 0
-    against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained) + _ASTRAY * (aim < 0)
+    against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained)
+    against += hops * (sight.foreign + _ASTRAY * (aim < 0))
     return total >= max(_LEAST, against)
 
 

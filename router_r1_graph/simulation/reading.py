@@ -95,7 +95,9 @@ def _ask(sight: Sight) -> Ask | Both | None:
     if "and" in sight.texts and (both := read_both(sight, best)):
         return both
     only = len(sight.vocabulary.starts(best.name.kind)) == 1  # what else could be asked of it?
-    if not understood(sight, best.explained, 0.8 * only, aim=best.aim):
+    if sight.counted or not understood(
+        sight, best.explained, 0.8 * only, aim=best.aim, hops=len(best.chain)
+    ):
         return None
     term = best.term
     return term if isinstance(term, Ask) else None

@@ -28,7 +28,7 @@ def read_compare(sight: Sight) -> Compare | None:
                 sides, explained, score = sided
                 least = "least" in sight.marks and "most" not in sight.marks
                 question = Compare(relation, tuple(side.term for side in sides), least)
-                found.append((score + len(names), question, explained))
+                found.append((score + 2 * len(names), question, explained))
     return best_of(sight, found)
 
 
@@ -150,7 +150,7 @@ def read_between(sight: Sight) -> Between | None:
                     continue
                 explained = tuple(map(max, first.explained, second.explained))
                 score = sum(explained) - COST * len({*first.chain, *second.chain})
-                score += 1.5 * (names[0] is not names[1])
+                score += 3.0 * (names[0] is not names[1])
                 if isinstance(a, Ask) and isinstance(b, Ask):
                     found.append((score, Between(a, b), explained))
     return best_of(sight, found)

@@ -35,6 +35,8 @@ _BEFORE = _set("please and also now so just then , you to kindly can could")
 _OBJECT = _set("the a an me us both of all for out") | _ASKING
 _PREPOSITIONS = _set("in on of to by from at for with after into through under")
 _TAGS = _set("right correct true yes no isnt wasnt arent didnt doesnt false")
+#: The relations that "how many" may ask for, apart from differences.
+_COUNTED = _set("atomic_number")
 _STOPS = _set(". ! ? ; : - \u2013 \u2014 ( )")
 
 
@@ -71,6 +73,8 @@ class Sight(Spotted):
         self.focuses: list[Focus] = []
         self.denied: set[str] = set()
         """Types that are not asked for: "where is the city" asks for no city."""
+        self.counted = False
+        """Whether it asks how many there are of something that no relation counts."""
         self.polar = False
         """Whether it asks for yes or no."""
         self._asking: int | None = None
@@ -84,6 +88,8 @@ class Sight(Spotted):
         self.marks: set[str] = set()
         self.strange = 0.0
         """How much there is that nothing here is about."""
+        self.foreign = 0.0
+        """How much asks for something that no relation is about."""
         self._cues()
         if "polar" in self.marks and not self.focuses:
             self.polar = True
@@ -194,6 +200,15 @@ class Sight(Spotted):
         cue = found[0] if found else None
         if word == "whose" or (cue and not cue.types):
             strict = False
+        following = self.bases[at + 1 : at + 4]
+        if word == "what" and following[:1] == ["do"] and not {"call", "name"} & {*self.bases}:
+            self.denied = {"person", "year"}  # what somebody did
+        if word == "how" and following[:1] in (["many"], ["much"]):
+            self.counted = not any(
+                (seen := self.lexicon.at(self.bases, ahead))
+                and ("between" in seen[0].marks or _COUNTED & seen[0].relations.keys())
+                for ahead in range(at, min(at + 5, len(self.texts)))
+            )
         if cue and {"country", "city"} <= cue.types:
             cue = self._elsewhere(end, cue)
         self.focuses.append(Focus(at, cue, strict))
@@ -265,7 +280,7 @@ class Sight(Spotted):
             if not aside:
                 self.marks |= cue.marks
             if "foreign" in cue.marks and not aside:
-                self.strange += FOREIGN
+                self.foreign += FOREIGN
             if cue.relations or cue.types:
                 self.cues.append(Seen(at, end, cue, _ASIDE if aside else 1.0))
             at = end
