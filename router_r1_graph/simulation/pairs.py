@@ -28,9 +28,20 @@ _LEAD = re.compile(rf"[\s,:;.?!-]*(?:\(?{_COUNT}|{_ORDER}|{_MORE}[\s,:]*|both )"
 _INNER = re.compile(rf"(?<=[:.!-] )\(?(?:{_COUNT}|{_ORDER})|\bboth (?!of\b|in\b)", re.IGNORECASE)
 _LEFT_OVER = re.compile(rf"[\s,;:-]+(?:(?:and|then|{_COUNT[:-1]})[\s,;:-]*)*$", re.IGNORECASE)
 _WHICH_OF = re.compile(r"\b(?:which|who|what|whose|older|younger) of\b|\bwhether\b|^of\b", re.IGNORECASE)
+_NO_VERBS = frozenset("know idea like need want wonder wondering".split())
 _ASKS = re.compile(
     r"(?:\W*\b(?:(?:in|on|by|to|from|at|of|after|into|through|for|with|under) )?"
     r"(?:who|whom|whose|what|which|when|where|how|who's|what's|where's|when's)\b)",
+    re.IGNORECASE,
+)
+
+_REQUEST = re.compile(
+    r"\W*(?:(?:please|so|now|and|also|just|kindly|ok|okay|hi|hey|hello|then|there)\b\W*)*(?:"
+    rf"(?:{'|'.join(sorted(REQUESTS - _NO_VERBS))})\b|"
+    r"(?:i|we)(?:'d| would)? (?:also )?(?:like|need|want|wonder|wish|must|have to|should)\b|"
+    r"i'm (?:wondering|looking|curious)|(?:can|could|would|will|do|does) (?:you|any|some|i)|"
+    r"any (?:idea|clue)|(?:two|both|a double|a couple|which|what|who|when|where|how|whose)\b)|"
+    r".*\bplease\W*$",
     re.IGNORECASE,
 )
 
@@ -123,5 +134,4 @@ def _is_asked(text: str, stop: str) -> bool:
 
 
 def _is_request(text: str) -> bool:
-    words = re.findall(r"[\w']+", text.lower())[:7]
-    return not REQUESTS.isdisjoint(words) or bool(_ASKS.match(text))
+    return bool(_REQUEST.match(text.rpartition(": ")[2]) or _REQUEST.match(text))

@@ -35,6 +35,7 @@ _BEFORE = _set("please and also now so just then , you to kindly can could")
 _OBJECT = _set("the a an me us both of all for out") | _ASKING
 _PREPOSITIONS = _set("in on of to by from at for with after into through under")
 _TAGS = _set("right correct true yes no isnt wasnt arent didnt doesnt false")
+_ENDS = _set("least most")
 #: The relations that "how many" may ask for, apart from differences.
 _COUNTED = _set("atomic_number")
 _STOPS = _set(". ! ? ; : - \u2013 \u2014 ( )")
@@ -91,7 +92,8 @@ class Sight(Spotted):
         self.foreign = 0.0
         """How much asks for something that no relation is about."""
         self._cues()
-        if "polar" in self.marks and not self.focuses:
+        requested = any(self._is_request(at) for at in range(len(self.texts)))
+        if "polar" in self.marks and not self.focuses and not requested:
             self.polar = True
         relations = {name for seen in self.cues for name in seen.cue.relations}
         self.amounts: Mapping[str, tuple[float, ...]] = {
@@ -264,6 +266,7 @@ class Sight(Spotted):
         )
 
     def _cues(self) -> None:
+        marks: dict[int, set[str]] = {}
         at = 0
         while at < len(self.words):
             aside = self._asking is not None and self._part[at] != self._asking
@@ -278,12 +281,18 @@ class Sight(Spotted):
                 at += 1
                 continue
             if not aside:
-                self.marks |= cue.marks
+                marks.setdefault(self._part[at], set()).update(cue.marks)
+            if cue.marks and cue.marks <= _ENDS and not cue.relations:
+                end = at + 1  # "died before" still speaks of a death
             if "foreign" in cue.marks and not aside:
                 self.foreign += FOREIGN
             if cue.relations or cue.types:
                 self.cues.append(Seen(at, end, cue, _ASIDE if aside else 1.0))
             at = end
+        self.marks.update(*marks.values())
+        asked = marks.get(-1 if self._last is None else self._last, set()) & _ENDS
+        if asked:
+            self.marks -= _ENDS - asked
 
     def missed(self, explained: Sequence[float]) -> float:
         """Return how much the cues say that are not explained."""
