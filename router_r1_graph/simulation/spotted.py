@@ -148,7 +148,8 @@ class Spotted:
         beside = not self.strangers.isdisjoint((found.start - 1, found.end))
         if found.wrong and found.end - found.start == 1:
             beside = beside or not self.odd.isdisjoint((found.start - 1, found.end))
-        if short and found.wrong and found.end - found.start > 1:
+        apart = found.end - found.start > 1
+        if found.wrong and apart and (short or " " not in found.name.removeprefix("the ")):
             return None  # "dust on" is no Huston
         if beside and (short or found.wrong or found.end - found.start == 1):
             return None  # "Emma Smith" is no book
