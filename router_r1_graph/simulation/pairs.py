@@ -9,7 +9,6 @@ from itertools import islice
 from .sight import REQUESTS, Sight
 from .spotted import DOUBTFUL
 from .structure import Ask, Both, Structure, asks
-from .vocabulary import Vocabulary
 
 #: A text is cut at so many places at most.
 _MOST_CUTS = 6
@@ -48,18 +47,16 @@ _REQUEST = re.compile(
 Read = Callable[[str], Structure | None]
 
 
-def read_pair(text: str, vocabulary: Vocabulary, read: Read) -> Both | None:
+def read_pair(sight: Sight, read: Read) -> Both | None:
     """Read two questions in one text, or two things that one question asks for.
 
     "Who wrote Emma? And when did Liszt die?", "the capital of Peru and the author of Emma",
     "Who wrote Emma, and where was she born?".
 
     Args:
-        text: Any text.
-        vocabulary: What is known.
+        sight: Any text.
         read: Reads one question.
     """
-    sight = Sight(text, vocabulary)
     sure = [name for name in sight.names if name.penalty < DOUBTFUL]
     if not sure:
         return None
@@ -72,7 +69,7 @@ def read_pair(text: str, vocabulary: Vocabulary, read: Read) -> Both | None:
         last = sight.text[sight.words[start].start :]
         if stop == "?":
             first += "?"
-        both = _both(first, last, stop, after, vocabulary, read)
+        both = _both(first, last, stop, after, read)
         if both is not None:
             return both
     return None
@@ -99,7 +96,7 @@ def _cuts(sight: Sight) -> Iterator[tuple[int, int, str]]:
 
 
 def _both(
-    first: str, last: str, stop: str, named: bool, vocabulary: Vocabulary, read: Read
+    first: str, last: str, stop: str, named: bool, read: Read
 ) -> Both | None:
     lead = last
     while found := _LEAD.match(last):
@@ -116,8 +113,7 @@ def _both(
         return None
     if not (named or asked):
         return None
-    sight = Sight(first, vocabulary)
-    if sight.polar or (stop == "and" and not (sight.focuses or _is_request(first))):
+    if stop == "and" and not (_is_request(first) or _ASKS.search(first)):
         return None
     one = read(first)
     if not isinstance(one, Ask):

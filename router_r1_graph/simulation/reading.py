@@ -41,8 +41,9 @@ def read_question(text: str, world: World | None = None) -> Structure | None:
     exact = read_exact(text)
     if exact is not None and _needs_no_other(exact, vocabulary):
         return exact
-    pair = read_pair(text, vocabulary, lambda part: _read(part, vocabulary))
-    return pair or _read(text, vocabulary) or exact
+    sight = Sight(text, vocabulary)
+    pair = read_pair(sight, lambda part: _read(Sight(part, vocabulary)))
+    return pair or _read(sight) or exact
 
 
 def _needs_no_other(question: Structure, vocabulary: Vocabulary) -> bool:
@@ -68,8 +69,7 @@ def _needs_no_other(question: Structure, vocabulary: Vocabulary) -> bool:
     return True
 
 
-def _read(text: str, vocabulary: Vocabulary) -> Structure | None:
-    sight = Sight(text, vocabulary)
+def _read(sight: Sight) -> Structure | None:
     if not sight.names and (unknown := sight.unknown_name()):
         sight.names.append(unknown)
         sight.strange = 0.0
