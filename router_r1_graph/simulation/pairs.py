@@ -26,7 +26,11 @@ _MORE = (
 _LEAD = re.compile(rf"[\s,:;.?!-]*(?:\(?{_COUNT}|{_ORDER}|{_MORE}[\s,:]*|both )", re.IGNORECASE)
 _INNER = re.compile(rf"(?<=[:.!-] )\(?(?:{_COUNT}|{_ORDER})|\bboth (?!of\b|in\b)", re.IGNORECASE)
 _LEFT_OVER = re.compile(rf"[\s,;:-]+(?:(?:and|then|{_COUNT[:-1]})[\s,;:-]*)*$", re.IGNORECASE)
-_WHICH_OF = re.compile(r"\b(?:which|who|what|whose|older|younger) of\b|\bwhether\b|^of\b", re.IGNORECASE)
+_WHICH_OF = re.compile(
+    r"\b(?:which(?:ever)?|who(?:se|ever)?|what|older|younger|one)(?: one)? (?:of|among|amongst|out of|between)\b|"
+    r"\bwhether\b|^(?:of|among|amongst|between|out of|order|sort|rank|compare|take)\b",
+    re.IGNORECASE,
+)
 _NO_VERBS = frozenset("know idea like need want wonder wondering".split())
 _ASKS = re.compile(
     r"(?:\W*\b(?:(?:in|on|by|to|from|at|of|after|into|through|for|with|under) )?"

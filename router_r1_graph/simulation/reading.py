@@ -80,7 +80,8 @@ def _read(sight: Sight) -> Structure | None:
         ("between" in sight.marks and read_between(sight))
         or ("same" in sight.marks and read_same(sight))
         or (compared and read_compare(sight))
-        or (sight.polar and (_yes_no(sight) or (not compared and read_same(sight))))
+        or ((sight.polar or sight.states) and _yes_no(sight))
+        or (sight.polar and not compared and read_same(sight))
         or _ask(sight)
         or None
     )
@@ -106,11 +107,12 @@ def _ask(sight: Sight) -> Ask | Both | None:
 def _yes_no(sight: Sight) -> YesNo | None:
     """Read a question that proposes a name as its answer."""
     found: list[tuple[float, YesNo, Path]] = []
-    for value in sight.names:
+    names = [name for name in sight.names if sight.polar or not sight.aside(name)]
+    for value in names:
         fits = {
             r: TYPE for r, object_ in sight.vocabulary.object.items() if object_ in value.kind.types
         }
-        for name in sight.names if fits else ():
+        for name in names if fits else ():
             if name.start < value.end and value.start < name.end:
                 continue
             for path in paths(sight, name, extra=fits):

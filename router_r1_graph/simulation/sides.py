@@ -21,6 +21,8 @@ def read_compare(sight: Sight) -> Compare | None:
     """Read a comparison of the numbers of two sides or more."""
     if sight.polar and "or" not in sight.texts:
         return None  # "Is A older than B?" asks for yes or no
+    cue = sight.focus.cue if sight.focus else None
+    person = cue is not None and "person" in cue.types
     found: list[tuple[float, Compare, Amounts]] = []
     for names in _sides(sight, sight.names):
         for relation in sight.vocabulary.numeric:
@@ -28,7 +30,10 @@ def read_compare(sight: Sight) -> Compare | None:
                 sides, explained, score = sided
                 least = "least" in sight.marks and "most" not in sight.marks
                 question = Compare(relation, tuple(side.term for side in sides), least)
-                found.append((score + 2 * len(names), question, explained))
+                score += 2 * len(names)
+                if not person and not any(side.chain for side in sides):
+                    score += 1.5  # "the older piece of music": of the pieces, not of the composers
+                found.append((score, question, explained))
     return best_of(sight, found)
 
 

@@ -23,7 +23,7 @@ _YOU = _set("you i we anyone anybody somebody someone u ya me")
 _ASKING = _set("who whom whose what which when where whereabouts how")
 #: Verbs that ask for something where they start a sentence.
 REQUESTS = _set(
-    "name state give tell list identify find say specify provide indicate write need want like "
+    "name state give tell list identify find specify provide indicate write need want like "
     "know remind wonder wondering idea guess inform supply mention note"
 )
 _TELLING = _set(
@@ -93,8 +93,11 @@ class Sight(Spotted):
         """How much asks for something that no relation is about."""
         self._cues()
         requested = any(self._is_request(at) for at in range(len(self.texts)))
-        if "polar" in self.marks and not self.focuses and not requested:
+        asks_what = bool(self.focuses) or requested
+        if "polar" in self.marks and not asks_what:
             self.polar = True
+        self.states = "be" in self.bases and not asks_what
+        """Whether it may state what it asks for: "Peru's capital is Lima, or isn't it?"."""
         relations = {name for seen in self.cues for name in seen.cue.relations}
         self.amounts: Mapping[str, tuple[float, ...]] = {
             name: tuple(seen.weight * seen.cue.relations.get(name, 0.0) for seen in self.cues)
@@ -267,6 +270,7 @@ class Sight(Spotted):
 
     def _cues(self) -> None:
         marks: dict[int, set[str]] = {}
+        inside: set[str] = set()
         at = 0
         while at < len(self.words):
             aside = self._asking is not None and self._part[at] != self._asking
@@ -277,7 +281,8 @@ class Sight(Spotted):
                 at += 1
                 continue
             cue, end = found
-            if self._is_request(at):
+            relative = self.texts[at] == "whose" and self._relative(at)  # asks for nobody
+            if relative or self._is_request(at):
                 at += 1
                 continue
             if not aside:
@@ -286,10 +291,15 @@ class Sight(Spotted):
                 end = at + 1  # "died before" still speaks of a death
             if "foreign" in cue.marks and not aside:
                 self.foreign += FOREIGN
+            for inner in range(at, end if end > at + 1 else at):
+                word = self.lexicon.at(self.bases[: inner + 1], inner)
+                inside |= word[0].marks & _ENDS if word else set()
             if cue.relations or cue.types:
                 self.cues.append(Seen(at, end, cue, _ASIDE if aside else 1.0))
             at = end
         self.marks.update(*marks.values())
+        if "or" in self.texts and self.marks.isdisjoint(_ENDS):
+            self.marks |= inside  # "first heard"
         asked = marks.get(-1 if self._last is None else self._last, set()) & _ENDS
         if asked:
             self.marks -= _ENDS - asked
