@@ -70,6 +70,14 @@ def paths(
     return _Walk(sight, name, weights, focus, extra or {}).found
 
 
+def own_type(sight: Sight, name: Name, weights: Sequence[float]) -> Amounts:
+    """Return what the type of a name itself explains: "the film Psycho"."""
+    return tuple(
+        0.5 * weight * seen.weight if not name.kind.types.isdisjoint(seen.cue.types) else 0.0
+        for seen, weight in zip(sight.cues, weights, strict=True)
+    )
+
+
 class _Walk:
     def __init__(
         self,
@@ -91,13 +99,8 @@ class _Walk:
             self.amounts = {
                 relation: tuple(map(mul, row, counted)) for relation, row in sight.amounts.items()
             }
-        # What the type of the name itself explains: "the film Psycho".
-        own = tuple(
-            0.5 * weight * seen.weight if not name.kind.types.isdisjoint(seen.cue.types) else 0.0
-            for seen, weight in zip(sight.cues, counted, strict=True)
-        )
         self.found: list[Path] = []
-        self._go(own, (), -name.penalty - sight.aside(name), 0)
+        self._go(own_type(sight, name, counted), (), -name.penalty - sight.aside(name), 0)
 
     def _go(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 
 from .cues import CUE, TYPE
-from .paths import COST, Amounts, Path, best_of, by_score, paths
+from .paths import COST, Amounts, Path, best_of, by_score, own_type, paths
 from .sight import Sight
 from .spotted import Name
 from .structure import Ask, Between, Both, Compare, Same
@@ -30,7 +30,7 @@ def read_compare(sight: Sight) -> Compare | None:
                 sides, explained, score = sided
                 least = "least" in sight.marks and "most" not in sight.marks
                 question = Compare(relation, tuple(side.term for side in sides), least)
-                score += 2 * len(names)
+                score += 4 * len(names)  # each name is a side, as a rule
                 if not person and not any(side.chain for side in sides):
                     score += 1.5  # "the older piece of music": of the pieces, not of the composers
                 found.append((score, question, explained))
@@ -94,7 +94,8 @@ def _beside(
             if relation in sight.vocabulary.follows[path.chain[-1]] and relation not in path.chain
         ]
         if relation in sight.vocabulary.starts(name.kind):
-            found.append(Path(name, (), nothing, -name.penalty - sight.aside(name)))
+            own = own_type(sight, name, weights)
+            found.append(Path(name, (), own, -name.penalty - sight.aside(name)))
         if not found:
             return None
         best = max(found, key=by_score)

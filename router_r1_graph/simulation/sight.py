@@ -172,7 +172,7 @@ class Sight(Spotted):
         """Say whether a sentence starts at a word that asks for something: "State the"."""
         if self.texts[at] not in REQUESTS or at + 1 >= len(self.texts) or self._taken[at]:
             return False
-        start = at == 0 or self._part[at] != self._part[at - 1] or self.texts[at - 1] in _BEFORE
+        start = at == 0 or self.texts[at - 1] in _STOPS or self.texts[at - 1] in _BEFORE
         return start and (self.texts[at + 1] in _OBJECT or self._taken[at + 1])
 
     def _asks(self, at: int) -> bool:
