@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from .sight import REQUESTS, Sight
+from .function_words import REQUESTS
+from .sight import Sight
 from .spotted import DOUBTFUL
 from .structure import Ask, Both, Structure, asks
 
@@ -31,7 +32,7 @@ _WHICH_OF = re.compile(
     r"\bwhether\b|^(?:of|among|amongst|between|out of|order|sort|rank|compare|take)\b",
     re.IGNORECASE,
 )
-_NO_VERBS = frozenset("know idea like need want wonder wondering".split())
+_NO_VERBS = frozenset(["know", "idea", "like", "need", "want", "wonder", "wondering"])
 _ASKS = re.compile(
     r"(?:\W*\b(?:(?:in|on|by|to|from|at|of|after|into|through|for|with|under) )?"
     r"(?:who|whom|whose|what|which|when|where|how|who's|what's|where's|when's)\b)",
@@ -99,9 +100,7 @@ def _cuts(sight: Sight) -> Iterator[tuple[int, int, str]]:
     yield from joins
 
 
-def _both(
-    first: str, last: str, stop: str, named: bool, read: Read
-) -> Both | None:
+def _both(first: str, last: str, stop: str, named: bool, read: Read) -> Both | None:
     lead = last
     while found := _LEAD.match(last):
         last = last[found.end() :]

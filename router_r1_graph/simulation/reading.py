@@ -21,6 +21,7 @@ from .structure import Ask, Both, Structure, YesNo, asks
 from .vocabulary import Vocabulary, vocabulary_of
 from .world import World
 
+
 @lru_cache(maxsize=1 << 16)
 def read_question(text: str, world: World | None = None) -> Structure | None:
     """Return what a text asks, or None when it is not understood. Never raises.
