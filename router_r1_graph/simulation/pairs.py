@@ -27,8 +27,10 @@ _MORE = (
 _LEAD = re.compile(rf"[\s,:;.?!-]*(?:\(?{_COUNT}|{_ORDER}|{_MORE}[\s,:]*|both )", re.IGNORECASE)
 _INNER = re.compile(rf"(?<=[:.!-] )\(?(?:{_COUNT}|{_ORDER})|\bboth (?!of\b|in\b)", re.IGNORECASE)
 _LEFT_OVER = re.compile(rf"[\s,;:-]+(?:(?:and|then|{_COUNT[:-1]})[\s,;:-]*)*$", re.IGNORECASE)
-_WHICH_OF = re.compile(
-    r"\b(?:which(?:ever)?|who(?:se|ever)?|what|older|younger|one)(?: one)? (?:of|among|amongst|out of|between)\b|"
+#: Two names that are one choice.
+_CHOICE = re.compile(
+    r"\b(?:which(?:ever)?|who(?:se|ever)?|what|older|younger|one)(?: one)? "
+    r"(?:of|among|amongst|out of|between)\b|"
     r"\bwhether\b|^(?:of|among|amongst|between|out of|order|sort|rank|compare|take)\b",
     re.IGNORECASE,
 )
@@ -110,7 +112,7 @@ def _both(first: str, last: str, stop: str, named: bool, read: Read) -> Both | N
     first = _LEFT_OVER.sub("", _INNER.sub("", first))
     asked = _ASKS.match(last) is not None
     if stop == "and":
-        if _WHICH_OF.search(first):
+        if _CHOICE.search(first):
             return None
     elif not (_is_asked(first, stop) and (asked or more or "?" in last or _is_request(last))):
         return None

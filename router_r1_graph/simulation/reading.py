@@ -77,6 +77,8 @@ def _read(sight: Sight) -> Structure | None:
     if not sight.names or not (sight.cues or sight.polar or sight.marks):
         return None
     compared = not sight.marks.isdisjoint(("least", "most"))
+    if compared and (found := read_compare(sight)) and len(found.sides) > 2:
+        return found  # "before both of the others" asks for nothing that is the same
     return (
         ("between" in sight.marks and read_between(sight))
         or ("same" in sight.marks and read_same(sight))
