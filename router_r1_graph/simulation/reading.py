@@ -77,12 +77,13 @@ def _read(sight: Sight) -> Structure | None:
     if not sight.names or not (sight.cues or sight.polar or sight.marks):
         return None
     compared = not sight.marks.isdisjoint(("least", "most"))
-    if compared and (found := read_compare(sight)) and len(found.sides) > 2:
-        return found  # "before both of the others" asks for nothing that is the same
+    chosen = read_compare(sight) if compared else None
+    if chosen and len(chosen.sides) > 2:
+        return chosen  # "before both of the others" asks for nothing that is the same
     return (
         ("between" in sight.marks and read_between(sight))
         or ("same" in sight.marks and read_same(sight))
-        or (compared and read_compare(sight))
+        or chosen
         or ((sight.polar or sight.states) and _yes_no(sight))
         or (sight.polar and not compared and read_same(sight))
         or _ask(sight)

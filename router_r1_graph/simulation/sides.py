@@ -25,8 +25,9 @@ def read_compare(sight: Sight) -> Compare | None:
     person = cue is not None and "person" in cue.types
     found: list[tuple[float, Compare, Amounts]] = []
     for names in _sides(sight, sight.names):
+        walked = _walked(sight, names)
         for relation in sight.vocabulary.numeric:
-            if sided := _beside(sight, relation, names):
+            if sided := _beside(sight, relation, walked):
                 sides, explained, score = sided
                 least = "least" in sight.marks and "most" not in sight.marks
                 question = Compare(relation, tuple(side.term for side in sides), least)
@@ -41,8 +42,9 @@ def read_same(sight: Sight) -> Same | None:
     """Read a question whether two sides share something."""
     found: list[tuple[float, Same, Amounts]] = []
     for names in _sides(sight, sight.names, most=2):
+        walked = _walked(sight, names)
         for relation, amounts in sight.amounts.items():
-            if max(amounts) >= TYPE and (sided := _beside(sight, relation, names)):
+            if max(amounts) >= TYPE and (sided := _beside(sight, relation, walked)):
                 (first, second), explained, score = sided
                 found.append((score, Same(relation, first.term, second.term), explained))
     return best_of(sight, found)
@@ -80,22 +82,33 @@ def _weights(sight: Sight, names: Sequence[Name]) -> list[list[float]]:
     ]
 
 
+def _walked(sight: Sight, names: Sequence[Name]) -> list[tuple[Path, list[Path]]]:
+    """Return each name alone, and the chains from it."""
+    return [
+        (
+            Path(name, (), own_type(sight, name, weights), -name.penalty - sight.aside(name)),
+            paths(sight, name, weights=weights),
+        )
+        for name, weights in zip(names, _weights(sight, names), strict=True)
+    ]
+
+
 def _beside(
-    sight: Sight, relation: str, names: Sequence[Name]
+    sight: Sight, relation: str, walked: Sequence[tuple[Path, list[Path]]]
 ) -> tuple[list[Path], Amounts, float] | None:
     """Return the best chain from each name to a subject of a relation, and what they explain."""
     nothing: Amounts = (0.0,) * len(sight.cues)
     explained = sight.amounts.get(relation, nothing)
     sides, score = [], 0.0
-    for name, weights in zip(names, _weights(sight, names), strict=True):
+    for alone, chains in walked:
+        name = alone.name
         found = [
             path
-            for path in paths(sight, name, weights=weights)
+            for path in chains
             if relation in sight.vocabulary.follows[path.chain[-1]] and relation not in path.chain
         ]
         if relation in sight.vocabulary.starts(name.kind):
-            own = own_type(sight, name, weights)
-            found.append(Path(name, (), own, -name.penalty - sight.aside(name)))
+            found.append(alone)
         if not found:
             return None
         best = max(found, key=by_score)

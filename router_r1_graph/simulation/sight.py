@@ -67,20 +67,17 @@ class Sight(Spotted):
         """Whether it asks for yes or no."""
         self._asking: int | None = None
         self._part = self._parts()
-        if self._asking is None:
-            self._asking = self._requesting()
-        self._last = self._asking
+        self._last = self._asking = self._requesting() if self._asking is None else self._asking
         if not any(self._part[name.start] == self._asking for name in self._sure()):
             self._asking = None
         self.cues: list[Seen] = []
         self.marks: set[str] = set()
         self.strange = 0.0
-        """How much there is that nothing here is about."""
+        """How much nothing here is about."""
         self.foreign = 0.0
         """How much asks for something that no relation is about."""
         self._cues()
-        requested = any(self._is_request(at) for at in range(len(self.texts)))
-        asks_what = bool(self.focuses) or requested
+        asks_what = bool(self.focuses) or any(map(self._is_request, range(len(self.texts))))
         if "polar" in self.marks and not asks_what:
             self.polar = True
         self.states = "be" in self.bases and not asks_what
