@@ -69,9 +69,9 @@ class Lexicon:
     def at(self, bases: list[str], start: int) -> tuple[Cue, int] | None:
         """Return the longest cue that starts at a word, and the index after it."""
         for length in range(self._longest.get(bases[start], 0), 0, -1):
-            cue = self._cues.get(tuple(bases[start : start + length]))
-            if cue is not None:
-                return cue, start + length
+            phrase = tuple(bases[start : start + length])
+            if (cue := self._cues.get(phrase)) is not None:
+                return cue, start + len(phrase)
         return None
 
     def _fill(self, data: Mapping[str, Any]) -> None:

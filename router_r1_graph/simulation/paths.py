@@ -70,6 +70,14 @@ def paths(
     return _Walk(sight, name, weights, focus, extra or {}).found
 
 
+def own_type(sight: Sight, name: Name, weights: Sequence[float]) -> Amounts:
+    """Return what the type of a name itself explains: "the film Psycho"."""
+    return tuple(
+        0.5 * weight * seen.weight if not name.kind.types.isdisjoint(seen.cue.types) else 0.0
+        for seen, weight in zip(sight.cues, weights, strict=True)
+    )
+
+
 class _Walk:
     def __init__(
         self,
@@ -91,13 +99,8 @@ class _Walk:
             self.amounts = {
                 relation: tuple(map(mul, row, counted)) for relation, row in sight.amounts.items()
             }
-        # What the type of the name itself explains: "the film Psycho".
-        own = tuple(
-            0.5 * weight * seen.weight if not name.kind.types.isdisjoint(seen.cue.types) else 0.0
-            for seen, weight in zip(sight.cues, counted, strict=True)
-        )
         self.found: list[Path] = []
-        self._go(own, (), -name.penalty - sight.aside(name), 0)
+        self._go(own_type(sight, name, counted), (), -name.penalty - sight.aside(name), 0)
 
     def _go(
         self,
@@ -162,11 +165,18 @@ class _Walk:
         return 0.8 / (1 + min(near) / 3) if near else 0.0
 
 
-def understood(sight: Sight, explained: Amounts, more: float = 0.0, *, aim: float = 0.0) -> bool:
-    """Say whether what is explained outweighs what is not."""
+def understood(
+    sight: Sight, explained: Amounts, more: float = 0.0, *, aim: float = 0.0, hops: int = 1
+) -> bool:
+    """Say whether what is explained outweighs what is not.
+
+    What asks for something else weighs as much as all the hops: a long description explains much,
+    and says nothing about what is asked.
+    """
     total = sum(explained) + more
     vague = max(explained, default=0.0) < CUE and aim <= 0
-    against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained) + _ASTRAY * (aim < 0)
+    against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained)
+    against += hops * (sight.foreign + _ASTRAY * (aim < 0))
     return total >= max(_LEAST, against)
 
 

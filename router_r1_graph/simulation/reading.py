@@ -9,25 +9,17 @@ come first or last.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
-from itertools import islice
 
 from .cues import TYPE
 from .grammar import MAX_CHARACTERS, read_exact
+from .pairs import read_pair
 from .paths import Path, by_score, paths, understood
 from .sides import read_between, read_both, read_compare, read_same
 from .sight import Sight
-from .spotted import DOUBTFUL
 from .structure import Ask, Both, Structure, YesNo, asks
 from .vocabulary import Vocabulary, vocabulary_of
 from .world import World
-
-_SECOND_QUESTION = re.compile(
-    r"(?:,? and(?: also)?|\?) (?=(?:(?:in|on|by|to|from|at) )?"
-    r"(?:who|whom|whose|what|which|when|where|how)\b)",
-    re.IGNORECASE,
-)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -50,7 +42,9 @@ def read_question(text: str, world: World | None = None) -> Structure | None:
     exact = read_exact(text)
     if exact is not None and _needs_no_other(exact, vocabulary):
         return exact
-    return _two_questions(text, vocabulary) or _read(text, vocabulary) or exact
+    sight = Sight(text, vocabulary)
+    pair = read_pair(sight, lambda part: _read(Sight(part, vocabulary)))
+    return pair or _read(sight) or exact
 
 
 def _needs_no_other(question: Structure, vocabulary: Vocabulary) -> bool:
@@ -76,35 +70,22 @@ def _needs_no_other(question: Structure, vocabulary: Vocabulary) -> bool:
     return True
 
 
-def _two_questions(text: str, vocabulary: Vocabulary) -> Both | None:
-    """Read "Who wrote Emma, and where was she born?"."""
-    for cut in islice(_SECOND_QUESTION.finditer(text), 3):
-        if not Sight(text[: cut.start()], vocabulary).focuses:
-            continue
-        first = _read(text[: cut.start()], vocabulary)
-        if isinstance(first, Ask):
-            rest = text[cut.end() :]
-            if not any(name.penalty < DOUBTFUL for name in Sight(rest, vocabulary).names):
-                rest = f"{rest.rstrip(' ?.!')} {asks(first)[0].subject}"  # "she", "it"
-            second = _read(rest, vocabulary)
-            if isinstance(second, Ask) and second != first:
-                return Both(first, second)
-    return None
-
-
-def _read(text: str, vocabulary: Vocabulary) -> Structure | None:
-    sight = Sight(text, vocabulary)
+def _read(sight: Sight) -> Structure | None:
     if not sight.names and (unknown := sight.unknown_name()):
         sight.names.append(unknown)
         sight.strange = 0.0
     if not sight.names or not (sight.cues or sight.polar or sight.marks):
         return None
     compared = not sight.marks.isdisjoint(("least", "most"))
+    chosen = read_compare(sight) if compared else None
+    if chosen and len(chosen.sides) > 2:
+        return chosen  # "before both of the others" asks for nothing that is the same
     return (
         ("between" in sight.marks and read_between(sight))
         or ("same" in sight.marks and read_same(sight))
-        or (compared and read_compare(sight))
-        or (sight.polar and (_yes_no(sight) or (not compared and read_same(sight))))
+        or chosen
+        or ((sight.polar or sight.states) and _yes_no(sight))
+        or (sight.polar and not compared and read_same(sight))
         or _ask(sight)
         or None
     )
@@ -119,7 +100,9 @@ def _ask(sight: Sight) -> Ask | Both | None:
     if "and" in sight.texts and (both := read_both(sight, best)):
         return both
     only = len(sight.vocabulary.starts(best.name.kind)) == 1  # what else could be asked of it?
-    if not understood(sight, best.explained, 0.8 * only, aim=best.aim):
+    if sight.counted or not understood(
+        sight, best.explained, 0.8 * only, aim=best.aim, hops=len(best.chain)
+    ):
         return None
     term = best.term
     return term if isinstance(term, Ask) else None
@@ -128,11 +111,12 @@ def _ask(sight: Sight) -> Ask | Both | None:
 def _yes_no(sight: Sight) -> YesNo | None:
     """Read a question that proposes a name as its answer."""
     found: list[tuple[float, YesNo, Path]] = []
-    for value in sight.names:
+    names = [name for name in sight.names if sight.polar or not sight.aside(name)]
+    for value in names:
         fits = {
             r: TYPE for r, object_ in sight.vocabulary.object.items() if object_ in value.kind.types
         }
-        for name in sight.names if fits else ():
+        for name in names if fits else ():
             if name.start < value.end and value.start < name.end:
                 continue
             for path in paths(sight, name, extra=fits):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 
 from .cues import CUE, TYPE
-from .paths import COST, Amounts, Path, best_of, by_score, paths
+from .paths import COST, Amounts, Path, best_of, by_score, own_type, paths
 from .sight import Sight
 from .spotted import Name
 from .structure import Ask, Between, Both, Compare, Same
@@ -21,14 +21,20 @@ def read_compare(sight: Sight) -> Compare | None:
     """Read a comparison of the numbers of two sides or more."""
     if sight.polar and "or" not in sight.texts:
         return None  # "Is A older than B?" asks for yes or no
+    cue = sight.focus.cue if sight.focus else None
+    person = cue is not None and "person" in cue.types
     found: list[tuple[float, Compare, Amounts]] = []
     for names in _sides(sight, sight.names):
+        walked = _walked(sight, names)
         for relation in sight.vocabulary.numeric:
-            if sided := _beside(sight, relation, names):
+            if sided := _beside(sight, relation, walked):
                 sides, explained, score = sided
                 least = "least" in sight.marks and "most" not in sight.marks
                 question = Compare(relation, tuple(side.term for side in sides), least)
-                found.append((score + len(names), question, explained))
+                score += 4 * len(names)  # each name is a side, as a rule
+                if not person and not any(side.chain for side in sides):
+                    score += 1.5  # "the older piece of music": of the pieces, not of the composers
+                found.append((score, question, explained))
     return best_of(sight, found)
 
 
@@ -36,8 +42,9 @@ def read_same(sight: Sight) -> Same | None:
     """Read a question whether two sides share something."""
     found: list[tuple[float, Same, Amounts]] = []
     for names in _sides(sight, sight.names, most=2):
+        walked = _walked(sight, names)
         for relation, amounts in sight.amounts.items():
-            if max(amounts) >= TYPE and (sided := _beside(sight, relation, names)):
+            if max(amounts) >= TYPE and (sided := _beside(sight, relation, walked)):
                 (first, second), explained, score = sided
                 found.append((score, Same(relation, first.term, second.term), explained))
     return best_of(sight, found)
@@ -49,6 +56,8 @@ def _sides(sight: Sight, names: Sequence[Name], most: int = 4) -> Iterator[tuple
         for chosen in combinations(names, count):
             apart = all(one.end <= two.start for one, two in pairwise(chosen))
             if not apart or len({name.name for name in chosen}) < count:
+                continue
+            if len({sight.aside(name) for name in chosen}) > 1:
                 continue
             if all(_cut(sight, *two) is not None for two in pairwise(chosen)):
                 yield chosen
@@ -73,21 +82,33 @@ def _weights(sight: Sight, names: Sequence[Name]) -> list[list[float]]:
     ]
 
 
+def _walked(sight: Sight, names: Sequence[Name]) -> list[tuple[Path, list[Path]]]:
+    """Return each name alone, and the chains from it."""
+    return [
+        (
+            Path(name, (), own_type(sight, name, weights), -name.penalty - sight.aside(name)),
+            paths(sight, name, weights=weights),
+        )
+        for name, weights in zip(names, _weights(sight, names), strict=True)
+    ]
+
+
 def _beside(
-    sight: Sight, relation: str, names: Sequence[Name]
+    sight: Sight, relation: str, walked: Sequence[tuple[Path, list[Path]]]
 ) -> tuple[list[Path], Amounts, float] | None:
     """Return the best chain from each name to a subject of a relation, and what they explain."""
     nothing: Amounts = (0.0,) * len(sight.cues)
     explained = sight.amounts.get(relation, nothing)
     sides, score = [], 0.0
-    for name, weights in zip(names, _weights(sight, names), strict=True):
+    for alone, chains in walked:
+        name = alone.name
         found = [
             path
-            for path in paths(sight, name, weights=weights)
+            for path in chains
             if relation in sight.vocabulary.follows[path.chain[-1]] and relation not in path.chain
         ]
         if relation in sight.vocabulary.starts(name.kind):
-            found.append(Path(name, (), nothing, -name.penalty - sight.aside(name)))
+            found.append(alone)
         if not found:
             return None
         best = max(found, key=by_score)
@@ -148,7 +169,7 @@ def read_between(sight: Sight) -> Between | None:
                     continue
                 explained = tuple(map(max, first.explained, second.explained))
                 score = sum(explained) - COST * len({*first.chain, *second.chain})
-                score += 1.5 * (names[0] is not names[1])
+                score += 3.0 * (names[0] is not names[1])
                 if isinstance(a, Ask) and isinstance(b, Ask):
                     found.append((score, Between(a, b), explained))
     return best_of(sight, found)

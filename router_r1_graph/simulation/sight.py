@@ -6,29 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .cues import FOREIGN, HINT, Cue
+from .function_words import (
+    ASKING,
+    BEFORE,
+    COUNTED,
+    ENDS,
+    OBJECT,
+    PREPOSITIONS,
+    REQUESTS,
+    STOPS,
+    TAGS,
+    TELLING,
+    YOU,
+)
 from .spotted import AUXILIARIES, DOUBTFUL, Name, Spotted
 from .vocabulary import Kind, Vocabulary
 
 #: What a cue counts in a part of the text that asks nothing.
-_ASIDE = 0.5
+_ASIDE = 0.2
 #: How much a word without meaning here weighs against what is understood.
 _STRANGE = 0.4
-
-
-def _set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-_YOU = _set("you i we anyone anybody somebody someone u ya me")
-_ASKING = _set("who whom whose what which when where whereabouts how")
-_TELLING = _set(
-    "me us know wonder wondering tell say guess remember recall ask asking asked and or but so "
-    "then now is was are were be idea sure forgot forget exactly hey hi hello ok okay please out "
-    "question see about well just quick curious remind i'm name right"
-)
-_PREPOSITIONS = _set("in on of to by from at for with after into through under")
-_TAGS = _set("right correct true yes no isnt wasnt arent didnt doesnt false")
-_STOPS = _set(". ! ? ; : - \u2013 \u2014 ( )")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +61,27 @@ class Sight(Spotted):
         self.focuses: list[Focus] = []
         self.denied: set[str] = set()
         """Types that are not asked for: "where is the city" asks for no city."""
+        self.counted = False
+        """Whether it asks how many there are of something that no relation counts."""
         self.polar = False
         """Whether it asks for yes or no."""
         self._asking: int | None = None
         self._part = self._parts()
-        self._last = self._asking
+        self._last = self._asking = self._requesting() if self._asking is None else self._asking
         if not any(self._part[name.start] == self._asking for name in self._sure()):
             self._asking = None
         self.cues: list[Seen] = []
         self.marks: set[str] = set()
         self.strange = 0.0
-        """How much there is that nothing here is about."""
+        """How much nothing here is about."""
+        self.foreign = 0.0
+        """How much asks for something that no relation is about."""
         self._cues()
-        if "polar" in self.marks and not self.focuses:
+        asks_what = bool(self.focuses) or any(map(self._is_request, range(len(self.texts))))
+        if "polar" in self.marks and not asks_what:
             self.polar = True
+        self.states = "be" in self.bases and not asks_what
+        """Whether it may state what it asks for: "Peru's capital is Lima, or isn't it?"."""
         relations = {name for seen in self.cues for name in seen.cue.relations}
         self.amounts: Mapping[str, tuple[float, ...]] = {
             name: tuple(seen.weight * seen.cue.relations.get(name, 0.0) for seen in self.cues)
@@ -113,7 +117,7 @@ class Sight(Spotted):
         starts, parts, part = {0}, [], 0
         for at, word in enumerate(self.texts):
             if not self._taken[at] and (
-                word in _STOPS or word == "but" or (word == "," and self._asks(at + 1))
+                word in STOPS or word == "but" or (word == "," and self._asks(at + 1))
             ):
                 part += 1
                 starts.add(at + 1)
@@ -122,32 +126,46 @@ class Sight(Spotted):
             parts.append(part)
         for at, word in enumerate(self.texts):
             following = self.texts[at + 1] if at + 1 < len(self.texts) else ""
-            if self._taken[at] and word not in _ASKING:
+            if self._taken[at] and word not in ASKING:
                 continue
-            if word in AUXILIARIES and at in starts and following and following not in _YOU:
+            if word in AUXILIARIES and at in starts and following and following not in YOU:
                 if not self.focuses or following == "it":
                     self.polar, self._asking = True, parts[at]
             elif word in ("whether", "if") or (
                 word in ("true", "correct", "right") and following in ("that", "or")
             ):
                 self.polar, self._asking = True, parts[at]
-            elif word in _TAGS and at in starts and at > 1 and not self.focuses:
+            elif word in TAGS and at in starts and at > 1 and not self.focuses:
                 self.polar = True
                 if self._asking is None:
                     self._asking = parts[at - 1]
-            elif word in _ASKING and not self._relative(at):
+            elif word in ASKING and not self._relative(at):
                 self._focus(at, word)
                 if not self.polar or at in starts:
                     self.polar, self._asking = False, parts[at]
         return parts
+
+    def _requesting(self) -> int | None:
+        """Return the one part that asks for something without a question word, if one does."""
+        parts = {self._part[at] for at in range(len(self.texts)) if self._is_request(at)}
+        if not parts:
+            parts = {self._part[at] for at, word in enumerate(self.texts) if word == "?"}
+        return parts.pop() if len(parts) == 1 else None
+
+    def _is_request(self, at: int) -> bool:
+        """Say whether a sentence starts at a word that asks for something: "State the"."""
+        if self.texts[at] not in REQUESTS or at + 1 >= len(self.texts) or self._taken[at]:
+            return False
+        start = at == 0 or self.texts[at - 1] in STOPS or self.texts[at - 1] in BEFORE
+        return start and (self.texts[at + 1] in OBJECT or self._taken[at + 1])
 
     def _asks(self, at: int) -> bool:
         """Say whether a question starts at a word: "what", "in which"."""
         ahead = self.texts[at : at + 2]
         if not ahead or self._relative(at):
             return False
-        return ahead[0] in _ASKING or (
-            len(ahead) == 2 and ahead[0] in _PREPOSITIONS and ahead[1] in _ASKING
+        return ahead[0] in ASKING or (
+            len(ahead) == 2 and ahead[0] in PREPOSITIONS and ahead[1] in ASKING
         )
 
     def _focus(self, at: int, word: str) -> None:
@@ -158,7 +176,7 @@ class Sight(Spotted):
         if word in ("what", "which", "how") and not (found and found[1] > at + 1):
             found = None
             for ahead in range(at + 1, min(at + 5, len(self.texts))):
-                if self._taken[ahead] or self.texts[ahead] in _STOPS:
+                if self._taken[ahead] or self.texts[ahead] in STOPS:
                     break
                 strict = ahead == at + 1
                 if self.bases[ahead] in ("be", "do", "have") and not strict:
@@ -171,6 +189,15 @@ class Sight(Spotted):
         cue = found[0] if found else None
         if word == "whose" or (cue and not cue.types):
             strict = False
+        following = self.bases[at + 1 : at + 4]
+        if word == "what" and following[:1] == ["do"] and not {"call", "name"} & {*self.bases}:
+            self.denied = {"person", "year"}  # what somebody did
+        if word == "how" and following[:1] in (["many"], ["much"]):
+            self.counted = not any(
+                (seen := self.lexicon.at(self.bases, ahead))
+                and ("between" in seen[0].marks or COUNTED & seen[0].relations.keys())
+                for ahead in range(at, min(at + 5, len(self.texts)))
+            )
         if cue and {"country", "city"} <= cue.types:
             cue = self._elsewhere(end, cue)
         self.focuses.append(Focus(at, cue, strict))
@@ -200,7 +227,7 @@ class Sight(Spotted):
         while last > at and not self.texts[last][0].isalnum():
             last -= 1
         before = at - 1
-        while before >= 0 and self.texts[before] in _PREPOSITIONS:
+        while before >= 0 and self.texts[before] in PREPOSITIONS:
             before -= 1
         if before < 0 or at >= last:
             return False
@@ -208,12 +235,12 @@ class Sight(Spotted):
             return before > 0 and self._taken[before - 1] and "," in self.texts[at:]
         if self._taken[before]:
             return word not in ("what", "which")
-        if word == "what" or self.texts[before] in _ASKING or self.texts[before] in _STOPS:
+        if word == "what" or self.texts[before] in ASKING or self.texts[before] in STOPS:
             return False
         if word == "which":
             found = self.lexicon.at(self.bases, before)
             return found is not None and bool(found[0].types)
-        return self.texts[before] not in _TELLING
+        return self.texts[before] not in TELLING
 
     def _is_strange(self, at: int) -> bool:
         word = self.texts[at]
@@ -226,6 +253,8 @@ class Sight(Spotted):
         )
 
     def _cues(self) -> None:
+        marks: dict[int, set[str]] = {}
+        inside: set[str] = set()
         at = 0
         while at < len(self.words):
             aside = self._asking is not None and self._part[at] != self._asking
@@ -236,12 +265,30 @@ class Sight(Spotted):
                 at += 1
                 continue
             cue, end = found
-            self.marks |= cue.marks
+            relative = self.texts[at] == "whose" and self._relative(at)  # asks for nobody
+            if relative or self._is_request(at):
+                at += 1
+                continue
+            if not aside:
+                marks.setdefault(self._part[at], set()).update(cue.marks)
+            if cue.marks and cue.marks <= ENDS and not cue.relations and end > at + 1:
+                end = at + 1  # "died before" still speaks of a death
+                if (single := self.lexicon.at(self.bases[:end], at)) is not None:
+                    cue = single[0]
             if "foreign" in cue.marks and not aside:
-                self.strange += FOREIGN
+                self.foreign += FOREIGN
+            for inner in range(at, end if end > at + 1 else at):
+                word = self.lexicon.at(self.bases[: inner + 1], inner)
+                inside |= word[0].marks & ENDS if word else set()
             if cue.relations or cue.types:
                 self.cues.append(Seen(at, end, cue, _ASIDE if aside else 1.0))
             at = end
+        self.marks.update(*marks.values())
+        if "or" in self.texts and self.marks.isdisjoint(ENDS):
+            self.marks |= inside  # "first heard"
+        asked = marks.get(-1 if self._last is None else self._last, set()) & ENDS
+        if asked:
+            self.marks -= ENDS - asked
 
     def missed(self, explained: Sequence[float]) -> float:
         """Return how much the cues say that are not explained."""

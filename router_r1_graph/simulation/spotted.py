@@ -58,6 +58,8 @@ class Spotted:
         self.words = words_of(text)
         self.texts = [word.text for word in self.words]
         self.bases = [self._base(at) for at in range(len(self.words))]
+        self.odd: frozenset[int] = frozenset()
+        """The words that mean nothing."""
         self.strangers: set[int] = set()
         """The words of names that nobody knows, as it seems."""
         self.names = self._names()
@@ -97,7 +99,8 @@ class Spotted:
             and word not in self.lexicon.words
             and self.lexicon.base(word) == word
         ]
-        if odd and (not sure or any(abs(at - other) < 4 for at in odd for other in sure)):
+        self.odd = frozenset(odd)
+        if odd:
             misspelled = self.vocabulary.gazetteer.find_misspelled(self.texts, odd)
             every = sorted({*every, *misspelled}, key=rank)
         for found in every:
@@ -143,6 +146,11 @@ class Spotted:
         penalty = 0.4 * found.wrong + symbol
         short = found.letters < _letters(found.name) - 1
         beside = not self.strangers.isdisjoint((found.start - 1, found.end))
+        if found.wrong and found.end - found.start == 1:
+            beside = beside or not self.odd.isdisjoint((found.start - 1, found.end))
+        apart = found.end - found.start > 1
+        if found.wrong and apart and (short or " " not in found.name.removeprefix("the ")):
+            return None  # "dust on" is no Huston
         if beside and (short or found.wrong or found.end - found.start == 1):
             return None  # "Emma Smith" is no book
         if short:

@@ -92,7 +92,7 @@ class Vocabulary:
         words = [word.text for word in words_of(text)]
         bases = [self.lexicon.base(word) for word in words]
         cues = (self.lexicon.at(bases, at) for at in range(len(bases)))
-        return any(cue and cue[0].relations for cue in cues) or bool(
+        return any(cue and (cue[0].relations or cue[0].marks) for cue in cues) or bool(
             self.gazetteer.find(words) or self.gazetteer.find_misspelled(words, range(len(words)))
         )
 

@@ -1,0 +1,29 @@
+"""The small words of English that show which part of a text asks, and for what."""
+
+from __future__ import annotations
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+YOU = _set("you i we anyone anybody somebody someone u ya me")
+ASKING = _set("who whom whose what which when where whereabouts how")
+#: Verbs that ask for something where they start a sentence.
+REQUESTS = _set(
+    "name state give tell list identify find specify provide indicate write need want like "
+    "know remind wonder wondering idea guess inform supply mention note"
+)
+TELLING = _set(
+    "me us know wonder wondering tell say guess remember recall ask asking asked and or but so "
+    "then now is was are were be idea sure forgot forget exactly hey hi hello ok okay please out "
+    "question see about well just quick curious remind i'm name right"
+)
+BEFORE = _set("please and also now so just then , you to kindly can could")
+OBJECT = _set("the a an me us both of all for out") | ASKING
+PREPOSITIONS = _set("in on of to by from at for with after into through under")
+TAGS = _set("right correct true yes no isnt wasnt arent didnt doesnt false")
+ENDS = _set("least most")
+#: The relations that "how many" may ask for, apart from differences.
+COUNTED = _set("atomic_number")
+STOPS = _set(". ! ? ; : - \u2013 \u2014 ( )")
