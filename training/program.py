@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; None = this process's.
     """
     warnings.filterwarnings("ignore", category=FutureWarning)  # transformers about TRL, each step
+    warnings.filterwarnings("ignore", message="Could not find a config file in package:")  # PEFT
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
