@@ -201,8 +201,8 @@ def test_a_policy_is_saved_in_the_type_that_its_steps_computed_with(
     finish(learner, config)
     learner.save(tmp_path / "policy")
     assert types_in(tmp_path / "policy") == {type_}
-    served = PolicyController.from_pretrained(tmp_path / "policy").model
-    assert served.dtype is (torch.bfloat16 if bf16 else torch.float32)
+    served = PolicyController.from_pretrained(tmp_path / "policy", device="cpu").model
+    assert served.dtype is torch.float32  # several times as fast there
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -241,4 +241,8 @@ def test_a_run_of_all_stages_keeps_its_adapter_to_the_end(pretrained, tmp_path):
     for folder in ("warm_start/policy", "grpo/policy", "policy"):
         assert (out / folder / "adapter_model.safetensors").is_file()
         assert not (out / folder / "model.safetensors").exists()
-    assert PolicyController.from_pretrained(out / "policy").model.peft_config.keys() == {"default"}
+    kept = PolicyController.from_pretrained(out / "policy", dtype="float32").model
+    assert kept.peft_config.keys() == {"default"}
+    merged = PolicyController.from_pretrained(out / "policy", device="cpu").model
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.allclose(merged(ids).logits, kept.cpu()(ids).logits, atol=1e-5)
