@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import yaml
 
 from router_r1_graph.answers import exact_match, normalize_answer
 from router_r1_graph.errors import ConfigError
@@ -28,7 +30,12 @@ from router_r1_graph.simulation.meaning import is_in
 from router_r1_graph.simulation.noise import with_typo
 from router_r1_graph.simulation.relations import relations
 from router_r1_graph.simulation.structure import folded
-from router_r1_graph.simulation.wordings import Wordings, common_wordings, wordings_of
+from router_r1_graph.simulation.wordings import (
+    CommonWordings,
+    Wordings,
+    common_wordings,
+    wordings_of,
+)
 
 WORLD = World.embedded()
 SPLITS = ("train", "test")
@@ -47,6 +54,19 @@ SLOTS = {
     "most": "or|and",
     "least_of_three": "or|and",
     "most_of_three": "or|and",
+}
+#: The same of the parts of the common wordings; a part with two kinds of forms has two entries.
+COMMON_SLOTS = {
+    "yes_no": ("s", "value noun"),
+    "between_years": ("a b",),
+    "both": ("q1 q2", "a b"),
+    "who_is": ("noun",),
+    "fact_details": ("s",),
+    "premises": ("s q",),
+    "stated": ("s q",),
+    "own": ("thing",),
+    "unanswerable": ("x",),
+    "introductions": ("x",),
 }
 
 
@@ -99,6 +119,37 @@ def test_no_wording_stands_under_two_relations_or_in_both_splits() -> None:
             else zip(ours.values(), (theirs.get(kind, ()) for kind in ours), strict=True)
         )
         assert all(not {*map(plain, a)} & {*map(plain, b)} for a, b in pairs), part
+
+
+def test_the_development_wordings_have_the_format_and_the_slots_of_those_of_training() -> None:
+    path = Path(__file__).parent / "data" / "dev_wordings.yaml"
+    dev = yaml.safe_load(path.read_text(encoding="utf-8"))
+    common = CommonWordings.model_validate(dev["common"]).model_dump()
+    seen = {plain(form) for name in relations() for form in wordings_of(name, "train").questions}
+    checked: list[tuple[str, tuple[str, ...]]] = []
+    assert dev["relations"].keys() == relations().keys()
+    for name, relation in relations().items():
+        parts = parts_of(Wordings.model_validate(dev["relations"][name]))
+        asked = {part for part in ("same", "least", "most") if getattr(relation, part)}
+        asked |= {f"{part}_of_three" for part in asked - {"same"}}
+        asked |= {"events"} if relation.object == "year" else set()
+        least = {"questions": 12, "nouns": 5, "statements": 2} | dict.fromkeys(asked, 4)
+        assert all(len(parts[part]) >= count for part, count in least.items()), name
+        checked += [(form, (SLOTS[part],)) for part, forms in parts.items() for form in forms]
+        assert bool(relation.least) == (name in dev["three"]["which"])
+    for part, value in common.items():
+        forms = sum(value.values(), ()) if isinstance(value, dict) else value
+        checked += [(form, COMMON_SLOTS.get(part, ("",))) for form in forms]
+    checked += [(form, ("which a b c",)) for form in dev["three"]["of_three"].splitlines()]
+    for form, kinds in checked:
+        slots = sorted(re.findall(r"\{(.*?)\}", form))
+        wanted = (kind.split() for kind in kinds)
+        assert any(
+            len(slots) == len(kind) and all(any(s in w.split("|") for s in slots) for w in kind)
+            for kind in wanted
+        ), form
+        assert plain(form) not in seen, form
+        seen.add(plain(form))
 
 
 def test_a_test_wording_shares_little_with_those_of_training() -> None:
