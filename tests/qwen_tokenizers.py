@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import urllib.request
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,15 +35,22 @@ def tokenizer_folder(name: str) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = home / "router-r1-graph" / "tests" / f"tokenizer-{name}-{VERSION}"
     if not all((folder / file).is_file() for file in FILES):
-        command = [sys.executable, "-I", __file__, name, str(folder)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        except subprocess.TimeoutExpired:
-            pytest.skip(f"{REGISTRY} is too slow for the tokenizer of {name}")
-        if UNREACHABLE in done.stderr:
-            pytest.skip(done.stderr.strip())
-        assert done.returncode == 0, done.stderr
+        said = _fetched(name, folder)
+        if UNREACHABLE in said:
+            pytest.skip(said)
+        assert not said, said
     return folder
+
+
+@cache
+def _fetched(name: str, folder: Path) -> str:
+    """Fetch a tokenizer, once; return what went wrong."""
+    command = [sys.executable, "-I", __file__, name, str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        return f"{UNREACHABLE}{REGISTRY} is too slow"
+    return done.stderr.strip()
 
 
 def fetch(name: str, folder: Path) -> None:
