@@ -97,10 +97,10 @@ class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     @cached_property
     def _shares(self) -> bool:
         """Whether samples of a prompt can share it: gradients go through the cache."""
-        model = self.accelerator.unwrap_model(self.model)
-        if self.accelerator.num_processes > 1 or model.is_gradient_checkpointing:
+        # Not the model's own word: TRL switches its checkpointing off now and then.
+        if self.accelerator.num_processes > 1 or self.args.gradient_checkpointing:
             return False
-        return Forward(model).pads
+        return Forward(self.accelerator.unwrap_model(self.model)).pads
 
 
 def _side_by_side(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
