@@ -251,6 +251,7 @@ def _was_cut_off(trace: Trace) -> bool:
 #: Placeholders in a prompt, which are not to be copied.
 _NAME_PLACEHOLDERS = ("candidate name", "candidate", "llm-name", "name")
 _QUERY_PLACEHOLDERS = (
+    "a query that can be understood on its own",
     "a question of its own that it can answer without seeing this conversation",
     "query",
     "your query",

@@ -283,7 +283,9 @@ def test_ids_of_another_tokenizer_are_refused_and_text_is_not(policy):
     with pytest.raises(TraceError, match="of another tokenizer"):
         rollout_row(trace_of(policy), codec)
     text_only = trace_of(KeywordController())
-    assert other.decode(rollout_row(text_only, codec)["prompt_ids"]).startswith("You answer")
+    assert other.decode(rollout_row(text_only, codec)["prompt_ids"]).startswith(
+        "Answer the question"
+    )
 
 
 def test_a_run_that_was_stopped_ends_with_its_last_turn(policy):

@@ -507,5 +507,5 @@ def test_a_trained_policy_that_says_nothing_is_not_recommended(tmp_path):
 
 def test_a_transcript_shows_a_failed_controllers_long_error_by_its_beginning():
     console = Console(file=io.StringIO(), width=80)
-    Transcript(console, CandidatePool.embedded()).answer("", "controller_error", "x" * 9000)
+    Transcript(console, CandidatePool.embedded()).stopped("controller_error", "x" * 9000)
     assert "... (9,000 characters)" in console.file.getvalue()

@@ -115,5 +115,5 @@ def read_descriptor(template: Template, candidate: Candidate) -> str:
         return candidate.describe_briefly()
     if "brief_candidates" not in shown:
         return ""
-    scores = [f"{name} {score}" for name, score in candidate.brief_scores.items()]
+    scores = [f"{name} {score}" for name, score in candidate.score_levels.items()]
     return ", ".join([f"price level {candidate.price_level}", *scores])
