@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import none
 
 from openai_server import Answer, OpenAIServer
 
@@ -41,8 +42,14 @@ settings.register_profile("deep", settings.get_profile("ci"), derandomize=False,
 settings.load_profile("ci")
 
 
+@given(none())
+def _first_example(_: None) -> None:
+    """Have hypothesis set itself up."""
+
+
 def pytest_collection_finish() -> None:
     """Spare the collector what stays: torch and its like are millions of objects."""
+    _first_example()  # it looks for who refers to its random stream, and not among what is frozen
     gc.collect()
     gc.freeze()
 
