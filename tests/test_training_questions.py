@@ -82,7 +82,7 @@ def test_whoever_knows_everything_answers_each_question_and_sub_question() -> No
 
 def test_sub_questions_lead_to_the_answer() -> None:
     for row in ROWS["decomposed"]:
-        require_coherence(row)
+        assert_coherent(row)
 
 
 def test_yes_is_right_as_often_as_no() -> None:
@@ -95,7 +95,7 @@ def test_yes_is_right_as_often_as_no() -> None:
         assert 0.4 <= said["yes"] / said.total() <= 0.6
 
 
-def require_coherence(row: dict[str, Any]) -> None:
+def assert_coherent(row: dict[str, Any]) -> None:
     parts, gold, task = row["decomposition"], row["gold"], row["task"]
     answers = [part["answer"] for part in parts]
     assert len({part["question"] for part in parts}) == len(parts) <= 5

@@ -23,6 +23,7 @@ from ..words import shortened, usd
 from .options import (
     ControllerOption,
     PoolOption,
+    RecordOption,
     load_controller,
     load_pool,
     loading,
@@ -67,12 +68,7 @@ def ask(
     trace: Annotated[
         Path | None, typer.Option(help="Append the whole run to this JSONL file.")
     ] = None,
-    record: Annotated[
-        Path | None,
-        typer.Option(
-            help="Append every reply to this JSONL file, for router-r1 pool from-records."
-        ),
-    ] = None,
+    record: RecordOption = None,
     route_only: Annotated[
         bool,
         typer.Option(

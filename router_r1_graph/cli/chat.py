@@ -18,6 +18,7 @@ from ..invalid import masked
 from .options import (
     ControllerOption,
     PoolOption,
+    RecordOption,
     load_controller,
     load_pool,
     loading,
@@ -47,12 +48,7 @@ def chat(
     trace: Annotated[
         Path | None, typer.Option(help="Append each answer's run to this JSONL file.")
     ] = None,
-    record: Annotated[
-        Path | None,
-        typer.Option(
-            help="Append every reply to this JSONL file, for router-r1 pool from-records."
-        ),
-    ] = None,
+    record: RecordOption = None,
     replies: Any = None,
 ) -> None:
     """Ask questions one after the other, in one conversation, with the bill below each answer.

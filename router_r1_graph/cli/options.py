@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +27,10 @@ PoolOption = Annotated[
     typer.Option(
         "--pool", help="A pool file, or a shipped pool: embedded, embedded_unseen, router_r1."
     ),
+]
+RecordOption = Annotated[
+    Path | None,
+    typer.Option(help="Append every reply to this JSONL file, for router-r1 pool from-records."),
 ]
 ControllerOption = Annotated[
     str | None,
