@@ -38,7 +38,7 @@ def texts(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "train", "test"), [("decomposed", 340, 60), ("nothing_to_route", 240, 60)]
+    ("name", "train", "test"), [("decomposed", 340, 60), ("nothing_to_route", 240, 100)]
 )
 def test_nothing_is_asked_in_training_and_in_test(name: str, train: int, test: int) -> None:
     rows = ROWS[name]
