@@ -116,8 +116,9 @@ class _Walk:
         for relation in after:
             if relation in chain:
                 continue
-            union = tuple(map(max, explained, self.amounts.get(relation, self.nothing)))
-            gain = sum(union) - sum_so_far
+            amounts = self.amounts.get(relation)
+            union = explained if amounts is None else tuple(map(max, explained, amounts))
+            gain = 0.0 if amounts is None else sum(union) - sum_so_far
             ending = self.extra.get(relation, 0.0)
             value = self._focused(relation)
             said = gain > _LITTLE

@@ -82,13 +82,17 @@ class Sight(Spotted):
             self.polar = True
         self.states = "be" in self.bases and not asks_what
         """Whether it may state what it asks for: "Peru's capital is Lima, or isn't it?"."""
-        relations = {name for seen in self.cues for name in seen.cue.relations}
-        self.amounts: Mapping[str, tuple[float, ...]] = {
-            name: tuple(seen.weight * seen.cue.relations.get(name, 0.0) for seen in self.cues)
-            for name in vocabulary.object
-            if name in relations
-        }
+        self.amounts = self._amounts()
         """How much each cue says for each relation."""
+
+    def _amounts(self) -> Mapping[str, tuple[float, ...]]:
+        rows: dict[str, list[float]] = {}
+        for at, seen in enumerate(self.cues):
+            for relation, amount in seen.cue.relations.items():
+                row = rows.setdefault(relation, [0.0] * len(self.cues))
+                row[at] = seen.weight * amount
+        order = self.vocabulary.object
+        return {name: tuple(rows[name]) for name in order if name in rows}
 
     @property
     def focus(self) -> Focus | None:
@@ -170,7 +174,7 @@ class Sight(Spotted):
 
     def _focus(self, at: int, word: str) -> None:
         """Note what a question word asks for."""
-        found = self.lexicon.at(self.bases, at)
+        found = self.cue_at[at]
         strict = True
         end = at + 1
         if word in ("what", "which", "how") and not (found and found[1] > at + 1):
@@ -181,7 +185,7 @@ class Sight(Spotted):
                 strict = ahead == at + 1
                 if self.bases[ahead] in ("be", "do", "have") and not strict:
                     break
-                found = self.lexicon.at(self.bases, ahead)
+                found = self.cue_at[ahead]
                 if found and (found[0].types or max(found[0].relations.values(), default=0) > 2):
                     end = found[1]
                     break
@@ -194,7 +198,7 @@ class Sight(Spotted):
             self.denied = {"person", "year"}  # what somebody did
         if word == "how" and following[:1] in (["many"], ["much"]):
             self.counted = not any(
-                (seen := self.lexicon.at(self.bases, ahead))
+                (seen := self.cue_at[ahead])
                 and ("between" in seen[0].marks or COUNTED & seen[0].relations.keys())
                 for ahead in range(at, min(at + 5, len(self.texts)))
             )
@@ -208,7 +212,7 @@ class Sight(Spotted):
         while at < len(self.texts) and self.bases[at] in ("be", "the", "that", "this"):
             at += 1
         if start < at < len(self.texts) and not self._taken[at]:
-            found = self.lexicon.at(self.bases, at)
+            found = self.cue_at[at]
             if found and where.types & found[0].types:
                 self.denied = found[0].types
                 return Cue({}, where.types - found[0].types)
@@ -220,7 +224,7 @@ class Sight(Spotted):
             return True
         word = self.texts[at]
         if word == "which" and at + 1 < len(self.texts):
-            found = self.lexicon.at(self.bases, at + 1)
+            found = self.cue_at[at + 1]
             if found and found[0].types and not self._taken[at + 1]:
                 return False  # "from the pen of which author"
         last = len(self.texts) - 1
@@ -238,7 +242,7 @@ class Sight(Spotted):
         if word == "what" or self.texts[before] in ASKING or self.texts[before] in STOPS:
             return False
         if word == "which":
-            found = self.lexicon.at(self.bases, before)
+            found = self.cue_at[before]
             return found is not None and bool(found[0].types)
         return self.texts[before] not in TELLING
 
@@ -248,7 +252,7 @@ class Sight(Spotted):
             word[0].isalnum()
             and self.bases[at] not in self.lexicon.plain
             and word not in self.lexicon.plain
-            and self.lexicon.at(self.bases, at) is None
+            and self.cue_at[at] is None
             and not any(name.start <= at < name.end for name in self.names)
         )
 
@@ -258,7 +262,7 @@ class Sight(Spotted):
         at = 0
         while at < len(self.words):
             aside = self._asking is not None and self._part[at] != self._asking
-            found = self.lexicon.at(self.bases, at)
+            found = self.cue_at[at]
             if self._taken[at] or found is None or any(self._taken[at : found[1]]):
                 if not aside and self._is_strange(at):
                     self.strange += _STRANGE * (4 if at in self.strangers else 1)
