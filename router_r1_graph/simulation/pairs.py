@@ -67,7 +67,7 @@ def read_pair(sight: Sight, read: Read) -> Both | None:
     sure = [name for name in sight.names if name.penalty < DOUBTFUL]
     if not sure:
         return None
-    joins = "between" not in sight.marks and not sight.polar
+    joins = sight.marks.isdisjoint(("between", "order")) and not sight.polar
     for end, start, stop in islice(_cuts(sight), _MOST_CUTS):
         if (stop == "and" and not joins) or not any(name.end <= end for name in sure):
             continue

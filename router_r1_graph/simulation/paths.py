@@ -111,10 +111,11 @@ class _Walk:
         silent: bool = False,
     ) -> None:
         vocabulary = self.sight.vocabulary
+        detours = vocabulary.lexicon.detours
         sum_so_far = sum(explained)
         after = vocabulary.follows[chain[-1]] if chain else vocabulary.starts(self.name.kind)
         for relation in after:
-            if relation in chain:
+            if relation in chain or (chain and (chain[-1], relation) in detours):
                 continue
             amounts = self.amounts.get(relation)
             union = explained if amounts is None else tuple(map(max, explained, amounts))

@@ -76,7 +76,7 @@ def _read(sight: Sight) -> Structure | None:
         sight.strange = 0.0
     if not sight.names or not (sight.cues or sight.polar or sight.marks):
         return None
-    compared = not sight.marks.isdisjoint(("least", "most"))
+    compared = not sight.marks.isdisjoint(("least", "most", "order"))
     chosen = read_compare(sight) if compared else None
     if chosen and len(chosen.sides) > 2:
         return chosen  # "before both of the others" asks for nothing that is the same

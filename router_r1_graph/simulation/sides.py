@@ -29,7 +29,7 @@ def read_compare(sight: Sight) -> Compare | None:
         for relation in sight.vocabulary.numeric:
             if sided := _beside(sight, relation, walked):
                 sides, explained, score = sided
-                least = "least" in sight.marks and "most" not in sight.marks
+                least = "most" not in sight.marks
                 question = Compare(relation, tuple(side.term for side in sides), least)
                 score += 4 * len(names)  # each name is a side, as a rule
                 if not person and not any(side.chain for side in sides):

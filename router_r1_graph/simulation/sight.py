@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .cues import FOREIGN, HINT, Cue
+from .ends import End, Said, end_of, is_turned
 from .function_words import (
     ASKING,
     BEFORE,
@@ -49,6 +50,9 @@ class Focus:
     """Whether nothing else can be the answer ("who" asks for persons)."""
 
 
+_OTHER_END: Mapping[End, End] = {"least": "most", "most": "least"}
+
+
 class Sight(Spotted):
     """A text as it is seen with a vocabulary."""
 
@@ -80,7 +84,7 @@ class Sight(Spotted):
         asks_what = bool(self.focuses) or any(map(self._is_request, range(len(self.texts))))
         if "polar" in self.marks and not asks_what:
             self.polar = True
-        self.states = "be" in self.bases and not asks_what
+        self.states = not asks_what
         """Whether it may state what it asks for: "Peru's capital is Lima, or isn't it?"."""
         self.amounts = self._amounts()
         """How much each cue says for each relation."""
@@ -258,6 +262,7 @@ class Sight(Spotted):
 
     def _cues(self) -> None:
         marks: dict[int, set[str]] = {}
+        ends: dict[int, list[Said]] = {}
         inside: set[str] = set()
         at = 0
         while at < len(self.words):
@@ -279,6 +284,9 @@ class Sight(Spotted):
                 end = at + 1  # "died before" still speaks of a death
                 if (single := self.lexicon.at(self.bases[:end], at)) is not None:
                     cue = single[0]
+            if not aside and cue.marks & ENDS:
+                said = Said(at, found[1], "least" in cue.marks)
+                ends.setdefault(self._part[at], []).append(said)
             if "foreign" in cue.marks and not aside:
                 self.foreign += FOREIGN
             for inner in range(at, end if end > at + 1 else at):
@@ -290,9 +298,11 @@ class Sight(Spotted):
         self.marks.update(*marks.values())
         if "or" in self.texts and self.marks.isdisjoint(ENDS):
             self.marks |= inside  # "first heard"
-        asked = marks.get(-1 if self._last is None else self._last, set()) & ENDS
-        if asked:
-            self.marks -= ENDS - asked
+        asked = ends.pop(-1 if self._last is None else self._last, [])
+        others = [said for part in ends.values() for said in part]
+        if end := end_of(asked, self.bases) or end_of(others, self.bases):
+            other = end if not asked or not is_turned(others) else _OTHER_END[end]
+            self.marks = (self.marks - ENDS) | {other}
 
     def missed(self, explained: Sequence[float]) -> float:
         """Return how much the cues say that are not explained."""
