@@ -18,6 +18,7 @@ _AGE = frozenset(
     "candle birthday wrinkle winter summer spring generation experience past history decade age "
     "mileage cake".split()
 )
+_OTHERS = frozenset(["other", "others", "both", "rest", "all", "two", "either"])
 #: How many words further something still belongs together.
 _NEAR = 3
 
@@ -51,7 +52,11 @@ def end_of(said: Sequence[Said], bases: Sequence[str]) -> End | None:
             continue
         sign = -1 if least else 1
         older = word in _MORE | _LESS and not _AGE.isdisjoint(bases[end : end + _NEAR])
-        passive = bases[end : end + 1] == ["by"] and "be" in bases[max(start - _NEAR, 0) : start]
+        passive = (
+            bases[end : end + 1] == ["by"]
+            and "be" in bases[max(start - _NEAR, 0) : start]
+            and not _OTHERS.isdisjoint(bases[end + 1 : end + _NEAR])
+        )
         called = "other" in bases[max(start - _NEAR, 0) : start] and "call" in bases[:start]
         if (turned + older + passive + called) % 2:
             sign = -sign

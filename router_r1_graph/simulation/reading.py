@@ -15,7 +15,7 @@ from .cues import TYPE
 from .grammar import MAX_CHARACTERS, read_exact
 from .pairs import read_pair
 from .paths import Path, by_score, paths, understood
-from .sides import read_between, read_both, read_compare, read_same
+from .sides import are_offered, read_between, read_both, read_compare, read_same
 from .sight import Sight
 from .structure import Ask, Both, Structure, YesNo, asks
 from .vocabulary import Vocabulary, vocabulary_of
@@ -76,7 +76,7 @@ def _read(sight: Sight) -> Structure | None:
         sight.strange = 0.0
     if not sight.names or not (sight.cues or sight.polar or sight.marks):
         return None
-    compared = not sight.marks.isdisjoint(("least", "most", "order"))
+    compared = not sight.marks.isdisjoint(("least", "most", "order")) or are_offered(sight)
     chosen = read_compare(sight) if compared else None
     if chosen and len(chosen.sides) > 2:
         return chosen  # "before both of the others" asks for nothing that is the same

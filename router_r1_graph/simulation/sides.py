@@ -8,13 +8,19 @@ from itertools import combinations, pairwise
 from .cues import CUE, TYPE
 from .paths import COST, Amounts, Path, best_of, by_score, own_type, paths
 from .sight import Sight
-from .spotted import Name
+from .spotted import DOUBTFUL, Name
 from .structure import Ask, Between, Both, Compare, Same
 
 #: What a cue at the other side of a comparison counts.
 _OTHER_SIDE = 0.3
 #: Words between the sides of a comparison, the best place to cut first.
 _CUTS = ("or", "than", "and", "versus", "vs", "as", "with", "from", "to", ",")
+
+
+def are_offered(sight: Sight) -> bool:
+    """Say whether a text offers names to choose from: three of them, or one or another."""
+    names = {name.name for name in sight.names if name.penalty < DOUBTFUL}
+    return not sight.polar and (len(names) > 2 or (len(names) == 2 and "or" in sight.texts))
 
 
 def read_compare(sight: Sight) -> Compare | None:
