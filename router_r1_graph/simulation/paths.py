@@ -151,6 +151,8 @@ class _Walk:
             return 0.0
         if object_ in self.focus.cue.types or relation in self.focus.cue.relations:
             return FOCUS
+        if object_ == "year" and "number" in self.focus.cue.types:
+            return 0.0
         strict = self.focus.strict and relation in self.sight.vocabulary.typed
         return -FOCUS if strict else 0.0
 

@@ -119,6 +119,8 @@ def _yes_no(sight: Sight) -> YesNo | None:
         for name in names if fits else ():
             if name.start < value.end and value.start < name.end:
                 continue
+            if not sight.polar and not sight.together((name, value)):
+                continue  # "As Emma is by Austen, name the ..." states no answer
             for path in paths(sight, name, extra=fits):
                 if path.chain[-1] in fits and isinstance(ask := path.term, Ask):
                     found.append((path.score - value.penalty, YesNo(ask, value.name), path))

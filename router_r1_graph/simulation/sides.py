@@ -19,8 +19,10 @@ _CUTS = ("or", "than", "and", "versus", "vs", "as", "with", "from", "to", ",")
 
 def are_offered(sight: Sight) -> bool:
     """Say whether a text offers names to choose from: three of them, or one or another."""
-    names = {name.name for name in sight.names if name.penalty < DOUBTFUL}
-    return not sight.polar and (len(names) > 2 or (len(names) == 2 and "or" in sight.texts))
+    sure = [name for name in sight.names if name.penalty < DOUBTFUL]
+    count = len({name.name for name in sure})
+    offered = count > 2 or (count == 2 and "or" in sight.texts)
+    return offered and not sight.polar and sight.together(sure)
 
 
 def read_compare(sight: Sight) -> Compare | None:

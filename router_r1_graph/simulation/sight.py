@@ -108,6 +108,10 @@ class Sight(Spotted):
         """Say whether a name stands in a part that asks nothing, while another part does."""
         return self._asking is not None and self._part[name.start] != self._asking
 
+    def together(self, names: Sequence[Name]) -> bool:
+        """Say whether names stand in the same part."""
+        return len({self._part[name.start] for name in names}) < 2
+
     def unknown_name(self) -> Name | None:
         """Return the words that may be a name that nobody knows, if they stand together."""
         strange = [at for at in range(len(self.texts)) if self._is_strange(at)]

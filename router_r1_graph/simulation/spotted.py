@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .names import Found, rank, words_of
 from .structure import folded
 from .vocabulary import NUMBER, Kind, Vocabulary
+from .wordings import demonyms
 
 MAX_NAMES = 8
 #: A name that is more doubtful than this keeps its words for cues.
@@ -133,6 +134,10 @@ class Spotted:
             return None
         if found.wrong and found.letters < 5 and written.islower():
             return None
+        if first in demonyms() and found.end == found.start + 1:
+            following = self.cue_at[found.end] if found.end < len(self.cue_at) else None
+            if found.wrong or (following and "person" in following[0].types):
+                return None  # "the Finnish writer" asks for no Finnish
         penalty = 0.4 * found.wrong + symbol
         short = found.letters < _letters(found.name) - 1
         beside = not self.strangers.isdisjoint((found.start - 1, found.end))
