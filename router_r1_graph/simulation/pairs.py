@@ -126,6 +126,8 @@ def _both(first: str, last: str, stop: str, named: bool, read: Read) -> Both | N
         goes_on = stop == ";" or asked or more or "?" in last or _is_request(last)
         if not (opens and goes_on):
             return None
+        if stop == ";" and not (named or more):
+            return None  # "for the town of X; which river is it?"
     if not (named or asked):
         return None
     if stop == "and" and not (_is_request(first) or _ASKS.search(first)):

@@ -81,7 +81,7 @@ def _read(sight: Sight) -> Structure | None:
     if chosen and len(chosen.sides) > 2:
         return chosen  # "before both of the others" asks for nothing that is the same
     return (
-        ("between" in sight.marks and read_between(sight))
+        ("between" in sight.marks and not _asks_one_year(sight) and read_between(sight))
         or ("same" in sight.marks and read_same(sight))
         or chosen
         or ((sight.polar or sight.states) and _yes_no(sight))
@@ -89,6 +89,12 @@ def _read(sight: Sight) -> Structure | None:
         or _ask(sight)
         or None
     )
+
+
+def _asks_one_year(sight: Sight) -> bool:
+    """Say whether one year of one name is asked for: "until which year"."""
+    cue = sight.focus.cue if sight.focus else None
+    return cue is not None and "year" in cue.types and len(sight.names) == 1
 
 
 def _ask(sight: Sight) -> Ask | Both | None:

@@ -279,7 +279,8 @@ class Sight(Spotted):
                 continue
             cue, end = found
             relative = self.texts[at] == "whose" and self._relative(at)  # asks for nobody
-            if relative or self._is_request(at):
+            denied = self.texts[at - 1 : at] == ["not"] or self.texts[at - 2 : at] == ["not", "the"]
+            if relative or denied or self._is_request(at):
                 at += 1
                 continue
             if not aside:
