@@ -179,7 +179,8 @@ def understood(
     """
     total = sum(explained) + more
     vague = max(explained, default=0.0) < CUE and aim <= 0
-    against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained)
+    missed = sight.missed(explained) * (_MISSED / 2 if aim > 0 else _MISSED)
+    against = sight.strange * (1 + vague) + missed
     against += hops * (sight.foreign + _ASTRAY * (aim < 0))
     return total >= max(_LEAST, against)
 
