@@ -12,6 +12,7 @@ import yaml
 from .function_words import DETERMINERS
 from .names import Spelling, words_of
 from .relations import DATA, relation_of
+from .synonyms import irregular_forms
 
 #: How much a word says for a relation: a cue, the type of its object, a hint.
 CUE, TYPE, HINT = 3.0, 1.5, 0.6
@@ -142,7 +143,6 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
     words = {word for phrase in phrases for word in phrase}
     # "painting" is a word of its own beside "paint", "released" is none beside "release".
     alone = {phrase[0] for phrase in phrases if len(phrase) == 1}
-    irregular = {form: word for word, forms in data["forms"].items() for form in forms}
     plain = set(data["plain"].split())
     bases: dict[str, str] = {}
     for word in [*sorted(words), *sorted(plain - words)]:
@@ -155,4 +155,4 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
                 bases.setdefault(word + word[-1] + ending, word)
     return {
         form: word for form, word in bases.items() if form not in alone or not form.endswith("ing")
-    } | irregular
+    } | irregular_forms()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
 from typing import TypeVar
@@ -170,17 +170,24 @@ class _Walk:
 
 
 def understood(
-    sight: Sight, explained: Amounts, more: float = 0.0, *, aim: float = 0.0, hops: int = 1
+    sight: Sight,
+    explained: Amounts,
+    more: float = 0.0,
+    *,
+    aim: float = 0.0,
+    hops: int = 1,
+    possible: Collection[str] | None = None,
 ) -> bool:
     """Say whether what is explained outweighs what is not.
 
     What asks for something else weighs as much as all the hops: a long description explains much,
-    and says nothing about what is asked.
+    and says nothing about what is asked. Where it ends in what is asked for, cues count less that
+    could not be asked here (`possible`): they are figures of speech.
     """
+    possible = possible if aim > 0 else None
     total = sum(explained) + more
     vague = max(explained, default=0.0) < CUE and aim <= 0
-    missed = sight.missed(explained) * (_MISSED / 2 if aim > 0 else _MISSED)
-    against = sight.strange * (1 + vague) + missed
+    against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained, possible)
     against += hops * (sight.foreign + _ASTRAY * (aim < 0))
     return total >= max(_LEAST, against)
 

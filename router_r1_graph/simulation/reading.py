@@ -93,8 +93,10 @@ def _read(sight: Sight) -> Structure | None:
 
 def _asks_one_year(sight: Sight) -> bool:
     """Say whether one year of one name is asked for: "until which year"."""
-    cue = sight.focus.cue if sight.focus else None
-    return cue is not None and "year" in cue.types and len(sight.names) == 1
+    focus = sight.focus
+    if focus is None or focus.cue is None or sight.texts[focus.at] not in ("which", "what"):
+        return False
+    return "year" in focus.cue.types and len(sight.names) == 1
 
 
 def _ask(sight: Sight) -> Ask | Both | None:
@@ -106,8 +108,15 @@ def _ask(sight: Sight) -> Ask | Both | None:
     if "and" in sight.texts and (both := read_both(sight, best)):
         return both
     only = len(sight.vocabulary.starts(best.name.kind)) == 1  # what else could be asked of it?
+    possible = {*sight.vocabulary.starts(best.name.kind)}
+    possible.update(*(sight.vocabulary.follows[relation] for relation in best.chain))
     if sight.counted or not understood(
-        sight, best.explained, 0.8 * only, aim=best.aim, hops=len(best.chain)
+        sight,
+        best.explained,
+        0.8 * only,
+        aim=best.aim,
+        hops=len(best.chain),
+        possible=possible,
     ):
         return None
     term = best.term

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from .cues import FOREIGN, HINT, Cue
+from .cues import CUE, FOREIGN, HINT, Cue
 from .ends import End, Said, end_of, is_turned
 from .function_words import (
     ASKING,
@@ -38,6 +38,10 @@ class Seen:
     cue: Cue
     weight: float
     """1, or less in a part of the text that asks nothing."""
+
+    def says(self, relations: Collection[str]) -> bool:
+        """Say whether it is a cue of one of some relations."""
+        return any(w >= CUE and name in relations for name, w in self.cue.relations.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,10 +313,17 @@ class Sight(Spotted):
             other = end if not asked or not is_turned(others) else _OTHER_END[end]
             self.marks = (self.marks - ENDS) | {other}
 
-    def missed(self, explained: Sequence[float]) -> float:
-        """Return how much the cues say that are not explained."""
+    def missed(
+        self, explained: Sequence[float], possible: Collection[str] | None = None
+    ) -> float:
+        """Return how much the cues say that are not explained.
+
+        Those for none of the possible relations count half; None = all are possible.
+        """
         return sum(
-            (max(seen.cue.relations.values()) - HINT) * seen.weight
+            (max(seen.cue.relations.values()) - HINT)
+            * seen.weight
+            * (1.0 if possible is None or seen.says(possible) else 0.5)
             for seen, amount in zip(self.cues, explained, strict=False)
             if amount == 0 and seen.cue.relations
         )
