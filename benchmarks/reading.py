@@ -147,7 +147,9 @@ def pool() -> None:
         )
         found.append((known, test, candidate.name))
     for known, test, name in sorted(found, reverse=True):
-        print(f"{name:12} known {known:.3f}  test {test:.3f}  falls {100 * (known - test):.1f} points")
+        print(
+            f"{name:12} known {known:.3f}  test {test:.3f}  falls {100 * (known - test):.1f} points"
+        )
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ Each word of the lexicon says one end ("older", "outlive"); the words beside it 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 End = Literal["least", "most"]
@@ -15,8 +16,22 @@ _MORE = frozenset(["more", "most", "great", "greater", "greatest", "higher", "hi
 _LESS = frozenset(["less", "least", "fewer", "fewest", "lower", "lowest", "smaller", "smallest"])
 #: The more of these, the older: the smaller is the year.
 _AGE = frozenset(
-    "candle birthday wrinkle winter summer spring generation experience past history decade age "
-    "mileage cake".split()
+    [
+        "candle",
+        "birthday",
+        "wrinkle",
+        "winter",
+        "summer",
+        "spring",
+        "generation",
+        "experience",
+        "past",
+        "history",
+        "decade",
+        "age",
+        "mileage",
+        "cake",
+    ]
 )
 _OTHERS = frozenset(["other", "others", "both", "rest", "all", "two", "either"])
 #: How many words further something still belongs together.
@@ -68,6 +83,5 @@ def end_of(said: Sequence[Said], bases: Sequence[str]) -> End | None:
 def is_turned(said: Sequence[Said]) -> bool:
     """Say whether an order is told from its other end: "the newest first"."""
     return any(
-        not one.least and two.least and two.start - one.end < _NEAR
-        for one, two in zip(said, said[1:], strict=False)
+        not one.least and two.least and two.start - one.end < _NEAR for one, two in pairwise(said)
     )

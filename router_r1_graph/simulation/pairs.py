@@ -23,13 +23,15 @@ _MORE = (
     r"(?:and|also|plus|then|too|besides|furthermore|moreover|additionally|in addition(?: to that)?|"
     r"as well(?: as)?|along with|together with|alongside|on top of (?:that|it)|likewise|"
     r"while \w+ (?:are )?at it|while \w+'re at it|by the way|after(?:wards| that)|oh|meanwhile|"
-    r"that (?:settled|done|said|answered|out of the way)|(?:once|when|as soon as) (?:you|that)[^,.?]*,|"
+    r"that (?:settled|done|said|answered|out of the way)|"
+    r"(?:once|when|as soon as) (?:you|that)[^,.?]*,|"
     r"having [^,.?]*,|with that [^,.?]*,|on the (?:one|other)(?: hand)?|what(?:'s| is) more|"
     r"separately|similarly|equally|secondly|thirdly|finally|lastly|still|"
     r"(?:a|one|my|the|another) (?:more|other|second|next|further|last|follow-up) "
     r"(?:thing|question|one|point|item|request)?|another(?: one| thing| question)?|"
     r"(?:then )?there(?:'s| is) (?:also )?(?:this|another|one more|the other)(?: one)?|"
-    r"for good measure|in the same breath|at the same time|(?:as a )?follow-up|bonus(?: question)?)\b"
+    r"for good measure|in the same breath|at the same time|(?:as a )?follow-up|"
+    r"bonus(?: question)?)\b"
 )
 _LEAD = re.compile(rf"[\s,:;.?!-]*(?:\(?{_COUNT}|{_ORDER}|{_MORE}[\s,:]*|both )", re.IGNORECASE)
 _INNER = re.compile(rf"(?<=[:.!-] )\(?(?:{_COUNT}|{_ORDER})|\bboth (?!of\b|in\b)", re.IGNORECASE)

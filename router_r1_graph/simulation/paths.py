@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from operator import mul
 from typing import TypeVar
 
+from .asking import Focus
 from .cues import CUE, HINT, TYPE
-from .sight import Focus, Sight
+from .sight import Sight
 from .spotted import Name
 from .structure import Ask, Structure, Term
 

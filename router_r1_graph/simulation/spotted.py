@@ -68,9 +68,7 @@ class Spotted:
         self.names = self._names()
 
     def _names(self) -> list[Name]:
-        phrases = [
-            (at, cue[1]) for at, cue in enumerate(self.cue_at) if cue and cue[1] - at > 1
-        ]
+        phrases = [(at, cue[1]) for at, cue in enumerate(self.cue_at) if cue and cue[1] - at > 1]
         kept: list[Name] = []
         every = self.vocabulary.gazetteer.find(self.texts)
         sure = {at for f in every if f.letters > 2 for at in range(f.start, f.end)}
