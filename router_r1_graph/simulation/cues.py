@@ -155,4 +155,4 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
                 bases.setdefault(word + word[-1] + ending, word)
     return {
         form: word for form, word in bases.items() if form not in alone or not form.endswith("ing")
-    } | irregular_forms()
+    } | dict(irregular_forms())

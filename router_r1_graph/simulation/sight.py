@@ -111,7 +111,9 @@ class Sight(Asking):
                     cue = single[0]
             if not aside and cue.marks & ENDS:
                 said = Said(at, found[1], "least" in cue.marks)
-                ends.setdefault(self._part[at], []).append(said)
+                before = ends.setdefault(self._part[at], [])
+                if not before or before[-1].end <= at:  # "less recent" is not "recent" again
+                    before.append(said)
             if "foreign" in cue.marks and not aside:
                 self.foreign += FOREIGN
             for inner in range(at, end if end > at + 1 else at):
@@ -125,9 +127,9 @@ class Sight(Asking):
             self.marks |= inside  # "first heard"
         asked = ends.pop(-1 if self._last is None else self._last, [])
         others = [said for part in ends.values() for said in part]
-        if end := end_of(asked, self.bases) or end_of(others, self.bases):
-            other = end if not asked or not is_turned(others) else _OTHER_END[end]
-            self.marks = (self.marks - ENDS) | {other}
+        if wanted := end_of(asked, self.bases) or end_of(others, self.bases):
+            turned = asked and is_turned(others)
+            self.marks = (self.marks - ENDS) | {_OTHER_END[wanted] if turned else wanted}
 
     def missed(self, explained: Sequence[float], possible: Collection[str] | None = None) -> float:
         """Return how much the cues say that are not explained.
