@@ -101,6 +101,25 @@ def test_a_name_or_relation_that_nobody_knows_is_read_all_the_same(text: str, as
     assert read_question(text) == asked
 
 
+@pytest.mark.parametrize(
+    ("text", "least"),
+    [
+        ("Of Franz Kafka and Leo Tolstoy, who was outlived by the other?", True),
+        ("Who would have more candles on the cake, Leo Tolstoy or Franz Kafka?", True),
+        ("Which is the less recent book, Emma or Dracula?", True),
+        ("Which of Emma and Dracula is the more ancient?", True),
+        ("Sort Psycho and Jaws by release, newest first; which comes first?", False),
+        ("Aida, Carmen, Parsifal: whose first night was the latest?", False),
+        ("Name the newest film: Psycho, Jaws or Amadeus.", False),
+        ("Who outlived the other two, Franz Liszt, Leo Tolstoy or Edvard Munch?", False),
+    ],
+)
+def test_a_comparison_asks_for_the_end_that_its_words_say_together(text: str, least: bool) -> None:
+    question = read_question(text)
+    assert isinstance(question, Compare)
+    assert question.least == least
+
+
 def test_a_world_of_ones_own_is_read_by_its_own_names_and_relations(tmp_path: Path) -> None:
     path = tmp_path / "facts.csv"
     path.write_text(

@@ -9,15 +9,19 @@ from typing import Any
 
 import yaml
 
+from .function_words import DETERMINERS
 from .names import Spelling, words_of
 from .relations import DATA, relation_of
+from .synonyms import irregular_forms
 
 #: How much a word says for a relation: a cue, the type of its object, a hint.
 CUE, TYPE, HINT = 3.0, 1.5, 0.6
 #: How much a word says that asks for something no relation is about.
 FOREIGN = 4.0
 
-MARKS = ("least", "most", "same", "between", "polar", "foreign")
+MARKS = ("least", "most", "same", "between", "polar", "order", "foreign")
+#: Marks of phrases in which each word still means what it does.
+_OVER = frozenset(("same", "order", "polar"))
 
 
 @dataclass(slots=True)
@@ -42,6 +46,7 @@ class Lexicon:
         data = _data()
         self.relations = tuple(dict.fromkeys((*data["relations"], *relations)))
         self.implied = frozenset(data["implied"])
+        self.detours = frozenset(map(tuple, data["detours"]))
         self.explicit = frozenset(data["explicit"])
         self.aliases: Mapping[str, str] = data["aliases"]
         self._base = _bases(data, self.relations)
@@ -50,9 +55,12 @@ class Lexicon:
         )
         self._cues: dict[tuple[str, ...], Cue] = {}
         self._fill(data)
-        self._longest: dict[str, int] = {}
-        for phrase in self._cues:
-            self._longest[phrase[0]] = max(len(phrase), self._longest.get(phrase[0], 0))
+        self._root: dict[str, Any] = {}
+        for phrase, cue in self._cues.items():
+            node = self._root
+            for word in phrase:
+                node = node.setdefault(word, {})
+            node[""] = cue
         self.words = self.plain.union(self._base, (w for phrase in self._cues for w in phrase))
 
         self._spelling = Spelling(word for word in self.words if len(word) > 4)
@@ -68,11 +76,20 @@ class Lexicon:
 
     def at(self, bases: list[str], start: int) -> tuple[Cue, int] | None:
         """Return the longest cue that starts at a word, and the index after it."""
-        for length in range(self._longest.get(bases[start], 0), 0, -1):
-            phrase = tuple(bases[start : start + length])
-            if (cue := self._cues.get(phrase)) is not None:
-                return cue, start + len(phrase)
-        return None
+        node = self._root.get(bases[start])
+        found = None
+        at = start + 1
+        while node is not None:
+            if (cue := node.get("")) is not None:
+                found = cue, at
+            # "breathe his last", "breathe her last", "breathe the last"
+            while at < len(bases) and bases[at] in DETERMINERS and bases[at] not in node:
+                at += 1
+            if at == len(bases):
+                break
+            node = node.get(bases[at])
+            at += 1
+        return found
 
     def _fill(self, data: Mapping[str, Any]) -> None:
         for relation in self.relations:
@@ -89,6 +106,13 @@ class Lexicon:
         for mark in MARKS:
             for text in data[mark]:
                 self._cue(text).marks.add(mark)
+        for phrase, cue in self._cues.items():
+            # "on one continent": what is the same is still a continent.
+            if len(phrase) > 1 and cue.marks and cue.marks <= _OVER and not cue.relations:
+                for inner in filter(None, (self._cues.get((word,)) for word in phrase)):
+                    cue.types |= inner.types
+                    for relation, weight in inner.relations.items():
+                        cue.relations[relation] = max(weight, cue.relations.get(relation, 0.0))
         for cue in self._cues.values():
             for relation in self.relations:
                 if relation_of(relation).object in cue.types:
@@ -96,7 +120,8 @@ class Lexicon:
                     cue.relations[relation] = max(weight, cue.relations.get(relation, 0.0))
 
     def _cue(self, text: str) -> Cue:
-        phrase = tuple(self.base(word.text) for word in words_of(text))
+        first, *others = (self.base(word.text) for word in words_of(text))
+        phrase = (first, *(word for word in others if word not in DETERMINERS))
         return self._cues.setdefault(phrase, Cue())
 
 
@@ -118,7 +143,6 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
     words = {word for phrase in phrases for word in phrase}
     # "painting" is a word of its own beside "paint", "released" is none beside "release".
     alone = {phrase[0] for phrase in phrases if len(phrase) == 1}
-    irregular = {form: word for word, forms in data["forms"].items() for form in forms}
     plain = set(data["plain"].split())
     bases: dict[str, str] = {}
     for word in [*sorted(words), *sorted(plain - words)]:
@@ -131,4 +155,4 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
                 bases.setdefault(word + word[-1] + ending, word)
     return {
         form: word for form, word in bases.items() if form not in alone or not form.endswith("ing")
-    } | irregular
+    } | dict(irregular_forms())

@@ -22,6 +22,7 @@ TELLING = _set(
 BEFORE = _set("please and also now so just then , you to kindly can could")
 OBJECT = _set("the a an me us both of all for out") | ASKING
 PREPOSITIONS = _set("in on of to by from at for with after into through under")
+DETERMINERS = _set("the a an this that his her their its my your our")
 TAGS = _set("right correct true yes no isnt wasnt arent didnt doesnt false")
 ENDS = _set("least most")
 #: The relations that "how many" may ask for, apart from differences.

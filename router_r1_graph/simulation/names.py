@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Union
 
 from rapidfuzz import process
@@ -78,6 +79,7 @@ def words_of(text: str) -> list[Word]:
     return words
 
 
+@lru_cache(maxsize=1 << 15)
 def _plain(word: str) -> str:
     word = word.lower()
     if not word.isascii():
@@ -168,8 +170,10 @@ class Spelling:
                 for end in (0, -1):
                     for length in range(len(word) - 2, len(word) + 3):
                         self._alike.setdefault((length, end, word[end]), []).append(word)
+        #: The same few words are asked for over and over.
+        self.nearest = lru_cache(maxsize=1 << 15)(self._nearest)
 
-    def nearest(self, word: str) -> tuple[str, int] | None:
+    def _nearest(self, word: str) -> tuple[str, int] | None:
         """Return the known word that differs least, and by how many letters; None if by too many.
 
         Letters are left out, added, replaced, or swapped with the next one. The first or the last

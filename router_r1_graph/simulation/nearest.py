@@ -9,10 +9,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from .names import Spelling
 from .synonyms import Term, terms, words
 
 # Shares, by weight, that are needed at least: chosen on other wordings of texts, which have to be
@@ -33,6 +34,8 @@ _MARGIN = 0.02
 #: So many texts are compared in full, out of so many that share a word.
 _COMPARED = 12
 _SHARED = 400
+#: Shorter terms have to be spelled right.
+_SPELLED = 5
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ class Nearest:
         named = {term.text for found in read for term in found if term.named}
         #: Terms that are names wherever they stand, so that lower case hides none.
         self._names = named - {term.text for found in read for term in found if not term.named}
-        self._spelled = _spellings(counts)
+        self._spelling = Spelling(
+            term for term in counts if len(term) >= _SPELLED and term.isalpha()
+        )
         self._texts = [self._ready(found) for found in read]
         self._long = frozenset(long)
         self._with: dict[str, list[int]] = {}
@@ -156,10 +161,10 @@ class Nearest:
         return [number for _, number in best]
 
     def _corrected(self, term: str) -> str:
-        if term in self._rarity or len(term) < 5 or not term.isalpha():
+        if term in self._rarity or len(term) < _SPELLED or not term.isalpha():
             return term
-        found = (self._spelled[spelling] for spelling in _cut(term) if spelling in self._spelled)
-        return next((other for other in found if _is_typo(term, other)), term)
+        found = self._spelling.nearest(term)
+        return found[0] if found and found[1] == 1 else term
 
 
 def _nearness(query: _Text, text: _Text, *, long: bool) -> float:
@@ -206,30 +211,3 @@ def _share(of: Mapping[str, float], found_in: Mapping[str, float]) -> float:
 
 def _mean(one: float, other: float) -> float:
     return 2 * one * other / (one + other) if one + other else 0.0
-
-
-def _cut(term: str) -> Iterator[str]:
-    """Yield a term, and the term without each of its letters: what a typo leaves of it."""
-    yield term
-    for place in range(len(term)):
-        yield term[:place] + term[place + 1 :]
-
-
-def _is_typo(one: str, other: str) -> bool:
-    """Say whether two words differ by a letter, or by two that have changed places."""
-    if len(one) != len(other):
-        return True  # they have a spelling in common, so one letter is missing
-    differ = [place for place, pair in enumerate(zip(one, other, strict=True)) if len({*pair}) > 1]
-    return len(differ) == 1 or (
-        len(differ) == 2 and one[differ[0]] == other[differ[1]] and differ[1] - differ[0] == 1
-    )
-
-
-def _spellings(known: Iterable[str]) -> dict[str, str]:
-    """Return the term that each spelling with one letter too few may stand for."""
-    found: dict[str, str] = {}
-    for term in known:
-        if len(term) >= 5 and term.isalpha():
-            for spelling in _cut(term):
-                found.setdefault(spelling, term)
-    return found

@@ -21,8 +21,17 @@ _COUNT = r"(?:(?:part|question|number|no|item)\W{0,2})?(?:\d|one|two|a|b|i|ii)[.
 _ORDER = r"(?:first(?:ly)?(?: of all)?|second(?:ly)?|next|finally|lastly)\b[,:] "
 _MORE = (
     r"(?:and|also|plus|then|too|besides|furthermore|moreover|additionally|in addition(?: to that)?|"
-    r"as well(?: as)?|along with|together with|alongside|on top of that|likewise|while \w+ at it|"
-    r"while \w+ are at it|by the way|after that)\b"
+    r"as well(?: as)?|along with|together with|alongside|on top of (?:that|it)|likewise|"
+    r"while \w+ (?:are )?at it|while \w+'re at it|by the way|after(?:wards| that)|oh|meanwhile|"
+    r"that (?:settled|done|said|answered|out of the way)|"
+    r"(?:once|when|as soon as) (?:you|that)[^,.?]*,|"
+    r"having [^,.?]*,|with that [^,.?]*,|on the (?:one|other)(?: hand)?|what(?:'s| is) more|"
+    r"separately|similarly|equally|secondly|thirdly|finally|lastly|still|"
+    r"(?:a|one|my|the|another) (?:more|other|second|next|further|last|follow-up) "
+    r"(?:thing|question|one|point|item|request)?|another(?: one| thing| question)?|"
+    r"(?:then )?there(?:'s| is) (?:also )?(?:this|another|one more|the other)(?: one)?|"
+    r"for good measure|in the same breath|at the same time|(?:as a )?follow-up|"
+    r"bonus(?: question)?)\b"
 )
 _LEAD = re.compile(rf"[\s,:;.?!-]*(?:\(?{_COUNT}|{_ORDER}|{_MORE}[\s,:]*|both )", re.IGNORECASE)
 _INNER = re.compile(rf"(?<=[:.!-] )\(?(?:{_COUNT}|{_ORDER})|\bboth (?!of\b|in\b)", re.IGNORECASE)
@@ -67,7 +76,7 @@ def read_pair(sight: Sight, read: Read) -> Both | None:
     sure = [name for name in sight.names if name.penalty < DOUBTFUL]
     if not sure:
         return None
-    joins = "between" not in sight.marks and not sight.polar
+    joins = sight.marks.isdisjoint(("between", "order")) and not sight.polar
     for end, start, stop in islice(_cuts(sight), _MOST_CUTS):
         if (stop == "and" and not joins) or not any(name.end <= end for name in sure):
             continue
@@ -114,8 +123,13 @@ def _both(first: str, last: str, stop: str, named: bool, read: Read) -> Both | N
     if stop == "and":
         if _CHOICE.search(first):
             return None
-    elif not (_is_asked(first, stop) and (asked or more or "?" in last or _is_request(last))):
-        return None
+    else:
+        opens = stop == ";" or more or _is_asked(first, stop)
+        goes_on = stop == ";" or asked or more or "?" in last or _is_request(last)
+        if not (opens and goes_on):
+            return None
+        if stop == ";" and not (named or more):
+            return None  # "for the town of X; which river is it?"
     if not (named or asked):
         return None
     if stop == "and" and not (_is_request(first) or _ASKS.search(first)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
 from typing import TypeVar
 
+from .asking import Focus
 from .cues import CUE, HINT, TYPE
-from .sight import Focus, Sight
+from .sight import Sight
 from .spotted import Name
 from .structure import Ask, Structure, Term
 
@@ -111,13 +112,15 @@ class _Walk:
         silent: bool = False,
     ) -> None:
         vocabulary = self.sight.vocabulary
+        detours = vocabulary.lexicon.detours
         sum_so_far = sum(explained)
         after = vocabulary.follows[chain[-1]] if chain else vocabulary.starts(self.name.kind)
         for relation in after:
-            if relation in chain:
+            if relation in chain or (chain and (chain[-1], relation) in detours):
                 continue
-            union = tuple(map(max, explained, self.amounts.get(relation, self.nothing)))
-            gain = sum(union) - sum_so_far
+            amounts = self.amounts.get(relation)
+            union = explained if amounts is None else tuple(map(max, explained, amounts))
+            gain = 0.0 if amounts is None else sum(union) - sum_so_far
             ending = self.extra.get(relation, 0.0)
             value = self._focused(relation)
             said = gain > _LITTLE
@@ -149,6 +152,8 @@ class _Walk:
             return 0.0
         if object_ in self.focus.cue.types or relation in self.focus.cue.relations:
             return FOCUS
+        if object_ == "year" and "number" in self.focus.cue.types:
+            return 0.0
         strict = self.focus.strict and relation in self.sight.vocabulary.typed
         return -FOCUS if strict else 0.0
 
@@ -166,16 +171,24 @@ class _Walk:
 
 
 def understood(
-    sight: Sight, explained: Amounts, more: float = 0.0, *, aim: float = 0.0, hops: int = 1
+    sight: Sight,
+    explained: Amounts,
+    more: float = 0.0,
+    *,
+    aim: float = 0.0,
+    hops: int = 1,
+    possible: Collection[str] | None = None,
 ) -> bool:
     """Say whether what is explained outweighs what is not.
 
     What asks for something else weighs as much as all the hops: a long description explains much,
-    and says nothing about what is asked.
+    and says nothing about what is asked. Where it ends in what is asked for, cues count less that
+    could not be asked here (`possible`): they are figures of speech.
     """
+    possible = possible if aim > 0 else None
     total = sum(explained) + more
     vague = max(explained, default=0.0) < CUE and aim <= 0
-    against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained)
+    against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained, possible)
     against += hops * (sight.foreign + _ASTRAY * (aim < 0))
     return total >= max(_LEAST, against)
 

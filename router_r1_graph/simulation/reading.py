@@ -15,7 +15,7 @@ from .cues import TYPE
 from .grammar import MAX_CHARACTERS, read_exact
 from .pairs import read_pair
 from .paths import Path, by_score, paths, understood
-from .sides import read_between, read_both, read_compare, read_same
+from .sides import are_offered, read_between, read_both, read_compare, read_same
 from .sight import Sight
 from .structure import Ask, Both, Structure, YesNo, asks
 from .vocabulary import Vocabulary, vocabulary_of
@@ -76,12 +76,12 @@ def _read(sight: Sight) -> Structure | None:
         sight.strange = 0.0
     if not sight.names or not (sight.cues or sight.polar or sight.marks):
         return None
-    compared = not sight.marks.isdisjoint(("least", "most"))
+    compared = not sight.marks.isdisjoint(("least", "most", "order")) or are_offered(sight)
     chosen = read_compare(sight) if compared else None
     if chosen and len(chosen.sides) > 2:
         return chosen  # "before both of the others" asks for nothing that is the same
     return (
-        ("between" in sight.marks and read_between(sight))
+        ("between" in sight.marks and not _asks_one_year(sight) and read_between(sight))
         or ("same" in sight.marks and read_same(sight))
         or chosen
         or ((sight.polar or sight.states) and _yes_no(sight))
@@ -89,6 +89,14 @@ def _read(sight: Sight) -> Structure | None:
         or _ask(sight)
         or None
     )
+
+
+def _asks_one_year(sight: Sight) -> bool:
+    """Say whether one year of one name is asked for: "until which year"."""
+    focus = sight.focus
+    if focus is None or focus.cue is None or sight.texts[focus.at] not in ("which", "what"):
+        return False
+    return "year" in focus.cue.types and len(sight.names) == 1
 
 
 def _ask(sight: Sight) -> Ask | Both | None:
@@ -100,8 +108,15 @@ def _ask(sight: Sight) -> Ask | Both | None:
     if "and" in sight.texts and (both := read_both(sight, best)):
         return both
     only = len(sight.vocabulary.starts(best.name.kind)) == 1  # what else could be asked of it?
+    possible = {*sight.vocabulary.starts(best.name.kind)}
+    possible.update(*(sight.vocabulary.follows[relation] for relation in best.chain))
     if sight.counted or not understood(
-        sight, best.explained, 0.8 * only, aim=best.aim, hops=len(best.chain)
+        sight,
+        best.explained,
+        0.8 * only,
+        aim=best.aim,
+        hops=len(best.chain),
+        possible=possible,
     ):
         return None
     term = best.term
@@ -119,6 +134,8 @@ def _yes_no(sight: Sight) -> YesNo | None:
         for name in names if fits else ():
             if name.start < value.end and value.start < name.end:
                 continue
+            if not sight.polar and not sight.together((name, value)):
+                continue  # "As Emma is by Austen, name the ..." states no answer
             for path in paths(sight, name, extra=fits):
                 if path.chain[-1] in fits and isinstance(ask := path.term, Ask):
                     found.append((path.score - value.penalty, YesNo(ask, value.name), path))

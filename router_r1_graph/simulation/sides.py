@@ -8,13 +8,21 @@ from itertools import combinations, pairwise
 from .cues import CUE, TYPE
 from .paths import COST, Amounts, Path, best_of, by_score, own_type, paths
 from .sight import Sight
-from .spotted import Name
+from .spotted import DOUBTFUL, Name
 from .structure import Ask, Between, Both, Compare, Same
 
 #: What a cue at the other side of a comparison counts.
 _OTHER_SIDE = 0.3
 #: Words between the sides of a comparison, the best place to cut first.
 _CUTS = ("or", "than", "and", "versus", "vs", "as", "with", "from", "to", ",")
+
+
+def are_offered(sight: Sight) -> bool:
+    """Say whether a text offers names to choose from: three of them, or one or another."""
+    sure = [name for name in sight.names if name.penalty < DOUBTFUL]
+    count = len({name.name for name in sure})
+    offered = count > 2 or (count == 2 and "or" in sight.texts)
+    return offered and not sight.polar and sight.together(sure)
 
 
 def read_compare(sight: Sight) -> Compare | None:
@@ -29,7 +37,7 @@ def read_compare(sight: Sight) -> Compare | None:
         for relation in sight.vocabulary.numeric:
             if sided := _beside(sight, relation, walked):
                 sides, explained, score = sided
-                least = "least" in sight.marks and "most" not in sight.marks
+                least = "most" not in sight.marks
                 question = Compare(relation, tuple(side.term for side in sides), least)
                 score += 4 * len(names)  # each name is a side, as a rule
                 if not person and not any(side.chain for side in sides):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .names import Found, rank, words_of
 from .structure import folded
 from .vocabulary import NUMBER, Kind, Vocabulary
+from .wordings import demonyms
 
 MAX_NAMES = 8
 #: A name that is more doubtful than this keeps its words for cues.
@@ -57,29 +58,17 @@ class Spotted:
         self.lexicon = vocabulary.lexicon
         self.words = words_of(text)
         self.texts = [word.text for word in self.words]
-        self.bases = [self._base(at) for at in range(len(self.words))]
+        self.bases = [vocabulary.base(word) for word in self.texts]
+        self.cue_at = [self.lexicon.at(self.bases, at) for at in range(len(self.bases))]
+        """The longest cue that starts at each word, and the index after it."""
         self.odd: frozenset[int] = frozenset()
         """The words that mean nothing."""
         self.strangers: set[int] = set()
         """The words of names that nobody knows, as it seems."""
         self.names = self._names()
 
-    def _base(self, at: int) -> str:
-        word = self.texts[at]
-        base = self.lexicon.base(word)
-        return base if self._known(word) else self.lexicon.nearest(word) or word
-
-    def _known(self, word: str) -> bool:
-        """Say whether a word is spelled right."""
-        lexicon, names = self.lexicon, self.vocabulary.gazetteer
-        return word in lexicon.words or lexicon.base(word) != word or word in names.words
-
     def _names(self) -> list[Name]:
-        phrases = [
-            (at, cue[1])
-            for at in range(len(self.bases))
-            if (cue := self.lexicon.at(self.bases, at)) and cue[1] - at > 1
-        ]
+        phrases = [(at, cue[1]) for at, cue in enumerate(self.cue_at) if cue and cue[1] - at > 1]
         kept: list[Name] = []
         every = self.vocabulary.gazetteer.find(self.texts)
         sure = {at for f in every if f.letters > 2 for at in range(f.start, f.end)}
@@ -143,6 +132,10 @@ class Spotted:
             return None
         if found.wrong and found.letters < 5 and written.islower():
             return None
+        if first in demonyms() and found.end == found.start + 1:
+            following = self.cue_at[found.end] if found.end < len(self.cue_at) else None
+            if found.wrong or (following and "person" in following[0].types):
+                return None  # "the Finnish writer" asks for no Finnish
         penalty = 0.4 * found.wrong + symbol
         short = found.letters < _letters(found.name) - 1
         beside = not self.strangers.isdisjoint((found.start - 1, found.end))

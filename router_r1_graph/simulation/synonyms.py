@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -38,9 +38,21 @@ class Words:
 
 
 @cache
+def _data() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = yaml.safe_load((DATA / "words.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def irregular_forms() -> Mapping[str, str]:
+    """Return the base form of each irregular one ("wrote": "write")."""
+    return {form: word for word, forms in _data()["forms"].items() for form in forms}
+
+
+@cache
 def words() -> Words:
     """Return the words of `words.yaml`, read once."""
-    read = yaml.safe_load((DATA / "words.yaml").read_text(encoding="utf-8"))
+    read = _data()
     same: dict[str, str] = {}
     for group in read["same"]:
         same |= dict.fromkeys(group, group[0])
@@ -119,8 +131,9 @@ def term(word: str) -> str:
         return _NUMBERS[word]
     if word[0].isdigit():
         return word.replace(",", "").rstrip(".")
+    word = irregular_forms().get(word, word)
     short = stem(word)
-    return known.same.get(short, short)
+    return known.same.get(word) or known.same.get(short, short)
 
 
 class Term(NamedTuple):

@@ -52,6 +52,8 @@ class Vocabulary:
             if object_ in _NUMERIC or self._are_numbers(object_)
         )
         """The relations with numbers as their objects."""
+        #: The base form of each word that a text was seen with, of a misspelled one too.
+        self.base = lru_cache(maxsize=1 << 15)(self._base)
         self._folded = {folded(name): kind for name, kind in kinds.items()}
         self._starts: dict[Kind, Sequence[str]] = {}
         known: dict[str, set[str]] = {}
@@ -71,6 +73,12 @@ class Vocabulary:
     def _are_numbers(self, type_: str) -> bool:
         names = [name for name, kind in self.kinds.items() if type_ in kind.types]
         return bool(names) and all(name.isdigit() for name in names)
+
+    def _base(self, word: str) -> str:
+        lexicon = self.lexicon
+        base = lexicon.base(word)
+        known = word in lexicon.words or base != word or word in self.gazetteer.words
+        return base if known else lexicon.nearest(word) or word
 
     def kind(self, name: str) -> Kind | None:
         """Return what is known of a name, in any case and with any article."""

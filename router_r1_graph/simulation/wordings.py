@@ -127,6 +127,12 @@ def classes() -> Classes:
 
 
 @cache
+def demonyms() -> frozenset[str]:
+    """Return the adjectives of countries, in lower case."""
+    return frozenset(word.lower() for word in classes().demonyms.values())
+
+
+@cache
 def _common() -> Mapping[str, Any]:
     text = (DATA / "wordings" / "common.yaml").read_text(encoding="utf-8")
     loaded: dict[str, Any] = yaml.safe_load(text)
