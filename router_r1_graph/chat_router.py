@@ -31,8 +31,9 @@ from pydantic import ConfigDict, Field, PrivateAttr, create_model, field_validat
 
 from .budget import StopReason
 from .candidates import CandidatePool
-from .candidates.reply import ChatModel, writable
+from .candidates.reply import ChatModel
 from .candidates.store import as_store
+from .candidates.usage import writable
 from .context import RouterContext, knobs
 from .controllers import Controller, as_controller
 from .controllers.policy.streaming import Increments

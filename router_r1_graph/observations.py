@@ -14,7 +14,8 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 
 from .answers import bare_answer, normalize_answer
-from .candidates.reply import Bill, estimate_tokens
+from .candidates.reply import Bill
+from .candidates.usage import estimate_tokens
 
 SUMMARY = "summary"
 """The id of the call that summarises a round, and the artifact's key for its bill."""

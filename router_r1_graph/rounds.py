@@ -117,8 +117,10 @@ class CandidateNodes:
         assert isinstance(turn, AIMessage)
         replies = [m for m in state["replies"] if isinstance(m, ToolMessage)]
         observations = observe(turn, replies, state["scratchpad"])
-        paid = [m.artifact for m in observations if m.artifact and not m.artifact["cached"]]
-        ledger = charge_candidates(state["ledger"], paid)
+        made = {m.tool_call_id for m in replies}
+        ledger = charge_candidates(
+            state["ledger"], [m.artifact for m in observations if m.tool_call_id in made]
+        )
         summary = next((m for m in replies if m.tool_call_id == SUMMARY), None)
         query = to_summarize(str(state["scratchpad"][0].text), observations)
         if summary:
