@@ -288,7 +288,7 @@ def test_without_a_price_a_turn_is_free(serve, tokenizer):
         (Cut(), "connection: "),
         (Cut("mid_body"), "connection: "),
         (Malformed(), "malformed: .*not a completion.*Bad gateway"),
-        (Malformed('{"error": {"message": "worker died"}}'), "malformed: .*worker died"),
+        (Malformed('{"error": {"message": "worker died"}}'), "server_error: .*worker died"),
         (Malformed('{"choices": [{"token_ids": [-1]}]}'), "malformed: .*token_ids"),
         (Malformed("[]"), "malformed: "),
         (EmptyChoices(), "empty: .*no choices"),

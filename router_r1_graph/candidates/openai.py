@@ -23,7 +23,7 @@ from .failures import CutReplyError, NoChoiceError, address_of, said, told
 from .keys import scrub
 from .reply import ChatModel
 from .settings import ModelSettings
-from .wire import REPORT, Ending, complete, error_in, named_error
+from .wire import REPORT, Ending, complete, error_in, is_cut, named_error
 
 logger = logging.getLogger(__name__)
 
@@ -143,9 +143,8 @@ class ChatOpenAI(langchain_openai.ChatOpenAI):
         )
         if error := error_in(sent):
             raise error
-        report = sent.get("usage")
-        if isinstance(report, dict):  # as LangChain reads it, a count that is none ends the call
-            response.usage = None  # type: ignore[attr-defined]
+        report = sent["usage"] if isinstance(sent.get("usage"), dict) else None
+        response.usage = None  # type: ignore[attr-defined] # `complete` reads it more leniently
         for choice in getattr(response, "choices", None) or []:
             if choice.message is None:
                 raise NoChoiceError("the reply's message is null")
@@ -167,11 +166,10 @@ class ChatOpenAI(langchain_openai.ChatOpenAI):
         """
         key = self.openai_api_key
         secret = key.get_secret_value() if isinstance(key, SecretStr) else ""
-        if isinstance(error, JSONDecodeError) and error.pos >= len(error.doc.rstrip()):
+        if isinstance(error, JSONDecodeError) and is_cut(error):
             error = CutReplyError("the reply broke off in the middle")
-        body = getattr(error, "body", None)
-        if isinstance(body, str) and type(error) is openai.APIError:  # a stream's error is a text
-            error = named_error(body)
+        if type(error) is openai.APIError:  # an event of a stream named it
+            error = named_error(error.body)
         message = scrub(said(error), secret)
         status, words = told(error)
         partial = getattr(error, "partial", None) or (ending and ending.billed)

@@ -12,7 +12,7 @@ import httpx
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from ...candidates.failures import CutReplyError
-from ...candidates.wire import error_in
+from ...candidates.wire import error_in, is_cut
 
 
 class _Token(BaseModel):
@@ -91,7 +91,7 @@ class Completion:
                 raise error_named
             body = _Body.model_validate(sent)
         except json.JSONDecodeError as error:
-            if error.pos >= len(error.doc.rstrip()):
+            if is_cut(error):
                 raise CutReplyError("the reply broke off in the middle") from None
             raise ValueError(f"not a completion: {error}; the body is {words(data)}") from None
         except ValidationError as error:
