@@ -90,6 +90,9 @@ def observe(
             text = earlier.artifact["reply"]
             whole = {k: v for k, v in earlier.artifact.items() if k not in ("kept", SUMMARY)}
             artifact = {**whole, **FREE}
+        error = artifact["error"]
+        if error and error["kind"] == "cut":  # the controller may ask for the rest
+            text = f"{text}\n({error['message']})"
         observations.append(
             ToolMessage(
                 text,
