@@ -171,6 +171,15 @@ class ChatRouterR1(_WithKnobs):
         params.setdefault("ls_model_name", self.controller.name)
         return params
 
+    def _convert_cached_generations(self, cache_val: list[Any]) -> list[ChatGeneration]:
+        """Say of a reply out of LangChain's cache that it costs nothing (LangChain's own hook)."""
+        found = super()._convert_cached_generations(cache_val)
+        free = {"cost_usd": 0.0, "cached": True}
+        for generation in found:
+            told = {**generation.message.response_metadata, **free}
+            generation.message = generation.message.model_copy(update={"response_metadata": told})
+        return found
+
     def _generate(
         self,
         messages: list[BaseMessage],

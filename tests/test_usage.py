@@ -12,7 +12,7 @@ from langgraph.cache.memory import InMemoryCache as NodeCache
 from langgraph.types import CachePolicy
 
 from openai_server import Reply, Wire
-from router_r1_graph import ScriptedController, create_router_r1
+from router_r1_graph import ChatRouterR1, ScriptedController, create_router_r1
 from router_r1_graph.candidates.usage import Usage, reported_usd, usage_metadata, usage_of
 from yaml_pool import ONE_DOLLAR, bills, run, scripted, yaml_pool
 
@@ -235,6 +235,15 @@ def test_a_reply_of_langchains_cache_costs_nothing_and_says_so(serve, tmp_path, 
     assert paid == [(False, 0.5, "Paris"), (True, 0.0, "Paris")]
     line = second["ledger"]["candidates"]["Ada"]
     assert (line["calls"], line["cost_usd"], line["retries"]) == (1, 0.0, 0)
+
+
+def test_the_routers_own_answer_out_of_langchains_cache_costs_nothing(
+    serve, tmp_path, langchain_cache
+):
+    pool = yaml_pool(tmp_path, serve(Reply("Paris", cost=0.5)))
+    model = ChatRouterR1(pool=pool, controller="constant:Ada")
+    told = [model.invoke("Capital of France?").response_metadata for _ in range(2)]
+    assert [(m["cost_usd"], m.get("cached", False)) for m in told] == [(0.5, False), (0.0, True)]
 
 
 def test_a_reply_of_langgraphs_cache_costs_nothing_and_says_so(serve, tmp_path):
