@@ -12,7 +12,7 @@ import re
 from langchain_core.messages import ToolMessage
 
 from .candidates import Candidate
-from .candidates.reply import estimate_tokens
+from .candidates.usage import estimate_tokens
 from .controllers.controller import View
 from .observations import kept
 

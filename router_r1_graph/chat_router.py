@@ -31,8 +31,9 @@ from pydantic import ConfigDict, Field, PrivateAttr, create_model, field_validat
 
 from .budget import StopReason
 from .candidates import CandidatePool
-from .candidates.reply import ChatModel, writable
+from .candidates.reply import ChatModel
 from .candidates.store import as_store
+from .candidates.usage import writable
 from .context import RouterContext, knobs
 from .controllers import Controller, as_controller
 from .controllers.policy.streaming import Increments
@@ -169,6 +170,15 @@ class ChatRouterR1(_WithKnobs):
         params["ls_provider"] = "router_r1"
         params.setdefault("ls_model_name", self.controller.name)
         return params
+
+    def _convert_cached_generations(self, cache_val: list[Any]) -> list[ChatGeneration]:
+        """Say of a reply out of LangChain's cache that it costs nothing (LangChain's own hook)."""
+        found = super()._convert_cached_generations(cache_val)
+        free = {"cost_usd": 0.0, "cached": True}
+        for generation in found:
+            told = {**generation.message.response_metadata, **free}
+            generation.message = generation.message.model_copy(update={"response_metadata": told})
+        return found
 
     def _generate(
         self,

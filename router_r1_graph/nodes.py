@@ -27,8 +27,9 @@ from ._compat import read_channel, remembers, send_once
 from .admission import admit
 from .budget import Left, StopReason
 from .candidates import CandidatePool
-from .candidates.reply import Reply, writable
+from .candidates.reply import Reply
 from .candidates.store import ReplyStore
+from .candidates.usage import writable
 from .context import RouterContext, resolve_context
 from .controllers.controller import Controller, View
 from .controllers.own import failure

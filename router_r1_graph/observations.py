@@ -14,12 +14,13 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 
 from .answers import bare_answer, normalize_answer
-from .candidates.reply import Bill, estimate_tokens
+from .candidates.reply import Bill
+from .candidates.usage import estimate_tokens
 
 SUMMARY = "summary"
 """The id of the call that summarises a round, and the artifact's key for its bill."""
 
-_FREE: Mapping[str, Any] = {
+FREE: Mapping[str, Any] = {
     "cached": True,
     "input_tokens": 0,
     "output_tokens": 0,
@@ -30,6 +31,7 @@ _FREE: Mapping[str, Any] = {
     "stored": False,
     "saved_usd": 0.0,
 }
+"""What the bill of a call says for which nobody was asked."""
 
 
 def conversation(
@@ -87,7 +89,10 @@ def observe(
             )
             text = earlier.artifact["reply"]
             whole = {k: v for k, v in earlier.artifact.items() if k not in ("kept", SUMMARY)}
-            artifact = {**whole, **_FREE}
+            artifact = {**whole, **FREE}
+        error = artifact["error"]
+        if error and error["kind"] == "cut":  # the controller may ask for the rest
+            text = f"{text}\n({error['message']})"
         observations.append(
             ToolMessage(
                 text,
@@ -193,7 +198,8 @@ class CallRecord:
         reply: the text of the reply; for a failed call the error, as the controller sees it.
         ok: whether the reply can be used.
         error: why it failed, or what is doubtful about it; None = nothing.
-        cached: whether this run had asked the same before, so that no call was made.
+        cached: whether no call was made: this run had asked the same before, or LangChain's or
+            LangGraph's cache had the reply.
         stored: whether the reply came out of the reply store, free of charge.
         saved_usd: what a stored reply would have cost.
     """

@@ -26,8 +26,11 @@ from .candidates.reply import Reply, bill
 from .context import RouterContext
 from .langsmith import runs
 from .ledger import Ledger, charge_candidates
-from .observations import SUMMARY, keep_majority, keep_summary, observe, to_summarize
+from .observations import FREE, SUMMARY, keep_majority, keep_summary, observe, to_summarize
 from .state import RouteCall, RouterState, knobs_of, left_of
+
+_MADE_AT = "made_at"
+"""In a reply's metadata until it is an observation: when it came, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,10 @@ class CandidateNodes:
         cut = protocol.cut(
             str(message.text), call.get("max_reply_tokens", RouterContext.max_information_tokens)
         )
-        if cut != message.content:  # the tool's run is yet to be uploaded as it was
-            message = message.model_copy(update={"content": cut})
+        # A copy: the tool's run is yet to be uploaded as it was.
+        message = message.model_copy(
+            update={"content": cut, "response_metadata": {_MADE_AT: time.time()}}
+        )
         runtime.stream_writer(events.route_end(call, message.artifact))
         return {"replies": [message]}
 
@@ -115,10 +120,13 @@ class CandidateNodes:
         context = knobs_of(state, runtime.context, self.defaults)
         turn = state["scratchpad"][-1]
         assert isinstance(turn, AIMessage)
-        replies = [m for m in state["replies"] if isinstance(m, ToolMessage)]
+        began = (state.get("router_r1") or {}).get("started_at", 0.0)
+        replies = [_paid_once(m, began) for m in state["replies"] if isinstance(m, ToolMessage)]
         observations = observe(turn, replies, state["scratchpad"])
-        paid = [m.artifact for m in observations if m.artifact and not m.artifact["cached"]]
-        ledger = charge_candidates(state["ledger"], paid)
+        made = {m.tool_call_id for m in replies}
+        ledger = charge_candidates(
+            state["ledger"], [m.artifact for m in observations if m.tool_call_id in made]
+        )
         summary = next((m for m in replies if m.tool_call_id == SUMMARY), None)
         query = to_summarize(str(state["scratchpad"][0].text), observations)
         if summary:
@@ -180,6 +188,16 @@ class CandidateNodes:
         tag = f"route:{name}"
         runs.label(config, tag, name=tag, candidate=name, round=call["round"])
         return runs.inside(config, tag, candidate=name, round=call["round"])
+
+
+def _paid_once(reply: ToolMessage, began: float) -> ToolMessage:
+    """Return a reply free of charge if it is older than the run: a node cache of LangGraph gave it.
+
+    The cache replays what the node wrote, with the bill of that time.
+    """
+    if reply.response_metadata.get(_MADE_AT, began) >= began:
+        return reply
+    return reply.model_copy(update={"artifact": {**reply.artifact, **FREE}})
 
 
 def _tool_call(call: RouteCall) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from . import protocol
 from .admission import admit
 from .budget import Left, StopReason, ending_of_turn
 from .candidates import CandidatePool
-from .candidates.reply import ChatModel, Reply, writable
+from .candidates.reply import ChatModel, Reply
 from .candidates.store import ReplyStore, as_store
+from .candidates.usage import writable
 from .context import RouterContext
 from .controllers import Controller, View, as_controller
 from .controllers.choice import Choice, Effect, Explains, Weighs

@@ -19,7 +19,7 @@ from langgraph.managed import RemainingSteps
 from typing_extensions import TypedDict
 
 from .budget import Left, left
-from .candidates.reply import writable
+from .candidates.usage import writable
 from .context import RouterContext, resolve_context
 from .errors import QuestionError
 from .ledger import Ledger

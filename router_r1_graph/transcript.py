@@ -110,6 +110,8 @@ class Transcript:
         """Print what one call brought back and cost."""
         bill = message.artifact
         price = usd(bill["cost_usd"])
+        if bill["cached"]:
+            price += " (cached)"
         if bill.get("stored"):
             price += f" (stored; {usd(bill['saved_usd'])} saved)"
         cost = (
@@ -121,6 +123,10 @@ class Transcript:
             ("reply     ", "green" if bill["ok"] else "red"),
             (f"{bill['candidate']}: ", "bold"),
             (str(message.text), style),
+            (
+                f"  ({doubt['message']})" if bill["ok"] and (doubt := bill["error"]) else "",
+                "yellow",
+            ),
             (cost, "dim"),
         )
 

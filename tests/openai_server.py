@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -192,6 +192,25 @@ class Malformed:
 
     def send(self, request: Request, http: _Handler) -> None:
         http.send(200, self.text.encode(), content_type=self.content_type)
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Exactly this: a body, and these events for a request that streams."""
+
+    body: Any = None
+    events: Sequence[Any] = ()
+    end: bool = True  # False: the stream ends without [DONE], as a closed connection does
+    code: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def send(self, request: Request, http: _Handler) -> None:
+        if not request.body.get("stream") or self.code != 200:
+            http.send(self.code, json.dumps(self.body).encode(), **self.headers)
+            return
+        http.send_events(self.events, end=self.end)
+        if not self.end:
+            http.wfile.write(b"0\r\n\r\n")
 
 
 @dataclass(frozen=True)

@@ -487,17 +487,27 @@ def test_list_prices_are_per_million_tokens():
     assert Candidate(name="Ada").cost_usd(500_000, 100_000) == 0
 
 
-@given(st.text(st.characters()), st.floats(0, 100), st.floats(0, 100), st.integers(1, 5000))
-def test_no_call_costs_more_than_its_worst_case(query, input_usd, output_usd, max_tokens):
+PRICE = st.none() | st.floats(0, 100)
+
+
+@given(st.text(), PRICE, PRICE, PRICE, PRICE, st.integers(1, 5000), st.integers(), st.integers())
+def test_no_call_costs_more_than_its_worst_case(
+    query, input_usd, cached_usd, written_usd, output_usd, max_tokens, read, written
+):
     candidate = Candidate(
         name="Ada",
         input_usd_per_mtok=input_usd,
+        cached_input_usd_per_mtok=cached_usd,
+        cache_write_usd_per_mtok=written_usd,
         output_usd_per_mtok=output_usd,
         max_tokens=max_tokens,
     )
     # The dearest tokenizer makes one token of each byte.
     tokens = len(query.encode(errors="replace"))
-    assert candidate.worst_case_usd(query) >= candidate.cost_usd(tokens, max_tokens)
+    parts = {"cached_input_tokens": abs(read) % (tokens + 1), "cache_write_tokens": abs(written)}
+    worst = candidate.worst_case_usd(query)
+    assert worst >= candidate.cost_usd(tokens, max_tokens, **parts)
+    assert worst >= candidate.cost_usd(tokens, max_tokens)
 
 
 def test_a_pool_cannot_be_changed():

@@ -17,7 +17,7 @@ needs("local")
 
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
 
-from openai_server import Completion, Cut, EmptyChoices, Hang, Malformed, Status
+from openai_server import Completion, Cut, EmptyChoices, Hang, Malformed, Status, Wire
 from router_r1_graph import (
     CandidatePool,
     ChatRouterR1,
@@ -242,6 +242,42 @@ def test_a_text_that_ended_by_itself_gets_the_end_token_and_a_cut_one_does_not(
     assert ids == [*answer_ids(tokenizer, "so"), *([tokenizer.eos_token_id] if ends else [])]
 
 
+@pytest.mark.parametrize(
+    "text", ["<answer> Paris </answer>", "<answer> Paris"], ids=["whole", "open"]
+)
+def test_llama_cpp_gives_ids_beside_the_log_probabilities(serve, tokenizer, caplog, text):
+    content = [{"id": i, "token": "?", "logprob": -0.5} for i in answer_ids(tokenizer, text)]
+    choice = {"text": text, "logprobs": {"content": content}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 9, "completion_tokens": None}
+    result = run(controller(serve(Wire({"choices": [choice], "usage": usage})), tokenizer))
+    (turn,) = tokens(result)
+    assert (result["answer"], turn["output_ids"]) == ("Paris", answer_ids(tokenizer))
+    assert len(turn["logprobs"]) == (len(content) if text.endswith(">") else 0)
+    assert result["ledger"]["controller"]["input_tokens"] == 9
+    assert "gives no token ids" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (422, {"detail": [{"loc": ["body", "prompt"], "msg": "Input should be a valid string"}]}),
+        (422, {"detail": "Unexpected fields in the request: {'top_k', 'return_token_ids'}"}),
+        (
+            500,
+            {"error": {"message": "[{'loc': ('body', 'prompt', 'str'), 'type': 'string_type'}]"}},
+        ),
+    ],
+    ids=["prompt", "fields", "llama-cpp-python"],
+)
+def test_a_server_that_takes_no_ids_is_named_as_such_after_one_request(
+    serve, tokenizer, code, says
+):
+    server = serve(Wire(says, code=code))
+    result = run(controller(server, tokenizer, max_retries=2))
+    assert re.match(r"bad_request: .*http://.*takes no token ids.*llama-server", result["error"])
+    assert server.count() == 1
+
+
 def test_ids_without_a_log_probability_each_have_none(serve, tokenizer):
     server = serve(Completion("", answer_ids(tokenizer), [-0.5]))
     (turn,) = tokens(run(controller(server, tokenizer)))
@@ -288,7 +324,7 @@ def test_without_a_price_a_turn_is_free(serve, tokenizer):
         (Cut(), "connection: "),
         (Cut("mid_body"), "connection: "),
         (Malformed(), "malformed: .*not a completion.*Bad gateway"),
-        (Malformed('{"error": {"message": "worker died"}}'), "malformed: .*worker died"),
+        (Malformed('{"error": {"message": "worker died"}}'), "server_error: .*worker died"),
         (Malformed('{"choices": [{"token_ids": [-1]}]}'), "malformed: .*token_ids"),
         (Malformed("[]"), "malformed: "),
         (EmptyChoices(), "empty: .*no choices"),

@@ -243,7 +243,7 @@ def test_langsmith_is_not_sent_the_key(serve, tmp_path, monkeypatch, key):
         (Status(429, retry_after=7), "OpenAIRateLimitError"),
         (Malformed(), "JSONDecodeError"),
         (EmptyChoices(), "IndexError"),
-        (Malformed('{"choices": [{"message": {"content": {}}}]}'), "ValidationError"),
+        (Malformed('{"choices": [{"message": {"content": {"a": 1}}}]}'), "ValidationError"),
     ],
 )
 def test_an_error_without_a_key_keeps_its_class_and_its_words(
@@ -281,6 +281,22 @@ def test_a_serialized_model_names_the_class_of_langchain_and_holds_no_key(
 def test_what_looks_like_a_key_is_taken_out_of_a_text():
     assert scrub("Incorrect: sk-abc123def456.") == "Incorrect: sk-***"
     assert scrub("got 'Authorization: Bearer abcdef123456'") == "got 'Authorization: Bearer ***'"
+    for begin in ("AIza", "sk-ant-", "sk-or-v1-", "gsk_", "xai-", "hf_", "nvapi-", "pplx-", "AKIA"):
+        assert scrub(f"key {begin}q8Zr2Lw5Tn0Vb7Xc, no") in (
+            f"key {begin}***, no",
+            "key sk-***, no",
+        )
+    for before in ("x-api-key: ", "'api-key': '", "https://h/v1?key=", "Authorization: Basic "):
+        assert "0123456789abcdef" not in scrub(f"{before}0123456789abcdef")
+    assert scrub("at https://me:hunter22@host/v1") == "at https://***@host/v1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hf_hub_download failed", "model pplx-7b-online-chat", "a task-force", "api_key_env: X"],
+)
+def test_what_is_no_key_stays(text):
+    assert scrub(text) == text
 
 
 def test_a_known_key_is_taken_out_whatever_it_looks_like():

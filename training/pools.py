@@ -131,7 +131,10 @@ def _repriced(rng: random.Random, candidate: Candidate) -> Candidate:
         return candidate
     factor = _log_uniform(rng, 1 / _PRICE_RANGE, _PRICE_RANGE)
     update: dict[str, Any] = {"prices_checked": None}
-    for name in ("input_usd_per_mtok", "output_usd_per_mtok", "usd_per_call"):
+    for name in (
+        *("input_usd_per_mtok", "output_usd_per_mtok", "usd_per_call"),
+        *("cached_input_usd_per_mtok", "cache_write_usd_per_mtok"),
+    ):
         if (price := getattr(candidate, name)) is not None:
             update[name] = float(f"{price * factor:.2g}")
     if candidate.provider == "recorded":

@@ -36,7 +36,8 @@ from .._compat import node, without_context
 from ..errors import ConfigError, PoolError
 from .candidate import Candidate
 from .providers import import_name, read_options
-from .reply import NO_TOKENS, ChatModel, reported_usd
+from .reply import ChatModel
+from .usage import NO_TOKENS, is_cached, reported_usd
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "tool": (BaseTool,),
@@ -189,6 +190,8 @@ def _bill(message: AIMessage) -> tuple[UsageMetadata | None, float | None]:
     """Return the tokens and the USD that a message names; a router's name those of its run."""
     bill = message.response_metadata.get("router_r1")
     if bill is None:
+        if is_cached(message):
+            return None, 0.0
         return message.usage_metadata, reported_usd(message)
     tokens = UsageMetadata(
         input_tokens=bill["input_tokens"],

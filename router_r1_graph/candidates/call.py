@@ -29,16 +29,17 @@ from .failures import (
     TRANSIENT,
     ReplyError,
     classify,
-    hide,
-    hide_within,
+    is_transient,
     wait_seconds,
 )
+from .keys import hide, hide_within
 from .once import Once
-from .reply import ChatModel, Reply, cost_of, read_reply, reported_usd, tokens_of
+from .reply import ChatModel, Reply, cost_of, read_reply
 from .settings import ModelSettings
 from .steps import Await, Invoke, Steps, Wait, aresult_of, result_of
 from .store import ReplyStore
 from .stored import key_of
+from .usage import is_cached, reported_usd, usage_of
 
 
 def ask(
@@ -136,8 +137,8 @@ def _attempts(
     """Decide what to do next: the logic of `ask` and `aask` without their input and output."""
     start = time.perf_counter()
     secret = os.environ.get(settings.key_variable or "", "")
-    error = ReplyError("timeout", "no time was left to ask")
     attempt = 0
+    reply = Reply(attempts=0, error=ReplyError("timeout", "no time was left to ask"))
     while True:
         elapsed = time.perf_counter() - start
         left = float("inf") if seconds_left is None else seconds_left - elapsed
@@ -145,28 +146,61 @@ def _attempts(
             break
         if (wait := limits.reserve(settings)) >= left:
             error = ReplyError("rate_limited", f"its own limit: {wait:.1f} s to wait")
+            reply = replace(reply, error=error)
             break
         if wait:
             yield Wait(wait)
             left -= wait
         attempt += 1
         outcome = yield Invoke(min(settings.timeout_seconds, left))
-        if isinstance(outcome, AIMessage):
-            reply = read_reply(outcome, messages, settings, time.perf_counter() - start, attempt)
-            limits.spend(settings, reply.input_tokens + reply.output_tokens)
+        seconds = time.perf_counter() - start
+        answer = _read(outcome, messages, settings, secret, seconds, attempt)
+        limits.spend(settings, answer.input_tokens + answer.output_tokens)
+        reply = _billed_with(reply, answer)
+        failure = outcome if isinstance(outcome, BaseException) else Exception()
+        if reply.error is None or not is_transient(failure, reply.error.kind):
             # A key that a careless server echoes must reach no checkpoint and no other provider.
             return _without(secret, reply)
-        if not isinstance(outcome, BaseException):
-            outcome = TypeError(f"expected an AIMessage, got {type(outcome).__name__}")
-        error = classify(outcome, secret)
-        wait = wait_seconds(outcome, attempt)
-        left -= time.perf_counter() - start - elapsed
-        if error.kind not in TRANSIENT or attempt > settings.max_retries:
-            break
-        if wait >= left or wait > LONGEST_RETRY_AFTER_SECONDS:
+        wait = wait_seconds(failure, attempt)
+        left -= seconds - elapsed
+        if attempt > settings.max_retries or wait >= left or wait > LONGEST_RETRY_AFTER_SECONDS:
             break
         yield Wait(wait)
-    return Reply(seconds=time.perf_counter() - start, attempts=attempt, error=error)
+    return replace(reply, seconds=time.perf_counter() - start)
+
+
+def _read(
+    outcome: Any,
+    messages: Sequence[AnyMessage],
+    settings: ModelSettings,
+    secret: str,
+    seconds: float,
+    attempt: int,
+) -> Reply:
+    """Return what one attempt brought; of a failed one, the usage that the server reports."""
+    if isinstance(outcome, AIMessage):
+        reply = read_reply(outcome, messages, settings, seconds, attempt)
+        if reply.error and reply.error.kind in TRANSIENT:  # half a text is no reply
+            reply = replace(reply, text="", message=None)
+        return reply
+    if not isinstance(outcome, BaseException):
+        outcome = TypeError(f"expected an AIMessage, got {type(outcome).__name__}")
+    error = classify(outcome, secret, settings.base_url)
+    reply = Reply(seconds=seconds, attempts=attempt)
+    if isinstance(partial := getattr(outcome, "partial", None), AIMessage):
+        reply = read_reply(partial, (), settings, seconds, attempt)
+    return replace(reply, text="", message=None, error=error)
+
+
+def _billed_with(earlier: Reply, reply: Reply) -> Reply:
+    """Return the reply of an attempt with what the earlier ones were billed."""
+    return replace(
+        reply,
+        input_tokens=earlier.input_tokens + reply.input_tokens,
+        output_tokens=earlier.output_tokens + reply.output_tokens,
+        reasoning_tokens=earlier.reasoning_tokens + reply.reasoning_tokens,
+        cost_usd=earlier.cost_usd + reply.cost_usd,
+    )
 
 
 def _without(secret: str, reply: Reply) -> Reply:
@@ -233,15 +267,16 @@ def _traced(
     """Return the config under which LangSmith shows the call as it is billed."""
 
     def usage(message: AIMessage) -> runs.Usage:
-        input_tokens, output_tokens, _, _ = tokens_of(message, messages)
-        cost_usd = cost_of(message, settings, input_tokens, output_tokens)
+        counts = usage_of(message, messages)
+        input_tokens, output_tokens = counts.input_tokens, counts.output_tokens
         tokens = {
             "input_tokens": input_tokens,
             "output_tokens": output_tokens,
             "total_tokens": input_tokens + output_tokens,
         }
-        if not settings.priced and reported_usd(message) is None:
+        if not settings.priced and reported_usd(message) is None and not is_cached(message):
             return tokens  # LangSmith may know the price
+        cost_usd = cost_of(message, settings, counts)
         # A provider reports one sum: split it in the proportion of the list prices.
         whole = settings.cost_usd(input_tokens, output_tokens)
         part = settings.cost_usd(input_tokens, 0) / whole if whole else 0.0

@@ -104,9 +104,21 @@ class Candidate(ModelSettings):
         """Whether a call has a worst-case price, so that a budget can limit it."""
         return self.usd_per_call is not None or self.output_usd_per_mtok is not None
 
-    def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
+    def cost_usd(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        *,
+        cached_input_tokens: int = 0,
+        cache_write_tokens: int = 0,
+    ) -> float:
         """Return the list price in USD of one call with these token counts."""
-        return (self.usd_per_call or 0.0) + super().cost_usd(input_tokens, output_tokens)
+        return (self.usd_per_call or 0.0) + super().cost_usd(
+            input_tokens,
+            output_tokens,
+            cached_input_tokens=cached_input_tokens,
+            cache_write_tokens=cache_write_tokens,
+        )
 
     @property
     def price_usd_per_mtok(self) -> float:

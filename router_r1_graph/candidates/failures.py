@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import Enum
 from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from langchain_core.messages import AIMessage
+
+from .keys import scrub
 
 ErrorKind = Literal[
     "auth",  # 401, 402, 403: the key is missing, wrong, or has no access or credit
     "not_found",  # 404: no such model or address
     "bad_request",  # any other 4xx
     "rate_limited",  # 429
-    "server_error",  # 5xx
+    "server_error",  # 5xx, 409, 425
     "timeout",  # no answer in time
     "connection",  # refused, reset, or cut
     "malformed",  # the answer is not what the API promises
     "empty",  # no choices, or no text
+    "declined",  # the model refused, or a content filter stopped it
     "no_record",  # a recorded candidate was never asked this
     "refused",  # a person did not approve of the call
+    "cut",  # usable text that is not whole: its limit, or a content filter, ended it
     "missing_usage",  # usable text, but no token counts: they are estimated
-    "context_length",  # more tokens than the controller can read
+    "context_length",  # more tokens than the model or the controller can read
     "bug",  # the controller's own code raised; the message says where
     "other",
 ]
@@ -31,9 +44,62 @@ TRANSIENT: frozenset[ErrorKind] = frozenset(
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 8.0
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 
+#: LangChain's shared exceptions, by name: earlier releases lack some.
+_OF_LANGCHAIN: Mapping[str, ErrorKind] = {
+    "ContextOverflowError": "context_length",
+    "ModelRefusalError": "declined",
+    "ModelAuthenticationError": "auth",
+    "ModelPermissionDeniedError": "auth",
+    "ModelNotFoundError": "not_found",
+    "ModelRateLimitError": "rate_limited",
+    "ModelTimeoutError": "timeout",
+    "ModelConnectionError": "connection",
+    "ModelAPIError": "server_error",
+    "ModelInvalidRequestError": "bad_request",
+}
+#: What the codes of providers have in common. A status of 429 or 400 may mean the first three.
+_NARROW: tuple[tuple[ErrorKind, str], ...] = (
+    ("auth", r"insufficient_(user_)?(quota|credit|balance|fund)|billing_|access_terminated"),
+    ("context_length", r"context_?(length|window)|prompt_too_long|string_above_max"),
+    ("declined", r"content_?(filter|policy)|responsible_?ai|moderation|guardrail|refusal"),
+)
+_BROAD: tuple[tuple[ErrorKind, str], ...] = (
+    *_NARROW,
+    (
+        "rate_limited",
+        r"rate_?limit|too_?many_?requests|throttl|resource_?exhausted|quota|slow_down",
+    ),
+    ("timeout", r"time_?out|timed_out|deadline_?exceeded"),
+    ("auth", r"authenticat|authoriz|api_?key|permission|forbidden|access_?denied|payment"),
+    ("not_found", r"not_?found|does_not_exist"),
+    ("server_error", r"overload|unavailable|internal|server|api_error|gateway|upstream|abort"),
+    ("bad_request", r"invalid|unsupported|bad_?request|validation|unprocessable"),
+)
+_CONNECTION = (
+    r"CutReply|Connect|TransportError|ProtocolError|ReadError|WriteError|NetworkError|ProxyError|SSLError|"
+    r"Disconnected|IncompleteRead|ChunkedEncoding|ClosedResource|BrokenResource|gaierror"
+)
+
 
 class NoChoiceError(ValueError):
     """A server's reply holds no choice."""
+
+
+class BrokenReplyError(Exception):
+    """A reply of status 200 that names an error.
+
+    Attributes:
+        code: the error's own code, such as 429 or `rate_limit_exceeded`; None = it names none.
+        partial: what came before it, with the usage that is billed; None = nothing.
+    """
+
+    def __init__(self, message: str, code: object = None, partial: AIMessage | None = None) -> None:
+        super().__init__(message)
+        self.code, self.partial = code, partial
+
+
+class CutReplyError(BrokenReplyError):
+    """A reply that broke off before its end: a lost connection, as far as a client can see."""
 
 
 @dataclass(frozen=True)
@@ -44,34 +110,124 @@ class ReplyError:
     message: str
 
 
-def classify(error: BaseException, secret: str = "") -> ReplyError:
+def classify(error: BaseException, secret: str = "", address: str | None = None) -> ReplyError:
     """Turn an exception of any provider's client into a typed error, without secrets in it.
 
-    The clients share no base class, so this reads what they have in common: a `status_code`, and
-    the words in the names of their classes.
+    The clients share no base class. LangChain's shared exceptions say what they mean; of others
+    this reads the status, the code, and the words in the names of their classes.
+
+    Args:
+        error: the exception.
+        secret: the key, if one is known.
+        address: of the endpoint, to be named if the exception does not know the request.
     """
-    message = scrub(f"{type(error).__name__}: {error}", secret)[:500]
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int):
-        return ReplyError(_status_kind(status), message)
+    chain = _chain(error)
+    kind = _kind(chain)
+    message = said(error)
+    if kind in ("connection", "not_found"):
+        where = next(filter(None, map(address_of, chain)), None) or _plain(address or "")
+        message += f" ({where})" if where and where not in message else ""
+    return ReplyError(kind, scrub(f"{type(error).__name__}: {message}", secret)[:500])
+
+
+def _kind(chain: Sequence[BaseException]) -> ErrorKind:
+    names = [c.__name__ for e in chain for c in type(e).__mro__]
+    joined = " ".join(names)
+    status, words = told(chain[0])
+    if kind := _matching(words, _NARROW):
+        return kind
+    if kind := next((_OF_LANGCHAIN[n] for n in names if n in _OF_LANGCHAIN), None):
+        return kind
+    if status is not None:
+        return _status_kind(status)
+    if kind := _matching(words, _BROAD):
+        return kind
+    if "NoRecord" in joined:
+        return "no_record"
+    if "Timeout" in joined:
+        return "timeout"
+    if re.search(_CONNECTION, joined):
+        return "connection"
+    if isinstance(chain[0], BrokenReplyError):  # of a server that failed, and does not say how
+        return _matching(str(chain[0]), _BROAD) or "server_error"
+    if _no_generation(chain[0]):
+        return "empty"
+    if re.search(r"ValueError|ValidationError|AttributeError|TypeError|KeyError", joined):
+        return "malformed"
+    return "other"
+
+
+def said(error: BaseException) -> str:
+    """Return the words of an exception; if a connection was lost, with what the system said."""
+    words, root = str(error), _chain(error)[-1]
+    if re.search(_CONNECTION, type(error).__name__) and str(root) not in words:
+        return f"{words.rstrip('.')}: {root}"
+    return words
+
+
+def told(error: BaseException) -> tuple[int | None, str]:
+    """Return the status that an exception or one of its causes tells, and its words for a kind.
+
+    The status is between 400 and 599, or None. The words are codes such as `insufficient_quota`.
+    """
+    facts = [fact for e in _chain(error) for fact in _facts(e)]
+    statuses = (int(f) for f in facts if isinstance(f, int) or (f.isascii() and f.isdigit()))
+    words = " ".join(f for f in facts if isinstance(f, str) and not f.isdigit())
+    return next((s for s in statuses if 400 <= s <= 599), None), words
+
+
+def _facts(error: BaseException) -> Iterator[int | str]:
+    """Yield statuses and codes from wherever a client keeps them."""
+    response, first = _attribute(error, "response"), (error.args or (None,))[0]
+    reports = [_attribute(error, name) for name in ("body", "details")]
+    for thing in (error, response, *reports, first):
+        inside = thing.get("error", thing.get("Error", thing)) if isinstance(thing, dict) else thing
+        for name in ("status_code", "code", "status", "type", "Code"):
+            fact = inside.get(name) if isinstance(inside, dict) else _attribute(inside, name)
+            if callable(fact) and not isinstance(fact, type):  # of gRPC
+                with suppress(Exception):
+                    fact = fact()
+            fact = fact.name if isinstance(fact, Enum) and not isinstance(fact, int) else fact
+            if isinstance(fact, int | str) and not isinstance(fact, bool):
+                yield fact
+    if isinstance(response, dict):  # of AWS
+        yield int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+
+
+def _attribute(thing: object, name: str) -> Any:
+    try:
+        return getattr(thing, name, None)
+    except Exception:  # httpx raises where no request is known
+        return None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and len(chain) < 8:
         chain.append(cause)
         cause = cause.__cause__
-    names = " ".join(c.__name__ for e in chain for c in type(e).__mro__)
-    kind: ErrorKind = "other"
-    if "NoRecord" in names:
-        kind = "no_record"
-    elif "Timeout" in names:
-        kind = "timeout"
-    elif re.search(r"Connect|TransportError|ProtocolError|ReadError", names):
-        kind = "connection"
-    elif _no_generation(error):
-        kind = "empty"
-    elif re.search(r"ValueError|ValidationError|AttributeError|TypeError|KeyError", names):
-        kind = "malformed"
-    return ReplyError(kind, message)
+    return chain
+
+
+def _matching(words: str, table: tuple[tuple[ErrorKind, str], ...]) -> ErrorKind | None:
+    words = re.sub(r"[ -]", "_", words.lower())
+    return next((kind for kind, pattern in table if re.search(pattern, words)), None)
+
+
+def address_of(error: BaseException) -> str | None:
+    """Return the address of the request that an exception is about, without keys in it."""
+    url = _attribute(_attribute(error, "request"), "url")
+    return _plain(str(url)) if url else None
+
+
+def _plain(url: str) -> str:
+    """Return an address without user, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _no_generation(error: BaseException) -> bool:
@@ -94,37 +250,45 @@ def _status_kind(status: int) -> ErrorKind:
         return "rate_limited"
     if status == 408:
         return "timeout"
-    return "server_error" if status >= 500 else "bad_request"
+    return "server_error" if status >= 500 or status in (409, 425) else "bad_request"
 
 
-def scrub(text: str, secret: str = "") -> str:
-    """Take a known secret, and whatever looks like a key, out of a text."""
-    text = hide(text, secret)
-    return re.sub(r"\b(sk-|Bearer\s+)[\w.+/=-]{6,}", r"\1***", text)
-
-
-def hide_within(value: Any, secret: str) -> Any:
-    """Take a known secret out of every text in nested lists and dicts."""
-    if isinstance(value, str):
-        return hide(value, secret)
-    if isinstance(value, list):
-        return [hide_within(item, secret) for item in value]
-    if isinstance(value, dict):
-        return {hide(str(key), secret): hide_within(item, secret) for key, item in value.items()}
-    return value
-
-
-def hide(text: str, secret: str) -> str:
-    """Take a known secret out of a text; anything shorter than 6 characters is not one."""
-    secret = secret.strip()
-    return text.replace(secret, "***") if len(secret) >= 6 else text
+def is_transient(error: BaseException, kind: ErrorKind) -> bool:
+    """Return whether a failed call may be tried again; the server may say that it may not."""
+    return kind in TRANSIENT and _headers(error).get("x-should-retry") != "false"
 
 
 def wait_seconds(error: BaseException, attempt: int) -> float:
-    """Return the wait before the next attempt: Retry-After, else exponential with jitter."""
-    headers = getattr(getattr(error, "response", None), "headers", {})
+    """Return the wait before the next attempt.
+
+    It is what the server says (`retry-after-ms`, or `Retry-After` in seconds or as an HTTP date);
+    else it grows with each attempt, with jitter.
+    """
+    headers = _headers(error)
+    if (milliseconds := _float(headers.get("retry-after-ms"))) is not None:
+        return max(0.0, milliseconds / 1000)
+    if (seconds := _float(headers.get("retry-after"))) is not None:
+        return max(0.0, seconds)
     try:
-        return max(0.0, float(headers["retry-after"]))
-    except (KeyError, TypeError, ValueError):
+        date = parsedate_to_datetime(headers["retry-after"])
+        return max(0.0, date.timestamp() - time.time())
+    except (KeyError, TypeError, ValueError, OverflowError):
         longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** (attempt - 1))
         return longest * random.uniform(0.5, 1)
+
+
+def _headers(error: BaseException) -> Mapping[str, str]:
+    """Return the headers of the response that an exception is about; names in lower case."""
+    for e in _chain(error):
+        for holder in (_attribute(e, "response"), e):
+            if headers := _attribute(holder, "headers"):
+                return {str(name).lower(): str(value) for name, value in dict(headers).items()}
+    return {}
+
+
+def _float(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return None if math.isnan(number) else number

@@ -101,7 +101,8 @@ class Once:
     def _made(self, left: float | None, flight: Flight | None = None) -> Steps:
         """Make the call, and keep its reply if it can be used."""
         reply = yield from self.make(left)
-        kept = store_reply(reply, self.messages, self.settings, time.time()) if reply.ok else None
+        worth = reply.ok and not reply.cached
+        kept = store_reply(reply, self.messages, self.settings, time.time()) if worth else None
         if flight:
             flight.reply, flight.failed = kept, kept is None
         if kept:

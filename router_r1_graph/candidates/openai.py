@@ -5,20 +5,27 @@ Imported when a pool uses it: `langchain_openai` takes half a second.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
+from json import JSONDecodeError
 from types import SimpleNamespace
 from typing import Any
 
 import langchain_openai
+import openai
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import SecretStr
 
 from .candidate import Candidate
 from .connections import clients_of
-from .failures import scrub
+from .failures import CutReplyError, NoChoiceError, address_of, said, told
+from .keys import scrub
 from .reply import ChatModel
 from .settings import ModelSettings
+from .wire import REPORT, Ending, complete, error_in, is_cut, named_error
+
+logger = logging.getLogger(__name__)
 
 #: The settings that reach a server: a key may hide in any of them.
 _ACCESS = ("openai_api_base", "openai_proxy", "default_headers", "default_query")
@@ -70,20 +77,27 @@ class ChatOpenAI(langchain_openai.ChatOpenAI):
         raise keyless
 
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        ending = None if self._use_responses_api({**kwargs, **self.model_kwargs}) else Ending()
         try:
-            yield from super()._stream(*args, **kwargs)
+            for chunk in super()._stream(*args, **kwargs):
+                yield ending.without(chunk) if ending else chunk
+            if ending:
+                yield ending.chunk()
             return
         except Exception as error:
-            keyless = self._keyless(error)
+            keyless = self._keyless(error, ending)
         raise keyless
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        ending = None if self._use_responses_api({**kwargs, **self.model_kwargs}) else Ending()
         try:
             async for chunk in super()._astream(*args, **kwargs):
-                yield chunk
+                yield ending.without(chunk) if ending else chunk
+            if ending:
+                yield ending.chunk()
             return
         except Exception as error:
-            keyless = self._keyless(error)
+            keyless = self._keyless(error, ending)
         raise keyless
 
     def to_json(self) -> Any:
@@ -107,34 +121,82 @@ class ChatOpenAI(langchain_openai.ChatOpenAI):
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], *args: Any, **kwargs: Any
     ) -> ChatGenerationChunk | None:
-        """Keep the cost that a provider reports at the end of a stream; LangChain drops it."""
+        """Keep what LangChain drops; `_stream` takes what is said of the whole reply off again."""
+        if error := error_in(chunk):
+            raise error
+        report, choices = chunk.get("usage"), chunk.get("choices") or []
+        # Where there is no delta, LangChain drops the finish reason too.
+        choices = [{**choice, "delta": choice.get("delta") or {}} for choice in choices]
+        chunk = {**chunk, "usage": None, "choices": choices}
         generation = super()._convert_chunk_to_generation_chunk(chunk, *args, **kwargs)
-        cost = (chunk.get("usage") or {}).get("cost")
-        # Only of the last chunk: LangChain cannot merge the numbers of two.
-        if generation is not None and cost is not None and not chunk.get("choices"):
-            generation.message.response_metadata["token_usage"] = {"cost": cost}
+        if generation is not None:
+            complete(generation, report, choices[0] if choices else {})
+            generation.message.response_metadata[REPORT] = report
         return generation
 
-    def _keyless(self, error: Exception) -> Exception:
-        """Return an exception of the same class with only the message, the status and the headers.
+    def _create_chat_result(self, response: Any, *args: Any, **kwargs: Any) -> ChatResult:
+        """Raise the error that a reply of status 200 names, and read all that it is billed for."""
+        if not isinstance(response, openai.BaseModel):
+            return super()._create_chat_result(response, *args, **kwargs)
+        sent = response.model_dump(
+            exclude={"choices": {"__all__": {"message": {"parsed"}}}}, warnings=False
+        )
+        if error := error_in(sent):
+            raise error
+        report = sent["usage"] if isinstance(sent.get("usage"), dict) else None
+        response.usage = None  # type: ignore[attr-defined] # `complete` reads it more leniently
+        for choice in getattr(response, "choices", None) or []:
+            if choice.message is None:
+                raise NoChoiceError("the reply's message is null")
+            choice.message.role = "assistant"  # whatever a server calls it
+        result = super()._create_chat_result(response, *args, **kwargs)
+        for generation, choice in zip(result.generations, sent["choices"], strict=True):
+            complete(generation, report, choice)
+        result.llm_output = {**(result.llm_output or {}), REPORT: report}
+        return result
 
-        Everything else on the original (request, body, causes, frames) may hold the key.
+    def _keyless(self, error: Exception, ending: Ending | None = None) -> Exception:
+        """Return an exception of the same class with only what is known to hold no key.
+
+        Everything else on the original (request, body, causes, frames) may hold it.
+
+        Args:
+            error: the original.
+            ending: of the stream that it broke; the server may want money for it.
         """
         key = self.openai_api_key
         secret = key.get_secret_value() if isinstance(key, SecretStr) else ""
-        message = scrub(str(error), secret)
-        kind = type(error)
-        try:
-            keyless = kind.__new__(kind, message)
-            faithful = str(keyless) == message
-        except Exception:
-            faithful = False
-        if not faithful:  # it needs more than a message, as pydantic's ValidationError does
-            keyless = type(kind.__name__, (Exception,), {})(message)
-        known: dict[str, Any] = {"message": message, "body": None}  # what openai's errors promise
-        if isinstance(status := getattr(error, "status_code", None), int):
-            headers = getattr(getattr(error, "response", None), "headers", {})
-            safe = {name: scrub(value, secret) for name, value in headers.items()}
-            known |= {"status_code": status, "response": SimpleNamespace(headers=safe)}
+        if isinstance(error, JSONDecodeError) and is_cut(error):
+            error = CutReplyError("the reply broke off in the middle")
+        if type(error) is openai.APIError:  # an event of a stream named it
+            error = named_error(error.body)
+        message = scrub(said(error), secret)
+        status, words = told(error)
+        partial = getattr(error, "partial", None) or (ending and ending.billed)
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        safe = {name: scrub(value, secret) for name, value in headers.items()}
+        known = {
+            **{"message": message, "body": None},  # what openai's errors promise
+            **{"code": scrub(words, secret) or None, "partial": partial},
+            **({"status_code": status} if status else {}),
+            **({"response": SimpleNamespace(headers=safe)} if safe else {}),
+        }
+        if address := address_of(error):
+            known["request"] = SimpleNamespace(url=scrub(address, secret))
+        keyless = _of_its_kind(error, message)
         vars(keyless).update(known)
         return keyless
+
+
+def _of_its_kind(error: Exception, message: str) -> Exception:
+    """Return an exception of the same class, or at least of its name, with this message."""
+    kind = type(error)
+    try:
+        made: Exception = kind.__new__(kind, message)
+        if str(made) == message:
+            return made
+    except Exception:  # it needs more than a message, as pydantic's ValidationError does
+        logger.debug("%s cannot be made of a message", kind.__name__)
+    base = ValueError if isinstance(error, ValueError) else Exception
+    made = type(kind.__name__, (base,), {})(message)
+    return made

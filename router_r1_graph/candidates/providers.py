@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from ..errors import ConfigError, PoolError, RouterR1Error, did_you_mean
 from ..invalid import explain
 from .candidate import Candidate
-from .failures import scrub
+from .keys import scrub
 from .reply import ChatModel
 from .settings import PROVIDERS, ModelSettings
 

@@ -27,7 +27,8 @@ from .candidate import Candidate
 from .pool import CandidatePool
 from .providers import read_options
 from .records import CandidateRecords, Record, read_records, unknown_field
-from .reply import RECORDED_SECONDS, estimate_tokens
+from .reply import RECORDED_SECONDS
+from .usage import estimate_tokens
 
 
 class NoRecordError(LookupError):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage
@@ -13,7 +12,9 @@ from langchain_core.runnables import Runnable
 from typing_extensions import TypedDict
 
 from .failures import ErrorKind, ReplyError
+from .finish import finish_of
 from .settings import ModelSettings
+from .usage import Usage, is_cached, reported_usd, usage_of, writable
 
 logger = logging.getLogger(__name__)
 
@@ -22,17 +23,17 @@ ChatModel = Runnable[Any, Any]
 
 RECORDED_SECONDS = "recorded_seconds"
 """In a message's response metadata: how long the call took when it was really made."""
-NO_TOKENS = "no_tokens"
-"""In a message's response metadata: no model wrote it, so there are no tokens to estimate."""
+_DOUBTFUL: frozenset[ErrorKind] = frozenset({"cut", "missing_usage"})
+"""What may be said of a reply whose text can be used."""
 
 
 @dataclass(frozen=True)
 class Reply:
     """What came back from one call, after all retries.
 
-    `cost_usd` is what the provider reported, else tokens at list prices. `attempts` counts requests
-    sent; all but the last failed. `seconds` is wall time over all attempts and the waits between,
-    or what a recorded or stored reply took.
+    Tokens and `cost_usd` are those of all attempts that were billed: what the provider reported,
+    else tokens at list prices. `attempts` counts requests sent; all but the last failed. `seconds`
+    is wall time over all attempts and the waits between, or what a recorded or stored reply took.
     """
 
     text: str = ""
@@ -42,6 +43,8 @@ class Reply:
     cost_usd: float = 0.0
     seconds: float = 0.0
     attempts: int = 1
+    cached: bool = False
+    """Whether it came out of LangChain's or LangGraph's cache, so that nobody was asked."""
     stored: bool = False
     """Whether it came out of the reply store, free of charge."""
     saved_usd: float = 0.0
@@ -53,7 +56,7 @@ class Reply:
     @property
     def ok(self) -> bool:
         """Whether the text can be used."""
-        return self.error is None or self.error.kind == "missing_usage"
+        return self.error is None or self.error.kind in _DOUBTFUL
 
 
 class BilledError(TypedDict):
@@ -67,8 +70,10 @@ class Bill(TypedDict):
     """The bill of one call: the artifact of a candidate's tool message.
 
     A plain dict, so that a checkpoint gives back what went in. `attempts` counts the requests that
-    were sent. `cached`: this run has asked the same before, so no call was made. `stored`: the
-    reply to the call came out of the reply store, and would have cost `saved_usd`.
+    were sent. `cached`: no call was made, since this run has asked the same before, or LangChain's
+    or LangGraph's cache had the reply. `stored`: the reply to the call came out of the reply store,
+    and would have cost `saved_usd`. `error`: why the call failed, or what is doubtful about a reply
+    that can be used (`cut`, `missing_usage`).
     """
 
     candidate: str
@@ -98,7 +103,7 @@ def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:
         "cost_usd": reply.cost_usd,
         "seconds": reply.seconds,
         "attempts": reply.attempts,
-        "cached": False,
+        "cached": reply.cached,
         "stored": reply.stored,
         "saved_usd": reply.saved_usd,
     }
@@ -112,72 +117,70 @@ def read_reply(
     seconds: float,
     attempts: int,
 ) -> Reply:
-    """Read text, usage and cost from a message."""
-    text = writable(str(message.text))
-    error = None
-    input_tokens, output_tokens, reasoning, estimated = tokens_of(message, messages)
-    if estimated:
-        error = ReplyError("missing_usage", "the endpoint reported no usage; tokens are estimated")
-    if not text.strip() and not message.tool_calls:
-        error = ReplyError("empty", "the reply has no text")
-    if output_tokens > settings.max_tokens:
+    """Read text, usage, cost, and what is wrong or doubtful from a message."""
+    text, usage = writable(str(message.text)), usage_of(message, messages)
+    if is_cached(message):
+        seen = _doubt(message, text, replace(usage, estimated=()), settings)
+        return Reply(text=text, attempts=0, cached=True, error=seen, message=message)
+    if usage.output_tokens > settings.max_tokens:
         logger.warning(
             "%s wrote %d tokens, more than its limit of %d: a budget in USD cannot bound it",
             settings.model,
-            output_tokens,
+            usage.output_tokens,
             settings.max_tokens,
         )
     return Reply(
         text=text,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        reasoning_tokens=reasoning,
-        cost_usd=cost_of(message, settings, input_tokens, output_tokens),
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost_usd=cost_of(message, settings, usage),
         seconds=message.response_metadata.get(RECORDED_SECONDS, seconds),
         attempts=attempts,
-        error=error,
+        error=_doubt(message, text, usage, settings),
         message=message,
     )
 
 
-def tokens_of(message: AIMessage, messages: Sequence[AnyMessage]) -> tuple[int, int, int, bool]:
-    """Return tokens in, out and of reasoning, and whether they are estimates."""
-    if message.response_metadata.get(NO_TOKENS):
-        return 0, 0, 0, False
-    usage = message.usage_metadata
-    if usage and (usage["input_tokens"] or usage["output_tokens"]):
-        reasoning = _count(usage.get("output_token_details", {}).get("reasoning", 0))
-        return _count(usage["input_tokens"]), _count(usage["output_tokens"]), reasoning, False
-    asked = sum(estimate_tokens(str(m.text)) for m in messages)
-    return asked, estimate_tokens(writable(str(message.text))), 0, True
+def _doubt(
+    message: AIMessage, text: str, usage: Usage, settings: ModelSettings
+) -> ReplyError | None:
+    """Return why a reply cannot be used, or what is doubtful about it."""
+    finish = finish_of(message)
+    if finish == "error":
+        return ReplyError("server_error", "the model stopped because of an error (finish reason)")
+    if finish == "refusal":
+        said = message.additional_kwargs.get("refusal") or text.strip() or "no reason is given"
+        return ReplyError("declined", f"the model refused: {said}"[:500])
+    if not (text.strip() or message.tool_calls or message.invalid_tool_calls):
+        if finish == "content_filter":
+            return ReplyError("declined", "the reply has no text: a content filter stopped it")
+        thoughts = usage.reasoning_tokens or message.additional_kwargs.get("reasoning_content")
+        only = ", only reasoning" if thoughts else ""
+        if finish == "length":
+            only += f": its limit of {settings.max_tokens} tokens ended it (set max_tokens)"
+        return ReplyError("empty", f"the reply has no text{only}")
+    doubts = []
+    if finish == "length":
+        doubts.append(f"the reply is cut: its limit of {settings.max_tokens} tokens ended it")
+    elif finish == "content_filter":
+        doubts.append("the reply is cut: a content filter ended it")
+    if usage.estimated:
+        counts = "usage" if len(usage.estimated) == 2 else f"count of {usage.estimated[0]} tokens"
+        doubts.append(f"the endpoint reported no {counts}; tokens are estimated")
+    kind: ErrorKind = "missing_usage" if finish == "stop" else "cut"
+    return ReplyError(kind, "; ".join(doubts)) if doubts else None
 
 
-def cost_of(
-    message: AIMessage, settings: ModelSettings, input_tokens: int, output_tokens: int
-) -> float:
+def cost_of(message: AIMessage, settings: ModelSettings, usage: Usage) -> float:
     """Return USD of a call: what the provider reported, else tokens at list prices."""
-    reported = reported_usd(message)
-    return settings.cost_usd(input_tokens, output_tokens) if reported is None else reported
-
-
-def reported_usd(message: AIMessage) -> float | None:
-    """Return the cost that the provider reports; None if it reports no valid price."""
-    cost = (message.response_metadata.get("token_usage") or {}).get("cost")
-    if isinstance(cost, bool) or not isinstance(cost, int | float):
-        return None
-    return float(cost) if 0 <= cost <= sys.float_info.max else None
-
-
-def _count(tokens: int) -> int:
-    """Keep an invalid count of an endpoint from breaking the bill."""
-    return min(max(0, tokens), 10**12)
-
-
-def writable(text: str) -> str:
-    """Replace lone surrogates: legal in JSON, but no checkpoint or file can hold one."""
-    return text.encode(errors="replace").decode()
-
-
-def estimate_tokens(text: str) -> int:
-    """Estimate how many tokens a text has: 4 bytes each."""
-    return -(-len(text.encode(errors="replace")) // 4)
+    if is_cached(message):
+        return 0.0
+    if (reported := reported_usd(message)) is not None:
+        return reported
+    return settings.cost_usd(
+        usage.input_tokens,
+        usage.output_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+    )

@@ -61,6 +61,10 @@ class ModelSettings(BaseModel):
     """The name of the environment variable that holds the key; never the key itself."""
     input_usd_per_mtok: Price | None = None
     output_usd_per_mtok: Price | None = None
+    cached_input_usd_per_mtok: Price | None = None
+    """Of input tokens that the provider reads out of its prompt cache; None = as any input."""
+    cache_write_usd_per_mtok: Price | None = None
+    """Of input tokens that it writes into its prompt cache; None = as any input."""
     prices_checked: date | None = None
     """When the prices were last looked up."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
@@ -149,12 +153,42 @@ class ModelSettings(BaseModel):
         """Whether any list price is known."""
         return self.input_usd_per_mtok is not None or self.output_usd_per_mtok is not None
 
-    def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
-        """Return the list price in USD of one call with these token counts."""
+    def cost_usd(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        *,
+        cached_input_tokens: int = 0,
+        cache_write_tokens: int = 0,
+    ) -> float:
+        """Return the list price in USD of one call with these token counts.
+
+        Args:
+            input_tokens: all of the prompt.
+            output_tokens: all that was written, reasoning included.
+            cached_input_tokens: those of the prompt that were read out of the provider's cache.
+            cache_write_tokens: those of the prompt that were written into it.
+        """
+        whole, read, written = self._input_prices
+        # A part is never more than the whole, whatever an endpoint says.
+        cached_input_tokens = min(cached_input_tokens, input_tokens)
+        cache_write_tokens = min(cache_write_tokens, input_tokens - cached_input_tokens)
         return (
-            input_tokens * (self.input_usd_per_mtok or 0.0)
+            (input_tokens - cached_input_tokens - cache_write_tokens) * whole
+            + cached_input_tokens * read
+            + cache_write_tokens * written
             + output_tokens * (self.output_usd_per_mtok or 0.0)
         ) / 1e6
+
+    def dearest_usd(self, input_tokens: int, output_tokens: int) -> float:
+        """Return the most that a call with these token counts can cost, whatever is cached."""
+        whole, read, written = self._input_prices
+        return self.cost_usd(
+            input_tokens,
+            output_tokens,
+            cached_input_tokens=input_tokens if read > max(whole, written) else 0,
+            cache_write_tokens=input_tokens if written > max(whole, read) else 0,
+        )
 
     def worst_case_usd(self, text: str) -> float:
         """Return the most in USD that one call with this text can cost.
@@ -162,7 +196,14 @@ class ModelSettings(BaseModel):
         A tokenizer that falls back to bytes never makes more tokens than there are bytes; 64 more
         are allowed for the chat template.
         """
-        return self.cost_usd(len(text.encode(errors="replace")) + 64, self.max_tokens)
+        return self.dearest_usd(len(text.encode(errors="replace")) + 64, self.max_tokens)
+
+    @property
+    def _input_prices(self) -> tuple[float, float, float]:
+        """USD per million input tokens: of any, of those read from a cache, of those written."""
+        whole = self.input_usd_per_mtok or 0.0
+        read, written = self.cached_input_usd_per_mtok, self.cache_write_usd_per_mtok
+        return whole, whole if read is None else read, whole if written is None else written
 
 
 class ControllerSettings(ModelSettings):

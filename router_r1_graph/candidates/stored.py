@@ -13,10 +13,12 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableBinding
 
+from . import finish
 from .candidate import Candidate
-from .failures import hide, hide_within
-from .reply import NO_TOKENS, RECORDED_SECONDS, ChatModel, Reply, writable
+from .keys import hide, hide_within
+from .reply import RECORDED_SECONDS, ChatModel, Reply
 from .settings import ModelSettings
+from .usage import NO_TOKENS, reported_usd, writable
 
 _KEY_VERSION = 1
 """Goes up when a key is made of something else: older replies are then never found again."""
@@ -25,6 +27,7 @@ _KEY_VERSION = 1
 _IRRELEVANT = frozenset(
     {
         *("input_usd_per_mtok", "output_usd_per_mtok", "usd_per_call", "prices_checked"),
+        *("cached_input_usd_per_mtok", "cache_write_usd_per_mtok"),
         *("requests_per_minute", "tokens_per_minute"),
         *("timeout_seconds", "max_retries", "latency_seconds", "api_key_env", "base_url"),
         *("aliases", "strengths", "measured", "protocol", "prompt_template"),
@@ -34,7 +37,7 @@ _IRRELEVANT = frozenset(
 _SENT = frozenset({"provider", "max_tokens", "temperature", "options"})
 _PROXY = "openai_proxy"
 #: What is kept of a message's response metadata: the rest is of no use to a later run.
-_METADATA = ("finish_reason", "model_name", NO_TOKENS)
+_METADATA = (*finish.KEYS, "model_name", NO_TOKENS)
 _PARTS = ("content", "tool_calls", "invalid_tool_calls", "usage_metadata")
 
 
@@ -90,8 +93,7 @@ def store_reply(
     question = next((writable(str(m.text)) for m in asked), "")
     told = reply.message.response_metadata
     metadata: dict[str, Any] = {name: told[name] for name in _METADATA if name in told}
-    cost = (told.get("token_usage") or {}).get("cost")
-    if cost is not None:
+    if (cost := reported_usd(reply.message)) is not None:
         metadata["token_usage"] = {"cost": cost}
     metadata[RECORDED_SECONDS] = reply.seconds
     kept = {part: getattr(reply.message, part) for part in _PARTS}

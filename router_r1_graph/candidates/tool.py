@@ -19,8 +19,9 @@ from .call import aask, ask
 from .candidate import QUERY, Candidate
 from .pool import CandidatePool
 from .providers import make_chat_model
-from .reply import NO_TOKENS, Bill, ChatModel, Reply, bill
+from .reply import Bill, ChatModel, Reply, bill
 from .store import ReplyStore, as_store
+from .usage import NO_TOKENS
 
 CANDIDATE_TAG = "router_r1:candidate"
 """The tag of a candidate's runs in callbacks and traces."""

@@ -67,7 +67,7 @@ class ChatModelController:
 
     def worst_case_usd(self, view: View) -> float:
         """Return the price of the whole prompt and the longest turn."""
-        if not (self.settings.input_usd_per_mtok or self.settings.output_usd_per_mtok):
+        if not self.settings.priced:
             return 0.0
         tools = str(_tools(view)) if self.by_tools else ""
         return self.settings.worst_case_usd(

@@ -13,7 +13,8 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from ..candidates.failures import ReplyError, classify, scrub
+from ..candidates.failures import ReplyError, classify
+from ..candidates.keys import scrub
 from ..candidates.reply import Reply
 from ..errors import ContextLengthError, RouterR1Error
 from ..protocol import Turn, render

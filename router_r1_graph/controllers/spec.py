@@ -236,6 +236,8 @@ _COMPLETIONS_OPTIONS = (
     "api_key_env",
     "input_usd_per_mtok",
     "output_usd_per_mtok",
+    "cached_input_usd_per_mtok",
+    "cache_write_usd_per_mtok",
     "temperature",
     "timeout_seconds",
     "max_retries",

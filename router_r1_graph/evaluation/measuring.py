@@ -24,8 +24,9 @@ from ..candidates.measure import fit_prices, significant
 from ..candidates.pool_edit import Value
 from ..candidates.providers import make_chat_model
 from ..candidates.records import Record
-from ..candidates.reply import Reply, estimate_tokens, reported_usd
+from ..candidates.reply import Reply
 from ..candidates.store import ReplyStore
+from ..candidates.usage import estimate_tokens, reported_usd
 from .loop import ask_many
 from .probes import Probe
 from .scorers import Scorer

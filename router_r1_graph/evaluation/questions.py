@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..answers import GOLD_FIELDS, gold_answers
-from ..candidates.reply import writable
+from ..candidates.usage import writable
 from ..errors import ConfigError, MissingExtraError
 from ..files import read_jsonl
 

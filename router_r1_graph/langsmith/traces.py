@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from langsmith import Client
 from pydantic import ValidationError
 
-from ..candidates.failures import scrub
+from ..candidates.keys import scrub
 from ..errors import ConfigError, TraceError
 from ..trace import Trace
 from .runs import ROUTER

@@ -3,7 +3,8 @@
 The key invariant is `PolicyController`'s: ids go to the server, the ids that it sampled come back,
 and no text is encoded again. vLLM returns them as `token_ids` (`return_token_ids`); older versions
 return `token_id:N` among the log-probabilities (`return_tokens_as_token_ids`). SGLang returns
-`token_ids` in versions that know `return_token_ids`. If a server returns no ids, the turn's text is
+`token_ids` in versions that know `return_token_ids`, llama.cpp's llama-server the ids of
+`logprobs.content`, without the stop text. If a server returns no ids, the turn's text is
 encoded, once: the turn then has no log-probabilities, and a warning is logged.
 
 Log-probabilities are the server's. vLLM computes them from the model's own distribution, before the
@@ -14,25 +15,26 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
-from pydantic import BaseModel, NonNegativeInt, ValidationError
 
+from ... import protocol
 from ...candidates import ModelSettings
 from ...candidates.call import aask, ask
-from ...candidates.failures import NoChoiceError
+from ...candidates.failures import CutReplyError, NoChoiceError
 from ...candidates.reply import Reply
+from ...candidates.usage import usage_metadata
+from ...candidates.wire import REPORT
 from ...errors import ControllerError
 from ..controller import View
+from .completion import Completion, status_error
 from .folder import PolicyFolder, PolicySettings
 from .streaming import Listener, TurnStream, turn_stream
 from .tokens import TokenCodec, TokenContext, TurnTokens, random_of
@@ -111,10 +113,10 @@ class CompletionsController:
 
     def worst_case_usd(self, view: View) -> float:
         """Return the price of the whole context and the longest turn."""
-        if not (self.settings.input_usd_per_mtok or self.settings.output_usd_per_mtok):
+        if not self.settings.priced:
             return 0.0
         context = self.codec.context(view, self.policy.max_context_tokens)
-        return self.settings.cost_usd(len(context.ids), self.policy.max_new_tokens)
+        return self.settings.dearest_usd(len(context.ids), self.policy.max_new_tokens)
 
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Sample one turn."""
@@ -170,14 +172,18 @@ class CompletionsController:
         error = None if reply.error and reply.error.kind == "empty" else reply.error
         return replace(reply, message=message, error=error)
 
-    def _message(self, answer: _Answer, context: TokenContext) -> AIMessage:
+    def _message(self, answer: Completion, context: TokenContext) -> AIMessage:
         """Return what the server sampled, with its ids."""
         ids, logprobs = answer.ids, answer.logprobs
         if ids is None:
             ids, logprobs = self._encoded(answer), []
-        usage = answer.usage
-        if usage is None or not usage.prompt_tokens:  # none reported: count the ids
-            usage = _Usage(prompt_tokens=len(context.ids), completion_tokens=len(ids))
+        elif answer.without_stop and answer.finish_reason == "stop":
+            ids = self._closed(ids)
+        counted = UsageMetadata(  # where the server counts nothing
+            input_tokens=len(context.ids),
+            output_tokens=len(ids),
+            total_tokens=len(context.ids) + len(ids),
+        )
         tokens = TurnTokens(
             input_ids=context.added,
             output_ids=ids,
@@ -186,15 +192,19 @@ class CompletionsController:
         return AIMessage(
             self.codec.text_of(ids),
             additional_kwargs={"tokens": tokens},
-            usage_metadata=UsageMetadata(
-                input_tokens=usage.prompt_tokens,
-                output_tokens=usage.completion_tokens,
-                total_tokens=usage.prompt_tokens + usage.completion_tokens,
-            ),
-            response_metadata={"token_usage": {"cost": usage.cost}},
+            usage_metadata=usage_metadata(answer.report) or counted,
+            response_metadata={REPORT: answer.report},
         )
 
-    def _encoded(self, answer: _Answer) -> list[int]:
+    def _closed(self, ids: list[int]) -> list[int]:
+        """Return the ids of a turn with its closing tag, where the server leaves it out."""
+        text = self.codec.text_of(ids)
+        closed = protocol.close(text)
+        if closed == text or ids[-1:] in [[end] for end in self.codec.ends]:
+            return ids
+        return [*ids, *self.codec.following(text, closed[len(text.rstrip()) :])]
+
+    def _encoded(self, answer: Completion) -> list[int]:
         """Return the ids of a turn of which only the text is known."""
         if not self._warned:
             self._warned = True
@@ -213,77 +223,6 @@ class CompletionsController:
         return self.codec.turn_ids(text)
 
 
-class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float | None = None
-
-
-class _Logprobs(BaseModel):
-    tokens: list[str] = []
-    token_logprobs: list[float | None] = []
-
-
-class _Choice(BaseModel):
-    text: str = ""
-    token_ids: list[NonNegativeInt] | None = None
-    logprobs: _Logprobs | None = None
-    finish_reason: str | None = None
-    stop_reason: str | int | None = None  # vLLM
-    matched_stop: str | int | None = None  # SGLang
-
-    @property
-    def ids(self) -> list[int] | None:
-        """The sampled ids; None where the server does not give them."""
-        if self.token_ids is not None:
-            return self.token_ids
-        found = [re.fullmatch(r"token_id:(\d+)", t) for t in (self.logprobs or _Logprobs()).tokens]
-        ids = [int(match[1]) for match in found if match]
-        return ids if ids and len(ids) == len(found) else None
-
-
-class _Body(BaseModel):
-    choices: list[_Choice]
-    usage: _Usage | None = None
-
-
-@dataclass
-class _Answer:
-    """What a server said so far: a body, or the events of a stream."""
-
-    text: str = ""
-    ids: list[int] | None = None
-    logprobs: list[float] = field(default_factory=list)
-    finish_reason: str | None = None
-    stopped_at: str | int | None = None
-    usage: _Usage | None = None
-    chosen: bool = False
-    streamed: bool = False
-
-    def add(self, data: str | bytes) -> None:
-        """Take in a body, or one event.
-
-        Raises:
-            ValueError: it is not a completion; the message quotes what the server says instead.
-        """
-        try:
-            body = _Body.model_validate_json(data)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-            raise ValueError(f"not a completion: {why}; the body is {_words(data)}") from None
-        self.usage = body.usage or self.usage
-        for choice in body.choices[:1]:
-            if choice.ids is not None:
-                self.ids = [*(self.ids or []), *choice.ids]
-            scores = choice.logprobs.token_logprobs if choice.logprobs else []
-            self.logprobs += [score for score in scores if score is not None]
-            self.text += choice.text
-            self.finish_reason = choice.finish_reason or self.finish_reason
-            self.stopped_at = choice.stop_reason or choice.matched_stop or self.stopped_at
-            self.chosen = True
-
-
 @dataclass
 class _Request(Runnable[Any, AIMessage]):
     """One request, in the form that `candidates.call` retries and times."""
@@ -295,7 +234,7 @@ class _Request(Runnable[Any, AIMessage]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> AIMessage:
         """Send it and read the answer."""
-        answer = _Answer()
+        answer = Completion()
         with (
             httpx.Client(**self._client) as client,
             client.stream("POST", "completions", json=self.body) as response,
@@ -311,7 +250,7 @@ class _Request(Runnable[Any, AIMessage]):
         self, input: Any, config: RunnableConfig | None = None, **_: Any
     ) -> AIMessage:
         """Send it and read the answer without blocking."""
-        answer = _Answer()
+        answer = Completion()
         # A client for each request: kept connections would belong to the loop that made them.
         async with (
             httpx.AsyncClient(**self._client) as client,
@@ -341,10 +280,10 @@ class _Request(Runnable[Any, AIMessage]):
 
     def _checked(self, response: httpx.Response, body: bytes) -> bytes:
         if response.status_code != 200:
-            raise HTTPStatusError(response, body)
+            raise status_error(self.controller.settings.base_url or "", response, body)
         return body
 
-    def _hear(self, answer: _Answer, line: str) -> None:
+    def _hear(self, answer: Completion, line: str) -> None:
         kind, _, data = line.partition(":")
         if kind != "data" or data.strip() == "[DONE]":
             return
@@ -353,24 +292,9 @@ class _Request(Runnable[Any, AIMessage]):
         if self.listener and answer.ids:
             self.listener(answer.ids)
 
-    def _message(self, answer: _Answer) -> AIMessage:
+    def _message(self, answer: Completion) -> AIMessage:
         if not answer.chosen:
             raise NoChoiceError("the completion has no choices")
         if answer.streamed and answer.finish_reason is None:
-            raise ConnectionError("the stream ended before the turn did")
+            raise CutReplyError("the stream ended before the turn did")
         return self.controller._message(answer, self.context)
-
-
-class HTTPStatusError(Exception):
-    """An error response of a server: its status, its message, and when to retry."""
-
-    def __init__(self, response: httpx.Response, body: bytes) -> None:
-        super().__init__(f"{response.status_code} {_words(body)}")
-        self.status_code = response.status_code
-        self.response = SimpleNamespace(headers=dict(response.headers))
-
-
-def _words(body: str | bytes) -> str:
-    """Return what a server says, on one line."""
-    text = body if isinstance(body, str) else body.decode(errors="replace")
-    return " ".join(text.split())[:300] or "empty"

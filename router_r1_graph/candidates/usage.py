@@ -1,0 +1,217 @@
+"""What a reply is billed for: token counts by price, and the cost that a provider reports.
+
+Providers count differently. A part that is reported beside its whole (reasoning tokens beside the
+completion's, cached tokens beside the prompt's) belongs to it, and the total tells. A count that is
+missing, null or 0 is estimated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+
+NO_TOKENS = "no_tokens"
+"""In a message's response metadata: no model wrote it, so there are no tokens to estimate."""
+_MOST_TOKENS = 10**12
+"""More than that is no count."""
+_USD_PER_TICK = 1e-10
+"""xAI's unit. Source: https://docs.x.ai/developers/cost-tracking"""
+
+# Where providers put what OpenAI has in other places, or not at all: DeepSeek, Moonshot, Anthropic
+# behind LiteLLM, OpenRouter.
+_CACHE_READ = (
+    ("prompt_tokens_details", "cached_tokens"),
+    ("input_tokens_details", "cached_tokens"),
+    ("prompt_cache_hit_tokens",),
+    ("cached_tokens",),
+    ("cache_read_input_tokens",),
+)
+_CACHE_WRITTEN = (
+    ("prompt_tokens_details", "cache_write_tokens"),
+    ("prompt_tokens_details", "cache_creation_tokens"),
+    ("cache_creation_input_tokens",),
+)
+_REASONING = (
+    ("completion_tokens_details", "reasoning_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+    ("reasoning_tokens",),
+)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The tokens of one call.
+
+    `input_tokens` and `output_tokens` are wholes. `cached_input_tokens` (read out of the provider's
+    prompt cache) and `cache_write_tokens` are parts of the former, `reasoning_tokens` of the
+    latter. `estimated` names the wholes that nobody reported.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    estimated: tuple[str, ...] = ()
+
+
+def usage_of(message: AIMessage, messages: Sequence[AnyMessage] = ()) -> Usage:
+    """Return the tokens of a reply, as far as possible those that the provider counted.
+
+    Args:
+        message: the reply.
+        messages: what was asked, to estimate from.
+    """
+    if message.response_metadata.get(NO_TOKENS):
+        return Usage()
+    told: Mapping[str, Any] = message.usage_metadata or {}
+    into: Mapping[str, Any] = told.get("input_token_details") or {}
+    out_of: Mapping[str, Any] = told.get("output_token_details") or {}
+    # LangChain has the service tier before some names, and Anthropic's writes by their lifetime.
+    read = _sum(into[name] for name in into if name.endswith("cache_read"))
+    written = _sum(
+        into[name] for name in into if name.endswith("cache_creation") or "ephemeral" in name
+    )
+    reasoning = _sum(out_of[name] for name in out_of if name.endswith("reasoning"))
+    input_, output = count(told.get("input_tokens")), count(told.get("output_tokens"))
+    total = count(told.get("total_tokens"))
+
+    cache, beside = read + written, total - input_ - output
+    apart = beside in (cache, cache + reasoning) and beside != reasoning
+    if cache and input_ and (cache > input_ or apart):
+        input_, beside = input_ + cache, beside - cache
+    if not input_ and total > output > 0:
+        input_ = total - output
+    elif input_ and beside > 0:
+        output += beside
+    elif reasoning > output:
+        output += reasoning
+
+    estimated = []
+    if not input_:
+        estimated.append("input")
+        input_ = max(cache, sum(estimate_tokens(str(m.text)) for m in messages))
+    if not output and (text := _written(message)):
+        estimated.append("output")
+        output = max(estimate_tokens(text), total - input_)
+    return Usage(input_, output, reasoning, read, written, tuple(estimated))
+
+
+def usage_metadata(report: Mapping[str, Any]) -> UsageMetadata | None:
+    """Return the counts of an OpenAI-compatible `usage` block; None if it has none.
+
+    A count of null, or one that is no number, is 0: `usage_of` estimates it.
+    """
+    input_ = count(report.get("prompt_tokens", report.get("input_tokens")))
+    output = count(report.get("completion_tokens", report.get("output_tokens")))
+    total = count(report.get("total_tokens"))
+    if not (input_ or output or total):
+        return None
+    read, written = _first(report, _CACHE_READ), _first(report, _CACHE_WRITTEN)
+    reasoning = _first(report, _REASONING)
+    into = InputTokenDetails()
+    if read is not None:
+        into["cache_read"] = read
+    if written is not None:
+        into["cache_creation"] = written
+    return UsageMetadata(
+        input_tokens=input_,
+        output_tokens=output,
+        total_tokens=max(total, input_ + output),
+        input_token_details=into,
+        output_token_details=(
+            OutputTokenDetails() if reasoning is None else OutputTokenDetails(reasoning=reasoning)
+        ),
+    )
+
+
+def reported_usd(message: AIMessage) -> float | None:
+    """Return the cost that the provider reports; None if it reports no valid price.
+
+    With a key of one's own at the provider behind a gateway ("BYOK"), the gateway's `cost` is its
+    fee, and the provider's price stands beside it.
+    """
+    metadata = message.response_metadata
+    for report in (metadata.get("token_usage"), metadata):
+        if isinstance(report, Mapping) and (usd := _reported(report)) is not None:
+            return usd
+    return None
+
+
+def is_cached(message: AIMessage) -> bool:
+    """Return whether a reply came out of LangChain's cache, which says that it cost nothing."""
+    told: Mapping[str, Any] = message.usage_metadata or {}
+    return told.get("total_cost") == 0
+
+
+def _reported(report: Mapping[str, Any]) -> float | None:
+    cost = report.get("cost")
+    if isinstance(cost, Mapping):  # Perplexity
+        cost = cost.get("total_cost")
+    usd = _number(cost)
+    if usd is None:
+        usd = _number(report.get("estimated_cost"))  # DeepInfra's name
+    if usd is None and (ticks := _number(report.get("cost_in_usd_ticks"))) is not None:
+        usd = ticks * _USD_PER_TICK
+    own_key = report.get("is_byok")
+    if own_key or (own_key is None and not usd):
+        upstream = _number(_at(report, ("cost_details", "upstream_inference_cost")))
+        if upstream is not None:
+            usd = (usd or 0.0) + upstream
+    return usd
+
+
+def count(tokens: Any) -> int:
+    """Return a count of an endpoint as a number of tokens; 0 if it is none."""
+    if isinstance(tokens, int):  # of any size
+        return min(max(0, tokens), _MOST_TOKENS)
+    return min(math.ceil(_number(tokens) or 0.0), _MOST_TOKENS)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number that is finite and not negative, also out of a text; None for all else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _at(report: Any, path: Iterable[str]) -> Any:
+    for name in path:
+        report = report.get(name) if isinstance(report, Mapping) else None
+    return report
+
+
+def _first(report: Mapping[str, Any], paths: Iterable[Iterable[str]]) -> int | None:
+    found = (value for path in paths if (value := _at(report, path)) is not None)
+    first = next(found, None)
+    return None if first is None else count(first)
+
+
+def _sum(tokens: Iterable[Any]) -> int:
+    return sum(map(count, tokens))
+
+
+def _written(message: AIMessage) -> str:
+    """Return all that the model wrote, thoughts and calls included."""
+    thoughts = message.additional_kwargs.get("reasoning_content") or ""
+    calls = "".join(str(call["args"]) for call in message.tool_calls + message.invalid_tool_calls)
+    return f"{thoughts}{writable(str(message.text))}{calls}"
+
+
+def writable(text: str) -> str:
+    """Replace lone surrogates: legal in JSON, but no checkpoint or file can hold one."""
+    return text.encode(errors="replace").decode()
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate how many tokens a text has: 4 bytes each."""
+    return -(-len(text.encode(errors="replace")) // 4)

@@ -1,0 +1,147 @@
+"""What servers that speak OpenAI's API send, and LangChain's client does not read.
+
+Usage and a cost may come in any chunk of a stream, and in several; an error may come with status
+200; a stream may end too early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from json import JSONDecodeError
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
+
+from .failures import BrokenReplyError, CutReplyError, NoChoiceError
+from .usage import usage_metadata
+
+REPORT = "token_usage"
+"""In a message's response metadata, as LangChain has it: the usage block as it was sent."""
+_ONCE = ("finish_reason", "model_name", "system_fingerprint", "service_tier")
+
+
+def error_in(body: Mapping[str, Any]) -> BrokenReplyError | None:
+    """Return the error that a body or a chunk of status 200 names; None = it names none.
+
+    Args:
+        body: the JSON of a chat completion, of an older completion, or of a chunk of either.
+    """
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    choice = choice if isinstance(choice, Mapping) else {}
+    named = body.get("error") or choice.get("error")
+    if not named and choice.get("finish_reason") != "error":
+        return None
+    return named_error(named, body.get("usage"))
+
+
+def named_error(named: Any, report: Any = None) -> BrokenReplyError:
+    """Return what an `error` object, or text, says.
+
+    Args:
+        named: the object; None = the server only says that there was one.
+        report: the usage that is billed nevertheless.
+    """
+    code: object = None
+    if isinstance(named, Mapping):
+        words = [str(named[name]) for name in ("message", "detail") if named.get(name)]
+        metadata = named.get("metadata")
+        if isinstance(metadata, Mapping) and metadata.get("raw"):  # OpenRouter: the provider's own
+            words.append(str(metadata["raw"])[:200])
+        codes = [named[name] for name in ("code", "status", "type") if named.get(name)]
+        numbers = [c for c in codes if str(c).isdigit()]
+        code = numbers[0] if numbers else " ".join(map(str, codes))
+        named = ": ".join(words) or (f"error {code}" if code else "")
+    message = str(named or "the server reports an error, and no more")
+    return BrokenReplyError(message, code or None, _billed(report))
+
+
+def is_cut(error: JSONDecodeError) -> bool:
+    """Return whether a JSON text cannot be read because its end is missing."""
+    text = error.doc.strip()
+    return error.pos >= len(text) or (text[0] in "{[" and text[-1] not in "}]")
+
+
+def complete(generation: ChatGeneration, report: Any, choice: Mapping[str, Any]) -> None:
+    """Add to a message what LangChain leaves out: exact counts, and the thoughts.
+
+    Args:
+        generation: a reply, or a chunk of one.
+        report: the usage block; anything else is none.
+        choice: its choice, as it was sent.
+    """
+    message = generation.message
+    said = choice.get("message") or choice.get("delta") or {}
+    if isinstance(thoughts := said.get("reasoning_content") or said.get("reasoning"), str):
+        message.additional_kwargs["reasoning_content"] = thoughts
+    if isinstance(message, AIMessage):
+        message.usage_metadata = usage_metadata(report) if isinstance(report, Mapping) else None
+
+
+class Ending:
+    """The end of a stream: what may be said once only, and is said by many servers in each chunk.
+
+    LangChain adds the numbers of two chunks up, and joins their words.
+    """
+
+    def __init__(self) -> None:
+        self.report: dict[str, Any] = {}
+        self.info: dict[str, Any] = {}
+        self.chunks = self.choices = 0
+        self.complete = False
+
+    def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
+        """Take over what a chunk says of the whole reply, and return the rest of it."""
+        self.chunks += 1
+        message = chunk.message
+        metadata = message.response_metadata
+        choice = "model_provider" in metadata  # LangChain's mark of a chunk with a choice
+        self.choices += choice
+        report = metadata.pop(REPORT, None)
+        if isinstance(report, Mapping):  # the last one counts
+            self.report |= {name: value for name, value in report.items() if value is not None}
+            # Usage alone comes after the reply, also from a server that gives no finish reason.
+            self.complete |= bool(self.choices and not choice)
+        if isinstance(message, AIMessageChunk):
+            message.usage_metadata = None
+        if info := chunk.generation_info:
+            self.info |= {name: info.pop(name) for name in _ONCE if info.get(name)}
+            self.complete |= "finish_reason" in self.info
+        return chunk
+
+    @property
+    def billed(self) -> AIMessage | None:
+        """The usage so far, as of a reply without text; None = none was reported."""
+        return _billed(self.report)
+
+    def chunk(self) -> ChatGenerationChunk:
+        """Return the last chunk.
+
+        Raises:
+            NoChoiceError: the stream holds chunks, and no reply.
+            CutReplyError: it ended before the reply did.
+        """
+        if self.chunks and not self.choices:
+            raise NoChoiceError("the stream holds no reply")
+        if not self.complete:
+            raise CutReplyError(
+                "the stream ended before the reply did"
+                if self.chunks
+                else "there was no event in the stream (if the server does not stream, set "
+                "options: {disable_streaming: true})",
+                partial=self.billed,
+            )
+        message = AIMessageChunk(content="", chunk_position="last")
+        message.usage_metadata = usage_metadata(self.report)
+        if self.report:
+            message.response_metadata[REPORT] = self.report
+        return ChatGenerationChunk(message=message, generation_info=self.info)
+
+
+def _billed(report: Any) -> AIMessage | None:
+    """Return a message without text that has the usage of a broken reply; None if it has none."""
+    usage = usage_metadata(report) if isinstance(report, Mapping) else None
+    if usage is None:
+        return None
+    return AIMessage("", usage_metadata=usage, response_metadata={REPORT: dict(report)})

@@ -1,0 +1,154 @@
+"""What a server of completions says: a body or the events of a stream, with ids, or an error."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, NonNegativeInt, ValidationError
+
+from ...candidates.failures import CutReplyError
+from ...candidates.wire import error_in, is_cut
+
+
+class _Token(BaseModel):
+    id: NonNegativeInt | None = None
+    logprob: float | None = None
+
+
+class _Logprobs(BaseModel):
+    tokens: list[str] = []
+    token_logprobs: list[float | None] = []
+    content: list[_Token] | None = None  # llama.cpp
+
+    @property
+    def ids(self) -> list[int] | None:
+        """The ids of the sampled tokens, where the server writes them here."""
+        if self.content is not None:
+            ids = [token.id for token in self.content if token.id is not None]
+            return ids if len(ids) == len(self.content) else None
+        found = [re.fullmatch(r"token_id:(\d+)", token) for token in self.tokens]
+        named = [int(match[1]) for match in found if match]
+        return named if named and len(named) == len(found) else None
+
+    @property
+    def scores(self) -> list[float]:
+        """The log-probabilities of the sampled tokens."""
+        scores = [token.logprob for token in self.content or []] or self.token_logprobs
+        return [score for score in scores if score is not None]
+
+
+class _Choice(BaseModel):
+    text: str = ""
+    token_ids: list[NonNegativeInt] | None = None
+    logprobs: _Logprobs | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None  # vLLM
+    matched_stop: str | int | None = None  # SGLang
+
+    @property
+    def ids(self) -> list[int] | None:
+        """The sampled ids; None where the server does not give them."""
+        if self.token_ids is not None:
+            return self.token_ids
+        return self.logprobs.ids if self.logprobs else None
+
+
+class _Body(BaseModel):
+    choices: list[_Choice]
+    usage: Any = None
+
+
+@dataclass
+class Completion:
+    """What a server said so far: a body, or the events of a stream."""
+
+    text: str = ""
+    ids: list[int] | None = None
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+    stopped_at: str | int | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+    without_stop: bool = False
+    """Whether the ids lack the text that stopped the turn, as llama.cpp's do."""
+    chosen: bool = False
+    streamed: bool = False
+
+    def add(self, data: str | bytes) -> None:
+        """Take in a body, or one event.
+
+        Raises:
+            BrokenReplyError: it names an error, or breaks off.
+            ValueError: it is not a completion; the message quotes what the server says instead.
+        """
+        try:
+            sent = json.loads(data)
+            if isinstance(sent, dict) and (error_named := error_in(sent)):
+                raise error_named
+            body = _Body.model_validate(sent)
+        except json.JSONDecodeError as error:
+            if is_cut(error):
+                raise CutReplyError("the reply broke off in the middle") from None
+            raise ValueError(f"not a completion: {error}; the body is {words(data)}") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+            raise ValueError(f"not a completion: {why}; the body is {words(data)}") from None
+        if isinstance(body.usage, dict):
+            self.report |= {name: value for name, value in body.usage.items() if value is not None}
+        for choice in body.choices[:1]:
+            if choice.ids is not None:
+                self.ids = [*(self.ids or []), *choice.ids]
+            self.without_stop |= bool(choice.logprobs and choice.logprobs.content is not None)
+            self.logprobs += choice.logprobs.scores if choice.logprobs else []
+            self.text += choice.text
+            self.finish_reason = choice.finish_reason or self.finish_reason
+            self.stopped_at = choice.stop_reason or choice.matched_stop or self.stopped_at
+            self.chosen = True
+
+
+#: How servers say that a prompt is a text to them, or that they do not know what ids need.
+_REFUSES_IDS = re.compile(
+    r"prompt.{0,200}(valid string|a string|string_type|type str\b)"
+    r"|(unexpected|extra|unknown|unrecognized|unsupported).{0,200}(return_token_ids|stop_token_ids)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class TokenIdsError(Exception):
+    """A server takes no token ids as a prompt; to try again is of no use."""
+
+    status_code = 400
+
+    def __init__(self, address: str, body: bytes) -> None:
+        super().__init__(
+            f"{address} takes no token ids, which a policy is asked by; vLLM, SGLang and "
+            "llama.cpp's llama-server do. Serve the policy with one of them, or ask this server "
+            f"as a chat model. It says: {words(body)}"
+        )
+
+
+def status_error(address: str, response: httpx.Response, body: bytes) -> Exception:
+    """Return what is wrong with a response whose status is not 200."""
+    if response.status_code <= 500 and _REFUSES_IDS.search(body.decode(errors="replace")):
+        return TokenIdsError(address, body)
+    return HTTPStatusError(response, body)
+
+
+class HTTPStatusError(Exception):
+    """An error response of a server: its status, its message, and when to retry."""
+
+    def __init__(self, response: httpx.Response, body: bytes) -> None:
+        super().__init__(f"{response.status_code} {words(body)}")
+        self.status_code = response.status_code
+        self.response = SimpleNamespace(headers=dict(response.headers))
+
+
+def words(body: str | bytes) -> str:
+    """Return what a server says, on one line."""
+    text = body if isinstance(body, str) else body.decode(errors="replace")
+    return " ".join(text.split())[:300] or "empty"

@@ -1,0 +1,261 @@
+"""The bill of a call, from whatever a provider reports and wherever it does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.globals import set_llm_cache
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.cache.memory import InMemoryCache as NodeCache
+from langgraph.types import CachePolicy
+
+from openai_server import Reply, Wire
+from router_r1_graph import ChatRouterR1, ScriptedController, create_router_r1
+from router_r1_graph.candidates.usage import Usage, reported_usd, usage_metadata, usage_of
+from yaml_pool import ONE_DOLLAR, bills, run, scripted, yaml_pool
+
+SEARCH, ANSWER = "<search> Ada: Capital of France? </search>", "<answer> Paris </answer>"
+ASKED = [HumanMessage("What is the capital?")]  # 20 bytes: 5 tokens
+
+# What a server reports of the reply "Paris" (2 tokens by estimate), and what it means.
+REPORTED = {
+    "plain": ((10, 5, 15), {}, Usage(10, 5)),
+    "reasoning within": (
+        (10, 50, 60),
+        {"completion_tokens_details": {"reasoning_tokens": 40}},
+        Usage(10, 50, 40),
+    ),
+    "reasoning beside (xAI)": (
+        (32, 9, 135),
+        {"completion_tokens_details": {"reasoning_tokens": 94}},
+        Usage(32, 103, 94),
+    ),
+    "reasoning beside, no total": (
+        (32, 9, None),
+        {"completion_tokens_details": {"reasoning_tokens": 94}},
+        Usage(32, 103, 94),
+    ),
+    "thoughts in the total only (Gemini)": ((9, 4, 19), {}, Usage(9, 10)),
+    "cached": (
+        (2006, 300, 2306),
+        {"prompt_tokens_details": {"cached_tokens": 1920}},
+        Usage(2006, 300, 0, 1920),
+    ),
+    "cached, DeepSeek's name": (
+        (100, 5, 105),
+        {"prompt_cache_hit_tokens": 64},
+        Usage(100, 5, 0, 64),
+    ),
+    "cached beside (Anthropic)": (
+        (20, 5, 25),
+        {"cache_read_input_tokens": 1000, "cache_creation_input_tokens": 200},
+        Usage(1220, 5, 0, 1000, 200),
+    ),
+    "cached beside, the total tells": (
+        (300, 5, 405),
+        {"prompt_tokens_details": {"cached_tokens": 100}},
+        Usage(400, 5, 0, 100),
+    ),
+    "written": (
+        (3000, 5, 3005),
+        {"prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 2048}},
+        Usage(3000, 5, 0, 0, 2048),
+    ),
+    "null details": ((10, 5, 15), {"prompt_tokens_details": None}, Usage(10, 5)),
+    "texts": (("10", "5", "15"), {}, Usage(10, 5)),
+    "fractions": ((10.0, 4.2, 14.2), {}, Usage(10, 5)),
+    "output null": ((10, None, None), {}, Usage(10, 2, estimated=("output",))),
+    "output null, the total tells": ((10, None, 15), {}, Usage(10, 5)),
+    "input null": ((None, 5, None), {}, Usage(5, 5, estimated=("input",))),
+    "input null, the total tells": ((None, 5, 15), {}, Usage(10, 5)),
+    "zeros": ((0, 0, 0), {}, Usage(5, 2, estimated=("input", "output"))),
+    "nothing": ((None, None, None), {}, Usage(5, 2, estimated=("input", "output"))),
+    "no numbers": (("many", [1], {}), {}, Usage(5, 2, estimated=("input", "output"))),
+    "negative": ((-7, 5, -2), {}, Usage(5, 5, estimated=("input",))),
+}
+
+
+def usage(counts=(10, 5, 15), **more):
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return {**dict(zip(names, counts, strict=True)), **more}
+
+
+@pytest.mark.parametrize(("counts", "details", "means"), REPORTED.values(), ids=REPORTED)
+def test_tokens_are_those_that_are_paid_and_a_missing_count_is_estimated(counts, details, means):
+    told = usage_metadata(usage(counts, **details))
+    assert usage_of(AIMessage("Paris", usage_metadata=told), ASKED) == means
+
+
+@pytest.mark.parametrize(
+    ("details", "means"),
+    [
+        ({"cache_read": 5, "cache_creation": 0, "ephemeral_1h_input_tokens": 7}, (5, 7)),
+        ({"flex_cache_read": 5, "flex": 15}, (5, 0)),
+    ],
+)
+def test_cached_tokens_are_read_in_the_words_of_other_clients(details, means):
+    told = {"input_tokens": 20, "output_tokens": 5, "total_tokens": 25}
+    found = usage_of(AIMessage("x", usage_metadata={**told, "input_token_details": details}))
+    assert (found.cached_input_tokens, found.cache_write_tokens) == means
+
+
+@pytest.mark.parametrize(
+    ("report", "usd"),
+    [
+        ({"cost": 0.5}, 0.5),
+        ({"cost": "0.5"}, 0.5),
+        ({"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.25}}, 0.25),
+        ({"cost": 0, "cost_details": {"upstream_inference_cost": 0.25}}, 0.25),
+        ({"cost": 0.01, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.25}}, 0.26),
+        ({"cost": 0.5, "is_byok": False, "cost_details": {"upstream_inference_cost": 0.4}}, 0.5),
+        ({"cost": 0.5, "cost_details": {"upstream_inference_cost": None}}, 0.5),
+        ({"cost": 0, "is_byok": False, "cost_details": None}, 0.0),
+        ({"cost": {"total_cost": 0.5, "request_cost": 0.1}}, 0.5),
+        ({"estimated_cost": 0.5}, 0.5),
+        ({"cost_in_usd_ticks": 37756000}, 0.0037756),
+        ({"cost": "free"}, None),
+        ({"cost": -1}, None),
+        ({"cost": True}, None),
+    ],
+)
+def test_a_reported_cost_is_read_in_the_words_of_every_gateway(report, usd):
+    message = AIMessage("x", response_metadata={"token_usage": report})
+    assert reported_usd(message) == (None if usd is None else pytest.approx(usd))
+
+
+def chunk(text=None, finish=None, **more):
+    choices = [] if text is None else [{"index": 0, "delta": {"content": text}}]
+    if finish:
+        choices[0]["finish_reason"] = finish
+    return {"id": "1", "object": "chat.completion.chunk", "model": "m", "choices": choices, **more}
+
+
+TEXT = [chunk("Par"), chunk("is")]
+END = chunk("", "stop")
+#: A stream, and its bill at 1 and 2 USD a million tokens.
+STREAMS = {
+    "in the last chunk": ([*TEXT, END, chunk(usage=usage())], (10, 5, 20e-6)),
+    "in each chunk, growing": (
+        [chunk(t, usage=usage((1000, n, 1000 + n))) for n, t in enumerate("Paris")]
+        + [
+            chunk("", "stop", usage=usage((1000, 200, 1200))),
+            chunk(usage=usage((1000, 200, 1200))),
+        ],
+        (1000, 200, 1400e-6),
+    ),
+    "twice": ([*TEXT, chunk("", "stop", usage=usage()), chunk(usage=usage())], (10, 5, 20e-6)),
+    "null until the end": (
+        [*(c | {"usage": None} for c in TEXT), chunk("", "stop", usage=usage())],
+        (10, 5, 20e-6),
+    ),
+    "a cost beside a choice": ([*TEXT, END, chunk("", usage=usage(cost=0.5))], (10, 5, 0.5)),
+    "a cost beside the finish reason": (
+        [*TEXT, chunk("", "stop", usage=usage(cost=0.5))],
+        (10, 5, 0.5),
+    ),
+    "two costs": (
+        [*TEXT, chunk("", "stop", usage=usage(cost=0.1)), chunk(usage=usage(cost=0.5))],
+        (10, 5, 0.5),
+    ),
+    "a cost, then counts": (
+        [*TEXT, chunk("", "stop", usage={"cost": 0.5}), chunk(usage=usage())],
+        (10, 5, 0.5),
+    ),
+    "no delta at the end": (
+        [
+            *TEXT,
+            chunk("", "stop") | {"choices": [{"delta": None, "finish_reason": "stop"}]},
+            chunk(usage=usage()),
+        ],
+        (10, 5, 20e-6),
+    ),
+    "the finish reason twice": ([*TEXT, END, END, chunk(usage=usage())], (10, 5, 20e-6)),
+}
+
+
+def streamed(pool):
+    """Run with candidates that stream, as in a chat UI; return the final state."""
+    graph = scripted(pool, SEARCH, ANSWER)
+
+    async def states():
+        return [
+            s async for m, s in graph.astream({"question": "?"}, stream_mode=MODES) if m == "values"
+        ]
+
+    return asyncio.run(states())[-1]
+
+
+MODES = ["values", "messages"]
+
+
+@pytest.mark.parametrize(("events", "paid"), STREAMS.values(), ids=STREAMS)
+def test_a_stream_is_paid_once_whichever_chunks_say_what_it_costs(serve, tmp_path, events, paid):
+    state = streamed(yaml_pool(tmp_path, serve(Wire(events=events)), **ONE_DOLLAR))
+    (bill,) = bills(state)
+    assert (bill["ok"], bill["error"], bill["reply"]) == (True, None, "Paris")
+    assert (bill["input_tokens"], bill["output_tokens"]) == paid[:2]
+    assert bill["cost_usd"] == pytest.approx(paid[2])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_cached_tokens_have_a_price_of_their_own(serve, tmp_path, stream):
+    report = usage((2006, 300, 2306), prompt_tokens_details={"cached_tokens": 1920})
+    choice = {"index": 0, "message": {"role": "model", "content": "Paris"}, "finish_reason": "stop"}
+    sent = Wire({"choices": [choice], "usage": report}, [*TEXT, END, chunk(usage=report)])
+    pool = yaml_pool(tmp_path, serve(sent), **ONE_DOLLAR, cached_input_usd_per_mtok=0.1)
+    state = streamed(pool) if stream else run(scripted(pool, SEARCH, ANSWER), "invoke")
+    (bill,) = bills(state)
+    assert bill["cost_usd"] == pytest.approx((86 * 1 + 1920 * 0.1 + 300 * 2) / 1e6)
+
+
+def test_a_failed_attempt_that_is_billed_is_on_the_bill(serve, tmp_path):
+    choice = {"finish_reason": "error", "message": {"content": "Par"}, "error": {"code": 502}}
+    server = serve([Wire({"choices": [choice], "usage": usage()}), Reply("Paris", 10, 5)])
+    pool = yaml_pool(tmp_path, server, max_retries=1, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), "invoke"))
+    assert (bill["reply"], bill["attempts"], bill["input_tokens"]) == ("Paris", 2, 20)
+    assert bill["cost_usd"] == pytest.approx(40e-6)
+
+
+@pytest.fixture
+def langchain_cache():
+    set_llm_cache(InMemoryCache())
+    yield
+    set_llm_cache(None)
+
+
+def test_a_reply_of_langchains_cache_costs_nothing_and_says_so(serve, tmp_path, langchain_cache):
+    server = serve(Reply("Paris", cost=0.5))
+    pool = yaml_pool(tmp_path, server, **ONE_DOLLAR)
+    first, second = (run(scripted(pool, SEARCH, ANSWER), how) for how in ("invoke", "ainvoke"))
+    assert server.count() == 1
+    paid = [(b["cached"], b["cost_usd"], b["reply"]) for s in (first, second) for b in bills(s)]
+    assert paid == [(False, 0.5, "Paris"), (True, 0.0, "Paris")]
+    line = second["ledger"]["candidates"]["Ada"]
+    assert (line["calls"], line["cost_usd"], line["retries"]) == (1, 0.0, 0)
+
+
+def test_the_routers_own_answer_out_of_langchains_cache_costs_nothing(
+    serve, tmp_path, langchain_cache
+):
+    pool = yaml_pool(tmp_path, serve(Reply("Paris", cost=0.5)))
+    model = ChatRouterR1(pool=pool, controller="constant:Ada")
+    told = [model.invoke("Capital of France?").response_metadata for _ in range(2)]
+    assert [(m["cost_usd"], m.get("cached", False)) for m in told] == [(0.5, False), (0.0, True)]
+
+
+def test_a_reply_of_langgraphs_cache_costs_nothing_and_says_so(serve, tmp_path):
+    server = serve(Reply("Paris", cost=0.5))
+    pool = yaml_pool(tmp_path, server, **ONE_DOLLAR)
+    builder = create_router_r1(pool, ScriptedController((SEARCH, ANSWER)))
+    builder.set_node_defaults(cache_policy=CachePolicy())
+    graph = builder.compile(cache=NodeCache())
+    first, second = run(graph, "invoke"), run(graph, "invoke")
+    assert server.count() == 1
+    assert [(b["cached"], b["cost_usd"]) for s in (first, second) for b in bills(s)] == [
+        (False, 0.5),
+        (True, 0.0),
+    ]
+    assert second["ledger"]["candidates"]["Ada"]["cost_usd"] == 0.0
