@@ -9,6 +9,8 @@ PACKAGES = {
     "local": ("torch", "transformers"),
     "train": ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "matplotlib"),
     "eval": ("numpy", "sklearn"),
+    "langchain": ("langchain",),
+    "mcp": ("langchain_mcp_adapters",),
 }
 
 
