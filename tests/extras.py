@@ -10,6 +10,7 @@ PACKAGES = {
     "train": ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "matplotlib"),
     "eval": ("numpy", "sklearn"),
     "langchain": ("langchain",),
+    "otel": ("opentelemetry.sdk",),
     "mcp": ("langchain_mcp_adapters",),
 }
 
