@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tools import StructuredTool, Tool
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.schemas import Run
@@ -72,23 +70,6 @@ def without_context(config: RunnableConfig) -> RunnableConfig:
         return config
     own = {CONFIG_KEY_RUNTIME: runtime.override(context=None)}
     return {**config, "configurable": {**configurable, **own}}
-
-
-@contextmanager
-def ambient(config: RunnableConfig | None) -> Iterator[None]:
-    """Make a config the one that runnables find in their context.
-
-    A bound model (`bind_tools`) merges the given config with that one, whose callbacks then come
-    first: a tracer would read a message before its cost is written there.
-    """
-    if config is None:
-        yield
-        return
-    token = var_child_runnable_config.set(config)
-    try:
-        yield
-    finally:
-        var_child_runnable_config.reset(token)
 
 
 _BURST_SECONDS = 1.0

@@ -18,10 +18,9 @@ from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableBinding, RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from .._compat import ambient
 from ..langsmith import runs
 from . import limits
 from .candidate import Candidate
@@ -64,6 +63,7 @@ def ask(
             call is made in any case. The model must be the one that `settings` describe.
         **kwargs: passed to the model (`stop=`, ...).
     """
+    model, kwargs = _unbound(model, kwargs)
     steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=True)
     config = _traced(messages, settings, config)
     outcome: Any = None
@@ -94,6 +94,7 @@ async def aask(
     **kwargs: Any,
 ) -> Reply:
     """Ask as `ask` does, without blocking the event loop."""
+    model, kwargs = _unbound(model, kwargs)
     steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=False)
     config = _traced(messages, settings, config)
     outcome: Any = None
@@ -111,6 +112,17 @@ async def aask(
                     outcome = await aresult_of(step)
                 case Invoke():
                     outcome = await _ain_time(step.timeout, model, messages, config, kwargs)
+
+
+def _unbound(model: ChatModel, kwargs: dict[str, Any]) -> tuple[ChatModel, dict[str, Any]]:
+    """Return a bound model (`bind_tools`) as the model and what is bound to it.
+
+    A binding merges its config with the one around it, whose callbacks then come first: a tracer
+    would read a message before its cost is written there.
+    """
+    while isinstance(model, RunnableBinding) and not (model.config or model.config_factories):
+        model, kwargs = model.bound, {**model.kwargs, **kwargs}
+    return model, kwargs
 
 
 def _steps(
@@ -189,9 +201,8 @@ async def _ain_time(
 ) -> Any:
     """Invoke, and return the message or the exception."""
     try:
-        with ambient(config):
-            async with asyncio.timeout(seconds):
-                return await model.ainvoke(messages, config, **kwargs)
+        async with asyncio.timeout(seconds):
+            return await model.ainvoke(messages, config, **kwargs)
     except GraphBubbleUp:  # an interrupt, not a failure
         raise
     except TimeoutError as error:
@@ -212,8 +223,7 @@ def _in_time(
 
     def target() -> None:
         try:
-            with ambient(config):
-                outcome.append(model.invoke(messages, config, **kwargs))
+            outcome.append(model.invoke(messages, config, **kwargs))
         except Exception as error:
             outcome.append(error)
 

@@ -10,7 +10,7 @@ import os
 import re
 from typing import Any
 
-from ..errors import MissingExtraError, PoolError
+from ..errors import ConfigError, MissingExtraError
 from .candidate import Candidate
 from .reply import ChatModel
 from .settings import ModelSettings
@@ -30,7 +30,7 @@ def langchain_chat_model(settings: ModelSettings) -> ChatModel:
 
     Raises:
         MissingExtraError: langchain is not installed.
-        PoolError: the provider is unknown, or its package is not installed.
+        ConfigError: the provider is unknown, or its package is not installed.
     """
     try:
         from langchain.chat_models import init_chat_model
@@ -53,4 +53,4 @@ def langchain_chat_model(settings: ModelSettings) -> ChatModel:
     except ImportError as error:
         found = re.search(r"pip install (?:-U )?([\w.\[\]-]+)", str(error))
         package = found[1] if found else str(error.name or "").replace("_", "-")
-        raise PoolError(f"model {name!r} needs another package: pip install {package}") from error
+        raise ConfigError(f"model {name!r} needs another package: pip install {package}") from error

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from ..errors import MissingExtraError, PoolError, did_you_mean
+from ..errors import ConfigError, MissingExtraError, PoolError, did_you_mean
 from .adapters import as_chat_model
 from .apart import run_apart
 from .candidate import Candidate
@@ -57,7 +57,7 @@ def mcp_tool(candidate: Candidate) -> ChatModel:
 
     Raises:
         MissingExtraError: langchain-mcp-adapters is not installed.
-        PoolError: the server cannot be reached, or has no such tool.
+        ConfigError: the server cannot be reached, or has no such tool.
     """
     options = read_options(candidate, McpOptions)
     tools = {tool.name: tool for tool in run_apart(lambda: _tools(candidate, options))}
@@ -65,11 +65,11 @@ def mcp_tool(candidate: Candidate) -> ChatModel:
     if options.tool is None:
         asked = {name: model for name, tool in tools.items() if (model := _askable(tool))}
         if len(asked) != 1:
-            raise PoolError(f"options.tool names one of the server's tools: {names}")
+            raise ConfigError(f"options.tool names one of the server's tools: {names}")
         return next(iter(asked.values()))
     if options.tool not in tools:
         near = did_you_mean(options.tool, tools)
-        raise PoolError(f"the server has no tool {options.tool!r}{near}; it has: {names}")
+        raise ConfigError(f"the server has no tool {options.tool!r}{near}; it has: {names}")
     return as_chat_model(tools[options.tool])
 
 
@@ -91,7 +91,7 @@ async def _tools(candidate: Candidate, options: McpOptions) -> list[BaseTool]:
             return await load_mcp_tools(None, connection=connection)
     except Exception as error:
         why = innermost(error)
-        raise PoolError(f"no tools of the server: {type(why).__name__}: {why}") from error
+        raise ConfigError(f"no tools of the server: {type(why).__name__}: {why}") from error
 
 
 def _connection(candidate: Candidate, options: McpOptions) -> dict[str, Any]:
