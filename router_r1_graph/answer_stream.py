@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage
-from langchain_core.messages.tool import InvalidToolCall, ToolCall, ToolCallChunk, tool_call_chunk
+from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from .candidates.reply import writable
@@ -63,7 +63,7 @@ class AnswerStream:
         *first, last = words(answer[len(told) :]) or [""]
         for word in first:
             yield ChatGenerationChunk(message=AIMessageChunk(content=word))
-        calls = [*message.tool_calls, *message.invalid_tool_calls]
+        calls: list[Any] = [*message.tool_calls, *message.invalid_tool_calls]
         chunk = AIMessageChunk(
             content=last,
             tool_call_chunks=[_chunk(call, number) for number, call in enumerate(calls)],
@@ -74,7 +74,7 @@ class AnswerStream:
         yield ChatGenerationChunk(message=chunk)
 
 
-def _chunk(call: ToolCall | InvalidToolCall, index: int) -> ToolCallChunk:
+def _chunk(call: Mapping[str, Any], index: int) -> ToolCallChunk:
     args = call["args"]
     text = json.dumps(args, ensure_ascii=False) if isinstance(args, dict) else args
     return tool_call_chunk(name=call["name"], args=text, id=call["id"], index=index)

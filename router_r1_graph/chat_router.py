@@ -104,7 +104,7 @@ class ChatRouterR1(BuiltRouter):
         Raises:
             ConfigError: a tool or the choice cannot be used, or the formatter cannot call tools.
         """
-        options = {"tools": list(tools), "tool_choice": tool_choice}
+        options: dict[str, Any] = {"tools": list(tools), "tool_choice": tool_choice}
         if form := form_of({**kwargs, **options}):
             options["tools"] = list(form.tools)
             self._formatter().bound(form)
@@ -128,7 +128,7 @@ class ChatRouterR1(BuiltRouter):
     ) -> ChatResult:
         config, context = runs.below(CallbackManager, run_manager), self._context(kwargs)
         formatting = self._formatting(messages, kwargs)
-        if (state := formatting and formatting.routed) is None:
+        if (state := formatting.routed if formatting else None) is None:
             context = formatting.context if formatting else context
             state = self._compiled().invoke({"messages": messages}, config, context=context)
         state = self._checked(state)
@@ -143,7 +143,7 @@ class ChatRouterR1(BuiltRouter):
     ) -> ChatResult:
         config, context = runs.below(AsyncCallbackManager, run_manager), self._context(kwargs)
         formatting = self._formatting(messages, kwargs)
-        if (state := formatting and formatting.routed) is None:
+        if (state := formatting.routed if formatting else None) is None:
             context = formatting.context if formatting else context
             state = await self._compiled().ainvoke({"messages": messages}, config, context=context)
         state = self._checked(state)

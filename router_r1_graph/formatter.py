@@ -124,7 +124,7 @@ class Formatting:
 
     form: Form
     formatter: Formatter
-    messages: Sequence[AnyMessage]
+    messages: Sequence[Any]
     given: RouterContext
     """The knobs of the whole call, this included."""
     started_at: float = field(default_factory=time.monotonic)

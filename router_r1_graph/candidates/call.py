@@ -120,9 +120,10 @@ def _unbound(model: ChatModel, kwargs: dict[str, Any]) -> tuple[ChatModel, dict[
     A binding merges its config with the one around it, whose callbacks then come first: a tracer
     would read a message before its cost is written there.
     """
-    while isinstance(model, RunnableBinding) and not (model.config or model.config_factories):
-        model, kwargs = model.bound, {**model.kwargs, **kwargs}
-    return model, kwargs
+    bound: Any = model
+    while isinstance(bound, RunnableBinding) and not (bound.config or bound.config_factories):
+        bound, kwargs = bound.bound, {**bound.kwargs, **kwargs}
+    return bound, kwargs
 
 
 def _steps(

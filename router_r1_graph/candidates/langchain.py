@@ -49,8 +49,9 @@ def langchain_chat_model(settings: ModelSettings) -> ChatModel:
     renamed = {names.get(ours, ours): value for ours, value in given.items() if value is not None}
     options = {theirs: value for theirs, value in renamed.items() if theirs} | settings.options
     try:
-        return init_chat_model(name, **options)
+        model: ChatModel = init_chat_model(name, **options)
     except ImportError as error:
         found = re.search(r"pip install (?:-U )?([\w.\[\]-]+)", str(error))
         package = found[1] if found else str(error.name or "").replace("_", "-")
         raise ConfigError(f"model {name!r} needs another package: pip install {package}") from error
+    return model

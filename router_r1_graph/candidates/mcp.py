@@ -88,10 +88,11 @@ async def _tools(candidate: Candidate, options: McpOptions) -> list[BaseTool]:
     connection: Any = _connection(candidate, options)
     try:
         async with asyncio.timeout(candidate.timeout_seconds):
-            return await load_mcp_tools(None, connection=connection)
+            tools: list[BaseTool] = await load_mcp_tools(None, connection=connection)
     except Exception as error:
         why = innermost(error)
         raise ConfigError(f"no tools of the server: {type(why).__name__}: {why}") from error
+    return tools
 
 
 def _connection(candidate: Candidate, options: McpOptions) -> dict[str, Any]:

@@ -158,11 +158,12 @@ class SimulatedChatModel(BaseChatModel):
                 f"{self.candidate.name} was drawn to fail (fail_rate {self.options.fail_rate:g})"
             )
         reply = reply_text_and_tokens(self.candidate, query)
-        text, output_tokens, tool_calls = reply.text, reply.output_tokens, []
+        text, output_tokens = reply.text, reply.output_tokens
+        tool_calls: list[Any] = []
         if (answer := forms.told(query)) is not None:
             text, output_tokens = answer, count_tokens(answer)
-        if tools and (call := forms.call(tools, tool_choice, text)):
-            text, output_tokens, tool_calls = "", count_tokens(str(call["args"])), [call]
+        if made := forms.call(tools, tool_choice, text):
+            text, output_tokens, tool_calls = "", count_tokens(str(made["args"])), [made]
         others = sum(count_tokens(str(message.text)) + MESSAGE_TOKENS for message in messages) - (
             count_tokens(query) + MESSAGE_TOKENS
         )
