@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, create_model, field_validat
 
 from .answer_form import OPTIONS
 from .candidates import CandidatePool
-from .candidates.reply import ChatModel
+from .candidates.reply import ChatModel, estimate_tokens
 from .candidates.store import as_store
 from .context import RouterContext, knobs
 from .controllers import Controller, as_controller
@@ -128,6 +128,10 @@ class BuiltRouter(_WithKnobs):
         context = replace(own, **{name: given[name] for name in KNOBS if name in given})
         context.check(self.pool)
         return context
+
+    def get_num_tokens(self, text: str) -> int:
+        """Estimate how many tokens a text has: 4 bytes each, since each candidate counts its own."""
+        return estimate_tokens(text)
 
     @property
     def _llm_type(self) -> str:

@@ -301,6 +301,7 @@ def test_copies_and_pickles_answer_as_the_model_does(copied, tmp_path):
     assert (other.max_rounds, other.stop) == (2, ["Q"])
     bound = copied(model.bind_tools([Author], tool_choice="any"))
     assert bound.invoke(HAMLET).tool_calls
+    assert other.get_num_tokens("eight by") == 2  # without a tokenizer from the hub
     other.controller = "constant:nobody"
     with pytest.raises((ControllerError, PoolError), match="nobody"):
         other.invoke(HAMLET)
