@@ -130,7 +130,7 @@ class BuiltRouter(_WithKnobs):
         return context
 
     def get_num_tokens(self, text: str) -> int:
-        """Estimate how many tokens a text has: 4 bytes each, since each candidate counts its own."""
+        """Estimate how many tokens a text has: 4 bytes each, since each model has its own."""
         return estimate_tokens(text)
 
     @property
