@@ -12,9 +12,11 @@ from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.tools import StructuredTool, Tool
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.schemas import Run
 from langgraph import types
+from langgraph.pregel import Pregel
 from langgraph.runtime import Runtime
 from langsmith import Client
 
@@ -126,6 +128,21 @@ def node(
     if RunnableCallable is None:  # pragma: no cover
         return RunnableLambda(sync, afunc=async_, name=name)
     return RunnableCallable(sync, async_, name=name, trace=False)
+
+
+def only_async(asked: Runnable[Any, Any]) -> bool:
+    """Return whether a tool or a graph has asynchronous code only, and cannot be invoked.
+
+    LangGraph says so when it comes to such a node: the nodes before it have been paid by then.
+    """
+    if isinstance(asked, Tool | StructuredTool):
+        return asked.func is None
+    if not isinstance(asked, Pregel):
+        return False
+    bound = [node_.bound for node_ in asked.nodes.values()]
+    steps = [step for one in bound for step in getattr(one, "steps", [one])]
+    inner = (graph for _, graph in asked.get_subgraphs())
+    return any(getattr(step, "func", step) is None for step in steps) or any(map(only_async, inner))
 
 
 def shows(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:

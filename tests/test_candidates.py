@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from langchain_core.language_models import FakeListChatModel
 from pydantic import ValidationError
 
+from extras import needs
 from fakes import FakeChat, make_pool, models, search
+from openai_server import Reply
 from router_r1_graph import (
     Candidate,
     CandidatePool,
@@ -535,6 +538,7 @@ def test_any_factory_of_a_chat_model_is_a_provider(tmp_path):
         ("fakes:not_a_chat_model", "returned str, not a LangChain chat model"),
         ("fakes:broken_factory", "RuntimeError: no model today"),
         ("fakes:__name__", "'str' object is not callable"),
+        ("langchain", "Unable to infer model provider"),
     ],
 )
 def test_a_provider_that_cannot_be_used_is_named_with_its_candidate(provider, says):
@@ -543,6 +547,48 @@ def test_a_provider_that_cannot_be_used_is_named_with_its_candidate(provider, sa
     message = str(raised.value)
     assert message.startswith(f"Ada: provider {provider!r}")
     assert says in message
+
+
+def test_any_provider_that_langchain_knows_is_reached_by_name(serve, monkeypatch):
+    needs("langchain")
+    monkeypatch.setenv("ADA_KEY", KEY)
+    server = serve(Reply("Rome"))
+    settings = {"api_key_env": "ADA_KEY", "base_url": server.base_url, "max_tokens": 7}
+    ada = Candidate(name="Ada", provider="langchain", model="openai:gpt-x", **settings)
+    model = make_chat_model(ada)
+    assert model.invoke("?").text == "Rome"
+    assert (model.max_retries, model.request_timeout) == (0, ada.timeout_seconds)
+    (request,) = server.requests
+    assert (request.model, request.body["max_completion_tokens"]) == ("gpt-x", 7)
+
+
+@pytest.mark.parametrize(
+    ("model", "package"),
+    [("anthropic:claude-x", "langchain-anthropic"), ("mistralai:small", "langchain-mistralai")],
+)
+def test_the_package_that_a_provider_lacks_is_named(model, package):
+    needs("langchain")
+    if find_spec(package.replace("-", "_")):
+        pytest.skip(f"{package} is installed")
+    says = (
+        f"Ada: provider 'langchain': model '{model}' needs another package: pip install {package}"
+    )
+    with pytest.raises(PoolError, match=re.escape(says)):
+        make_chat_model(Candidate(name="Ada", provider="langchain", model=model))
+
+
+def test_a_factory_beside_the_pool_file_may_import_its_neighbours(tmp_path, monkeypatch):
+    (tmp_path / "own_factories.py").write_text(
+        "def make(settings):\n    from own_words import text\n    import fakes\n"
+        "    return fakes.FakeChat(text=text)\n"
+        "async def amake(settings):\n    return make(settings)\n"
+    )
+    (tmp_path / "own_words.py").write_text("text = 'Rome'")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    records = [{"name": n, "provider": f"own_factories:{n}"} for n in ("make", "amake")]
+    pool = CandidatePool.from_yaml(write(tmp_path, yaml.safe_dump({"candidates": records})))
+    assert [tool.invoke({"query": "?"}) for tool in pool_tools(pool)] == ["Rome", "Rome"]
 
 
 def test_an_option_that_a_provider_does_not_take_is_an_error_of_the_pool(monkeypatch):

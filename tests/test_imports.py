@@ -93,6 +93,6 @@ def test_the_exported_names_are_the_front_door():
         *("CompletionsController", "LearnedController", "PolicyController", "create_app"),
         *("Evaluation", "Reader", "evaluate"),
         *("route_only", "aroute_only", "Routing", "PlannedCall", "Choice", "Effect"),
-        *("TextlessClient", "log_feedback", "question_config", "read_langsmith"),
+        *("GenAISpans", "TextlessClient", "log_feedback", "question_config", "read_langsmith"),
         "write_experiment",
     }

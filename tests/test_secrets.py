@@ -16,7 +16,7 @@ from langsmith import Client, tracing_context
 
 from openai_server import EmptyChoices, Malformed, Reply, Status
 from router_r1_graph import create_router_r1, parse_controller
-from router_r1_graph.candidates.failures import scrub
+from router_r1_graph.candidates.keys import scrub
 from router_r1_graph.candidates.providers import make_chat_model
 from router_r1_graph.trace import Trace, write_traces
 from yaml_pool import bills, both_ways, run, scripted, yaml_pool

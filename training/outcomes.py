@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import Any, NamedTuple, TypedDict, cast
 
 from router_r1_graph import ConfigError, ReplyStore, Trace
-from router_r1_graph.candidates.failures import scrub
+from router_r1_graph.candidates.keys import scrub
 from router_r1_graph.candidates.providers import import_name
 from router_r1_graph.evaluation.loop import run
 from router_r1_graph.evaluation.scorers import SCORERS

@@ -29,7 +29,7 @@ from router_r1_graph import (
     create_router_r1,
 )
 from router_r1_graph._compat import node
-from router_r1_graph.candidates.failures import scrub
+from router_r1_graph.candidates.keys import scrub
 from router_r1_graph.candidates.providers import import_name
 from router_r1_graph.evaluation.loop import Ask, Item, trace_of
 from router_r1_graph.ledger import new_ledger

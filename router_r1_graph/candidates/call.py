@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableBinding, RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from ..langsmith import runs
@@ -64,6 +64,7 @@ def ask(
             call is made in any case. The model must be the one that `settings` describe.
         **kwargs: passed to the model (`stop=`, ...).
     """
+    model, kwargs = _unbound(model, kwargs)
     steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=True)
     config = _traced(messages, settings, config)
     outcome: Any = None
@@ -94,6 +95,7 @@ async def aask(
     **kwargs: Any,
 ) -> Reply:
     """Ask as `ask` does, without blocking the event loop."""
+    model, kwargs = _unbound(model, kwargs)
     steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=False)
     config = _traced(messages, settings, config)
     outcome: Any = None
@@ -111,6 +113,18 @@ async def aask(
                     outcome = await aresult_of(step)
                 case Invoke():
                     outcome = await _ain_time(step.timeout, model, messages, config, kwargs)
+
+
+def _unbound(model: ChatModel, kwargs: dict[str, Any]) -> tuple[ChatModel, dict[str, Any]]:
+    """Return a bound model (`bind_tools`) as the model and what is bound to it.
+
+    A binding merges its config with the one around it, whose callbacks then come first: a tracer
+    would read a message before its cost is written there.
+    """
+    bound: Any = model
+    while isinstance(bound, RunnableBinding) and not (bound.config or bound.config_factories):
+        bound, kwargs = bound.bound, {**bound.kwargs, **kwargs}
+    return bound, kwargs
 
 
 def _steps(

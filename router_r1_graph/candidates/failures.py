@@ -121,6 +121,7 @@ def classify(error: BaseException, secret: str = "", address: str | None = None)
         secret: the key, if one is known.
         address: of the endpoint, to be named if the exception does not know the request.
     """
+    error = innermost(error)
     chain = _chain(error)
     kind = _kind(chain)
     message = said(error)
@@ -228,6 +229,13 @@ def _plain(url: str) -> str:
     except ValueError:
         return ""
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the first exception in a group, which says what went wrong; another as it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _no_generation(error: BaseException) -> bool:
