@@ -2,11 +2,15 @@
 
 A program finds what one of its own process would: arguments, streams, environment and folder. What
 it leaves behind (environment, folder, import path, signal handlers) is put back when it ends.
+
+A test that needs a process of its own, to kill it or to have two, forks this one: what is imported
+here is imported there.
 """
 
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import runpy
 import signal
@@ -15,6 +19,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +71,13 @@ def program(
             runpy.run_path(str(file), run_name="__main__")
 
     return _finish(start, [str(file), *map(str, args)], env=env, cwd=cwd)
+
+
+def forked(work: Callable[..., object], *args: object) -> BaseProcess:
+    """Start a function in a process of its own, a copy of this one that ends with the tests."""
+    process = multiprocessing.get_context("fork").Process(target=work, args=args, daemon=True)
+    process.start()
+    return process
 
 
 def _finish(
