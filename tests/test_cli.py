@@ -459,7 +459,7 @@ def test_the_demo_table_as_json(tmp_path):
     pool = CandidatePool.embedded()
     few = pool.model_copy(update={"candidates": pool.candidates[-3:]})  # each is asked a hundred
     (tmp_path / "few.yaml").write_text(few.model_dump_json(exclude_defaults=True))
-    run = cli("demo", "--questions", "6", "--json", "--pool", tmp_path / "few.yaml")
+    run = cli("demo", "--questions", "2", "--json", "--pool", tmp_path / "few.yaml")
     assert run.returncode == 0, run.stderr
     table = json.loads(run.stdout)
     rows = {row["controller"].split(" (")[0]: row for row in table["controllers"]}
@@ -471,10 +471,10 @@ def test_the_demo_table_as_json(tmp_path):
 
 
 def test_the_demo_in_a_pipe_is_plain():
-    run = cli("demo", "--questions", "4")
+    run = cli("demo", "--questions", "2")
     assert run.returncode == 0, run.stderr
     assert "\x1b" not in run.stdout
-    for words in ("The pool", "Controllers on 4 test questions", "best constant", "Next:"):
+    for words in ("The pool", "Controllers on 2 test questions", "best constant", "Next:"):
         assert words in run.stdout
 
 
