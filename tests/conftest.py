@@ -41,6 +41,9 @@ settings.register_profile(
 settings.register_profile("deep", settings.get_profile("ci"), derandomize=False, max_examples=5000)
 settings.load_profile("ci")
 
+# Nothing of what is imported is garbage, and each collection would look at all of it.
+gc.disable()
+
 
 @given(none())
 def _first_example(_: None) -> None:
@@ -52,6 +55,7 @@ def pytest_collection_finish() -> None:
     _first_example()  # it looks for who refers to its random stream, and not among what is frozen
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

@@ -6,18 +6,15 @@ import json
 import os
 import pty
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-from in_process import cli
+from in_process import STREAMS, Command, cli
 from openai_server import Hang, Reply, Status
 from router_r1_graph import read_traces
 from yaml_pool import ONE_DOLLAR, yaml_pool
 
-CLI = [sys.executable, "-m", "router_r1_graph.cli"]
 KEYWORD = ("--controller", "keyword")
 
 
@@ -94,11 +91,9 @@ def until(server, running):
 def test_ctrl_c_stops_an_answer_and_keeps_the_session_in_a_terminal(serve, tmp_path):
     server, chat = hanging(serve, tmp_path)
     ours, theirs = pty.openpty()
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
-    env = {**os.environ, "TERM": "dumb", "NO_COLOR": "1"}
     # A session of its own, so that Ctrl-C reaches the program as a signal of its terminal.
-    child = [sys.executable, "-c", IN_A_SESSION, *CLI[1:], *chat]
-    running = subprocess.Popen(child, **streams, env=env, start_new_session=True)
+    terminal, env = dict.fromkeys(STREAMS, theirs), {"TERM": "dumb", "NO_COLOR": "1"}
+    running = Command(*chat, **terminal, env=env, session=True)
     os.close(theirs)
     written = b""
 
@@ -110,7 +105,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_session_in_a_terminal(serve, tmp_p
         written += b"|"
         os.write(ours, words)
 
-    try:
+    with running:
         typed(b"In which country was the author of Hamlet born?\n")
         until(server, running)
         os.write(ours, b"\x03")
@@ -118,10 +113,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_session_in_a_terminal(serve, tmp_p
         typed(b"/bill\n")
         typed(b"\x04")
         assert running.wait() == 0
-    finally:
-        running.kill()
-        running.wait()
-        os.close(ours)
+    os.close(ours)
     text = written.decode()
     assert "Maps: error: interrupted before a reply came" in text
     assert "stopped   interrupted" in text
@@ -130,18 +122,9 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_session_in_a_terminal(serve, tmp_p
     assert "Traceback" not in text
 
 
-IN_A_SESSION = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that the terminal sends its signals here
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
-
-
 def test_a_signal_stops_an_answer_from_a_pipe_and_sigterm_ends_the_session(serve, tmp_path):
     server, chat = hanging(serve, tmp_path)
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    running = subprocess.Popen([*CLI, *chat, "--json"], **pipes, text=True)
-    try:
+    with Command(*chat, "--json") as running:
         running.stdin.write("In which country was the author of Hamlet born?\nWho wrote Hamlet?\n")
         running.stdin.flush()
         until(server, running)
@@ -155,6 +138,3 @@ def test_a_signal_stops_an_answer_from_a_pipe_and_sigterm_ends_the_session(serve
         _, stderr = running.communicate()
         assert running.returncode == 128 + signal.SIGTERM
         assert "Traceback" not in stderr
-    finally:
-        running.kill()
-        running.wait()

@@ -15,14 +15,13 @@ import subprocess
 import sys
 import termios
 import time
-from contextlib import contextmanager
 
 import pytest
 
 from extras import missing
-from in_process import cli
+from in_process import STREAMS, Command, cli
 from openai_server import Hang, Reply, Status
-from router_r1_graph import read_traces
+from router_r1_graph import CandidatePool, read_traces
 from yaml_pool import yaml_pool
 
 CLI = [sys.executable, "-m", "router_r1_graph.cli"]
@@ -46,17 +45,6 @@ def process(*args, **env):
     return subprocess.run(
         [*CLI, *args], capture_output=True, text=True, env={**os.environ, **env}, check=False
     )
-
-
-@contextmanager
-def started(*args, **options):
-    """Start the command in a process of its own, which does not outlive the test."""
-    running = subprocess.Popen([*CLI, *args], **options)
-    try:
-        yield running
-    finally:
-        running.kill()  # nothing, where it has ended
-        running.wait()
 
 
 def pool_file(tmp_path, text):
@@ -210,9 +198,8 @@ candidates:
 def interrupted(serve, tmp_path, *args, sig=signal.SIGINT):
     """Interrupt a run whose second candidate has been asked; return exit code and output."""
     server, file = hanging(serve, tmp_path)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     ask = ("ask", "In which city was the author of Hamlet born?", "--pool", file)
-    with started(*ask, *args, **pipes) as running:
+    with Command(*ask, *args) as running:
         while server.count("maps") == 0:
             assert running.poll() is None, running.communicate()
             time.sleep(0.05)
@@ -272,12 +259,16 @@ def hanging_in_a_thread(tmp_path):
 
 def test_a_model_that_hangs_in_a_thread_does_not_keep_ctrl_c_waiting(tmp_path):
     ask = ("ask", "q?", "--pool", hanging_in_a_thread(tmp_path))
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    with started(*ask, stdout=subprocess.PIPE, text=True, env=env) as running:
-        assert running.stdout is not None
-        assert any("asked" in line for line in running.stdout)
-        running.send_signal(signal.SIGINT)
-        stdout, _ = running.communicate()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    # Not forked: what waits for its threads is Python's own end.
+    pipes = {"stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*CLI, *ask], **pipes, env=environment) as running:
+        try:
+            assert any("asked" in line for line in running.stdout)
+            running.send_signal(signal.SIGINT)
+            stdout, _ = running.communicate()
+        finally:
+            running.kill()  # nothing, where it has ended
     assert running.returncode == 130
     assert "Ada: error: interrupted before a reply came" in stdout
 
@@ -308,12 +299,11 @@ def test_json_of_a_hostile_reply_is_exact_and_cannot_control_a_terminal(serve, t
 
 def in_a_terminal(args, columns=40, **env):
     """Return what the program writes to a terminal of so many columns."""
-    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     # rich asks standard input first how wide the terminal is.
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
-    with started(*args, **streams, env={**environment, "TERM": "xterm", **env}) as running:
+    streams = dict.fromkeys(STREAMS, theirs)
+    with Command(*args, **streams, env={"TERM": "xterm", **env}) as running:
         os.close(theirs)
         written = b""
         try:
@@ -333,8 +323,7 @@ DEAR += ["--approve-above-usd", "0.001", "--json"]
 def asked_for_approval(*replies, sig=None):
     """Answer at the terminal when asked; returns what was asked, the JSON, and the exit code."""
     ours, theirs = pty.openpty()
-    streams = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": theirs, "text": True}
-    with started(*DEAR, **streams) as running:
+    with Command(*DEAR, stdin=theirs, stderr=theirs) as running:
         os.close(theirs)
         asked, left = "", list(replies)
         try:
@@ -466,8 +455,11 @@ def test_pool_check_warns_of_a_missing_price(serve, tmp_path):
     assert "warning: no price for Ada" in run.stdout
 
 
-def test_the_demo_table_as_json():
-    run = cli("demo", "--questions", "6", "--json")
+def test_the_demo_table_as_json(tmp_path):
+    pool = CandidatePool.embedded()
+    few = pool.model_copy(update={"candidates": pool.candidates[-3:]})  # each is asked a hundred
+    (tmp_path / "few.yaml").write_text(few.model_dump_json(exclude_defaults=True))
+    run = cli("demo", "--questions", "2", "--json", "--pool", tmp_path / "few.yaml")
     assert run.returncode == 0, run.stderr
     table = json.loads(run.stdout)
     rows = {row["controller"].split(" (")[0]: row for row in table["controllers"]}
@@ -479,10 +471,10 @@ def test_the_demo_table_as_json():
 
 
 def test_the_demo_in_a_pipe_is_plain():
-    run = cli("demo", "--questions", "4")
+    run = cli("demo", "--questions", "2")
     assert run.returncode == 0, run.stderr
     assert "\x1b" not in run.stdout
-    for words in ("The pool", "Controllers on 4 test questions", "best constant", "Next:"):
+    for words in ("The pool", "Controllers on 2 test questions", "best constant", "Next:"):
         assert words in run.stdout
 
 

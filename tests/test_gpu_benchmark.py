@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ import torch
 import trl.generation.vllm_generation
 
 import vllm_stand_in
+from benchmarks import gpu
 from benchmarks.gpu_figures import Figures, Outcome, Step, table
 from benchmarks.gpu_training import train_part
 from benchmarks.gpu_wheels import MOST_BYTES, ON_THE_MACHINE, lacking, too_large
@@ -40,9 +43,11 @@ def check(figures):
         assert 0 < step.sampled_tokens < step.trained_tokens
 
 
-def test_the_script_measures_each_part_in_a_process_of_its_own(tmp_path):
+def test_the_script_names_a_part_that_cannot_be_measured(tmp_path):
+    if find_spec("vllm"):
+        pytest.skip("vLLM is installed")
     done = subprocess.run(
-        ["bash", ROOT / "benchmarks" / "gpu.sh", "--reduced", "vllm", "policy"],
+        ["bash", ROOT / "benchmarks" / "gpu.sh", "--reduced", "vllm"],
         env={**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -50,7 +55,17 @@ def test_the_script_measures_each_part_in_a_process_of_its_own(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "vllm: not installed here, not run" in done.stdout
-    assert "| policy |" in done.stdout
+    record = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert [one["part"] for one in record["parts"]] == ["vllm"]
+
+
+def test_each_part_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch, capsys):
+    # Where no CUDA is, a fork will do, which imports nothing anew.
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(gpu.multiprocessing, "get_context", lambda _: fork)
+    monkeypatch.setenv("OUT", str(tmp_path))
+    assert gpu.main(["--reduced", "policy"]) == 0
+    assert "| policy |" in capsys.readouterr().out
     record = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
     [figures] = [one["figures"] for one in record["parts"] if one["figures"]]
     check(Figures(**{**figures, "steps": [Step(**step) for step in figures["steps"]]}))

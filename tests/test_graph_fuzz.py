@@ -100,41 +100,23 @@ def check(result: dict[str, Any], context: RouterContext, asked: int) -> None:
     event(f"{asked} calls")
 
 
-def run(script: list[str], context: RouterContext) -> tuple[dict[str, Any], int]:
-    """Run a script and return what came out, and how many queries the candidates got."""
+@given(SCRIPTS, CONTEXTS)
+@example(["\ud800 <search> Ada: \ud800 </search>", "<answer> \ud800 </answer>"], RouterContext())
+def test_whatever_the_controller_writes_the_run_ends_in_order(script, context):
+    """It keeps its limits, can be stored and traced, and an async run of it is the same run."""
     before = sum(len(m.queries) for m in MODELS.values())
     graph = create_router_r1(POOL, ScriptedController(script), models=MODELS, context=context)
-    result = graph.compile().invoke({"question": "?"})
-    return result, sum(len(m.queries) for m in MODELS.values()) - before
-
-
-@given(SCRIPTS, CONTEXTS)
-@example(["\ud800 <search> Ada: \ud800 </search>", "<answer> \ud800 </answer>"], RouterContext())
-def test_whatever_the_controller_writes_the_run_ends_within_its_limits(script, context):
-    result, asked = run(script, context)
-    check(result, context, asked)
-
-
-@given(SCRIPTS, CONTEXTS)
-def test_an_async_run_is_the_same_run(script, context):
-    graph = create_router_r1(POOL, ScriptedController(script), models=MODELS, context=context)
-    result = asyncio.run(graph.compile().ainvoke({"question": "?"}))
-    expected, _ = run(script, context)
-    for key in ("answer", "stop_reason", "round"):
-        assert result[key] == expected[key]
-    assert [m.text for m in result["scratchpad"]] == [m.text for m in expected["scratchpad"]]
-
-
-@given(SCRIPTS, CONTEXTS)
-@example(["\ud800 <search> Ada: \ud800 </search>", "<answer> \ud800 </answer>"], RouterContext())
-def test_whatever_the_controller_writes_can_be_stored_and_traced(script, context):
-    graph = create_router_r1(POOL, ScriptedController(script), models=MODELS, context=context)
-    router, thread = (
-        graph.compile(checkpointer=InMemorySaver()),
-        {"configurable": {"thread_id": "1"}},
-    )
+    router = graph.compile(checkpointer=InMemorySaver())
+    thread = {"configurable": {"thread_id": "1"}}
     result = router.invoke({"question": "?"}, thread)
+    check(result, context, sum(len(m.queries) for m in MODELS.values()) - before)
+
     state = router.get_state(thread).values
     assert {key: state[key] for key in result} == result
     trace = Trace.from_state(result, pool=POOL, controller="scripted", context=context)
     assert Trace.model_validate_json(trace.model_dump_json()) == trace
+
+    again = asyncio.run(graph.compile().ainvoke({"question": "?"}))
+    for key in ("answer", "stop_reason", "round"):
+        assert again[key] == result[key]
+    assert [m.text for m in again["scratchpad"]] == [m.text for m in result["scratchpad"]]

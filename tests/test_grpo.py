@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 
@@ -51,11 +53,17 @@ SETTINGS = json.loads((DEMO / "router_r1.json").read_text(encoding="utf-8"))
 REWARD = RewardConfig(scale="absolute", usd=1e-4)
 
 
-def learner():
+@cache
+def shipped():
     known = ModelConfig.model_fields
     return load_learner(
         ModelConfig(pretrained=str(DEMO), **{k: v for k, v in SETTINGS.items() if k in known})
     )
+
+
+def learner():
+    """Return the shipped policy with weights of its own, for a training to change."""
+    return replace(shipped(), model=copy.deepcopy(shipped().model))
 
 
 def questions(count, pool=None, seed=5, max_rounds=4):

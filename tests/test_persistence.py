@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,6 +21,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from fakes import FakeChat, answer, make_pool, models, search
+from in_process import forked
 from openai_server import Hang, OpenAIServer, Reply
 from router_r1_graph import ScriptedController, create_router_r1, parse_controller
 from router_r1_graph.ledger import total
@@ -167,30 +165,6 @@ async def test_an_async_run_goes_on_from_postgres(database):
 
 # ------------------------------------------------------------------------------------- kill -9
 
-CHILD = """
-import asyncio, sys
-from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from router_r1_graph import CandidatePool, create_router_r1, parse_controller
-
-file, how, durability, pool = sys.argv[1:]
-pool = CandidatePool.from_yaml(pool)
-graph = create_router_r1(pool, parse_controller("pool", pool))
-question = {"question": "What is the capital of France?"}
-thread = {"configurable": {"thread_id": "1"}}
-
-async def main():
-    async with AsyncSqliteSaver.from_conn_string(file) as saver:
-        router = graph.compile(checkpointer=saver)
-        await router.ainvoke(question, thread, durability=durability)
-
-if how == "ainvoke":
-    asyncio.run(main())
-else:
-    with SqliteSaver.from_conn_string(file) as saver:
-        router = graph.compile(checkpointer=saver)
-        router.invoke(question, thread, durability=durability)
-"""
 TURNS = [search("Ada: one?"), search("Bob: two?", "Eve: three?"), answer("Paris")]
 
 
@@ -219,23 +193,18 @@ def test_after_a_kill_no_call_that_had_come_back_is_made_again(serve, tmp_path, 
     names: Any = {"Ada": {}, "Bob": {}, "Eve": {}}
     pool = yaml_pool(tmp_path, server, names, {**ONE_DOLLAR}, **ONE_DOLLAR, timeout_seconds=600)
     file = tmp_path / "checkpoints.sqlite"
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(file), how, durability, str(tmp_path / "pool.yaml")],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    child = forked(run_on, pool, file, how, CAPITAL, durability)
     try:
         while server.count("bob") == 0 or replies_in(file) < 2:
-            assert child.poll() is None, child.communicate()
+            assert child.is_alive()
             time.sleep(0.05)
     finally:
-        os.kill(child.pid, signal.SIGKILL)
-        child.communicate()
+        child.kill()
+        child.join()
     asked = {name: server.count(name) for name in ("controller", "ada", "bob", "eve")}
     assert asked == {"controller": 2, "ada": 1, "bob": 1, "eve": 1}
 
-    result = resumed(pool, file, how)
+    result = run_on(pool, file, how)
     assert (result["answer"], result["stop_reason"], result["round"]) == ("Paris", "answered", 2)
     asked = {name: server.count(name) for name in ("controller", "ada", "bob", "eve")}
     assert asked == {"controller": 3, "ada": 1, "bob": 2, "eve": 1}
@@ -245,15 +214,19 @@ def test_after_a_kill_no_call_that_had_come_back_is_made_again(serve, tmp_path, 
     assert replies == ["one", "two", "three"]
 
 
-def resumed(pool: Any, file: Path, how: str) -> dict[str, Any]:
-    """Go on with the run, in this process."""
+def run_on(
+    pool: Any, file: Path, how: str, question: Any = None, durability: Any = None
+) -> dict[str, Any]:
+    """Begin the run, or go on with it where there is no question."""
     graph = create_router_r1(pool, parse_controller("pool", pool))
     if how == "invoke":
         with SqliteSaver.from_conn_string(str(file)) as saver:
-            return graph.compile(checkpointer=saver).invoke(None, THREAD)
+            router = graph.compile(checkpointer=saver)
+            return router.invoke(question, THREAD, durability=durability)
 
-    async def resume() -> dict[str, Any]:
+    async def run() -> dict[str, Any]:
         async with AsyncSqliteSaver.from_conn_string(str(file)) as saver:
-            return await graph.compile(checkpointer=saver).ainvoke(None, THREAD)
+            router = graph.compile(checkpointer=saver)
+            return await router.ainvoke(question, THREAD, durability=durability)
 
-    return asyncio.run(resume())
+    return asyncio.run(run())

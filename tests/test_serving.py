@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
 import socket
@@ -20,7 +19,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
 
 from fakes import NEVER, FakeChat, PaidController, TypingChat, answer, make_pool, search
-from in_process import cli
+from in_process import Command, cli
 from openai_server import Reply
 from patience import wait_until
 from router_r1_graph import ChatModelController, ChatRouterR1, ReplyError, ScriptedController
@@ -30,7 +29,6 @@ uvicorn = pytest.importorskip("uvicorn", reason="the extra 'serve' is not instal
 serving = pytest.importorskip("router_r1_graph.serving.app", reason="needs the extra 'serve'")
 
 HAMLET = "What is the currency of the country where the author of Hamlet was born?"
-CLI = [sys.executable, "-m", "router_r1_graph.cli", "serve"]
 
 
 @contextmanager
@@ -400,20 +398,11 @@ def test_a_client_that_goes_away_takes_its_run_with_it(stream):
 @contextmanager
 def command(*args, **env):
     """Run `router-r1 serve` on a free port; yields the process and its address."""
-    process = subprocess.Popen(
-        [*CLI, "--port", "0", *args],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env},
-    )
-    try:
+    with Command("serve", "--port", "0", *args, env=env) as process:
         line = process.stderr.readline()
         found = re.search(r"at (http://\S+)/v1", line)
         assert found, line
         yield process, found[1]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def refuses(url):

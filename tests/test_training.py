@@ -6,7 +6,7 @@ import random
 import re
 import shutil
 import signal
-import subprocess
+import socket
 import sys
 import time
 from contextlib import contextmanager
@@ -21,8 +21,9 @@ needs("train")
 
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 
-from in_process import program
+from in_process import forked, program
 from openai_server import Cut, Reply
 from router_r1_graph import (
     CandidatePool,
@@ -159,31 +160,20 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
         "warm_start.save_steps=5",
         "evaluate_questions=0",
     ]
-    command = [sys.executable, "training/finetune.py", "--config", "training/configs/smoke.yaml"]
-    process = subprocess.Popen(
-        [*command, f"out={out}", *overrides],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    begin = ("--config", "training/configs/smoke.yaml", f"out={out}", *overrides)
+    process = forked(finetune, *begin)
     checkpoints = out / "warm_start" / "checkpoints"
     try:
         while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
-            assert process.poll() is None, "ended before it was killed"
+            assert process.is_alive(), "ended before it was killed"
             time.sleep(0.05)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     states = checkpoints.glob("checkpoint-*/trainer_state.json")
     last = max(int(path.parent.name.split("-")[1]) for path in states)
     written = (checkpoints / f"checkpoint-{last}" / "trainer_state.json").stat().st_mtime
-    run = finetune(
-        "--config",
-        "training/configs/smoke.yaml",
-        f"out={out}",
-        *overrides,
-        f"warm_start.epochs={(last + 5) / 5}",
-    )
+    run = finetune(*begin, f"warm_start.epochs={(last + 5) / 5}")
     assert run.returncode == 0, run.stderr[-3000:]
     # Begun anew, it would have written this checkpoint again.
     assert (checkpoints / f"checkpoint-{last}" / "trainer_state.json").stat().st_mtime == written
@@ -439,27 +429,27 @@ def test_what_is_trained_is_held_in_float32_also_after_a_resume(tmp_path):
     assert load_learner(frozen, tmp_path).model.dtype is torch.bfloat16
 
 
+def one_of_two(rank, port, folder):
+    """Be a process of a training as torchrun starts it, and leave what it prints."""
+    here = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ.update(here, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    AcceleratorState._reset_state(reset_partial_state=True)  # of this process's trainings before
+    few = ("grpo.questions=2", "grpo.validate_every=0", "grpo.micro_batch=4")
+    run = smoke(folder / "run", "stages=[warm_start, grpo]", *few)
+    (folder / f"{rank}.txt").write_text(run.stdout)
+    sys.exit(run.stderr[-3000:] if run.returncode else 0)
+
+
 def test_two_processes_train_one_model(tmp_path):
     out = tmp_path / "run"
-    run = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-            *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"),
-            *("training/finetune.py", "--config", "training/configs/smoke.yaml", f"out={out}"),
-            *TINY,
-            "stages=[warm_start, grpo]",
-            "grpo.questions=2",
-            "grpo.validate_every=0",
-            "grpo.micro_batch=4",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.count("--controller policy:") == 1
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    processes = [forked(one_of_two, rank, port, tmp_path) for rank in (0, 1)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    printed = "".join((tmp_path / f"{rank}.txt").read_text() for rank in (0, 1))
+    assert printed.count("--controller policy:") == 1
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     for stage in ("warm_start", "grpo"):
         steps = [line["step"] for line in lines if line["stage"] == stage and "loss" in line]

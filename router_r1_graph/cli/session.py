@@ -181,6 +181,7 @@ class Session:
 def _next_line() -> str | None:
     """Return the next line without the space around it; None when there are no more."""
     if not sys.stdin.isatty():
+        sys.stdout.flush()  # the program at the other end may wait for the answer to ask on
         line = sys.stdin.buffer.readline()
         return line.decode(errors="replace").strip() if line else None
     try:
