@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.schemas import Run
@@ -30,6 +31,12 @@ try:
     from langchain_core.tracers._streaming import _StreamingCallbackHandler
 except ImportError:  # pragma: no cover - a LangChain that moved it
     _StreamingCallbackHandler = None  # type: ignore[assignment, misc]
+
+try:
+    # What listens for LangGraph's `stream_mode="messages"`; the second one is of version v3.
+    from langgraph.pregel._messages import StreamMessagesHandler, StreamMessagesHandlerV2
+except ImportError:  # pragma: no cover - a LangGraph that moved them
+    StreamMessagesHandler = StreamMessagesHandlerV2 = ()  # type: ignore[assignment, misc]
 
 try:
     from langgraph._internal._constants import (
@@ -68,6 +75,55 @@ def without_context(config: RunnableConfig) -> RunnableConfig:
         return config
     own = {CONFIG_KEY_RUNTIME: runtime.override(context=None)}
     return {**config, "configurable": {**configurable, **own}}
+
+
+def in_silence(config: RunnableConfig) -> RunnableConfig:
+    """Keep a node out of streams of messages: what it returns and, by the new config, what it asks.
+
+    Without this function, a chat UI shows the turns and the replies of candidates.
+    """
+    callbacks = config.get("callbacks")
+    listeners = _listeners(config)
+    if not (listeners and isinstance(callbacks, BaseCallbackManager)):
+        return config
+    for listener in listeners:
+        listener.metadata.pop(callbacks.parent_run_id, None)
+    callbacks = callbacks.copy()
+    for held in (callbacks.handlers, callbacks.inheritable_handlers):
+        held[:] = [handler for handler in held if handler not in listeners]
+    return {**config, "callbacks": callbacks}
+
+
+def hide(config: RunnableConfig, messages: Sequence[BaseMessage]) -> None:
+    """Keep messages out of streams of messages; called from the node that returns them.
+
+    LangGraph streams every message of a node's output, whatever its key is. Without this function,
+    a parent graph's stream shows the scratchpad.
+    """
+    for listener in _listeners(config):
+        listener.seen.update(m.id for m in messages if m.id)
+
+
+def show_above(config: RunnableConfig, message: BaseMessage) -> None:
+    """Have version v3 stream a node's message in the parent graph, too.
+
+    LangGraph streams a message once. In the first two versions the parent's stream has that of a
+    subgraph; in v3 each graph has a stream of its own, and the parent's would stay empty.
+    """
+    callbacks = config.get("callbacks")
+    for listener in _listeners(config):
+        if isinstance(listener, StreamMessagesHandlerV2) and callbacks:
+            where = listener.metadata.get(callbacks.parent_run_id)  # type: ignore[union-attr, arg-type]
+            if where and where[0]:
+                listener.metadata.pop(callbacks.parent_run_id, None)  # type: ignore[union-attr, arg-type]
+                listener.stream((where[0], "messages", (message, where[1])))
+
+
+def _listeners(config: RunnableConfig) -> list[Any]:
+    callbacks = config.get("callbacks")
+    if not isinstance(callbacks, BaseCallbackManager):
+        return []
+    return [h for h in callbacks.handlers if isinstance(h, StreamMessagesHandler)]
 
 
 _BURST_SECONDS = 1.0

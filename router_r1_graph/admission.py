@@ -106,7 +106,10 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
         refuse(None, mistake.text, mistake.reason)
     if turn.calls and turn.answer is not None and not view.must_answer:
         refuse(None, turn.answer, "an answer beside a search is not taken; read the replies first")
-    return Admission(_message(reply, tool_calls, refused), tuple(routed), over_budget)
+    message = _message(reply, tool_calls, refused)
+    if any(m.id == message.id for m in view.scratchpad):  # of an endpoint that counts from 0
+        message.id = None
+    return Admission(message, tuple(routed), over_budget)
 
 
 def _message(reply: Reply, calls: list[ToolCall], refused: list[InvalidToolCall]) -> AIMessage:

@@ -34,6 +34,7 @@ def create_router_r1(
     name: str = "router_r1",
     input_schema: type[Any] = RouterInput,
     output_schema: type[Any] = RouterOutput,
+    stream_steps: bool = True,
 ) -> StateGraph[RouterState, RouterContext, Any, Any]:
     """Return the router as an uncompiled graph, so that you choose checkpointer, store and cache.
 
@@ -55,6 +56,10 @@ def create_router_r1(
         name: the name of the message that a run returns.
         input_schema: the schema of a run's input.
         output_schema: the schema of a run's output.
+        stream_steps: whether streams of messages show what comes before the answer (turns, replies,
+            tokens): the router's own stream, and that of a parent with `subgraphs=True`. False =
+            the answer alone. A parent's stream without `subgraphs=True` always shows the answer
+            alone.
 
     Raises:
         PoolError: a pool file or a provider cannot be used, a key variable is not set, or `models`
@@ -74,8 +79,8 @@ def create_router_r1(
     store = as_store(replies)
     tools = {tool.name: tool for tool in pool_tools(pool, models, replies=store)}
     context = context or RouterContext()
-    nodes = ControllerNodes(pool, controller, context, name, store)
-    rounds = CandidateNodes(pool, tools, context)
+    nodes = ControllerNodes(pool, controller, context, name, store, stream_steps)
+    rounds = CandidateNodes(pool, tools, context, stream_steps)
     graph: StateGraph[RouterState, RouterContext, Any, Any] = StateGraph(
         RouterState,
         context_schema=GivenContext,
@@ -116,6 +121,7 @@ def create_router_r1_agent(
     context: RouterContext | None = None,
     checkpointer: Checkpointer = None,
     name: str = "router_r1",
+    stream_steps: bool = False,
 ) -> CompiledStateGraph[RouterState, RouterContext, Any, Any]:
     """Return the router compiled as an agent that takes and returns only messages.
 
@@ -129,6 +135,7 @@ def create_router_r1_agent(
         context: the knobs of runs that pass none.
         checkpointer: None inherits the parent's; False keeps nothing.
         name: the name of the agent, which supervisors need, and of the message that it returns.
+        stream_steps: see `create_router_r1`; here, streams of messages show the answer alone.
     """
     graph = create_router_r1(
         pool,
@@ -139,5 +146,6 @@ def create_router_r1_agent(
         name=name,
         input_schema=MessagesState,
         output_schema=MessagesState,
+        stream_steps=stream_steps,
     )
     return graph.compile(checkpointer=checkpointer, name=name)

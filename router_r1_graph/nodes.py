@@ -23,7 +23,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send
 
 from . import budget, events, protocol
-from ._compat import read_channel, remembers, send_once
+from ._compat import hide, in_silence, read_channel, remembers, send_once, show_above
 from .admission import admit
 from .budget import Left, StopReason
 from .candidates import CandidatePool
@@ -56,6 +56,8 @@ class ControllerNodes:
     """The name of the message that a run returns."""
     store: ReplyStore | None = None
     """Where the turns of a controller that is paid may be kept."""
+    stream_steps: bool = True
+    """Whether streams of messages show the turns."""
 
     def begin(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
@@ -77,7 +79,9 @@ class ControllerNodes:
         context.check(self.pool)
         messages = state.get("messages") or []
         fresh: RouterState = {
-            "scratchpad": [HumanMessage(question_of(state.get("question", ""), messages))],
+            "scratchpad": [
+                HumanMessage(question_of(state.get("question", ""), messages), id=_new_id())
+            ],
             "router_r1": {"started_at": time.time(), "context": context.to_state()},
         }
         # The conversation is not copied into the checkpoint once more: think reads it where it is.
@@ -218,7 +222,7 @@ class ControllerNodes:
                 "protocol_version": protocol.VERSION,
                 "pool": self._descriptors,
             },
-            "scratchpad": Overwrite([*state["scratchpad"], *added]),
+            "scratchpad": [*state["scratchpad"], *added],
             "replies": Overwrite([]),
             "round": 0,
             "answer": "",
@@ -262,7 +266,7 @@ class ControllerNodes:
         totals = total(state["ledger"])
         message = AIMessage(
             answer or f"(no answer: {state['ending']})",
-            id=f"r1-{secrets.token_urlsafe(9)}",
+            id=_new_id(),
             name=self.name,
             response_metadata={
                 "router_r1": {
@@ -279,6 +283,8 @@ class ControllerNodes:
                 }
             },
         )
+        hide(config, state["scratchpad"])
+        show_above(config, message)
         return {"answer": answer, "stop_reason": state["ending"], "messages": [message]}
 
     # ------------------------------------------------------------------------------- tracing
@@ -299,7 +305,13 @@ class ControllerNodes:
         if not view.scratchpad:
             runs.label_router(config, lambda: self._described(view.context))
         runs.label(config, "think", controller=self.controller.name, round=round_)
+        if not self.stream_steps:
+            config = in_silence(config)
         return runs.inside(config, "think", controller=self.controller.name, round=round_)
+
+
+def _new_id() -> str:
+    return f"r1-{secrets.token_urlsafe(9)}"
 
 
 @cache

@@ -77,7 +77,7 @@ def observe(
     for call in turn.tool_calls:
         query = call["args"]["query"]
         if reply := fresh.get(call["id"] or ""):
-            text = str(reply.text)
+            text, id_ = str(reply.text), reply.id  # so that a stream shows it once
             artifact = {**reply.artifact, "query": query, "reply": text}
         else:
             earlier = next(
@@ -85,7 +85,7 @@ def observe(
                 for m in reversed([*seen, *observations])
                 if m.name == call["name"] and m.artifact["query"] == query
             )
-            text = earlier.artifact["reply"]
+            text, id_ = earlier.artifact["reply"], None
             whole = {k: v for k, v in earlier.artifact.items() if k not in ("kept", SUMMARY)}
             artifact = {**whole, **_FREE}
         observations.append(
@@ -94,6 +94,7 @@ def observe(
                 name=call["name"],
                 tool_call_id=call["id"],
                 artifact=artifact,
+                id=id_,
                 status="success" if artifact["ok"] else "error",
             )
         )

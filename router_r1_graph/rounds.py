@@ -19,6 +19,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send, interrupt
 
 from . import budget, events, protocol
+from ._compat import in_silence
 from .budget import Left, StopReason
 from .candidates import CandidatePool
 from .candidates.failures import ReplyError, classify
@@ -38,6 +39,8 @@ class CandidateNodes:
     tools: Mapping[str, BaseTool]
     defaults: RouterContext
     """The knobs of runs that pass none."""
+    stream_steps: bool = True
+    """Whether streams of messages show the replies."""
 
     def route(
         self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
@@ -110,8 +113,12 @@ class CandidateNodes:
         candidate = self.pool.find(call["tool"])
         return candidate.name if candidate else call["tool"]
 
-    def aggregate(self, state: RouterState, runtime: Runtime[RouterContext]) -> Command[str]:
+    def aggregate(
+        self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> Command[str]:
         """Add the replies of the round to the scratchpad and the ledger; check the budget."""
+        if not self.stream_steps:
+            in_silence(config)
         context = knobs_of(state, runtime.context, self.defaults)
         turn = state["scratchpad"][-1]
         assert isinstance(turn, AIMessage)
@@ -179,6 +186,8 @@ class CandidateNodes:
         name = self._name(call)
         tag = f"route:{name}"
         runs.label(config, tag, name=tag, candidate=name, round=call["round"])
+        if not self.stream_steps:
+            config = in_silence(config)
         return runs.inside(config, tag, candidate=name, round=call["round"])
 
 

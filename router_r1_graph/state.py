@@ -7,14 +7,14 @@ the context and are in the state from the first step on, so that a resumed run k
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.messages.utils import convert_to_messages
 from langgraph.channels import EphemeralValue
-from langgraph.graph.message import add_messages
+from langgraph.graph.message import Messages, add_messages
 from langgraph.managed import RemainingSteps
 from typing_extensions import TypedDict
 
@@ -49,6 +49,16 @@ class Setup(TypedDict, total=False):
     """The candidates with their descriptors, without the settings that reach them."""
 
 
+def written(old: list[AnyMessage], new: Messages) -> list[AnyMessage]:
+    """Add to a scratchpad, as LangGraph's `add_messages` does: an id that is known is replaced.
+
+    A human message is a question: with it, the scratchpad begins anew.
+    """
+    first = convert_to_messages((new if isinstance(new, list) else [new])[:1])
+    kept = [] if first and isinstance(first[0], HumanMessage) else old
+    return cast("list[AnyMessage]", add_messages(cast("Messages", kept), new))
+
+
 class RouterOutput(TypedDict, total=False):
     """The output of a run; a parent graph takes the keys that it shares, usually `messages`."""
 
@@ -59,7 +69,7 @@ class RouterOutput(TypedDict, total=False):
     """Why the controller failed (stop reason `controller_error`), else ""."""
     round: int
     ledger: Ledger
-    scratchpad: Annotated[list[AnyMessage], operator.add]
+    scratchpad: Annotated[list[AnyMessage], written]
     """The question, then this run's turns (`AIMessage`) and observations (`ToolMessage`)."""
     router_r1: Setup
     """The setup of the run."""
@@ -70,7 +80,7 @@ class RouterState(RouterInput, RouterOutput, total=False):
 
     ending: str
     """The stop reason as soon as it is known; `stop_reason` is set when the run has ended."""
-    replies: Annotated[list[AnyMessage], operator.add]
+    replies: Annotated[list[AnyMessage], add_messages]
     """The replies of the round under way, until aggregate folds them in."""
     remaining_steps: RemainingSteps
 
