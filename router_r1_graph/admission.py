@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from langchain_core.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -114,6 +115,7 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
 
 def _message(reply: Reply, calls: list[ToolCall], refused: list[InvalidToolCall]) -> AIMessage:
     details: dict[str, Any] = {"cost_usd": reply.cost_usd, "seconds": reply.seconds}
+    details["crc32"] = crc32(reply.text.encode())  # tells whether a person has edited the text
     return AIMessage(
         reply.text,
         # The id under which its tokens were streamed, so that LangGraph does not stream it again.

@@ -18,6 +18,7 @@ from .candidates.tool import pool_tools
 from .context import GivenContext, RouterContext
 from .controllers import Controller, as_controller
 from .controllers.controller import Decides
+from .edits import go_on
 from .langsmith import runs
 from .nodes import ControllerNodes
 from .rounds import CandidateNodes
@@ -107,6 +108,10 @@ def create_router_r1(
     )
     graph.add_node("answer", node("answer", nodes.answer), **shows(runs.nothing))
     graph.add_conditional_edges(START, node("begin", nodes.begin), ["think"])
+    # Where a person wrote the state in the place of one of these (`update_state`). Without targets,
+    # so that no picture shows it.
+    for written in ("think", "aggregate"):
+        graph.add_conditional_edges(written, node("go_on", go_on), {})
     graph.add_edge("route", "aggregate")
     graph.set_finish_point("answer")
     return graph

@@ -25,6 +25,7 @@ from .candidates import CandidatePool
 from .candidates.failures import ReplyError, classify
 from .candidates.reply import Reply, bill
 from .context import RouterContext
+from .edits import reply_of_a_person
 from .langsmith import runs
 from .ledger import Ledger, charge_candidates
 from .observations import SUMMARY, keep_majority, keep_summary, observe, to_summarize
@@ -122,7 +123,12 @@ class CandidateNodes:
         context = knobs_of(state, runtime.context, self.defaults)
         turn = state["scratchpad"][-1]
         assert isinstance(turn, AIMessage)
-        replies = [m for m in state["replies"] if isinstance(m, ToolMessage)]
+        calls = {call["id"]: call for call in turn.tool_calls}
+        replies = [
+            m if m.artifact else reply_of_a_person(m, calls[m.tool_call_id], m.text, self.pool)
+            for m in state["replies"]
+            if isinstance(m, ToolMessage) and (m.artifact or m.tool_call_id in calls)
+        ]
         observations = observe(turn, replies, state["scratchpad"])
         paid = [m.artifact for m in observations if m.artifact and not m.artifact["cached"]]
         ledger = charge_candidates(state["ledger"], paid)

@@ -107,7 +107,8 @@ class RouteCall(TypedDict):
 
 def setup_of(state: RouterState) -> Setup:
     """Return the setup of the run; a checkpoint of version 0.1 has none."""
-    return state.get("router_r1") or {"started_at": time.time()}
+    setup = state.get("router_r1") or {}
+    return setup if "started_at" in setup else {"started_at": time.time(), **setup}
 
 
 def knobs_of(state: RouterState, given: object, defaults: RouterContext) -> RouterContext:
