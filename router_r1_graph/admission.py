@@ -42,6 +42,7 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
     tool_calls: list[ToolCall] = []
     refused: list[InvalidToolCall] = []
     routed: list[RouteCall] = []
+    prices: list[float] = []
     over_budget = False
     price = reply.cost_usd + reply.saved_usd
     usd_left = None if view.left.usd is None else view.left.usd - price
@@ -86,6 +87,7 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
                 refuse(slug, call.query, f"may cost {may}, and only {left} are left")
                 continue
             reserved += price
+            prices.append(price)
             known = price if candidate.bounded else None
             routed.append(
                 RouteCall(
@@ -95,6 +97,7 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
                     background=told,
                     worst_case_usd=known,
                     needs_approval=view.context.needs_approval(known),
+                    most_usd=None,
                     max_reply_tokens=view.context.max_information_tokens,
                     round=round_ + 1,
                     ends_at=ends_at,
@@ -103,6 +106,10 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
             asked.add((slug, call.query))
         args = {"query": call.query}
         tool_calls.append(ToolCall(type="tool_call", name=slug, args=args, id=call_id))
+    if usd_left is not None and routed:
+        # What no call has reserved is shared by those that a person may edit.
+        share = (usd_left - reserved) / len(routed)
+        routed = [{**call, "most_usd": share + price} for call, price in zip(routed, prices, strict=True)]
     for mistake in turn.mistakes:
         refuse(None, mistake.text, mistake.reason)
     if turn.calls and turn.answer is not None and not view.must_answer:

@@ -81,7 +81,7 @@ def create_router_r1(
     tools = {tool.name: tool for tool in pool_tools(pool, models, replies=store)}
     context = context or RouterContext()
     nodes = ControllerNodes(pool, controller, context, name, store, stream_steps)
-    rounds = CandidateNodes(pool, tools, context, stream_steps)
+    rounds = CandidateNodes(pool, tools, context, name, stream_steps)
     graph: StateGraph[RouterState, RouterContext, Any, Any] = StateGraph(
         RouterState,
         context_schema=GivenContext,

@@ -19,10 +19,11 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send, interrupt
 
 from . import budget, events, protocol
-from ._compat import in_silence
+from ._compat import in_silence, read_channel
+from .approval import decide, request
 from .budget import Left, StopReason
 from .candidates import CandidatePool
-from .candidates.failures import ReplyError, classify
+from .candidates.failures import classify
 from .candidates.reply import Reply, bill
 from .context import RouterContext
 from .edits import reply_of_a_person
@@ -40,6 +41,8 @@ class CandidateNodes:
     tools: Mapping[str, BaseTool]
     defaults: RouterContext
     """The knobs of runs that pass none."""
+    router: str = "router_r1"
+    """The router's name, for a person who is to approve a call."""
     stream_steps: bool = True
     """Whether streams of messages show the replies."""
 
@@ -48,14 +51,15 @@ class CandidateNodes:
     ) -> dict[str, Any]:
         """Make one call; a failure is a reply with an error."""
         config = self._traced(call, config)
-        if refused := self._refused(call, runtime):
-            return self._replied(call, refused, runtime)
+        call, decided = self._approved(call, config, runtime)
+        if decided:
+            return self._replied(call, decided, runtime)
         try:
             message = self.tools[call["tool"]].invoke(_tool_call(call), config)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            message = self._failed(call, Reply(error=classify(error)))
+            message = self._without_asking(call, Reply(error=classify(error)))
         return self._replied(call, message, runtime)
 
     async def aroute(
@@ -63,36 +67,38 @@ class CandidateNodes:
     ) -> dict[str, Any]:
         """Make one call without blocking; a failure is a reply with an error."""
         config = self._traced(call, config)
-        if refused := self._refused(call, runtime):
-            return self._replied(call, refused, runtime)
+        call, decided = self._approved(call, config, runtime)
+        if decided:
+            return self._replied(call, decided, runtime)
         try:
             message = await self.tools[call["tool"]].ainvoke(_tool_call(call), config)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            message = self._failed(call, Reply(error=classify(error)))
+            message = self._without_asking(call, Reply(error=classify(error)))
         return self._replied(call, message, runtime)
 
-    def _refused(self, call: RouteCall, runtime: Runtime[RouterContext]) -> ToolMessage | None:
+    def _approved(
+        self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> tuple[RouteCall, ToolMessage | None]:
         """Wait for a person if one has to approve the call; emit an event if the call is made.
 
         The node starts again at its top when the person has decided: nothing may happen before.
+
+        Returns:
+            The call, which the person may have edited, and what stands for its reply where it is
+            not made.
         """
-        name = self._name(call)
         if call["needs_approval"]:
-            said = interrupt(
-                {
-                    "candidate": name,
-                    "query": call["query"],
-                    "background": call["background"],
-                    "worst_case_usd": call["worst_case_usd"],
-                }
-            )
-            if (said.get("approve") if isinstance(said, Mapping) else said) is not True:
-                error = ReplyError("refused", "refused by a person")
-                return self._failed(call, Reply(attempts=0, error=error))
-        runtime.stream_writer(events.route_start(call, name))
-        return None
+            question = next(iter(read_channel(config, "scratchpad") or ()), None)
+            text = str(question.text) if question else ""
+            said = interrupt(request(call, self._name(call), self.router, text))
+            verdict = decide(said, call, self.pool)
+            call = verdict.call
+            if verdict.reply:
+                return call, self._without_asking(call, verdict.reply)
+        runtime.stream_writer(events.route_start(call, self._name(call)))
+        return call, None
 
     def _replied(
         self, call: RouteCall, message: ToolMessage, runtime: Runtime[RouterContext]
@@ -103,10 +109,13 @@ class CandidateNodes:
         )
         if cut != message.content:  # the tool's run is yet to be uploaded as it was
             message = message.model_copy(update={"content": cut})
+        if call["needs_approval"]:  # the query may be the person's
+            artifact = {**message.artifact, "query": call["query"]}
+            message = message.model_copy(update={"artifact": artifact})
         runtime.stream_writer(events.route_end(call, message.artifact))
         return {"replies": [message]}
 
-    def _failed(self, call: RouteCall, reply: Reply) -> ToolMessage:
+    def _without_asking(self, call: RouteCall, reply: Reply) -> ToolMessage:
         text, artifact = bill(self._name(call), reply)
         return ToolMessage(text, name=call["tool"], tool_call_id=call["id"], artifact=artifact)
 
@@ -183,6 +192,7 @@ class CandidateNodes:
             background="",
             worst_case_usd=(known := usd if candidate.bounded else None),
             needs_approval=context.needs_approval(known),
+            most_usd=remaining.usd,
             max_reply_tokens=context.max_information_tokens,
             round=state["round"] + 1,
             ends_at=remaining.seconds and time.time() + remaining.seconds,

@@ -97,6 +97,8 @@ class RouteCall(TypedDict):
     """None = unknown: the candidate has no price."""
     needs_approval: bool
     """Whether a person has to approve the call."""
+    most_usd: float | None
+    """The most that the call may cost if the person edits it; None = no limit."""
     max_reply_tokens: int
     """The most tokens of the reply that the controller sees."""
     round: int
