@@ -99,7 +99,7 @@ def in_silence(config: RunnableConfig) -> RunnableConfig:
     if not (listeners and isinstance(callbacks, BaseCallbackManager)):
         return config
     for listener in listeners:
-        listener.metadata.pop(callbacks.parent_run_id, None)
+        listener.metadata.pop(callbacks.parent_run_id, None)  # of the node's run
     callbacks = callbacks.copy()
     for held in (callbacks.handlers, callbacks.inheritable_handlers):
         held[:] = [handler for handler in held if handler not in listeners]
@@ -116,18 +116,26 @@ def hide(config: RunnableConfig, messages: Sequence[BaseMessage]) -> None:
         listener.seen.update(m.id for m in messages if m.id)
 
 
-def show_above(config: RunnableConfig, message: BaseMessage) -> None:
-    """Have version v3 stream a node's message in the parent graph, too.
+def hand_up(config: RunnableConfig, message: BaseMessage, *, alone: bool) -> None:
+    """Leave a subgraph's message to the parent's stream; called from the node that returns it.
 
-    LangGraph streams a message once. In the first two versions the parent's stream has that of a
-    subgraph; in v3 each graph has a stream of its own, and the parent's would stay empty.
+    LangGraph streams a message once, in a stream that may show subgraphs: as that of the subgraph.
+    In version v3 each graph has a stream of its own, and without this the parent's stays empty.
+
+    Args:
+        config: the node's.
+        message: what the node returns.
+        alone: whether the subgraph shows nothing of its own; else its own stream has it, too.
     """
     callbacks = config.get("callbacks")
+    if not isinstance(callbacks, BaseCallbackManager) or callbacks.parent_run_id is None:
+        return
     for listener in _listeners(config):
-        if isinstance(listener, StreamMessagesHandlerV2) and callbacks:
-            where = listener.metadata.get(callbacks.parent_run_id)  # type: ignore[union-attr, arg-type]
-            if where and where[0]:
-                listener.metadata.pop(callbacks.parent_run_id, None)  # type: ignore[union-attr, arg-type]
+        where = listener.metadata.get(callbacks.parent_run_id)
+        of_v3 = isinstance(listener, StreamMessagesHandlerV2)
+        if where and where[0] and (alone or of_v3):
+            del listener.metadata[callbacks.parent_run_id]
+            if not alone:
                 listener.stream((where[0], "messages", (message, where[1])))
 
 

@@ -24,13 +24,13 @@ from langgraph.types import Command, Overwrite, Send
 
 from . import budget, edits, events, protocol
 from ._compat import (
+    hand_up,
     hide,
     in_silence,
     read_channel,
     remembers,
     runtime_of,
     send_once,
-    show_above,
 )
 from .admission import admit
 from .budget import Left, StopReason
@@ -332,7 +332,7 @@ class ControllerNodes:
             },
         )
         hide(config, state["scratchpad"])
-        show_above(config, message)
+        hand_up(config, message, alone=not self.stream_steps)
         return {"answer": answer, "stop_reason": state["ending"], "messages": [message]}
 
     # ------------------------------------------------------------------------------- tracing
