@@ -23,15 +23,8 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send
 
 from . import budget, edits, events, protocol
-from ._compat import (
-    hand_up,
-    hide,
-    in_silence,
-    read_channel,
-    remembers,
-    runtime_of,
-    send_once,
-)
+from ._compat import read_channel, remembers, runtime_of, send_once
+from ._streams import hand_up, hide, in_silence
 from .admission import admit
 from .budget import Left, StopReason
 from .candidates import CandidatePool

@@ -19,7 +19,8 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send, interrupt
 
 from . import budget, events, protocol
-from ._compat import in_silence, read_channel
+from ._compat import read_channel
+from ._streams import in_silence
 from .approval import decide, request
 from .budget import Left, StopReason
 from .candidates import CandidatePool
