@@ -1,7 +1,7 @@
 """Private or very new parts of other packages: what breaks without each, and a fallback.
 
-Private parts of TRL and transformers are in `training` and `controllers/policy`, those of LangGraph's
-streams of messages in `_streams`.
+Private parts of TRL and transformers are in `training` and `controllers/policy`, those of
+LangGraph's streams of messages in `_streams`.
 """
 
 from __future__ import annotations

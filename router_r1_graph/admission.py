@@ -109,7 +109,9 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
     if usd_left is not None and routed:
         # What no call has reserved is shared by those that a person may edit.
         share = (usd_left - reserved) / len(routed)
-        routed = [{**call, "most_usd": share + price} for call, price in zip(routed, prices, strict=True)]
+        routed = [
+            {**call, "most_usd": share + price} for call, price in zip(routed, prices, strict=True)
+        ]
     for mistake in turn.mistakes:
         refuse(None, mistake.text, mistake.reason)
     if turn.calls and turn.answer is not None and not view.must_answer:

@@ -78,7 +78,7 @@ def observe(
     for call in turn.tool_calls:
         query = call["args"]["query"]
         if reply := fresh.get(call["id"] or ""):
-            # Its id, so that a stream shows it once; name and query, which a person may have edited.
+            # Its id, so that a stream shows it once; its name and query, which may be a person's.
             text, name, id_ = str(reply.text), reply.name or call["name"], reply.id
             artifact = {"query": query, **reply.artifact, "reply": text}
         elif earlier := _earlier(call["name"], query, [*seen, *observations]):

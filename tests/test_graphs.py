@@ -229,7 +229,10 @@ async def test_langgraph_dev_serves_them_offline(dev):
     url, log = dev
     async with get_client(url=url) as client:
         await asyncio.gather(
-            *(check(client) for check in (streamed, talked, presets, remote, researched, refused, edited))
+            *(
+                check(client)
+                for check in (streamed, talked, presets, remote, researched, refused, edited)
+            )
         )
     assert "Blocking" not in log.read_text()
 

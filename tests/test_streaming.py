@@ -193,7 +193,10 @@ def test_in_version_3_the_parents_own_stream_has_the_answers(make, given):
     first = next(iter(below.subgraphs))
     texts = [str(m.text) for m in first.messages]
     if make is create_router_r1 and not given:
-        assert (texts[0], texts[-1]) == (search("Ada: one", "Bob: two"), first.path[0].split(":")[0])
+        assert (texts[0], texts[-1]) == (
+            search("Ada: one", "Bob: two"),
+            first.path[0].split(":")[0],
+        )
     else:
         assert texts == []
 

@@ -8,6 +8,7 @@ const page = new JSDOM("<div id=page></div>", { url: "http://localhost/" }).wind
 globalThis.window = page;
 globalThis.document = page.document;
 globalThis.sessionStorage = page.sessionStorage;
+Object.defineProperty(globalThis, "navigator", { value: page.navigator, configurable: true });
 
 const { createElement, useEffect } = (await import("react")).default;
 const { createRoot } = await import("react-dom/client");
