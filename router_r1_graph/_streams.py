@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.messages import BaseMessage
@@ -40,7 +41,9 @@ def hide(config: RunnableConfig, messages: Sequence[BaseMessage]) -> None:
     a parent graph's stream shows the scratchpad.
     """
     for listener in _listeners(config):
-        listener.seen.update(m.id for m in messages if m.id)
+        for message in messages:
+            message.id = message.id or str(uuid4())  # as LangGraph does with one that it streams
+            listener.seen.add(message.id)
 
 
 def hand_up(config: RunnableConfig, message: BaseMessage, *, alone: bool) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any, cast
 
-from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.messages.utils import convert_to_messages
 from langgraph.channels import EphemeralValue
 from langgraph.graph.message import Messages, add_messages
@@ -50,13 +50,32 @@ class Setup(TypedDict, total=False):
 
 
 def written(old: list[AnyMessage], new: Messages) -> list[AnyMessage]:
-    """Add to a scratchpad, as LangGraph's `add_messages` does: an id that is known is replaced.
+    """Add to a scratchpad, or replace what a person edited, whose messages need no ids.
 
-    A human message is a question: with it, the scratchpad begins anew.
+    A human message is a question: with it, the scratchpad begins anew. A reply replaces the one to
+    the same call, and a turn the one that it follows. Messages may be JSON, as for `add_messages`.
     """
-    first = convert_to_messages((new if isinstance(new, list) else [new])[:1])
-    kept = [] if first and isinstance(first[0], HumanMessage) else old
-    return cast("list[AnyMessage]", add_messages(cast("Messages", kept), new))
+    added = convert_to_messages(new if isinstance(new, list) else [new])
+    messages = [] if added and isinstance(added[0], HumanMessage) else list(old)
+    for message in added:
+        place = _replaced(messages, message)
+        messages[place : place + 1] = [cast("AnyMessage", message)]
+    return messages
+
+
+def _same(old: AnyMessage, new: BaseMessage) -> bool:
+    if isinstance(new, ToolMessage) and isinstance(old, ToolMessage):
+        return new.tool_call_id == old.tool_call_id
+    return bool(new.id) and new.id == old.id
+
+
+def _replaced(messages: list[AnyMessage], new: BaseMessage) -> int:
+    """Return the place of the message that a new one replaces; the end for none."""
+    for place in reversed(range(len(messages))):
+        if _same(messages[place], new):
+            return place
+    turns = isinstance(new, AIMessage) and bool(messages) and isinstance(messages[-1], AIMessage)
+    return len(messages) - turns
 
 
 class RouterOutput(TypedDict, total=False):
@@ -80,7 +99,7 @@ class RouterState(RouterInput, RouterOutput, total=False):
 
     ending: str
     """The stop reason as soon as it is known; `stop_reason` is set when the run has ended."""
-    replies: Annotated[list[AnyMessage], add_messages]
+    replies: Annotated[list[AnyMessage], written]
     """The replies of the round under way, until aggregate folds them in."""
     remaining_steps: RemainingSteps
 
