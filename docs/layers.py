@@ -29,14 +29,24 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "rewards": ("rewards",),
     "chat_router": ("chat_router",),
     "trace, transcript, routing": ("trace", "transcript", "routing"),
-    "the run": ("graph", "nodes", "rounds", "admission", "background", "events", "state"),
+    "the run": (
+        "graph",
+        "nodes",
+        "rounds",
+        "admission",
+        "approval",
+        "edits",
+        "background",
+        "events",
+        "state",
+    ),
     "controllers": ("controllers",),
     "bill and budget": ("observations", "budget", "ledger", "context"),
     "simulation": ("simulation",),
     "candidates": ("candidates",),
     "langsmith.runs": ("langsmith.runs",),
     "protocol, answers": ("protocol", "answers"),
-    "what all stand on": ("errors", "_compat", "files", "invalid", "words", "console"),
+    "what all stand on": ("errors", "_compat", "_streams", "files", "invalid", "words", "console"),
 }
 
 

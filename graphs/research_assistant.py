@@ -16,10 +16,10 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Overwrite, Send
 from typing_extensions import TypedDict
 
-from graphs import pool_and_controller
+from graphs import pool_and_controller, served
 from router_r1_graph import QuestionError, RouterContext, create_router_r1, total
 
-router = create_router_r1(*pool_and_controller()).compile(name="router")
+router = create_router_r1(*pool_and_controller(), stream_steps=False).compile(name="router")
 
 
 class Finding(TypedDict):
@@ -110,3 +110,4 @@ graph = (
     .set_finish_point("write")
     .compile(name="research_assistant")
 )
+serve = served(graph)

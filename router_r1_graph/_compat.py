@@ -1,6 +1,7 @@
 """Private or very new parts of other packages: what breaks without each, and a fallback.
 
-Private parts of TRL and transformers are in `training` and `controllers/policy`.
+Private parts of TRL and transformers are in `training` and `controllers/policy`, those of
+LangGraph's streams of messages in `_streams`.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ try:
         CONFIG_KEY_CHECKPOINTER,
         CONFIG_KEY_READ,
         CONFIG_KEY_RUNTIME,
+        TASKS,
     )
 except ImportError:  # pragma: no cover - a LangGraph that moved them
     CONFIG_KEY_CHECKPOINTER, CONFIG_KEY_RUNTIME = "__pregel_checkpointer", "__pregel_runtime"
-    CONFIG_KEY_READ = "__pregel_read"
+    CONFIG_KEY_READ, TASKS = "__pregel_read", "__pregel_tasks"
 
 
 def read_channel(config: RunnableConfig, name: str) -> Any:
@@ -52,9 +54,20 @@ def read_channel(config: RunnableConfig, name: str) -> Any:
     """
     read = (config.get("configurable") or {}).get(CONFIG_KEY_READ)
     try:
-        return read(name) if read else None
+        return read([name]).get(name) if read else None
     except (KeyError, TypeError):  # pragma: no cover - a LangGraph that reads otherwise
         return None
+
+
+def runtime_of(config: RunnableConfig) -> Runtime[Any] | None:
+    """Return the runtime of a run; None where an edge is followed for `update_state`."""
+    runtime = (config.get("configurable") or {}).get(CONFIG_KEY_RUNTIME)
+    return runtime if isinstance(runtime, Runtime) else None
+
+
+def pending_sends(config: RunnableConfig, node: str) -> list[Any]:
+    """Return what the state's pending `Send`s carry to a node, from within an edge."""
+    return [send.arg for send in read_channel(config, TASKS) or () if send.node == node]
 
 
 def remembers(config: RunnableConfig) -> bool:
@@ -65,8 +78,8 @@ def remembers(config: RunnableConfig) -> bool:
 def without_context(config: RunnableConfig) -> RunnableConfig:
     """Return a node's config for a graph that must not take over the node's context."""
     configurable = config.get("configurable") or {}
-    runtime = configurable.get(CONFIG_KEY_RUNTIME)
-    if not isinstance(runtime, Runtime):
+    runtime = runtime_of(config)
+    if runtime is None:
         return config
     own = {CONFIG_KEY_RUNTIME: runtime.override(context=None)}
     return {**config, "configurable": {**configurable, **own}}

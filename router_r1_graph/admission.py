@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from langchain_core.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -41,6 +42,7 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
     tool_calls: list[ToolCall] = []
     refused: list[InvalidToolCall] = []
     routed: list[RouteCall] = []
+    prices: list[float] = []
     over_budget = False
     price = reply.cost_usd + reply.saved_usd
     usd_left = None if view.left.usd is None else view.left.usd - price
@@ -85,6 +87,7 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
                 refuse(slug, call.query, f"may cost {may}, and only {left} are left")
                 continue
             reserved += price
+            prices.append(price)
             known = price if candidate.bounded else None
             routed.append(
                 RouteCall(
@@ -94,6 +97,7 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
                     background=told,
                     worst_case_usd=known,
                     needs_approval=view.context.needs_approval(known),
+                    most_usd=None,
                     max_reply_tokens=view.context.max_information_tokens,
                     round=round_ + 1,
                     ends_at=ends_at,
@@ -102,15 +106,25 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
             asked.add((slug, call.query))
         args = {"query": call.query}
         tool_calls.append(ToolCall(type="tool_call", name=slug, args=args, id=call_id))
+    if usd_left is not None and routed:
+        # What no call has reserved is shared by those that a person may edit.
+        share = (usd_left - reserved) / len(routed)
+        routed = [
+            {**call, "most_usd": share + price} for call, price in zip(routed, prices, strict=True)
+        ]
     for mistake in turn.mistakes:
         refuse(None, mistake.text, mistake.reason)
     if turn.calls and turn.answer is not None and not view.must_answer:
         refuse(None, turn.answer, "an answer beside a search is not taken; read the replies first")
-    return Admission(_message(reply, tool_calls, refused), tuple(routed), over_budget)
+    message = _message(reply, tool_calls, refused)
+    if any(m.id == message.id for m in view.scratchpad):  # of an endpoint that counts from 0
+        message.id = None
+    return Admission(message, tuple(routed), over_budget)
 
 
 def _message(reply: Reply, calls: list[ToolCall], refused: list[InvalidToolCall]) -> AIMessage:
     details: dict[str, Any] = {"cost_usd": reply.cost_usd, "seconds": reply.seconds}
+    details["crc32"] = crc32(reply.text.encode())  # tells whether a person has edited the text
     return AIMessage(
         reply.text,
         # The id under which its tokens were streamed, so that LangGraph does not stream it again.

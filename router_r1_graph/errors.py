@@ -20,8 +20,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-class RouterR1Error(Exception):
-    """Base of every error this library raises on purpose."""
+class RouterR1Error(RuntimeError):
+    """Base of every error this library raises on purpose.
+
+    A RuntimeError, because the LangGraph server tells its clients the words of Python's own errors
+    alone; and not a ValueError, which pydantic would take for its own.
+    """
 
 
 class ConfigError(RouterR1Error):

@@ -18,6 +18,7 @@ from .candidates.tool import pool_tools
 from .context import GivenContext, RouterContext
 from .controllers import Controller, as_controller
 from .controllers.controller import Decides
+from .edits import go_on
 from .langsmith import runs
 from .nodes import ControllerNodes
 from .rounds import CandidateNodes
@@ -34,6 +35,7 @@ def create_router_r1(
     name: str = "router_r1",
     input_schema: type[Any] = RouterInput,
     output_schema: type[Any] = RouterOutput,
+    stream_steps: bool = True,
 ) -> StateGraph[RouterState, RouterContext, Any, Any]:
     """Return the router as an uncompiled graph, so that you choose checkpointer, store and cache.
 
@@ -55,6 +57,10 @@ def create_router_r1(
         name: the name of the message that a run returns.
         input_schema: the schema of a run's input.
         output_schema: the schema of a run's output.
+        stream_steps: whether streams of messages show what comes before the answer (turns, replies,
+            tokens): the router's own stream, and that of a parent with `subgraphs=True`. False =
+            the answer alone. A parent's stream without `subgraphs=True` always shows the answer
+            alone.
 
     Raises:
         PoolError: a pool file or a provider cannot be used, a key variable is not set, or `models`
@@ -74,8 +80,8 @@ def create_router_r1(
     store = as_store(replies)
     tools = {tool.name: tool for tool in pool_tools(pool, models, replies=store)}
     context = context or RouterContext()
-    nodes = ControllerNodes(pool, controller, context, name, store)
-    rounds = CandidateNodes(pool, tools, context)
+    nodes = ControllerNodes(pool, controller, context, name, store, stream_steps)
+    rounds = CandidateNodes(pool, tools, context, name, stream_steps)
     graph: StateGraph[RouterState, RouterContext, Any, Any] = StateGraph(
         RouterState,
         context_schema=GivenContext,
@@ -102,6 +108,10 @@ def create_router_r1(
     )
     graph.add_node("answer", node("answer", nodes.answer), **shows(runs.nothing))
     graph.add_conditional_edges(START, node("begin", nodes.begin), ["think"])
+    # Where a person wrote the state in the place of one of these (`update_state`). Without targets,
+    # so that no picture shows it.
+    for written in ("think", "aggregate"):
+        graph.add_conditional_edges(written, node("go_on", go_on), {})
     graph.add_edge("route", "aggregate")
     graph.set_finish_point("answer")
     return graph
@@ -116,6 +126,7 @@ def create_router_r1_agent(
     context: RouterContext | None = None,
     checkpointer: Checkpointer = None,
     name: str = "router_r1",
+    stream_steps: bool = False,
 ) -> CompiledStateGraph[RouterState, RouterContext, Any, Any]:
     """Return the router compiled as an agent that takes and returns only messages.
 
@@ -129,6 +140,7 @@ def create_router_r1_agent(
         context: the knobs of runs that pass none.
         checkpointer: None inherits the parent's; False keeps nothing.
         name: the name of the agent, which supervisors need, and of the message that it returns.
+        stream_steps: see `create_router_r1`; here, streams of messages show the answer alone.
     """
     graph = create_router_r1(
         pool,
@@ -139,5 +151,6 @@ def create_router_r1_agent(
         name=name,
         input_schema=MessagesState,
         output_schema=MessagesState,
+        stream_steps=stream_steps,
     )
     return graph.compile(checkpointer=checkpointer, name=name)

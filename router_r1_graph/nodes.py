@@ -22,8 +22,9 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send
 
-from . import budget, events, protocol
-from ._compat import read_channel, remembers, send_once
+from . import budget, edits, events, protocol
+from ._compat import read_channel, remembers, runtime_of, send_once
+from ._streams import hand_up, hide, in_silence
 from .admission import admit
 from .budget import Left, StopReason
 from .candidates import CandidatePool
@@ -57,20 +58,28 @@ class ControllerNodes:
     """The name of the message that a run returns."""
     store: ReplyStore | None = None
     """Where the turns of a controller that is paid may be kept."""
+    stream_steps: bool = True
+    """Whether streams of messages show the turns."""
 
-    def begin(
-        self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
-    ) -> Send:
+    def begin(self, state: RouterState, config: RunnableConfig) -> Send:
         """Start a question from a clean state, whatever an earlier one left on the thread.
+
+        A person who edits the input begins it too: with the knobs of the run that is edited, and
+        its time begins when it goes on.
 
         Raises:
             QuestionError: neither `question` nor a human message says anything.
             ConfigError: a knob cannot be used.
         """
         send_once(config)
-        context = resolve_context(runtime.context, self.defaults)
+        edits.check_input(state, config)
+        runtime = runtime_of(config)
+        if runtime:
+            context = resolve_context(runtime.context, self.defaults)
+        else:
+            context = knobs_of(state, None, self.defaults)
         # Before anything is paid.
-        if context.approve_above_usd is not None and not remembers(config):
+        if runtime and context.approve_above_usd is not None and not remembers(config):
             raise ConfigError(
                 "approve_above_usd: to wait for a person, the graph needs a checkpointer; "
                 "compile(checkpointer=...)"
@@ -78,14 +87,16 @@ class ControllerNodes:
         context.check(self.pool)
         messages = state.get("messages") or []
         fresh: RouterState = {
-            "scratchpad": [HumanMessage(question_of(state.get("question", ""), messages))],
-            "router_r1": {"started_at": time.time(), "context": context.to_state()},
+            "scratchpad": [
+                HumanMessage(question_of(state.get("question", ""), messages), id=_new_id())
+            ],
+            "router_r1": {"context": context.to_state()},
         }
+        if runtime:
+            fresh["router_r1"]["started_at"] = time.time()
         # The conversation is not copied into the checkpoint once more: think reads it where it is.
         if read_channel(config, "messages") is None:
             fresh["messages"] = messages
-        if "remaining_steps" in state:
-            fresh["remaining_steps"] = state["remaining_steps"] - 1
         return Send("think", fresh)
 
     # --------------------------------------------------------------------------------- think
@@ -94,8 +105,11 @@ class ControllerNodes:
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> Command[str]:
         """Ask the controller for one turn."""
+        state, edited = self._edited(state)
         view = self._view(state, config, runtime)
         config = self._trace_think(state, view, config)
+        if edited:
+            return self._after_think(state, view, edited, asked=False)
         try:
             if reason := budget.ending_of_turn(view.left, self._worst_case_usd(view)):
                 return self._stop(state, view, reason)
@@ -110,8 +124,11 @@ class ControllerNodes:
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> Command[str]:
         """Ask the controller for one turn, without blocking."""
+        state, edited = self._edited(state)
         view = self._view(state, config, runtime)
         config = self._trace_think(state, view, config)
+        if edited:
+            return self._after_think(state, view, edited, asked=False)
         try:
             if reason := budget.ending_of_turn(view.left, self._worst_case_usd(view)):
                 return self._stop(state, view, reason)
@@ -121,6 +138,13 @@ class ControllerNodes:
         except Exception as error:
             reply = Reply(error=failure(error, self.controller.name))
         return self._after_think(state, view, reply)
+
+    def _edited(self, state: RouterState) -> tuple[RouterState, Reply | None]:
+        """Return the turn that a person wrote, if any, and the state before it."""
+        edited = edits.turn_of_a_person(state["scratchpad"], self.pool)
+        if edited:
+            state = {**state, "scratchpad": state["scratchpad"][:-1], "ending": ""}
+        return state, edited
 
     def _worst_case_usd(self, view: View) -> float:
         """Return the most that a turn can cost; called only under a limit: it renders a prompt."""
@@ -136,7 +160,10 @@ class ControllerNodes:
             messages = read_channel(config, "messages") or []
         ledger = state.get("ledger") or new_ledger()
         remaining = left_of(state, ledger, state.get("round", 0), context)
-        if state.get("ending") or not budget.may_call(state.get("remaining_steps")):
+        steps = state.get("remaining_steps", read_channel(config, "remaining_steps"))
+        # Whether the rounds are used up is asked anew: a person may have given some back.
+        over = state.get("ending", "") not in ("", StopReason.ROUND_LIMIT)
+        if over or not budget.may_call(steps):
             remaining = Left(0, remaining.usd, remaining.seconds)
         runtime.stream_writer(events.budget(remaining))
         text = str(question.text)
@@ -146,7 +173,7 @@ class ControllerNodes:
             context=context,
             left=remaining,
             conversation=conversation(messages, text, context.max_conversation_tokens),
-            scratchpad=tuple(scratchpad),
+            scratchpad=edits.reread(scratchpad, self.pool),
             store=self.store,
         )
 
@@ -166,8 +193,17 @@ class ControllerNodes:
             },
         )
 
-    def _after_think(self, state: RouterState, view: View, reply: Reply) -> Command[str]:
-        """Read the turn and decide where to go: to the calls, back with a reason, or to the end."""
+    def _after_think(
+        self, state: RouterState, view: View, reply: Reply, *, asked: bool = True
+    ) -> Command[str]:
+        """Read the turn and decide where to go: to the calls, back with a reason, or to the end.
+
+        Args:
+            state: the state before the turn.
+            view: what the controller was shown.
+            reply: the turn.
+            asked: whether the controller was asked for it, and is on the bill.
+        """
         if not reply.ok:
             late = view.left.seconds is not None and reply.seconds >= view.left.seconds
             reason = StopReason.DEADLINE if late else StopReason.CONTROLLER_ERROR
@@ -177,16 +213,17 @@ class ControllerNodes:
             return self._stop(state, view, reason, reply)
         reply = replace(reply, text=writable(reply.text))
         turn = protocol.parse(reply.text)
-        ledger = charge_controller(state.get("ledger") or new_ledger(), reply)
+        ledger = state.get("ledger") or new_ledger()
+        if asked:
+            ledger = charge_controller(ledger, reply)
         round_ = state.get("round", 0)
         seconds = left_of(state, ledger, round_, view.context).seconds
         plan = admit(turn, view, reply, round_, ends_at=seconds and time.time() + seconds)
-        ending = state.get("ending", "")
-        answer = ""
+        ending, answer = "", ""
         goto: Any = [Send("route", call) for call in plan.routed] or "aggregate"
         if view.must_answer:
             goto, answer = "answer", turn.answer or ""
-            ending = ending or StopReason.ROUND_LIMIT.value
+            ending = state.get("ending") or StopReason.ROUND_LIMIT.value
             if ending == StopReason.ROUND_LIMIT and not (answer or turn.calls):
                 ending = StopReason.INVALID.value
         elif turn.answer is not None and not turn.calls:
@@ -200,18 +237,26 @@ class ControllerNodes:
                 "ledger": ledger,
                 "answer": answer,
                 "ending": ending,
+                # Those of the turn that a person edited, and whose calls are made anew.
+                **({} if asked else {"replies": Overwrite([])}),
             },
         )
 
     def _written(self, state: RouterState, view: View, added: list[AnyMessage]) -> dict[str, Any]:
         """Return the state update of a think; a question's first one clears older values."""
         setup = setup_of(state)
+        known = {id(message) for message in state["scratchpad"]}
+        added = [*(m for m in view.scratchpad if id(m) not in known), *added]  # a person's first
         if (knobs := view.context.to_state()) != setup.get("context"):
             # A context that came with the resume is the run's from now on.
             setup = {**setup, "context": knobs}
         if "ledger" in state:
             changed = setup is not state.get("router_r1")
-            return {"scratchpad": added, **({"router_r1": setup} if changed else {})}
+            return {
+                "scratchpad": added,
+                **({"router_r1": setup} if changed else {}),
+                **({"error": ""} if state.get("error") else {}),
+            }
         return {
             "router_r1": {
                 **setup,
@@ -219,7 +264,7 @@ class ControllerNodes:
                 "protocol_version": protocol.VERSION,
                 "pool": self._descriptors,
             },
-            "scratchpad": Overwrite([*state["scratchpad"], *added]),
+            "scratchpad": [*state["scratchpad"], *added],
             "replies": Overwrite([]),
             "round": 0,
             "answer": "",
@@ -263,7 +308,7 @@ class ControllerNodes:
         totals = total(state["ledger"])
         message = AIMessage(
             answer or f"(no answer: {state['ending']})",
-            id=f"r1-{secrets.token_urlsafe(9)}",
+            id=_new_id(),
             name=self.name,
             response_metadata={
                 "router_r1": {
@@ -280,6 +325,8 @@ class ControllerNodes:
                 }
             },
         )
+        hide(config, state["scratchpad"])
+        hand_up(config, message, alone=not self.stream_steps)
         return {"answer": answer, "stop_reason": state["ending"], "messages": [message]}
 
     # ------------------------------------------------------------------------------- tracing
@@ -300,7 +347,13 @@ class ControllerNodes:
         if not view.scratchpad:
             runs.label_router(config, lambda: self._described(view.context))
         runs.label(config, "think", controller=self.controller.name, round=round_)
+        if not self.stream_steps:
+            config = in_silence(config)
         return runs.inside(config, "think", controller=self.controller.name, round=round_)
+
+
+def _new_id() -> str:
+    return f"r1-{secrets.token_urlsafe(9)}"
 
 
 @cache

@@ -76,41 +76,48 @@ def observe(
     fresh = {m.tool_call_id: m for m in replies}
     seen = [m for m in scratchpad if isinstance(m, ToolMessage) and m.artifact]
     observations: list[ToolMessage] = []
+    refused = [(call["id"], call["name"], call["error"]) for call in turn.invalid_tool_calls]
     for call in turn.tool_calls:
         query = call["args"]["query"]
         if reply := fresh.get(call["id"] or ""):
-            text = str(reply.text)
-            artifact = {**reply.artifact, "query": query, "reply": text}
-        else:
-            earlier = next(
-                m
-                for m in reversed([*seen, *observations])
-                if m.name == call["name"] and m.artifact["query"] == query
-            )
-            text = earlier.artifact["reply"]
+            # Its id, so that a stream shows it once; its name and query, which may be a person's.
+            name, id_ = reply.name or call["name"], reply.id
+            artifact = {"query": query, **reply.artifact, "reply": str(reply.text)}
+        elif earlier := _earlier(call["name"], query, [*seen, *observations]):
+            name, id_ = call["name"], None
             whole = {k: v for k, v in earlier.artifact.items() if k not in ("kept", SUMMARY)}
             artifact = {**whole, **FREE}
-        error = artifact["error"]
-        if error and error["kind"] == "cut":  # the controller may ask for the rest
-            text = f"{text}\n({error['message']})"
+        else:
+            refused.append((call["id"], call["name"], "a person went on without its reply"))
+            continue
         observations.append(
             ToolMessage(
-                text,
-                name=call["name"],
+                shown(artifact),
+                name=name,
                 tool_call_id=call["id"],
                 artifact=artifact,
+                id=id_,
                 status="success" if artifact["ok"] else "error",
             )
         )
     return observations + [
-        ToolMessage(
-            f"not done: {invalid['error']}",
-            name=invalid["name"] or "error",
-            tool_call_id=invalid["id"],
-            status="error",
-        )
-        for invalid in turn.invalid_tool_calls
+        ToolMessage(f"not done: {why}", name=name or "error", tool_call_id=id_, status="error")
+        for id_, name, why in refused
     ]
+
+
+def shown(bill: Mapping[str, Any]) -> str:
+    """Return a reply as the controller sees it: told what is cut, it may ask for the rest."""
+    error = bill["error"]
+    if error and error["kind"] == "cut":
+        return f"{bill['reply']}\n({error['message']})"
+    return str(bill["reply"])
+
+
+def _earlier(name: str, query: str, observations: Sequence[ToolMessage]) -> ToolMessage | None:
+    """Return the last observation of the same call."""
+    found = (m for m in reversed(observations) if m.name == name and m.artifact["query"] == query)
+    return next(found, None)
 
 
 def kept(observation: ToolMessage) -> str:

@@ -19,11 +19,15 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send, interrupt
 
 from . import budget, events, protocol
+from ._compat import read_channel
+from ._streams import in_silence
+from .approval import decide, request
 from .budget import Left, StopReason
 from .candidates import CandidatePool
-from .candidates.failures import ReplyError, classify
+from .candidates.failures import classify
 from .candidates.reply import Reply, bill
 from .context import RouterContext
+from .edits import reply_of_a_person
 from .langsmith import runs
 from .ledger import Ledger, charge_candidates
 from .observations import FREE, SUMMARY, keep_majority, keep_summary, observe, to_summarize
@@ -41,20 +45,25 @@ class CandidateNodes:
     tools: Mapping[str, BaseTool]
     defaults: RouterContext
     """The knobs of runs that pass none."""
+    router: str = "router_r1"
+    """The router's name, for a person who is to approve a call."""
+    stream_steps: bool = True
+    """Whether streams of messages show the replies."""
 
     def route(
         self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
         """Make one call; a failure is a reply with an error."""
         config = self._traced(call, config)
-        if refused := self._refused(call, runtime):
-            return self._replied(call, refused, runtime)
+        call, decided = self._approved(call, config, runtime)
+        if decided:
+            return self._replied(call, decided, runtime)
         try:
             message = self.tools[call["tool"]].invoke(_tool_call(call), config)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            message = self._failed(call, Reply(error=classify(error)))
+            message = self._without_asking(call, Reply(error=classify(error)))
         return self._replied(call, message, runtime)
 
     async def aroute(
@@ -62,36 +71,38 @@ class CandidateNodes:
     ) -> dict[str, Any]:
         """Make one call without blocking; a failure is a reply with an error."""
         config = self._traced(call, config)
-        if refused := self._refused(call, runtime):
-            return self._replied(call, refused, runtime)
+        call, decided = self._approved(call, config, runtime)
+        if decided:
+            return self._replied(call, decided, runtime)
         try:
             message = await self.tools[call["tool"]].ainvoke(_tool_call(call), config)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            message = self._failed(call, Reply(error=classify(error)))
+            message = self._without_asking(call, Reply(error=classify(error)))
         return self._replied(call, message, runtime)
 
-    def _refused(self, call: RouteCall, runtime: Runtime[RouterContext]) -> ToolMessage | None:
+    def _approved(
+        self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> tuple[RouteCall, ToolMessage | None]:
         """Wait for a person if one has to approve the call; emit an event if the call is made.
 
         The node starts again at its top when the person has decided: nothing may happen before.
+
+        Returns:
+            The call, which the person may have edited, and what stands for its reply where it is
+            not made.
         """
-        name = self._name(call)
         if call["needs_approval"]:
-            said = interrupt(
-                {
-                    "candidate": name,
-                    "query": call["query"],
-                    "background": call["background"],
-                    "worst_case_usd": call["worst_case_usd"],
-                }
-            )
-            if (said.get("approve") if isinstance(said, Mapping) else said) is not True:
-                error = ReplyError("refused", "refused by a person")
-                return self._failed(call, Reply(attempts=0, error=error))
-        runtime.stream_writer(events.route_start(call, name))
-        return None
+            question = next(iter(read_channel(config, "scratchpad") or ()), None)
+            text = str(question.text) if question else ""
+            said = interrupt(request(call, self._name(call), self.router, text))
+            verdict = decide(said, call, self.pool)
+            call = verdict.call
+            if verdict.reply:
+                return call, self._without_asking(call, verdict.reply)
+        runtime.stream_writer(events.route_start(call, self._name(call)))
+        return call, None
 
     def _replied(
         self, call: RouteCall, message: ToolMessage, runtime: Runtime[RouterContext]
@@ -104,10 +115,13 @@ class CandidateNodes:
         message = message.model_copy(
             update={"content": cut, "response_metadata": {_MADE_AT: time.time()}}
         )
+        if call["needs_approval"]:  # the query may be the person's
+            artifact = {**message.artifact, "query": call["query"]}
+            message = message.model_copy(update={"artifact": artifact})
         runtime.stream_writer(events.route_end(call, message.artifact))
         return {"replies": [message]}
 
-    def _failed(self, call: RouteCall, reply: Reply) -> ToolMessage:
+    def _without_asking(self, call: RouteCall, reply: Reply) -> ToolMessage:
         text, artifact = bill(self._name(call), reply)
         return ToolMessage(text, name=call["tool"], tool_call_id=call["id"], artifact=artifact)
 
@@ -115,13 +129,24 @@ class CandidateNodes:
         candidate = self.pool.find(call["tool"])
         return candidate.name if candidate else call["tool"]
 
-    def aggregate(self, state: RouterState, runtime: Runtime[RouterContext]) -> Command[str]:
+    def aggregate(
+        self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> Command[str]:
         """Add the replies of the round to the scratchpad and the ledger; check the budget."""
+        if not self.stream_steps:
+            in_silence(config)
         context = knobs_of(state, runtime.context, self.defaults)
         turn = state["scratchpad"][-1]
         assert isinstance(turn, AIMessage)
         began = (state.get("router_r1") or {}).get("started_at", 0.0)
-        replies = [_paid_once(m, began) for m in state["replies"] if isinstance(m, ToolMessage)]
+        calls = {call["id"]: call for call in turn.tool_calls}
+        replies = [
+            _paid_once(m, began)
+            if m.artifact
+            else reply_of_a_person(m, calls[m.tool_call_id], m.text, self.pool)
+            for m in state["replies"]
+            if isinstance(m, ToolMessage) and (m.artifact or m.tool_call_id in calls)
+        ]
         observations = observe(turn, replies, state["scratchpad"])
         made = {m.tool_call_id for m in replies}
         ledger = charge_candidates(
@@ -178,6 +203,7 @@ class CandidateNodes:
             background="",
             worst_case_usd=(known := usd if candidate.bounded else None),
             needs_approval=context.needs_approval(known),
+            most_usd=remaining.usd,
             max_reply_tokens=context.max_information_tokens,
             round=state["round"] + 1,
             ends_at=remaining.seconds and time.time() + remaining.seconds,
@@ -187,6 +213,8 @@ class CandidateNodes:
         name = self._name(call)
         tag = f"route:{name}"
         runs.label(config, tag, name=tag, candidate=name, round=call["round"])
+        if not self.stream_steps:
+            config = in_silence(config)
         return runs.inside(config, tag, candidate=name, round=call["round"])
 
 

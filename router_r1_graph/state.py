@@ -7,14 +7,14 @@ the context and are in the state from the first step on, so that a resumed run k
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages.utils import convert_to_messages
 from langgraph.channels import EphemeralValue
-from langgraph.graph.message import add_messages
+from langgraph.graph.message import Messages, add_messages
 from langgraph.managed import RemainingSteps
 from typing_extensions import TypedDict
 
@@ -49,6 +49,35 @@ class Setup(TypedDict, total=False):
     """The candidates with their descriptors, without the settings that reach them."""
 
 
+def written(old: list[AnyMessage], new: Messages) -> list[AnyMessage]:
+    """Add to a scratchpad, or replace what a person edited, whose messages need no ids.
+
+    A human message is a question: with it, the scratchpad begins anew. A reply replaces the one to
+    the same call, and a turn the one that it follows. Messages may be JSON, as for `add_messages`.
+    """
+    added = convert_to_messages(new if isinstance(new, list) else [new])
+    messages = [] if added and isinstance(added[0], HumanMessage) else list(old)
+    for message in added:
+        place = _replaced(messages, message)
+        messages[place : place + 1] = [cast("AnyMessage", message)]
+    return messages
+
+
+def _same(old: AnyMessage, new: BaseMessage) -> bool:
+    if isinstance(new, ToolMessage) and isinstance(old, ToolMessage):
+        return new.tool_call_id == old.tool_call_id
+    return bool(new.id) and new.id == old.id
+
+
+def _replaced(messages: list[AnyMessage], new: BaseMessage) -> int:
+    """Return the place of the message that a new one replaces; the end for none."""
+    for place in reversed(range(len(messages))):
+        if _same(messages[place], new):
+            return place
+    turns = isinstance(new, AIMessage) and bool(messages) and isinstance(messages[-1], AIMessage)
+    return len(messages) - turns
+
+
 class RouterOutput(TypedDict, total=False):
     """The output of a run; a parent graph takes the keys that it shares, usually `messages`."""
 
@@ -59,7 +88,7 @@ class RouterOutput(TypedDict, total=False):
     """Why the controller failed (stop reason `controller_error`), else ""."""
     round: int
     ledger: Ledger
-    scratchpad: Annotated[list[AnyMessage], operator.add]
+    scratchpad: Annotated[list[AnyMessage], written]
     """The question, then this run's turns (`AIMessage`) and observations (`ToolMessage`)."""
     router_r1: Setup
     """The setup of the run."""
@@ -70,7 +99,7 @@ class RouterState(RouterInput, RouterOutput, total=False):
 
     ending: str
     """The stop reason as soon as it is known; `stop_reason` is set when the run has ended."""
-    replies: Annotated[list[AnyMessage], operator.add]
+    replies: Annotated[list[AnyMessage], written]
     """The replies of the round under way, until aggregate folds them in."""
     remaining_steps: RemainingSteps
 
@@ -87,6 +116,8 @@ class RouteCall(TypedDict):
     """None = unknown: the candidate has no price."""
     needs_approval: bool
     """Whether a person has to approve the call."""
+    most_usd: float | None
+    """The most that the call may cost if the person edits it; None = no limit."""
     max_reply_tokens: int
     """The most tokens of the reply that the controller sees."""
     round: int
@@ -97,7 +128,8 @@ class RouteCall(TypedDict):
 
 def setup_of(state: RouterState) -> Setup:
     """Return the setup of the run; a checkpoint of version 0.1 has none."""
-    return state.get("router_r1") or {"started_at": time.time()}
+    setup = state.get("router_r1") or {}
+    return setup if "started_at" in setup else {"started_at": time.time(), **setup}
 
 
 def knobs_of(state: RouterState, given: object, defaults: RouterContext) -> RouterContext:

@@ -48,12 +48,25 @@ def test_a_call_that_may_cost_more_waits_and_says_what_it_is(how):
     result = do(graph, QUESTION, how)
     (asked,) = result["__interrupt__"]
     worst = (len("capital of France?") + 64) * 1e-6 + 100 * 100e-6
+    (action,) = asked.value["action_requests"]
     assert asked.value == {
+        "router": "router_r1",
+        "question": QUESTION["question"],
         "candidate": "Dear",
         "query": "capital of France?",
         "background": "",
         "worst_case_usd": pytest.approx(worst),
+        "action_requests": [action],
+        "review_configs": [
+            {
+                "action_name": "Dear",
+                "allowed_decisions": ["approve", "edit", "reject", "respond"],
+            }
+        ],
     }
+    assert action["args"] == {"query": "capital of France?"}
+    assert "router_r1 asks Dear" in action["description"]
+    assert QUESTION["question"] in action["description"]
     json.dumps(asked.value)
     assert dear.queries == []
     result = do(graph, Command(resume={asked.id: True}), how)
@@ -79,6 +92,47 @@ def test_whatever_is_not_an_approval_refuses_the_call_and_nothing_is_paid(no):
     assert result["ledger"]["candidates"]["Dear"]["failed_calls"] == 1
     assert dear.queries == []
     assert result["answer"] == "42"
+
+
+def edit(query: str, name: str = "Dear") -> dict[str, Any]:
+    return {"type": "edit", "edited_action": {"name": name, "args": {"query": query}}}
+
+
+LANGCHAIN: list[tuple[dict[str, Any], str, str]] = [
+    ({"type": "approve"}, "?", "Paris"),
+    (edit("mine?"), "mine?", "Paris"),
+    (edit("mine?", "Eve"), "mine?", "Eve's"),
+    (edit(""), "?", "error: refused by a person: the edited call has no query"),
+    (edit("x", "Nobody"), "?", "error: refused by a person: no candidate 'Nobody'; candidates: "),
+    (edit("long " * 999), "?", "error: refused by a person: the edited call may cost $0.0"),
+    ({"type": "reject"}, "?", "error: refused by a person"),
+    ({"type": "reject", "message": "too dear"}, "?", "error: refused by a person: too dear"),
+    ({"type": "respond", "message": "I know: Rome"}, "?", "I know: Rome"),
+]
+
+
+@pytest.mark.parametrize(("decision", "query", "reply"), LANGCHAIN)
+@pytest.mark.parametrize("form", [lambda d: {"decisions": [d]}, lambda d: d, lambda d: [d]])
+def test_a_person_may_answer_in_langchains_form(decision, query, reply, form):
+    dear, eve = FakeChat(), FakeChat(text="Eve's")
+    graph = router("Dear: ?", Dear=dear, Eve=eve)
+    assert len(do(graph, QUESTION, budget_usd=0.011)["__interrupt__"]) == 1
+    result = do(graph, Command(resume=form(decision)), budget_usd=0.011)
+    (bill,) = bills(result)
+    assert bill["query"] == query
+    assert bill["reply"].startswith(reply)
+    asked_for_it = reply in ("Paris", "Eve's")
+    assert dear.queries + eve.queries == ([query] if asked_for_it else [])
+    assert bill["ok"] == (not reply.startswith("error"))
+    assert (bill["cost_usd"] > 0) == asked_for_it
+
+
+@pytest.mark.parametrize("no", [[], [{"type": "approve"}] * 2, None, "approve"])
+def test_decisions_that_are_not_one_refuse_the_call(no):
+    graph = router("Dear: ?")
+    (asked,) = do(graph, QUESTION)["__interrupt__"]
+    result = do(graph, Command(resume={asked.id: {"decisions": no}}))
+    assert bills(result)[0]["error"]["kind"] == "refused"
 
 
 def test_a_call_without_a_price_waits_since_it_may_cost_anything():

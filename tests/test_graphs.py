@@ -45,8 +45,9 @@ def graph(name):
 
 def test_langgraph_json_names_graphs_that_exist():
     assert set(CONFIG["graphs"]) == {"router", "chat_agent", "research_assistant"}
-    for name, path in CONFIG["graphs"].items():
-        assert path == f"./graphs/{name}.py:graph"
+    for name, entry in CONFIG["graphs"].items():
+        assert entry["path"] == f"./graphs/{name}.py:serve"
+        assert entry["description"]
         assert graph(name).name == name
         assert graph(name).checkpointer is None  # the server brings its own
 
@@ -196,12 +197,42 @@ async def researched(client):
     assert "pound sterling" in written
 
 
+async def refused(client):
+    """Errors of ours reach the client with their words, an unknown knob among them."""
+    for name, given, context, words in (
+        ("router", {"question": HAMLET}, {"max_round": 1}, "did you mean 'max_rounds'"),
+        ("chat_agent", human(HAMLET), {"x": 1}, "unknown key 'x'; allowed: cost_weight"),
+        ("research_assistant", human(HAMLET), {"max_round": 1}, "unknown key 'max_round'"),
+        ("router", {"question": HAMLET}, {"max_rounds": -1}, "max_rounds is a whole number of"),
+        ("router", {"question": " "}, {}, "there is no question"),
+    ):
+        with pytest.raises(Exception, match=words):
+            await client.runs.wait(None, name, input=given, context=context)
+    # Keys of a configurable are the client's own business.
+    config = {"configurable": {"max_rounds": 1, "thread_id": "x", "user": "ada"}}
+    result = await client.runs.wait(None, "router", input={"question": HAMLET}, config=config)
+    assert result["stop_reason"] == "round_limit"
+
+
+async def edited(client):
+    """What Studio does where a person edits the input of a run that is over."""
+    thread = (await client.threads.create())["thread_id"]
+    await client.runs.wait(thread, "router", input={"question": HAMLET})
+    new = {"question": "Who wrote Hamlet?"}
+    state = await client.threads.update_state(thread, new, as_node="__start__")
+    result = await client.runs.wait(thread, "router", checkpoint=state["checkpoint"])
+    assert (result["answer"], result["round"]) == ("William Shakespeare", 1)
+
+
 @needs_dev
 async def test_langgraph_dev_serves_them_offline(dev):
     url, log = dev
     async with get_client(url=url) as client:
         await asyncio.gather(
-            *(check(client) for check in (streamed, talked, presets, remote, researched))
+            *(
+                check(client)
+                for check in (streamed, talked, presets, remote, researched, refused, edited)
+            )
         )
     assert "Blocking" not in log.read_text()
 
@@ -225,3 +256,30 @@ async def test_the_knobs_are_in_the_schema_that_studio_shows(dev):
         schemas["context_schema"]["properties"]
     )
     assert set(schemas["input_schema"]["properties"]) == {"question", "messages"}
+
+
+@needs_dev
+@pytest.mark.skipif(
+    shutil.which("node") is None or not (REPOSITORY / "tests/node/node_modules").exists(),
+    reason="node, or its packages, are not installed (npm install in tests/node)",
+)
+@pytest.mark.parametrize(
+    ("name", "context", "approved"),
+    [
+        ("chat_agent", {}, 0),
+        ("chat_agent", {"approve_above_usd": 0}, 3),
+        ("research_assistant", {}, 0),
+    ],
+)
+def test_a_chat_ui_shows_the_question_and_the_answer(dev, name, context, approved):
+    script = REPOSITORY / "tests" / "node" / "use_stream.mjs"
+    command = ["node", str(script), dev[0], name, HAMLET, json.dumps(context)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    seen = json.loads(run.stdout)
+    assert seen["approved"] == approved
+    for shown in seen["shown"]:
+        kinds = [kind for kind, _ in shown]
+        assert kinds in ([], ["human"], ["human", "ai"])
+    (_, question), (_, said) = seen["shown"][-1]
+    assert question == HAMLET
+    assert "pound sterling" in said

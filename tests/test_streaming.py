@@ -10,7 +10,12 @@ from langchain_core.messages import AIMessage
 from langgraph.graph import START, MessagesState, StateGraph
 
 from fakes import FakeChat, answer, make_pool, models, search
-from router_r1_graph import ChatModelController, ScriptedController, create_router_r1
+from router_r1_graph import (
+    ChatModelController,
+    ScriptedController,
+    create_router_r1,
+    create_router_r1_agent,
+)
 
 QUESTION: Any = {"question": "What is the capital of France?"}
 
@@ -123,3 +128,102 @@ def test_the_tokens_of_a_graph_that_is_a_candidate_have_its_tag():
     said = [(c.text, m["tags"]) for _, (c, m) in parts if c.type == "AIMessageChunk"]
     assert "".join(text for text, _ in said) == "from inside"
     assert all("route:Graph" in tags for _, tags in said)
+
+
+# ------------------------------------------------------------------- what a parent's streams show
+
+
+def side_by_side(make: Any = create_router_r1, **given: Any) -> Any:
+    """Return a parent with two routers, "left" and "right", that answer with their names."""
+    parent = StateGraph(MessagesState)
+    pool = make_pool("Ada", "Bob")
+    for name in ("left", "right"):
+        script = [search("Ada: one", "Bob: two"), search("Ada: one", "Nobody: x"), answer(name)]
+        graph = make(pool, ScriptedController(script), models=models(pool), name=name, **given)
+        parent.add_node(name, graph if make is create_router_r1_agent else graph.compile())
+        parent.add_edge(START, name)
+    return parent.compile()
+
+
+ASKED: Any = {"messages": [("user", "Who is it?")]}
+KNOBS: Any = {"router_r1": {"keep": "summary:Bob"}}
+QUIET = [
+    (create_router_r1, {}, False),
+    (create_router_r1, {"stream_steps": False}, True),
+    (create_router_r1_agent, {}, False),
+    (create_router_r1_agent, {}, True),
+]
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize(("make", "given", "subgraphs"), QUIET)
+async def test_a_parents_stream_shows_the_answers_alone(make, given, subgraphs, version):
+    graph = side_by_side(make, **given)
+    modes: Any = ["messages", "updates", "values"]
+    parts = graph.astream(
+        ASKED, stream_mode=modes, subgraphs=subgraphs, context=KNOBS, version=version
+    )
+    shown: dict[str, list[Any]] = {mode: [] for mode in modes}
+    async for part in parts:
+        if version == "v2":
+            where, mode, data = part["ns"], part["type"], part["data"]
+        else:
+            where, mode, data = part if subgraphs else ((), *part)
+        if not where or mode == "messages":
+            shown[mode].append(data)
+    assert sorted(m.text for m, _ in shown["messages"]) == ["left", "right"]
+    assert {m.name: meta["langgraph_node"] for m, meta in shown["messages"]} == {
+        name: name for name in ("left", "right")
+    }
+    # As with any graph that is a node, the update is the whole conversation.
+    updates = {name: up["messages"][-1].text for d in shown["updates"] for name, up in d.items()}
+    assert updates == {"left": "left", "right": "right"}
+    assert [m.text for m in shown["values"][-1]["messages"]] == ["Who is it?", "left", "right"]
+
+
+@pytest.mark.filterwarnings("ignore:The v3 streaming protocol")
+@pytest.mark.parametrize(("make", "given"), [q[:2] for q in QUIET[:3]])
+def test_in_version_3_the_parents_own_stream_has_the_answers(make, given):
+    stream = side_by_side(make, **given).stream_events(ASKED, version="v3", context=KNOBS)
+    assert sorted((m.node, str(m.text)) for m in stream.messages) == [
+        ("left", "left"),
+        ("right", "right"),
+    ]
+    below = side_by_side(make, **given).stream_events(ASKED, version="v3", context=KNOBS)
+    first = next(iter(below.subgraphs))
+    texts = [str(m.text) for m in first.messages]
+    if make is create_router_r1 and not given:
+        assert (texts[0], texts[-1]) == (
+            search("Ada: one", "Bob: two"),
+            first.path[0].split(":")[0],
+        )
+    else:
+        assert texts == []
+
+
+@pytest.mark.parametrize("keep", ["all", "summary:Bob"])
+def test_who_asks_for_more_sees_each_message_once(keep):
+    context: Any = {"router_r1": {"keep": keep}}
+    parts = list(
+        side_by_side().stream(ASKED, stream_mode="messages", subgraphs=True, context=context)
+    )
+    assert len({m.id for _, (m, _) in parts}) == len(parts)
+    for name in ("left", "right"):
+        inside = [(m, meta) for where, (m, meta) in parts if where[0].startswith(f"{name}:")]
+        kinds = [(meta["langgraph_node"], m.type) for m, meta in inside]
+        turns = [m.text for m, meta in inside if meta["langgraph_node"] == "think"]
+        assert turns[0] == search("Ada: one", "Bob: two")
+        assert (len(turns), kinds.count(("answer", "ai"))) == (3, 1)
+        # Two calls and, where asked for, two summaries; then a repeated call and a refused one.
+        assert kinds.count(("route", "tool")) == (2 if keep == "all" else 4)
+        assert kinds.count(("aggregate", "tool")) == 2
+        assert not any(m.type == "human" for m, _ in inside)
+
+
+def test_an_endpoint_that_gives_every_turn_the_same_id_loses_none():
+    texts = [search("Ada: one"), search("Ada: two"), answer("three")]
+    model = GenericFakeChatModel(messages=iter([AIMessage(text, id="1") for text in texts]))
+    pool = make_pool()
+    graph = create_router_r1(pool, ChatModelController(model), models=models(pool)).compile()
+    result = graph.invoke(QUESTION)
+    assert [m.text for m in result["scratchpad"] if m.type == "ai"] == texts

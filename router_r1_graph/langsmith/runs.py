@@ -25,7 +25,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.schemas import Run
-from langgraph.types import Command, Overwrite
+from langgraph.types import Command
 
 from .._compat import node_run, parent_run, wants_tokens
 from .spans import GenAISpans
@@ -111,9 +111,7 @@ def model_call(
 def turn(command: Any) -> dict[str, Any]:
     """Return what the run of a think records: the turn, since not every turn has a model's run."""
     update = command.update if isinstance(command, Command) else None
-    added = (update or {}).get("scratchpad") or []
-    messages = added.value if isinstance(added, Overwrite) else added
-    turns = [m.text for m in messages if isinstance(m, AIMessage)]
+    turns = [m.text for m in (update or {}).get("scratchpad") or [] if isinstance(m, AIMessage)]
     return {"turn": turns[-1]} if turns else {}
 
 

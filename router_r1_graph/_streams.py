@@ -1,0 +1,76 @@
+"""What LangGraph's streams of messages show of a run; private to LangGraph, as `_compat` is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+
+try:
+    # What listens for LangGraph's `stream_mode="messages"`; the second one is of version v3.
+    from langgraph.pregel._messages import StreamMessagesHandler, StreamMessagesHandlerV2
+except ImportError:  # pragma: no cover - a LangGraph that moved them
+    StreamMessagesHandler = StreamMessagesHandlerV2 = ()  # type: ignore[assignment, misc]
+
+
+def in_silence(config: RunnableConfig) -> RunnableConfig:
+    """Keep a node out of streams of messages: what it returns and, by the new config, what it asks.
+
+    Without this function, a chat UI shows the turns and the replies of candidates.
+    """
+    callbacks = config.get("callbacks")
+    listeners = _listeners(config)
+    if not (listeners and isinstance(callbacks, BaseCallbackManager)):
+        return config
+    for listener in listeners:
+        listener.metadata.pop(callbacks.parent_run_id, None)  # of the node's run
+    callbacks = callbacks.copy()
+    for held in (callbacks.handlers, callbacks.inheritable_handlers):
+        held[:] = [handler for handler in held if handler not in listeners]
+    return {**config, "callbacks": callbacks}
+
+
+def hide(config: RunnableConfig, messages: Sequence[BaseMessage]) -> None:
+    """Keep messages out of streams of messages; called from the node that returns them.
+
+    LangGraph streams every message of a node's output, whatever its key is. Without this function,
+    a parent graph's stream shows the scratchpad.
+    """
+    for listener in _listeners(config):
+        for message in messages:
+            message.id = message.id or str(uuid4())  # as LangGraph does with one that it streams
+            listener.seen.add(message.id)
+
+
+def hand_up(config: RunnableConfig, message: BaseMessage, *, alone: bool) -> None:
+    """Leave a subgraph's message to the parent's stream; called from the node that returns it.
+
+    LangGraph streams a message once, in a stream that may show subgraphs: as that of the subgraph.
+    In version v3 each graph has a stream of its own, and without this the parent's stays empty.
+
+    Args:
+        config: the node's.
+        message: what the node returns.
+        alone: whether the subgraph shows nothing of its own; else its own stream has it, too.
+    """
+    callbacks = config.get("callbacks")
+    if not isinstance(callbacks, BaseCallbackManager) or callbacks.parent_run_id is None:
+        return
+    for listener in _listeners(config):
+        where = listener.metadata.get(callbacks.parent_run_id)
+        of_v3 = isinstance(listener, StreamMessagesHandlerV2)
+        if where and where[0] and (alone or of_v3):
+            del listener.metadata[callbacks.parent_run_id]
+            if not alone:
+                listener.stream((where[0], "messages", (message, where[1])))
+
+
+def _listeners(config: RunnableConfig) -> list[Any]:
+    callbacks = config.get("callbacks")
+    if not isinstance(callbacks, BaseCallbackManager):
+        return []
+    return [h for h in callbacks.handlers if isinstance(h, StreamMessagesHandler)]
