@@ -67,6 +67,10 @@ class ModelSettings(BaseModel):
     """Sampling temperature; None = the provider's default."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
     """Most completion tokens of one reply; the worst-case price of a call is computed from it."""
+    token_limit_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] | None = "auto"
+    """The name under which an OpenAI-compatible endpoint is sent `max_tokens`; null = it is not
+    sent. `auto` = OpenAI's new name at OpenAI, else the old one. If the model refuses the one name,
+    it is sent the other."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Time limit of one attempt."""
     max_retries: Annotated[int, Field(ge=0, le=10)] = 2
@@ -76,7 +80,8 @@ class ModelSettings(BaseModel):
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
     """The same for input and output tokens, counted after each reply."""
     options: dict[str, Option] = Field(default_factory=dict)
-    """More keyword arguments for the chat model, passed to the provider unchanged."""
+    """More keyword arguments for the chat model, passed to the provider unchanged. For an
+    OpenAI-compatible endpoint, null = a parameter that is never sent, such as `stop: null`."""
 
     @cached_property
     def folder(self) -> Path | None:
