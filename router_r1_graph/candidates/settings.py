@@ -35,6 +35,9 @@ _OPTION_OF_FIELD = {
 }
 
 
+TOKENS_OF_AN_IMAGE = 2000
+"""What an image is assumed to count in a worst-case price; most providers count up to 1,600."""
+
 Option = str | int | float | bool | None | list[Any] | dict[str, Any]
 
 
@@ -79,6 +82,8 @@ class ModelSettings(BaseModel):
     """The endpoint's limit, kept by all processes of this machine together; None = no limit."""
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
     """The same for input and output tokens, counted after each reply."""
+    image_inputs: bool = False
+    """Whether it takes images: a question's images are passed on to it."""
     options: dict[str, Option] = Field(default_factory=dict)
     """More keyword arguments for the chat model, passed to the provider unchanged. For an
     OpenAI-compatible endpoint, null = a parameter that is never sent, such as `stop: null`."""
@@ -161,13 +166,16 @@ class ModelSettings(BaseModel):
             + output_tokens * (self.output_usd_per_mtok or 0.0)
         ) / 1e6
 
-    def worst_case_usd(self, text: str) -> float:
-        """Return the most in USD that one call with this text can cost.
+    def worst_case_usd(self, text: str, images: int = 0) -> float:
+        """Return the most in USD that one call with this text and so many images can cost.
 
         A tokenizer that falls back to bytes never makes more tokens than there are bytes; 64 more
-        are allowed for the chat template.
+        are allowed for the chat template. Nobody knows what an image counts before it is sent: it
+        is taken for `TOKENS_OF_AN_IMAGE`.
         """
-        return self.cost_usd(len(text.encode(errors="replace")) + 64, self.max_tokens)
+        return self.cost_usd(
+            len(text.encode(errors="replace")) + 64 + images * TOKENS_OF_AN_IMAGE, self.max_tokens
+        )
 
 
 class ControllerSettings(ModelSettings):

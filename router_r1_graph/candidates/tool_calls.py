@@ -20,7 +20,9 @@ _FENCE = re.compile(r"\A\s*```\w*\s*(.*?)\s*```\s*\Z", re.S)
 _CUT = "cut: "
 """Before arguments that are no whole JSON: LangChain would complete them."""
 #: How models mark a call in their text (Hermes and Qwen, Mistral, Llama, DeepSeek, Kimi).
-_MARK = re.compile(r"<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<function=|<[|\uff5c]tool[\u2581_]call")
+_MARK = re.compile(
+    r"<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<function=|<[|\uff5c]tool[\u2581_]call"
+)
 _NAMES, _ARGUMENTS = ("name", "tool", "function"), ("arguments", "parameters", "args", "input")
 _PARAMETERS = re.compile(r"<function=([^>\s]+)>\s*((?:<parameter=[^>]+>.*?</parameter>\s*)+)", re.S)
 _PARAMETER = re.compile(r"<parameter=([^>\s]+)>(.*?)</parameter>", re.S)
