@@ -87,7 +87,7 @@ class StreamedCalls:
             return chunk
         for piece in message.tool_call_chunks:
             call = self._of(piece["index"], piece["id"] or "", piece["name"] or "")
-            call.name = call.name or piece["name"] or ""
+            call.id, call.name = call.id or piece["id"] or "", call.name or piece["name"] or ""
             call.arguments += piece["args"] or ""
         empty: dict[str, Any] = {"tool_call_chunks": [], "tool_calls": [], "invalid_tool_calls": []}
         rest = message.model_copy(update=empty)
@@ -97,7 +97,7 @@ class StreamedCalls:
         """Return the call that a piece belongs to: a known one, or a new one."""
         here = [call for call in self.calls if call.index == index]
         if id_:
-            here = [call for call in here if call.id in (id_, "")]
+            here = [c for c in here if c.id == id_ or (index is not None and not c.id)]
         elif index is None and name:
             here = []
         if not here:
