@@ -93,16 +93,33 @@ class CandidateNodes:
     def _replied(
         self, call: RouteCall, message: ToolMessage, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
-        """Cut a reply to what the controller may see; the artifact keeps it whole."""
+        """Cut a reply to what the controller may see, before any checkpoint holds it.
+
+        The artifact keeps a usable one whole.
+        """
         cut = protocol.cut(
             str(message.text), call.get("max_reply_tokens", RouterContext.max_information_tokens)
         )
         if cut != message.content:  # the tool's run is yet to be uploaded as it was
-            whole = {"whole": str(message.text)} if message.artifact["ok"] else {}
-            artifact = {**message.artifact, **whole}
-            message = message.model_copy(update={"content": cut, "artifact": artifact})
+            update: dict[str, Any] = {"content": cut}
+            if message.artifact["ok"]:
+                whole = protocol.cut(str(message.text), self._longest(call))
+                update["artifact"] = {**message.artifact, "whole": whole}
+            message = message.model_copy(update=update)
+        if thoughts := message.artifact.get("thoughts"):
+            kept = protocol.cut(thoughts, self._longest(call))
+            artifact = {**message.artifact, "thoughts": kept}
+            message = message.model_copy(update={"artifact": artifact})
         runtime.stream_writer(events.route_end(call, message.artifact))
         return {"replies": [message]}
+
+    def _longest(self, call: RouteCall) -> int:
+        """Return how many tokens of 4 bytes are kept: many more than a candidate may write.
+
+        A hostile server sends megabytes, and every checkpoint would hold them.
+        """
+        candidate = self.pool.find(call["tool"])
+        return 8 * candidate.max_tokens if candidate else RouterContext.max_information_tokens
 
     def _failed(self, call: RouteCall, reply: Reply) -> ToolMessage:
         text, artifact = bill(self._name(call), reply)
