@@ -107,19 +107,36 @@ class CandidateNodes:
     def _replied(
         self, call: RouteCall, message: ToolMessage, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
-        """Cut a reply to what the controller may see, before any checkpoint holds it."""
+        """Cut a reply to what the controller may see, before any checkpoint holds it.
+
+        The artifact keeps a usable one whole.
+        """
+        whole = str(message.text)
         cut = protocol.cut(
-            str(message.text), call.get("max_reply_tokens", RouterContext.max_information_tokens)
+            whole, call.get("max_reply_tokens", RouterContext.max_information_tokens)
         )
-        # A copy: the tool's run is yet to be uploaded as it was.
-        message = message.model_copy(
-            update={"content": cut, "response_metadata": {_MADE_AT: time.time()}}
-        )
+        artifact = dict(message.artifact)
+        if cut != whole and artifact["ok"]:
+            artifact["whole"] = protocol.cut(whole, self._longest(call))
+        if thoughts := artifact.get("thoughts"):
+            artifact["thoughts"] = protocol.cut(thoughts, self._longest(call))
         if call["needs_approval"]:  # the query may be the person's
-            artifact = {**message.artifact, "query": call["query"]}
-            message = message.model_copy(update={"artifact": artifact})
+            artifact["query"] = call["query"]
+        # A copy: the tool's run is yet to be uploaded as it was.
+        made = {_MADE_AT: time.time()}
+        message = message.model_copy(
+            update={"content": cut, "artifact": artifact, "response_metadata": made}
+        )
         runtime.stream_writer(events.route_end(call, message.artifact))
         return {"replies": [message]}
+
+    def _longest(self, call: RouteCall) -> int:
+        """Return how many tokens of 4 bytes are kept: many more than a candidate may write.
+
+        A hostile server sends megabytes, and every checkpoint would hold them.
+        """
+        candidate = self.pool.find(call["tool"])
+        return 8 * candidate.max_tokens if candidate else RouterContext.max_information_tokens
 
     def _without_asking(self, call: RouteCall, reply: Reply) -> ToolMessage:
         text, artifact = bill(self._name(call), reply)
@@ -234,6 +251,7 @@ def _tool_call(call: RouteCall) -> dict[str, Any]:
     args = {
         "query": call["query"],
         "background": call["background"],
+        "images": call.get("images", []),
         "seconds_left": seconds_left,
     }
     return {"type": "tool_call", "id": call["id"], "name": call["tool"], "args": args}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NotRequired, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.messages.utils import convert_to_messages
@@ -112,6 +112,8 @@ class RouteCall(TypedDict):
     query: str
     background: str
     """What the candidate sees besides the query; "" = nothing."""
+    images: NotRequired[list[dict[str, Any]]]
+    """The images of the question, for a candidate that takes them."""
     worst_case_usd: float | None
     """None = unknown: the candidate has no price."""
     needs_approval: bool

@@ -134,7 +134,7 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
         (
             "candidate: [{name: Ada}]\ncandidates: [{name: Ada}]",
             r"unknown key candidate = a list of 1 \(did you mean 'candidates'\?\); "
-            r"allowed: name, candidates, controller",
+            r"allowed: name, candidates, controller, answer_style",
         ),
         (
             "candidates: [{name: Ada}]\ncontroller: {protocol: xml}",

@@ -469,7 +469,7 @@ def test_two_routers_in_a_row_bill_what_each_of_them_spent():
     assert bills == [pytest.approx(20e-6)] * 2
 
 
-def test_a_parents_tool_calls_and_system_messages_do_not_reach_the_controller():
+def test_a_parents_tool_calls_do_not_reach_the_controller_and_its_system_messages_stand_apart():
     views: list[View] = []
 
     def script(view: View) -> str:
@@ -490,6 +490,7 @@ def test_a_parents_tool_calls_and_system_messages_do_not_reach_the_controller():
     router(ScriptedController(script)).invoke({"messages": history})
     assert views[0].question == "Who?"
     assert [m.text for m in views[0].conversation] == ["Hi", "Hello!"]
+    assert views[0].instructions == "Be brief."
 
 
 def test_the_agent_speaks_messages_and_nothing_else():

@@ -1,0 +1,477 @@
+"""What models are sent, and how what they send is read: refusals, tool calls, thoughts, images."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
+
+from fakes import FakeChat, answer, make_pool, models, search
+from openai_server import Reply, Request, Status
+from router_r1_graph import (
+    ChatModelController,
+    ControllerSettings,
+    QuestionError,
+    ScriptedController,
+    create_router_r1,
+    parse_controller,
+)
+from router_r1_graph.candidates.thoughts import apart
+from router_r1_graph.candidates.tool_calls import written_calls
+from router_r1_graph.controllers.chat_messages import alternating
+from router_r1_graph.protocol import answer_so_far
+from yaml_pool import bills, run, scripted, yaml_pool
+
+LONG = " ".join(f"Step {n} of the recipe." for n in range(400))
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+@dataclass(frozen=True)
+class Error:
+    """Status 400 with this error object."""
+
+    error: Mapping[str, Any]
+
+    def send(self, request: Request, http: Any) -> None:
+        http.send(400, {"error": self.error})
+
+
+@dataclass(frozen=True)
+class ToolCalls:
+    """A turn with these tool calls as they are; streamed, each is one of the given pieces."""
+
+    calls: list[dict[str, Any]]
+    finish: str = "tool_calls"
+
+    def send(self, request: Request, http: Any) -> None:
+        head = {"id": "x", "created": 1, "model": request.model}
+        usage = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
+        if not request.body.get("stream"):
+            message = {"role": "assistant", "content": None, "tool_calls": self.calls}
+            choice = {"index": 0, "message": message, "finish_reason": self.finish}
+            http.send(200, {**head, "object": "chat.completion", "choices": [choice], **usage})
+            return
+        head["object"] = "chat.completion.chunk"
+        deltas = [({"role": "assistant", "tool_calls": [call]}, None) for call in self.calls]
+        choices = [
+            {"index": 0, "delta": delta, "finish_reason": finish}
+            for delta, finish in [*deltas, ({}, self.finish)]
+        ]
+        chunks = [{**head, "choices": [choice]} for choice in choices]
+        http.send_events([*chunks, {**head, "choices": [], **usage}])
+
+
+def piece(arguments: Any, name: str | None = "Ada", id_: str | None = "D681PevKs", index: Any = 0):
+    function = {"name": name, "arguments": arguments}
+    return {"id": id_, "index": index, "type": "function", "function": function}
+
+
+def refusing(name: str, error: Mapping[str, Any], then: Any) -> Callable[[Request], Any]:
+    return lambda request: Error(error) if name in request.body else then
+
+
+# ------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("max_tokens", {"message": "Use 'max_completion_tokens' instead.", "param": "max_tokens"}),
+        (
+            "temperature",
+            {
+                "message": "'temperature' does not support 0 with this model.",
+                "param": "temperature",
+            },
+        ),
+        ("temperature", {"message": "invalid temperature: only 1 is allowed for this model"}),
+        ("stop", {"message": "Argument not supported on this model: stop"}),
+        ("stop", {"message": "[{'type': 'extra_forbidden', 'loc': ('body', 'stop')}]"}),
+        ("top_p", {"message": 'Invalid JSON payload. Unknown name "top_p": Cannot find field.'}),
+    ],
+)
+def test_what_a_model_refuses_is_learned_once_and_not_sent_again(serve, tmp_path, name, error):
+    controller = refusing(name, error, Reply(answer("Paris")))
+    server = serve({"controller": controller, "ada": Reply("Paris")})
+    pool = yaml_pool(tmp_path, server, controller={"options": {"top_p": 0.5}})
+    for _ in range(2):  # another graph over the same endpoint knows it too
+        result = run(create_router_r1(pool, parse_controller("pool", pool)).compile(), "invoke")
+        assert (result["answer"], result["stop_reason"]) == ("Paris", "answered")
+    sent = [name in request.body for request in server.requests]
+    assert sent == [True, False, False]
+    limits = [request.body.get("max_completion_tokens") for request in server.requests]
+    assert limits[1:] == ([1024, 1024] if name == "max_tokens" else [None, None])
+
+
+def test_a_value_that_is_refused_is_an_error(serve, tmp_path):
+    error = {"message": "max_tokens is too large: 512. At most 256.", "param": "max_tokens"}
+    server = serve(Error(error))
+    (bill,) = bills(
+        run(scripted(yaml_pool(tmp_path, server), search("Ada: ?"), answer()), "invoke")
+    )
+    assert (bill["error"]["kind"], len(server.requests)) == ("bad_request", 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sent", "missing"),
+    [
+        ({}, "max_tokens", "max_completion_tokens"),
+        ({"token_limit_parameter": "max_completion_tokens"}, "max_completion_tokens", "max_tokens"),
+        ({"token_limit_parameter": None}, "temperature", "max_tokens"),
+        ({"temperature": None}, "max_tokens", "temperature"),
+        ({"options": {"stop": None}}, "max_tokens", "stop"),
+    ],
+)
+def test_the_pool_file_says_what_is_sent(serve, tmp_path, settings, sent, missing):
+    server = serve(Reply(answer("Paris")))
+    pool = yaml_pool(tmp_path, server, controller=settings)
+    run(create_router_r1(pool, parse_controller("pool", pool)).compile(), "invoke")
+    body = server.requests[0].body
+    assert sent in body
+    assert missing not in body
+
+
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        ("stream", "Streaming is not supported for this model"),
+        ("stream_options", "Unrecognized request argument supplied: stream_options"),
+    ],
+)
+def test_a_model_that_cannot_stream_is_asked_for_the_whole(serve, tmp_path, refused, message):
+    def reply(request: Request) -> Any:
+        return Error({"message": message}) if request.body.get(refused) else Reply("Paris")
+
+    graph = scripted(yaml_pool(tmp_path, serve(reply)), search("Ada: ?"), answer())
+
+    async def stream() -> Any:
+        *_, last = [part async for part in graph.astream({"question": "?"}, stream_mode="messages")]
+        return last
+
+    asyncio.run(stream())  # LangGraph has chat models stream then
+    (bill,) = bills(run(graph, "invoke"))
+    assert (bill["ok"], bill["reply"]) == (True, "Paris")
+
+
+def test_a_template_without_a_system_role_is_told_in_the_users_message(serve, tmp_path):
+    def reply(request: Request) -> Any:
+        roles = [m["role"] for m in request.body["messages"]]
+        return Status(400, "System role not supported") if "system" in roles else Reply("Oslo")
+
+    server = serve(reply)
+    pool = yaml_pool(tmp_path, server)
+    graph = create_router_r1(pool, parse_controller("constant:Ada", pool)).compile()
+    result = graph.invoke({"messages": [SystemMessage("In Norwegian."), HumanMessage("Where?")]})
+    assert result["answer"] == "Oslo"
+    assert server.requests[-1].prompt == "In Norwegian.\n\nWhere?"
+
+
+def test_a_given_chat_model_is_learned_too():
+    calls: list[dict[str, Any]] = []
+
+    def ask(messages: Any, **sent: Any) -> AIMessage:
+        calls.append(sent)
+        if "stop" in sent:
+            raise TypeError("chat() got an unexpected keyword argument 'stop'")
+        return AIMessage(answer("Paris"))
+
+    controller = ChatModelController(RunnableLambda(ask))
+    result = create_router_r1(make_pool(), controller, models=models(make_pool())).compile()
+    assert result.invoke({"question": "?"})["answer"] == "Paris"
+    assert calls == [{"stop": ["<information>", "</answer>"]}, {}]
+
+
+# ----------------------------------------------------------------------------------- tool calls
+
+QUERY = {"query": "Who?"}
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")  # in LangChain: it expects a text
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("calls", "asked"),
+    [
+        ([piece(json.dumps(QUERY))], ["Who?"]),
+        ([piece(QUERY)], ["Who?"]),
+        ([piece(json.dumps(json.dumps(QUERY)))], ["Who?"]),
+        ([piece(f"```json\n{json.dumps(QUERY)}\n```")], ["Who?"]),
+        ([piece('{"query": "Wh')], []),
+        ([piece('{"query": ["Who?"]}')], []),
+        ([piece(json.dumps(QUERY), name="functions.Ada<|channel|>commentary")], ["Who?"]),
+    ],
+)
+def test_a_call_is_read_or_told_as_a_mistake_and_never_half(
+    serve, tmp_path, calls, asked, streamed
+):
+    assert _asked_by_tools(serve, tmp_path, ToolCalls(calls), streamed)[0] == asked
+
+
+@pytest.mark.parametrize(
+    ("pieces", "asked"),
+    [
+        ([piece("", "Ada"), piece('{"query":', None, None), piece(' "Who?"}', "", "")], ["Who?"]),
+        ([piece("", "Ada"), piece('{"query": "Who?"}', "Ada")], ["Who?"]),  # the name once more
+        ([piece('{"query": "1"}', id_="a"), piece('{"query": "2"}', id_="b")], ["1", "2"]),
+        (
+            [piece('{"query": "1"}', id_=None, index=None), piece('{"query": "2"}', index=None)],
+            ["1", "2"],
+        ),
+    ],
+)
+def test_a_streamed_call_is_put_together_of_any_pieces(serve, tmp_path, pieces, asked):
+    assert sorted(_asked_by_tools(serve, tmp_path, ToolCalls(pieces), True)[0]) == asked
+
+
+def test_a_call_in_a_turn_that_was_cut_is_not_made(serve, tmp_path):
+    cut = ToolCalls([piece('{"query": "Who?"}')], finish="length")
+    assert _asked_by_tools(serve, tmp_path, cut, False)[0] == []
+
+
+def test_the_ids_of_calls_go_back_as_the_provider_gave_them(serve, tmp_path):
+    turn = ToolCalls(
+        [
+            piece("{", id_="badbadbad"),
+            piece(json.dumps(QUERY), id_="D681PevKs", index=1),
+            piece(json.dumps(QUERY), name="Nobody", id_="nobodyxyz", index=2),
+        ]
+    )
+    _, server = _asked_by_tools(serve, tmp_path, turn, False)
+    *_, last = [r.body["messages"] for r in server.requests if r.model == "controller"]
+    told = {m["tool_call_id"]: m["content"] for m in last if m["role"] == "tool"}
+    assert "the query is missing" in told["badbadbad"]
+    assert told["D681PevKs"].startswith("Paris")
+    assert "no candidate 'Nobody'" in told["nobodyxyz"]
+    called = next(m["tool_calls"] for m in last if m["role"] == "assistant")
+    assert {call["id"] for call in called} == told.keys()
+
+
+def test_an_id_of_ours_is_one_that_every_provider_takes(serve, tmp_path):
+    _, server = _asked_by_tools(serve, tmp_path, Reply(""), False)
+    last = server.requests[-1].body["messages"][-1]
+    assert re.fullmatch("[a-zA-Z0-9]{9}", last["tool_call_id"])
+
+
+def _asked_by_tools(serve: Any, tmp_path: Any, turn: Any, streamed: bool) -> tuple[list[str], Any]:
+    """Return what Ada was asked after this turn, and the server."""
+    server = serve({"controller": [turn, Reply("Paris")], "ada": Reply("Paris")})
+    pool = yaml_pool(tmp_path, server, controller={"protocol": "tools"})
+    graph = create_router_r1(pool, parse_controller("pool", pool)).compile()
+    if streamed:
+        list(graph.stream({"question": "Capital?"}, stream_mode="messages"))
+    else:
+        assert graph.invoke({"question": "Capital?"})["answer"] == "Paris"
+    return [r.prompt for r in server.requests if r.model == "ada"], server
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ('<tool_call>\n{"name": "Ada", "arguments": {"query": "Who?"}}\n</tool_call>', "Who?"),
+        ('Ask. [TOOL_CALLS] [{"name": "Ada", "arguments": {"query": "Who?"}}]', "Who?"),
+        ('[TOOL_CALLS]Ada[ARGS]{"query": "Who?"}', "Who?"),
+        ('<function=Ada>{"query": "Who?"}</function>', "Who?"),
+        (
+            "<tool_call><function=Ada><parameter=query>\nWho?\n</parameter></function></tool_call>",
+            "Who?",
+        ),
+        ('<|python_tag|>{"name": "Ada", "parameters": {"query": "Who?"}}', "Who?"),
+        ('```json\n{"name": "Ada", "parameters": {"query": "Who?"}}\n```', "Who?"),
+        ('<tool_call>{"name": "Ada", "arguments": {"query": "Wh', None),  # told as a mistake
+    ],
+)
+def test_a_call_that_is_written_as_text_is_a_call(text, query):
+    _, (call,) = written_calls(text, ["Ada", "Bob"])
+    assert (call.name, call.arguments.get("query")) == ("Ada" if query else "", query)
+
+
+@pytest.mark.parametrize(
+    "text", ["Paris", '{"name": "Ada Lovelace", "arguments": {}}', "{}", "[1]"]
+)
+def test_any_other_text_is_no_call(text):
+    assert written_calls(text, ["Ada"]) == (text, [])
+
+
+# ------------------------------------------------------------------------------------- thoughts
+
+
+@pytest.mark.parametrize(
+    ("text", "thoughts", "said"),
+    [
+        ("Paris", "", "Paris"),
+        ("<think>\nLyon?\n</think>\n\nParis", "Lyon?", "Paris"),
+        ("Lyon?\n</think>\n\nParis", "Lyon?", "Paris"),
+        ("<think>a</think> <think>b</think>Paris", "a\n\nb", "Paris"),
+        ("[THINK]Lyon?[/THINK]Paris", "Lyon?", "Paris"),
+        ("<think>Lyon? or", "Lyon? or", ""),
+        ("Thoughts end with `</think>`.", "", "Thoughts end with `</think>`."),
+    ],
+)
+def test_thoughts_are_set_apart_from_what_is_said(text, thoughts, said):
+    assert apart(text) == (thoughts, said)
+
+
+@pytest.mark.parametrize("spec", ["constant:Ada", "cheapest", "cascade", "vote"])
+def test_thoughts_never_push_the_answer_out(spec):
+    pool = make_pool()
+    given = models(pool, Ada=FakeChat(text=f"<think>{LONG}</think>\nParis"))
+    result = create_router_r1(pool, parse_controller(spec, pool), models=given).compile()
+    state = result.invoke({"question": "Capital?"})
+    assert state["answer"] == "Paris"
+    assert bills(state)[0]["thoughts"] == LONG
+
+
+def test_thoughts_that_a_provider_reports_are_kept_and_thoughts_alone_are_no_reply():
+    reported = AIMessage("Paris", additional_kwargs={"reasoning_content": "Lyon? No."})
+    pool = make_pool()
+    given = models(pool, Ada=RunnableLambda(lambda _: reported), Bob=FakeChat(text="<think>Hm"))
+    script = ScriptedController([search("Ada: ?", "Bob: ?"), answer()])
+    ada, bob = bills(
+        create_router_r1(pool, script, models=given).compile().invoke({"question": "?"})
+    )
+    assert (ada["reply"], ada["thoughts"]) == ("Paris", "Lyon? No.")
+    assert (bob["ok"], bob["error"]["kind"], bob["thoughts"]) == (False, "empty", "Hm")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "text"),
+    [
+        ("tools", "<think> Lyon? </think>\nParis"),
+        ("tags", "<think> <answer> Lyon? No. </think> <answer> Paris </answer>"),
+        ("tags", "Maybe <search> Ada: ? </search> </think> <answer> Paris </answer>"),
+    ],
+)
+def test_a_controllers_thoughts_are_not_its_answer(serve, tmp_path, protocol, text):
+    server = serve({"controller": Reply(text)})
+    pool = yaml_pool(tmp_path, server, controller={"protocol": protocol})
+    result = run(create_router_r1(pool, parse_controller("pool", pool)).compile(), "invoke")
+    assert (result["answer"], len(server.requests)) == ("Paris", 1)
+    turn = result["scratchpad"][-1]
+    assert "Lyon" in str(turn) or "Maybe" in str(turn)
+
+
+def test_an_answer_that_is_thought_of_is_not_streamed():
+    assert answer_so_far("<think> <answer> Lyon </answer>? No") == ""
+    assert answer_so_far("<think> <answer> Lyon </think> <answer> Par") == "Par"
+
+
+# ------------------------------------------------------------------- roles, system, style, images
+
+
+def test_messages_alternate_and_none_is_empty_whatever_came():
+    made = [
+        HumanMessage("a"),
+        HumanMessage([{"type": "text", "text": "b"}, IMAGE]),
+        AIMessage("c"),
+        AIMessage(" "),
+    ]
+    for some in itertools.product(made, repeat=4):
+        fitted = alternating(some)
+        kinds = [m.type for m in fitted]
+        assert all(one != other for one, other in itertools.pairwise(kinds))
+        assert all(m.content for m in fitted)
+        texts = [m.text for m in some if m.text.strip()]
+        assert re.sub(r"\s", "", "".join(m.text for m in fitted)) == "".join(texts)
+
+
+CONVERSATION = [SystemMessage("Answer in German."), HumanMessage("Hi"), HumanMessage("Capital?")]
+
+
+@pytest.mark.parametrize("protocol", ["tags", "tools"])
+def test_system_messages_reach_the_controller_and_whoever_is_asked_it_all(
+    serve, tmp_path, protocol
+):
+    turns = {
+        "tags": [Reply(search("Ada: Capital?", "Ada: A part?")), Reply(answer("Paris"))],
+        "tools": [
+            Reply("", tool_calls=[("Ada", {"query": "Capital?"}), ("Ada", {"query": "A part?"})]),
+            Reply("Paris"),
+        ],
+    }
+    server = serve({"controller": turns[protocol], "ada": Reply("Paris")})
+    pool = yaml_pool(tmp_path, server, controller={"protocol": protocol})
+    graph = create_router_r1(pool, parse_controller("pool", pool)).compile()
+    graph.invoke({"messages": CONVERSATION})
+    for request in server.requests:
+        system = [m["content"] for m in request.body["messages"] if m["role"] == "system"]
+        told = any("Answer in German." in text for text in system)
+        assert told == (request.prompt != "A part?")
+        if request.model == "controller":
+            roles = [m["role"] for m in request.body["messages"]]
+            assert all(a != b or a == "tool" for a, b in itertools.pairwise(roles))
+
+
+@pytest.mark.parametrize("where", ["pool", "run"])
+@pytest.mark.parametrize("spec", ["constant:Ada", "cascade", "vote"])
+def test_in_full_style_the_whole_reply_is_the_answer(spec, where):
+    reply = f"The answer is Paris. {LONG}"
+    pool = make_pool("Ada", **({"answer_style": "full"} if where == "pool" else {}))
+    given = models(pool, Ada=FakeChat(text=reply))
+    graph = create_router_r1(pool, parse_controller(spec, pool), models=given).compile()
+    style = {} if where == "pool" else {"answer_style": "full"}
+    assert graph.invoke({"question": "?"}, context=style)["answer"] == reply
+    assert graph.invoke({"question": "?"}, context={"answer_style": "short"})["answer"] == "Paris"
+
+
+def test_a_whole_answer_is_handed_on_although_the_controller_sees_it_cut():
+    pool = make_pool("Ada")
+    given = models(pool, Ada=FakeChat(text=LONG))
+    constant = parse_controller("constant:Ada", pool)
+    result = create_router_r1(pool, constant, models=given).compile().invoke({"question": "?"})
+    assert result["answer"] == LONG
+    observed = next(m for m in result["scratchpad"] if isinstance(m, ToolMessage))
+    assert "[... cut]" in observed.text
+    assert (observed.artifact["whole"], len(observed.text) < len(LONG)) == (LONG, True)
+
+
+def test_the_prompt_asks_for_a_short_answer_unless_the_user_wants_it_whole(serve, tmp_path):
+    server = serve(Reply(answer("Paris")))
+    pool = yaml_pool(tmp_path, server, controller={})
+    graph = create_router_r1(pool, parse_controller("pool", pool)).compile()
+    for style in ("short", "full"):
+        run(graph, "invoke", answer_style=style)
+    short, full = [request.prompt for request in server.requests]
+    assert "the answer alone, as short as possible; unknown if nobody knows" in short
+    assert "as short as possible" not in full
+
+
+def test_images_go_to_candidates_that_take_them(serve, tmp_path):
+    server = serve(Reply("A cat."))
+    pool = yaml_pool(tmp_path, server, {"Ada": {"image_inputs": True}, "Bob": {}})
+    question = HumanMessage([{"type": "text", "text": "What is it?"}, IMAGE])
+    graph = create_router_r1(pool, parse_controller("vote", pool)).compile()
+    assert graph.invoke({"messages": [question]})["answer"] == "A cat."
+    (request,) = server.requests
+    assert (request.model, request.prompt[1]) == ("ada", IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("part", "says"), [(IMAGE, "no candidate of pool"), ({"type": "input_audio"}, "input_audio")]
+)
+def test_a_part_that_nobody_takes_is_refused_before_anything_is_paid(part, says):
+    pool = make_pool()
+    graph = create_router_r1(pool, ScriptedController([answer()]), models=models(pool)).compile()
+    question = HumanMessage([{"type": "text", "text": "What is it?"}, part])
+    with pytest.raises(QuestionError, match=says):
+        graph.invoke({"messages": [question]})
+
+
+def test_a_controller_that_takes_images_sees_them():
+    views: list[Any] = []
+
+    def look(messages: Any, **_: Any) -> AIMessage:
+        views.append(messages[-1].content)
+        return AIMessage(answer("A cat"))
+
+    pool = make_pool({"name": "Ada", "image_inputs": True})
+    controller = ChatModelController(RunnableLambda(look), ControllerSettings(image_inputs=True))
+    graph = create_router_r1(pool, controller, models=models(pool)).compile()
+    graph.invoke({"messages": [HumanMessage([{"type": "text", "text": "What?"}, IMAGE])]})
+    assert views[0][1] == IMAGE
