@@ -40,8 +40,8 @@ from .langsmith import runs
 class ChatRouterR1(BuiltRouter):
     """A chat model that asks other models: the compiled router behind LangChain's interface.
 
-    The question is the last human message. Earlier messages go along, except for system messages
-    and tool calls. The knobs are those of `RouterContext`; each may also be given for one
+    The question is the last human message. Earlier messages go along, except for tool calls. The
+    knobs are those of `RouterContext`; each may also be given for one
     call: `model.invoke(question, budget_usd=0.01)`, `model.bind(cost_weight=0.9)`.
 
     `usage_metadata` counts the tokens of the candidates and the controller together;

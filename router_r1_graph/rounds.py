@@ -136,7 +136,8 @@ class CandidateNodes:
         A hostile server sends megabytes, and every checkpoint would hold them.
         """
         candidate = self.pool.find(call["tool"])
-        return 8 * candidate.max_tokens if candidate else RouterContext.max_information_tokens
+        shown = call.get("max_reply_tokens", RouterContext.max_information_tokens)
+        return max(8 * candidate.max_tokens if candidate else 0, shown)
 
     def _without_asking(self, call: RouteCall, reply: Reply) -> ToolMessage:
         text, artifact = bill(self._name(call), reply)

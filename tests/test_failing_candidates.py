@@ -501,7 +501,9 @@ def test_a_hostile_reply_is_kept_short_on_disk_and_in_the_trace(serve, tmp_path,
     assert file.stat().st_size < 200_000
     trace = Trace.from_state(result, pool=pool, controller="scripted")
     write_traces(tmp_path / "trace.jsonl", [trace])
-    assert (tmp_path / "trace.jsonl").stat().st_size < 20_000
+    assert (
+        tmp_path / "trace.jsonl"
+    ).stat().st_size < 30_000  # 8 x 512 tokens of 4 bytes, and the rest
     assert list(read_traces(tmp_path / "trace.jsonl")) == [trace]
 
 

@@ -30,7 +30,7 @@ from router_r1_graph.controllers.chat_messages import alternating
 from router_r1_graph.protocol import answer_so_far
 from yaml_pool import bills, run, scripted, yaml_pool
 
-LONG = " ".join(f"Step {n} of the recipe." for n in range(400))
+LONG = " ".join(f"Step {n} of the recipe." for n in range(115))
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
