@@ -3,16 +3,14 @@
 Controllers that stream their turns (a policy, or a chat model by tags) stream the answer as they
 write it, unless the answer is to be cut. In all other cases, the finished answer is streamed word
 by word. Streamed text cannot be withdrawn: if the run then takes another answer, because the turn
-was cut short or is no answer after all, the stream ends in a `ControllerError`.
+was cut short or is no answer after all, the stream ends in a `ControllerError`. An answer that is
+asked for in a form (tool calls, JSON) is streamed when it has that form.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -20,46 +18,26 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
-from langchain_core.language_models import BaseChatModel, LangSmithParams
-from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableConfig
-from langgraph.graph.state import CompiledStateGraph
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, Generation
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
 from langgraph.types import StreamMode
-from pydantic import ConfigDict, Field, PrivateAttr, create_model, field_validator, model_validator
+from pydantic import Field
 
+from .answer_form import form_of
+from .answer_stream import AnswerStream
 from .budget import StopReason
-from .candidates import CandidatePool
-from .candidates.reply import ChatModel, writable
-from .candidates.store import as_store
-from .context import RouterContext, knobs
-from .controllers import Controller, as_controller
-from .controllers.policy.streaming import Increments
-from .errors import ConfigError, ControllerError, did_you_mean
-from .graph import create_router_r1
-from .ledger import total
-from .protocol import answer_so_far, cut
-
-KNOBS = tuple(name for name in knobs() if name != "approve_above_usd")
-"""The knobs of a chat model: all but the one that waits for a person, since it cannot wait."""
-
-if TYPE_CHECKING:
-    _WithKnobs = BaseChatModel
-else:  # one field for each knob, with its default
-    _WithKnobs = create_model(
-        "_WithKnobs",
-        __base__=BaseChatModel,
-        __module__=__name__,
-        **{
-            name: (kind, Field(default=getattr(RouterContext, name), description=knob.help))
-            for name, (kind, knob) in knobs().items()
-            if name in KNOBS
-        },
-    )
+from .built_router import KNOBS as KNOBS
+from .built_router import BuiltRouter
+from .chat_result import free, result_of
+from .errors import ControllerError
+from .formatter import Formatting
+from .langsmith import runs
 
 
-class ChatRouterR1(_WithKnobs):
+class ChatRouterR1(BuiltRouter):
     """A chat model that asks other models: the compiled router behind LangChain's interface.
 
     The question is the last human message. Earlier messages go along, except for system messages
@@ -71,6 +49,11 @@ class ChatRouterR1(_WithKnobs):
     the ledger, and `candidates`: name -> its line of the ledger. Callbacks see the models inside
     too, under their own names: to add up usage, count either these or the router, not both.
 
+    With `bind_tools`, `with_structured_output`, or OpenAI's `response_format`, the question is
+    routed as ever. Then the formatter gives the answer as a tool call or as JSON, and its call is
+    on the bill too. Whoever binds tools calls them, as `create_agent` does. With their results, the
+    question is not routed again: the formatter goes on.
+
     Attributes:
         pool: the candidates; a `CandidatePool`, a pool file, or the name of a shipped pool.
         controller: whatever `create_router_r1` takes; None = the pool's controller block where
@@ -78,6 +61,9 @@ class ChatRouterR1(_WithKnobs):
         models: chat models for the named candidates; see `create_router_r1`.
         replies: where replies are kept, so that the same call is paid once: a `ReplyStore`, or its
             file.
+        formatter: gives an answer in the asked form: a candidate that can call tools, or
+            `controller`; None = the controller where it is a chat model, else the cheapest
+            candidate that is a model.
         stop: texts before which the answer is cut off.
         max_tokens: about how many tokens of the answer are returned at most. The knobs limit the
             cost of the run. May be given for one call too.
@@ -87,7 +73,7 @@ class ChatRouterR1(_WithKnobs):
         PoolError: the pool cannot be read or asked.
         ControllerError: the controller cannot be built; on a call, it failed before anything was
             known; in a stream, the answer that had begun was not the one taken.
-        ConfigError: a knob is out of range.
+        ConfigError: a knob is out of range; on a call, a form cannot be understood or given.
         QuestionError: on a call, no human message says anything.
 
     Example:
@@ -97,78 +83,41 @@ class ChatRouterR1(_WithKnobs):
         ('William Shakespeare', 'answered')
     """
 
-    model_config = ConfigDict(extra="forbid")
-
-    pool: CandidatePool = Field(default_factory=CandidatePool.embedded)
-    controller: Any = None
-    models: Mapping[str, ChatModel] | None = Field(default=None, exclude=True)
-    replies: Any = Field(default=None, exclude=True)
     stop: list[str] | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     streaming: bool = False
 
-    _graph: CompiledStateGraph[Any, RouterContext, Any, Any] = PrivateAttr()
-    _made_of: tuple[object, ...] = PrivateAttr(default=())
-    """What the graph was made of; a copy or an assignment may have changed these fields since."""
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Return the model with tools that it may ask to be called.
 
-    @field_validator("pool", mode="before")
-    @classmethod
-    def _read_pool(cls, value: Any) -> Any:
-        return CandidatePool.from_yaml(value) if isinstance(value, str | Path) else value
+        Args:
+            tools: functions, classes, LangChain tools, or dicts in OpenAI's form.
+            tool_choice: `auto` (as None), `any` (or `required`), `none`, or the name of a tool.
+            **kwargs: further options of each call, such as `parallel_tool_calls` and knobs.
 
-    @model_validator(mode="after")
-    def _build(self) -> ChatRouterR1:
-        self._compiled()
-        self._context({})
-        return self
+        Raises:
+            ConfigError: a tool or the choice cannot be used, or the formatter cannot call tools.
+        """
+        options = {"tools": list(tools), "tool_choice": tool_choice}
+        if form := form_of({**kwargs, **options}):
+            options["tools"] = list(form.tools)
+            self._formatter().bound(form)
+        return self.bind(**{k: v for k, v in options.items() if v is not None}, **kwargs)
 
-    def _compiled(self) -> CompiledStateGraph[Any, RouterContext, Any, Any]:
-        """Return the graph over the pool, controller, models and store that the model has now."""
-        made_of = (self.pool, self.controller, self.models, self.replies)
-        if len(self._made_of) != 4 or any(
-            a is not b for a, b in zip(made_of, self._made_of, strict=True)
-        ):
-            self.pool = self._read_pool(self.pool)  # an assigned one may be a name
-            self.controller = as_controller(self.controller, self.pool)
-            self.replies = as_store(self.replies)
-            graph = create_router_r1(
-                self.pool, self.controller, models=self.models, replies=self.replies
-            )
-            # No checkpoints: inside another graph too, a chat model remembers nothing.
-            self._graph = graph.compile(checkpointer=False, name="router_r1")
-            self._made_of = (self.pool, self.controller, self.models, self.replies)
-        return self._graph
-
-    def _context(self, given: Mapping[str, Any]) -> RouterContext:
-        """Return the knobs of a call: the given ones over the model's own."""
-        for name in given:
-            if name not in (*KNOBS, "max_tokens", "stream"):  # "stream": LangChain's own
-                raise ConfigError(
-                    f"ChatRouterR1 takes no {name!r}{did_you_mean(name, KNOBS)}; allowed: "
-                    + ", ".join(KNOBS)
-                )
-        own = RouterContext(**{name: getattr(self, name) for name in KNOBS})
-        context = replace(own, **{name: given[name] for name in KNOBS if name in given})
-        context.check(self.pool)
-        return context
-
-    @property
-    def _llm_type(self) -> str:
-        return "router-r1"
-
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        self._compiled()
-        who: Controller = self.controller
-        candidates = [c.name for c in self.pool.candidates]
-        ours = {name: getattr(self, name) for name in KNOBS}
-        return {"pool": self.pool.name, "candidates": candidates, "controller": who.name, **ours}
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop, **kwargs)
-        params["ls_provider"] = "router_r1"
-        params.setdefault("ls_model_name", self.controller.name)
-        return params
+    def _formatting(
+        self, messages: list[BaseMessage], given: Mapping[str, Any]
+    ) -> Formatting | None:
+        """Return how the answer gets its form; None = it is a plain text."""
+        form = form_of(given)
+        if form is None:
+            return None
+        return Formatting(form, self._formatter(), messages, self._context(given))
 
     def _generate(
         self,
@@ -177,9 +126,13 @@ class ChatRouterR1(_WithKnobs):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        config, context = _below(CallbackManager, run_manager), self._context(kwargs)
-        state = self._compiled().invoke({"messages": messages}, config, context=context)
-        return self._result(state, stop, **kwargs)
+        config, context = runs.below(CallbackManager, run_manager), self._context(kwargs)
+        formatting = self._formatting(messages, kwargs)
+        if (state := formatting and formatting.routed) is None:
+            context = formatting.context if formatting else context
+            state = self._compiled().invoke({"messages": messages}, config, context=context)
+        state = self._checked(state)
+        return self._result(formatting.give(state, config) if formatting else state, stop, kwargs)
 
     async def _agenerate(
         self,
@@ -188,9 +141,14 @@ class ChatRouterR1(_WithKnobs):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        config, context = _below(AsyncCallbackManager, run_manager), self._context(kwargs)
-        state = await self._compiled().ainvoke({"messages": messages}, config, context=context)
-        return self._result(state, stop, **kwargs)
+        config, context = runs.below(AsyncCallbackManager, run_manager), self._context(kwargs)
+        formatting = self._formatting(messages, kwargs)
+        if (state := formatting and formatting.routed) is None:
+            context = formatting.context if formatting else context
+            state = await self._compiled().ainvoke({"messages": messages}, config, context=context)
+        state = self._checked(state)
+        state = await formatting.agive(state, config) if formatting else state
+        return self._result(state, stop, kwargs)
 
     def _stream(
         self,
@@ -199,18 +157,22 @@ class ChatRouterR1(_WithKnobs):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        config, context = _below(CallbackManager, run_manager), self._context(kwargs)
-        modes = self._modes(stop, **kwargs)
-        parts = self._compiled().stream(
-            {"messages": messages}, config, context=context, stream_mode=modes
-        )
-        answer = _AnswerStream()
-        for mode, part in parts:
-            for chunk in answer.heard(mode, part):
-                if run_manager:
-                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
-        for chunk in answer.rest(self._result(answer.state, stop, **kwargs)):
+        answer = AnswerStream()
+        if self._formatting(messages, kwargs):
+            result = self._generate(messages, stop, run_manager, **kwargs)
+        else:
+            config, context = runs.below(CallbackManager, run_manager), self._context(kwargs)
+            modes = self._modes(stop, **kwargs)
+            parts = self._compiled().stream(
+                {"messages": messages}, config, context=context, stream_mode=modes
+            )
+            for mode, part in parts:
+                for chunk in answer.heard(mode, part):
+                    if run_manager:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+            result = self._result(self._checked(answer.state), stop, kwargs)
+        for chunk in answer.rest(result):
             if run_manager:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
@@ -222,18 +184,22 @@ class ChatRouterR1(_WithKnobs):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        config, context = _below(AsyncCallbackManager, run_manager), self._context(kwargs)
-        modes = self._modes(stop, **kwargs)
-        parts = self._compiled().astream(
-            {"messages": messages}, config, context=context, stream_mode=modes
-        )
-        answer = _AnswerStream()
-        async for mode, part in parts:
-            for chunk in answer.heard(mode, part):
-                if run_manager:
-                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
-        for chunk in answer.rest(self._result(answer.state, stop, **kwargs)):
+        answer = AnswerStream()
+        if self._formatting(messages, kwargs):
+            result = await self._agenerate(messages, stop, run_manager, **kwargs)
+        else:
+            config, context = runs.below(AsyncCallbackManager, run_manager), self._context(kwargs)
+            modes = self._modes(stop, **kwargs)
+            parts = self._compiled().astream(
+                {"messages": messages}, config, context=context, stream_mode=modes
+            )
+            async for mode, part in parts:
+                for chunk in answer.heard(mode, part):
+                    if run_manager:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+            result = self._result(self._checked(answer.state), stop, kwargs)
+        for chunk in answer.rest(result):
             if run_manager:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
@@ -246,109 +212,22 @@ class ChatRouterR1(_WithKnobs):
         streams = getattr(self.controller, "streams_turns", False)
         return ["values", "messages"] if streams and not is_cut else ["values"]
 
-    def _result(
-        self,
-        state: Mapping[str, Any],
-        stop: Sequence[str] | None,
-        max_tokens: int | None = None,
-        **_: Any,
-    ) -> ChatResult:
-        """Turn the output of the graph into LangChain's result."""
-        if state["stop_reason"] == StopReason.CONTROLLER_ERROR and not state["answer"]:
-            raise ControllerError(f"controller {self.controller.name} failed: {state['error']}")
-        whole = text = str(state["messages"][-1].text)
-        for mark in stop or self.stop or ():
-            whole = text = text.partition(mark)[0]
-        if limit := max_tokens or self.max_tokens:
-            text = cut(text, limit)
-        totals = total(state["ledger"])
-        usage = UsageMetadata(
-            input_tokens=totals["input_tokens"],
-            output_tokens=totals["output_tokens"],
-            total_tokens=totals["input_tokens"] + totals["output_tokens"],
-        )
-        metadata = {
-            "model_name": "router-r1",
-            "finish_reason": "stop" if text == whole else "length",
-            "stop_reason": state["stop_reason"],
-            "rounds": state["round"],
-            **totals,
-            "candidates": state["ledger"]["candidates"],
-        }
-        message = AIMessage(text, usage_metadata=usage, response_metadata=metadata)
-        return ChatResult(generations=[ChatGeneration(message=message)])
-
-
-def words(text: str) -> list[str]:
-    """Cut a text into words, each with the space after it."""
-    return re.findall(r"\s*\S+\s*", text)
-
-
-_Manager = TypeVar("_Manager", CallbackManager, AsyncCallbackManager)
-
-
-def _below(
-    manager: type[_Manager], run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
-) -> RunnableConfig:
-    """Make inner runs children of the chat model's own run; LangChain does that for chains only."""
-    if run is None:
-        return {}
-    inside = manager([], parent_run_id=run.run_id)
-    inside.set_handlers(run.inheritable_handlers)
-    inside.add_tags(run.inheritable_tags)
-    inside.add_metadata(run.inheritable_metadata)
-    return {"callbacks": inside}
-
-
-@dataclass
-class _AnswerStream:
-    """A run's answer, taken from the graph's stream while it is written."""
-
-    state: Mapping[str, Any] = field(default_factory=dict)
-    """The latest state."""
-    _told: Increments = field(default_factory=Increments)
-    _turn: str = ""
-    _id: str | None = None
-
-    def heard(self, mode: str, part: Any) -> Iterator[ChatGenerationChunk]:
-        """Take one part of the graph's stream; yield the new part of the answer."""
-        if mode == "values":
-            self.state = part
-        elif text := self._told.rest(answer_so_far(self._heard(*part))):
-            yield ChatGenerationChunk(message=AIMessageChunk(content=text))
-
-    def _heard(self, message: AnyMessage, metadata: Mapping[str, Any]) -> str:
-        """Return the controller's turn as far as it is written."""
-        # A candidate that is a router too has a controller of its own, below a route.
-        ours = metadata["langgraph_node"] == "think" and "candidate" not in metadata
-        if not (ours and isinstance(message, AIMessageChunk)):
-            return ""
-        if message.id != self._id:  # the next turn, or another attempt at this one
-            self._id, self._turn = message.id, ""
-        self._turn += str(message.text)
-        return writable(self._turn)
-
-    def rest(self, result: ChatResult) -> Iterator[ChatGenerationChunk]:
-        """Yield the rest of the answer, word by word; the last chunk has the bill.
+    def _checked(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the output of the graph.
 
         Raises:
-            ControllerError: the answer does not begin with the text that was streamed.
+            ControllerError: the controller failed before anything was known.
         """
-        message = result.generations[0].message
-        assert isinstance(message, AIMessage)
-        told, answer = self._told.told, str(message.text)
-        if not answer.startswith(told):
-            raise ControllerError(
-                "the answer that was being streamed is not the one taken (stop reason: "
-                f"{message.response_metadata['stop_reason']}); ask again, or without a stream"
-            )
-        *first, last = words(answer[len(told) :]) or [""]
-        for word in first:
-            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
-        chunk = AIMessageChunk(
-            content=last,
-            usage_metadata=message.usage_metadata,
-            response_metadata=message.response_metadata,
-            chunk_position="last",
-        )
-        yield ChatGenerationChunk(message=chunk)
+        if state["stop_reason"] == StopReason.CONTROLLER_ERROR and not state["answer"]:
+            raise ControllerError(f"controller {self.controller.name} failed: {state['error']}")
+        return state
+
+    def _result(
+        self, state: Mapping[str, Any], stop: Sequence[str] | None, given: Mapping[str, Any]
+    ) -> ChatResult:
+        """Turn the output of the graph into LangChain's result; a text is cut as asked."""
+        return result_of(state, stop or self.stop or (), given.get("max_tokens") or self.max_tokens)
+
+    def _convert_cached_generations(self, cache_val: list[Generation]) -> list[ChatGeneration]:
+        """Return what an LLM cache kept, free of charge: LangChain zeroes only its own fields."""
+        return [free(generation) for generation in super()._convert_cached_generations(cache_val)]

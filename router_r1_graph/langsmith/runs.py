@@ -8,9 +8,16 @@ here takes time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
+    BaseCallbackManager,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
@@ -33,6 +40,22 @@ def inside(config: RunnableConfig, tag: str, **metadata: Any) -> RunnableConfig:
         "tags": [*(config.get("tags") or ()), tag],
         "metadata": {**(config.get("metadata") or {}), **metadata},
     }
+
+
+_Manager = TypeVar("_Manager", CallbackManager, AsyncCallbackManager)
+
+
+def below(
+    manager: type[_Manager], run: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
+) -> RunnableConfig:
+    """Make inner runs children of the chat model's own run; LangChain does that for chains only."""
+    if run is None:
+        return {}
+    inside = manager([], parent_run_id=run.run_id)
+    inside.set_handlers(run.inheritable_handlers)
+    inside.add_tags(run.inheritable_tags)
+    inside.add_metadata(run.inheritable_metadata)
+    return {"callbacks": inside}
 
 
 def label(config: RunnableConfig, tag: str, *, name: str = "", **metadata: Any) -> None:

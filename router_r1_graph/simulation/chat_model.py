@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
     CallbackManagerForLLMRun,
 )
-from langchain_core.language_models import BaseChatModel, LangSmithParams
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
 from ..candidates import Candidate
+from . import forms
 from .draw import fraction
 from .file_reading import read
 from .mind import MESSAGE_TOKENS, SimulatedOptions, count_tokens, options_of, reply_text_and_tokens
@@ -60,7 +65,8 @@ class SimulatedChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"model_name": self.candidate.model_name}
+        # An LLM cache goes by these: in another world, the same name knows other facts.
+        return {"model_name": self.candidate.model_name, "record": self.candidate.model_dump_json()}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return LangSmithParams(
@@ -77,7 +83,7 @@ class SimulatedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        reply = self._reply(messages)
+        reply = self._reply(messages, **kwargs)
         time.sleep(self._seconds)
         return ChatResult(generations=[ChatGeneration(message=reply)])
 
@@ -88,7 +94,7 @@ class SimulatedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        reply = self._reply(messages)
+        reply = self._reply(messages, **kwargs)
         await asyncio.sleep(self._seconds)
         return ChatResult(generations=[ChatGeneration(message=reply)])
 
@@ -99,7 +105,7 @@ class SimulatedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        chunks = _chunks(self._reply(messages))
+        chunks = _chunks(self._reply(messages, **kwargs))
         for chunk in chunks:
             time.sleep(self._seconds / len(chunks))
             if run_manager:
@@ -113,7 +119,7 @@ class SimulatedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        chunks = _chunks(self._reply(messages))
+        chunks = _chunks(self._reply(messages, **kwargs))
         for chunk in chunks:
             await asyncio.sleep(self._seconds / len(chunks))
             if run_manager:
@@ -124,7 +130,20 @@ class SimulatedChatModel(BaseChatModel):
     def _seconds(self) -> float:
         return (self.candidate.latency_seconds or 0.0) if self.options.sleep else 0.0
 
-    def _reply(self, messages: Sequence[BaseMessage]) -> AIMessage:
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Return the model with tools, which it calls if it has to."""
+        converted = [convert_to_openai_tool(tool) for tool in tools]
+        return self.bind(tools=converted, tool_choice=tool_choice or "auto", **kwargs)
+
+    def _reply(
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: str = "auto",
+        **_: Any,
+    ) -> AIMessage:
         query = next(
             (
                 str(message.text)
@@ -139,16 +158,22 @@ class SimulatedChatModel(BaseChatModel):
                 f"{self.candidate.name} was drawn to fail (fail_rate {self.options.fail_rate:g})"
             )
         reply = reply_text_and_tokens(self.candidate, query)
+        text, output_tokens, tool_calls = reply.text, reply.output_tokens, []
+        if (answer := forms.told(query)) is not None:
+            text, output_tokens = answer, count_tokens(answer)
+        if tools and (call := forms.call(tools, tool_choice, text)):
+            text, output_tokens, tool_calls = "", count_tokens(str(call["args"])), [call]
         others = sum(count_tokens(str(message.text)) + MESSAGE_TOKENS for message in messages) - (
             count_tokens(query) + MESSAGE_TOKENS
         )
         input_tokens = reply.input_tokens + max(others, 0)
         return AIMessage(
-            content=reply.text,
+            content=text,
+            tool_calls=tool_calls,
             usage_metadata=UsageMetadata(
                 input_tokens=input_tokens,
-                output_tokens=reply.output_tokens,
-                total_tokens=input_tokens + reply.output_tokens,
+                output_tokens=output_tokens,
+                total_tokens=input_tokens + output_tokens,
             ),
             response_metadata={
                 "model_name": self.candidate.model_name,
@@ -164,6 +189,12 @@ def _chunks(reply: AIMessage) -> list[ChatGenerationChunk]:
     messages.append(
         AIMessageChunk(
             content=words[-1],
+            tool_call_chunks=[
+                tool_call_chunk(
+                    name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=number
+                )
+                for number, call in enumerate(reply.tool_calls)
+            ],
             usage_metadata=reply.usage_metadata,
             response_metadata=reply.response_metadata,
             chunk_position="last",

@@ -1,0 +1,261 @@
+"""The form in which an answer is asked: as calls of the user's tools, as JSON, or as either.
+
+The question is routed as ever. Then a model that can call tools, the formatter, is shown the answer
+and gives it in the asked form. JSON is asked for as a call too, of one tool whose arguments are the
+JSON: every provider knows tools, few know schemas.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from .errors import ConfigError, ControllerError, did_you_mean
+from .protocol import render_observation
+
+OPTIONS = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "strict")
+"""The options of a call to a chat model that say the form, as LangChain and OpenAI name them."""
+
+_ANSWERED = "The question was put to other models, and this is the answer:"
+_BY_CALL = "Give this answer by calling a tool. Add nothing that is not known."
+_BY_CALL_IF_NEEDED = (
+    "If this is enough, repeat it word by word. Call a tool only if the question needs it."
+)
+_AS_JSON = "Give this answer as one JSON object, and write nothing else."
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form of an answer."""
+
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Functions that may be called, in OpenAI's form."""
+    choice: str = "auto"
+    """`auto`, `any` (some tool has to be called), or the name of the tool to call."""
+    schema: Mapping[str, Any] | None = None
+    """The JSON schema of a text; {} = any JSON object; None = the text is free."""
+    title: str = "answer"
+    """What the schema describes, as the name of a tool."""
+    parallel: bool = True
+    """Whether several tools may be called at once."""
+
+    @property
+    def bound(self) -> list[dict[str, Any]]:
+        """The tools that the formatter is given: the user's, and one whose arguments are JSON."""
+        bound = [dict(tool) for tool in self.tools]
+        if self.schema:
+            about = {
+                "name": self.title,
+                "description": str(self.schema.get("description") or "Gives the final answer."),
+                "parameters": _as_object(self.schema),
+            }
+            bound.append({"type": "function", "function": about})
+        return bound
+
+    @property
+    def bound_choice(self) -> str:
+        """The `tool_choice` of the formatter's call: `auto`, `any`, or a name."""
+        if not self.schema or self.choice not in ("auto", "any"):
+            return self.choice
+        return "any" if self.tools else self.title
+
+    def prompt(self, messages: Sequence[AnyMessage], answer: str) -> list[AnyMessage]:
+        """Return the conversation with the answer told below the question.
+
+        It is told there, and not at the end, since strict chat templates allow no user's message
+        after a tool's result.
+
+        Args:
+            messages: the conversation; its last human message is the question.
+            answer: the answer to it.
+        """
+        how = (
+            [_BY_CALL_IF_NEEDED if self.bound_choice == "auto" else _BY_CALL] if self.bound else []
+        )
+        how += [_AS_JSON] if self.schema == {} else []
+        told = "\n".join([_ANSWERED, render_observation("answer", answer), *how])
+        place = last_human(messages)
+        question = messages[place]
+        said = question.content
+        content: Any = (
+            f"{said}\n\n{told}"
+            if isinstance(said, str)
+            else [*said, {"type": "text", "text": f"\n\n{told}"}]
+        )
+        told_too = question.model_copy(update={"content": content})
+        return [*messages[:place], told_too, *messages[place + 1 :]]
+
+    def read(self, message: AIMessage, messages: Sequence[AnyMessage], answer: str) -> AIMessage:
+        """Return the answer in its form: a message with tool calls, or with a text alone.
+
+        Args:
+            message: what the formatter wrote.
+            messages: the conversation.
+            answer: the routed answer. Without a call it is the text, unchanged; but once tools have
+                been called, only the formatter knows what came of it.
+
+        Raises:
+            ControllerError: it is not of the asked form.
+        """
+        text = str(message.text).strip()
+        called = [*message.tool_calls, *message.invalid_tool_calls]
+        if not called and self.bound_choice != "auto":
+            called = self._written(text)
+        final = [c for c in called if self.schema and c["name"] == self.title]
+        calls = [c for c in called if c not in final][: None if self.parallel else 1]
+        if calls:
+            return AIMessage(
+                "",
+                tool_calls=[c for c in calls if c["type"] == "tool_call"],
+                invalid_tool_calls=[c for c in calls if c["type"] == "invalid_tool_call"],
+            )
+        if final and isinstance(args := final[0]["args"], dict):
+            return AIMessage(_as_json(args, self.schema or {}))
+        if self.schema is None and self.choice == "auto":
+            asked = messages[last_human(messages) :]
+            worked = any(isinstance(m, ToolMessage) for m in asked)
+            return AIMessage(text or answer if worked else answer)
+        if self.schema == {} and (found := _json_in(text)) is not None:
+            return AIMessage(json.dumps(found, ensure_ascii=False))
+        if final:
+            raise ControllerError(
+                f"it wrote half a JSON (its max_tokens?): {final[0]['args']!r:.80}"
+            )
+        raise ControllerError(f"it called no tool, though it had to, and wrote {text[:80]!r}")
+
+    def _written(self, text: str) -> list[Any]:
+        """Return the call of a model that wrote the arguments as a text; [] if it did not."""
+        name = self.bound_choice
+        if name == "any":
+            names = [tool["function"]["name"] for tool in self.bound]
+            name = names[0] if len(names) == 1 else ""
+        found = _json_in(text) if name else None
+        if found is None:
+            return []
+        return [{"type": "tool_call", "name": name, "args": found, "id": _call_id()}]
+
+
+def form_of(options: Mapping[str, Any]) -> Form | None:
+    """Return the form that the options of a call ask for; None = a text.
+
+    Args:
+        options: of which `OPTIONS` are read. Tools may be functions, classes, LangChain tools or
+            dicts; `tool_choice` has LangChain's or OpenAI's form; `response_format` has OpenAI's.
+
+    Raises:
+        ConfigError: a tool is no function, or the choice or the format cannot be understood.
+    """
+    choice = _choice(options.get("tool_choice"))
+    tools = tuple(_function(tool) for tool in options.get("tools") or ())
+    if choice == "none":
+        tools, choice = (), "auto"
+    names = [tool["function"]["name"] for tool in tools]
+    if choice not in ("auto", "any", *names):
+        near = did_you_mean(choice, names)
+        known = ", ".join(names) or "none"
+        raise ConfigError(f"tool_choice: no tool {choice!r}{near}; tools: {known}")
+    if choice == "any" and not tools:
+        raise ConfigError("tool_choice: there is no tool to call; pass tools too")
+    schema, title = _schema(options.get("response_format"))
+    if schema is None and not tools:
+        return None
+    while title in names:
+        title += "_"
+    parallel = options.get("parallel_tool_calls") is not False
+    return Form(tools, choice, schema, title, parallel)
+
+
+def last_human(messages: Sequence[Any]) -> int:
+    """Return the place of the last human message; that of the last message if there is none."""
+    places = [n for n, message in enumerate(messages) if isinstance(message, HumanMessage)]
+    return places[-1] if places else len(messages) - 1
+
+
+def _function(tool: Any) -> Mapping[str, Any]:
+    try:
+        converted = convert_to_openai_tool(tool)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"tools: {tool!r:.80} is no tool: {error}") from None
+    function = converted.get("function")
+    if not isinstance(function, Mapping) or not function.get("name"):
+        raise ConfigError(
+            f"tools: {tool!r:.80} is no function; tools that a provider runs itself cannot be used"
+        )
+    return converted
+
+
+def _choice(given: Any) -> str:
+    """Return a tool choice as `auto`, `any`, `none`, or a name."""
+    if isinstance(given, Mapping):
+        given = (given.get("function") or {}).get("name") or given.get("name") or given.get("type")
+    if given is None or given is False:
+        return "auto"
+    if given is True or given == "required":
+        return "any"
+    if isinstance(given, str):
+        return given
+    raise ConfigError(f"tool_choice: 'auto', 'any', 'none' or the name of a tool, not {given!r}")
+
+
+def _schema(given: Any) -> tuple[Mapping[str, Any] | None, str]:
+    """Return the schema that a `response_format` asks for, and the name of what it describes."""
+    if given is None:
+        return None, "answer"
+    if not isinstance(given, Mapping):  # a class, as LangChain's clients take it
+        function = _function(given)["function"]
+        return function["parameters"], str(function["name"])
+    match given.get("type"):
+        case "text":
+            return None, "answer"
+        case "json_object":
+            return {}, "answer"
+        case "json_schema":
+            told = given.get("json_schema") or {}
+            schema = told.get("schema") if isinstance(told, Mapping) else None
+            if not isinstance(schema, Mapping) or not schema:
+                raise ConfigError("response_format: json_schema.schema is missing")
+            name = str(told.get("name") or schema.get("title") or "answer")
+            return schema, re.sub(r"[^a-zA-Z0-9_-]+", "_", name)[:64]
+    raise ConfigError(
+        f"response_format: type is 'text', 'json_object' or 'json_schema', not "
+        f"{given.get('type')!r}"
+    )
+
+
+def _as_object(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema as that of a tool's arguments, which are an object."""
+    if _is_object(schema):
+        return dict(schema)
+    inner = {key: value for key, value in schema.items() if key not in ("$defs", "definitions")}
+    outer = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    return {"type": "object", "properties": {"value": inner}, "required": ["value"], **outer}
+
+
+def _as_json(args: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    value = args if _is_object(schema) else args.get("value", args)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_object(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") == "object" or "properties" in schema
+
+
+def _call_id() -> str:
+    return f"call_{secrets.token_hex(8)}"
+
+
+def _json_in(text: str) -> dict[str, Any] | None:
+    """Return the JSON object that a text is, in a code block or not; None if it is none."""
+    fenced = re.fullmatch(r"```\w*\s*(.*?)\s*```", text, re.DOTALL)
+    try:
+        found = json.loads(fenced[1] if fenced else text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

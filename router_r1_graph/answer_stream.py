@@ -1,0 +1,85 @@
+"""The answer of `ChatRouterR1` in pieces, out of the graph's stream."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage
+from langchain_core.messages.tool import InvalidToolCall, ToolCall, ToolCallChunk, tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+
+from .candidates.reply import writable
+from .controllers.policy.streaming import Increments
+from .errors import ControllerError
+from .protocol import answer_so_far
+
+
+@dataclass
+class AnswerStream:
+    """A run's answer, taken from the graph's stream while it is written."""
+
+    state: Mapping[str, Any] = field(default_factory=dict)
+    """The latest state."""
+    _told: Increments = field(default_factory=Increments)
+    _turn: str = ""
+    _id: str | None = None
+
+    def heard(self, mode: str, part: Any) -> Iterator[ChatGenerationChunk]:
+        """Take one part of the graph's stream; yield the new part of the answer."""
+        if mode == "values":
+            self.state = part
+        elif text := self._told.rest(answer_so_far(self._heard(*part))):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+
+    def _heard(self, message: AnyMessage, metadata: Mapping[str, Any]) -> str:
+        """Return the controller's turn as far as it is written."""
+        # A candidate that is a router too has a controller of its own, below a route.
+        ours = metadata["langgraph_node"] == "think" and "candidate" not in metadata
+        if not (ours and isinstance(message, AIMessageChunk)):
+            return ""
+        if message.id != self._id:  # the next turn, or another attempt at this one
+            self._id, self._turn = message.id, ""
+        self._turn += str(message.text)
+        return writable(self._turn)
+
+    def rest(self, result: ChatResult) -> Iterator[ChatGenerationChunk]:
+        """Yield the rest of the answer, word by word; the last chunk has the bill.
+
+        Raises:
+            ControllerError: the answer does not begin with the text that was streamed.
+        """
+        message = result.generations[0].message
+        assert isinstance(message, AIMessage)
+        told, answer = self._told.told, str(message.text)
+        if not answer.startswith(told):
+            raise ControllerError(
+                "the answer that was being streamed is not the one taken (stop reason: "
+                f"{message.response_metadata['stop_reason']}); ask again, or without a stream"
+            )
+        *first, last = words(answer[len(told) :]) or [""]
+        for word in first:
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
+        calls = [*message.tool_calls, *message.invalid_tool_calls]
+        chunk = AIMessageChunk(
+            content=last,
+            tool_call_chunks=[_chunk(call, number) for number, call in enumerate(calls)],
+            usage_metadata=message.usage_metadata,
+            response_metadata=message.response_metadata,
+            chunk_position="last",
+        )
+        yield ChatGenerationChunk(message=chunk)
+
+
+def _chunk(call: ToolCall | InvalidToolCall, index: int) -> ToolCallChunk:
+    args = call["args"]
+    text = json.dumps(args, ensure_ascii=False) if isinstance(args, dict) else args
+    return tool_call_chunk(name=call["name"], args=text, id=call["id"], index=index)
+
+
+def words(text: str) -> list[str]:
+    """Cut a text into words, each with the space after it."""
+    return re.findall(r"\s*\S+\s*", text)

@@ -1,0 +1,163 @@
+"""The compiled router in the fields of a chat model: built, copied, pickled, told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from langchain_core.language_models import BaseChatModel, LangSmithParams
+from langgraph.graph.state import CompiledStateGraph
+from pydantic import ConfigDict, Field, PrivateAttr, create_model, field_validator, model_validator
+
+from .answer_form import OPTIONS
+from .candidates import CandidatePool
+from .candidates.reply import ChatModel
+from .candidates.store import as_store
+from .context import RouterContext, knobs
+from .controllers import Controller, as_controller
+from .errors import ConfigError, did_you_mean
+from .formatter import Formatter, make_formatter
+from .graph import create_router_r1
+
+KNOBS = tuple(name for name in knobs() if name != "approve_above_usd")
+"""The knobs of a chat model: all but the one that waits for a person, since it cannot wait."""
+
+if TYPE_CHECKING:
+    _WithKnobs = BaseChatModel
+else:  # one field for each knob, with its default
+    _WithKnobs = create_model(
+        "_WithKnobs",
+        __base__=BaseChatModel,
+        __module__=__name__,
+        **{
+            name: (kind, Field(default=getattr(RouterContext, name), description=knob.help))
+            for name, (kind, knob) in knobs().items()
+            if name in KNOBS
+        },
+    )
+
+
+class BuiltRouter(_WithKnobs):
+    """A chat model with a compiled router in it; `ChatRouterR1` says what the fields are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pool: CandidatePool = Field(default_factory=CandidatePool.embedded)
+    controller: Any = None
+    models: Mapping[str, ChatModel] | None = Field(default=None, exclude=True)
+    replies: Any = Field(default=None, exclude=True)
+    formatter: str | None = None
+    _graph: CompiledStateGraph[Any, RouterContext, Any, Any] = PrivateAttr()
+    _made_of: tuple[object, ...] = PrivateAttr(default=())
+    """What the graph was made of; a copy or an assignment may have changed these fields since."""
+    _specs: dict[str, Any] = PrivateAttr(default_factory=dict)
+    """What fields held before objects were built of it: what a pickle keeps of them."""
+    _mark: str = PrivateAttr(default="")
+    """Tells objects that were given apart from any others, in the key of an LLM cache."""
+
+    @field_validator("pool", mode="before")
+    @classmethod
+    def _read_pool(cls, value: Any) -> Any:
+        return CandidatePool.from_yaml(value) if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _build(self) -> Self:
+        self._compiled()
+        self._context({})
+        return self
+
+    def _compiled(self) -> CompiledStateGraph[Any, RouterContext, Any, Any]:
+        """Return the graph over the pool, controller, models and store that the model has now."""
+        made_of = (self.pool, self.controller, self.models, self.replies)
+        if len(self._made_of) != 4 or any(
+            a is not b for a, b in zip(made_of, self._made_of, strict=True)
+        ):
+            self.pool = self._read_pool(self.pool)  # an assigned one may be a name
+            self._build_objects()
+            graph = create_router_r1(
+                self.pool, self.controller, models=self.models, replies=self.replies
+            )
+            # No checkpoints: inside another graph too, a chat model remembers nothing.
+            self._graph = graph.compile(checkpointer=False, name="router_r1")
+            self._made_of = (self.pool, self.controller, self.models, self.replies)
+        return self._graph
+
+    def _build_objects(self) -> None:
+        """Build the controller and the store, where they are not objects yet."""
+        given: dict[str, Any] = {"controller": self.controller, "replies": self.replies}
+        _, controller, _, replies = self._made_of or (None,) * 4
+        built = {"controller": controller, "replies": replies}
+        for name, value in given.items():
+            if value is None or isinstance(value, str | Path):
+                self._specs[name] = value
+            elif value is not built[name]:
+                self._specs.pop(name, None)
+        objects = self.models or "controller" not in self._specs
+        self._mark = uuid.uuid4().hex if objects else ""
+        self.controller = as_controller(self.controller, self.pool)
+        self.replies = as_store(self.replies)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Return what a pickle keeps: the fields. The graph is built again from them."""
+        state = super().__getstate__()
+        private = {"_made_of": (), "_specs": {}, "_mark": ""}
+        fields = {**state["__dict__"], **self._specs}
+        return {**state, "__dict__": fields, "__pydantic_private__": private}
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return a copy that asks the same objects: models, a controller, a store of replies."""
+        shared = ("pool", "controller", "models", "replies")
+        own = {n: deepcopy(v, memo) for n, v in self.__dict__.items() if n not in shared}
+        return self.model_copy(update=own)
+
+    def _context(self, given: Mapping[str, Any]) -> RouterContext:
+        """Return the knobs of a call: the given ones over the model's own."""
+        for name in given:
+            # "stream" is LangChain's own; a form's options are read by `form_of`.
+            if name not in (*KNOBS, *OPTIONS, "max_tokens", "stream"):
+                raise ConfigError(
+                    f"ChatRouterR1 takes no {name!r}{did_you_mean(name, KNOBS)}; allowed: "
+                    + ", ".join(KNOBS)
+                )
+        own = RouterContext(**{name: getattr(self, name) for name in KNOBS})
+        context = replace(own, **{name: given[name] for name in KNOBS if name in given})
+        context.check(self.pool)
+        return context
+
+    @property
+    def _llm_type(self) -> str:
+        return "router-r1"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        self._compiled()
+        who: Controller = self.controller
+        candidates = [c.name for c in self.pool.candidates]
+        names = (*KNOBS, "formatter", "stop", "max_tokens")
+        ours = {name: getattr(self, name) for name in names}
+        # An LLM cache goes by these: pools of the same names are not the same pool.
+        settings = self.pool.model_dump_json() + self._mark
+        made_of = hashlib.sha256(settings.encode(errors="replace")).hexdigest()[:16]
+        return {
+            "pool": self.pool.name,
+            "candidates": candidates,
+            "controller": who.name,
+            **ours,
+            "made_of": made_of,
+        }
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop, **kwargs)
+        self._compiled()
+        params["ls_provider"] = "router_r1"
+        params.setdefault("ls_model_name", self.controller.name)
+        return params
+
+    def _formatter(self) -> Formatter:
+        self._compiled()
+        return make_formatter(self.formatter, self.pool, self.controller, self.models, self.replies)

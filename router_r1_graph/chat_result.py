@@ -1,0 +1,68 @@
+"""The result of `ChatRouterR1`: one message with the bill of the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+from .ledger import new_ledger, total
+from .protocol import cut
+
+ROUTED = "routed_answer"
+"""In the response metadata of an answer in a form: the routed answer, as a text."""
+
+
+def result_of(state: Mapping[str, Any], stop: Sequence[str], max_tokens: int | None) -> ChatResult:
+    """Turn the output of a run into LangChain's result.
+
+    Args:
+        state: the output of the graph; its last message is the answer.
+        stop: texts before which the answer is cut off, if it is a plain text.
+        max_tokens: about how many tokens are kept of it; None = all.
+    """
+    answer = state["messages"][-1]
+    whole = text = str(answer.text)
+    routed = {ROUTED: before} if (before := answer.response_metadata.get(ROUTED)) else {}
+    if not routed:  # half a JSON is none
+        for mark in stop:
+            whole = text = text.partition(mark)[0]
+        text = cut(text, max_tokens) if max_tokens else text
+    finish = "stop" if text == whole else "length"
+    totals = total(state["ledger"])
+    usage = UsageMetadata(
+        input_tokens=totals["input_tokens"],
+        output_tokens=totals["output_tokens"],
+        total_tokens=totals["input_tokens"] + totals["output_tokens"],
+    )
+    metadata = {
+        **routed,
+        "model_name": "router-r1",
+        "finish_reason": "tool_calls" if answer.tool_calls else finish,
+        "stop_reason": state["stop_reason"],
+        "rounds": state["round"],
+        **totals,
+        "candidates": state["ledger"]["candidates"],
+    }
+    message = AIMessage(
+        text,
+        tool_calls=answer.tool_calls,
+        invalid_tool_calls=answer.invalid_tool_calls,
+        usage_metadata=usage,
+        response_metadata=metadata,
+    )
+    return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def free(generation: ChatGeneration) -> ChatGeneration:
+    """Return a result that a cache kept, with a bill of nothing: the first run has paid it."""
+    message = generation.message
+    told = message.response_metadata
+    if "cost_usd" not in told:
+        return generation
+    bill = {**total(new_ledger()), "saved_usd": told["cost_usd"], "candidates": {}, "cached": True}
+    message = message.model_copy(update={"response_metadata": {**told, **bill}})
+    return generation.model_copy(update={"message": message})
