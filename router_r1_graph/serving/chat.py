@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ..errors import ControllerError
 from .messages import to_messages
 from .refused import RefusedError
-from .request import Asked, TokenLimit, bill, reasoning_tokens
+from .request import Asked, TokenLimit, bill, called, reasoning_tokens
 
 
 class StreamOptions(BaseModel):
@@ -40,6 +40,10 @@ class ChatRequest(Asked):
     ] = None
     max_tokens: TokenLimit = None
     max_completion_tokens: TokenLimit = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
 
     only: ClassVar = {
         **{"n": (1,), "best_of": (1,), "echo": (False,), "suffix": ("",)},
@@ -56,11 +60,24 @@ class ChatRequest(Asked):
         """Return where the answer is cut off."""
         return {"stop": self.stop, "max_tokens": self.max_completion_tokens or self.max_tokens}
 
+    def form(self) -> dict[str, Any]:
+        """Return the tools and the format that are asked for."""
+        asked = {"tools": self.tools, "response_format": self.response_format}
+        if self.tools or self.tool_choice not in ("auto", "none"):
+            asked |= {"tool_choice": self.tool_choice}
+        if self.tools:
+            asked |= {"parallel_tool_calls": self.parallel_tool_calls}
+        return {name: value for name, value in asked.items() if value not in (None, [], {})}
+
     def response(self, message: AIMessage) -> dict[str, Any]:
         """Return OpenAI's chat completion object."""
+        said: dict[str, Any] = {"role": "assistant", "content": str(message.text), "refusal": None}
+        if calls := called(message):
+            said |= {"content": said["content"] or None}
+            said |= {"tool_calls": [_call(call) for call in calls]}
         choice = {
             "index": 0,
-            "message": {"role": "assistant", "content": str(message.text), "refusal": None},
+            "message": said,
             "logprobs": None,
             "finish_reason": message.response_metadata["finish_reason"],
         }
@@ -83,6 +100,9 @@ class ChatRequest(Asked):
             async for piece in pieces:
                 if piece.text:
                     yield event({"content": str(piece.text)})
+                if calls := called(piece):
+                    told = [{"index": number, **_call(call)} for number, call in enumerate(calls)]
+                    yield event({"tool_calls": told})
         except ControllerError as error:
             broken = RefusedError(502, str(error), code="controller_error")
             yield _event({"error": broken.error})
@@ -99,6 +119,11 @@ class ChatRequest(Asked):
 
 def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data)}\n\n"
+
+
+def _call(call: Mapping[str, str | None]) -> dict[str, Any]:
+    function = {"name": call["name"], "arguments": call["arguments"]}
+    return {"id": call["id"], "type": "function", "function": function}
 
 
 def _usage(message: AIMessage) -> dict[str, Any]:

@@ -55,9 +55,9 @@ def is_chore(messages: Sequence[BaseMessage]) -> bool:
         >>> is_chore([HumanMessage("Who wrote Hamlet?")])
         False
     """
-    *earlier, last = messages
-    if not isinstance(last, HumanMessage):
+    if not messages or not isinstance(messages[-1], HumanMessage):
         return False
+    *earlier, last = messages
     system = [m for m in earlier if isinstance(m, SystemMessage)][:1]
     return _orders(str(last.text), others=True) or any(_orders(str(m.text)) for m in system)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, create_model
 
-from ..chat_router import KNOBS
+from ..built_router import KNOBS
 from ..context import RouterContext, knobs
 from ..errors import ConfigError
 from .refused import RefusedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -9,7 +10,8 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from pydantic import AfterValidator, ConfigDict, ValidationError
 
-from ..chat_router import KNOBS, ChatRouterR1
+from ..built_router import KNOBS
+from ..chat_router import ChatRouterR1
 from ..context import knobs
 from ..errors import did_you_mean
 from .knobs import WithKnobs, capped, checked, knobs_in_name, misspelt_knob
@@ -55,6 +57,10 @@ class Asked(WithKnobs):
         """Return where the answer is cut off: `max_tokens` and `stop`."""
 
     @abstractmethod
+    def form(self) -> dict[str, Any]:
+        """Return the options of a chat model for the form of the answer; {} for a plain text."""
+
+    @abstractmethod
     def response(self, message: AIMessage) -> dict[str, Any]:
         """Return the answer as the API's object, with the bill under `router_r1`."""
 
@@ -79,7 +85,8 @@ class Asked(WithKnobs):
         caps = {name: getattr(served, name) for name in served.model_fields_set & set(KNOBS)}
         limits = self.limits()
         tokens = [n for n in (limits["max_tokens"], served.max_tokens) if n is not None]
-        return {**capped(given, caps), **limits, "max_tokens": min(tokens, default=None)}
+        tokens_at_most = {"max_tokens": min(tokens, default=None)}
+        return {**capped(given, caps), **self.form(), **limits, **tokens_at_most}
 
 
 _Asked = TypeVar("_Asked", bound=Asked)
@@ -119,6 +126,13 @@ def _check_only(name: str, value: object, allowed: tuple[object, ...]) -> None:
         what = " or ".join(map(repr, allowed)) or "null"
         why = f"only {what} is possible here, not {value!r:.60}"
         raise RefusedError(400, why, param=name, code="unsupported_value")
+
+
+def called(message: AIMessage) -> list[dict[str, str | None]]:
+    """Return the tool calls of an answer: `id`, `name` and `arguments`, which are JSON."""
+    whole = [(c["id"], c["name"], json.dumps(c["args"])) for c in message.tool_calls]
+    broken = [(c["id"], c["name"], c["args"]) for c in message.invalid_tool_calls]
+    return [{"id": i, "name": name, "arguments": args} for i, name, args in whole + broken]
 
 
 def bill(message: AIMessage) -> dict[str, Any]:

@@ -9,22 +9,27 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from pydantic import Field
 
 from ..errors import ControllerError
 from .messages import to_messages
 from .refused import RefusedError
-from .request import Asked, TokenLimit, bill, reasoning_tokens
+from .request import Asked, TokenLimit, bill, called, reasoning_tokens
 
 
 class ResponsesRequest(Asked):
     """The body of a request to /v1/responses."""
 
-    input: str | list[dict[str, Any]]
+    input: Annotated[str | list[dict[str, Any]], Field(min_length=1)]
     instructions: str | None = None
     max_output_tokens: TokenLimit = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    text: dict[str, Any] | None = None
 
     only: ClassVar = {
         **{"previous_response_id": (), "conversation": (), "prompt": ()},
@@ -37,15 +42,33 @@ class ResponsesRequest(Asked):
         items = self.input
         if isinstance(items, str):
             items = [{"role": "user", "content": items}]
-        told = [_as_chat(item, f"input.{number}") for number, item in enumerate(items)]
-        return [
-            *to_messages(system, "instructions"),
-            *to_messages([message for message in told if message], "input"),
-        ]
+        told: list[dict[str, Any]] = []
+        for number, item in enumerate(items):
+            message = _as_chat(item, f"input.{number}")
+            if message and told and told[-1].get("tool_calls") and "tool_calls" in message:
+                told[-1]["tool_calls"] += message["tool_calls"]  # of one turn
+            elif message:
+                told.append(message)
+        return [*to_messages(system, "instructions"), *to_messages(told, "input")]
 
     def limits(self) -> dict[str, Any]:
         """Return where the answer is cut off."""
         return {"stop": None, "max_tokens": self.max_output_tokens}
+
+    def form(self) -> dict[str, Any]:
+        """Return the tools and the format that are asked for."""
+        asked: dict[str, Any] = {}
+        if self.tools:
+            tools = [_as_chat_tool(tool) for tool in self.tools]
+            asked |= {"tools": tools, "parallel_tool_calls": self.parallel_tool_calls}
+        if self.tools or self.tool_choice not in ("auto", "none"):
+            asked |= {"tool_choice": self.tool_choice}
+        match (self.text or {}).get("format"):
+            case {"type": "json_schema", **schema}:
+                asked |= {"response_format": {"type": "json_schema", "json_schema": schema}}
+            case dict() as other:
+                asked |= {"response_format": other}
+        return {name: value for name, value in asked.items() if value is not None}
 
     def response(self, message: AIMessage) -> dict[str, Any]:
         """Return OpenAI's response object."""
@@ -65,14 +88,14 @@ class ResponsesRequest(Asked):
             "instructions": self.instructions,
             "max_output_tokens": self.max_output_tokens,
             "model": self.model,
-            "output": [] if message is None else [_item(item, str(message.text), status)],
-            "parallel_tool_calls": True,
+            "output": [] if message is None else _items(item, message, status),
+            "parallel_tool_calls": self.parallel_tool_calls is not False,
             "previous_response_id": None,
             "store": False,
             "temperature": self.temperature,
-            "text": {"format": {"type": "text"}},
-            "tool_choice": "auto",
-            "tools": [],
+            "text": {"format": {"type": "text"}, **(self.text or {})},
+            "tool_choice": self.tool_choice or "auto",
+            "tools": [{"strict": None, **tool} for tool in self.tools or ()],
             "top_p": None,
             "truncation": "disabled",
             "metadata": {},
@@ -95,12 +118,13 @@ class ResponsesRequest(Asked):
         begun = self._response(id_, item, None)
         yield event("response.created", response=begun)
         yield event("response.in_progress", response=begun)
-        empty = {**_item(item, "", "in_progress"), "content": []}
-        yield event("response.output_item.added", output_index=0, item=empty)
-        yield event("response.content_part.added", **at, part=_part(""))
         text = ""
         try:
             async for piece in pieces:
+                if piece.text and not text:
+                    empty = {**_item(item, "", "in_progress"), "content": []}
+                    yield event("response.output_item.added", output_index=0, item=empty)
+                    yield event("response.content_part.added", **at, part=_part(""))
                 if piece.text:
                     text += str(piece.text)
                     delta = {"delta": str(piece.text), "logprobs": []}
@@ -112,9 +136,22 @@ class ResponsesRequest(Asked):
             return
         whole = piece.model_copy(update={"content": text})
         response = self._response(id_, item, whole)
-        yield event("response.output_text.done", **at, text=text, logprobs=[])
-        yield event("response.content_part.done", **at, part=_part(text))
-        yield event("response.output_item.done", output_index=0, item=response["output"][0])
+        for number, made in enumerate(response["output"]):
+            if made["type"] == "message" and text:
+                yield event("response.output_text.done", **at, text=text, logprobs=[])
+                yield event("response.content_part.done", **at, part=_part(text))
+            else:
+                begun_item = {**made, "status": "in_progress"}
+                begun_item |= {"arguments": ""} if "arguments" in made else {"content": []}
+                yield event("response.output_item.added", output_index=number, item=begun_item)
+            if made["type"] == "function_call":
+                call, args = {"item_id": made["id"], "output_index": number}, made["arguments"]
+                yield event("response.function_call_arguments.delta", **call, delta=args)
+                name = made["name"]
+                yield event(
+                    "response.function_call_arguments.done", **call, arguments=args, name=name
+                )
+            yield event("response.output_item.done", output_index=number, item=made)
         yield event(f"response.{response['status']}", response=response)
 
 
@@ -148,6 +185,31 @@ def _id(kind: str) -> str:
 def _item(id_: str, text: str, status: str) -> dict[str, Any]:
     head = {"id": id_, "type": "message", "role": "assistant", "status": status}
     return {**head, "content": [_part(text)]}
+
+
+def _items(id_: str, message: AIMessage, status: str) -> list[dict[str, Any]]:
+    """Return the output: the text, then the calls of tools."""
+    calls = [
+        {
+            "id": f"fc_{number}{id_.removeprefix('msg')}",
+            "type": "function_call",
+            "status": "completed",
+            "call_id": call["id"],
+            "name": call["name"],
+            "arguments": call["arguments"],
+        }
+        for number, call in enumerate(called(message))
+    ]
+    said = [_item(id_, str(message.text), status)] if message.text or not calls else []
+    return [*said, *calls]
+
+
+def _as_chat_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tool as the chat completions API has it."""
+    if tool.get("type") != "function" or "function" in tool:
+        return dict(tool)
+    function = {k: v for k, v in tool.items() if k != "type" and v is not None}
+    return {"type": "function", "function": function}
 
 
 def _part(text: str) -> dict[str, Any]:

@@ -115,8 +115,10 @@ class RouterService:
             raise RefusedError(400, str(error), param="messages") from None
         except ControllerError as error:
             raise RefusedError(502, str(error), code="controller_error") from None
-        except ConfigError as error:  # `keep` names no candidate of the pool
-            raise RefusedError(400, str(error), param="keep") from None
+        except ConfigError as error:  # it begins with the field: `keep`, `tools`, `budget_usd`
+            field = str(error).partition(":")[0]
+            param = field if field in kind.model_fields else None
+            raise RefusedError(400, str(error), param=param) from None
         return JSONResponse(asked.response(message))
 
     async def _ask(
