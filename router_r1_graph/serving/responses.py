@@ -221,7 +221,7 @@ def _usage(message: AIMessage) -> dict[str, Any]:
     assert usage is not None
     return {
         "input_tokens": usage["input_tokens"],
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": usage["output_tokens"],
         "output_tokens_details": {"reasoning_tokens": reasoning_tokens(message)},
         "total_tokens": usage["total_tokens"],

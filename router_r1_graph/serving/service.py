@@ -31,6 +31,7 @@ from .knobs import MODEL, checked, knobs_in_name
 from .refused import RefusedError
 from .request import Asked, read_request
 from .responses import ResponsesRequest
+from .schemas import with_schema
 
 _LARGEST_BODY = 4 * 1024 * 1024
 _RETRY_AFTER_SECONDS = 1
@@ -96,7 +97,8 @@ class RouterService:
     async def _answer(self, request: Request, kind: type[Asked]) -> Response:
         self._authorize(request)
         asked = read_request(kind, await _read(request))
-        options, messages = asked.options(self.model), asked.conversation()
+        messages = asked.conversation()
+        options = with_schema(asked.options(self.model), messages)
         model = self.model
         if self.chores is not None and is_chore(messages):
             model, messages = self.chores, [as_question(messages)]
