@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.tools import StructuredTool, Tool
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.schemas import Run
 from langgraph import types
+from langgraph.pregel import Pregel
 from langgraph.runtime import Runtime
 from langsmith import Client
 
@@ -68,6 +72,23 @@ def without_context(config: RunnableConfig) -> RunnableConfig:
         return config
     own = {CONFIG_KEY_RUNTIME: runtime.override(context=None)}
     return {**config, "configurable": {**configurable, **own}}
+
+
+@contextmanager
+def ambient(config: RunnableConfig | None) -> Iterator[None]:
+    """Make a config the one that runnables find in their context.
+
+    A bound model (`bind_tools`) merges the given config with that one, whose callbacks then come
+    first: a tracer would read a message before its cost is written there.
+    """
+    if config is None:
+        yield
+        return
+    token = var_child_runnable_config.set(config)
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
 
 
 _BURST_SECONDS = 1.0
@@ -126,6 +147,21 @@ def node(
     if RunnableCallable is None:  # pragma: no cover
         return RunnableLambda(sync, afunc=async_, name=name)
     return RunnableCallable(sync, async_, name=name, trace=False)
+
+
+def only_async(asked: Runnable[Any, Any]) -> bool:
+    """Return whether a tool or a graph has asynchronous code only, and cannot be invoked.
+
+    LangGraph says so when it comes to such a node: the nodes before it have been paid by then.
+    """
+    if isinstance(asked, Tool | StructuredTool):
+        return asked.func is None
+    if not isinstance(asked, Pregel):
+        return False
+    bound = [node_.bound for node_ in asked.nodes.values()]
+    steps = [step for one in bound for step in getattr(one, "steps", [one])]
+    inner = (graph for _, graph in asked.get_subgraphs())
+    return any(getattr(step, "func", step) is None for step in steps) or any(map(only_async, inner))
 
 
 def shows(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:

@@ -9,6 +9,9 @@ PACKAGES = {
     "local": ("torch", "transformers"),
     "train": ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "matplotlib"),
     "eval": ("numpy", "sklearn"),
+    "langchain": ("langchain",),
+    "otel": ("opentelemetry.sdk",),
+    "mcp": ("langchain_mcp_adapters",),
 }
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
@@ -13,13 +14,14 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.tools import StructuredTool, Tool, ToolException, tool
+from langchain_core.tools import InjectedToolCallId, StructuredTool, Tool, ToolException, tool
 from langchain_core.vectorstores import InMemoryVectorStore
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.prebuilt import ToolNode
+from langgraph.prebuilt import InjectedState, InjectedStore, ToolNode, ToolRuntime
 from langgraph.pregel.remote import RemoteGraph
 
+from extras import needs
 from fakes import NEVER, FakeChat, PaidController, answer, make_pool, models, search
 from router_r1_graph import (
     CandidatePool,
@@ -86,6 +88,39 @@ def fake_factory() -> Any:
     return "neither"
 
 
+@tool
+async def clock(place: str) -> str:
+    """Say what time it is."""
+    await asyncio.sleep(0)
+    return f"noon in {place}"
+
+
+async def make_clock() -> Any:
+    await asyncio.sleep(0)
+    return clock
+
+
+def make_clock_by_itself() -> Any:
+    return asyncio.run(make_clock())
+
+
+@tool
+def hits(query: str) -> list[Any]:
+    """Bring several blocks, as an MCP server does."""
+    image = {"type": "image", "base64": "", "mime_type": "image/png"}
+    return [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}, image]
+
+
+async def _say_later(state: MessagesState) -> dict[str, Any]:
+    return {"messages": [AIMessage("Graz")]}
+
+
+async_graph = StateGraph(MessagesState).add_node("say", _say_later).add_edge(START, "say")
+around_async = (
+    StateGraph(MessagesState).add_node("inner", async_graph.compile()).add_edge(START, "inner")
+)
+
+
 def candidate(provider: str, path: str | None = None, **settings: Any) -> dict[str, Any]:
     options = {"object": path} if path else {}
     defaults = {"name": provider.title(), "usd_per_call": 0.001, **FREE}
@@ -123,6 +158,12 @@ def bills(result: dict[str, Any]) -> list[dict[str, Any]]:
         ("retriever", "test_adapters:Library", "Mars?", "[1] Mars is red."),
         ("graph", "test_adapters:compiled", "Which city?", "Vienna"),
         ("graph", "test_adapters:make_graph", "Which city?", "Vienna"),
+        ("tool", "test_adapters:clock", "Ulm", "noon in Ulm"),
+        ("tool", "test_adapters:make_clock", "Ulm", "noon in Ulm"),
+        ("tool", "test_adapters:make_clock_by_itself", "Ulm", "noon in Ulm"),
+        ("tool", "test_adapters:hits", "x", "one\ntwo\n(image left out)"),
+        ("graph", "test_adapters:async_graph", "Which city?", "Graz"),
+        ("graph", "test_adapters:around_async", "Which city?", "Graz"),
     ],
 )
 def test_a_tool_a_retriever_or_a_graph_stands_in_a_pool_beside_llms(
@@ -461,9 +502,36 @@ def pair(left: str, right: str) -> str:
     return left + right
 
 
+@tool
+def needs_runtime(query: str, runtime: ToolRuntime) -> str:
+    """Read the runtime."""
+    return f"{query} {runtime.state}"
+
+
+@tool
+def needs_state(query: str, state: Annotated[dict[str, Any], InjectedState]) -> str:
+    """Read the state."""
+    return f"{query} {state}"
+
+
+@tool
+def needs_store(query: str, memory: Annotated[Any, InjectedStore()]) -> str:
+    """Read the store."""
+    return f"{query} {memory}"
+
+
+@tool
+def knows_its_call(query: str, id: Annotated[str, InjectedToolCallId]) -> str:
+    """Say which call it is."""
+    return f"{query} {id}"
+
+
 @pytest.mark.parametrize(
     ("provider", "path", "says"),
     [
+        ("tool", "test_adapters:needs_runtime", "an agent would inject runtime; a candidate has"),
+        ("tool", "test_adapters:needs_state", "would inject state"),
+        ("tool", "test_adapters:needs_store", "would inject memory"),
         ("tool", None, r"'Tool': options.object: is missing"),
         ("tool", "calculator", "'calculator' is not module:name"),
         ("tool", "no_such_module:x", "no module 'no_such_module'"),
@@ -481,6 +549,74 @@ def pair(left: str, right: str) -> str:
 def test_what_cannot_be_asked_is_an_error_of_the_pool(provider, path, says):
     with pytest.raises(PoolError, match=says):
         pool_tools(make_pool(candidate(provider, path)))
+
+
+def test_what_langchain_itself_injects_is_no_hindrance():
+    pool = make_pool(candidate("tool", "test_adapters:knows_its_call"))
+    assert bills(run(pool, search("Tool: q"), answer()))[0]["reply"] == "q query"
+
+
+async def test_a_pool_of_asynchronous_tools_is_built_inside_an_event_loop_too():
+    pool = make_pool(candidate("tool", "test_adapters:make_clock_by_itself"))
+    graph = create_router_r1(pool, ScriptedController([search("Tool: Ulm"), answer()])).compile()
+    assert bills(await graph.ainvoke({"question": "?"}))[0]["reply"] == "noon in Ulm"
+    assert bills(graph.invoke({"question": "?"}))[0]["reply"] == "noon in Ulm"
+
+
+SERVER = """
+from mcp.server.fastmcp import FastMCP
+
+server = FastMCP("facts", log_level="ERROR")
+
+@server.tool()
+def lookup(query: str) -> str:
+    if "boom" in query:
+        raise ValueError("boom happened")
+    return f"known: {query}"
+
+@server.tool()
+def search(query: str, limit: int = 2) -> list[str]:
+    return [f"hit {n}" for n in range(limit)]
+
+server.run()
+"""
+
+
+def test_the_tools_of_an_mcp_server_are_candidates(tmp_path):
+    needs("mcp")
+    (tmp_path / "server.py").write_text(SERVER)
+    served = {"command": sys.executable, "args": ["server.py"]}
+
+    def mcp(name: str, **options: Any) -> dict[str, Any]:
+        return candidate("mcp", name=name, options={**served, **options})
+
+    file = tmp_path / "pool.yaml"
+    records = [mcp("Lookup", tool="lookup"), mcp("Search", tool="search")]
+    file.write_text(yaml.safe_dump({"candidates": records}))
+    pool = CandidatePool.from_yaml(file)
+    assert pool.candidates[0].describe().startswith("tool; $0.001 per call")
+    first, second, third = bills(
+        run(pool, search("Lookup: x", "Search: y", "Lookup: boom"), answer())
+    )
+    assert (first["reply"], second["reply"]) == ("known: x", "hit 0\nhit 1")
+    assert "boom happened" in third["error"]["message"]
+    with pytest.raises(PoolError, match=r"no tool 'lokup' .did you mean 'lookup'.*it has: lookup,"):
+        pool_tools(make_pool(mcp("A", tool="lokup", cwd=str(tmp_path))))
+    with pytest.raises(PoolError, match="no tools of the server: FileNotFoundError"):
+        pool_tools(make_pool(mcp("A", command="no-such-command")))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "has a url or a command, and not both"),
+        ({"url": "http://127.0.0.1:9/mcp", "command": "x"}, "not both"),
+        ({"url": "http://127.0.0.1:9/mcp", "tol": "x"}, "unknown option 'tol' .did you mean"),
+    ],
+)
+def test_the_options_of_an_mcp_server_are_checked(options, says):
+    with pytest.raises(PoolError, match=says):
+        pool_tools(make_pool(candidate("mcp", options=options)))
 
 
 def test_an_option_that_they_do_not_have_is_named():

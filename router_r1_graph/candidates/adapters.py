@@ -5,13 +5,15 @@
       - {name: Calculator, provider: tool, options: {object: "my_app.tools:calculator"}}
       - {name: Researcher, provider: graph, options: {object: "my_app.graphs:researcher"}}
 
-`object` names one, or a function of no argument that makes one. `reply` asks it like any model: it
-has one query in and one text out, is retried, bounded in time, and fails as a value.
+`object` names one, or a function of no argument, asynchronous or not, that makes one. `call` asks
+it like any model: it has one query in and one text out, is retried, bounded in time, and fails as a
+value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
@@ -25,17 +27,18 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.tools import BaseTool, ToolException
+from langchain_core.tools import BaseTool, InjectedToolCallId, ToolException
 from langchain_core.utils.function_calling import convert_to_openai_function
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
 from pydantic import BaseModel, ConfigDict
 
-from .._compat import node, without_context
+from .._compat import node, only_async, without_context
 from ..errors import ConfigError, PoolError
+from .apart import run_apart
 from .candidate import Candidate
-from .providers import import_name, read_options
+from .providers import import_name, looking_in, read_options
 from .reply import NO_TOKENS, ChatModel, reported_usd
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -66,7 +69,8 @@ def adapted(candidate: Candidate) -> ChatModel:
     except ConfigError as error:
         raise PoolError(f"candidate {candidate.name!r}: options.object: {error}") from error
     if callable(thing) and not isinstance(thing, Runnable):
-        thing = thing()
+        with looking_in(path, candidate.folder):
+            thing = run_apart(thing)
     if not isinstance(thing, _TYPES[candidate.kind]):
         raise PoolError(
             f"candidate {candidate.name!r}: options.object: {path!r} is a "
@@ -110,9 +114,13 @@ def _asking(
         read: from its output to the message.
         configure: from the config of the call to its own.
     """
+    is_async = only_async(asked)
 
     def ask(prompt: Sequence[AnyMessage], config: RunnableConfig) -> AIMessage:
-        return read(asked.invoke(write(prompt), configure(config)))
+        given, own = write(prompt), configure(config)
+        if is_async:
+            return read(run_apart(lambda: asked.ainvoke(given, own)))
+        return read(asked.invoke(given, own))
 
     async def aask(prompt: Sequence[AnyMessage], config: RunnableConfig) -> AIMessage:
         return read(await asked.ainvoke(write(prompt), configure(config)))
@@ -144,12 +152,41 @@ def _tool(tool: BaseTool) -> ChatModel:
     if len(required) != 1:
         takes = ", ".join(parameters["properties"]) or "nothing"
         raise PoolError(f"tool {tool.name!r}: a candidate is asked one query, and it takes {takes}")
+    if injected := _injected(tool, parameters["properties"]):
+        raise PoolError(
+            f"tool {tool.name!r}: an agent would inject {', '.join(injected)}; a candidate has no "
+            "agent's state, store or runtime"
+        )
 
     def call(prompt: Sequence[AnyMessage]) -> dict[str, Any]:
         args = {required[0]: _query(prompt)}
         return {"type": "tool_call", "id": "query", "name": tool.name, "args": args}
 
     return _asking(tool, call, _read_tool)
+
+
+def _injected(tool: BaseTool, asked: Container[str]) -> list[str]:
+    """Return the arguments that a tool needs and no model writes: its agent has to inject them."""
+    if isinstance(tool.args_schema, dict):  # a server's: only the code tells
+        code = getattr(tool, "func", None) or getattr(tool, "coroutine", None) or tool._run
+        needed = [
+            p.name
+            for p in inspect.signature(code).parameters.values()
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+    else:
+        fields = getattr(tool.get_input_schema(), "model_fields", {})
+        needed = [
+            field.alias or name
+            for name, field in fields.items()
+            if field.is_required() and not _is_call_id(field.metadata)
+        ]
+    own = ("config", "callbacks", "run_manager")  # LangChain passes them in any case
+    return [name for name in needed if name not in asked and name not in own]
+
+
+def _is_call_id(metadata: Sequence[Any]) -> bool:
+    return any(m is InjectedToolCallId or isinstance(m, InjectedToolCallId) for m in metadata)
 
 
 # --------------------------------------------------------------------------------- what is read
@@ -159,8 +196,19 @@ def _read_tool(message: Any) -> AIMessage:
     if not isinstance(message, ToolMessage):
         raise TypeError(f"a tool brings a text, not {type(message).__name__}")
     if message.status == "error":
-        raise ToolException(str(message.text))
-    return AIMessage(str(message.text), response_metadata={NO_TOKENS: True})
+        raise ToolException(_text(message))
+    return AIMessage(_text(message), response_metadata={NO_TOKENS: True})
+
+
+def _text(message: ToolMessage) -> str:
+    """Return the text of a tool's message; each block of it is a line or more of its own."""
+    if isinstance(message.content, str):
+        return message.content
+    blocks = (
+        block if isinstance(block, str) else block.get("text") or f"({block.get('type')} left out)"
+        for block in message.content
+    )
+    return "\n".join(str(block) for block in blocks)
 
 
 def _read_documents(documents: Sequence[Document]) -> AIMessage:

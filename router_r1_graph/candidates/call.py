@@ -21,6 +21,7 @@ from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
+from .._compat import ambient
 from ..langsmith import runs
 from . import limits
 from .candidate import Candidate
@@ -188,8 +189,9 @@ async def _ain_time(
 ) -> Any:
     """Invoke, and return the message or the exception."""
     try:
-        async with asyncio.timeout(seconds):
-            return await model.ainvoke(messages, config, **kwargs)
+        with ambient(config):
+            async with asyncio.timeout(seconds):
+                return await model.ainvoke(messages, config, **kwargs)
     except GraphBubbleUp:  # an interrupt, not a failure
         raise
     except TimeoutError as error:
@@ -210,7 +212,8 @@ def _in_time(
 
     def target() -> None:
         try:
-            outcome.append(model.invoke(messages, config, **kwargs))
+            with ambient(config):
+                outcome.append(model.invoke(messages, config, **kwargs))
         except Exception as error:
             outcome.append(error)
 

@@ -92,6 +92,8 @@ class Candidate(ModelSettings):
         match self.provider:
             case "tool" | "retriever" | "graph" as kind:
                 return kind
+            case "mcp":
+                return "tool"
         return "model"
 
     @property

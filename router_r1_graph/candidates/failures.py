@@ -50,6 +50,7 @@ def classify(error: BaseException, secret: str = "") -> ReplyError:
     The clients share no base class, so this reads what they have in common: a `status_code`, and
     the words in the names of their classes.
     """
+    error = innermost(error)
     message = scrub(f"{type(error).__name__}: {error}", secret)[:500]
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
@@ -72,6 +73,13 @@ def classify(error: BaseException, secret: str = "") -> ReplyError:
     elif re.search(r"ValueError|ValidationError|AttributeError|TypeError|KeyError", names):
         kind = "malformed"
     return ReplyError(kind, message)
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the first exception in a group, which says what went wrong; another as it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _no_generation(error: BaseException) -> bool:

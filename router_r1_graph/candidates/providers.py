@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigError, PoolError, RouterR1Error, did_you_mean
 from ..invalid import explain
+from .apart import run_apart
 from .candidate import Candidate
 from .failures import scrub
 from .reply import ChatModel
@@ -32,10 +33,10 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
     """
     who = settings.name if isinstance(settings, Candidate) else "controller"
     try:
-        factory: Callable[[ModelSettings], Any] = import_name(
-            PROVIDERS.get(settings.provider, settings.provider), settings.folder
-        )
-        model = factory(settings)
+        path = PROVIDERS.get(settings.provider, settings.provider)
+        factory: Callable[[ModelSettings], Any] = import_name(path, settings.folder)
+        with looking_in(path, settings.folder):  # a factory may import more
+            model = run_apart(lambda: factory(settings))
     except PoolError:
         raise
     except Exception as error:  # whatever a provider raises, an option of the pool brought it about
@@ -68,8 +69,7 @@ def import_name(path: str, folder: Path | None = None) -> Any:
     module, colon, name = path.partition(":")
     if not (module and colon and name):
         raise ConfigError(f"{path!r} is not module:name")
-    folders = [p for p in dict.fromkeys((folder and folder.resolve(), Path.cwd())) if p]
-    with _importing(module, [str(p) for p in folders]):
+    with looking_in(path, folder) as folders:
         try:
             found = importlib.import_module(module)
         except Exception as error:  # a user's own module may raise anything
@@ -94,22 +94,29 @@ def _why_not(module: str, folders: list[Path], error: Exception) -> str:
 
 
 @contextmanager
-def _importing(module: str, folders: list[str]) -> Iterator[None]:
-    """Let Python look in these folders first, for as long as an import takes."""
-    top = module.partition(".")[0]
+def looking_in(path: str, folder: Path | None) -> Iterator[list[Path]]:
+    """Let Python look for a user's own modules first in a folder, and in the current one.
+
+    Args:
+        path: `module:name` of what is imported.
+        folder: of the file that names it.
+    """
+    folders = [p for p in dict.fromkeys((folder and folder.resolve(), Path.cwd())) if p]
+    top = path.partition(":")[0].partition(".")[0]
     if top == __package__.partition(".")[0]:
-        yield
+        yield folders
         return
     importlib.invalidate_caches()  # a file that was written a moment ago
-    spec, loaded = PathFinder.find_spec(top, folders), sys.modules.get(top)
+    places = [str(p) for p in folders]
+    spec, loaded = PathFinder.find_spec(top, places), sys.modules.get(top)
     if spec and spec.origin and loaded and getattr(loaded, "__file__", None) != spec.origin:
         # One of that name was imported from elsewhere, such as for a pool in another folder.
         for name in [n for n in sys.modules if n == top or n.startswith(f"{top}.")]:
             del sys.modules[name]
     before = list(sys.path)
-    sys.path[:0] = folders
+    sys.path[:0] = places
     try:
-        yield
+        yield folders
     finally:
         sys.path[:] = before
 

@@ -17,11 +17,13 @@ from ..errors import did_you_mean
 #: The values of `provider:` besides `module:factory`; each maps to such a factory.
 PROVIDERS: Mapping[str, str] = {
     "openai": "router_r1_graph.candidates.openai:openai_chat_model",
+    "langchain": "router_r1_graph.candidates.langchain:langchain_chat_model",
     "recorded": "router_r1_graph.candidates.replay:recorded_chat_model",
     "simulated": "router_r1_graph.simulation:simulated_chat_model",
     "tool": "router_r1_graph.candidates.adapters:adapted",
     "retriever": "router_r1_graph.candidates.adapters:adapted",
     "graph": "router_r1_graph.candidates.adapters:adapted",
+    "mcp": "router_r1_graph.candidates.mcp:mcp_tool",
 }
 
 
@@ -52,9 +54,10 @@ class ModelSettings(BaseModel):
     model: str = ""
     """The provider's name for the model; the default is the candidate's name."""
     provider: str = "openai"
-    """`openai` (any OpenAI-compatible endpoint), `recorded` or `simulated`; `tool`, `retriever` or
-    `graph` (see `adapters.py`); or `module:factory`, a callable that takes this record and returns
-    a LangChain chat model."""
+    """`openai` (any OpenAI-compatible endpoint), `langchain` (any provider that LangChain knows, by
+    `model: provider:name`), `recorded` or `simulated`; `tool`, `retriever` or `graph` (see
+    `adapters.py`); `mcp` (a server's tool, see `mcp.py`); or `module:factory`, a callable that
+    takes this record and returns a LangChain chat model."""
     base_url: str | None = None
     """The endpoint's address, up to `/v1`; None = OpenAI's."""
     api_key_env: str | None = None

@@ -1,5 +1,7 @@
 """What a run looks like in LangSmith: names, tags and metadata, and costs on model runs only.
 
+Other tracers see the same names and metadata; `spans` writes OpenTelemetry.
+
 LangSmith adds up usage and cost over a tree of runs, so both are recorded only where they arise: on
 the run of a chat model, in LangSmith's own keys. Without a tracer among a run's callbacks, nothing
 here takes time.
@@ -21,10 +23,12 @@ from langchain_core.callbacks import (
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
+from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.schemas import Run
 from langgraph.types import Command, Overwrite
 
-from .._compat import node_run, parent_run, tracer_of
+from .._compat import node_run, parent_run, wants_tokens
+from .spans import GenAISpans
 
 ROUTER = "router-r1"
 """The tag of a router's own run, wherever it is in a tree; its name too, if it has none."""
@@ -80,19 +84,28 @@ def model_call(
 ) -> RunnableConfig | None:
     """Return the config of one call to a chat model, whose run gets a name, usage and cost.
 
+    Any tracer shows the name. Usage and cost as they are billed reach LangSmith and `GenAISpans`.
+
     Args:
         config: the config of the node or tool that calls.
         name: the name of the run.
         usage: reads a reply's usage and cost, as they are billed.
     """
-    if config is None or tracer_of(config) is None:
+    callbacks = config and config.get("callbacks")
+    if not isinstance(callbacks, BaseCallbackManager) or not (
+        any(not wants_tokens(handler) for handler in callbacks.handlers)
+    ):
         return config
-    callbacks = config["callbacks"]
-    assert isinstance(callbacks, BaseCallbackManager)
+    assert config is not None
+    named: RunnableConfig = {**config, "run_name": name}
+    readers = [h for h in callbacks.handlers if isinstance(h, LangChainTracer | GenAISpans)]
+    if not readers:
+        return named
     callbacks = callbacks.copy()
-    # Before the tracer, which reads the usage off the message when its turn comes.
-    callbacks.handlers.insert(0, _Bill(usage))
-    return {**config, "callbacks": callbacks, "run_name": name}
+    others = [h for h in callbacks.handlers if h not in readers]
+    bill = _Bill(usage)
+    callbacks.handlers[:] = [bill, *readers, _Unbill(bill), *others]
+    return {**named, "callbacks": callbacks}
 
 
 def turn(command: Any) -> dict[str, Any]:
@@ -110,12 +123,13 @@ def nothing(_: Any) -> dict[str, Any]:
 
 
 class _Bill(BaseCallbackHandler):
-    """Writes usage and cost to the message that the tracer sees; the caller's is unchanged."""
+    """Writes usage and cost to the message that tracers read; the caller's is unchanged."""
 
     run_inline = True
 
     def __init__(self, usage: Callable[[AIMessage], Usage]) -> None:
         self.usage = usage
+        self.unbilled: list[tuple[list[Any], int, Any]] = []
 
     @property
     def ignore_chat_model(self) -> bool:
@@ -130,7 +144,26 @@ class _Bill(BaseCallbackHandler):
                     if usage == message.usage_metadata:
                         continue
                     billed = message.model_copy(update={"usage_metadata": usage})
+                    self.unbilled.append((batch, place, generation))
                     batch[place] = generation.model_copy(update={"message": billed})
+
+
+class _Unbill(BaseCallbackHandler):
+    """Puts the messages back, after the tracers: LangChain cannot add usage up that has a cost."""
+
+    run_inline = True
+
+    def __init__(self, bill: _Bill) -> None:
+        self.bill = bill
+
+    @property
+    def ignore_chat_model(self) -> bool:
+        return True
+
+    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+        while self.bill.unbilled:
+            batch, place, generation = self.bill.unbilled.pop()
+            batch[place] = generation
 
 
 def _label(run: Run, tag: str, name: str, metadata: Mapping[str, Any]) -> None:
