@@ -107,7 +107,7 @@ def capped(given: Mapping[str, Any], limits: Mapping[str, Any]) -> dict[str, Any
     for name in given.keys() & limits.keys():
         limit = limits[name]
         match knobs()[name][1].cap:
-            case "at most" if limit is not None:
+            case "at most" if isinstance(limit, int | float):
                 within[name] = min(given[name], limit)
             case "at least":
                 within[name] = max(given[name], limit)

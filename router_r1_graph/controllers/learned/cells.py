@@ -115,7 +115,7 @@ def long_cells(path: Path, split: str | None, fields: Mapping[str, str]) -> Iter
             continue
         where = f"{path}, line {number}"
         if "score" not in record:
-            raise MatrixError(f"{where}: there is no 'score'")
+            raise MatrixError(f"{where}: there is no 'score' (another name of it: --fields)")
         yield Cell(
             text_of(record, "question", where=where),
             text_of(record, "candidate", "model", where=where),
