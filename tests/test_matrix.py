@@ -19,7 +19,8 @@ from router_r1_graph.simulation import World, generate
 
 np = pytest.importorskip("numpy")
 
-from router_r1_graph.controllers.learned.matrix import Cell, ScoreMatrix, read_matrix
+from router_r1_graph.controllers.learned.cells import Cell
+from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix
 from router_r1_graph.evaluation.measures import (
     best_single_score,
     choice_entropy,

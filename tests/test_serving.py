@@ -324,7 +324,7 @@ def test_the_responses_api_gives_texts_streams_and_its_limits(url):
             *whole.model_dump()["output"],
             {"type": "message", "role": "user", "content": HAMLET},
         ]
-        again = {"model": "router-r1", "input": items, "store": False, "max_rounds": None}
+        again = {"model": "router-r1", "input": items, "store": False, "metadata": None}
         events = list(client.responses.create(**{**again, "stream": True}, extra_body={"top_k": 1}))
         assert [e.sequence_number for e in events] == list(range(len(events)))
         deltas = [e.delta for e in events if e.type == "response.output_text.delta"]

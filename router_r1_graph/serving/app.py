@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,11 +24,15 @@ from ..controllers import as_controller
 from ..errors import ConfigError
 from .chat import ChatRequest
 from .refused import RefusedError
+from .request import Asked
 from .responses import ResponsesRequest
 from .service import RouterService
 
 _SHUTDOWN_SECONDS = 30
-_BODIES = {"/v1/chat/completions": ChatRequest, "/v1/responses": ResponsesRequest}
+_BODIES: dict[str, type[Asked]] = {
+    "/v1/chat/completions": ChatRequest,
+    "/v1/responses": ResponsesRequest,
+}
 
 
 def create_app(
@@ -73,14 +77,15 @@ def create_app(
         ("/v1/responses", service.responses),
     ):
         app.add_api_route(path, answer, methods=["POST"], response_model=None)
-    for path, answer in (
-        ("/v1/models", service.models),
-        ("/v1/models/{name:path}", service.one_model),
-        ("/health", service.health),
-        ("/metrics", service.metrics),
-    ):
-        app.add_api_route(path, answer, methods=["GET"], response_model=None)
-        app.add_api_route(path, answer, methods=["HEAD"], include_in_schema=False)
+    reads: dict[str, Callable[..., Any]] = {
+        "/v1/models": service.models,
+        "/v1/models/{name:path}": service.one_model,
+        "/health": service.health,
+        "/metrics": service.metrics,
+    }
+    for path, read in reads.items():
+        app.add_api_route(path, read, methods=["GET"], response_model=None)
+        app.add_api_route(path, read, methods=["HEAD"], include_in_schema=False)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _crashed)
@@ -92,14 +97,14 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["Retry-After"],
         )
-    app.openapi = lambda: _described(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _described(app)
     return app
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document, with the bodies that the app reads itself."""
     if app.openapi_schema is None:
-        document = get_openapi(
+        document: dict[str, Any] = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
@@ -111,7 +116,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
             body = {"required": True, "content": {"application/json": content}}
             document["paths"][path]["post"]["requestBody"] = body
         app.openapi_schema = document
-    return app.openapi_schema
+    return dict(app.openapi_schema)
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -62,7 +62,7 @@ class ChatRequest(Asked):
 
     def form(self) -> dict[str, Any]:
         """Return the tools and the format that are asked for."""
-        asked = {"tools": self.tools, "response_format": self.response_format}
+        asked: dict[str, Any] = {"tools": self.tools, "response_format": self.response_format}
         if self.tools or self.tool_choice not in ("auto", "none"):
             asked |= {"tool_choice": self.tool_choice}
         if self.tools:

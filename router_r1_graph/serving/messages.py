@@ -37,7 +37,8 @@ def _message(message: Mapping[str, Any], where: str) -> BaseMessage:
         content = [_part(part, f"{where}.content") for part in content]
     elif message.get("role") == "assistant":
         content = content or ""  # there is none beside tool calls
-    calls, wrong = [], []
+    calls: list[Any] = []
+    wrong: list[Any] = []
     for call in message.get("tool_calls") or ():
         (wrong if _is_broken(call) else calls).append(call)
     plain = {k: v for k, v in message.items() if k not in ("content", "tool_calls")}

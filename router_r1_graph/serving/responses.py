@@ -92,7 +92,7 @@ class ResponsesRequest(Asked):
             "parallel_tool_calls": self.parallel_tool_calls is not False,
             "previous_response_id": None,
             "store": False,
-            "temperature": self.temperature,
+            "temperature": None,
             "text": {"format": {"type": "text"}, **(self.text or {})},
             "tool_choice": self.tool_choice or "auto",
             "tools": [{"strict": None, **tool} for tool in self.tools or ()],
@@ -142,7 +142,10 @@ class ResponsesRequest(Asked):
                 yield event("response.content_part.done", **at, part=_part(text))
             else:
                 begun_item = {**made, "status": "in_progress"}
-                begun_item |= {"arguments": ""} if "arguments" in made else {"content": []}
+                emptied: dict[str, Any] = (
+                    {"arguments": ""} if "arguments" in made else {"content": []}
+                )
+                begun_item |= emptied
                 yield event("response.output_item.added", output_index=number, item=begun_item)
             if made["type"] == "function_call":
                 call, args = {"item_id": made["id"], "output_index": number}, made["arguments"]
