@@ -76,7 +76,8 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
         # Where replies are sampled, asking again may well bring another one.
         if candidate.temperature != 0 or (slug, call.query) not in asked:
             told = background(candidate, call.query, view)
-            price = candidate.worst_case_usd(told + call.query)
+            images = list(view.images) if candidate.image_inputs else []
+            price = candidate.worst_case_usd(told + call.query, len(images))
             if usd_left is not None and price > usd_left - reserved:
                 # Alone, it may still be affordable once the real cost of the others is known.
                 over_budget |= price > usd_left
@@ -86,19 +87,20 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
                 continue
             reserved += price
             known = price if candidate.bounded else None
-            routed.append(
-                RouteCall(
-                    id=call_id,
-                    tool=slug,
-                    query=call.query,
-                    background=told,
-                    worst_case_usd=known,
-                    needs_approval=view.context.needs_approval(known),
-                    max_reply_tokens=view.context.max_information_tokens,
-                    round=round_ + 1,
-                    ends_at=ends_at,
-                )
+            route = RouteCall(
+                id=call_id,
+                tool=slug,
+                query=call.query,
+                background=told,
+                worst_case_usd=known,
+                needs_approval=view.context.needs_approval(known),
+                max_reply_tokens=view.context.max_information_tokens,
+                round=round_ + 1,
+                ends_at=ends_at,
             )
+            if images:
+                route["images"] = images
+            routed.append(route)
             asked.add((slug, call.query))
         args = {"query": call.query}
         tool_calls.append(ToolCall(type="tool_call", name=slug, args=args, id=call_id))

@@ -20,12 +20,16 @@ from .observations import kept
 def background(candidate: Candidate, query: str, view: View) -> str:
     """Return what a candidate sees besides its query, by `candidate_context`; "" = nothing.
 
+    Who is asked the whole question writes the answer, and sees what the system messages say of it.
     Tools and retrievers see nothing else: they can read only a query.
     """
     policy = view.context.candidate_context
-    if policy == "query" or candidate.kind in ("tool", "retriever"):
+    if candidate.kind in ("tool", "retriever"):
         return ""
-    lines = [f"The query is a part of this question: {view.question}"]
+    lines = [view.instructions] if view.instructions and query == view.question else []
+    if policy == "query":
+        return "\n".join(lines)
+    lines.append(f"The query is a part of this question: {view.question}")
     if policy == "memory" and (known := _remember(candidate, query, view)):
         lines += ["What is known so far:", *known]
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
 from .candidates import CandidatePool
 from .errors import ConfigError, did_you_mean
+from .protocol import ANSWER_FORMS, AnswerStyle
 
 CandidateContext = Literal["query", "question", "memory"]
 
@@ -75,6 +76,13 @@ class RouterContext:
         Knob(
             "Most seconds that the run may take by the wall clock, from its start. Time spent "
             "waiting for a person (an interrupt) counts. None = no limit."
+        ),
+    ] = None
+    answer_style: Annotated[
+        AnswerStyle | None,
+        Knob(
+            "How the answer is written: short, in as few words as possible (the paper's), or full, "
+            "as the user wants it. None = as the pool says, which is short by default."
         ),
     ] = None
     max_information_tokens: Annotated[
@@ -154,6 +162,9 @@ class RouterContext:
                 top = "" if knob.high == math.inf else f" and at most {knob.high}"
                 limits = f" of at least {knob.low}{top}" if math.isfinite(knob.low) else ""
                 raise ConfigError(f"{name} is {what}{limits}, not {value!r}")
+        if self.answer_style not in (None, *ANSWER_FORMS):
+            near = did_you_mean(str(self.answer_style), ANSWER_FORMS)
+            raise ConfigError(f"answer_style is short or full, not {self.answer_style!r}{near}")
         policies = get_args(CandidateContext)
         if self.candidate_context not in policies:
             near = did_you_mean(str(self.candidate_context), policies)

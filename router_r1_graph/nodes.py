@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
@@ -27,18 +27,16 @@ from ._compat import read_channel, remembers, send_once
 from .admission import admit
 from .budget import Left, StopReason
 from .candidates import CandidatePool
+from .candidates.images import images_in, images_of, with_images
 from .candidates.reply import Reply, writable
 from .candidates.store import ReplyStore
 from .context import RouterContext, resolve_context
 from .controllers.controller import Controller, View
 from .controllers.own import failure
-from .errors import ConfigError
+from .errors import ConfigError, QuestionError
 from .langsmith import runs
 from .ledger import charge_controller, new_ledger, total
-from .observations import (
-    conversation,
-    kept,
-)
+from .observations import conversation, instructions, kept
 from .state import RouterState, knobs_of, left_of, question_of, setup_of
 
 logger = logging.getLogger(__name__)
@@ -63,7 +61,8 @@ class ControllerNodes:
         """Start a question from a clean state, whatever an earlier one left on the thread.
 
         Raises:
-            QuestionError: neither `question` nor a human message says anything.
+            QuestionError: neither `question` nor a human message says anything, or it has an image
+                that no candidate takes.
             ConfigError: a knob cannot be used.
         """
         send_once(config)
@@ -76,8 +75,15 @@ class ControllerNodes:
             )
         context.check(self.pool)
         messages = state.get("messages") or []
+        text = question_of(state.get("question", ""), messages)
+        images = [] if state.get("question", "").strip() else images_of(messages)
+        if images and not self.pool.taking_images():
+            raise QuestionError(
+                f"the question has an image, and no candidate of {self.pool.where} takes images; "
+                "set image_inputs: true for those that do"
+            )
         fresh: RouterState = {
-            "scratchpad": [HumanMessage(question_of(state.get("question", ""), messages))],
+            "scratchpad": [with_images(text, images)],
             "router_r1": {"started_at": time.time(), "context": context.to_state()},
         }
         # The conversation is not copied into the checkpoint once more: think reads it where it is.
@@ -138,15 +144,18 @@ class ControllerNodes:
         if state.get("ending") or not budget.may_call(state.get("remaining_steps")):
             remaining = Left(0, remaining.usd, remaining.seconds)
         runtime.stream_writer(events.budget(remaining))
-        text = str(question.text)
+        text, images = str(question.text), images_in(question)
         return View(
             question=text,
-            pool=self.pool,
+            # Whoever cannot see it cannot answer.
+            pool=(images and self.pool.taking_images()) or self.pool,
             context=context,
             left=remaining,
             conversation=conversation(messages, text, context.max_conversation_tokens),
             scratchpad=tuple(scratchpad),
             store=self.store,
+            instructions=instructions(messages),
+            images=images,
         )
 
     def _stop(
@@ -252,7 +261,7 @@ class ControllerNodes:
             (
                 text
                 for m in reversed(state["scratchpad"])
-                if isinstance(m, ToolMessage) and (text := kept(m))
+                if isinstance(m, ToolMessage) and (text := kept(m, whole=True))
             ),
             "",
         )

@@ -11,10 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AnyMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 
 from .answers import bare_answer, normalize_answer
-from .candidates.reply import Bill, estimate_tokens
+from .candidates.reply import Bill, estimate_tokens, writable
 
 SUMMARY = "summary"
 """The id of the call that summarises a round, and the artifact's key for its bill."""
@@ -38,7 +44,7 @@ def conversation(
     """Return the messages before a question that the controller sees.
 
     Only those of people and assistants: incomplete tool calls of a parent graph make an API answer
-    400, and system messages are the parent's own.
+    400. What the system says is apart (`instructions`).
 
     Args:
         messages: the conversation, the question at its end.
@@ -59,6 +65,12 @@ def conversation(
     while start < len(said) and isinstance(said[start], AIMessage):
         start += 1  # an answer whose question is not shown says nothing
     return tuple(said[start:])
+
+
+def instructions(messages: Iterable[AnyMessage]) -> str:
+    """Return what the system messages of a conversation say; "" = nothing."""
+    told = (str(m.text).strip() for m in messages if isinstance(m, SystemMessage))
+    return writable("\n\n".join(filter(None, told)))
 
 
 def observe(
@@ -108,10 +120,23 @@ def observe(
     ]
 
 
-def kept(observation: ToolMessage) -> str:
-    """Return what a round kept of a usable reply; "" for any other reply."""
+def kept(observation: ToolMessage, *, whole: bool = False) -> str:
+    """Return what a round kept of a usable reply; "" for any other reply.
+
+    Args:
+        observation: of a call.
+        whole: whether a reply is returned uncut, where the controller sees it cut.
+    """
     artifact = observation.artifact
-    return artifact.get("kept", artifact["reply"]) if artifact and artifact["ok"] else ""
+    if not (artifact and artifact["ok"]):
+        return ""
+    reply = whole_reply(artifact) if whole else artifact["reply"]
+    return str(artifact.get("kept", reply))
+
+
+def whole_reply(artifact: Mapping[str, Any]) -> str:
+    """Return the reply of a call, uncut."""
+    return str(artifact.get("whole", artifact["reply"]))
 
 
 def keep_majority(observations: Sequence[ToolMessage]) -> None:
@@ -125,7 +150,7 @@ def keep_majority(observations: Sequence[ToolMessage]) -> None:
         if kept(observation):
             asked[observation.artifact["query"]].append(observation)
     for replies in asked.values():
-        answers = [normalize_answer(bare_answer(m.artifact["reply"])) for m in replies]
+        answers = [normalize_answer(bare_answer(whole_reply(m.artifact))) for m in replies]
         votes = Counter(filter(None, answers)) or Counter(answers)
         best, count = votes.most_common(1)[0]
         first = answers.index(best)
@@ -175,7 +200,7 @@ class ObservedBill(Bill, total=False):
 
     query: str
     reply: str
-    """The whole reply, up to `max_information_tokens`."""
+    """The reply up to `max_information_tokens`; `whole` has all of it, where that is more."""
     kept: str
     """The part that the round kept; missing if it kept all."""
     summary: ObservedBill
@@ -190,7 +215,8 @@ class CallRecord:
         round: the round in which it was made, from 1.
         candidate: the name of the candidate.
         query: the query that it got.
-        reply: the text of the reply; for a failed call the error, as the controller sees it.
+        reply: the whole text of the reply; for a failed call the error.
+        thoughts: what a reasoning model thought before it replied.
         ok: whether the reply can be used.
         error: why it failed, or what is doubtful about it; None = nothing.
         cached: whether this run had asked the same before, so that no call was made.
@@ -211,6 +237,7 @@ class CallRecord:
     cached: bool
     stored: bool = False
     saved_usd: float = 0.0
+    thoughts: str = ""
 
 
 def call_records(scratchpad: Iterable[AnyMessage], *, summaries: bool = True) -> list[CallRecord]:
@@ -238,7 +265,7 @@ def _call_record(bill: ObservedBill, round_: int) -> CallRecord:
         round=round_,
         candidate=bill["candidate"],
         query=bill["query"],
-        reply=bill["reply"],
+        reply=whole_reply(bill),
         ok=bill["ok"],
         error=error,
         input_tokens=bill["input_tokens"],
@@ -248,4 +275,5 @@ def _call_record(bill: ObservedBill, round_: int) -> CallRecord:
         cached=bill["cached"],
         stored=bill.get("stored", False),  # traces of earlier releases have neither
         saved_usd=bill.get("saved_usd", 0.0),
+        thoughts=bill.get("thoughts", ""),
     )

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
+from typing import Literal
 
 from langchain_core.messages import ToolMessage
 
@@ -30,7 +31,16 @@ VERSION = 1
 STOP = ("<information>", "</answer>")
 DEFAULT_TEMPLATE = Path(__file__).parent / "prompts" / "router_r1.txt"
 TOOLS_TEMPLATE = DEFAULT_TEMPLATE.with_name("tools.txt")
-PLACEHOLDERS = ("candidates", "brief_candidates", "question", "goal", "cost_weight", "budget")
+PLACEHOLDERS = (
+    *("candidates", "brief_candidates", "question", "goal", "cost_weight", "budget"),
+    "answer_form",
+)
+AnswerStyle = Literal["short", "full"]
+#: What `$answer_form` says of the answer, by style; `short` is the paper's.
+ANSWER_FORMS: Mapping[AnswerStyle, str] = {
+    "short": "the answer alone, as short as possible",
+    "full": "the whole answer for the user, in the language, form and length that the user wants",
+}
 
 _NAMES = "think|search|information|answer"
 _TAG = re.compile(rf"<(/?)({_NAMES})>")
@@ -137,6 +147,8 @@ def answer_so_far(text: str) -> str:
         >>> answer_so_far("<think> Everything is known. </think> <answer> The river Th")
         'The river Th'
     """
+    if text.lstrip().startswith("<think>"):  # an answer that is only thought of is none
+        text = text.partition("</think>")[2]
     thoughts, opened, body = text.partition("<answer>")
     if not opened or not set(tags(thoughts)) <= {"<think>", "</think>"}:
         return ""
@@ -250,6 +262,7 @@ def render_prompt(
     cost_weight: float,
     budget: str,
     brief_candidates: str = "",
+    answer_style: AnswerStyle = "short",
 ) -> str:
     """Fill the template. Tags in the question or in a descriptor are escaped.
 
@@ -260,6 +273,7 @@ def render_prompt(
         cost_weight: in [0, 1]; `$goal` says it in words.
         budget: what may still be spent, in words.
         brief_candidates: the same in short, by subject, for small policies.
+        answer_style: how the answer is to be written; `$answer_form` says it in words.
     """
     return template.substitute(
         question=escape(question),
@@ -268,6 +282,7 @@ def render_prompt(
         goal=_goal(cost_weight),
         cost_weight=f"{cost_weight:g}",
         budget=budget,
+        answer_form=ANSWER_FORMS[answer_style],
     )
 
 

@@ -93,12 +93,14 @@ class CandidateNodes:
     def _replied(
         self, call: RouteCall, message: ToolMessage, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
-        """Cut a reply to what the controller may see, before any checkpoint holds it."""
+        """Cut a reply to what the controller may see; the artifact keeps it whole."""
         cut = protocol.cut(
             str(message.text), call.get("max_reply_tokens", RouterContext.max_information_tokens)
         )
         if cut != message.content:  # the tool's run is yet to be uploaded as it was
-            message = message.model_copy(update={"content": cut})
+            whole = {"whole": str(message.text)} if message.artifact["ok"] else {}
+            artifact = {**message.artifact, **whole}
+            message = message.model_copy(update={"content": cut, "artifact": artifact})
         runtime.stream_writer(events.route_end(call, message.artifact))
         return {"replies": [message]}
 
@@ -188,6 +190,7 @@ def _tool_call(call: RouteCall) -> dict[str, Any]:
     args = {
         "query": call["query"],
         "background": call["background"],
+        "images": call.get("images", []),
         "seconds_left": seconds_left,
     }
     return {"type": "tool_call", "id": call["id"], "name": call["tool"], "args": args}

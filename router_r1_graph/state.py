@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from langchain_core.messages import AnyMessage, HumanMessage
 from langgraph.channels import EphemeralValue
@@ -83,6 +83,8 @@ class RouteCall(TypedDict):
     query: str
     background: str
     """What the candidate sees besides the query; "" = nothing."""
+    images: NotRequired[list[dict[str, Any]]]
+    """The images of the question, for a candidate that takes them."""
     worst_case_usd: float | None
     """None = unknown: the candidate has no price."""
     needs_approval: bool

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import langchain_openai
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import SecretStr
 
 from .candidate import Candidate
 from .connections import clients_of
 from .failures import scrub
+from .lenient import LenientChatOpenAI
 from .reply import ChatModel
 from .settings import ModelSettings
 
@@ -30,16 +30,21 @@ def openai_chat_model(settings: ModelSettings) -> ChatModel:
     name = settings.model_name if isinstance(settings, Candidate) else settings.model
     proxy = settings.options.get("openai_proxy") or os.environ.get("OPENAI_PROXY")
     sync_client, async_client = clients_of(settings.base_url, str(proxy) if proxy else None)
+    limit = settings.token_limit_parameter
+    if limit == "auto":  # other servers than OpenAI's may ignore its new name
+        limit = "max_tokens" if settings.base_url else "max_completion_tokens"
     options = {
         "model": name,
         "base_url": settings.base_url,
         "api_key": os.environ.get(variable, "") if variable else "no-key-needed",
         "temperature": settings.temperature,
         "max_tokens": settings.max_tokens,
+        "token_limit_parameter": limit,
+        "never_sent": [option for option, value in settings.options.items() if value is None],
         "timeout": settings.timeout_seconds,
         "max_retries": 0,
         "stream_usage": True,  # else a streamed reply would be free of charge
-        **settings.options,
+        **{option: value for option, value in settings.options.items() if value is not None},
         "openai_proxy": None,  # the clients know it
         "http_client": sync_client,
         "http_async_client": async_client,
@@ -47,7 +52,7 @@ def openai_chat_model(settings: ModelSettings) -> ChatModel:
     return ChatOpenAI(**options)
 
 
-class ChatOpenAI(langchain_openai.ChatOpenAI):
+class ChatOpenAI(LenientChatOpenAI):
     """LangChain's client, under its name, with the key removed from its exceptions.
 
     A server may echo the key, and callbacks (LangSmith's among them) receive an exception before we
@@ -96,13 +101,6 @@ class ChatOpenAI(langchain_openai.ChatOpenAI):
             kept = {k: v for k, v in data["kwargs"].items() if k not in _ACCESS}
             data = {**data, "kwargs": kept}
         return data
-
-    def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Send `max_tokens` to other servers than OpenAI's: some ignore its new name."""
-        payload = super()._get_request_payload(*args, **kwargs)
-        if self.openai_api_base and "max_completion_tokens" in payload:
-            payload["max_tokens"] = payload.pop("max_completion_tokens")
-        return payload
 
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], *args: Any, **kwargs: Any

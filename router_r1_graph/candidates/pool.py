@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from ..errors import PoolError, did_you_mean
+from ..protocol import AnswerStyle
 from .candidate import Candidate
 from .pool_file import beside, explain, read_mapping
 from .settings import ControllerSettings
@@ -37,6 +38,8 @@ class CandidatePool(BaseModel):
     name: str = "pool"
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     controller: ControllerSettings | None = None
+    answer_style: AnswerStyle = "short"
+    """How answers are written where a run does not say: `short`, the paper's, or `full`."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> CandidatePool:
@@ -130,6 +133,20 @@ class CandidatePool(BaseModel):
             candidate.__dict__.pop("folder", None)
         pool = self.model_copy(update={"candidates": candidates, "controller": None})
         pool._file = None
+        return pool
+
+    def taking_images(self) -> CandidatePool | None:
+        """Return the pool of those candidates that take images; None = nobody does."""
+        able = tuple(candidate for candidate in self.candidates if candidate.image_inputs)
+        if not able or len(able) == len(self.candidates):
+            return self if able else None
+        pool = CandidatePool(
+            name=self.name,
+            candidates=able,
+            controller=self.controller,
+            answer_style=self.answer_style,
+        )
+        pool._file = self._file
         return pool
 
     def find(self, name: str) -> Candidate | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NotRequired
 
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import Runnable
@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from .failures import ErrorKind, ReplyError
 from .settings import ModelSettings
+from .thoughts import apart, reasoning_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class Reply:
     saved_usd: float = 0.0
     """What a stored reply would have cost, at the prices of now."""
     error: ReplyError | None = None
+    thoughts: str = ""
+    """What a reasoning model thought; the text does not have it."""
     message: AIMessage | None = field(default=None, repr=False, compare=False)
     """The model's message, if one came back, with native tool calls and token ids."""
 
@@ -83,6 +86,10 @@ class Bill(TypedDict):
     cached: bool
     stored: bool
     saved_usd: float
+    thoughts: NotRequired[str]
+    """What a reasoning model thought, where it did."""
+    whole: NotRequired[str]
+    """The whole reply, where the controller sees it cut."""
 
 
 def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:
@@ -102,7 +109,22 @@ def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:
         "stored": reply.stored,
         "saved_usd": reply.saved_usd,
     }
+    if reply.thoughts:
+        billed["thoughts"] = reply.thoughts
     return reply.text if reply.ok else f"error: {error.message if error else ''}", billed
+
+
+def with_thoughts_apart(reply: Reply) -> Reply:
+    """Return a candidate's reply without its thoughts in the text; thoughts alone are no reply."""
+    thoughts, text = apart(reply.text)
+    reported = reasoning_of(reply.message) if reply.message else ""
+    if not (thoughts or reported):
+        return reply
+    error = reply.error
+    if reply.ok and not text:
+        error = ReplyError("empty", "the reply has no text, only reasoning")
+    thoughts = writable("\n\n".join(filter(None, (reported, thoughts))))
+    return replace(reply, text=text, thoughts=thoughts, error=error)
 
 
 def read_reply(

@@ -37,6 +37,9 @@ _OPTION_OF_FIELD = {
 }
 
 
+TOKENS_OF_AN_IMAGE = 2000
+"""What an image is assumed to count in a worst-case price; most providers count up to 1,600."""
+
 Option = str | int | float | bool | None | list[Any] | dict[str, Any]
 
 
@@ -70,6 +73,10 @@ class ModelSettings(BaseModel):
     """Sampling temperature; None = the provider's default."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
     """Most completion tokens of one reply; the worst-case price of a call is computed from it."""
+    token_limit_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] | None = "auto"
+    """The name under which an OpenAI-compatible endpoint is sent `max_tokens`; null = it is not
+    sent. `auto` = OpenAI's new name at OpenAI, else the old one. If the model refuses the one name,
+    it is sent the other."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Time limit of one attempt."""
     max_retries: Annotated[int, Field(ge=0, le=10)] = 2
@@ -78,8 +85,11 @@ class ModelSettings(BaseModel):
     """The endpoint's limit, kept by all processes of this machine together; None = no limit."""
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
     """The same for input and output tokens, counted after each reply."""
+    image_inputs: bool = False
+    """Whether it takes images: a question's images are passed on to it."""
     options: dict[str, Option] = Field(default_factory=dict)
-    """More keyword arguments for the chat model, passed to the provider unchanged."""
+    """More keyword arguments for the chat model, passed to the provider unchanged. For an
+    OpenAI-compatible endpoint, null = a parameter that is never sent, such as `stop: null`."""
 
     @cached_property
     def folder(self) -> Path | None:
@@ -159,13 +169,16 @@ class ModelSettings(BaseModel):
             + output_tokens * (self.output_usd_per_mtok or 0.0)
         ) / 1e6
 
-    def worst_case_usd(self, text: str) -> float:
-        """Return the most in USD that one call with this text can cost.
+    def worst_case_usd(self, text: str, images: int = 0) -> float:
+        """Return the most in USD that one call with this text and so many images can cost.
 
         A tokenizer that falls back to bytes never makes more tokens than there are bytes; 64 more
-        are allowed for the chat template.
+        are allowed for the chat template. Nobody knows what an image counts before it is sent: it
+        is taken for `TOKENS_OF_AN_IMAGE`.
         """
-        return self.cost_usd(len(text.encode(errors="replace")) + 64, self.max_tokens)
+        return self.cost_usd(
+            len(text.encode(errors="replace")) + 64 + images * TOKENS_OF_AN_IMAGE, self.max_tokens
+        )
 
 
 class ControllerSettings(ModelSettings):

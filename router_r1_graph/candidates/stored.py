@@ -28,6 +28,7 @@ _IRRELEVANT = frozenset(
         *("requests_per_minute", "tokens_per_minute"),
         *("timeout_seconds", "max_retries", "latency_seconds", "api_key_env", "base_url"),
         *("aliases", "strengths", "measured", "protocol", "prompt_template"),
+        *("token_limit_parameter", "image_inputs"),
     }
 )
 #: All that an OpenAI-compatible endpoint is told, beside the address and the messages.

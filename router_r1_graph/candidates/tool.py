@@ -3,11 +3,11 @@
 # No `from __future__ import annotations`: LangChain reads the types of a tool's methods at every
 # call, and would have to evaluate them anew.
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AnyMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool, InjectedToolArg
 from pydantic import BaseModel, Field
@@ -17,9 +17,10 @@ from ..langsmith import runs
 from .adapters import as_chat_model
 from .call import aask, ask
 from .candidate import QUERY, Candidate
+from .images import with_images
 from .pool import CandidatePool
 from .providers import make_chat_model
-from .reply import NO_TOKENS, Bill, ChatModel, Reply, bill
+from .reply import NO_TOKENS, Bill, ChatModel, Reply, bill, with_thoughts_apart
 from .store import ReplyStore, as_store
 
 CANDIDATE_TAG = "router_r1:candidate"
@@ -31,6 +32,9 @@ class CandidateInput(BaseModel):
 
     query: str = Field(description=QUERY)
     background: Annotated[str, InjectedToolArg, Field(description="seen besides the query")] = ""
+    images: Annotated[
+        list[dict[str, Any]], InjectedToolArg, Field(description="image parts of the question")
+    ] = Field(default_factory=list)
     seconds_left: Annotated[
         float | None, InjectedToolArg, Field(description="bound on all attempts together")
     ] = None
@@ -39,7 +43,8 @@ class CandidateInput(BaseModel):
 class CandidateTool(BaseTool):
     """Asks one candidate. The content is its reply; the artifact is the bill.
 
-    The query is the human message; a background, if there is one, is the system message.
+    The query is the human message, with the images of the question if the candidate takes them; a
+    background, if there is one, is the system message.
 
     The artifact is a plain dict: candidate, ok, error (kind, message) or None, input_tokens,
     output_tokens, reasoning_tokens, cost_usd, seconds, attempts, cached, stored, saved_usd. A
@@ -60,9 +65,10 @@ class CandidateTool(BaseTool):
         query: str,
         config: RunnableConfig,
         background: str = "",
+        images: list[dict[str, Any]] | None = None,
         seconds_left: float | None = None,
     ) -> tuple[str, Bill]:
-        prompt = _prompt(background, query)
+        prompt = _prompt(background, query, images)
         reply = ask(
             self.model,
             prompt,
@@ -78,9 +84,10 @@ class CandidateTool(BaseTool):
         query: str,
         config: RunnableConfig,
         background: str = "",
+        images: list[dict[str, Any]] | None = None,
         seconds_left: float | None = None,
     ) -> tuple[str, Bill]:
-        prompt = _prompt(background, query)
+        prompt = _prompt(background, query, images)
         reply = await aask(
             self.model,
             prompt,
@@ -99,11 +106,14 @@ class CandidateTool(BaseTool):
             # current.
             usage = {"total_cost": reply.cost_usd}
             runs.label(ensure_config(), CANDIDATE_TAG, usage_metadata=usage)
-        return bill(self.candidate.name, reply)
+        return bill(self.candidate.name, with_thoughts_apart(reply))
 
 
-def _prompt(background: str, query: str) -> list[AnyMessage]:
-    return [*([SystemMessage(background)] if background else []), HumanMessage(query)]
+def _prompt(
+    background: str, query: str, images: Sequence[dict[str, Any]] | None
+) -> list[AnyMessage]:
+    told = [SystemMessage(background)] if background else []
+    return [*told, with_images(query, images or ())]
 
 
 def candidate_tool(

@@ -96,7 +96,8 @@ def shown_as(
 
 def _option(name: str) -> inspect.Parameter:
     kind, knob = knobs()[name]
-    plain = str if name == "candidate_context" else kind  # `RouterContext` says what is allowed
+    # `RouterContext` says what is allowed.
+    plain = {"candidate_context": str, "answer_style": str | None}.get(name, kind)
     text = knob.help.replace("; None = no limit", "").replace(" None = no limit.", "")
     option = typer.Option(flag(name), help=text, rich_help_panel="Knobs of a run")
     return inspect.Parameter(

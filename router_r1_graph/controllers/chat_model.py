@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import RunnableConfig
 
 from .. import protocol
 from ..candidates import ControllerSettings
 from ..candidates.call import aask, ask
 from ..candidates.candidate import QUERY
+from ..candidates.images import with_images
 from ..candidates.providers import make_chat_model
+from ..candidates.refusals import named_in
 from ..candidates.reply import ChatModel, Reply
 from ..errors import ControllerError
-from ..protocol import Call, Turn
+from .chat_messages import (
+    alternating,
+    as_text,
+    said_before,
+    system_message,
+    with_plain_thoughts,
+)
 from .controller import View, render_view
+from .tool_turns import as_tool_calls, turn_in_tags
 
-_CUT_SHORT = ("length", "max_tokens", "MAX_TOKENS")  # finish reasons, by provider
+#: Why a turn is not whole, by provider, and where their clients say it.
+_CUT_SHORT = ("length", "max_tokens", "max_output_tokens", "model_length")
+_REASONS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 
 
 class ChatModelController:
@@ -59,6 +69,8 @@ class ChatModelController:
         )
         self.model = model if model is not None else make_chat_model(self.settings)
         self._given = model is not None  # nothing tells it apart from another: it is not stored
+        self._refused: set[str] = set()
+        """What the model refuses of what is sent with a call; our own client learns it itself."""
         if self.by_tools and not isinstance(self.model, BaseChatModel):
             raise ControllerError(
                 f"controller {name}: protocol 'tools' needs a chat model with bind_tools, not "
@@ -71,51 +83,110 @@ class ChatModelController:
             return 0.0
         tools = str(_tools(view)) if self.by_tools else ""
         return self.settings.worst_case_usd(
-            tools + "".join(str(message.text) for message in self.prompt(view))
+            tools + "".join(str(message.text) for message in self.prompt(view)),
+            len(view.images) if self.settings.image_inputs else 0,
         )
 
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn."""
-        model, kwargs = self._bound(view)
-        reply = ask(model, self.prompt(view), self.settings, config=config, **kwargs)
-        return self._in_tags(reply)
+        while True:
+            model, kwargs = self._bound(view)
+            reply = ask(model, self.prompt(view), self.settings, config=config, **kwargs)
+            if not self._learn(reply, view):
+                return self._in_tags(reply, view)
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn without blocking the event loop."""
-        model, kwargs = self._bound(view)
-        reply = await aask(model, self.prompt(view), self.settings, config=config, **kwargs)
-        return self._in_tags(reply)
+        while True:
+            model, kwargs = self._bound(view)
+            reply = await aask(model, self.prompt(view), self.settings, config=config, **kwargs)
+            if not self._learn(reply, view):
+                return self._in_tags(reply, view)
 
     def prompt(self, view: View) -> list[AnyMessage]:
         """Return the messages that the model is asked with."""
-        first = render_view(self.template, view)
-        history = _as_tool_calls if self.by_tools else _as_text
-        return [*view.conversation, HumanMessage(first), *history(view.scratchpad)]
+        images = view.images if self.settings.image_inputs else ()
+        history = as_tool_calls if self.by_tools else as_text
+        return alternating(
+            [
+                *system_message(view.instructions),
+                *said_before(view.conversation, images=self.settings.image_inputs),
+                with_images(render_view(self.template, view), images),
+                *history(view.scratchpad),
+            ]
+        )
 
     def _bound(self, view: View) -> tuple[ChatModel, dict[str, Any]]:
         """Return the model to invoke and the keyword arguments of `ask`."""
+        model, sent = self.model, self._sent(view)
         kwargs: dict[str, Any] = {"seconds_left": view.left.seconds}
         kwargs["store"] = None if self._given else view.store
-        if view.context.temperature is not None:
-            kwargs["temperature"] = view.context.temperature
-        if isinstance(self.model, BaseChatModel) and self.by_tools:
-            choice = "none" if view.must_answer else "auto"
-            return self.model.bind_tools(_tools(view), tool_choice=choice), kwargs
-        return self.model, {**kwargs, "stop": list(protocol.STOP)}
+        temperature = sent.get("temperature")
+        if not isinstance(model, BaseChatModel):
+            return model, {**kwargs, **sent}
+        if temperature is not None and self._given and "temperature" in type(model).model_fields:
+            # Not every client takes it with a call.
+            model = model.model_copy(update={"temperature": sent.pop("temperature")})
+        if not self.by_tools:
+            return model, {**kwargs, **sent}
+        choice = {"tool_choice": sent.pop("tool_choice")} if "tool_choice" in sent else {}
+        return model.bind_tools(_tools(view), **choice), {**kwargs, **sent}
 
-    def _in_tags(self, reply: Reply) -> Reply:
+    def _sent(self, view: View) -> dict[str, Any]:
+        """Return the parameters that are sent with a call, without those that the model refuses."""
+        sent: dict[str, Any] = {}
+        if view.context.temperature is not None:
+            sent["temperature"] = view.context.temperature
+        if not self.by_tools:
+            sent["stop"] = list(protocol.STOP)
+        elif _is_openai(self.model):  # others know other words for it
+            sent["tool_choice"] = "none" if view.must_answer else "auto"
+        return {name: value for name, value in sent.items() if name not in self._refused}
+
+    def _learn(self, reply: Reply, view: View) -> bool:
+        """Remember what the model refuses, and return whether to ask it again without."""
+        if reply.error is None or reply.message is not None:
+            return False
+        sent = self._sent(view)
+        text = reply.error.message.replace("stop_sequences", "stop").replace(
+            "stopSequences", "stop"
+        )
+        refused = named_in(text, sent)
+        if reply.error.kind not in ("bad_request", "malformed", "other") or refused is None:
+            return False
+        self._refused.add(refused)
+        return True
+
+    def _in_tags(self, reply: Reply, view: View) -> Reply:
         """Return the reply with its text in tags; an empty text is a mistake, not a failure."""
         if reply.message is None:
             return reply
         error = None if reply.error and reply.error.kind == "empty" else reply.error
         message = reply.message
-        text = reply.text
-        whole = message.response_metadata.get("finish_reason") not in _CUT_SHORT
+        whole = not _is_cut(message)
         if self.by_tools:
-            text = _tool_calls_in_tags(message, text, whole)
-        elif whole:
-            text = protocol.close(text)
-        return replace(reply, text=text, error=error)
+            names = [candidate.slug for candidate in view.pool.candidates]
+            text, message = turn_in_tags(message, reply.text, whole=whole, names=names)
+        else:
+            text = with_plain_thoughts(reply.text)
+            text = protocol.close(text) if whole else text
+        return replace(reply, text=text, error=error, message=message)
+
+
+def _is_cut(message: AIMessage) -> bool:
+    """Return whether a limit of tokens ended a turn."""
+    told = message.response_metadata
+    details = told.get("incomplete_details") or {}  # of OpenAI's Responses API
+    reasons = [*(told.get(name) for name in _REASONS), details.get("reason")]
+    words = (
+        str(getattr(reason, "name", reason)).rpartition(".")[2] for reason in reasons if reason
+    )
+    return any(word.lower() in _CUT_SHORT for word in words)
+
+
+def _is_openai(model: ChatModel) -> bool:
+    """Return whether a model speaks OpenAI's API."""
+    return any(kind.__module__.startswith("langchain_openai.") for kind in type(model).__mro__)
 
 
 def _tools(view: View) -> list[dict[str, Any]]:
@@ -134,55 +205,3 @@ def _tools(view: View) -> list[dict[str, Any]]:
         }
         for candidate in view.pool.candidates
     ]
-
-
-def _tool_calls_in_tags(message: AIMessage, text: str, whole: bool) -> str:
-    if not (message.tool_calls or message.invalid_tool_calls):
-        answer = protocol.render(Turn(answer=text.strip())) if text.strip() else ""
-        # Half an answer is a mistake, as it is in tags.
-        return answer if whole else answer.removesuffix("</answer>")
-    calls = tuple(
-        Call(call["name"], str(call["args"].get("query") or "").strip())
-        for call in message.tool_calls
-    )
-    # A call with invalid JSON arguments is written without a query, so that the parser reports it.
-    broken = tuple(Call(call["name"] or "", "") for call in message.invalid_tool_calls)
-    return protocol.render(Turn((text.strip(),) if text.strip() else (), calls + broken))
-
-
-def _as_text(scratchpad: Sequence[AnyMessage]) -> list[AnyMessage]:
-    """Return the turns as assistant messages and each round's observations as one user message."""
-    messages: list[AnyMessage] = []
-    observed: list[ToolMessage] = []
-    for message in scratchpad:
-        if isinstance(message, ToolMessage):
-            observed.append(message)
-            continue
-        if observed:
-            messages.append(HumanMessage(protocol.render_observations(observed)))
-            observed = []
-        messages.append(AIMessage(str(message.text)))
-    if observed:
-        messages.append(HumanMessage(protocol.render_observations(observed)))
-    return messages
-
-
-def _as_tool_calls(scratchpad: Sequence[AnyMessage]) -> list[AnyMessage]:
-    """Return the turns with native calls; every observation answers one, refused calls included."""
-    messages: list[AnyMessage] = []
-    for message in scratchpad:
-        if not isinstance(message, AIMessage):
-            messages.append(message)
-            continue
-        refused = [
-            {
-                "type": "tool_call",
-                "name": call["name"] or "invalid",
-                "args": {"query": call["args"]},
-                "id": call["id"],
-            }
-            for call in message.invalid_tool_calls
-        ]
-        thoughts = "\n".join(protocol.parse(str(message.text)).thoughts)
-        messages.append(AIMessage(thoughts, tool_calls=[*message.tool_calls, *refused]))
-    return messages

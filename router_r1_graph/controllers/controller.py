@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from string import Template
-from typing import Protocol
+from typing import Any, Protocol
 
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
@@ -17,7 +17,7 @@ from ..candidates.reply import Reply
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..observations import CallRecord, call_records
-from ..protocol import Turn, render_prompt
+from ..protocol import AnswerStyle, Turn, render_prompt
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class View:
     """What was said in the parent graph before the question."""
     scratchpad: tuple[AnyMessage, ...] = ()
     """This question's turns (`AIMessage`) and observations (`ToolMessage`) so far."""
+    instructions: str = ""
+    """What the system messages of the conversation say, for whoever writes the answer."""
+    images: tuple[dict[str, Any], ...] = ()
+    """The image parts of the question; the pool is then those who take images."""
     store: ReplyStore | None = None
     """Where a controller that is paid may keep its turns; None = nowhere."""
 
@@ -50,6 +54,11 @@ class View:
             return self.left
         context = self.context
         return Left(context.max_rounds, context.budget_usd, context.deadline_seconds)
+
+    @property
+    def answer_style(self) -> AnswerStyle:
+        """How the answer is to be written: as the run says, else as the pool does."""
+        return self.context.answer_style or self.pool.answer_style
 
     @property
     def must_answer(self) -> bool:
@@ -105,6 +114,7 @@ def render_view(template: Template, view: View) -> str:
         brief_candidates=view.pool.describe_briefly(),
         cost_weight=view.context.cost_weight,
         budget=view.budget.describe(),
+        answer_style=view.answer_style,
     )
 
 

@@ -58,6 +58,15 @@ def replies_by_candidate(view: View) -> dict[str, str]:
     return {call.candidate: call.reply if call.ok else "" for call in view.replies}
 
 
+def answer_in(reply: str, view: View) -> str:
+    """Return the answer that a rule hands on: the whole reply, or in short style the bare answer.
+
+    "" = the reply declines to answer.
+    """
+    bare = bare_answer(reply)
+    return reply.strip() if bare and view.answer_style == "full" else bare
+
+
 class OneCallController(RuleController):
     """Asks one candidate the whole question and repeats the answer in its reply."""
 
@@ -68,7 +77,7 @@ class OneCallController(RuleController):
     def turn(self, view: View) -> Turn:
         """Ask in the first round, answer in the second."""
         if view.scratchpad or view.must_answer:
-            answers = [bare_answer(reply) for reply in replies_by_candidate(view).values()]
+            answers = [answer_in(reply, view) for reply in replies_by_candidate(view).values()]
             return Turn(("The reply is the answer.",), answer=next(iter(answers), "") or UNKNOWN)
         candidate = self.choose(view)
         return Turn((f"Ask {candidate.name}.",), (Call(candidate.name, view.question),))
@@ -183,12 +192,12 @@ class CascadeController(RuleController):
         replies = replies_by_candidate(view)
         sure = [reply for reply in replies.values() if not is_doubtful(reply)]
         if sure:
-            return Turn(("This reply is sure.",), answer=bare_answer(sure[-1]))
+            return Turn(("This reply is sure.",), answer=answer_in(sure[-1], view))
         left = [c for c in _by_price(view) if c.name not in replies]
         if left and not view.must_answer:
             why = "That is no sure answer; the next in price" if replies else "The cheapest first"
             return Turn((f"{why}: {left[0].name}.",), (Call(left[0].name, view.question),))
-        answers = [answer for reply in replies.values() if (answer := bare_answer(reply))]
+        answers = [answer for reply in replies.values() if (answer := answer_in(reply, view))]
         return Turn(("Nobody is sure.",), answer=answers[-1] if answers else UNKNOWN)
 
     def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
@@ -223,9 +232,10 @@ class VoteController(RuleController):
             return Turn((f"Ask {', '.join(names)}.",), calls)
         # Sorting keeps the pool's order among equal prices, and max takes the first of the most.
         expensive_first = sorted(voters, key=lambda c: -c.price_usd_per_mtok)
-        answers = [a for c in expensive_first if (a := bare_answer(replies.get(c.name, "")))]
-        votes = Counter(normalize_answer(answer) for answer in answers)
-        answer = max(answers, key=lambda a: votes[normalize_answer(a)], default=UNKNOWN)
+        given = [r for c in expensive_first if bare_answer(r := replies.get(c.name, ""))]
+        votes = Counter(normalize_answer(bare_answer(reply)) for reply in given)
+        best = max(given, key=lambda r: votes[normalize_answer(bare_answer(r))], default=None)
+        answer = UNKNOWN if best is None else answer_in(best, view)
         return Turn(
             (f"{max(votes.values(), default=0)} of {len(voters)} say this.",), answer=answer
         )

@@ -1,0 +1,197 @@
+"""LangChain's client for servers and models that take or send something else than OpenAI's.
+
+What a model refuses is not sent again (`refusals`), and tool calls are read however they are
+written (`tool_calls`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import langchain_openai
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from pydantic import Field
+
+from .refusals import STREAM, SYSTEM, TOKEN_LIMITS, refused_by, refused_in
+from .tool_calls import StreamedCalls, plain_arguments
+
+logger = logging.getLogger(__name__)
+
+
+class LenientChatOpenAI(langchain_openai.ChatOpenAI):
+    """A client that learns what its model refuses, and reads what its server sends."""
+
+    token_limit_parameter: str | None = TOKEN_LIMITS[1]
+    """The name under which `max_tokens` is sent; None = it is not sent."""
+    never_sent: list[str] = Field(default_factory=list)
+    """Parameters that the user has set to null."""
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        while True:
+            try:
+                return super()._generate(messages, stop, run_manager, **kwargs)
+            except Exception as error:
+                if not self._learn(error, messages, stop, kwargs):
+                    raise
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        while True:
+            try:
+                return await super()._agenerate(messages, stop, run_manager, **kwargs)
+            except Exception as error:
+                if not self._learn(error, messages, stop, kwargs):
+                    raise
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        while STREAM not in self._refused:
+            calls, begun = StreamedCalls(), False
+            try:
+                for chunk in super()._stream(messages, stop, run_manager, **kwargs):
+                    begun = True
+                    yield calls.without(chunk)
+                if last := calls.chunk():
+                    yield last
+                return
+            except Exception as error:
+                if begun or not self._learn(error, messages, stop, kwargs, streamed=True):
+                    raise
+        yield _as_chunk(self._generate(messages, stop, run_manager, **kwargs))
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        while STREAM not in self._refused:
+            calls, begun = StreamedCalls(), False
+            try:
+                async for chunk in super()._astream(messages, stop, run_manager, **kwargs):
+                    begun = True
+                    yield calls.without(chunk)
+                if last := calls.chunk():
+                    yield last
+                return
+            except Exception as error:
+                if begun or not self._learn(error, messages, stop, kwargs, streamed=True):
+                    raise
+        yield _as_chunk(await self._agenerate(messages, stop, run_manager, **kwargs))
+
+    @property
+    def _refused(self) -> set[str]:
+        return refused_by(self.openai_api_base, self.model_name)
+
+    def _learn(
+        self,
+        error: Exception,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: dict[str, Any],
+        *,
+        streamed: bool = False,
+    ) -> bool:
+        """Remember what the model refuses, and return whether to ask it again without."""
+        payload = self._get_request_payload(messages, stop=stop, **kwargs)
+        sent = {name for name in payload if name != STREAM}
+        if streamed:
+            sent |= {STREAM, "stream_options"} - self._refused
+        system = any(m["role"] in ("system", "developer") for m in payload.get("messages", ()))
+        name = refused_in(error, sent, system=system)
+        if name is None or name in self._refused:
+            return False
+        self._refused.add(name)
+        logger.info("%s refuses %s: it is not sent again", self.model_name, name)
+        return True
+
+    def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Leave out what the model refuses, and send the token limit under the name it takes."""
+        payload: dict[str, Any] = super()._get_request_payload(*args, **kwargs)
+        without = {*self._refused, *self.never_sent}
+        limits = [payload.pop(name) for name in TOKEN_LIMITS if name in payload]
+        preferred = self.token_limit_parameter
+        taken = [preferred, *TOKEN_LIMITS] if preferred else []
+        name = next((name for name in taken if name not in without), None)
+        if limits and name:
+            payload[name] = limits[0]
+        if SYSTEM in without and "messages" in payload:
+            payload["messages"] = _without_system(payload["messages"])
+        return {k: v for k, v in payload.items() if k not in without or k == STREAM}
+
+    def _create_chat_result(self, response: Any, *args: Any, **kwargs: Any) -> ChatResult:
+        """Let LangChain read the arguments of tool calls, whatever they are."""
+        for choice in getattr(response, "choices", None) or []:
+            for call in getattr(choice.message, "tool_calls", None) or []:
+                if function := getattr(call, "function", None):
+                    function.arguments = plain_arguments(function.arguments)
+        return super()._create_chat_result(response, *args, **kwargs)
+
+    def _convert_chunk_to_generation_chunk(
+        self, chunk: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> ChatGenerationChunk | None:
+        """Let LangChain read arguments that come as an object."""
+        for choice in chunk.get("choices") or []:
+            for call in (choice.get("delta") or {}).get("tool_calls") or []:
+                function = call.get("function") or {}
+                if not isinstance(function.get("arguments"), str | None):
+                    function["arguments"] = plain_arguments(function["arguments"])
+        return super()._convert_chunk_to_generation_chunk(chunk, *args, **kwargs)
+
+
+def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages with those of the system in front of the first user's."""
+    told = [m["content"] for m in messages if m["role"] in ("system", "developer")]
+    rest = [dict(m) for m in messages if m["role"] not in ("system", "developer")]
+    user = next((m for m in rest if m["role"] == "user"), None)
+    if user is None:
+        return [{"role": "user", "content": "\n\n".join(map(str, told))}, *rest]
+    if isinstance(user["content"], str):
+        user["content"] = "\n\n".join([*map(str, told), user["content"]])
+    else:
+        user["content"] = [*({"type": "text", "text": str(t)} for t in told), *user["content"]]
+    return rest
+
+
+def _as_chunk(result: ChatResult) -> ChatGenerationChunk:
+    """Return a whole reply as the one chunk of a stream."""
+    generation = result.generations[0]
+    message = generation.message
+    assert isinstance(message, AIMessage)
+    told = result.llm_output or {}
+    kept = ("token_usage", "model_name", "model_provider")
+    calls = [
+        tool_call_chunk(
+            name=call["name"], args=plain_arguments(call["args"]), id=call["id"], index=number
+        )
+        for number, call in enumerate([*message.tool_calls, *message.invalid_tool_calls])
+    ]
+    whole = AIMessageChunk(
+        content=message.content,
+        additional_kwargs=message.additional_kwargs,
+        response_metadata={name: told[name] for name in kept if name in told},
+        usage_metadata=message.usage_metadata,
+        tool_call_chunks=calls,
+    )
+    return ChatGenerationChunk(message=whole, generation_info=generation.generation_info)

@@ -1,0 +1,96 @@
+"""What a model refuses to be sent: learned from its first refusal, and not sent again.
+
+Reasoning models refuse `temperature`, `stop` or `max_tokens`, some servers `stream_options` or a
+stream, strict chat templates a system message. A provider says so with status 400, each in its own
+words, and costs nothing by it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from typing import Any
+
+SYSTEM = "system"
+"""In the place of a parameter: messages of the role system."""
+STREAM = "stream"
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
+"""The two names of the one limit: where a model refuses one, it may take the other."""
+
+_STATUS = (400, 404, 422)
+_NEEDED = frozenset({"model", "messages", "input", "tools", "functions", STREAM})
+#: What the router sends of itself, and every model can do without.
+_OURS = frozenset({"temperature", "stop", "stream_options", "tool_choice", STREAM})
+_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter", "extra_forbidden")
+_REFUSES = re.compile(
+    r"unsupported|unrecogni[sz]ed|unknown|unexpected|extra_forbidden|extra (?:inputs|fields)"
+    r"|deprecated|cannot find field|\bonly\b|\binstead\b"
+    r"|(?:\bnot\b|n't\b|\bno longer\b)[^.]{0,60}?\b(?:support|permit|allow|accept|recogni|avail)",
+    re.I,
+)
+_NO_SYSTEM = re.compile(
+    r"system (?:role|message|prompt|instruction)s?\b[^.]{0,60}(?:not|n't|un)[^.]{0,20}"
+    r"(?:support|allow|enable|recogni)|support\w*[^.]{0,20}['\"`]system['\"`]"
+    r"|roles must alternate|only user[^.]{0,30}roles",
+    re.I,
+)
+_refused: dict[tuple[str, str], set[str]] = {}
+
+
+def refused_by(address: str | None, model: str) -> set[str]:
+    """Return what a model has refused in this process; add to it what it refuses now.
+
+    Args:
+        address: of the endpoint; None = OpenAI's.
+        model: the provider's name of the model.
+    """
+    return _refused.setdefault((address or "", model), set())
+
+
+def refused_in(error: BaseException, sent: Collection[str], *, system: bool = False) -> str | None:
+    """Return the parameter that a provider refuses, by its exception; None = it names none.
+
+    Args:
+        error: what the provider's client raised.
+        sent: the names of the parameters that were sent.
+        system: whether there was a message of the role system.
+    """
+    body = getattr(error, "body", None)
+    text = f"{error} {json.dumps(body, default=str) if isinstance(body, dict | list) else ''}"
+    if system and _NO_SYSTEM.search(text):
+        return SYSTEM
+    status = getattr(error, "status_code", None)
+    if status is not None and status not in _STATUS:
+        return None
+    if not isinstance(body, dict):
+        body = {}
+    param = str(_first(error, body, "param") or "").rpartition(".")[2]
+    if param in sent and param not in _NEEDED - {STREAM}:
+        code = str(_first(error, body, "code") or "")
+        if param in _OURS or code in _CODES or _REFUSES.search(text):
+            return param
+    return named_in(text, sent)
+
+
+def _first(error: BaseException, body: dict[str, Any], name: str) -> Any:
+    return getattr(error, name, None) or body.get(name)
+
+
+def named_in(text: str, sent: Collection[str]) -> str | None:
+    """Return the parameter that a message says is refused: of those sent, the first it names.
+
+    Example:
+        >>> named_in("Argument not supported on this model: stop", ["stop", "temperature"])
+        'stop'
+    """
+    if not _REFUSES.search(text):
+        return None
+    places = {}
+    for name in sent:
+        word = "stream(?:ing)?" if name == STREAM else re.escape(name)
+        if name not in _NEEDED - {STREAM} and (
+            at := re.search(rf"(?<!\w){word}(?!\w)", text, re.I)
+        ):
+            places[name] = at.start()
+    return min(places, key=places.__getitem__, default=None)

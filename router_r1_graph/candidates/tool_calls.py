@@ -1,0 +1,191 @@
+"""Tool calls as models and servers really write them.
+
+Arguments come as an object, encoded twice, in a code fence, or cut. In a stream, pieces come
+without an index, or with a name that is repeated. A model may write a call as text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk
+
+_FENCE = re.compile(r"\A\s*```\w*\s*(.*?)\s*```\s*\Z", re.S)
+_CUT = "cut: "
+"""Before arguments that are no whole JSON: LangChain would complete them."""
+#: How models mark a call in their text (Hermes and Qwen, Mistral, Llama, DeepSeek, Kimi).
+_MARK = re.compile(
+    r"<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<function=|<[|\uff5c]tool[\u2581_]call"
+)
+_NAMES, _ARGUMENTS = ("name", "tool", "function"), ("arguments", "parameters", "args", "input")
+_PARAMETERS = re.compile(r"<function=([^>\s]+)>\s*((?:<parameter=[^>]+>.*?</parameter>\s*)+)", re.S)
+_PARAMETER = re.compile(r"<parameter=([^>\s]+)>(.*?)</parameter>", re.S)
+_DECODER = json.JSONDecoder(strict=False)
+
+
+def read_arguments(written: object) -> dict[str, Any] | None:
+    """Return the arguments of a call as an object; None if they cannot be read, or are cut.
+
+    Example:
+        >>> read_arguments(json.dumps('{"query": "Who?"}'))
+        {'query': 'Who?'}
+        >>> read_arguments('{"query": "Wh') is None
+        True
+    """
+    for _ in range(3):  # encoded once, and once more
+        if isinstance(written, Mapping):
+            return dict(written)
+        if not isinstance(written, str):
+            return None
+        if fenced := _FENCE.match(written):
+            written = fenced[1]
+        try:
+            written = json.loads(written, strict=False)
+        except ValueError:
+            return None
+    return None
+
+
+def plain_arguments(written: object) -> str:
+    """Return the arguments of a call as LangChain reads them: whole JSON of an object.
+
+    What is not that is marked, so that LangChain reads it as an invalid call. None and "" are none.
+    """
+    if written is None or written == "":
+        return ""
+    arguments = read_arguments(written)
+    if arguments is not None:
+        return json.dumps(arguments)
+    text = written if isinstance(written, str) else json.dumps(written, default=str)
+    return text if text.startswith(_CUT) else _CUT + text
+
+
+@dataclass
+class _Call:
+    index: int | None
+    id: str
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass
+class StreamedCalls:
+    """The tool calls of a stream, put together again of their pieces."""
+
+    calls: list[_Call] = field(default_factory=list)
+
+    def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
+        """Take over the pieces of calls in a chunk, and return the rest of it."""
+        message = chunk.message
+        if not isinstance(message, AIMessageChunk) or not message.tool_call_chunks:
+            return chunk
+        for piece in message.tool_call_chunks:
+            call = self._of(piece["index"], piece["id"] or "", piece["name"] or "")
+            call.name = call.name or piece["name"] or ""
+            call.arguments += piece["args"] or ""
+        empty: dict[str, Any] = {"tool_call_chunks": [], "tool_calls": [], "invalid_tool_calls": []}
+        rest = message.model_copy(update=empty)
+        return ChatGenerationChunk(message=rest, generation_info=chunk.generation_info)
+
+    def _of(self, index: int | None, id_: str, name: str) -> _Call:
+        """Return the call that a piece belongs to: a known one, or a new one."""
+        here = [call for call in self.calls if call.index == index]
+        if id_:
+            here = [call for call in here if call.id in (id_, "")]
+        elif index is None and name:
+            here = []
+        if not here:
+            self.calls.append(_Call(index, id_))
+            return self.calls[-1]
+        return here[-1]
+
+    def chunk(self) -> ChatGenerationChunk | None:
+        """Return all calls in one chunk; None where there are none."""
+        if not self.calls:
+            return None
+        chunks = [
+            tool_call_chunk(
+                name=call.name or None,
+                args=plain_arguments(call.arguments),
+                id=call.id or None,
+                index=number,
+            )
+            for number, call in enumerate(self.calls)
+        ]
+        return ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=chunks))
+
+
+@dataclass(frozen=True)
+class WrittenCall:
+    """A call that a model wrote as text; arguments that cannot be read are {}."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def written_calls(text: str, names: Collection[str]) -> tuple[str, list[WrittenCall]]:
+    """Return the calls in a text, and what stands before them; no calls and the text for none.
+
+    Args:
+        text: what a model wrote.
+        names: of the tools that it has.
+
+    Example:
+        >>> written_calls('<tool_call>{"name": "A", "arguments": {"query": "Who?"}}', ["A"])[1]
+        [WrittenCall(name='A', arguments={'query': 'Who?'})]
+    """
+    if mark := _MARK.search(text):
+        before, rest = text[: mark.start()], text[mark.start() :]
+        calls = [
+            WrittenCall(
+                found[1], {key: value.strip() for key, value in _PARAMETER.findall(found[2])}
+            )
+            for found in _PARAMETERS.finditer(rest)
+        ]
+        # A call that cannot be read is one too: it is not the answer.
+        return before, calls or _json_calls(rest, names) or [WrittenCall("", {})]
+    fenced = _FENCE.match(text)
+    bare = (fenced[1] if fenced else text).strip()
+    if bare[:1] in ("{", "["):
+        calls = _json_calls(bare, ())
+        known = {name.casefold() for name in names}
+        if calls and all(call.name.casefold() in known and call.arguments for call in calls):
+            return "", calls
+    return text, []
+
+
+def _json_calls(text: str, names: Collection[str]) -> list[WrittenCall]:
+    """Return the calls in JSON; where an object names no tool, the last name before it counts."""
+    calls: list[WrittenCall] = []
+    at = text.find("{")
+    while at >= 0:
+        try:
+            data, end = _DECODER.raw_decode(text, at)
+        except ValueError:
+            data, end = {}, at + 1
+        if call := _json_call(data) or _named_before(text[max(0, at - 100) : at], data, names):
+            calls.append(call)
+        at = text.find("{", end)
+    return calls
+
+
+def _json_call(data: Mapping[str, Any]) -> WrittenCall | None:
+    if isinstance(inner := data.get("function"), Mapping):
+        data = inner
+    name = next((data[key] for key in _NAMES if isinstance(data.get(key), str)), None)
+    given = next((data[key] for key in _ARGUMENTS if key in data), None)
+    return WrittenCall(name, read_arguments(given) or {}) if name and given is not None else None
+
+
+def _named_before(
+    before: str, data: Mapping[str, Any], names: Collection[str]
+) -> WrittenCall | None:
+    places = {name: before.rfind(name) for name in names}
+    name = max(places, key=lambda one: (places[one], len(one)), default="")
+    return WrittenCall(name, data) if data and name and places[name] >= 0 else None

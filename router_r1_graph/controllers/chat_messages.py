@@ -1,0 +1,101 @@
+"""The messages of a chat model controller, as strict chat templates want them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
+
+from .. import protocol
+from ..candidates.images import images_in
+from ..candidates.thoughts import apart
+
+_FOR_THE_ANSWER = "The answer to the user has to follow these instructions:\n\n"
+
+
+def system_message(instructions: str) -> list[AnyMessage]:
+    """Return what the system messages say of the answer, as one message; none for ""."""
+    return [SystemMessage(_FOR_THE_ANSWER + instructions)] if instructions else []
+
+
+def said_before(conversation: Iterable[AnyMessage], *, images: bool) -> list[AnyMessage]:
+    """Return a conversation as texts, with its images if the model takes images."""
+    told: list[AnyMessage] = []
+    for message in conversation:
+        text, pictures = str(message.text), images_in(message)
+        if isinstance(message, AIMessage):
+            told.append(AIMessage(text))
+        elif images and pictures:
+            told.append(HumanMessage([*_parts(text), *pictures]))
+        else:
+            told.append(
+                HumanMessage("\n".join([*filter(None, [text]), *["[image]"] * len(pictures)]))
+            )
+    return told
+
+
+def as_text(scratchpad: Sequence[AnyMessage]) -> list[AnyMessage]:
+    """Return the turns as assistant messages and each round's observations as one user message."""
+    messages: list[AnyMessage] = []
+    observed: list[ToolMessage] = []
+    for message in scratchpad:
+        if isinstance(message, ToolMessage):
+            observed.append(message)
+            continue
+        if observed:
+            messages.append(HumanMessage(protocol.render_observations(observed)))
+            observed = []
+        messages.append(AIMessage(str(message.text)))
+    if observed:
+        messages.append(HumanMessage(protocol.render_observations(observed)))
+    return messages
+
+
+def alternating(messages: Iterable[AnyMessage]) -> list[AnyMessage]:
+    """Return messages none of which is empty, and whose roles alternate.
+
+    Two of one role become one. A message with tool calls, and the replies to it, stay as they are.
+    """
+    fitted: list[AnyMessage] = []
+    for message in messages:
+        is_call = isinstance(message, ToolMessage) or bool(getattr(message, "tool_calls", None))
+        if not (is_call or message.text.strip() or images_in(message)):
+            continue
+        last = fitted[-1] if fitted else None
+        if (
+            last is None
+            or is_call
+            or getattr(last, "tool_calls", None)
+            or last.type != message.type
+        ):
+            fitted.append(message)
+        else:
+            both: Any = (
+                f"{last.content}\n\n{message.content}"
+                if isinstance(last.content, str) and isinstance(message.content, str)
+                else [*_parts(last.content), *_parts(message.content)]
+            )
+            fitted[-1] = last.model_copy(update={"content": both})
+    return fitted
+
+
+def _parts(content: str | list[Any]) -> list[Any]:
+    if isinstance(content, list):
+        return content
+    return [{"type": "text", "text": content}] if content.strip() else []
+
+
+def with_plain_thoughts(text: str) -> str:
+    """Return a turn in tags whose tags in its thoughts are text.
+
+    A reasoning model thinks about what it may write, in tags too; and many chat templates write the
+    opening tag of its thoughts themselves.
+    """
+    opened = text.lstrip().startswith("<think>")
+    thoughts, rest = apart(text)
+    if not ((opened and "</think>" in text) or protocol.tags(rest)):
+        return text
+    if not thoughts or (opened and not protocol.tags(thoughts)):
+        return text
+    return protocol.render(protocol.Turn((thoughts,))) + "\n" + rest
