@@ -82,7 +82,8 @@ class RouterContext:
         AnswerStyle | None,
         Knob(
             "How the answer is written: short, in as few words as possible (the paper's), or full, "
-            "as the user wants it. None = as the pool says, which is short by default."
+            "as the user wants it. None = as the pool says, which is short by default.",
+            cap="free",
         ),
     ] = None
     max_information_tokens: Annotated[

@@ -348,6 +348,32 @@ def test_the_responses_api_gives_texts_streams_and_its_limits(url):
             assert caught.value.param.startswith(param)
 
 
+class SeeingChat(FakeChat):
+    """Keeps the whole content of what it is asked."""
+
+    async def _agenerate(self, messages, stop=None, run_manager=None, **_):
+        self.queries.append(messages[-1].content)
+        return self._result("a cat")
+
+
+def test_images_reach_a_candidate_that_takes_them():
+    pool, ada = make_pool("Ada"), SeeingChat()
+    able = pool.candidates[0].model_copy(update={"image_inputs": True})
+    pool = pool.model_copy(update={"candidates": (able,)})
+    model = ChatRouterR1(pool=pool, controller="constant:Ada", models={"Ada": ada})
+    url_of_it = IMAGE["image_url"]["url"]
+    kinds = {"type": "input_image", "image_url": url_of_it}
+    with serving_at(model) as url, client_of(url) as client:
+        said = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]}]
+        client.chat.completions.create(model="router-r1", messages=said)
+        said = [{"role": "user", "content": [{"type": "input_text", "text": "And this?"}, kinds]}]
+        client.responses.create(model="router-r1", input=said)
+        with pytest.raises(openai.BadRequestError, match="of type 'input_audio' cannot be read"):
+            ask(url, [{"type": "input_audio", "input_audio": {}}])
+    for (text, image), question in zip(ada.queries, ("What is this?", "And this?"), strict=True):
+        assert (text["text"], image) == (question, IMAGE)
+
+
 def test_the_responses_api_ends_a_broken_stream_in_a_failure():
     model, _ = typing_model(["<answer> for", "<think>"], ["<answer> yes </answer>"])
     with serving_at(model) as url, client_of(url) as client:

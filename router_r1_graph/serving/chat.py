@@ -52,9 +52,9 @@ class ChatRequest(Asked):
         **{"functions": ([],), "function_call": ("none", "auto")},
     }
 
-    def conversation(self) -> list[BaseMessage]:
+    def conversation(self, *, images: bool) -> list[BaseMessage]:
         """Return the messages as LangChain's."""
-        return to_messages(self.messages)
+        return to_messages(self.messages, images=images)
 
     def limits(self) -> dict[str, Any]:
         """Return where the answer is cut off."""

@@ -13,28 +13,32 @@ from .refused import RefusedError
 
 #: Parts of a message's content that are texts, with the key of the text.
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_IMAGES = ("image_url", "input_image")
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
 
 
 def to_messages(
-    messages: Iterable[Mapping[str, Any]], param: str = "messages"
+    messages: Iterable[Mapping[str, Any]], param: str = "messages", *, images: bool = False
 ) -> list[BaseMessage]:
     """Return messages of OpenAI's API as LangChain's.
 
     Args:
         messages: messages of the chat completions API, as they came.
         param: the field that they come from, for errors.
+        images: whether somebody takes images.
 
     Raises:
         RefusedError: a message has no role or content that can be read; the error says where.
     """
-    return [_message(message, f"{param}.{number}") for number, message in enumerate(messages)]
+    return [
+        _message(message, f"{param}.{number}", images) for number, message in enumerate(messages)
+    ]
 
 
-def _message(message: Mapping[str, Any], where: str) -> BaseMessage:
+def _message(message: Mapping[str, Any], where: str, images: bool) -> BaseMessage:
     content = message.get("content")
     if isinstance(content, list):
-        content = [_part(part, f"{where}.content") for part in content]
+        content = [_part(part, f"{where}.content", images) for part in content]
     elif message.get("role") == "assistant":
         content = content or ""  # there is none beside tool calls
     calls: list[Any] = []
@@ -75,7 +79,7 @@ def _is_broken(call: Any) -> bool:
         return True
 
 
-def _part(part: Any, where: str) -> dict[str, Any]:
+def _part(part: Any, where: str, images: bool) -> dict[str, Any]:
     """Return one part of a message's content."""
     kind = part.get("type") if isinstance(part, Mapping) else None
     text = part.get(_TEXTS[kind]) if kind in _TEXTS else None
@@ -83,10 +87,15 @@ def _part(part: Any, where: str) -> dict[str, Any]:
         return {"type": "text", "text": text}
     if kind in _TEXTS:
         raise RefusedError(400, f"a part of type {kind!r} has no text", param=where)
-    what = f"of type {str(kind)[:50]!r}" if kind else "without a type"
-    raise RefusedError(
-        400,
-        f"a part {what} cannot be read: only parts of type 'text' can be read here",
-        param=where,
-        code="unsupported_content",
-    )
+    if kind in _IMAGES and images:
+        image = part.get("image_url")
+        url = image.get("url") if isinstance(image, Mapping) else image
+        if not isinstance(url, str):
+            raise RefusedError(400, f"a part of type {kind!r} has no image_url", param=where)
+        return {"type": "image_url", "image_url": {"url": url}}
+    if kind in _IMAGES:
+        why = "no candidate here takes images: only parts of type 'text' can be read"
+    else:
+        what = f"of type {str(kind)[:50]!r}" if kind else "without a type"
+        why = f"a part {what} cannot be read: only texts and images can"
+    raise RefusedError(400, why, param=where, code="unsupported_content")

@@ -45,8 +45,11 @@ class Asked(WithKnobs):
     """Fields of which only these values can be had."""
 
     @abstractmethod
-    def conversation(self) -> list[BaseMessage]:
+    def conversation(self, *, images: bool) -> list[BaseMessage]:
         """Return the messages as LangChain's.
+
+        Args:
+            images: whether somebody takes images.
 
         Raises:
             RefusedError: one cannot be read.

@@ -36,7 +36,7 @@ class ResponsesRequest(Asked):
         **{"background": (False,), "top_logprobs": (0,)},
     }
 
-    def conversation(self) -> list[BaseMessage]:
+    def conversation(self, *, images: bool) -> list[BaseMessage]:
         """Return the instructions and the input as LangChain's messages."""
         system = [{"role": "system", "content": self.instructions}] if self.instructions else []
         items = self.input
@@ -49,7 +49,8 @@ class ResponsesRequest(Asked):
                 told[-1]["tool_calls"] += message["tool_calls"]  # of one turn
             elif message:
                 told.append(message)
-        return [*to_messages(system, "instructions"), *to_messages(told, "input")]
+        told_as = to_messages(told, "input", images=images)
+        return [*to_messages(system, "instructions"), *told_as]
 
     def limits(self) -> dict[str, Any]:
         """Return where the answer is cut off."""

@@ -97,7 +97,7 @@ class RouterService:
     async def _answer(self, request: Request, kind: type[Asked]) -> Response:
         self._authorize(request)
         asked = read_request(kind, await _read(request))
-        messages = asked.conversation()
+        messages = asked.conversation(images=self.model.pool.taking_images() is not None)
         options = with_schema(asked.options(self.model), messages)
         model = self.model
         if self.chores is not None and is_chore(messages):
