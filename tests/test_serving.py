@@ -270,10 +270,12 @@ CHORES = [
     ["From the chat history so far, give this chat a short name. No quotes, please."],
     ["hello", "Hi!", "Write a four word title summing up our conversation. Only the title."],
     [("system", "You summarise. Produce a concise title for the conversation."), "user: hello"],
+    ["Read this conversation and give:\n1. its language\n2. A title of five words or less"],
     ["你需要将这段对话总结为一个标题"],
 ]
 NO_CHORES = [
     ["Who wrote Hamlet?"],
+    ["Give me the title of the film with the conversation in a diner."],
     ["How does a chat UI write a title for a conversation?"],
     ["Write a Python function that generates a title for a conversation."],
     ["### Task:\nAnswer the user's question by the context.\n<chat_history>a title</chat_history>"],

@@ -16,7 +16,9 @@ from collections.abc import Sequence
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
-_SENTENCE = re.compile(r"(?<=[.!?:])\s+|\n+")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_ITEM = re.compile(r"\n\s*(?:\d+[.)]|[-*])\s+")
+"""The beginning of an item of a list, which belongs to the sentence before."""
 _FIRST = 3
 _LONGEST = 400
 """Characters of a sentence; a longer one is no order."""
@@ -32,7 +34,8 @@ _OF = re.compile(
     re.I,
 )
 _TITLE = re.compile(
-    rf"{_ORDER}{_UP_TO_IT}titles?\b|\b(?:conversation|chat)\s+an?\s+(?:\w+\s+){{0,3}}(?:name|title)\b",
+    rf"{_ORDER}{_UP_TO_IT}(?<!\bthe )titles?\b"
+    r"|\b(?:conversation|chat)\s+an?\s+(?:\w+\s+){0,3}(?:name|title)\b",
     re.I,
 )
 _OTHERS = re.compile(rf"{_ORDER}{_UP_TO_IT}(?:tags|follow-?ups?|search queries)\b", re.I)
@@ -63,7 +66,8 @@ def is_chore(messages: Sequence[BaseMessage]) -> bool:
 
 
 def _orders(text: str, *, others: bool = False) -> bool:
-    for sentence in [s for s in _SENTENCE.split(text.strip()[:2000]) if s.strip("#*- ")][:_FIRST]:
+    sentences = _SENTENCE.split(_ITEM.sub(" ", text.strip()[:2000]))
+    for sentence in [s for s in sentences if s.strip("#*- ")][:_FIRST]:
         if _CHINESE.search(sentence):
             return True
         if len(sentence) > _LONGEST or _NO_ORDER.search(sentence) or not _OF.search(sentence):
