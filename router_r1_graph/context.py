@@ -27,11 +27,14 @@ class Knob:
         help: one or two sentences, for `--help` and the docs.
         low: the least value.
         high: the greatest value. Infinity itself is never allowed.
+        cap: what the operator of a server allows others by a value of their own: at most it, at
+            least it, nothing else, or anything.
     """
 
     help: str
     low: float = 0
     high: float = math.inf
+    cap: Literal["at most", "at least", "fixed", "free"] = "at most"
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
         """Describe the knob to Studio and to clients of the LangGraph server."""
@@ -51,7 +54,12 @@ class RouterContext:
     """
 
     cost_weight: Annotated[
-        float, Knob("The paper's alpha: 0 = only the answer counts, 1 = only the cost.", high=1)
+        float,
+        Knob(
+            "The paper's alpha: 0 = only the answer counts, 1 = only the cost.",
+            high=1,
+            cap="at least",
+        ),
     ] = 0.5
     max_rounds: Annotated[
         int,
@@ -74,7 +82,8 @@ class RouterContext:
         AnswerStyle | None,
         Knob(
             "How the answer is written: short, in as few words as possible (the paper's), or full, "
-            "as the user wants it. None = as the pool says, which is short by default."
+            "as the user wants it. None = as the pool says, which is short by default.",
+            cap="free",
         ),
     ] = None
     max_information_tokens: Annotated[
@@ -93,7 +102,8 @@ class RouterContext:
         Knob(
             "What a candidate sees: with query, its query; with question, also the question; with "
             "memory, also the earlier replies that share most words with the query and the "
-            "candidate's strengths. Tools and retrievers see the query alone."
+            "candidate's strengths. Tools and retrievers see the query alone.",
+            cap="fixed",
         ),
     ] = "query"
     memory_tokens: Annotated[
@@ -109,7 +119,8 @@ class RouterContext:
         Knob(
             "Which replies of a round the controller sees: with all, all of them; with vote, the "
             "majority reply to each query; with summary:CANDIDATE, a summary that this candidate "
-            "writes, billed as a call."
+            "writes, billed as a call.",
+            cap="fixed",
         ),
     ] = "all"
     approve_above_usd: Annotated[
@@ -120,11 +131,16 @@ class RouterContext:
         ),
     ] = None
     temperature: Annotated[
-        float | None, Knob("Sampling temperature of the controller; None = its own.", high=2)
+        float | None,
+        Knob("Sampling temperature of the controller; None = its own.", high=2, cap="free"),
     ] = None
     seed: Annotated[
         int,
-        Knob("Seed of all that a controller draws at random: choices, tokens.", low=-math.inf),
+        Knob(
+            "Seed of all that a controller draws at random: choices, tokens.",
+            low=-math.inf,
+            cap="free",
+        ),
     ] = 0
 
     def __post_init__(self) -> None:

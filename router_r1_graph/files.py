@@ -1,17 +1,22 @@
-"""Files: JSON lines are read here, and outputs are checked before anything is paid."""
+"""Files: JSON lines and CSV are read here, and outputs are checked before anything is paid."""
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
 from .errors import ConfigError
+
+_LARGEST_CELL = 64 * 1024 * 1024
+"""Characters of a cell: whole replies stand in them, and `csv` takes 131,072."""
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
@@ -36,6 +41,18 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueEr
                 yield number, value
             else:
                 yield number, ValueError(f"a line is a JSON object, not {value!r:.80}")
+
+
+@contextmanager
+def csv_reader(path: Path) -> Iterator[csv.DictReader[str]]:
+    """Open a CSV file; a byte-order mark is no part of its first column's name.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    csv.field_size_limit(_LARGEST_CELL)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        yield csv.DictReader(file)
 
 
 def opened(path: str | Path, mode: str) -> IO[Any]:

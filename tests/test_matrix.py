@@ -19,7 +19,8 @@ from router_r1_graph.simulation import World, generate
 
 np = pytest.importorskip("numpy")
 
-from router_r1_graph.controllers.learned.matrix import Cell, ScoreMatrix, read_matrix
+from router_r1_graph.controllers.learned.cells import Cell
+from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix
 from router_r1_graph.evaluation.measures import (
     best_single_score,
     choice_entropy,
@@ -106,6 +107,46 @@ def test_a_wide_file_without_costs_has_scores_only(tmp_path):
     assert np.isnan(read.costs_usd).all()
 
 
+def test_routerbenchs_files_are_read_as_pandas_and_excel_write_them(tmp_path):
+    file = tmp_path / "m.csv"
+    text = "x" * 200_000  # more than csv's own limit of a cell
+    rows = [
+        "\ufeff,sample_id,prompt,gpt,tiny,gpt|model_response",
+        f"0,a.1,A?,True,0.25,{text}",
+        "1,a.2,B?,None,FALSE,",
+        f"2,b.1,A?,False,0.75,{text}",  # the prompt of another set again
+        f"3,b.2,{text},1.0,n/a,",
+    ]
+    file.write_text("\r\n".join(rows) + "\r\n", newline="")
+    read = read_matrix(file)
+    assert read.questions == ("A?", "B?", text)
+    assert read.names == ["gpt", "tiny"]
+    wanted = [[0.5, 0.5], [np.nan, 0.0], [1.0, np.nan]]
+    assert np.array_equal(read.scores, wanted, equal_nan=True)
+    file.write_text("\ufeffTask,Unnamed: 0,gpt\nA?,7,1\n")
+    assert read_matrix(file, fields={"question": "Task"}).names == ["gpt"]
+    file.write_text("question,gpt\nA?,1\n")
+    assert read_matrix(file).questions == ("A?",)
+
+
+def test_files_with_other_names_of_the_fields_are_read(tmp_path):
+    record = {"query": "A?", "query_id": 7, "model_name": "a", "metric": "em", "response": "Oslo"}
+    lines = [
+        {**record, "performance": True, "ground_truth": "Oslo"},
+        {**record, "performance": 0.5, "ground_truth": "Oslo"},
+        {**record, "performance": 0, "ground_truth": "Rome", "model_name": "b"},
+    ]
+    file = tmp_path / "m.jsonl"
+    file.write_text("\ufeff" + "\r\n".join(json.dumps(line) for line in lines))
+    named = {"question": "query", "candidate": "model_name"}
+    read = load_scores(file, fields={**named, "score": "performance"})
+    assert (read.questions, read.names, read.scores.tolist()) == (("A?",), ["a", "b"], [[0.75, 0]])
+    read = load_scores(file, fields={**named, "gold": "ground_truth"})
+    assert read.scores.tolist() == [[1, 0]]
+    with pytest.raises(MatrixError, match="line 1: there is no 'grade'"):
+        load_scores(file, fields={**named, "score": "grade"})
+
+
 def test_only_one_split_is_read(tmp_path):
     file = tmp_path / "m.jsonl"
     line = '{"question": "%s?", "candidate": "a", "score": 1, "split": "%s"}\n'
@@ -124,11 +165,10 @@ GOOD = '{"question": "A?", "candidate": "Ada", "score": 1}\n'
         ("m.jsonl", "", "m.jsonl: there is nothing in it"),
         ("m.jsonl", GOOD + "{broken\n", "m.jsonl, line 2: not JSON"),
         ("m.jsonl", GOOD + "\n[1]\n", "m.jsonl, line 3: a line is a JSON object, not [1]"),
-        ("m.jsonl", GOOD + GOOD, "line 2: a second score of 'Ada' on 'A?'"),
         ("m.jsonl", GOOD.replace("Ada", "Adda"), "line 1: no candidate 'Adda' (did you mean 'Ada'"),
         ("m.jsonl", GOOD.replace('"A?"', '" "'), "line 1: 'question' is a text, not ' '"),
         ("m.jsonl", GOOD.replace("1}", '"good"}'), "line 1: 'score' is a number, not 'good'"),
-        ("m.jsonl", GOOD.replace("1}", "true}"), "line 1: 'score' is a number, not True"),
+        ("m.jsonl", GOOD.replace("1}", '1, "cost_usd": true}'), "'cost_usd' is a number, not True"),
         ("m.jsonl", GOOD.replace("score", "grade"), "line 1: there is no 'score'"),
         ("m.jsonl", GOOD.replace("1}", "1.5}"), "scores: 1.5 of 'Ada' on 'A?' is no number from 0"),
         ("m.jsonl", GOOD.replace("1}", "Infinity}"), "scores: inf of 'Ada'"),
@@ -139,10 +179,9 @@ GOOD = '{"question": "A?", "candidate": "Ada", "score": 1}\n'
         ("m.csv", "prompt\nA?\n", "there is no column of a candidate"),
         ("m.csv", "prompt,Ada,Ada\nA?,1,1\n", "a column stands twice"),
         ("m.csv", "prompt,Ada\nA?,1\nB?\n", "m.csv, line 3: not 2 columns"),
-        ("m.csv", "prompt,Ada\nA?,1\nB?,0\nA?,0\n", "line 4: the question of line 2 again: 'A?'"),
         ("m.csv", "prompt,Ada\nA?,x\n", "m.csv, line 2: 'Ada' is a number, not 'x'"),
         ("m.csv", "prompt,Eve\nA?,1\n", "no candidate 'Eve'"),
-        ("m.csv", "prompt,Ada,Lovelace\nA?,1,1\n", "the name 'ada'"),
+        ("m.csv", "prompt,Ada,Lovelace\nA?,1,1\n", "two columns are of the candidate 'Ada'"),
         ("m.npz", "PK", "m.npz: not a score matrix"),
         ("m.txt", "", "m.txt: a score matrix ends in .jsonl, .csv, .npz"),
     ],

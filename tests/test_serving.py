@@ -22,48 +22,16 @@ from fakes import NEVER, FakeChat, PaidController, TypingChat, answer, make_pool
 from in_process import Command, cli
 from openai_server import Reply
 from patience import wait_until
-from router_r1_graph import ChatModelController, ChatRouterR1, ReplyError, ScriptedController
+from router_r1_graph import (
+    ChatModelController,
+    ChatRouterR1,
+    ReplyError,
+    ScriptedController,
+)
+from served import HAMLET, ask, client_of, get, serving_at
 from yaml_pool import yaml_pool
 
-uvicorn = pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
-serving = pytest.importorskip("router_r1_graph.serving.app", reason="needs the extra 'serve'")
-
-HAMLET = "What is the currency of the country where the author of Hamlet was born?"
-
-
-@contextmanager
-def serving_at(model=None, **options):
-    """Serve a router in a thread of this process; yields the address."""
-    listening = serving.listen("127.0.0.1", 0)
-    app = serving.create_app(model or ChatRouterR1(), **options)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-@contextmanager
-def client_of(url, key="x"):
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
-        yield client
-
-
-def ask(url, question=HAMLET, **options):
-    with client_of(url) as client:
-        said = [{"role": "user", "content": question}]
-        reply = client.chat.completions.create(
-            **{"model": "router-r1", "messages": said, **options}
-        )
-        return list(reply) if options.get("stream") else reply
-
-
-def get(url):
-    with urllib.request.urlopen(url, timeout=100) as response:
-        return response.read().decode()
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +84,8 @@ def test_a_stream_has_the_answer_then_the_bill_then_the_usage(url, usage):
     assert last.router_r1["calls"] == 3
     assert len({chunk.id for chunk in chunks}) == 1
     assert (chunks[-1].usage is not None) == usage
+    # With it, OpenAI's other chunks say that theirs is null; without it, none has the field.
+    assert all(("usage" in chunk.model_fields_set) == usage for chunk in chunks)
     assert not usage or chunks[-1].usage.total_tokens > 0
 
 
@@ -193,35 +163,248 @@ async def test_langchain_openai_asks_it_in_a_chain(url):
     assert len([piece for piece in pieces if piece]) == 2
 
 
-def test_it_lists_its_model(url):
+def test_it_lists_its_model_and_describes_it_with_knobs_too(url):
     with client_of(url) as client:
         assert [model.id for model in client.models.list()] == ["router-r1"]
+        assert client.models.retrieve("router-r1").id == "router-r1"
+        assert client.models.retrieve("router-r1:rounds=1").id == "router-r1:rounds=1"
+        for name in ("gpt-4.1", "router-r1:latest"):
+            with pytest.raises(openai.NotFoundError) as caught:
+                client.models.retrieve(name)
+            assert caught.value.code == "model_not_found"
 
 
-def test_the_conversation_and_the_knobs_of_a_request_reach_the_run():
+@pytest.fixture
+def watched():
+    """A router that answers at once, and the views of its controller."""
     views = []
 
     def script(view):
         views.append(view)
         return answer()
 
+    return ChatRouterR1(controller=ScriptedController(script), max_calls_per_round=3), views
+
+
+def test_the_conversation_and_the_knobs_of_a_request_reach_the_run(watched):
     said = [
         {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "Who wrote Hamlet?"},
-        {"role": "assistant", "content": "Shakespeare"},
+        {"role": "user", "content": [{"type": "input_text", "text": "Who wrote Hamlet?"}]},
+        {"role": "assistant", "tool_calls": [tool_call("{oops"), tool_call("{}")]},
+        {"role": "tool", "tool_call_id": "1", "content": "sunny"},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "Shakespeare"}]},
         {"role": "user", "content": [{"type": "text", "text": "Where was he born?"}]},
     ]
     knobs = {"cost_weight": 0.9, "budget_usd": 0.01, "max_rounds": 2, "deadline_seconds": 20}
-    model = ChatRouterR1(controller=ScriptedController(script), max_calls_per_round=3)
+    model, views = watched
     with serving_at(model) as url, client_of(url) as client:
         client.chat.completions.create(
             model="router-r1", messages=said, temperature=0.3, extra_body=knobs, user="me"
         )
-    (view,) = views
+        ask(url, model="router-r1:cost=0.8,rounds=2,keep=vote", extra_body={"max_rounds": 1})
+    view, named = views
     assert view.question == "Where was he born?"
-    assert [m.text for m in view.conversation] == ["Who wrote Hamlet?", "Shakespeare"]
+    texts = [m.text for m in view.conversation]
+    assert [t for t in texts if t in ("Who wrote Hamlet?", "Shakespeare")] == [
+        "Who wrote Hamlet?",
+        "Shakespeare",
+    ]
     assert {name: getattr(view.context, name) for name in knobs} == knobs
     assert (view.context.temperature, view.context.max_calls_per_round) == (0.3, 3)
+    found = named.context
+    assert (found.cost_weight, found.max_rounds, found.keep) == (0.8, 1, "vote")
+
+
+def tool_call(arguments):
+    return {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+
+
+def test_what_the_operator_has_set_is_a_cap(watched):
+    model, views = watched
+    caps = {"budget_usd": 0.5, "max_rounds": 3, "cost_weight": 0.6, "keep": "vote", "seed": 7}
+    model = model.model_copy(update={"max_tokens": 2, **caps})
+    more = {"budget_usd": 9, "max_rounds": 9, "cost_weight": 0.1, "keep": "all", "seed": 8}
+    less = {"budget_usd": 0.1, "max_rounds": 0, "cost_weight": 1, "deadline_seconds": 5}
+    with serving_at(model) as url:
+        ask(url)
+        cut = ask(url, extra_body=more, max_tokens=100)
+        ask(url, extra_body={**less, "max_calls_per_round": 9})
+    plain, greedy, modest = (view.context for view in views)
+    assert {name: getattr(plain, name) for name in caps} == caps
+    assert {name: getattr(greedy, name) for name in caps} == {**caps, "seed": 8}
+    assert {name: getattr(modest, name) for name in less} == less
+    assert modest.max_calls_per_round == 3  # the fixture's own
+    assert cut.choices[0].finish_reason == "stop"
+
+
+NULLS = "tools tool_choice response_format stop n seed max_tokens audio stream stream_options"
+NULLS += " budget_usd web_search_options functions keep prediction"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [], "tool_choice": "none", "response_format": {"type": "text"}},
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"},
+        {"stop": [], "max_tokens": -1, "max_completion_tokens": -2, "n": 1, "logprobs": False},
+        {"functions": [], "function_call": "none", "modalities": ["text"], "logit_bias": {}},
+        {"top_k": 40, "min_p": 0.1, "min_tokens": 1, "mirostat": 2, "n_keep": 4, "num_ctx": 9},
+        {"chat_template_kwargs": {}, "usage": {"include": True}, "chat_id": "x", "id": "y"},
+        dict.fromkeys(NULLS.split()),
+    ],
+)
+def test_neutral_fields_and_nulls_change_nothing(url, fields):
+    reply = ask(url, extra_body=fields)
+    assert reply.choices[0].message.content == "pound sterling"
+    assert reply.choices[0].finish_reason == "stop"
+
+
+# What chat UIs ask on their own, in other words than theirs.
+CHORES = [
+    ["### Task:\nCreate a short, 2-4 word title with one emoji that sums up the chat history.\n"],
+    ["Please write a title of five words or less for this conversation, without punctuation."],
+    ["### Task:\nGenerate 2 broad tags for the main themes of the chat history."],
+    ["### Task:\nSuggest 3 follow-up questions that the user may ask next in this conversation."],
+    ["From the chat history so far, give this chat a short name. No quotes, please."],
+    ["hello", "Hi!", "Write a four word title summing up our conversation. Only the title."],
+    [("system", "You summarise. Produce a concise title for the conversation."), "user: hello"],
+    ["Read this conversation and give:\n1. its language\n2. A title of five words or less"],
+    ["你需要将这段对话总结为一个标题"],
+]
+NO_CHORES = [
+    ["Who wrote Hamlet?"],
+    ["Give me the title of the film with the conversation in a diner."],
+    ["How does a chat UI write a title for a conversation?"],
+    ["Write a Python function that generates a title for a conversation."],
+    ["### Task:\nAnswer the user's question by the context.\n<chat_history>a title</chat_history>"],
+    [("system", "Be kind. Always suggest follow-up questions for the conversation."), "Who?"],
+    ["Write a title for this conversation.", "A talk", "Who wrote Hamlet?"],
+]
+
+
+def as_messages(texts):
+    roles = ["user", "assistant"] if isinstance(texts[0], str) else ["system", "user"]
+    return [
+        {"role": roles[n % 2], "content": text if isinstance(text, str) else text[1]}
+        for n, text in enumerate(texts)
+    ]
+
+
+def test_what_chat_uis_ask_on_their_own_takes_one_call():
+    pool, ada = make_pool("Ada", "Bob"), FakeChat()
+    bob = FakeChat()
+    turns = [search("Bob: one?"), search("Bob: two?"), answer()]
+    model = ChatRouterR1(
+        pool=pool, controller=ScriptedController(turns), models={"Ada": ada, "Bob": bob}
+    )
+    with serving_at(model, chores="constant:Ada") as url, client_of(url) as client:
+        for texts in CHORES:
+            reply = client.chat.completions.create(model="router-r1", messages=as_messages(texts))
+            assert reply.router_r1["calls"] == 1, texts
+        assert (len(ada.queries), len(bob.queries)) == (len(CHORES), 0)
+        told = ada.queries[5]  # all that it is about
+        assert told.startswith("User: hello\n\nAssistant: Hi!\n\nWrite a four word title")
+        for texts in NO_CHORES:
+            client.chat.completions.create(model="router-r1", messages=as_messages(texts))
+        assert len(ada.queries) == len(CHORES)
+    with serving_at(model, chores="") as url:
+        assert ask(url, CHORES[0][0]).router_r1["calls"] == 2
+
+
+def test_the_responses_api_gives_texts_streams_and_its_limits(url):
+    with client_of(url) as client:
+        whole = client.responses.create(model="router-r1", instructions="Be brief.", input=HAMLET)
+        # The client takes what it gets; this reads it strictly.
+        type(whole).model_validate(whole.model_dump())
+        assert (whole.output_text, whole.status) == ("pound sterling", "completed")
+        assert whole.usage.total_tokens > 0 < whole.router_r1["cost_usd"]
+        items = [
+            {"role": "user", "content": [{"type": "input_text", "text": "Who?"}]},
+            {"type": "reasoning", "id": "r", "summary": []},
+            *whole.model_dump()["output"],
+            {"type": "message", "role": "user", "content": HAMLET},
+        ]
+        again = {"model": "router-r1", "input": items, "store": False, "metadata": None}
+        events = list(client.responses.create(**{**again, "stream": True}, extra_body={"top_k": 1}))
+        assert [e.sequence_number for e in events] == list(range(len(events)))
+        deltas = [e.delta for e in events if e.type == "response.output_text.delta"]
+        assert deltas == ["pound ", "sterling"]
+        assert events[-1].type == "response.completed"
+        assert events[-1].response.output_text == "pound sterling"
+        short = client.responses.create(model="router-r1", input=HAMLET, max_output_tokens=1)
+        assert (short.status, short.incomplete_details.reason) == (
+            "incomplete",
+            "max_output_tokens",
+        )
+        for wrong, param in (
+            ({"previous_response_id": "resp_1"}, "previous_response_id"),
+            ({"background": True}, "background"),
+            ({"input": []}, "input"),
+            ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0"),
+            ({"input": [{"role": "user", "content": [IMAGE]}]}, "input.0.content"),
+        ):
+            with pytest.raises(openai.BadRequestError) as caught:
+                client.responses.create(**{"model": "router-r1", "input": "x", **wrong})
+            assert caught.value.param.startswith(param)
+
+
+class SeeingChat(FakeChat):
+    """Keeps the whole content of what it is asked."""
+
+    async def _agenerate(self, messages, stop=None, run_manager=None, **_):
+        self.queries.append(messages[-1].content)
+        return self._result("a cat")
+
+
+def test_images_reach_a_candidate_that_takes_them():
+    pool, ada = make_pool("Ada"), SeeingChat()
+    able = pool.candidates[0].model_copy(update={"image_inputs": True})
+    pool = pool.model_copy(update={"candidates": (able,)})
+    model = ChatRouterR1(pool=pool, controller="constant:Ada", models={"Ada": ada})
+    url_of_it = IMAGE["image_url"]["url"]
+    kinds = {"type": "input_image", "image_url": url_of_it}
+    with serving_at(model) as url, client_of(url) as client:
+        said = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]}]
+        client.chat.completions.create(model="router-r1", messages=said)
+        said = [{"role": "user", "content": [{"type": "input_text", "text": "And this?"}, kinds]}]
+        client.responses.create(model="router-r1", input=said)
+        with pytest.raises(openai.BadRequestError, match="of type 'input_audio' cannot be read"):
+            ask(url, [{"type": "input_audio", "input_audio": {}}])
+    for (text, image), question in zip(ada.queries, ("What is this?", "And this?"), strict=True):
+        assert (text["text"], image) == (question, IMAGE)
+
+
+def test_the_responses_api_ends_a_broken_stream_in_a_failure():
+    model, _ = typing_model(["<answer> for", "<think>"], ["<answer> yes </answer>"])
+    with serving_at(model) as url, client_of(url) as client:
+        *_, last = client.responses.create(model="router-r1", input=HAMLET, stream=True)
+    assert (last.type, last.response.status) == ("response.failed", "failed")
+
+
+def test_web_pages_may_ask_from_origins_that_are_allowed(url):
+    def preflight(url, method="OPTIONS"):
+        headers = {"Origin": "https://chat.example", "Access-Control-Request-Method": "POST"}
+        request = urllib.request.Request(f"{url}/v1/responses", headers=headers, method=method)
+        with urllib.request.urlopen(request, timeout=100) as response:
+            return response.headers["access-control-allow-origin"]
+
+    with serving_at(allow_origins=["https://chat.example"], api_key="k") as allowing:
+        assert preflight(allowing) == "https://chat.example"
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        preflight(url)
+    caught.value.close()
+    for path in ("/health", "/v1/models", "/metrics"):
+        head = urllib.request.Request(f"{url}{path}", method="HEAD")
+        with urllib.request.urlopen(head, timeout=100) as response:
+            assert response.status == 200
+
+
+def test_its_openapi_document_is_valid(url):
+    document = json.loads(get(f"{url}/openapi.json"))
+    assert document["components"]["schemas"]["ChatRequest"]["properties"]["budget_usd"]
+    assert "/v1/models/{name}" in document["paths"]
+    validator = pytest.importorskip("openapi_spec_validator")
+    validator.validate(document)
 
 
 # ----------------------------------------------------------------------------------- refusals
@@ -240,18 +423,24 @@ def test_the_conversation_and_the_knobs_of_a_request_reach_the_run():
         ({"keep": "summary:Nobody"}, "keep", "no candidate 'Nobody'"),
         ({"candidate_context": "all"}, "candidate_context", "query, question, memory"),
         ({"approve_above_usd": 1}, "approve_above_usd", "unknown field"),
-        ({"tools": [{"type": "function"}]}, "tools", "unknown field"),
+        ({"tools": [{"type": "function"}]}, "tools", "no function"),
+        ({"tool_choice": "required"}, "tool_choice", "no tool to call"),
+        ({"response_format": {"type": "xml"}}, "response_format", "json_schema"),
+        ({"functions": [{"name": "f"}]}, "functions", "only []"),
+        ({"logprobs": True}, "logprobs", "only False"),
+        ({"deadline": 3}, "deadline", "did you mean 'deadline_seconds'"),
+        ({"model": "router-r1:cost=2"}, "cost_weight", "at most 1"),
+        ({"model": "router-r1:tokens=2"}, "model", "no knob is called 'tokens'"),
+        ({"stop": ""}, "stop.0", "at least 1 character"),
+        ({"stop": ["a", ""]}, "stop.1", "at least 1 character"),
+        ({"max_tokens": 0}, "max_tokens", "at least 1"),
         ({"n": 2}, "n", "1"),
         ({"stream": "perhaps"}, "stream", "boolean"),
         ({"messages": []}, "messages", "at least 1"),
         ({"messages": [{"role": "bard", "content": "x"}]}, "messages.0", "bard"),
         ({"messages": [{"role": "user"}]}, "messages.0", "content"),
         ({"messages": [{"role": "user", "content": " "}]}, "messages", "no question"),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
-            "messages.0.content",
-            "'text'",
-        ),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content", "'text'"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(url, given, param, words):
@@ -439,12 +628,18 @@ def test_sigterm_lets_the_question_in_flight_be_answered(serve, tmp_path):
         assert process.stderr.read() == ""
 
 
-def test_the_key_of_the_command_comes_from_the_environment():
-    with command("--api-key-env", "ROUTER_KEY", ROUTER_KEY="secret word") as (_, url):
+def test_the_key_of_the_command_comes_from_the_environment_and_its_knobs_are_caps():
+    options = ["--api-key-env", "ROUTER_KEY", "--budget-usd", "0", "--controller", "keyword"]
+    with command(*options, ROUTER_KEY="secret word") as (_, url):
         with pytest.raises(openai.AuthenticationError):
             ask(url)
         with client_of(url, "secret word") as client:
-            assert client.models.list().data
+            said = [{"role": "user", "content": HAMLET}]
+            more = {"budget_usd": 100, "max_rounds": 9}  # --max-rounds has its default: no cap
+            reply = client.chat.completions.create(
+                model="router-r1", messages=said, extra_body=more
+            )
+            assert reply.router_r1["stop_reason"] == "budget_usd"
 
 
 @pytest.mark.parametrize(
@@ -453,6 +648,7 @@ def test_the_key_of_the_command_comes_from_the_environment():
         (["--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
         (["--pool", "embeded"], "did you mean 'embedded'"),
         (["--controller", "keywrod"], "did you mean 'keyword'"),
+        (["--chores", "cheapst"], "--chores: unknown controller 'cheapst'"),
         (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
     ],
 )

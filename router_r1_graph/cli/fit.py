@@ -13,7 +13,7 @@ from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_folder
 from ..invalid import masked
 from ..words import counted
-from .options import load_pool
+from .options import FieldsOption, load_pool, read_fields
 
 _METRICS = ("exact_match", "f1")
 
@@ -22,6 +22,9 @@ EXAMPLES = """[bold]Examples[/bold]
 router-r1 fit knn --data traces.jsonl --out runs/knn
 
 router-r1 fit mf --data routerbench.csv --pool mine.yaml --out runs/mf --set dim=64 --seed 1
+
+router-r1 fit knn --data llmrouter.jsonl --out runs/knn
+--fields question=query,candidate=model_name,score=performance
 
 router-r1 fit features --add-to runs/features --data new.jsonl --out runs/features_more
 """
@@ -42,6 +45,7 @@ def fit(
     metric: Annotated[str, typer.Option(help="For traces and replies: exact_match, f1.")] = (
         "exact_match"
     ),
+    fields: FieldsOption = "",
     embedding: Annotated[str, typer.Option(help="Of the questions: tfidf, minilm.")] = "tfidf",
     settings: Annotated[
         list[str] | None,
@@ -64,6 +68,7 @@ def fit(
         options[key] = int(value)
     try:
         from ..controllers.learned import METHODS, LearnedController
+        from ..controllers.learned.cells import FIELDS
         from ..controllers.learned.embedding import EMBEDDINGS
         from ..evaluation.scores import Metric, load_scores
     except ImportError as error:
@@ -72,9 +77,13 @@ def fit(
     for key in options:
         _require(f"--set of {method}", "option", key, METHODS[method].options)
     _require("--embedding", "embedding", embedding, EMBEDDINGS)
+    names = read_fields(fields, "question=q,score=s")
+    for name in names:
+        _require("--fields", "field", name, FIELDS)
     require_folder("--out", out)
     scored = cast("Metric", metric)
-    matrix = load_scores(data, load_pool(pool) if pool else None, split=split, metric=scored)
+    known = load_pool(pool) if pool else None
+    matrix = load_scores(data, known, split=split, metric=scored, fields=names)
     try:
         if add_to is not None:
             controller = LearnedController.load(add_to).add(matrix)

@@ -28,6 +28,9 @@ PoolOption = Annotated[
         "--pool", help="A pool file, or a shipped pool: embedded, embedded_unseen, router_r1."
     ),
 ]
+FieldsOption = Annotated[
+    str, typer.Option("--fields", help="What the file calls a field: question=q,...")
+]
 RecordOption = Annotated[
     Path | None,
     typer.Option(help="Append every reply to this JSONL file, for router-r1 pool from-records."),
@@ -116,9 +119,37 @@ def _short_option(name: str) -> inspect.Parameter:
     )
 
 
+def given_knobs(ctx: typer.Context, context: RouterContext) -> dict[str, Any]:
+    """Return the knobs that stand on the command line, by either of their names."""
+    sources = {
+        name: {ctx.get_parameter_source(option) for option in (name, f"{name}_")}
+        for name in knobs()
+    }
+    return {
+        name: getattr(context, name)
+        for name, found in sources.items()
+        if any(source and source.name != "DEFAULT" for source in found)
+    }
+
+
 def flag(name: str) -> str:
     """Return the option of a parameter."""
     return "--" + name.replace("_", "-")
+
+
+def read_fields(fields: str, example: str) -> dict[str, str]:
+    """Return --fields: names of ours -> those of the file.
+
+    Raises:
+        ConfigError: it is not written as the example is.
+    """
+    names: dict[str, str] = {}
+    for pair in filter(None, fields.split(",")):
+        name, equals, theirs = (part.strip() for part in pair.partition("="))
+        if not (name and equals and theirs):
+            raise ConfigError(f"--fields: write {example}, not {pair!r}")
+        names[name] = theirs
+    return names
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import typer
 from ..errors import ConfigError
 from ..files import require_file
 from ..words import counted
-from .options import load_pool
+from .options import FieldsOption, load_pool, read_fields
 
 SHOW_EXAMPLES = "[bold]Example[/bold]\n\nrouter-r1 pool show router_r1"
 CHECK_EXAMPLES = "[bold]Example[/bold]\n\nrouter-r1 pool check mine.yaml"
@@ -69,9 +69,7 @@ def from_records(
     out: Annotated[
         Path, typer.Option(help="The pool file to write; one that is there is replaced.")
     ],
-    fields: Annotated[
-        str, typer.Option(help="What the file calls a field: question=q,reply=text,...")
-    ] = "",
+    fields: FieldsOption = "",
     gold_field: Annotated[
         str | None, typer.Option(help="The field with the gold answers: candidates are scored.")
     ] = None,
@@ -85,12 +83,7 @@ def from_records(
     from ..candidates.records import unknown_field
 
     require_file("--out", out)
-    names: dict[str, str] = {}
-    for pair in filter(None, fields.split(",")):
-        name, equals, theirs = (part.strip() for part in pair.partition("="))
-        if not (name and equals and theirs):
-            raise ConfigError(f"--fields: write question=q,reply=text, not {pair!r}")
-        names[name] = theirs
+    names = read_fields(fields, "question=q,reply=text")
     if wrong := unknown_field(names):
         raise ConfigError(f"--fields: {wrong}")
     pool = pool_from_records(Source(file, names, gold_field, split_field, split), out)

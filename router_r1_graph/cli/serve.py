@@ -13,6 +13,8 @@ from ..invalid import masked
 from .options import (
     ControllerOption,
     PoolOption,
+    about,
+    given_knobs,
     load_pool,
     loading,
     mask_variable,
@@ -27,6 +29,8 @@ router-r1 serve --port 8000
 
 router-r1 serve --pool mine.yaml --controller openai:gpt-4.1 --api-key-env ROUTER_KEY
 
+router-r1 serve --budget-usd 0.01 --deadline 30   # no request may have more
+
 OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="x")  # model="router-r1"
 """
 
@@ -34,6 +38,7 @@ OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="x")  # model="router-r1"
 @takes_replies
 @takes_knobs(but=("approve_above_usd",))
 def serve(
+    ctx: typer.Context,
     pool: PoolOption = "embedded",
     controller: ControllerOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
@@ -48,10 +53,24 @@ def serve(
         str | None,
         typer.Option(help="The NAME of the variable with the key that clients have to send."),
     ] = None,
+    chores: Annotated[
+        str,
+        typer.Option(
+            help="The controller of what chat UIs ask on their own (a title, tags or follow-up "
+            "questions for a conversation); '' = these are routed as well."
+        ),
+    ] = "cheapest",
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="An origin whose web pages may ask (CORS); '*' = all. Repeatable."),
+    ] = None,
     context: Any = None,
     replies: Any = None,
 ) -> None:
-    """Serve the router behind OpenAI's API, until SIGTERM or Ctrl-C."""
+    """Serve the router behind OpenAI's API, until SIGTERM or Ctrl-C.
+
+    A knob that is given is a cap: a client may ask for less, never for more.
+    """
     key = os.environ.get(api_key_env, "").strip() if api_key_env else ""
     if api_key_env and not key:
         raise ConfigError(mask_variable("--api-key-env", api_key_env))
@@ -62,11 +81,19 @@ def serve(
             from ..serving.app import serve as serve_app
         except ImportError as error:
             raise MissingExtraError("router-r1 serve", "serve") from error
-        from ..chat_router import KNOBS, ChatRouterR1
+        from ..chat_router import ChatRouterR1
 
-        knobs = {name: getattr(context, name) for name in KNOBS}
-        model = ChatRouterR1(pool=candidates, controller=controller, replies=replies, **knobs)
-        api = create_app(model, max_concurrency=max_concurrency, queue=queue, api_key=key)
+        caps = given_knobs(ctx, context)
+        model = ChatRouterR1(pool=candidates, controller=controller, replies=replies, **caps)
+        with about("--chores"):
+            api = create_app(
+                model,
+                max_concurrency=max_concurrency,
+                queue=queue,
+                api_key=key,
+                chores=chores,
+                allow_origins=allow_origin or (),
+            )
         listening = listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
     print(f"serving {candidates.name} by {model.controller.name} at {url}", file=sys.stderr)

@@ -27,7 +27,8 @@ from ..context import RouterContext
 from ..controllers import Controller, parse_controller
 from ..controllers.embedded import world_of
 from ..controllers.learned import METHODS, LearnedController
-from ..controllers.learned.matrix import Cell, ScoreMatrix
+from ..controllers.learned.cells import Cell
+from ..controllers.learned.matrix import ScoreMatrix
 from ..errors import ConfigError, PoolError
 from ..files import require_file, require_folder
 from ..words import usd

@@ -16,7 +16,7 @@ from typing import Any
 from ..answers import GOLD_FIELDS, gold_answers
 from ..candidates.usage import writable
 from ..errors import ConfigError, MissingExtraError
-from ..files import read_jsonl
+from ..files import csv_reader, read_jsonl
 
 #: The paper's seven sets by name; each is a config of RUC-NLPIR/FlashRAG_datasets.
 PAPER_SETS = {
@@ -36,8 +36,6 @@ _QUESTION_FIELDS = ("question", "query", "prompt", "problem")
 _ID_FIELDS = ("id", "qid", "question_id", "_id")
 #: Fields that an evaluation is sliced by.
 _SLICE_FIELDS = ("dataset", "domain", "task", "hops", "kind", "type", "category", "split")
-_MAX_FIELD = 10_000_000
-"""Characters of one CSV field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +220,7 @@ def _read_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | Exception]
             f"{path}: no such file; or name a data set: {known}, hub:NAME/CONFIG:SPLIT"
         )
     if path.suffix.lower() == ".csv":
-        csv.field_size_limit(_MAX_FIELD)
-        with path.open(encoding="utf-8-sig", newline="", errors="strict") as file:
-            reader = csv.DictReader(file)
+        with csv_reader(path) as reader:
             try:
                 for row in reader:
                     yield f"{path}:{reader.line_num}", row

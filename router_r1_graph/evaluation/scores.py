@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 from ..answers import exact_match, f1_score
 from ..candidates import CandidatePool
-from ..controllers.learned.matrix import (
-    Cell,
-    ScoreMatrix,
-    number_of,
-    read_lines,
-    read_matrix,
-    text_of,
-)
+from ..controllers.learned.cells import Cell, number_of, read_lines, text_of
+from ..controllers.learned.matrix import ScoreMatrix, read_matrix
 from ..errors import MatrixError
 from ..trace import Trace, read_traces
 
@@ -29,6 +23,7 @@ def load_scores(
     *,
     split: str | None = None,
     metric: Metric = "exact_match",
+    fields: Mapping[str, str] | None = None,
 ) -> ScoreMatrix:
     """Read scores from a score matrix, from traces, or from recorded replies.
 
@@ -40,20 +35,23 @@ def load_scores(
         pool: the allowed candidates, with prices; None = those of the file.
         split: read only this split (a trace's split is in its metadata); None = all.
         metric: scores a trace or a reply; a score that the file holds is taken as it is.
+        fields: what the file calls fields that it has under other names, such as
+            `{"question": "query", "candidate": "model_name", "score": "performance"}`.
 
     Raises:
         MatrixError: the file cannot be used; the message names file and line.
         TraceError: a trace in it is broken.
     """
     path = Path(path)
-    first = next(read_lines(path), None) if path.suffix == ".jsonl" and path.is_file() else None
+    is_lines = path.suffix == ".jsonl" and path.is_file()
+    first = next(read_lines(path, fields), None) if is_lines else None
     if first and "scratchpad" in first[1]:
         traces = (t for t in read_traces(path) if split in (None, t.metadata.get("split")))
         return matrix_of_traces(traces, pool, metric=metric, source=str(path))
     if first and "score" not in first[1] and "gold" in first[1]:
-        cells = _reply_cells(path, split, metric)
+        cells = _reply_cells(path, split, metric, fields)
         return ScoreMatrix.from_cells(cells, pool, source=str(path))
-    return read_matrix(path, pool, split=split)
+    return read_matrix(path, pool, split=split, fields=fields)
 
 
 def matrix_of_traces(
@@ -101,12 +99,15 @@ def matrix_of_traces(
     return ScoreMatrix.from_cells(found, known, source=source)
 
 
-def _reply_cells(path: Path, split: str | None, metric: Metric) -> Iterator[Cell]:
-    for number, record in read_lines(path):
+def _reply_cells(
+    path: Path, split: str | None, metric: Metric, fields: Mapping[str, str] | None
+) -> Iterator[Cell]:
+    for number, record in read_lines(path, fields):
         if split is not None and record.get("split") != split:
             continue
         where = f"{path}, line {number}"
         gold = record.get("gold")
+        gold = [gold] if isinstance(gold, str) else gold
         if not isinstance(gold, list) or not gold or not all(isinstance(g, str) for g in gold):
             raise MatrixError(f"{where}: 'gold' is a list of texts, not {gold!r:.60}")
         reply = record.get("response")

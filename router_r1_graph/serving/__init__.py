@@ -1,1 +1,5 @@
-"""The router behind OpenAI's API: its schema, and the application."""
+"""The router behind OpenAI's APIs: requests and responses, and the application."""
+
+from .app import create_app
+
+__all__ = ["create_app"]

@@ -8,6 +8,9 @@ Shapes: Q questions x C candidates. NaN = not measured. Needs numpy (extra `eval
 | `.csv` | RouterBench's shape: `prompt`, `<model>` (score) and `<model>|total_cost` (USD) |
 | `.npz` | everything, with the candidates' descriptors |
 
+A score may also be true or false: 1 or 0. A cell that stands several times has the mean of what
+was measured, as a prompt that RouterBench asks in two of its sets.
+
 Source: arXiv 2403.12031 (RouterBench) for the columns of the wide file.
 """
 
@@ -21,32 +24,13 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from ...candidates import Candidate, CandidatePool
-from ...errors import MatrixError, did_you_mean
-from ...files import read_jsonl
-
-_COST = "|total_cost"
-#: Columns of RouterBench's files that are no candidates.
-_OTHER_COLUMNS = ("prompt", "sample_id", "eval_name", "oracle_model_to_route_to")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One measurement: the score in [0, 1] and the cost in USD, NaN where unknown.
-
-    `where` says where it comes from, for messages ("line 3").
-    """
-
-    question: str
-    candidate: str
-    score: float
-    cost_usd: float = math.nan
-    where: str = ""
+from ...errors import MatrixError
+from .cells import COST, Cell, long_cells, name_in, wide_cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,41 +85,29 @@ class ScoreMatrix:
         """Build a matrix from its measured cells, in any order.
 
         Args:
-            cells: the measurements.
+            cells: the measurements; several of one candidate on one question count with their mean.
             pool: the allowed candidates, found by name, alias or the provider's model name; a
                 candidate without a cell is left out. None = all that occur, with prices unknown.
             source: where the cells come from, for messages.
 
         Raises:
-            MatrixError: there is no cell, or a cell occurs twice or names no candidate of the pool.
+            MatrixError: there is no cell, or a cell names no candidate of the pool.
         """
         questions: dict[str, int] = {}
         names: dict[str, int] = {}
         rows, columns, scores, costs = array("q"), array("q"), array("d"), array("d")
-        seen: set[int] = set()
         named: dict[str, str] = {}
         for cell in cells:
             if cell.candidate not in named:
-                named[cell.candidate] = _name(cell.candidate, pool, f"{source}, {cell.where}")
-            row = questions.setdefault(cell.question, len(questions))
-            column = names.setdefault(named[cell.candidate], len(names))
-            key = row << 24 | column
-            if key in seen:
-                raise MatrixError(
-                    f"{source}, {cell.where}: a second score of {cell.candidate!r} on "
-                    f"{cell.question[:60]!r}"
-                )
-            seen.add(key)
-            rows.append(row)
-            columns.append(column)
+                named[cell.candidate] = name_in(cell.candidate, pool, f"{source}, {cell.where}")
+            rows.append(questions.setdefault(cell.question, len(questions)))
+            columns.append(names.setdefault(named[cell.candidate], len(names)))
             scores.append(cell.score)
             costs.append(cell.cost_usd)
         if not questions:
             raise MatrixError(f"{source}: there is nothing in it")
         shape = (len(questions), len(names))
-        filled = [np.full(shape, np.nan), np.full(shape, np.nan)]
-        filled[0][rows, columns] = scores
-        filled[1][rows, columns] = costs
+        filled = [_means(shape, (rows, columns), np.array(values)) for values in (scores, costs)]
         return _checked(source, tuple(questions), list(names), pool, *filled)
 
     def select(
@@ -182,7 +154,11 @@ class ScoreMatrix:
 
 
 def read_matrix(
-    path: str | Path, pool: CandidatePool | None = None, *, split: str | None = None
+    path: str | Path,
+    pool: CandidatePool | None = None,
+    *,
+    split: str | None = None,
+    fields: Mapping[str, str] | None = None,
 ) -> ScoreMatrix:
     """Read a score matrix in the format of the file's ending: .jsonl, .csv or .npz.
 
@@ -190,6 +166,7 @@ def read_matrix(
         path: the file.
         pool: the allowed candidates, with their order and descriptors; None = as in the file.
         split: only lines of a `.jsonl` whose `split` is this; None = all.
+        fields: what the file calls those of `FIELDS` that it has under other names.
 
     Raises:
         MatrixError: the file is missing, empty or broken; the message names file and line.
@@ -201,67 +178,15 @@ def read_matrix(
         raise MatrixError(f"{path}: a score matrix ends in {', '.join(_WRITERS)}")
     if split is not None and path.suffix != ".jsonl":
         raise MatrixError(f"{path}: only a .jsonl has splits")
+    fields = fields or {}
     if path.suffix == ".jsonl":
-        return ScoreMatrix.from_cells(_long(path, split), pool, source=str(path))
-    return _read_wide(path, pool) if path.suffix == ".csv" else _read_npz(path, pool)
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the objects of a JSONL file with their line numbers; blank lines are skipped.
-
-    Raises:
-        MatrixError: a line is no JSON object.
-    """
-    for number, record in read_jsonl(path):
-        if isinstance(record, ValueError):
-            raise MatrixError(f"{path}, line {number}: {record}")
-        yield number, record
-
-
-def text_of(record: Mapping[str, Any], *keys: str, where: str) -> str:
-    """Return the text under the first of these keys that a record has.
-
-    Raises:
-        MatrixError: there is none, or it is no text.
-    """
-    key = next((key for key in keys if key in record), keys[0])
-    value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise MatrixError(f"{where}: {key!r} is a text, not {value!r:.60}")
-    return value
-
-
-def number_of(record: Mapping[str, Any], key: str, *, where: str) -> float:
-    """Return the number under a key; null, "" and a missing key are NaN: not measured.
-
-    Raises:
-        MatrixError: it is no number.
-    """
-    value = record.get(key)
-    if value is None or value == "":
-        return math.nan
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        return float(value)
-    except (TypeError, ValueError):
-        raise MatrixError(f"{where}: {key!r} is a number, not {value!r:.60}") from None
-
-
-def _long(path: Path, split: str | None) -> Iterator[Cell]:
-    for number, record in read_lines(path):
-        if split is not None and record.get("split") != split:
-            continue
-        where = f"{path}, line {number}"
-        if "score" not in record:
-            raise MatrixError(f"{where}: there is no 'score'")
-        yield Cell(
-            text_of(record, "question", where=where),
-            text_of(record, "candidate", "model", where=where),
-            number_of(record, "score", where=where),
-            number_of(record, "cost_usd", where=where),
-            f"line {number}",
-        )
+        return ScoreMatrix.from_cells(long_cells(path, split, fields), pool, source=str(path))
+    if path.suffix == ".csv":
+        cells = wide_cells(path, pool, fields)
+        return ScoreMatrix.from_cells(cells, pool, source=str(path))
+    if fields:
+        raise MatrixError(f"{path}: an .npz has no fields to be named")
+    return _read_npz(path, pool)
 
 
 def _write_long(matrix: ScoreMatrix, path: Path) -> None:
@@ -279,51 +204,13 @@ def _write_long(matrix: ScoreMatrix, path: Path) -> None:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def _read_wide(path: Path, pool: CandidatePool | None) -> ScoreMatrix:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        try:
-            columns = reader.fieldnames or []
-            if "prompt" not in columns:
-                raise MatrixError(f"{path}: there is no column 'prompt'")
-            if len(set(columns)) < len(columns):
-                raise MatrixError(f"{path}: a column stands twice")
-            models = [c for c in columns if c + _COST in columns] or [
-                c for c in columns if c not in _OTHER_COLUMNS and "|" not in c
-            ]
-            names = [_name(model, pool, str(path)) for model in models]
-            if not names:
-                raise MatrixError(f"{path}: there is no column of a candidate")
-            lines: dict[str, int] = {}
-            scores, costs = array("d"), array("d")
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise MatrixError(f"{where}: not {len(columns)} columns")
-                question = text_of(row, "prompt", where=where)
-                if question in lines:
-                    raise MatrixError(
-                        f"{where}: the question of line {lines[question]} again: {question[:60]!r}"
-                    )
-                lines[question] = reader.line_num
-                for model in models:
-                    scores.append(number_of(row, model, where=where))
-                    costs.append(number_of(row, model + _COST, where=where))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise MatrixError(f"{path}, line {reader.line_num}: {error}") from None
-    if not lines:
-        raise MatrixError(f"{path}: there is nothing in it")
-    filled = [np.array(v, dtype=float).reshape(len(lines), len(names)) for v in (scores, costs)]
-    return _checked(str(path), tuple(lines), names, pool, *filled)
-
-
 def _write_wide(matrix: ScoreMatrix, path: Path) -> None:
     def cell(value: float) -> str:
         return "" if math.isnan(value) else repr(float(value))
 
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["prompt", *matrix.names, *(name + _COST for name in matrix.names)])
+        writer.writerow(["prompt", *matrix.names, *(name + COST for name in matrix.names)])
         rows = zip(matrix.questions, matrix.scores, matrix.costs_usd, strict=True)
         for question, scores, costs in rows:
             writer.writerow([question, *map(cell, scores), *map(cell, costs)])
@@ -342,7 +229,7 @@ def _read_npz(path: Path, pool: CandidatePool | None) -> ScoreMatrix:
         raise MatrixError(f"{path}: not a score matrix: {why}") from None
     names = [candidate.name for candidate in own.candidates]
     if pool is not None:
-        names = [_name(name, pool, str(path)) for name in names]
+        names = [name_in(name, pool, str(path)) for name in names]
     return _checked(str(path), questions, names, pool or own, scores, costs)
 
 
@@ -358,18 +245,16 @@ def _write_npz(matrix: ScoreMatrix, path: Path) -> None:
 _WRITERS = {".jsonl": _write_long, ".csv": _write_wide, ".npz": _write_npz}
 
 
-def _name(name: str, pool: CandidatePool | None, where: str) -> str:
-    """Return the candidate's own name, found by name, alias or the provider's model name."""
-    if pool is None:
-        return name
-    by_model = (c for c in pool.candidates if c.model_name.casefold() == name.casefold())
-    candidate = pool.find(name) or next(by_model, None)
-    if candidate is None:
-        names = [c.name for c in pool.candidates]
-        raise MatrixError(
-            f"{where}: no candidate {name[:100]!r}{did_you_mean(name[:100], names)} in {pool.where}"
-        )
-    return candidate.name
+def _means(
+    shape: tuple[int, int], places: tuple[array[int], array[int]], values: np.ndarray
+) -> np.ndarray:
+    """Return a matrix with the mean of what was measured at each place; NaN where nothing was."""
+    known = ~np.isnan(values)
+    at = tuple(np.array(numbers)[known] for numbers in places)
+    sums, counts = np.zeros(shape), np.zeros(shape)
+    np.add.at(sums, at, values[known])
+    np.add.at(counts, at, 1)
+    return np.divide(sums, counts, out=np.full(shape, np.nan), where=counts > 0)
 
 
 def _checked(

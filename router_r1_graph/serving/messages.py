@@ -1,0 +1,101 @@
+"""OpenAI's messages as LangChain's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.messages.tool import invalid_tool_call
+
+from .refused import RefusedError
+
+#: Parts of a message's content that are texts, with the key of the text.
+_TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_IMAGES = ("image_url", "input_image")
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
+
+
+def to_messages(
+    messages: Iterable[Mapping[str, Any]], param: str = "messages", *, images: bool = False
+) -> list[BaseMessage]:
+    """Return messages of OpenAI's API as LangChain's.
+
+    Args:
+        messages: messages of the chat completions API, as they came.
+        param: the field that they come from, for errors.
+        images: whether somebody takes images.
+
+    Raises:
+        RefusedError: a message has no role or content that can be read; the error says where.
+    """
+    return [
+        _message(message, f"{param}.{number}", images) for number, message in enumerate(messages)
+    ]
+
+
+def _message(message: Mapping[str, Any], where: str, images: bool) -> BaseMessage:
+    content = message.get("content")
+    if isinstance(content, list):
+        content = [_part(part, f"{where}.content", images) for part in content]
+    elif message.get("role") == "assistant":
+        content = content or ""  # there is none beside tool calls
+    calls: list[Any] = []
+    wrong: list[Any] = []
+    for call in message.get("tool_calls") or ():
+        (wrong if _is_broken(call) else calls).append(call)
+    plain = {k: v for k, v in message.items() if k not in ("content", "tool_calls")}
+    if content is not None or "content" in message:
+        plain["content"] = content
+    if calls:
+        plain["tool_calls"] = calls
+    try:
+        (read,) = convert_to_messages([plain])
+        if isinstance(read, AIMessage):
+            read.invalid_tool_calls += [
+                invalid_tool_call(
+                    name=call["function"].get("name"),
+                    args=call["function"]["arguments"],
+                    id=call.get("id"),
+                    error="not a JSON object",
+                )
+                for call in wrong
+            ]
+    except _UNREADABLE as error:
+        raise RefusedError(400, str(error).partition("\n")[0], param=where) from None
+    return read
+
+
+def _is_broken(call: Any) -> bool:
+    """Return whether the arguments of a tool call are a text that is no JSON object."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    arguments = function.get("arguments") if isinstance(function, Mapping) else None
+    if not isinstance(arguments, str):
+        return False
+    try:
+        return not isinstance(json.loads(arguments), dict)
+    except ValueError:
+        return True
+
+
+def _part(part: Any, where: str, images: bool) -> dict[str, Any]:
+    """Return one part of a message's content."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    text = part.get(_TEXTS[kind]) if kind in _TEXTS else None
+    if isinstance(text, str):
+        return {"type": "text", "text": text}
+    if kind in _TEXTS:
+        raise RefusedError(400, f"a part of type {kind!r} has no text", param=where)
+    if kind in _IMAGES and images:
+        image = part.get("image_url")
+        url = image.get("url") if isinstance(image, Mapping) else image
+        if not isinstance(url, str):
+            raise RefusedError(400, f"a part of type {kind!r} has no image_url", param=where)
+        return {"type": "image_url", "image_url": {"url": url}}
+    if kind in _IMAGES:
+        why = "no candidate here takes images: only parts of type 'text' can be read"
+    else:
+        what = f"of type {str(kind)[:50]!r}" if kind else "without a type"
+        why = f"a part {what} cannot be read: only texts and images can"
+    raise RefusedError(400, why, param=where, code="unsupported_content")

@@ -1,0 +1,150 @@
+"""What the requests of both APIs have in common: how they are read, and what is ignored."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from pydantic import AfterValidator, ConfigDict, ValidationError
+
+from ..built_router import KNOBS
+from ..chat_router import ChatRouterR1
+from ..context import knobs
+from ..errors import did_you_mean
+from .knobs import WithKnobs, capped, checked, knobs_in_name, misspelt_knob
+from .refused import RefusedError
+
+
+def _token_limit(limit: int) -> int | None:
+    if limit == 0:
+        raise ValueError("at least 1; left out or below 0, there is no limit")
+    return limit if limit > 0 else None
+
+
+TokenLimit = Annotated[int, AfterValidator(_token_limit)] | None
+"""The most tokens of an answer; -1, as llama.cpp and Ollama say it, or null = no limit."""
+
+
+class Asked(WithKnobs):
+    """A request: fields of OpenAI's API, and the knobs of `RouterContext`.
+
+    Null is the same as a missing field. Unknown fields are ignored, since clients send sampling
+    settings of all kinds of servers; but a misspelt knob is refused, and so is what would change
+    the answer's form.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str
+    stream: bool = False
+
+    only: ClassVar[Mapping[str, tuple[object, ...]]] = {}
+    """Fields of which only these values can be had."""
+
+    @abstractmethod
+    def conversation(self, *, images: bool) -> list[BaseMessage]:
+        """Return the messages as LangChain's.
+
+        Args:
+            images: whether somebody takes images.
+
+        Raises:
+            RefusedError: one cannot be read.
+        """
+
+    @abstractmethod
+    def limits(self) -> dict[str, Any]:
+        """Return where the answer is cut off: `max_tokens` and `stop`."""
+
+    @abstractmethod
+    def form(self) -> dict[str, Any]:
+        """Return the options of a chat model for the form of the answer; {} for a plain text."""
+
+    @abstractmethod
+    def response(self, message: AIMessage) -> dict[str, Any]:
+        """Return the answer as the API's object, with the bill under `router_r1`."""
+
+    @abstractmethod
+    def events(self, pieces: AsyncIterable[AIMessageChunk]) -> AsyncIterator[str]:
+        """Yield the server-sent events of a stream; the one that ends the answer has the bill.
+
+        If the answer breaks off, the last event is an error in the form that OpenAI's clients read.
+        """
+
+    def options(self, served: ChatRouterR1) -> dict[str, Any]:
+        """Return what the chat model is called with: the knobs and limits, as far as allowed.
+
+        Args:
+            served: the model as its operator has set it up. What is set there is a cap.
+
+        Raises:
+            RefusedError: a knob is out of range.
+        """
+        own = {name: getattr(self, name) for name in KNOBS if getattr(self, name) is not None}
+        given = checked({**knobs_in_name(self.model), **own})
+        caps = {name: getattr(served, name) for name in served.model_fields_set & set(KNOBS)}
+        limits = self.limits()
+        tokens = [n for n in (limits["max_tokens"], served.max_tokens) if n is not None]
+        tokens_at_most = {"max_tokens": min(tokens, default=None)}
+        return {**capped(given, caps), **self.form(), **limits, **tokens_at_most}
+
+
+_Asked = TypeVar("_Asked", bound=Asked)
+
+
+def read_request(kind: type[_Asked], data: object) -> _Asked:
+    """Check the body of a request.
+
+    Raises:
+        RefusedError: it holds what is not allowed; the error names the field.
+    """
+    if not isinstance(data, dict):
+        raise RefusedError(400, f"the body is a JSON object, not {type(data).__name__}")
+    given = {name: value for name, value in data.items() if value is not None}
+    for name, value in given.items():
+        if name in kind.model_fields:
+            continue
+        if name in kind.only:
+            _check_only(name, value, kind.only[name])
+        elif name in knobs():
+            raise RefusedError(400, "unknown field: there is nobody to approve a call", param=name)
+        elif misspelt_knob(name):
+            why = f"unknown field{did_you_mean(str(misspelt_knob(name)), KNOBS)}"
+            raise RefusedError(400, why, param=name)
+    try:
+        asked = kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        param = ".".join(str(part) for part in first["loc"])
+        raise RefusedError(400, first["msg"].removeprefix("Value error, "), param=param) from None
+    knobs_in_name(asked.model)
+    return asked
+
+
+def _check_only(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        what = " or ".join(map(repr, allowed)) or "null"
+        why = f"only {what} is possible here, not {value!r:.60}"
+        raise RefusedError(400, why, param=name, code="unsupported_value")
+
+
+def called(message: AIMessage) -> list[dict[str, str | None]]:
+    """Return the tool calls of an answer: `id`, `name` and `arguments`, which are JSON."""
+    whole = [(c["id"], c["name"], json.dumps(c["args"])) for c in message.tool_calls]
+    broken = [(c["id"], c["name"], c["args"]) for c in message.invalid_tool_calls]
+    return [{"id": i, "name": name, "arguments": args} for i, name, args in whole + broken]
+
+
+def bill(message: AIMessage) -> dict[str, Any]:
+    """Return the bill and the run's totals, as both APIs have them under `router_r1`."""
+    ours = ("model_name", "finish_reason")
+    return {name: v for name, v in message.response_metadata.items() if name not in ours}
+
+
+def reasoning_tokens(message: AIMessage) -> int:
+    """Return the reasoning tokens of the candidates, which the output tokens hold too."""
+    lines = message.response_metadata["candidates"].values()
+    return sum(line["reasoning_tokens"] for line in lines)
