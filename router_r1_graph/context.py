@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
 from .candidates import CandidatePool
+from .candidates.settings import AnswerStyle
 from .errors import ConfigError, did_you_mean
-from .protocol import ANSWER_FORMS, AnswerStyle
 
 CandidateContext = Literal["query", "question", "memory"]
 
@@ -163,8 +163,8 @@ class RouterContext:
                 top = "" if knob.high == math.inf else f" and at most {knob.high}"
                 limits = f" of at least {knob.low}{top}" if math.isfinite(knob.low) else ""
                 raise ConfigError(f"{name} is {what}{limits}, not {value!r}")
-        if self.answer_style not in (None, *ANSWER_FORMS):
-            near = did_you_mean(str(self.answer_style), ANSWER_FORMS)
+        if self.answer_style not in (None, *get_args(AnswerStyle)):
+            near = did_you_mean(str(self.answer_style), get_args(AnswerStyle))
             raise ConfigError(f"answer_style is short or full, not {self.answer_style!r}{near}")
         policies = get_args(CandidateContext)
         if self.candidate_context not in policies:

@@ -35,9 +35,8 @@ PLACEHOLDERS = (
     *("candidates", "brief_candidates", "question", "goal", "cost_weight", "budget"),
     "answer_form",
 )
-AnswerStyle = Literal["short", "full"]
 #: What `$answer_form` says of the answer, by style; `short` is the paper's.
-ANSWER_FORMS: Mapping[AnswerStyle, str] = {
+ANSWER_FORMS: Mapping[str, str] = {
     "short": "the answer alone, as short as possible",
     "full": "the whole answer for the user, in the language, form and length that the user wants",
 }
@@ -262,7 +261,7 @@ def render_prompt(
     cost_weight: float,
     budget: str,
     brief_candidates: str = "",
-    answer_style: AnswerStyle = "short",
+    answer_style: Literal["short", "full"] = "short",
 ) -> str:
     """Fill the template. Tags in the question or in a descriptor are escaped.
 

@@ -28,7 +28,7 @@ CLI = [sys.executable, "-m", "router_r1_graph.cli"]
 HAMLET = "What is the currency of the country where the author of Hamlet was born?"
 CALL_KEYS = {
     *("round", "candidate", "query", "reply", "ok", "error", "input_tokens", "output_tokens"),
-    *("cost_usd", "seconds", "cached", "stored", "saved_usd"),
+    *("cost_usd", "seconds", "cached", "stored", "saved_usd", "thoughts"),
 }
 LEDGER_KEYS = {
     *("cost_usd", "candidates_cost_usd", "controller_cost_usd", "input_tokens", "output_tokens"),

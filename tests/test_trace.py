@@ -110,6 +110,7 @@ def test_a_summary_is_one_json_object_whose_calls_add_up_to_its_ledger():
     assert set(summary["calls"][0]) == {
         *("round", "candidate", "query", "reply", "ok", "error", "cached"),
         *("input_tokens", "output_tokens", "cost_usd", "seconds", "stored", "saved_usd"),
+        "thoughts",
     }
     assert set(summary["ledger"]) == {
         *("cost_usd", "candidates_cost_usd", "controller_cost_usd"),

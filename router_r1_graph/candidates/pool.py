@@ -18,10 +18,9 @@ from pydantic import (
 )
 
 from ..errors import PoolError, did_you_mean
-from ..protocol import AnswerStyle
 from .candidate import Candidate
 from .pool_file import beside, explain, read_mapping
-from .settings import ControllerSettings
+from .settings import AnswerStyle, ControllerSettings
 
 
 class CandidatePool(BaseModel):

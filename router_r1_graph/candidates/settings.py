@@ -43,6 +43,9 @@ TOKENS_OF_AN_IMAGE = 2000
 Option = str | int | float | bool | None | list[Any] | dict[str, Any]
 
 
+AnswerStyle = Literal["short", "full"]
+"""How an answer is written: in as few words as possible, or as the user wants it."""
+
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

@@ -14,10 +14,11 @@ from langchain_core.runnables import RunnableConfig
 from ..budget import Left
 from ..candidates import Candidate, CandidatePool
 from ..candidates.reply import Reply
+from ..candidates.settings import AnswerStyle
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..observations import CallRecord, call_records
-from ..protocol import AnswerStyle, Turn, render_prompt
+from ..protocol import Turn, render_prompt
 
 
 @dataclass(frozen=True)
