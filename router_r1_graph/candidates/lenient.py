@@ -16,6 +16,8 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import Field
 
+from .connections import WholeReplyError
+from .failures import chain
 from .refusals import STREAM, SYSTEM, TOKEN_LIMITS, refused_by, refused_in
 from .tool_calls import StreamedCalls, plain_arguments
 
@@ -119,7 +121,8 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         if streamed:
             sent |= {STREAM, "stream_options"} - self._refused
         system = any(m["role"] in ("system", "developer") for m in payload.get("messages", ()))
-        name = refused_in(error, sent, system=system)
+        whole = any(isinstance(e, WholeReplyError) for e in chain(error))
+        name = STREAM if whole else refused_in(error, sent, system=system)
         if name is None or name in self._refused:
             return False
         self._refused.add(name)

@@ -23,7 +23,7 @@ from .keys import scrub
 from .lenient import LenientChatOpenAI
 from .reply import ChatModel
 from .settings import ModelSettings
-from .wire import REPORT, Ending, complete, error_in, is_cut, named_error
+from .wire import REPORT, Ending, billed, complete, error_in, is_cut, named_error
 
 logger = logging.getLogger(__name__)
 
@@ -142,10 +142,12 @@ class ChatOpenAI(LenientChatOpenAI):
         if error := error_in(sent):
             raise error
         report = sent["usage"] if isinstance(sent.get("usage"), dict) else None
+        if sent.get("choices") == []:
+            raise NoChoiceError("the reply holds no choice", billed(report))
         response.usage = None  # type: ignore[attr-defined] # `complete` reads it more leniently
         for choice in getattr(response, "choices", None) or []:
             if choice.message is None:
-                raise NoChoiceError("the reply's message is null")
+                raise NoChoiceError("the reply's message is null", billed(report))
             choice.message.role = "assistant"  # whatever a server calls it
         result = super()._create_chat_result(response, *args, **kwargs)
         for generation, choice in zip(result.generations, sent["choices"], strict=True):

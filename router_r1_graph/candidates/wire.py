@@ -54,7 +54,7 @@ def named_error(named: Any, report: Any = None) -> BrokenReplyError:
         code = numbers[0] if numbers else " ".join(map(str, codes))
         named = ": ".join(words) or (f"error {code}" if code else "")
     message = str(named or "the server reports an error, and no more")
-    return BrokenReplyError(message, code or None, _billed(report))
+    return BrokenReplyError(message, code or None, billed(report))
 
 
 def is_cut(error: JSONDecodeError) -> bool:
@@ -113,7 +113,7 @@ class Ending:
     @property
     def billed(self) -> AIMessage | None:
         """The usage so far, as of a reply without text; None = none was reported."""
-        return _billed(self.report)
+        return billed(self.report)
 
     def chunk(self) -> ChatGenerationChunk:
         """Return the last chunk.
@@ -123,7 +123,7 @@ class Ending:
             CutReplyError: it ended before the reply did.
         """
         if self.chunks and not self.choices:
-            raise NoChoiceError("the stream holds no reply")
+            raise NoChoiceError("the stream holds no reply", self.billed)
         if not self.complete:
             raise CutReplyError(
                 "the stream ended before the reply did"
@@ -139,7 +139,7 @@ class Ending:
         return ChatGenerationChunk(message=message, generation_info=self.info)
 
 
-def _billed(report: Any) -> AIMessage | None:
+def billed(report: Any) -> AIMessage | None:
     """Return a message without text that has the usage of a broken reply; None if it has none."""
     usage = usage_metadata(report) if isinstance(report, Mapping) else None
     if usage is None:
