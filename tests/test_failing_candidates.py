@@ -40,6 +40,12 @@ FAILURES = {
     "HTML": (Malformed(content_type="text/html"), "malformed"),
     "JSON of another kind": (Malformed('{"detail": "starting up"}'), "malformed"),
     "a JSON list": (Malformed("[]"), "malformed"),
+    "an error in a list": (Malformed('[{"error": {"status": "INVALID_ARGUMENT"}}]'), "bad_request"),
+    "an error as the object": (
+        Malformed('{"object": "error", "message": "no such model", "code": 404}'),
+        "not_found",
+    ),
+    "a list of errors": (Malformed('{"errors": [{"code": "invalid_request"}]}'), "bad_request"),
     "text that is none": (
         Malformed('{"choices": [{"message": {"content": {"a": 1}}}]}'),
         "malformed",
@@ -287,6 +293,10 @@ BROKEN = {
     "no code": ([half(), named()], "server_error"),
     "beside a choice": (
         [half(), half("error", error={"message": "x", "code": 502})],
+        "server_error",
+    ),
+    "a whole object": (
+        [half(), {"object": "error", "message": "x", "type": "InternalServerError", "code": 500}],
         "server_error",
     ),
     "the finish reason": ([half(), half("error")], "server_error"),

@@ -146,9 +146,10 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
     def _create_chat_result(self, response: Any, *args: Any, **kwargs: Any) -> ChatResult:
         """Let LangChain read the arguments of tool calls, whatever they are."""
         for choice in getattr(response, "choices", None) or []:
-            for call in getattr(choice.message, "tool_calls", None) or []:
-                if function := getattr(call, "function", None):
-                    function.arguments = plain_arguments(function.arguments)
+            if calls := getattr(choice.message, "tool_calls", None):
+                calls[:] = [call for call in calls if getattr(call, "function", None)]
+                for call in calls:
+                    call.function.arguments = plain_arguments(call.function.arguments)
         return super()._create_chat_result(response, *args, **kwargs)
 
     def _convert_chunk_to_generation_chunk(
@@ -157,7 +158,7 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         """Let LangChain read arguments that come as an object."""
         for choice in chunk.get("choices") or []:
             for call in (choice.get("delta") or {}).get("tool_calls") or []:
-                function = call.get("function") or {}
+                function = call["function"] = call.get("function") or {}
                 if not isinstance(function.get("arguments"), str | None):
                     function["arguments"] = plain_arguments(function["arguments"])
         return super()._convert_chunk_to_generation_chunk(chunk, *args, **kwargs)

@@ -31,9 +31,30 @@ def error_in(body: Mapping[str, Any]) -> BrokenReplyError | None:
     choice = choices[0] if isinstance(choices, list) and choices else None
     choice = choice if isinstance(choice, Mapping) else {}
     named = body.get("error") or choice.get("error")
+    if not named and body.get("object") == "error":  # vLLM
+        named = body
+    if not named and not choices and isinstance(errors := body.get("errors"), list):  # Cloudflare
+        named = next(iter(errors), None)
     if not named and choice.get("finish_reason") != "error":
         return None
-    return named_error(named, body.get("usage"))
+    return named_error(named, report_in(body))
+
+
+def report_in(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the usage block of a body or a chunk, wherever it stands; None = there is none.
+
+    Args:
+        body: the JSON of a chat completion, or of a chunk.
+    """
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    groq = body.get("x_groq")
+    places = (body, choice, groq)  # Moonshot has it in the choice of its last chunk
+    blocks = (place.get("usage") for place in places if isinstance(place, Mapping))
+    report = next((dict(block) for block in blocks if isinstance(block, Mapping)), None)
+    if body.get("cost") is not None:
+        return {"cost": body["cost"], **(report or {})}
+    return report
 
 
 def named_error(named: Any, report: Any = None) -> BrokenReplyError:
@@ -100,7 +121,7 @@ class Ending:
         self.choices += choice
         report = metadata.pop(REPORT, None)
         if isinstance(report, Mapping):  # the last one counts
-            self.report |= {name: value for name, value in report.items() if value is not None}
+            self.report |= {n: v for n, v in report.items() if not _says_nothing(n, v)}
             # Usage alone comes after the reply, also from a server that gives no finish reason.
             self.complete |= bool(self.choices and not choice)
         if isinstance(message, AIMessageChunk):
@@ -137,6 +158,10 @@ class Ending:
         if self.report:
             message.response_metadata[REPORT] = self.report
         return ChatGenerationChunk(message=message, generation_info=self.info)
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    return value is None or (value == 0 and name.endswith("_tokens"))
 
 
 def billed(report: Any) -> AIMessage | None:
