@@ -270,6 +270,11 @@ def _status_kind(status: int) -> ErrorKind:
     return "server_error" if status >= 500 or status in (409, 425) else "bad_request"
 
 
+def is_of_a_dead_loop(error: BaseException) -> bool:
+    """Return whether a connection of a closed event loop was used, whose reply nobody can read."""
+    return any(isinstance(e, RuntimeError) and "loop is closed" in str(e) for e in chain(error))
+
+
 def is_transient(error: BaseException, kind: ErrorKind) -> bool:
     """Return whether a failed call may be tried again; the server may say that it may not."""
     return kind in TRANSIENT and _headers(error).get("x-should-retry") != "false"
