@@ -21,14 +21,14 @@ def result_of(state: Mapping[str, Any], stop: Sequence[str], max_tokens: int | N
 
     Args:
         state: the output of the graph; its last message is the answer.
-        stop: texts before which the answer is cut off, if it is a plain text.
+        stop: texts before which the answer is cut off, if it is a plain text; an empty one is none.
         max_tokens: about how many tokens are kept of it; None = all.
     """
     answer = state["messages"][-1]
     whole = text = str(answer.text)
     routed = {ROUTED: before} if (before := answer.response_metadata.get(ROUTED)) else {}
     if not routed:  # half a JSON is none
-        for mark in stop:
+        for mark in filter(None, stop):
             whole = text = text.partition(mark)[0]
         text = cut(text, max_tokens) if max_tokens else text
     finish = "stop" if text == whole else "length"

@@ -18,6 +18,8 @@ from .errors import ConfigError
 _LARGEST_CELL = 64 * 1024 * 1024
 """Characters of a cell: whole replies stand in them, and `csv` takes 131,072."""
 
+_DELIMITERS = ",;\t"
+
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """Yield the number of each line and its object, or a `ValueError` that says what is wrong.
@@ -47,12 +49,21 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueEr
 def csv_reader(path: Path) -> Iterator[csv.DictReader[str]]:
     """Open a CSV file; a byte-order mark is no part of its first column's name.
 
+    Columns are divided by what its first line has most of: a comma, a semicolon, or a tab, as
+    spreadsheets write them where the comma is a decimal point.
+
     Raises:
         OSError: the file cannot be read.
+        ConfigError: it is not in UTF-8.
     """
     csv.field_size_limit(_LARGEST_CELL)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        yield csv.DictReader(file)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            delimiter = max(_DELIMITERS, key=file.readline().count)
+            file.seek(0)
+            yield csv.DictReader(file, delimiter=delimiter)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not in UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
 def opened(path: str | Path, mode: str) -> IO[Any]:

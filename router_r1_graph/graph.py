@@ -15,14 +15,16 @@ from .candidates import CandidatePool
 from .candidates.reply import ChatModel
 from .candidates.store import ReplyStore, as_store
 from .candidates.tool import pool_tools
-from .context import GivenContext, RouterContext
+from .context import RouterContext
 from .controllers import Controller, as_controller
 from .controllers.controller import Decides
 from .edits import go_on
+from .ends import EndNodes
+from .given_context import GivenContext
 from .langsmith import runs
-from .nodes import ControllerNodes
 from .rounds import CandidateNodes
 from .state import RouteCall, RouterInput, RouterOutput, RouterState
+from .turns import TurnNode
 
 
 def create_router_r1(
@@ -80,7 +82,8 @@ def create_router_r1(
     store = as_store(replies)
     tools = {tool.name: tool for tool in pool_tools(pool, models, replies=store)}
     context = context or RouterContext()
-    nodes = ControllerNodes(pool, controller, context, name, store, stream_steps)
+    ends = EndNodes(pool, controller, context, name, stream_steps)
+    turn = TurnNode(pool, controller, context, store, stream_steps)
     rounds = CandidateNodes(pool, tools, context, name, stream_steps)
     graph: StateGraph[RouterState, RouterContext, Any, Any] = StateGraph(
         RouterState,
@@ -90,7 +93,7 @@ def create_router_r1(
     )
     graph.add_node(
         "think",
-        node("think", nodes.think, nodes.athink),
+        node("think", turn.think, turn.athink),
         destinations=("route", "aggregate", "answer"),
         **shows(runs.turn),
     )
@@ -106,8 +109,8 @@ def create_router_r1(
         destinations=("think", "answer", "route"),
         **shows(runs.nothing),
     )
-    graph.add_node("answer", node("answer", nodes.answer), **shows(runs.nothing))
-    graph.add_conditional_edges(START, node("begin", nodes.begin), ["think"])
+    graph.add_node("answer", node("answer", ends.answer), **shows(runs.nothing))
+    graph.add_conditional_edges(START, node("begin", ends.begin), ["think"])
     # Where a person wrote the state in the place of one of these (`update_state`). Without targets,
     # so that no picture shows it.
     for written in ("think", "aggregate"):

@@ -20,8 +20,9 @@ from typing_extensions import TypedDict
 
 from .budget import Left, left
 from .candidates.usage import writable
-from .context import RouterContext, resolve_context
+from .context import RouterContext
 from .errors import QuestionError
+from .given_context import resolve_context
 from .ledger import Ledger
 
 

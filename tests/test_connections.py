@@ -7,10 +7,13 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from langchain_core.messages import HumanMessage
 
-from fakes import answer, search
+from fakes import FakeChat, answer, search
 from openai_server import Reply
 from router_r1_graph import CandidatePool, ChatRouterR1, ScriptedController, create_router_r1
+from router_r1_graph.candidates import Candidate
+from router_r1_graph.candidates.call import aask
 from router_r1_graph.candidates.connections import LoopAwareClient, clients_of
 
 
@@ -41,6 +44,20 @@ def test_event_loop_after_event_loop_asks_over_connections_of_its_own(serve):
     graph = asking(pool_at(server.base_url))
     for _ in range(4):  # the second one would find the first one's connections
         assert asyncio.run(errors_of(graph)) == [None] * 8
+
+
+def test_other_clients_that_keep_connections_of_a_dead_loop_are_asked_again():
+    class Stale(FakeChat):  # as LangChain's clients of Anthropic and Ollama do
+        dead: int = 3
+
+        async def _agenerate(self, *args, **kwargs):
+            self.dead -= 1
+            if self.dead >= 0:
+                raise ConnectionError("lost") from RuntimeError("Event loop is closed")
+            return await super()._agenerate(*args, **kwargs)
+
+    reply = asyncio.run(aask(Stale(), [HumanMessage("?")], Candidate(name="Ada", max_retries=0)))
+    assert (reply.ok, reply.attempts) == (True, 1)
 
 
 def test_event_loops_of_several_threads_at_once(serve):

@@ -64,6 +64,18 @@ def test_fields_can_be_named_and_rows_selected(tmp_path):
     assert [(q.question, q.gold) for q in read] == [("Wer?", ("a", "b"))]
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_csv_of_a_spreadsheet_is_read_and_one_of_another_encoding_refused(tmp_path, mark):
+    path, rows = tmp_path / "q.csv", "question,gold\r\nWer, bitte?,Ren\u00e9\r\n"
+    path.write_bytes(rows.replace(",", mark).replace(f"Wer{mark}", "Wer,").encode("utf-8-sig"))
+    assert [(q.question, q.gold) for q in Reader([str(path)]).read()] == [
+        ("Wer, bitte?", ("Ren\u00e9",))
+    ]
+    path.write_bytes(rows.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"q\.csv: not in UTF-8 .* save it as UTF-8"):
+        Reader([str(path)]).read()
+
+
 def test_a_draw_is_the_same_for_the_same_seed_and_another_for_another(tmp_path):
     path = write(tmp_path / "q.jsonl", *({"question": f"Q{i}?", "gold": "x"} for i in range(100)))
     one, same, other = (

@@ -40,6 +40,12 @@ FAILURES = {
     "HTML": (Malformed(content_type="text/html"), "malformed"),
     "JSON of another kind": (Malformed('{"detail": "starting up"}'), "malformed"),
     "a JSON list": (Malformed("[]"), "malformed"),
+    "an error in a list": (Malformed('[{"error": {"status": "INVALID_ARGUMENT"}}]'), "bad_request"),
+    "an error as the object": (
+        Malformed('{"object": "error", "message": "no such model", "code": 404}'),
+        "not_found",
+    ),
+    "a list of errors": (Malformed('{"errors": [{"code": "invalid_request"}]}'), "bad_request"),
     "text that is none": (
         Malformed('{"choices": [{"message": {"content": {"a": 1}}}]}'),
         "malformed",
@@ -251,7 +257,8 @@ def test_a_usage_block_without_counts_is_a_missing_one(serve, tmp_path, usage):
         (Status(500), "server_error"),
         (Cut("mid_body"), "connection"),
         (EmptyChoices(), "empty"),
-        (Malformed(), "connection"),  # no events at all, as far as the client can see
+        (Malformed(content_type="text/html"), "connection"),  # no events, as the client sees it
+        (Malformed(), "malformed"),  # it says that it is JSON, so the whole is asked for
     ],
 )
 def test_a_failing_stream_is_a_typed_error_too(serve, tmp_path, failure, kind):
@@ -288,6 +295,10 @@ BROKEN = {
         [half(), half("error", error={"message": "x", "code": 502})],
         "server_error",
     ),
+    "a whole object": (
+        [half(), {"object": "error", "message": "x", "type": "InternalServerError", "code": 500}],
+        "server_error",
+    ),
     "the finish reason": ([half(), half("error")], "server_error"),
     "no finish reason": ([half()], "connection"),
 }
@@ -321,6 +332,16 @@ FINISHED = {
         "empty",
         "reasoning",
     ),
+    "calls of tools only": (
+        {
+            "content": None,
+            "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}],
+        },
+        "tool_calls",
+        False,
+        "empty",
+        "only calls of tools",
+    ),
     "reasoning, cut": (
         {"content": None, "reasoning": "Hm"},
         "length",
@@ -352,6 +373,15 @@ def test_a_reply_that_is_not_whole_says_so_in_the_bill_and_the_trace(
         (call,) = Trace.from_state(state, pool=pool, controller="scripted").calls
         assert (call.ok, call.error.partition(":")[0]) == (ok, kind)
         assert says in call.error
+
+
+@pytest.mark.parametrize("choices", [[], [{"message": None}]])
+def test_a_reply_without_a_choice_is_empty_and_paid(serve, tmp_path, choices):
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    server = serve(Wire({"choices": choices, "usage": usage}))
+    (bill,) = bills(run(scripted(yaml_pool(tmp_path, server), SEARCH, ANSWER), "invoke"))
+    assert (bill["error"]["kind"], bill["input_tokens"], bill["output_tokens"]) == ("empty", 10, 5)
+    assert "the reply" in bill["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from fakes import FakeChat, answer, make_pool, models, search
 from router_r1_graph import (
     ChatModelController,
+    ChatRouterR1,
     ScriptedController,
     create_router_r1,
     create_router_r1_agent,
@@ -140,18 +141,30 @@ def side_by_side(make: Any = create_router_r1, **given: Any) -> Any:
     for name in ("left", "right"):
         script = [search("Ada: one", "Bob: two"), search("Ada: one", "Nobody: x"), answer(name)]
         graph = make(pool, ScriptedController(script), models=models(pool), name=name, **given)
-        parent.add_node(name, graph if make is create_router_r1_agent else graph.compile())
+        parent.add_node(name, graph.compile() if make is create_router_r1 else graph)
         parent.add_edge(START, name)
     return parent.compile()
 
 
+def in_a_chat_model(pool: Any, controller: Any, *, name: str, **given: Any) -> Any:
+    model = ChatRouterR1(pool=pool, controller=controller, **given)
+
+    async def reply(state: MessagesState) -> Any:
+        message = await model.ainvoke(state["messages"])
+        message.name = name
+        return {"messages": [message]}
+
+    return reply
+
+
 ASKED: Any = {"messages": [("user", "Who is it?")]}
 KNOBS: Any = {"router_r1": {"keep": "summary:Bob"}}
-QUIET = [
+QUIET: Any = [
     (create_router_r1, {}, False),
     (create_router_r1, {"stream_steps": False}, True),
     (create_router_r1_agent, {}, False),
     (create_router_r1_agent, {}, True),
+    (in_a_chat_model, {}, False),
 ]
 
 
@@ -171,10 +184,8 @@ async def test_a_parents_stream_shows_the_answers_alone(make, given, subgraphs, 
             where, mode, data = part if subgraphs else ((), *part)
         if not where or mode == "messages":
             shown[mode].append(data)
-    assert sorted(m.text for m, _ in shown["messages"]) == ["left", "right"]
-    assert {m.name: meta["langgraph_node"] for m, meta in shown["messages"]} == {
-        name: name for name in ("left", "right")
-    }
+    texts = sorted((meta["langgraph_node"], m.text) for m, meta in shown["messages"] if m.text)
+    assert texts == [("left", "left"), ("right", "right")]
     # As with any graph that is a node, the update is the whole conversation.
     updates = {name: up["messages"][-1].text for d in shown["updates"] for name, up in d.items()}
     assert updates == {"left": "left", "right": "right"}

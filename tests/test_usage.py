@@ -171,6 +171,16 @@ STREAMS = {
         ],
         (10, 5, 20e-6),
     ),
+    "zeros at the end": (
+        [*TEXT, chunk("", "stop", usage=usage()), chunk(usage=usage((0, 0, 0)))],
+        (10, 5, 20e-6),
+    ),
+    "in the last choice": (
+        [*TEXT, {"choices": [{"delta": {}, "finish_reason": "stop", "usage": usage()}]}],
+        (10, 5, 20e-6),
+    ),
+    "under a name of Groq's": ([*TEXT, END | {"x_groq": {"usage": usage()}}], (10, 5, 20e-6)),
+    "a cost beside the usage": ([*TEXT, END, chunk(usage=usage(), cost=0.5)], (10, 5, 0.5)),
     "the finish reason twice": ([*TEXT, END, END, chunk(usage=usage())], (10, 5, 20e-6)),
 }
 

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.runnables import RunnableLambda
 
 from fakes import FakeChat, answer, make_pool, models, search
-from openai_server import Reply, Request, Status
+from openai_server import Malformed, Reply, Request, Status
 from router_r1_graph import (
     ChatModelController,
     ControllerSettings,
@@ -144,21 +144,28 @@ def test_the_pool_file_says_what_is_sent(serve, tmp_path, settings, sent, missin
     [
         ("stream", "Streaming is not supported for this model"),
         ("stream_options", "Unrecognized request argument supplied: stream_options"),
+        ("stream", None),  # the server does not look at it, and sends the whole
     ],
 )
 def test_a_model_that_cannot_stream_is_asked_for_the_whole(serve, tmp_path, refused, message):
+    whole = {"choices": [{"message": {"content": "Paris"}, "finish_reason": "stop"}]}
+
     def reply(request: Request) -> Any:
+        if message is None:
+            return Malformed(json.dumps(whole))
         return Error({"message": message}) if request.body.get(refused) else Reply("Paris")
 
-    graph = scripted(yaml_pool(tmp_path, serve(reply)), search("Ada: ?"), answer())
+    server = serve(reply)
+    graph = scripted(yaml_pool(tmp_path, server), search("Ada: ?"), answer())
 
-    async def stream() -> Any:
-        *_, last = [part async for part in graph.astream({"question": "?"}, stream_mode="messages")]
-        return last
+    async def stream() -> Any:  # LangGraph has chat models stream then
+        modes: Any = ["messages", "values"]
+        return [part async for part in graph.astream({"question": "?"}, stream_mode=modes)][-1][1]
 
-    asyncio.run(stream())  # LangGraph has chat models stream then
-    (bill,) = bills(run(graph, "invoke"))
-    assert (bill["ok"], bill["reply"]) == (True, "Paris")
+    for state in (asyncio.run(stream()), asyncio.run(stream())):
+        (bill,) = bills(state)
+        assert (bill["ok"], bill["reply"]) == (True, "Paris")
+    assert len(server.requests) == 3  # it is learned once
 
 
 def test_a_template_without_a_system_role_is_told_in_the_users_message(serve, tmp_path):

@@ -29,6 +29,7 @@ from .failures import (
     TRANSIENT,
     ReplyError,
     classify,
+    is_of_a_dead_loop,
     is_transient,
     wait_seconds,
 )
@@ -40,6 +41,9 @@ from .steps import Await, Invoke, Steps, Wait, aresult_of, result_of
 from .store import ReplyStore
 from .stored import key_of
 from .usage import is_cached, reported_usd, usage_of
+
+#: Other providers' clients keep connections of event loops that are closed; each attempt drops one.
+_MOST_DEAD_CONNECTIONS = 32
 
 
 def ask(
@@ -237,6 +241,12 @@ async def _ain_time(
     """Invoke, and return the message or the exception."""
     try:
         async with asyncio.timeout(seconds):
+            for _ in range(_MOST_DEAD_CONNECTIONS):
+                try:
+                    return await model.ainvoke(messages, config, **kwargs)
+                except Exception as error:
+                    if not is_of_a_dead_loop(error):
+                        raise
             return await model.ainvoke(messages, config, **kwargs)
     except GraphBubbleUp:  # an interrupt, not a failure
         raise

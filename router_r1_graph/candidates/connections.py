@@ -15,9 +15,23 @@ from typing import Any
 
 import openai
 
+_WHOLE = "the server sends whole replies, and no stream"
+
+
+class WholeReplyError(Exception):
+    """A server that was asked for a stream sent its reply as a whole."""
+
 
 class Client(openai.DefaultHttpxClient):
     """A synchronous client that closes its connections when nobody holds it any more."""
+
+    def send(self, request: Any, **options: Any) -> Any:
+        """Send a request."""
+        response = super().send(request, **options)
+        if _is_whole(response):
+            response.close()
+            raise WholeReplyError(_WHOLE)
+        return response
 
     def __del__(self) -> None:
         try:  # noqa: SIM105 - at the end of the interpreter, `suppress` may be gone
@@ -50,7 +64,18 @@ class LoopAwareClient(openai.DefaultAsyncHttpxClient):
                 living = {old: kept for old, kept in self._of_loop.items() if not old.is_closed()}
                 self._of_loop = living | {loop: (client, end)}
         client, _ = self._of_loop[loop]
-        return await client.send(request, **options)
+        response = await client.send(request, **options)
+        if _is_whole(response):
+            await response.aclose()
+            raise WholeReplyError(_WHOLE)
+        return response
+
+
+def _is_whole(response: Any) -> bool:
+    """Return whether a reply that should be a stream is none: openai's client hears nothing."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip()
+    asked = b'"stream":true' in response.request.content  # no text can hold it: quotes are escaped
+    return asked and response.status_code == 200 and kind == "application/json"
 
 
 async def _close_with_the_loop(client: Any) -> AsyncGenerator[None]:

@@ -82,7 +82,15 @@ _CONNECTION = (
 
 
 class NoChoiceError(ValueError):
-    """A server's reply holds no choice."""
+    """A server's reply holds no choice.
+
+    Attributes:
+        partial: a message with the usage that is billed nevertheless; None = none.
+    """
+
+    def __init__(self, message: str, partial: AIMessage | None = None) -> None:
+        super().__init__(message)
+        self.partial = partial
 
 
 class BrokenReplyError(Exception):
@@ -122,19 +130,19 @@ def classify(error: BaseException, secret: str = "", address: str | None = None)
         address: of the endpoint, to be named if the exception does not know the request.
     """
     error = innermost(error)
-    chain = _chain(error)
-    kind = _kind(chain)
+    causes = chain(error)
+    kind = _kind(causes)
     message = said(error)
     if kind in ("connection", "not_found"):
-        where = next(filter(None, map(address_of, chain)), None) or _plain(address or "")
+        where = next(filter(None, map(address_of, causes)), None) or _plain(address or "")
         message += f" ({where})" if where and where not in message else ""
     return ReplyError(kind, scrub(f"{type(error).__name__}: {message}", secret)[:500])
 
 
-def _kind(chain: Sequence[BaseException]) -> ErrorKind:
-    names = [c.__name__ for e in chain for c in type(e).__mro__]
+def _kind(causes: Sequence[BaseException]) -> ErrorKind:
+    names = [c.__name__ for e in causes for c in type(e).__mro__]
     joined = " ".join(names)
-    status, words = told(chain[0])
+    status, words = told(causes[0])
     if kind := _matching(words, _NARROW):
         return kind
     if kind := next((_OF_LANGCHAIN[n] for n in names if n in _OF_LANGCHAIN), None):
@@ -149,9 +157,9 @@ def _kind(chain: Sequence[BaseException]) -> ErrorKind:
         return "timeout"
     if re.search(_CONNECTION, joined):
         return "connection"
-    if isinstance(chain[0], BrokenReplyError):  # of a server that failed, and does not say how
-        return _matching(str(chain[0]), _BROAD) or "server_error"
-    if _no_generation(chain[0]):
+    if isinstance(causes[0], BrokenReplyError):  # of a server that failed, and does not say how
+        return _matching(str(causes[0]), _BROAD) or "server_error"
+    if _no_generation(causes[0]):
         return "empty"
     if re.search(r"ValueError|ValidationError|AttributeError|TypeError|KeyError", joined):
         return "malformed"
@@ -160,7 +168,7 @@ def _kind(chain: Sequence[BaseException]) -> ErrorKind:
 
 def said(error: BaseException) -> str:
     """Return the words of an exception; if a connection was lost, with what the system said."""
-    words, root = str(error), _chain(error)[-1]
+    words, root = str(error), chain(error)[-1]
     if re.search(_CONNECTION, type(error).__name__) and str(root) not in words:
         return f"{words.rstrip('.')}: {root}"
     return words
@@ -171,7 +179,7 @@ def told(error: BaseException) -> tuple[int | None, str]:
 
     The status is between 400 and 599, or None. The words are codes such as `insufficient_quota`.
     """
-    facts = [fact for e in _chain(error) for fact in _facts(e)]
+    facts = [fact for e in chain(error) for fact in _facts(e)]
     statuses = (int(f) for f in facts if isinstance(f, int) or (f.isascii() and f.isdigit()))
     words = " ".join(f for f in facts if isinstance(f, str) and not f.isdigit())
     return next((s for s in statuses if 400 <= s <= 599), None), words
@@ -202,13 +210,14 @@ def _attribute(thing: object, name: str) -> Any:
         return None
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
+def chain(error: BaseException) -> list[BaseException]:
+    """Return an exception and its causes, the innermost last."""
+    causes: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and len(chain) < 8:
-        chain.append(cause)
+    while cause is not None and len(causes) < 8:
+        causes.append(cause)
         cause = cause.__cause__
-    return chain
+    return causes
 
 
 def _matching(words: str, table: tuple[tuple[ErrorKind, str], ...]) -> ErrorKind | None:
@@ -261,6 +270,11 @@ def _status_kind(status: int) -> ErrorKind:
     return "server_error" if status >= 500 or status in (409, 425) else "bad_request"
 
 
+def is_of_a_dead_loop(error: BaseException) -> bool:
+    """Return whether a connection of a closed event loop was used, whose reply nobody can read."""
+    return any(isinstance(e, RuntimeError) and "loop is closed" in str(e) for e in chain(error))
+
+
 def is_transient(error: BaseException, kind: ErrorKind) -> bool:
     """Return whether a failed call may be tried again; the server may say that it may not."""
     return kind in TRANSIENT and _headers(error).get("x-should-retry") != "false"
@@ -287,7 +301,7 @@ def wait_seconds(error: BaseException, attempt: int) -> float:
 
 def _headers(error: BaseException) -> Mapping[str, str]:
     """Return the headers of the response that an exception is about; names in lower case."""
-    for e in _chain(error):
+    for e in chain(error):
         for holder in (_attribute(e, "response"), e):
             if headers := _attribute(holder, "headers"):
                 return {str(name).lower(): str(value) for name, value in dict(headers).items()}

@@ -16,6 +16,8 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import Field
 
+from .connections import WholeReplyError
+from .failures import chain
 from .refusals import STREAM, SYSTEM, TOKEN_LIMITS, refused_by, refused_in
 from .tool_calls import StreamedCalls, plain_arguments
 
@@ -119,7 +121,8 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         if streamed:
             sent |= {STREAM, "stream_options"} - self._refused
         system = any(m["role"] in ("system", "developer") for m in payload.get("messages", ()))
-        name = refused_in(error, sent, system=system)
+        whole = any(isinstance(e, WholeReplyError) for e in chain(error))
+        name = STREAM if whole else refused_in(error, sent, system=system)
         if name is None or name in self._refused:
             return False
         self._refused.add(name)
@@ -143,9 +146,10 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
     def _create_chat_result(self, response: Any, *args: Any, **kwargs: Any) -> ChatResult:
         """Let LangChain read the arguments of tool calls, whatever they are."""
         for choice in getattr(response, "choices", None) or []:
-            for call in getattr(choice.message, "tool_calls", None) or []:
-                if function := getattr(call, "function", None):
-                    function.arguments = plain_arguments(function.arguments)
+            if calls := getattr(choice.message, "tool_calls", None):
+                calls[:] = [call for call in calls if getattr(call, "function", None)]
+                for call in calls:
+                    call.function.arguments = plain_arguments(call.function.arguments)
         return super()._create_chat_result(response, *args, **kwargs)
 
     def _convert_chunk_to_generation_chunk(
@@ -154,7 +158,7 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         """Let LangChain read arguments that come as an object."""
         for choice in chunk.get("choices") or []:
             for call in (choice.get("delta") or {}).get("tool_calls") or []:
-                function = call.get("function") or {}
+                function = call["function"] = call.get("function") or {}
                 if not isinstance(function.get("arguments"), str | None):
                     function["arguments"] = plain_arguments(function["arguments"])
         return super()._convert_chunk_to_generation_chunk(chunk, *args, **kwargs)

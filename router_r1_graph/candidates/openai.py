@@ -23,7 +23,7 @@ from .keys import scrub
 from .lenient import LenientChatOpenAI
 from .reply import ChatModel
 from .settings import ModelSettings
-from .wire import REPORT, Ending, complete, error_in, is_cut, named_error
+from .wire import REPORT, Ending, billed, complete, error_in, is_cut, named_error, report_in
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class ChatOpenAI(LenientChatOpenAI):
         """Keep what LangChain drops; `_stream` takes what is said of the whole reply off again."""
         if error := error_in(chunk):
             raise error
-        report, choices = chunk.get("usage"), chunk.get("choices") or []
+        report, choices = report_in(chunk), chunk.get("choices") or []
         # Where there is no delta, LangChain drops the finish reason too.
         choices = [{**choice, "delta": choice.get("delta") or {}} for choice in choices]
         chunk = {**chunk, "usage": None, "choices": choices}
@@ -134,6 +134,8 @@ class ChatOpenAI(LenientChatOpenAI):
 
     def _create_chat_result(self, response: Any, *args: Any, **kwargs: Any) -> ChatResult:
         """Raise the error that a reply of status 200 names, and read all that it is billed for."""
+        if isinstance(response, list) and response:  # Gemini puts an error into one
+            response = response[0]
         if not isinstance(response, openai.BaseModel):
             return super()._create_chat_result(response, *args, **kwargs)
         sent = response.model_dump(
@@ -141,11 +143,13 @@ class ChatOpenAI(LenientChatOpenAI):
         )
         if error := error_in(sent):
             raise error
-        report = sent["usage"] if isinstance(sent.get("usage"), dict) else None
+        report = report_in(sent)
+        if sent.get("choices") == []:
+            raise NoChoiceError("the reply holds no choice", billed(report))
         response.usage = None  # type: ignore[attr-defined] # `complete` reads it more leniently
         for choice in getattr(response, "choices", None) or []:
             if choice.message is None:
-                raise NoChoiceError("the reply's message is null")
+                raise NoChoiceError("the reply's message is null", billed(report))
             choice.message.role = "assistant"  # whatever a server calls it
         result = super()._create_chat_result(response, *args, **kwargs)
         for generation, choice in zip(result.generations, sent["choices"], strict=True):

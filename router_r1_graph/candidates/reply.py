@@ -119,8 +119,14 @@ def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:
     return reply.text if reply.ok else f"error: {error.message if error else ''}", billed
 
 
-def with_thoughts_apart(reply: Reply) -> Reply:
-    """Return a candidate's reply without its thoughts in the text; thoughts alone are no reply."""
+def text_alone(reply: Reply) -> Reply:
+    """Return a candidate's reply without its thoughts in the text.
+
+    Thoughts alone are no reply, and neither is a call of a tool: a candidate was given none.
+    """
+    if reply.ok and not reply.text.strip():
+        calls = "the reply has no text, only calls of tools"
+        return replace(reply, error=ReplyError("empty", calls))
     thoughts, text = apart(reply.text)
     reported = reasoning_of(reply.message) if reply.message else ""
     if not (thoughts or reported):

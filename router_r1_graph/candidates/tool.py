@@ -20,7 +20,7 @@ from .candidate import QUERY, Candidate
 from .images import with_images
 from .pool import CandidatePool
 from .providers import make_chat_model
-from .reply import Bill, ChatModel, Reply, bill, with_thoughts_apart
+from .reply import Bill, ChatModel, Reply, bill, text_alone
 from .store import ReplyStore, as_store
 from .usage import NO_TOKENS
 
@@ -107,7 +107,7 @@ class CandidateTool(BaseTool):
             # current.
             usage = {"total_cost": reply.cost_usd}
             runs.label(ensure_config(), CANDIDATE_TAG, usage_metadata=usage)
-        return bill(self.candidate.name, with_thoughts_apart(reply))
+        return bill(self.candidate.name, text_alone(reply))
 
 
 def _prompt(

@@ -31,9 +31,30 @@ def error_in(body: Mapping[str, Any]) -> BrokenReplyError | None:
     choice = choices[0] if isinstance(choices, list) and choices else None
     choice = choice if isinstance(choice, Mapping) else {}
     named = body.get("error") or choice.get("error")
+    if not named and body.get("object") == "error":  # vLLM
+        named = body
+    if not named and not choices and isinstance(errors := body.get("errors"), list):  # Cloudflare
+        named = next(iter(errors), None)
     if not named and choice.get("finish_reason") != "error":
         return None
-    return named_error(named, body.get("usage"))
+    return named_error(named, report_in(body))
+
+
+def report_in(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the usage block of a body or a chunk, wherever it stands; None = there is none.
+
+    Args:
+        body: the JSON of a chat completion, or of a chunk.
+    """
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    groq = body.get("x_groq")
+    places = (body, choice, groq)  # Moonshot has it in the choice of its last chunk
+    blocks = (place.get("usage") for place in places if isinstance(place, Mapping))
+    report = next((dict(block) for block in blocks if isinstance(block, Mapping)), None)
+    if body.get("cost") is not None:
+        return {"cost": body["cost"], **(report or {})}
+    return report
 
 
 def named_error(named: Any, report: Any = None) -> BrokenReplyError:
@@ -54,7 +75,7 @@ def named_error(named: Any, report: Any = None) -> BrokenReplyError:
         code = numbers[0] if numbers else " ".join(map(str, codes))
         named = ": ".join(words) or (f"error {code}" if code else "")
     message = str(named or "the server reports an error, and no more")
-    return BrokenReplyError(message, code or None, _billed(report))
+    return BrokenReplyError(message, code or None, billed(report))
 
 
 def is_cut(error: JSONDecodeError) -> bool:
@@ -100,7 +121,7 @@ class Ending:
         self.choices += choice
         report = metadata.pop(REPORT, None)
         if isinstance(report, Mapping):  # the last one counts
-            self.report |= {name: value for name, value in report.items() if value is not None}
+            self.report |= {n: v for n, v in report.items() if not _says_nothing(n, v)}
             # Usage alone comes after the reply, also from a server that gives no finish reason.
             self.complete |= bool(self.choices and not choice)
         if isinstance(message, AIMessageChunk):
@@ -113,7 +134,7 @@ class Ending:
     @property
     def billed(self) -> AIMessage | None:
         """The usage so far, as of a reply without text; None = none was reported."""
-        return _billed(self.report)
+        return billed(self.report)
 
     def chunk(self) -> ChatGenerationChunk:
         """Return the last chunk.
@@ -123,7 +144,7 @@ class Ending:
             CutReplyError: it ended before the reply did.
         """
         if self.chunks and not self.choices:
-            raise NoChoiceError("the stream holds no reply")
+            raise NoChoiceError("the stream holds no reply", self.billed)
         if not self.complete:
             raise CutReplyError(
                 "the stream ended before the reply did"
@@ -139,7 +160,11 @@ class Ending:
         return ChatGenerationChunk(message=message, generation_info=self.info)
 
 
-def _billed(report: Any) -> AIMessage | None:
+def _says_nothing(name: str, value: Any) -> bool:
+    return value is None or (value == 0 and name.endswith("_tokens"))
+
+
+def billed(report: Any) -> AIMessage | None:
     """Return a message without text that has the usage of a broken reply; None if it has none."""
     usage = usage_metadata(report) if isinstance(report, Mapping) else None
     if usage is None:

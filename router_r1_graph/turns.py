@@ -1,4 +1,4 @@
-"""The controller's side of the graph: begin, think and answer; `rounds` has the candidates' side.
+"""The controller's turn: think; `rounds` has the candidates' side, `ends` begin and answer.
 
     begin -> think -> (one Send per call) route -> aggregate -> think ... -> answer
 
@@ -9,101 +9,51 @@ mistakes are values here, never exceptions.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from importlib.metadata import version
+from functools import cached_property
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send
 
 from . import budget, edits, events, protocol
-from ._compat import read_channel, remembers, runtime_of, send_once
-from ._streams import hand_up, hide, in_silence
+from ._compat import read_channel
+from ._streams import in_silence
 from .admission import admit
 from .budget import Left, StopReason
 from .candidates import CandidatePool
-from .candidates.images import images_in, images_of, with_images
+from .candidates.images import images_in
 from .candidates.reply import Reply
 from .candidates.store import ReplyStore
 from .candidates.usage import writable
-from .context import RouterContext, resolve_context
+from .context import RouterContext
 from .controllers.controller import Controller, View
 from .controllers.own import failure
-from .errors import ConfigError, QuestionError
+from .ends import described
 from .langsmith import runs
-from .ledger import charge_controller, new_ledger, total
-from .observations import conversation, instructions, kept
-from .state import RouterState, knobs_of, left_of, question_of, setup_of
+from .ledger import charge_controller, new_ledger
+from .observations import conversation, instructions
+from .state import RouterState, knobs_of, left_of, setup_of
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ControllerNodes:
-    """begin, think and answer over one pool and controller."""
+class TurnNode:
+    """think over one pool and controller."""
 
     pool: CandidatePool
     controller: Controller
     defaults: RouterContext
     """The knobs of runs that pass none."""
-    name: str = "router_r1"
-    """The name of the message that a run returns."""
     store: ReplyStore | None = None
     """Where the turns of a controller that is paid may be kept."""
     stream_steps: bool = True
     """Whether streams of messages show the turns."""
-
-    def begin(self, state: RouterState, config: RunnableConfig) -> Send:
-        """Start a question from a clean state, whatever an earlier one left on the thread.
-
-        A person who edits the input begins it too: with the knobs of the run that is edited, and
-        its time begins when it goes on.
-
-        Raises:
-            QuestionError: neither `question` nor a human message says anything, or it has an image
-                that no candidate takes.
-            ConfigError: a knob cannot be used.
-        """
-        send_once(config)
-        edits.check_input(state, config)
-        runtime = runtime_of(config)
-        if runtime:
-            context = resolve_context(runtime.context, self.defaults)
-        else:
-            context = knobs_of(state, None, self.defaults)
-        # Before anything is paid.
-        if runtime and context.approve_above_usd is not None and not remembers(config):
-            raise ConfigError(
-                "approve_above_usd: to wait for a person, the graph needs a checkpointer; "
-                "compile(checkpointer=...)"
-            )
-        context.check(self.pool)
-        messages = state.get("messages") or []
-        text = question_of(state.get("question", ""), messages)
-        images = [] if state.get("question", "").strip() else images_of(messages)
-        if images and not self.pool.taking_images():
-            raise QuestionError(
-                f"the question has an image, and no candidate of {self.pool.where} takes images; "
-                "set image_inputs: true for those that do"
-            )
-        fresh: RouterState = {
-            "scratchpad": [with_images(text, images).model_copy(update={"id": _new_id()})],
-            "router_r1": {"context": context.to_state()},
-        }
-        if runtime:
-            fresh["router_r1"]["started_at"] = time.time()
-        # The conversation is not copied into the checkpoint once more: think reads it where it is.
-        if read_channel(config, "messages") is None:
-            fresh["messages"] = messages
-        return Send("think", fresh)
-
-    # --------------------------------------------------------------------------------- think
 
     def think(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
@@ -284,86 +234,13 @@ class ControllerNodes:
     def _descriptors(self) -> dict[str, Any]:
         return self.pool.descriptors().model_dump(mode="json")
 
-    # -------------------------------------------------------------------------------- answer
-
-    def answer(
-        self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
-    ) -> dict[str, Any]:
-        """Return one message, with the bill in its metadata."""
-        context = knobs_of(state, runtime.context, self.defaults)
-        remaining = left_of(state, state["ledger"], state["round"], context)
-        runtime.stream_writer(events.budget(remaining))
-        runs.label_router(
-            config,
-            lambda: {
-                **self._described(context),
-                "stop_reason": state["ending"],
-                "rounds": state["round"],
-            },
-        )
-        answer = state["answer"] or next(
-            (
-                text
-                for m in reversed(state["scratchpad"])
-                if isinstance(m, ToolMessage) and (text := kept(m, whole=True))
-            ),
-            "",
-        )
-        # A checkpointer stores every version of a conversation whole, so the message of an answer
-        # is small: a short id, and only the totals of the bill. The ledger has the bill of each
-        # candidate.
-        totals = total(state["ledger"])
-        message = AIMessage(
-            answer or f"(no answer: {state['ending']})",
-            id=_new_id(),
-            name=self.name,
-            response_metadata={
-                "router_r1": {
-                    "stop_reason": state["ending"],
-                    "rounds": state["round"],
-                    "cost_usd": totals["cost_usd"],
-                    "input_tokens": totals["input_tokens"],
-                    "output_tokens": totals["output_tokens"],
-                    "seconds": totals["seconds"],
-                    "calls": totals["calls"],
-                    "failed_calls": totals["failed_calls"],
-                    "stored_calls": totals["stored_calls"],
-                    "saved_usd": totals["saved_usd"],
-                }
-            },
-        )
-        hide(config, state["scratchpad"])
-        hand_up(config, message, alone=not self.stream_steps)
-        return {"answer": answer, "stop_reason": state["ending"], "messages": [message]}
-
-    # ------------------------------------------------------------------------------- tracing
-
-    def _described(self, context: RouterContext) -> dict[str, Any]:
-        return {
-            "pool": self.pool.name,
-            "controller": self.controller.name,
-            "cost_weight": context.cost_weight,
-            "router_r1_version": _our_version(),
-            "protocol_version": protocol.VERSION,
-        }
-
     def _trace_think(
         self, state: RouterState, view: View, config: RunnableConfig
     ) -> RunnableConfig:
         round_ = state.get("round", 0) + 1
         if not view.scratchpad:
-            runs.label_router(config, lambda: self._described(view.context))
+            runs.label_router(config, lambda: described(self.pool, self.controller, view.context))
         runs.label(config, "think", controller=self.controller.name, round=round_)
         if not self.stream_steps:
             config = in_silence(config)
         return runs.inside(config, "think", controller=self.controller.name, round=round_)
-
-
-def _new_id() -> str:
-    return f"r1-{secrets.token_urlsafe(9)}"
-
-
-@cache
-def _our_version() -> str:
-    # Python reads it off a file each time, which took a tenth of a question's CPU.
-    return version("router-r1-graph")

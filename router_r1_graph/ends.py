@@ -1,0 +1,160 @@
+"""Where a run begins and ends: begin reads the question, answer hands one message back."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.runtime import Runtime
+from langgraph.types import Send
+
+from . import edits, events, protocol
+from ._compat import read_channel, remembers, runtime_of, send_once
+from ._streams import hand_up, hide
+from .candidates import CandidatePool
+from .candidates.images import images_of, with_images
+from .context import RouterContext
+from .controllers.controller import Controller
+from .errors import ConfigError, QuestionError
+from .given_context import resolve_context
+from .langsmith import runs
+from .ledger import total
+from .observations import kept
+from .state import RouterState, knobs_of, left_of, question_of
+
+
+@dataclass(frozen=True)
+class EndNodes:
+    """begin and answer over one pool and controller."""
+
+    pool: CandidatePool
+    controller: Controller
+    defaults: RouterContext
+    """The knobs of runs that pass none."""
+    name: str = "router_r1"
+    """The name of the message that a run returns."""
+    stream_steps: bool = True
+    """Whether streams of messages show the turns and replies."""
+
+    def begin(self, state: RouterState, config: RunnableConfig) -> Send:
+        """Start a question from a clean state, whatever an earlier one left on the thread.
+
+        A person who edits the input begins it too: with the knobs of the run that is edited, and
+        its time begins when it goes on.
+
+        Raises:
+            QuestionError: neither `question` nor a human message says anything, or it has an image
+                that no candidate takes.
+            ConfigError: a knob cannot be used.
+        """
+        send_once(config)
+        edits.check_input(state, config)
+        runtime = runtime_of(config)
+        if runtime:
+            context = resolve_context(runtime.context, self.defaults)
+        else:
+            context = knobs_of(state, None, self.defaults)
+        # Before anything is paid.
+        if runtime and context.approve_above_usd is not None and not remembers(config):
+            raise ConfigError(
+                "approve_above_usd: to wait for a person, the graph needs a checkpointer; "
+                "compile(checkpointer=...)"
+            )
+        context.check(self.pool)
+        messages = state.get("messages") or []
+        text = question_of(state.get("question", ""), messages)
+        images = [] if state.get("question", "").strip() else images_of(messages)
+        if images and not self.pool.taking_images():
+            raise QuestionError(
+                f"the question has an image, and no candidate of {self.pool.where} takes images; "
+                "set image_inputs: true for those that do"
+            )
+        fresh: RouterState = {
+            "scratchpad": [with_images(text, images).model_copy(update={"id": _new_id()})],
+            "router_r1": {"context": context.to_state()},
+        }
+        if runtime:
+            fresh["router_r1"]["started_at"] = time.time()
+        # The conversation is not copied into the checkpoint once more: think reads it where it is.
+        if read_channel(config, "messages") is None:
+            fresh["messages"] = messages
+        return Send("think", fresh)
+
+    def answer(
+        self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> dict[str, Any]:
+        """Return one message, with the bill in its metadata."""
+        context = knobs_of(state, runtime.context, self.defaults)
+        remaining = left_of(state, state["ledger"], state["round"], context)
+        runtime.stream_writer(events.budget(remaining))
+        runs.label_router(
+            config,
+            lambda: {
+                **described(self.pool, self.controller, context),
+                "stop_reason": state["ending"],
+                "rounds": state["round"],
+            },
+        )
+        answer = state["answer"] or next(
+            (
+                text
+                for m in reversed(state["scratchpad"])
+                if isinstance(m, ToolMessage) and (text := kept(m, whole=True))
+            ),
+            "",
+        )
+        # A checkpointer stores every version of a conversation whole, so the message of an answer
+        # is small: a short id, and only the totals of the bill. The ledger has the bill of each
+        # candidate.
+        totals = total(state["ledger"])
+        message = AIMessage(
+            answer or f"(no answer: {state['ending']})",
+            id=_new_id(),
+            name=self.name,
+            response_metadata={
+                "router_r1": {
+                    "stop_reason": state["ending"],
+                    "rounds": state["round"],
+                    "cost_usd": totals["cost_usd"],
+                    "input_tokens": totals["input_tokens"],
+                    "output_tokens": totals["output_tokens"],
+                    "seconds": totals["seconds"],
+                    "calls": totals["calls"],
+                    "failed_calls": totals["failed_calls"],
+                    "stored_calls": totals["stored_calls"],
+                    "saved_usd": totals["saved_usd"],
+                }
+            },
+        )
+        hide(config, state["scratchpad"])
+        hand_up(config, message, alone=not self.stream_steps)
+        return {"answer": answer, "stop_reason": state["ending"], "messages": [message]}
+
+
+def described(
+    pool: CandidatePool, controller: Controller, context: RouterContext
+) -> dict[str, Any]:
+    """Return what a trace says of a router: who may be asked, who decides, and its versions."""
+    return {
+        "pool": pool.name,
+        "controller": controller.name,
+        "cost_weight": context.cost_weight,
+        "router_r1_version": _our_version(),
+        "protocol_version": protocol.VERSION,
+    }
+
+
+def _new_id() -> str:
+    return f"r1-{secrets.token_urlsafe(9)}"
+
+
+@cache
+def _our_version() -> str:
+    # Python reads it off a file each time, which took a tenth of a question's CPU.
+    return version("router-r1-graph")
