@@ -22,7 +22,8 @@ from in_process import cli
 from router_r1_graph import CandidatePool, ConfigError, RouterContext, RouterR1Error, TraceError
 from router_r1_graph.evaluation.plots import draw
 from router_r1_graph.evaluation.processes import Share, run_in_processes
-from router_r1_graph.evaluation.program import Evaluation, control_specs, evaluate
+from router_r1_graph.evaluation.plan import Evaluation, control_specs
+from router_r1_graph.evaluation.program import evaluate
 from router_r1_graph.evaluation.questions import Reader
 from router_r1_graph.evaluation.report import verdict
 from router_r1_graph.evaluation.run import Results

@@ -56,7 +56,9 @@ def fit(
     fields: FieldsOption = "",
     gold_field: Annotated[
         str | None,
-        typer.Option(help="The field of recorded replies with the gold answers.", show_default="gold"),
+        typer.Option(
+            help="The field of recorded replies with the gold answers.", show_default="gold"
+        ),
     ] = None,
     embedding: Annotated[str, typer.Option(help="Of the questions: tfidf, minilm.")] = "tfidf",
     settings: Annotated[

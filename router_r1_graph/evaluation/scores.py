@@ -159,7 +159,9 @@ def _reply_cells(
             continue
         gold = gold_answers(record[gold_field])
         if not gold:
-            raise MatrixError(f"{where}: {gold_field!r} holds no answer: {record[gold_field]!r:.60}")
+            raise MatrixError(
+                f"{where}: {gold_field!r} holds no answer: {record[gold_field]!r:.60}"
+            )
         reply = next((record[name] for name in ("reply", "response") if name in record), None)
         if not isinstance(reply, str):
             raise MatrixError(f"{where}: the reply is a text, not {reply!r:.60}")
