@@ -25,7 +25,7 @@ from router_r1_graph.evaluation.processes import Share, run_in_processes
 from router_r1_graph.evaluation.plan import Evaluation, control_specs
 from router_r1_graph.evaluation.program import evaluate
 from router_r1_graph.evaluation.questions import Reader
-from router_r1_graph.evaluation.report import verdict
+from router_r1_graph.evaluation.verdict import verdict
 from router_r1_graph.evaluation.run import Results
 from router_r1_graph.evaluation.scorers import parse_scorer
 from router_r1_graph.evaluation.statistics import Bootstrap, Interval, entropy, mix_at_cost

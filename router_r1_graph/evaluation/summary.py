@@ -151,7 +151,8 @@ def summarise(
     if not groups:
         return Summary(pool, metric, 0, [], None)
     first, *others = groups.values()
-    ids = [i for i in first if all(i in other for other in others)]
+    # In the same order whatever came first: a report that is made again has the same intervals.
+    ids = sorted(i for i in first if all(i in other for other in others))
     if not ids:
         return Summary(pool, metric, 0, [], None)
     columns = {key: [group[i] for i in ids] for key, group in groups.items()}
