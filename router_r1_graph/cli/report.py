@@ -64,6 +64,8 @@ def report(
             table.add_column(Text(clean(name)), justify="left" if name == "controller" else "right")
         for row in rows:
             table.add_row(*(Text(clean(cell)) for cell in row))
+        if not console.is_terminal:  # a file or a pipe has no width to keep to
+            console.width = 400
         console.print(table)
     print(f"\nReport: {page}")
     if browser or (browser is None and sys.stdout.isatty()):

@@ -12,10 +12,10 @@ Block = tuple[str, "str | Table"]
 """A piece of the report: h1, h2, p, code or img with its text, or a table."""
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem;
   color: #1c2024; background: #fff }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
-td, th { padding: .25rem .5rem; font-size: 13px;
+td, th { padding: .25rem .45rem; font-size: 13px;
   border-bottom: 1px solid #d8dde3; text-align: right;
   white-space: nowrap }
 td:first-child, th:first-child { text-align: left }

@@ -42,11 +42,10 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     labels += [(row, row.controller.removeprefix("constant:"), "0.35") for row in constants]
     frontier = _frontier([row for row in summary.rows if not row.controller.startswith("oracle")])
     if len(frontier) > 1:
-        costs, scores = [_cost(row) for row in frontier], [_score(row) for row in frontier]
         # In steps: who spends a little more than a point has what the point has.
-        axes.plot(
-            costs, scores, color="0.2", lw=1, ls="--", drawstyle="steps-post", label="frontier"
-        )
+        xs = [_cost(row) for row in frontier for _ in (0, 1)][1:]
+        ys = [_score(row) for row in frontier for _ in (0, 1)][:-1]
+        lines += axes.plot(xs, ys, color="0.2", lw=1, ls="--", label="frontier")
     axes.set_xlabel("USD per 1,000 questions")
     axes.set_ylabel(summary.metric.replace("_", " "))
     asked = counted(summary.questions, "question")

@@ -23,9 +23,10 @@ from .verdict import difference, savings, verdict
 
 _WORST = 10
 _EXPLAINED = (
-    "The best is the best single candidate. At matched cost: against a random mix of two "
-    "candidates that spends as much; empty where every candidate costs more. States it: the share "
-    "of answers that state a gold one in whatever form, extracted by the same rules for all."
+    "The best is the best single candidate; x best's is the cost by its cost. At matched cost: "
+    "against a random mix of two candidates that spends as much; empty where every candidate costs "
+    "more. States it: the share of answers that state a gold one in whatever form, extracted by "
+    "the same rules for all."
 )
 
 
@@ -63,11 +64,11 @@ def main_table(summary: Summary) -> Table:
     metric = summary.metric.replace("_", " ")
     head = [
         "controller",
-        "cost weight",
+        "weight",
         metric,
         "against best",
         "USD / 1,000",
-        "cost, times best's",
+        "x best's",
     ]
     head += ["at matched cost", "states it", "F1", "calls", "rounds", "seconds", "failures"]
     rows = [head]

@@ -29,8 +29,8 @@ def verdict(summary: Summary) -> list[str]:
     metric = summary.metric.replace("_", " ")
     score, cost = best.measures["score"].mean, best.measures["cost_usd"].mean
     lines = [
-        f"The best single candidate is {name}: {metric} {rounded(score, 3)} at ${plain(1000 * cost, 3)} "
-        "for 1,000 questions."
+        f"The best single candidate is {name}: {metric} {rounded(score, 3)} at "
+        f"${plain(1000 * cost, 3)} for 1,000 questions."
     ]
     rows = [
         row
