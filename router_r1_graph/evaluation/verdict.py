@@ -149,10 +149,10 @@ def _forms(summary: Summary, rows: Sequence[Row]) -> list[str]:
     if gaps and max(gaps.values()) >= 2 * _FORM:
         who = max(gaps, key=lambda name: gaps[name])
         row = next(r for r in singles if r.controller == who)
-        score, stated = (rounded(row.measures[name].mean, 3) for name in ("score", "stated"))
+        score, states = (rounded(row.measures[name].mean, 3) for name in ("score", "stated"))
         lines.append(
             f"Warning: answers of {who.removeprefix('constant:')} are right in a form that "
-            f"{summary.metric} does not count ({score}; {stated} state a gold answer). Ask for the "
+            f"{summary.metric} does not count ({score}; {states} state a gold answer). Ask for the "
             "answer alone by --system-prompt, or compare by --metric contains."
         )
     return lines
