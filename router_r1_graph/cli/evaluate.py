@@ -85,10 +85,10 @@ def evaluate(
     ] = None,
     budget_usd: Annotated[
         float | None,
-        typer.Option(help="The most that this run may pay, all controllers together.", min=0),
+        typer.Option(help="The most that this run may pay, all controllers together."),
     ] = None,
     question_budget_usd: Annotated[
-        float | None, typer.Option(help="The most that one question may cost.", min=0)
+        float | None, typer.Option(help="The most that one question may cost.")
     ] = None,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Say what it will cost, and ask nothing.")
@@ -134,6 +134,10 @@ def evaluate(
     for weight in cost_weight or []:
         with about("--cost-weight"):
             RouterContext(cost_weight=weight)
+    with about("--budget-usd"):
+        whole = RouterContext(budget_usd=budget_usd)
+    with about("--question-budget-usd"):
+        context = replace(context, budget_usd=question_budget_usd, seed=seed)
     if langsmith and not out:
         raise ConfigError("--langsmith needs --out: the traces that it sends are kept there")
     require_folder("--out", out)
@@ -142,8 +146,7 @@ def evaluate(
     candidates = load_pool(pool)
     if system_prompt is not None:
         candidates = candidates.told(system_prompt)
-    context = replace(context, budget_usd=question_budget_usd, seed=seed)
-    warn_unpriced(candidates, replace(context, budget_usd=budget_usd))
+    warn_unpriced(candidates, whole)
     context.check(candidates)
     candidates.require_keys()
     with loading("the evaluation"):

@@ -31,7 +31,7 @@ def markdown(blocks: Sequence[Block]) -> str:
     parts = []
     for kind, content in blocks:
         if not isinstance(content, str):
-            parts.append(tablemarkdown(content))
+            parts.append(table_markdown(content))
         elif kind == "img":
             parts.append("![score against cost](curve.png)")
         elif kind == "code":
@@ -42,7 +42,7 @@ def markdown(blocks: Sequence[Block]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def tablemarkdown(table: Table) -> str:
+def table_markdown(table: Table) -> str:
     """Return a table in Markdown."""
     head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
