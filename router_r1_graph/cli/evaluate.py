@@ -88,7 +88,8 @@ def evaluate(
         typer.Option(help="The most that this run may pay, all controllers together."),
     ] = None,
     question_budget_usd: Annotated[
-        float | None, typer.Option(help="The most that one question may cost.")
+        float | None,
+        typer.Option(help="The most that one question may cost.", rich_help_panel="Knobs of a run"),
     ] = None,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Say what it will cost, and ask nothing.")
