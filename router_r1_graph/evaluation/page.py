@@ -15,7 +15,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem;
   color: #1c2024; background: #fff }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
-td, th { padding: .25rem .45rem; font-size: 13px;
+td, th { padding: .25rem .35rem; font-size: 13px;
   border-bottom: 1px solid #d8dde3; text-align: right;
   white-space: nowrap }
 td:first-child, th:first-child { text-align: left }

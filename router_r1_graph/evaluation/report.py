@@ -70,7 +70,7 @@ def main_table(summary: Summary) -> Table:
         "USD / 1,000",
         "x best's",
     ]
-    head += ["at matched cost", "states it", "F1", "calls", "rounds", "seconds", "failures"]
+    head += ["at matched cost", "states it", "F1", "calls", "rounds", "seconds", "failed"]
     rows = [head]
     for row in summary.rows:
         m = row.measures
