@@ -47,7 +47,8 @@ if TYPE_CHECKING:
         RouterR1Error,
         TraceError,
     )
-    from .evaluation.program import Evaluation, evaluate
+    from .evaluation.plan import Evaluation
+    from .evaluation.program import evaluate
     from .evaluation.questions import Reader
     from .graph import create_router_r1, create_router_r1_agent
     from .langsmith.experiments import log_feedback, write_experiment
@@ -161,7 +162,7 @@ _LATER = {
     "ControllerError": "errors",
     "ControllerSettings": "candidates",
     "Effect": "controllers.choice",
-    "Evaluation": "evaluation.program",
+    "Evaluation": "evaluation.plan",
     "GenAISpans": "langsmith.spans",
     "KeywordController": "controllers.embedded",
     "LearnedController": "controllers.learned",

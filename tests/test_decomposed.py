@@ -15,7 +15,8 @@ from router_r1_graph import ConfigError
 from router_r1_graph.answers import exact_match, is_abstention, normalize_answer
 from router_r1_graph.candidates import Candidate
 from router_r1_graph.controllers.embedded import world_of
-from router_r1_graph.evaluation.program import Evaluation, evaluate
+from router_r1_graph.evaluation.plan import Evaluation
+from router_r1_graph.evaluation.program import evaluate
 from router_r1_graph.evaluation.questions import Reader
 from router_r1_graph.simulation import (
     Decomposed,

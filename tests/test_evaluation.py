@@ -20,15 +20,16 @@ import numpy as np
 
 from in_process import cli
 from router_r1_graph import CandidatePool, ConfigError, RouterContext, RouterR1Error, TraceError
+from router_r1_graph.evaluation.plan import Evaluation, control_specs
 from router_r1_graph.evaluation.plots import draw
 from router_r1_graph.evaluation.processes import Share, run_in_processes
-from router_r1_graph.evaluation.program import Evaluation, control_specs, evaluate
+from router_r1_graph.evaluation.program import evaluate
 from router_r1_graph.evaluation.questions import Reader
-from router_r1_graph.evaluation.report import verdict
 from router_r1_graph.evaluation.run import Results
 from router_r1_graph.evaluation.scorers import parse_scorer
 from router_r1_graph.evaluation.statistics import Bootstrap, Interval, entropy, mix_at_cost
 from router_r1_graph.evaluation.summary import ORACLE_OF_CONSTANTS, summarise
+from router_r1_graph.evaluation.verdict import verdict
 from router_r1_graph.simulation import EVERY_KIND, read_question
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"

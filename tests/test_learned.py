@@ -356,7 +356,7 @@ def test_fit_adds_a_candidate(tmp_path, train_test):
         (("knn", "--data", "none.csv"), "none.csv: no such file"),
         (("kn", "--data", "{m}"), "unknown method 'kn' (did you mean 'knn'?)"),
         (("knn", "--data", "{m}", "--set", "k=x"), "--set is NAME=NUMBER, not 'k=x'"),
-        (("knn", "--data", "{m}", "--metric", "em"), "--metric is exact_match or f1, not 'em'"),
+        (("knn", "--data", "{m}", "--metric", "em"), "--metric: unknown metric 'em'"),
         (("knn", "--data", "{m}", "--pool", "embedded"), "no candidate 'Chemist'"),
     ],
 )

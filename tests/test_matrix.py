@@ -270,7 +270,7 @@ def test_traces_of_constant_controllers_make_a_matrix(tmp_path):
 
 
 def test_traces_of_other_controllers_or_without_gold_are_refused():
-    with pytest.raises(MatrixError, match="trace 1: the controller is 'keyword'"):
+    with pytest.raises(MatrixError, match="its runs are of keyword"):
         matrix_of_traces(run_traces("keyword"))
     with pytest.raises(MatrixError, match="trace 1: there is no gold answer"):
         matrix_of_traces(run_traces("constant:Magnivor", gold=False))
@@ -289,7 +289,7 @@ def test_recorded_replies_are_scored_against_their_gold_answers(tmp_path):
     assert load_scores(file).scores.tolist() == [[1.0, 0.0]]
     assert load_scores(file, metric="f1").scores[0, 1] == pytest.approx(2 / 3)
     file.write_text(json.dumps({**record, "response": None}))
-    with pytest.raises(MatrixError, match="line 1: 'response' is a text, not None"):
+    with pytest.raises(MatrixError, match="line 1: the reply is a text, not None"):
         load_scores(file)
 
 

@@ -167,10 +167,10 @@ def test_the_tour_says_which_extra_is_missing(monkeypatch, capsys):
 
 def test_a_name_with_brackets_stands_in_the_progress_of_an_evaluation():
     pytest.importorskip("numpy")
-    from router_r1_graph.evaluation import program
+    from router_r1_graph.evaluation.progress import progress_columns
 
     console = Console(file=io.StringIO(), width=200, force_terminal=True)
-    columns = program.progress_columns()
+    columns = progress_columns()
     with Progress(*columns, console=console) as progress:
         progress.add_task("constant:GPT [mini]", total=1, score=0.0, usd="$0", rate="")
     assert "constant:GPT [mini]" in console.file.getvalue()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from router_r1_graph import protocol
 from router_r1_graph.errors import MissingExtraError
-from router_r1_graph.evaluation.report import Table, table_markdown
+from router_r1_graph.evaluation.page import Table, table_markdown
 from router_r1_graph.evaluation.statistics import Interval
 from router_r1_graph.words import counted, fixed, rounded, usd
 

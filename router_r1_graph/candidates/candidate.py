@@ -49,6 +49,9 @@ class Candidate(ModelSettings):
     example. For a graph whose messages report a cost, set the most that a call can cost."""
     latency_seconds: Annotated[float, Field(ge=0)] | None = None
     """Typical seconds until the whole reply has arrived."""
+    system_prompt: str = ""
+    """What it is told before each query, such as "Answer with the name alone, in no sentence.".
+    Tools and retrievers read a query only, and are not told."""
     strengths: tuple[str, ...] = ()
     """What it is good at, in a few words each."""
     benchmarks: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
@@ -121,6 +124,10 @@ class Candidate(ModelSettings):
             cached_input_tokens=cached_input_tokens,
             cache_write_tokens=cache_write_tokens,
         )
+
+    def worst_case_usd(self, text: str, images: int = 0) -> float:
+        """Return the most in USD that one call can cost, the system prompt included."""
+        return super().worst_case_usd(self.system_prompt + text, images)
 
     @property
     def price_usd_per_mtok(self) -> float:

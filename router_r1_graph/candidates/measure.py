@@ -150,6 +150,7 @@ def _read(source: Source) -> tuple[list[_Measured], int]:
     found: dict[str, _Measured] = {}
     questions: set[int] = set()
     splits: Counter[str] = Counter()
+    missing: tuple[int, str] | None = None
     for number, (record, row) in enumerate(read_records(source.records, source.fields), 1):
         one = found.setdefault(record.candidate.casefold(), _Measured(record.candidate))
         one.longest = max(one.longest, record.output_tokens or 0)
@@ -164,11 +165,18 @@ def _read(source: Source) -> tuple[list[_Measured], int]:
             one.seconds.append(record.seconds)
         if source.gold_field is not None:
             gold = _gold(row, source.gold_field, f"{source.records}, record {number}")
+            if gold is None:  # a reply to a part of a question
+                missing = missing or (number, did_you_mean(source.gold_field, row))
+                continue
             one.scored += 1
             one.exact_match += exact_match(bare_answer(record.reply), gold)
             one.contains += contains(untagged(record.reply), gold)
     if not any(one.replies for one in found.values()):
         raise ConfigError(f"{source.records}: {_nothing(source, splits)}")
+    if missing and not any(one.scored for one in found.values()):
+        raise ConfigError(
+            f"{source.records}, record {missing[0]}: {source.gold_field!r} is not there{missing[1]}"
+        )
     return list(found.values()), len(questions)
 
 
@@ -183,8 +191,11 @@ def _nothing(source: Source, splits: Mapping[str, int]) -> str:
     return f"no record of the split {source.split!r}{near}; there are {there}"
 
 
-def _gold(row: Mapping[str, Any], name: str, where: str) -> list[str]:
-    gold = row.get(name)
+def _gold(row: Mapping[str, Any], name: str, where: str) -> list[str] | None:
+    """Return the gold answers of a record; None where it has no such field."""
+    if name not in row:
+        return None
+    gold = row[name]
     answers = [gold] if isinstance(gold, str) else gold
     if not isinstance(answers, list) or not all(isinstance(a, str) for a in answers):
         near = did_you_mean(name, row)

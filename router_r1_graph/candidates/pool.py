@@ -134,6 +134,16 @@ class CandidatePool(BaseModel):
         pool._file = None
         return pool
 
+    def told(self, system_prompt: str) -> CandidatePool:
+        """Return the pool with a system prompt for each candidate that has none of its own."""
+        candidates = tuple(
+            c if c.system_prompt else c.model_copy(update={"system_prompt": system_prompt})
+            for c in self.candidates
+        )
+        pool = self.model_copy(update={"candidates": candidates})
+        pool.__dict__.pop("_by_name", None)
+        return pool
+
     def taking_images(self) -> CandidatePool | None:
         """Return the pool of those candidates that take images; None = nobody does."""
         able = tuple(candidate for candidate in self.candidates if candidate.image_inputs)

@@ -6,6 +6,7 @@ records, `provider: recorded` replays them, `pool from-records` measures candida
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections import Counter, defaultdict
@@ -181,12 +182,17 @@ class Recorder(BaseCallbackHandler):
 
     Args:
         path: the file; created with the first reply.
+        gold: question -> its gold answers. A reply to one of these questions has them in its line,
+            as `gold`, so that it can be scored later; one to another query has none.
     """
 
     run_inline = True  # in the order of the replies, in async runs too
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self, path: str | Path, *, gold: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self.path = Path(path)
+        self._gold = {normalize_query(q): list(answers) for q, answers in (gold or {}).items()}
         self._queries: dict[UUID, str] = {}
         self._lock = threading.Lock()
 
@@ -214,8 +220,11 @@ class Recorder(BaseCallbackHandler):
         record = Record.model_validate(
             {**bill, "cost_usd": paid, "question": query, "reply": str(output.text)}
         )
+        line = record.model_dump(mode="json")
+        if gold := self._gold.get(normalize_query(query)):
+            line["gold"] = gold
         with self._lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(record.model_dump_json() + "\n")
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget the query."""

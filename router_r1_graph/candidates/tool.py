@@ -69,7 +69,7 @@ class CandidateTool(BaseTool):
         images: list[dict[str, Any]] | None = None,
         seconds_left: float | None = None,
     ) -> tuple[str, Bill]:
-        prompt = _prompt(background, query, images)
+        prompt = self._prompt(background, query, images)
         reply = ask(
             self.model,
             prompt,
@@ -88,7 +88,7 @@ class CandidateTool(BaseTool):
         images: list[dict[str, Any]] | None = None,
         seconds_left: float | None = None,
     ) -> tuple[str, Bill]:
-        prompt = _prompt(background, query, images)
+        prompt = self._prompt(background, query, images)
         reply = await aask(
             self.model,
             prompt,
@@ -98,6 +98,11 @@ class CandidateTool(BaseTool):
             store=self.store,
         )
         return self._billed(reply)
+
+    def _prompt(
+        self, background: str, query: str, images: Sequence[dict[str, Any]] | None
+    ) -> list[AnyMessage]:
+        return prompt_of(self.candidate, query, background=background, images=images or ())
 
     def _billed(self, reply: Reply) -> tuple[str, Bill]:
         if reply.stored:  # there is no model's run
@@ -110,11 +115,17 @@ class CandidateTool(BaseTool):
         return bill(self.candidate.name, text_alone(reply))
 
 
-def _prompt(
-    background: str, query: str, images: Sequence[dict[str, Any]] | None
+def prompt_of(
+    candidate: Candidate,
+    query: str,
+    *,
+    background: str = "",
+    images: Sequence[dict[str, Any]] = (),
 ) -> list[AnyMessage]:
-    told = [SystemMessage(background)] if background else []
-    return [*told, with_images(query, images or ())]
+    """Return what a candidate is sent: its system prompt and the background, then the query."""
+    own = candidate.system_prompt if candidate.kind not in ("tool", "retriever") else ""
+    told = "\n".join(filter(None, (own, background)))
+    return [*([SystemMessage(told)] if told else []), with_images(query, images)]
 
 
 def candidate_tool(

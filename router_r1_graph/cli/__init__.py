@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import RouterR1Error
-from . import ask, chat, evaluate, fit, measure, pool, replies, serve, traces, train
+from . import ask, chat, evaluate, fit, measure, pool, replies, report, serve, traces, train
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 app = typer.Typer(
@@ -65,6 +65,7 @@ app.command(epilog=ask.ASK_EXAMPLES)(ask.ask)
 app.command(epilog=chat.EXAMPLES)(chat.chat)
 app.command(epilog=ask.DEMO_EXAMPLES)(ask.demo)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=fit.EXAMPLES)(fit.fit)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
 of_training.command("run", hidden=True, epilog=train.EXAMPLES)(train.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from ..console import make_console
 from ..context import RouterContext
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_file, require_folder
+from ..invalid import masked
 from ..words import counted
 from .options import (
     PoolOption,
@@ -23,6 +25,7 @@ from .options import (
     loading,
     note_simulated,
     takes_knobs,
+    warn_unpriced,
 )
 from .store_options import takes_replies
 
@@ -42,7 +45,7 @@ router-r1 evaluate nq hotpotqa --pool router_r1 --controller policy:runs/qwen/po
 
 
 @takes_replies
-@takes_knobs(but=("cost_weight", "approve_above_usd", "seed"))
+@takes_knobs(but=("cost_weight", "approve_above_usd", "budget_usd", "seed"))
 def evaluate(
     data: Annotated[
         list[str],
@@ -73,6 +76,24 @@ def evaluate(
     where: Annotated[
         list[str] | None, typer.Option(help="Only rows with this value: FIELD=VALUE.")
     ] = None,
+    system_prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What every candidate without one of its own is told before a query.",
+        ),
+    ] = None,
+    budget_usd: Annotated[
+        float | None,
+        typer.Option(help="The most that this run may pay, all controllers together."),
+    ] = None,
+    question_budget_usd: Annotated[
+        float | None,
+        typer.Option(help="The most that one question may cost.", rich_help_panel="Knobs of a run"),
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say what it will cost, and ask nothing.")
+    ] = False,
     context: Any = None,
     seed: Annotated[int, typer.Option(help="Of drawn questions, controllers, resamples.")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 64,
@@ -92,7 +113,8 @@ def evaluate(
     skip_bad: Annotated[bool, typer.Option(help="Count broken rows instead of stopping.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of results and report.")] = None,
     record: Annotated[
-        Path | None, typer.Option(help="Append every reply to this file, for a recorded pool.")
+        Path | None,
+        typer.Option(help="Append every reply to this file: for a recorded pool, for fit."),
     ] = None,
     replies: Any = None,
     resume: Annotated[bool, typer.Option(help="Go on with the results in --out.")] = False,
@@ -113,16 +135,25 @@ def evaluate(
     for weight in cost_weight or []:
         with about("--cost-weight"):
             RouterContext(cost_weight=weight)
+    with about("--budget-usd"):
+        whole = RouterContext(budget_usd=budget_usd)
+    with about("--question-budget-usd"):
+        context = replace(context, budget_usd=question_budget_usd, seed=seed)
     if langsmith and not out:
         raise ConfigError("--langsmith needs --out: the traces that it sends are kept there")
     require_folder("--out", out)
-    require_file("--record", record)
+    if not (out and record and record.absolute().parent == out.absolute()):
+        require_file("--record", record)
     candidates = load_pool(pool)
+    if system_prompt is not None:
+        candidates = candidates.told(system_prompt)
+    warn_unpriced(candidates, whole)
     context.check(candidates)
     candidates.require_keys()
     with loading("the evaluation"):
         try:
-            from ..evaluation.program import Evaluation
+            from ..evaluation.plan import Evaluation
+            from ..evaluation.program import estimate_of
             from ..evaluation.program import evaluate as run
             from ..evaluation.questions import Reader
             from ..evaluation.report import show
@@ -140,7 +171,7 @@ def evaluate(
         questions=questions,
         controllers=controller or [],
         cost_weights=cost_weight or [0.5],
-        context=replace(context, seed=seed),
+        context=context,
         metric=metric,
         controls=controls,
         concurrency=concurrency,
@@ -152,7 +183,12 @@ def evaluate(
         resume=resume,
         seed=seed,
         skipped=reader.skipped,
+        budget_usd=budget_usd,
+        command=masked(shlex.join(["router-r1", *sys.argv[1:]])),
     )
+    if estimate:
+        print(estimate_of(plan))
+        return
     try:
         summary = run(plan, make_console(stderr=True))
     except KeyboardInterrupt:
@@ -174,6 +210,7 @@ def evaluate(
             print(f"{rows} a question: it was asked once", file=sys.stderr)
         if out:
             print(f"\nReport: {out}/report.html, {out}/report.md, {out}/summary.json")
+            print(f"Open it: router-r1 report {out}; learn from it: router-r1 fit knn --data {out}")
 
 
 def _write_experiments(results: Path, controllers: Sequence[str], dataset: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -13,13 +13,14 @@ from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_folder
 from ..invalid import masked
 from ..words import counted
-from .options import FieldsOption, load_pool, read_fields
-
-_METRICS = ("exact_match", "f1")
+from .options import FieldsOption, about, load_pool, read_fields
 
 EXAMPLES = """[bold]Examples[/bold]
 
-router-r1 fit knn --data traces.jsonl --out runs/knn
+router-r1 evaluate mine.jsonl --pool mine.yaml --out runs/mine
+router-r1 fit knn --data runs/mine --out runs/knn
+
+router-r1 fit knn --data records.jsonl --out runs/knn --gold-field answers --metric contains
 
 router-r1 fit mf --data routerbench.csv --pool mine.yaml --out runs/mf --set dim=64 --seed 1
 
@@ -34,7 +35,10 @@ def fit(
     method: Annotated[str, typer.Argument(help="knn, mf, irt, features or encoder.")],
     data: Annotated[
         Path,
-        typer.Option(help="Traces of constant controllers, recorded replies, or a score matrix."),
+        typer.Option(
+            help="The folder that evaluate --out wrote, its traces, recorded replies with gold "
+            "answers, or a score matrix."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     seed: Annotated[int, typer.Option(help="Of whatever is drawn.")] = 0,
@@ -42,10 +46,20 @@ def fit(
         str | None, typer.Option(help="Who may stand in the data, with prices; else as it says.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Only data of this split.")] = None,
-    metric: Annotated[str, typer.Option(help="For traces and replies: exact_match, f1.")] = (
-        "exact_match"
-    ),
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="For traces and replies: exact_match, f1, contains, choice, number, or "
+            "module:function."
+        ),
+    ] = "exact_match",
     fields: FieldsOption = "",
+    gold_field: Annotated[
+        str | None,
+        typer.Option(
+            help="The field of recorded replies with the gold answers.", show_default="gold"
+        ),
+    ] = None,
     embedding: Annotated[str, typer.Option(help="Of the questions: tfidf, minilm.")] = "tfidf",
     settings: Annotated[
         list[str] | None,
@@ -57,9 +71,6 @@ def fit(
     ] = None,
 ) -> None:
     """Fit a learned controller, which then is `--controller NAME:DIR`."""
-    if metric not in _METRICS:
-        near = did_you_mean(metric, _METRICS)
-        raise ConfigError(f"--metric is {' or '.join(_METRICS)}, not {metric!r}{near}")
     options = {}
     for setting in settings or []:
         key, _, value = setting.partition("=")
@@ -70,7 +81,8 @@ def fit(
         from ..controllers.learned import METHODS, LearnedController
         from ..controllers.learned.cells import FIELDS
         from ..controllers.learned.embedding import EMBEDDINGS
-        from ..evaluation.scores import Metric, load_scores
+        from ..evaluation.scorers import parse_scorer
+        from ..evaluation.scores import load_scores
     except ImportError as error:
         raise MissingExtraError(f"fit {masked(method)}", "eval") from error
     _require("fit", "method", method, METHODS)
@@ -80,10 +92,13 @@ def fit(
     names = read_fields(fields, "question=q,score=s")
     for name in names:
         _require("--fields", "field", name, FIELDS)
+    if gold_field is not None:
+        names["gold"] = gold_field
+    with about("--metric"):
+        parse_scorer(metric)
     require_folder("--out", out)
-    scored = cast("Metric", metric)
     known = load_pool(pool) if pool else None
-    matrix = load_scores(data, known, split=split, metric=scored, fields=names)
+    matrix = load_scores(data, known, split=split, metric=metric, fields=names)
     try:
         if add_to is not None:
             controller = LearnedController.load(add_to).add(matrix)

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
-from langchain_core.messages import HumanMessage
-
 from ..answers import bare_answer
 from ..candidates import Candidate
 from ..candidates.call import aask
@@ -26,10 +24,12 @@ from ..candidates.providers import make_chat_model
 from ..candidates.records import Record
 from ..candidates.reply import Reply
 from ..candidates.store import ReplyStore
+from ..candidates.tool import prompt_of
 from ..candidates.usage import estimate_tokens, reported_usd
 from .loop import ask_many
 from .probes import Probe
 from .scorers import Scorer
+from .spending import Purse
 
 _TOKENS_OF_A_REPLY = 100
 """What a reply is taken to have before there is any."""
@@ -199,7 +199,7 @@ async def measure(
     Raises:
         PoolError: a candidate's provider cannot be used.
     """
-    purse = _Purse(budget_usd)
+    purse = Purse(budget_usd)
     models = {one: make_chat_model(one.candidate) for one in measured}
     places = {one: asyncio.Semaphore(concurrency) for one in measured}
 
@@ -209,7 +209,7 @@ async def measure(
             one.ended = one.ended or "budget"
             return
         try:
-            prompt = [HumanMessage(probe.question)]
+            prompt = prompt_of(one.candidate, probe.question)
             reply = await aask(models[one], prompt, one.candidate, store=replies)
             one._keep(probe, reply, scorer)
         finally:
@@ -246,29 +246,3 @@ def _items(
         one = min(left, key=lambda one: one._in_flight)
         one._asked, one._in_flight = one._asked + 1, one._in_flight + 1
         yield one, one.probes[one._asked - 1]
-
-
-class _Purse:
-    """What may still be paid; a call holds back what it may cost until it is known."""
-
-    def __init__(self, budget_usd: float) -> None:
-        self.left_usd = budget_usd
-        self.calls = 0
-        self._settled = asyncio.Event()
-
-    async def hold(self, usd: float) -> bool:
-        """Hold back an amount, once there is room for it; False = there will be none."""
-        while usd > self.left_usd or self.left_usd < 0:
-            if not self.calls:
-                return False
-            await self._settled.wait()
-        self.left_usd -= usd
-        self.calls += 1
-        return True
-
-    def settle(self, held_usd: float, paid_usd: float) -> None:
-        """Pay for a call."""
-        self.left_usd += held_usd - paid_usd
-        self.calls -= 1
-        self._settled.set()
-        self._settled = asyncio.Event()

@@ -40,6 +40,12 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
             lines += axes.plot(xs, ys, color=color, lw=1)
             labels += [(row, f"a={row.cost_weight:g}", color) for row in rows]
     labels += [(row, row.controller.removeprefix("constant:"), "0.35") for row in constants]
+    frontier = _frontier([row for row in summary.rows if not row.controller.startswith("oracle")])
+    if len(frontier) > 1:
+        # In steps: who spends a little more than a point has what the point has.
+        xs = [_cost(row) for row in frontier for _ in (0, 1)][1:]
+        ys = [_score(row) for row in frontier for _ in (0, 1)][:-1]
+        lines += axes.plot(xs, ys, color="0.2", lw=1, ls="--", label="frontier")
     axes.set_xlabel("USD per 1,000 questions")
     axes.set_ylabel(summary.metric.replace("_", " "))
     asked = counted(summary.questions, "question")
@@ -154,6 +160,15 @@ def _name(axes: Any, rows: list[Row], lines: list[Any], labels: list[tuple[Row, 
         else:  # no free place: it is named all the same
             _, box = place(*label, *_PLACES[0])
         taken.append(box)
+
+
+def _frontier(rows: list[Row]) -> list[Row]:
+    """Return the rows that no other one beats in both score and cost, the cheapest first."""
+    found: list[Row] = []
+    for row in sorted(rows, key=lambda row: (_cost(row), -_score(row))):
+        if not found or _score(row) > _score(found[-1]):
+            found.append(row)
+    return found
 
 
 def _cost(row: Row) -> float:

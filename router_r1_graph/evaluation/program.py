@@ -3,106 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 from rich.text import Text
 
-from ..candidates import CandidatePool
 from ..candidates.records import Recorder
-from ..candidates.store import ReplyStore
-from ..context import RouterContext
 from ..controllers import Controller, parse_controller
-from ..controllers.embedded import world_of
-from ..controllers.learned import METHODS, LearnedController
-from ..controllers.learned.cells import Cell
-from ..controllers.learned.matrix import ScoreMatrix
-from ..errors import ConfigError, PoolError
-from ..files import require_file, require_folder
+from ..controllers.learned import METHODS
+from ..errors import ConfigError
 from ..words import usd
 from . import loop
+from .folds import fitted_on_folds
+from .loop import Ask
+from .origin import Origin
+from .plan import MOST_CONSTANTS, Evaluation, control_specs, is_free, open_results, paid_once
+from .plots import load_pyplot
 from .processes import Share, run_in_processes
+from .progress import Bar, progress_columns
 from .questions import EvaluationQuestion
 from .report import write_report
-from .run import Outcome, Results, cost_weights_of, run_controller
+from .run import Outcome, Results, cost_weights_of, require_replies, run_controller
 from .scorers import parse_scorer
+from .scores import RESULTS
+from .spending import Estimate, Purse, estimate, within, worst_case
 from .summary import Summary, summarise
-
-_MOST_CONSTANTS = 16
-"""Larger pools have their best and cheapest candidates as controls, not all."""
-
-
-@dataclass
-class Evaluation:
-    """The plan of an evaluation.
-
-    Attributes:
-        pool: the candidates.
-        questions: what is asked.
-        controllers: the specs of the controllers.
-        cost_weights: the cost weights at which each controller that reads the cost weight is run.
-        context: all other knobs.
-        metric: what the score is.
-        controls: whether constants, random and oracle are run too.
-        concurrency: most questions at once.
-        processes: the number of processes; use several if the candidates are faster than a core.
-        out: the folder of results and report; None = nothing is kept.
-        folds: cross-validate learned controllers that are named without a folder (`knn`): split the
-            questions into this many parts, and ask each part with a fit on the others.
-        record: a file to append every reply to; `provider: recorded` can replay it.
-        replies: where replies are kept, so that the same call is paid once.
-        resume: whether to continue with results that are there already.
-        seed: the seed of the resamples.
-        skipped: rows of the data that were left out, with why.
-    """
-
-    pool: CandidatePool
-    questions: Sequence[EvaluationQuestion]
-    controllers: Sequence[str]
-    cost_weights: Sequence[float] = (0.5,)
-    context: RouterContext = field(default_factory=RouterContext)
-    metric: str = "exact_match"
-    controls: bool = True
-    concurrency: int = 64
-    processes: int = 1
-    out: Path | None = None
-    folds: int = 0
-    record: Path | None = None
-    replies: ReplyStore | None = None
-    resume: bool = False
-    seed: int = 0
-    skipped: Sequence[str] = ()
-
-
-def control_specs(pool: CandidatePool) -> list[str]:
-    """Return the controls for a pool: constants, random, and the oracle where it can be known."""
-    candidates = list(pool.candidates)
-    if len(candidates) > _MOST_CONSTANTS:
-        by_price = sorted(candidates, key=lambda c: c.price_usd_per_mtok)
-        by_score = sorted(
-            candidates, key=lambda c: -sum(c.benchmarks.values()) / max(1, len(c.benchmarks))
-        )
-        candidates = [by_price[0], *by_score[: _MOST_CONSTANTS - 1]]
-    specs = [f"constant:{c.name}" for c in {c.name: c for c in candidates}.values()]
-    specs.append("random")
-    try:
-        world_of(pool)
-        specs.append("oracle")
-    except (ConfigError, PoolError):
-        pass  # then the oracle of constants is computed from them
-    return specs
 
 
 def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
@@ -111,24 +39,76 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
     Raises:
         ConfigError: a controller cannot be built, or the folder holds results and `resume` is off.
     """
-    scorer = parse_scorer(plan.metric)
-    if plan.processes > 1 and plan.record:
-        raise ConfigError("recording replies needs one process")
-    file = None
-    if plan.out is not None:
-        file = plan.out / "results.jsonl"
-        require_folder("--out", plan.out)
-        plan.out.mkdir(parents=True, exist_ok=True)
-        require_file("--out", file)
-        if file.exists() and file.stat().st_size and not plan.resume:
-            raise ConfigError(
-                f"{file} holds results already: go on with --resume, or name another --out"
-            )
-    require_file("--record", plan.record)
-    results = Results(file, scorer)
-    results.load(plan.pool)
+    results = open_results(plan)
     controls = control_specs(plan.pool) if plan.controls else []
     controls = [spec for spec in controls if spec not in plan.controllers]
+    origin = Origin(
+        metric=plan.metric,
+        seed=plan.seed,
+        evaluated=tuple(plan.controllers),
+        controls=tuple(controls),
+        command=plan.command,
+    )
+    if plan.out is not None:
+        load_pyplot("the picture of a report", "eval")  # before anything is paid
+        origin.write(plan.out)
+    learned = [spec for spec in plan.controllers if spec in METHODS]
+    purse = None if plan.budget_usd is None else Purse(plan.budget_usd)
+    with paid_once(plan) as plan:
+        runs = _all_runs(plan, controls)
+        _note_one_weight(plan, runs, console)
+        if console and not is_free(plan.pool):
+            console.print(Text(str(_estimate(plan, runs, results))), soft_wrap=True)
+        _run(plan, runs, results, console, purse)
+        if learned and not (purse and purse.refused):
+            fitted = _fold_runs(plan, learned, results)
+            _run(plan, fitted, results, console, purse)
+            runs = [*fitted, *runs]
+    # In a fixed order, not that of arrival: a resumed run has to end with the same intervals.
+    keys = [(*run.key, question.id) for run in runs for question in run.share.questions]
+    outcomes = [results.outcomes[key] for key in dict.fromkeys(keys) if key in results.outcomes]
+    if purse and purse.refused and not outcomes:
+        raise ConfigError(
+            f"a budget of {usd(purse.budget_usd)} allows no question: the worst case of one is more"
+        )
+    require_replies(outcomes)
+    summary = summarise(
+        outcomes, pool=plan.pool.name, metric=plan.metric, controls=controls, seed=plan.seed
+    )
+    notes = [purse.stopped] if purse and purse.refused else []
+    summary = dataclasses.replace(summary, origin=origin, notes=notes)
+    if plan.out is not None:
+        write_report(summary, plan.out, outcomes, evaluated=plan.controllers, skipped=plan.skipped)
+    return summary
+
+
+def estimate_of(plan: Evaluation) -> Estimate:
+    """Return about what a plan will cost; nothing is asked and nothing written.
+
+    Raises:
+        ConfigError: a controller cannot be built.
+    """
+    controls = control_specs(plan.pool) if plan.controls else []
+    results = Results(plan.out and plan.out / RESULTS, parse_scorer(plan.metric))
+    if plan.resume:
+        results.load(plan.pool)
+    return _estimate(plan, _all_runs(plan, controls), results)
+
+
+def _estimate(plan: Evaluation, runs: Sequence[_Run], results: Results) -> Estimate:
+    left = [
+        (run.controller, [q.question for q in run.share.questions if not run.knows(q, results)])
+        for run in runs
+    ]
+    return estimate(left, plan.pool, once=plan.replies is not None or not is_free(plan.pool))
+
+
+def _all_runs(plan: Evaluation, controls: Sequence[str]) -> list[_Run]:
+    """Return what is asked of every controller that needs no fit.
+
+    Raises:
+        ConfigError: a controller cannot be built.
+    """
     learned = [spec for spec in plan.controllers if spec in METHODS]
     if learned and not plan.folds:
         raise ConfigError(
@@ -138,22 +118,7 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
     if learned and not plan.controls:
         raise ConfigError("--folds fits on the single candidates' scores: it needs the controls")
     rest = [spec for spec in (*plan.controllers, *controls) if spec not in learned]
-    runs = [run for spec in rest for run in _runs_of(plan, spec)]
-    _note_one_weight(plan, runs, console)
-    _run(plan, runs, results, console)
-    if learned:
-        fitted = _fold_runs(plan, learned, results)
-        _run(plan, fitted, results, console)
-        runs = [*fitted, *runs]
-    # In a fixed order, not that of arrival: a resumed run has to end with the same intervals.
-    keys = [(*run.key, question.id) for run in runs for question in run.share.questions]
-    outcomes = [results.outcomes[key] for key in dict.fromkeys(keys) if key in results.outcomes]
-    summary = summarise(
-        outcomes, pool=plan.pool.name, metric=plan.metric, controls=controls, seed=plan.seed
-    )
-    if plan.out is not None:
-        write_report(summary, plan.out, outcomes, evaluated=plan.controllers, skipped=plan.skipped)
-    return summary
+    return [run for spec in dict.fromkeys(rest) for run in _runs_of(plan, spec)]
 
 
 def _note_one_weight(plan: Evaluation, runs: Sequence[_Run], console: Console | None) -> None:
@@ -187,6 +152,10 @@ class _Run:
     def key(self) -> tuple[str, float]:
         return self.share.spec, self.share.context.cost_weight
 
+    def knows(self, question: EvaluationQuestion, results: Results) -> bool:
+        """Whether a question has been asked already."""
+        return (*self.key, question.id) in results.outcomes
+
 
 def _runs_of(plan: Evaluation, spec: str) -> list[_Run]:
     make = partial(parse_controller, spec, plan.pool)
@@ -209,31 +178,20 @@ def _share(
 
 
 def _fold_runs(plan: Evaluation, learned: Sequence[str], results: Results) -> list[_Run]:
-    """For each fold, fit each method on the other folds, to be asked this one.
-
-    The scores are those of the constants, which have just been run as controls.
-    """
-    order = list(plan.questions)
-    random.Random(plan.seed).shuffle(order)
-    folds = [order[k :: plan.folds] for k in range(plan.folds)]
-    text = {question.id: question.question for question in order}
-    cells: dict[str, list[Cell]] = {}
-    # In a fixed order, not that of arrival: the fit may depend on the order.
-    for outcome in sorted(results.outcomes.values(), key=lambda outcome: outcome.key):
-        kind, _, name = outcome.controller.partition(":")
-        if kind == "constant" and outcome.id in text:
-            cell = Cell(text[outcome.id], name, outcome.score, outcome.cost_usd, outcome.id)
-            cells.setdefault(outcome.id, []).append(cell)
+    """For each fold, fit each method on the other folds, to be asked this one."""
     runs = []
-    for fold in folds:
-        held_out = {question.id for question in fold}
-        known = [c for i, found in cells.items() if i not in held_out for c in found]
-        matrix = ScoreMatrix.from_cells(known, plan.pool, source="the controls")
-        for spec in learned:
-            controller = LearnedController.fit(spec, matrix, seed=plan.seed)
-            make = partial(_same, controller)
-            shares = [_share(plan, spec, make, weight, fold) for weight in plan.cost_weights]
-            runs += [_Run(share, controller) for share in shares]
+    for spec, controller, fold in fitted_on_folds(
+        learned,
+        plan.questions,
+        results.outcomes.values(),
+        plan.pool,
+        folds=plan.folds,
+        metric=plan.metric,
+        seed=plan.seed,
+    ):
+        make = partial(_same, controller)
+        shares = [_share(plan, spec, make, weight, fold) for weight in plan.cost_weights]
+        runs += [_Run(share, controller) for share in shares]
     return runs
 
 
@@ -241,28 +199,25 @@ def _same(controller: Controller) -> Controller:
     return controller
 
 
-def progress_columns() -> tuple[ProgressColumn, ...]:
-    """Return what a line of the progress shows; names of controllers are not read as markup."""
-    return (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} score {task.fields[score]:.3f} {task.fields[usd]}"),
-        TimeRemainingColumn(),
-    )
-
-
-def _run(plan: Evaluation, runs: Sequence[_Run], results: Results, console: Console | None) -> None:
+def _run(
+    plan: Evaluation,
+    runs: Sequence[_Run],
+    results: Results,
+    console: Console | None,
+    purse: Purse | None = None,
+) -> None:
+    # The single candidates first: what others ask of them is then in the reply store.
+    runs = sorted(runs, key=lambda run: not run.share.spec.startswith("constant:"))
     with Progress(*progress_columns(), console=console or Console(quiet=True)) as progress:
         asked: dict[tuple[str, float], list[str]] = {}
         for run in runs:
             asked.setdefault(run.key, []).extend(q.id for q in run.share.questions)
-        bars: dict[tuple[str, float], _Bar] = {}
+        bars: dict[tuple[str, float], Bar] = {}
         for (spec, weight), ids in asked.items():
             name = f"{spec} a={weight:g}" if len(plan.cost_weights) > 1 else spec
             keys = ((spec, weight, id_) for id_ in ids)
             known = [results.outcomes[key] for key in keys if key in results.outcomes]
-            bars[spec, weight] = _Bar(progress, name, len(ids), known)
+            bars[spec, weight] = Bar(progress, name, len(ids), known)
 
         def done(outcome: Outcome) -> None:
             bars[outcome.controller, outcome.cost_weight].advance(outcome)
@@ -277,12 +232,18 @@ def _run(plan: Evaluation, runs: Sequence[_Run], results: Results, console: Cons
                 done=done,
             )
         else:
-            loop.run(_run_here(plan, runs, results, done))
+            loop.run(_run_here(plan, runs, results, done, purse))
 
 
 async def _run_here(
-    plan: Evaluation, runs: Sequence[_Run], results: Results, done: Callable[[Outcome], None]
+    plan: Evaluation,
+    runs: Sequence[_Run],
+    results: Results,
+    done: Callable[[Outcome], None],
+    purse: Purse | None,
 ) -> None:
+    gold = {question.question: question.gold for question in plan.questions}
+    callbacks = [Recorder(plan.record, gold=gold)] if plan.record else []
     for run in runs:
         await run_controller(
             run.controller,
@@ -292,35 +253,19 @@ async def _run_here(
             run.share.context,
             results,
             concurrency=plan.concurrency,
-            callbacks=[Recorder(plan.record)] if plan.record else [],
+            callbacks=callbacks,
             replies=plan.replies,
+            limited=_limit(plan, run, purse),
             done=done,
         )
 
 
-class _Bar:
-    """The progress of a controller at a cost weight: number of questions, score, USD paid."""
-
-    def __init__(self, progress: Progress, name: str, total: int, known: Sequence[Outcome]) -> None:
-        self.progress = progress
-        self.outcomes = len(known)
-        self.score = sum(outcome.score for outcome in known)
-        self.usd = sum(outcome.cost_usd - outcome.saved_usd for outcome in known)
-        mean = self.score / max(1, self.outcomes)
-        self.task = progress.add_task(
-            name, total=total, completed=self.outcomes, score=mean, usd=usd(self.usd), rate=""
-        )
-
-    def advance(self, outcome: Outcome) -> None:
-        """Show one more outcome."""
-        self.outcomes += 1
-        self.score += outcome.score
-        self.usd += outcome.cost_usd - outcome.saved_usd
-        speed = self.progress.tasks[self.task].speed
-        self.progress.update(
-            self.task,
-            advance=1,
-            score=self.score / self.outcomes,
-            usd=usd(self.usd),
-            rate=f"{speed:.0f}/s" if speed else "",
-        )
+def _limit(plan: Evaluation, run: _Run, purse: Purse | None) -> Callable[[Ask], Ask]:
+    """Return what bounds a controller's questions by what is left of the budget."""
+    if purse is None:
+        return lambda ask: ask
+    every = plan.controls and len(plan.pool.candidates) <= MOST_CONSTANTS and not purse.refused
+    worst = worst_case(
+        run.controller, plan.pool, candidates_asked=every and plan.replies is not None
+    )
+    return lambda ask: within(purse, ask, worst)

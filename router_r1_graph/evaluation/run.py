@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from ..candidates import CandidatePool
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers import Controller
-from ..errors import ConfigError, TraceError
+from ..errors import ConfigError, RouterR1Error, TraceError
+from ..files import write_whole
 from ..ledger import price_usd, total
+from ..observations import CallRecord
 from ..trace import Trace
-from .loop import Item, ask_many, ask_router
+from .loop import Ask, Item, ask_many, ask_router
 from .questions import EvaluationQuestion
-from .scorers import Scorer
+from .scorers import Scorer, stated
 
 Key = tuple[str, float, str]
 """Controller, cost weight, id of the question."""
@@ -42,6 +44,7 @@ class Outcome:
     """The score by the evaluation's metric, from 0 to 1."""
     exact_match: float
     f1: float
+    """The last two, whatever the metric."""
     cost_usd: float
     """What it comes to where nothing is stored, so that controllers can be compared."""
     seconds: float
@@ -59,6 +62,10 @@ class Outcome:
     """Calls whose reply was stored, the controller's included."""
     saved_usd: float = 0.0
     """The part of `cost_usd` that these saved."""
+    stated: float = 0.0
+    """1.0 where the answer states a gold one in whatever form, see `scorers.stated`."""
+    error: str = ""
+    """Why nobody replied, the controller included; "" = somebody did."""
 
     @property
     def key(self) -> Key:
@@ -89,7 +96,39 @@ def outcome_of(trace: Trace, scorer: Scorer) -> Outcome:
         slices=trace.metadata.get("slices", {}),
         stored_calls=bill["stored_calls"],
         saved_usd=bill["saved_usd"],
+        stated=stated(answer, trace.gold),
+        error=_error(trace, calls),
     )
+
+
+def _failed(trace: Trace) -> bool:
+    return bool(_error(trace, trace.calls))
+
+
+def _error(trace: Trace, calls: Sequence[CallRecord]) -> str:
+    """Return why nobody replied; "" = somebody did, or nobody was asked.
+
+    What was paid for is a reply, if only an empty one.
+    """
+    if any(call.ok for call in calls) or price_usd(total(trace.ledger)) > 0:
+        return ""
+    return trace.error or next((call.error for call in calls if call.error), "")
+
+
+def read_results(path: Path) -> Iterator[tuple[Trace, bytes]]:
+    """Yield the traces of a file of results with their lines, but not a last one that was cut off.
+
+    Raises:
+        TraceError: a line in the middle is broken.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield Trace.model_validate_json(line), line
+            except ValueError as error:
+                raise TraceError(f"{path}, line {number}: not a trace: {error}") from None
 
 
 class Results:
@@ -106,7 +145,10 @@ class Results:
         self.outcomes: dict[Key, Outcome] = {}
 
     def load(self, pool: CandidatePool) -> None:
-        """Load the results of an earlier run; a line that was cut off is dropped.
+        """Load the results of an earlier run, so that they are not asked again.
+
+        Dropped from the file are a line that was cut off, and questions that nobody replied to,
+        since a key may be right by now.
 
         Raises:
             TraceError: a line in the middle is broken.
@@ -114,24 +156,24 @@ class Results:
         """
         if self.path is None or not self.path.exists():
             return
-        ours, whole = pool.descriptors(), 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    trace = Trace.model_validate_json(line)
-                except ValueError as error:
-                    raise TraceError(f"{self.path}, line {number}: not a trace: {error}") from None
-                if trace.pool != ours:
-                    raise ConfigError(
-                        f"{self.path}: its results are of another pool ({trace.pool.name!r}); "
-                        "write to another folder"
-                    )
-                outcome = outcome_of(trace, self.scorer)
+        ours, whole, failed = pool.descriptors(), 0, False
+        for trace, line in read_results(self.path):
+            if trace.pool != ours:
+                raise ConfigError(
+                    f"{self.path}: its results are of another pool ({trace.pool.name!r}); "
+                    "write to another folder"
+                )
+            whole += len(line)
+            outcome = outcome_of(trace, self.scorer)
+            if outcome.error:
+                failed = True
+            else:
                 self.outcomes[outcome.key] = outcome
-                whole += len(line)
-        os.truncate(self.path, whole)
+        if failed:
+            kept = (line for trace, line in read_results(self.path) if not _failed(trace))
+            write_whole(self.path, b"".join(kept).decode())
+        else:
+            os.truncate(self.path, whole)
 
     def add(self, trace: Trace) -> Outcome:
         """Score a trace and keep it."""
@@ -141,6 +183,7 @@ class Results:
             "score": outcome.score,
             "exact_match": outcome.exact_match,
             "f1": outcome.f1,
+            "stated": outcome.stated,
         }
         scored = trace.model_copy(update={"metadata": {**trace.metadata, "score": score}})
         self.keep(outcome, scored.model_dump_json())
@@ -165,6 +208,7 @@ async def run_controller(
     concurrency: int = 64,
     callbacks: Sequence[BaseCallbackHandler] = (),
     replies: ReplyStore | None = None,
+    limited: Callable[[Ask], Ask] = lambda ask: ask,
     done: Callable[[Outcome], None] | None = None,
 ) -> None:
     """Ask a controller the remaining questions, and add the outcomes to the results.
@@ -179,6 +223,7 @@ async def run_controller(
         concurrency: most questions at once.
         callbacks: callbacks of every run, such as a `Recorder`.
         replies: where replies are kept, so that the same call is paid once; None = nowhere.
+        limited: wraps what asks, to bound what is paid (`spending.within`).
         done: gets each outcome as soon as it is there.
     """
     asked = (
@@ -193,7 +238,18 @@ async def run_controller(
             done(outcome)
 
     ask = ask_router(controller, name=spec, callbacks=callbacks, replies=replies)
-    await ask_many(asked, ask, keep, at_once=concurrency)
+    await ask_many(asked, limited(ask), keep, at_once=concurrency)
+
+
+def require_replies(outcomes: Sequence[Outcome]) -> None:
+    """Check that somebody replied to something, so that there is something to report.
+
+    Raises:
+        RouterR1Error: every call failed; the message has the commonest error.
+    """
+    if outcomes and all(outcome.error for outcome in outcomes):
+        [(error, _)] = Counter(outcome.error for outcome in outcomes).most_common(1)
+        raise RouterR1Error(f"every call failed, so there is nothing to report: {error}")
 
 
 def cost_weights_of(controller: Controller, wanted: Sequence[float]) -> list[float]:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from ..answers import contains, exact_match, f1_score
+from ..answers import bare_answer, contains, exact_match, f1_score, normalize_answer
 from ..candidates.providers import import_name
 from ..errors import ConfigError, did_you_mean
 
@@ -37,6 +37,24 @@ def number(answer: str, gold: Sequence[str]) -> float:
 def _number(text: str) -> float | None:
     found = _NUMBER.findall(text)
     return float(found[-1].replace(",", "")) if found else None
+
+
+def stated(answer: str, gold: Sequence[str]) -> float:
+    """Return 1.0 if the answer states a gold one, in a word or in a sentence, else 0.0.
+
+    The answer is extracted by the same rules whoever gave it: what stands in its tags or after "the
+    answer is", else all of it; it then has to hold a gold answer, word for word. A gold yes or no
+    has to be its first word. A long reply is right by chance more often.
+
+    Example:
+        >>> stated("The capital of France is Paris.", ["Paris"]), stated("I do not know.", ["I"])
+        (1.0, 0.0)
+    """
+    text = normalize_answer(bare_answer(answer))
+    closed = [right for right in map(normalize_answer, gold) if right in ("yes", "no")]
+    if closed:
+        return float(text.partition(" ")[0] in closed)
+    return contains(text, gold)
 
 
 SCORERS: Mapping[str, Scorer] = {

@@ -1,20 +1,23 @@
-"""Makes a score matrix of traces of constant controllers, or of recorded replies."""
+"""Makes a score matrix of an evaluation's results, or of recorded replies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
-from ..answers import exact_match, f1_score
+import numpy as np
+
+from ..answers import bare_answer, gold_answers
 from ..candidates import CandidatePool
 from ..controllers.learned.cells import Cell, number_of, read_lines, text_of
 from ..controllers.learned.matrix import ScoreMatrix, read_matrix
-from ..errors import MatrixError
+from ..errors import MatrixError, did_you_mean
+from ..ledger import price_usd
 from ..trace import Trace, read_traces
+from .scorers import Scorer, parse_scorer
 
-Metric = Literal["exact_match", "f1"]
-_METRICS = {"exact_match": exact_match, "f1": f1_score}
+RESULTS = "results.jsonl"
+"""The traces in the folder of an evaluation."""
 
 
 def load_scores(
@@ -22,60 +25,92 @@ def load_scores(
     pool: CandidatePool | None = None,
     *,
     split: str | None = None,
-    metric: Metric = "exact_match",
+    metric: str = "exact_match",
     fields: Mapping[str, str] | None = None,
 ) -> ScoreMatrix:
-    """Read scores from a score matrix, from traces, or from recorded replies.
+    """Read scores from a score matrix, from an evaluation's traces, or from recorded replies.
 
-    A `.jsonl` of traces has a `scratchpad` in each line; one of replies has `gold` and `response`
-    and no `score`; any other is a score matrix.
+    A folder is that of an evaluation (`evaluate --out`). A `.jsonl` of traces has a `scratchpad` in
+    each line; one of replies has `gold` and `reply` (or `response`) and no `score`; any other is a
+    score matrix.
 
     Args:
-        path: the file.
+        path: the file or folder.
         pool: the allowed candidates, with prices; None = those of the file.
         split: read only this split (a trace's split is in its metadata); None = all.
-        metric: scores a trace or a reply; a score that the file holds is taken as it is.
+        metric: scores a trace or a reply, see `parse_scorer`; a score that the file holds is taken
+            as it is.
         fields: what the file calls fields that it has under other names, such as
             `{"question": "query", "candidate": "model_name", "score": "performance"}`.
 
     Raises:
-        MatrixError: the file cannot be used; the message names file and line.
+        ConfigError: there is no such metric.
+        MatrixError: the file cannot be used, or every score in it is 0; the message names file and
+            line.
         TraceError: a trace in it is broken.
     """
-    path = Path(path)
-    is_lines = path.suffix == ".jsonl" and path.is_file()
-    first = next(read_lines(path, fields), None) if is_lines else None
-    if first and "scratchpad" in first[1]:
+    path, scorer = Path(path), parse_scorer(metric)
+    if path.is_dir():
+        path /= RESULTS
+        if not path.is_file():
+            raise MatrixError(f"{path}: no such file; `router-r1 evaluate --out` writes it")
+    scored = f" by {metric}"
+    first = next(read_lines(path), None) if path.suffix == ".jsonl" and path.is_file() else None
+    row = {} if first is None else {**first[1], **dict.fromkeys(fields or {})}
+    if "scratchpad" in row:
+        if fields:
+            raise MatrixError(f"{path}: holds traces, which have no fields to be named")
         traces = (t for t in read_traces(path) if split in (None, t.metadata.get("split")))
-        return matrix_of_traces(traces, pool, metric=metric, source=str(path))
-    if first and "score" not in first[1] and "gold" in first[1]:
-        cells = _reply_cells(path, split, metric, fields)
-        return ScoreMatrix.from_cells(cells, pool, source=str(path))
-    return read_matrix(path, pool, split=split, fields=fields)
+        matrix = matrix_of_traces(traces, pool, metric=metric, source=str(path))
+    elif "score" not in row and ("reply" in row or "response" in row):
+        cells = _reply_cells(path, split, scorer, fields or {})
+        matrix = ScoreMatrix.from_cells(cells, pool, source=str(path))
+    else:
+        matrix, scored = read_matrix(path, pool, split=split, fields=fields), ""
+    require_scores(matrix, f"{path}: every score{scored} is 0")
+    return matrix
+
+
+def require_scores(matrix: ScoreMatrix, what: str) -> None:
+    """Check that somebody is right somewhere, so that there is something to learn.
+
+    Args:
+        matrix: the scores.
+        what: where they come from, and that all are 0.
+
+    Raises:
+        MatrixError: every score is 0.
+    """
+    if not np.nanmax(matrix.scores) > 0:
+        raise MatrixError(
+            f"{what}: there is nothing to learn. If the replies are sentences, compare them by "
+            "--metric contains or f1"
+        )
 
 
 def matrix_of_traces(
     traces: Iterable[Trace],
     pool: CandidatePool | None = None,
     *,
-    metric: Metric = "exact_match",
+    metric: str = "exact_match",
     source: str = "traces",
 ) -> ScoreMatrix:
     """Build a score matrix from the runs of constant controllers on questions with gold answers.
 
-    A cost is the run's whole bill of candidates, retries included. A run whose candidate failed has
-    the score that its answer has: 0.
+    A cost is what the run's candidates come to, retries and stored replies included. A run whose
+    candidate failed has the score that its answer has: 0. Runs of other controllers are left out.
 
     Args:
         traces: the runs; all of them in one pool where `pool` is None.
         pool: the allowed candidates; None = the first trace's.
-        metric: scores an answer.
+        metric: scores an answer, see `parse_scorer`.
         source: where they come from, for messages.
 
     Raises:
-        MatrixError: a trace is of another controller or has no gold answer, or there is none.
+        MatrixError: a trace has no gold answer, or none is of a constant controller.
     """
-    known = pool
+    known, scorer = pool, parse_scorer(metric)
+    others: dict[str, None] = {}
 
     def cells() -> Iterator[Cell]:
         nonlocal known
@@ -83,40 +118,60 @@ def matrix_of_traces(
             kind, _, name = trace.controller.partition(":")
             where = f"trace {number}"
             if kind != "constant":
-                raise MatrixError(
-                    f"{source}, {where}: the controller is {trace.controller!r}; a score matrix is "
-                    "made of runs of constant:NAME"
-                )
+                others[trace.controller] = None
+                continue
             if not trace.gold:
                 raise MatrixError(f"{source}, {where}: there is no gold answer")
             known = known or trace.pool
             candidate = known.find(name)
-            score = _METRICS[metric](trace.answer, trace.gold)
-            cost = sum(line["cost_usd"] for line in trace.ledger["candidates"].values())
+            score = scorer(trace.answer, trace.gold)
+            cost = sum(map(price_usd, trace.ledger["candidates"].values()))
             yield Cell(trace.question, candidate.name if candidate else name, score, cost, where)
 
     found = list(cells())  # the pool is known only when the first has been read
+    if others and not found:
+        raise MatrixError(
+            f"{source}: its runs are of {', '.join(others)}; a score matrix is made of runs of "
+            "constant:NAME, which `router-r1 evaluate` makes unless --no-controls"
+        )
     return ScoreMatrix.from_cells(found, known, source=source)
 
 
 def _reply_cells(
-    path: Path, split: str | None, metric: Metric, fields: Mapping[str, str] | None
+    path: Path, split: str | None, scorer: Scorer, fields: Mapping[str, str]
 ) -> Iterator[Cell]:
-    for number, record in read_lines(path, fields):
+    """Yield the cells of recorded replies; a reply is scored as the answer of a constant is.
+
+    Raises:
+        MatrixError: a line is broken, or none has gold answers.
+    """
+    gold_field = fields.get("gold", "gold")
+    others = {ours: theirs for ours, theirs in fields.items() if ours != "gold"}
+    scored, without = False, ""
+    for number, record in read_lines(path, others):
         if split is not None and record.get("split") != split:
             continue
         where = f"{path}, line {number}"
-        gold = record.get("gold")
-        gold = [gold] if isinstance(gold, str) else gold
-        if not isinstance(gold, list) or not gold or not all(isinstance(g, str) for g in gold):
-            raise MatrixError(f"{where}: 'gold' is a list of texts, not {gold!r:.60}")
-        reply = record.get("response")
+        if gold_field not in record:  # a reply to a part of a question
+            without = without or f"{where}: there is no {gold_field!r}" + (
+                did_you_mean(gold_field, record) or "; --gold-field names the gold answers"
+            )
+            continue
+        gold = gold_answers(record[gold_field])
+        if not gold:
+            raise MatrixError(
+                f"{where}: {gold_field!r} holds no answer: {record[gold_field]!r:.60}"
+            )
+        reply = next((record[name] for name in ("reply", "response") if name in record), None)
         if not isinstance(reply, str):
-            raise MatrixError(f"{where}: 'response' is a text, not {reply!r:.60}")
+            raise MatrixError(f"{where}: the reply is a text, not {reply!r:.60}")
+        scored = True
         yield Cell(
             text_of(record, "question", where=where),
             text_of(record, "candidate", "model", where=where),
-            _METRICS[metric](reply, gold),
+            scorer(bare_answer(reply), gold),
             number_of(record, "cost_usd", where=where),
             f"line {number}",
         )
+    if without and not scored:
+        raise MatrixError(without)

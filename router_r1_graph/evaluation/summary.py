@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from .origin import Origin
 from .run import Outcome
 from .statistics import Bootstrap, Interval, entropy, mix_at_cost
 
@@ -21,6 +22,7 @@ _MEASURES: dict[str, Callable[[Outcome], float]] = {
     "score": lambda o: o.score,
     "exact_match": lambda o: o.exact_match,
     "f1": lambda o: o.f1,
+    "stated": lambda o: o.stated,
     "cost_usd": lambda o: o.cost_usd,
     "calls": lambda o: o.calls,
     "rounds": lambda o: o.rounds,
@@ -46,9 +48,16 @@ class Row:
     entropy_bits: float
     against_constant_best: Interval | None
     against_matched_cost: Interval | None
+    stated_against_best: Interval | None
+    """The difference of `stated` to the single candidate that is best by it, and not by the metric:
+    what is left of a difference where form does not count."""
+    cost_ratio: Interval | None
+    """Its cost by that of the best single candidate; None = that one costs nothing."""
     slices: dict[str, dict[str, tuple[float, int]]]
     """Mean score and number of questions, by slice and value."""
     is_control: bool
+    error: str = ""
+    """Why nobody replied to any of the questions."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,15 @@ class Summary:
     """Calls whose reply came out of the reply store, controllers' included."""
     saved_usd: float = 0.0
     """What these would have cost; the costs above include it."""
+    origin: Origin | None = None
+    """How it was made; None = not known."""
+    notes: Sequence[str] = ()
+    """What else a reader has to know, such as that it was stopped."""
+
+    @property
+    def best(self) -> Row | None:
+        """The row of the best single candidate."""
+        return next((row for row in self.rows if row.controller == self.constant_best), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return built-in types, as `summary.json` holds them."""
@@ -78,6 +96,8 @@ class Summary:
             "constant_best": self.constant_best,
             "stored_calls": self.stored_calls,
             "saved_usd": self.saved_usd,
+            "origin": None if self.origin is None else self.origin.model_dump(mode="json"),
+            "notes": list(self.notes),
             "controllers": [
                 {
                     "controller": row.controller,
@@ -87,6 +107,9 @@ class Summary:
                     "entropy_bits": row.entropy_bits,
                     "against_constant_best": interval(row.against_constant_best),
                     "against_matched_cost": interval(row.against_matched_cost),
+                    "stated_against_best": interval(row.stated_against_best),
+                    "cost_ratio": interval(row.cost_ratio),
+                    "error": row.error,
                     "slices": {
                         name: {
                             value: {"score": score, "questions": count}
@@ -128,7 +151,8 @@ def summarise(
     if not groups:
         return Summary(pool, metric, 0, [], None)
     first, *others = groups.values()
-    ids = [i for i in first if all(i in other for other in others)]
+    # In the same order whatever came first: a report that is made again has the same intervals.
+    ids = sorted(i for i in first if all(i in other for other in others))
     if not ids:
         return Summary(pool, metric, 0, [], None)
     columns = {key: [group[i] for i in ids] for key, group in groups.items()}
@@ -138,8 +162,11 @@ def summarise(
         columns[ORACLE_OF_CONSTANTS, weight] = oracle_of(list(constants.values()))
         controls = [*controls, ORACLE_OF_CONSTANTS]
     bootstrap = Bootstrap(len(ids), seed)
-    best = max(constants, key=lambda k: _mean(constants[k], "score"), default=None)
+    best = _best(constants, "score")
     best_scores = _values(columns[best], "score") if best else None
+    best_costs = _values(columns[best], "cost_usd") if best else []
+    states = _best(constants, "stated")
+    best_stated = _values(columns[states], "stated") if states else None
     costs = [_mean(c, "cost_usd") for c in constants.values()]
     scores = np.array([_values(c, "score") for c in constants.values()])
     rows = []
@@ -161,12 +188,34 @@ def summarise(
                     None if best_scores is None else bootstrap.difference(ours, best_scores)
                 ),
                 against_matched_cost=None if mix is None else bootstrap.difference(ours, mix),
+                stated_against_best=(
+                    None
+                    if best_stated is None
+                    else bootstrap.difference(_values(column, "stated"), best_stated)
+                ),
+                cost_ratio=(
+                    bootstrap.ratio(_values(column, "cost_usd"), best_costs)
+                    if any(best_costs)
+                    else None
+                ),
                 slices=_slices(column),
                 is_control=controller in controls,
+                error=column[0].error if all(outcome.error for outcome in column) else "",
             )
         )
     constant_best = best[0] if best else None
     return Summary(pool, metric, len(ids), rows, constant_best, stored_calls, saved_usd)
+
+
+def _best(
+    constants: Mapping[tuple[str, float], Sequence[Outcome]], name: str
+) -> tuple[str, float] | None:
+    """Return the best single candidate by a measure; of several, the cheapest."""
+    return max(
+        constants,
+        key=lambda k: (_mean(constants[k], name), -_mean(constants[k], "cost_usd")),
+        default=None,
+    )
 
 
 def oracle_of(constants: Sequence[Sequence[Outcome]]) -> list[Outcome]:

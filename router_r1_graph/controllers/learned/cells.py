@@ -20,7 +20,7 @@ _INDEX = "Unnamed: "
 """How pandas calls a column without a name, such as the rows' numbers that it writes."""
 _QUESTION_COLUMNS = ("prompt", "question")
 _NOT_MEASURED = ("", "none", "null", "nan", "na", "n/a")
-FIELDS = ("question", "candidate", "score", "cost_usd", "response", "gold", "split")
+FIELDS = ("question", "candidate", "score", "cost_usd", "reply", "response", "gold", "split")
 """What a line of a `.jsonl` may have, under other names too (`fields`)."""
 
 

@@ -1,0 +1,72 @@
+"""`router-r1 report`: the report of an evaluation, at any time, or several side by side."""
+
+from __future__ import annotations
+
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ..console import clean, make_console
+from ..errors import ConfigError, MissingExtraError
+from ..files import require_file
+
+EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 report runs/mine
+
+router-r1 report runs/before runs/after --out comparison.html
+"""
+
+
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(help="What evaluate --out wrote, also while it is running.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Of several: the page to write.", show_default="FOLDER/comparison.html"),
+    ] = None,
+    browser: Annotated[
+        bool | None,
+        typer.Option(help="Open it in a browser.", show_default="in a terminal"),
+    ] = None,
+) -> None:
+    """Show the report of an evaluation and open it, or put several side by side."""
+    try:
+        from ..evaluation.page import as_html
+        from ..evaluation.past import comparison, comparison_page, read_past
+        from ..evaluation.report import show, write_report
+    except ImportError as error:
+        raise MissingExtraError("router-r1 report", "eval") from error
+    runs = [read_past(folder) for folder in folders]
+    console = make_console()
+    if len(runs) == 1:
+        if out is not None:
+            raise ConfigError("--out: the report of one evaluation is in its folder")
+        [run] = runs
+        if not run.is_reported:
+            require_file("report", run.report)
+            write_report(run.summary, run.folder, run.outcomes, evaluated=run.origin.evaluated)
+        show(run.summary, console)
+        page = run.report
+    else:
+        page = out or folders[0] / "comparison.html"
+        require_file("--out", page)
+        page.write_text(as_html(comparison_page(runs), "Evaluations side by side"), "utf-8")
+        head, *rows = comparison(runs)
+        table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+        for name in head:
+            table.add_column(Text(clean(name)), justify="left" if name == "controller" else "right")
+        for row in rows:
+            table.add_row(*(Text(clean(cell)) for cell in row))
+        if not console.is_terminal:  # a file or a pipe has no width to keep to
+            console.width = 400
+        console.print(table)
+    print(f"\nReport: {page}")
+    if browser or (browser is None and sys.stdout.isatty()):
+        webbrowser.open(page.absolute().as_uri())

@@ -1,0 +1,75 @@
+"""A page of headings, text, tables and a picture, in Markdown and in HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+Table = list[list[str]]
+"""Rows of cells; the first row is the head."""
+
+Block = tuple[str, "str | Table"]
+"""A piece of the report: h1, h2, p, code or img with its text, or a table."""
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem;
+  color: #1c2024; background: #fff }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
+td, th { padding: .25rem .35rem; font-size: 13px;
+  border-bottom: 1px solid #d8dde3; text-align: right;
+  white-space: nowrap }
+td:first-child, th:first-child { text-align: left }
+img { max-width: 100% } pre { background: #f5f6f8; padding: .8rem; white-space: pre-wrap }
+@media (prefers-color-scheme: dark) {
+  body { color: #e6e8ea; background: #16181b } td, th { border-color: #333a41 }
+  pre { background: #22262a } img { background: #fff } }
+"""
+
+
+def markdown(blocks: Sequence[Block]) -> str:
+    """Return a page in Markdown."""
+    parts = []
+    for kind, content in blocks:
+        if not isinstance(content, str):
+            parts.append(table_markdown(content))
+        elif kind == "img":
+            parts.append("![score against cost](curve.png)")
+        elif kind == "code":
+            fence = "````"
+            parts.append(f"{fence}text\n{content}\n{fence}")
+        else:
+            parts.append({"h1": "# ", "h2": "## "}.get(kind, "") + str(content))
+    return "\n\n".join(parts) + "\n"
+
+
+def table_markdown(table: Table) -> str:
+    """Return a table in Markdown."""
+    head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def as_html(blocks: Sequence[Block], title: str) -> str:
+    """Return a page that a browser shows; the picture lies beside it."""
+    parts = []
+    for kind, content in blocks:
+        if not isinstance(content, str):
+            head, *rows = content
+            cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+            body = "".join(
+                "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+                for row in rows
+            )
+            parts.append(f"<table><tr>{cells}</tr>{body}</table>")
+        elif kind == "img":
+            parts.append('<p><img src="curve.svg" alt="score against cost"></p>')
+        elif kind == "code":
+            parts.append(f"<pre>{html.escape(str(content))}</pre>")
+        else:
+            parts.append(f"<{kind}>{html.escape(str(content))}</{kind}>")
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
+        + "\n".join(parts)
+        + "</html>\n"
+    )

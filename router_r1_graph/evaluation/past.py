@@ -1,0 +1,138 @@
+"""Evaluations that were made, or are being made: read again from their folders, and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..words import counted, fixed, rounded
+from .origin import Origin
+from .page import Block, Table
+from .run import Outcome, outcome_of, read_results
+from .scorers import parse_scorer
+from .scores import RESULTS
+from .statistics import Bootstrap
+from .summary import Summary, summarise
+from .verdict import difference, verdict
+
+_CONTROLS = ("random", "oracle")
+
+
+@dataclass(frozen=True)
+class Past:
+    """An evaluation as its folder has it.
+
+    Attributes:
+        folder: the folder, of `evaluate --out`.
+        origin: how it was made; for a folder of an earlier release, as far as its results tell.
+        outcomes: of every controller and question so far.
+        summary: the numbers.
+    """
+
+    folder: Path
+    origin: Origin
+    outcomes: Sequence[Outcome]
+    summary: Summary
+
+    @property
+    def report(self) -> Path:
+        """The report, which may be older than the results, or not there yet."""
+        return self.folder / "report.html"
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether the report has all results."""
+        results = self.folder / RESULTS
+        return self.report.is_file() and self.report.stat().st_mtime >= results.stat().st_mtime
+
+
+def read_past(folder: Path) -> Past:
+    """Read an evaluation, also one that is still running.
+
+    Raises:
+        ConfigError: there are no results in the folder.
+        TraceError: a line of the results is broken.
+    """
+    file = folder / RESULTS
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such file; `router-r1 evaluate --out {folder}` writes it")
+    origin = Origin.read(folder)
+    scorer = parse_scorer(origin.metric if origin else "exact_match")
+    pool, found = "", {}
+    for trace, _ in read_results(file):
+        outcome = outcome_of(trace, scorer)
+        found[outcome.key], pool = outcome, trace.pool.name
+    if not found:
+        raise ConfigError(f"{file}: there are no results yet")
+    names = list(dict.fromkeys(name for name, _, _ in found))
+    if origin is None:
+        controls = [n for n in names if n.startswith("constant:") or n in _CONTROLS]
+        evaluated = [name for name in names if name not in controls]
+        origin = Origin(
+            evaluated=tuple(evaluated), controls=tuple(controls), date="", commit="", version=""
+        )
+    order = [*origin.evaluated, *origin.controls, *names]
+    outcomes = sorted(found.values(), key=lambda o: (order.index(o.controller), o.cost_weight))
+    summary = summarise(
+        outcomes, pool=pool, metric=origin.metric, controls=origin.controls, seed=origin.seed
+    )
+    known = origin if origin.date else None
+    return Past(folder, origin, outcomes, dataclasses.replace(summary, origin=known))
+
+
+def comparison(runs: Sequence[Past]) -> Table:
+    """Return a table of several evaluations side by side: a row for each controller.
+
+    The difference is paired, over the questions that both runs asked the controller: the score in a
+    run less that in the first.
+    """
+    head = ["controller", "cost weight"]
+    for number, run in enumerate(runs):
+        name = run.folder.name
+        head += [f"{name}: {run.summary.metric.replace('_', ' ')}", f"{name}: USD / 1,000"]
+        head += [f"{name} less {runs[0].folder.name}"] if number else []
+    keys = dict.fromkeys((row.controller, row.cost_weight) for r in runs for row in r.summary.rows)
+    return [head, *([key[0], f"{key[1]:g}", *_cells(runs, key)] for key in keys)]
+
+
+def comparison_page(runs: Sequence[Past]) -> list[Block]:
+    """Return several evaluations side by side as a page: their table, and the verdict of each."""
+    blocks: list[Block] = [
+        ("h1", f"{counted(len(runs), 'evaluation')} side by side"),
+        ("p", "Differences are paired, over the questions that both asked; 95% intervals."),
+        ("table", comparison(runs)),
+    ]
+    for run in runs:
+        asked = counted(run.summary.questions, "question")
+        blocks += [("h2", str(run.folder)), ("p", f"{asked}, pool {run.summary.pool}.")]
+        blocks += [("p", f"{run.summary.origin}.")] if run.summary.origin else []
+        blocks += [("p", line) for line in verdict(run.summary)]
+    return blocks
+
+
+def _cells(runs: Sequence[Past], key: tuple[str, float]) -> list[str]:
+    cells: list[str] = []
+    first = _scores(runs[0], key)
+    for number, run in enumerate(runs):
+        row = next((r for r in run.summary.rows if (r.controller, r.cost_weight) == key), None)
+        if row is None:
+            cells += ["", ""]
+        else:
+            score = row.measures["score"]
+            cells.append(
+                f"{rounded(score.mean, 3)} [{rounded(score.low, 3)}, {rounded(score.high, 3)}]"
+            )
+            cells.append(fixed(1000 * row.measures["cost_usd"].mean, 4))
+        if number:
+            ours = _scores(run, key)
+            both = [question for question in ours if question in first]
+            pairs = [ours[q] for q in both], [first[q] for q in both]
+            cells.append(difference(Bootstrap(len(both)).difference(*pairs)) if both else "")
+    return cells
+
+
+def _scores(run: Past, key: tuple[str, float]) -> dict[str, float]:
+    return {o.id: o.score for o in run.outcomes if (o.controller, o.cost_weight) == key}

@@ -1,0 +1,209 @@
+"""What an evaluation will cost, and what it may: an estimate before, a purse meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ..candidates import Candidate, CandidatePool
+from ..candidates.usage import estimate_tokens
+from ..controllers import Controller
+from ..controllers.learned import LearnedController
+from ..controllers.rules import (
+    CascadeController,
+    ConstantController,
+    OneCallController,
+    VoteController,
+)
+from ..ledger import total
+from ..trace import Trace
+from ..words import counted, usd
+from .loop import Ask, Item
+
+_TOKENS_OF_A_REPLY = 100
+"""What a reply is taken to have."""
+_CALLS = 2
+"""So many calls is a controller taken to make that writes queries of its own."""
+
+
+class Purse:
+    """What may still be paid; a call or run holds back what it may cost until it is known.
+
+    Args:
+        budget_usd: all that may be paid.
+    """
+
+    def __init__(self, budget_usd: float) -> None:
+        self.budget_usd = budget_usd
+        self.left_usd = budget_usd
+        self.calls = 0
+        self.refused = 0
+        self._settled = asyncio.Event()
+
+    @property
+    def paid_usd(self) -> float:
+        """What was paid, once nothing is held back."""
+        return self.budget_usd - self.left_usd
+
+    @property
+    def stopped(self) -> str:
+        """What to say where something was not asked for want of money; "" = nothing."""
+        if not self.refused:
+            return ""
+        return (
+            f"Stopped at the budget of {usd(self.budget_usd)} ({usd(self.paid_usd)} paid): "
+            f"{counted(self.refused, 'run')} not made. Go on by --resume with another budget."
+        )
+
+    async def hold(self, amount: float) -> bool:
+        """Hold back an amount, once there is room for it; False = there will be none."""
+        while amount > self.left_usd or self.left_usd < 0:
+            if not self.calls:
+                self.refused += 1
+                return False
+            await self._settled.wait()
+        self.left_usd -= amount
+        self.calls += 1
+        return True
+
+    def settle(self, held_usd: float, paid_usd: float) -> None:
+        """Pay for a call."""
+        self.left_usd += held_usd - paid_usd
+        self.calls -= 1
+        self._settled.set()
+        self._settled = asyncio.Event()
+
+
+def within(purse: Purse, ask: Ask, worst_usd: Callable[[Item], float]) -> Ask:
+    """Return what asks a question only if the purse has what it may cost; else there is no trace.
+
+    Args:
+        purse: shared by all that is asked.
+        ask: what asks.
+        worst_usd: what a question may cost; where another one has cost more, that counts.
+    """
+    dearest = 0.0
+
+    async def ask_if_paid(item: Item) -> Sequence[Trace]:
+        nonlocal dearest
+        held, paid = max(dearest, worst_usd(item)), 0.0
+        if not await purse.hold(held):
+            return []
+        try:
+            traces = await ask(item)
+            paid = sum(total(trace.ledger)["cost_usd"] for trace in traces)
+            dearest = max(dearest, paid)
+        finally:
+            purse.settle(held, paid)
+        return traces
+
+    return ask_if_paid
+
+
+def worst_case(
+    controller: Controller, pool: CandidatePool, *, candidates_asked: bool
+) -> Callable[[Item], float]:
+    """Return the most that a controller's run may cost, as far as it can be known beforehand.
+
+    A controller that writes queries is taken to ask every candidate once.
+
+    Args:
+        controller: the controller.
+        pool: its candidates.
+        candidates_asked: whether every candidate has replied to the whole question, in the store.
+    """
+    single = _single(controller, pool)
+    if candidates_asked and asks_whole_questions(controller) and not single:
+        return lambda item: 0.0
+    candidates = [single] if single else pool.candidates
+
+    def worst(item: Item) -> float:
+        usd = sum(c.worst_case_usd(item.question) for c in candidates)
+        limit = item.context.budget_usd
+        return usd if limit is None else min(usd, limit)
+
+    return worst
+
+
+def asks_whole_questions(controller: Controller) -> bool:
+    """Whether all its queries are the question itself, as those of the single candidates are."""
+    return isinstance(
+        controller, (OneCallController, LearnedController, CascadeController, VoteController)
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an evaluation will cost, by list prices.
+
+    Attributes:
+        runs: the number of questions that are asked, of all controllers together.
+        usd: about what they cost; a call that several controllers make counts once.
+        most_usd: what the single candidates cost at most.
+        unpriced: candidates without a price, which count nothing.
+    """
+
+    runs: int
+    usd: float
+    most_usd: float
+    unpriced: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"estimate: {counted(self.runs, 'run')}, about {usd(self.usd)}"
+        if self.most_usd:
+            text += f" (the single candidates at most {usd(self.most_usd)})"
+        if self.unpriced:
+            text += f"; no price is known of {', '.join(self.unpriced)}"
+        return text
+
+
+def estimate(
+    runs: Iterable[tuple[Controller, Sequence[str]]], pool: CandidatePool, *, once: bool
+) -> Estimate:
+    """Return about what runs will cost, before the first call.
+
+    A reply is taken to have 100 tokens, and a controller that writes queries to make 2 calls. What
+    a chat model costs as the controller is not known.
+
+    Args:
+        runs: controllers, and the questions that each is still to be asked.
+        pool: the candidates.
+        once: whether the same call of several controllers is paid once.
+    """
+    asked = [(*_share(controller, pool), controller, questions) for controller, questions in runs]
+    about = most = 0.0
+    paid: set[tuple[str, str]] = set()
+    for candidates, calls, controller, questions in sorted(asked, key=lambda run: -run[1]):
+        whole = asks_whole_questions(controller)
+        for question in questions:
+            for candidate in candidates:
+                call = candidate.name, question
+                if not (whole and once and call in paid):
+                    about += calls * _guess_usd(candidate, question)
+                if whole and calls == 1:
+                    paid.add(call)
+                if _single(controller, pool):
+                    most += candidate.worst_case_usd(question)
+    unpriced = tuple(c.name for c in pool.candidates if not c.priced)
+    return Estimate(sum(len(run[3]) for run in asked), about, most, unpriced)
+
+
+def _share(controller: Controller, pool: CandidatePool) -> tuple[Sequence[Candidate], float]:
+    """Return who may be asked about a question, and how many calls each gets on average."""
+    if single := _single(controller, pool):
+        return [single], 1.0
+    if isinstance(controller, VoteController):
+        return pool.candidates, 1.0
+    calls = 1 if asks_whole_questions(controller) else _CALLS
+    return pool.candidates, min(1.0, calls / len(pool.candidates))
+
+
+def _single(controller: Controller, pool: CandidatePool) -> Candidate | None:
+    """Return the candidate that a controller always asks; None = it depends."""
+    return pool.find(controller.candidate) if isinstance(controller, ConstantController) else None
+
+
+def _guess_usd(candidate: Candidate, question: str) -> float:
+    tokens = estimate_tokens(candidate.system_prompt + question)
+    return candidate.cost_usd(tokens, min(_TOKENS_OF_A_REPLY, candidate.max_tokens))

@@ -1,0 +1,158 @@
+"""The verdict of an evaluation in plain sentences: quality, cost beside it, and what to doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..words import counted, plain, rounded, usd
+from .statistics import Interval
+from .summary import Row, Summary
+
+AS_RIGHT = 0.05
+"""A controller is called as right as another if it is at most so much worse, interval included."""
+_ALIKE = 0.05
+"""Costs that differ by less than this share are called the same."""
+_FORM = 0.05
+"""From this difference on, it is said that answers are right in another form."""
+
+
+def verdict(summary: Summary) -> list[str]:
+    """Return sentences: who beats the best single candidate in quality or cost, and who does not.
+
+    The first is the best candidate, the second the outcome; notes and warnings come last.
+    """
+    best = summary.best
+    notes = [*summary.notes, *_silent(summary)]
+    if best is None:
+        return ["No constant candidate was asked, so nothing is said about beating one.", *notes]
+    name = best.controller.removeprefix("constant:")
+    metric = summary.metric.replace("_", " ")
+    score, cost = best.measures["score"].mean, best.measures["cost_usd"].mean
+    lines = [
+        f"The best single candidate is {name}: {metric} {rounded(score, 3)} at "
+        f"${plain(1000 * cost, 3)} for 1,000 questions."
+    ]
+    rows = [
+        row
+        for row in summary.rows
+        if not (row.is_control or row.controller.startswith("constant:") or row.error)
+    ]
+    better = [
+        row for row in rows if row.against_constant_best and row.against_constant_best.low > 0
+    ]
+    wins = [row for row in rows if _wins(row) and row not in better]
+    if rows and not better:
+        lines.append("No controller is better than it with its interval clear of zero.")
+    if wins:
+        said = ", ".join(f"{_called(row)} ({cost_words(row.cost_ratio)})" for row in wins)
+        lines.append(f"As right for less money, which is a win: {said}.")
+    lines += [_sentence(row) for row in rows]
+    return [*lines, *notes, *_forms(summary, rows)]
+
+
+def cost_words(ratio: Interval | None) -> str:
+    """Return a ratio of costs in words; "" where it is not known.
+
+    Example:
+        >>> [cost_words(Interval(x, x, x)) for x in (0, 0.043, 0.72, 1.01, 2.3)]
+        ['at no cost', 'at 1/23 of the cost', 'at 72% of the cost', 'at the same cost',
+        'at 2.3 times the cost']
+    """
+    if ratio is None:
+        return ""
+    if ratio.mean == 0:
+        return "at no cost"
+    if abs(ratio.mean - 1) < _ALIKE:
+        return "at the same cost"
+    if ratio.mean > 1:
+        return f"at {plain(ratio.mean, 2)} times the cost"
+    if ratio.mean > 0.5:
+        return f"at {ratio.mean:.0%} of the cost"
+    return f"at 1/{1 / ratio.mean:,.0f} of the cost"
+
+
+def difference(value: Interval | None, digits: int = 3) -> str:
+    """Write a difference with its interval; "" where there is none."""
+    if value is None:
+        return ""
+    mean, low, high = (rounded(v, digits, "+") for v in (value.mean, value.low, value.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def savings(summary: Summary) -> list[str]:
+    """Return a sentence on what the reply store saved; none where nothing was stored."""
+    if not summary.stored_calls:
+        return []
+    stored = counted(summary.stored_calls, "stored reply", "stored replies")
+    return [f"{stored} saved {usd(summary.saved_usd)}, which the costs include."]
+
+
+def _called(row: Row) -> str:
+    return f"{row.controller} at cost weight {row.cost_weight:g}"
+
+
+def _as_right(row: Row) -> bool:
+    d = row.against_constant_best
+    return d is not None and d.low >= -AS_RIGHT
+
+
+def _wins(row: Row) -> bool:
+    """Whether it is as right for less, and a random mix of candidates at its cost is not."""
+    cheaper = row.cost_ratio is not None and row.cost_ratio.high < 1 - _ALIKE
+    mix = row.against_matched_cost
+    return _as_right(row) and cheaper and (mix is None or mix.low > 0)
+
+
+def _sentence(row: Row) -> str:
+    d = row.against_constant_best
+    assert d is not None  # there is a best candidate
+    if d.low > 0:
+        how = "better than it"
+    elif d.high < 0:
+        how = "worse than it"
+    elif _as_right(row):
+        how = "as right as it"
+    else:
+        how = "not told apart from it"
+    cost = cost_words(row.cost_ratio)
+    text = f"{_called(row)} is {how}{cost and ', ' + cost}: {difference(d)}"
+    mix = row.against_matched_cost
+    if mix is not None and mix.low <= 0 and row.cost_ratio and row.cost_ratio.high < 1:
+        text += f"; a random mix of candidates at its cost may be as good: {difference(mix)}"
+    return text + "."
+
+
+def _silent(summary: Summary) -> list[str]:
+    return [
+        f"Nobody replied to {row.controller}, whose score says nothing: {row.error}."
+        for row in summary.rows
+        if row.error
+    ]
+
+
+def _forms(summary: Summary, rows: Sequence[Row]) -> list[str]:
+    """Warn where the form of answers, rather than what they say, decides who wins."""
+    if summary.metric not in ("exact_match", "f1"):
+        return []
+    lines = []
+    for row in rows:
+        ours, stated = row.against_constant_best, row.stated_against_best
+        if ours is None or stated is None or ours.mean - stated.mean < _FORM:
+            continue
+        if ours.low > 0 and stated.low <= 0:
+            lines.append(
+                f"Warning: form explains why {_called(row)} is better. Where a sentence that "
+                f"states the answer counts as well, the difference is {difference(stated)}."
+            )
+    singles = [r for r in summary.rows if r.controller.startswith("constant:") and not r.error]
+    gaps = {r.controller: r.measures["stated"].mean - r.measures["score"].mean for r in singles}
+    if gaps and max(gaps.values()) >= 2 * _FORM:
+        who = max(gaps, key=lambda name: gaps[name])
+        row = next(r for r in singles if r.controller == who)
+        score, states = (rounded(row.measures[name].mean, 3) for name in ("score", "stated"))
+        lines.append(
+            f"Warning: answers of {who.removeprefix('constant:')} are right in a form that "
+            f"{summary.metric} does not count ({score}; {states} state a gold answer). Ask for the "
+            "answer alone by --system-prompt, or compare by --metric contains."
+        )
+    return lines
