@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -15,6 +15,9 @@ from ..invalid import masked
 from ..words import counted
 from .fit_reader import fit_reader
 from .options import FieldsOption, load_pool, read_fields
+
+if TYPE_CHECKING:
+    from ..controllers.learned.reader import Kind
 
 _METRICS = ("exact_match", "f1")
 
@@ -35,7 +38,10 @@ router-r1 fit features --add-to runs/features --data new.jsonl --out runs/featur
 
 def fit(
     method: Annotated[
-        str, typer.Argument(help="knn, mf, irt, features or encoder; reader, which reads replies.")
+        str,
+        typer.Argument(
+            help="knn, mf, irt, features or encoder; reader, cascade or vote, which read replies."
+        ),
     ],
     data: Annotated[
         Path,
@@ -75,19 +81,20 @@ def fit(
         from ..controllers.learned import METHODS, LearnedController
         from ..controllers.learned.cells import FIELDS
         from ..controllers.learned.embedding import EMBEDDINGS
+        from ..controllers.learned.reader import KINDS
         from ..evaluation.scores import Metric, load_scores
     except ImportError as error:
         raise MissingExtraError(f"fit {masked(method)}", "eval") from error
-    _require("fit", "method", method, (*METHODS, "reader"))
-    if method == "reader":
+    _require("fit", "method", method, (*METHODS, *KINDS))
+    if method in KINDS:
         if options or add_to or metric != "exact_match" or embedding != "tfidf":
-            raise ConfigError("fit reader: takes no --set, --add-to, --metric or --embedding")
+            raise ConfigError(f"fit {method}: takes no --set, --add-to, --metric or --embedding")
         names = read_fields(fields, "question=q,response=r")
         for name in names:
             _require("--fields", "field", name, FIELDS)
         require_folder("--out", out)
         known = load_pool(pool) if pool else None
-        fit_reader(data, out, known, seed=seed, split=split, fields=names)
+        fit_reader(cast("Kind", method), data, out, known, seed=seed, split=split, fields=names)
         return
     for key in options:
         _require(f"--set of {method}", "option", key, METHODS[method].options)

@@ -1,7 +1,8 @@
 """The reader: it asks one candidate after another, reads the replies, and stops when it is sure.
 
 After each reply it takes the span that is most likely right (`spans`, `reading`), and asks on while
-that is worth its price at the run's cost weight (`stopping`). It never asks by the question alone.
+that is worth its price at the run's cost weight (`stopping`). Two settings are rules that are
+fitted: `cascade` asks from cheap to expensive, `vote` asks all at once, whatever they cost.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ VERSION = 1
 _HEAD, _ARRAYS = "learned.json", "learned.npz"
 _FOLDS = 5
 
+Kind = Literal["reader", "cascade", "vote"]
+KINDS: tuple[Kind, ...] = ("reader", "cascade", "vote")
 _ORDER_WEIGHT = 0.1
 """The cost weight for which the order is made. Where a call costs more than a reply can add, the
 reader stops at the first one anyway, so the order matters at low weights."""
@@ -52,9 +55,8 @@ class ReaderController(RuleController):
             had not seen them.
         right: K x N, whether its answer was right.
         about: how it was made, for people who read the folder.
+        kind: one of `KINDS`.
     """
-
-    reads_cost_weight = True
 
     def __init__(
         self,
@@ -66,7 +68,8 @@ class ReaderController(RuleController):
         right: np.ndarray,
         about: Mapping[str, Any],
         *,
-        name: str = "reader",
+        kind: Kind = "reader",
+        name: str = "",
     ) -> None:
         self.known = known
         self.costs = costs
@@ -75,7 +78,9 @@ class ReaderController(RuleController):
         self.sure = sure
         self.right = right
         self.about = dict(about)
-        self.name = name
+        self.kind = kind
+        self.name = name or kind
+        self.reads_cost_weight = kind != "vote"
         self._names = [candidate.name for candidate in known.candidates]
         self._stop_at = cache(lambda weight: thresholds(sure, right, costs, weight))
 
@@ -84,6 +89,7 @@ class ReaderController(RuleController):
         cls,
         recorded: RecordedReplies,
         *,
+        kind: Kind = "reader",
         seed: int = 0,
         judged: Sequence[Judged] | None = None,
     ) -> ReaderController:
@@ -93,6 +99,7 @@ class ReaderController(RuleController):
 
         Args:
             recorded: the replies of all candidates, with gold answers.
+            kind: one of `KINDS`.
             seed: of the folds and of the wrong spans that are seen.
             judged: what `judge` makes of the replies, where it is known already.
 
@@ -107,7 +114,9 @@ class ReaderController(RuleController):
                 f"{2 * _FOLDS} are needed"
             )
         costs, source = recorded.costs()
-        order = asking_order(recorded, costs)
+        order = list(np.argsort(costs, kind="stable"))
+        if kind == "reader":
+            order = asking_order(recorded, costs)
         judged = [
             replace(one, reading=one.reading.ordered(order)) for one in judged or judge(recorded)
         ]
@@ -130,6 +139,7 @@ class ReaderController(RuleController):
             sure,
             right,
             {"seed": seed, "questions": questions},
+            kind=kind,
         )
 
     def save(self, folder: str | Path) -> None:
@@ -142,7 +152,7 @@ class ReaderController(RuleController):
         folder.mkdir(parents=True, exist_ok=True)
         head = {
             "version": VERSION,
-            "method": "reader",
+            "method": self.kind,
             "cost_source": self.cost_source,
             "about": self.about,
             "pool": self.known.model_dump(mode="json", exclude_defaults=True),
@@ -171,7 +181,7 @@ class ReaderController(RuleController):
             raise ControllerError(f"{folder}: no fitted controller there (no {_HEAD})")
         try:
             head = json.loads(head_file.read_text(encoding="utf-8"))
-            if head["method"] != "reader":
+            if head["method"] not in KINDS:
                 raise ControllerError(f"{folder}: that folder holds {head['method']}, not reader")
             if head["version"] != VERSION:
                 raise ControllerError(
@@ -200,6 +210,7 @@ class ReaderController(RuleController):
                 arrays["sure"],
                 arrays["right"],
                 head["about"],
+                kind=head["method"],
                 name=name or f"reader:{folder}",
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -224,6 +235,8 @@ class ReaderController(RuleController):
 
     def stop_at(self, cost_weight: float) -> np.ndarray:
         """Return from which log-odds on it stops after each reply, length K."""
+        if self.kind == "vote":
+            return np.array([np.inf] * (len(self._names) - 1) + [-np.inf])
         return np.asarray(self._stop_at(cost_weight))
 
     def expected(self, cost_weight: float) -> Point:

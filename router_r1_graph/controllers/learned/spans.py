@@ -9,6 +9,7 @@ Shapes: S spans x R replies (of the candidates in the order in which they are as
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -52,14 +53,15 @@ _BEFORE = {
 """Classes of the word before a span."""
 
 _IN_REPLY = (
-    *("held", "stated", "repeated", "early", "late", "capital", "edges", "quoted", "brief", "sure"),
+    *("held", "stated", "repeated", "within", "around"),
+    *("early", "late", "capital", "edges", "quoted", "brief", "sure"),
     *(f"after {name}" for name in _BEFORE),
 )
 """What is known of a span in one reply: whether it is one of its spans, is what the reply states,
-stands in it word for word; how early and late it stands, the share of capital letters, whether it
+stands in it word for word, stands within what it states, or holds that; how early and late it stands, the share of capital letters, whether it
 ends where capitals do, stands in quotes or bold; how brief and how sure the reply is."""
-_HELD, _STATED, _REPEATED, _BEST = range(4)
-"""From `_BEST` on, the highest value in any reply counts."""
+_HELD, _STATED, _REPEATED, _WITHIN, _AROUND, _BEST = range(6)
+"""From `_BEST` on, the highest value and the mean of the replies that hold the span count."""
 _ALONE = (
     *("one word", "two words", "three words", "four words", "more words"),
     *("digit", "year", "month", "number", "words of the question", "length"),
@@ -104,16 +106,20 @@ class Reading:
         by_candidate = np.zeros((len(rows), self.in_reply.shape[1], 2))
         by_candidate[:, :replies] = known[:, :, [_HELD, _STATED]]
         best = known[:, :, _BEST:].max(axis=1)
+        mean = known[:, :, _BEST:].sum(axis=1) / known[:, :, _HELD].sum(axis=1, keepdims=True)
         early, capital = (best[:, _IN_REPLY.index(n) - _BEST] for n in ("early", "capital"))
         support = known[:, :, _REPEATED].mean(axis=1)
         stated = known[:, :, _STATED].mean(axis=1)
         agreed = [support, stated, support * capital, support * early]
+        agreed += [known[:, :, _WITHIN].mean(axis=1), known[:, :, _AROUND].mean(axis=1)]
         agreed += [support >= support.max(initial=0), stated >= stated.max(initial=1e-9)]
         digit, length = (alone[:, _ALONE.index(name)] for name in ("digit", "length"))
         by_kind = np.zeros((len(rows), len(_KINDS) + 1, len(_SHAPES)))
         by_kind[:, self.kind] = np.stack([digit, capital, length], axis=1)
-        parts = [by_candidate, best, np.stack(agreed, axis=1), alone, by_kind]
-        return rows, np.concatenate([part.reshape(len(rows), -1) for part in parts], axis=1)
+        parts = [by_candidate, best, mean, np.stack(agreed, axis=1), alone, by_kind]
+        return rows, np.concatenate(
+            [part.reshape(len(rows), math.prod(part.shape[1:])) for part in parts], axis=1
+        )
 
 
 def feature_names(candidates: Sequence[str]) -> list[str]:
@@ -125,7 +131,9 @@ def feature_names(candidates: Sequence[str]) -> list[str]:
     return [
         *(f"{what} by {name}" for name in candidates for what in ("held", "stated")),
         *_IN_REPLY[_BEST:],
+        *(f"mean {name}" for name in _IN_REPLY[_BEST:]),
         *("support", "share that states it", "support x capital", "support x early"),
+        *("within what is stated", "around what is stated"),
         *("most support", "stated most often"),
         *_ALONE,
         *(f"{kind}: {shape}" for kind in (*_KINDS, "other") for shape in _SHAPES),
@@ -140,14 +148,23 @@ def read(question: str, replies: Sequence[str]) -> Reading:
         for key, (text, found) in _spans(reply, asked).items():
             held.setdefault(key, (text, {}))[1][number] = found
     plain = [f" {normalize_answer(untagged(reply))} " for reply in replies]
+    stated = [_stated(reply) for reply in replies]
     in_reply = np.zeros((len(held), len(replies), len(_IN_REPLY)), np.float16)
     for row, (key, (_, places)) in enumerate(held.items()):
         for number, found in places.items():
             in_reply[row, number] = found
         in_reply[row, :, _REPEATED] = [f" {key} " in words for words in plain]
+        in_reply[row, :, _WITHIN] = [f" {key} " in f" {words} " for words in stated]
+        in_reply[row, :, _AROUND] = [words != "" and f" {words} " in f" {key} " for words in stated]
     alone = np.array([_alone(key, asked) for key in held], np.float16)
     alone = alone.reshape(len(held), len(_ALONE))
     return Reading(tuple(text for text, _ in held.values()), in_reply, alone, _kind(question))
+
+
+def _stated(reply: str) -> str:
+    """Return the answer that a reply states, normalised; "" where it is prose."""
+    words = normalize_answer(bare_answer(reply))
+    return words if len(words.split()) <= _LONGEST_STATED else ""
 
 
 def _alone(key: str, asked: frozenset[str]) -> list[float]:
@@ -187,14 +204,14 @@ def _spans(reply: str, asked: frozenset[str]) -> dict[str, tuple[str, list[float
         before = "" if _ends_sentence(before) else before
         after = "" if _ends_sentence(tokens[last][0]) else after
         edges = (not before[:1].isupper()) + (not after[:1].isupper())
-        own = [1.0, float(key == wanted), 1.0, 1 / (1 + start / 60)]
+        own = [1.0, float(key == wanted), 1.0, 0.0, 0.0, 1 / (1 + start / 60)]
         own += [1 / (1 + (len(body) - end) / 60), capitals, edges / 2]
         own += [float(before in _OPENING and after in _CLOSING), *of_reply]
         own += [float(before.lower() in those) for those in _BEFORE.values()]
         found[key] = text, own
     if wanted and wanted not in found and len(wanted.split()) <= _LONGEST_STATED:
         capital = float(stated[:1].isupper() or stated[:1].isdigit())
-        own = [1.0, 1.0, 1.0, 1.0, 1.0, capital, 1.0, 0.0, *of_reply]
+        own = [1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, capital, 1.0, 0.0, *of_reply]
         found[wanted] = stated, [*own, *(0.0 for _ in _BEFORE)]
     return found
 
