@@ -153,9 +153,11 @@ def test_it_stops_at_a_sure_reply_and_asks_on_after_a_doubtful_one(fitted):
 def test_what_it_asks_falls_with_the_cost_weight_and_rounds_and_money_end_it(fitted):
     reader = ReaderController.load(fitted[0])
     calls = [reader.expected(weight).calls for weight in (0.0, 0.2, 0.6, 1.0)]
-    assert calls == sorted(calls, reverse=True) and calls[-1] == 1
+    assert calls == sorted(calls, reverse=True)
+    assert calls[-1] == 1
     _, result, asked = ask(reader, 100, cost_weight=0.05, max_rounds=1)
-    assert asked == ["Cheap"] and result["answer"] == "Osric Vann100"
+    assert asked == ["Cheap"]
+    assert result["answer"] == "Osric Vann100"
     assert ask(reader, 100, cost_weight=0.0, max_calls_per_round=1)[2][:2] == ["Cheap", "Middle"]
 
 
@@ -190,14 +192,19 @@ def test_a_cascade_and_a_vote_are_fitted_likewise(tmp_path, kind):
 
 def test_the_command_prints_the_curve_and_ask_shows_the_weights(fitted, tmp_path):
     folder, printed = fitted
-    assert "asks in the order Cheap" in printed and "exact match" in printed
+    assert "asks in the order Cheap" in printed
+    assert "exact match" in printed
     path = tmp_path / "pool.yaml"
-    path.write_text(json.dumps({"candidates": [{"name": n, "provider": "fakes:fake_chat_model",
-                                                "options": {"text": answers(7)[1][n]}} for n in USD]}))  # fmt: skip
+    played = [
+        {"name": n, "provider": "fakes:fake_chat_model", "options": {"text": answers(7)[1][n]}}
+        for n in USD
+    ]
+    path.write_text(json.dumps({"candidates": played}))
     spec = ("--pool", path, "--controller", f"reader:{folder}", "--explain")
     done = cli("ask", question(7), *spec)
     assert done.returncode == 0, done.stderr
-    assert "what speaks for Mara Telk7" in done.stdout and "stated by Cheap" in done.stdout
+    assert "what speaks for Mara Telk7" in done.stdout
+    assert "stated by Cheap" in done.stdout
     planned = json.loads(cli("ask", question(7), *spec, "--route-only", "--json").stdout)
     assert planned["calls"][0]["candidate"] == "Cheap"
     assert {reason["value"] for reason in planned["reasons"]} == {None}
@@ -230,6 +237,8 @@ def test_a_broken_folder_and_another_pool_are_named(fitted, tmp_path):
             ReaderController.load(tmp_path)
     with pytest.raises(ControllerError, match=r"new: Ada; gone: Cheap, .*fit again"):
         parse_controller(f"reader:{folder}", make_pool({"name": "Ada"}))
+    with pytest.raises(ControllerError, match="that folder holds reader: reader:"):
+        parse_controller(f"knn:{folder}", pool())
     with pytest.raises(ControllerError, match="reader needs a folder"):
         parse_controller("reader", pool())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 import typer
 
@@ -15,9 +15,6 @@ from ..invalid import masked
 from ..words import counted
 from .fit_reader import fit_reader
 from .options import FieldsOption, load_pool, read_fields
-
-if TYPE_CHECKING:
-    from ..controllers.learned.reader import Kind
 
 _METRICS = ("exact_match", "f1")
 
@@ -94,7 +91,7 @@ def fit(
             _require("--fields", "field", name, FIELDS)
         require_folder("--out", out)
         known = load_pool(pool) if pool else None
-        fit_reader(cast("Kind", method), data, out, known, seed=seed, split=split, fields=names)
+        fit_reader(method, data, out, known, seed=seed, split=split, fields=names)
         return
     for key in options:
         _require(f"--set of {method}", "option", key, METHODS[method].options)

@@ -57,9 +57,13 @@ _IN_REPLY = (
     *("early", "late", "capital", "edges", "quoted", "brief", "sure"),
     *(f"after {name}" for name in _BEFORE),
 )
-"""What is known of a span in one reply: whether it is one of its spans, is what the reply states,
-stands in it word for word, stands within what it states, or holds that; how early and late it stands, the share of capital letters, whether it
-ends where capitals do, stands in quotes or bold; how brief and how sure the reply is."""
+"""What is known of a span in one reply.
+
+Whether it is one of its spans, is what the reply states, stands in it word for word, stands within
+what it states, or holds that; how early and how late it stands, the share of capital letters,
+whether it ends where capitals do, stands in quotes or bold; how brief and how sure the reply is;
+and the word before it.
+"""
 _HELD, _STATED, _REPEATED, _WITHIN, _AROUND, _BEST = range(6)
 """From `_BEST` on, the highest value and the mean of the replies that hold the span count."""
 _ALONE = (
