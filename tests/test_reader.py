@@ -173,7 +173,7 @@ def test_failed_candidates_are_passed_over_and_nobodys_answer_is_unknown(fitted)
         chats = {name: FakeChat(text=ValueError("down")) for name in USD}
         chats["Dear"] = FakeChat(text=dear)
         graph = create_router_r1(pool(), reader, models=chats).compile()
-        result = graph.invoke({"question": question(7)}, context={"cost_weight": 0.0})
+        result = graph.invoke({"question": question(7)}, context={"cost_weight": 0.9})
         assert result["answer"] == answer
 
 

@@ -11,7 +11,6 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,7 +78,7 @@ class ReaderController(RuleController):
         self.name = name or kind
         self.reads_cost_weight = kind != "vote"
         self._names = [candidate.name for candidate in known.candidates]
-        self._stop_at = cache(lambda weight: thresholds(sure, right, costs, weight))
+        self._last: tuple[float, np.ndarray] | None = None  # most runs have one cost weight
 
     @classmethod
     def fit(
@@ -234,7 +233,10 @@ class ReaderController(RuleController):
         """Return from which log-odds on it stops after each reply, length K."""
         if self.kind == "vote":
             return np.array([np.inf] * (len(self._names) - 1) + [-np.inf])
-        return np.asarray(self._stop_at(cost_weight))
+        if (last := self._last) is None or last[0] != cost_weight:
+            found = thresholds(self.sure, self.right, self.costs, cost_weight)
+            self._last = last = (cost_weight, found)
+        return last[1]
 
     def expected(self, cost_weight: float) -> Point:
         """Return what it does at a cost weight on the recorded questions.

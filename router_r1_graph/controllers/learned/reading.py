@@ -17,7 +17,7 @@ from .spans import Reading, read
 
 _WRONG = 25
 """Wrong spans of each question that a fit sees; they are weighted as all of its wrong ones."""
-NO_SPAN = -99.0
+NO_SPAN = -np.inf
 """The log-odds where no reply holds a span."""
 _SHRINKAGE = 0.1
 """`C` of scikit-learn's `LogisticRegression`."""

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+ALWAYS = float(np.finfo(float).min)
+"""The threshold at which every answer is enough; where there is none (-inf), a reader asks on."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -37,18 +40,20 @@ def thresholds(
     """Return from which sureness on a reader stops after each reply, length K.
 
     Args:
-        sure: K x N, how sure it was after each reply, on questions that it was not fitted to.
+        sure: K x N, how sure it was after each reply, on questions that it was not fitted to;
+            minus infinity where it had no answer.
         right: K x N, whether the answer that it would have given was right.
         costs: length K, the cost of each candidate.
         cost_weight: in [0, 1].
 
     Returns:
-        Infinite where it always goes on, and minus infinity where it always stops, as after the
-        last reply.
+        Infinite where it always goes on, `ALWAYS` where any answer is enough, and minus infinity
+        after the last reply.
     """
     total = costs.sum()
     shares = costs / total if total > 0 else np.zeros_like(costs)
-    stop_at = np.full(len(costs), -np.inf)
+    stop_at = np.full(len(costs), ALWAYS)
+    stop_at[-1] = -np.inf
     value = (1 - cost_weight) * right[-1]
     for k in reversed(range(len(costs) - 1)):
         stopped = (1 - cost_weight) * right[k]
@@ -62,7 +67,7 @@ def thresholds(
         if best == 0:
             stop_at[k] = np.inf
         elif best < len(ordered):
-            stop_at[k] = (ordered[best - 1] + ordered[best]) / 2
+            stop_at[k] = max((ordered[best - 1] + ordered[best]) / 2, ALWAYS)
         value = np.where(sure[k] >= stop_at[k], stopped, gone_on)
     return stop_at
 
