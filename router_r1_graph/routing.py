@@ -22,7 +22,7 @@ from .candidates.store import ReplyStore, as_store
 from .candidates.usage import writable
 from .context import RouterContext
 from .controllers import Controller, View, as_controller
-from .controllers.choice import Choice, Effect, Explains, Weighs
+from .controllers.choice import Choice, Effect, Explains, Reason, Reasons, Weighs
 from .controllers.controller import Decides
 from .controllers.own import OwnController, failure
 from .errors import ControllerError
@@ -70,6 +70,7 @@ class Routing:
         error: why the controller failed; "" where it did not.
         descriptors: the candidates' descriptors as the controller reads them; empty where it does
             not tell.
+        reasons: why it takes an answer out of the replies; () unless it was asked for.
         ledger: the bill of the turn.
     """
 
@@ -83,6 +84,7 @@ class Routing:
     stop_reason: StopReason | None = None
     error: str = ""
     descriptors: dict[str, str] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
     ledger: Ledger = field(default_factory=new_ledger)
 
     def summary(self) -> dict[str, Any]:
@@ -115,7 +117,8 @@ def route_only(
         messages: the conversation, for controllers that read it.
         context: the knobs of the run that it would be.
         replies: where the turns of a paid controller are kept; see `create_router_r1`.
-        explain: also measure what each part of each descriptor does; policies only.
+        explain: also measure what each part of each descriptor does (policies), or what each
+            feature of the replies weighs (`reader`).
         config: of the node that calls this, so that its callbacks see a chat model's call.
 
     Raises:
@@ -167,16 +170,23 @@ async def aroute_only(
 
 
 def explain_run(trace: Trace, controller: Controller) -> Iterator[Routing]:
-    """Yield the turns of a finished run that made calls, explained by the policy that wrote them.
+    """Yield the turns of a finished run, explained by the controller that wrote them.
+
+    Those of a policy are the turns that made calls; that of a controller that reads replies is its
+    answer.
 
     Raises:
         ControllerError: the controller cannot explain its choices.
     """
     check_explains(controller)
+    reads = isinstance(_own(controller), Reasons)
     context = trace.context
     left = Left(context.max_rounds, context.budget_usd, context.deadline_seconds)
     for place, message in enumerate(trace.scratchpad):
-        if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
+        if not isinstance(message, AIMessage):
+            continue
+        asks = bool(message.tool_calls or message.invalid_tool_calls)
+        if asks != reads:
             before = trace.scratchpad[:place]
             view = View(trace.question, trace.pool, context, left, scratchpad=before)
             reply = Reply(text=str(message.text), message=message)
@@ -185,10 +195,10 @@ def explain_run(trace: Trace, controller: Controller) -> Iterator[Routing]:
 
 def check_explains(controller: Controller) -> None:
     """Raise ControllerError if a controller cannot say what it read of each descriptor."""
-    if not isinstance(_own(controller), Explains):
+    if not isinstance(_own(controller), Explains | Reasons):
         raise ControllerError(
             f"explain: {controller.name} tells no probabilities, so there is nothing to explain; a "
-            "policy in this process does (policy:PATH)"
+            "policy in this process does (policy:PATH), and a reader tells its weights (reader:DIR)"
         )
 
 
@@ -266,6 +276,7 @@ def _read(
     effects: tuple[tuple[Effect, ...], ...] = ()
     if explain and isinstance(own, Explains):
         descriptors, effects = dict(own.reading(view.pool)), own.explain(view, reply)
+    reasons = own.reasons(view, reply) if explain and isinstance(own, Reasons) else ()
     refused = {_number(c["id"]): c["error"] or "" for c in admitted.invalid_tool_calls}
     calls = []
     for number, (call, choice, told) in enumerate(
@@ -291,6 +302,7 @@ def _read(
         turn.answer,
         tuple(refused.values()),
         descriptors=descriptors,
+        reasons=reasons,
     )
 
 

@@ -53,7 +53,7 @@ router-r1 ask "Who wrote Hamlet?" --route-only --explain
 """
 
 
-_EXPLAINED = ("text", "calls", "descriptors")
+_EXPLAINED = ("text", "calls", "descriptors", "reasons")
 """What --json has of an explained turn; its bill is the run's."""
 
 
@@ -82,7 +82,7 @@ def ask(
         typer.Option(
             "--explain",
             help="Show what the policy read of each descriptor, and what each part of it does to "
-            "the choice (occlusion); policy:PATH only.",
+            "the choice (occlusion; policy:PATH), or what a reader weighs (reader:DIR).",
         ),
     ] = False,
     replies: Any = None,

@@ -1,4 +1,4 @@
-"""`router-r1 fit`: a controller learned from a score matrix."""
+"""`router-r1 fit`: a controller learned from a score matrix, or from recorded replies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_folder
 from ..invalid import masked
 from ..words import counted
+from .fit_reader import fit_reader
 from .options import FieldsOption, about, load_pool, read_fields
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -27,12 +28,19 @@ router-r1 fit mf --data routerbench.csv --pool mine.yaml --out runs/mf --set dim
 router-r1 fit knn --data llmrouter.jsonl --out runs/knn
 --fields question=query,candidate=model_name,score=performance
 
+router-r1 fit reader --data replies.jsonl --out runs/reader
+
 router-r1 fit features --add-to runs/features --data new.jsonl --out runs/features_more
 """
 
 
 def fit(
-    method: Annotated[str, typer.Argument(help="knn, mf, irt, features or encoder.")],
+    method: Annotated[
+        str,
+        typer.Argument(
+            help="knn, mf, irt, features or encoder; reader, cascade or vote, which read replies."
+        ),
+    ],
     data: Annotated[
         Path,
         typer.Option(
@@ -81,11 +89,22 @@ def fit(
         from ..controllers.learned import METHODS, LearnedController
         from ..controllers.learned.cells import FIELDS
         from ..controllers.learned.embedding import EMBEDDINGS
+        from ..controllers.learned.reader import KINDS
         from ..evaluation.scorers import parse_scorer
         from ..evaluation.scores import load_scores
     except ImportError as error:
         raise MissingExtraError(f"fit {masked(method)}", "eval") from error
-    _require("fit", "method", method, METHODS)
+    _require("fit", "method", method, (*METHODS, *KINDS))
+    if method in KINDS:
+        if options or add_to or metric != "exact_match" or embedding != "tfidf":
+            raise ConfigError(f"fit {method}: takes no --set, --add-to, --metric or --embedding")
+        names = read_fields(fields, "question=q,response=r")
+        for name in names:
+            _require("--fields", "field", name, FIELDS)
+        require_folder("--out", out)
+        known = load_pool(pool) if pool else None
+        fit_reader(method, data, out, known, seed=seed, split=split, fields=names)
+        return
     for key in options:
         _require(f"--set of {method}", "option", key, METHODS[method].options)
     _require("--embedding", "embedding", embedding, EMBEDDINGS)

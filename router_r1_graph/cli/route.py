@@ -28,6 +28,8 @@ _RIVAL = 0.05
 """A change of another candidate's probability that is worth a sentence."""
 _MARKED = 3
 """How many of the largest effects are marked."""
+_REASONS = 12
+"""How many features of the replies are shown."""
 _UNITS = {
     "probability": "the probability that each candidate is named here",
     "utility": "the utility of each: predicted score less cost, by the cost weight",
@@ -135,11 +137,32 @@ def _fitted(name: str, names: Iterable[str], most: int = 28) -> str:
 
 
 def show_explained(console: Console, turns: Sequence[Routing]) -> None:
-    """Print what each part of each descriptor does to each call of some turns."""
+    """Print what each part of each descriptor does to each call of some turns, or the reasons."""
     for turn in turns:
+        _show_reasons(console, turn)
         for call in turn.calls:
             if call.choice:
                 _explain(console, turn, call, call.choice)
+
+
+def _show_reasons(console: Console, turn: Routing) -> None:
+    """Print the features of the replies that count most."""
+    if not turn.reasons:
+        return
+    label = ("explain   ", "bold magenta")
+    known = turn.reasons[0].value is not None
+    of = shortened(turn.answer) if turn.answer else "the answer"
+    print_line(console, label, (f"what speaks for {of} (+), and what against it (-)", "bold"))
+    for reason in turn.reasons[:_REASONS]:
+        counts = reason.weight * (1.0 if reason.value is None else reason.value)
+        parts = f"  = {rounded(reason.value or 0, 2)} x {rounded(reason.weight, 2, '+')}"
+        row = f"{rounded(counts, 2, '+'):>7}  {reason.feature}"
+        print_line(console, _NOTHING, (row, ""), (parts if known else "", "dim"))
+    words = "Log-odds that it is right: " + (
+        "value x weight of each feature of the replies" if known else "the weights, at a value of 1"
+    )
+    words += f"; the {_REASONS} largest of {len(turn.reasons)}."
+    print_line(console, _NOTHING, (words, "dim"))
 
 
 def _explain(console: Console, turn: Routing, call: PlannedCall, choice: Choice) -> None:

@@ -1,7 +1,8 @@
 """How a controller chose a candidate: what it can tell beside the choice itself.
 
 A controller that can tell has the methods of `Weighs`; one that can also tell what it read a
-descriptor for has those of `Explains`. The others show only their choice.
+descriptor for has those of `Explains`. One that judges replies has those of `Reasons`. The others
+show only their choice.
 """
 
 from __future__ import annotations
@@ -63,6 +64,21 @@ class Effect:
     change: float
 
 
+@dataclass(frozen=True)
+class Reason:
+    """What one feature of the replies says of the answer that they hold.
+
+    Attributes:
+        feature: its name.
+        weight: the change of the log-odds that the answer is right, for a value of 1.
+        value: the feature of the answer, in [0, 1]; None before there is one.
+    """
+
+    feature: str
+    weight: float
+    value: float | None = None
+
+
 @runtime_checkable
 class Weighs(Protocol):
     """A controller that can say how each call of a turn was chosen."""
@@ -87,4 +103,18 @@ class Explains(Weighs, Protocol):
 
     def explain(self, view: View, reply: Reply) -> tuple[tuple[Effect, ...], ...]:
         """Return, for each call of a turn, the effects of all parts of all descriptors."""
+        ...
+
+
+@runtime_checkable
+class Reasons(Protocol):
+    """A controller that can say why it takes an answer out of replies."""
+
+    def reasons(self, view: View, reply: Reply) -> tuple[Reason, ...]:
+        """Return the reasons for and against the answer so far, those that count most first.
+
+        Args:
+            view: what the controller was shown.
+            reply: the turn that it wrote then.
+        """
         ...

@@ -39,6 +39,7 @@ SPECS: Mapping[str, str] = {
     "irt:DIR": "fitted: item response theory, abilities against a question's difficulty",
     "features:DIR": "fitted: scores on clusters of probe questions; candidates can be added",
     "encoder:DIR": "fitted: one pass of a small network over question and candidates",
+    "reader:DIR": "fitted: reads reply after reply, stops when it is sure for the cost weight",
     "policy:PATH": "a trained checkpoint: a folder, a model of the Hugging Face hub",
     "completions:URL?policy=PATH": "a trained checkpoint that vLLM or SGLang serves",
     "openai:MODEL": "a chat model, reached as the pool's controller block or OPENAI_API_KEY says",
@@ -190,6 +191,18 @@ def _learned(method: str) -> Callable[[str, CandidatePool], Controller]:
     return build
 
 
+def _reader(folder: str, pool: CandidatePool) -> Controller:
+    if not folder:
+        raise ControllerError("reader needs a folder: reader:DIR, as router-r1 fit wrote")
+    try:
+        from .learned.reader import ReaderController  # numpy is an optional extra
+    except ImportError as error:
+        raise MissingExtraError(f"controller reader:{folder}", "eval") from error
+    controller = ReaderController.load(folder, name=f"reader:{folder}")
+    controller.check(pool)
+    return controller
+
+
 def _policy(path: str, pool: CandidatePool) -> Controller:
     if not path:
         raise ControllerError("policy needs a folder: policy:PATH, such as policy:runs/demo/policy")
@@ -278,6 +291,7 @@ _BUILDERS: Mapping[str, Callable[[str, CandidatePool], Controller]] = {
     "irt": _learned("irt"),
     "features": _learned("features"),
     "encoder": _learned("encoder"),
+    "reader": _reader,
     "policy": _policy,
     "completions": _completions,
     "pool": _pool,

@@ -234,6 +234,9 @@ class LearnedController(OneCallController):
                 raise ControllerError(
                     f"{folder / _HEAD}: version {head['version']!r}; this release reads {VERSION}"
                 )
+            if head["method"] not in METHODS:
+                kind = str(head["method"])
+                raise ControllerError(f"{folder}: that folder holds {kind[:40]}: reader:{folder}")
             known = CandidatePool.model_validate(head["pool"])
             with (folder / _ARRAYS).open("rb") as opened:  # np.load leaves a broken file open
                 with np.load(opened, allow_pickle=False) as file:
