@@ -5,19 +5,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from ..console import make_console
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_folder
 from ..invalid import masked
 from ..words import counted
+from .compared import print_compared
 from .options import FieldsOption, load_pool, read_fields
+
+if TYPE_CHECKING:
+    from ..controllers.learned import LearnedController as Fitted
 
 _METRICS = ("exact_match", "f1")
 
 EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 fit auto --data scores.jsonl --out runs/auto
 
 router-r1 fit knn --data traces.jsonl --out runs/knn
 
@@ -31,7 +38,9 @@ router-r1 fit features --add-to runs/features --data new.jsonl --out runs/featur
 
 
 def fit(
-    method: Annotated[str, typer.Argument(help="knn, mf, irt, features or encoder.")],
+    method: Annotated[
+        str, typer.Argument(help="knn, linear, mf, irt, features, encoder; auto compares them.")
+    ],
     data: Annotated[
         Path,
         typer.Option(help="Traces of constant controllers, recorded replies, or a score matrix."),
@@ -46,7 +55,9 @@ def fit(
         "exact_match"
     ),
     fields: FieldsOption = "",
-    embedding: Annotated[str, typer.Option(help="Of the questions: tfidf, minilm.")] = "tfidf",
+    embedding: Annotated[
+        str, typer.Option(help="Of the questions: tfidf, minilm; for auto also tfidf,minilm.")
+    ] = "tfidf",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="k=20 (knn), clusters=20 (features), dim=32 and epochs=60."),
@@ -67,16 +78,21 @@ def fit(
             raise ConfigError(f"--set is NAME=NUMBER, not {setting!r}")
         options[key] = int(value)
     try:
-        from ..controllers.learned import METHODS, LearnedController
+        from ..controllers.learned import AUTO, METHODS, LearnedController
         from ..controllers.learned.cells import FIELDS
         from ..controllers.learned.embedding import EMBEDDINGS
+        from ..evaluation.plots import draw_verdicts
         from ..evaluation.scores import Metric, load_scores
     except ImportError as error:
         raise MissingExtraError(f"fit {masked(method)}", "eval") from error
-    _require("fit", "method", method, METHODS)
+    _require("fit", "method", method, (*METHODS, AUTO))
+    compares = method == AUTO
+    if compares and (options or add_to):
+        raise ConfigError("fit auto: it chooses every setting itself; no --set, no --add-to")
     for key in options:
         _require(f"--set of {method}", "option", key, METHODS[method].options)
-    _require("--embedding", "embedding", embedding, EMBEDDINGS)
+    for name in embedding.split(",") if compares else [embedding]:
+        _require("--embedding", "embedding", name, EMBEDDINGS)
     names = read_fields(fields, "question=q,score=s")
     for name in names:
         _require("--fields", "field", name, FIELDS)
@@ -90,20 +106,36 @@ def fit(
             if controller.method != method:
                 raise ConfigError(f"--add-to {add_to}: holds {controller.method}, not {method}")
         else:
-            controller = LearnedController.fit(
-                method, matrix, seed=seed, embedding=embedding, options=options
-            )
+            with make_console(stderr=True).status("") as status:
+                controller = LearnedController.fit(
+                    method,
+                    matrix,
+                    seed=seed,
+                    embedding=embedding,
+                    options=options,
+                    progress=status.update,
+                )
     except ImportError as error:
         raise MissingExtraError(f"fit {method}", "local") from error
     try:
         controller.save(out)
+        if compares:
+            draw_verdicts(controller.verdicts, _constants(controller), out)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
     if controller.cost_source == "prices" and not controller.costs.any():
         print("warning: no costs and no prices: the cost weight has no effect", file=sys.stderr)
+    if compares:
+        print_compared(controller)
     size = f"{counted(len(matrix.questions), 'question')} x "
     size += counted(len(matrix.names), "candidate")
     print(f"{method}: {size} -> --controller {method}:{out}")
+
+
+def _constants(controller: Fitted) -> dict[str, tuple[float, float]]:
+    """Return the cost and the score of each candidate."""
+    names = [candidate.name for candidate in controller.known.candidates]
+    return dict(zip(names, zip(controller.costs, controller.means, strict=True), strict=True))
 
 
 def _require(where: str, what: str, name: str, allowed: Collection[str]) -> None:

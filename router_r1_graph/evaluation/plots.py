@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
 from ..words import counted
 from .summary import Row, Summary
+
+if TYPE_CHECKING:
+    from ..controllers.learned.auto import Verdict
 
 #: Places of a label beside its point, the preferred ones first: x and y in points.
 _PLACES = ((6, 4), (6, -4), (-6, 4), (-6, -4), (6, 12), (-6, 12), (6, -12), (-6, -12))
@@ -51,6 +55,44 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     figure.draw_without_rendering()  # gives everything its place
     _name(axes, summary.rows, lines, labels)
+    return _write(pyplot, figure, folder)
+
+
+def draw_verdicts(
+    verdicts: Sequence[Verdict], constants: Mapping[str, tuple[float, float]], folder: Path
+) -> list[Path]:
+    """Draw what `fit auto` found, cross-validated, as `curve.png` and `curve.svg`.
+
+    Args:
+        verdicts: one for each cost weight.
+        constants: the cost in USD for a question and the score of each candidate.
+        folder: where to; it is there.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    pyplot = load_pyplot("the curve of fit auto", "eval")
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    xs, ys = [1000 * cost for cost, _ in constants.values()], [s for _, s in constants.values()]
+    axes.plot(xs, ys, "o", color="0.55", label="always the same candidate")
+    for name, x, y in zip(constants, xs, ys, strict=True):
+        axes.annotate(name, (x, y), (5, 4), textcoords="offset points", fontsize=7, color="0.35")
+    for label, style, points in (
+        ("auto", "D-", [(v.cost, v.score) for v in verdicts]),
+        ("random mix at the same cost", "x:", [(v.cost, v.mix_score) for v in verdicts]),
+        ("oracle", "*-", [(v.oracle_cost, v.oracle_score) for v in verdicts]),
+    ):
+        costs, scores = zip(*sorted(points), strict=True)
+        axes.plot([1000 * cost for cost in costs], scores, style, lw=1, label=label)
+    axes.set_xlabel("USD per 1,000 questions")
+    axes.set_ylabel("score")
+    axes.grid(alpha=0.25)
+    _scale(axes, xs)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return _write(pyplot, figure, folder)
+
+
+def _write(pyplot: Any, figure: Any, folder: Path) -> list[Path]:
     paths = [folder / f"curve.{kind}" for kind in ("png", "svg")]
     with pyplot.rc_context({"svg.hashsalt": "router_r1"}):
         figure.savefig(paths[0], dpi=150)

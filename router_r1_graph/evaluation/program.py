@@ -26,7 +26,7 @@ from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers import Controller, parse_controller
 from ..controllers.embedded import world_of
-from ..controllers.learned import METHODS, LearnedController
+from ..controllers.learned import AUTO, METHODS, LearnedController
 from ..controllers.learned.cells import Cell
 from ..controllers.learned.matrix import ScoreMatrix
 from ..errors import ConfigError, PoolError
@@ -129,7 +129,7 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
     results.load(plan.pool)
     controls = control_specs(plan.pool) if plan.controls else []
     controls = [spec for spec in controls if spec not in plan.controllers]
-    learned = [spec for spec in plan.controllers if spec in METHODS]
+    learned = [spec for spec in plan.controllers if spec in (*METHODS, AUTO)]
     if learned and not plan.folds:
         raise ConfigError(
             f"{learned[0]}: fitted on what? Name what `router-r1 fit` wrote ({learned[0]}:DIR), or "

@@ -27,7 +27,7 @@ from .methods import Setting, all_settings
 from .prediction import candidate_means
 from .rewording import reworded
 
-COST_WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+COST_WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 MARGINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 FOLDS = 5
 MIN_QUESTIONS = 20
@@ -90,6 +90,23 @@ class Verdict:
     oracle_score: float
     oracle_cost: float
     methods: dict[str, Gain] = field(default_factory=dict)
+
+
+def as_good_for_less(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """Return the cheapest that scores no less than the best constant and costs less; None = none.
+
+    Args:
+        verdicts: those of `compare`, the cost weight 0 first.
+    """
+    best = verdicts[0]
+    cheaper = (
+        found
+        for found in verdicts
+        if found.part is not None
+        and found.score >= best.constant_score
+        and found.cost < best.constant_cost
+    )
+    return min(cheaper, key=lambda found: found.cost, default=None)
 
 
 def compare(

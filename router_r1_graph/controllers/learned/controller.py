@@ -24,6 +24,7 @@ from ...candidates import Candidate, CandidatePool
 from ...candidates.reply import Reply
 from ...errors import ConfigError, ControllerError
 from ...protocol import parse
+from ...words import counted, usd
 from ..choice import Choice
 from ..controller import View
 from ..rules import OneCallController
@@ -299,6 +300,21 @@ class LearnedController(OneCallController):
         """Return what `auto` found at the nearest cost weight; None for another method."""
         return min(
             self.verdicts, key=lambda found: abs(found.cost_weight - cost_weight), default=None
+        )
+
+    def caution(self, cost_weight: float) -> str:
+        """Return that routing does not pay, with numbers, where `auto` found so; else ""."""
+        found = self.verdict(cost_weight)
+        if found is None or found.part is not None:
+            return ""
+        method = max(found.methods, key=lambda name: found.methods[name].mean)
+        numbers = f"score {found.constant_score:.3f}"
+        if self.cost_source == "measured":
+            numbers += f", {usd(1000 * found.constant_cost)} for 1,000 questions"
+        return (
+            f"routing does not pay: on {counted(self.about['questions'], 'question')} nothing beats "
+            f"{found.constant} alone ({numbers}) clear of zero, cross-validated: auto {found.gain}, "
+            f"{method} {found.methods[method]}; so {found.constant} is asked each time"
         )
 
     def utilities(
