@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..console import clean, make_console
-from ..words import usd
+from ..words import rounded
 
 if TYPE_CHECKING:
     from ..controllers.learned import LearnedController
@@ -21,9 +21,11 @@ def print_compared(controller: LearnedController) -> None:
 
     verdicts = controller.verdicts
     console = make_console()
-    console.print("Utility gained over the best constant, cross-validated; * = clear of zero")
+    console.print("Utility gained over the best constant, cross-validated (* = clear of zero)")
     console.print(_methods(verdicts))
     console.print()
+    console.print("What is kept at each cost weight (mix: at random, at the same cost; same: the")
+    console.print("share of reworded questions that go to the same candidate)")
     console.print(_kept(verdicts, measured=controller.cost_source == "measured"))
     console.print()
     routed = [verdict for verdict in verdicts if verdict.part is not None]
@@ -43,50 +45,53 @@ def print_compared(controller: LearnedController) -> None:
 
 
 def _methods(verdicts: tuple[Verdict, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("cost weight", justify="right")
     names = list(verdicts[0].methods)
-    for name in (*names, "auto", "auto, 95%"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _table("weight", *names, "auto", "95%")
     for verdict in verdicts:
+        gain = verdict.gain
         table.add_row(
             f"{verdict.cost_weight:g}",
             *(_marked(verdict.methods[name]) for name in names),
-            _marked(verdict.gain),
-            f"[{verdict.gain.low:+.3f}, {verdict.gain.high:+.3f}]",
+            _marked(gain),
+            f"[{_short(gain.low)}, {_short(gain.high)}]",
         )
     return table
 
 
 def _kept(verdicts: tuple[Verdict, ...], *, measured: bool) -> Table:
     """Return what is kept; costs are USD for 1,000 questions, or prices per million tokens."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    cost = "$ / 1,000" if measured else "$ / Mtok"
-    table.add_column("cost weight", justify="right")
-    table.add_column("keeps")
-    for name in ("score", cost, "same mix", "oracle", "reworded"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("best constant")
-    for name in ("score", cost):
-        table.add_column(name, justify="right", no_wrap=True)
+    cost = "$/1,000" if measured else "$/Mtok"
+    table = _table("weight", "score", cost, "constant", cost, "mix", "oracle", "same")
+    table.add_column("asks", no_wrap=True, overflow="ellipsis")
     scale = 1000 if measured else 1
     for v in verdicts:
+        # Where the constant is kept, that is what the controller does, whatever was tried.
         routes = v.part is not None
-        # What the controller does where it does not route is what the constant does.
+        score, paid = (v.score, v.cost) if routes else (v.constant_score, v.constant_cost)
         table.add_row(
             f"{v.cost_weight:g}",
-            Text(f"{v.setting}, margin {v.margin:g}" if routes else "the constant"),
-            f"{v.score if routes else v.constant_score:.3f}",
-            usd(scale * (v.cost if routes else v.constant_cost)).removeprefix("$"),
-            f"{v.mix_score:.3f}" if routes else "",
+            f"{score:.3f}",
+            f"{scale * paid:.4f}",
+            f"{v.constant_score:.3f}",
+            f"{scale * v.constant_cost:.4f}",
+            f"{v.mix_score if routes else score:.3f}",
             f"{v.oracle_score:.3f}",
             f"{v.same if routes else 1:.2f}",
-            Text(clean(v.constant)),
-            f"{v.constant_score:.3f}",
-            usd(scale * v.constant_cost).removeprefix("$"),
+            Text(clean(f"{v.setting}, margin {v.margin:g}" if routes else v.constant)),
         )
     return table
 
 
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
 def _marked(gain: Gain) -> str:
-    return f"{gain.mean:+.3f}{'*' if gain.low > 0 or gain.high < 0 else ' '}"
+    return _short(gain.mean) + ("*" if gain.low > 0 or gain.high < 0 else " ")
+
+
+def _short(number: float) -> str:
+    return rounded(number, 3, "+").replace("0.", ".", 1)

@@ -62,6 +62,9 @@ def fit(
         list[str] | None,
         typer.Option("--set", help="k=20 (knn), clusters=20 (features), dim=32 and epochs=60."),
     ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="auto only: what it compares, as knn,linear; else all.")
+    ] = None,
     add_to: Annotated[
         Path | None,
         typer.Option(help="features only: add the data's candidates to this folder's."),
@@ -89,6 +92,11 @@ def fit(
     compares = method == AUTO
     if compares and (options or add_to):
         raise ConfigError("fit auto: it chooses every setting itself; no --set, no --add-to")
+    if methods and not compares:
+        raise ConfigError("--methods is for fit auto, which compares them")
+    compared = methods.split(",") if methods else tuple(METHODS)
+    for name in compared:
+        _require("--methods", "method", name, METHODS)
     for key in options:
         _require(f"--set of {method}", "option", key, METHODS[method].options)
     for name in embedding.split(",") if compares else [embedding]:
@@ -113,6 +121,7 @@ def fit(
                     seed=seed,
                     embedding=embedding,
                     options=options,
+                    methods=compared,
                     progress=status.update,
                 )
     except ImportError as error:

@@ -12,7 +12,6 @@ that whole procedure on the folds judged is not clear of zero, the constant is k
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
@@ -113,7 +112,8 @@ def compare(
     matrix: ScoreMatrix,
     *,
     seed: int,
-    embeddings: Sequence[str] = ("tfidf",),
+    methods: Sequence[str],
+    embeddings: Sequence[str],
     progress: Callable[[str], None] | None = None,
 ) -> tuple[list[Verdict], list[Setting]]:
     """Return what was found at each cost weight, and the settings that are kept, by number of part.
@@ -123,6 +123,7 @@ def compare(
     Args:
         matrix: Q x C scores.
         seed: the seed of the folds and of every fit.
+        methods: the methods to compare, by name.
         embeddings: the embeddings to compare, by name.
         progress: is told what is done next, in words.
 
@@ -133,7 +134,8 @@ def compare(
     if count < MIN_QUESTIONS:
         raise ConfigError(f"auto needs {MIN_QUESTIONS} questions to cross-validate, not {count}")
     fold = np.random.default_rng(seed).permutation(count) % FOLDS
-    settings, predicted = _cross_fit(matrix, embeddings, fold, seed, progress)
+    settings = all_settings(methods, embeddings)
+    settings, predicted = _cross_fit(matrix, settings, fold, seed, progress)
     mean, source = mean_costs(matrix)
     spent = np.tile(mean, (count, 1))
     if source == "measured":
@@ -155,16 +157,15 @@ def compare(
 
 def _cross_fit(
     matrix: ScoreMatrix,
-    embeddings: Sequence[str],
+    settings: list[Setting],
     fold: np.ndarray,
     seed: int,
     progress: Callable[[str], None] | None,
 ) -> tuple[list[Setting], np.ndarray]:
-    """Return S settings and their predictions, S x 2 x F x Q x C: of questions, and of reworded.
+    """Return the S settings that can be fitted here, and their predictions, S x 2 x F x Q x C.
 
-    Those of the row f and of a question in the fold g are by a fit to all folds but f and g.
+    The 2 are the questions and the reworded ones. Those of the row f and of a question in the fold g are by a fit to all folds but f and g.
     """
-    settings = all_settings(embeddings)
     texts = np.array(matrix.questions, dtype=object)
     others = np.array([reworded(text) for text in texts], dtype=object)
     shape = (len(settings), 2, FOLDS, *matrix.scores.shape)
@@ -176,7 +177,7 @@ def _cross_fit(
             progress(f"{number} of {len(pairs)} fits of {len(settings)} settings")
         held = (fold == one) | (fold == two)
         scores = matrix.scores[~held]
-        for name in embeddings:
+        for name in dict.fromkeys(setting.embedding for setting in settings):
             words = fit_embedding(name, list(texts[~held]), seed)
             known, *asked = (words.vectors(list(t)) for t in (texts[~held], texts, others))
             for s, setting in enumerate(settings):
@@ -193,6 +194,8 @@ def _cross_fit(
                         found = predictor.predict(vectors[rows])
                         predicted[s, form, f, rows] = np.nan_to_num(found)
     able = [s for s, setting in enumerate(settings) if setting.method not in missing]
+    if not able:
+        raise ImportError(f"nothing to fit {', '.join(missing)} with")
     return [settings[s] for s in able], predicted[able]
 
 
@@ -231,7 +234,7 @@ class _Judge:
             ungated = gains[:, 0, view.seen]
             for method, to in plain.items():
                 own = [s for s, setting in enumerate(self.settings) if setting.method == method]
-                first = own[int(np.nanmean(ungated[own], axis=1).argmax())]
+                first = own[int(_moments(ungated[own])[0].argmax())]
                 to[held] = choices[first, 0, 0, held]
         constant, choices = self._choices(views[-1])
         best = self._best(self._gains(choices[:, :, 0], constant), choices)
@@ -282,20 +285,25 @@ class _Judge:
 
     def _best(self, gains: np.ndarray, choices: np.ndarray) -> tuple[int, int] | None:
         """Return the numbers of setting and margin; None = no gain is worth a risk."""
-        known = np.maximum((~np.isnan(gains)).sum(axis=-1), 1)
-        sure = np.nanmean(gains, axis=-1) - np.nanstd(gains, axis=-1) / np.sqrt(known)
+        mean, error = _moments(gains)
         same = (choices[:, :, 0] == choices[:, :, 1]).mean(axis=-1)
-        sure = np.where(same >= SAME, np.nan_to_num(sure), 0.0)
+        sure = np.where(same >= SAME, mean - error, 0.0)
         s, m = np.unravel_index(int(sure.argmax()), sure.shape)
         return (int(s), int(m)) if sure[s, m] > 0 else None
 
 
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard error over the last axis of what is not NaN; 0 where all are."""
+    known = ~np.isnan(values)
+    count = np.maximum(known.sum(axis=-1), 1)
+    mean = np.where(known, values, 0.0).sum(axis=-1) / count
+    away = np.where(known, values - mean[..., None], 0.0)
+    return mean, np.sqrt((away**2).sum(axis=-1)) / count
+
+
 def _gain(differences: np.ndarray) -> Gain:
-    known = differences[~np.isnan(differences)]
-    if not len(known):
-        return Gain(0.0, 0.0, 0.0)
-    mean, half = float(known.mean()), 1.96 * float(known.std()) / math.sqrt(len(known))
-    return Gain(mean, mean - half, mean + half)
+    mean, error = map(float, _moments(differences))
+    return Gain(mean, mean - 1.96 * error, mean + 1.96 * error)
 
 
 def _mix(scores: np.ndarray, costs: np.ndarray, spend: float) -> float:

@@ -104,6 +104,7 @@ class LearnedController(OneCallController):
         seed: int = 0,
         embedding: str = "tfidf",
         options: Mapping[str, int] | None = None,
+        methods: Sequence[str] = tuple(METHODS),
         progress: Callable[[str], None] | None = None,
     ) -> LearnedController:
         """Fit a controller to a score matrix.
@@ -116,6 +117,7 @@ class LearnedController(OneCallController):
             seed: the seed of all random draws.
             embedding: `tfidf` or `minilm`; of `auto` also both, as `tfidf,minilm`.
             options: options of the method; see `METHODS`.
+            methods: those that `auto` compares.
             progress: is told what `auto` does next, in words.
 
         Raises:
@@ -129,7 +131,11 @@ class LearnedController(OneCallController):
         verdicts: Sequence[Verdict] = ()
         if method == AUTO:
             verdicts, settings = compare(
-                matrix, seed=seed, embeddings=embedding.split(","), progress=progress
+                matrix,
+                seed=seed,
+                methods=[setting_of(name, embedding, {}).method for name in methods],
+                embeddings=embedding.split(","),
+                progress=progress,
             )
         else:
             about["options"] = dict(settings[0].options)
@@ -311,10 +317,11 @@ class LearnedController(OneCallController):
         numbers = f"score {found.constant_score:.3f}"
         if self.cost_source == "measured":
             numbers += f", {usd(1000 * found.constant_cost)} for 1,000 questions"
+        asked = counted(self.about["questions"], "question")
         return (
-            f"routing does not pay: on {counted(self.about['questions'], 'question')} nothing beats "
-            f"{found.constant} alone ({numbers}) clear of zero, cross-validated: auto {found.gain}, "
-            f"{method} {found.methods[method]}; so {found.constant} is asked each time"
+            f"routing does not pay: on {asked} nothing beats {found.constant} alone ({numbers}) "
+            f"clear of zero, cross-validated: auto {found.gain}, {method} {found.methods[method]}; "
+            f"so {found.constant} is asked each time"
         )
 
     def utilities(

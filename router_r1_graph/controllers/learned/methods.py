@@ -123,11 +123,11 @@ def setting_of(method: str, embedding: str, options: Mapping[str, int]) -> Setti
     return Setting(method, embedding, {**allowed, **options})
 
 
-def all_settings(embeddings: Sequence[str]) -> list[Setting]:
-    """Return every setting that `auto` compares."""
+def all_settings(methods: Sequence[str], embeddings: Sequence[str]) -> list[Setting]:
+    """Return every setting of these methods and embeddings that `auto` compares."""
     return [
-        setting_of(name, embedding, dict(zip(method.tries, values, strict=True)))
-        for name, method in METHODS.items()
+        setting_of(name, embedding, dict(zip(METHODS[name].tries, values, strict=True)))
+        for name in methods
         for embedding in embeddings
-        for values in product(*method.tries.values())
+        for values in product(*METHODS[name].tries.values())
     ]
