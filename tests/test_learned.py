@@ -32,8 +32,8 @@ needs("eval")
 import numpy as np
 
 from router_r1_graph.controllers.learned import METHODS, LearnedController
-from router_r1_graph.controllers.learned.auto import as_good_for_less
 from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix
+from router_r1_graph.controllers.learned.verdict import as_good_for_less
 from router_r1_graph.evaluation.measures import (
     best_single_score,
     gain_over_best,

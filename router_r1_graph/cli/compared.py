@@ -12,12 +12,12 @@ from ..words import rounded
 
 if TYPE_CHECKING:
     from ..controllers.learned import LearnedController
-    from ..controllers.learned.auto import Gain, Verdict
+    from ..controllers.learned.verdict import Gain, Verdict
 
 
 def print_compared(controller: LearnedController) -> None:
     """Print the tables and, in words, whether routing pays."""
-    from ..controllers.learned.auto import as_good_for_less
+    from ..controllers.learned.verdict import as_good_for_less
 
     verdicts = controller.verdicts
     console = make_console()

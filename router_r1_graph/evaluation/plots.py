@@ -11,7 +11,7 @@ from ..words import counted
 from .summary import Row, Summary
 
 if TYPE_CHECKING:
-    from ..controllers.learned.auto import Verdict
+    from ..controllers.learned.verdict import Verdict
 
 #: Places of a label beside its point, the preferred ones first: x and y in points.
 _PLACES = ((6, 4), (6, -4), (-6, 4), (-6, -4), (6, 12), (-6, 12), (6, -12), (-6, -12))

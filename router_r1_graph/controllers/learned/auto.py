@@ -13,7 +13,7 @@ that whole procedure on the folds judged is not clear of zero, the constant is k
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -25,6 +25,7 @@ from .matrix import ScoreMatrix
 from .methods import Setting, all_settings
 from .prediction import candidate_means
 from .rewording import reworded
+from .verdict import Gain, Verdict
 
 COST_WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 MARGINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -32,80 +33,6 @@ FOLDS = 5
 MIN_QUESTIONS = 20
 SAME = 0.9
 """The share of reworded questions that have to be sent to the same candidate."""
-
-
-@dataclass(frozen=True)
-class Gain:
-    """A mean utility less that of the best constant, with its 95% interval (paired)."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def sure(self) -> bool:
-        """Whether it is positive, clear of zero."""
-        return self.low > 0
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was found at one cost weight, on folds that took no part in what is judged there.
-
-    Attributes:
-        cost_weight: from 0 to 1.
-        part: the number of the fitted part that decides; None = the constant does.
-        setting: that part, or what came next to it: the method with its options.
-        margin: how much more predicted utility than the constant's is asked for, divided by
-            1 - cost weight, so that it is a score.
-        score: the mean of `auto` with every choice made anew in each fold.
-        cost: what that cost for a question.
-        same: the share of reworded questions that it sent to the same candidate.
-        gain: its utility less the best constant's.
-        constant: the best constant at this cost weight, by name.
-        constant_score: its mean score.
-        constant_cost: what it costs for a question.
-        mix_score: the best random mix of two constants that costs as much as `auto`.
-        oracle_score: the mean over questions of the score of whoever has the highest utility.
-        oracle_cost: what that costs for a question.
-        methods: each method's gain with its best options and no margin.
-    """
-
-    cost_weight: float
-    part: int | None
-    setting: str
-    margin: float
-    score: float
-    cost: float
-    same: float
-    gain: Gain
-    constant: str
-    constant_score: float
-    constant_cost: float
-    mix_score: float
-    oracle_score: float
-    oracle_cost: float
-    methods: dict[str, Gain] = field(default_factory=dict)
-
-
-def as_good_for_less(verdicts: Sequence[Verdict]) -> Verdict | None:
-    """Return the cheapest that scores no less than the best constant and costs less; None = none.
-
-    Args:
-        verdicts: those of `compare`, the cost weight 0 first.
-    """
-    best = verdicts[0]
-    cheaper = (
-        found
-        for found in verdicts
-        if found.part is not None
-        and found.score >= best.constant_score
-        and found.cost < best.constant_cost
-    )
-    return min(cheaper, key=lambda found: found.cost, default=None)
 
 
 def compare(
@@ -164,7 +91,8 @@ def _cross_fit(
 ) -> tuple[list[Setting], np.ndarray]:
     """Return the S settings that can be fitted here, and their predictions, S x 2 x F x Q x C.
 
-    The 2 are the questions and the reworded ones. Those of the row f and of a question in the fold g are by a fit to all folds but f and g.
+    The 2 are the questions and the reworded ones. Those of the row f and of a question in the
+    fold g are by a fit to all folds but f and g.
     """
     texts = np.array(matrix.questions, dtype=object)
     others = np.array([reworded(text) for text in texts], dtype=object)

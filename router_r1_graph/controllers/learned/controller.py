@@ -11,10 +11,8 @@ first.
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +26,15 @@ from ...words import counted, usd
 from ..choice import Choice
 from ..controller import View
 from ..rules import OneCallController
-from .auto import Gain, Verdict, compare
+from .auto import compare
 from .costs import CostSource, best_column, mean_costs, utility
-from .embedding import Embedding, fit_embedding, load_embedding
+from .embedding import fit_embedding
 from .features import Features
+from .folder import Part, reading, write
 from .matrix import ScoreMatrix
 from .methods import AUTO, METHODS, setting_of
-from .prediction import Predictor, candidate_means
-
-VERSION = 2
-_HEAD, _ARRAYS = "learned.json", "learned.npz"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A fitted predictor of one method, and the embedding that it reads."""
-
-    method: str
-    embedding: Embedding
-    predictor: Predictor
-
-    def predict(self, questions: Sequence[str]) -> np.ndarray:
-        """Return the predicted scores, N x C."""
-        return self.predictor.predict(self.embedding.vectors(questions))
+from .prediction import candidate_means
+from .verdict import Gain, Verdict
 
 
 class LearnedController(OneCallController):
@@ -198,28 +182,14 @@ class LearnedController(OneCallController):
         Raises:
             OSError: the folder cannot be written.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        embeddings = {part.embedding.name: part.embedding for part in self.parts}
         head = {
-            "version": VERSION,
             "method": self.method,
-            "parts": [
-                {"method": part.method, "embedding": part.embedding.name} for part in self.parts
-            ],
             "cost_source": self.cost_source,
             "about": self.about,
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "pool": self.known.model_dump(mode="json", exclude_defaults=True),
-            "words": {name: embedding.words() for name, embedding in embeddings.items()},
         }
-        arrays = {"costs": self.costs, "means": self.means}
-        for name, embedding in embeddings.items():
-            arrays |= {f"embedding/{name}/{k}": v for k, v in embedding.arrays().items()}
-        for number, part in enumerate(self.parts):
-            arrays |= {f"part/{number}/{k}": v for k, v in part.predictor.arrays().items()}
-        (folder / _HEAD).write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
-        np.savez_compressed(folder / _ARRAYS, **arrays)
+        write(Path(folder), head, self.parts, {"costs": self.costs, "means": self.means})
 
     @classmethod
     def load(cls, folder: str | Path, *, name: str | None = None) -> LearnedController:
@@ -229,33 +199,10 @@ class LearnedController(OneCallController):
             ControllerError: the folder holds none, a broken one, or one of another version.
             ImportError: what it needs is not installed.
         """
-        folder = Path(folder)
-        if not (folder / _HEAD).is_file():
-            raise ControllerError(f"{folder}: no learned controller there (no {_HEAD})")
-        try:
-            head = json.loads((folder / _HEAD).read_text(encoding="utf-8"))
-            if head["version"] != VERSION:
-                raise ControllerError(
-                    f"{folder / _HEAD}: version {head['version']!r}; this release reads {VERSION}: "
-                    "fit it again"
-                )
-            with (folder / _ARRAYS).open("rb") as opened:  # np.load leaves a broken file open
-                with np.load(opened, allow_pickle=False) as file:
-                    arrays = dict(file)
-            embeddings = {
-                kind: load_embedding(kind, words, _under(f"embedding/{kind}/", arrays))
-                for kind, words in head["words"].items()
-            }
+        with reading(Path(folder)) as (head, parts, arrays):
             loaded = cls(
                 head["method"],
-                [
-                    Part(
-                        part["method"],
-                        embeddings[part["embedding"]],
-                        METHODS[part["method"]].load(**_under(f"part/{number}/", arrays)),
-                    )
-                    for number, part in enumerate(head["parts"])
-                ],
+                parts,
                 CandidatePool.model_validate(head["pool"]),
                 arrays["means"],
                 arrays["costs"],
@@ -265,10 +212,7 @@ class LearnedController(OneCallController):
                 name=name or f"{head['method']}:{folder}",
             )
             loaded._whole()
-            return loaded
-        except _BROKEN as error:
-            why = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise ControllerError(f"{folder}: a broken learned controller: {why}") from None
+        return loaded
 
     def _whole(self) -> None:
         """Check that what was loaded belongs together."""
@@ -374,18 +318,6 @@ class LearnedController(OneCallController):
         return (Choice("utility", dict(zip(names, values.tolist(), strict=True))),)
 
 
-_BROKEN = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,  # torch: weights of other shapes
-    AttributeError,
-    EOFError,
-    zipfile.BadZipFile,
-)
-
-
 def _verdict(*, gain: Mapping[str, float], methods: Mapping[str, Any], **found: Any) -> Verdict:
     of_methods = {name: Gain(**one) for name, one in methods.items()}
     return Verdict(gain=Gain(**gain), methods=of_methods, **found)
@@ -402,7 +334,3 @@ def _some(names: list[str]) -> str:
     """Return names for a message, the first five of them."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
-
-
-def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
