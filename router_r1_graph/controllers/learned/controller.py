@@ -22,7 +22,7 @@ from ...candidates import Candidate, CandidatePool
 from ...candidates.reply import Reply
 from ...errors import ConfigError, ControllerError
 from ...protocol import parse
-from ...words import counted, usd
+from ...words import counted
 from ..choice import Choice
 from ..controller import View
 from ..rules import OneCallController
@@ -34,7 +34,7 @@ from .folder import Part, reading, write
 from .matrix import ScoreMatrix
 from .methods import AUTO, METHODS, setting_of
 from .prediction import candidate_means
-from .verdict import Gain, Verdict
+from .verdict import Verdict, read_verdict
 
 
 class LearnedController(OneCallController):
@@ -208,7 +208,7 @@ class LearnedController(OneCallController):
                 arrays["costs"],
                 head["cost_source"],
                 head["about"],
-                verdicts=[_verdict(**verdict) for verdict in head["verdicts"]],
+                verdicts=[read_verdict(**verdict) for verdict in head["verdicts"]],
                 name=name or f"{head['method']}:{folder}",
             )
             loaded._whole()
@@ -257,16 +257,8 @@ class LearnedController(OneCallController):
         found = self.verdict(cost_weight)
         if found is None or found.part is not None:
             return ""
-        method = max(found.methods, key=lambda name: found.methods[name].mean)
-        numbers = f"score {found.constant_score:.3f}"
-        if self.cost_source == "measured":
-            numbers += f", {usd(1000 * found.constant_cost)} for 1,000 questions"
         asked = counted(self.about["questions"], "question")
-        return (
-            f"routing does not pay: on {asked} nothing beats {found.constant} alone ({numbers}) "
-            f"clear of zero, cross-validated: auto {found.gain}, {method} {found.methods[method]}; "
-            f"so {found.constant} is asked each time"
-        )
+        return f"routing does not pay: on {asked} {found.why_not(self.cost_source)}"
 
     def utilities(
         self, questions: Sequence[str], pool: CandidatePool, cost_weight: float
@@ -316,11 +308,6 @@ class LearnedController(OneCallController):
         values = self.utilities([view.question], view.pool, view.context.cost_weight)[0]
         names = [candidate.name for candidate in view.pool.candidates]
         return (Choice("utility", dict(zip(names, values.tolist(), strict=True))),)
-
-
-def _verdict(*, gain: Mapping[str, float], methods: Mapping[str, Any], **found: Any) -> Verdict:
-    of_methods = {name: Gain(**one) for name, one in methods.items()}
-    return Verdict(gain=Gain(**gain), methods=of_methods, **found)
 
 
 def _all_measured(matrix: ScoreMatrix) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from ...words import usd
+from .costs import CostSource
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,29 @@ class Verdict:
     oracle_score: float
     oracle_cost: float
     methods: dict[str, Gain] = field(default_factory=dict)
+
+    def why_not(self, cost_source: CostSource) -> str:
+        """Return in words why the constant is asked each time, with the numbers."""
+        method = max(self.methods, key=lambda name: self.methods[name].mean)
+        numbers = f"score {self.constant_score:.3f}"
+        if cost_source == "measured":
+            numbers += f", {usd(1000 * self.constant_cost)} for 1,000 questions"
+        return (
+            f"nothing beats {self.constant} alone ({numbers}) clear of zero, cross-validated: auto "
+            f"{self.gain}, {method} {self.methods[method]}; so {self.constant} is asked each time"
+        )
+
+
+def read_verdict(
+    *, gain: Mapping[str, float], methods: Mapping[str, Mapping[str, float]], **found: Any
+) -> Verdict:
+    """Return the verdict of which this is the `asdict`.
+
+    Raises:
+        TypeError: it is of none.
+    """
+    of_methods = {name: Gain(**one) for name, one in methods.items()}
+    return Verdict(gain=Gain(**gain), methods=of_methods, **found)
 
 
 def as_good_for_less(verdicts: Sequence[Verdict]) -> Verdict | None:
