@@ -28,11 +28,10 @@ from ..controller import View
 from ..rules import OneCallController
 from .auto import compare
 from .costs import CostSource, best_column, mean_costs, utility
-from .embedding import fit_embedding
 from .features import Features
-from .folder import Part, reading, write
 from .matrix import ScoreMatrix
 from .methods import AUTO, METHODS, setting_of
+from .parts import Part, fit_parts, reading, write
 from .prediction import candidate_means
 from .verdict import Verdict, read_verdict
 
@@ -123,15 +122,7 @@ class LearnedController(OneCallController):
             )
         else:
             about["options"] = dict(settings[0].options)
-        words = {
-            name: fit_embedding(name, matrix.questions, seed)
-            for name in dict.fromkeys(setting.embedding for setting in settings)
-        }
-        vectors = {name: known.vectors(matrix.questions) for name, known in words.items()}
-        parts = [
-            Part(s.method, words[s.embedding], s.fit(vectors[s.embedding], matrix.scores, seed))
-            for s in settings
-        ]
+        parts = fit_parts(settings, matrix, seed)
         costs, source = mean_costs(matrix)
         known = matrix.pool.descriptors()
         means = candidate_means(matrix.scores)

@@ -1,4 +1,4 @@
-"""The folder of a fitted controller: JSON and npz, nothing that runs code when it is loaded."""
+"""What predicts in a fitted controller, and its folder: JSON and npz, no code that loading runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import ControllerError
-from .embedding import Embedding, load_embedding
-from .methods import METHODS
+from .embedding import Embedding, fit_embedding, load_embedding
+from .matrix import ScoreMatrix
+from .methods import METHODS, Setting
 from .prediction import Predictor
 
 VERSION = 2
@@ -32,6 +33,22 @@ class Part:
     def predict(self, questions: Sequence[str]) -> np.ndarray:
         """Return the predicted scores, N x C."""
         return self.predictor.predict(self.embedding.vectors(questions))
+
+
+def fit_parts(settings: Sequence[Setting], matrix: ScoreMatrix, seed: int) -> list[Part]:
+    """Fit each setting to a whole matrix; those of one embedding share it.
+
+    Raises:
+        ConfigError: there is no such embedding, or no word in the questions.
+        ImportError: what a setting needs is not installed.
+    """
+    names = dict.fromkeys(setting.embedding for setting in settings)
+    words = {name: fit_embedding(name, matrix.questions, seed) for name in names}
+    vectors = {name: embedding.vectors(matrix.questions) for name, embedding in words.items()}
+    return [
+        Part(s.method, words[s.embedding], s.fit(vectors[s.embedding], matrix.scores, seed))
+        for s in settings
+    ]
 
 
 def write(
