@@ -65,9 +65,8 @@ def _kept(verdicts: tuple[Verdict, ...], *, measured: bool) -> Table:
     table.add_column("asks", no_wrap=True, overflow="ellipsis")
     scale = 1000 if measured else 1
     for v in verdicts:
-        # Where the constant is kept, that is what the controller does, whatever was tried.
         routes = v.part is not None
-        score, paid = (v.score, v.cost) if routes else (v.constant_score, v.constant_cost)
+        score, paid = v.kept
         table.add_row(
             f"{v.cost_weight:g}",
             f"{score:.3f}",

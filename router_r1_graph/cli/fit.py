@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 import typer
 
@@ -16,9 +16,6 @@ from ..invalid import masked
 from ..words import counted
 from .compared import print_compared
 from .options import FieldsOption, load_pool, read_fields
-
-if TYPE_CHECKING:
-    from ..controllers.learned import LearnedController as Fitted
 
 _METRICS = ("exact_match", "f1")
 
@@ -84,7 +81,7 @@ def fit(
         from ..controllers.learned import AUTO, METHODS, LearnedController
         from ..controllers.learned.cells import FIELDS
         from ..controllers.learned.embedding import EMBEDDINGS
-        from ..evaluation.plots import draw_verdicts
+        from ..evaluation.plots import draw_fit
         from ..evaluation.scores import Metric, load_scores
     except ImportError as error:
         raise MissingExtraError(f"fit {masked(method)}", "eval") from error
@@ -129,7 +126,7 @@ def fit(
     try:
         controller.save(out)
         if compares:
-            draw_verdicts(controller.verdicts, _constants(controller), out)
+            draw_fit(controller, out)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
     if controller.cost_source == "prices" and not controller.costs.any():
@@ -139,12 +136,6 @@ def fit(
     size = f"{counted(len(matrix.questions), 'question')} x "
     size += counted(len(matrix.names), "candidate")
     print(f"{method}: {size} -> --controller {method}:{out}")
-
-
-def _constants(controller: Fitted) -> dict[str, tuple[float, float]]:
-    """Return the cost and the score of each candidate."""
-    names = [candidate.name for candidate in controller.known.candidates]
-    return dict(zip(names, zip(controller.costs, controller.means, strict=True), strict=True))
 
 
 def _require(where: str, what: str, name: str, allowed: Collection[str]) -> None:

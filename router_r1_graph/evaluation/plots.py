@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from ..words import counted
 from .summary import Row, Summary
 
 if TYPE_CHECKING:
-    from ..controllers.learned.verdict import Verdict
+    from ..controllers.learned import LearnedController
 
 #: Places of a label beside its point, the preferred ones first: x and y in points.
 _PLACES = ((6, 4), (6, -4), (-6, 4), (-6, -4), (6, 12), (-6, 12), (6, -12), (-6, -12))
@@ -58,36 +57,41 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     return _write(pyplot, figure, folder)
 
 
-def draw_verdicts(
-    verdicts: Sequence[Verdict], constants: Mapping[str, tuple[float, float]], folder: Path
-) -> list[Path]:
-    """Draw what `fit auto` found, cross-validated, as `curve.png` and `curve.svg`.
-
-    Args:
-        verdicts: one for each cost weight.
-        constants: the cost in USD for a question and the score of each candidate.
-        folder: where to; it is there.
+def draw_fit(controller: LearnedController, folder: Path) -> list[Path]:
+    """Draw what `fit auto` keeps, cross-validated, as `curve.png` and `curve.svg` in a folder.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
     pyplot = load_pyplot("the curve of fit auto", "eval")
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    xs, ys = [1000 * cost for cost, _ in constants.values()], [s for _, s in constants.values()]
-    axes.plot(xs, ys, "o", color="0.55", label="always the same candidate")
-    for name, x, y in zip(constants, xs, ys, strict=True):
-        axes.annotate(name, (x, y), (5, 4), textcoords="offset points", fontsize=7, color="0.35")
+    measured = controller.cost_source == "measured"
+    scale = 1000 if measured else 1
+    costs = scale * controller.costs
+    axes.plot(costs, controller.means, "o", color="0.55", label="always the same candidate")
+    for candidate, *point in zip(controller.known.candidates, costs, controller.means, strict=True):
+        axes.annotate(
+            candidate.name, point, (5, 4), textcoords="offset points", fontsize=7, color="0.35"
+        )
+    verdicts = controller.verdicts
     for label, style, points in (
-        ("auto", "D-", [(v.cost, v.score) for v in verdicts]),
-        ("random mix at the same cost", "x:", [(v.cost, v.mix_score) for v in verdicts]),
-        ("oracle", "*-", [(v.oracle_cost, v.oracle_score) for v in verdicts]),
+        ("auto", "D-", [verdict.kept for verdict in verdicts]),
+        (
+            "random mix at the same cost",
+            "x:",
+            [(v.mix_score, v.cost) for v in verdicts if v.part is not None],
+        ),
+        ("oracle", "*-", [(v.oracle_score, v.oracle_cost) for v in verdicts]),
     ):
-        costs, scores = zip(*sorted(points), strict=True)
-        axes.plot([1000 * cost for cost in costs], scores, style, lw=1, label=label)
-    axes.set_xlabel("USD per 1,000 questions")
+        line = sorted((scale * cost, score) for score, cost in points)
+        axes.plot(
+            [cost for cost, _ in line], [score for _, score in line], style, lw=1, label=label
+        )
+    axes.set_xlabel("USD per 1,000 questions" if measured else "USD per million tokens, in + out")
     axes.set_ylabel("score")
     axes.grid(alpha=0.25)
-    _scale(axes, xs)
+    axes.margins(x=0.15)
+    _scale(axes, costs.tolist())
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return _write(pyplot, figure, folder)
 

@@ -66,6 +66,13 @@ class Verdict:
     oracle_cost: float
     methods: dict[str, Gain] = field(default_factory=dict)
 
+    @property
+    def kept(self) -> tuple[float, float]:
+        """Score and cost of what is kept: of `auto`, or of the constant where that decides."""
+        if self.part is None:
+            return self.constant_score, self.constant_cost
+        return self.score, self.cost
+
     def why_not(self, cost_source: CostSource) -> str:
         """Return in words why the constant is asked each time, with the numbers."""
         method = max(self.methods, key=lambda name: self.methods[name].mean)
