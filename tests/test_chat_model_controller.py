@@ -450,7 +450,7 @@ def test_every_spec_that_is_listed_is_tested():
     here = {"keyword", "cheapest", "random", "constant", "oracle", "openai", "pool"}
     # In test_policy.py, test_completions_controller.py, test_rules.py, test_learned.py:
     elsewhere = {"policy", "completions", "cascade", "vote"}
-    learned = {"knn", "mf", "irt", "features", "encoder"}
+    learned = {"auto", "knn", "linear", "mf", "irt", "features", "encoder"}
     assert kinds == here | elsewhere | learned
 
 

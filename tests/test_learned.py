@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ import numpy as np
 
 from router_r1_graph.controllers.learned import METHODS, LearnedController
 from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix
+from router_r1_graph.controllers.learned.verdict import as_good_for_less
 from router_r1_graph.evaluation.measures import (
     best_single_score,
     gain_over_best,
@@ -188,6 +190,92 @@ def test_of_equally_good_candidates_the_cheaper_is_asked():
     assert controller.choose(view("acid one", matrix.pool)).name == "Cheap"
 
 
+# --------------------------------------------------------------------------- the comparison
+
+QUICK = ("knn", "linear", "features")
+
+
+@pytest.fixture(scope="module")
+def auto(train_test) -> LearnedController:
+    return LearnedController.fit("auto", train_test[0], methods=QUICK)
+
+
+def test_auto_routes_where_that_pays_and_foresees_what_it_gains(tmp_path, train_test, auto):
+    _, test = train_test
+    free = auto.verdict(0.0)
+    assert free.gain.sure
+    assert free.same >= 0.9
+    assert auto.caution(0.0) == ""
+    assert free.constant_score < free.score < free.oracle_score
+    score = router_score(test.scores, auto.choices(test.questions, test.pool, 0.0))
+    assert score == pytest.approx(free.score, abs=0.12)
+    assert score > best_single_score(test.scores) + 0.1
+    cheap = as_good_for_less(auto.verdicts)
+    choices = auto.choices(test.questions, test.pool, cheap.cost_weight)
+    costs = test.costs_usd[np.arange(len(choices)), choices]
+    assert router_score(test.scores, choices) >= best_single_score(test.scores)
+    assert costs.mean() < 0.75 * test.costs_usd[:, 2].mean()
+    auto.save(tmp_path)
+    loaded = LearnedController.load(tmp_path)
+    assert loaded.verdicts == auto.verdicts
+    for weight in np.linspace(0, 1, 21):
+        ours, theirs = (c.choices(test.questions, test.pool, weight) for c in (auto, loaded))
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_auto_asks_the_best_constant_where_questions_tell_nothing(seed):
+    draw = np.random.default_rng(seed)
+    base = two_topics(120, seed=seed)
+    right = draw.random(base.scores.shape) < (0.3, 0.5, 0.4)
+    holes = np.where(draw.random(right.shape) < 0.2 * seed, np.nan, right)
+    noise = ScoreMatrix(base.questions, base.pool, holes, base.costs_usd)
+    controller = LearnedController.fit("auto", noise, methods=QUICK)
+    assert set(controller.choices(noise.questions, noise.pool, 0.0)) == {1}
+    assert "nothing beats Poet alone (score 0." in controller.caution(0.0)
+
+
+def test_margin_and_constant_decide_a_doubtful_question(train_test, auto):
+    train, _ = train_test
+    verdict = auto.verdict(0.0)
+    doubtful = replace(verdict, margin=0.999)
+    hesitant = LearnedController(
+        "auto",
+        auto.parts,
+        auto.known,
+        auto.means,
+        auto.costs,
+        auto.cost_source,
+        auto.about,
+        verdicts=[doubtful],
+    )
+    constant = train.names.index(verdict.constant)
+    assert set(hesitant.choices(train.questions, train.pool, 0.0)) == {constant}
+    reordered = train.select(candidates=[2, 0, 1])
+    ours, theirs = (auto.choices(train.questions, m.pool, 0.3) for m in (train, reordered))
+    assert [train.names[i] for i in ours] == [reordered.names[i] for i in theirs]
+
+
+def test_fit_auto_prints_its_tables_and_ask_repeats_that_routing_does_not_pay(tmp_path):
+    embedded = CandidatePool.embedded()
+    base = two_topics(60, seed=0)
+    shape = (60, len(embedded.candidates))
+    scores = np.zeros(shape)
+    scores[:, 0] = 1.0
+    matrix = ScoreMatrix(base.questions, embedded, scores, np.full(shape, 1e-5))
+    matrix.write(tmp_path / "m.npz")
+    out = tmp_path / "auto"
+    run = cli("fit", "auto", "--data", tmp_path / "m.npz", "--out", out, "--methods", "knn,linear")
+    assert run.returncode == 0, run.stderr
+    assert "Cost weights at which routing pays: none." in run.stdout
+    assert {file.name for file in out.iterdir()} >= {"curve.png", "curve.svg", "learned.json"}
+    asked = cli("ask", "Who wrote Hamlet?", "--route-only", "--controller", f"auto:{out}")
+    assert asked.returncode == 0, asked.stderr
+    best = embedded.candidates[0].name
+    assert f"warning: auto:{out}: routing does not pay: on 60 questions nothing" in asked.stderr
+    assert f"so {best} is asked each time" in asked.stderr
+
+
 # ------------------------------------------------------------------------------- in the graph
 
 
@@ -271,6 +359,10 @@ def test_what_cannot_be_fitted_is_said(train_test):
         LearnedController.fit("knn", train, options={"k": 0})
     with pytest.raises(ConfigError, match="unknown embedding 'tfdif'"):
         LearnedController.fit("knn", train, embedding="tfdif")
+    with pytest.raises(ConfigError, match="auto needs 20 questions to cross-validate, not 9"):
+        LearnedController.fit("auto", train.select(range(9)))
+    with pytest.raises(ConfigError, match="auto chooses the options itself: no k"):
+        LearnedController.fit("auto", train, options={"k": 3})
     scores = train.scores.copy()
     scores[:, 2] = np.nan
     with pytest.raises(ConfigError, match="no score of Allround"):
@@ -297,7 +389,7 @@ def test_a_folder_that_holds_none_or_a_broken_one_is_refused(tmp_path, train_tes
         parse_controller(f"features:{tmp_path}", train_test[0].pool)
     head = json.loads((tmp_path / "learned.json").read_text())
     arrays = (tmp_path / "learned.npz").read_bytes()
-    for broken in ({**head, "version": 2}, {**head, "method": "none"}, {}, {**head, "words": []}):
+    for broken in ({**head, "version": 1}, {**head, "method": "none"}, {}, {**head, "words": []}):
         (tmp_path / "learned.json").write_text(json.dumps(broken))
         with pytest.raises(ControllerError):
             LearnedController.load(tmp_path)
@@ -310,7 +402,7 @@ def test_a_folder_that_holds_none_or_a_broken_one_is_refused(tmp_path, train_tes
         LearnedController.load(tmp_path)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "auto"])
 def test_a_spec_without_a_folder_says_so(method):
     with pytest.raises(ControllerError, match=f"{method} needs a folder: {method}:DIR"):
         parse_controller(method, pool("A"))
@@ -357,6 +449,8 @@ def test_fit_adds_a_candidate(tmp_path, train_test):
         (("kn", "--data", "{m}"), "unknown method 'kn' (did you mean 'knn'?)"),
         (("knn", "--data", "{m}", "--set", "k=x"), "--set is NAME=NUMBER, not 'k=x'"),
         (("knn", "--data", "{m}", "--metric", "em"), "--metric: unknown metric 'em'"),
+        (("auto", "--data", "{m}", "--set", "k=3"), "fit auto: it chooses every setting itself"),
+        (("auto", "--data", "{m}", "--methods", "kn"), "--methods: unknown method 'kn'"),
         (("knn", "--data", "{m}", "--pool", "embedded"), "no candidate 'Chemist'"),
     ],
 )

@@ -129,7 +129,7 @@ def _ask(
         from ..transcript import Transcript
         from .live import LiveRun
 
-        controller = load_controller(spec, pool)
+        controller = load_controller(spec, pool, context)
     if explain:
         check_explains(controller)
     warn_unpriced(pool, context)

@@ -71,7 +71,7 @@ def chat(
         from ..transcript import Transcript
         from .session import Session
 
-        decides = load_controller(controller, candidates)
+        decides = load_controller(controller, candidates, context)
     graph = create_router_r1(candidates, decides, context=context, replies=replies)
     warn_unpriced(candidates, context)
     note_simulated(candidates)

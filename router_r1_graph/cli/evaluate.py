@@ -106,9 +106,7 @@ def evaluate(
     ] = True,
     folds: Annotated[
         int,
-        typer.Option(
-            min=0, help="Cross-validate knn, mf, irt, features, encoder in so many parts."
-        ),
+        typer.Option(min=0, help="Cross-validate knn, linear, auto and the like in so many parts."),
     ] = 0,
     skip_bad: Annotated[bool, typer.Option(help="Count broken rows instead of stopping.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of results and report.")] = None,

@@ -9,17 +9,19 @@ from typing import Annotated
 
 import typer
 
+from ..console import make_console
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_folder
 from ..invalid import masked
 from ..words import counted
+from .compared import print_compared
 from .fit_reader import fit_reader
 from .options import FieldsOption, about, load_pool, read_fields
 
 EXAMPLES = """[bold]Examples[/bold]
 
 router-r1 evaluate mine.jsonl --pool mine.yaml --out runs/mine
-router-r1 fit knn --data runs/mine --out runs/knn
+router-r1 fit auto --data runs/mine --out runs/auto
 
 router-r1 fit knn --data records.jsonl --out runs/knn --gold-field answers --metric contains
 
@@ -38,7 +40,8 @@ def fit(
     method: Annotated[
         str,
         typer.Argument(
-            help="knn, mf, irt, features or encoder; reader, cascade or vote, which read replies."
+            help="knn, linear, mf, irt, features, encoder; auto compares them; reader, cascade or "
+            "vote, which read replies."
         ),
     ],
     data: Annotated[
@@ -68,10 +71,15 @@ def fit(
             help="The field of recorded replies with the gold answers.", show_default="gold"
         ),
     ] = None,
-    embedding: Annotated[str, typer.Option(help="Of the questions: tfidf, minilm.")] = "tfidf",
+    embedding: Annotated[
+        str, typer.Option(help="Of the questions: tfidf, minilm; for auto also tfidf,minilm.")
+    ] = "tfidf",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="k=20 (knn), clusters=20 (features), dim=32 and epochs=60."),
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="auto only: what it compares, as knn,linear; else all.")
     ] = None,
     add_to: Annotated[
         Path | None,
@@ -86,15 +94,21 @@ def fit(
             raise ConfigError(f"--set is NAME=NUMBER, not {setting!r}")
         options[key] = int(value)
     try:
-        from ..controllers.learned import METHODS, LearnedController
+        from ..controllers.learned import AUTO, METHODS, LearnedController
         from ..controllers.learned.cells import FIELDS
         from ..controllers.learned.embedding import EMBEDDINGS
         from ..controllers.learned.reader import KINDS
+        from ..evaluation.plots import draw_fit
         from ..evaluation.scorers import parse_scorer
         from ..evaluation.scores import load_scores
     except ImportError as error:
         raise MissingExtraError(f"fit {masked(method)}", "eval") from error
-    _require("fit", "method", method, (*METHODS, *KINDS))
+    _require("fit", "method", method, (*METHODS, AUTO, *KINDS))
+    compares = method == AUTO
+    if compares and (options or add_to):
+        raise ConfigError("fit auto: it chooses every setting itself; no --set, no --add-to")
+    if methods and not compares:
+        raise ConfigError("--methods is for fit auto, which compares them")
     if method in KINDS:
         if options or add_to or metric != "exact_match" or embedding != "tfidf":
             raise ConfigError(f"fit {method}: takes no --set, --add-to, --metric or --embedding")
@@ -105,9 +119,13 @@ def fit(
         known = load_pool(pool) if pool else None
         fit_reader(method, data, out, known, seed=seed, split=split, fields=names)
         return
+    compared = methods.split(",") if methods else tuple(METHODS)
+    for name in compared:
+        _require("--methods", "method", name, METHODS)
     for key in options:
         _require(f"--set of {method}", "option", key, METHODS[method].options)
-    _require("--embedding", "embedding", embedding, EMBEDDINGS)
+    for name in embedding.split(",") if compares else [embedding]:
+        _require("--embedding", "embedding", name, EMBEDDINGS)
     names = read_fields(fields, "question=q,score=s")
     for name in names:
         _require("--fields", "field", name, FIELDS)
@@ -124,17 +142,28 @@ def fit(
             if controller.method != method:
                 raise ConfigError(f"--add-to {add_to}: holds {controller.method}, not {method}")
         else:
-            controller = LearnedController.fit(
-                method, matrix, seed=seed, embedding=embedding, options=options
-            )
+            with make_console(stderr=True).status("") as status:
+                controller = LearnedController.fit(
+                    method,
+                    matrix,
+                    seed=seed,
+                    embedding=embedding,
+                    options=options,
+                    methods=compared,
+                    progress=status.update,
+                )
     except ImportError as error:
         raise MissingExtraError(f"fit {method}", "local") from error
     try:
         controller.save(out)
+        if compares:
+            draw_fit(controller, out)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
     if controller.cost_source == "prices" and not controller.costs.any():
         print("warning: no costs and no prices: the cost weight has no effect", file=sys.stderr)
+    if compares:
+        print_compared(controller)
     size = f"{counted(len(matrix.questions), 'question')} x "
     size += counted(len(matrix.names), "candidate")
     print(f"{method}: {size} -> --controller {method}:{out}")

@@ -186,15 +186,20 @@ def load_pool(name: str) -> CandidatePool:
     return CandidatePool.from_yaml(name)
 
 
-def load_controller(spec: str | None, pool: CandidatePool) -> Controller:
-    """Return the controller of --controller; a note says why it is not the policy."""
+def load_controller(spec: str | None, pool: CandidatePool, context: RouterContext) -> Controller:
+    """Return the controller of --controller.
+
+    Notes say why it is not the policy, and that it was found not to pay.
+    """
     from ..controllers import default_spec, parse_controller
 
     if spec is None:
         spec, note = default_spec(pool)
         if note:
             print(f"note: {note}", file=sys.stderr)
-    return parse_controller(spec, pool)
+    controller = parse_controller(spec, pool)
+    warn_unsure(controller, context.cost_weight)
+    return controller
 
 
 def note_simulated(pool: CandidatePool) -> None:
@@ -210,6 +215,14 @@ def note_simulated(pool: CandidatePool) -> None:
         f"{counted(len(facts), 'fact')}; your own LLMs: --pool FILE (router-r1 pool check FILE)",
         file=sys.stderr,
     )
+
+
+def warn_unsure(controller: Controller, cost_weight: float) -> None:
+    """Say on standard error where a fitted controller was found not to pay."""
+    from ..controllers.rules import RuleController
+
+    if isinstance(controller, RuleController) and (why := controller.caution(cost_weight)):
+        print(f"warning: {controller.name}: {why}", file=sys.stderr)
 
 
 def warn_unpriced(pool: CandidatePool, context: RouterContext) -> None:

@@ -52,7 +52,7 @@ def show_routing(
         from ..routing import route_only
         from ..transcript import Transcript
 
-        controller = load_controller(spec, pool)
+        controller = load_controller(spec, pool, context)
     note_simulated(pool)
     with loading("the turn"):
         routing = route_only(

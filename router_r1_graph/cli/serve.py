@@ -20,6 +20,7 @@ from .options import (
     mask_variable,
     note_simulated,
     takes_knobs,
+    warn_unsure,
 )
 from .store_options import takes_replies
 
@@ -98,6 +99,7 @@ def serve(
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
     print(f"serving {candidates.name} by {model.controller.name} at {url}", file=sys.stderr)
     note_simulated(candidates)
+    warn_unsure(model.controller, context.cost_weight)
     if not key and host not in ("127.0.0.1", "::1", "localhost"):
         print("warning: no --api-key-env: whoever reaches it spends your money", file=sys.stderr)
     serve_app(api, listening)

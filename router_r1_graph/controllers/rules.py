@@ -39,6 +39,10 @@ class RuleController(ABC):
     def turn(self, view: View) -> Turn | str:
         """Return the next turn, as a `Turn` or as text in tags."""
 
+    def caution(self, cost_weight: float) -> str:
+        """Return why not to rely on it at this cost weight; "" = nothing is known."""
+        return ""
+
     def worst_case_usd(self, view: View) -> float:
         """Return 0: a rule costs nothing."""
         return 0.0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
 from ..words import counted
 from .summary import Row, Summary
+
+if TYPE_CHECKING:
+    from ..controllers.learned import LearnedController
 
 #: Places of a label beside its point, the preferred ones first: x and y in points.
 _PLACES = ((6, 4), (6, -4), (-6, 4), (-6, -4), (6, 12), (-6, 12), (6, -12), (-6, -12))
@@ -57,6 +60,49 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     figure.draw_without_rendering()  # gives everything its place
     _name(axes, summary.rows, lines, labels)
+    return _write(pyplot, figure, folder)
+
+
+def draw_fit(controller: LearnedController, folder: Path) -> list[Path]:
+    """Draw what `fit auto` keeps, cross-validated, as `curve.png` and `curve.svg` in a folder.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    pyplot = load_pyplot("the curve of fit auto", "eval")
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    measured = controller.cost_source == "measured"
+    scale = 1000 if measured else 1
+    costs = scale * controller.costs
+    axes.plot(costs, controller.means, "o", color="0.55", label="always the same candidate")
+    for candidate, *point in zip(controller.known.candidates, costs, controller.means, strict=True):
+        axes.annotate(
+            candidate.name, point, (5, 4), textcoords="offset points", fontsize=7, color="0.35"
+        )
+    verdicts = controller.verdicts
+    for label, style, points in (
+        ("auto", "D-", [verdict.kept for verdict in verdicts]),
+        (
+            "random mix at the same cost",
+            "x:",
+            [(v.mix_score, v.cost) for v in verdicts if v.part is not None],
+        ),
+        ("oracle", "*-", [(v.oracle_score, v.oracle_cost) for v in verdicts]),
+    ):
+        line = sorted((scale * cost, score) for score, cost in points)
+        axes.plot(
+            [cost for cost, _ in line], [score for _, score in line], style, lw=1, label=label
+        )
+    axes.set_xlabel("USD per 1,000 questions" if measured else "USD per million tokens, in + out")
+    axes.set_ylabel("score")
+    axes.grid(alpha=0.25)
+    axes.margins(x=0.15)
+    _scale(axes, costs.tolist())
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return _write(pyplot, figure, folder)
+
+
+def _write(pyplot: Any, figure: Any, folder: Path) -> list[Path]:
     paths = [folder / f"curve.{kind}" for kind in ("png", "svg")]
     with pyplot.rc_context({"svg.hashsalt": "router_r1"}):
         figure.savefig(paths[0], dpi=150)

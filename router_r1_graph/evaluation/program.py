@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..candidates.records import Recorder
 from ..controllers import Controller, parse_controller
-from ..controllers.learned import METHODS
+from ..controllers.learned import AUTO, METHODS
 from ..errors import ConfigError
 from ..words import usd
 from . import loop
@@ -52,7 +52,7 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
     if plan.out is not None:
         load_pyplot("the picture of a report", "eval")  # before anything is paid
         origin.write(plan.out)
-    learned = [spec for spec in plan.controllers if spec in METHODS]
+    learned = [spec for spec in plan.controllers if spec in (*METHODS, AUTO)]
     purse = None if plan.budget_usd is None else Purse(plan.budget_usd)
     with paid_once(plan) as plan:
         runs = _all_runs(plan, controls)
@@ -109,7 +109,7 @@ def _all_runs(plan: Evaluation, controls: Sequence[str]) -> list[_Run]:
     Raises:
         ConfigError: a controller cannot be built.
     """
-    learned = [spec for spec in plan.controllers if spec in METHODS]
+    learned = [spec for spec in plan.controllers if spec in (*METHODS, AUTO)]
     if learned and not plan.folds:
         raise ConfigError(
             f"{learned[0]}: fitted on what? Name what `router-r1 fit` wrote ({learned[0]}:DIR), or "

@@ -5,6 +5,7 @@ minutes, they ask one candidate the whole question and repeat its reply. Needs t
 `mf`, `irt`, `encoder` and the MiniLM embedding need `local` (torch) too.
 """
 
-from .controller import METHODS, LearnedController
+from .controller import LearnedController
+from .methods import AUTO, METHODS
 
-__all__ = ["METHODS", "LearnedController"]
+__all__ = ["AUTO", "METHODS", "LearnedController"]

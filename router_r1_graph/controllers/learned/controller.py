@@ -11,78 +11,29 @@ first.
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ...candidates import Candidate, CandidatePool
 from ...candidates.reply import Reply
-from ...errors import ConfigError, ControllerError, did_you_mean
+from ...errors import ConfigError, ControllerError
 from ...protocol import parse
+from ...words import counted
 from ..choice import Choice
 from ..controller import View
 from ..rules import OneCallController
-from .embedding import Embedding, fit_embedding, load_embedding
+from .auto import compare
+from .costs import CostSource, best_column, mean_costs, utility
 from .features import Features
 from .matrix import ScoreMatrix
-from .neighbours import Neighbours
-from .prediction import Predictor, candidate_means
-
-VERSION = 1
-_HEAD, _ARRAYS = "learned.json", "learned.npz"
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to predict scores.
-
-    Attributes:
-        describe: a description in one line.
-        options: what `fit` takes, with defaults: whole numbers of at least 1.
-        fit: from vectors, scores, seed and options to a predictor.
-        load: from `Predictor.arrays()` to a predictor.
-        open: whether fitted candidates may be missing in the pool, and others may be added.
-    """
-
-    describe: str
-    options: Mapping[str, int]
-    fit: Callable[..., Predictor]
-    load: Callable[..., Predictor]
-    open: bool = False
-
-
-def _network(kind: str, describe: str, **options: int) -> Method:
-    def fit(vectors: np.ndarray, scores: np.ndarray, **settings: int) -> Predictor:
-        from .networks import Network  # torch is an optional extra
-
-        return Network.fit(vectors, scores, kind=kind, **settings)
-
-    def load(**arrays: np.ndarray) -> Predictor:
-        from .networks import Network
-
-        return Network(kind, **arrays)
-
-    return Method(describe, options, fit, load)
-
-
-METHODS: Mapping[str, Method] = {
-    "knn": Method("mean score on the nearest questions", {"k": 20}, Neighbours.fit, Neighbours),
-    "mf": _network("mf", "question vector x candidate vector", dim=32, epochs=60),
-    "irt": _network("irt", "abilities, and a difficulty from the question", dim=16, epochs=60),
-    "features": Method(
-        "scores on clusters of probe questions; candidates can be added",
-        {"clusters": 20},
-        Features.fit,
-        Features,
-        open=True,
-    ),
-    "encoder": _network("encoder", "one pass over question and candidates", dim=32, epochs=30),
-}
+from .methods import AUTO, METHODS, setting_of
+from .parts import Part, fit_parts, reading, write
+from .prediction import candidate_means
+from .verdict import Verdict, read_verdict
 
 
 class LearnedController(OneCallController):
@@ -92,11 +43,14 @@ class LearnedController(OneCallController):
     `features` may some be missing; `add` then makes others known.
 
     Attributes:
-        method: its name in `METHODS`.
+        method: its name in `METHODS`, or `auto`.
+        parts: what predicts: one, or with `auto` those that were kept.
         known: the candidates that were fitted (or added), as descriptors.
+        means: the mean score of each, length C.
         costs: the cost of each, length C.
         cost_source: `measured` (USD for a question) or `prices` (USD per million tokens).
         about: how it was made, for people who read the folder.
+        verdicts: what `auto` found at each cost weight; of others none.
     """
 
     reads_cost_weight = True
@@ -104,22 +58,24 @@ class LearnedController(OneCallController):
     def __init__(
         self,
         method: str,
-        embedding: Embedding,
-        predictor: Predictor,
+        parts: Sequence[Part],
         known: CandidatePool,
+        means: np.ndarray,
         costs: np.ndarray,
-        cost_source: Literal["measured", "prices"],
+        cost_source: CostSource,
         about: Mapping[str, Any],
         *,
+        verdicts: Sequence[Verdict] = (),
         name: str | None = None,
     ) -> None:
         self.method = method
-        self.embedding = embedding
-        self.predictor = predictor
+        self.parts = tuple(parts)
         self.known = known
+        self.means = means
         self.costs = costs
         self.cost_source = cost_source
         self.about = dict(about)
+        self.verdicts = tuple(verdicts)
         self.name = name or method
 
     @classmethod
@@ -131,30 +87,46 @@ class LearnedController(OneCallController):
         seed: int = 0,
         embedding: str = "tfidf",
         options: Mapping[str, int] | None = None,
+        methods: Sequence[str] = tuple(METHODS),
+        progress: Callable[[str], None] | None = None,
     ) -> LearnedController:
         """Fit a controller to a score matrix.
 
         The same matrix, seed and options give the same controller on one machine.
 
         Args:
-            method: one of `METHODS`.
+            method: one of `METHODS`, or `auto`, which compares them all.
             matrix: Q x C scores.
             seed: the seed of all random draws.
-            embedding: `tfidf` or `minilm`.
+            embedding: `tfidf` or `minilm`; of `auto` also both, as `tfidf,minilm`.
             options: options of the method; see `METHODS`.
+            methods: those that `auto` compares.
+            progress: is told what `auto` does next, in words.
 
         Raises:
-            ConfigError: no such method, embedding or option, or a candidate without any score.
+            ConfigError: no such method, embedding or option, a candidate without any score, or too
+                few questions for `auto`.
             ImportError: what it needs is not installed.
         """
-        settings = _settings(method, options or {})
+        settings = [setting_of(method, embedding, options or {})]
         _all_measured(matrix)
-        words = fit_embedding(embedding, matrix.questions, seed)
-        vectors = words.vectors(matrix.questions)
-        predictor = METHODS[method].fit(vectors, matrix.scores, seed=seed, **settings)
-        costs, source = _costs(matrix)
-        about = {"seed": seed, "options": settings, "questions": len(matrix.questions)}
-        return cls(method, words, predictor, matrix.pool.descriptors(), costs, source, about)
+        about: dict[str, Any] = {"seed": seed, "questions": len(matrix.questions)}
+        verdicts: Sequence[Verdict] = ()
+        if method == AUTO:
+            verdicts, settings = compare(
+                matrix,
+                seed=seed,
+                methods=[setting_of(name, embedding, {}).method for name in methods],
+                embeddings=embedding.split(","),
+                progress=progress,
+            )
+        else:
+            about["options"] = dict(settings[0].options)
+        parts = fit_parts(settings, matrix, seed)
+        costs, source = mean_costs(matrix)
+        known = matrix.pool.descriptors()
+        means = candidate_means(matrix.scores)
+        return cls(method, parts, known, means, costs, source, about, verdicts=verdicts)
 
     def add(self, matrix: ScoreMatrix) -> LearnedController:
         """Return a controller that also knows the candidates of a matrix; nothing is fitted again.
@@ -166,14 +138,15 @@ class LearnedController(OneCallController):
             ConfigError: the method cannot add candidates, a candidate is known already or was not
                 measured, or its cost is of another kind than the others'.
         """
-        if not isinstance(self.predictor, Features):
+        predictor = self.parts[0].predictor if self.method in METHODS else None
+        if not isinstance(predictor, Features):
             able = ", ".join(name for name, method in METHODS.items() if method.open)
             raise ConfigError(f"{self.name}: only {able} can add candidates; fit again")
         _all_measured(matrix)
-        costs, source = _costs(matrix)
+        costs, source = mean_costs(matrix)
         if source != self.cost_source:
             raise ConfigError(f"{self.name}: costs here are {self.cost_source}, there {source}")
-        vectors = self.embedding.vectors(matrix.questions)
+        embedding = self.parts[0].embedding
         try:
             known = CandidatePool(
                 name=self.known.name,
@@ -182,11 +155,12 @@ class LearnedController(OneCallController):
         except ValueError:
             twice = [name for name in matrix.names if self.known.find(name)]
             raise ConfigError(f"{self.name}: known already: {_some(twice)}") from None
+        extended = predictor.extended(embedding.vectors(matrix.questions), matrix.scores)
         return LearnedController(
             self.method,
-            self.embedding,
-            self.predictor.extended(vectors, matrix.scores),
+            [Part(self.method, embedding, extended)],
             known,
+            np.concatenate([self.means, candidate_means(matrix.scores)]),
             np.concatenate([self.costs, costs]),
             self.cost_source,
             self.about,
@@ -199,23 +173,14 @@ class LearnedController(OneCallController):
         Raises:
             OSError: the folder cannot be written.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         head = {
-            "version": VERSION,
             "method": self.method,
-            "embedding": self.embedding.name,
             "cost_source": self.cost_source,
             "about": self.about,
+            "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "pool": self.known.model_dump(mode="json", exclude_defaults=True),
-            "words": self.embedding.words(),
         }
-        arrays = {
-            **{f"embedding/{k}": v for k, v in self.embedding.arrays().items()},
-            **{f"predictor/{k}": v for k, v in self.predictor.arrays().items()},
-        }
-        (folder / _HEAD).write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
-        np.savez_compressed(folder / _ARRAYS, costs=self.costs, **arrays)
+        write(Path(folder), head, self.parts, {"costs": self.costs, "means": self.means})
 
     @classmethod
     def load(cls, folder: str | Path, *, name: str | None = None) -> LearnedController:
@@ -225,42 +190,32 @@ class LearnedController(OneCallController):
             ControllerError: the folder holds none, a broken one, or one of another version.
             ImportError: what it needs is not installed.
         """
-        folder = Path(folder)
-        if not (folder / _HEAD).is_file():
-            raise ControllerError(f"{folder}: no learned controller there (no {_HEAD})")
-        try:
-            head = json.loads((folder / _HEAD).read_text(encoding="utf-8"))
-            if head["version"] != VERSION:
-                raise ControllerError(
-                    f"{folder / _HEAD}: version {head['version']!r}; this release reads {VERSION}"
-                )
-            if head["method"] not in METHODS:
-                kind = str(head["method"])
-                raise ControllerError(f"{folder}: that folder holds {kind[:40]}: reader:{folder}")
-            known = CandidatePool.model_validate(head["pool"])
-            with (folder / _ARRAYS).open("rb") as opened:  # np.load leaves a broken file open
-                with np.load(opened, allow_pickle=False) as file:
-                    arrays = dict(file)
-            embedding = load_embedding(
-                head["embedding"], head["words"], _under("embedding/", arrays)
-            )
-            predictor = METHODS[head["method"]].load(**_under("predictor/", arrays))
-            costs = arrays["costs"]
-            if costs.shape != (len(known.candidates),):
-                raise ValueError(f"{len(known.candidates)} candidates, {costs.shape} costs")
-            return cls(
+        with reading(Path(folder)) as (head, parts, arrays):
+            loaded = cls(
                 head["method"],
-                embedding,
-                predictor,
-                known,
-                costs,
+                parts,
+                CandidatePool.model_validate(head["pool"]),
+                arrays["means"],
+                arrays["costs"],
                 head["cost_source"],
                 head["about"],
+                verdicts=[read_verdict(**verdict) for verdict in head["verdicts"]],
                 name=name or f"{head['method']}:{folder}",
             )
-        except _BROKEN as error:
-            why = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise ControllerError(f"{folder}: a broken learned controller: {why}") from None
+            loaded._whole()
+        return loaded
+
+    def _whole(self) -> None:
+        """Check that what was loaded belongs together."""
+        count = len(self.known.candidates)
+        for what, values in (("costs", self.costs), ("means", self.means)):
+            if values.shape != (count,):
+                raise ValueError(f"{count} candidates, {values.shape} {what}")
+        used = [v.part for v in self.verdicts if v.part is not None] if self.method == AUTO else [0]
+        if not all(0 <= part < len(self.parts) for part in used):
+            raise ValueError(f"{len(self.parts)} parts")
+        if (self.method == AUTO) != bool(self.verdicts) or self.method not in (*METHODS, AUTO):
+            raise ValueError(f"{self.method!r} with {len(self.verdicts)} verdicts")
 
     def check(self, pool: CandidatePool) -> list[int]:
         """Return, for each candidate of a pool, its index among the fitted ones.
@@ -271,7 +226,7 @@ class LearnedController(OneCallController):
         numbers = {id(pool.find(c.name)): i for i, c in enumerate(self.known.candidates)}
         new = [c.name for c in pool.candidates if id(c) not in numbers]
         gone = [c.name for c in self.known.candidates if pool.find(c.name) is None]
-        can_add = METHODS[self.method].open
+        can_add = self.method != AUTO and METHODS[self.method].open
         if new or (gone and not can_add):
             parts = [f"new: {_some(new)}"] if new else []
             parts += [f"gone: {_some(gone)}"] if gone and not can_add else []
@@ -282,17 +237,44 @@ class LearnedController(OneCallController):
             )
         return [numbers[id(c)] for c in pool.candidates]
 
+    def verdict(self, cost_weight: float) -> Verdict | None:
+        """Return what `auto` found at the nearest cost weight; None for another method."""
+        return min(
+            self.verdicts, key=lambda found: abs(found.cost_weight - cost_weight), default=None
+        )
+
+    def caution(self, cost_weight: float) -> str:
+        """Return that routing does not pay, with numbers, where `auto` found so; else ""."""
+        found = self.verdict(cost_weight)
+        if found is None or found.part is not None:
+            return ""
+        asked = counted(self.about["questions"], "question")
+        return f"routing does not pay: on {asked} {found.why_not(self.cost_source)}"
+
     def utilities(
         self, questions: Sequence[str], pool: CandidatePool, cost_weight: float
     ) -> np.ndarray:
         """Return the utility of each of the pool's candidates for each question, N x C.
 
+        With `auto` that of the best constant is raised by the margin.
+
         Raises:
             ControllerError: the pool's candidates are not those that were fitted.
         """
         columns = self.check(pool)
-        scores = self.predictor.predict(self.embedding.vectors(questions))[:, columns]
-        return (1 - cost_weight) * scores - cost_weight * _normalised(self.costs[columns])
+        costs = self.costs[columns]
+        verdict = self.verdict(cost_weight)
+        fallback = utility(self.means[columns], costs, costs, cost_weight)[None]
+        if verdict is None:
+            scores = self.parts[0].predict(questions)
+        elif verdict.part is None:
+            return np.repeat(fallback, len(questions), axis=0)
+        else:
+            scores = self.parts[verdict.part].predict(questions)
+        found = utility(scores[:, columns], costs, costs, cost_weight)
+        if verdict:
+            found[:, best_column(fallback, costs)] += (1 - cost_weight) * verdict.margin
+        return found
 
     def choices(
         self, questions: Sequence[str], pool: CandidatePool, cost_weight: float
@@ -303,9 +285,7 @@ class LearnedController(OneCallController):
             ControllerError: the pool's candidates are not those that were fitted.
         """
         costs = self.costs[self.check(pool)]
-        order = np.argsort(costs, kind="stable")  # argmax takes the first of equals: the cheapest
-        best = self.utilities(questions, pool, cost_weight)[:, order].argmax(axis=1)
-        return np.asarray(order[best])
+        return best_column(self.utilities(questions, pool, cost_weight), costs)
 
     def choose(self, view: View) -> Candidate:
         """Return the candidate with the highest utility."""
@@ -321,36 +301,6 @@ class LearnedController(OneCallController):
         return (Choice("utility", dict(zip(names, values.tolist(), strict=True))),)
 
 
-_BROKEN = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,  # torch: weights of other shapes
-    AttributeError,
-    EOFError,
-    zipfile.BadZipFile,
-)
-
-
-def _settings(method: str, options: Mapping[str, int]) -> dict[str, int]:
-    if method not in METHODS:
-        raise ConfigError(
-            f"unknown method {method!r}{did_you_mean(method, METHODS)}; allowed: "
-            f"{', '.join(METHODS)}"
-        )
-    allowed = METHODS[method].options
-    for name, value in options.items():
-        if name not in allowed:
-            raise ConfigError(
-                f"{method}: unknown option {name!r}{did_you_mean(name, allowed)}; allowed: "
-                f"{', '.join(allowed)}"
-            )
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{method}: {name} is a whole number of at least 1, not {value!r}")
-    return {**allowed, **options}
-
-
 def _all_measured(matrix: ScoreMatrix) -> None:
     missing = np.isnan(matrix.scores).all(axis=0)
     if missing.any():
@@ -358,26 +308,7 @@ def _all_measured(matrix: ScoreMatrix) -> None:
         raise ConfigError(f"no score of {_some(names)}: nothing to learn from")
 
 
-def _costs(matrix: ScoreMatrix) -> tuple[np.ndarray, Literal["measured", "prices"]]:
-    """Return each candidate's cost, length C, and where it comes from."""
-    measured = candidate_means(matrix.costs_usd)
-    if not np.isnan(measured).any():
-        return measured, "measured"
-    prices = [candidate.price_usd_per_mtok for candidate in matrix.pool.candidates]
-    return np.array(prices, dtype=float), "prices"
-
-
-def _normalised(costs: np.ndarray) -> np.ndarray:
-    """Return costs between 0 (cheapest) and 1 (most expensive); 0 where all are the same."""
-    low, high = costs.min(), costs.max()
-    return (costs - low) / (high - low) if high > low else np.zeros_like(costs)
-
-
 def _some(names: list[str]) -> str:
     """Return names for a message, the first five of them."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
-
-
-def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

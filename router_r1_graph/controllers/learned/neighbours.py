@@ -9,6 +9,8 @@ import numpy as np
 
 from .prediction import candidate_means
 
+_BATCH = 256  # questions asked about at once: each is compared with all Q
+
 
 class Neighbours:
     """The k nearest questions of the fit.
@@ -25,8 +27,9 @@ class Neighbours:
     def __init__(self, vectors: np.ndarray, scores: np.ndarray, k: np.ndarray | int) -> None:
         self.vectors, self.k = vectors, int(k)
         scores = scores.astype(np.float32)  # as in the file, so that a loaded one agrees
-        self._measured = ~np.isnan(scores)
-        self._scores = np.where(self._measured, scores, np.float32(0))
+        self._scores = scores
+        self._measured = (~np.isnan(scores)).astype(np.float32)
+        self._known = np.nan_to_num(scores)
         self._means = candidate_means(scores)
 
     @classmethod
@@ -36,18 +39,20 @@ class Neighbours:
 
     def predict(self, vectors: np.ndarray) -> np.ndarray:
         """Return the mean scores of the neighbours, N x C."""
+        parts = np.split(vectors, range(_BATCH, len(vectors), _BATCH))
+        return np.concatenate([self._means_near(part) for part in parts])
+
+    def _means_near(self, vectors: np.ndarray) -> np.ndarray:
         similar = vectors @ self.vectors.T
         k = min(self.k, similar.shape[1])
-        # A stable sort, so that of equally near questions the first one counts on every machine.
-        nearest = np.argsort(-similar, axis=1, kind="stable")[:, :k]
-        weights = np.zeros_like(similar)
-        np.put_along_axis(weights, nearest, 1.0, axis=1)
-        weights[similar <= 1e-6] = 0.0
-        seen = weights @ self._measured.astype(weights.dtype)
-        total = weights @ self._scores
-        return np.where(seen > 0, total / np.maximum(seen, 1.0), self._means)
+        least = np.partition(similar, -k, axis=1)[:, -k, None]
+        nearer, tied = similar > least, similar == least
+        # Of equally near questions the first ones count, on every machine.
+        near = nearer | tied & (tied.cumsum(axis=1) <= k - nearer.sum(axis=1, keepdims=True))
+        weights = (near & (similar > 1e-6)).astype(np.float32)
+        seen = weights @ self._measured
+        return np.where(seen > 0, weights @ self._known / np.maximum(seen, 1.0), self._means)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the questions, their scores and k."""
-        scores = np.where(self._measured, self._scores, np.nan)
-        return {"vectors": self.vectors, "scores": scores, "k": np.array(self.k)}
+        return {"vectors": self.vectors, "scores": self._scores, "k": np.array(self.k)}

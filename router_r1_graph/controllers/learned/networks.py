@@ -2,7 +2,8 @@
 
 Each gives logits N x C; the predicted score is their sigmoid, and what is minimised is the
 cross-entropy with the measured scores (which may be fractions), by AdamW. A tenth of the questions
-is held out, and the weights of the epoch that was best on it are kept.
+is held out; the weights of the epoch that was best on it are kept, and training ends where there is
+no better one for some epochs.
 
 Sources:
     mf: arXiv 2406.18665 (RouteLLM), section 4: a bilinear form of model and query embedding. There
@@ -25,6 +26,7 @@ from torch.nn import functional
 
 _BATCH = 64
 _HELD_OUT = 0.1
+_PATIENCE = 6  # epochs without a better one, after which training ends
 _MIN_HELD_OUT = 4  # questions; with fewer there is nothing to judge an epoch by
 
 
@@ -154,8 +156,10 @@ def _train(module: Any, inputs: Any, scores: Any, epochs: int) -> None:
         train = order
     # A strong decay (3e-3 x 1 a step): a few hundred questions are easily learned by heart.
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3, weight_decay=1.0)
-    best, kept = math.inf, None
+    best, kept, since = math.inf, None, 0
     for _ in range(epochs):
+        if since == _PATIENCE:
+            break
         module.train()
         for rows in train[torch.randperm(len(train))].split(_BATCH):
             loss = _loss(module(inputs[rows]), scores[rows])
@@ -167,7 +171,9 @@ def _train(module: Any, inputs: Any, scores: Any, epochs: int) -> None:
         module.eval()
         with torch.no_grad():
             found = float(_loss(module(inputs[held_out]), scores[held_out]))
+        since += 1
         if found < best:
+            since = 0
             best, kept = found, {k: v.clone() for k, v in module.state_dict().items()}
     if kept:
         module.load_state_dict(kept)

@@ -1,0 +1,96 @@
+"""What `router-r1 fit auto` prints: every method, and what is kept at each cost weight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from ..console import clean, make_console
+from ..words import rounded
+
+if TYPE_CHECKING:
+    from ..controllers.learned import LearnedController
+    from ..controllers.learned.verdict import Gain, Verdict
+
+
+def print_compared(controller: LearnedController) -> None:
+    """Print the tables and, in words, whether routing pays."""
+    from ..controllers.learned.verdict import as_good_for_less
+
+    verdicts = controller.verdicts
+    console = make_console()
+    console.print("Utility gained over the best constant, cross-validated (* = clear of zero)")
+    console.print(_methods(verdicts))
+    console.print()
+    console.print("What is kept at each cost weight (mix: at random, at the same cost; same: the")
+    console.print("share of reworded questions that go to the same candidate)")
+    console.print(_kept(verdicts, measured=controller.cost_source == "measured"))
+    console.print()
+    routed = [verdict for verdict in verdicts if verdict.part is not None]
+    weights = ", ".join(f"{verdict.cost_weight:g}" for verdict in routed) or "none"
+    told = [f"Cost weights at which routing pays: {weights}."]
+    if why := controller.caution(0.0):
+        told.append(f"At cost weight 0 {why}.")
+    if found := as_good_for_less(verdicts):
+        best = verdicts[0]
+        told.append(
+            f"As right as {best.constant} ({found.score:.3f} to {best.constant_score:.3f}) at "
+            f"{found.cost / best.constant_cost:.2f} of its cost: --cost-weight "
+            f"{found.cost_weight:g}."
+        )
+    for line in told:
+        console.print(Text(clean(line), style="bold"))
+
+
+def _methods(verdicts: tuple[Verdict, ...]) -> Table:
+    names = list(verdicts[0].methods)
+    table = _table("weight", *names, "auto", "95%")
+    for verdict in verdicts:
+        gain = verdict.gain
+        table.add_row(
+            f"{verdict.cost_weight:g}",
+            *(_marked(verdict.methods[name]) for name in names),
+            _marked(gain),
+            f"[{_short(gain.low)}, {_short(gain.high)}]",
+        )
+    return table
+
+
+def _kept(verdicts: tuple[Verdict, ...], *, measured: bool) -> Table:
+    """Return what is kept; costs are USD for 1,000 questions, or prices per million tokens."""
+    cost = "$/1,000" if measured else "$/Mtok"
+    table = _table("weight", "score", cost, "constant", cost, "mix", "oracle", "same")
+    table.add_column("asks", no_wrap=True, overflow="ellipsis")
+    scale = 1000 if measured else 1
+    for v in verdicts:
+        routes = v.part is not None
+        score, paid = v.kept
+        table.add_row(
+            f"{v.cost_weight:g}",
+            f"{score:.3f}",
+            f"{scale * paid:.4f}",
+            f"{v.constant_score:.3f}",
+            f"{scale * v.constant_cost:.4f}",
+            f"{v.mix_score if routes else score:.3f}",
+            f"{v.oracle_score:.3f}",
+            f"{v.same if routes else 1:.2f}",
+            Text(clean(f"{v.setting}, margin {v.margin:g}" if routes else v.constant)),
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _marked(gain: Gain) -> str:
+    return _short(gain.mean) + ("*" if gain.low > 0 or gain.high < 0 else " ")
+
+
+def _short(number: float) -> str:
+    return rounded(number, 3, "+").replace("0.", ".", 1)

@@ -1,0 +1,243 @@
+"""auto: compares every method by nested cross-validation, and keeps the best at each cost weight.
+
+A question goes to the best constant candidate unless another one's predicted utility is higher by a
+margin. Method, options, embedding and margin are chosen on some folds and judged on another one,
+which took no part: neither in that choice nor in the fit of what predicts there. With five folds
+that takes a fit for each fold and each pair of folds left out, 15 of every setting.
+
+What is chosen at a cost weight has the highest pessimistic gain (mean less one standard error) over
+the constant, and sends at least 90% of reworded questions to the same candidate. If the gain of
+that whole procedure on the folds judged is not clear of zero, the constant is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
+
+import numpy as np
+
+from ...errors import ConfigError
+from .costs import best_column, mean_costs, utility
+from .embedding import fit_embedding
+from .matrix import ScoreMatrix
+from .methods import Setting, all_settings
+from .prediction import candidate_means
+from .rewording import reworded
+from .verdict import Gain, Verdict
+
+COST_WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+MARGINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+FOLDS = 5
+MIN_QUESTIONS = 20
+SAME = 0.9
+"""The share of reworded questions that have to be sent to the same candidate."""
+
+
+def compare(
+    matrix: ScoreMatrix,
+    *,
+    seed: int,
+    methods: Sequence[str],
+    embeddings: Sequence[str],
+    progress: Callable[[str], None] | None = None,
+) -> tuple[list[Verdict], list[Setting]]:
+    """Return what was found at each cost weight, and the settings that are kept, by number of part.
+
+    A method whose packages are not installed is left out.
+
+    Args:
+        matrix: Q x C scores.
+        seed: the seed of the folds and of every fit.
+        methods: the methods to compare, by name.
+        embeddings: the embeddings to compare, by name.
+        progress: is told what is done next, in words.
+
+    Raises:
+        ConfigError: there are too few questions, or no such embedding.
+    """
+    count = len(matrix.questions)
+    if count < MIN_QUESTIONS:
+        raise ConfigError(f"auto needs {MIN_QUESTIONS} questions to cross-validate, not {count}")
+    fold = np.random.default_rng(seed).permutation(count) % FOLDS
+    settings = all_settings(methods, embeddings)
+    settings, predicted = _cross_fit(matrix, settings, fold, seed, progress)
+    mean, source = mean_costs(matrix)
+    spent = np.tile(mean, (count, 1))
+    if source == "measured":
+        spent = np.where(np.isnan(matrix.costs_usd), spent, matrix.costs_usd)
+    views = [_View(predicted[:, :, i], fold != i) for i in range(FOLDS)]
+    # The last one is for the choice that is kept: every question as the fold without it has it.
+    views.append(_View(predicted[:, :, fold, np.arange(count)], np.ones(count, dtype=bool)))
+    kept: list[Setting] = []
+    verdicts = []
+    for cost_weight in COST_WEIGHTS:
+        judge = _Judge(matrix.names, matrix.scores, spent, fold, settings, cost_weight)
+        verdict, setting = judge.verdict(views)
+        if setting and setting not in kept:
+            kept.append(setting)
+        part = kept.index(setting) if setting else None
+        verdicts.append(replace(verdict, part=part))
+    return verdicts, kept
+
+
+def _cross_fit(
+    matrix: ScoreMatrix,
+    settings: list[Setting],
+    fold: np.ndarray,
+    seed: int,
+    progress: Callable[[str], None] | None,
+) -> tuple[list[Setting], np.ndarray]:
+    """Return the S settings that can be fitted here, and their predictions, S x 2 x F x Q x C.
+
+    The 2 are the questions and the reworded ones. Those of the row f and of a question in the
+    fold g are by a fit to all folds but f and g.
+    """
+    texts = np.array(matrix.questions, dtype=object)
+    others = np.array([reworded(text) for text in texts], dtype=object)
+    shape = (len(settings), 2, FOLDS, *matrix.scores.shape)
+    predicted = np.zeros(shape, dtype=np.float32)
+    missing: set[str] = set()
+    pairs = list(combinations_with_replacement(range(FOLDS), 2))
+    for number, (one, two) in enumerate(pairs, 1):
+        if progress:
+            progress(f"{number} of {len(pairs)} fits of {len(settings)} settings")
+        held = (fold == one) | (fold == two)
+        scores = matrix.scores[~held]
+        for name in dict.fromkeys(setting.embedding for setting in settings):
+            words = fit_embedding(name, list(texts[~held]), seed)
+            known, *asked = (words.vectors(list(t)) for t in (texts[~held], texts, others))
+            for s, setting in enumerate(settings):
+                if setting.embedding != name or setting.method in missing:
+                    continue
+                try:
+                    predictor = setting.fit(known, scores, seed)
+                except ImportError:  # torch is an optional extra
+                    missing.add(setting.method)
+                    continue
+                for f, g in {(one, two), (two, one)}:
+                    rows = fold == g
+                    for form, vectors in enumerate(asked):
+                        found = predictor.predict(vectors[rows])
+                        predicted[s, form, f, rows] = np.nan_to_num(found)
+    able = [s for s, setting in enumerate(settings) if setting.method not in missing]
+    if not able:
+        raise ImportError(f"nothing to fit {', '.join(missing)} with")
+    return [settings[s] for s in able], predicted[able]
+
+
+@dataclass(frozen=True)
+class _View:
+    """Predictions S x 2 x Q x C, and which questions may be looked at for a choice."""
+
+    predicted: np.ndarray
+    seen: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Chooses and judges at one cost weight."""
+
+    names: list[str]
+    scores: np.ndarray
+    spent: np.ndarray
+    fold: np.ndarray
+    settings: list[Setting]
+    cost_weight: float
+
+    def verdict(self, views: Sequence[_View]) -> tuple[Verdict, Setting | None]:
+        """Return what was found, and the setting that is kept; None = the constant."""
+        rows = np.arange(len(self.scores))
+        chosen, again, base = (np.zeros(len(rows), dtype=int) for _ in range(3))
+        methods = dict.fromkeys(setting.method for setting in self.settings)
+        plain = {method: np.zeros(len(rows), dtype=int) for method in methods}
+        for view in views[:-1]:
+            held = ~view.seen
+            constant, choices = self._choices(view)
+            base[held] = constant
+            gains = self._gains(choices[:, :, 0], constant)
+            best = self._best(gains[..., view.seen], choices[..., view.seen])
+            chosen[held], again[held] = choices[best][:, held] if best else (constant, constant)
+            ungated = gains[:, 0, view.seen]
+            for method, to in plain.items():
+                own = [s for s, setting in enumerate(self.settings) if setting.method == method]
+                first = own[int(_moments(ungated[own])[0].argmax())]
+                to[held] = choices[first, 0, 0, held]
+        constant, choices = self._choices(views[-1])
+        best = self._best(self._gains(choices[:, :, 0], constant), choices)
+        true = self._true
+        gain = _gain(true[rows, chosen] - true[rows, base])
+        cost = float(self.spent[rows, chosen].mean())
+        oracle = np.where(np.isnan(true), -np.inf, true).argmax(axis=1)
+        verdict = Verdict(
+            cost_weight=self.cost_weight,
+            part=None,
+            setting=str(self.settings[best[0]]) if best else "",
+            margin=MARGINS[best[1]] if best else 0.0,
+            score=float(np.nanmean(self.scores[rows, chosen])),
+            cost=cost,
+            same=float((chosen == again).mean()),
+            gain=gain,
+            constant=self.names[constant],
+            constant_score=float(np.nanmean(self.scores[:, constant])),
+            constant_cost=float(self.spent[:, constant].mean()),
+            mix_score=_mix(candidate_means(self.scores), self.spent.mean(axis=0), cost),
+            oracle_score=float(np.nanmean(self.scores[rows, oracle])),
+            oracle_cost=float(self.spent[rows, oracle].mean()),
+            methods={
+                method: _gain(true[rows, to] - true[rows, base]) for method, to in plain.items()
+            },
+        )
+        return verdict, self.settings[best[0]] if best and gain.sure else None
+
+    @property
+    def _true(self) -> np.ndarray:
+        return utility(self.scores, self.spent, self.spent.mean(axis=0), self.cost_weight)
+
+    def _choices(self, view: _View) -> tuple[int, np.ndarray]:
+        """Return the constant, and what each setting chooses with each margin, S x M x 2 x Q."""
+        costs = self.spent[view.seen].mean(axis=0)
+        means = np.nan_to_num(candidate_means(self.scores[view.seen]))
+        constant = int(best_column(utility(means, costs, costs, self.cost_weight)[None], costs)[0])
+        predicted = utility(view.predicted, costs, costs, self.cost_weight)
+        best = best_column(predicted, costs)
+        lead = np.take_along_axis(predicted, best[..., None], -1)[..., 0] - predicted[..., constant]
+        least = (1 - self.cost_weight) * np.array(MARGINS)[:, None, None]
+        return constant, np.where(lead[:, None] > least, best[:, None], constant)
+
+    def _gains(self, choices: np.ndarray, constant: int) -> np.ndarray:
+        """Return what choices S x M x Q gain over the constant, question by question."""
+        true = self._true
+        return true[np.arange(len(true)), choices] - true[:, [constant]].T
+
+    def _best(self, gains: np.ndarray, choices: np.ndarray) -> tuple[int, int] | None:
+        """Return the numbers of setting and margin; None = no gain is worth a risk."""
+        mean, error = _moments(gains)
+        same = (choices[:, :, 0] == choices[:, :, 1]).mean(axis=-1)
+        sure = np.where(same >= SAME, mean - error, 0.0)
+        s, m = np.unravel_index(int(sure.argmax()), sure.shape)
+        return (int(s), int(m)) if sure[s, m] > 0 else None
+
+
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard error over the last axis of what is not NaN; 0 where all are."""
+    known = ~np.isnan(values)
+    count = np.maximum(known.sum(axis=-1), 1)
+    mean = np.where(known, values, 0.0).sum(axis=-1) / count
+    away = np.where(known, values - mean[..., None], 0.0)
+    return mean, np.sqrt((away**2).sum(axis=-1)) / count
+
+
+def _gain(differences: np.ndarray) -> Gain:
+    mean, error = map(float, _moments(differences))
+    return Gain(mean, mean - 1.96 * error, mean + 1.96 * error)
+
+
+def _mix(scores: np.ndarray, costs: np.ndarray, spend: float) -> float:
+    """Return the best expected score of a random mix of two constants that costs `spend`."""
+    spend = max(spend, float(costs.min()))
+    gap = costs[None, :] - costs[:, None]  # from the one to the other
+    share = np.divide(spend - costs[:, None], gap, out=np.zeros_like(gap), where=gap > 0)
+    mixed = scores[:, None] + share.clip(0, 1) * (scores[None, :] - scores[:, None])
+    return float(np.nanmax(mixed[costs <= spend]))

@@ -1,0 +1,45 @@
+"""What a candidate costs, and what a score is worth against it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from .matrix import ScoreMatrix
+from .prediction import candidate_means
+
+CostSource = Literal["measured", "prices"]
+
+
+def mean_costs(matrix: ScoreMatrix) -> tuple[np.ndarray, CostSource]:
+    """Return each candidate's cost, length C, and where it comes from."""
+    measured = candidate_means(matrix.costs_usd)
+    if not np.isnan(measured).any():
+        return measured, "measured"
+    prices = [candidate.price_usd_per_mtok for candidate in matrix.pool.candidates]
+    return np.array(prices, dtype=float), "prices"
+
+
+def utility(
+    scores: np.ndarray, spent: np.ndarray, costs: np.ndarray, cost_weight: float
+) -> np.ndarray:
+    """Return (1 - a) * score - a * what was spent, N x C.
+
+    What was spent is scaled so that the cheapest of `costs` (length C) is 0 and the dearest 1; it
+    is 0 where all cost the same.
+    """
+    low, high = costs.min(), costs.max()
+    share = (spent - low) / (high - low) if high > low else np.zeros_like(spent)
+    return np.asarray((1 - cost_weight) * scores - cost_weight * share)
+
+
+def best_column(utilities: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """Return the column with the highest utility, for each row; of equals the cheaper, the first.
+
+    Args:
+        utilities: ... x C.
+        costs: length C.
+    """
+    order = np.argsort(costs, kind="stable")
+    return np.asarray(order[utilities[..., order].argmax(axis=-1)])

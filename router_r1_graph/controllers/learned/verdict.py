@@ -1,0 +1,114 @@
+"""What `auto` found at a cost weight: numbers that tables, pictures and warnings repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...words import usd
+from .costs import CostSource
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A mean utility less that of the best constant, with its 95% interval (paired)."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether it is positive, clear of zero."""
+        return self.low > 0
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found at one cost weight, on folds that took no part in what is judged there.
+
+    Attributes:
+        cost_weight: from 0 to 1.
+        part: the number of the fitted part that decides; None = the constant does.
+        setting: that part, or what came next to it: the method with its options.
+        margin: how much more predicted utility than the constant's is asked for, divided by
+            1 - cost weight, so that it is a score.
+        score: the mean of `auto` with every choice made anew in each fold.
+        cost: what that cost for a question.
+        same: the share of reworded questions that it sent to the same candidate.
+        gain: its utility less the best constant's.
+        constant: the best constant at this cost weight, by name.
+        constant_score: its mean score.
+        constant_cost: what it costs for a question.
+        mix_score: the best random mix of two constants that costs as much as `auto`.
+        oracle_score: the mean over questions of the score of whoever has the highest utility.
+        oracle_cost: what that costs for a question.
+        methods: each method's gain with its best options and no margin.
+    """
+
+    cost_weight: float
+    part: int | None
+    setting: str
+    margin: float
+    score: float
+    cost: float
+    same: float
+    gain: Gain
+    constant: str
+    constant_score: float
+    constant_cost: float
+    mix_score: float
+    oracle_score: float
+    oracle_cost: float
+    methods: dict[str, Gain] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> tuple[float, float]:
+        """Score and cost of what is kept: of `auto`, or of the constant where that decides."""
+        if self.part is None:
+            return self.constant_score, self.constant_cost
+        return self.score, self.cost
+
+    def why_not(self, cost_source: CostSource) -> str:
+        """Return in words why the constant is asked each time, with the numbers."""
+        method = max(self.methods, key=lambda name: self.methods[name].mean)
+        numbers = f"score {self.constant_score:.3f}"
+        if cost_source == "measured":
+            numbers += f", {usd(1000 * self.constant_cost)} for 1,000 questions"
+        return (
+            f"nothing beats {self.constant} alone ({numbers}) clear of zero, cross-validated: auto "
+            f"{self.gain}, {method} {self.methods[method]}; so {self.constant} is asked each time"
+        )
+
+
+def read_verdict(
+    *, gain: Mapping[str, float], methods: Mapping[str, Mapping[str, float]], **found: Any
+) -> Verdict:
+    """Return the verdict of which this is the `asdict`.
+
+    Raises:
+        TypeError: it is of none.
+    """
+    of_methods = {name: Gain(**one) for name, one in methods.items()}
+    return Verdict(gain=Gain(**gain), methods=of_methods, **found)
+
+
+def as_good_for_less(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """Return the cheapest that scores no less than the best constant and costs less; None = none.
+
+    Args:
+        verdicts: those of `compare`, the cost weight 0 first.
+    """
+    best = verdicts[0]
+    cheaper = (
+        found
+        for found in verdicts
+        if found.part is not None
+        and found.score >= best.constant_score
+        and found.cost < best.constant_cost
+    )
+    return min(cheaper, key=lambda found: found.cost, default=None)
