@@ -23,6 +23,8 @@ from .rules import (
     CheapestController,
     ConstantController,
     RandomController,
+    RuleController,
+    StickyController,
     VoteController,
 )
 
@@ -32,6 +34,7 @@ SPECS: Mapping[str, str] = {
     "random[:SEED]": "a candidate drawn for each question",
     "constant:NAME": "always the same candidate",
     "cascade": "the cheapest first, the next more expensive one if a reply fails or is doubtful",
+    "sticky[:SPEC]": "in agents: SPEC's first choice (the cheapest), after a failed step the next in price",
     "vote[:N]": "the answer that most give, of all candidates or of the N cheapest",
     "oracle": "the best reachable answer at its least cost (simulated pools only)",
     "knn:DIR": "fitted (`router-r1 fit`): the mean score on the nearest questions",
@@ -144,6 +147,15 @@ def _vote(count: str, pool: CandidatePool) -> Controller:
             f"{pool.name!r}), not {count!r}"
         )
     return VoteController(int(count))
+
+
+def _sticky(spec: str, pool: CandidatePool) -> Controller:
+    first = parse_controller(spec, pool) if spec else None
+    if first is not None and not isinstance(first, RuleController):
+        raise ControllerError(
+            f"sticky:{masked(spec)}: the first step is decided by a rule or a fitted controller"
+        )
+    return StickyController(first)
 
 
 def _keyword(_: str, pool: CandidatePool) -> Controller:
@@ -281,5 +293,6 @@ _BUILDERS: Mapping[str, Callable[[str, CandidatePool], Controller]] = {
     "policy": _policy,
     "completions": _completions,
     "pool": _pool,
+    "sticky": _sticky,
     "vote": _vote,
 }
