@@ -247,7 +247,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         context = self.context
         remaining = left(so_far["ledger"], 0, context, so_far["started_at"])
         view = View(
-            step_text(question, since, context.max_information_tokens),
+            step_text(question, since, context.max_information_tokens, agent.last),
             pool,
             context,
             # The last round is for an answer, and a step of an agent is none.

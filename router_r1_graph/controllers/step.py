@@ -72,7 +72,9 @@ def is_error(result: ToolMessage) -> bool:
     return result.status == "error" or str(result.text).lstrip().casefold().startswith("error")
 
 
-def step_text(question: str, messages: Iterable[AnyMessage], max_tokens: int) -> str:
+def step_text(
+    question: str, messages: Iterable[AnyMessage], max_tokens: int, last: str = ""
+) -> str:
     """Return the question of a step: the user's, then the calls before it and their results.
 
     It is what a controller reads as the question, so that one that knows nothing of agents, or was
@@ -82,13 +84,14 @@ def step_text(question: str, messages: Iterable[AnyMessage], max_tokens: int) ->
         question: what the user asked.
         messages: what was written since.
         max_tokens: the most tokens of each result.
+        last: who made the calls.
 
     Example:
         >>> call = {"name": "run_tests", "args": {"path": "tests"}, "id": "1"}
         >>> told = [AIMessage("", tool_calls=[call]), ToolMessage("2 failed", tool_call_id="1")]
-        >>> print(step_text("Fix the bug.", told, 100))
+        >>> print(step_text("Fix the bug.", told, 100, "Ada"))
         Fix the bug.
-        run_tests {"path": "tests"}: 2 failed
+        Ada: run_tests {"path": "tests"}: 2 failed
     """
     messages = list(messages)
     results = last_results(messages)
@@ -99,5 +102,6 @@ def step_text(question: str, messages: Iterable[AnyMessage], max_tokens: int) ->
         call = calls.get(result.tool_call_id)
         asked = f"{call['name']} {json.dumps(call['args'], default=str)}" if call else result.name
         failed = "error: " if result.status == "error" else ""
-        lines.append(f"{asked or 'tool'}: {failed}{cut(str(result.text), max_tokens)}")
+        who = f"{last}: " if last else ""
+        lines.append(f"{who}{asked or 'tool'}: {failed}{cut(str(result.text), max_tokens)}")
     return "\n".join(lines)

@@ -27,6 +27,7 @@ from ...protocol import parse
 from ..choice import Choice
 from ..controller import View
 from ..rules import OneCallController
+from ..step import AgentStep
 from .embedding import Embedding, fit_embedding, load_embedding
 from .features import Features
 from .matrix import ScoreMatrix
@@ -306,14 +307,35 @@ class LearnedController(OneCallController):
 
     def choose(self, view: View) -> Candidate:
         """Return the candidate with the highest utility."""
+        if view.step is not None:
+            utilities = self._of_step(view, view.step)
+            by_price = np.argsort([c.price_usd_per_mtok for c in view.pool.candidates])
+            return view.pool.candidates[int(by_price[utilities[by_price].argmax()])]
         choice = self.choices([view.question], view.pool, view.context.cost_weight)[0]
         return view.pool.candidates[int(choice)]
+
+    def _of_step(self, view: View, step: AgentStep) -> np.ndarray:
+        """Return the utilities of an agent's step, whose costs depend on the prompt caches.
+
+        The unit of cost is the range of the fit's mean costs, so that a step that costs little
+        more with a better candidate weighs little, and a cold cache weighs what it costs.
+        """
+        columns = self.check(view.pool)
+        scores = self.predictor.predict(self.embedding.vectors([view.question]))[0, columns]
+        costs = np.array([step.cost_usd(c) for c in view.pool.candidates])
+        unit = np.ptp(self.costs) if self.cost_source == "measured" else np.ptp(costs)
+        weighed = (costs - costs.min()) / unit if unit else np.zeros_like(costs)
+        a = view.context.cost_weight
+        return np.asarray((1 - a) * scores - a * weighed)
 
     def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
         """Return the utilities, if the turn asks somebody."""
         if not parse(reply.text).calls:
             return ()
-        values = self.utilities([view.question], view.pool, view.context.cost_weight)[0]
+        if view.step is not None:
+            values = self._of_step(view, view.step)
+        else:
+            values = self.utilities([view.question], view.pool, view.context.cost_weight)[0]
         names = [candidate.name for candidate in view.pool.candidates]
         return (Choice("utility", dict(zip(names, values.tolist(), strict=True))),)
 
