@@ -16,6 +16,7 @@ from ..context import RouterContext
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_file, require_folder
 from ..words import counted
+from .agents import evaluate_agents
 from .options import (
     PoolOption,
     about,
@@ -49,7 +50,8 @@ def evaluate(
         typer.Argument(
             help="JSONL or CSV files, hub:OWNER/NAME/CONFIG:SPLIT, one of the paper's sets (nq, "
             "triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle), or demo "
-            "(demo:test = in free wording, demo:test:every = with distractors, too)."
+            "(demo:test = in free wording, demo:test:every = with distractors, too). agents = tasks "
+            "of simulated agents, whose steps are routed."
         ),
     ],
     controller: Annotated[
@@ -117,6 +119,19 @@ def evaluate(
         raise ConfigError("--langsmith needs --out: the traces that it sends are kept there")
     require_folder("--out", out)
     require_file("--record", record)
+    if data == ["agents"]:
+        if cost_weight and len(cost_weight) > 1:
+            raise ConfigError("evaluate agents: one --cost-weight, not several")
+        weight = cost_weight[0] if cost_weight else None
+        evaluate_agents(
+            controller or (),
+            cost_weight=weight,
+            count=limit or 200,
+            seed=seed,
+            out=out,
+            as_json=as_json,
+        )
+        return
     candidates = load_pool(pool)
     context.check(candidates)
     candidates.require_keys()

@@ -34,7 +34,7 @@ SPECS: Mapping[str, str] = {
     "random[:SEED]": "a candidate drawn for each question",
     "constant:NAME": "always the same candidate",
     "cascade": "the cheapest first, the next more expensive one if a reply fails or is doubtful",
-    "sticky[:SPEC]": "in agents: SPEC's first choice (the cheapest), after a failed step the next in price",
+    "sticky[:SPEC]": "in agents: SPEC's first choice or the cheapest, after a failed step the next",
     "vote[:N]": "the answer that most give, of all candidates or of the N cheapest",
     "oracle": "the best reachable answer at its least cost (simulated pools only)",
     "knn:DIR": "fitted (`router-r1 fit`): the mean score on the nearest questions",
@@ -42,6 +42,7 @@ SPECS: Mapping[str, str] = {
     "irt:DIR": "fitted: item response theory, abilities against a question's difficulty",
     "features:DIR": "fitted: scores on clusters of probe questions; candidates can be added",
     "encoder:DIR": "fitted: one pass of a small network over question and candidates",
+    "steps:DIR": "fitted on traces of agents: who masters a step, at what price now",
     "policy:PATH": "a trained checkpoint: a folder, a model of the Hugging Face hub",
     "completions:URL?policy=PATH": "a trained checkpoint that vLLM or SGLang serves",
     "openai:MODEL": "a chat model, reached as the pool's controller block or OPENAI_API_KEY says",
@@ -202,6 +203,18 @@ def _learned(method: str) -> Callable[[str, CandidatePool], Controller]:
     return build
 
 
+def _steps(folder: str, pool: CandidatePool) -> Controller:
+    if not folder:
+        raise ControllerError("steps needs a folder: steps:DIR, as router-r1 evaluate agents wrote")
+    try:
+        from .learned.steps import StepController  # numpy is an optional extra
+    except ImportError as error:
+        raise MissingExtraError(f"controller steps:{folder}", "eval") from error
+    controller = StepController.load(folder, name=f"steps:{folder}")
+    controller.check(pool)
+    return controller
+
+
 def _policy(path: str, pool: CandidatePool) -> Controller:
     if not path:
         raise ControllerError("policy needs a folder: policy:PATH, such as policy:runs/demo/policy")
@@ -293,6 +306,7 @@ _BUILDERS: Mapping[str, Callable[[str, CandidatePool], Controller]] = {
     "policy": _policy,
     "completions": _completions,
     "pool": _pool,
+    "steps": _steps,
     "sticky": _sticky,
     "vote": _vote,
 }

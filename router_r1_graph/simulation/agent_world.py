@@ -47,8 +47,8 @@ _PLACES = ("billing", "search", "login", "export", "mail", "report", "upload", "
 #: Name -> skill by kind of work, in [0, 1]; `all` for the others.
 _SKILLS: Mapping[str, Mapping[str, float]] = {
     "Flit": {"all": 0.38, "read": 0.6, "search": 0.5, "test": 0.6},
-    "Marl": {"all": 0.55, "query": 0.95, "plan": 0.6, "debug": 0.45},
-    "Quern": {"all": 0.5, "edit": 0.72, "debug": 0.7, "query": 0.3, "plan": 0.3},
+    "Marl": {"all": 0.55, "query": 0.95, "plan": 0.85, "debug": 0.45},
+    "Quern": {"all": 0.5, "edit": 0.85, "debug": 0.85, "query": 0.3, "plan": 0.3},
     "Tarn": {"all": 1.0},
 }
 _SPREAD = 0.12
