@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -20,17 +21,22 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langsmith import tracing_context
 
 from fakes import FakeChat, make_pool
+from in_process import cli
 from langsmith_sink import LangSmithSink
 from openai_server import Reply, Status
 from router_r1_graph import (
+    AgentStep,
     Call,
     ConfigError,
     ControllerError,
+    Left,
     PoolError,
     RouterContext,
     RouterDecisionModel,
     RouterMiddleware,
     Turn,
+    View,
+    parse_controller,
     total,
 )
 from router_r1_graph.agents.prefixes import prefix_of, warm_tokens
@@ -108,7 +114,7 @@ def test_each_step_goes_to_the_chosen_candidate_with_tools_and_messages_as_they_
     # What the controller read: the step as its question, and who has read which prefix.
     first, second, third = controller.views
     assert (first.question, first.step.last, first.step.warm_tokens) == (QUESTION, "", {})
-    assert second.question == f'{QUESTION}\nrun_tests {{"path": "broken"}}: error: 2 failed'
+    assert second.question == f'{QUESTION}\nAda: run_tests {{"path": "broken"}}: error: 2 failed'
     assert (second.step.number, second.step.last) == (1, "Ada")
     assert second.step.warm_tokens == {"Ada": 100}
     assert third.step.warm_tokens == {"Ada": 100, "Bob": 200}
@@ -119,6 +125,10 @@ def test_each_step_goes_to_the_chosen_candidate_with_tools_and_messages_as_they_
     usd = (400 * 1 + 10 * 2 + 200 * 10 + 5 * 20) / 1e6
     assert total(bill["ledger"])["cost_usd"] == pytest.approx(usd)
     assert {name: line["calls"] for name, line in candidates.items()} == {"Ada": 2, "Bob": 1}
+    # Bob read the 100 tokens at full price that Ada had in her cache; then the 200 that he had.
+    losses = [100 * (10 - 0.1) / 1e6, 100 * (1 - 0.1) / 1e6]
+    assert candidates["Bob"]["cache_loss_usd"] == pytest.approx(losses[0])
+    assert candidates["Ada"]["cache_loss_usd"] == pytest.approx(losses[1])
     assert [s["candidate"] for s in bill["steps"]] == ["Ada", "Bob", "Ada"]
     assert bill["stop_reason"] == "answered"
     written = [m.response_metadata["router_r1"] for m in state["messages"] if m.type == "ai"]
@@ -249,6 +259,70 @@ def test_a_prefix_is_warm_for_its_time_and_only_to_the_letter():
     assert warm(sent[:1]) == {}
 
 
+# ----------------------------------------------------------------------------- the world of agents
+
+
+def test_what_is_fitted_on_traces_halves_the_cost_and_beats_sticky_and_a_rule(tmp_path):
+    needs("eval")
+    out = tmp_path / "run"
+    run = cli("evaluate", "agents", "--limit", "60", "--out", out, "--json")
+    assert run.returncode == 0, run.stderr
+    rows = {row["controller"]: row for row in json.loads(run.stdout)["controllers"]}
+    ours, best = rows["steps"], rows["constant:Tarn"]
+    assert ours["solved"]["mean"] >= best["solved"]["mean"] == 1
+    assert ours["cost_usd"]["mean"] <= best["cost_usd"]["mean"] / 2
+    for rival in ("sticky", "difficulty", "random", "constant:Flit"):
+        assert rows[rival]["ahead"]["low"] > 0
+    assert ours["cache_loss_usd"] < rows["difficulty"]["cache_loss_usd"]
+
+    # The saved one decides as the fitted one, and in a real agent.
+    from router_r1_graph.agents.comparison import world_pool
+    from router_r1_graph.agents.episodes import play
+    from router_r1_graph.simulation.agent_world import tasks
+
+    pool, spec = world_pool(), f"steps:{out / 'steps'}"
+    context = RouterContext(cost_weight=ours["cost_weight"])
+    steps = parse_controller(spec, pool)
+    task = tasks("test", 1)[0]
+    episode = play(task, pool, steps, context)
+    assert episode == play(task, pool, steps, context)
+    assert 10 <= len(task.plan) <= len(episode.steps) <= 45
+    turns = {c.name: Scripted(iter([AIMessage("Done.")])) for c in pool.candidates}
+    router = RouterMiddleware(pool, spec, models=turns, context=context)
+    state = ask(agent_of(router), "invoke", None, episode.steps[0].question)
+    assert state["router_r1"]["steps"][0]["chosen"] == episode.steps[0].candidate
+
+
+def test_a_broken_folder_of_steps_is_an_error_that_names_it(tmp_path):
+    needs("eval")
+    with pytest.raises(ControllerError, match="no controller of steps there"):
+        parse_controller(f"steps:{tmp_path}", make_pool())
+    for text in ["{", "[]", '{"version": 9}', '{"version": 1, "names": ["Ada"], "words": ["x"]}']:
+        (tmp_path / "steps.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ControllerError, match=r"steps\.json: (a broken|version 9)"):
+            parse_controller(f"steps:{tmp_path}", make_pool())
+
+
+def test_sticky_stays_and_goes_up_in_price_only_after_a_failure():
+    pool = make_pool("Ada", {"name": "Bob", "input_usd_per_mtok": 5.0}, "Eve")
+    failed = (ToolMessage("error: no", tool_call_id="1"),)
+
+    def chosen(spec: str, step: AgentStep | None) -> str:
+        view = View("q", pool, RouterContext(), Left(1), step=step)
+        return parse_controller(spec, pool).choose(view).name
+
+    assert chosen("sticky", None) == chosen("sticky", AgentStep()) == "Ada"
+    assert chosen("sticky:constant:Bob", AgentStep()) == "Bob"
+    assert chosen("sticky:constant:Bob", AgentStep(number=1, last="Eve")) == "Eve"
+    assert chosen("sticky", AgentStep(number=1, last="Ada", messages=failed)) == "Eve"
+    assert chosen("sticky", AgentStep(number=2, last="Bob", messages=failed)) == "Bob"
+    with pytest.raises(ControllerError, match="decided by a rule or a fitted controller"):
+        parse_controller(
+            "sticky:openai:gpt-4o-mini",
+            make_pool(controller={"model": "m", "base_url": "http://x"}),
+        )
+
+
 # ------------------------------------------------------------------------ LangChain's own router
 
 
@@ -288,9 +362,12 @@ def test_every_fitted_controller_decides_for_langchains_own_router():
             assert (name, answer.choice) == (name, label)
             assert sum(answer.probabilities.values()) == pytest.approx(1)
             assert answer.confidence == answer.probabilities[label] > 0.5
-        assert asyncio.run(
-            model.ainvoke({"state": "proof of number 1", "questions": {"q": which}})
-        ).choices["q"].choice == "Ada"
+        assert (
+            asyncio.run(model.ainvoke({"state": "proof of number 1", "questions": {"q": which}}))
+            .choices["q"]
+            .choice
+            == "Ada"
+        )
         said = {"Ada": FakeChat(text="Ada says"), "Bob": FakeChat(text="Bob says")}
         router = ModelRouterMiddleware(
             choices={n: ModelChoice(model=m, criteria=n) for n, m in said.items()},
@@ -308,8 +385,10 @@ def test_the_policy_decides_with_its_own_probabilities():
     which = Choice(instructions="Which?", criteria=dict.fromkeys(names))
     answer = model.invoke({"state": "Who wrote Hamlet?", "questions": {"q": which}}).choices["q"]
     assert sum(answer.probabilities.values()) == pytest.approx(1)
-    assert answer.confidence == answer.probabilities[answer.choice] == max(
-        answer.probabilities.values()
+    assert (
+        answer.confidence
+        == answer.probabilities[answer.choice]
+        == max(answer.probabilities.values())
     )
 
 

@@ -15,7 +15,7 @@ from .controls import DifficultyController, score_matrix
 from .episodes import Episode, play_all, utilities
 
 USD_OF_A_SOLUTION = 1.0
-"""What a solved task is worth, when weights and limits are chosen on training tasks."""
+"""What a solved task is worth where controllers are compared by one number."""
 TRAINING_TASKS = 100
 _WEIGHTS = (0.03, 0.05, 0.07, 0.1, 0.2)
 _LIMITS = ((0.3, 0.45, 0.6), (0.35, 0.5, 0.7), (0.4, 0.6, 0.8))
@@ -90,7 +90,8 @@ def compare(
     """Fit a controller on traces of training tasks, and compare it with others on test tasks.
 
     The traces are those of all constants and of random choices. The fitted controller's cost weight
-    and the limits of the rule by difficulty are chosen on training tasks, too.
+    and the limits of the rule by difficulty are chosen on training tasks, too: of those that solve
+    most, the cheapest.
 
     Args:
         others: more controllers to compare with, beside constants, `sticky` and `difficulty`.
@@ -108,10 +109,12 @@ def compare(
     drawn = [*constants, RandomController(1), RandomController(2)]
     traces = [episode for c in drawn for episode in play_all(train, pool, c, half)]
     fitted = StepController.fit(score_matrix(traces, pool))
-    probe = train[: TRAINING_TASKS // 2]
 
-    def worth(controller: Controller, context: RouterContext) -> float:
-        return sum(utilities(play_all(probe, pool, controller, context), USD_OF_A_SOLUTION))
+    def worth(controller: Controller, context: RouterContext) -> tuple[int, float]:
+        """Return what speaks for a setting: first of all, that it solves as many tasks."""
+        episodes = play_all(train, pool, controller, context)
+        solved = sum(episode.solved for episode in episodes)
+        return solved, -sum(episode.cost_usd for episode in episodes)
 
     context = half
     if cost_weight is None:

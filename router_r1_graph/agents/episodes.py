@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 
 from ..budget import Left
-from ..candidates import CandidatePool
+from ..candidates import Candidate, CandidatePool
 from ..context import RouterContext
 from ..controllers import Controller, View
+from ..controllers.rules import OneCallController
 from ..controllers.step import AgentStep, step_text
 from ..routing import decide_only
 from ..simulation.agent_world import PROMPT_TOKENS, Step, Task, call, repair
@@ -82,7 +83,9 @@ class _Caches:
         }
 
 
-def play(task: Task, pool: CandidatePool, controller: Controller, context: RouterContext) -> Episode:
+def play(
+    task: Task, pool: CandidatePool, controller: Controller, context: RouterContext
+) -> Episode:
     """Play one task to its end, or until it is given up.
 
     A controller that chooses nobody gives the step to the first candidate of the pool.
@@ -99,9 +102,7 @@ def play(task: Task, pool: CandidatePool, controller: Controller, context: Route
             f"{task.text} Next: {step.text}" if not messages else task.text, messages, 200, last
         )
         view = View(text, pool, context, Left(1), step=told)
-        routing = decide_only(view, controller)
-        named = (pool.find(planned.candidate) for planned in routing.calls)
-        candidate = next(filter(None, named), pool.candidates[0])
+        candidate = _chosen(view, controller)
         attempt = attempts.get((step.seed, candidate.name), 0)
         attempts[step.seed, candidate.name] = attempt + 1
         outcome = call(step, candidate, attempt)
@@ -128,6 +129,15 @@ def play(task: Task, pool: CandidatePool, controller: Controller, context: Route
             said += f" Next: {todo[0].text}"
         messages = _written(step, said, failed)
     return Episode(task.id, not todo and not unnoticed, tuple(steps))
+
+
+def _chosen(view: View, controller: Controller) -> Candidate:
+    """Return the candidate of the first call; a rule need not write it down to be read again."""
+    if isinstance(controller, OneCallController):
+        return controller.choose(view)
+    planned = decide_only(view, controller).calls
+    named = (view.pool.find(call.candidate) for call in planned)
+    return next(filter(None, named), view.pool.candidates[0])
 
 
 def _written(step: Step, said: str, failed: bool) -> tuple[AnyMessage, ...]:

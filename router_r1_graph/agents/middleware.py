@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -177,9 +177,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
                 step.failed(asked, error)
         return step.end()
 
-    async def awrap_model_call(
-        self, request: Any, handler: Callable[[Any], Awaitable[Any]]
-    ) -> Any:
+    async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         """Do what `wrap_model_call` does without blocking the event loop."""
         step = self._step(request)
         if step.ended:
@@ -237,12 +235,13 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         question = writable(str(messages[place].text)).strip() if messages else ""
         since = tuple(messages[place + 1 :]) if asked else ()
         steps = so_far["steps"]
+        warm = warm_tokens(prefixes, pool, messages, tools, now)
         agent = AgentStep(
             number=len(steps),
             messages=since,
-            input_tokens=estimate_tokens(text),
+            input_tokens=max(estimate_tokens(text), *warm.values(), 0),
             last=steps[-1]["candidate"] if steps else "",
-            warm_tokens=warm_tokens(prefixes, pool, messages, tools, now),
+            warm_tokens=warm,
         )
         context = self.context
         remaining = left(so_far["ledger"], 0, context, so_far["started_at"])
@@ -340,7 +339,13 @@ class _Step:
         logger.warning("%s; the next candidate is asked", error)
 
     def _charge(self, candidate: Candidate) -> float:
-        bills: list[Mapping[str, Any]] = [bill(candidate.name, r)[1] for r in self.replies]
+        bills = [bill(candidate.name, reply)[1] for reply in self.replies]
+        agent = self.view.step
+        if agent and bills and bills[-1]["ok"]:
+            counted = replace(agent, input_tokens=bills[-1]["input_tokens"])
+            # Never more than was paid: the loss is an estimate, and the provider's bill is not.
+            if loss := min(counted.cache_loss_usd(candidate), bills[-1]["cost_usd"]):
+                bills[-1]["cache_loss_usd"] = loss
         for one in bills:  # one after the other, not at once
             self.ledger = charge_candidates(self.ledger, [one])
         self.replies.clear()

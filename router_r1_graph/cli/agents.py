@@ -45,7 +45,15 @@ def evaluate_agents(
         print(summary)
         return
     table = Table(title=f"{count} tasks of the embedded world of agents")
-    for name in ("controller", "solved", "USD", "lost caches", "calls", "changes", "steps is ahead by"):
+    for name in (
+        "controller",
+        "solved",
+        "USD",
+        "lost caches",
+        "calls",
+        "changes",
+        "steps is ahead by",
+    ):
         table.add_column(name, justify="left" if name == "controller" else "right")
     for row in result.rows:
         table.add_row(

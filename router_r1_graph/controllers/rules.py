@@ -1,7 +1,8 @@
 """Controllers that are rules: plain code, free of charge; a policy is compared with them.
 
 `constant`, `cheapest`, `random` and `sticky` ask one candidate the whole question. `cascade` and
-`vote` ask several. They are for real questions, where replies are recorded for whole questions only.
+`vote` ask several. They are for real questions, where replies are recorded for whole questions
+only.
 """
 
 from __future__ import annotations

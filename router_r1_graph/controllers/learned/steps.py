@@ -195,10 +195,10 @@ class StepController(OneCallController):
 
 
 def features(text: str) -> set[str]:
-    """Return the words of the last line, their pairs, and who failed if it tells of an error.
+    r"""Return the words of the last line, their pairs, and who failed if it tells of an error.
 
     Example:
-        >>> sorted(features('Mend it.\\nAda: edit {"of": "x"}: error: no'))[:3]
+        >>> sorted(features('Mend it.\nAda: edit {"of": "x"}: error: no'))[:3]
         ['ada', 'ada edit', 'ada of']
     """
     line = text.rpartition("\n")[2]
