@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 
@@ -64,7 +65,7 @@ class Episode:
     def changes(self) -> int:
         """How often another candidate took over."""
         names = [step.candidate for step in self.steps]
-        return sum(a != b for a, b in zip(names, names[1:], strict=False))
+        return sum(a != b for a, b in pairwise(names))
 
 
 @dataclass
@@ -93,7 +94,8 @@ def play(
     todo: list[Step] = list(task.plan)
     unnoticed: list[Step] = []
     messages: tuple[AnyMessage, ...] = ()
-    caches, steps, now, tokens, last = _Caches(), [], 0.0, PROMPT_TOKENS, ""
+    steps: list[PlayedStep] = []
+    caches, now, tokens, last = _Caches(), 0.0, PROMPT_TOKENS, ""
     attempts: dict[tuple[str, str], int] = {}
     while todo and len(steps) < task.most_calls:
         step = todo[0]

@@ -70,8 +70,10 @@ class AgentBill(TypedDict):
 class RoutedAgentState(AgentState):  # type: ignore[misc]  # langchain is optional: Any to mypy
     """What the middleware keeps in an agent's state."""
 
-    router_r1: NotRequired[Annotated[AgentBill, OmitFromInput]]
-    router_r1_prefixes: NotRequired[Annotated[dict[str, Prefix], PrivateStateAttr]]
+    router_r1: NotRequired[Annotated[AgentBill, OmitFromInput]]  # type: ignore[valid-type]
+    router_r1_prefixes: NotRequired[  # type: ignore[valid-type]
+        Annotated[dict[str, Prefix], PrivateStateAttr]
+    ]
 
 
 class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
@@ -129,8 +131,8 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         for candidate in self.pool.candidates:
             if candidate.kind != "model":
                 raise PoolError(
-                    f"{self.pool.where}: {candidate.name} is a {candidate.kind}; only models answer "
-                    "the steps of an agent: give the others to the agent as tools (pool_tools)"
+                    f"{self.pool.where}: {candidate.name} is a {candidate.kind}; only models "
+                    "answer the steps of an agent: give the others to the agent as tools (pool_tools)"
                 )
         given: dict[str, ChatModel] = {}
         for name, model in (models or {}).items():

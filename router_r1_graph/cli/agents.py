@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from ..console import make_console
 from ..errors import MissingExtraError
 
@@ -27,6 +25,8 @@ def evaluate_agents(
         ControllerError: a spec is unknown.
         MissingExtraError: numpy or scikit-learn is not installed.
     """
+    from rich.table import Table
+
     from ..controllers import parse_controller
 
     try:

@@ -50,8 +50,8 @@ def evaluate(
         typer.Argument(
             help="JSONL or CSV files, hub:OWNER/NAME/CONFIG:SPLIT, one of the paper's sets (nq, "
             "triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle), or demo "
-            "(demo:test = in free wording, demo:test:every = with distractors, too). agents = tasks "
-            "of simulated agents, whose steps are routed."
+            "(demo:test = in free wording, demo:test:every = with distractors, too). agents = "
+            "tasks of simulated agents, whose steps are routed."
         ),
     ],
     controller: Annotated[
@@ -122,10 +122,9 @@ def evaluate(
     if data == ["agents"]:
         if cost_weight and len(cost_weight) > 1:
             raise ConfigError("evaluate agents: one --cost-weight, not several")
-        weight = cost_weight[0] if cost_weight else None
         evaluate_agents(
             controller or (),
-            cost_weight=weight,
+            cost_weight=cost_weight[0] if cost_weight else None,
             count=limit or 200,
             seed=seed,
             out=out,

@@ -135,7 +135,7 @@ def agent_pool() -> CandidatePool:
                 cached_input_usd_per_mtok=read,
                 cache_write_usd_per_mtok=written,
                 latency_seconds=seconds,
-                **cache,  # type: ignore[arg-type]
+                **cache,
             )
             for name, (inp, out, read, written, seconds) in prices.items()
         ),

@@ -81,7 +81,7 @@ class StepController(OneCallController):
         Raises:
             ConfigError: a candidate was never asked.
         """
-        from scipy.sparse import csr_matrix
+        from scipy.sparse import csr_matrix  # type: ignore[import-untyped]  # comes with sklearn
         from sklearn.linear_model import LogisticRegression
 
         from .controller import _all_measured
@@ -175,8 +175,13 @@ class StepController(OneCallController):
         return np.asarray(1 / (1 + np.exp(-logits[self.check(pool)])))
 
     def utilities(self, view: View) -> np.ndarray:
-        """Return the utility of each of the pool's candidates, length C."""
-        step, a = view.step or AgentStep(), view.context.cost_weight
+        """Return the utility of each of the pool's candidates, length C.
+
+        A failed step is harder than it looks, and each further try makes the prompt longer: then
+        the surest candidate is asked, whatever the cost weight.
+        """
+        step = view.step or AgentStep()
+        a = 0.0 if step.failed else view.context.cost_weight
         usd = np.array([step.cost_usd(candidate) for candidate in view.pool.candidates])
         probabilities = self.probabilities(view.question, view.pool)
         return np.asarray((1 - a) * probabilities - a * usd / (self.unit_usd or 1.0))
