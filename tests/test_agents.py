@@ -290,7 +290,8 @@ def test_what_is_fitted_on_traces_halves_the_cost_and_beats_sticky_and_a_rule(tm
     turns = {c.name: Scripted(iter([AIMessage("Done.")])) for c in pool.candidates}
     router = RouterMiddleware(pool, spec, models=turns, context=context)
     state = ask(agent_of(router), "invoke", None, episode.steps[0].question)
-    assert state["router_r1"]["steps"][0]["chosen"] == episode.steps[0].candidate
+    (decided,) = state["router_r1"]["steps"]
+    assert decided["chosen"] == decided["candidate"] != "Tarn"  # an easy step
 
 
 def test_a_broken_folder_of_steps_is_an_error_that_names_it(tmp_path):

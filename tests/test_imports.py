@@ -55,7 +55,11 @@ def test_the_library_and_its_command_line_wait_for_nothing_that_is_not_used():
 def test_every_exported_name_exists_once():
     names = router_r1_graph.__all__
     extras = router_r1_graph._EXTRAS
-    here = [n for n in names if extras.get(n) not in ("local", "eval", "agents") or not missing(extras[n])]
+    here = [
+        n
+        for n in names
+        if extras.get(n) not in ("local", "eval", "agents") or not missing(extras[n])
+    ]
     assert all(hasattr(router_r1_graph, name) for name in here)
     assert len(set(names)) == len(names)
 

@@ -132,7 +132,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             if candidate.kind != "model":
                 raise PoolError(
                     f"{self.pool.where}: {candidate.name} is a {candidate.kind}; only models "
-                    "answer the steps of an agent: give the others to the agent as tools (pool_tools)"
+                    "answer the steps of an agent: give the others to it as tools (pool_tools)"
                 )
         given: dict[str, ChatModel] = {}
         for name, model in (models or {}).items():
