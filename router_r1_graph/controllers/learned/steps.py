@@ -204,7 +204,7 @@ def features(text: str) -> set[str]:
 
     Example:
         >>> sorted(features('Mend it.\nAda: edit {"of": "x"}: error: no'))[:3]
-        ['ada', 'ada edit', 'ada of']
+        ['ada', 'ada edit', 'ada failed']
     """
     line = text.rpartition("\n")[2]
     words = [word.casefold() for word in re.findall(r"\w+", line)[:200]]
