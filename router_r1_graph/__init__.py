@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .agents.decision_model import RouterDecisionModel
+    from .agents.middleware import AgentBill, RouterMiddleware
     from .answers import exact_match, f1_score
     from .budget import Left, StopReason
     from .candidates import Candidate, CandidatePool, ControllerSettings
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         RandomController,
         RuleController,
         ScriptedController,
+        StickyController,
         View,
         VoteController,
         parse_controller,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from .controllers.learned import LearnedController
     from .controllers.policy.completions import CompletionsController
     from .controllers.policy.controller import PolicyController
+    from .controllers.step import AgentStep
     from .errors import (
         ConfigError,
         ControllerError,
@@ -65,6 +69,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AbsoluteCost",
+    "AgentBill",
+    "AgentStep",
     "Bill",
     "Call",
     "CallRecord",
@@ -104,13 +110,16 @@ __all__ = [
     "ReplyError",
     "ReplyStore",
     "RouterContext",
+    "RouterDecisionModel",
     "RouterInput",
+    "RouterMiddleware",
     "RouterOutput",
     "RouterR1Error",
     "Routing",
     "RuleController",
     "ScriptedController",
     "Source",
+    "StickyController",
     "StopReason",
     "TextlessClient",
     "Trace",
@@ -144,6 +153,8 @@ __all__ = [
 #: (torch, numpy, FastAPI) is needed only where its names are used. Name -> module.
 _LATER = {
     "AbsoluteCost": "rewards",
+    "AgentBill": "agents.middleware",
+    "AgentStep": "controllers.step",
     "Bill": "candidates.reply",
     "Call": "protocol",
     "CallRecord": "observations",
@@ -183,13 +194,16 @@ _LATER = {
     "ReplyError": "candidates.failures",
     "ReplyStore": "candidates.store",
     "RouterContext": "context",
+    "RouterDecisionModel": "agents.decision_model",
     "RouterInput": "state",
+    "RouterMiddleware": "agents.middleware",
     "RouterOutput": "state",
     "RouterR1Error": "errors",
     "Routing": "routing",
     "RuleController": "controllers",
     "ScriptedController": "controllers",
     "Source": "candidates.measure",
+    "StickyController": "controllers",
     "StopReason": "budget",
     "TextlessClient": "langsmith.textless",
     "Trace": "trace",
@@ -222,10 +236,13 @@ _LATER = {
 
 #: Name -> the extra that it needs.
 _EXTRAS = {
+    "AgentBill": "agents",
     "CompletionsController": "remote",
     "Evaluation": "eval",
     "LearnedController": "eval",
     "PolicyController": "local",
+    "RouterDecisionModel": "agents",
+    "RouterMiddleware": "agents",
     "create_app": "serve",
     "evaluate": "eval",
 }

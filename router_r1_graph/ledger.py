@@ -17,7 +17,9 @@ class LedgerLine(TypedDict):
     """The bill of one candidate, or of the controller.
 
     `stored_calls` are those whose reply came out of the reply store: they cost nothing, and would
-    have cost `saved_usd`. Traces of earlier releases have neither.
+    have cost `saved_usd`. Traces of earlier releases have neither. Where prompt caches were used or
+    left, there are also `cached_input_tokens`, a part of the input tokens, and `cache_loss_usd`, a
+    part of the cost: what changes of the model cost in an agent.
     """
 
     calls: int
@@ -30,6 +32,8 @@ class LedgerLine(TypedDict):
     seconds: float
     stored_calls: NotRequired[int]
     saved_usd: NotRequired[float]
+    cached_input_tokens: NotRequired[int]
+    cache_loss_usd: NotRequired[float]
 
 
 class Ledger(TypedDict):
@@ -57,6 +61,12 @@ class LedgerTotals(TypedDict):
     failed_calls: int
     stored_calls: int
     saved_usd: float
+    cached_input_tokens: NotRequired[int]
+    cache_loss_usd: NotRequired[float]
+
+
+_OF_CACHES = ("cached_input_tokens", "cache_loss_usd")
+"""What stands in a bill only where there is any."""
 
 
 def new_ledger() -> Ledger:
@@ -79,8 +89,13 @@ def _line() -> LedgerLine:
     }
 
 
+def _of_caches(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    sums = {name: sum(part.get(name, 0) for part in parts) for name in _OF_CACHES}
+    return {name: amount for name, amount in sums.items() if amount}
+
+
 def _charge(line: LedgerLine, bill: Mapping[str, Any]) -> LedgerLine:
-    return {
+    charged: LedgerLine = {
         "calls": line["calls"] + 1,
         "failed_calls": line["failed_calls"] + (not bill["ok"]),
         "retries": line["retries"] + max(0, bill["attempts"] - 1),
@@ -92,6 +107,7 @@ def _charge(line: LedgerLine, bill: Mapping[str, Any]) -> LedgerLine:
         "stored_calls": line.get("stored_calls", 0) + bill.get("stored", False),
         "saved_usd": line.get("saved_usd", 0.0) + bill.get("saved_usd", 0.0),
     }
+    return cast("LedgerLine", {**charged, **_of_caches(line, bill)})
 
 
 def charge_controller(ledger: Ledger, reply: Reply) -> Ledger:
@@ -124,7 +140,8 @@ def added(one: Ledger, other: Ledger) -> Ledger:
 
 def _sum(one: LedgerLine, other: LedgerLine) -> LedgerLine:
     first, second = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
-    return cast("LedgerLine", {key: first.get(key, 0) + second.get(key, 0) for key in _line()})
+    sums = {key: first.get(key, 0) + second.get(key, 0) for key in _line()}
+    return cast("LedgerLine", {**sums, **_of_caches(first, second)})
 
 
 def total(ledger: Ledger) -> LedgerTotals:
@@ -132,7 +149,7 @@ def total(ledger: Ledger) -> LedgerTotals:
     candidates = list(ledger["candidates"].values())
     everyone = [ledger["controller"], *candidates]
     paid = sum(line["cost_usd"] for line in candidates)
-    return {
+    totals: LedgerTotals = {
         "cost_usd": paid + ledger["controller"]["cost_usd"],
         "candidates_cost_usd": paid,
         "controller_cost_usd": ledger["controller"]["cost_usd"],
@@ -144,6 +161,7 @@ def total(ledger: Ledger) -> LedgerTotals:
         "stored_calls": sum(line.get("stored_calls", 0) for line in everyone),
         "saved_usd": sum(line.get("saved_usd", 0.0) for line in everyone),
     }
+    return cast("LedgerTotals", {**totals, **_of_caches(*everyone)})
 
 
 def price_usd(line: LedgerLine | LedgerTotals) -> float:

@@ -134,15 +134,7 @@ def route_only(
         ('Vantegro', True)
     """
     view, controller = _begin(pool, controller, question, messages, context, replies, explain)
-    try:
-        if reason := ending_of_turn(view.left, _worst_case_usd(view, controller)):
-            return Routing(view.question, controller.name, stop_reason=reason)
-        reply = controller.decide(view, config)
-    except GraphBubbleUp:  # an interrupt of the node that calls this
-        raise
-    except Exception as error:
-        reply = Reply(error=failure(error, controller.name))
-    return _routing(view, controller, reply, explain)
+    return decide_only(view, controller, config, explain=explain)
 
 
 async def aroute_only(
@@ -158,6 +150,36 @@ async def aroute_only(
 ) -> Routing:
     """Do what `route_only` does without blocking the event loop."""
     view, controller = _begin(pool, controller, question, messages, context, replies, explain)
+    return await adecide_only(view, controller, config, explain=explain)
+
+
+def decide_only(
+    view: View,
+    controller: Controller,
+    config: RunnableConfig | None = None,
+    *,
+    explain: bool = False,
+) -> Routing:
+    """Let a controller write one turn on what it is shown; a failure is in the result."""
+    try:
+        if reason := ending_of_turn(view.left, _worst_case_usd(view, controller)):
+            return Routing(view.question, controller.name, stop_reason=reason)
+        reply = controller.decide(view, config)
+    except GraphBubbleUp:  # an interrupt of the node that calls this
+        raise
+    except Exception as error:
+        reply = Reply(error=failure(error, controller.name))
+    return _routing(view, controller, reply, explain)
+
+
+async def adecide_only(
+    view: View,
+    controller: Controller,
+    config: RunnableConfig | None = None,
+    *,
+    explain: bool = False,
+) -> Routing:
+    """Do what `decide_only` does without blocking the event loop."""
     try:
         if reason := ending_of_turn(view.left, _worst_case_usd(view, controller)):
             return Routing(view.question, controller.name, stop_reason=reason)

@@ -6,6 +6,7 @@ import pytest
 
 #: extra of pyproject.toml -> what tests import of it
 PACKAGES = {
+    "agents": ("langchain",),
     "local": ("torch", "transformers"),
     "train": ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "matplotlib"),
     "eval": ("numpy", "sklearn"),

@@ -217,6 +217,7 @@ def _billed_with(earlier: Reply, reply: Reply) -> Reply:
         input_tokens=earlier.input_tokens + reply.input_tokens,
         output_tokens=earlier.output_tokens + reply.output_tokens,
         reasoning_tokens=earlier.reasoning_tokens + reply.reasoning_tokens,
+        cached_input_tokens=earlier.cached_input_tokens + reply.cached_input_tokens,
         cost_usd=earlier.cost_usd + reply.cost_usd,
     )
 

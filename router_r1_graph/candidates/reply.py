@@ -53,6 +53,8 @@ class Reply:
     error: ReplyError | None = None
     thoughts: str = ""
     """What a reasoning model thought; the text does not have it."""
+    cached_input_tokens: int = 0
+    """How many of the input tokens the provider read out of its prompt cache."""
     message: AIMessage | None = field(default=None, repr=False, compare=False)
     """The model's message, if one came back, with native tool calls and token ids."""
 
@@ -93,6 +95,10 @@ class Bill(TypedDict):
     saved_usd: float
     thoughts: NotRequired[str]
     """What a reasoning model thought, where it did."""
+    cached_input_tokens: NotRequired[int]
+    """How many of the input tokens the provider read out of its prompt cache, where it did."""
+    cache_loss_usd: NotRequired[float]
+    """In agents: how much of the cost is due to a prefix that another candidate has cached."""
     whole: NotRequired[str]
     """The whole reply, where the controller sees it cut."""
 
@@ -114,6 +120,8 @@ def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:
         "stored": reply.stored,
         "saved_usd": reply.saved_usd,
     }
+    if reply.cached_input_tokens:
+        billed["cached_input_tokens"] = reply.cached_input_tokens
     if reply.thoughts:
         billed["thoughts"] = reply.thoughts
     return reply.text if reply.ok else f"error: {error.message if error else ''}", billed
@@ -162,6 +170,7 @@ def read_reply(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
         cost_usd=cost_of(message, settings, usage),
         seconds=message.response_metadata.get(RECORDED_SECONDS, seconds),
         attempts=attempts,

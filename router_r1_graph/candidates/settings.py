@@ -74,6 +74,9 @@ class ModelSettings(BaseModel):
     """Of input tokens that the provider reads out of its prompt cache; None = as any input."""
     cache_write_usd_per_mtok: Price | None = None
     """Of input tokens that it writes into its prompt cache; None = as any input."""
+    cache_ttl_seconds: Annotated[float, Field(gt=0)] | None = None
+    """How long its prompt cache keeps a prefix after it was last read; None = it is not counted
+    on."""
     prices_checked: date | None = None
     """When the prices were last looked up."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
@@ -195,6 +198,17 @@ class ModelSettings(BaseModel):
             + cache_write_tokens * written
             + output_tokens * (self.output_usd_per_mtok or 0.0)
         ) / 1e6
+
+    def cached_usd(self, input_tokens: int, output_tokens: int, warm_tokens: int) -> float:
+        """Return the list price of a call whose first `warm_tokens` are in the prompt cache.
+
+        A candidate without `cache_ttl_seconds` has no cache that is counted on.
+        """
+        warm = min(warm_tokens, input_tokens) if self.cache_ttl_seconds else 0
+        written = input_tokens - warm if self.cache_ttl_seconds else 0
+        return self.cost_usd(
+            input_tokens, output_tokens, cached_input_tokens=warm, cache_write_tokens=written
+        )
 
     def dearest_usd(self, input_tokens: int, output_tokens: int) -> float:
         """Return the most that a call with these token counts can cost, whatever is cached."""

@@ -18,6 +18,7 @@ from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_file, require_folder
 from ..invalid import masked
 from ..words import counted
+from .agents import evaluate_agents
 from .options import (
     PoolOption,
     about,
@@ -52,7 +53,8 @@ def evaluate(
         typer.Argument(
             help="JSONL or CSV files, hub:OWNER/NAME/CONFIG:SPLIT, one of the paper's sets (nq, "
             "triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle), or demo "
-            "(demo:test = in free wording, demo:test:every = with distractors, too)."
+            "(demo:test = in free wording, demo:test:every = with distractors, too). agents = "
+            "tasks of simulated agents, whose steps are routed."
         ),
     ],
     controller: Annotated[
@@ -142,6 +144,18 @@ def evaluate(
     require_folder("--out", out)
     if not (out and record and record.absolute().parent == out.absolute()):
         require_file("--record", record)
+    if data == ["agents"]:
+        if cost_weight and len(cost_weight) > 1:
+            raise ConfigError("evaluate agents: one --cost-weight, not several")
+        evaluate_agents(
+            controller or (),
+            cost_weight=cost_weight[0] if cost_weight else None,
+            count=limit or 200,
+            seed=seed,
+            out=out,
+            as_json=as_json,
+        )
+        return
     candidates = load_pool(pool)
     if system_prompt is not None:
         candidates = candidates.told(system_prompt)

@@ -11,6 +11,7 @@ from .rules import (
     ConstantController,
     RandomController,
     RuleController,
+    StickyController,
     VoteController,
 )
 from .scripted import ScriptedController
@@ -26,6 +27,7 @@ __all__ = [
     "RandomController",
     "RuleController",
     "ScriptedController",
+    "StickyController",
     "View",
     "VoteController",
     "as_controller",

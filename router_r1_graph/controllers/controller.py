@@ -19,6 +19,7 @@ from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..observations import CallRecord, call_records
 from ..protocol import Turn, render_prompt
+from .step import AgentStep
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class View:
     """The image parts of the question; the pool is then those who take images."""
     store: ReplyStore | None = None
     """Where a controller that is paid may keep its turns; None = nowhere."""
+    step: AgentStep | None = None
+    """The step of an agent that is to be decided; None = a question of its own. The candidate of
+    the first call then answers the step, whatever it would have been asked."""
 
     @cached_property
     def replies(self) -> tuple[CallRecord, ...]:

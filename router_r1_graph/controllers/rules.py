@@ -1,7 +1,8 @@
 """Controllers that are rules: plain code, free of charge; a policy is compared with them.
 
-`constant`, `cheapest` and `random` ask one candidate the whole question. `cascade` and `vote` ask
-several. They are for real questions, where replies are recorded for whole questions only.
+`constant`, `cheapest`, `random` and `sticky` ask one candidate the whole question. `cascade` and
+`vote` ask several. They are for real questions, where replies are recorded for whole questions
+only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..candidates.reply import Reply
 from ..errors import ControllerError
 from ..protocol import Call, Turn, parse, render
 from .choice import Choice
-from .controller import View
+from .controller import Controller, View
 
 UNKNOWN = "unknown"
 """The answer of a rule when no candidate gave one."""
@@ -207,6 +208,42 @@ class CascadeController(RuleController):
     def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
         """Return the prices: the order in which candidates are asked."""
         return _prices(view, reply)
+
+
+class StickyController(OneCallController):
+    """Stays with one candidate for all steps of an agent, so that its prompt cache is used.
+
+    Another controller decides the first step. After a step that failed, the candidate next in price
+    takes over, and stays. There is no way back to a cheaper one. Outside of agents, there is only
+    the first step.
+
+    Args:
+        first: decides the first step; None = the cheapest candidate.
+    """
+
+    name = "sticky"
+
+    def __init__(self, first: Controller | None = None) -> None:
+        self.first = first
+        self.name = f"sticky:{first.name}" if first else "sticky"
+        self.reads_cost_weight = bool(getattr(first, "reads_cost_weight", False))
+
+    def choose(self, view: View) -> Candidate:
+        """Return the candidate of the last step, or the next in price if that step failed."""
+        step, by_price = view.step, _by_price(view)
+        last = view.pool.find(step.last) if step else None
+        if step is None or last is None:
+            return self._first(view) or by_price[0]
+        if not step.failed:
+            return last
+        return by_price[min(by_price.index(last) + 1, len(by_price) - 1)]
+
+    def _first(self, view: View) -> Candidate | None:
+        if self.first is None:
+            return None
+        reply = self.first.decide(view)
+        found = (view.pool.find(call.candidate) for call in parse(reply.text).calls)
+        return next(filter(None, found), None)
 
 
 class VoteController(RuleController):

@@ -23,6 +23,8 @@ from .rules import (
     CheapestController,
     ConstantController,
     RandomController,
+    RuleController,
+    StickyController,
     VoteController,
 )
 
@@ -32,6 +34,7 @@ SPECS: Mapping[str, str] = {
     "random[:SEED]": "a candidate drawn for each question",
     "constant:NAME": "always the same candidate",
     "cascade": "the cheapest first, the next more expensive one if a reply fails or is doubtful",
+    "sticky[:SPEC]": "in agents: SPEC's first choice or the cheapest, after a failed step the next",
     "vote[:N]": "the answer that most give, of all candidates or of the N cheapest",
     "oracle": "the best reachable answer at its least cost (simulated pools only)",
     "auto:DIR": "fitted (`router-r1 fit`): the best method at each cost weight, where it pays",
@@ -42,6 +45,7 @@ SPECS: Mapping[str, str] = {
     "features:DIR": "fitted: scores on clusters of probe questions; candidates can be added",
     "encoder:DIR": "fitted: one pass of a small network over question and candidates",
     "reader:DIR": "fitted: reads reply after reply, stops when it is sure for the cost weight",
+    "steps:DIR": "fitted on traces of agents: who masters a step, at what price now",
     "policy:PATH": "a trained checkpoint: a folder, a model of the Hugging Face hub",
     "completions:URL?policy=PATH": "a trained checkpoint that vLLM or SGLang serves",
     "openai:MODEL": "a chat model, reached as the pool's controller block or OPENAI_API_KEY says",
@@ -149,6 +153,15 @@ def _vote(count: str, pool: CandidatePool) -> Controller:
     return VoteController(int(count))
 
 
+def _sticky(spec: str, pool: CandidatePool) -> Controller:
+    first = parse_controller(spec, pool) if spec else None
+    if first is not None and not isinstance(first, RuleController):
+        raise ControllerError(
+            f"sticky:{masked(spec)}: the first step is decided by a rule or a fitted controller"
+        )
+    return StickyController(first)
+
+
 def _keyword(_: str, pool: CandidatePool) -> Controller:
     from .embedded import KeywordController  # imports the simulation
 
@@ -201,6 +214,18 @@ def _reader(folder: str, pool: CandidatePool) -> Controller:
     except ImportError as error:
         raise MissingExtraError(f"controller reader:{folder}", "eval") from error
     controller = ReaderController.load(folder, name=f"reader:{folder}")
+    controller.check(pool)
+    return controller
+
+
+def _steps(folder: str, pool: CandidatePool) -> Controller:
+    if not folder:
+        raise ControllerError("steps needs a folder: steps:DIR, as router-r1 evaluate agents wrote")
+    try:
+        from .learned.steps import StepController  # numpy is an optional extra
+    except ImportError as error:
+        raise MissingExtraError(f"controller steps:{folder}", "eval") from error
+    controller = StepController.load(folder, name=f"steps:{folder}")
     controller.check(pool)
     return controller
 
@@ -299,5 +324,7 @@ _BUILDERS: Mapping[str, Callable[[str, CandidatePool], Controller]] = {
     "policy": _policy,
     "completions": _completions,
     "pool": _pool,
+    "steps": _steps,
+    "sticky": _sticky,
     "vote": _vote,
 }

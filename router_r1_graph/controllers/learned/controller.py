@@ -26,6 +26,7 @@ from ...words import counted
 from ..choice import Choice
 from ..controller import View
 from ..rules import OneCallController
+from ..step import AgentStep
 from .auto import compare
 from .costs import CostSource, best_column, mean_costs, utility
 from .features import Features
@@ -263,18 +264,25 @@ class LearnedController(OneCallController):
         """
         columns = self.check(pool)
         costs = self.costs[columns]
+        return utility(self._scores(questions, columns, cost_weight), costs, costs, cost_weight)
+
+    def _scores(
+        self, questions: Sequence[str], columns: Sequence[int], cost_weight: float
+    ) -> np.ndarray:
+        """Return the predicted scores of candidates, N x C; `auto` adds its margin to the constant.
+
+        Where routing does not pay, they are the mean scores of the fit.
+        """
+        means, costs = self.means[columns], self.costs[columns]
         verdict = self.verdict(cost_weight)
-        fallback = utility(self.means[columns], costs, costs, cost_weight)[None]
         if verdict is None:
-            scores = self.parts[0].predict(questions)
-        elif verdict.part is None:
-            return np.repeat(fallback, len(questions), axis=0)
-        else:
-            scores = self.parts[verdict.part].predict(questions)
-        found = utility(scores[:, columns], costs, costs, cost_weight)
-        if verdict:
-            found[:, best_column(fallback, costs)] += (1 - cost_weight) * verdict.margin
-        return found
+            return self.parts[0].predict(questions)[:, columns]
+        if verdict.part is None:
+            return np.repeat(means[None], len(questions), axis=0)
+        scores = self.parts[verdict.part].predict(questions)[:, columns]
+        constant = best_column(utility(means, costs, costs, cost_weight)[None], costs)
+        scores[:, constant] += verdict.margin
+        return scores
 
     def choices(
         self, questions: Sequence[str], pool: CandidatePool, cost_weight: float
@@ -289,14 +297,35 @@ class LearnedController(OneCallController):
 
     def choose(self, view: View) -> Candidate:
         """Return the candidate with the highest utility."""
+        if view.step is not None:
+            utilities = self._of_step(view, view.step)
+            by_price = np.argsort([c.price_usd_per_mtok for c in view.pool.candidates])
+            return view.pool.candidates[int(by_price[utilities[by_price].argmax()])]
         choice = self.choices([view.question], view.pool, view.context.cost_weight)[0]
         return view.pool.candidates[int(choice)]
+
+    def _of_step(self, view: View, step: AgentStep) -> np.ndarray:
+        """Return the utilities of an agent's step, whose costs depend on the prompt caches.
+
+        The unit of cost is the range of the fit's mean costs, so that a step that costs little
+        more with a better candidate weighs little, and a cold cache weighs what it costs.
+        """
+        columns = self.check(view.pool)
+        scores = self._scores([view.question], columns, view.context.cost_weight)[0]
+        costs = np.array([step.cost_usd(c) for c in view.pool.candidates])
+        unit = np.ptp(self.costs) if self.cost_source == "measured" else np.ptp(costs)
+        weighed = (costs - costs.min()) / unit if unit else np.zeros_like(costs)
+        a = view.context.cost_weight
+        return np.asarray((1 - a) * scores - a * weighed)
 
     def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
         """Return the utilities, if the turn asks somebody."""
         if not parse(reply.text).calls:
             return ()
-        values = self.utilities([view.question], view.pool, view.context.cost_weight)[0]
+        if view.step is not None:
+            values = self._of_step(view, view.step)
+        else:
+            values = self.utilities([view.question], view.pool, view.context.cost_weight)[0]
         names = [candidate.name for candidate in view.pool.candidates]
         return (Choice("utility", dict(zip(names, values.tolist(), strict=True))),)
 

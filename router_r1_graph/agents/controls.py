@@ -1,0 +1,68 @@
+"""What a controller of the world of agents is compared with, and what it is fitted on."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..candidates import Candidate, CandidatePool
+from ..controllers import View
+from ..controllers.learned.matrix import ScoreMatrix
+from ..controllers.rules import OneCallController
+from ..simulation.agent_world import CUES, KINDS
+from .episodes import Episode
+
+_NEXT = re.compile(r"Next: (\w+) \w+ (\w+)")
+
+
+class DifficultyController(OneCallController):
+    """A rule by difficulty: the words of a step say what it needs, and who is good enough.
+
+    It reads the words as the world means them. The levels are prices: up to the first limit the
+    cheapest candidate, up to the next one the second, and so on. After a failed step the next in
+    price takes over.
+
+    Args:
+        limits: what a step may need at most for all candidates but the dearest, from the cheapest.
+    """
+
+    name = "difficulty"
+
+    def __init__(self, limits: tuple[float, ...] = (0.3, 0.45, 0.6)) -> None:
+        self.limits = limits
+
+    def choose(self, view: View) -> Candidate:
+        """Return the candidate of the step's level."""
+        by_price = sorted(view.pool.candidates, key=lambda c: c.price_usd_per_mtok)
+        kind, cue = (_NEXT.findall(view.question) or [("", "")])[-1]
+        needs = KINDS.get(kind, 0.5) + (0.0 if kind in ("read", "test") else CUES.get(cue, 0.0))
+        level = sum(needs > limit for limit in self.limits)
+        step = view.step
+        last = view.pool.find(step.last) if step and step.failed else None
+        if last is not None:
+            level = max(level, by_price.index(last) + 1)
+        return by_price[min(level, len(by_price) - 1)]
+
+
+def score_matrix(episodes: Iterable[Episode], pool: CandidatePool) -> ScoreMatrix:
+    """Return what traces say of each candidate at each kind of step: what `fit` takes.
+
+    A row is what a controller read at a step. Who was not asked there has no score.
+    """
+    names = [candidate.name for candidate in pool.candidates]
+    scores: dict[str, list[list[float]]] = defaultdict(lambda: [[] for _ in names])
+    costs: dict[str, list[list[float]]] = defaultdict(lambda: [[] for _ in names])
+    for episode in episodes:
+        for step in episode.steps:
+            column = names.index(step.candidate)
+            scores[step.question][column].append(float(step.ok))
+            costs[step.question][column].append(step.cost_usd)
+
+    def mean(cells: dict[str, list[list[float]]]) -> np.ndarray:
+        rows = [[np.mean(cell) if cell else np.nan for cell in row] for row in cells.values()]
+        return np.array(rows, dtype=float)
+
+    return ScoreMatrix(tuple(scores), pool, mean(scores), mean(costs))

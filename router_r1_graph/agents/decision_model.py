@@ -1,0 +1,182 @@
+"""A controller behind LangChain's interface for decisions: `RouterDecisionModel`.
+
+LangChain's `ModelRouterMiddleware` asks such a model which of an agent's models fits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.decisions import BaseDecisionModel, ClassifierResponse
+from langchain_core.decisions import Choice as ChoiceQuestion
+from langchain_core.decisions.types import ChoiceAnswer
+from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig, ensure_config
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from ..candidates import CandidatePool
+from ..context import RouterContext
+from ..controllers import Controller, as_controller
+from ..controllers.choice import Choice
+from ..errors import ConfigError, ControllerError, did_you_mean
+from ..routing import Routing, aroute_only, route_only
+
+UTILITY_SCALE = 0.1
+"""Utilities become probabilities by a softmax: so much more utility is e times as probable."""
+
+
+class RouterDecisionModel(BaseDecisionModel):
+    """A fitted controller, a policy, or any other controller as a LangChain decision model.
+
+    It answers questions of the type `Choice`. Their labels are names or aliases of candidates of
+    the pool; the criteria are not read, since the pool has the descriptors. `Choice` questions with
+    fewer labels than the pool has candidates choose among these.
+
+    The probabilities are a policy's own. A fitted controller's utilities become probabilities by a
+    softmax (`UTILITY_SCALE`). Where a controller tells no numbers, its choice has the probability
+    1. The confidence is the probability of the choice.
+
+    Attributes:
+        pool: the candidates; a `CandidatePool`, a pool file, or the name of a shipped pool.
+        controller: whatever `create_router_r1` takes: `irt:DIR`, `policy:demo`, an object.
+        context: the knobs, the cost weight among them.
+
+    Raises:
+        PoolError: the pool cannot be read.
+        ControllerError: the controller cannot be built; on a call, it failed or chose nobody.
+        ConfigError: on a call, a question is of another type, or a label names no candidate.
+
+    Example:
+        >>> from langchain_core.decisions import Choice
+        >>> model = RouterDecisionModel(pool="embedded", controller="cheapest")
+        >>> labels = {"Vantegro": None, "Quillora": None}
+        >>> which = Choice(instructions="Which model?", criteria=labels)
+        >>> asked = {"state": "Who wrote Hamlet?", "questions": {"model": which}}
+        >>> model.invoke(asked).choices["model"].choice
+        'Vantegro'
+    """
+
+    model: str = ""
+    pool: CandidatePool = Field(default_factory=CandidatePool.embedded)
+    controller: Any = None
+    context: RouterContext = Field(default_factory=RouterContext)
+    _controller: Controller = PrivateAttr()
+
+    @field_validator("pool", mode="before")
+    @classmethod
+    def _read_pool(cls, value: Any) -> Any:
+        return value if isinstance(value, CandidatePool) else CandidatePool.from_yaml(value)
+
+    @model_validator(mode="after")
+    def _build(self) -> RouterDecisionModel:
+        self._controller = as_controller(self.controller, self.pool)
+        self.model = self.model or self._controller.name
+        return self
+
+    @property
+    def _provider(self) -> str:
+        return "router_r1"
+
+    def _classify(self, state: Any, questions: Mapping[str, Any]) -> ClassifierResponse:
+        self._check(questions)
+        question, messages, config = _asked(state)
+        routing = route_only(
+            self.pool,
+            self._controller,
+            question,
+            messages=messages,
+            context=self.context,
+            config=config,
+        )
+        return self._response(routing, questions)
+
+    async def _aclassify(self, state: Any, questions: Mapping[str, Any]) -> ClassifierResponse:
+        self._check(questions)
+        question, messages, config = _asked(state)
+        routing = await aroute_only(
+            self.pool,
+            self._controller,
+            question,
+            messages=messages,
+            context=self.context,
+            config=config,
+        )
+        return self._response(routing, questions)
+
+    def _check(self, questions: Mapping[str, Any]) -> None:
+        """Check the questions before anything is asked."""
+        names = [candidate.name for candidate in self.pool.candidates]
+        for number, question in questions.items():
+            if not isinstance(question, ChoiceQuestion):
+                raise ConfigError(
+                    f"question {number!r}: a router answers questions of the type Choice, not "
+                    f"{type(question).__name__}"
+                )
+            for label in question.criteria:
+                if self.pool.find(label) is None:
+                    raise ConfigError(
+                        f"question {number!r}: the label {label!r} is no candidate of "
+                        f"{self.pool.where}{did_you_mean(label, names)}; labels are names or "
+                        f"aliases: {', '.join(names)}"
+                    )
+
+    def _response(self, routing: Routing, questions: Mapping[str, Any]) -> ClassifierResponse:
+        call = next((c for c in routing.calls if self.pool.find(c.candidate)), None)
+        if call is None:
+            why = routing.error or "it made no call that can be used"
+            raise ControllerError(f"controller {routing.controller} chose no candidate: {why}")
+        chosen = self.pool.find(call.candidate)
+        assert chosen is not None
+        shares = _shares(call.choice) if call.choice else {}
+        if not shares.get(chosen.name):
+            shares = {chosen.name: 1.0}
+        answers = {
+            number: self._answer(chosen.name, shares, list(question.criteria))
+            for number, question in questions.items()
+        }
+        return ClassifierResponse(model=self.model, answers=answers)
+
+    def _answer(self, chosen: str, shares: Mapping[str, float], labels: list[str]) -> ChoiceAnswer:
+        """Return the answer among these labels."""
+        name_of = {label: c.name for label in labels if (c := self.pool.find(label))}
+        mass = {label: shares.get(name, 0.0) for label, name in name_of.items()}
+        if not sum(mass.values()):
+            raise ControllerError(
+                f"controller {self.model} chose {chosen}, which is no label of the question, and "
+                "tells no numbers for the others"
+            )
+        mass = {label: share / sum(mass.values()) for label, share in mass.items()}
+        own = next((label for label, name in name_of.items() if name == chosen), None)
+        label = own or max(mass, key=lambda label: mass[label])
+        share = min(1.0, mass[label])
+        return ChoiceAnswer(type="choice", choice=label, probabilities=mass, confidence=share)
+
+
+def _shares(choice: Choice) -> dict[str, float]:
+    """Return a controller's numbers as probabilities; {} where they are none (prices)."""
+    if choice.unit == "usd_per_mtok":
+        return {}
+    if choice.unit == "probability":
+        return dict(choice.values)
+    best = max(choice.values.values())
+    weights = {n: math.exp((value - best) / UTILITY_SCALE) for n, value in choice.values.items()}
+    return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+
+
+def _asked(state: Any) -> tuple[str, Sequence[AnyMessage], RunnableConfig]:
+    """Return the question and the conversation that a state holds, and the config of the run."""
+    config = ensure_config()
+    if isinstance(state, Mapping) and "messages" in state:
+        state = state["messages"]
+    if isinstance(state, BaseMessage):
+        state = [state]
+    if isinstance(state, str):
+        return state, (), config
+    if isinstance(state, Sequence) and any(isinstance(m, HumanMessage) for m in state):
+        return "", [m for m in state if isinstance(m, BaseMessage)], config  # type: ignore[misc]
+    if isinstance(state, Sequence) and all(isinstance(m, BaseMessage) for m in state):
+        return "\n".join(str(m.text) for m in state), (), config
+    return json.dumps(state, default=str), (), config

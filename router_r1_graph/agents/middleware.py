@@ -1,0 +1,413 @@
+"""The router inside an agent: `RouterMiddleware` decides which candidate answers each step."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, NotRequired
+
+from langchain.agents.middleware.types import (
+    AgentMiddleware,
+    AgentState,
+    ExtendedModelResponse,
+    ModelResponse,
+    OmitFromInput,
+    PrivateStateAttr,
+)
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.runnables import ensure_config
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.types import Command
+from typing_extensions import TypedDict
+
+from ..budget import Left, StopReason, left
+from ..candidates import Candidate, CandidatePool
+from ..candidates.images import images_in
+from ..candidates.providers import make_chat_model
+from ..candidates.reply import ChatModel, Reply, bill
+from ..candidates.usage import estimate_tokens, writable
+from ..context import RouterContext
+from ..controllers import Controller, View, as_controller
+from ..controllers.controller import Decides
+from ..controllers.step import AgentStep, step_text
+from ..errors import PoolError
+from ..langsmith import runs
+from ..ledger import Ledger, added, charge_candidates, new_ledger, total
+from ..observations import conversation, instructions
+from ..routing import Routing, adecide_only, decide_only
+from .asked import AskedCandidate, CandidateFailedError
+from .prefixes import Prefix, prefix_of, warm_tokens
+
+logger = logging.getLogger(__name__)
+
+
+class DecidedStep(TypedDict):
+    """One step of an agent: who answered it, at what price.
+
+    `chosen` is the controller's choice, "" where it made none that can be used: then, and where the
+    chosen one failed or was too expensive, another candidate answered.
+    """
+
+    candidate: str
+    chosen: str
+    cost_usd: float
+
+
+class AgentBill(TypedDict):
+    """The bill of one run of an agent, in its state as `router_r1`: plain dicts."""
+
+    ledger: Ledger
+    steps: list[DecidedStep]
+    stop_reason: str
+    """`answered`, `budget_usd` or `deadline`; "" while it runs."""
+    started_at: float
+
+
+class RoutedAgentState(AgentState):  # type: ignore[misc]  # langchain is optional: Any to mypy
+    """What the middleware keeps in an agent's state."""
+
+    router_r1: NotRequired[Annotated[AgentBill, OmitFromInput]]  # type: ignore[valid-type]
+    router_r1_prefixes: NotRequired[  # type: ignore[valid-type]
+        Annotated[dict[str, Prefix], PrivateStateAttr]
+    ]
+
+
+class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
+    """Chooses the candidate that answers each step of LangChain's `create_agent`.
+
+    The candidate gets the agent's messages as they are and its tools. The agent's own model is not
+    asked. A controller sees as its question what the user asked and what the last tools returned;
+    `View.step` tells the rest, prompt caches included. The candidate of its first call answers the
+    step. If a candidate fails, or may cost more than is left of the budget, the others are tried in
+    the controller's order, else from cheap to expensive.
+
+    The agent's state gets `router_r1` (an `AgentBill`), each `AIMessage` in its `response_metadata`
+    who wrote it at what price. In LangSmith, each model's run has its cost, and the agent's run the
+    totals.
+
+    Of the knobs, those of the budget (`budget_usd`, `deadline_seconds`) hold for one run of the
+    agent, which then ends with a message that says so. `max_rounds` limits no agent: use
+    LangChain's `ModelCallLimitMiddleware`.
+
+    Args:
+        pool: the candidates: models alone, which can call tools if the agent has any.
+        controller: whatever `create_router_r1` takes.
+        models: chat models to use for the named candidates; they need no key.
+        context: the knobs.
+
+    Raises:
+        PoolError: the pool cannot be used, or has candidates that are no models.
+        ControllerError: the controller cannot be built.
+
+    Example:
+        >>> from langchain.agents import create_agent
+        >>> from router_r1_graph import CandidatePool, RouterMiddleware
+        >>> pool = CandidatePool.embedded()
+        >>> router = RouterMiddleware(pool, "cheapest")
+        >>> agent = create_agent(router.default_model, middleware=[router])
+        >>> result = agent.invoke({"messages": [("user", "Who wrote Hamlet?")]})
+        >>> result["router_r1"]["steps"][0]["candidate"]
+        'Vantegro'
+    """
+
+    state_schema = RoutedAgentState
+    tools: Sequence[Any] = ()
+
+    def __init__(
+        self,
+        pool: CandidatePool | str | Path,
+        controller: Controller | Decides | ChatModel | str | None = None,
+        *,
+        models: Mapping[str, ChatModel] | None = None,
+        context: RouterContext | None = None,
+    ) -> None:
+        super().__init__()
+        self.pool = pool if isinstance(pool, CandidatePool) else CandidatePool.from_yaml(pool)
+        self.context = context or RouterContext()
+        for candidate in self.pool.candidates:
+            if candidate.kind != "model":
+                raise PoolError(
+                    f"{self.pool.where}: {candidate.name} is a {candidate.kind}; only models "
+                    "answer the steps of an agent: give the others to it as tools (pool_tools)"
+                )
+        given: dict[str, ChatModel] = {}
+        for name, model in (models or {}).items():
+            if (found := self.pool.find(name)) is None:
+                raise PoolError(f"models: {self.pool.unknown(name)}")
+            given[found.name] = model
+        self.pool.require_keys(but=given)
+        self.models = {
+            c.name: given[c.name] if c.name in given else make_chat_model(c)
+            for c in self.pool.candidates
+        }
+        self.controller = as_controller(controller, self.pool)
+
+    @property
+    def default_model(self) -> Any:
+        """The cheapest candidate's chat model, to give `create_agent` as the one it demands."""
+        return self.models[_by_price(self.pool)[0].name]
+
+    def before_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
+        """Begin a bill."""
+        return {
+            "router_r1": {
+                "ledger": new_ledger(),
+                "steps": [],
+                "stop_reason": "",
+                "started_at": time.time(),
+            }
+        }
+
+    async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
+        """Begin a bill."""
+        return self.before_agent(state, runtime)
+
+    def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        """Let the controller choose, and the candidate answer."""
+        step = self._step(request)
+        if step.ended:
+            return step.end()
+        step.take(decide_only(step.view, self.controller, self._config()))
+        for asked in step.candidates():
+            try:
+                return step.done(asked, handler(request.override(model=asked)))
+            except CandidateFailedError as error:
+                step.failed(asked, error)
+        return step.end()
+
+    async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Do what `wrap_model_call` does without blocking the event loop."""
+        step = self._step(request)
+        if step.ended:
+            return step.end()
+        step.take(await adecide_only(step.view, self.controller, self._config()))
+        for asked in step.candidates():
+            try:
+                return step.done(asked, await handler(request.override(model=asked)))
+            except CandidateFailedError as error:
+                step.failed(asked, error)
+        return step.end()
+
+    def after_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
+        """Close the bill, and show it in LangSmith."""
+        done: AgentBill = state["router_r1"]
+        done = {**done, "stop_reason": done["stop_reason"] or StopReason.ANSWERED.value}
+        runs.label_router(
+            ensure_config(),
+            lambda: {
+                "controller": self.controller.name,
+                "pool": self.pool.name,
+                "cost_weight": self.context.cost_weight,
+                "stop_reason": done["stop_reason"],
+                "steps": len(done["steps"]),
+                "candidates": [step["candidate"] for step in done["steps"]],
+                **total(done["ledger"]),
+            },
+        )
+        return {"router_r1": done}
+
+    async def aafter_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
+        """Close the bill, and show it in LangSmith."""
+        return self.after_agent(state, runtime)
+
+    def _config(self) -> Any:
+        return runs.inside(ensure_config(), "think", controller=self.controller.name)
+
+    def _step(self, request: Any) -> _Step:
+        """Return what there is to decide."""
+        state, messages = request.state, list(request.messages)
+        if request.system_message:
+            messages = [request.system_message, *messages]
+        pool = self.pool
+        if any(images_in(message) for message in messages):
+            if (able := pool.taking_images()) is None:
+                raise PoolError(f"{pool.where}: there are images, and no candidate takes any")
+            pool = able
+        now = time.time()
+        so_far: AgentBill = state.get("router_r1") or self.before_agent(state, None)["router_r1"]
+        prefixes: dict[str, Prefix] = state.get("router_r1_prefixes") or {}
+        tools = json.dumps([_schema(tool) for tool in request.tools], default=str)
+        text = tools + "".join(_all_of(message) for message in messages)
+        asked = [place for place, m in enumerate(messages) if isinstance(m, HumanMessage)]
+        place = asked[-1] if asked else -1
+        question = writable(str(messages[place].text)).strip() if messages else ""
+        since = tuple(messages[place + 1 :]) if asked else ()
+        steps = so_far["steps"]
+        warm = warm_tokens(prefixes, pool, messages, tools, now)
+        agent = AgentStep(
+            number=len(steps),
+            messages=since,
+            input_tokens=max(estimate_tokens(text), *warm.values(), 0),
+            last=steps[-1]["candidate"] if steps else "",
+            warm_tokens=warm,
+        )
+        context = self.context
+        remaining = left(so_far["ledger"], 0, context, so_far["started_at"])
+        view = View(
+            step_text(question, since, context.max_information_tokens, agent.last),
+            pool,
+            context,
+            # The last round is for an answer, and a step of an agent is none.
+            Left(max(1, remaining.rounds), remaining.usd, remaining.seconds),
+            conversation(messages[: place + 1], question, context.max_conversation_tokens),
+            instructions=instructions(messages),
+            step=agent,
+        )
+        images = sum(len(images_in(message)) for message in messages)
+        return _Step(self.models, view, so_far, prefixes, messages, tools, text, images)
+
+
+@dataclass
+class _Step:
+    """One step while it is decided and answered: its bill so far."""
+
+    models: Mapping[str, ChatModel]
+    view: View
+    so_far: AgentBill
+    prefixes: dict[str, Prefix]
+    messages: list[AnyMessage]
+    tools: str
+    text: str
+    images: int
+    ending: StopReason | None = None
+    chosen: str = ""
+    order: list[Candidate] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    error: CandidateFailedError | None = None
+
+    def __post_init__(self) -> None:
+        self.ledger = self.so_far["ledger"]
+        self.started = time.monotonic()
+        remaining = self.view.left
+        if remaining.seconds is not None and remaining.seconds <= 0:
+            self.ending = StopReason.DEADLINE
+        elif not any(map(self._affordable, self.view.pool.candidates)):
+            self.ending = StopReason.BUDGET_USD
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody may be asked any more."""
+        return self.ending is not None
+
+    def _affordable(self, candidate: Candidate) -> bool:
+        usd = self.view.left.usd
+        if usd is None:
+            return True
+        return candidate.bounded and candidate.worst_case_usd(self.text, self.images) <= usd
+
+    def take(self, routing: Routing) -> None:
+        """Take what the controller decided, and charge it."""
+        pool = self.view.pool
+        self.ledger = added(self.ledger, routing.ledger)
+        call = next((c for c in routing.calls if pool.find(c.candidate)), None)
+        if call is None:
+            logger.warning(
+                "%s chose no candidate for a step of an agent: %s",
+                routing.controller,
+                routing.error or "it made no call that can be used",
+            )
+        by_price = _by_price(pool)
+        last = pool.find(self.view.step.last) if self.view.step else None
+        rest = [*([last] if last else []), *by_price]
+        if call:
+            found = pool.find(call.candidate)
+            assert found is not None
+            self.chosen = found.name
+            rest = by_price
+            if call.choice:
+                values, sign = call.choice.values, 1 if call.choice.unit == "usd_per_mtok" else -1
+                rest = sorted(by_price, key=lambda c: sign * values.get(c.name, -sign * 1e9))
+            rest = [found, *rest]
+        self.order = list({c.name: c for c in rest if self._affordable(c)}.values())
+
+    def candidates(self) -> Sequence[AskedCandidate]:
+        """Return whom to ask, in order."""
+        spent = time.monotonic() - self.started
+        seconds = self.view.left.seconds
+        limit = None if seconds is None else seconds - spent
+        return [
+            AskedCandidate(candidate, self.models[candidate.name], self.replies, limit)
+            for candidate in self.order
+        ]
+
+    def failed(self, asked: AskedCandidate, error: CandidateFailedError) -> None:
+        """Charge a candidate that failed."""
+        self._charge(asked.candidate)
+        self.error = error
+        logger.warning("%s; the next candidate is asked", error)
+
+    def _charge(self, candidate: Candidate) -> float:
+        bills = [bill(candidate.name, reply)[1] for reply in self.replies]
+        agent = self.view.step
+        if agent and bills and bills[-1]["ok"]:
+            counted = replace(agent, input_tokens=bills[-1]["input_tokens"])
+            # Never more than was paid: the loss is an estimate, and the provider's bill is not.
+            if loss := min(counted.cache_loss_usd(candidate), bills[-1]["cost_usd"]):
+                bills[-1]["cache_loss_usd"] = loss
+        for one in bills:  # one after the other, not at once
+            self.ledger = charge_candidates(self.ledger, [one])
+        self.replies.clear()
+        return float(sum(one["cost_usd"] for one in bills))
+
+    def done(self, asked: AskedCandidate, response: Any) -> ExtendedModelResponse:
+        """Return the response with the bill."""
+        candidate = asked.candidate
+        read = next((r.input_tokens for r in reversed(self.replies) if r.ok), 0)
+        usd = self._charge(candidate)
+        prefix = prefix_of(self.messages, self.tools, read, time.time())
+        step: DecidedStep = {"candidate": candidate.name, "chosen": self.chosen, "cost_usd": usd}
+        update = {
+            "router_r1": {
+                **self.so_far,
+                "ledger": self.ledger,
+                "steps": [*self.so_far["steps"], step],
+            },
+            "router_r1_prefixes": {**self.prefixes, candidate.name: prefix},
+        }
+        return _extended(response, update)
+
+    def end(self) -> ExtendedModelResponse:
+        """Return a last message that says why the agent ends here.
+
+        Raises:
+            CandidateFailedError: every candidate failed.
+        """
+        if self.error:
+            raise self.error
+        reason = self.ending or StopReason.BUDGET_USD
+        message = AIMessage(
+            f"(no answer: {reason.value})",
+            response_metadata={"router_r1": {"stop_reason": reason.value}},
+        )
+        done = {**self.so_far, "ledger": self.ledger, "stop_reason": reason.value}
+        return _extended(message, {"router_r1": done})
+
+
+def _extended(response: Any, update: dict[str, Any]) -> ExtendedModelResponse:
+    """Return a response with a change of the agent's state; an inner one's change stays."""
+    if isinstance(response, AIMessage):
+        response = ModelResponse(result=[response])
+    if isinstance(response, ExtendedModelResponse):
+        if response.command and isinstance(response.command.update, dict):
+            update = {**response.command.update, **update}
+        response = response.model_response
+    return ExtendedModelResponse(model_response=response, command=Command(update=update))
+
+
+def _by_price(pool: CandidatePool) -> list[Candidate]:
+    return sorted(pool.candidates, key=lambda c: c.price_usd_per_mtok)
+
+
+def _schema(tool: Any) -> dict[str, Any]:
+    """Return a tool as a provider reads it; one that is a provider's own is a dict already."""
+    return tool if isinstance(tool, dict) else convert_to_openai_tool(tool)
+
+
+def _all_of(message: AnyMessage) -> str:
+    """Return all that a message sends: its text and its calls, but no image."""
+    calls = getattr(message, "tool_calls", None) or ""
+    return f"{message.text}{calls}"
