@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .budget import StopReason
 from .candidates import CandidatePool
 from .context import RouterContext
+from .decisions import Decision, of_message
 from .errors import ConfigError, TraceError
 from .files import opened, read_jsonl
 from .ledger import Ledger, total
@@ -121,6 +122,11 @@ class Trace(BaseModel):
     def calls(self) -> list[CallRecord]:
         """The calls that got a reply or an error, in order, without refused ones."""
         return call_records(self.scratchpad)
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """The decisions, in order: who was asked in each call, and who could have been."""
+        return [decision for message in self.scratchpad for decision in of_message(message)]
 
     @property
     def turns(self) -> list[str]:
