@@ -2,8 +2,8 @@
 
 A decision is one call that a controller wants to make, at a place in a run where everything before
 is known. Its probabilities are conditional on that, so those of a run multiply. With the knob
-`explore` (e), the candidate is kept with the probability 1 - e, and otherwise drawn among the K that
-the call may go to:
+`explore` (e), the candidate is kept with the probability 1 - e, and otherwise drawn among the K
+that the call may go to:
 
     p(candidate) = (1 - e) * p(the controller writes it) + e / K
 
