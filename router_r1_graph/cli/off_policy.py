@@ -98,6 +98,8 @@ def judge_logs(
 
 def show_judged(report: OffPolicy, console: Console) -> None:
     """Print what the logs tell of each controller."""
+    from ..evaluation.off_policy import TOO_MUCH_LOST
+
     if not console.is_terminal:
         console.width = 200
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
@@ -106,6 +108,11 @@ def show_judged(report: OffPolicy, console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for row in report.rows:
         score, cost = row.score, row.cost_usd.dr
+        if row.lost >= TOO_MUCH_LOST or not row.effective:
+            unknown = ("cannot tell",) * 5
+            table.add_row(Text(row.controller.removeprefix("constant:")), *unknown, "0",
+                          f"{row.lost:.1%}")
+            continue
         table.add_row(
             Text(row.controller.removeprefix("constant:")),
             *(Text(str(one)) for one in (score.ips, score.snips, score.dr)),

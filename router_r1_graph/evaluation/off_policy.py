@@ -38,6 +38,9 @@ from .statistics import Interval
 FEW_RUNS = 30
 """Below so many effective runs, an interval says little."""
 
+TOO_MUCH_LOST = 0.5
+"""From this share of questions on for which the logs cannot tell, nothing is told."""
+
 
 @dataclass
 class Followed:
@@ -50,6 +53,8 @@ class Followed:
     square: float = 1.0
     fourth: float = 1.0
     lost: float = 0.0
+    """The weight of what the log cannot tell; `elsewhere` is the part where it never was."""
+    elsewhere: float = 0.0
     answer: str = ""
     cost_usd: float = 0.0
 
@@ -61,6 +66,7 @@ class Followed:
     def lose(self) -> None:
         """Count what is left of the run as what the log cannot tell."""
         self.lost += self.weight
+        self.elsewhere += self.weight
         self.weights.append(0.0)
         self.asked.append("")
         self.chosen.append({})
@@ -171,7 +177,12 @@ def judge(
                 estimate(cost_logs, 0.0, math.inf),
                 score_logs.effective,
                 lost,
-                _verdict(score, score_logs.effective, lost),
+                _verdict(
+                    score,
+                    score_logs.effective,
+                    lost,
+                    sum(run.elsewhere for run in followed) > sum(run.lost for run in followed) / 2,
+                ),
             )
         )
     return OffPolicy(
@@ -311,20 +322,23 @@ def _logs(
     )
 
 
-def _verdict(score: Estimates, effective: float, lost: float) -> str:
+def _verdict(score: Estimates, effective: float, lost: float, elsewhere: bool) -> str:
     """Say whether it is safe to switch a controller on."""
-    if lost >= 0.5 or not effective:
-        return (
-            f"the logs cannot tell: for {lost:.0%} of the questions it does what they never could "
-            "have; log with --explore"
-        )
+    if lost >= TOO_MUCH_LOST or not effective:
+        if not lost:
+            return "the logs cannot tell: no run went as it would have gone; log more of them"
+        if elsewhere:
+            why = "it asks other queries, gives another answer, or asks on; try serve --shadow"
+        else:
+            why = "it asks whom they had no chance to ask; log with --explore"
+        return f"the logs cannot tell for {lost:.0%} of the questions: {why}"
     known = score.difference
     if known.low > 0:
-        said = "better than what runs now"
+        said = "better than what was logged"
     elif known.high < 0:
-        said = "worse than what runs now"
+        said = "worse than what was logged"
     else:
-        said = f"not told apart from what runs now: {_signed(known)}"
+        said = f"not told apart from what was logged: {_signed(known)}"
     if lost:
         said += f"; for {lost:.1%} of the questions the logs cannot tell"
     if effective < FEW_RUNS:

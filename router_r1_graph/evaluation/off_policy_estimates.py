@@ -125,15 +125,16 @@ def estimate(logs: Logs, low: float, high: float) -> Estimates:
         interval(w * r),
         interval(ratio + w * (r - ratio) / mean if mean else w, 1 - lost),
         interval(doubly),
-        _difference(logs, doubly, reach, (most * low, most * high if most else 0.0)),
+        _difference(logs, doubly, reach, (most * low, most * high if most else 0.0), high - low),
     )
 
 
-def _difference(logs: Logs, ours: Floats, reach: float, lost: tuple[float, float]) -> Interval:
+def _difference(logs: Logs, ours: Floats, reach: float, lost: tuple[float, float], most: float
+) -> Interval:
     paired = ours - logs.logged
     mean = float(paired.mean())
     half = _half(logs, paired - mean, reach)
-    return Interval(mean, mean - half + lost[0], mean + half + lost[1])
+    return Interval(mean, max(-most, mean - half + lost[0]), min(most, mean + half + lost[1]))
 
 
 def _half(logs: Logs, influence: Floats, reach: float) -> float:
