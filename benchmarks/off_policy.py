@@ -96,7 +96,9 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    print("| runs | explore | candidates | IPS | SNIPS | DR | difference | cost: IPS | SNIPS | DR |")
+    print(
+        "| runs | explore | candidates | IPS | SNIPS | DR | difference | cost: IPS | SNIPS | DR |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     start = time.perf_counter()
     for runs, rate, candidates in SETTINGS:

@@ -103,8 +103,8 @@ def admit(
                 refuse(slug, call.query, f"may cost {may}, and only {left} are left")
                 continue
             if decides:
-                free = None if usd_left is None else usd_left - reserved
-                others = _others(candidate, call.query, view, free, asked) if explores else []
+                afford = None if usd_left is None else usd_left - reserved
+                others = _others(candidate, call.query, view, afford, asked) if explores else []
                 named = [other.name for other in others]
                 decision = decide(call, call_id, candidate.name, named, view, draws)
                 decisions.append(decision)

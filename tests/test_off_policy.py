@@ -19,11 +19,14 @@ from router_r1_graph import (
     exact_match,
     parse_controller,
 )
-from router_r1_graph.decisions import replayed
+from router_r1_graph.budget import Left
+from router_r1_graph.controllers import View
+from router_r1_graph.decisions import decide, replayed
+from router_r1_graph.protocol import Call
 from router_r1_graph.trace import Trace, read_traces, write_traces
 
 POOL = CandidatePool.embedded()
-QUESTIONS = 60
+QUESTIONS = 40
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +45,17 @@ def run(questions, spec, **knobs):
     ]
 
 
-@pytest.mark.parametrize("spec", ["constant:Hearthwyn", "random", "vote", "keyword", "cascade"])
-@pytest.mark.parametrize("budget", [None, 0.0005])
+@pytest.mark.parametrize(
+    ("spec", "budget"), [("random", None), ("vote", 0.0005), ("keyword", 0.0005)]
+)
 def test_each_decision_has_its_probabilities_and_is_made_again_from_its_digest(
     questions, spec, budget
 ):
-    some = questions[:20]
-    plain = run(some, spec, budget_usd=budget)
-    for trace in plain:
+    some = questions[:8]
+    for trace in run(some[:2], spec, budget_usd=budget):
         for decision in trace.decisions:
             assert decision.asked == decision.proposed
-            assert decision.probability == (1 / len(POOL.candidates) if spec == "random" else 1) or (
-                budget and spec == "random"
-            )
+            assert decision.probability == (1 / len(POOL.candidates) if spec == "random" else 1)
     for trace in run(some, spec, budget_usd=budget, explore=0.5):
         trace = Trace.model_validate_json(trace.model_dump_json())
         asked = [call.candidate for call in trace.calls if not call.cached]
@@ -74,15 +75,13 @@ def _known(trace):
 
 
 def test_the_draws_come_as_often_as_the_log_says():
-    graph = create_router_r1(POOL, "constant:Hearthwyn", context=RouterContext(explore=0.4))
-    compiled = graph.compile()
-    asked = []
-    for number in range(300):
-        state = compiled.invoke({"question": f"Who wrote Hamlet? ({number})"})
-        asked += Trace.from_state(state).decisions
-    expected = asked[0].probabilities
-    assert expected["Hearthwyn"] == pytest.approx(0.6 + 0.4 / 8)
-    for name, chance in expected.items():
+    context, ada = RouterContext(explore=0.4), "Ada"
+    others, asked = ["Bo", "Cy", "Di"], []
+    for number in range(2000):
+        view = View(f"question {number}", POOL, context, Left(4))
+        asked.append(decide(Call(ada, "what?"), "call_0_0", ada, others, view))
+    assert asked[0].probabilities == pytest.approx({ada: 0.7} | dict.fromkeys(others, 0.1))
+    for name, chance in asked[0].probabilities.items():
         share = sum(decision.asked == name for decision in asked) / len(asked)
         assert abs(share - chance) < 4 * (chance * (1 - chance) / len(asked)) ** 0.5
 
@@ -96,7 +95,7 @@ def test_logs_tell_what_they_can_and_say_so_where_they_cannot(questions, tmp_pat
     judged = json.loads(cli("evaluate", "--off-policy", logs, *options, "--json").stdout)
     assert judged["runs"] == QUESTIONS
     rows = {row["controller"]: row for row in judged["rows"]}
-    for spec in ("constant:Magnivor", "constant:Hearthwyn", "cheapest"):
+    for spec in ("constant:Magnivor", "cheapest"):
         truth = run(questions, spec)
         score = sum(exact_match(t.answer, t.gold) for t in truth) / QUESTIONS
         cost = sum(t.summary()["ledger"]["cost_usd"] for t in truth) / QUESTIONS
@@ -104,7 +103,6 @@ def test_logs_tell_what_they_can_and_say_so_where_they_cannot(questions, tmp_pat
             assert rows[spec]["score"][name]["low"] <= score <= rows[spec]["score"][name]["high"]
         assert rows[spec]["cost_usd"]["dr"]["low"] <= cost <= rows[spec]["cost_usd"]["dr"]["high"]
         assert rows[spec]["lost"] == 0
-    assert "better" in rows["constant:Magnivor"]["verdict"]
     assert rows["random"]["lost"] == 0
     assert rows["keyword"]["lost"] > 0.5  # splits a question, which the log never did
     assert "cannot tell" in rows["keyword"]["verdict"]
@@ -127,7 +125,7 @@ def test_feedback_counts_for_the_answer_that_got_it(questions):
 
     traces = [
         trace.model_copy(update={"metadata": {"feedback": {"thumbs": float(i % 4 == 0)}}})
-        for i, trace in enumerate(run(questions, "constant:Hearthwyn", explore=0.3))
+        for i, trace in enumerate(run(questions[:20], "constant:Hearthwyn", explore=0.3))
     ]
     found = judge(traces, [parse_controller("constant:Hearthwyn", POOL)], feedback="thumbs")
     (row,) = found.rows
@@ -145,8 +143,7 @@ def test_in_100_worlds_the_truth_is_in_the_interval_at_least_93_times():
 
 
 def test_a_shadow_is_counted_and_asks_nobody_for_what_is_on_record(tmp_path):
-    needs("serve")
-    from served import ask, get, serving_at
+    from served import ask, get, serving_at  # skips without the extra 'serve'
 
     def metric(url, name):
         found = re.search(rf"^router_r1_{name} (\S+)$", get(f"{url}/metrics"), re.MULTILINE)

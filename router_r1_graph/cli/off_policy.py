@@ -110,8 +110,9 @@ def show_judged(report: OffPolicy, console: Console) -> None:
         score, cost = row.score, row.cost_usd.dr
         if row.lost >= TOO_MUCH_LOST or not row.effective:
             unknown = ("cannot tell",) * 5
-            table.add_row(Text(row.controller.removeprefix("constant:")), *unknown, "0",
-                          f"{row.lost:.1%}")
+            table.add_row(
+                Text(row.controller.removeprefix("constant:")), *unknown, "0", f"{row.lost:.1%}"
+            )
             continue
         table.add_row(
             Text(row.controller.removeprefix("constant:")),
@@ -124,8 +125,8 @@ def show_judged(report: OffPolicy, console: Console) -> None:
     console.print(table)
     note = (
         f"{counted(report.runs, 'logged run')}, {report.outcome} {report.logged_score:.3f}, "
-        f"USD/1000 {1000 * report.logged_cost_usd:.4f} as logged; [95% intervals]; runs = effective "
-        "number; lost = share of questions for which the logs cannot tell"
+        f"USD/1000 {1000 * report.logged_cost_usd:.4f} as logged; [95% intervals]; runs = "
+        "effective number; lost = share of questions for which the logs cannot tell"
     )
     console.print(Text(note, style="dim"), soft_wrap=True)
     for row in report.rows:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ from scipy.stats import t as student
 
 from .statistics import Interval
 
-Floats = NDArray[np.float64]
+Floats: TypeAlias = NDArray[np.float64]
 _FOLDS = 5
 _RIDGE = 5.0
 _LEVEL = 0.9825
@@ -129,7 +130,8 @@ def estimate(logs: Logs, low: float, high: float) -> Estimates:
     )
 
 
-def _difference(logs: Logs, ours: Floats, reach: float, lost: tuple[float, float], most: float
+def _difference(
+    logs: Logs, ours: Floats, reach: float, lost: tuple[float, float], most: float
 ) -> Interval:
     paired = ours - logs.logged
     mean = float(paired.mean())
