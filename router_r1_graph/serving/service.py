@@ -23,6 +23,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from .._compat import inherit
 from ..chat_router import ChatRouterR1
 from ..errors import ConfigError, ControllerError, QuestionError
 from ..trace import TraceWriter
@@ -160,7 +161,8 @@ class RouterService:
                 async with self._place():
                     start = time.perf_counter()
                     whole: AIMessageChunk | None = None
-                    async for piece in model.astream(messages, self._config, **options):
+                    inherit(self._config)
+                    async for piece in model.astream(messages, **options):
                         pieces.put_nowait(piece)
                         whole = piece if whole is None else whole + piece
                     self._book(piece, start)
