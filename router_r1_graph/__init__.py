@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from .routing import PlannedCall, Routing, aroute_only, route_only
     from .serving.app import create_app
     from .state import RouterInput, RouterOutput
-    from .trace import Trace, read_traces, write_traces
+    from .trace import Trace, TraceWriter, read_traces, write_traces
 
 __all__ = [
     "AbsoluteCost",
@@ -114,6 +114,7 @@ __all__ = [
     "TextlessClient",
     "Trace",
     "TraceError",
+    "TraceWriter",
     "Turn",
     "View",
     "VoteController",
@@ -215,6 +216,7 @@ _LATER = {
     "route_only": "routing",
     "total": "ledger",
     "write_experiment": "langsmith.experiments",
+    "TraceWriter": "trace",
     "write_traces": "trace",
 }
 

@@ -7,6 +7,7 @@ for the same call, nobody is asked again. It answers nobody, and its failures ar
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -106,7 +107,10 @@ class Shadow:
         if len(self._tasks) >= MOST_AT_ONCE:
             self._skipped.inc()
             return
-        task = asyncio.create_task(self._run(list(messages), options, answer))
+        # Without the callbacks of the run that answered: it is not written among the traces.
+        task = asyncio.create_task(
+            self._run(list(messages), options, answer), context=contextvars.Context()
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
