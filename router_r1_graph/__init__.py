@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from .routing import PlannedCall, Routing, aroute_only, route_only
     from .serving.app import create_app
     from .state import RouterInput, RouterOutput
-    from .trace import Trace, read_traces, write_traces
+    from .trace import Trace, TraceWriter, read_traces, write_traces
 
 __all__ = [
     "AbsoluteCost",
@@ -124,6 +124,7 @@ __all__ = [
     "TextlessClient",
     "Trace",
     "TraceError",
+    "TraceWriter",
     "Turn",
     "View",
     "VoteController",
@@ -230,6 +231,7 @@ _LATER = {
     "route_only": "routing",
     "total": "ledger",
     "write_experiment": "langsmith.experiments",
+    "TraceWriter": "trace",
     "write_traces": "trace",
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tools import StructuredTool, Tool
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.schemas import Run
@@ -270,3 +271,11 @@ def _sends_as_it_is_told(client: Client) -> bool:
         and own.update_run is Client.update_run
         and client.tracing_mode == "langsmith"
     )
+
+
+def inherit(config: RunnableConfig) -> None:
+    """Let everything that runs in this task from now on have a config.
+
+    The streams of LangChain's chat models do not hand their callbacks down.
+    """
+    var_child_runnable_config.set(config)

@@ -10,8 +10,10 @@ from langchain_core.messages import AIMessage, InvalidToolCall, ToolCall, ToolMe
 from langchain_core.messages.ai import UsageMetadata
 
 from .background import background
+from .candidates import Candidate
 from .candidates.reply import Reply
 from .controllers.controller import View
+from .decisions import Decision, Draws, decide, to_message
 from .protocol import Turn
 from .state import RouteCall
 from .words import usd
@@ -29,7 +31,16 @@ class Admission:
     """Whether a call was refused because its worst-case price exceeds what is left."""
 
 
-def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float | None) -> Admission:
+def admit(
+    turn: Turn,
+    view: View,
+    reply: Reply,
+    round_: int,
+    *,
+    ends_at: float | None,
+    draws: Draws | None = None,
+    decides: bool = True,
+) -> Admission:
     """Decide on every call of a turn; every refusal carries the reason that the controller sees.
 
     Args:
@@ -38,11 +49,15 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
         reply: what the turn cost.
         round_: the round, from 0.
         ends_at: when the run has to end, in seconds since the epoch; None = no deadline.
+        draws: the controller, where it draws whom it asks and can say how.
+        decides: whether the calls are decisions, which `explore` may change and a trace keeps;
+            those that a person wrote are not.
     """
     tool_calls: list[ToolCall] = []
     refused: list[InvalidToolCall] = []
     routed: list[RouteCall] = []
     prices: list[float] = []
+    decisions: list[Decision] = []
     over_budget = False
     price = reply.cost_usd + reply.saved_usd
     usd_left = None if view.left.usd is None else view.left.usd - price
@@ -52,6 +67,8 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
         for m in view.scratchpad
         if isinstance(m, ToolMessage) and m.artifact and m.artifact["ok"]
     }
+
+    explores = view.context.explore > 0 or draws is not None
 
     def refuse(name: str | None, text: str, reason: str) -> None:
         call_id = f"call_{round_}_{len(tool_calls) + len(refused)}"
@@ -77,9 +94,7 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
         call_id = f"call_{round_}_{len(tool_calls) + len(refused)}"
         # Where replies are sampled, asking again may well bring another one.
         if candidate.temperature != 0 or (slug, call.query) not in asked:
-            told = background(candidate, call.query, view)
-            images = list(view.images) if candidate.image_inputs else []
-            price = candidate.worst_case_usd(told + call.query, len(images))
+            price = _price(candidate, call.query, view)
             if usd_left is not None and price > usd_left - reserved:
                 # Alone, it may still be affordable once the real cost of the others is known.
                 over_budget |= price > usd_left
@@ -87,6 +102,17 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
                 may, left = usd(price, exact=True), usd(free, exact=True)
                 refuse(slug, call.query, f"may cost {may}, and only {left} are left")
                 continue
+            if decides:
+                afford = None if usd_left is None else usd_left - reserved
+                others = _others(candidate, call.query, view, afford, asked) if explores else []
+                named = [other.name for other in others]
+                decision = decide(call, call_id, candidate.name, named, view, draws)
+                decisions.append(decision)
+                if decision.asked != candidate.name:
+                    candidate = next(other for other in others if other.name == decision.asked)
+                    slug, price = candidate.slug, _price(candidate, call.query, view)
+            told = background(candidate, call.query, view)
+            images = list(view.images) if candidate.image_inputs else []
             reserved += price
             prices.append(price)
             known = price if candidate.bounded else None
@@ -118,14 +144,55 @@ def admit(turn: Turn, view: View, reply: Reply, round_: int, *, ends_at: float |
         refuse(None, mistake.text, mistake.reason)
     if turn.calls and turn.answer is not None and not view.must_answer:
         refuse(None, turn.answer, "an answer beside a search is not taken; read the replies first")
-    message = _message(reply, tool_calls, refused)
+    message = _message(reply, tool_calls, refused, decisions)
     if any(m.id == message.id for m in view.scratchpad):  # of an endpoint that counts from 0
         message.id = None
     return Admission(message, tuple(routed), over_budget)
 
 
-def _message(reply: Reply, calls: list[ToolCall], refused: list[InvalidToolCall]) -> AIMessage:
+def _price(candidate: Candidate, query: str, view: View) -> float:
+    """Return the most that a call can cost, in USD."""
+    told = background(candidate, query, view)
+    return candidate.worst_case_usd(told + query, len(view.images) * candidate.image_inputs)
+
+
+def _others(
+    proposed: Candidate,
+    query: str,
+    view: View,
+    usd_left: float | None,
+    asked: set[tuple[str | None, str]],
+) -> list[Candidate]:
+    """Return who else may be asked: new, within the budget, and without a person's approval.
+
+    Args:
+        proposed: the candidate that the controller wrote.
+        query: what is asked.
+        view: what the controller was shown.
+        usd_left: what is left of the budget; None = there is none.
+        asked: the calls that were made, as candidate and query.
+    """
+    others = []
+    for candidate in view.pool.candidates:
+        if candidate is proposed or (candidate.slug, query) in asked:
+            continue
+        price = _price(candidate, query, view)
+        if usd_left is not None and not (candidate.bounded and price <= usd_left):
+            continue
+        if not view.context.needs_approval(price if candidate.bounded else None):
+            others.append(candidate)
+    return others
+
+
+def _message(
+    reply: Reply,
+    calls: list[ToolCall],
+    refused: list[InvalidToolCall],
+    decisions: list[Decision],
+) -> AIMessage:
     details: dict[str, Any] = {"cost_usd": reply.cost_usd, "seconds": reply.seconds}
+    if decisions:
+        details["decisions"] = to_message(decisions)
     details["crc32"] = crc32(reply.text.encode())  # tells whether a person has edited the text
     return AIMessage(
         reply.text,

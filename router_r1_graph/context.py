@@ -130,6 +130,15 @@ class RouterContext:
             "(a LangGraph interrupt, which needs a checkpointer). None = no call waits."
         ),
     ] = None
+    explore: Annotated[
+        float,
+        Knob(
+            "Share of calls whose candidate is drawn among all that the budget allows, instead of "
+            "the controller's. The trace keeps the probabilities, so that other controllers can be "
+            "judged by it.",
+            high=1,
+        ),
+    ] = 0.0
     temperature: Annotated[
         float | None,
         Knob("Sampling temperature of the controller; None = its own.", high=2, cap="free"),

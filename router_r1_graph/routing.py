@@ -24,7 +24,7 @@ from .context import RouterContext
 from .controllers import Controller, View, as_controller
 from .controllers.choice import Choice, Effect, Explains, Reason, Reasons, Weighs
 from .controllers.controller import Decides
-from .controllers.own import OwnController, failure
+from .controllers.own import failure, own_of
 from .errors import ControllerError
 from .ledger import Ledger, charge_controller, new_ledger, total
 from .observations import conversation
@@ -201,7 +201,7 @@ def explain_run(trace: Trace, controller: Controller) -> Iterator[Routing]:
         ControllerError: the controller cannot explain its choices.
     """
     check_explains(controller)
-    reads = isinstance(_own(controller), Reasons)
+    reads = isinstance(own_of(controller), Reasons)
     context = trace.context
     left = Left(context.max_rounds, context.budget_usd, context.deadline_seconds)
     for place, message in enumerate(trace.scratchpad):
@@ -217,16 +217,11 @@ def explain_run(trace: Trace, controller: Controller) -> Iterator[Routing]:
 
 def check_explains(controller: Controller) -> None:
     """Raise ControllerError if a controller cannot say what it read of each descriptor."""
-    if not isinstance(_own(controller), Explains | Reasons):
+    if not isinstance(own_of(controller), Explains | Reasons):
         raise ControllerError(
             f"explain: {controller.name} tells no probabilities, so there is nothing to explain; a "
             "policy in this process does (policy:PATH), and a reader tells its weights (reader:DIR)"
         )
-
-
-def _own(controller: Controller) -> object:
-    """Return the object that decides, which may tell more than a controller has to."""
-    return controller.own if isinstance(controller, OwnController) else controller
 
 
 def _begin(
@@ -264,7 +259,7 @@ def _routing(view: View, controller: Controller, reply: Reply, explain: bool) ->
         failed = StopReason.CONTROLLER_ERROR
         return Routing(view.question, controller.name, stop_reason=failed, error=why, ledger=ledger)
     reply = replace(reply, text=writable(reply.text))
-    plan = admit(protocol.parse(reply.text), view, reply, 0, ends_at=None)
+    plan = admit(protocol.parse(reply.text), view, reply, 0, ends_at=None, decides=False)
     prices = {_number(call["id"]): call["worst_case_usd"] for call in plan.routed}
     read = _read(view, controller, reply, plan.message, prices, explain=explain)
     answered = StopReason.ANSWERED if read.answer is not None and not read.calls else None
@@ -292,7 +287,7 @@ def _read(
         explain: whether the descriptors are explained, too.
     """
     turn = protocol.parse(reply.text)
-    own = _own(controller)
+    own = own_of(controller)
     choices = own.weigh(view, reply) if isinstance(own, Weighs) and turn.calls else ()
     descriptors: dict[str, str] = {}
     effects: tuple[tuple[Effect, ...], ...] = ()

@@ -8,23 +8,30 @@ and `training/`.
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .budget import StopReason
 from .candidates import CandidatePool
 from .context import RouterContext
+from .decisions import Decision, of_message
 from .errors import ConfigError, TraceError
 from .files import opened, read_jsonl
 from .ledger import Ledger, total
 from .observations import CallRecord, call_records
 from .protocol import VERSION as PROTOCOL_VERSION
 from .state import RouterOutput, Setup
+
+logger = logging.getLogger(__name__)
 
 TRACE_VERSION = 1
 
@@ -123,6 +130,11 @@ class Trace(BaseModel):
         return call_records(self.scratchpad)
 
     @property
+    def decisions(self) -> list[Decision]:
+        """The decisions, in order: who was asked in each call, and who could have been."""
+        return [decision for message in self.scratchpad for decision in of_message(message)]
+
+    @property
     def turns(self) -> list[str]:
         """What the controller wrote, turn by turn: a script that replays the run."""
         return [str(m.text) for m in self.scratchpad if isinstance(m, AIMessage)]
@@ -154,6 +166,40 @@ def write_traces(path: str | Path, traces: Iterable[Trace], *, append: bool = Fa
             file.flush()
             count += 1
     return count
+
+
+class TraceWriter(BaseCallbackHandler):
+    """Appends each finished run of a router to a file of traces, with its decisions.
+
+    Pass it to any run: `graph.invoke(question, {"callbacks": [TraceWriter("traces.jsonl")]})`. The
+    id of a trace is that of its run. Agents that return messages alone hold no trace.
+
+    Args:
+        path: the file; questions and replies will be in it.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        try:
+            write_traces(self.path, [], append=True)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **_: Any) -> None:
+        """Write the run, if it is a router's."""
+        if not (isinstance(outputs, Mapping) and outputs.get("router_r1")):
+            return
+        if outputs.get("stop_reason") and outputs.get("scratchpad"):
+            trace = Trace.from_state(outputs, id=str(run_id))
+            try:
+                with self._lock:
+                    write_traces(self.path, [trace], append=True)
+            except OSError as error:  # a full disk fails no question
+                logger.warning("%s: the trace was not written: %s", self.path, error.strerror)
 
 
 def read_traces(path: str | Path) -> Iterator[Trace]:

@@ -32,7 +32,8 @@ from .candidates.store import ReplyStore
 from .candidates.usage import writable
 from .context import RouterContext
 from .controllers.controller import Controller, View
-from .controllers.own import failure
+from .controllers.own import failure, own_of
+from .decisions import Draws
 from .ends import described
 from .langsmith import runs
 from .ledger import charge_controller, new_ledger
@@ -175,7 +176,8 @@ class TurnNode:
             ledger = charge_controller(ledger, reply)
         round_ = state.get("round", 0)
         seconds = left_of(state, ledger, round_, view.context).seconds
-        plan = admit(turn, view, reply, round_, ends_at=seconds and time.time() + seconds)
+        ends_at = seconds and time.time() + seconds
+        plan = admit(turn, view, reply, round_, ends_at=ends_at, draws=self._draws, decides=asked)
         ending, answer = "", ""
         goto: Any = [Send("route", call) for call in plan.routed] or "aggregate"
         if view.must_answer:
@@ -229,6 +231,11 @@ class TurnNode:
             "stop_reason": "",
             "error": "",
         }
+
+    @cached_property
+    def _draws(self) -> Draws | None:
+        own = own_of(self.controller)
+        return own if isinstance(own, Draws) else None
 
     @cached_property
     def _descriptors(self) -> dict[str, Any]:

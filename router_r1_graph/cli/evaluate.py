@@ -40,6 +40,8 @@ router-r1 evaluate questions.jsonl --pool mine.yaml --controller openai:gpt-4.1 
 
 router-r1 evaluate questions.jsonl --pool mine.yaml --controller knn --controller mf --folds 5
 
+router-r1 evaluate --off-policy traces.jsonl --controller knn:runs/knn   # asks nobody
+
 router-r1 evaluate nq hotpotqa --pool router_r1 --controller policy:runs/qwen/policy \\
   --cost-weight 0 --cost-weight 0.5 --cost-weight 0.9 --out runs/paper --resume
 """
@@ -49,14 +51,14 @@ router-r1 evaluate nq hotpotqa --pool router_r1 --controller policy:runs/qwen/po
 @takes_knobs(but=("cost_weight", "approve_above_usd", "budget_usd", "seed"))
 def evaluate(
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="JSONL or CSV files, hub:OWNER/NAME/CONFIG:SPLIT, one of the paper's sets (nq, "
             "triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle), or demo "
             "(demo:test = in free wording, demo:test:every = with distractors, too). agents = "
             "tasks of simulated agents, whose steps are routed."
         ),
-    ],
+    ] = None,
     controller: Annotated[
         list[str] | None, typer.Option("--controller", help="What to evaluate; several may stand.")
     ] = None,
@@ -124,9 +126,24 @@ def evaluate(
             metavar="DATASET", help="Write each --controller to LangSmith, as an experiment."
         ),
     ] = None,
+    off_policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TRACES",
+            help="Judge each --controller by logged runs, and ask nobody; DATA may have the gold.",
+        ),
+    ] = None,
+    feedback: Annotated[
+        str, typer.Option(help="With --off-policy: score by this key of the feedback.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json.")] = False,
 ) -> None:
     """Compare controllers over questions: score, cost, calls, each with a 95% interval."""
+    if feedback and off_policy is None:
+        raise ConfigError("--feedback needs --off-policy: only logged runs have any")
+    if not data and off_policy is None:
+        raise ConfigError("name the questions: a file or a data set, such as demo")
+    data = data or []
     fields, wanted = _pairs("--field", field), _pairs("--where", where)
     for name in fields:
         if name not in _FIELDS:
@@ -161,7 +178,8 @@ def evaluate(
         candidates = candidates.told(system_prompt)
     warn_unpriced(candidates, whole)
     context.check(candidates)
-    candidates.require_keys()
+    if off_policy is None:
+        candidates.require_keys()
     with loading("the evaluation"):
         try:
             from ..evaluation.plan import Evaluation
@@ -175,7 +193,22 @@ def evaluate(
         with about("--metric"):
             parse_scorer(metric)
         reader = Reader(data, fields, wanted, limit, seed, skip_bad)
-        questions = reader.read()
+        questions = reader.read() if data else []
+    if off_policy is not None:
+        from .off_policy import judge_logs
+
+        judge_logs(
+            off_policy,
+            controller or [],
+            cost_weight or [None],
+            {question.question: question.gold for question in questions},
+            metric,
+            feedback,
+            seed,
+            out,
+            as_json,
+        )
+        return
     if any(source.partition(":")[0] != "demo" for source in data):
         note_simulated(candidates)
     plan = Evaluation(

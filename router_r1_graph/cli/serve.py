@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import ConfigError, MissingExtraError
+from ..files import require_file
 from ..invalid import masked
 from .options import (
     ControllerOption,
@@ -29,6 +31,8 @@ EXAMPLES = """[bold]Examples[/bold]
 router-r1 serve --port 8000
 
 router-r1 serve --pool mine.yaml --controller openai:gpt-4.1 --api-key-env ROUTER_KEY
+
+router-r1 serve --explore 0.05 --trace traces.jsonl --shadow knn:runs/knn
 
 router-r1 serve --budget-usd 0.01 --deadline 30   # no request may have more
 
@@ -65,6 +69,18 @@ def serve(
         list[str] | None,
         typer.Option(help="An origin whose web pages may ask (CORS); '*' = all. Repeatable."),
     ] = None,
+    shadow: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help="A controller that is run beside, and answers nobody: /metrics has what it would "
+            "have cost. It pays only for calls that were not made already.",
+        ),
+    ] = "",
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Append each run to this JSONL file, with its decisions."),
+    ] = None,
     context: Any = None,
     replies: Any = None,
 ) -> None:
@@ -75,6 +91,7 @@ def serve(
     key = os.environ.get(api_key_env, "").strip() if api_key_env else ""
     if api_key_env and not key:
         raise ConfigError(mask_variable("--api-key-env", api_key_env))
+    require_file("--trace", trace)
     candidates = load_pool(pool)
     with loading(masked(controller or "the controller")):
         try:
@@ -94,6 +111,8 @@ def serve(
                 api_key=key,
                 chores=chores,
                 allow_origins=allow_origin or (),
+                shadow=shadow,
+                traces=trace,
             )
         listening = listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"

@@ -83,6 +83,11 @@ def whole(controller: Any) -> Controller | None:
     return OwnController(controller)
 
 
+def own_of(controller: Controller) -> object:
+    """Return the object that decides, which may tell more than a controller has to."""
+    return controller.own if isinstance(controller, OwnController) else controller
+
+
 def as_reply(turn: object, decide: Callable[..., Any]) -> Reply:
     """Return what a controller decided as a reply.
 

@@ -138,11 +138,15 @@ class RandomController(OneCallController):
         draw = random.Random(f"{self.seed}/{view.context.seed}/{view.question}")
         return draw.choice(view.pool.candidates)
 
-    def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
+    def probabilities(self, view: View, call: Call) -> dict[str, float]:
         """Return the same probability for each candidate."""
         candidates = view.pool.candidates
-        share = 1 / len(candidates)
-        return _each(reply, Choice("probability", {c.name: share for c in candidates}))
+        return {c.name: 1 / len(candidates) for c in candidates}
+
+    def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
+        """Return the same probability for each candidate."""
+        each = (self.probabilities(view, call) for call in parse(reply.text).calls)
+        return tuple(Choice("probability", shares) for shares in each)
 
 
 # What LLMs write when they guess, or want to be asked differently. Of 3,000 replies of six LLMs to

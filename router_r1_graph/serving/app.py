@@ -10,6 +10,7 @@ import gc
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -22,6 +23,7 @@ from starlette.exceptions import HTTPException
 from ..chat_router import ChatRouterR1
 from ..controllers import as_controller
 from ..errors import ConfigError
+from ..trace import TraceWriter
 from .chat import ChatRequest
 from .refused import RefusedError
 from .request import Asked
@@ -43,6 +45,8 @@ def create_app(
     api_key: str = "",
     chores: str = "cheapest",
     allow_origins: Sequence[str] = (),
+    shadow: str = "",
+    traces: str | Path | None = None,
 ) -> FastAPI:
     """Return the API over a router, as an ASGI app for any server.
 
@@ -56,9 +60,13 @@ def create_app(
             questions for a conversation); "" = these are routed as all questions are.
         allow_origins: the origins of web pages that may ask, such as `https://chat.example.com`;
             `*` = all.
+        shadow: a controller that is run beside on each answered question; /metrics has what it
+            would have cost. Nobody is asked for it where the router asked the same.
+        traces: the file to which each run is appended, with its decisions; None = none.
 
     Raises:
-        ControllerError: `chores` is no controller.
+        ConfigError: the file of traces cannot be written.
+        ControllerError: `chores` or `shadow` is no controller.
 
     Example:
         >>> app = create_app(ChatRouterR1(pool="embedded"))
@@ -69,7 +77,13 @@ def create_app(
     if chores:
         aside = model.model_copy(update={"controller": as_controller(chores, model.pool)})
     service = RouterService(
-        model, max_concurrency=max_concurrency, queue=queue, api_key=api_key, chores=aside
+        model,
+        max_concurrency=max_concurrency,
+        queue=queue,
+        api_key=api_key,
+        chores=aside,
+        shadow=shadow,
+        writer=TraceWriter(traces) if traces else None,
     )
     app = FastAPI(title="Router-R1", description="Asks the right LLMs the right questions.")
     for path, answer in (

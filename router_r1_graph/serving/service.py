@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.runnables import RunnableConfig
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -22,8 +23,10 @@ from prometheus_client import (
     generate_latest,
 )
 
+from .._compat import inherit
 from ..chat_router import ChatRouterR1
 from ..errors import ConfigError, ControllerError, QuestionError
+from ..trace import TraceWriter
 from ..words import counted
 from .chat import ChatRequest
 from .chores import as_question, is_chore
@@ -32,6 +35,7 @@ from .refused import RefusedError
 from .request import Asked, read_request
 from .responses import ResponsesRequest
 from .schemas import with_schema
+from .shadow import Shadow
 
 _LARGEST_BODY = 4 * 1024 * 1024
 _RETRY_AFTER_SECONDS = 1
@@ -48,6 +52,8 @@ class RouterService:
         queue: the most further questions that may wait; any more are refused with status 429.
         api_key: the key that clients have to send; "" = none.
         chores: answers what chat UIs ask on their own; None = `model` does.
+        shadow: the spec of a controller that is run beside; "" = none.
+        writer: writes the trace of each run; None = none is kept.
     """
 
     def __init__(
@@ -58,6 +64,8 @@ class RouterService:
         queue: int,
         api_key: str,
         chores: ChatRouterR1 | None,
+        shadow: str = "",
+        writer: TraceWriter | None = None,
     ) -> None:
         self.model = model
         self.chores = chores
@@ -68,6 +76,9 @@ class RouterService:
         self._started = int(time.time())
         self.registry = CollectorRegistry()
         of = {"namespace": "router_r1", "registry": self.registry}
+        self.shadow = Shadow(shadow, model, self.registry) if shadow else None
+        self.model = self.shadow.main if self.shadow else model
+        self._config: RunnableConfig = {"callbacks": [writer]} if writer else {}
         self._requests = Counter("requests", "Requests, by HTTP status", ["status"], **of)
         self._in_flight = Gauge("in_flight", "Questions being answered now", **of)
         self._usd = Counter("cost_usd", "USD of all answered questions", **of)
@@ -128,8 +139,10 @@ class RouterService:
     ) -> AIMessage:
         async with self._place():
             start = time.perf_counter()
-            message = await model.ainvoke(messages, **options)
+            message = await model.ainvoke(messages, self._config, **options)
             self._book(message, start)
+            if self.shadow and model is self.model:
+                self.shadow.observe(messages, options, message)
             return message
 
     async def _pieces(
@@ -147,9 +160,15 @@ class RouterService:
             try:
                 async with self._place():
                     start = time.perf_counter()
+                    whole: AIMessageChunk | None = None
+                    inherit(self._config)
                     async for piece in model.astream(messages, **options):
                         pieces.put_nowait(piece)
+                        whole = piece if whole is None else whole + piece
                     self._book(piece, start)
+                    if self.shadow and model is self.model and whole is not None:
+                        whole.response_metadata = piece.response_metadata
+                        self.shadow.observe(messages, options, whole)
             finally:
                 pieces.put_nowait(None)
 

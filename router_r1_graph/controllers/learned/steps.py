@@ -81,7 +81,7 @@ class StepController(OneCallController):
         Raises:
             ConfigError: a candidate was never asked.
         """
-        from scipy.sparse import csr_matrix  # type: ignore[import-untyped]  # comes with sklearn
+        from scipy.sparse import csr_matrix
         from sklearn.linear_model import LogisticRegression
 
         from .controller import _all_measured

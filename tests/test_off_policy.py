@@ -1,0 +1,169 @@
+"""Decisions in logs, other controllers judged by them, and a shadow beside a served router."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from extras import needs
+from in_process import cli
+from patience import wait_until
+from router_r1_graph import (
+    CandidatePool,
+    ChatRouterR1,
+    RouterContext,
+    create_router_r1,
+    exact_match,
+    parse_controller,
+)
+from router_r1_graph.budget import Left
+from router_r1_graph.controllers import View
+from router_r1_graph.decisions import decide, replayed
+from router_r1_graph.protocol import Call
+from router_r1_graph.trace import Trace, read_traces, write_traces
+
+POOL = CandidatePool.embedded()
+QUESTIONS = 40
+
+
+@pytest.fixture(scope="module")
+def questions():
+    needs("eval")
+    from router_r1_graph.evaluation.questions import Reader
+
+    return Reader(["demo"], {}, {}, QUESTIONS, 0, False).read()
+
+
+def run(questions, spec, **knobs):
+    graph = create_router_r1(POOL, spec, context=RouterContext(**knobs)).compile()
+    return [
+        Trace.from_state(graph.invoke({"question": q.question}), id=q.id, gold=q.gold)
+        for q in questions
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "budget"), [("random", None), ("vote", 0.0005), ("keyword", 0.0005)]
+)
+def test_each_decision_has_its_probabilities_and_is_made_again_from_its_digest(
+    questions, spec, budget
+):
+    some = questions[:8]
+    for trace in run(some[:2], spec, budget_usd=budget):
+        for decision in trace.decisions:
+            assert decision.asked == decision.proposed
+            assert decision.probability == (1 / len(POOL.candidates) if spec == "random" else 1)
+    for trace in run(some, spec, budget_usd=budget, explore=0.5):
+        trace = Trace.model_validate_json(trace.model_dump_json())
+        asked = [call.candidate for call in trace.calls if not call.cached]
+        assert [decision.asked for decision in trace.decisions] == asked
+        for decision in trace.decisions:
+            assert sum(decision.probabilities.values()) == pytest.approx(1)
+            assert decision.probability > 0
+        assert all(logged == again for logged, again in replayed(*_known(trace)))
+        assert budget is None or trace.summary()["ledger"]["cost_usd"] <= budget
+        other = replace(trace.context, seed=1)
+        changed = list(replayed(trace.question, other, trace.scratchpad))
+        assert all(logged.digest != again.digest for logged, again in changed)
+
+
+def _known(trace):
+    return trace.question, trace.context, trace.scratchpad
+
+
+def test_the_draws_come_as_often_as_the_log_says():
+    context, ada = RouterContext(explore=0.4), "Ada"
+    others, asked = ["Bo", "Cy", "Di"], []
+    for number in range(2000):
+        view = View(f"question {number}", POOL, context, Left(4))
+        asked.append(decide(Call(ada, "what?"), "call_0_0", ada, others, view))
+    assert asked[0].probabilities == pytest.approx({ada: 0.7} | dict.fromkeys(others, 0.1))
+    for name, chance in asked[0].probabilities.items():
+        share = sum(decision.asked == name for decision in asked) / len(asked)
+        assert abs(share - chance) < 4 * (chance * (1 - chance) / len(asked)) ** 0.5
+
+
+def test_logs_tell_what_they_can_and_say_so_where_they_cannot(questions, tmp_path):
+    """Whoever is judged by exploring logs is found where a real run finds it, and no closer."""
+    logs = tmp_path / "logs.jsonl"
+    write_traces(logs, run(questions, "constant:Hearthwyn", explore=0.8))
+    specs = ["constant:Magnivor", "constant:Hearthwyn", "cheapest", "random", "keyword", "cascade"]
+    options = [part for spec in specs for part in ("--controller", spec)]
+    judged = json.loads(cli("evaluate", "--off-policy", logs, *options, "--json").stdout)
+    assert judged["runs"] == QUESTIONS
+    rows = {row["controller"]: row for row in judged["rows"]}
+    for spec in ("constant:Magnivor", "cheapest"):
+        truth = run(questions, spec)
+        score = sum(exact_match(t.answer, t.gold) for t in truth) / QUESTIONS
+        cost = sum(t.summary()["ledger"]["cost_usd"] for t in truth) / QUESTIONS
+        for name in ("ips", "snips", "dr"):
+            assert rows[spec]["score"][name]["low"] <= score <= rows[spec]["score"][name]["high"]
+        assert rows[spec]["cost_usd"]["dr"]["low"] <= cost <= rows[spec]["cost_usd"]["dr"]["high"]
+        assert rows[spec]["lost"] == 0
+    assert rows["random"]["lost"] == 0
+    assert rows["keyword"]["lost"] > 0.5  # splits a question, which the log never did
+    assert "cannot tell" in rows["keyword"]["verdict"]
+
+    write_traces(logs, run(questions, "constant:Hearthwyn"))
+    shown = cli("evaluate", "--off-policy", logs, "--controller", "cheapest").stdout
+    assert "cannot tell for 100% of the questions" in shown
+    assert "--explore" in shown
+    bare = [trace.model_copy(update={"gold": ()}) for trace in read_traces(logs)]
+    write_traces(logs, bare)
+    refused = cli("evaluate", "--off-policy", logs, "--controller", "cheapest")
+    assert refused.returncode == 2
+    assert f"no gold answer: {QUESTIONS}" in refused.stderr
+    joined = cli("evaluate", "demo", "--limit", QUESTIONS, "--off-policy", logs, "--json").stdout
+    assert len(json.loads(joined)["rows"]) == len(POOL.candidates)
+
+
+def test_feedback_counts_for_the_answer_that_got_it(questions):
+    from router_r1_graph.evaluation.off_policy import judge
+
+    traces = [
+        trace.model_copy(update={"metadata": {"feedback": {"thumbs": float(i % 4 == 0)}}})
+        for i, trace in enumerate(run(questions[:20], "constant:Hearthwyn", explore=0.3))
+    ]
+    found = judge(traces, [parse_controller("constant:Hearthwyn", POOL)], feedback="thumbs")
+    (row,) = found.rows
+    assert found.logged_score == 0.25
+    assert row.score.dr.low < 0.25 < row.score.dr.high
+    assert not row.lost
+
+
+def test_in_100_worlds_the_truth_is_in_the_interval_at_least_93_times():
+    needs("eval")
+    from benchmarks.off_policy import coverage
+
+    found = coverage(worlds=100, runs=400, rate=0.2, candidates=4)
+    assert min(found.values()) >= 93, found
+
+
+def test_a_shadow_is_counted_and_asks_nobody_for_what_is_on_record(tmp_path):
+    from served import ask, get, serving_at  # skips without the extra 'serve'
+
+    def metric(url, name):
+        found = re.search(rf"^router_r1_{name} (\S+)$", get(f"{url}/metrics"), re.MULTILINE)
+        return float(found[1])
+
+    logs = tmp_path / "served.jsonl"
+    model = ChatRouterR1(pool="embedded", controller="keyword", explore=0.0)
+    with serving_at(model, shadow="keyword", traces=logs) as url:
+        first = ask(url)
+        assert ask(url, stream=True)
+        list(ask(url, stream=True))
+        wait_until(lambda: metric(url, "shadow_questions_total") == 3)
+        assert ask(url).router_r1["stored_calls"] == 0  # the router itself asks every time
+        assert metric(url, "shadow_paid_usd_total") == 0
+        assert metric(url, "shadow_same_calls_total") == metric(url, "shadow_same_answers_total")
+        assert metric(url, "shadow_cost_difference_usd") == pytest.approx(0)
+        assert metric(url, "shadow_cost_usd_total") >= 3 * first.router_r1["cost_usd"] - 1e-12
+    assert [len(trace.decisions) for trace in read_traces(logs)] == [3] * 4
+    with serving_at(model, shadow="constant:Magnivor") as url:
+        ask(url)
+        wait_until(lambda: metric(url, "shadow_questions_total") == 1)
+        assert metric(url, "shadow_paid_usd_total") > 0
+        assert metric(url, "shadow_same_calls_total") == 0
