@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
-from typing import Literal
-
-from langchain_core.messages import ToolMessage
+from typing import TYPE_CHECKING, Literal
 
 from .errors import ConfigError, did_you_mean
 from .words import plain
+
+if TYPE_CHECKING:
+    from langchain_core.messages import ToolMessage
 
 #: Bump when a policy trained on the old text would no longer understand the new one.
 VERSION = 1
