@@ -448,8 +448,9 @@ def test_the_oracle_is_for_simulated_pools_only(serve, tmp_path):
 def test_every_spec_that_is_listed_is_tested():
     kinds = {spec.partition(":")[0].partition("[")[0] for spec in SPECS}
     here = {"keyword", "cheapest", "random", "constant", "oracle", "openai", "pool"}
-    # In test_policy.py, test_completions_controller.py, test_rules.py, test_learned.py:
-    elsewhere = {"policy", "completions", "cascade", "vote"}
+    # In test_policy.py, test_completions_controller.py, test_rules.py, test_reader.py,
+    # test_agents.py, test_learned.py:
+    elsewhere = {"policy", "completions", "cascade", "vote", "reader", "sticky", "steps"}
     learned = {"auto", "knn", "linear", "mf", "irt", "features", "encoder"}
     assert kinds == here | elsewhere | learned
 
