@@ -84,7 +84,7 @@ def test_the_exported_names_are_the_front_door():
         *("CascadeController", "VoteController", "Recorder", "ChatRouterR1"),
         *("create_router_r1", "create_router_r1_agent", "RouterContext", "RouterInput"),
         *("RouterOutput", "StopReason", "View", "Ledger", "Reply", "ReplyError", "ReplyStore"),
-        *("Trace", "read_traces", "write_traces"),
+        *("TraceWriter", "Trace", "read_traces", "write_traces"),
         *("RouterR1Error", "ConfigError", "PoolError", "ControllerError", "MissingExtraError"),
         *("QuestionError", "TraceError", "MatrixError"),
         *("Bill", "Call", "CallRecord", "Left", "Turn", "exact_match", "f1_score", "total"),

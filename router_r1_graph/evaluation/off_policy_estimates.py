@@ -17,8 +17,8 @@ such runs, `lost`, is estimated too, and the intervals are widened by the outcom
 greatest value for it.
 
 Source: arXiv 1103.4601 (doubly robust), 1511.03722 (of several decisions), and Swaminathan and
-Joachims 2015 (SNIPS). The library `obp` was looked at first: Apache-2.0, but without a release
-since 2023, with torch, pandas and pinned tools among its needs, and for one decision a run.
+Joachims 2015 (SNIPS). The library `obp` was looked at first: its last release (0.5.7) is of April
+2023, so the three estimators are written here.
 """
 
 from __future__ import annotations
