@@ -5,7 +5,7 @@
 Prints:
     40 questions, best single candidate: constant:Magnivor
     keyword: 0.95 (0.88 to 1.00), $0.0513 per 1,000
-    constant:Magnivor: 0.88 (0.78 to 0.97), $0.2083 per 1,000
+    constant:Magnivor: 0.88 (0.78 to 0.95), $0.2083 per 1,000
     random: 0.38 (0.23 to 0.53), $0.2079 per 1,000
     oracle: 1.00 (1.00 to 1.00), $0.0121 per 1,000
 """

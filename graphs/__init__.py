@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from langgraph.graph.state import CompiledStateGraph
 
 from router_r1_graph import CandidatePool, Controller, parse_controller
-from router_r1_graph.context import GivenContext
+from router_r1_graph.given_context import GivenContext
 
 if TYPE_CHECKING:
     from langgraph_sdk.runtime import ServerRuntime

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .evaluation.questions import Reader
     from .graph import create_router_r1, create_router_r1_agent
     from .langsmith.experiments import log_feedback, write_experiment
+    from .langsmith.spans import GenAISpans
     from .langsmith.textless import TextlessClient
     from .langsmith.traces import question_config, read_langsmith
     from .ledger import Ledger, total

@@ -181,8 +181,8 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
         (
             "candidates: [{name: Ada, provider: opnai}]",
             r"candidates\[0\]\.provider \(of 'Ada'\): unknown provider 'opnai' "
-            r"\(did you mean 'openai'\?\); allowed: openai, recorded, simulated, tool, retriever, "
-            r"graph, or module:factory",
+            r"\(did you mean 'openai'\?\); allowed: openai, langchain, recorded, simulated, "
+            r"tool, retriever, graph, mcp, or module:factory",
         ),
         (
             "candidates: [{name: 'Ada: the first'}]",

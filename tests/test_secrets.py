@@ -242,7 +242,7 @@ def test_langsmith_is_not_sent_the_key(serve, tmp_path, monkeypatch, key):
         (Status(401), "OpenAIAuthenticationError"),
         (Status(429, retry_after=7), "OpenAIRateLimitError"),
         (Malformed(), "JSONDecodeError"),
-        (EmptyChoices(), "IndexError"),
+        (EmptyChoices(), "NoChoiceError"),
         (Malformed('{"choices": [{"message": {"content": {"a": 1}}}]}'), "ValidationError"),
     ],
 )

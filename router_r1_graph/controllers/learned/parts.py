@@ -88,14 +88,14 @@ def reading(folder: Path) -> Iterator[tuple[dict[str, Any], list[Part], dict[str
         raise ControllerError(f"{folder}: no learned controller there (no {_HEAD})")
     try:
         head = json.loads((folder / _HEAD).read_text(encoding="utf-8"))
+        if head["method"] not in (*METHODS, AUTO):
+            kind = str(head["method"])
+            raise ControllerError(f"{folder}: that folder holds {kind[:40]}: reader:{folder}")
         if head["version"] != VERSION:
             raise ControllerError(
                 f"{folder / _HEAD}: version {head['version']!r}; this release reads {VERSION}: "
                 "fit it again"
             )
-        if head["method"] not in (*METHODS, AUTO):
-            kind = str(head["method"])
-            raise ControllerError(f"{folder}: that folder holds {kind[:40]}: reader:{folder}")
         with (folder / _ARRAYS).open("rb") as opened:  # np.load leaves a broken file open
             with np.load(opened, allow_pickle=False) as file:
                 arrays = dict(file)
@@ -112,6 +112,8 @@ def reading(folder: Path) -> Iterator[tuple[dict[str, Any], list[Part], dict[str
             for number, part in enumerate(head["parts"])
         ]
         yield head, parts, arrays
+    except ControllerError:  # a RuntimeError itself
+        raise
     except _BROKEN as error:
         why = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ControllerError(f"{folder}: a broken learned controller: {why}") from None

@@ -47,7 +47,7 @@ def reworded(question: str) -> str:
     """Return the question in other words: synonyms and another frame, the same ones each time.
 
     >>> reworded("who wrote the film alien?")
-    'Could you tell me the following? who is the author of the movie alien?'
+    'I would like to know: who is the author of the movie alien?'
     """
     other = _PHRASE.sub(lambda found: _SWAPS[found[0].casefold()], question)
     return random.Random(question).choice(_FRAMES).format(other)
