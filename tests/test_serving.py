@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -19,7 +20,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
 
 from fakes import NEVER, FakeChat, PaidController, TypingChat, answer, make_pool, search
-from in_process import Command, cli
+from in_process import cli
 from openai_server import Reply
 from patience import wait_until
 from router_r1_graph import (
@@ -586,12 +587,24 @@ def test_a_client_that_goes_away_takes_its_run_with_it(stream):
 
 @contextmanager
 def command(*args, **env):
-    """Run `router-r1 serve` on a free port; yields the process and its address."""
-    with Command("serve", "--port", "0", *args, env=env) as process:
+    """Run `router-r1 serve` on a free port; yields the process and its address.
+
+    Not forked: servers run in threads of this process, and may hold locks in that moment.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "router_r1_graph.cli", "serve", "--port", "0", *args],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env},
+    )
+    try:
         line = process.stderr.readline()
         found = re.search(r"at (http://\S+)/v1", line)
         assert found, line
         yield process, found[1]
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def refuses(url):
