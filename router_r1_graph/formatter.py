@@ -15,7 +15,7 @@ from .answer_form import Form, last_human
 from .budget import StopReason
 from .candidates import Candidate, CandidatePool
 from .candidates.call import aask, ask
-from .candidates.reply import ChatModel, Reply, bill
+from .candidates.reply import ChatModel, Reply, bill, with_tools
 from .candidates.settings import ModelSettings
 from .candidates.store import ReplyStore
 from .candidates.tool import candidate_tool
@@ -57,16 +57,13 @@ class Formatter:
         """
         if not form.bound:
             return self.model
-        bind = getattr(self.model, "bind_tools", None)
-        try:
-            if bind is None:
-                raise NotImplementedError
-            return bind(form.bound, tool_choice=form.bound_choice)  # type: ignore[no-any-return]
-        except NotImplementedError:
+        bound = with_tools(self.model, form.bound, tool_choice=form.bound_choice)
+        if bound is None:
             raise ConfigError(
                 f"formatter: {self.name} ({type(self.model).__name__}) cannot call tools; name a "
                 "candidate that can, with formatter="
-            ) from None
+            )
+        return bound
 
     def charge(self, ledger: Ledger, reply: Reply) -> Ledger:
         """Return the ledger with the formatter's call added."""

@@ -13,7 +13,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 
 from ..candidates import Candidate
 from ..candidates.call import aask, ask
-from ..candidates.reply import ChatModel, Reply
+from ..candidates.reply import ChatModel, Reply, with_tools
 from ..candidates.tool import CANDIDATE_TAG
 from ..errors import ConfigError, RouterR1Error
 from ..langsmith import runs
@@ -50,17 +50,13 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
         Raises:
             ConfigError: its model cannot call tools.
         """
-        bind = getattr(self.model, "bind_tools", None)
         options = {name: value for name, value in options.items() if value is not None}
-        try:
-            if bind is None:
-                raise NotImplementedError
-            bound = bind(tools, **options)
-        except NotImplementedError:
+        bound = with_tools(self.model, tools, **options)
+        if bound is None:
             raise ConfigError(
                 f"candidate {self.candidate.name} ({type(self.model).__name__}) cannot call tools; "
                 "leave it out of an agent's pool"
-            ) from None
+            )
         return AskedCandidate(self.candidate, bound, self.replies, self.seconds_left)
 
     def invoke(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NotRequired
 
@@ -21,6 +22,18 @@ logger = logging.getLogger(__name__)
 
 ChatModel = Runnable[Any, Any]
 """A LangChain chat model, or a runnable around one (`with_retry`, `init_chat_model`, ...)."""
+
+
+def with_tools(model: ChatModel, tools: Sequence[Any], **options: Any) -> ChatModel | None:
+    """Return a model with tools bound to it; None if it cannot call any.
+
+    LangChain's models say so by raising NotImplementedError, and graphs have no such method.
+    """
+    bind = getattr(model, "bind_tools", None)
+    with suppress(NotImplementedError):
+        return bind and bind(tools, **options)
+    return None
+
 
 RECORDED_SECONDS = "recorded_seconds"
 """In a message's response metadata: how long the call took when it was really made."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from langchain_core.language_models import BaseChatModel
@@ -27,6 +27,10 @@ from .rules import (
     StickyController,
     VoteController,
 )
+
+if TYPE_CHECKING:
+    from .learned.reader import ReaderController
+    from .learned.steps import StepController
 
 SPECS: Mapping[str, str] = {
     "keyword": "splits the embedded world's questions; strengths first, then price",
@@ -206,28 +210,34 @@ def _learned(method: str) -> Callable[[str, CandidatePool], Controller]:
     return build
 
 
-def _reader(folder: str, pool: CandidatePool) -> Controller:
-    if not folder:
-        raise ControllerError("reader needs a folder: reader:DIR, as router-r1 fit wrote")
-    try:
-        from .learned.reader import ReaderController  # numpy is an optional extra
-    except ImportError as error:
-        raise MissingExtraError(f"controller reader:{folder}", "eval") from error
-    controller = ReaderController.load(folder, name=f"reader:{folder}")
-    controller.check(pool)
-    return controller
+def _saved(
+    kind: str, written_by: str, get_class: Callable[[], type[ReaderController | StepController]]
+) -> Callable[[str, CandidatePool], Controller]:
+    def build(folder: str, pool: CandidatePool) -> Controller:
+        if not folder:
+            raise ControllerError(f"{kind} needs a folder: {kind}:DIR, as {written_by} wrote")
+        spec = f"{kind}:{folder}"
+        try:
+            found = get_class()
+        except ImportError as error:
+            raise MissingExtraError(f"controller {spec}", "eval") from error
+        controller = found.load(folder, name=spec)
+        controller.check(pool)
+        return controller
+
+    return build
 
 
-def _steps(folder: str, pool: CandidatePool) -> Controller:
-    if not folder:
-        raise ControllerError("steps needs a folder: steps:DIR, as router-r1 evaluate agents wrote")
-    try:
-        from .learned.steps import StepController  # numpy is an optional extra
-    except ImportError as error:
-        raise MissingExtraError(f"controller steps:{folder}", "eval") from error
-    controller = StepController.load(folder, name=f"steps:{folder}")
-    controller.check(pool)
-    return controller
+def _reader() -> type[ReaderController]:
+    from .learned.reader import ReaderController  # numpy is an optional extra
+
+    return ReaderController
+
+
+def _steps() -> type[StepController]:
+    from .learned.steps import StepController  # numpy is an optional extra
+
+    return StepController
 
 
 def _policy(path: str, pool: CandidatePool) -> Controller:
@@ -320,11 +330,11 @@ _BUILDERS: Mapping[str, Callable[[str, CandidatePool], Controller]] = {
     "irt": _learned("irt"),
     "features": _learned("features"),
     "encoder": _learned("encoder"),
-    "reader": _reader,
+    "reader": _saved("reader", "router-r1 fit", _reader),
     "policy": _policy,
     "completions": _completions,
     "pool": _pool,
-    "steps": _steps,
+    "steps": _saved("steps", "router-r1 evaluate agents", _steps),
     "sticky": _sticky,
     "vote": _vote,
 }

@@ -86,16 +86,8 @@ def reading(folder: Path) -> Iterator[tuple[dict[str, Any], list[Part], dict[str
     """
     if not (folder / _HEAD).is_file():
         raise ControllerError(f"{folder}: no learned controller there (no {_HEAD})")
+    head = _head(folder)
     try:
-        head = json.loads((folder / _HEAD).read_text(encoding="utf-8"))
-        if head["method"] not in (*METHODS, AUTO):
-            kind = str(head["method"])
-            raise ControllerError(f"{folder}: that folder holds {kind[:40]}: reader:{folder}")
-        if head["version"] != VERSION:
-            raise ControllerError(
-                f"{folder / _HEAD}: version {head['version']!r}; this release reads {VERSION}: "
-                "fit it again"
-            )
         with (folder / _ARRAYS).open("rb") as opened:  # np.load leaves a broken file open
             with np.load(opened, allow_pickle=False) as file:
                 arrays = dict(file)
@@ -112,11 +104,8 @@ def reading(folder: Path) -> Iterator[tuple[dict[str, Any], list[Part], dict[str
             for number, part in enumerate(head["parts"])
         ]
         yield head, parts, arrays
-    except ControllerError:  # a RuntimeError itself
-        raise
     except _BROKEN as error:
-        why = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ControllerError(f"{folder}: a broken learned controller: {why}") from None
+        raise _broken(folder, error) from None
 
 
 _BROKEN = (
@@ -129,6 +118,27 @@ _BROKEN = (
     EOFError,
     zipfile.BadZipFile,
 )
+
+
+def _head(folder: Path) -> dict[str, Any]:
+    """Return what a folder says that it holds, of a method and version that can be read."""
+    try:
+        head: dict[str, Any] = json.loads((folder / _HEAD).read_text(encoding="utf-8"))
+        method, version = str(head["method"]), head["version"]
+    except _BROKEN as error:
+        raise _broken(folder, error) from None
+    if method not in (*METHODS, AUTO):
+        raise ControllerError(f"{folder}: that folder holds {method[:40]}: reader:{folder}")
+    if version != VERSION:
+        raise ControllerError(
+            f"{folder / _HEAD}: version {version!r}; this release reads {VERSION}: fit it again"
+        )
+    return head
+
+
+def _broken(folder: Path, error: Exception) -> ControllerError:
+    why = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return ControllerError(f"{folder}: a broken learned controller: {why}")
 
 
 def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
