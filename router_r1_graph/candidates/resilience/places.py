@@ -18,7 +18,8 @@ _REDIS = ("redis", "rediss", "unix")
 
 def is_file(place: str) -> bool:
     """Return whether `limits_store` is the path of a file."""
-    return not (place == MEMORY or place.startswith(_OF_ENVIRONMENT) or "://" in place)
+    elsewhere = place == MEMORY or place.startswith(_OF_ENVIRONMENT) or "://" in place
+    return bool(place.strip()) and not elsewhere
 
 
 def check_place(place: str) -> None:
