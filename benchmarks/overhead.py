@@ -1,7 +1,8 @@
 """What the graph costs on top of the calls it makes.
 
-    python -m benchmarks.overhead              all three
+    python -m benchmarks.overhead              all of them
     python -m benchmarks.overhead cpu          CPU of a question, graph against a bare asyncio loop
+    python -m benchmarks.overhead resilience   the same, with limits and a breaker against without
     python -m benchmarks.overhead flight       1,000 questions in flight at 50 ms a call
     python -m benchmarks.overhead imports      time of importing `create_router_r1`
 
@@ -17,6 +18,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -81,13 +83,13 @@ class FakeChat(BaseChatModel):
 Ask = Callable[[str], Awaitable[str]]
 
 
-def through_the_graph(latency: float) -> Ask:
+def through_the_graph(latency: float, pool: CandidatePool = POOL) -> Ask:
     """Return the router as it is used, over fake models."""
     candidate = FakeChat(kind="candidate", latency=latency)
     graph = create_router_r1(
-        POOL,
+        pool,
         ChatModelController(FakeChat(kind="controller", latency=latency)),
-        models={c.name: candidate for c in POOL.candidates},
+        models={c.name: candidate for c in pool.candidates},
     ).compile(name="router_r1")
 
     async def ask(question: str) -> str:
@@ -151,6 +153,46 @@ def cpu(questions: int = 40, repeats: int = 9) -> float:
     return ratio
 
 
+def resilience(questions: int = 15, repeats: int = 15) -> dict[str, float]:
+    """Print what limits and a breaker add to the CPU of a question; return the ratios by store."""
+    limits = {
+        "max_concurrency": 1000,
+        "requests_per_minute": 1e9,
+        "tokens_per_minute": 1e12,
+        "breaker_failures": 5,
+        "fallback": "nearest",
+    }
+    ratios = {}
+    with tempfile.TemporaryDirectory() as folder:
+        asks = {"without": through_the_graph(0)}
+        for store, place in (("memory", "memory"), ("SQLite", f"{folder}/limits.sqlite")):
+            block = {**limits, "limits_store": place}
+            candidates = [c.model_dump(exclude_unset=True) for c in POOL.candidates]
+            data = {"resilience": block, "candidates": candidates}
+            asks[store] = through_the_graph(0, CandidatePool.model_validate(data))
+
+        async def measure() -> dict[str, list[float]]:
+            cpu: dict[str, list[float]] = {name: [] for name in asks}
+            for ask in asks.values():
+                await _cpu_ms(ask, 5)  # first calls warm caches up
+            for _ in range(repeats):
+                for name, ask in asks.items():
+                    cpu[name].append(await _cpu_ms(ask, questions))
+            return cpu
+
+        cpu_ms = asyncio.run(measure())
+    plain = cpu_ms.pop("without")
+    for store, with_limits in cpu_ms.items():
+        pairs = zip(with_limits, plain, strict=True)
+        ratios[store] = statistics.median(a / b for a, b in pairs)
+        print(
+            f"CPU a question of {ROUNDS} rounds: {min(plain):.2f} ms; with limits, breaker and "
+            f"fallback in {store} {min(with_limits):.2f} ms, ratio {ratios[store]:.3f} "
+            "(bar: at most 1.05)"
+        )
+    return ratios
+
+
 def flight(questions: int = 1000, latency: float = 0.05) -> float:
     """Print questions a second with all of them in flight at once; return it."""
     # Python's collector walks everything alive again and again; with this much alive it doubles the
@@ -195,18 +237,26 @@ def imports(repeats: int = 7) -> float:
     return ratio
 
 
+PARTS: dict[str, Callable[[], object]] = {
+    "cpu": cpu,
+    "resilience": resilience,
+    "flight": flight,
+    "imports": imports,
+}
+
+
 def main() -> None:
     """Run the benchmarks that were asked for, each in a process of its own."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("which", nargs="*", choices=["cpu", "flight", "imports", []], default=[])
-    which = parser.parse_args().which or ["cpu", "flight", "imports"]
+    parser.add_argument("which", nargs="*", choices=[*PARTS, []], default=[])
+    which = parser.parse_args().which or list(PARTS)
     if len(which) > 1:  # so that no benchmark meets another one's heap
         for name in which:
             subprocess.run([sys.executable, "-m", "benchmarks.overhead", name], check=True)
         return
-    {"cpu": cpu, "flight": flight, "imports": imports}[which[0]]()
+    PARTS[which[0]]()
 
 
 if __name__ == "__main__":

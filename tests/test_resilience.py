@@ -282,8 +282,10 @@ def test_a_retry_keeps_to_the_limit_and_half_an_answer_is_paid_and_asked_again(
             {"choices": [{"index": 0, "delta": {"content": "Par"}}]},
             {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 2}},
         ],
-        body={"choices": [{"message": {"content": "Pa"}, "finish_reason": "error"}],
-              "usage": {"prompt_tokens": 10, "completion_tokens": 2}},
+        body={
+            "choices": [{"message": {"content": "Pa"}, "finish_reason": "error"}],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 2},
+        },
     )
     server = serve([Status(503, retry_after=0), half, Reply("Paris", 10, 5)])
     limits = {"requests_per_minute": 6000, "max_concurrency": 1, "limits_store": "memory"}
@@ -401,9 +403,7 @@ def test_a_fallback_replies_is_billed_and_the_controller_is_told(serve, tmp_path
     ],
     ids=["budget", "approval", "empty"],
 )
-def test_no_fallback_is_asked_that_the_run_does_not_allow(
-    serve, tmp_path, context, bob, failure
-):
+def test_no_fallback_is_asked_that_the_run_does_not_allow(serve, tmp_path, context, bob, failure):
     server = serve({"ada": failure, "bob": Reply("Paris")})
     pool = yaml_pool(tmp_path, server, {"Ada": LADDER["Ada"], "Bob": bob})
     graph = scripted(pool, SEARCH, ANSWER, checkpointer=InMemorySaver())

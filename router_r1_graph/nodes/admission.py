@@ -166,7 +166,7 @@ def _add_fallback(
     other = candidate and fallback_of(candidate, view.pool)
     if not (candidate and other) or route["needs_approval"]:
         return 0.0
-    if other not in _others(candidate, route["query"], view, usd_left, asked):
+    if not _may_be_asked(other, route["query"], view, usd_left, asked):
         return 0.0
     told = background(other, route["query"], view)
     route["fallback"] = {"tool": other.slug, "background": told}
@@ -197,16 +197,28 @@ def _others(
         usd_left: what is left of the budget; None = there is none.
         asked: the calls that were made, as candidate and query.
     """
-    others = []
-    for candidate in view.pool.candidates:
-        if candidate is proposed or (candidate.slug, query) in asked:
-            continue
-        price = _price(candidate, query, view)
-        if usd_left is not None and not (candidate.bounded and price <= usd_left):
-            continue
-        if not view.context.needs_approval(price if candidate.bounded else None):
-            others.append(candidate)
-    return others
+    return [
+        candidate
+        for candidate in view.pool.candidates
+        if candidate is not proposed and _may_be_asked(candidate, query, view, usd_left, asked)
+    ]
+
+
+def _may_be_asked(
+    candidate: Candidate,
+    query: str,
+    view: View,
+    usd_left: float | None,
+    asked: set[tuple[str | None, str]],
+) -> bool:
+    if (candidate.slug, query) in asked:
+        return False
+    if usd_left is None and view.context.approve_above_usd is None:
+        return True
+    price = _price(candidate, query, view)
+    if usd_left is not None and not (candidate.bounded and price <= usd_left):
+        return False
+    return not view.context.needs_approval(price if candidate.bounded else None)
 
 
 def _message(

@@ -68,6 +68,9 @@ class Attempts:
 
     def steps(self) -> Steps:
         """Make the call; a failed attempt is tried again where that is of use."""
+        yield from self._attempt()
+        if not self._may_be_tried_again():
+            return self._done()
         pauses: list[float] = []
         retrying = Retrying(
             sleep=pauses.append,  # not here: whoever runs the steps does
@@ -77,13 +80,14 @@ class Attempts:
             retry_error_callback=self._give_up,
         )
         for attempt in retrying:
-            if pauses:
+            if pauses:  # else this is the first attempt, which is made
                 count(self.who, "retries")
                 yield Wait(pauses.pop())
-            self.asked = False
-            if self.seconds_left > 0:
                 yield from self._attempt()
             attempt.retry_state.set_result(None)
+        return self._done()
+
+    def _done(self) -> Reply:
         if self.asked and not self.over:
             return self.reply
         return replace(self.reply, seconds=time.perf_counter() - self.start)
@@ -114,7 +118,9 @@ class Attempts:
 
     def _attempt(self) -> Generator[Invoke | Begin | Wait | Await, Any, None]:
         """Ask once, or twice at the same time; only what was asked is an attempt."""
-        permit = FREE
+        permit, self.asked = FREE, False
+        if self.seconds_left <= 0:
+            return
         if self.endpoint:
             given = yield from self.endpoint.enter(self.who, self.seconds_left)
             if isinstance(given, ReplyError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 import time
 import uuid
 from collections.abc import Generator
@@ -89,7 +91,7 @@ class Endpoint:
         if self._sure_to_be_open() or (self.gate and not self.gate.enter_at_once()):
             return ReplyError("rate_limited", "no place is free")
         entered = False
-        id_ = uuid.uuid4().hex[:12]
+        id_ = _new_id()
         try:
             verdict = yield from self._ask(id_, 1e-9)
             entered = verdict.admitted and not verdict.probe
@@ -114,7 +116,7 @@ class Endpoint:
             self.store.post(self.key, change)
 
     def _admitted(self, who: str, start: float, left: float) -> Pauses:
-        id_, look = uuid.uuid4().hex[:12], _LOOK_SECONDS
+        id_, look = _new_id(), _LOOK_SECONDS
         while True:
             now_left = left - (time.monotonic() - start)
             verdict = yield from self._ask(id_, now_left)
@@ -168,6 +170,15 @@ class Endpoint:
             and self.known.open_until
             and time.time() < self.known.open_until
         )
+
+
+_MACHINE = uuid.uuid4().hex[:8]
+_numbers = itertools.count()
+
+
+def _new_id() -> str:
+    """Return the id of an attempt, which no other process here or elsewhere has."""
+    return f"{_MACHINE}.{os.getpid()}.{next(_numbers)}"
 
 
 def _undo(settings: ModelSettings, id_: str, record: Record) -> None:

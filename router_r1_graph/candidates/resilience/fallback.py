@@ -52,7 +52,10 @@ def distance(one: Candidate, other: Candidate) -> float:
     union = strengths[0] | strengths[1]
     apart = len(strengths[0] ^ strengths[1]) / len(union) if union else 0.0
     asked_over_http = one.provider == "openai"
-    same_server = asked_over_http and (one.provider, one.base_url) == (other.provider, other.base_url)
+    same_server = asked_over_http and (one.provider, one.base_url) == (
+        other.provider,
+        other.base_url,
+    )
     return score + price + apart / 2 + 100 * same_server
 
 

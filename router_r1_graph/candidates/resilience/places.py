@@ -46,7 +46,9 @@ def check_place(place: str) -> None:
         raise ValueError(f"unknown scheme {url.scheme!r}; allowed: {', '.join(_REDIS)}, or a file")
     if password or re.search(r"(^|&)(password|username)=", url.query):
         # The value is not repeated in the message.
-        raise ValueError("a password does not belong in a file; use env:NAME, and set NAME to the URL")
+        raise ValueError(
+            "a password does not belong in a file; use env:NAME, and set NAME to the URL"
+        )
 
 
 def find_place(place: str | None) -> str:

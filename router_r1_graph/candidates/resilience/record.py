@@ -85,9 +85,7 @@ class Verdict:
         return self.broken is None and self.late is None and not self.full
 
 
-def admit(
-    record: Record, settings: Resilience, now: float, attempt: str, left: float
-) -> Verdict:
+def admit(record: Record, settings: Resilience, now: float, attempt: str, left: float) -> Verdict:
     """Take a place and a turn for an attempt, unless it may not begin within the seconds left."""
     seconds = settings.timeout_seconds + _LEASE_SECONDS
     probe = False

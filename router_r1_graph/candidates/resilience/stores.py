@@ -193,7 +193,8 @@ class SqliteStore(SharedStore):
                 raise ConfigError(f"limits_store: {file} is another program's database")
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(
-                "CREATE TABLE IF NOT EXISTS endpoints (key TEXT PRIMARY KEY, record TEXT NOT NULL)"
+                "CREATE TABLE IF NOT EXISTS endpoints "
+                "(key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID"
             )
             connection.close()
         except (OSError, sqlite3.Error) as error:
@@ -238,8 +239,10 @@ def _changed(connection: sqlite3.Connection, key: str, change: Change[T]) -> T:
         record = Record.loads(row and row[0])
         done = change(record)
         text = record.dumps()
-        if row is None or text != row[0]:
-            connection.execute("INSERT OR REPLACE INTO endpoints VALUES (?, ?)", (key, text))
+        if row is None:
+            connection.execute("INSERT INTO endpoints VALUES (?, ?)", (key, text))
+        elif text != row[0]:
+            connection.execute("UPDATE endpoints SET record = ? WHERE key = ?", (text, key))
         connection.execute("COMMIT")
         return done
     except BaseException:
