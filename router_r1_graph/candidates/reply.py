@@ -46,8 +46,9 @@ class Reply:
     """What came back from one call, after all retries.
 
     Tokens and `cost_usd` are those of all attempts that were billed: what the provider reported,
-    else tokens at list prices. `attempts` counts requests sent, of which one at most is the reply. `seconds`
-    is wall time over all attempts and the waits between, or what a recorded or stored reply took.
+    else tokens at list prices. `attempts` counts requests sent; one of them at most is the reply.
+    `seconds` is wall time over all attempts and the waits between, or what a recorded or stored
+    reply took.
     """
 
     text: str = ""

@@ -19,7 +19,8 @@ from .counts import count
 from .gate import Gate
 from .record import Outcome, Record, Verdict, admit, give_back, settle
 from .settings import Resilience
-from .stores import Store, open_store
+from .store import Store
+from .stores import open_store
 
 _LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.02, 0.25
 """How often a place is looked for that another process has."""

@@ -1,6 +1,7 @@
 """What a candidate's calls withstand, and what they keep to: settings of one candidate or a pool.
 
-A pool file has them beside a candidate's prices, and as defaults for all in its `resilience:` block.
+They stand beside a candidate's prices in a pool file, and as defaults of all in its `resilience:`
+block.
 """
 
 from __future__ import annotations

@@ -1,174 +1,23 @@
-"""The stores of what is known of endpoints: each changes one record in one step.
-
-A store that fails stops no call: a warning says so once, and for some seconds this process goes by
-its own memory. No store blocks an event loop: what may take longer happens in the store's thread.
-"""
+"""The stores that there are: memory, an SQLite file, a Redis server."""
 
 from __future__ import annotations
 
-import copy
 import logging
-import os
 import sqlite3
 import threading
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ...errors import ConfigError
-from ..steps import Await
 from .places import MEMORY, find_place
 from .record import Record
+from .store import PATIENCE_SECONDS, Change, LaterError, MemoryStore, SharedStore, Store, T
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
-Change = Callable[[Record], T]
-"""Changes a record in place, and returns what is to be known of it."""
 
 _APPLICATION_ID = 0x52314C69  # "R1Li": how SQLite marks whose file it is
-_PATIENCE_SECONDS = 2.0
-"""So long a store may take for one step."""
-_PAUSE_SECONDS = 5.0
-"""So long a store that failed is left alone."""
 _REDIS_PREFIX = "router-r1:limits:"
 _REDIS_KEEPS_SECONDS = 7 * 86400
-
-
-class Store(ABC):
-    """Records by key, for any number of threads and event loops."""
-
-    @abstractmethod
-    def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
-        """Change a record while nobody else does; the steps are to be waited for."""
-
-    @abstractmethod
-    def post(self, key: str, change: Change[Any]) -> None:
-        """Change a record, and do not wait until it is done."""
-
-    @abstractmethod
-    def read(self, key: str) -> Record:
-        """Return a record, for people to look at; this may take a while."""
-
-
-class MemoryStore(Store):
-    """Records of this process."""
-
-    def __init__(self) -> None:
-        self._records: dict[str, Record] = {}
-        self._lock = threading.Lock()
-
-    def change(self, key: str, change: Change[T]) -> T:
-        """Change a record."""
-        with self._lock:
-            record = self._records.get(key)
-            if record is None:
-                record = self._records[key] = Record()
-            return change(record)
-
-    def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
-        """Change a record at once."""
-        return self.change(key, change)
-        yield  # a generator, as all updates are
-
-    def post(self, key: str, change: Change[Any]) -> None:
-        """Change a record at once."""
-        self.change(key, change)
-
-    def read(self, key: str) -> Record:
-        """Return a copy of a record."""
-        return self.change(key, copy.deepcopy)
-
-
-class SharedStore(Store):
-    """Records that several processes share; in the place of a store that fails, memory.
-
-    Args:
-        where: the store's name in warnings.
-    """
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self._start()
-
-    def _start(self) -> None:
-        self._pid = os.getpid()
-        self._memory = MemoryStore()
-        self._thread = ThreadPoolExecutor(1, "router-r1-limits")
-        self._failed_at = -_PAUSE_SECONDS
-        self._warned = False
-
-    @abstractmethod
-    def _now_or_later(self, key: str, change: Change[T]) -> T:
-        """Change a record at once, or raise `_Later` where that may take longer."""
-
-    @abstractmethod
-    def _change(self, key: str, change: Change[T]) -> T:
-        """Change a record, in the store's thread."""
-
-    def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
-        """Change a record; go by this process's own memory where the store fails."""
-        self._after_fork()
-        if time.monotonic() < self._failed_at + _PAUSE_SECONDS:
-            return self._memory.change(key, change)
-        try:
-            return self._now_or_later(key, change)
-        except _Later:
-            future = self._thread.submit(self._safely, key, change)
-        except Exception as error:  # whatever a client raises: it is no reason for a call to fail
-            return self._instead(key, change, error)
-        done = yield Await(future, 2 * _PATIENCE_SECONDS)
-        return done[0] if done else self._memory.change(key, change)
-
-    def post(self, key: str, change: Change[Any]) -> None:
-        """Change a record, at once or in the store's thread."""
-        self._after_fork()
-        try:
-            self._now_or_later(key, change)
-        except Exception:
-            try:
-                self._thread.submit(self._safely, key, change)
-            except RuntimeError:  # the interpreter ends
-                self._safely(key, change)
-
-    def read(self, key: str) -> Record:
-        """Return a record.
-
-        Raises:
-            OSError: the store cannot be reached.
-        """
-        self._after_fork()
-        try:
-            return self._thread.submit(self._change, key, copy.deepcopy).result()
-        except Exception as error:
-            raise OSError(f"{self.where}: {type(error).__name__}: {error}") from None
-
-    def _safely(self, key: str, change: Change[T]) -> tuple[T]:
-        try:
-            if time.monotonic() < self._failed_at + _PAUSE_SECONDS:
-                return (self._memory.change(key, change),)
-            return (self._change(key, change),)
-        except Exception as error:
-            return (self._instead(key, change, error),)
-
-    def _instead(self, key: str, change: Change[T], error: Exception) -> T:
-        self._failed_at = time.monotonic()
-        if not self._warned:
-            self._warned = True
-            why = f"{type(error).__name__}: {error}"
-            logger.warning("%s: limits are not shared: %s", self.where, why)
-        return self._memory.change(key, change)
-
-    def _after_fork(self) -> None:
-        """Begin anew in a process that was forked: threads and connections stayed behind."""
-        if self._pid != os.getpid():
-            self._start()
-
-
-class _Later(Exception):
-    """It may take longer than an event loop can wait."""
 
 
 class SqliteStore(SharedStore):
@@ -186,7 +35,7 @@ class SqliteStore(SharedStore):
         super().__init__(file)
         try:
             Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            connection = self._connect(_PATIENCE_SECONDS)
+            connection = self._connect(PATIENCE_SECONDS)
             owner = connection.execute("PRAGMA application_id").fetchone()[0]
             tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if owner != _APPLICATION_ID and (owner or tables):
@@ -216,19 +65,19 @@ class SqliteStore(SharedStore):
 
     def _now_or_later(self, key: str, change: Change[T]) -> T:
         if not self._lock.acquire(blocking=False):
-            raise _Later
+            raise LaterError
         try:
             self._fast = self._fast or self._connect(0.0)
             return _changed(self._fast, key, change)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise _Later from None
+                raise LaterError from None
             raise
         finally:
             self._lock.release()
 
     def _change(self, key: str, change: Change[T]) -> T:
-        self._slow = self._slow or self._connect(_PATIENCE_SECONDS)
+        self._slow = self._slow or self._connect(PATIENCE_SECONDS)
         return _changed(self._slow, key, change)
 
 
@@ -266,7 +115,7 @@ class RedisStore(SharedStore):
         self._client: Any = None
 
     def _now_or_later(self, key: str, change: Change[T]) -> T:
-        raise _Later
+        raise LaterError
 
     def _change(self, key: str, change: Change[T]) -> T:
         import redis
@@ -274,8 +123,8 @@ class RedisStore(SharedStore):
         if self._client is None:
             self._client = redis.Redis.from_url(
                 self._url,
-                socket_timeout=_PATIENCE_SECONDS,
-                socket_connect_timeout=_PATIENCE_SECONDS / 2,
+                socket_timeout=PATIENCE_SECONDS,
+                socket_connect_timeout=PATIENCE_SECONDS / 2,
             )
         key = _REDIS_PREFIX + key
         done: list[T] = []
