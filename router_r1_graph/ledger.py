@@ -73,7 +73,7 @@ class LedgerTotals(TypedDict):
     uncertain_attempts: NotRequired[int]
 
 
-_WHERE_ANY = (
+WHERE_ANY = (
     *("cached_input_tokens", "cache_loss_usd"),
     *("waited_seconds", "hedges", "uncertain_attempts"),
 )
@@ -101,7 +101,7 @@ def _line() -> LedgerLine:
 
 
 def _where_any(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    sums = {name: sum(part.get(name, 0) for part in parts) for name in _WHERE_ANY}
+    sums = {name: sum(part.get(name, 0) for part in parts) for name in WHERE_ANY}
     return {name: amount for name, amount in sums.items() if amount}
 
 

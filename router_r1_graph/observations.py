@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import (
     AIMessage,
@@ -283,8 +283,8 @@ def call_records(scratchpad: Iterable[AnyMessage], *, summaries: bool = True) ->
         elif isinstance(message, ToolMessage) and message.artifact:
             if failed := message.artifact.get("instead_of"):
                 text = f"error: {failed['error']['message']}"
-                query = message.artifact["query"]
-                records.append(_call_record({**failed, "query": query, "reply": text}, round_))
+                about = {"query": message.artifact["query"], "reply": text}
+                records.append(_call_record(cast("ObservedBill", {**failed, **about}), round_))
             records.append(_call_record(message.artifact, round_))
             if summaries and (summary := message.artifact.get(SUMMARY)):
                 records.append(_call_record(summary, round_))

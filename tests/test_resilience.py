@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import sqlite3
+import threading
 import uuid
 from contextlib import closing
 
@@ -177,6 +178,36 @@ async def test_calls_in_flight_never_exceed_their_places_and_all_are_made(place)
     endpoint = endpoint_of(ada)
     await asyncio.to_thread(wait_until, lambda: not endpoint.store.read(endpoint.key).places)
     assert (endpoint.gate.waiting, endpoint.gate.enter_at_once()) == (0, True)
+
+
+async def test_who_is_cancelled_while_a_store_is_busy_leaves_no_place_taken(tmp_path):
+    ada = candidate(max_concurrency=1, limits_store=str(tmp_path / "limits.sqlite"))
+    endpoint, model = endpoint_of(ada), Gated()
+    with closing(sqlite3.connect(tmp_path / "limits.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        call = asyncio.create_task(aask(model, QUESTION, ada))
+        await asyncio.sleep(0.05)
+        call.cancel()
+        await asyncio.wait([call])
+        other.execute("COMMIT")
+    model.free.set()
+    assert (await aask(model, QUESTION, ada)).ok
+    read = endpoint.store.read
+    await asyncio.to_thread(wait_until, lambda: read(endpoint.key).places == {})
+
+
+def test_threads_wait_for_a_place_in_turn():
+    ada = candidate(max_concurrency=1, limits_store="memory")
+    replies = []
+    model = FakeChat(delay=0.01)
+    threads = [
+        threading.Thread(target=lambda: replies.append(ask(model, QUESTION, ada))) for _ in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert kinds(replies) == ["ok"] * 5
 
 
 async def test_a_breaker_opens_lets_one_probe_through_and_closes(place):

@@ -104,7 +104,7 @@ class Attempts:
         return self.failure is None or not forbids_retry(self.failure)
 
     def _pause(self, state: RetryCallState) -> float:
-        told = self.failure and told_to_wait(self.failure)
+        told = None if self.failure is None else told_to_wait(self.failure)
         return _BACKOFF(state) if told is None else told
 
     def _is_over(self, state: RetryCallState) -> bool:

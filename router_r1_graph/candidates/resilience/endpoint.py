@@ -72,7 +72,7 @@ class Endpoint:
         if self.gate and (turn := self.gate.enter()):
             given = False
             try:
-                given = yield Await(turn, left)
+                given = yield Await(turn, None if left == float("inf") else left)
             finally:
                 if not given:
                     self.gate.give_up(turn)

@@ -63,8 +63,8 @@ class MemoryStore(Store):
 
     def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
         """Change a record at once."""
+        yield from ()  # nothing to wait for
         return self.change(key, change)
-        yield  # a generator, as all updates are
 
     def post(self, key: str, change: Change[Any]) -> None:
         """Change a record at once."""
@@ -92,6 +92,8 @@ class SharedStore(Store):
         self._thread = ThreadPoolExecutor(1, "router-r1-limits")
         self._failed_at = -_PAUSE_SECONDS
         self._warned = False
+        self._queued = 0
+        self._counting = threading.Lock()
 
     @abstractmethod
     def _now_or_later(self, key: str, change: Change[T]) -> T:
@@ -109,7 +111,7 @@ class SharedStore(Store):
         try:
             return self._now_or_later(key, change)
         except LaterError:
-            future = self._thread.submit(self._safely, key, change)
+            future = self._submit(key, change)
         except Exception as error:  # whatever a client raises: it is no reason for a call to fail
             return self._instead(key, change, error)
         done = yield Await(future, 2 * PATIENCE_SECONDS)
@@ -119,12 +121,11 @@ class SharedStore(Store):
         """Change a record, at once or in the store's thread."""
         self._after_fork()
         try:
+            if self._queued:  # it may take back what is still to be done
+                raise LaterError
             self._now_or_later(key, change)
         except Exception:
-            try:
-                self._thread.submit(self._safely, key, change)
-            except RuntimeError:  # the interpreter ends
-                self._safely(key, change)
+            self._submit(key, change)
 
     def read(self, key: str) -> Record:
         """Return a record.
@@ -137,6 +138,21 @@ class SharedStore(Store):
             return self._thread.submit(self._change, key, copy.deepcopy).result()
         except Exception as error:
             raise OSError(f"{self.where}: {type(error).__name__}: {error}") from None
+
+    def _submit(self, key: str, change: Change[T]) -> Future[tuple[T]]:
+        with self._counting:
+            self._queued += 1
+        future: Future[tuple[T]] = Future()
+        try:
+            future = self._thread.submit(self._safely, key, change)
+        except RuntimeError:  # the interpreter ends
+            future.set_result(self._safely(key, change))
+        future.add_done_callback(self._one_less)
+        return future
+
+    def _one_less(self, _: Future[Any]) -> None:
+        with self._counting:
+            self._queued -= 1
 
     def _safely(self, key: str, change: Change[T]) -> tuple[T]:
         try:
