@@ -152,7 +152,9 @@ def test_parts_are_weighted_by_name_and_one_of_weight_0_is_only_logged(mine):
     # A part that a trace does not have does not count, and where none counts, nothing is said.
     assert verdict_of(said({"a": 0.5, "b": None}, a=3, b=1))["outcome"] == 0.5
     assert why_left_out(said({"c": 0.5}, a=1, c=0)) == "no reward function said anything"
-    with pytest.raises(ConfigError, match="gave 'tone', which has no weight.*did you mean 'tones'"):
+    with pytest.raises(
+        ConfigError, match=r"gave 'tone', which has no weight.*did you mean 'tones'"
+    ):
         said({"tone": 0.5}, tones=1)
     with pytest.raises(ConfigError, match=r"gave 0\.5; weights are for parts with names"):
         said(0.5, tone=1)

@@ -54,8 +54,7 @@ class Verdict(TypedDict, total=False):
 
 
 class _Said(NamedTuple):
-    """What one function says: its number, the mean of its parts by their weights, and these parts;
-    None = nothing."""
+    """What one function says: its number and its parts; None = nothing."""
 
     value: float | None
     parts: Mapping[str, float]
