@@ -21,13 +21,13 @@ import torch
 from transformers import TrainerCallback
 
 import router_r1_graph
+from fakes import answer, search
 from openai_server import Reply, Status
 from router_r1_graph import (
     CandidatePool,
     ConfigError,
     RouterContext,
-    Trace,
-    create_router_r1,
+    ScriptedController,
     read_traces,
 )
 from router_r1_graph.ledger import total
@@ -40,7 +40,7 @@ from training.grpo import grpo_trainer, run_grpo
 from training.items import Item
 from training.models import load_learner
 from training.rollouts import roll_out
-from training.spending import Spending
+from training.spending import Bill, Spending
 
 pytestmark = [
     pytest.mark.timeout(1800),  # trainings
@@ -368,34 +368,48 @@ def test_the_budget_stops_a_run_with_a_checkpoint_and_says_what_it_would_cost(
     assert not (tmp_path / "none" / "traces").exists()
 
 
-def test_spending_outlives_a_kill(tmp_path, serve):
-    [item] = asked_of(serve(Reply("Carel Fabritius", input_tokens=40, output_tokens=30)))
-    graph = create_router_r1(item.pool, "cheapest").compile()
-    trace = Trace.from_state(graph.invoke({"question": item.question}))
+def test_each_call_is_on_the_bill_before_the_run_goes_on(tmp_path, serve):
+    paid = []
+
+    def reply(request):
+        paid.append(Spending(tmp_path).total_usd())  # what a kill would leave here
+        return Reply("Carel Fabritius", input_tokens=40, output_tokens=30)
+
+    [item] = asked_of(serve(reply), max_rounds=3)
+    turns = [search("Quillora: who?"), search("Ancestil: where?"), answer("x")]
+    bill = Bill(Spending(tmp_path), "grpo")
+    [trace] = roll_out([item], ScriptedController(turns), bill=bill)
+    assert paid == [0, pytest.approx(1e-4)]
+    assert bill.spending.total_usd() == pytest.approx(total(trace.ledger)["cost_usd"])
+
+
+def test_spending_outlives_a_kill_and_counts_all_processes(tmp_path):
     spending = Spending(tmp_path, 1.0)
-    spending.add("grpo", trace)
-    each = spending.total_usd()
-    assert each > 0
+    spending.add_usd("grpo", 0.1)
     with (tmp_path / "spending-0.jsonl").open("a") as file:
         file.write('{"stage": "grpo", "us')  # torn
     again = Spending(tmp_path, 1.0)
-    assert again.total_usd() == pytest.approx(each)
-    again.add("grpo", trace)
+    assert again.total_usd() == pytest.approx(0.1)
+    again.add_usd("grpo", 0.1)
     other = Spending(tmp_path, 1.0, process=1)
-    other.add("grpo", trace)
-    assert again.total_usd() == other.total_usd() == pytest.approx(3 * each)
-    assert again.left_usd() == pytest.approx(1 - 3 * each)
-    assert again.refuses(2.0)
+    other.add_usd("grpo", 0.1)
+    assert again.total_usd() == other.total_usd() == pytest.approx(0.3)
+    assert again.left_usd() == pytest.approx(0.7)
+    assert again.refuses(0.8)
     assert not again.refuses(0.5)
 
 
-def test_simulated_candidates_are_not_paid(tmp_path):
-    graph = create_router_r1("embedded", "cheapest").compile()
-    trace = Trace.from_state(graph.invoke({"question": "Who wrote Hamlet?"}))
-    assert total(trace.ledger)["cost_usd"] > 0
-    spending = Spending(tmp_path, 0.0)
-    spending.add("grpo", trace)
-    assert spending.total_usd() == 0
+def test_simulated_candidates_are_not_paid(tmp_path, serve):
+    """Beside real ones in one pool, too."""
+    real = asked_of(serve(Reply("Carel Fabritius", input_tokens=40, output_tokens=30)))[0].pool
+    embedded = CandidatePool.embedded().candidates[:1]
+    pool = CandidatePool(candidates=(*embedded, *real.candidates[1:]))
+    both = f"{search(f'{embedded[0].name}: who?')}{search('Ancestil: who?')}"
+    bill = Bill(Spending(tmp_path), "grpo")
+    [trace] = roll_out(questions(1, pool), ScriptedController([both, answer("x")]), bill=bill)
+    assert [line["cost_usd"] > 0 for line in trace.ledger["candidates"].values()] == [True, True]
+    assert bill.spending.total_usd() == pytest.approx(1e-4)
+    assert bill.spending.by_stage()["grpo"].calls == 1
 
 
 def test_the_best_weights_on_held_out_questions_are_kept_and_a_stage_stops_early(tmp_path):
