@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import signal
 import time
 from dataclasses import replace
 from functools import cache
@@ -211,17 +212,25 @@ def test_one_seed_gives_one_run_and_a_run_that_was_killed_ends_with_the_same_wei
 
     first = whole(tmp_path / "one")
 
-    class Kill(TrainerCallback):
+    class Interrupt(TrainerCallback):
         def on_step_begin(self, args, state, control, **_):
-            if state.global_step == 2:
+            if state.global_step == 0:  # the step is finished, and a checkpoint written
+                signal.raise_signal(signal.SIGTERM)
+            if state.global_step == 2:  # as a kill leaves it
                 raise KeyboardInterrupt
 
-    trainer, _ = grpo_trainer(
-        learner(), questions(3), settings, **options(tmp_path / "two", held_out=held_out)
-    )
-    trainer.add_callback(Kill())
-    with pytest.raises(KeyboardInterrupt):
+    def interrupted():
+        trainer, watch = grpo_trainer(
+            learner(), questions(3), settings, **options(tmp_path / "two", held_out=held_out)
+        )
+        trainer.add_callback(Interrupt())
         train(trainer, tmp_path / "two" / "checkpoints", "grpo")
+        return watch.interrupted
+
+    assert interrupted()
+    assert last_checkpoint(tmp_path / "two" / "checkpoints").endswith("checkpoint-1")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     second = whole(tmp_path / "two")
     moved = weights(learner().model)
     assert any(not torch.equal(first[name], moved[name]) for name in first)

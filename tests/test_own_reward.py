@@ -242,6 +242,8 @@ FILES = "data: {source: files, files: [%s], pools: [embedded]}"
         ),
         ("reward: {functions: [f1], metric: f1}", "metric has no effect beside functions"),
         ("reward: {functions: [{function: f1, weight: 0}]}", "weight"),
+        ("reward: {usd: 2.0e-4}", "usd has no effect without scale: absolute"),
+        ("reward: {functions: [f1], floor: -1}", "floor has no effect"),
         ("reward: {functions: [{function: 'a:b', options: {api_key: x}}]}", "use api_key_env"),
         ("reward: {functions: [{function: f1, weights: {a: 1}}]}", "f1 names no parts"),
         ("reward: {functions: [{function: 'a:b', weights: {a: 0}}]}", "a weight above 0"),

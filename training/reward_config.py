@@ -96,12 +96,16 @@ class RewardConfig(Section):
         return {"functions": [value]} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _one_outcome(self) -> RewardConfig:
+    def _all_count(self) -> RewardConfig:
         if self.functions and self.metric != "exact_match":
             raise ValueError(
                 "metric has no effect beside functions; leave it out, or name it among them: "
                 f"functions: [{self.metric}, ...]"
             )
+        for name in ("usd", "floor"):
+            default = type(self).model_fields[name].default
+            if self.scale == "percentile" and getattr(self, name) != default:
+                raise ValueError(f"{name} has no effect without scale: absolute")
         return self
 
     @property
