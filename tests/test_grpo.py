@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import random
 import signal
 import time
+import weakref
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -444,6 +446,15 @@ def test_the_best_weights_on_held_out_questions_are_kept_and_a_stage_stops_early
     assert rewards[0] > max(rewards[1], rewards[2])
     for name, best in weights(ours.model).items():
         assert torch.equal(best, before[name]), name
+
+
+def test_no_model_is_held_beside_those_of_trl(tmp_path):
+    ours = learner()
+    held = weakref.ref(ours.model)
+    trainer, _ = grpo_trainer(ours, questions(1), config(), **options(tmp_path))
+    gc.collect()
+    assert trainer.model
+    assert held() is None
 
 
 def test_sharded_weights_are_refused(tmp_path, monkeypatch):
