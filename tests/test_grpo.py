@@ -392,6 +392,9 @@ def test_each_call_is_on_the_bill_before_the_run_goes_on(tmp_path, serve):
     [trace] = roll_out([item], ScriptedController(turns), bill=bill)
     assert paid == [0, pytest.approx(1e-4)]
     assert bill.spending.total_usd() == pytest.approx(total(trace.ledger)["cost_usd"])
+    (tmp_path / "file").touch()  # a bill that cannot be written ends the run
+    with pytest.raises(OSError, match="file"):
+        roll_out([item], ScriptedController(turns), bill=Bill(Spending(tmp_path / "file"), "grpo"))
 
 
 def test_spending_outlives_a_kill_and_counts_all_processes(tmp_path):

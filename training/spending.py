@@ -146,33 +146,46 @@ class Bill:
 
         Args:
             make: takes callbacks of every run, and returns what asks.
+
+        Raises:
+            OSError: (what asks does) the bill cannot be written.
         """
         made: dict[frozenset[str], Ask] = {}
+        broken: list[OSError] = []
+
+        def write(paid: Paid) -> None:
+            try:
+                self.spending.add(self.stage, paid)
+            except OSError as error:  # the router would take it for a failure of the candidate
+                broken.append(error)
 
         async def ask(item: Item) -> Sequence[Trace]:
-            names = {c.name: c.provider == "simulated" for c in item.pool.candidates}
-            free = frozenset(name for name, simulated in names.items() if simulated)
-            if free not in made:
-                made[free] = make([_Calls(self, free)] if free < {*names} else [])
-            traces = await made[free](item)
+            real = frozenset(c.name for c in item.pool.candidates if c.provider != "simulated")
+            if real not in made:
+                made[real] = make([_Calls(real, write)] if real else [])
+            traces = await made[real](item)
             for trace in traces:
                 line = trace.ledger["controller"]
-                saved = line.get("saved_usd", 0.0)
-                self.spending.add(self.stage, Paid(usd=line["cost_usd"], saved_usd=saved))
+                write(Paid(usd=line["cost_usd"], saved_usd=line.get("saved_usd", 0.0)))
+            if broken:
+                raise broken[0]
             return traces
 
         return ask
 
 
 class _Calls(BaseCallbackHandler):
-    """Writes down what calls to candidates cost, without those who are free."""
+    """Writes down what calls to some candidates cost.
+
+    Not those that a candidate makes which is a router itself: its bill has them.
+    """
 
     run_inline = True  # before the run goes on, in async runs too
     ignore_chain = ignore_llm = ignore_chat_model = ignore_retriever = True
 
-    def __init__(self, bill: Bill, free: frozenset[str]) -> None:
-        self._bill = bill
-        self._free = free
+    def __init__(self, candidates: frozenset[str], write: Callable[[Paid], None]) -> None:
+        self._candidates = candidates
+        self._write = write
         self._running: set[UUID] = set()
 
     def on_tool_start(
@@ -188,9 +201,8 @@ class _Calls(BaseCallbackHandler):
             return
         self._running.discard(run_id)
         told = output.artifact
-        if told["candidate"] not in self._free:
-            paid = Paid(told["cost_usd"], told["saved_usd"], 1, int(told["stored"]))
-            self._bill.spending.add(self._bill.stage, paid)
+        if told["candidate"] in self._candidates:
+            self._write(Paid(told["cost_usd"], told["saved_usd"], 1, int(told["stored"])))
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         """Forget a run that was interrupted."""
