@@ -42,7 +42,7 @@ from training.fit import BudgetSpentError, OutsideError, last_checkpoint, train
 from training.grpo import grpo_trainer, run_grpo
 from training.items import Item
 from training.models import load_learner
-from training.rollouts import roll_out
+from training.rollouts import Patience, roll_out, why_left_out
 from training.spending import Bill, Spending
 
 pytestmark = [
@@ -335,6 +335,23 @@ def test_a_passing_failure_is_tried_again_and_costs_no_rollout(tmp_path, serve):
     run_grpo(learner(), asked_of(server), settings, **options(tmp_path))
     [line] = [line for line in lines(tmp_path) if "reward" in line]
     assert line["left_out"] == 0
+
+
+@pytest.mark.parametrize(("tries", "fails"), [(1, True), (2, False)])
+def test_a_failure_of_the_sampler_is_never_the_policys(tries, fails):
+    ours = learner()
+    first = iter([torch.OutOfMemoryError("CUDA out of memory")])
+
+    def full(*_):
+        if error := next(first, None):
+            raise error
+
+    ours.model.register_forward_pre_hook(full)
+    patience = Patience(tries, wait_seconds=0)
+    traces = roll_out(questions(1) * 4, ours.controller(temperature=1.0, seed=1), patience=patience)
+    left_out = [why_left_out(trace) for trace in traces]
+    assert [reason.startswith("the sampler failed: ") for reason in left_out] == [fails] * 4
+    assert all("CUDA out of memory" in reason for reason in left_out) == fails
 
 
 def test_a_prompt_that_is_too_long_is_named_and_left_out(tmp_path, capsys):
