@@ -6,7 +6,6 @@ its own memory. No store blocks an event loop: what may take longer happens in t
 
 from __future__ import annotations
 
-import atexit
 import copy
 import logging
 import os
@@ -27,8 +26,6 @@ Change = Callable[[Record], T]
 
 PATIENCE_SECONDS = 2.0
 """So long a store may take for one step."""
-_POST_SECONDS = 0.02
-"""So long what is posted may wait for an update that it can be made with: half the transactions."""
 _PAUSE_SECONDS = 5.0
 """So long a store that failed is left alone."""
 
@@ -88,7 +85,6 @@ class SharedStore(Store):
     def __init__(self, where: str) -> None:
         self.where = where
         self._start()
-        atexit.register(self._flush)
 
     def _start(self) -> None:
         self._pid = os.getpid()
@@ -97,10 +93,7 @@ class SharedStore(Store):
         self._failed_at = -_PAUSE_SECONDS
         self._warned = False
         self._queued = 0
-        self._posted: dict[str, list[Change[Any]]] = {}
-        self._lock_posted = threading.RLock()
-        self._something_posted = threading.Event()
-        self._flusher: threading.Thread | None = None
+        self._counting = threading.Lock()
 
     @abstractmethod
     def _now_or_later(self, key: str, change: Change[T]) -> T:
@@ -113,12 +106,9 @@ class SharedStore(Store):
     def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
         """Change a record; go by this process's own memory where the store fails."""
         self._after_fork()
-        change = self._with_posted(key, change)
         if time.monotonic() < self._failed_at + _PAUSE_SECONDS:
             return self._memory.change(key, change)
         try:
-            if self._queued:  # one after another: a later change may take an earlier one back
-                raise LaterError
             return self._now_or_later(key, change)
         except LaterError:
             future = self._submit(key, change)
@@ -128,14 +118,14 @@ class SharedStore(Store):
         return done[0] if done else self._memory.change(key, change)
 
     def post(self, key: str, change: Change[Any]) -> None:
-        """Change a record together with the next update of it, or within some milliseconds."""
+        """Change a record, at once or in the store's thread."""
         self._after_fork()
-        with self._lock_posted:
-            self._posted.setdefault(key, []).append(change)
-            if self._flusher is None:
-                self._flusher = threading.Thread(target=self._flush_again_and_again, daemon=True)
-                self._flusher.start()
-        self._something_posted.set()
+        try:
+            if self._queued:  # it may take back what is still to be done
+                raise LaterError
+            self._now_or_later(key, change)
+        except Exception:
+            self._submit(key, change)
 
     def read(self, key: str) -> Record:
         """Return a record.
@@ -145,15 +135,12 @@ class SharedStore(Store):
         """
         self._after_fork()
         try:
-            with self._lock_posted:
-                look: Change[Record] = self._with_posted(key, copy.deepcopy)
-                future = self._thread.submit(self._change, key, look)
-            return future.result()
+            return self._thread.submit(self._change, key, copy.deepcopy).result()
         except Exception as error:
             raise OSError(f"{self.where}: {type(error).__name__}: {error}") from None
 
     def _submit(self, key: str, change: Change[T]) -> Future[tuple[T]]:
-        with self._lock_posted:
+        with self._counting:
             self._queued += 1
         future: Future[tuple[T]] = Future()
         try:
@@ -164,37 +151,8 @@ class SharedStore(Store):
         return future
 
     def _one_less(self, _: Future[Any]) -> None:
-        with self._lock_posted:
+        with self._counting:
             self._queued -= 1
-
-    def _with_posted(self, key: str, change: Change[T]) -> Change[T]:
-        """Return a change that first makes those that were posted."""
-        with self._lock_posted:
-            posted = self._posted.pop(key, [])
-        if not posted:
-            return change
-
-        def change_all(record: Record) -> T:
-            for one in posted:
-                one(record)
-            return change(record)
-
-        return change_all
-
-    def _flush_again_and_again(self) -> None:
-        while True:
-            self._something_posted.wait()
-            time.sleep(_POST_SECONDS)
-            self._something_posted.clear()
-            with self._lock_posted:  # nobody may come between what is taken and its queueing
-                for key in list(self._posted):
-                    self._submit(key, self._with_posted(key, _nothing))
-
-    def _flush(self) -> None:
-        """Make what is posted, at the end of the process."""
-        if self._pid == os.getpid():
-            for key in list(self._posted):
-                self._safely(key, self._with_posted(key, _nothing))
 
     def _safely(self, key: str, change: Change[T]) -> tuple[T]:
         try:
@@ -216,10 +174,6 @@ class SharedStore(Store):
         """Begin anew in a process that was forked: threads and connections stayed behind."""
         if self._pid != os.getpid():
             self._start()
-
-
-def _nothing(record: Record) -> None:
-    """Change nothing."""
 
 
 class LaterError(Exception):
