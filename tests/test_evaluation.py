@@ -105,8 +105,9 @@ def test_bad_rows_are_named(tmp_path, rows, message):
     assert message in str(error.value)
 
 
-def test_a_row_for_each_candidate_is_one_question(tmp_path):
-    rows = [{"id": 7, "question": "Q?", "gold": "x", "model": m} for m in "abc"]
+@pytest.mark.parametrize("id_", [{"id": 7}, {}])
+def test_a_row_for_each_candidate_is_one_question(tmp_path, id_):
+    rows = [{**id_, "question": "Q?", "gold": "x", "model": m} for m in "abc"]
     reader = Reader([write(tmp_path / "q.jsonl", *rows)])
     assert len(reader.read()) == 1
     assert reader.repeated == 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
@@ -13,11 +15,10 @@ from rich.text import Text
 
 from ..candidates.records import Recorder
 from ..controllers import Controller, parse_controller
-from ..controllers.learned import AUTO, METHODS
 from ..errors import ConfigError
 from ..words import usd
 from . import loop
-from .folds import fitted_on_folds
+from .folds import FITTED, READER, fitted_on_folds
 from .loop import Ask
 from .origin import Origin
 from .plan import MOST_CONSTANTS, Evaluation, control_specs, is_free, open_results, paid_once
@@ -40,6 +41,14 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
         ConfigError: a controller cannot be built, or the folder holds results and `resume` is off.
     """
     results = open_results(plan)
+    if results.path is not None or READER not in plan.controllers:
+        return _evaluate(plan, results, console)
+    with tempfile.TemporaryDirectory() as folder:  # a reader learns from the traces
+        results.path = Path(folder) / RESULTS
+        return _evaluate(plan, results, console)
+
+
+def _evaluate(plan: Evaluation, results: Results, console: Console | None) -> Summary:
     controls = control_specs(plan.pool) if plan.controls else []
     controls = [spec for spec in controls if spec not in plan.controllers]
     origin = Origin(
@@ -52,7 +61,7 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
     if plan.out is not None:
         load_pyplot("the picture of a report", "eval")  # before anything is paid
         origin.write(plan.out)
-    learned = [spec for spec in plan.controllers if spec in (*METHODS, AUTO)]
+    learned = [spec for spec in plan.controllers if spec in FITTED]
     purse = None if plan.budget_usd is None else Purse(plan.budget_usd)
     with paid_once(plan) as plan:
         runs = _all_runs(plan, controls)
@@ -109,7 +118,7 @@ def _all_runs(plan: Evaluation, controls: Sequence[str]) -> list[_Run]:
     Raises:
         ConfigError: a controller cannot be built.
     """
-    learned = [spec for spec in plan.controllers if spec in (*METHODS, AUTO)]
+    learned = [spec for spec in plan.controllers if spec in FITTED]
     if learned and not plan.folds:
         raise ConfigError(
             f"{learned[0]}: fitted on what? Name what `router-r1 fit` wrote ({learned[0]}:DIR), or "
@@ -188,6 +197,7 @@ def _fold_runs(plan: Evaluation, learned: Sequence[str], results: Results) -> li
         folds=plan.folds,
         metric=plan.metric,
         seed=plan.seed,
+        traces=results.path,
     ):
         make = partial(_same, controller)
         shares = [_share(plan, spec, make, weight, fold) for weight in plan.cost_weights]
