@@ -33,6 +33,7 @@ import numpy as np
 
 from router_r1_graph.controllers.learned import METHODS, LearnedController
 from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix
+from router_r1_graph.controllers.learned.rewording import reworded
 from router_r1_graph.controllers.learned.verdict import as_good_for_less
 from router_r1_graph.evaluation.measures import (
     best_single_score,
@@ -40,6 +41,7 @@ from router_r1_graph.evaluation.measures import (
     oracle_score,
     router_score,
 )
+from router_r1_graph.evaluation.statistics import Bootstrap
 
 NEEDS_TORCH = ("mf", "irt", "encoder")
 no_torch = pytest.mark.skipif(bool(missing("local")), reason="needs the extra 'local'")
@@ -496,6 +498,20 @@ def test_recorded_replies_of_the_papers_pool_can_be_fitted(tmp_path, method):
     assert {test.names[c] for c in cheap} == {test.names[int(train.costs_usd.mean(0).argmin())]}
     with pytest.raises(ControllerError, match="new: Palmyra"):
         parse_controller(f"{method}:{tmp_path}", paper)
+
+
+@pytest.mark.skipif(not NQ.exists(), reason="the shared data are not here")
+@pytest.mark.parametrize("metric", ["em", "contains"])
+def test_auto_is_not_worse_than_the_best_constant_on_nq(metric):
+    """The bar in reduced form: `python -m benchmarks.learned --splits 1 auto` has every method."""
+    found = read_matrix(NQ, CandidatePool.from_yaml("router_r1"), fields={"score": metric})
+    train, test = found.select(range(350)), found.select(range(350, 500))
+    auto = LearnedController.fit("auto", train, methods=QUICK)
+    chosen = auto.choices(test.questions, test.pool, 0.0)
+    again = auto.choices([reworded(question) for question in test.questions], test.pool, 0.0)
+    ours, best = test.scores[np.arange(150), chosen], test.scores[:, auto.means.argmax()]
+    assert Bootstrap(150).difference(ours, best).high >= 0
+    assert (chosen == again).mean() >= 0.9
 
 
 def test_a_pool_of_hundreds_is_fitted():
