@@ -24,7 +24,7 @@ from prometheus_client import (
 )
 
 from .._compat import inherit
-from ..chat_router import ChatRouterR1
+from ..chat.router import ChatRouterR1
 from ..errors import ConfigError, ControllerError, QuestionError
 from ..trace import TraceWriter
 from ..words import counted
