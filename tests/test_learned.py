@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from extras import missing, needs
 from fakes import FakeChat
-from in_process import cli
+from in_process import Command, cli
 from router_r1_graph import (
     CandidatePool,
     ConfigError,
@@ -258,7 +258,7 @@ def test_margin_and_constant_decide_a_doubtful_question(train_test, auto):
     assert [train.names[i] for i in ours] == [reordered.names[i] for i in theirs]
 
 
-def test_fit_auto_prints_its_tables_and_ask_repeats_that_routing_does_not_pay(tmp_path):
+def test_fit_auto_prints_its_tables_and_ask_and_serve_repeat_that_routing_does_not_pay(tmp_path):
     embedded = CandidatePool.embedded()
     base = two_topics(60, seed=0)
     shape = (60, len(embedded.candidates))
@@ -276,6 +276,8 @@ def test_fit_auto_prints_its_tables_and_ask_repeats_that_routing_does_not_pay(tm
     best = embedded.candidates[0].name
     assert f"warning: auto:{out}: routing does not pay: on 60 questions nothing" in asked.stderr
     assert f"so {best} is asked each time" in asked.stderr
+    with Command("serve", "--controller", f"auto:{out}", "--port", 0) as served:
+        assert any(line == asked.stderr.splitlines(keepends=True)[-1] for line in served.stderr)
 
 
 # ------------------------------------------------------------------------------- in the graph
