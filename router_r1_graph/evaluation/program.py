@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,7 +64,7 @@ def _evaluate(plan: Evaluation, results: Results, console: Console | None) -> Su
     learned = [spec for spec in plan.controllers if spec in FITTED]
     purse = None if plan.budget_usd is None else Purse(plan.budget_usd)
     with paid_once(plan) as plan:
-        runs = _all_runs(plan, controls)
+        runs = _all_runs(plan, controls, results)
         _note_one_weight(plan, runs, console)
         if console and not is_free(plan.pool):
             console.print(Text(str(_estimate(plan, runs, results))), soft_wrap=True)
@@ -101,7 +101,7 @@ def estimate_of(plan: Evaluation) -> Estimate:
     results = Results(plan.out and plan.out / RESULTS, parse_scorer(plan.metric))
     if plan.resume:
         results.load(plan.pool)
-    return _estimate(plan, _all_runs(plan, controls), results)
+    return _estimate(plan, _all_runs(plan, controls, results), results)
 
 
 def _estimate(plan: Evaluation, runs: Sequence[_Run], results: Results) -> Estimate:
@@ -112,8 +112,10 @@ def _estimate(plan: Evaluation, runs: Sequence[_Run], results: Results) -> Estim
     return estimate(left, plan.pool, once=plan.replies is not None or not is_free(plan.pool))
 
 
-def _all_runs(plan: Evaluation, controls: Sequence[str]) -> list[_Run]:
+def _all_runs(plan: Evaluation, controls: Sequence[str], results: Results) -> list[_Run]:
     """Return what is asked of every controller that needs no fit.
+
+    What does not read the cost weight goes on at the one that its earlier results have.
 
     Raises:
         ConfigError: a controller cannot be built.
@@ -127,7 +129,8 @@ def _all_runs(plan: Evaluation, controls: Sequence[str]) -> list[_Run]:
     if learned and not plan.controls:
         raise ConfigError("--folds fits on the single candidates' scores: it needs the controls")
     rest = [spec for spec in (*plan.controllers, *controls) if spec not in learned]
-    return [run for spec in dict.fromkeys(rest) for run in _runs_of(plan, spec)]
+    earlier = {spec: weight for spec, weight, _ in results.outcomes}
+    return [run for spec in dict.fromkeys(rest) for run in _runs_of(plan, spec, earlier)]
 
 
 def _note_one_weight(plan: Evaluation, runs: Sequence[_Run], console: Console | None) -> None:
@@ -143,7 +146,7 @@ def _note_one_weight(plan: Evaluation, runs: Sequence[_Run], console: Console | 
         console.print(
             Text(
                 f"note: {', '.join(once)} {does} not read the cost weight, and {was} run once "
-                f"(at {plan.cost_weights[0]:g})"
+                f"(at {min(weights[once[0]]):g})"
             ),
             soft_wrap=True,
         )
@@ -166,10 +169,10 @@ class _Run:
         return (*self.key, question.id) in results.outcomes
 
 
-def _runs_of(plan: Evaluation, spec: str) -> list[_Run]:
+def _runs_of(plan: Evaluation, spec: str, earlier: Mapping[str, float]) -> list[_Run]:
     make = partial(parse_controller, spec, plan.pool)
     controller = make()
-    weights = cost_weights_of(controller, plan.cost_weights)
+    weights = cost_weights_of(controller, plan.cost_weights, earlier.get(spec))
     return [
         _Run(_share(plan, spec, make, weight, plan.questions), controller) for weight in weights
     ]
