@@ -58,9 +58,7 @@ def in_time(seconds: float, work: Callable[[], T]) -> T | BaseException:
     return _raised(outcome[0]) if outcome else TooLateError(_too_slow(seconds))
 
 
-async def ain_time(
-    seconds: float | None, work: Callable[[], Awaitable[T]]
-) -> T | BaseException:
+async def ain_time(seconds: float | None, work: Callable[[], Awaitable[T]]) -> T | BaseException:
     """Work in a task, and leave it at the time-out; return the result or the exception."""
     start = time.monotonic()
     task = asyncio.create_task(_outcome(work))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +16,7 @@ from ..candidates.records import Recorder
 from ..controllers import Controller, parse_controller
 from ..controllers.learned import AUTO, METHODS
 from ..errors import ConfigError
+from ..files import only_writer
 from ..words import usd
 from . import loop
 from .folds import fitted_on_folds
@@ -26,7 +28,7 @@ from .processes import Share, run_in_processes
 from .progress import Bar, progress_columns
 from .questions import EvaluationQuestion
 from .report import write_report
-from .run import Outcome, Results, cost_weights_of, require_replies, run_controller
+from .run import Outcome, Results, cost_weights_of, require_replies, run_controller, unanswered
 from .scorers import parse_scorer
 from .scores import RESULTS
 from .spending import Estimate, Purse, estimate, within, worst_case
@@ -37,8 +39,14 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
     """Run a plan and return its summary; with `out`, write results and report there.
 
     Raises:
-        ConfigError: a controller cannot be built, or the folder holds results and `resume` is off.
+        ConfigError: a controller cannot be built; or the folder holds results and `resume` is off,
+            or those of another plan; or another run writes there.
     """
+    with nullcontext() if plan.out is None else only_writer("--out", plan.out):
+        return _evaluate(plan, console)
+
+
+def _evaluate(plan: Evaluation, console: Console | None) -> Summary:
     results = open_results(plan)
     controls = control_specs(plan.pool) if plan.controls else []
     controls = [spec for spec in controls if spec not in plan.controllers]
@@ -76,6 +84,7 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
         outcomes, pool=plan.pool.name, metric=plan.metric, controls=controls, seed=plan.seed
     )
     notes = [purse.stopped] if purse and purse.refused else []
+    notes += unanswered(outcomes)
     summary = dataclasses.replace(summary, origin=origin, notes=notes)
     if plan.out is not None:
         write_report(summary, plan.out, outcomes, evaluated=plan.controllers, skipped=plan.skipped)
@@ -91,7 +100,7 @@ def estimate_of(plan: Evaluation) -> Estimate:
     controls = control_specs(plan.pool) if plan.controls else []
     results = Results(plan.out and plan.out / RESULTS, parse_scorer(plan.metric))
     if plan.resume:
-        results.load(plan.pool)
+        results.load(plan.pool, plan.questions, plan.context)
     return _estimate(plan, _all_runs(plan, controls), results)
 
 
