@@ -85,11 +85,11 @@ def serve(
     ] = None,
     record: RecordOption = None,
     access_log: Annotated[
-        bool, typer.Option(help="Write a line to standard error for each request.")
-    ] = True,
+        bool, typer.Option("--access-log", help="Write a line to standard error for each request.")
+    ] = False,
     docs: Annotated[
         bool,
-        typer.Option("--docs", help="Also serve /docs and /openapi.json, which describe the API."),
+        typer.Option("--docs", help="Also serve /docs and /redoc, which show the API."),
     ] = False,
     context: Any = None,
     replies: Any = None,

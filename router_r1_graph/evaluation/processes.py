@@ -160,7 +160,7 @@ def _in_turn(
         yield questions[number]
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process with the one that started it: nobody would read what it pays for."""
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -175,7 +175,7 @@ def _work(
     pipe: Connection,
     environment: Mapping[str, str],
 ) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ.update(environment)  # a forkserver has the environment of its own start
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken
     try:

@@ -74,7 +74,7 @@ def create_app(
             would have cost. Nobody is asked for it where the router asked the same.
         traces: the file to which each run is appended, with its decisions; None = none.
         records: the file to which each reply of a candidate is appended; None = none.
-        docs: whether /docs and /redoc, which load scripts of others, and /openapi.json are there.
+        docs: whether /docs and /redoc, which load scripts of others, show the API.
 
     Raises:
         ConfigError: the file of traces cannot be written.
@@ -100,7 +100,7 @@ def create_app(
             *([Recorder(records)] if records else []),
         ],
     )
-    paths: dict[str, Any] = {} if docs else dict.fromkeys(("docs_url", "redoc_url", "openapi_url"))
+    paths: dict[str, Any] = {} if docs else {"docs_url": None, "redoc_url": None}
     about = "Asks the right LLMs the right questions."
     app = FastAPI(title="Router-R1", description=about, **paths)
     app.state.stop = service.stop
