@@ -197,8 +197,8 @@ def through_serve(server: FaultServer, count: int, at_once: int, hang_seconds: f
         metrics = asyncio.run(ask_all())
     counted = Counter(attempt.model for attempt in server.attempts)
     for name in NAMES:
-        if found.lines[name]["calls"] != counted[name]:
-            ours = found.lines[name]["calls"]
+        ours = found.lines[name]["calls"]
+        if not _agree(name, ours, counted[name]):
             found.problems.append(f"{name}: {ours} attempts on the bills, {counted[name]} counted")
     ended = sum(
         float(line.rpartition(" ")[2])
@@ -267,6 +267,15 @@ def _memory_mb() -> float:
         return int(file.read().split()[1]) * 4096 / 1e6
 
 
+def _agree(name: str, billed: int, counted: int) -> bool:
+    """Return whether the ledger's attempts are the server's.
+
+    On a busy machine, a short time-out also ends attempts before the server has seen them, and
+    others that it has answered.
+    """
+    return billed >= counted if name == HANGS else billed == counted
+
+
 def _compare_calls(found: Found, server: FaultServer) -> None:
     """Compare the server's account with the bills, call by call."""
     counted = server.by_call()
@@ -274,11 +283,11 @@ def _compare_calls(found: Found, server: FaultServer) -> None:
         attempts, bills = counted.get(call, []), found.bills.get(call, [])
         billed = sum(bill["attempts"] for bill in bills)
         faults = [attempt.fault or "ok" for attempt in attempts]
-        if billed != len(attempts):
+        if not _agree(call[0], billed, len(attempts)):
             found.problems.append(
                 f"{call}: {billed} attempts billed, {len(attempts)} made: {faults}"
             )
-        if not all(attempt.sane for attempt in attempts) or "hang" in faults:
+        if call[0] == HANGS or not all(attempt.sane for attempt in attempts):
             continue
         paid = [bill for bill in bills if not bill["stored"]]
         for kind in ("input_tokens", "output_tokens"):

@@ -470,6 +470,7 @@ def test_the_command_prints_a_table_or_json(tmp_path):
         *("evaluate", "demo", "--limit", "8", "--controller", "keyword", "--out", str(out)),
         *("--resume", "--json"),
     )
+    assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["questions"] == 8
     shown = cli("traces", "show", str(out / "results.jsonl"), "--controller", "keyword")
     assert shown.stdout.count("question ") == 8

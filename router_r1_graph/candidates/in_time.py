@@ -60,25 +60,27 @@ def in_time(seconds: float, work: Callable[[], T]) -> T | BaseException:
 
 async def ain_time(seconds: float | None, work: Callable[[], Awaitable[T]]) -> T | BaseException:
     """Work in a task, and leave it at the time-out; return the result or the exception."""
-    start = time.monotonic()
-    task = asyncio.create_task(_outcome(work))
+    start, ends = time.monotonic(), list[float]()
+    task = asyncio.create_task(_outcome(work, ends))
     try:
         await asyncio.wait({task}, timeout=seconds)
     except asyncio.CancelledError:  # of this task: the run is over
         await _cancel(task, _CLEAN_UP_SECONDS)
         raise
-    took = time.monotonic() - start
+    took = (ends[0] if ends else time.monotonic()) - start
     late = seconds is not None and took > seconds + LATE_SECONDS
     if seconds is None or (task.done() and not late):
         return _raised(task.result())
     why = _too_slow(seconds)
     if late:
         why += f"; the event loop was blocked, and free again after {took:.1f} s"
+        # What blocked it may have come to an end: then its bill is known.
+        await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
     if not await _cancel(task, _CANCEL_SECONDS):
         why += "; it was cancelled, and runs on"
     if late or not task.done():
         logger.warning("%s", why)
-    came = task.result() if task.done() else None
+    came = _raised(task.result()) if task.done() else None
     return TooLateError(why, None if isinstance(came, BaseException) else came)
 
 
@@ -110,13 +112,16 @@ def in_a_thread(work: Callable[[], T]) -> Coroutine[Any, Any, T]:
     return wait()
 
 
-async def _outcome(work: Callable[[], Awaitable[T]]) -> T | BaseException:
+async def _outcome(work: Callable[[], Awaitable[T]], ends: list[float]) -> T | BaseException:
+    """Work, and add the moment at which it ends."""
     try:
         return await work()
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         return error
+    finally:
+        ends.append(time.monotonic())
 
 
 async def _cancel(task: asyncio.Future[Any], seconds: float) -> bool:
