@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import ToolMessage
 
-from router_r1_graph.answer_reader import AnswerReader
+from router_r1_graph.chat.answer_reader import AnswerReader
 from router_r1_graph.errors import ConfigError
 from router_r1_graph.protocol import (
     Call,

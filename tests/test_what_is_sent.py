@@ -24,9 +24,9 @@ from router_r1_graph import (
     create_router_r1,
     parse_controller,
 )
-from router_r1_graph.answer_reader import AnswerReader
 from router_r1_graph.candidates.thoughts import apart
 from router_r1_graph.candidates.tool_calls import written_calls
+from router_r1_graph.chat.answer_reader import AnswerReader
 from router_r1_graph.controllers.chat_messages import alternating
 from yaml_pool import bills, run, scripted, yaml_pool
 

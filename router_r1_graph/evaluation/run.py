@@ -27,6 +27,7 @@ from ..observations import CallRecord
 from ..trace import Trace
 from ..words import counted
 from .loop import Ask, Item, ask_many, ask_router
+from .origin import difference
 from .questions import EvaluationQuestion
 from .scorers import Scorer, stated
 
@@ -103,29 +104,6 @@ def outcome_of(trace: Trace, scorer: Scorer) -> Outcome:
     )
 
 
-def _difference(
-    trace: Trace,
-    asked: Mapping[str, EvaluationQuestion] | None,
-    context: RouterContext | None,
-) -> str:
-    """Say in what a result differs from what is to be asked; "" = in nothing."""
-    if asked is not None:
-        question = asked.get(trace.id)
-        if question is None:
-            return f"other questions, such as {trace.id!r}: {trace.question!r:.100}"
-        if trace.question.split() != question.question.split():
-            words = f"{trace.question!r:.100}, not {question.question!r:.100}"
-            return f"other questions: {trace.id!r} is {words}"
-        if trace.gold != question.gold:
-            gold = f"{list(trace.gold)!r:.100}, not {list(question.gold)!r:.100}"
-            return f"other gold answers: those of {trace.id!r} are {gold}"
-    theirs, ours = trace.context.to_state(), (context or trace.context).to_state()
-    for knob in ours:
-        if knob != "cost_weight" and theirs[knob] != ours[knob]:
-            return f"another {knob} ({theirs[knob]!r}, not {ours[knob]!r})"
-    return ""
-
-
 def _failed(trace: Trace) -> bool:
     return bool(_error(trace, trace.calls))
 
@@ -200,7 +178,7 @@ class Results:
             other = (
                 f"another pool ({trace.pool.name!r})"
                 if trace.pool != ours
-                else _difference(trace, asked, context)
+                else difference(trace, asked, context)
             )
             if other:
                 raise ConfigError(

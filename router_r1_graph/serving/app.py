@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..candidates.records import Recorder
-from ..chat_router import ChatRouterR1
+from ..chat.router import ChatRouterR1
 from ..controllers import as_controller
 from ..errors import ConfigError
 from ..trace import TraceWriter

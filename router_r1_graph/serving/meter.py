@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +13,9 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.types import Command
 from prometheus_client import CollectorRegistry, Counter
 
+from ..budget import StopReason
 from ..candidates.tool import CANDIDATE_TAG
+from ..errors import ControllerError
 
 
 class Metrics:
@@ -98,3 +102,20 @@ class Meter(BaseCallbackHandler):
             self.metrics.calls.labels(candidate).inc()
             self.metrics.failed_calls.labels(candidate, "cancelled").inc()
         self._begun.clear()
+
+
+@contextmanager
+def metered(metrics: Metrics) -> Iterator[Meter]:
+    """Yield what counts a run; one that ends without an answer is counted, too."""
+    meter = Meter(metrics)
+    try:
+        yield meter
+    except asyncio.CancelledError:
+        meter.close("cancelled")
+        raise
+    except ControllerError:
+        meter.close(StopReason.CONTROLLER_ERROR)
+        raise
+    except BaseException:
+        meter.close("error")
+        raise

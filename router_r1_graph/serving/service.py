@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -25,14 +25,14 @@ from prometheus_client import (
 
 from .._compat import inherit
 from ..budget import StopReason
-from ..chat_router import ChatRouterR1
-from ..errors import ControllerError
+from ..chat.router import ChatRouterR1
 from ..words import counted
 from .body import parsed, read_body, refusing
 from .chat import ChatRequest
 from .chores import as_question, is_chore
+from .gone import shutting_down, unless_gone
 from .knobs import MODEL, checked, knobs_in_name
-from .meter import Meter, Metrics
+from .meter import Meter, Metrics, metered
 from .refused import RefusedError
 from .request import Asked, bill, read_request
 from .responses import ResponsesRequest
@@ -126,14 +126,14 @@ class RouterService:
             if asked.stream:
                 # The first piece sends the status: any refusal has to come before it.
                 pieces = self._pieces(model, messages, options)
-                first = await self._unless_gone(request, anext(pieces))
+                first = await unless_gone(request, self._stopped, anext(pieces))
                 _require_reply(first)
                 return StreamingResponse(
                     asked.events(_beginning_with(first, pieces, kind)),
                     media_type="text/event-stream",
                     headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
                 )
-            message = await self._unless_gone(request, self._ask(model, messages, options))
+            message = await unless_gone(request, self._stopped, self._ask(model, messages, options))
             _require_reply(message)
         return JSONResponse(asked.response(message))
 
@@ -150,7 +150,7 @@ class RouterService:
         self, model: ChatRouterR1, messages: list[BaseMessage], options: dict[str, Any]
     ) -> AIMessage:
         async with self._place():
-            with self._metered() as meter:
+            with metered(self._metrics) as meter:
                 start = time.perf_counter()
                 config: RunnableConfig = {"callbacks": [*self._callbacks, meter]}
                 message = await model.ainvoke(messages, config, **options)
@@ -173,7 +173,7 @@ class RouterService:
         async def run() -> None:
             try:
                 async with self._place():
-                    with self._metered() as meter:
+                    with metered(self._metrics) as meter:
                         start = time.perf_counter()
                         texts: list[str] = []
                         inherit({"callbacks": [*self._callbacks, meter]})
@@ -194,27 +194,11 @@ class RouterService:
             while (piece := await pieces.get()) is not None:
                 yield piece
             if self._stopped.is_set() and not task.done():
-                raise _ending()
+                raise shutting_down()
             await task  # raises what went wrong
         finally:
             stopped.cancel()
             task.cancel()
-
-    @contextmanager
-    def _metered(self) -> Iterator[Meter]:
-        """Yield what counts a run; one that ends without an answer is counted, too."""
-        meter = Meter(self._metrics)
-        try:
-            yield meter
-        except asyncio.CancelledError:
-            meter.close("cancelled")
-            raise
-        except ControllerError:
-            meter.close(StopReason.CONTROLLER_ERROR)
-            raise
-        except BaseException:
-            meter.close("error")
-            raise
 
     def _book(self, meter: Meter, message: AIMessage, start: float) -> None:
         """Count an answer; the last piece of a stream has its bill."""
@@ -239,29 +223,6 @@ class RouterService:
                     yield
         finally:
             self._inside -= 1
-
-    async def _unless_gone(self, request: Request, work: Awaitable[_T]) -> _T:
-        """Do the work; cancel it if the client disconnects, or the server ends.
-
-        Raises:
-            RefusedError: it was cancelled.
-        """
-
-        async def gone() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-
-        task = asyncio.ensure_future(work)
-        ends = asyncio.ensure_future(gone()), asyncio.ensure_future(self._stopped.wait())
-        try:
-            await asyncio.wait({task, *ends}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise _ending() if self._stopped.is_set() else RefusedError(499, "the client has gone")
-        finally:
-            for waiting in (task, *ends):
-                waiting.cancel()
-            await asyncio.gather(task, *ends, return_exceptions=True)
 
     def _authorize(self, request: Request) -> None:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -308,10 +269,6 @@ def _require_reply(message: AIMessage) -> None:
     if told.get("stop_reason") == StopReason.NO_REPLY:
         why = f"no candidate replied: {told.get('error', '')}"
         raise RefusedError(503, why, code=StopReason.NO_REPLY.value, more=bill(message))
-
-
-def _ending() -> RefusedError:
-    return RefusedError(503, "the server is shutting down", code="shutting_down")
 
 
 async def _beginning_with(

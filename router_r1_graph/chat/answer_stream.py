@@ -12,10 +12,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
+from ..budget import StopReason
+from ..candidates.usage import writable
+from ..errors import ControllerError
 from .answer_reader import AnswerReader
-from .budget import StopReason
-from .candidates.usage import writable
-from .errors import ControllerError
 
 
 @dataclass
