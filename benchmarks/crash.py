@@ -335,7 +335,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems = KINDS[kind](given.kills, given.seed)
         seconds = time.perf_counter() - began
         print(f"{kind}, {given.kills} kills, {seconds:.0f} s: {len(problems)} problems", flush=True)
-        print(*(f"  {problem}" for problem in problems[:20]), sep="\n", flush=True)
+        for problem in problems[:20]:
+            print(f"  {problem}", flush=True)
         wrong += len(problems)
     return int(wrong > 0)
 

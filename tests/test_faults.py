@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import json
 import multiprocessing
 import os
 import time
@@ -19,10 +20,12 @@ from langchain_core.tools import tool
 
 from benchmarks import chaos, crash
 from fakes import FakeChat, answer, make_pool, search
-from in_process import Command, forked
+from in_process import Command, cli, forked
+from openai_server import Reply, Status
 from patience import wait_until
 from router_r1_graph import RouterContext, ScriptedController, create_router_r1
 from router_r1_graph.evaluation.processes import end_with_parent
+from yaml_pool import yaml_pool
 
 
 @pytest.mark.parametrize("way", chaos.WAYS)
@@ -90,6 +93,52 @@ def test_a_worker_ends_with_the_process_that_started_it():
             return True
 
     wait_until(ended)
+
+
+# ------------------------------------------------------------------------------------ outages
+
+
+@pytest.mark.parametrize("controller", ["constant:Ada", "vote", "cascade", "keyword"])
+def test_an_outage_is_the_stop_reason_with_its_cause(controller):
+    pool = make_pool("Ada", "Bob")
+    down = dict.fromkeys(("Ada", "Bob"), FakeChat(text=ConnectionError("nobody is there")))
+    state = create_router_r1(pool, controller, models=down).compile().invoke({"question": "q?"})
+    assert state["stop_reason"] == "no_reply"
+    assert "nobody is there" in state["error"]
+
+
+@pytest.mark.parametrize(
+    ("own", "reason"), [("42", "answered"), ("I do not know.", "no_reply"), ("unknown", "no_reply")]
+)
+def test_a_controller_that_knows_the_answer_itself_has_answered_in_an_outage(own, reason):
+    controller = ScriptedController([search("Ada: what?"), answer(own)])
+    down = {"Ada": FakeChat(text=TimeoutError("too slow"))}
+    graph = create_router_r1(make_pool("Ada"), controller, models=down).compile()
+    state = graph.invoke({"question": "6 x 7?"})
+    assert (state["answer"], state["stop_reason"]) == (own, reason)
+
+
+def test_commands_say_an_outage(serve, tmp_path):
+    def told(request):
+        return Status(500, "all is down") if "down" in request.prompt else Reply("Paris")
+
+    server = serve(told)
+    yaml_pool(tmp_path, server)
+    pool = ["--pool", str(tmp_path / "pool.yaml"), "--controller", "cheapest"]
+    assert cli("ask", "Is it up?", *pool).returncode == 0
+    asked = cli("ask", "Is it down?", "--json", *pool)
+    assert (asked.returncode, json.loads(asked.stdout)["stop_reason"]) == (1, "no_reply")
+    assert "nobody replied: server_error: " in asked.stderr
+    assert "all is down" in asked.stderr
+    rows = ({"question": f"Is it {where}?", "gold": ["Paris"]} for where in ("up", "down", "at 1"))
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["evaluate", str(tmp_path / "q.jsonl"), *pool, "--no-controls", "--json"]
+    for more in ([], ["--resume"]):
+        before = server.count()
+        summary = json.loads(cli(*command, "--out", str(tmp_path / "out"), *more).stdout)
+        assert "Nobody replied for 1 of 3 answers" in summary["notes"][0]
+        assert "all is down" in summary["notes"][0]
+    assert server.count() - before == 1  # the one that nobody replied to
 
 
 # ------------------------------------------------------------------------- cancellation, time
