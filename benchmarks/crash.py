@@ -28,7 +28,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -113,9 +112,10 @@ def paid_again(server: FaultServer, kills: Sequence[float]) -> list[str]:
     """Return the calls that were made again although their reply had come, in words."""
     problems = []
     for (model, prompt), attempts in server.by_call().items():
-        for first, again in pairwise(attempts):
-            between = [kill for kill in kills if first.sent_at < kill <= again.sent_at]
-            if first.sent_at and not (between and between[0] - first.sent_at < KEPT_SECONDS):
+        for first in attempts[:-1]:
+            # Workers end a moment after the process that is killed.
+            near = any(abs(kill - first.sent_at) < KEPT_SECONDS for kill in kills)
+            if first.sent_at and not near:
                 problems.append(f"{model} was asked again: {prompt!r:.80}")
     return problems
 
@@ -280,9 +280,17 @@ def crash_finetune(kills: int, seed: int, *, start: Start = start_python) -> lis
         folder = Path(made)
         (folder / "pool.yaml").write_text(_pool(server))
 
+        asked = folder / "questions.jsonl"
+        rows = ({"question": f"Who wrote book {n}?", "golden_answers": ["x"]} for n in range(40))
+        asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        policy = ROOT / "router_r1_graph/policies/demo"
+
         def command(out: str) -> list[str]:
-            changes = [f"out={folder / out}", f"data.pools=[{folder / 'pool.yaml'}]"]
-            changes += ["replies.every=true", "stages=[warm_start, grpo]", "grpo.steps=3"]
+            changes = [f"out={folder / out}", "stages=[best_of_n, grpo]", "replies.every=true"]
+            changes += [f"data.pools=[{folder / 'pool.yaml'}]", "data.source=files"]
+            changes += [f"data.files=[{asked}]", "evaluate_questions=4", "grpo.steps=2"]
+            changes += [f"model={{pretrained: {policy}, stop: ['</answer>'], max_new_tokens: 64}}"]
+            changes += ["best_of_n.teacher_questions=0", "grpo.questions=2", "grpo.micro_batch=4"]
             config = ROOT / "training/configs/smoke.yaml"
             return ["training/finetune.py", "--config", str(config), *changes]
 
@@ -291,8 +299,17 @@ def crash_finetune(kills: int, seed: int, *, start: Start = start_python) -> lis
         )
         problems += [f"the last run ended with {code}"] if code else []
         problems += paid_again(server, times)
-        for file in (folder / "killed").rglob("*.jsonl"):
-            problems += _torn(file)
+        start(command("whole")).wait()
+        files = {
+            file.relative_to(folder / "killed") for file in (folder / "killed").rglob("*.jsonl")
+        }
+        for file in files:
+            problems += _torn(folder / "killed" / file)
+        wholes = {
+            file.relative_to(folder / "whole") for file in (folder / "whole").rglob("*.jsonl")
+        }
+        if files != wholes:
+            problems.append(f"files differ: {sorted(map(str, files ^ wholes))}")
     return problems
 
 

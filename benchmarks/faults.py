@@ -20,6 +20,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,7 +55,8 @@ class Attempt:
         input_tokens: those that the server has reported in a whole reply.
         output_tokens: likewise.
         sane: whether what it has reported, or not, can be believed.
-        sent_at: when the last byte was sent, in seconds since the epoch; 0 = there was no reply.
+        sent_at: when the last byte was sent, in seconds since the epoch; 0 = there was no reply, or
+            the client had gone.
     """
 
     model: str
@@ -154,6 +156,7 @@ class FaultServer:
         number = self._begun[model, prompt]
         of_call = random.Random(f"{self.seed}:{model}:{prompt}")
         draw = random.Random(f"{self.seed}:{model}:{prompt}:{number}")
+        send = partial(self._send, reader, writer)
         fault = draw.choice(self.faults) if draw.random() < self.rate else ""
         if "storm" in self.faults and of_call.random() < self.rate / 10:
             fault = "storm" if number <= 2 else ""
@@ -171,7 +174,7 @@ class FaultServer:
         if fault in ("rate_limit", "storm"):
             error = {"error": {"message": "slow down", "type": "rate", "code": None}}
             after = {"retry-after": draw.choice(_RETRY_AFTER)} if fault == "rate_limit" else {}
-            return await self._send(writer, attempt, error, 429, after)
+            return await send(attempt, error, 429, after)
         if fault == "server_error":
             said = ({"error": {"message": "boom \ud800 \x00"}}, b"<html>\x1b[31m", b"", b"\xff\xfe")
             return await self._send(
@@ -180,12 +183,12 @@ class FaultServer:
         if fault == "garbage":
             said = (b"null", b"[]", b'"text"', b"<html>", b"[" * 50_000, b'{"choices": []}')
             attempt = Attempt(model, prompt, number, fault, sane=False)
-            return await self._send(writer, attempt, draw.choice(said))
+            return await send(attempt, draw.choice(said))
         text = draw.choice(HOSTILE) if fault == "hostile" else "" if fault == "empty" else text
         reply = _completion(model, text, tokens)
         if fault == "wrong_usage":
             attempt = Attempt(model, prompt, number, fault, sane=False)
-            return await self._send(writer, attempt, reply | {"usage": draw.choice(WRONG_USAGE)})
+            return await send(attempt, reply | {"usage": draw.choice(WRONG_USAGE)})
         if fault in ("cut", "reset"):
             data = json.dumps(reply).encode()
             self._note(attempt)
@@ -197,10 +200,11 @@ class FaultServer:
                 connection = writer.get_extra_info("socket")
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             return False
-        return await self._send(writer, billed, reply)
+        return await send(billed, reply)
 
     async def _send(
         self,
+        reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         attempt: Attempt,
         body: Mapping[str, Any] | bytes,
@@ -210,7 +214,7 @@ class FaultServer:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         writer.write(_head(status, len(data), headers or {}) + data)
         await writer.drain()
-        self._note(attempt, time.time())
+        self._note(attempt, 0.0 if reader.at_eof() else time.time())
         return True
 
     def _note(self, attempt: Attempt, sent_at: float = 0.0) -> None:
