@@ -6,7 +6,7 @@
 evaluate    `router-r1 evaluate --resume`, in one process
 processes   the same in two processes; only the parent is killed, and its workers have to end
 sqlite      questions of a graph with a checkpointer in SQLite, and a store of replies
-postgres    likewise in PostgreSQL, whose address is in ROUTER_R1_TEST_POSTGRES
+postgres    likewise in PostgreSQL, whose address is in ROUTER_R1_POSTGRES
 finetune    `training/finetune.py`, whose candidates are over HTTP
 
 A server that counts says whether a call was made again whose reply had been sent to the killed
@@ -36,7 +36,7 @@ from .faults import FaultServer
 ROOT = Path(__file__).parent.parent
 KEPT_SECONDS = 1.0
 """A reply that was sent so long before a kill must have been kept."""
-POSTGRES = "ROUTER_R1_TEST_POSTGRES"
+POSTGRES = "ROUTER_R1_POSTGRES"
 
 
 class Process(Protocol):
@@ -243,6 +243,7 @@ async def _question(folder: Path, thread: str, where: str) -> None:
     with ReplyStore(folder / "replies.sqlite", every=True) as replies:
         graph = create_router_r1(pool, ScriptedController(turn), replies=replies)
         async with _saver(folder, where) as saver:
+            await saver.setup()
             known = await saver.aget_tuple(config)
             given = None if known else {"question": thread}
             state = await graph.compile(checkpointer=saver).ainvoke(given, config)
