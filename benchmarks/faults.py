@@ -177,9 +177,7 @@ class FaultServer:
             return await send(attempt, error, 429, after)
         if fault == "server_error":
             said = ({"error": {"message": "boom \ud800 \x00"}}, b"<html>\x1b[31m", b"", b"\xff\xfe")
-            return await self._send(
-                writer, attempt, draw.choice(said), draw.choice((500, 502, 503))
-            )
+            return await send(attempt, draw.choice(said), draw.choice((500, 502, 503)))
         if fault == "garbage":
             said = (b"null", b"[]", b'"text"', b"<html>", b"[" * 50_000, b'{"choices": []}')
             attempt = Attempt(model, prompt, number, fault, sane=False)
