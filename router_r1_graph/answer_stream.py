@@ -12,9 +12,9 @@ from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from .candidates.usage import writable
 from .controllers.policy.streaming import Increments
 from .errors import ControllerError
+from .outside import writable
 from .protocol import answer_so_far
 
 

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 
 from rich.console import Console
 from rich.text import Text
 
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def clean(text: str) -> str:
-    """Take out what could control a terminal; line breaks and tabs stay."""
-    return CONTROL.sub("", text)
+from .outside import visible
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -44,7 +38,7 @@ def print_line(console: Console, label: tuple[str, str], *parts: tuple[str, str]
     """
     text = Text()
     for words, style in parts:
-        text.append(clean(words), style=style)
+        text.append(visible(words), style=style)
     indent = len(label[0])
     # In a terminal, lines break between words; a pipe has no width to keep to.
     width = console.width - indent if console.is_terminal else 1_000_000

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +29,6 @@ from .candidates import CandidatePool
 from .candidates.images import images_in
 from .candidates.reply import Reply
 from .candidates.store import ReplyStore
-from .candidates.usage import writable
 from .context import RouterContext
 from .controllers.controller import Controller, View
 from .controllers.own import failure, own_of
@@ -169,7 +168,6 @@ class TurnNode:
                 kind, message = reply.error.kind, reply.error.message
                 logger.warning("controller %s failed: %s: %s", self.controller.name, kind, message)
             return self._stop(state, view, reason, reply)
-        reply = replace(reply, text=writable(reply.text))
         turn = protocol.parse(reply.text)
         ledger = state.get("ledger") or new_ledger()
         if asked:

@@ -29,7 +29,7 @@ from ..candidates import Candidate, CandidatePool
 from ..candidates.images import images_in
 from ..candidates.providers import make_chat_model
 from ..candidates.reply import ChatModel, Reply, bill
-from ..candidates.usage import estimate_tokens, writable
+from ..candidates.usage import estimate_tokens
 from ..context import RouterContext
 from ..controllers import Controller, View, as_controller
 from ..controllers.controller import Decides
@@ -38,6 +38,7 @@ from ..errors import PoolError
 from ..langsmith import runs
 from ..ledger import Ledger, added, charge_candidates, new_ledger, total
 from ..observations import conversation, instructions
+from ..outside import writable
 from ..routing import Routing, adecide_only, decide_only
 from .asked import AskedCandidate, CandidateFailedError
 from .prefixes import Prefix, prefix_of, warm_tokens

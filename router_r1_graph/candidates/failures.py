@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from langchain_core.messages import AIMessage
 
+from ..outside import visible, writable
 from .keys import scrub
 
 ErrorKind = Literal[
@@ -32,7 +33,7 @@ ErrorKind = Literal[
     "no_record",  # a recorded candidate was never asked this
     "refused",  # a person did not approve of the call
     "cut",  # usable text that is not whole: its limit, or a content filter, ended it
-    "missing_usage",  # usable text, but no token counts: they are estimated
+    "missing_usage",  # usable text, but no counts or cost that can be: they are estimated
     "context_length",  # more tokens than the model or the controller can read
     "bug",  # the controller's own code raised; the message says where
     "other",
@@ -116,6 +117,10 @@ class ReplyError:
 
     kind: ErrorKind
     message: str
+
+    def __post_init__(self) -> None:
+        """Take out what no file can hold and no terminal should get: a server may have said it."""
+        object.__setattr__(self, "message", visible(writable(self.message)))
 
 
 def classify(error: BaseException, secret: str = "", address: str | None = None) -> ReplyError:

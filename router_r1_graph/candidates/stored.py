@@ -13,12 +13,13 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableBinding
 
+from ..outside import writable
 from . import finish
 from .candidate import Candidate
 from .keys import hide, hide_within
 from .reply import RECORDED_SECONDS, ChatModel, Reply
 from .settings import ModelSettings
-from .usage import NO_TOKENS, reported_usd, writable
+from .usage import NO_TOKENS, reported_usd
 
 _KEY_VERSION = 1
 """Goes up when a key is made of something else: older replies are then never found again."""
