@@ -65,7 +65,7 @@ REPORTED = {
     ),
     "null details": ((10, 5, 15), {"prompt_tokens_details": None}, Usage(10, 5)),
     "texts": (("10", "5", "15"), {}, Usage(10, 5)),
-    "fractions": ((10.0, 4.2, 14.2), {}, Usage(10, 5)),
+    "fractions": ((10.0, 4.2, 14.2), {}, Usage(10, 2, estimated=("output",))),
     "output null": ((10, None, None), {}, Usage(10, 2, estimated=("output",))),
     "output null, the total tells": ((10, None, 15), {}, Usage(10, 5)),
     "input null": ((None, 5, None), {}, Usage(5, 5, estimated=("input",))),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -41,6 +41,8 @@ from .steps import Await, Invoke, Steps, Wait, aresult_of, result_of
 from .store import ReplyStore
 from .stored import key_of
 from .usage import is_cached, reported_usd, usage_of
+
+logger = logging.getLogger(__name__)
 
 #: Other providers' clients keep connections of event loops that are closed; each attempt drops one.
 _MOST_DEAD_CONNECTIONS = 32
@@ -154,7 +156,7 @@ def _attempts(
 ) -> Steps:
     """Decide what to do next: the logic of `ask` and `aask` without their input and output."""
     start = time.perf_counter()
-    secret = os.environ.get(settings.key_variable or "", "")
+    secrets = settings.secrets
     attempt = 0
     reply = Reply(attempts=0, error=ReplyError("timeout", "no time was left to ask"))
     while True:
@@ -172,13 +174,13 @@ def _attempts(
         attempt += 1
         outcome = yield Invoke(min(settings.timeout_seconds, left))
         seconds = time.perf_counter() - start
-        answer = _read(outcome, messages, settings, secret, seconds, attempt)
+        answer = _read(outcome, messages, settings, secrets, seconds, attempt)
         limits.spend(settings, answer.input_tokens + answer.output_tokens)
         reply = _billed_with(reply, answer)
         failure = outcome if isinstance(outcome, BaseException) else Exception()
         if reply.error is None or not is_transient(failure, reply.error.kind):
             # A key that a careless server echoes must reach no checkpoint and no other provider.
-            return _without(secret, reply)
+            return _without(secrets, reply)
         wait = wait_seconds(failure, attempt)
         left -= seconds - elapsed
         if attempt > settings.max_retries or wait >= left or wait > LONGEST_RETRY_AFTER_SECONDS:
@@ -191,19 +193,24 @@ def _read(
     outcome: Any,
     messages: Sequence[AnyMessage],
     settings: ModelSettings,
-    secret: str,
+    secrets: tuple[str, ...],
     seconds: float,
     attempt: int,
 ) -> Reply:
     """Return what one attempt brought; of a failed one, the usage that the server reports."""
     if isinstance(outcome, AIMessage):
-        reply = read_reply(outcome, messages, settings, seconds, attempt)
+        try:
+            reply = read_reply(outcome, messages, settings, seconds, attempt)
+        except Exception as why:  # the attempt was made, and is on the bill all the same
+            logger.warning("a reply of %s cannot be read", settings.model, exc_info=why)
+            unread = replace(classify(why, secrets), kind="malformed")
+            return Reply(seconds=seconds, attempts=attempt, error=unread)
         if reply.error and reply.error.kind in TRANSIENT:  # half a text is no reply
             reply = replace(reply, text="", message=None)
         return reply
     if not isinstance(outcome, BaseException):
         outcome = TypeError(f"expected an AIMessage, got {type(outcome).__name__}")
-    error = classify(outcome, secret, settings.base_url)
+    error = classify(outcome, secrets, settings.base_url)
     reply = Reply(seconds=seconds, attempts=attempt)
     if isinstance(partial := getattr(outcome, "partial", None), AIMessage):
         reply = read_reply(partial, (), settings, seconds, attempt)
@@ -222,14 +229,15 @@ def _billed_with(earlier: Reply, reply: Reply) -> Reply:
     )
 
 
-def _without(secret: str, reply: Reply) -> Reply:
-    """Return the reply with a secret taken out of its text, tool calls and extras."""
+def _without(secrets: tuple[str, ...], reply: Reply) -> Reply:
+    """Return the reply with secrets taken out of its text, tool calls and extras."""
     message = reply.message
-    if not secret or message is None or secret not in str(message):
+    if message is None or not secrets or hide(written := str(message), *secrets) == written:
         return reply
     parts = ("content", "tool_calls", "invalid_tool_calls", "additional_kwargs")
-    hidden = {part: hide_within(getattr(message, part), secret) for part in parts}
-    return replace(reply, text=hide(reply.text, secret), message=message.model_copy(update=hidden))
+    hidden = {part: hide_within(getattr(message, part), *secrets) for part in parts}
+    text = hide(reply.text, *secrets)
+    return replace(reply, text=text, message=message.model_copy(update=hidden))
 
 
 async def _ain_time(

@@ -123,7 +123,9 @@ class ReplyError:
         object.__setattr__(self, "message", visible(writable(self.message)))
 
 
-def classify(error: BaseException, secret: str = "", address: str | None = None) -> ReplyError:
+def classify(
+    error: BaseException, secrets: Sequence[str] = (), address: str | None = None
+) -> ReplyError:
     """Turn an exception of any provider's client into a typed error, without secrets in it.
 
     The clients share no base class. LangChain's shared exceptions say what they mean; of others
@@ -131,7 +133,7 @@ def classify(error: BaseException, secret: str = "", address: str | None = None)
 
     Args:
         error: the exception.
-        secret: the key, if one is known.
+        secrets: the key and others that are known.
         address: of the endpoint, to be named if the exception does not know the request.
     """
     error = innermost(error)
@@ -141,7 +143,7 @@ def classify(error: BaseException, secret: str = "", address: str | None = None)
     if kind in ("connection", "not_found"):
         where = next(filter(None, map(address_of, causes)), None) or _plain(address or "")
         message += f" ({where})" if where and where not in message else ""
-    return ReplyError(kind, scrub(f"{type(error).__name__}: {message}", secret)[:500])
+    return ReplyError(kind, scrub(f"{type(error).__name__}: {message}", *secrets)[:500])
 
 
 def _kind(causes: Sequence[BaseException]) -> ErrorKind:

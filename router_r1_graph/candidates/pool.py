@@ -178,12 +178,15 @@ class CandidatePool(BaseModel):
             PoolError: names the candidate and the variable that is not set.
         """
         missing = [
-            f"{c.name}: the environment variable {c.key_variable} is not set"
+            f"{c.name}: the environment variable {variable} is not set"
             for c in self.candidates
-            if c.name not in but and c.key_variable and not os.environ.get(c.key_variable)
+            for variable in (() if c.name in but else c.variables)
+            if not os.environ.get(variable)
         ]
         if missing:
-            raise PoolError(f"{self.where}: {'; '.join(missing)} (api_key_env names the variable)")
+            raise PoolError(
+                f"{self.where}: {'; '.join(missing)} (api_key_env or {{env: NAME}} names it)"
+            )
 
 
 _MODELS: Mapping[str, type[BaseModel]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from ..errors import ConfigError, PoolError, RouterR1Error, did_you_mean
 from ..invalid import explain
 from .apart import run_apart
 from .candidate import Candidate
-from .keys import scrub
+from .keys import keep_out_of_logs, scrub
 from .reply import ChatModel
 from .settings import PROVIDERS, ModelSettings
 
@@ -32,6 +31,8 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
         PoolError: the provider cannot be imported, fails, or does not return a chat model.
     """
     who = settings.name if isinstance(settings, Candidate) else "controller"
+    settings, secrets = settings.resolved(), settings.secrets
+    keep_out_of_logs(*secrets)
     try:
         path = PROVIDERS.get(settings.provider, settings.provider)
         factory: Callable[[ModelSettings], Any] = import_name(path, settings.folder)
@@ -40,10 +41,9 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
     except PoolError:
         raise
     except Exception as error:  # whatever a provider raises, an option of the pool brought it about
-        secret = os.environ.get(settings.key_variable or "", "")
         # Ours are sentences; of any other the class says half of it.
         name = "" if isinstance(error, RouterR1Error) else f"{type(error).__name__}: "
-        why = " ".join(scrub(f"{name}{error}", secret).split())[:500]
+        why = " ".join(scrub(f"{name}{error}", *secrets).split())[:500]
         raise PoolError(f"{who}: provider {settings.provider!r}: {why}") from error
     if not isinstance(model, Runnable):
         raise PoolError(

@@ -95,8 +95,8 @@ _COUNTS = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_input_to
 _AMOUNTS = ("cost_usd", "saved_usd", "seconds")
 _OF_MESSAGE = frozenset(
     {
-        *("content", "tool_calls", "invalid_tool_calls", "additional_kwargs", "artifact"),
-        *("id", "name", "tool_call_id"),
+        *("content", "tool_calls", "invalid_tool_calls", "artifact"),
+        *("additional_kwargs", "response_metadata", "id", "name", "tool_call_id"),
     }
 )
 _Message = TypeVar("_Message", bound=BaseMessage)

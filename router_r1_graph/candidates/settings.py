@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..errors import did_you_mean
+from .keys import from_environment, secret_in, variables_in
 
 #: The values of `provider:` besides `module:factory`; each maps to such a factory.
 PROVIDERS: Mapping[str, str] = {
@@ -46,7 +48,7 @@ Option = str | int | float | bool | None | list[Any] | dict[str, Any]
 AnswerStyle = Literal["short", "full"]
 """How an answer is written: in as few words as possible, or as the user wants it."""
 
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class ModelSettings(BaseModel):
@@ -98,8 +100,9 @@ class ModelSettings(BaseModel):
     image_inputs: bool = False
     """Whether it takes images: a question's images are passed on to it."""
     options: dict[str, Option] = Field(default_factory=dict)
-    """More keyword arguments for the chat model, passed to the provider unchanged. For an
-    OpenAI-compatible endpoint, null = a parameter that is never sent, such as `stop: null`."""
+    """More keyword arguments for the chat model, passed to the provider unchanged. `{env: NAME}`
+    anywhere in them = the value of an environment variable, which is kept as secret as a key. For
+    an OpenAI-compatible endpoint, null = a parameter that is never sent, such as `stop: null`."""
 
     @cached_property
     def folder(self) -> Path | None:
@@ -124,6 +127,13 @@ class ModelSettings(BaseModel):
     def _has_a_scheme(cls, value: str | None) -> str | None:
         if value is not None and not re.match(r"https?://[^/]", value):
             raise ValueError("must begin with http:// or https:// and name a host")
+        parts = urlsplit(value or "")
+        if "@" in parts.netloc or secret_in({"default_query": dict(parse_qsl(parts.query))}):
+            raise ValueError(
+                "a secret does not belong in an address: use api_key_env, or options: "
+                "{default_headers: {Authorization: {env: NAME}}} or {default_query: {key: {env: "
+                "NAME}}}, with the NAME of an environment variable that holds it"
+            )
         return value
 
     @field_validator("api_key_env")
@@ -141,11 +151,13 @@ class ModelSettings(BaseModel):
     @classmethod
     def _no_key_in_options(cls, value: dict[str, Option]) -> dict[str, Option]:
         for name in value:
-            if re.search(r"api_?key|secret|password", name, re.I):
+            if re.fullmatch(r"(\w+_)?api_?key", name, re.I):
                 raise ValueError(f"{name}: a key does not belong in a file; use api_key_env")
             field = _OPTION_OF_FIELD.get(name, name)
             if field in cls.model_fields:
                 raise ValueError(f"{name} is not an option; set {field} beside options")
+        if secret := secret_in(value):
+            raise ValueError(secret)
         return value
 
     @property
@@ -160,12 +172,38 @@ class ModelSettings(BaseModel):
         return "OPENAI_API_KEY"
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables to read: that of the key, and those that options name."""
+        own = [self.key_variable] if self.key_variable else []
+        return tuple(dict.fromkeys([*own, *variables_in(self.options)]))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What these variables hold, which must be shown nowhere."""
+        held = (os.environ.get(name, "") for name in self.variables)
+        return (*filter(None, held), *self.resolved_secrets)
+
+    @cached_property
+    def resolved_secrets(self) -> tuple[str, ...]:
+        """Those that stand in the options of resolved settings. No field, as `folder` is none."""
+        return ()
+
+    def resolved(self) -> Self:
+        """Return the settings with the values of the variables that options name.
+
+        Only what reaches an endpoint is made of them: settings are shown and stored.
+        """
+        if not any(variables_in(self.options)):
+            return self
+        settings = self.model_copy(update={"options": from_environment(self.options)})
+        settings.__dict__["resolved_secrets"] = self.secrets
+        return settings
+
+    @property
     def key_state(self) -> str:
-        """The key variable and whether it is set, in words; "-" when none is needed."""
-        variable = self.key_variable
-        if variable is None:
-            return "-"
-        return f"{variable} {'set' if os.environ.get(variable) else 'NOT SET'}"
+        """The variables and whether they are set, in words; "-" when none is needed."""
+        states = (f"{n} {'set' if os.environ.get(n) else 'NOT SET'}" for n in self.variables)
+        return ", ".join(states) or "-"
 
     @property
     def priced(self) -> bool:

@@ -90,7 +90,7 @@ def store_reply(
         now: seconds since the epoch.
     """
     assert reply.message is not None
-    secret = os.environ.get(settings.key_variable or "", "")
+    secrets = settings.secrets
     asked = (m for m in reversed(messages) if isinstance(m, HumanMessage))
     question = next((writable(str(m.text)) for m in asked), "")
     told = reply.message.response_metadata
@@ -101,13 +101,13 @@ def store_reply(
     kept = {part: getattr(reply.message, part) for part in _PARTS}
     try:
         # In ASCII: a lone surrogate is legal in JSON, and nowhere else.
-        text = json.dumps(hide_within({**kept, "response_metadata": metadata}, secret))
+        text = json.dumps(hide_within({**kept, "response_metadata": metadata}, *secrets))
     except (TypeError, ValueError):
         return None
     return StoredReply(
         candidate=settings.name if isinstance(settings, Candidate) else None,
         model=_model(settings),
-        question=hide(question, secret),
+        question=hide(question, *secrets),
         message=text,
         input_tokens=reply.input_tokens,
         output_tokens=reply.output_tokens,

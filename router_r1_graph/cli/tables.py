@@ -19,7 +19,7 @@ def pool_table(pool: CandidatePool) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("strengths")
     table.add_column("scores")
-    keys = any(c.key_variable for c in pool.candidates)
+    keys = any(c.variables for c in pool.candidates)
     if keys:
         table.add_column("key")
     for c in pool.candidates:
