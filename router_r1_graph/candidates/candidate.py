@@ -15,9 +15,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ..outside import visible
 from ..words import plain
-from .settings import ModelSettings, Price
+from .settings import ModelSettings, Price, plain_name
 
 #: The tokens that a call is assumed to have, in and out, to compare a price per call with prices
 #: per token.
@@ -71,8 +70,7 @@ class Candidate(ModelSettings):
                     f"{name!r}: a name has no ':', '<', '>', tab or line break in it, and no space "
                     "around it (the controller writes it before a colon)"
                 )
-            if visible(name) != name:
-                raise ValueError(f"{name!r}: a name has no character that controls a terminal")
+            plain_name(name)
         return value
 
     @property

@@ -14,13 +14,14 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from ..errors import PoolError, did_you_mean
 from .candidate import Candidate
 from .pool_file import beside, explain, read_mapping
-from .settings import AnswerStyle, ControllerSettings
+from .settings import AnswerStyle, ControllerSettings, plain_name
 
 
 class CandidatePool(BaseModel):
@@ -39,6 +40,11 @@ class CandidatePool(BaseModel):
     controller: ControllerSettings | None = None
     answer_style: AnswerStyle = "short"
     """How answers are written where a run does not say: `short`, the paper's, or `full`."""
+
+    @field_validator("name")
+    @classmethod
+    def _a_plain_name(cls, value: str) -> str:
+        return plain_name(value)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> CandidatePool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -80,6 +80,37 @@ def import_name(path: str, folder: Path | None = None) -> Any:
             raise ConfigError(f"module {module!r} has no {name!r}{did_you_mean(part, names)}")
         found = getattr(found, part)
     return found
+
+
+def code_of(settings: ModelSettings) -> str:
+    """Return `module:name` of the user's own code that settings name; "" where they name none."""
+    named = settings.provider if settings.provider not in PROVIDERS else ""
+    if settings.provider in ("tool", "retriever", "graph"):
+        named = str(settings.options.get("object", ""))
+    return named
+
+
+def find_code(path: str, folder: Path | None = None) -> str:
+    """Return the file that `module:name` stands in, and import nothing.
+
+    Args:
+        path: `module:name`.
+        folder: see `import_name`.
+
+    Raises:
+        ConfigError: there is no such module.
+    """
+    module = path.partition(":")[0]
+    folders = [p for p in dict.fromkeys((folder and folder.resolve(), Path.cwd())) if p]
+    places: Sequence[str] = [*map(str, folders), *sys.path]
+    importlib.invalidate_caches()
+    spec = None
+    for part in module.split("."):
+        spec = PathFinder.find_spec(part, places) if places else None
+        if spec is None:
+            raise ConfigError(_why_not(module, folders, ModuleNotFoundError(name=module)))
+        places = list(spec.submodule_search_locations or ())
+    return str(spec.origin if spec else "")
 
 
 def _why_not(module: str, folders: list[Path], error: Exception) -> str:

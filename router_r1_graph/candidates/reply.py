@@ -13,8 +13,10 @@ from langchain_core.runnables import Runnable
 from typing_extensions import TypedDict
 
 from ..outside import count, number, writable, writable_within
+from ..words import usd
 from .failures import ErrorKind, ReplyError
 from .finish import finish_of
+from .images import images_in
 from .settings import ModelSettings
 from .thoughts import apart, reasoning_of
 from .usage import Usage, is_cached, reported_usd, usage_of
@@ -204,18 +206,40 @@ def read_reply(
     if is_cached(message):
         seen = _doubt(message, text, replace(usage, estimated=()), settings)
         return Reply(text=text, attempts=0, cached=True, error=seen, message=message)
+    if usage.output_tokens > settings.max_tokens:
+        logger.warning(
+            "%s wrote %d tokens, more than its limit of %d",
+            settings.model,
+            usage.output_tokens,
+            settings.max_tokens,
+        )
+    cost_usd = cost_of(message, settings, usage)
+    _learn(cost_usd, messages, settings)
     return Reply(
         text=text,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
         cached_input_tokens=usage.cached_input_tokens,
-        cost_usd=cost_of(message, settings, usage),
+        cost_usd=cost_usd,
         seconds=number(message.response_metadata.get(RECORDED_SECONDS, seconds)) or 0.0,
         attempts=attempts,
         error=_doubt(message, text, usage, settings),
         message=message,
     )
+
+
+def _learn(cost_usd: float, messages: Sequence[AnyMessage], settings: ModelSettings) -> None:
+    """Let the next call be expected to cost as much as this one, and warn if that is too much."""
+    prompt = "".join(str(message.text) for message in messages)
+    images = sum(len(images_in(message)) for message in messages)
+    if messages and settings.learn(cost_usd, prompt, images):
+        logger.warning(
+            "%s: a call cost %s, more than any could by its prices and max_tokens; a budget counts "
+            "on as much from now on",
+            getattr(settings, "name", settings.model),
+            usd(cost_usd),
+        )
 
 
 def _doubt(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..errors import did_you_mean
+from ..outside import visible
 from .keys import from_environment, secret_in, variables_in
 
 #: The values of `provider:` besides `module:factory`; each maps to such a factory.
@@ -49,6 +51,30 @@ AnswerStyle = Literal["short", "full"]
 """How an answer is written: in as few words as possible, or as the user wants it."""
 
 Price = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+
+
+@dataclass
+class Excess:
+    """How much dearer calls have been than their worst case, by a provider that is not fair.
+
+    One that ignores `max_tokens`, or wants more than its list price.
+    """
+
+    factor: float = 1.0
+    """The most, as a multiple of the worst case."""
+    usd: float = 0.0
+    """The most of a call whose worst case was 0."""
+
+
+def plain_name(name: str) -> str:
+    """Return a name that a terminal shows as it is.
+
+    Raises:
+        ValueError: it could control one.
+    """
+    if visible(name) != name:
+        raise ValueError("a name has no character that controls a terminal")
+    return name
 
 
 class ModelSettings(BaseModel):
@@ -105,12 +131,26 @@ class ModelSettings(BaseModel):
     an OpenAI-compatible endpoint, null = a parameter that is never sent, such as `stop: null`."""
 
     @cached_property
+    def excess(self) -> Excess:
+        """What was learnt of its calls since the settings were read; their copies share it."""
+        return Excess()
+
+    def model_post_init(self, _: Any) -> None:
+        """Begin with a fair provider, before any copy is made."""
+        self.__dict__["excess"] = Excess()
+
+    @cached_property
     def folder(self) -> Path | None:
         """The folder of the pool file, where a user's own modules may lie; None = no file.
 
         Set when a file is read. No field: where settings stand makes them no other settings.
         """
         return None
+
+    @field_validator("model")
+    @classmethod
+    def _a_plain_name(cls, value: str) -> str:
+        return plain_name(value)
 
     @field_validator("provider")
     @classmethod
@@ -263,10 +303,31 @@ class ModelSettings(BaseModel):
 
         A tokenizer that falls back to bytes never makes more tokens than there are bytes; 64 more
         are allowed for the chat template. Nobody knows what an image counts before it is sent: it
-        is taken for `TOKENS_OF_AN_IMAGE`.
+        is taken for `TOKENS_OF_AN_IMAGE`. If a call was dearer than that, the next worst case is
+        raised as much.
         """
+        return max(self._fair_usd(text, images) * self.excess.factor, self.excess.usd)
+
+    def _fair_usd(self, text: str, images: int) -> float:
         tokens = len(text.encode(errors="replace")) + 64 + images * TOKENS_OF_AN_IMAGE
         return self.dearest_usd(tokens, self.max_tokens)
+
+    def learn(self, cost_usd: float, prompt: str, images: int = 0) -> bool:
+        """Raise the next worst case if a call was dearer than any before; return whether it was.
+
+        Args:
+            cost_usd: what the call cost.
+            prompt: all that was sent.
+            images: how many were sent.
+        """
+        fair, excess = self._fair_usd(prompt, images), self.excess
+        if cost_usd <= max(fair * excess.factor, excess.usd) * (1 + 1e-9):
+            return False
+        if fair:
+            excess.factor = cost_usd / fair
+        else:
+            excess.usd = cost_usd
+        return True
 
     @property
     def _input_prices(self) -> tuple[float, float, float]:

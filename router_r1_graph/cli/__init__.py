@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import RouterR1Error
+from ..outside import visible
 from . import ask, chat, evaluate, fit, measure, pool, replies, report, serve, traces, train
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
@@ -100,5 +101,5 @@ def main() -> None:
     try:
         app()
     except RouterR1Error as error:
-        print(f"router-r1: {error}", file=sys.stderr)
+        print(f"router-r1: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)

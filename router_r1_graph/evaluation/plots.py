@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
+from ..outside import visible
 from ..words import counted
 from .summary import Row, Summary
 
@@ -37,7 +38,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
         )
         marker = "*" if controller.startswith("oracle") else "s" if rows[0].is_control else "D"
         color = f"C{number % 10}"
-        _scatter(axes, rows, color=color, marker=marker, label=controller)
+        _scatter(axes, rows, color=color, marker=marker, label=shown(controller))
         if len(rows) > 1:
             xs, ys = [_cost(row) for row in rows], [_score(row) for row in rows]
             lines += axes.plot(xs, ys, color=color, lw=1)
@@ -50,9 +51,9 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
         ys = [_score(row) for row in frontier for _ in (0, 1)][:-1]
         lines += axes.plot(xs, ys, color="0.2", lw=1, ls="--", label="frontier")
     axes.set_xlabel("USD per 1,000 questions")
-    axes.set_ylabel(summary.metric.replace("_", " "))
+    axes.set_ylabel(shown(summary.metric.replace("_", " ")))
     asked = counted(summary.questions, "question")
-    axes.set_title(f"{asked}, pool {summary.pool}; bars are 95% intervals")
+    axes.set_title(f"{asked}, pool {shown(summary.pool)}; bars are 95% intervals")
     axes.grid(alpha=0.25)
     axes.margins(x=0.07)
     _scale(axes, [_cost(row) for row in summary.rows])
@@ -77,7 +78,12 @@ def draw_fit(controller: LearnedController, folder: Path) -> list[Path]:
     axes.plot(costs, controller.means, "o", color="0.55", label="always the same candidate")
     for candidate, *point in zip(controller.known.candidates, costs, controller.means, strict=True):
         axes.annotate(
-            candidate.name, point, (5, 4), textcoords="offset points", fontsize=7, color="0.35"
+            shown(candidate.name),
+            point,
+            (5, 4),
+            textcoords="offset points",
+            fontsize=7,
+            color="0.35",
         )
     verdicts = controller.verdicts
     for label, style, points in (
@@ -100,6 +106,16 @@ def draw_fit(controller: LearnedController, folder: Path) -> list[Path]:
     _scale(axes, costs.tolist())
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return _write(pyplot, figure, folder)
+
+
+def shown(name: str) -> str:
+    r"""Return a name as matplotlib shows it as it is: no formula, and none that a legend hides.
+
+    >>> shown("$^2$"), shown("_hidden")
+    ('\\$^2\\$', ' _hidden')
+    """
+    name = visible(name).replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
 
 
 def _write(pyplot: Any, figure: Any, folder: Path) -> list[Path]:
@@ -184,7 +200,7 @@ def _name(axes: Any, rows: list[Row], lines: list[Any], labels: list[tuple[Row, 
 
     def place(row: Row, text: str, color: str, right: int, up: int) -> tuple[Any, Any]:
         label = axes.annotate(
-            text,
+            shown(text),
             (_cost(row), _score(row)),
             (right, up),
             textcoords="offset points",
