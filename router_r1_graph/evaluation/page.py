@@ -91,8 +91,9 @@ def as_html(blocks: Sequence[Block], title: str) -> str:
             parts.append(f"<pre>{html.escape(visible(content))}</pre>")
         else:
             parts.append(f"<{kind}>{html.escape(visible(content))}</{kind}>")
+    title = html.escape(visible(title))
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(visible(title))}</title>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
         + "\n".join(parts)
         + "</html>\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager
@@ -26,6 +25,7 @@ from prometheus_client import (
 from .._compat import inherit
 from ..chat_router import ChatRouterR1
 from ..errors import ConfigError, ControllerError, QuestionError
+from ..outside import read_json
 from ..trace import TraceWriter
 from ..words import counted
 from .chat import ChatRequest
@@ -253,7 +253,7 @@ async def _read(request: Request) -> object:
         if len(body) > _LARGEST_BODY:
             raise RefusedError(413, f"the body is longer than {_LARGEST_BODY} bytes")
     try:
-        return json.loads(body)
+        return read_json(body)
     except (ValueError, RecursionError) as error:
         raise RefusedError(400, f"the body is not JSON: {error}") from None
 
