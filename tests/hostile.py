@@ -148,4 +148,3 @@ TEXTS = texts()
 NO_COUNTS = ("-5", "NaN", "-Infinity", "Infinity", "1e30", "1e308", "1.5", "[1]", '"many"', "1e999")
 #: Numbers that are the price of no call, as JSON.
 NO_PRICES = ("-1", "NaN", "Infinity", "1e308", "1e6", "[]", '"free"', "true")
-

@@ -158,10 +158,15 @@ class _Discretion(logging.Filter):
 
 
 _DISCRETION = _Discretion()
-#: Those who log addresses and headers; `httpx2` is what newer releases of openai are made of.
+#: Those who log addresses and headers. `httpx2` is what newer releases of openai are made of.
 _TALKATIVE = (
-    *("httpx", "httpx2", "openai._base_client"),
-    *("httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy"),
+    "openai._base_client",
+    *(f"httpx{version}" for version in ("", "2")),
+    *(
+        f"httpcore{version}.{part}"
+        for version in ("", "2")
+        for part in ("connection", "http11", "http2", "proxy")
+    ),
 )
 
 

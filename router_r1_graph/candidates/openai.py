@@ -119,12 +119,15 @@ class ChatOpenAI(LenientChatOpenAI):
         data = super().to_json()
         if data["type"] == "constructor":
             kept = {k: v for k, v in data["kwargs"].items() if k not in _ACCESS}
+            kept = hide_within(kept, *self._secrets)
             data = {**data, "kwargs": kept}
         return data
 
     def __repr_args__(self) -> Any:
         """Leave out what may hold a secret."""
-        return ((name, value) for name, value in super().__repr_args__() if name not in _ACCESS)
+        for name, value in super().__repr_args__():
+            if name not in _ACCESS:
+                yield name, hide_within(value, *self._secrets)
 
     def _get_invocation_params(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return what callbacks are told of a call, without secrets."""
