@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .candidates.reply import Bill, Reply
     from .candidates.store import ReplyStore
     from .candidates.tool import CandidateTool, candidate_tool, pool_tools
-    from .chat_router import ChatRouterR1
+    from .chat.router import ChatRouterR1
     from .context import RouterContext
     from .controllers import (
         CascadeController,
@@ -165,7 +165,7 @@ _LATER = {
     "CandidateTool": "candidates.tool",
     "CascadeController": "controllers",
     "ChatModelController": "controllers",
-    "ChatRouterR1": "chat_router",
+    "ChatRouterR1": "chat.router",
     "Choice": "controllers.choice",
     "CheapestController": "controllers",
     "CompletionsController": "controllers.policy.completions",

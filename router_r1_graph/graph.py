@@ -18,13 +18,13 @@ from .candidates.tool import pool_tools
 from .context import RouterContext
 from .controllers import Controller, as_controller
 from .controllers.controller import Decides
-from .edits import go_on
-from .ends import EndNodes
 from .given_context import GivenContext
 from .langsmith import runs
-from .rounds import CandidateNodes
+from .nodes.edits import go_on
+from .nodes.ends import EndNodes
+from .nodes.rounds import CandidateNodes
+from .nodes.turns import TurnNode
 from .state import RouteCall, RouterInput, RouterOutput, RouterState
-from .turns import TurnNode
 
 
 def create_router_r1(

@@ -14,7 +14,6 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from . import protocol
-from .admission import admit
 from .budget import Left, StopReason, ending_of_turn
 from .candidates import CandidatePool
 from .candidates.reply import ChatModel, Reply
@@ -26,6 +25,7 @@ from .controllers.controller import Decides
 from .controllers.own import failure, own_of
 from .errors import ControllerError
 from .ledger import Ledger, charge_controller, new_ledger, total
+from .nodes.admission import admit
 from .observations import conversation
 from .state import question_of
 from .trace import Trace

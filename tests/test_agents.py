@@ -296,11 +296,12 @@ def test_what_is_fitted_on_traces_halves_the_cost_and_beats_sticky_and_a_rule(tm
 
 def test_a_broken_folder_of_steps_is_an_error_that_names_it(tmp_path):
     needs("eval")
-    with pytest.raises(ControllerError, match="no controller of steps there"):
+    with pytest.raises(ControllerError, match="no fitted controller there"):
         parse_controller(f"steps:{tmp_path}", make_pool())
-    for text in ["{", "[]", '{"version": 9}', '{"version": 1, "names": ["Ada"], "words": ["x"]}']:
-        (tmp_path / "steps.json").write_text(text, encoding="utf-8")
-        with pytest.raises(ControllerError, match=r"steps\.json: (a broken|version 9)"):
+    held = '"method": "steps", "version"'
+    for text in ["{", "[]", f"{{{held}: 9}}", f'{{{held}: 1, "names": ["Ada"], "words": ["x"]}}']:
+        (tmp_path / "learned.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ControllerError, match=r": (a broken fitted|version 9)"):
             parse_controller(f"steps:{tmp_path}", make_pool())
 
 

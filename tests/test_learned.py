@@ -382,7 +382,7 @@ def test_one_question_and_one_candidate_are_enough(method):
 
 
 def test_a_folder_that_holds_none_or_a_broken_one_is_refused(tmp_path, train_test):
-    with pytest.raises(ControllerError, match="no learned controller there"):
+    with pytest.raises(ControllerError, match="no fitted controller there"):
         LearnedController.load(tmp_path)
     LearnedController.fit("knn", train_test[0]).save(tmp_path)
     with pytest.raises(ControllerError, match="holds knn, not features"):
@@ -395,7 +395,7 @@ def test_a_folder_that_holds_none_or_a_broken_one_is_refused(tmp_path, train_tes
             LearnedController.load(tmp_path)
     (tmp_path / "learned.json").write_text(json.dumps(head))
     (tmp_path / "learned.npz").write_bytes(arrays[:200])
-    with pytest.raises(ControllerError, match="a broken learned controller"):
+    with pytest.raises(ControllerError, match="a broken fitted controller"):
         LearnedController.load(tmp_path)
     np.savez(tmp_path / "learned.npz", costs=np.array([{}], dtype=object))
     with pytest.raises(ControllerError, match="allow_pickle"):

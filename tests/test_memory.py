@@ -16,12 +16,12 @@ from router_r1_graph import (
     ScriptedController,
     create_router_r1,
 )
-from router_r1_graph.background import background
 from router_r1_graph.budget import Left
 from router_r1_graph.candidates import CandidatePool
 from router_r1_graph.cli.live import LiveRun
 from router_r1_graph.controllers.controller import View
 from router_r1_graph.ledger import total
+from router_r1_graph.nodes.background import background
 from router_r1_graph.trace import Trace
 
 QUESTION = "Where was the author of Hamlet born?"

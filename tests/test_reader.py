@@ -237,7 +237,7 @@ def test_a_broken_folder_and_another_pool_are_named(fitted, tmp_path):
             ReaderController.load(tmp_path)
     with pytest.raises(ControllerError, match=r"new: Ada; gone: Cheap, .*fit again"):
         parse_controller(f"reader:{folder}", make_pool({"name": "Ada"}))
-    with pytest.raises(ControllerError, match="that folder holds reader: reader:"):
+    with pytest.raises(ControllerError, match="that folder holds reader, not knn"):
         parse_controller(f"knn:{folder}", pool())
     with pytest.raises(ControllerError, match="reader needs a folder"):
         parse_controller("reader", pool())

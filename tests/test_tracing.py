@@ -433,7 +433,7 @@ def test_what_has_ended_is_sent_together_and_no_later_than_after_so_long(
 
 
 def test_a_node_that_fails_is_shown_with_its_error(sink, monkeypatch):
-    monkeypatch.setattr("router_r1_graph.rounds.observe", lambda *_: 1 / 0)
+    monkeypatch.setattr("router_r1_graph.nodes.rounds.observe", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         traced(client := sink.client())
     client.flush()

@@ -6,29 +6,24 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
 from langchain.agents.middleware.types import (
     AgentMiddleware,
     AgentState,
-    ExtendedModelResponse,
-    ModelResponse,
     OmitFromInput,
     PrivateStateAttr,
 )
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.messages import AnyMessage, HumanMessage
 from langchain_core.runnables import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from langgraph.types import Command
-from typing_extensions import TypedDict
 
 from ..budget import Left, StopReason, left
-from ..candidates import Candidate, CandidatePool
+from ..candidates import CandidatePool
 from ..candidates.images import images_in
 from ..candidates.providers import make_chat_model
-from ..candidates.reply import ChatModel, Reply, bill
+from ..candidates.reply import ChatModel
 from ..candidates.usage import estimate_tokens
 from ..context import RouterContext
 from ..controllers import Controller, View, as_controller
@@ -36,36 +31,15 @@ from ..controllers.controller import Decides
 from ..controllers.step import AgentStep, step_text
 from ..errors import PoolError
 from ..langsmith import runs
-from ..ledger import Ledger, added, charge_candidates, new_ledger, total
+from ..ledger import new_ledger, total
 from ..observations import conversation, instructions
 from ..outside import writable
-from ..routing import Routing, adecide_only, decide_only
-from .asked import AskedCandidate, CandidateFailedError
-from .prefixes import Prefix, prefix_of, warm_tokens
+from ..routing import adecide_only, decide_only
+from .answered_step import AgentBill, AnsweredStep, by_price
+from .asked import CandidateFailedError
+from .prefixes import Prefix, warm_tokens
 
 logger = logging.getLogger(__name__)
-
-
-class DecidedStep(TypedDict):
-    """One step of an agent: who answered it, at what price.
-
-    `chosen` is the controller's choice, "" where it made none that can be used: then, and where the
-    chosen one failed or was too expensive, another candidate answered.
-    """
-
-    candidate: str
-    chosen: str
-    cost_usd: float
-
-
-class AgentBill(TypedDict):
-    """The bill of one run of an agent, in its state as `router_r1`: plain dicts."""
-
-    ledger: Ledger
-    steps: list[DecidedStep]
-    stop_reason: str
-    """`answered`, `budget_usd` or `deadline`; "" while it runs."""
-    started_at: float
 
 
 class RoutedAgentState(AgentState):  # type: ignore[misc]  # langchain is optional: Any to mypy
@@ -150,7 +124,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
     @property
     def default_model(self) -> Any:
         """The cheapest candidate's chat model, to give `create_agent` as the one it demands."""
-        return self.models[_by_price(self.pool)[0].name]
+        return self.models[by_price(self.pool)[0].name]
 
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
         """Begin a bill."""
@@ -218,7 +192,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
     def _config(self) -> Any:
         return runs.inside(ensure_config(), "think", controller=self.controller.name)
 
-    def _step(self, request: Any) -> _Step:
+    def _step(self, request: Any) -> AnsweredStep:
         """Return what there is to decide."""
         state, messages = request.state, list(request.messages)
         if request.system_message:
@@ -259,148 +233,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             step=agent,
         )
         images = sum(len(images_in(message)) for message in messages)
-        return _Step(self.models, view, so_far, prefixes, messages, tools, text, images)
-
-
-@dataclass
-class _Step:
-    """One step while it is decided and answered: its bill so far."""
-
-    models: Mapping[str, ChatModel]
-    view: View
-    so_far: AgentBill
-    prefixes: dict[str, Prefix]
-    messages: list[AnyMessage]
-    tools: str
-    text: str
-    images: int
-    ending: StopReason | None = None
-    chosen: str = ""
-    order: list[Candidate] = field(default_factory=list)
-    replies: list[Reply] = field(default_factory=list)
-    error: CandidateFailedError | None = None
-
-    def __post_init__(self) -> None:
-        self.ledger = self.so_far["ledger"]
-        self.started = time.monotonic()
-        remaining = self.view.left
-        if remaining.seconds is not None and remaining.seconds <= 0:
-            self.ending = StopReason.DEADLINE
-        elif not any(map(self._affordable, self.view.pool.candidates)):
-            self.ending = StopReason.BUDGET_USD
-
-    @property
-    def ended(self) -> bool:
-        """Whether nobody may be asked any more."""
-        return self.ending is not None
-
-    def _affordable(self, candidate: Candidate) -> bool:
-        usd = self.view.left.usd
-        if usd is None:
-            return True
-        return candidate.bounded and candidate.worst_case_usd(self.text, self.images) <= usd
-
-    def take(self, routing: Routing) -> None:
-        """Take what the controller decided, and charge it."""
-        pool = self.view.pool
-        self.ledger = added(self.ledger, routing.ledger)
-        call = next((c for c in routing.calls if pool.find(c.candidate)), None)
-        if call is None:
-            logger.warning(
-                "%s chose no candidate for a step of an agent: %s",
-                routing.controller,
-                routing.error or "it made no call that can be used",
-            )
-        by_price = _by_price(pool)
-        last = pool.find(self.view.step.last) if self.view.step else None
-        rest = [*([last] if last else []), *by_price]
-        if call:
-            found = pool.find(call.candidate)
-            assert found is not None
-            self.chosen = found.name
-            rest = by_price
-            if call.choice:
-                values, sign = call.choice.values, 1 if call.choice.unit == "usd_per_mtok" else -1
-                rest = sorted(by_price, key=lambda c: sign * values.get(c.name, -sign * 1e9))
-            rest = [found, *rest]
-        self.order = list({c.name: c for c in rest if self._affordable(c)}.values())
-
-    def candidates(self) -> Sequence[AskedCandidate]:
-        """Return whom to ask, in order."""
-        spent = time.monotonic() - self.started
-        seconds = self.view.left.seconds
-        limit = None if seconds is None else seconds - spent
-        return [
-            AskedCandidate(candidate, self.models[candidate.name], self.replies, limit)
-            for candidate in self.order
-        ]
-
-    def failed(self, asked: AskedCandidate, error: CandidateFailedError) -> None:
-        """Charge a candidate that failed."""
-        self._charge(asked.candidate)
-        self.error = error
-        logger.warning("%s; the next candidate is asked", error)
-
-    def _charge(self, candidate: Candidate) -> float:
-        bills = [bill(candidate.name, reply)[1] for reply in self.replies]
-        agent = self.view.step
-        if agent and bills and bills[-1]["ok"]:
-            counted = replace(agent, input_tokens=bills[-1]["input_tokens"])
-            # Never more than was paid: the loss is an estimate, and the provider's bill is not.
-            if loss := min(counted.cache_loss_usd(candidate), bills[-1]["cost_usd"]):
-                bills[-1]["cache_loss_usd"] = loss
-        for one in bills:  # one after the other, not at once
-            self.ledger = charge_candidates(self.ledger, [one])
-        self.replies.clear()
-        return float(sum(one["cost_usd"] for one in bills))
-
-    def done(self, asked: AskedCandidate, response: Any) -> ExtendedModelResponse:
-        """Return the response with the bill."""
-        candidate = asked.candidate
-        read = next((r.input_tokens for r in reversed(self.replies) if r.ok), 0)
-        usd = self._charge(candidate)
-        prefix = prefix_of(self.messages, self.tools, read, time.time())
-        step: DecidedStep = {"candidate": candidate.name, "chosen": self.chosen, "cost_usd": usd}
-        update = {
-            "router_r1": {
-                **self.so_far,
-                "ledger": self.ledger,
-                "steps": [*self.so_far["steps"], step],
-            },
-            "router_r1_prefixes": {**self.prefixes, candidate.name: prefix},
-        }
-        return _extended(response, update)
-
-    def end(self) -> ExtendedModelResponse:
-        """Return a last message that says why the agent ends here.
-
-        Raises:
-            CandidateFailedError: every candidate failed.
-        """
-        if self.error:
-            raise self.error
-        reason = self.ending or StopReason.BUDGET_USD
-        message = AIMessage(
-            f"(no answer: {reason.value})",
-            response_metadata={"router_r1": {"stop_reason": reason.value}},
-        )
-        done = {**self.so_far, "ledger": self.ledger, "stop_reason": reason.value}
-        return _extended(message, {"router_r1": done})
-
-
-def _extended(response: Any, update: dict[str, Any]) -> ExtendedModelResponse:
-    """Return a response with a change of the agent's state; an inner one's change stays."""
-    if isinstance(response, AIMessage):
-        response = ModelResponse(result=[response])
-    if isinstance(response, ExtendedModelResponse):
-        if response.command and isinstance(response.command.update, dict):
-            update = {**response.command.update, **update}
-        response = response.model_response
-    return ExtendedModelResponse(model_response=response, command=Command(update=update))
-
-
-def _by_price(pool: CandidatePool) -> list[Candidate]:
-    return sorted(pool.candidates, key=lambda c: c.price_usd_per_mtok)
+        return AnsweredStep(self.models, view, so_far, prefixes, messages, tools, text, images)
 
 
 def _schema(tool: Any) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def serve(
             from ..serving.app import serve as serve_app
         except ImportError as error:
             raise MissingExtraError("router-r1 serve", "serve") from error
-        from ..chat_router import ChatRouterR1
+        from ..chat.router import ChatRouterR1
 
         caps = given_knobs(ctx, context)
         model = ChatRouterR1(pool=candidates, controller=controller, replies=replies, **caps)

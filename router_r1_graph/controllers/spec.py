@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 from langchain_core.language_models import BaseChatModel
@@ -27,10 +27,6 @@ from .rules import (
     StickyController,
     VoteController,
 )
-
-if TYPE_CHECKING:
-    from .learned.reader import ReaderController
-    from .learned.steps import StepController
 
 SPECS: Mapping[str, str] = {
     "keyword": "splits the embedded world's questions; strengths first, then price",
@@ -189,55 +185,23 @@ def _openai(model: str, pool: CandidatePool) -> Controller:
     return _chat_model(settings, f"openai:{model}")
 
 
-def _learned(method: str) -> Callable[[str, CandidatePool], Controller]:
-    def build(folder: str, pool: CandidatePool) -> Controller:
-        if not folder:
-            raise ControllerError(f"{method} needs a folder: {method}:DIR, as router-r1 fit wrote")
-        spec = f"{method}:{folder}"
-        try:
-            from .learned import LearnedController  # scikit-learn is an optional extra
-        except ImportError as error:
-            raise MissingExtraError(f"controller {spec}", "eval") from error
-        try:
-            controller = LearnedController.load(folder, name=spec)
-        except ImportError as error:
-            raise MissingExtraError(f"controller {spec}", "local") from error
-        if controller.method != method:
-            raise ControllerError(f"{spec}: that folder holds {controller.method}, not {method}")
-        controller.check(pool)
-        return controller
-
-    return build
-
-
-def _saved(
-    kind: str, written_by: str, get_class: Callable[[], type[ReaderController | StepController]]
+def _fitted(
+    kind: str, written_by: str = "router-r1 fit"
 ) -> Callable[[str, CandidatePool], Controller]:
     def build(folder: str, pool: CandidatePool) -> Controller:
         if not folder:
             raise ControllerError(f"{kind} needs a folder: {kind}:DIR, as {written_by} wrote")
         spec = f"{kind}:{folder}"
         try:
-            found = get_class()
+            from .learned.load import load  # numpy and scikit-learn are an optional extra
         except ImportError as error:
             raise MissingExtraError(f"controller {spec}", "eval") from error
-        controller = found.load(folder, name=spec)
-        controller.check(pool)
-        return controller
+        try:
+            return load(kind, folder, pool)
+        except ImportError as error:
+            raise MissingExtraError(f"controller {spec}", "local") from error
 
     return build
-
-
-def _reader() -> type[ReaderController]:
-    from .learned.reader import ReaderController  # numpy is an optional extra
-
-    return ReaderController
-
-
-def _steps() -> type[StepController]:
-    from .learned.steps import StepController  # numpy is an optional extra
-
-    return StepController
 
 
 def _policy(path: str, pool: CandidatePool) -> Controller:
@@ -325,18 +289,18 @@ _BUILDERS: Mapping[str, Callable[[str, CandidatePool], Controller]] = {
     "random": _random,
     "constant": _constant,
     "openai": _openai,
-    "auto": _learned("auto"),
-    "knn": _learned("knn"),
-    "linear": _learned("linear"),
-    "mf": _learned("mf"),
-    "irt": _learned("irt"),
-    "features": _learned("features"),
-    "encoder": _learned("encoder"),
-    "reader": _saved("reader", "router-r1 fit", _reader),
+    "auto": _fitted("auto"),
+    "knn": _fitted("knn"),
+    "linear": _fitted("linear"),
+    "mf": _fitted("mf"),
+    "irt": _fitted("irt"),
+    "features": _fitted("features"),
+    "encoder": _fitted("encoder"),
+    "reader": _fitted("reader"),
     "policy": _policy,
     "completions": _completions,
     "pool": _pool,
-    "steps": _saved("steps", "router-r1 evaluate agents", _steps),
+    "steps": _fitted("steps", "router-r1 evaluate agents"),
     "sticky": _sticky,
     "vote": _vote,
 }

@@ -20,7 +20,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from ..chat_router import ChatRouterR1
+from ..chat.router import ChatRouterR1
 from ..controllers import as_controller
 from ..errors import ConfigError
 from ..trace import TraceWriter

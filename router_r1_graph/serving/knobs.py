@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, create_model
 
-from ..built_router import KNOBS
+from ..chat.built import KNOBS
 from ..context import RouterContext, knobs
 from ..errors import ConfigError
 from .refused import RefusedError

@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from pydantic import AfterValidator, ConfigDict, ValidationError
 
-from ..built_router import KNOBS
-from ..chat_router import ChatRouterR1
+from ..chat.built import KNOBS
+from ..chat.router import ChatRouterR1
 from ..context import knobs
 from ..errors import did_you_mean
 from .knobs import WithKnobs, capped, checked, knobs_in_name, misspelt_knob

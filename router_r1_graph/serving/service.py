@@ -23,7 +23,7 @@ from prometheus_client import (
 )
 
 from .._compat import inherit
-from ..chat_router import ChatRouterR1
+from ..chat.router import ChatRouterR1
 from ..errors import ConfigError, ControllerError, QuestionError
 from ..outside import read_json
 from ..trace import TraceWriter

@@ -18,13 +18,13 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from ..answer_form import OPTIONS
 from ..answers import normalize_answer
 from ..candidates.flights import Flight, Flights
 from ..candidates.store import ReplyStore
 from ..candidates.store_file import StoreFile
 from ..candidates.stored import StoredReply
-from ..chat_router import ChatRouterR1
+from ..chat.answer_form import OPTIONS
+from ..chat.router import ChatRouterR1
 from ..controllers import as_controller
 
 logger = logging.getLogger(__name__)

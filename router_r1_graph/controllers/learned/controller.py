@@ -20,7 +20,7 @@ import numpy as np
 
 from ...candidates import Candidate, CandidatePool
 from ...candidates.reply import Reply
-from ...errors import ConfigError, ControllerError
+from ...errors import ConfigError
 from ...protocol import parse
 from ...words import counted
 from ..choice import Choice
@@ -30,11 +30,14 @@ from ..step import AgentStep
 from .auto import compare
 from .costs import CostSource, best_column, mean_costs, utility
 from .features import Features
+from .folder import columns, reading, require_measured, some, write
 from .matrix import ScoreMatrix
 from .methods import AUTO, METHODS, setting_of
-from .parts import Part, fit_parts, reading, write
+from .parts import Part, fit_parts, packed, unpacked
 from .prediction import candidate_means
 from .verdict import Verdict, read_verdict
+
+VERSION = 2
 
 
 class LearnedController(OneCallController):
@@ -110,7 +113,7 @@ class LearnedController(OneCallController):
             ImportError: what it needs is not installed.
         """
         settings = [setting_of(method, embedding, options or {})]
-        _all_measured(matrix)
+        require_measured(matrix)
         about: dict[str, Any] = {"seed": seed, "questions": len(matrix.questions)}
         verdicts: Sequence[Verdict] = ()
         if method == AUTO:
@@ -143,7 +146,7 @@ class LearnedController(OneCallController):
         if not isinstance(predictor, Features):
             able = ", ".join(name for name, method in METHODS.items() if method.open)
             raise ConfigError(f"{self.name}: only {able} can add candidates; fit again")
-        _all_measured(matrix)
+        require_measured(matrix)
         costs, source = mean_costs(matrix)
         if source != self.cost_source:
             raise ConfigError(f"{self.name}: costs here are {self.cost_source}, there {source}")
@@ -155,7 +158,7 @@ class LearnedController(OneCallController):
             )
         except ValueError:
             twice = [name for name in matrix.names if self.known.find(name)]
-            raise ConfigError(f"{self.name}: known already: {_some(twice)}") from None
+            raise ConfigError(f"{self.name}: known already: {some(twice)}") from None
         extended = predictor.extended(embedding.vectors(matrix.questions), matrix.scores)
         return LearnedController(
             self.method,
@@ -174,27 +177,38 @@ class LearnedController(OneCallController):
         Raises:
             OSError: the folder cannot be written.
         """
-        head = {
-            "method": self.method,
+        head, arrays = packed(self.parts)
+        head |= {
             "cost_source": self.cost_source,
             "about": self.about,
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "pool": self.known.model_dump(mode="json", exclude_defaults=True),
         }
-        write(Path(folder), head, self.parts, {"costs": self.costs, "means": self.means})
+        write(
+            folder, self.method, VERSION, head, {**arrays, "costs": self.costs, "means": self.means}
+        )
 
     @classmethod
-    def load(cls, folder: str | Path, *, name: str | None = None) -> LearnedController:
+    def load(
+        cls, folder: str | Path, *, method: str | None = None, name: str | None = None
+    ) -> LearnedController:
         """Read a controller that `save` has written.
 
+        Args:
+            folder: where it is.
+            method: the one that it must be of; None = any.
+            name: its name; None = its method and folder.
+
         Raises:
-            ControllerError: the folder holds none, a broken one, or one of another version.
+            ControllerError: the folder holds none, a broken one, or one of another method or
+                version.
             ImportError: what it needs is not installed.
         """
-        with reading(Path(folder)) as (head, parts, arrays):
+        what, methods = (method, [method]) if method else ("one of these", [*METHODS, AUTO])
+        with reading(folder, what, methods, VERSION) as (head, arrays):
             loaded = cls(
                 head["method"],
-                parts,
+                unpacked(head, arrays),
                 CandidatePool.model_validate(head["pool"]),
                 arrays["means"],
                 arrays["costs"],
@@ -224,19 +238,10 @@ class LearnedController(OneCallController):
         Raises:
             ControllerError: the pool's candidates are not those that were fitted.
         """
-        numbers = {id(pool.find(c.name)): i for i, c in enumerate(self.known.candidates)}
-        new = [c.name for c in pool.candidates if id(c) not in numbers]
-        gone = [c.name for c in self.known.candidates if pool.find(c.name) is None]
-        can_add = self.method != AUTO and METHODS[self.method].open
-        if new or (gone and not can_add):
-            parts = [f"new: {_some(new)}"] if new else []
-            parts += [f"gone: {_some(gone)}"] if gone and not can_add else []
-            advice = "add them or fit again" if can_add else "fit again"
-            raise ControllerError(
-                f"{self.name}: the candidates of {pool.where} are not those of the fit "
-                f"({'; '.join(parts)}); {advice}"
-            )
-        return [numbers[id(c)] for c in pool.candidates]
+        open_ = self.method != AUTO and METHODS[self.method].open
+        names = [candidate.name for candidate in self.known.candidates]
+        advice = "add them or fit again" if open_ else ""
+        return columns(names, pool, self.name, fewer=open_, advice=advice)
 
     def verdict(self, cost_weight: float) -> Verdict | None:
         """Return what `auto` found at the nearest cost weight; None for another method."""
@@ -262,9 +267,9 @@ class LearnedController(OneCallController):
         Raises:
             ControllerError: the pool's candidates are not those that were fitted.
         """
-        columns = self.check(pool)
-        costs = self.costs[columns]
-        return utility(self._scores(questions, columns, cost_weight), costs, costs, cost_weight)
+        places = self.check(pool)
+        costs = self.costs[places]
+        return utility(self._scores(questions, places, cost_weight), costs, costs, cost_weight)
 
     def _scores(
         self, questions: Sequence[str], columns: Sequence[int], cost_weight: float
@@ -328,16 +333,3 @@ class LearnedController(OneCallController):
             values = self.utilities([view.question], view.pool, view.context.cost_weight)[0]
         names = [candidate.name for candidate in view.pool.candidates]
         return (Choice("utility", dict(zip(names, values.tolist(), strict=True))),)
-
-
-def _all_measured(matrix: ScoreMatrix) -> None:
-    missing = np.isnan(matrix.scores).all(axis=0)
-    if missing.any():
-        names = [name for name, none in zip(matrix.names, missing, strict=True) if none]
-        raise ConfigError(f"no score of {_some(names)}: nothing to learn from")
-
-
-def _some(names: list[str]) -> str:
-    """Return names for a message, the first five of them."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

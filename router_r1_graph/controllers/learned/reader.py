@@ -7,8 +7,6 @@ fitted: `cascade` asks from cheap to expensive, `vote` asks all at once, whateve
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from ...protocol import Call, Turn
 from ..choice import Reason
 from ..controller import View
 from ..rules import UNKNOWN, RuleController, answer_in, replies_by_candidate
+from .folder import columns, reading, write
 from .order import asking_order
 from .reading import NO_SPAN, Best, Examples, Judged, Regressions, judge
 from .recorded import RecordedReplies
@@ -30,7 +29,6 @@ from .spans import Reading, feature_names, read
 from .stopping import Point, thresholds, walk
 
 VERSION = 1
-_HEAD, _ARRAYS = "learned.json", "learned.npz"
 _FOLDS = 5
 
 Kind = Literal["reader", "cascade", "vote"]
@@ -144,25 +142,20 @@ class ReaderController(RuleController):
         Raises:
             OSError: the folder cannot be written.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         head = {
-            "version": VERSION,
-            "method": self.kind,
             "cost_source": self.cost_source,
             "about": self.about,
             "pool": self.known.model_dump(mode="json", exclude_defaults=True),
             "features": feature_names(self._names),
         }
-        (folder / _HEAD).write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
-        np.savez_compressed(
-            folder / _ARRAYS,
-            costs=self.costs,
-            weights=self.regressions.weights,
-            intercepts=self.regressions.intercepts,
-            sure=self.sure,
-            right=self.right,
-        )
+        arrays = {
+            "costs": self.costs,
+            "weights": self.regressions.weights,
+            "intercepts": self.regressions.intercepts,
+            "sure": self.sure,
+            "right": self.right,
+        }
+        write(folder, self.kind, VERSION, head, arrays)
 
     @classmethod
     def load(cls, folder: str | Path, *, name: str | None = None) -> ReaderController:
@@ -171,30 +164,13 @@ class ReaderController(RuleController):
         Raises:
             ControllerError: the folder holds none, a broken one, or one of another release.
         """
-        folder = Path(folder)
-        head_file = folder / _HEAD
-        if not head_file.is_file():
-            raise ControllerError(f"{folder}: no fitted controller there (no {_HEAD})")
-        try:
-            head = json.loads(head_file.read_text(encoding="utf-8"))
-            if head["method"] not in KINDS:
-                raise ControllerError(f"{folder}: that folder holds {head['method']}, not reader")
-            if head["version"] != VERSION:
-                raise ControllerError(
-                    f"{head_file}: version {head['version']!r}; this release reads {VERSION}"
-                )
+        with reading(folder, "reader", KINDS, VERSION) as (head, stored):
             known = CandidatePool.model_validate(head["pool"])
             names = feature_names([candidate.name for candidate in known.candidates])
             if head["features"] != names:
-                raise ControllerError(f"{head_file}: other features than this release's; fit again")
-            with (folder / _ARRAYS).open("rb") as opened:
-                with np.load(opened, allow_pickle=False) as file:
-                    arrays = {key: file[key].astype(float) for key in _SHAPES}
-            sizes = {
-                "K": len(known.candidates),
-                "F": len(names),
-                "N": head["about"]["questions"],
-            }
+                raise ControllerError(f"{folder}: other features than this release's; fit again")
+            arrays = {key: stored[key].astype(float) for key in _SHAPES}
+            sizes = {"K": len(known.candidates), "F": len(names), "N": head["about"]["questions"]}
             for key, shape in _SHAPES.items():
                 if arrays[key].shape != tuple(sizes[letter] for letter in shape):
                     raise ValueError(f"{key} has the shape {arrays[key].shape}")
@@ -209,9 +185,6 @@ class ReaderController(RuleController):
                 kind=head["method"],
                 name=name or f"reader:{folder}",
             )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            why = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise ControllerError(f"{folder}: a broken reader: {why}") from None
 
     def check(self, pool: CandidatePool) -> None:
         """Check that a pool has the candidates of the fit, and no others.
@@ -219,15 +192,7 @@ class ReaderController(RuleController):
         Raises:
             ControllerError: it has not.
         """
-        found = {id(pool.find(name)) for name in self._names}
-        gone = [name for name in self._names if pool.find(name) is None]
-        new = [candidate.name for candidate in pool.candidates if id(candidate) not in found]
-        if new or gone:
-            parts = [f"{what}: {', '.join(n)}" for what, n in (("new", new), ("gone", gone)) if n]
-            raise ControllerError(
-                f"{self.name}: the candidates of {pool.where} are not those of the fit "
-                f"({'; '.join(parts)}); fit again"
-            )
+        columns(self._names, pool, self.name)
 
     def stop_at(self, cost_weight: float) -> np.ndarray:
         """Return from which log-odds on it stops after each reply, length K."""

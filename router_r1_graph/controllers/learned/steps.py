@@ -11,28 +11,25 @@ mean costs in the traces.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...candidates import Candidate, CandidatePool
 from ...candidates.reply import Reply
-from ...errors import ControllerError
 from ...protocol import parse
 from ..choice import Choice
 from ..controller import View
 from ..rules import OneCallController
 from ..step import AgentStep
+from .folder import columns, reading, require_measured, write
 from .matrix import ScoreMatrix
 from .prediction import candidate_means
 
 VERSION = 1
-_FILE = "steps.json"
 _RAREST = 3
 """A feature that stands in fewer rows is left out."""
 
@@ -84,9 +81,7 @@ class StepController(OneCallController):
         from scipy.sparse import csr_matrix
         from sklearn.linear_model import LogisticRegression
 
-        from .controller import _all_measured
-
-        _all_measured(matrix)
+        require_measured(matrix)
         rows = [features(text) for text in matrix.questions]
         often = Counter(word for row in rows for word in row)
         kept = sorted(word for word, count in often.items() if count >= _RAREST)
@@ -109,22 +104,13 @@ class StepController(OneCallController):
         return cls(matrix.names, words, weights, bias, float(np.nanmax(costs) - np.nanmin(costs)))
 
     def save(self, folder: str | Path) -> None:
-        """Write the controller as JSON.
+        """Write the controller: JSON and npz, nothing that runs code when it is loaded.
 
         Raises:
             OSError: the folder cannot be written.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        held = {
-            "version": VERSION,
-            "names": self.names,
-            "words": list(self.words),
-            "weights": self.weights.tolist(),
-            "bias": self.bias.tolist(),
-            "unit_usd": self.unit_usd,
-        }
-        (folder / _FILE).write_text(json.dumps(held) + "\n", encoding="utf-8")
+        head = {"names": self.names, "words": list(self.words), "unit_usd": self.unit_usd}
+        write(folder, "steps", VERSION, head, {"weights": self.weights, "bias": self.bias})
 
     @classmethod
     def load(cls, folder: str | Path, *, name: str | None = None) -> StepController:
@@ -133,24 +119,16 @@ class StepController(OneCallController):
         Raises:
             ControllerError: the folder holds none, a broken one, or one of another version.
         """
-        file = Path(folder) / _FILE
-        if not file.is_file():
-            raise ControllerError(f"{folder}: no controller of steps there (no {_FILE})")
-        try:
-            held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if held["version"] != VERSION:
-                raise ControllerError(
-                    f"{file}: version {held['version']!r}; this release reads {VERSION}"
-                )
-            names, words = list(map(str, held["names"])), list(map(str, held["words"]))
-            weights = np.array(held["weights"], dtype=float).reshape(len(words), len(names))
-            bias = np.array(held["bias"], dtype=float).reshape(len(names))
-            numbers = {word: number for number, word in enumerate(words)}
-            unit = float(held["unit_usd"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            why = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise ControllerError(f"{file}: a broken controller of steps: {why}") from None
-        return cls(names, numbers, weights, bias, unit, name=name or f"steps:{folder}")
+        with reading(folder, "steps", ["steps"], VERSION) as (head, arrays):
+            names, words = list(map(str, head["names"])), list(map(str, head["words"]))
+            return cls(
+                names,
+                {word: number for number, word in enumerate(words)},
+                arrays["weights"].astype(float).reshape(len(words), len(names)),
+                arrays["bias"].astype(float).reshape(len(names)),
+                float(head["unit_usd"]),
+                name=name or f"steps:{folder}",
+            )
 
     def check(self, pool: CandidatePool) -> list[int]:
         """Return, for each candidate of a pool, its column.
@@ -158,11 +136,7 @@ class StepController(OneCallController):
         Raises:
             ControllerError: a candidate was not fitted.
         """
-        columns = {id(pool.find(name)): column for column, name in enumerate(self.names)}
-        new = [c.name for c in pool.candidates if id(c) not in columns]
-        if new:
-            raise ControllerError(f"{self.name}: not fitted: {', '.join(new[:5])}; fit again")
-        return [columns[id(c)] for c in pool.candidates]
+        return columns(self.names, pool, self.name, fewer=True)
 
     def probabilities(self, text: str, pool: CandidatePool) -> np.ndarray:
         """Return how likely each of the pool's candidates masters a step, length C.

@@ -14,19 +14,20 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 from langgraph.types import Send
 
-from . import edits, events, protocol
-from ._compat import read_channel, remembers, runtime_of, send_once
-from ._streams import hand_up, hide
-from .candidates import CandidatePool
-from .candidates.images import images_of, with_images
-from .context import RouterContext
-from .controllers.controller import Controller
-from .errors import ConfigError, QuestionError
-from .given_context import resolve_context
-from .langsmith import runs
-from .ledger import total
-from .observations import kept
-from .state import RouterState, knobs_of, left_of, question_of
+from .. import events, protocol
+from .._compat import read_channel, remembers, runtime_of, send_once
+from .._streams import hand_up, hide
+from ..candidates import CandidatePool
+from ..candidates.images import images_of, with_images
+from ..context import RouterContext
+from ..controllers.controller import Controller
+from ..errors import ConfigError, QuestionError
+from ..given_context import resolve_context
+from ..langsmith import runs
+from ..ledger import total
+from ..observations import kept
+from ..state import RouterState, knobs_of, left_of, question_of
+from . import edits
 
 
 @dataclass(frozen=True)

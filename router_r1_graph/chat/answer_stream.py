@@ -12,10 +12,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from .controllers.policy.streaming import Increments
-from .errors import ControllerError
-from .outside import writable
-from .protocol import answer_so_far
+from ..controllers.policy.streaming import Increments
+from ..errors import ControllerError
+from ..outside import writable
+from ..protocol import answer_so_far
 
 
 @dataclass

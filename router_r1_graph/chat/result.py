@@ -9,8 +9,8 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from .ledger import new_ledger, total
-from .protocol import cut
+from ..ledger import new_ledger, total
+from ..protocol import cut
 
 ROUTED = "routed_answer"
 """In the response metadata of an answer in a form: the routed answer, as a text."""

@@ -11,20 +11,20 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import RunnableConfig
 
+from ..budget import StopReason
+from ..candidates import Candidate, CandidatePool
+from ..candidates.call import aask, ask
+from ..candidates.reply import ChatModel, Reply, bill, with_tools
+from ..candidates.settings import ModelSettings
+from ..candidates.store import ReplyStore
+from ..candidates.tool import candidate_tool
+from ..context import RouterContext
+from ..controllers import ChatModelController
+from ..errors import ConfigError, ControllerError
+from ..langsmith import runs
+from ..ledger import Ledger, charge_candidates, charge_controller, new_ledger, total
 from .answer_form import Form, last_human
-from .budget import StopReason
-from .candidates import Candidate, CandidatePool
-from .candidates.call import aask, ask
-from .candidates.reply import ChatModel, Reply, bill, with_tools
-from .candidates.settings import ModelSettings
-from .candidates.store import ReplyStore
-from .candidates.tool import candidate_tool
-from .chat_result import ROUTED
-from .context import RouterContext
-from .controllers import ChatModelController
-from .errors import ConfigError, ControllerError
-from .langsmith import runs
-from .ledger import Ledger, charge_candidates, charge_controller, new_ledger, total
+from .result import ROUTED
 
 CONTROLLER = "controller"
 """The name of a formatter that is the controller."""

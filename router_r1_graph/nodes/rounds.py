@@ -18,20 +18,20 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send, interrupt
 
-from . import budget, events, protocol
-from ._compat import read_channel
-from ._streams import in_silence
+from .. import budget, events, protocol
+from .._compat import read_channel
+from .._streams import in_silence
+from ..budget import Left, StopReason
+from ..candidates import CandidatePool
+from ..candidates.failures import classify
+from ..candidates.reply import Reply, bill
+from ..context import RouterContext
+from ..langsmith import runs
+from ..ledger import Ledger, charge_candidates
+from ..observations import FREE, SUMMARY, keep_majority, keep_summary, observe, to_summarize
+from ..state import RouteCall, RouterState, knobs_of, left_of
 from .approval import decide, request
-from .budget import Left, StopReason
-from .candidates import CandidatePool
-from .candidates.failures import classify
-from .candidates.reply import Reply, bill
-from .context import RouterContext
 from .edits import reply_of_a_person
-from .langsmith import runs
-from .ledger import Ledger, charge_candidates
-from .observations import FREE, SUMMARY, keep_majority, keep_summary, observe, to_summarize
-from .state import RouteCall, RouterState, knobs_of, left_of
 
 _MADE_AT = "made_at"
 """In a reply's metadata until it is an observation: when it came, in seconds since the epoch."""

@@ -20,24 +20,25 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send
 
-from . import budget, edits, events, protocol
-from ._compat import read_channel
-from ._streams import in_silence
+from .. import budget, events, protocol
+from .._compat import read_channel
+from .._streams import in_silence
+from ..budget import Left, StopReason
+from ..candidates import CandidatePool
+from ..candidates.images import images_in
+from ..candidates.reply import Reply
+from ..candidates.store import ReplyStore
+from ..context import RouterContext
+from ..controllers.controller import Controller, View
+from ..controllers.own import failure, own_of
+from ..decisions import Draws
+from ..langsmith import runs
+from ..ledger import charge_controller, new_ledger
+from ..observations import conversation, instructions
+from ..state import RouterState, knobs_of, left_of, setup_of
+from . import edits
 from .admission import admit
-from .budget import Left, StopReason
-from .candidates import CandidatePool
-from .candidates.images import images_in
-from .candidates.reply import Reply
-from .candidates.store import ReplyStore
-from .context import RouterContext
-from .controllers.controller import Controller, View
-from .controllers.own import failure, own_of
-from .decisions import Draws
 from .ends import described
-from .langsmith import runs
-from .ledger import charge_controller, new_ledger
-from .observations import conversation, instructions
-from .state import RouterState, knobs_of, left_of, setup_of
 
 logger = logging.getLogger(__name__)
 

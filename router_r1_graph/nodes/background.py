@@ -11,10 +11,10 @@ import re
 
 from langchain_core.messages import ToolMessage
 
-from .candidates import Candidate
-from .candidates.usage import estimate_tokens
-from .controllers.controller import View
-from .observations import kept
+from ..candidates import Candidate
+from ..candidates.usage import estimate_tokens
+from ..controllers.controller import View
+from ..observations import kept
 
 
 def background(candidate: Candidate, query: str, view: View) -> str:

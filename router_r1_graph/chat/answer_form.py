@@ -17,8 +17,8 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from .errors import ConfigError, ControllerError, did_you_mean
-from .protocol import render_observation
+from ..errors import ConfigError, ControllerError, did_you_mean
+from ..protocol import render_observation
 
 OPTIONS = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "strict")
 """The options of a call to a chat model that say the form, as LangChain and OpenAI name them."""

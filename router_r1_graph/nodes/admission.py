@@ -9,14 +9,14 @@ from zlib import crc32
 from langchain_core.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
 
+from ..candidates import Candidate
+from ..candidates.reply import Reply
+from ..controllers.controller import View
+from ..decisions import Decision, Draws, decide, to_message
+from ..protocol import Turn
+from ..state import RouteCall
+from ..words import usd
 from .background import background
-from .candidates import Candidate
-from .candidates.reply import Reply
-from .controllers.controller import View
-from .decisions import Decision, Draws, decide, to_message
-from .protocol import Turn
-from .state import RouteCall
-from .words import usd
 
 
 @dataclass(frozen=True)

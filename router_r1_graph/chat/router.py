@@ -26,15 +26,15 @@ from langchain_core.tools import BaseTool
 from langgraph.types import StreamMode
 from pydantic import Field
 
+from ..budget import StopReason
+from ..errors import ControllerError
+from ..langsmith import runs
 from .answer_form import form_of
 from .answer_stream import AnswerStream
-from .budget import StopReason
-from .built_router import KNOBS as KNOBS
-from .built_router import BuiltRouter
-from .chat_result import free, result_of
-from .errors import ControllerError
+from .built import KNOBS as KNOBS
+from .built import BuiltRouter
 from .formatter import Formatting
-from .langsmith import runs
+from .result import free, result_of
 
 
 class ChatRouterR1(BuiltRouter):

@@ -15,13 +15,13 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolCal
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Send
 
-from ._compat import pending_sends, read_channel, runtime_of
-from .candidates import CandidatePool
-from .candidates.reply import Reply, bill
-from .errors import QuestionError
-from .observations import kept, shown
-from .protocol import Call, Turn, parse, render
-from .state import RouterState
+from .._compat import pending_sends, read_channel, runtime_of
+from ..candidates import CandidatePool
+from ..candidates.reply import Reply, bill
+from ..errors import QuestionError
+from ..observations import kept, shown
+from ..protocol import Call, Turn, parse, render
+from ..state import RouterState
 
 
 def go_on(state: RouterState, config: RunnableConfig) -> list[str | Send]:

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .candidates import CandidatePool
-from .candidates.failures import ReplyError
-from .candidates.reply import Reply
-from .outside import writable
-from .state import RouteCall
-from .words import usd
+from ..candidates import CandidatePool
+from ..candidates.failures import ReplyError
+from ..candidates.reply import Reply
+from ..outside import writable
+from ..state import RouteCall
+from ..words import usd
 
 _DECISIONS = ("approve", "edit", "reject", "respond")
 _INBOX = {"accept": "approve", "ignore": "reject", "response": "respond"}

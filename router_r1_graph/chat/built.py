@@ -14,16 +14,16 @@ from langchain_core.language_models import BaseChatModel, LangSmithParams
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import ConfigDict, Field, PrivateAttr, create_model, field_validator, model_validator
 
+from ..candidates import CandidatePool
+from ..candidates.reply import ChatModel
+from ..candidates.store import as_store
+from ..candidates.usage import estimate_tokens
+from ..context import RouterContext, knobs
+from ..controllers import Controller, as_controller
+from ..errors import ConfigError, did_you_mean
+from ..graph import create_router_r1
 from .answer_form import OPTIONS
-from .candidates import CandidatePool
-from .candidates.reply import ChatModel
-from .candidates.store import as_store
-from .candidates.usage import estimate_tokens
-from .context import RouterContext, knobs
-from .controllers import Controller, as_controller
-from .errors import ConfigError, did_you_mean
 from .formatter import Formatter, make_formatter
-from .graph import create_router_r1
 
 KNOBS = tuple(name for name in knobs() if name != "approve_above_usd")
 """The knobs of a chat model: all but the one that waits for a person, since it cannot wait."""
