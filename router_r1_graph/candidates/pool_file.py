@@ -80,7 +80,7 @@ def parse(text: str) -> Any:
         yaml.YAMLError: it is no YAML, or a key stands twice.
         ValueError: a date in it does not exist.
     """
-    return yaml.load(text, _Loader)  # nosec B506 - a safe loader
+    return yaml.load(text, _Loader)  # nosec B506
 
 
 def _where_and_why(error: Exception) -> str:

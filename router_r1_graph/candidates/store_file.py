@@ -147,7 +147,7 @@ class StoreFile:
         """Yield what is in the file, from the oldest to the newest."""
         reader = _connect(self.path)  # of its own: the reading may take long
         try:
-            rows = reader.execute(f"SELECT {COLUMNS} FROM replies ORDER BY created_at")  # nosec B608 - a constant
+            rows = reader.execute(f"SELECT {COLUMNS} FROM replies ORDER BY created_at")
             yield from (StoredReply(*row) for row in rows)
         finally:
             reader.close()
@@ -179,8 +179,7 @@ class StoreFile:
 
 def _find(connection: sqlite3.Connection, key: str, oldest: float) -> StoredReply | None:
     row = connection.execute(
-        f"SELECT {COLUMNS} FROM replies WHERE key = ? AND created_at >= ?",  # nosec B608 - the same
-        (key, oldest),
+        f"SELECT {COLUMNS} FROM replies WHERE key = ? AND created_at >= ?", (key, oldest)
     ).fetchone()
     return StoredReply(*row) if row else None
 

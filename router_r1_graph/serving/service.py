@@ -253,7 +253,7 @@ async def _read(request: Request) -> object:
         if len(body) > _LARGEST_BODY:
             raise RefusedError(413, f"the body is longer than {_LARGEST_BODY} bytes")
     try:
-        return read_json(body)
+        return read_json(bytes(body))
     except (ValueError, RecursionError) as error:
         raise RefusedError(400, f"the body is not JSON: {error}") from None
 

@@ -148,8 +148,7 @@ class CompletionsController:
             "logprobs": 1,
             # Otherwise a server uses the values of the model's generation_config.json.
             **{"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
-            "return_token_ids": True,  # nosec B105 - no password
-            "return_tokens_as_token_ids": True,  # nosec B105
+            **{"return_token_ids": True, "return_tokens_as_token_ids": True},
             # The stop text is a part of the turn: vLLM's name of that option, and SGLang's.
             **{"include_stop_str_in_output": True, "no_stop_trim": True},
             "skip_special_tokens": False,
