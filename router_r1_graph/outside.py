@@ -118,3 +118,14 @@ def usd(value: object) -> float | None:
 def visible(text: str) -> str:
     """Take out what could control a terminal or turn a line around; line breaks and tabs stay."""
     return CONTROL.sub("", text)
+
+
+def plain_name(name: str) -> str:
+    """Return a name that a terminal shows as it is.
+
+    Raises:
+        ValueError: it could control one.
+    """
+    if visible(name) != name:
+        raise ValueError("a name has no character that controls a terminal")
+    return name

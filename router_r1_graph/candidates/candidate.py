@@ -15,8 +15,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ..outside import plain_name
 from ..words import plain
-from .settings import ModelSettings, Price, plain_name
+from .settings import ModelSettings, Price
 
 #: The tokens that a call is assumed to have, in and out, to compare a price per call with prices
 #: per token.

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 #: How the keys of the big providers begin. After a short beginning, only letters and digits count:
 #: `hf_hub_download` and `pplx-7b-online` are no keys.
@@ -104,6 +104,18 @@ def secret_in(options: Any, name: str = "", place: str = "", parameter: bool = F
         words = re.split(r"[-_. ]", options)
         looks = bool(_SECRET_PARAMETER.search(name)) or any(map(_SECRET_WORD.fullmatch, words))
     return f"{place}: {_HINT}" if looks else ""
+
+
+def secret_in_address(url: str) -> str:
+    """Say that a secret stands in an address, and where it belongs; "" for none."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc and not secret_in({"default_query": dict(parse_qsl(parts.query))}):
+        return ""
+    return (
+        "a secret does not belong in an address: use api_key_env, or options: {default_headers: "
+        "{Authorization: {env: NAME}}} or {default_query: {key: {env: NAME}}}, with the NAME of an "
+        "environment variable that holds it"
+    )
 
 
 def scrub(text: str, *secrets: str) -> str:

@@ -19,9 +19,10 @@ from pydantic import (
 )
 
 from ..errors import PoolError, did_you_mean
+from ..outside import plain_name
 from .candidate import Candidate
 from .pool_file import beside, explain, read_mapping
-from .settings import AnswerStyle, ControllerSettings, plain_name
+from .settings import AnswerStyle, ControllerSettings
 
 
 class CandidatePool(BaseModel):

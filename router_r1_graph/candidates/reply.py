@@ -233,7 +233,7 @@ def _learn(cost_usd: float, messages: Sequence[AnyMessage], settings: ModelSetti
     """Let the next call be expected to cost as much as this one, and warn if that is too much."""
     prompt = "".join(str(message.text) for message in messages)
     images = sum(len(images_in(message)) for message in messages)
-    if messages and settings.learn(cost_usd, prompt, images):
+    if messages and settings.excess.learn(cost_usd, settings.fair_usd(prompt, images)):
         logger.warning(
             "%s: a call cost %s, more than any could by its prices and max_tokens; a budget counts "
             "on as much from now on",

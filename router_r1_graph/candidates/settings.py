@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..errors import did_you_mean
-from ..outside import visible
-from .keys import from_environment, secret_in, variables_in
+from ..outside import plain_name
+from .excess import Excess
+from .keys import from_environment, secret_in, secret_in_address, variables_in
 
 #: The values of `provider:` besides `module:factory`; each maps to such a factory.
 PROVIDERS: Mapping[str, str] = {
@@ -51,30 +50,6 @@ AnswerStyle = Literal["short", "full"]
 """How an answer is written: in as few words as possible, or as the user wants it."""
 
 Price = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-
-
-@dataclass
-class Excess:
-    """How much dearer calls have been than their worst case, by a provider that is not fair.
-
-    One that ignores `max_tokens`, or wants more than its list price.
-    """
-
-    factor: float = 1.0
-    """The most, as a multiple of the worst case."""
-    usd: float = 0.0
-    """The most of a call whose worst case was 0."""
-
-
-def plain_name(name: str) -> str:
-    """Return a name that a terminal shows as it is.
-
-    Raises:
-        ValueError: it could control one.
-    """
-    if visible(name) != name:
-        raise ValueError("a name has no character that controls a terminal")
-    return name
 
 
 class ModelSettings(BaseModel):
@@ -167,13 +142,8 @@ class ModelSettings(BaseModel):
     def _has_a_scheme(cls, value: str | None) -> str | None:
         if value is not None and not re.match(r"https?://[^/]", value):
             raise ValueError("must begin with http:// or https:// and name a host")
-        parts = urlsplit(value or "")
-        if "@" in parts.netloc or secret_in({"default_query": dict(parse_qsl(parts.query))}):
-            raise ValueError(
-                "a secret does not belong in an address: use api_key_env, or options: "
-                "{default_headers: {Authorization: {env: NAME}}} or {default_query: {key: {env: "
-                "NAME}}}, with the NAME of an environment variable that holds it"
-            )
+        if value is not None and (secret := secret_in_address(value)):
+            raise ValueError(secret)
         return value
 
     @field_validator("api_key_env")
@@ -303,31 +273,14 @@ class ModelSettings(BaseModel):
 
         A tokenizer that falls back to bytes never makes more tokens than there are bytes; 64 more
         are allowed for the chat template. Nobody knows what an image counts before it is sent: it
-        is taken for `TOKENS_OF_AN_IMAGE`. If a call was dearer than that, the next worst case is
-        raised as much.
+        is taken for `TOKENS_OF_AN_IMAGE`. A call that was dearer raises the next worst case.
         """
-        return max(self._fair_usd(text, images) * self.excess.factor, self.excess.usd)
+        return self.excess.worst_usd(self.fair_usd(text, images))
 
-    def _fair_usd(self, text: str, images: int) -> float:
+    def fair_usd(self, text: str, images: int = 0) -> float:
+        """Return the worst case at a provider that keeps to its prices and to `max_tokens`."""
         tokens = len(text.encode(errors="replace")) + 64 + images * TOKENS_OF_AN_IMAGE
         return self.dearest_usd(tokens, self.max_tokens)
-
-    def learn(self, cost_usd: float, prompt: str, images: int = 0) -> bool:
-        """Raise the next worst case if a call was dearer than any before; return whether it was.
-
-        Args:
-            cost_usd: what the call cost.
-            prompt: all that was sent.
-            images: how many were sent.
-        """
-        fair, excess = self._fair_usd(prompt, images), self.excess
-        if cost_usd <= max(fair * excess.factor, excess.usd) * (1 + 1e-9):
-            return False
-        if fair:
-            excess.factor = cost_usd / fair
-        else:
-            excess.usd = cost_usd
-        return True
 
     @property
     def _input_prices(self) -> tuple[float, float, float]:
