@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -26,6 +27,19 @@ def make_console(*, stderr: bool = False) -> Console:
         color_system=None if plain else "auto",
         force_interactive=None if stream.isatty() and not plain else False,
     )
+
+
+class _Plain(logging.Formatter):
+    """Takes out of what is logged whatever could control a terminal, tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def plain_logs() -> None:
+    """Let what nobody else handles be logged on standard error as it can be shown."""
+    if logging.lastResort:
+        logging.lastResort.setFormatter(_Plain())
 
 
 def print_line(console: Console, label: tuple[str, str], *parts: tuple[str, str]) -> None:

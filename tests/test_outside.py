@@ -18,8 +18,9 @@ from langsmith import tracing_context
 
 from fakes import FakeChat, answer, make_pool, search
 from hostile import NO_COUNTS, NO_PRICES, TEXTS
+from in_process import cli
 from langsmith_sink import LangSmithSink
-from openai_server import Reply, Wire
+from openai_server import Reply, Status, Wire
 from router_r1_graph import (
     CandidatePool,
     ChatModelController,
@@ -232,6 +233,16 @@ def test_langsmith_gets_what_it_can_take():
         client.flush()
         names = [one.get("name") for one in sink.runs.values()]
     assert names.count("router-r1") == len(TEXTS[::24])
+
+
+@pytest.mark.parametrize("controller", ["pool", "constant:Ada"])
+def test_no_control_character_reaches_a_terminal(serve, tmp_path, controller):
+    evil = "\x1b]0;PWNED\x07\x1b[2J\u202ebad\x9b31m [red]x[/red]"
+    server = serve({"ada": Reply(f"Paris {evil}"), "controller": Status(400, evil)})
+    yaml_pool(tmp_path, server, controller={})
+    run = cli("ask", "Where?", "--pool", tmp_path / "pool.yaml", "--controller", controller)
+    assert "[red]x[/red]" in run.stdout + run.stderr
+    assert not CONTROL.search(run.stdout + run.stderr)
 
 
 # ------------------------------------------------------------------------------- the bill

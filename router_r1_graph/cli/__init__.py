@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from ..console import plain_logs
 from ..errors import RouterR1Error
 from ..outside import visible
 from . import ask, chat, evaluate, fit, measure, pool, replies, report, serve, traces, train
@@ -98,6 +99,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")  # a terminal in ASCII is no reason to crash
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
         signal.signal(number, signal.default_int_handler)
+    plain_logs()
     try:
         app()
     except RouterR1Error as error:
