@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from .errors import ConfigError
-from .outside import read_json, writable
+from .outside import writable, writable_within
 
 _LARGEST_CELL = 64 * 1024 * 1024
 """Characters of a cell: whole replies stand in them, and `csv` takes 131,072."""
@@ -25,7 +26,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueEr
     """Yield the number of each line and its object, or a `ValueError` that says what is wrong.
 
     Blank lines are skipped, and a byte-order mark is no part of the first one. A file whose name
-    ends in `.gz` is decompressed. A number that is none (`NaN`) is None.
+    ends in `.gz` is decompressed. Every text can be written again.
 
     Raises:
         OSError: the file cannot be read.
@@ -35,7 +36,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueEr
             if not line.strip():
                 continue
             try:
-                value = read_json(line.decode("utf-8-sig"))
+                value = writable_within(json.loads(line.decode("utf-8-sig")))
             except (ValueError, RecursionError) as error:
                 yield number, ValueError(f"not JSON: {error}")
                 continue

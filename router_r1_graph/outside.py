@@ -64,23 +64,19 @@ def writable_within(value: Any, depth: int = 0) -> Any:
 
 
 def read_json(data: str | bytes) -> Any:
-    """Return what a JSON text from outside holds; a number that is none (`NaN`, `1e999`) is None.
+    """Return what a JSON text from outside holds.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is no JSON, or holds a number that is none (`NaN`, `1e999`).
         RecursionError: too many lists stand in one another.
-
-    Example:
-        >>> read_json('[NaN, 1e999, 1.5]')
-        [None, None, 1.5]
     """
-    return writable_within(loads(data, parse_constant=lambda _: None, parse_float=number_or_none))
+    return writable_within(loads(data, parse_constant=_finite, parse_float=_finite))
 
 
-def number_or_none(text: str) -> float | None:
-    """Return a number of JSON; None for one that no computer can hold."""
-    value = float(text)
-    return value if math.isfinite(value) else None
+def _finite(written: str) -> float:
+    if not math.isfinite(value := float(written)):
+        raise ValueError(f"{written[:20]} is no number of JSON")
+    return value
 
 
 def number(value: object, most: float = math.inf) -> float | None:

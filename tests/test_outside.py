@@ -54,6 +54,9 @@ def test_what_is_behind_the_gate_can_be_written_and_is_told_apart():
         assert not CONTROL.search(visible(kept))
         assert tags(render_observation("Ada", kept)) == ["<information>", "</information>"]
         parse(kept)
+    for wrong in ("NaN", "[-Infinity]", '{"a": 1e999}'):
+        with pytest.raises(ValueError, match="no number of JSON"):
+            read_json(wrong)
     plain = "Zoë said: 2 < 3 & 4 > 3\n\t\N{OWL} \N{FAMILY}"
     assert writable(plain) == visible(plain) == plain
 
