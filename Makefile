@@ -66,11 +66,12 @@ $(LOWEST)/.setup: pyproject.toml
 test-python: ## Run the tests with another Python: make test-python VERSION=3.14
 	@.ci/test-python $(VERSION) $(ARGS)
 
-check: setup ## Formatting, lint, types, who may import whom, and no import cycle
+check: setup ## Formatting, lint, types, who may import whom, what is unsafe, and no import cycle
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive router_r1_graph training graphs
 	@$(BIN)/python .ci/house.py
 
 format: setup ## Format, and fix what ruff can fix

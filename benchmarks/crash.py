@@ -126,6 +126,7 @@ def crash_evaluate(
     *,
     processes: int = 1,
     questions: int = 60,
+    within_seconds: float = 1.0,
     start: Start = start_python,
 ) -> list[str]:
     """Kill an evaluation; return what is wrong."""
@@ -155,7 +156,12 @@ def crash_evaluate(
                     problems.append("the workers of a killed process went on")
 
         times, code = kill_often(
-            lambda: start(command("killed")), server, kills, random.Random(seed), killed=orphans
+            lambda: start(command("killed")),
+            server,
+            kills,
+            random.Random(seed),
+            within_seconds=within_seconds,
+            killed=orphans,
         )
         problems += [f"{len(times)} kills instead of {kills}"] if len(times) < kills else []
         problems += [f"the last run ended with {code}"] if code else []

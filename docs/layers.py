@@ -39,7 +39,9 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "candidates": ("candidates",),
     "langsmith.runs": ("langsmith.runs", "langsmith.spans"),
     "protocol, answers": ("protocol", "answers"),
-    "what all stand on": ("errors", "_compat", "_streams", "files", "invalid", "words", "console"),
+    "what all stand on": (
+        *("errors", "_compat", "_streams", "files", "invalid", "outside", "words", "console"),
+    ),
 }
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import re
 import sys
 
 from rich.console import Console
 from rich.text import Text
 
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def clean(text: str) -> str:
-    """Take out what could control a terminal; line breaks and tabs stay."""
-    return CONTROL.sub("", text)
+from .outside import visible
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -34,6 +29,19 @@ def make_console(*, stderr: bool = False) -> Console:
     )
 
 
+class _Plain(logging.Formatter):
+    """Takes out of what is logged whatever could control a terminal, tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def plain_logs() -> None:
+    """Let what nobody else handles be logged on standard error as it can be shown."""
+    if logging.lastResort:
+        logging.lastResort.setFormatter(_Plain())
+
+
 def print_line(console: Console, label: tuple[str, str], *parts: tuple[str, str]) -> None:
     """Print parts of a line, each with its style, beside a label; what is too long goes on below.
 
@@ -44,7 +52,7 @@ def print_line(console: Console, label: tuple[str, str], *parts: tuple[str, str]
     """
     text = Text()
     for words, style in parts:
-        text.append(clean(words), style=style)
+        text.append(visible(words), style=style)
     indent = len(label[0])
     # In a terminal, lines break between words; a pipe has no width to keep to.
     width = console.width - indent if console.is_terminal else 1_000_000

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from .errors import ConfigError
+from .outside import writable, writable_within
 
 fcntl: Any
 try:
@@ -32,7 +33,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueEr
     """Yield the number of each line and its object, or a `ValueError` that says what is wrong.
 
     Blank lines are skipped, and a byte-order mark is no part of the first one. A file whose name
-    ends in `.gz` is decompressed.
+    ends in `.gz` is decompressed. Every text can be written again.
 
     Raises:
         OSError: the file cannot be read.
@@ -44,7 +45,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueEr
                 if not line.strip():
                     continue
                 try:
-                    value = json.loads(line.decode("utf-8-sig"))
+                    value = writable_within(json.loads(line.decode("utf-8-sig")))
                 except (ValueError, RecursionError) as error:
                     yield number, ValueError(f"not JSON: {error}")
                     continue
@@ -72,7 +73,7 @@ def csv_reader(path: Path) -> Iterator[csv.DictReader[str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             delimiter = max(_DELIMITERS, key=file.readline().count)
             file.seek(0)
-            yield csv.DictReader(file, delimiter=delimiter)
+            yield csv.DictReader(map(writable, file), delimiter=delimiter)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not in UTF-8 ({error.reason}); save it as UTF-8") from error
 

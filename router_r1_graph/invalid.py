@@ -19,7 +19,8 @@ _MOST = 5
 """Errors that are told at once."""
 
 _SECRET = re.compile(r"key|secret|token$|password|credential", re.I)
-_LIKE_A_KEY = re.compile(r"\bsk-\S*|Bearer .*|://[^/\s]*@|password=\S*", re.I)
+_USER = re.compile(r"//[^/@\s]*@")
+_LIKE_A_KEY = re.compile(r"\bsk-\S*|Bearer .*|password=\S*", re.I)
 
 #: How pydantic's types of errors begin -> what is wanted instead.
 _WANTED = {
@@ -56,6 +57,7 @@ def masked(text: str) -> str:
         >>> masked("completions:http://x?api_key_env=sk-abc&model=m")
         'completions:http://x?api_key_env=***&model=m'
     """
+    text = _USER.sub("//***@", text)
     return _LIKE_A_KEY.sub("***", re.sub(r"(?i)(key\w*=)[^&\s]+", r"\1***", text))
 
 
@@ -71,6 +73,8 @@ def show(value: object) -> str:
         case list() | tuple() | dict():
             what = "mapping" if isinstance(value, dict) else "list"
             return f"a {what} of {len(value)}" if value else f"an empty {what}"
+    if isinstance(value, str) and "://" in value:  # a secret may stand around the address
+        value = _USER.sub("//***@", value).partition("?")[0]
     return "***" if _LIKE_A_KEY.search(str(value)) else f"{value!r:.80}"
 
 

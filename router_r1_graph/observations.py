@@ -20,8 +20,9 @@ from langchain_core.messages import (
 )
 
 from .answers import bare_answer, normalize_answer
-from .candidates.reply import Bill
-from .candidates.usage import estimate_tokens, writable
+from .candidates.reply import Bill, writable_message
+from .candidates.usage import estimate_tokens
+from .outside import writable
 
 SUMMARY = "summary"
 """The id of the call that summarises a round, and the artifact's key for its bill."""
@@ -74,7 +75,7 @@ def conversation(
         start -= 1
     while start < len(said) and isinstance(said[start], AIMessage):
         start += 1  # an answer whose question is not shown says nothing
-    return tuple(said[start:])
+    return tuple(writable_message(message) for message in said[start:])
 
 
 def instructions(messages: Iterable[AnyMessage]) -> str:

@@ -18,7 +18,6 @@ from .budget import Left, StopReason, ending_of_turn
 from .candidates import CandidatePool
 from .candidates.reply import ChatModel, Reply
 from .candidates.store import ReplyStore, as_store
-from .candidates.usage import writable
 from .context import RouterContext
 from .controllers import Controller, View, as_controller
 from .controllers.choice import Choice, Effect, Explains, Reason, Reasons, Weighs
@@ -258,7 +257,6 @@ def _routing(view: View, controller: Controller, reply: Reply, explain: bool) ->
         why = f"{reply.error.kind}: {reply.error.message}" if reply.error else ""
         failed = StopReason.CONTROLLER_ERROR
         return Routing(view.question, controller.name, stop_reason=failed, error=why, ledger=ledger)
-    reply = replace(reply, text=writable(reply.text))
     plan = admit(protocol.parse(reply.text), view, reply, 0, ends_at=None, decides=False)
     prices = {_number(call["id"]): call["worst_case_usd"] for call in plan.routed}
     read = _read(view, controller, reply, plan.message, prices, explain=explain)

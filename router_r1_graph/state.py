@@ -19,17 +19,26 @@ from langgraph.managed import RemainingSteps
 from typing_extensions import TypedDict
 
 from .budget import Left, left
-from .candidates.usage import writable
+from .candidates.reply import writable_message
 from .context import RouterContext
 from .errors import QuestionError
 from .given_context import resolve_context
 from .ledger import Ledger
+from .outside import writable
+
+
+class _Text(EphemeralValue[str]):
+    """A text that every checkpointer can hold, and that is cleared after the next step."""
+
+    def update(self, values: Sequence[str]) -> bool:
+        """Take a text as it comes from outside."""
+        return super().update([writable(v) if isinstance(v, str) else v for v in values])
 
 
 class RouterInput(TypedDict, total=False):
     """A question, or a conversation whose last human message is the question."""
 
-    question: Annotated[str, EphemeralValue(str)]
+    question: Annotated[str, _Text(str)]
     """Cleared after the first step, so that a later question on the thread never meets an old
     one."""
     messages: Annotated[list[AnyMessage], add_messages]
@@ -56,7 +65,8 @@ def written(old: list[AnyMessage], new: Messages) -> list[AnyMessage]:
     A human message is a question: with it, the scratchpad begins anew. A reply replaces the one to
     the same call, and a turn the one that it follows. Messages may be JSON, as for `add_messages`.
     """
-    added = convert_to_messages(new if isinstance(new, list) else [new])
+    given = convert_to_messages(new if isinstance(new, list) else [new])
+    added = [writable_message(message) for message in given]
     messages = [] if added and isinstance(added[0], HumanMessage) else list(old)
     for message in added:
         place = _replaced(messages, message)

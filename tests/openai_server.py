@@ -328,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        if self.path in ("/v1/chat/completions", "/v1/completions"):
+        if self.path.partition("?")[0] in ("/v1/chat/completions", "/v1/completions"):
             request = Request(self.path, headers, body, time.monotonic())
             self.server.choose(request).send(request, self)
         else:

@@ -448,6 +448,34 @@ def test_pool_check_reads_a_facts_file(tmp_path):
     assert "/nope.csv" in run.stderr
 
 
+def test_pool_check_runs_no_code_of_a_pool_unless_it_is_told_to(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.py").write_text(
+        "import pathlib; pathlib.Path('run').touch()\nfrom fakes import fake_chat_model as own\n"
+    )
+    started = "{tool: x, command: touch, args: [run]}"
+    (tmp_path / "pool.yaml").write_text(
+        "candidates:\n- {name: Ada, provider: 'own.mine:own'}\n"
+        "- {name: Bob, provider: tool, options: {object: 'own.mine:own'}}\n"
+        f"- {{name: Cyd, provider: mcp, options: {started}}}\n"
+        "- {name: Dan, provider: simulated}\n"
+        "controller: {provider: 'own.mine:own', model: x}\n"
+    )
+    run = cli("pool", "check", "pool.yaml", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    file = tmp_path / "own" / "mine.py"
+    for name in ("Ada", "Bob", "controller"):
+        assert f"{name}: would import own.mine:own from {file} (--load does)" in run.stdout
+    assert "Cyd: would start touch (--load does)" in run.stdout
+    assert not (tmp_path / "run").exists()
+    assert cli("pool", "check", "pool.yaml", "--load", cwd=tmp_path).returncode == 2  # no tool
+    assert (tmp_path / "run").exists()
+    (tmp_path / "own" / "mine.py").unlink()
+    gone = cli("pool", "check", "pool.yaml", cwd=tmp_path)
+    assert gone.returncode == 2
+    assert "Ada: no module 'own.mine'" in gone.stderr
+
+
 def test_pool_check_warns_of_a_missing_price(serve, tmp_path):
     file = pool_file(tmp_path, "candidates: [{name: Ada, base_url: 'http://127.0.0.1:9/v1'}]")
     run = cli("pool", "check", file)

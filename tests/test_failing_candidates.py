@@ -479,7 +479,10 @@ def test_errors_of_other_clients_are_typed_by_what_they_say(error, kind):
 
 
 def test_a_connection_error_names_the_address_and_no_password(serve, tmp_path):
-    pool = yaml_pool(tmp_path, serve(Reply("x")), base_url="http://me:hunter22@127.0.0.1:9/v1")
+    pool = yaml_pool(tmp_path, serve(Reply("x")))
+    reached = {"base_url": "http://me:hunter22@127.0.0.1:9/v1"}  # no file can say it
+    candidates = tuple(candidate.model_copy(update=reached) for candidate in pool.candidates)
+    pool = pool.model_copy(update={"candidates": candidates})
     (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), "invoke"))
     assert "http://127.0.0.1:9/v1" in bill["error"]["message"]
     assert "refused" in bill["error"]["message"]

@@ -62,7 +62,7 @@ class Forked:
 
 
 def test_a_killed_evaluation_goes_on_without_asking_again():
-    assert crash.crash_evaluate(2, 0, questions=12, start=as_command) == []
+    assert crash.crash_evaluate(2, 0, questions=12, within_seconds=0.2, start=as_command) == []
 
 
 def test_a_killed_question_goes_on_from_its_checkpoint_without_asking_again():

@@ -583,7 +583,7 @@ def test_a_question_that_utf8_cannot_hold_is_asked_all_the_same():
     result = router(answer(), checkpointer=InMemorySaver()).invoke(
         {"question": "What is \ud800?"}, {"configurable": {"thread_id": "1"}}
     )
-    assert result["scratchpad"][0].text == "What is ??"
+    assert result["scratchpad"][0].text == "What is \ufffd?"
 
 
 # --------------------------------------------------------------------------- recursion, failures

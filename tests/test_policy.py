@@ -15,6 +15,7 @@ needs("local")
 import torch
 from langchain_core.messages import AIMessage, ToolMessage
 
+from hostile import TEXTS
 from patience import wait_until
 from router_r1_graph import (
     CandidatePool,
@@ -33,6 +34,7 @@ from router_r1_graph.controllers.policy.controller import PolicyController, Stop
 from router_r1_graph.controllers.policy.folder import PolicyFolder, PolicySettings
 from router_r1_graph.controllers.policy.generation import Generator
 from router_r1_graph.controllers.policy.sampling import Sample, sample_tokens
+from router_r1_graph.outside import writable
 from tiny_policy import make_model, make_tokenizer
 
 
@@ -482,6 +484,14 @@ def test_a_question_never_holds_a_real_special_token(model, chat):
         assert tokenizer.decode(ids) == text + "\n"
     (think,) = tokenizer.encode("<think>", add_special_tokens=False)
     assert think in ids
+
+
+def test_no_hostile_reply_holds_a_real_special_token(model):
+    tokenizer = make_tokenizer()
+    codec = controller(model, tokenizer).codec
+    for text in TEXTS:
+        said = ToolMessage(writable(text), tool_call_id="1", artifact={"candidate": "Ada"})
+        assert ends(tokenizer, codec.observation_ids([said])) == [0, 0]
 
 
 CHAT = (

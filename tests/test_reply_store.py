@@ -714,7 +714,8 @@ def test_no_key_is_in_the_file(serve, tmp_path, file, monkeypatch):
     secret = "sk-a-key-that-nobody-may-see"
     monkeypatch.setenv("ADA_KEY", secret)
     server = serve(lambda request: Reply(f"you sent {request.headers['authorization']}"))
-    headers = {"default_headers": {"X-Key": "another-key-of-somebody"}}
+    monkeypatch.setenv("X_KEY", "another-key-of-somebody")
+    headers = {"default_headers": {"X-Key": {"env": "X_KEY"}}}
     pool = yaml_pool(tmp_path, server, api_key_env="ADA_KEY", options=headers)
     address = server.base_url.replace("//", "//user:pass-word@")
     candidate = pool.candidates[0].model_copy(update={"base_url": address})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import traceback
 from typing import Any
 
@@ -15,9 +16,12 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langsmith import Client, tracing_context
 
 from openai_server import EmptyChoices, Malformed, Reply, Status
-from router_r1_graph import create_router_r1, parse_controller
+from router_r1_graph import CandidatePool, create_router_r1, parse_controller
+from router_r1_graph.candidates import Candidate
 from router_r1_graph.candidates.keys import scrub
 from router_r1_graph.candidates.providers import make_chat_model
+from router_r1_graph.candidates.tool import pool_tools
+from router_r1_graph.errors import PoolError
 from router_r1_graph.trace import Trace, write_traces
 from yaml_pool import bills, both_ways, run, scripted, yaml_pool
 
@@ -231,6 +235,90 @@ def test_langsmith_is_not_sent_the_key(serve, tmp_path, monkeypatch, key):
     sent = "".join(session.sent)
     assert "Incorrect API key" in sent
     assert key not in sent
+
+
+# ------------------------------------------------ other secrets, named as {env: NAME}
+
+HEADER, QUERY, BODY = "H3aderOfSomebody+/=", "Qu3ryOfSomebody", "B0dyOfSomebody"
+NAMED = {
+    "default_headers": {"X-Pass": {"env": "HEADER"}},
+    "default_query": {"code": {"env": "QUERY"}},
+    "extra_body": {"deep": [{"pass": {"env": "BODY"}}]},
+}
+
+
+def echo(request):
+    """Send all that came with a request back."""
+    words = f"{request.headers['x-pass']} {request.path} {json.dumps(request.body)}"
+    return Reply(f"Paris {words}") if "France" in str(request.body) else Status(400, words)
+
+
+@both_ways
+@pytest.mark.parametrize("query", ["France?", "an error"])
+def test_what_an_option_takes_from_the_environment_is_kept_like_a_key(
+    serve, tmp_path, monkeypatch, caplog, how, query
+):
+    for name, secret in (("HEADER", HEADER), ("QUERY", QUERY), ("BODY", BODY)):
+        monkeypatch.setenv(name, secret)
+    server, listener = serve(echo), Listener()
+    pool = yaml_pool(tmp_path, server, options=NAMED)
+    caplog.set_level(logging.DEBUG)
+    with SqliteSaver.from_conn_string(str(tmp_path / "c.sqlite")) as saver:
+        graph = scripted(pool, f"<search> Ada: {query} </search>", ANSWER)
+        graph.checkpointer = saver if how == "invoke" else None
+        config = {"configurable": {"thread_id": "1"}, "callbacks": [listener]}
+        result = run(graph, how, config)
+    request = server.requests[0]
+    assert request.headers["x-pass"] == HEADER
+    assert request.path.endswith(f"code={QUERY}")
+    assert request.body["deep"] == [{"pass": BODY}]
+    tool = pool_tools(pool)[0]
+    shown = [repr(result), caplog.text, *listener.texts, repr(tool), dumps(tool.model), repr(pool)]
+    shown += [file.read_bytes().decode("latin1") for file in tmp_path.iterdir()]
+    shown += [pool.model_dump_json(), str(Trace.from_state(result).model_dump_json())]
+    for text in shown:
+        for secret in (HEADER, QUERY, BODY):
+            assert secret not in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"base_url": "http://me:hunter22@host/v1"}, "base_url"),
+        ({"base_url": "http://host/v1?key=hunter22"}, "base_url"),
+        ({"options": {"default_headers": {"X-Api-Key": "hunter22"}}}, "default_headers.X-Api-Key"),
+        ({"options": {"default_headers": {"Authorization": "Bearer hunter22"}}}, "Authorization"),
+        ({"options": {"default_headers": {"X-Own": "Hunter22isMine"}}}, "default_headers.X-Own"),
+        ({"options": {"default_query": {"code": "hunter22"}}}, "default_query.code"),
+        ({"options": {"openai_proxy": "http://me:hunter22@proxy"}}, "openai_proxy"),
+        ({"options": {"extra_body": {"auth": [{"client_secret": "hunter22"}]}}}, "client_secret"),
+        ({"options": {"model_kwargs": {"x": "sk-hunter22hunter22"}}}, "model_kwargs.x"),
+        ({"options": {"user": {"env": "hunter22"}}}, "user"),
+    ],
+)
+def test_a_secret_that_is_written_out_is_refused_with_the_way_to_name_it(tmp_path, settings, key):
+    file = tmp_path / "pool.yaml"
+    file.write_text(json.dumps({"candidates": [{"name": "Ada", **settings}]}))
+    with pytest.raises(PoolError, match=re.escape(key)) as raised:
+        CandidatePool.from_yaml(file)
+    assert "hunter22" not in str(raised.value)
+    assert "env: NAME" in str(raised.value) or "NAME of an environment variable" in str(
+        raised.value
+    )
+
+
+def test_what_only_sounds_like_a_secret_is_an_option(monkeypatch):
+    options = {
+        "default_headers": {"X-Title": "My App 2", "User-Agent": "MyApp/1.2.3", "Accept": "x/y"},
+        "default_query": {"api-version": "2024-10-21"},
+        "extra_body": {"pad_token": "<pad>", "key": "c", "tokenizer": "Qwen2Tokenizer"},
+        "max_prompt_tokens": 5,
+        "organization": "org-abc123",
+    }
+    assert Candidate(name="Ada", options=options).options == options
+    own = Candidate(name="Ada", options={"default_headers": {"X": {"env": "NOT_THERE"}}})
+    with pytest.raises(PoolError, match="the environment variable NOT_THERE is not set"):
+        CandidatePool(candidates=(own,)).require_keys()
 
 
 # ------------------------------------------------------------- what is left of an exception

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from router_r1_graph.evaluation.plots import load_pyplot, usd_tick
+from router_r1_graph.evaluation.plots import load_pyplot, shown, usd_tick
 
 from .history import History
 from .measurement import Numbers
@@ -158,4 +158,4 @@ def _shares(lines: Sequence[Numbers]) -> dict[str, str]:
     In alphabetical order, so that a candidate has one colour in all pictures.
     """
     names = sorted({n for line in lines for n in line if n.startswith(_SHARE)})
-    return {name: name.removeprefix(_SHARE) for name in names}
+    return {name: shown(name.removeprefix(_SHARE)) for name in names}

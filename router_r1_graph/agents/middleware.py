@@ -24,7 +24,7 @@ from ..candidates import CandidatePool
 from ..candidates.images import images_in
 from ..candidates.providers import make_chat_model
 from ..candidates.reply import ChatModel
-from ..candidates.usage import estimate_tokens, writable
+from ..candidates.usage import estimate_tokens
 from ..context import RouterContext
 from ..controllers import Controller, View, as_controller
 from ..controllers.controller import Decides
@@ -33,6 +33,7 @@ from ..errors import PoolError
 from ..langsmith import runs
 from ..ledger import new_ledger, total
 from ..observations import conversation, instructions
+from ..outside import writable
 from ..routing import adecide_only, decide_only
 from .answered_step import AgentBill, AnsweredStep, by_price
 from .asked import CandidateFailedError

@@ -7,7 +7,7 @@ with an error, never an exception.
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -41,6 +41,8 @@ from .steps import (
 from .store import ReplyStore
 from .stored import key_of
 from .usage import is_cached, reported_usd, usage_of
+
+logger = logging.getLogger(__name__)
 
 #: Other providers' clients keep connections of event loops that are closed; each attempt drops one.
 _MOST_DEAD_CONNECTIONS = 32
@@ -155,11 +157,11 @@ def _steps(
     blocking: bool,
 ) -> Steps:
     """Return what `ask` and `aask` do: the call, or a look into the store and at most one call."""
-    secret = os.environ.get(settings.key_variable or "", "")
+    secrets = settings.secrets
 
     def read(outcome: Any, seconds: float, attempt: int) -> Reply:
         # A key that a careless server echoes must reach no checkpoint and no other provider.
-        return _without(secret, _read(outcome, messages, settings, secret, seconds, attempt))
+        return _without(secrets, _read(outcome, messages, settings, secrets, seconds, attempt))
 
     def make(left: float | None) -> Steps:
         return Attempts(settings, read, float("inf") if left is None else left).steps()
@@ -174,33 +176,39 @@ def _read(
     outcome: Any,
     messages: Sequence[AnyMessage],
     settings: ModelSettings,
-    secret: str,
+    secrets: tuple[str, ...],
     seconds: float,
     attempt: int,
 ) -> Reply:
     """Return what one attempt brought; of a failed one, the usage that the server reports."""
     if isinstance(outcome, AIMessage):
-        reply = read_reply(outcome, messages, settings, seconds, attempt)
+        try:
+            reply = read_reply(outcome, messages, settings, seconds, attempt)
+        except Exception as why:  # the attempt was made, and is on the bill all the same
+            logger.warning("a reply of %s cannot be read", settings.model, exc_info=why)
+            unread = replace(classify(why, secrets), kind="malformed")
+            return Reply(seconds=seconds, attempts=attempt, error=unread)
         if reply.error and reply.error.kind in TRANSIENT:  # half a text is no reply
             reply = replace(reply, text="", message=None)
         return reply
     if not isinstance(outcome, BaseException):
         outcome = TypeError(f"expected an AIMessage, got {type(outcome).__name__}")
-    error = classify(outcome, secret, settings.base_url)
+    error = classify(outcome, secrets, settings.base_url)
     reply = Reply(seconds=seconds, attempts=attempt)
     if isinstance(partial := getattr(outcome, "partial", None), AIMessage):
         reply = read_reply(partial, (), settings, seconds, attempt)
     return replace(reply, text="", message=None, error=error)
 
 
-def _without(secret: str, reply: Reply) -> Reply:
-    """Return the reply with a secret taken out of its text, tool calls and extras."""
+def _without(secrets: tuple[str, ...], reply: Reply) -> Reply:
+    """Return the reply with secrets taken out of its text, tool calls and extras."""
     message = reply.message
-    if not secret or message is None or secret not in str(message):
+    if message is None or not secrets or hide(written := str(message), *secrets) == written:
         return reply
     parts = ("content", "tool_calls", "invalid_tool_calls", "additional_kwargs")
-    hidden = {part: hide_within(getattr(message, part), secret) for part in parts}
-    return replace(reply, text=hide(reply.text, secret), message=message.model_copy(update=hidden))
+    hidden = {part: hide_within(getattr(message, part), *secrets) for part in parts}
+    text = hide(reply.text, *secrets)
+    return replace(reply, text=text, message=message.model_copy(update=hidden))
 
 
 async def _invoked(

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ..outside import plain_name
 from ..words import plain
 from .settings import ModelSettings, Price
 
@@ -68,11 +69,12 @@ class Candidate(ModelSettings):
     @classmethod
     def _can_be_written_in_a_tag(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for name in [value] if isinstance(value, str) else value:
-            if not name.strip() or name != name.strip() or re.search(r"[:<>\n\r]", name):
+            if not name.strip() or name != name.strip() or re.search(r"[:<>\n\r\t]", name):
                 raise ValueError(
-                    f"{name!r}: a name has no ':', '<', '>' or line break in it, and no space "
+                    f"{name!r}: a name has no ':', '<', '>', tab or line break in it, and no space "
                     "around it (the controller writes it before a colon)"
                 )
+            plain_name(name)
         return value
 
     @property

@@ -36,7 +36,7 @@ class Client(openai.DefaultHttpxClient):
     def __del__(self) -> None:
         try:  # noqa: SIM105 - at the end of the interpreter, `suppress` may be gone
             self.close()
-        except Exception:
+        except Exception:  # nosec B110
             pass
 
 

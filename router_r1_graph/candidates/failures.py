@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from langchain_core.messages import AIMessage
 
+from ..outside import visible, writable
 from .keys import scrub
 
 ErrorKind = Literal[
@@ -32,7 +33,7 @@ ErrorKind = Literal[
     "refused",  # a person did not approve of the call
     "circuit_open",  # it failed again and again, and is left alone for a while
     "cut",  # usable text that is not whole: its limit, or a content filter, ended it
-    "missing_usage",  # usable text, but no token counts: they are estimated
+    "missing_usage",  # usable text, but no counts or cost that can be: they are estimated
     "context_length",  # more tokens than the model or the controller can read
     "bug",  # the controller's own code raised; the message says where
     "other",
@@ -116,8 +117,14 @@ class ReplyError:
     kind: ErrorKind
     message: str
 
+    def __post_init__(self) -> None:
+        """Take out what no file can hold and no terminal should get: a server may have said it."""
+        object.__setattr__(self, "message", visible(writable(self.message)))
 
-def classify(error: BaseException, secret: str = "", address: str | None = None) -> ReplyError:
+
+def classify(
+    error: BaseException, secrets: Sequence[str] = (), address: str | None = None
+) -> ReplyError:
     """Turn an exception of any provider's client into a typed error, without secrets in it.
 
     The clients share no base class. LangChain's shared exceptions say what they mean; of others
@@ -125,7 +132,7 @@ def classify(error: BaseException, secret: str = "", address: str | None = None)
 
     Args:
         error: the exception.
-        secret: the key, if one is known.
+        secrets: the key and others that are known.
         address: of the endpoint, to be named if the exception does not know the request.
     """
     error = innermost(error)
@@ -135,7 +142,7 @@ def classify(error: BaseException, secret: str = "", address: str | None = None)
     if kind in ("connection", "not_found"):
         where = next(filter(None, map(address_of, causes)), None) or _plain(address or "")
         message += f" ({where})" if where and where not in message else ""
-    return ReplyError(kind, scrub(f"{type(error).__name__}: {message}", secret)[:500])
+    return ReplyError(kind, scrub(f"{type(error).__name__}: {message}", *secrets)[:500])
 
 
 def _kind(causes: Sequence[BaseException]) -> ErrorKind:

@@ -1,9 +1,17 @@
-"""Keys, taken out of texts: those that are known, and whatever looks like one."""
+"""Keys and other secrets: where they come from, and how they are taken out of texts.
+
+A secret comes from the environment: by `api_key_env`, or by `{env: NAME}` anywhere in the options.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
+from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 #: How the keys of the big providers begin. After a short beginning, only letters and digits count:
 #: `hf_hub_download` and `pplx-7b-online` are no keys.
@@ -25,26 +33,158 @@ _PLACE = re.compile(
 )
 # A scheme is short: without a bound, a long word is read again from each of its letters.
 _PASSWORD = re.compile(r"(?P<begin>\b[a-z][a-z0-9+.-]{0,30}://)[^\s/@'\"]+@")
+_SHORTEST = 6
+"""Characters of a secret: a shorter one would be found in any text."""
+
+#: How the names of secrets end, wherever they stand, and in headers and the query of an address.
+_SECRET_NAME = re.compile(
+    r"(api[-_]?key|secret|password|passwd|credentials?|authorization|cookie|signature|"
+    r"(access|auth|api|bearer|refresh|session|id|security)[-_]?token)s?$",
+    re.I,
+)
+_SECRET_PARAMETER = re.compile(r"((^|[-_])(key|token|auth|code|sig|sas|jwt|pw|pwd))$", re.I)
+#: A word of letters in both cases and digits is no English.
+_SECRET_WORD = re.compile(r"(?=\w*[a-z])(?=\w*[A-Z])(?=\w*\d)[A-Za-z0-9]{12,}")
+_PARAMETERS = ("default_headers", "default_query", "headers", "extra_headers", "extra_query")
+_HINT = "a secret does not belong in a file: write {env: NAME}, the NAME of a variable with it"
 
 
-def scrub(text: str, secret: str = "") -> str:
-    """Take a known secret, and whatever looks like a key, out of a text."""
-    text = _PASSWORD.sub(r"\g<begin>***@", hide(text, secret))
+def variable_of(option: Any) -> str | None:
+    """Return the variable that an option names as `{env: NAME}`; None for any other option."""
+    named = option.get("env") if isinstance(option, Mapping) and len(option) == 1 else None
+    return named if isinstance(named, str) else None
+
+
+def variables_in(options: Any) -> Iterator[str]:
+    """Yield the variables that nested options name as `{env: NAME}`."""
+    if variable := variable_of(options):
+        yield variable
+    elif isinstance(options, Mapping | list):
+        for option in options.values() if isinstance(options, Mapping) else options:
+            yield from variables_in(option)
+
+
+def from_environment(options: Any) -> Any:
+    """Return nested options with the values of the variables that they name."""
+    if variable := variable_of(options):
+        return os.environ.get(variable, "")
+    if isinstance(options, Mapping):
+        return {name: from_environment(option) for name, option in options.items()}
+    if isinstance(options, list):
+        return [from_environment(option) for option in options]
+    return options
+
+
+def secret_in(options: Any, name: str = "", place: str = "", parameter: bool = False) -> str:
+    """Say which of nested options looks like a secret that is written out; "" for none.
+
+    The value is not repeated.
+
+    Args:
+        options: the options, or one of them.
+        name: its own name.
+        place: the names above it and its own, with dots between.
+        parameter: whether it is a header, or a part of the query of an address.
+    """
+    if (variable := variable_of(options)) is not None:
+        if re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
+            return ""
+        return f"{place}: env is the NAME of an environment variable in capitals, never a secret"
+    if isinstance(options, Mapping | list):
+        items = options.items() if isinstance(options, Mapping) else ((name, o) for o in options)
+        within = parameter or name in _PARAMETERS
+        found = (
+            secret_in(option, str(inner), f"{place}.{inner}".lstrip("."), within)
+            for inner, option in items
+        )
+        return next(filter(None, found), "")
+    if not isinstance(options, str) or not options:
+        return ""
+    looks = bool(_SECRET_NAME.search(name) or _KEY.search(options) or _PASSWORD.search(options))
+    if parameter and not looks:
+        words = re.split(r"[-_. ]", options)
+        looks = bool(_SECRET_PARAMETER.search(name)) or any(map(_SECRET_WORD.fullmatch, words))
+    return f"{place}: {_HINT}" if looks else ""
+
+
+def secret_in_address(url: str) -> str:
+    """Say that a secret stands in an address, and where it belongs; "" for none."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc and not secret_in({"default_query": dict(parse_qsl(parts.query))}):
+        return ""
+    return (
+        "a secret does not belong in an address: use api_key_env, or options: {default_headers: "
+        "{Authorization: {env: NAME}}} or {default_query: {key: {env: NAME}}}, with the NAME of an "
+        "environment variable that holds it"
+    )
+
+
+def scrub(text: str, *secrets: str) -> str:
+    """Take known secrets, and whatever looks like a key, out of a text."""
+    text = _PASSWORD.sub(r"\g<begin>***@", hide(text, *secrets))
     return _PLACE.sub(r"\g<begin>***", _KEY.sub(r"\g<begin>***", text))
 
 
-def hide_within(value: Any, secret: str) -> Any:
-    """Take a known secret out of every text in nested lists and dicts."""
+def hide_within(value: Any, *secrets: str) -> Any:
+    """Take known secrets out of every text in nested lists and dicts."""
     if isinstance(value, str):
-        return hide(value, secret)
+        return hide(value, *secrets)
     if isinstance(value, list):
-        return [hide_within(item, secret) for item in value]
+        return [hide_within(item, *secrets) for item in value]
     if isinstance(value, dict):
-        return {hide(str(key), secret): hide_within(item, secret) for key, item in value.items()}
+        return {
+            hide(str(key), *secrets): hide_within(item, *secrets) for key, item in value.items()
+        }
     return value
 
 
-def hide(text: str, secret: str) -> str:
-    """Take a known secret out of a text; anything shorter than 6 characters is not one."""
-    secret = secret.strip()
-    return text.replace(secret, "***") if len(secret) >= 6 else text
+def hide(text: str, *secrets: str) -> str:
+    """Take known secrets out of a text; anything shorter than 6 characters is not one."""
+    for form in _forms(secrets):
+        text = text.replace(form, "***")
+    return text
+
+
+@lru_cache(maxsize=256)
+def _forms(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    """Return how secrets may be written: as they are, in an address, and a password alone."""
+    forms: set[str] = set()
+    for secret in map(str.strip, secrets):
+        forms |= {secret, quote(secret, safe=""), quote_plus(secret)}
+        if "://" in secret:
+            forms.add(urlsplit(secret).netloc.rpartition("@")[0])
+            forms.add(urlsplit(secret).netloc.rpartition("@")[0].partition(":")[2])
+    return tuple(sorted((f for f in forms if len(f) >= _SHORTEST), key=len, reverse=True))
+
+
+class _Discretion(logging.Filter):
+    """Takes secrets out of what the clients of endpoints log, such as an address with its query."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.secrets: frozenset[str] = frozenset()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record; none is left out."""
+        record.msg, record.args = hide(record.getMessage(), *self.secrets), ()
+        return True
+
+
+_DISCRETION = _Discretion()
+#: Those who log addresses and headers. `httpx2` is what newer releases of openai are made of.
+_TALKATIVE = (
+    "openai._base_client",
+    *(f"httpx{version}" for version in ("", "2")),
+    *(
+        f"httpcore{version}.{part}"
+        for version in ("", "2")
+        for part in ("connection", "http11", "http2", "proxy")
+    ),
+)
+
+
+def keep_out_of_logs(*secrets: str) -> None:
+    """Let no client of an endpoint log these secrets, at any level."""
+    _DISCRETION.secrets |= {secret for secret in secrets if secret}
+    for name in _TALKATIVE:
+        logging.getLogger(name).addFilter(_DISCRETION)

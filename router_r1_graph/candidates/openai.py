@@ -13,15 +13,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import openai
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import SecretStr
 
+from ..outside import visible, writable, writable_within
 from .candidate import Candidate
 from .connections import clients_of
 from .failures import CutReplyError, NoChoiceError, address_of, said, told
-from .keys import scrub
+from .keys import hide_within, scrub
 from .lenient import LenientChatOpenAI
-from .reply import ChatModel
+from .reply import ChatModel, writable_message
 from .settings import ModelSettings
 from .wire import REPORT, Ending, billed, complete, error_in, is_cut, named_error, report_in
 
@@ -56,7 +57,9 @@ def openai_chat_model(settings: ModelSettings) -> ChatModel:
         "http_client": sync_client,
         "http_async_client": async_client,
     }
-    return ChatOpenAI(**options)
+    model = ChatOpenAI(**options)
+    model._secrets = settings.secrets
+    return model
 
 
 class ChatOpenAI(LenientChatOpenAI):
@@ -66,6 +69,9 @@ class ChatOpenAI(LenientChatOpenAI):
     can catch it. Each method raises outside of its `except`, so that the original exception is
     neither the cause nor the context of the new one.
     """
+
+    _secrets: tuple[str, ...] = ()
+    """The key, and what else the environment holds for this client."""
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         try:
@@ -113,13 +119,26 @@ class ChatOpenAI(LenientChatOpenAI):
         data = super().to_json()
         if data["type"] == "constructor":
             kept = {k: v for k, v in data["kwargs"].items() if k not in _ACCESS}
+            kept = hide_within(kept, *self._secrets)
             data = {**data, "kwargs": kept}
         return data
+
+    def __repr_args__(self) -> Any:
+        """Leave out what may hold a secret."""
+        for name, value in super().__repr_args__():
+            if name not in _ACCESS:
+                yield name, hide_within(value, *self._secrets)
+
+    def _get_invocation_params(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return what callbacks are told of a call, without secrets."""
+        told: dict[str, Any] = super()._get_invocation_params(*args, **kwargs)
+        return {name: hide_within(value, *self._secrets) for name, value in told.items()}
 
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], *args: Any, **kwargs: Any
     ) -> ChatGenerationChunk | None:
         """Keep what LangChain drops; `_stream` takes what is said of the whole reply off again."""
+        chunk = writable_within(chunk)
         if error := error_in(chunk):
             raise error
         report, choices = report_in(chunk), chunk.get("choices") or []
@@ -154,8 +173,16 @@ class ChatOpenAI(LenientChatOpenAI):
         result = super()._create_chat_result(response, *args, **kwargs)
         for generation, choice in zip(result.generations, sent["choices"], strict=True):
             complete(generation, report, choice)
-        result.llm_output = {**(result.llm_output or {}), REPORT: report}
-        return result
+        return ChatResult(
+            generations=[
+                ChatGeneration(
+                    message=writable_message(generation.message),
+                    generation_info=writable_within(generation.generation_info),
+                )
+                for generation in result.generations
+            ],
+            llm_output=writable_within({**(result.llm_output or {}), REPORT: report}),
+        )
 
     def _keyless(self, error: Exception, ending: Ending | None = None) -> Exception:
         """Return an exception of the same class with only what is known to hold no key.
@@ -167,24 +194,25 @@ class ChatOpenAI(LenientChatOpenAI):
             ending: of the stream that it broke; the server may want money for it.
         """
         key = self.openai_api_key
-        secret = key.get_secret_value() if isinstance(key, SecretStr) else ""
+        own = key.get_secret_value() if isinstance(key, SecretStr) else ""
+        secrets = (*self._secrets, own)
         if isinstance(error, JSONDecodeError) and is_cut(error):
             error = CutReplyError("the reply broke off in the middle")
         if type(error) is openai.APIError:  # an event of a stream named it
             error = named_error(error.body)
-        message = scrub(said(error), secret)
+        message = visible(writable(scrub(said(error), *secrets)))
         status, words = told(error)
         partial = getattr(error, "partial", None) or (ending and ending.billed)
         headers = getattr(getattr(error, "response", None), "headers", {})
-        safe = {name: scrub(value, secret) for name, value in headers.items()}
+        safe = {name: scrub(value, *secrets) for name, value in headers.items()}
         known = {
             **{"message": message, "body": None},  # what openai's errors promise
-            **{"code": scrub(words, secret) or None, "partial": partial},
+            **{"code": scrub(words, *secrets) or None, "partial": partial},
             **({"status_code": status} if status else {}),
             **({"response": SimpleNamespace(headers=safe)} if safe else {}),
         }
         if address := address_of(error):
-            known["request"] = SimpleNamespace(url=scrub(address, secret))
+            known["request"] = SimpleNamespace(url=scrub(address, *secrets))
         keyless = _of_its_kind(error, message)
         vars(keyless).update(known)
         return keyless

@@ -14,10 +14,12 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from ..errors import PoolError, did_you_mean
+from ..outside import plain_name
 from .candidate import Candidate
 from .pool_file import beside, explain, read_mapping
 from .resilience.settings import NEAREST, PoolResilience
@@ -58,6 +60,11 @@ class CandidatePool(BaseModel):
         if not isinstance(candidates, list | tuple):
             return data
         return {**data, "candidates": [_with_defaults(c, defaults) for c in candidates]}
+
+    @field_validator("name")
+    @classmethod
+    def _a_plain_name(cls, value: str) -> str:
+        return plain_name(value)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> CandidatePool:
@@ -220,12 +227,15 @@ class CandidatePool(BaseModel):
             PoolError: names the candidate and the variable that is not set.
         """
         missing = [
-            f"{c.name}: the environment variable {c.key_variable} is not set"
+            f"{c.name}: the environment variable {variable} is not set"
             for c in self.candidates
-            if c.name not in but and c.key_variable and not os.environ.get(c.key_variable)
+            for variable in (() if c.name in but else c.variables)
+            if not os.environ.get(variable)
         ]
         if missing:
-            raise PoolError(f"{self.where}: {'; '.join(missing)} (api_key_env names the variable)")
+            raise PoolError(
+                f"{self.where}: {'; '.join(missing)} (api_key_env or {{env: NAME}} names it)"
+            )
 
 
 def _with_defaults(candidate: Any, defaults: Mapping[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from .. import invalid
 from ..errors import PoolError, did_you_mean
 from ..invalid import masked, show
+from ..outside import writable
 from .resilience.places import is_file
 
 SHIPPED_POOLS = Path(__file__).parents[1] / "pools"
@@ -33,6 +34,18 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value if isinstance(key.value, str) else id(key))
         return super().construct_mapping(node, deep)
+
+
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    """Return a text, and refuse one that no file or checkpoint can hold."""
+    text = loader.construct_scalar(node)
+    if not isinstance(text, str) or writable(text) != text:
+        why = "this text holds half a character or a zero byte"
+        raise yaml.constructor.ConstructorError(None, None, why, node.start_mark)
+    return text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _text)
 
 
 def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -69,7 +82,7 @@ def parse(text: str) -> Any:
         yaml.YAMLError: it is no YAML, or a key stands twice.
         ValueError: a date in it does not exist.
     """
-    return yaml.load(text, _Loader)
+    return yaml.load(text, _Loader)  # nosec B506
 
 
 def _where_and_why(error: Exception) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..errors import ConfigError, PoolError, RouterR1Error, did_you_mean
 from ..invalid import explain
 from .apart import run_apart
 from .candidate import Candidate
-from .keys import scrub
+from .keys import keep_out_of_logs, scrub
 from .reply import ChatModel
 from .resilience.endpoint import endpoint_of
 from .settings import PROVIDERS, ModelSettings
@@ -33,6 +32,8 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
         PoolError: the provider cannot be imported, fails, or does not return a chat model.
     """
     who = settings.name if isinstance(settings, Candidate) else "controller"
+    settings, secrets = settings.resolved(), settings.secrets
+    keep_out_of_logs(*secrets)
     try:
         endpoint_of(settings)  # a store that cannot be used is said now, and not by the first call
         path = PROVIDERS.get(settings.provider, settings.provider)
@@ -42,10 +43,9 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
     except PoolError:
         raise
     except Exception as error:  # whatever a provider raises, an option of the pool brought it about
-        secret = os.environ.get(settings.key_variable or "", "")
         # Ours are sentences; of any other the class says half of it.
         name = "" if isinstance(error, RouterR1Error) else f"{type(error).__name__}: "
-        why = " ".join(scrub(f"{name}{error}", secret).split())[:500]
+        why = " ".join(scrub(f"{name}{error}", *secrets).split())[:500]
         raise PoolError(f"{who}: provider {settings.provider!r}: {why}") from error
     if not isinstance(model, Runnable):
         raise PoolError(
@@ -82,6 +82,37 @@ def import_name(path: str, folder: Path | None = None) -> Any:
             raise ConfigError(f"module {module!r} has no {name!r}{did_you_mean(part, names)}")
         found = getattr(found, part)
     return found
+
+
+def code_of(settings: ModelSettings) -> str:
+    """Return `module:name` of the user's own code that settings name; "" where they name none."""
+    named = settings.provider if settings.provider not in PROVIDERS else ""
+    if settings.provider in ("tool", "retriever", "graph"):
+        named = str(settings.options.get("object", ""))
+    return named
+
+
+def find_code(path: str, folder: Path | None = None) -> str:
+    """Return the file that `module:name` stands in, and import nothing.
+
+    Args:
+        path: `module:name`.
+        folder: see `import_name`.
+
+    Raises:
+        ConfigError: there is no such module.
+    """
+    module = path.partition(":")[0]
+    folders = [p for p in dict.fromkeys((folder and folder.resolve(), Path.cwd())) if p]
+    places: Sequence[str] = [*map(str, folders), *sys.path]
+    importlib.invalidate_caches()
+    spec = None
+    for part in module.split("."):
+        spec = PathFinder.find_spec(part, places) if places else None
+        if spec is None:
+            raise ConfigError(_why_not(module, folders, ModuleNotFoundError(name=module)))
+        places = list(spec.submodule_search_locations or ())
+    return str(spec.origin if spec else "")
 
 
 def _why_not(module: str, folders: list[Path], error: Exception) -> str:

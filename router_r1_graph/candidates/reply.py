@@ -6,17 +6,20 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, NotRequired
+from typing import Any, NotRequired, TypeVar
 
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 from langchain_core.runnables import Runnable
 from typing_extensions import TypedDict
 
+from ..outside import count, number, writable, writable_within
+from ..words import usd
 from .failures import ErrorKind, ReplyError
 from .finish import finish_of
+from .images import images_in
 from .settings import ModelSettings
 from .thoughts import apart, reasoning_of
-from .usage import Usage, is_cached, reported_usd, usage_of, writable
+from .usage import Usage, is_cached, reported_usd, usage_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ RECORDED_SECONDS = "recorded_seconds"
 """In a message's response metadata: how long the call took when it was really made."""
 _DOUBTFUL: frozenset[ErrorKind] = frozenset({"cut", "missing_usage"})
 """What may be said of a reply whose text can be used."""
+_MOST_USD = 1e6
+"""The most that all attempts of a call are believed to cost."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,39 @@ class Reply:
     message: AIMessage | None = field(default=None, repr=False, compare=False)
     """The model's message, if one came back, with native tool calls and token ids."""
 
+    def __post_init__(self) -> None:
+        """Let through what can be written and added up, whoever made the reply."""
+        kept: dict[str, Any] = {name: writable(getattr(self, name)) for name in _TEXTS}
+        kept |= {name: count(getattr(self, name)) or 0 for name in _COUNTS}
+        kept |= {name: number(getattr(self, name), _MOST_USD) or 0.0 for name in _AMOUNTS}
+        if self.message is not None:
+            kept["message"] = writable_message(self.message)
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)
+
     @property
     def ok(self) -> bool:
         """Whether the text can be used."""
         return self.error is None or self.error.kind in _DOUBTFUL
+
+
+_TEXTS = ("text", "thoughts")
+_COUNTS = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_input_tokens")
+_AMOUNTS = ("cost_usd", "saved_usd", "seconds")
+_OF_MESSAGE = frozenset(
+    {
+        *("content", "tool_calls", "invalid_tool_calls", "artifact"),
+        *("additional_kwargs", "response_metadata", "id", "name", "tool_call_id"),
+    }
+)
+_Message = TypeVar("_Message", bound=BaseMessage)
+
+
+def writable_message(message: _Message) -> _Message:
+    """Return a message whose texts every checkpoint and file can hold, those of its calls too."""
+    parts = {name: value for name, value in message if name in _OF_MESSAGE}
+    kept = writable_within(parts)
+    return message if kept == parts else message.model_copy(update=kept)
 
 
 class BilledError(TypedDict):
@@ -177,7 +211,7 @@ def text_alone(reply: Reply) -> Reply:
     error = reply.error
     if reply.ok and not text:
         error = ReplyError("empty", "the reply has no text, only reasoning")
-    thoughts = writable("\n\n".join(filter(None, (reported, thoughts))))
+    thoughts = "\n\n".join(filter(None, (reported, thoughts)))
     return replace(reply, text=text, thoughts=thoughts, error=error)
 
 
@@ -189,29 +223,45 @@ def read_reply(
     attempts: int,
 ) -> Reply:
     """Read text, usage, cost, and what is wrong or doubtful from a message."""
-    text, usage = writable(str(message.text)), usage_of(message, messages)
+    message = writable_message(message)
+    text, usage = str(message.text), usage_of(message, messages)
     if is_cached(message):
         seen = _doubt(message, text, replace(usage, estimated=()), settings)
         return Reply(text=text, attempts=0, cached=True, error=seen, message=message)
     if usage.output_tokens > settings.max_tokens:
         logger.warning(
-            "%s wrote %d tokens, more than its limit of %d: a budget in USD cannot bound it",
+            "%s wrote %d tokens, more than its limit of %d",
             settings.model,
             usage.output_tokens,
             settings.max_tokens,
         )
+    cost_usd = cost_of(message, settings, usage)
+    _learn(cost_usd, messages, settings)
     return Reply(
         text=text,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
         cached_input_tokens=usage.cached_input_tokens,
-        cost_usd=cost_of(message, settings, usage),
-        seconds=message.response_metadata.get(RECORDED_SECONDS, seconds),
+        cost_usd=cost_usd,
+        seconds=number(message.response_metadata.get(RECORDED_SECONDS, seconds)) or 0.0,
         attempts=attempts,
         error=_doubt(message, text, usage, settings),
         message=message,
     )
+
+
+def _learn(cost_usd: float, messages: Sequence[AnyMessage], settings: ModelSettings) -> None:
+    """Let the next call be expected to cost as much as this one, and warn if that is too much."""
+    prompt = "".join(str(message.text) for message in messages)
+    images = sum(len(images_in(message)) for message in messages)
+    if messages and settings.excess.learn(cost_usd, settings.fair_usd(prompt, images)):
+        logger.warning(
+            "%s: a call cost %s, more than any could by its prices and max_tokens; a budget counts "
+            "on as much from now on",
+            getattr(settings, "name", settings.model),
+            usd(cost_usd),
+        )
 
 
 def _doubt(
@@ -240,6 +290,8 @@ def _doubt(
     if usage.estimated:
         counts = "usage" if len(usage.estimated) == 2 else f"count of {usage.estimated[0]} tokens"
         doubts.append(f"the endpoint reported no {counts}; tokens are estimated")
+    if usage.impossible:
+        doubts.append(f"the endpoint reported the impossible: {', '.join(usage.impossible)}"[:300])
     kind: ErrorKind = "missing_usage" if finish == "stop" else "cut"
     return ReplyError(kind, "; ".join(doubts)) if doubts else None
 

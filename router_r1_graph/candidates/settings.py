@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator
 
 from ..errors import did_you_mean
+from ..outside import plain_name
+from .excess import Excess
+from .keys import from_environment, secret_in, secret_in_address, variables_in
 from .resilience.settings import Resilience
 
 #: The values of `provider:` besides `module:factory`; each maps to such a factory.
@@ -47,7 +50,7 @@ Option = str | int | float | bool | None | list[Any] | dict[str, Any]
 AnswerStyle = Literal["short", "full"]
 """How an answer is written: in as few words as possible, or as the user wants it."""
 
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class ModelSettings(Resilience):
@@ -89,8 +92,18 @@ class ModelSettings(Resilience):
     image_inputs: bool = False
     """Whether it takes images: a question's images are passed on to it."""
     options: dict[str, Option] = Field(default_factory=dict)
-    """More keyword arguments for the chat model, passed to the provider unchanged. For an
-    OpenAI-compatible endpoint, null = a parameter that is never sent, such as `stop: null`."""
+    """More keyword arguments for the chat model, passed to the provider unchanged. `{env: NAME}`
+    anywhere in them = the value of an environment variable, which is kept as secret as a key. For
+    an OpenAI-compatible endpoint, null = a parameter that is never sent, such as `stop: null`."""
+
+    @cached_property
+    def excess(self) -> Excess:
+        """What was learnt of its calls since the settings were read; their copies share it."""
+        return Excess()
+
+    def model_post_init(self, _: Any) -> None:
+        """Begin with a fair provider, before any copy is made."""
+        self.__dict__["excess"] = Excess()
 
     @cached_property
     def folder(self) -> Path | None:
@@ -99,6 +112,11 @@ class ModelSettings(Resilience):
         Set when a file is read. No field: where settings stand makes them no other settings.
         """
         return None
+
+    @field_validator("model")
+    @classmethod
+    def _a_plain_name(cls, value: str) -> str:
+        return plain_name(value)
 
     @field_validator("provider")
     @classmethod
@@ -115,6 +133,8 @@ class ModelSettings(Resilience):
     def _has_a_scheme(cls, value: str | None) -> str | None:
         if value is not None and not re.match(r"https?://[^/]", value):
             raise ValueError("must begin with http:// or https:// and name a host")
+        if value is not None and (secret := secret_in_address(value)):
+            raise ValueError(secret)
         return value
 
     @field_validator("api_key_env")
@@ -132,11 +152,13 @@ class ModelSettings(Resilience):
     @classmethod
     def _no_key_in_options(cls, value: dict[str, Option]) -> dict[str, Option]:
         for name in value:
-            if re.search(r"api_?key|secret|password", name, re.I):
+            if re.fullmatch(r"(\w+_)?api_?key", name, re.I):
                 raise ValueError(f"{name}: a key does not belong in a file; use api_key_env")
             field = _OPTION_OF_FIELD.get(name, name)
             if field in cls.model_fields:
                 raise ValueError(f"{name} is not an option; set {field} beside options")
+        if secret := secret_in(value):
+            raise ValueError(secret)
         return value
 
     @property
@@ -151,12 +173,38 @@ class ModelSettings(Resilience):
         return "OPENAI_API_KEY"
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables to read: that of the key, and those that options name."""
+        own = [self.key_variable] if self.key_variable else []
+        return tuple(dict.fromkeys([*own, *variables_in(self.options)]))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What these variables hold, which must be shown nowhere."""
+        held = (os.environ.get(name, "") for name in self.variables)
+        return (*filter(None, held), *self.resolved_secrets)
+
+    @cached_property
+    def resolved_secrets(self) -> tuple[str, ...]:
+        """Those that stand in the options of resolved settings. No field, as `folder` is none."""
+        return ()
+
+    def resolved(self) -> Self:
+        """Return the settings with the values of the variables that options name.
+
+        Only what reaches an endpoint is made of them: settings are shown and stored.
+        """
+        if not any(variables_in(self.options)):
+            return self
+        settings = self.model_copy(update={"options": from_environment(self.options)})
+        settings.__dict__["resolved_secrets"] = self.secrets
+        return settings
+
+    @property
     def key_state(self) -> str:
-        """The key variable and whether it is set, in words; "-" when none is needed."""
-        variable = self.key_variable
-        if variable is None:
-            return "-"
-        return f"{variable} {'set' if os.environ.get(variable) else 'NOT SET'}"
+        """The variables and whether they are set, in words; "-" when none is needed."""
+        states = (f"{n} {'set' if os.environ.get(n) else 'NOT SET'}" for n in self.variables)
+        return ", ".join(states) or "-"
 
     @property
     def priced(self) -> bool:
@@ -216,8 +264,12 @@ class ModelSettings(Resilience):
 
         A tokenizer that falls back to bytes never makes more tokens than there are bytes; 64 more
         are allowed for the chat template. Nobody knows what an image counts before it is sent: it
-        is taken for `TOKENS_OF_AN_IMAGE`.
+        is taken for `TOKENS_OF_AN_IMAGE`. A call that was dearer raises the next worst case.
         """
+        return self.excess.worst_usd(self.fair_usd(text, images))
+
+    def fair_usd(self, text: str, images: int = 0) -> float:
+        """Return the worst case at a provider that keeps to its prices and to `max_tokens`."""
         tokens = len(text.encode(errors="replace")) + 64 + images * TOKENS_OF_AN_IMAGE
         return self.dearest_usd(tokens, self.max_tokens)
 

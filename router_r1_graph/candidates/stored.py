@@ -13,13 +13,14 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableBinding
 
+from ..outside import writable
 from . import finish
 from .candidate import Candidate
 from .keys import hide, hide_within
 from .reply import RECORDED_SECONDS, ChatModel, Reply
 from .resilience.settings import Resilience
 from .settings import ModelSettings
-from .usage import NO_TOKENS, reported_usd, writable
+from .usage import NO_TOKENS, reported_usd
 
 _KEY_VERSION = 1
 """Goes up when a key is made of something else: older replies are then never found again."""
@@ -90,7 +91,7 @@ def store_reply(
         now: seconds since the epoch.
     """
     assert reply.message is not None
-    secret = os.environ.get(settings.key_variable or "", "")
+    secrets = settings.secrets
     asked = (m for m in reversed(messages) if isinstance(m, HumanMessage))
     question = next((writable(str(m.text)) for m in asked), "")
     told = reply.message.response_metadata
@@ -101,13 +102,13 @@ def store_reply(
     kept = {part: getattr(reply.message, part) for part in _PARTS}
     try:
         # In ASCII: a lone surrogate is legal in JSON, and nowhere else.
-        text = json.dumps(hide_within({**kept, "response_metadata": metadata}, secret))
+        text = json.dumps(hide_within({**kept, "response_metadata": metadata}, *secrets))
     except (TypeError, ValueError):
         return None
     return StoredReply(
         candidate=settings.name if isinstance(settings, Candidate) else None,
         model=_model(settings),
-        question=hide(question, secret),
+        question=hide(question, *secrets),
         message=text,
         input_tokens=reply.input_tokens,
         output_tokens=reply.output_tokens,

@@ -2,23 +2,22 @@
 
 Providers count differently. A part that is reported beside its whole (reasoning tokens beside the
 completion's, cached tokens beside the prompt's) belongs to it, and the total tells. A count that is
-missing, null or 0 is estimated.
+missing, null, 0 or impossible is estimated.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 
+from ..outside import count, number, usd, writable
+
 NO_TOKENS = "no_tokens"
 """In a message's response metadata: no model wrote it, so there are no tokens to estimate."""
-_MOST_TOKENS = 10**12
-"""More than that is no count."""
 _USD_PER_TICK = 1e-10
 """xAI's unit. Source: https://docs.x.ai/developers/cost-tracking"""
 
@@ -41,6 +40,7 @@ _REASONING = (
     ("output_tokens_details", "reasoning_tokens"),
     ("reasoning_tokens",),
 )
+_COSTS = ("cost", "total_cost", "estimated_cost", "upstream_inference_cost")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Usage:
 
     `input_tokens` and `output_tokens` are wholes. `cached_input_tokens` (read out of the provider's
     prompt cache) and `cache_write_tokens` are parts of the former, `reasoning_tokens` of the
-    latter. `estimated` names the wholes that nobody reported.
+    latter. `estimated` names the wholes that nobody reported, and `impossible` what was reported
+    and cannot be, with its value.
     """
 
     input_tokens: int = 0
@@ -58,6 +59,7 @@ class Usage:
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
     estimated: tuple[str, ...] = ()
+    impossible: tuple[str, ...] = ()
 
 
 def usage_of(message: AIMessage, messages: Sequence[AnyMessage] = ()) -> Usage:
@@ -78,8 +80,9 @@ def usage_of(message: AIMessage, messages: Sequence[AnyMessage] = ()) -> Usage:
         into[name] for name in into if name.endswith("cache_creation") or "ephemeral" in name
     )
     reasoning = _sum(out_of[name] for name in out_of if name.endswith("reasoning"))
-    input_, output = count(told.get("input_tokens")), count(told.get("output_tokens"))
-    total = count(told.get("total_tokens"))
+    input_, output, total = (
+        count(told.get(f"{part}_tokens")) or 0 for part in ("input", "output", "total")
+    )
 
     cache, beside = read + written, total - input_ - output
     apart = beside in (cache, cache + reasoning) and beside != reasoning
@@ -99,17 +102,19 @@ def usage_of(message: AIMessage, messages: Sequence[AnyMessage] = ()) -> Usage:
     if not output and (text := _written(message)):
         estimated.append("output")
         output = max(estimate_tokens(text), total - input_)
-    return Usage(input_, output, reasoning, read, written, tuple(estimated))
+    return Usage(
+        input_, output, reasoning, read, written, tuple(estimated), tuple(_impossible(message))
+    )
 
 
 def usage_metadata(report: Mapping[str, Any]) -> UsageMetadata | None:
     """Return the counts of an OpenAI-compatible `usage` block; None if it has none.
 
-    A count of null, or one that is no number, is 0: `usage_of` estimates it.
+    A count of null, or one that is none, is 0: `usage_of` estimates it.
     """
-    input_ = count(report.get("prompt_tokens", report.get("input_tokens")))
-    output = count(report.get("completion_tokens", report.get("output_tokens")))
-    total = count(report.get("total_tokens"))
+    input_ = count(report.get("prompt_tokens", report.get("input_tokens"))) or 0
+    output = count(report.get("completion_tokens", report.get("output_tokens"))) or 0
+    total = count(report.get("total_tokens")) or 0
     if not (input_ or output or total):
         return None
     read, written = _first(report, _CACHE_READ), _first(report, _CACHE_WRITTEN)
@@ -153,35 +158,33 @@ def _reported(report: Mapping[str, Any]) -> float | None:
     cost = report.get("cost")
     if isinstance(cost, Mapping):  # Perplexity
         cost = cost.get("total_cost")
-    usd = _number(cost)
-    if usd is None:
-        usd = _number(report.get("estimated_cost"))  # DeepInfra's name
-    if usd is None and (ticks := _number(report.get("cost_in_usd_ticks"))) is not None:
-        usd = ticks * _USD_PER_TICK
+    paid = usd(cost)
+    if paid is None:
+        paid = usd(report.get("estimated_cost"))  # DeepInfra's name
+    if paid is None and (ticks := number(report.get("cost_in_usd_ticks"))) is not None:
+        paid = usd(ticks * _USD_PER_TICK)
     own_key = report.get("is_byok")
-    if own_key or (own_key is None and not usd):
-        upstream = _number(_at(report, ("cost_details", "upstream_inference_cost")))
+    if own_key or (own_key is None and not paid):
+        upstream = usd(_at(report, ("cost_details", "upstream_inference_cost")))
         if upstream is not None:
-            usd = (usd or 0.0) + upstream
-    return usd
+            paid = (paid or 0.0) + upstream
+    return paid
 
 
-def count(tokens: Any) -> int:
-    """Return a count of an endpoint as a number of tokens; 0 if it is none."""
-    if isinstance(tokens, int):  # of any size
-        return min(max(0, tokens), _MOST_TOKENS)
-    return min(math.ceil(_number(tokens) or 0.0), _MOST_TOKENS)
-
-
-def _number(value: Any) -> float | None:
-    """Return a number that is finite and not negative, also out of a text; None for all else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (OverflowError, ValueError):
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+def _impossible(message: AIMessage) -> Iterator[str]:
+    """Yield what is reported and is no count of tokens, or the price of no call, with its value."""
+    metadata = message.response_metadata
+    reports = [(metadata.get("token_usage") or message.usage_metadata or {}, "")]
+    reports += [({"cost": metadata.get("cost")}, "")]
+    for report, place in reports:  # which grows
+        for name, value in report.items() if isinstance(report, Mapping) else ():
+            where = f"{place}{name}"
+            if isinstance(value, Mapping):
+                reports.append((value, f"{where}."))
+            elif value is not None:
+                read = count if name.endswith("_tokens") else usd if name in _COSTS else None
+                if read and read(value) is None:
+                    yield f"{where} {value!r:.40}"
 
 
 def _at(report: Any, path: Iterable[str]) -> Any:
@@ -193,11 +196,11 @@ def _at(report: Any, path: Iterable[str]) -> Any:
 def _first(report: Mapping[str, Any], paths: Iterable[Iterable[str]]) -> int | None:
     found = (value for path in paths if (value := _at(report, path)) is not None)
     first = next(found, None)
-    return None if first is None else count(first)
+    return None if first is None else count(first) or 0
 
 
 def _sum(tokens: Iterable[Any]) -> int:
-    return sum(map(count, tokens))
+    return sum(count(one) or 0 for one in tokens)
 
 
 def _written(message: AIMessage) -> str:
@@ -205,11 +208,6 @@ def _written(message: AIMessage) -> str:
     thoughts = message.additional_kwargs.get("reasoning_content") or ""
     calls = "".join(str(call["args"]) for call in message.tool_calls + message.invalid_tool_calls)
     return f"{thoughts}{writable(str(message.text))}{calls}"
-
-
-def writable(text: str) -> str:
-    """Replace lone surrogates: legal in JSON, but no checkpoint or file can hold one."""
-    return text.encode(errors="replace").decode()
 
 
 def estimate_tokens(text: str) -> int:

@@ -13,8 +13,8 @@ from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from ..budget import StopReason
-from ..candidates.usage import writable
 from ..errors import ControllerError
+from ..outside import writable
 from .answer_reader import AnswerReader
 
 

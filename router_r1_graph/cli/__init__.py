@@ -13,7 +13,9 @@ from typing import Annotated
 
 import typer
 
+from ..console import plain_logs
 from ..errors import RouterR1Error
+from ..outside import visible
 from . import ask, bench, chat, evaluate, fit, measure, pool, replies, report, serve, traces, train
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
@@ -105,8 +107,9 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")  # a terminal in ASCII is no reason to crash
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
         signal.signal(number, signal.default_int_handler)
+    plain_logs()
     try:
         app()
     except RouterR1Error as error:
-        print(f"router-r1: {error}", file=sys.stderr)
+        print(f"router-r1: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import clean, make_console
+from ..console import make_console
 from ..errors import ConfigError, QuestionError
 from ..files import require_file
 from ..invalid import masked
+from ..outside import visible
 from ..words import shortened, usd
 from .options import (
     ControllerOption,
@@ -207,7 +208,7 @@ def approve_call(call: Mapping[str, Any]) -> bool:
     """Ask whoever sits at the terminal whether a call may be made; all but "y" is a no."""
     worst = call["worst_case_usd"]
     price = "no price is known" if worst is None else f"at most {usd(worst)}"
-    asked = clean(f"{call['candidate']}: {shortened(call['query'])}  [{price}]")
+    asked = visible(f"{call['candidate']}: {shortened(call['query'])}  [{price}]")
     # Nothing else runs meanwhile, and Ctrl-C is not to wait for asyncio, which waits for us.
     asyncios = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -13,9 +13,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ..console import clean, make_console
+from ..console import make_console
 from ..errors import ConfigError, MissingExtraError
 from ..files import require_file, require_folder
+from ..outside import visible
 from ..words import counted, plain, rounded
 from .options import about, load_pool, print_json
 
@@ -128,7 +129,7 @@ def routereval(
     table = _table("router", "mu", "V_R", "V_B", "E_p")
     for row in rows:
         numbers = ("-" if n is None else rounded(n, 3) for n in (row.mu, row.v_r, row.v_b, row.e_p))
-        table.add_row(Text(clean(row.router)), *numbers)
+        table.add_row(Text(visible(row.router)), *numbers)
     make_console().print(table)
     print(
         f"{counted(len(matrix.questions), 'question')}. mu: mean score; V_R: mu / the reference's; "
@@ -181,9 +182,9 @@ def routerbench(
     for row in grouped[whole]:
         weight = "" if row.cost_weight is None else plain(row.cost_weight)
         cost = plain(row.total_cost, 4)
-        table.add_row(Text(clean(row.model_name)), weight, rounded(row.performance, 3), cost)
+        table.add_row(Text(visible(row.model_name)), weight, rounded(row.performance, 3), cost)
     make_console().print(table)
-    found = ", ".join(f"{clean(name)} {rounded(area, 3)}" for name, area in aiq[whole].items())
+    found = ", ".join(f"{visible(name)} {rounded(area, 3)}" for name, area in aiq[whole].items())
     print(f"AIQ (area under cost and performance): {found}")
     if each:
         print(f"{counted(len(each), 'data set')} together; each of them: --out table.csv")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from ..console import clean, make_console
+from ..console import make_console
+from ..outside import visible
 from ..words import rounded
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def print_compared(controller: LearnedController) -> None:
             f"{found.cost_weight:g}."
         )
     for line in told:
-        console.print(Text(clean(line), style="bold"))
+        console.print(Text(visible(line), style="bold"))
 
 
 def _methods(verdicts: tuple[Verdict, ...]) -> Table:
@@ -76,7 +77,7 @@ def _kept(verdicts: tuple[Verdict, ...], *, measured: bool) -> Table:
             f"{v.mix_score if routes else score:.3f}",
             f"{v.oracle_score:.3f}",
             f"{v.same if routes else 1:.2f}",
-            Text(clean(f"{v.setting}, margin {v.margin:g}" if routes else v.constant)),
+            Text(visible(f"{v.setting}, margin {v.margin:g}" if routes else v.constant)),
         )
     return table
 

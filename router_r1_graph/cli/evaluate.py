@@ -17,6 +17,7 @@ from ..context import RouterContext
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_file, require_folder
 from ..invalid import masked
+from ..outside import visible
 from ..words import counted
 from .agents import evaluate_agents
 from .options import (
@@ -247,7 +248,7 @@ def evaluate(
     else:
         show(summary, make_console())
         for reason in reader.skipped[:5]:
-            print(f"left out: {reason}", file=sys.stderr)
+            print(f"left out: {visible(reason)}", file=sys.stderr)
         if reader.skipped:
             print(f"{counted(len(reader.skipped), 'row')} left out", file=sys.stderr)
         if reader.repeated:

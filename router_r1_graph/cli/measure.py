@@ -19,11 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..candidates import Candidate, CandidatePool
 from ..candidates.pool_edit import Value, edited
 from ..candidates.pool_file import SHIPPED_POOLS
-from ..console import clean, make_console
+from ..console import make_console
 from ..context import RouterContext
 from ..errors import ConfigError, PoolError, RouterR1Error
 from ..files import require_file, write_whole
 from ..invalid import masked
+from ..outside import visible
 from ..words import plain, usd
 from .measured import explain, measured_table, print_estimate
 from .options import about, load_pool
@@ -292,5 +293,5 @@ def _write(file: Path, target: Path, found: Mapping[str, Mapping[str, Value]]) -
     for line in difflib.unified_diff(
         old.splitlines(), new.splitlines(), str(file), str(target), lineterm="", n=0
     ):
-        print(masked(clean(line)))
+        print(masked(visible(line)))
     print(f"\n{target}: written")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from ..console import clean, make_console
+from ..console import make_console
+from ..outside import visible
 from ..words import plain, shortened, usd
 from .tables import wilson
 
@@ -30,7 +31,7 @@ def print_estimate(measured: Sequence[Measured]) -> None:
         worst = sum(one.candidate.worst_case_usd(probe.question) for probe in one.probes)
         known, bounded = one.candidate.priced, one.candidate.bounded
         table.add_row(
-            Text(clean(one.candidate.name)),
+            Text(visible(one.candidate.name)),
             str(len(one.probes)),
             usd(about) if known else "?",
             usd(worst) if bounded else "?",
@@ -53,14 +54,14 @@ def measured_table(measured: Sequence[Measured]) -> Table:
         everything = [score.score for score in one.scored]
         price = "?" if one.unpriced else usd(1000 * one.usd_per_call).removeprefix("$")
         table.add_row(
-            Text(clean(one.candidate.name), style="bold"),
+            Text(visible(one.candidate.name), style="bold"),
             *_scores(everything),
             price if one.scored else "-",
             "-" if one.seconds is None else f"{one.seconds:.2f}",
             Text(_failure(one)),
         )
         for domain, scores in one.domains.items():
-            table.add_row(Text(f"  {clean(domain)}"), *_scores(scores))
+            table.add_row(Text(f"  {visible(domain)}"), *_scores(scores))
     return table
 
 
@@ -100,5 +101,5 @@ def _failure(one: Measured) -> str:
     if one.error is None:
         return ""
     given_up = ", given up" if one.ended == "failing" else ""
-    why = shortened(" ".join(clean(one.error.message).split()), 100)
+    why = shortened(" ".join(visible(one.error.message).split()), 100)
     return f"{one.failures}{given_up}: {one.error.kind}: {why}"

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ..console import make_console
 from ..errors import ConfigError
+from ..outside import visible
 from ..words import counted
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def judge_logs(
         return
     show_judged(whole, make_console())
     for reason, count in whole.left_out.items():
-        print(f"{counted(count, 'run')} left out: {reason}", file=sys.stderr)
+        print(f"{counted(count, 'run')} left out: {visible(reason)}", file=sys.stderr)
 
 
 def show_judged(report: OffPolicy, console: Console) -> None:
@@ -111,11 +112,14 @@ def show_judged(report: OffPolicy, console: Console) -> None:
         if row.lost >= TOO_MUCH_LOST or not row.effective:
             unknown = ("cannot tell",) * 5
             table.add_row(
-                Text(row.controller.removeprefix("constant:")), *unknown, "0", f"{row.lost:.1%}"
+                Text(visible(row.controller.removeprefix("constant:"))),
+                *unknown,
+                "0",
+                f"{row.lost:.1%}",
             )
             continue
         table.add_row(
-            Text(row.controller.removeprefix("constant:")),
+            Text(visible(row.controller.removeprefix("constant:"))),
             *(Text(str(one)) for one in (score.ips, score.snips, score.dr)),
             Text(str(score.difference)),
             Text(f"{1000 * cost.mean:.4f} [{1000 * cost.low:.4f}, {1000 * cost.high:.4f}]"),
@@ -130,4 +134,4 @@ def show_judged(report: OffPolicy, console: Console) -> None:
     )
     console.print(Text(note, style="dim"), soft_wrap=True)
     for row in report.rows:
-        console.print(Text(f"{row.controller}: {row.verdict}"), soft_wrap=True)
+        console.print(Text(visible(f"{row.controller}: {row.verdict}")), soft_wrap=True)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..candidates import CandidatePool
-from ..console import CONTROL, make_console
+from ..console import make_console
 from ..context import RouterContext, knobs
 from ..errors import ConfigError
+from ..outside import CONTROL
 from ..words import counted
 
 if TYPE_CHECKING:

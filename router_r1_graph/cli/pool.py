@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError, RouterR1Error
+from ..candidates.settings import ModelSettings
+from ..errors import ConfigError, PoolError, RouterR1Error
 from ..files import require_file
+from ..outside import visible
 from ..words import counted
 from .options import FieldsOption, load_pool, read_fields
 
@@ -37,6 +39,9 @@ def show(
 
 def check(
     file: Annotated[str, typer.Argument(help="A pool file or a shipped pool.")],
+    load: Annotated[
+        bool, typer.Option("--load", help="Import the code that the file names, and start servers.")
+    ] = False,
     live: Annotated[
         bool,
         typer.Option(
@@ -44,19 +49,32 @@ def check(
         ),
     ] = False,
 ) -> None:
-    """Check a pool file, its keys and its providers; nobody is asked without --live."""
+    """Check a pool file, its keys and its providers; nobody is asked without --live.
+
+    A pool file can name code: it is shown, and only run with --load or --live.
+    """
+    from langchain_core.runnables import RunnablePassthrough
+
     from ..candidates.replay import strangers
     from ..candidates.tool import pool_tools
     from ..controllers import parse_controller
 
     pool = load_pool(file)
-    tools = pool_tools(pool)
-    if pool.controller:
+    pool.require_keys()
+    load = load or live
+    runs = {} if load else {c.name: code for c in pool.candidates if (code := _runs(c, c.name))}
+    tools = pool_tools(pool, dict.fromkeys(runs, RunnablePassthrough()))
+    if pool.controller and not load and (code := _runs(pool.controller, "controller")):
+        runs["controller"] = code
+    elif pool.controller:
         parse_controller("pool", pool)
     unpriced = [c.name for c in pool.candidates if not c.bounded]
-    print(f"{pool.name}: {counted(len(tools), 'candidate')}, all can be asked")
+    asked = "all can be asked" if not runs else "and code of yours that was not run"
+    print(f"{visible(pool.name)}: {counted(len(pool.candidates), 'candidate')}, {asked}")
+    for name, code in runs.items():
+        print(f"{name}: would {visible(code)} (--load does)")
     if pool.controller:
-        print(f"controller: {pool.controller.model} ({pool.controller.protocol})")
+        print(f"controller: {visible(pool.controller.model)} ({pool.controller.protocol})")
     if unpriced:
         names = ", ".join(unpriced)
         print(f"warning: no price for {names}: a budget in USD does not bound them")
@@ -70,6 +88,20 @@ def check(
         make_console().print(reached_table(tools, bills))
         if silent := [b["candidate"] for b in bills if b and not b["ok"]]:
             raise RouterR1Error(f"not reached: {', '.join(silent)}")
+
+
+def _runs(settings: ModelSettings, name: str) -> str:
+    """Return what building the chat model of settings would run; "" for nothing of the user's."""
+    from ..candidates.providers import code_of, find_code
+
+    if settings.provider == "mcp":
+        command = settings.options.get("command")
+        return f"start {command}" if command else f"connect to {settings.options.get('url')}"
+    code = code_of(settings)
+    try:
+        return f"import {code} from {find_code(code, settings.folder)}" if code else ""
+    except ConfigError as error:
+        raise PoolError(f"{name}: {error}") from None
 
 
 FROM_RECORDS_EXAMPLES = """[bold]Examples[/bold]

@@ -11,8 +11,8 @@ from rich.text import Text
 from ..candidates.reply import Bill
 from ..candidates.resilience.status import status_of
 from ..candidates.tool import CandidateTool
-from ..console import clean
 from ..errors import ConfigError
+from ..outside import visible
 from ..words import rounded, usd
 
 _QUERY = "Reply with the one word OK."
@@ -54,11 +54,11 @@ def reached_table(tools: Sequence[CandidateTool], bills: Sequence[Bill | None]) 
             said, style = ("yes", "green") if bill["ok"] else ("no", "red")
             said += f" ({error_['kind']}: {error_['message']})" if error_ else ""
         table.add_row(
-            Text(clean(tool.candidate.name)),
-            Text(clean(said), style=style),
+            Text(visible(tool.candidate.name)),
+            Text(visible(said), style=style),
             rounded(bill["seconds"], 1) if bill else "-",
             usd(bill["cost_usd"]) if bill else "-",
             str(bill["attempts"]) if bill else "-",
-            Text(clean(limits) or "-"),
+            Text(visible(limits) or "-"),
         )
     return table

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import clean
 from ..errors import ConfigError, did_you_mean
 from ..files import require_file
+from ..outside import visible
 from ..words import counted, usd
 from .options import print_json
 from .store_options import seconds
@@ -67,7 +67,7 @@ def stats(
         return
     rows = [
         [
-            clean(line.candidate or "(controllers)"),
+            visible(line.candidate or "(controllers)"),
             f"{line.replies:,}",
             usd(line.paid_usd),
             f"{line.hits:,}",

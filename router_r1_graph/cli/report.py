@@ -11,9 +11,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ..console import clean, make_console
+from ..console import make_console
 from ..errors import ConfigError, MissingExtraError
 from ..files import require_file
+from ..outside import visible
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -61,9 +62,11 @@ def report(
         head, *rows = comparison(runs)
         table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
         for name in head:
-            table.add_column(Text(clean(name)), justify="left" if name == "controller" else "right")
+            table.add_column(
+                Text(visible(name)), justify="left" if name == "controller" else "right"
+            )
         for row in rows:
-            table.add_row(*(Text(clean(cell)) for cell in row))
+            table.add_row(*(Text(visible(cell)) for cell in row))
         if not console.is_terminal:  # a file or a pipe has no width to keep to
             console.width = 400
         console.print(table)

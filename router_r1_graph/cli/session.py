@@ -18,6 +18,7 @@ from ..console import print_line
 from ..context import RouterContext
 from ..errors import RouterR1Error, did_you_mean
 from ..ledger import Ledger, added, new_ledger, total
+from ..outside import visible
 from ..trace import Trace, write_traces
 from ..transcript import Transcript
 from ..words import counted, rounded, shortened, usd
@@ -86,7 +87,7 @@ class Session:
                 elif line:
                     self._answer(line)
             except RouterR1Error as error:  # of this question: the next may well be answered
-                print(f"router-r1: {error}", file=sys.stderr)
+                print(f"router-r1: {visible(str(error))}", file=sys.stderr)
             except KeyboardInterrupt:  # the line that is being typed is dropped
                 if not sys.stdin.isatty():
                     raise

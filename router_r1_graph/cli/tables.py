@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..candidates import CandidatePool
-from ..console import clean
+from ..outside import visible
 from ..words import plain
 
 
@@ -19,7 +19,7 @@ def pool_table(pool: CandidatePool) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("strengths")
     table.add_column("scores")
-    keys = any(c.key_variable for c in pool.candidates)
+    keys = any(c.variables for c in pool.candidates)
     if keys:
         table.add_column("key")
     for c in pool.candidates:
@@ -29,13 +29,13 @@ def pool_table(pool: CandidatePool) -> Table:
             scores = f"{len(c.benchmarks)} subjects, {plain(low)} to {plain(high)}"
         strengths = ", ".join(c.strengths) if len(c.strengths) <= 4 else "everything"
         table.add_row(
-            Text(clean(c.name)),
+            Text(visible(c.name)),
             _number(c.input_usd_per_mtok),
             _number(c.output_usd_per_mtok),
             *([_number(c.usd_per_call)] if by_call else []),
             _number(c.latency_seconds),
-            Text(clean(strengths) or "-"),
-            Text(clean(scores) or "-"),
+            Text(visible(strengths) or "-"),
+            Text(visible(scores) or "-"),
             *([Text(c.key_state)] if keys else []),
         )
     return table

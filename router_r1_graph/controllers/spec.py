@@ -272,9 +272,11 @@ def _chat_model(settings: ControllerSettings, name: str) -> Controller:
 
 
 def _require_key(settings: ModelSettings, name: str) -> None:
-    variable = settings.key_variable
-    if variable and not os.environ.get(variable):
-        raise ControllerError(f"controller {name}: the environment variable {variable} is not set")
+    for variable in settings.variables:
+        if not os.environ.get(variable):
+            raise ControllerError(
+                f"controller {name}: the environment variable {variable} is not set"
+            )
 
 
 #: Kinds that take no argument.

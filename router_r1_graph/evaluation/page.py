@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
+
+from ..outside import visible
 
 Table = list[list[str]]
 """Rows of cells; the first row is the head."""
@@ -35,16 +38,37 @@ def markdown(blocks: Sequence[Block]) -> str:
         elif kind == "img":
             parts.append("![score against cost](curve.png)")
         elif kind == "code":
-            fence = "````"
+            content = visible(content)
+            longest = max(map(len, re.findall("`+", content)), default=0)
+            fence = "`" * max(4, longest + 1)
             parts.append(f"{fence}text\n{content}\n{fence}")
         else:
-            parts.append({"h1": "# ", "h2": "## "}.get(kind, "") + str(content))
+            parts.append({"h1": "# ", "h2": "## "}.get(kind, "") + plain_markdown(content))
     return "\n\n".join(parts) + "\n"
+
+
+_MARKS = re.compile(
+    r"[\\`|]"
+    r"|\](?=[(\[:])"  # of a link
+    r"|[*~](?=\S)|(?<=\S)[*~]|(?<!\w)_|_(?!\w)"  # between spaces, or in a word, they mark nothing
+    r"|^[#>]|^[-+=](?=[-+=\s]|$)"
+)
+
+
+def plain_markdown(text: str) -> str:
+    r"""Return a text that Markdown shows as it is, on one line: no markup, link or HTML.
+
+    Example:
+        >>> print(plain_markdown("<b>*a*</b> [x](y) is 1 * 2 | -0.1 [0.2, 0.3]"))
+        &lt;b>\*a\*&lt;/b> [x\](y) is 1 * 2 \| -0.1 [0.2, 0.3]
+    """
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(visible(text).split())).replace("<", "&lt;")
+    return _MARKS.sub(lambda mark: f"\\{mark[0]}", text)
 
 
 def table_markdown(table: Table) -> str:
     """Return a table in Markdown."""
-    head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
+    head, *rows = [[plain_markdown(cell) for cell in row] for row in table]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
@@ -54,7 +78,7 @@ def as_html(blocks: Sequence[Block], title: str) -> str:
     parts = []
     for kind, content in blocks:
         if not isinstance(content, str):
-            head, *rows = content
+            head, *rows = [[visible(cell) for cell in row] for row in content]
             cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
             body = "".join(
                 "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
@@ -64,11 +88,12 @@ def as_html(blocks: Sequence[Block], title: str) -> str:
         elif kind == "img":
             parts.append('<p><img src="curve.svg" alt="score against cost"></p>')
         elif kind == "code":
-            parts.append(f"<pre>{html.escape(str(content))}</pre>")
+            parts.append(f"<pre>{html.escape(visible(content))}</pre>")
         else:
-            parts.append(f"<{kind}>{html.escape(str(content))}</{kind}>")
+            parts.append(f"<{kind}>{html.escape(visible(content))}</{kind}>")
+    title = html.escape(visible(title))
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
         + "\n".join(parts)
         + "</html>\n"

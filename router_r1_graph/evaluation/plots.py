@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
+from ..outside import visible
 from ..words import counted
 from .summary import Row, Summary
 
@@ -41,7 +42,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
         )
         marker = "*" if controller.startswith("oracle") else "s" if rows[0].is_control else "D"
         color = f"C{number % 10}"
-        _scatter(axes, rows, color=color, marker=marker, label=controller)
+        _scatter(axes, rows, color=color, marker=marker, label=shown(controller))
         if len(rows) > 1:
             xs, ys = [_cost(row) for row in rows], [_score(row) for row in rows]
             lines += axes.plot(xs, ys, color=color, lw=1)
@@ -55,9 +56,9 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
         ys = [_score(row) for row in frontier for _ in (0, 1)][:-1]
         lines += axes.plot(xs, ys, color="0.2", lw=1, ls="--", label="frontier")
     axes.set_xlabel("USD per 1,000 questions")
-    axes.set_ylabel(summary.metric.replace("_", " "))
+    axes.set_ylabel(shown(summary.metric.replace("_", " ")))
     asked = counted(summary.questions, "question")
-    axes.set_title(f"{asked}, pool {summary.pool}; bars are 95% intervals")
+    axes.set_title(f"{asked}, pool {shown(summary.pool)}; bars are 95% intervals")
     axes.grid(alpha=0.25)
     axes.margins(x=0.07)
     _scale(axes, [_cost(row) for row in summary.rows])
@@ -112,6 +113,16 @@ def draw_fit(controller: LearnedController, folder: Path) -> list[Path]:
     figure.draw_without_rendering()  # gives everything its place
     _name(axes, points, lines, labels)
     return _write(pyplot, figure, folder)
+
+
+def shown(name: str) -> str:
+    r"""Return a name as matplotlib shows it as it is: no formula, and none that a legend hides.
+
+    >>> shown("$^2$"), shown("_hidden")
+    ('\\$^2\\$', ' _hidden')
+    """
+    name = visible(name).replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
 
 
 def _write(pyplot: Any, figure: Any, folder: Path) -> list[Path]:
@@ -197,7 +208,7 @@ def _name(axes: Any, points: list[_Point], lines: list[Any], labels: list[_Label
         cost: float, score: float, text: str, color: str, right: int, up: int
     ) -> tuple[Any, Any]:
         label = axes.annotate(
-            text,
+            shown(text),
             (cost, score),
             (right, up),
             textcoords="offset points",

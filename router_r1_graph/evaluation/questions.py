@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..answers import GOLD_FIELDS, gold_answers
-from ..candidates.usage import writable
 from ..errors import ConfigError, MissingExtraError
 from ..files import csv_reader, read_jsonl
+from ..outside import writable
 
 #: The paper's seven sets by name; each is a config of RUC-NLPIR/FlashRAG_datasets.
 PAPER_SETS = {
@@ -168,19 +168,16 @@ class Reader:
             raise ConfigError(
                 f"{where}: no question; it is looked for in {_names(_QUESTION_FIELDS)}"
             )
-        answers = tuple(map(writable, gold_answers(gold, _part_answers(row))))
+        answers = tuple(gold_answers(gold, _part_answers(row)))
         if not answers and self.need_gold:
             raise ConfigError(
                 f"{where}: no gold answer for {text!r:.60}; it is looked for in "
                 f"{_names(GOLD_FIELDS)}"
             )
         name = _first(row, self.fields.get("id"), _ID_FIELDS)
-        plain = {key: str(row[key]) for key in _SLICE_FIELDS if _is_plain(row.get(key))}
-        slices = {key: writable(value) for key, value in plain.items()}
+        slices = {key: str(row[key]) for key in _SLICE_FIELDS if _is_plain(row.get(key))}
         slices.setdefault("dataset", where.rpartition(":")[0])
-        return EvaluationQuestion(
-            writable("" if name is None else str(name)), writable(text), answers, slices
-        )
+        return EvaluationQuestion("" if name is None else str(name), text, answers, slices)
 
 
 def _names(fields: Iterable[str]) -> str:

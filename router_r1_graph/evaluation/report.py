@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ..outside import visible
 from ..trace import Trace
 from ..transcript import as_text
 from ..words import counted, fixed, plain, rounded
@@ -104,7 +105,7 @@ def show(summary: Summary, console: Console) -> None:
     for row in summary.rows:
         m = row.measures
         table.add_row(
-            Text(row.controller.removeprefix("constant:")),
+            Text(visible(row.controller.removeprefix("constant:"))),
             f"{row.cost_weight:g}",
             Text(_cell(m["score"])),
             fixed(1000 * m["cost_usd"].mean, 4),
@@ -114,9 +115,11 @@ def show(summary: Summary, console: Console) -> None:
     console.print(table)
     note = "a = cost weight; cost = times the best's; [95% intervals]"
     asked = counted(summary.questions, "question")
-    console.print(Text(f"{asked}, pool {summary.pool}; {note}", style="dim"), soft_wrap=True)
+    console.print(
+        Text(visible(f"{asked}, pool {summary.pool}; {note}"), style="dim"), soft_wrap=True
+    )
     for line in [*verdict(summary), *savings(summary)]:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(visible(line)), soft_wrap=True)
 
 
 def share_table(summary: Summary) -> Table:

@@ -13,7 +13,7 @@ from typing import Any
 from ..candidates import CandidatePool
 from ..candidates.failures import ReplyError
 from ..candidates.reply import Reply
-from ..candidates.usage import writable
+from ..outside import writable
 from ..state import RouteCall
 from ..words import usd
 

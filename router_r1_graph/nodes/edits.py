@@ -6,6 +6,7 @@ taken as the controller's; a reply counts as the candidate's, and costs nothing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
@@ -94,6 +95,10 @@ def _asked_in(text: str, message: AIMessage, pool: CandidatePool) -> list[tuple[
     return _asked(written, pool)
 
 
+_LEFT = re.compile(r"\n\(left: [^\n]*\)\Z")
+"""The budget, which ends the last observation of a round."""
+
+
 def reread(scratchpad: Sequence[AnyMessage], pool: CandidatePool) -> tuple[AnyMessage, ...]:
     """Return the messages, observations that a person changed or added with what they say now."""
     calls: dict[str | None, ToolCall] = {}
@@ -102,8 +107,9 @@ def reread(scratchpad: Sequence[AnyMessage], pool: CandidatePool) -> tuple[AnyMe
         if isinstance(message, AIMessage):
             calls = {call["id"]: call for call in message.tool_calls}
         elif isinstance(message, ToolMessage) and (call := calls.get(message.tool_call_id)):
-            text = str(message.text).partition("\n(left: ")[0]
-            if not message.artifact or not _as_written(message, text):
+            whole = str(message.text)
+            text = _LEFT.sub("", whole)  # a candidate may write such a line too
+            if not message.artifact or not any(_as_written(message, t) for t in (whole, text)):
                 message = reply_of_a_person(message, call, text, pool)
         read.append(message)
     return tuple(read)

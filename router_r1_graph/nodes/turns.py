@@ -30,7 +30,6 @@ from ..candidates.images import images_in
 from ..candidates.in_time import TooLateError, ain_time, in_time
 from ..candidates.reply import Reply
 from ..candidates.store import ReplyStore
-from ..candidates.usage import writable
 from ..context import RouterContext
 from ..controllers.controller import Controller, View
 from ..controllers.own import failure, own_of
@@ -189,7 +188,6 @@ class TurnNode:
                 kind, message = reply.error.kind, reply.error.message
                 logger.warning("controller %s failed: %s: %s", self.controller.name, kind, message)
             return self._stop(state, view, reason, reply)
-        reply = replace(reply, text=writable(reply.text))
         turn = protocol.parse(reply.text)
         ledger = state.get("ledger") or new_ledger()
         if asked:

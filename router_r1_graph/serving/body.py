@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +10,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from ..errors import ConfigError, ControllerError, QuestionError
+from ..outside import read_json
 from .refused import RefusedError
 from .request import Asked
 
@@ -46,7 +46,7 @@ def parsed(body: bytes) -> object:
         RefusedError: it is not JSON.
     """
     try:
-        return json.loads(body)
+        return read_json(body)
     except (ValueError, RecursionError) as error:
         raise RefusedError(400, f"the body is not JSON: {error}") from None
 

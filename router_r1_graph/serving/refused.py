@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..candidates.usage import writable
+from ..outside import writable
 
 
 class RefusedError(Exception):

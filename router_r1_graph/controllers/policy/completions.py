@@ -29,6 +29,7 @@ from ... import protocol
 from ...candidates import ModelSettings
 from ...candidates.call import aask, ask
 from ...candidates.failures import CutReplyError, NoChoiceError
+from ...candidates.keys import from_environment
 from ...candidates.reply import Reply
 from ...candidates.usage import usage_metadata
 from ...candidates.wire import REPORT
@@ -151,7 +152,7 @@ class CompletionsController:
             # The stop text is a part of the turn: vLLM's name of that option, and SGLang's.
             **{"include_stop_str_in_output": True, "no_stop_trim": True},
             "skip_special_tokens": False,
-            **self.settings.options,
+            **from_environment(self.settings.options),
         }
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}

@@ -1,0 +1,37 @@
+"""What a provider that is not fair teaches: how much dearer its calls are than their worst case.
+
+One that ignores `max_tokens`, or wants more than its list price.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Excess:
+    """How much dearer calls have been than their worst case by list prices."""
+
+    factor: float = 1.0
+    """The most, as a multiple of the worst case."""
+    usd: float = 0.0
+    """The most of a call whose worst case was 0."""
+
+    def worst_usd(self, fair_usd: float) -> float:
+        """Return the worst case of a call that should cost so much at most."""
+        return max(fair_usd * self.factor, self.usd)
+
+    def learn(self, cost_usd: float, fair_usd: float) -> bool:
+        """Raise the next worst case if a call was dearer than any before; return whether it was.
+
+        Args:
+            cost_usd: what it cost.
+            fair_usd: what it should have cost at most.
+        """
+        if cost_usd <= self.worst_usd(fair_usd) * (1 + 1e-9):
+            return False
+        if fair_usd:
+            self.factor = cost_usd / fair_usd
+        else:
+            self.usd = cost_usd
+        return True

@@ -1,0 +1,127 @@
+"""What comes from outside: the one gate that its texts and numbers pass before anything sees them.
+
+Outside is whatever this program did not write itself: replies, errors, usage, questions, names, the
+arguments of tools, headers, files. Behind the gate, every file, checkpoint and database can hold a
+text, every count can be added up, and what is shown to people cannot control their terminal.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from json import loads
+from typing import Any
+
+MOST_TOKENS = 10**8
+"""The most tokens of one call that are believed: ten times the longest context of today."""
+MOST_USD = 1_000.0
+"""The most USD that are believed to be the price of one call."""
+_DEEPEST = 64
+"""So many lists and mappings may stand in one another; no server or file of ours has more."""
+
+#: What can control a terminal or the direction of a line: all but line breaks and tabs.
+CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u206f]"
+)
+_UNKNOWN = "\ufffd"
+
+
+def writable(text: str) -> str:
+    r"""Return a text that every file, checkpoint and database can hold.
+
+    JSON can hold half a character, and a zero byte; little else can. Two halves that were sent one
+    after the other become their character again.
+
+    Example:
+        >>> writable("a\x00b \ud83d"), writable("\ud83d" + "\ude00") == "\N{GRINNING FACE}"
+        ('a\ufffdb \ufffd', True)
+    """
+    text = text.replace("\0", _UNKNOWN)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def writable_within(value: Any, depth: int = 0) -> Any:
+    """Return nested lists and mappings with every text in them writable, the keys too."""
+    if isinstance(value, str):
+        return writable(value)
+    if depth == _DEEPEST:
+        return None
+    if isinstance(value, list):
+        return [writable_within(item, depth + 1) for item in value]
+    if isinstance(value, tuple) and type(value) is tuple:
+        return tuple(writable_within(item, depth + 1) for item in value)
+    if isinstance(value, Mapping):
+        return {
+            writable(name) if isinstance(name, str) else name: writable_within(item, depth + 1)
+            for name, item in value.items()
+        }
+    return value
+
+
+def read_json(data: str | bytes) -> Any:
+    """Return what a JSON text from outside holds.
+
+    Raises:
+        ValueError: it is no JSON, or holds a number that is none (`NaN`, `1e999`).
+        RecursionError: too many lists stand in one another.
+    """
+    return writable_within(loads(data, parse_constant=_finite, parse_float=_finite))
+
+
+def _finite(written: str) -> float:
+    if not math.isfinite(value := float(written)):
+        raise ValueError(f"{written[:20]} is no number of JSON")
+    return value
+
+
+def number(value: object, most: float = math.inf) -> float | None:
+    """Return a number that is finite and not negative, also out of a text; None for all else.
+
+    Args:
+        value: whatever somebody reports.
+        most: the most that is believed.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        read = float(value)
+    except (OverflowError, ValueError):
+        return None
+    return read if math.isfinite(read) and 0 <= read <= most else None
+
+
+def count(value: object) -> int | None:
+    """Return a number of tokens: whole, not negative, and plausible; None for all else.
+
+    Example:
+        >>> [count(tokens) for tokens in (7, "12", 4.0, 1.5, -5, 10**30, True, float("nan"))]
+        [7, 12, 4, None, None, None, None, None]
+    """
+    read = number(value, MOST_TOKENS)
+    return int(read) if read is not None and read.is_integer() else None
+
+
+def usd(value: object) -> float | None:
+    """Return the price of a call as somebody reports it; None for what no call costs."""
+    return number(value, MOST_USD)
+
+
+def visible(text: str) -> str:
+    """Take out what could control a terminal or turn a line around; line breaks and tabs stay."""
+    return CONTROL.sub("", text)
+
+
+def plain_name(name: str) -> str:
+    """Return a name that a terminal shows as it is.
+
+    Raises:
+        ValueError: it could control one.
+    """
+    if visible(name) != name:
+        raise ValueError("a name has no character that controls a terminal")
+    return name
