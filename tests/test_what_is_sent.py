@@ -291,6 +291,30 @@ def _asked_by_tools(serve: Any, tmp_path: Any, turn: Any, streamed: bool) -> tup
         ),
         ('<|python_tag|>{"name": "Ada", "parameters": {"query": "Who?"}}', "Who?"),
         ('```json\n{"name": "Ada", "parameters": {"query": "Who?"}}\n```', "Who?"),
+        (
+            "<tool_call>Ada\n<arg_key>query</arg_key>\n<arg_value>Who?</arg_value></tool_call>",
+            "Who?",
+        ),
+        (
+            '<minimax:tool_call><invoke name="Ada">'
+            '<parameter name="query">Who?</parameter></invoke>',
+            "Who?",
+        ),
+        (
+            '<\uff5cDSML\uff5cfunction_calls><\uff5cDSML\uff5cinvoke name="Ada">'
+            '<\uff5cDSML\uff5cparameter name="query" string="true">Who?'
+            "</\uff5cDSML\uff5cparameter>",
+            "Who?",
+        ),
+        ('<tool_calls>[{"name": "Ada", "arguments": {"query": "Who?"}}]</tool_calls>', "Who?"),
+        ('functools[{"name": "Ada", "arguments": {"query": "Who?"}}]', "Who?"),
+        (
+            '<|channel|>commentary to=functions.Ada <|constrain|>json<|message|>{"query": "Who?"}',
+            "Who?",
+        ),
+        ('{"tool_calls": [{"function": {"name": "Ada", "arguments": {"query": "Who?"}}}]}', "Who?"),
+        ('[Ada(query="Who?")]', "Who?"),
+        ('```tool_code\nAda(query="Who?")\n```', "Who?"),
         ('<tool_call>{"name": "Ada", "arguments": {"query": "Wh', None),  # told as a mistake
     ],
 )
@@ -300,7 +324,8 @@ def test_a_call_that_is_written_as_text_is_a_call(text, query):
 
 
 @pytest.mark.parametrize(
-    "text", ["Paris", '{"name": "Ada Lovelace", "arguments": {}}', "{}", "[1]"]
+    "text",
+    ["Paris", '{"name": "Ada Lovelace", "arguments": {}}', "{}", "[1]", "Ada(1815)", "f(query='')"],
 )
 def test_any_other_text_is_no_call(text):
     assert written_calls(text, ["Ada"]) == (text, [])
@@ -317,6 +342,21 @@ def test_any_other_text_is_no_call(text):
         ("Lyon?\n</think>\n\nParis", "Lyon?", "Paris"),
         ("<think>a</think> <think>b</think>Paris", "a\n\nb", "Paris"),
         ("[THINK]Lyon?[/THINK]Paris", "Lyon?", "Paris"),
+        ("<Think>Lyon?</THINK>Paris", "Lyon?", "Paris"),
+        ("\u25c1think\u25b7Lyon?\u25c1/think\u25b7Paris", "Lyon?", "Paris"),
+        (
+            "<|START_THINKING|>Lyon?<|END_THINKING|><|START_RESPONSE|>Paris<|END_RESPONSE|>",
+            "Lyon?",
+            "Paris",
+        ),
+        (
+            "<|channel|>analysis<|message|>Lyon?<|end|><|start|>assistant<|channel|>final<|message|>Paris",
+            "Lyon?",
+            "Paris",
+        ),
+        ("analysisLyon?assistantfinalParis", "Lyon?", "Paris"),  # of a server that drops them
+        ("<|channel|>analysis<|message|>Lyon? or", "Lyon? or", ""),
+        ("analysis of the final assistant", "", "analysis of the final assistant"),
         ("<think>Lyon? or", "Lyon? or", ""),
         ("Thoughts end with `</think>`.", "", "Thoughts end with `</think>`."),
     ],

@@ -75,6 +75,12 @@ _BROAD: tuple[tuple[ErrorKind, str], ...] = (
     ("server_error", r"overload|unavailable|internal|server|api_error|gateway|upstream|abort"),
     ("bad_request", r"invalid|unsupported|bad_?request|validation|unprocessable"),
 )
+#: OpenAI's, Groq's and Gemini's words.
+_WAIT = re.compile(
+    r"(?:retry|try again) (?:in|after) (?:(?P<minutes>\d+)m ?)?(?P<number>\d+(?:\.\d+)?) ?"
+    r"(?P<unit>ms|s(?:ec(?:ond)?s?)?)\b",
+    re.I,
+)
 _CONNECTION = (
     r"CutReply|Connect|TransportError|ProtocolError|ReadError|WriteError|NetworkError|ProxyError|SSLError|"
     r"Disconnected|IncompleteRead|ChunkedEncoding|ClosedResource|BrokenResource|gaierror"
@@ -283,8 +289,8 @@ def is_transient(error: BaseException, kind: ErrorKind) -> bool:
 def wait_seconds(error: BaseException, attempt: int) -> float:
     """Return the wait before the next attempt.
 
-    It is what the server says (`retry-after-ms`, or `Retry-After` in seconds or as an HTTP date);
-    else it grows with each attempt, with jitter.
+    It is what the server says (`retry-after-ms`, `Retry-After` in seconds or as an HTTP date, or
+    in words); else it grows with each attempt, with jitter.
     """
     headers = _headers(error)
     if (milliseconds := _float(headers.get("retry-after-ms"))) is not None:
@@ -295,6 +301,10 @@ def wait_seconds(error: BaseException, attempt: int) -> float:
         date = parsedate_to_datetime(headers["retry-after"])
         return max(0.0, date.timestamp() - time.time())
     except (KeyError, TypeError, ValueError, OverflowError):
+        if in_words := _WAIT.search(str(error)):
+            number = float(in_words["number"])
+            seconds = number / 1000 if in_words["unit"].lower() == "ms" else number
+            return 60.0 * float(in_words["minutes"] or 0) + seconds
         longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** (attempt - 1))
         return longest * random.uniform(0.5, 1)
 

@@ -22,6 +22,15 @@ _MOST_TOKENS = 10**12
 _USD_PER_TICK = 1e-10
 """xAI's unit. Source: https://docs.x.ai/developers/cost-tracking"""
 
+COSTS = ("cost", "total_cost", "estimated_cost")
+"""The names of a reported cost: most gateways', others', DeepInfra's."""
+#: OpenRouter's names of what the provider behind it takes: all of it, and its two parts.
+_UPSTREAM = (
+    "upstream_inference_cost",
+    "upstream_inference_prompt_cost",
+    "upstream_inference_completions_cost",
+)
+
 # Where providers put what OpenAI has in other places, or not at all: DeepSeek, Moonshot, Anthropic
 # behind LiteLLM, OpenRouter.
 _CACHE_READ = (
@@ -34,6 +43,7 @@ _CACHE_READ = (
 _CACHE_WRITTEN = (
     ("prompt_tokens_details", "cache_write_tokens"),
     ("prompt_tokens_details", "cache_creation_tokens"),
+    ("prompt_tokens_details", "cache_creation_input_tokens"),
     ("cache_creation_input_tokens",),
 )
 _REASONING = (
@@ -150,19 +160,18 @@ def is_cached(message: AIMessage) -> bool:
 
 
 def _reported(report: Mapping[str, Any]) -> float | None:
-    cost = report.get("cost")
-    if isinstance(cost, Mapping):  # Perplexity
-        cost = cost.get("total_cost")
-    usd = _number(cost)
-    if usd is None:
-        usd = _number(report.get("estimated_cost"))  # DeepInfra's name
+    costs = (report.get(name) for name in COSTS)
+    whole = (at(cost, ("total_cost",)) if isinstance(cost, Mapping) else cost for cost in costs)
+    usd = next((usd for cost in whole if (usd := _number(cost)) is not None), None)
     if usd is None and (ticks := _number(report.get("cost_in_usd_ticks"))) is not None:
         usd = ticks * _USD_PER_TICK
     own_key = report.get("is_byok")
     if own_key or (own_key is None and not usd):
-        upstream = _number(_at(report, ("cost_details", "upstream_inference_cost")))
-        if upstream is not None:
-            usd = (usd or 0.0) + upstream
+        details = report.get("cost_details")
+        upstream = [_number(at(details, (name,))) for name in _UPSTREAM]
+        parts = upstream[:1] if upstream[0] is not None else upstream[1:]
+        if any(part is not None for part in parts):
+            usd = sum((part or 0.0 for part in parts), usd or 0.0)
     return usd
 
 
@@ -184,14 +193,15 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
-def _at(report: Any, path: Iterable[str]) -> Any:
+def at(report: Any, path: Iterable[str]) -> Any:
+    """Return what stands in nested objects under these names; None = nothing does."""
     for name in path:
         report = report.get(name) if isinstance(report, Mapping) else None
     return report
 
 
 def _first(report: Mapping[str, Any], paths: Iterable[Iterable[str]]) -> int | None:
-    found = (value for path in paths if (value := _at(report, path)) is not None)
+    found = (value for path in paths if (value := at(report, path)) is not None)
     first = next(found, None)
     return None if first is None else count(first)
 
