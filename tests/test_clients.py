@@ -109,7 +109,7 @@ def test_langchain_openai_structures_its_output(url, method, responses):
         assert [call["name"] for call in called.tool_calls] == ["get_weather"]
 
 
-@pytest.mark.parametrize("mode", ["TOOLS", "JSON", "JSON_SCHEMA"])
+@pytest.mark.parametrize("mode", ["TOOLS", "JSON", "MD_JSON", "JSON_SCHEMA"])
 def test_instructor_gets_its_model(url, mode):
     instructor = pytest.importorskip("instructor")
     with client_of(url) as client:

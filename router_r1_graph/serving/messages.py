@@ -14,6 +14,8 @@ from .refused import RefusedError
 #: Parts of a message's content that are texts, with the key of the text.
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _IMAGES = ("image_url", "input_image")
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+"""Parts of earlier replies of reasoning models, which no other model reads."""
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
 
 
@@ -38,7 +40,8 @@ def to_messages(
 def _message(message: Mapping[str, Any], where: str, images: bool) -> BaseMessage:
     content = message.get("content")
     if isinstance(content, list):
-        content = [_part(part, f"{where}.content", images) for part in content]
+        said = [part for part in content if not _is_thought(part)]
+        content = [_part(part, f"{where}.content", images) for part in said]
     elif message.get("role") == "assistant":
         content = content or ""  # there is none beside tool calls
     calls: list[Any] = []
@@ -77,6 +80,10 @@ def _is_broken(call: Any) -> bool:
         return not isinstance(json.loads(arguments), dict)
     except ValueError:
         return True
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in _THOUGHTS
 
 
 def _part(part: Any, where: str, images: bool) -> dict[str, Any]:
