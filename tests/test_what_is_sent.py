@@ -94,6 +94,9 @@ def refusing(name: str, error: Mapping[str, Any], then: Any) -> Callable[[Reques
         ),
         ("temperature", {"message": "invalid temperature: only 1 is allowed for this model"}),
         ("stop", {"message": "Argument not supported on this model: stop"}),
+        ("stop", "Argument not supported on this model: stop"),  # xAI's
+        ("temperature", {"message": "temperature can't be set for reasoning models"}),
+        ("temperature", {"message": "`temperature` cannot be specified for this model."}),
         ("stop", {"message": "[{'type': 'extra_forbidden', 'loc': ('body', 'stop')}]"}),
         ("top_p", {"message": 'Invalid JSON payload. Unknown name "top_p": Cannot find field.'}),
     ],
@@ -111,13 +114,21 @@ def test_what_a_model_refuses_is_learned_once_and_not_sent_again(serve, tmp_path
     assert limits[1:] == ([1024, 1024] if name == "max_tokens" else [None, None])
 
 
-def test_a_value_that_is_refused_is_an_error(serve, tmp_path):
-    error = {"message": "max_tokens is too large: 512. At most 256.", "param": "max_tokens"}
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "max_tokens is too large: 512. At most 256.", "param": "max_tokens"},
+        {"message": "max_tokens cannot be set higher than 256."},
+        "max_tokens cannot be set to 512",
+    ],
+)
+def test_a_value_that_is_refused_is_an_error(serve, tmp_path, error):
     server = serve(Error(error))
     (bill,) = bills(
         run(scripted(yaml_pool(tmp_path, server), search("Ada: ?"), answer()), "invoke")
     )
     assert (bill["error"]["kind"], len(server.requests)) == ("bad_request", 1)
+    assert "max_tokens" in bill["error"]["message"]
 
 
 @pytest.mark.parametrize(

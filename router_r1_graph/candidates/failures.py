@@ -75,6 +75,7 @@ _BROAD: tuple[tuple[ErrorKind, str], ...] = (
     ("server_error", r"overload|unavailable|internal|server|api_error|gateway|upstream|abort"),
     ("bad_request", r"invalid|unsupported|bad_?request|validation|unprocessable"),
 )
+_NO_WORDS = re.compile(r"Error code: \d+")
 #: OpenAI's, Groq's and Gemini's words.
 _WAIT = re.compile(
     r"(?:retry|try again) (?:in|after) (?:(?P<minutes>\d+)m ?)?(?P<number>\d+(?:\.\d+)?) ?"
@@ -175,6 +176,9 @@ def _kind(causes: Sequence[BaseException]) -> ErrorKind:
 def said(error: BaseException) -> str:
     """Return the words of an exception; if a connection was lost, with what the system said."""
     words, root = str(error), chain(error)[-1]
+    body = _attribute(error, "body")
+    if body and _NO_WORDS.fullmatch(words):  # xAI's error is a text, which openai leaves out
+        words += f" - {body}"
     if re.search(_CONNECTION, type(error).__name__) and str(root) not in words:
         return f"{words.rstrip('.')}: {root}"
     return words
