@@ -1,7 +1,8 @@
 """What the graph costs on top of the calls it makes.
 
-    python -m benchmarks.overhead              all three
+    python -m benchmarks.overhead              all of them
     python -m benchmarks.overhead cpu          CPU of a question, graph against a bare asyncio loop
+    python -m benchmarks.overhead resilience   the same, with limits and a breaker against without
     python -m benchmarks.overhead flight       1,000 questions in flight at 50 ms a call
     python -m benchmarks.overhead imports      time of importing `create_router_r1`
 
@@ -13,12 +14,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import json
+import multiprocessing
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -81,13 +87,13 @@ class FakeChat(BaseChatModel):
 Ask = Callable[[str], Awaitable[str]]
 
 
-def through_the_graph(latency: float) -> Ask:
+def through_the_graph(latency: float, pool: CandidatePool = POOL) -> Ask:
     """Return the router as it is used, over fake models."""
     candidate = FakeChat(kind="candidate", latency=latency)
     graph = create_router_r1(
-        POOL,
+        pool,
         ChatModelController(FakeChat(kind="controller", latency=latency)),
-        models={c.name: candidate for c in POOL.candidates},
+        models={c.name: candidate for c in pool.candidates if not c.base_url},
     ).compile(name="router_r1")
 
     async def ask(question: str) -> str:
@@ -151,6 +157,91 @@ def cpu(questions: int = 40, repeats: int = 9) -> float:
     return ratio
 
 
+def resilience(questions: int = 3, repeats: int = 60) -> dict[str, float]:
+    """Print what limits, breaker and fallback add to the CPU of a question; return the ratios.
+
+    Candidates are asked over HTTP, as they are in earnest, and as fakes that cost nothing.
+    """
+    limits = {
+        "max_concurrency": 1000,
+        "requests_per_minute": 1e9,
+        "tokens_per_minute": 1e12,
+        "breaker_failures": 5,
+        "fallback": "nearest",
+    }
+    candidates = [c.model_dump(exclude_unset=True) for c in POOL.candidates]
+    ratios = {}
+    with tempfile.TemporaryDirectory() as folder, _server() as url:
+        stores = {"without": None, "in memory": "memory", "in SQLite": f"{folder}/limits.sqlite"}
+        asks = {}
+        for base_url in (url, None):
+            for store, place in stores.items():
+                block = {**limits, "limits_store": place} if place else None
+                here = [{**c, "base_url": base_url} for c in candidates]
+                pool = CandidatePool.model_validate({"resilience": block, "candidates": here})
+                asks[base_url, store] = through_the_graph(0, pool)
+
+        async def measure() -> dict[tuple[str | None, str], list[float]]:
+            cpu: dict[tuple[str | None, str], list[float]] = {arm: [] for arm in asks}
+            for ask in asks.values():
+                await _cpu_ms(ask, 5)  # first calls warm caches up
+            for _ in range(repeats):
+                for arm, ask in asks.items():
+                    cpu[arm].append(await _cpu_ms(ask, questions))
+            return cpu
+
+        cpu_ms = asyncio.run(measure())
+    for (base_url, store), with_limits in cpu_ms.items():
+        plain = cpu_ms[base_url, "without"]
+        how = "over HTTP" if base_url else "of fakes"
+        ratio = statistics.median(a / b for a, b in zip(with_limits, plain, strict=True))
+        ratios[f"{store}, {how}"] = ratio
+        print(
+            f"CPU a question of {ROUNDS} rounds {how}, limits {store}: "
+            f"{statistics.median(with_limits):.2f} ms, ratio {ratio:.3f} (bar over HTTP: 1.05)"
+        )
+    return ratios
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    """Serve replies in another process, whose CPU is not measured; yield its address."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=_serve, args=(theirs,))
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{ours.recv()}/v1"
+    finally:
+        process.kill()
+        process.join()
+
+
+def _serve(pipe: Any) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}
+    message = {"role": "assistant", "content": "some information about it"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    head = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
+    body = json.dumps({**head, "choices": [choice], "usage": usage}).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    pipe.send(server.server_address[1])
+    server.serve_forever()
+
+
 def flight(questions: int = 1000, latency: float = 0.05) -> float:
     """Print questions a second with all of them in flight at once; return it."""
     # Python's collector walks everything alive again and again; with this much alive it doubles the
@@ -195,18 +286,26 @@ def imports(repeats: int = 7) -> float:
     return ratio
 
 
+PARTS: dict[str, Callable[[], object]] = {
+    "cpu": cpu,
+    "resilience": resilience,
+    "flight": flight,
+    "imports": imports,
+}
+
+
 def main() -> None:
     """Run the benchmarks that were asked for, each in a process of its own."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("which", nargs="*", choices=["cpu", "flight", "imports", []], default=[])
-    which = parser.parse_args().which or ["cpu", "flight", "imports"]
+    parser.add_argument("which", nargs="*", choices=[*PARTS, []], default=[])
+    which = parser.parse_args().which or list(PARTS)
     if len(which) > 1:  # so that no benchmark meets another one's heap
         for name in which:
             subprocess.run([sys.executable, "-m", "benchmarks.overhead", name], check=True)
         return
-    {"cpu": cpu, "flight": flight, "imports": imports}[which[0]]()
+    PARTS[which[0]]()
 
 
 if __name__ == "__main__":

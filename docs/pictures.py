@@ -9,6 +9,7 @@
 | studio.svg | a graph with the router inside, as LangGraph draws it | mermaidx (extra `docs`) |
 | curve.svg | the curve of `router-r1 evaluate` | matplotlib and torch |
 | report.png | the report.html of `router-r1 evaluate` | the same, and Chromium |
+| worth.svg | the curve of `router-r1 fit auto` on "Is it worth it?" | matplotlib, scikit-learn |
 
 What cannot be made here is said, and left as it is.
 """
@@ -120,6 +121,24 @@ def curve(folder: Path) -> None:
         shutil.copy(Path(out, "curve.svg"), folder)
 
 
+def worth(folder: Path) -> None:
+    """Draw what `fit auto` finds on the questions of the page "Is it worth it?"."""
+    if missing := [name for name in ("matplotlib", "sklearn") if find_spec(name) is None]:
+        raise MissingError(", ".join(missing))
+    from router_r1_graph.controllers.learned import LearnedController
+    from router_r1_graph.evaluation.plots import draw_fit
+    from router_r1_graph.evaluation.scores import load_scores
+
+    with TemporaryDirectory() as out:
+        questions = Reader(["demo"], limit=2 * QUESTIONS).read()
+        pool = CandidatePool.embedded()
+        plan = Evaluation(pool=pool, questions=questions, controllers=[], out=Path(out))
+        evaluate(plan, Console(stderr=True))
+        methods = ("knn", "linear")
+        draw_fit(LearnedController.fit("auto", load_scores(out), methods=methods), Path(out))
+        shutil.copy(Path(out, "curve.svg"), folder / "worth.svg")
+
+
 def _evaluate(out: Path, cost_weights: tuple[float, ...]) -> None:
     if missing := [name for name in ("matplotlib", "torch") if find_spec(name) is None]:
         raise MissingError(", ".join(missing))
@@ -138,6 +157,7 @@ PICTURES: Mapping[str, Callable[[Path], None]] = {
     "studio": studio,
     "curve": curve,
     "report": report,
+    "worth": worth,
 }
 
 

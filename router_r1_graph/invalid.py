@@ -19,7 +19,7 @@ _MOST = 5
 """Errors that are told at once."""
 
 _SECRET = re.compile(r"key|secret|token$|password|credential", re.I)
-_LIKE_A_KEY = re.compile(r"\bsk-\S*|Bearer .*", re.I)
+_LIKE_A_KEY = re.compile(r"\bsk-\S*|Bearer .*|://[^/\s]*@|password=\S*", re.I)
 
 #: How pydantic's types of errors begin -> what is wanted instead.
 _WANTED = {

@@ -19,7 +19,9 @@ class LedgerLine(TypedDict):
     `stored_calls` are those whose reply came out of the reply store: they cost nothing, and would
     have cost `saved_usd`. Traces of earlier releases have neither. Where prompt caches were used or
     left, there are also `cached_input_tokens`, a part of the input tokens, and `cache_loss_usd`, a
-    part of the cost: what changes of the model cost in an agent.
+    part of the cost: what changes of the model cost in an agent. Where there are any, so are
+    `waited_seconds`, for which candidates' own limits made calls wait, `hedges` among the retries,
+    and `uncertain_attempts`, which may be billed although no answer came.
     """
 
     calls: int
@@ -34,6 +36,9 @@ class LedgerLine(TypedDict):
     saved_usd: NotRequired[float]
     cached_input_tokens: NotRequired[int]
     cache_loss_usd: NotRequired[float]
+    waited_seconds: NotRequired[float]
+    hedges: NotRequired[int]
+    uncertain_attempts: NotRequired[int]
 
 
 class Ledger(TypedDict):
@@ -63,9 +68,15 @@ class LedgerTotals(TypedDict):
     saved_usd: float
     cached_input_tokens: NotRequired[int]
     cache_loss_usd: NotRequired[float]
+    waited_seconds: NotRequired[float]
+    hedges: NotRequired[int]
+    uncertain_attempts: NotRequired[int]
 
 
-_OF_CACHES = ("cached_input_tokens", "cache_loss_usd")
+WHERE_ANY = (
+    *("cached_input_tokens", "cache_loss_usd"),
+    *("waited_seconds", "hedges", "uncertain_attempts"),
+)
 """What stands in a bill only where there is any."""
 
 
@@ -89,8 +100,8 @@ def _line() -> LedgerLine:
     }
 
 
-def _of_caches(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    sums = {name: sum(part.get(name, 0) for part in parts) for name in _OF_CACHES}
+def _where_any(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    sums = {name: sum(part.get(name, 0) for part in parts) for name in WHERE_ANY}
     return {name: amount for name, amount in sums.items() if amount}
 
 
@@ -107,7 +118,7 @@ def _charge(line: LedgerLine, bill: Mapping[str, Any]) -> LedgerLine:
         "stored_calls": line.get("stored_calls", 0) + bill.get("stored", False),
         "saved_usd": line.get("saved_usd", 0.0) + bill.get("saved_usd", 0.0),
     }
-    return cast("LedgerLine", {**charged, **_of_caches(line, bill)})
+    return cast("LedgerLine", {**charged, **_where_any(line, bill)})
 
 
 def charge_controller(ledger: Ledger, reply: Reply) -> Ledger:
@@ -119,9 +130,13 @@ def charge_controller(ledger: Ledger, reply: Reply) -> Ledger:
 def charge_candidates(ledger: Ledger, bills: list[Mapping[str, Any]]) -> Ledger:
     """Return the ledger with the calls of one round added; its time is that of the slowest."""
     lines = dict(ledger["candidates"])
+    slowest = 0.0
     for bill in bills:
-        lines[bill["candidate"]] = _charge(lines.get(bill["candidate"], _line()), bill)
-    slowest = max((bill["seconds"] for bill in bills), default=0.0)
+        failed = bill.get("instead_of")  # asked first, one after the other
+        made = [failed, bill] if failed else [bill]
+        for one in made:
+            lines[one["candidate"]] = _charge(lines.get(one["candidate"], _line()), one)
+        slowest = max(slowest, sum(one["seconds"] for one in made))
     return {**ledger, "candidates": lines, "seconds": ledger["seconds"] + slowest}
 
 
@@ -141,7 +156,7 @@ def added(one: Ledger, other: Ledger) -> Ledger:
 def _sum(one: LedgerLine, other: LedgerLine) -> LedgerLine:
     first, second = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
     sums = {key: first.get(key, 0) + second.get(key, 0) for key in _line()}
-    return cast("LedgerLine", {**sums, **_of_caches(first, second)})
+    return cast("LedgerLine", {**sums, **_where_any(first, second)})
 
 
 def total(ledger: Ledger) -> LedgerTotals:
@@ -161,7 +176,7 @@ def total(ledger: Ledger) -> LedgerTotals:
         "stored_calls": sum(line.get("stored_calls", 0) for line in everyone),
         "saved_usd": sum(line.get("saved_usd", 0.0) for line in everyone),
     }
-    return cast("LedgerTotals", {**totals, **_of_caches(*everyone)})
+    return cast("LedgerTotals", {**totals, **_where_any(*everyone)})
 
 
 def price_usd(line: LedgerLine | LedgerTotals) -> float:

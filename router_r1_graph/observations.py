@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import (
     AIMessage,
@@ -38,6 +38,14 @@ FREE: Mapping[str, Any] = {
     "saved_usd": 0.0,
 }
 """What the bill of a call says for which nobody was asked."""
+
+
+_OF_A_CALL_MADE = frozenset({"waited_seconds", "hedges", "uncertain_attempts", "instead_of"})
+
+
+def free(bill: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bill of a call for which nobody was asked, since its reply was known."""
+    return {**{k: v for k, v in bill.items() if k not in _OF_A_CALL_MADE}, **FREE}
 
 
 def conversation(
@@ -98,7 +106,7 @@ def observe(
         elif earlier := _earlier(call["name"], query, [*seen, *observations]):
             name, id_ = call["name"], None
             whole = {k: v for k, v in earlier.artifact.items() if k not in ("kept", SUMMARY)}
-            artifact = {**whole, **FREE}
+            artifact = free(whole)
         else:
             refused.append((call["id"], call["name"], "a person went on without its reply"))
             continue
@@ -119,11 +127,18 @@ def observe(
 
 
 def shown(bill: Mapping[str, Any]) -> str:
-    """Return a reply as the controller sees it: told what is cut, it may ask for the rest."""
-    error = bill["error"]
+    """Return a reply as the controller sees it: told what is cut, it may ask for the rest.
+
+    It is told whose reply it is not: a fallback was asked in the place of a candidate.
+    """
+    error, failed = bill["error"], bill.get("instead_of")
+    text = str(bill["reply"])
     if error and error["kind"] == "cut":
-        return f"{bill['reply']}\n({error['message']})"
-    return str(bill["reply"])
+        text = f"{text}\n({error['message']})"
+    if failed:
+        why = failed["error"]["kind"]
+        text = f"(instead of {failed['candidate']}, which could not be reached: {why})\n{text}"
+    return text
 
 
 def _earlier(name: str, query: str, observations: Sequence[ToolMessage]) -> ToolMessage | None:
@@ -266,6 +281,10 @@ def call_records(scratchpad: Iterable[AnyMessage], *, summaries: bool = True) ->
         if isinstance(message, AIMessage):
             round_ += 1
         elif isinstance(message, ToolMessage) and message.artifact:
+            if failed := message.artifact.get("instead_of"):
+                text = f"error: {failed['error']['message']}"
+                about = {"query": message.artifact["query"], "reply": text}
+                records.append(_call_record(cast("ObservedBill", {**failed, **about}), round_))
             records.append(_call_record(message.artifact, round_))
             if summaries and (summary := message.artifact.get(SUMMARY)):
                 records.append(_call_record(summary, round_))

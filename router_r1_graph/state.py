@@ -105,6 +105,14 @@ class RouterState(RouterInput, RouterOutput, total=False):
     remaining_steps: RemainingSteps
 
 
+class Fallback(TypedDict):
+    """The call that is made where the candidate of a `RouteCall` cannot be reached."""
+
+    tool: str
+    background: str
+    images: NotRequired[list[dict[str, Any]]]
+
+
 class RouteCall(TypedDict):
     """What one `Send` to the route node carries."""
 
@@ -115,6 +123,8 @@ class RouteCall(TypedDict):
     """What the candidate sees besides the query; "" = nothing."""
     images: NotRequired[list[dict[str, Any]]]
     """The images of the question, for a candidate that takes them."""
+    fallback: NotRequired[Fallback]
+    """Where there is one, and the budget allows both."""
     worst_case_usd: float | None
     """None = unknown: the candidate has no price."""
     needs_approval: bool

@@ -87,7 +87,9 @@ class Transcript:
                 self.turn(message)
         elif result and name == "route":
             for message in _messages(result.get("replies")):
-                self._asking = [n for n in self._asking if n != message.artifact["candidate"]]
+                bill = message.artifact
+                came = (bill.get("instead_of") or bill)["candidate"]
+                self._asking = [name for name in self._asking if name != came]
                 self._busy(f"asking {', '.join(self._asking)} ..." if self._asking else "")
                 self.reply(message)
 
@@ -118,6 +120,13 @@ class Transcript:
             f"  [{counted(bill['output_tokens'], 'token')}, {price}, "
             f"{rounded(bill['seconds'], 1)} s]"
         )
+        if failed := bill.get("instead_of"):
+            self._line(
+                ("reply     ", "red"),
+                (f"{failed['candidate']}: ", "bold"),
+                (f"error: {failed['error']['message']}", "red"),
+                (f"  [{usd(failed['cost_usd'])}, {rounded(failed['seconds'], 1)} s]", "dim"),
+            )
         style = "" if bill["ok"] else "red"
         self._line(
             ("reply     ", "green" if bill["ok"] else "red"),

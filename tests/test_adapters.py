@@ -352,8 +352,7 @@ def test_an_error_that_a_tool_handles_itself_is_one_too():
 
 
 @both_ways
-def test_a_transient_failure_is_retried_by_the_one_layer_that_retries(how, monkeypatch):
-    monkeypatch.setattr("router_r1_graph.candidates.call.wait_seconds", lambda error, attempt: 0.0)
+def test_a_transient_failure_is_retried_by_the_one_layer_that_retries(how):
     outcomes = iter([ConnectionError("gone"), "found"])
 
     def look(query: str) -> str:

@@ -125,7 +125,7 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
         (
             "candidates: [{name: Ada, max_token: 5}]",
             r"unknown key candidates\[0\]\.max_token \(of 'Ada'\) = 5 "
-            r"\(did you mean 'max_tokens'\?\); allowed: model, provider, .*, benchmarks, measured",
+            r"\(did you mean 'max_tokens'\?\); allowed: .*, provider, .*, benchmarks, measured",
         ),
         (
             "candidates: [{name: Ada}]\ncontroller: {protocl: tags}",
@@ -134,7 +134,7 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
         (
             "candidate: [{name: Ada}]\ncandidates: [{name: Ada}]",
             r"unknown key candidate = a list of 1 \(did you mean 'candidates'\?\); "
-            r"allowed: name, candidates, controller, answer_style",
+            r"allowed: name, candidates, controller, answer_style, resilience",
         ),
         (
             "candidates: [{name: Ada}]\ncontroller: {protocol: xml}",

@@ -5,16 +5,19 @@ from __future__ import annotations
 import html
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from dataclasses import fields
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from in_process import program
+from in_process import cli, program
 from router_r1_graph import (
     Candidate,
     CandidatePool,
@@ -22,6 +25,7 @@ from router_r1_graph import (
     RouterContext,
     StopReason,
 )
+from router_r1_graph.cli import app
 from router_r1_graph.controllers.spec import SPECS
 
 ROOT = Path(__file__).parent.parent
@@ -80,11 +84,12 @@ def test_each_line_of_works_with_names_tests_that_exist():
     files = {path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("tests/test_*.py")}
     known = set(re.findall(r"^(?:async )?def (test_\w+)", "\n".join(files.values()), re.M))
     known |= {f"tests/{name}" for name in files}
+    known |= {f"examples/{path.name}" for path in ROOT.glob("examples/*.py")}  # test_examples
     rows = re.findall(r"^\|(?!-).*\| (.*) \|$", page("how-to/works-with.md"), re.M)
     rows = [row for row in rows if row != "shown by"]
     assert len(rows) > 50
     for row in rows:
-        named = re.findall(r"`((?:tests/)?test_[\w.]+)`", row)
+        named = re.findall(r"`((?:tests/)?test_[\w.]+|examples/[\w.]+)`", row)
         assert named or row == "by hand", row
         assert set(named) <= known, set(named) - known
 
@@ -133,6 +138,49 @@ def test_every_make_target_and_file_that_a_page_names_exists():
         assert [n for n in names if not re.search(rf"^{n}:", makefile, re.M)] == [], path
         programs = re.findall(r"\b((?:training|examples|benchmarks)/[\w./-]+\.\w+)", text)
         assert [p for p in programs if not (ROOT / p).exists()] == [], path
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the arguments of each `router-r1` in the blocks of commands."""
+    lines = "".join(re.findall(r"^```bash\n(.*?)^```$", text, re.M | re.S)).replace("\\\n", "")
+    split = (shlex.split(line, comments=True) for line in lines.splitlines())
+    return [line[1:] for line in split if line[:1] == ["router-r1"] and "|" not in line]
+
+
+def test_every_command_of_a_page_has_options_that_there_are():
+    found = [(p.name, c) for p in PAGES for c in commands(p.read_text(encoding="utf-8"))]
+    assert len(found) > 60
+    for name, rest in found:
+        command: Any = get_command(app)
+        context = command.context_class(command, info_name="router-r1")
+        while hasattr(command, "resolve_command"):
+            if command.name == "train" and rest[0] not in command.commands:
+                rest = ["run", *rest]  # `train FILE`
+            _, command, rest = command.resolve_command(context, rest)
+            context = command.context_class(command, parent=context)
+        try:
+            command.make_parser(context).parse_args(rest)
+        except Exception as error:
+            pytest.fail(f"{name}: {rest}: {error!r}")
+
+
+def test_the_commands_of_is_it_worth_it_run_one_after_the_other(tmp_path):
+    pytest.importorskip("sklearn")
+    told = []
+    for command in commands(page("how-to/worth-it.md")):
+        if command[0] != "serve":  # tests/test_off_policy.py serves with a shadow
+            fewer = [
+                "20" if before == "--limit" else part for before, part in pairwise(["", *command])
+            ]
+            run = cli(*fewer, cwd=tmp_path)
+            assert run.returncode == 0, f"{fewer}: {run.stderr}"
+            told.append(run.stdout)
+    recorded, shown, fitted, read, _, judged = told
+    assert "The best single candidate is Magnivor" in recorded
+    assert "The best single candidate is Magnivor" in shown
+    assert "At cost weight 0 routing does not pay: on 20 questions nothing beats Magnivor" in fitted
+    assert re.search(r"^reader +0 ", read, re.M)
+    assert "auto:runs/auto: " in judged
 
 
 def test_lines_of_the_pages_wrap():

@@ -105,8 +105,9 @@ def test_bad_rows_are_named(tmp_path, rows, message):
     assert message in str(error.value)
 
 
-def test_a_row_for_each_candidate_is_one_question(tmp_path):
-    rows = [{"id": 7, "question": "Q?", "gold": "x", "model": m} for m in "abc"]
+@pytest.mark.parametrize("id_", [{"id": 7}, {}])
+def test_a_row_for_each_candidate_is_one_question(tmp_path, id_):
+    rows = [{**id_, "question": "Q?", "gold": "x", "model": m} for m in "abc"]
     reader = Reader([write(tmp_path / "q.jsonl", *rows)])
     assert len(reader.read()) == 1
     assert reader.repeated == 2
@@ -329,7 +330,8 @@ def test_a_resumed_run_asks_nothing_twice_and_ends_the_same(tmp_path):
     file.write_bytes(b"".join(lines[:9]) + lines[9][: len(lines[9]) // 2])  # killed in a line
     with pytest.raises(ConfigError, match="--resume"):
         evaluate(first)
-    again = evaluate(plan(tmp_path, controls=False, resume=True)).to_json()
+    # Neither reads the cost weight: at another one they have been asked already.
+    again = evaluate(plan(tmp_path, controls=False, resume=True, cost_weights=[0.1])).to_json()
     assert file.read_bytes().startswith(b"".join(lines[:9]))
     assert len(file.read_bytes().splitlines()) == 16
     seconds = ("seconds",)

@@ -20,6 +20,7 @@ NEEDS = {
     "08_supervisor": "langgraph_supervisor",
     "13_evaluate": "sklearn",
     "14_serve_and_call": "uvicorn",
+    "21_litellm_strategy": "litellm",
 }
 #: Run as users run them; the others in this process.
 PROCESSES = {"01_ask", "14_serve_and_call"}

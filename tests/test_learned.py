@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from extras import missing, needs
 from fakes import FakeChat
-from in_process import cli
+from in_process import Command, cli
 from router_r1_graph import (
     CandidatePool,
     ConfigError,
@@ -33,6 +33,7 @@ import numpy as np
 
 from router_r1_graph.controllers.learned import METHODS, LearnedController
 from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix
+from router_r1_graph.controllers.learned.rewording import reworded
 from router_r1_graph.controllers.learned.verdict import as_good_for_less
 from router_r1_graph.evaluation.measures import (
     best_single_score,
@@ -40,6 +41,7 @@ from router_r1_graph.evaluation.measures import (
     oracle_score,
     router_score,
 )
+from router_r1_graph.evaluation.statistics import Bootstrap
 
 NEEDS_TORCH = ("mf", "irt", "encoder")
 no_torch = pytest.mark.skipif(bool(missing("local")), reason="needs the extra 'local'")
@@ -256,7 +258,7 @@ def test_margin_and_constant_decide_a_doubtful_question(train_test, auto):
     assert [train.names[i] for i in ours] == [reordered.names[i] for i in theirs]
 
 
-def test_fit_auto_prints_its_tables_and_ask_repeats_that_routing_does_not_pay(tmp_path):
+def test_fit_auto_prints_its_tables_and_ask_and_serve_repeat_that_routing_does_not_pay(tmp_path):
     embedded = CandidatePool.embedded()
     base = two_topics(60, seed=0)
     shape = (60, len(embedded.candidates))
@@ -274,6 +276,8 @@ def test_fit_auto_prints_its_tables_and_ask_repeats_that_routing_does_not_pay(tm
     best = embedded.candidates[0].name
     assert f"warning: auto:{out}: routing does not pay: on 60 questions nothing" in asked.stderr
     assert f"so {best} is asked each time" in asked.stderr
+    with Command("serve", "--controller", f"auto:{out}", "--port", 0) as served:
+        assert any(line == asked.stderr.splitlines(keepends=True)[-1] for line in served.stderr)
 
 
 # ------------------------------------------------------------------------------- in the graph
@@ -507,6 +511,20 @@ def test_recorded_replies_of_the_papers_pool_can_be_fitted(tmp_path, method):
     assert {test.names[c] for c in cheap} == {test.names[int(train.costs_usd.mean(0).argmin())]}
     with pytest.raises(ControllerError, match="new: Palmyra"):
         parse_controller(f"{method}:{tmp_path}", paper)
+
+
+@pytest.mark.skipif(not NQ.exists(), reason="the shared data are not here")
+@pytest.mark.parametrize("metric", ["em", "contains"])
+def test_auto_is_not_worse_than_the_best_constant_on_nq(metric):
+    """The bar in reduced form: `python -m benchmarks.learned --splits 1 auto` has every method."""
+    found = read_matrix(NQ, CandidatePool.from_yaml("router_r1"), fields={"score": metric})
+    train, test = found.select(range(350)), found.select(range(350, 500))
+    auto = LearnedController.fit("auto", train, methods=QUICK)
+    chosen = auto.choices(test.questions, test.pool, 0.0)
+    again = auto.choices([reworded(question) for question in test.questions], test.pool, 0.0)
+    ours, best = test.scores[np.arange(150), chosen], test.scores[:, auto.means.argmax()]
+    assert Bootstrap(150).difference(ours, best).high >= 0
+    assert (chosen == again).mean() >= 0.9
 
 
 def test_a_pool_of_hundreds_is_fitted():

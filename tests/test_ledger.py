@@ -9,7 +9,7 @@ import pytest
 
 from openai_server import Reply, Status
 from router_r1_graph import create_router_r1, parse_controller
-from router_r1_graph.ledger import LedgerLine, total
+from router_r1_graph.ledger import WHERE_ANY, LedgerLine, total
 from yaml_pool import ONE_DOLLAR, both_ways, run, scripted, yaml_pool
 
 ANSWER = "<answer> Paris </answer>"
@@ -34,8 +34,7 @@ SOME = pytest.approx(500, abs=500)  # seconds: anything from 0 on that a test ca
 
 
 def line(**given: Any) -> dict[str, Any]:
-    of_caches = ("cached_input_tokens", "cache_loss_usd")  # stand there only where there is any
-    zero = {name: 0 for name in LedgerLine.__annotations__ if name not in of_caches}
+    zero = {name: 0 for name in LedgerLine.__annotations__ if name not in WHERE_ANY}
     return {**zero, **given, "seconds": SOME, "cost_usd": close(given)}
 
 

@@ -210,6 +210,25 @@ def test_the_command_prints_the_curve_and_ask_shows_the_weights(fitted, tmp_path
     assert {reason["value"] for reason in planned["reasons"]} == {None}
 
 
+def test_it_is_cross_validated_in_one_command(tmp_path):
+    data = written(tmp_path, lines(30))
+    made = ("--fields", "candidate=model,reply=response", "--gold-field", "gold")
+    done = cli("pool", "from-records", data, "--out", tmp_path / "p.yaml", *made)
+    assert done.returncode == 0, done.stderr
+    run = ("evaluate", data, "--pool", tmp_path / "p.yaml", "--controller", "reader")
+    done = cli(*run, "--folds", "3", "--cost-weight", "0", "--cost-weight", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    found = {(r["controller"], r["cost_weight"]): r for r in summary["controllers"]}
+    sure, cheap = found["reader", 0.0], found["reader", 1.0]
+    # No single candidate is right in exact words more often than Cheap, in every other question.
+    assert found["constant:Cheap", 0.0]["exact_match"]["mean"] == 0.5
+    assert sure["exact_match"]["mean"] > 0.9
+    assert cheap["calls"]["mean"] == 1.0
+    assert "reader: fitted on what?" in cli(*run).stderr
+    assert "at least 10 are needed" in cli(*run, "--folds", "3", "--limit", "12").stderr
+
+
 def test_the_same_replies_and_seed_fit_the_same_and_a_folder_keeps_it(fitted):
     records = load_recorded(fitted[0].parent / "replies.jsonl")
     again, loaded = ReaderController.fit(records), ReaderController.load(fitted[0])

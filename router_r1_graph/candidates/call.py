@@ -1,7 +1,7 @@
-"""One call to a chat model: retries, time, and a failure as a value.
+"""One call to a chat model, and a failure as a value.
 
-This is the only layer that retries and limits time, for candidates and controllers
-alike. A failure is a `Reply` with an error, never an exception.
+What `resilience` decides is done here, for candidates and controllers alike. A failure is a `Reply`
+with an error, never an exception.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from langchain_core.runnables import RunnableBinding, RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from ..langsmith import runs
-from . import limits
 from .candidate import Candidate
-from .failures import (
-    LONGEST_RETRY_AFTER_SECONDS,
-    TRANSIENT,
-    ReplyError,
-    classify,
-    is_of_a_dead_loop,
-    is_transient,
-    wait_seconds,
-)
+from .failures import TRANSIENT, classify, is_of_a_dead_loop
 from .keys import hide, hide_within
 from .once import Once
 from .reply import ChatModel, Reply, cost_of, read_reply
+from .resilience.attempts import Attempts
 from .settings import ModelSettings
-from .steps import Await, Invoke, Steps, Wait, aresult_of, result_of
+from .steps import (
+    Await,
+    Begin,
+    Invoke,
+    Steps,
+    Wait,
+    aresult_of,
+    begun,
+    begun_in_thread,
+    result_of,
+)
 from .store import ReplyStore
 from .stored import key_of
 from .usage import is_cached, reported_usd, usage_of
@@ -86,6 +88,9 @@ def ask(
                     outcome = result_of(step)
                 case Invoke():
                     outcome = _in_time(step.timeout, model, messages, config, kwargs)
+                case Begin():
+                    work = partial(_in_time, step.timeout, model, messages, config, kwargs)
+                    outcome = begun_in_thread(work)
 
 
 async def aask(
@@ -117,6 +122,8 @@ async def aask(
                     outcome = await aresult_of(step)
                 case Invoke():
                     outcome = await _ain_time(step.timeout, model, messages, config, kwargs)
+                case Begin():
+                    outcome = begun(_ain_time(step.timeout, model, messages, config, kwargs))
 
 
 def _unbound(model: ChatModel, kwargs: dict[str, Any]) -> tuple[ChatModel, dict[str, Any]]:
@@ -142,49 +149,19 @@ def _steps(
     blocking: bool,
 ) -> Steps:
     """Return what `ask` and `aask` do: the call, or a look into the store and at most one call."""
-    make = partial(_attempts, messages, settings)
+    secret = os.environ.get(settings.key_variable or "", "")
+
+    def read(outcome: Any, seconds: float, attempt: int) -> Reply:
+        # A key that a careless server echoes must reach no checkpoint and no other provider.
+        return _without(secret, _read(outcome, messages, settings, secret, seconds, attempt))
+
+    def make(left: float | None) -> Steps:
+        return Attempts(settings, read, float("inf") if left is None else left).steps()
+
     key = store and key_of(model, messages, settings, kwargs, every=store.every)
     if not (store and key):
         return make(seconds_left)
     return Once(store, key, messages, settings, make, blocking).steps(seconds_left)
-
-
-def _attempts(
-    messages: Sequence[AnyMessage], settings: ModelSettings, seconds_left: float | None
-) -> Steps:
-    """Decide what to do next: the logic of `ask` and `aask` without their input and output."""
-    start = time.perf_counter()
-    secret = os.environ.get(settings.key_variable or "", "")
-    attempt = 0
-    reply = Reply(attempts=0, error=ReplyError("timeout", "no time was left to ask"))
-    while True:
-        elapsed = time.perf_counter() - start
-        left = float("inf") if seconds_left is None else seconds_left - elapsed
-        if left <= 0:
-            break
-        if (wait := limits.reserve(settings)) >= left:
-            error = ReplyError("rate_limited", f"its own limit: {wait:.1f} s to wait")
-            reply = replace(reply, error=error)
-            break
-        if wait:
-            yield Wait(wait)
-            left -= wait
-        attempt += 1
-        outcome = yield Invoke(min(settings.timeout_seconds, left))
-        seconds = time.perf_counter() - start
-        answer = _read(outcome, messages, settings, secret, seconds, attempt)
-        limits.spend(settings, answer.input_tokens + answer.output_tokens)
-        reply = _billed_with(reply, answer)
-        failure = outcome if isinstance(outcome, BaseException) else Exception()
-        if reply.error is None or not is_transient(failure, reply.error.kind):
-            # A key that a careless server echoes must reach no checkpoint and no other provider.
-            return _without(secret, reply)
-        wait = wait_seconds(failure, attempt)
-        left -= seconds - elapsed
-        if attempt > settings.max_retries or wait >= left or wait > LONGEST_RETRY_AFTER_SECONDS:
-            break
-        yield Wait(wait)
-    return replace(reply, seconds=time.perf_counter() - start)
 
 
 def _read(
@@ -208,18 +185,6 @@ def _read(
     if isinstance(partial := getattr(outcome, "partial", None), AIMessage):
         reply = read_reply(partial, (), settings, seconds, attempt)
     return replace(reply, text="", message=None, error=error)
-
-
-def _billed_with(earlier: Reply, reply: Reply) -> Reply:
-    """Return the reply of an attempt with what the earlier ones were billed."""
-    return replace(
-        reply,
-        input_tokens=earlier.input_tokens + reply.input_tokens,
-        output_tokens=earlier.output_tokens + reply.output_tokens,
-        reasoning_tokens=earlier.reasoning_tokens + reply.reasoning_tokens,
-        cached_input_tokens=earlier.cached_input_tokens + reply.cached_input_tokens,
-        cost_usd=earlier.cost_usd + reply.cost_usd,
-    )
 
 
 def _without(secret: str, reply: Reply) -> Reply:

@@ -47,6 +47,9 @@ class Candidate(ModelSettings):
     usd_per_call: Price | None = None
     """USD of one call that returns a reply, in addition to its tokens; the price of a search, for
     example. For a graph whose messages report a cost, set the most that a call can cost."""
+    fallback: str | None = None
+    """Who is asked where this one cannot be reached: the name of another candidate, or `nearest`,
+    the one with the most similar descriptor. None = nobody."""
     latency_seconds: Annotated[float, Field(ge=0)] | None = None
     """Typical seconds until the whole reply has arrived."""
     system_prompt: str = ""

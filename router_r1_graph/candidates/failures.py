@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ ErrorKind = Literal[
     "declined",  # the model refused, or a content filter stopped it
     "no_record",  # a recorded candidate was never asked this
     "refused",  # a person did not approve of the call
+    "circuit_open",  # it failed again and again, and is left alone for a while
     "cut",  # usable text that is not whole: its limit, or a content filter, ended it
     "missing_usage",  # usable text, but no token counts: they are estimated
     "context_length",  # more tokens than the model or the controller can read
@@ -41,7 +41,6 @@ ErrorKind = Literal[
 TRANSIENT: frozenset[ErrorKind] = frozenset(
     {"rate_limited", "server_error", "timeout", "connection"}
 )
-_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 8.0
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 
 #: LangChain's shared exceptions, by name: earlier releases lack some.
@@ -285,16 +284,15 @@ def is_of_a_dead_loop(error: BaseException) -> bool:
     return any(isinstance(e, RuntimeError) and "loop is closed" in str(e) for e in chain(error))
 
 
-def is_transient(error: BaseException, kind: ErrorKind) -> bool:
-    """Return whether a failed call may be tried again; the server may say that it may not."""
-    return kind in TRANSIENT and _headers(error).get("x-should-retry") != "false"
+def forbids_retry(error: BaseException) -> bool:
+    """Return whether the server says that the same is not to be asked again."""
+    return _headers(error).get("x-should-retry") == "false"
 
 
-def wait_seconds(error: BaseException, attempt: int) -> float:
-    """Return the wait before the next attempt.
+def told_to_wait(error: BaseException) -> float | None:
+    """Return the seconds that a server wants one to wait; None = it does not say.
 
-    It is what the server says (`retry-after-ms`, `Retry-After` in seconds or as an HTTP date, or
-    in words); else it grows with each attempt, with jitter.
+    It says so in `retry-after-ms`, in `Retry-After` in seconds or as an HTTP date, or in words.
     """
     headers = _headers(error)
     if (milliseconds := _float(headers.get("retry-after-ms"))) is not None:
@@ -305,12 +303,11 @@ def wait_seconds(error: BaseException, attempt: int) -> float:
         date = parsedate_to_datetime(headers["retry-after"])
         return max(0.0, date.timestamp() - time.time())
     except (KeyError, TypeError, ValueError, OverflowError):
-        if in_words := _WAIT.search(str(error)):
-            number = float(in_words["number"])
-            seconds = number / 1000 if in_words["unit"].lower() == "ms" else number
-            return 60.0 * float(in_words["minutes"] or 0) + seconds
-        longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** (attempt - 1))
-        return longest * random.uniform(0.5, 1)
+        if not (words := _WAIT.search(str(error))):
+            return None
+        number = float(words["number"])
+        seconds = number / 1000 if words["unit"].lower() == "ms" else number
+        return 60.0 * float(words["minutes"] or 0) + seconds
 
 
 def _headers(error: BaseException) -> Mapping[str, str]:

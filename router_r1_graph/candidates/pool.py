@@ -20,6 +20,7 @@ from pydantic import (
 from ..errors import PoolError, did_you_mean
 from .candidate import Candidate
 from .pool_file import beside, explain, read_mapping
+from .resilience.settings import NEAREST, PoolResilience
 from .settings import AnswerStyle, ControllerSettings
 
 
@@ -39,6 +40,24 @@ class CandidatePool(BaseModel):
     controller: ControllerSettings | None = None
     answer_style: AnswerStyle = "short"
     """How answers are written where a run does not say: `short`, the paper's, or `full`."""
+    resilience: PoolResilience | None = None
+    """Time-outs, retries, limits and fallback of the candidates that do not say otherwise."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_all(cls, data: Any) -> Any:
+        """Give the candidates what the `resilience:` block says, and they do not."""
+        if not isinstance(data, Mapping) or not data.get("resilience"):
+            return data
+        try:
+            block = PoolResilience.model_validate(data["resilience"])
+        except ValidationError:
+            return data  # its own field says what is wrong
+        defaults = {name: getattr(block, name) for name in block.model_fields_set}
+        candidates = data.get("candidates")
+        if not isinstance(candidates, list | tuple):
+            return data
+        return {**data, "candidates": [_with_defaults(c, defaults) for c in candidates]}
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> CandidatePool:
@@ -93,6 +112,7 @@ class CandidatePool(BaseModel):
             pool = cls.model_validate(data)
         except ValidationError as error:
             raise PoolError(f"{file}: {explain(error, data, _MODELS)}") from None
+        pool.check_fallbacks(str(file))
         template = pool.controller and pool.controller.prompt_template
         if template and not (template := file.parent / template).is_file():
             raise PoolError(f"{file}: controller.prompt_template: no such file {str(template)!r}")
@@ -126,11 +146,14 @@ class CandidatePool(BaseModel):
 
     def descriptors(self) -> CandidatePool:
         """Return the pool without what reaches its candidates: safe to store and to show."""
-        access: dict[str, Any] = {"base_url": None, "api_key_env": None, "options": {}}
+        access: dict[str, Any] = {
+            **{"base_url": None, "api_key_env": None, "options": {}, "limits_store": None}
+        }
         candidates = tuple(c.model_copy(update=access) for c in self.candidates)
         for candidate in candidates:
             candidate.__dict__.pop("folder", None)
-        pool = self.model_copy(update={"candidates": candidates, "controller": None})
+        gone = {"candidates": candidates, "controller": None, "resilience": None}
+        pool = self.model_copy(update=gone)
         pool._file = None
         return pool
 
@@ -168,6 +191,25 @@ class CandidatePool(BaseModel):
         nearest = did_you_mean(name[:100], names)
         return f"no candidate {name[:100]!r}{nearest}; candidates: {', '.join(names)}"
 
+    def check_fallbacks(self, where: str) -> None:
+        """Check that every fallback is another candidate.
+
+        Raises:
+            PoolError: names the candidate and its fallback.
+        """
+        for candidate in self.candidates:
+            name = candidate.fallback
+            if name in (None, NEAREST):
+                continue
+            if (other := self.find(name)) is None:
+                raise PoolError(
+                    f"{where}: fallback of {candidate.name!r}: {self.unknown(name)}, or {NEAREST}"
+                )
+            # The block of all may name one of them, which then has none itself.
+            of_all = self.resilience and self.resilience.fallback == name
+            if other is candidate and not of_all:
+                raise PoolError(f"{where}: {candidate.name!r} cannot be its own fallback")
+
     def require_keys(self, but: Container[str] = ()) -> None:
         """Check that every candidate's key variable is set, before anything is asked.
 
@@ -186,8 +228,20 @@ class CandidatePool(BaseModel):
             raise PoolError(f"{self.where}: {'; '.join(missing)} (api_key_env names the variable)")
 
 
+def _with_defaults(candidate: Any, defaults: Mapping[str, Any]) -> Any:
+    if isinstance(candidate, Mapping):
+        return {**defaults, **candidate}
+    if not isinstance(candidate, Candidate):
+        return candidate
+    given = {name: getattr(candidate, name) for name in candidate.model_fields_set}
+    merged = type(candidate).model_validate({**defaults, **given})
+    merged.__dict__["folder"] = candidate.folder
+    return merged
+
+
 _MODELS: Mapping[str, type[BaseModel]] = {
     "": CandidatePool,
     "candidates": Candidate,
     "controller": ControllerSettings,
+    "resilience": PoolResilience,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from .. import invalid
 from ..errors import PoolError, did_you_mean
 from ..invalid import masked, show
+from .resilience.places import is_file
 
 SHIPPED_POOLS = Path(__file__).parents[1] / "pools"
 
@@ -80,9 +82,14 @@ def _where_and_why(error: Exception) -> str:
 
 
 def beside(file: Path, data: dict[str, Any]) -> None:
-    """Make the paths in the options of candidates ones beside the pool file."""
+    """Make the paths of files in a pool file ones beside it."""
     candidates = data.get("candidates")
-    for record in candidates if isinstance(candidates, list) else []:
+    records = candidates if isinstance(candidates, list) else []
+    for block in [data.get("resilience"), data.get("controller"), *records]:
+        place = block.get("limits_store") if isinstance(block, dict) else None
+        if isinstance(block, dict) and isinstance(place, str) and is_file(place):
+            block["limits_store"] = os.path.join(os.path.abspath(file.parent), place)
+    for record in records:
         options = record.get("options") if isinstance(record, dict) else None
         if not isinstance(options, dict):
             continue

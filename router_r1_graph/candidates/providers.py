@@ -20,6 +20,7 @@ from .apart import run_apart
 from .candidate import Candidate
 from .keys import scrub
 from .reply import ChatModel
+from .resilience.endpoint import endpoint_of
 from .settings import PROVIDERS, ModelSettings
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -33,6 +34,7 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
     """
     who = settings.name if isinstance(settings, Candidate) else "controller"
     try:
+        endpoint_of(settings)  # a store that cannot be used is said now, and not by the first call
         path = PROVIDERS.get(settings.provider, settings.provider)
         factory: Callable[[ModelSettings], Any] = import_name(path, settings.folder)
         with looking_in(path, settings.folder):  # a factory may import more

@@ -46,8 +46,9 @@ class Reply:
     """What came back from one call, after all retries.
 
     Tokens and `cost_usd` are those of all attempts that were billed: what the provider reported,
-    else tokens at list prices. `attempts` counts requests sent; all but the last failed. `seconds`
-    is wall time over all attempts and the waits between, or what a recorded or stored reply took.
+    else tokens at list prices. `attempts` counts requests sent; one of them at most is the reply.
+    `seconds` is wall time over all attempts and the waits between, or what a recorded or stored
+    reply took.
     """
 
     text: str = ""
@@ -68,6 +69,12 @@ class Reply:
     """What a reasoning model thought; the text does not have it."""
     cached_input_tokens: int = 0
     """How many of the input tokens the provider read out of its prompt cache."""
+    waited_seconds: float = 0.0
+    """How long its own limits made it wait, of its seconds."""
+    hedges: int = 0
+    """How many attempts were asked a second time, before the first had answered."""
+    uncertain_attempts: int = 0
+    """Attempts without an answer, which the provider may bill nevertheless."""
     message: AIMessage | None = field(default=None, repr=False, compare=False)
     """The model's message, if one came back, with native tool calls and token ids."""
 
@@ -110,6 +117,15 @@ class Bill(TypedDict):
     """What a reasoning model thought, where it did."""
     cached_input_tokens: NotRequired[int]
     """How many of the input tokens the provider read out of its prompt cache, where it did."""
+    waited_seconds: NotRequired[float]
+    """How long the candidate's own limits made it wait, where they did."""
+    hedges: NotRequired[int]
+    """How many of the attempts were hedges: the same, asked a second time. Where there are any."""
+    uncertain_attempts: NotRequired[int]
+    """Attempts without an answer, which the provider may bill nevertheless. Where there are any: a
+    hedge's loser is billed as the reply was, of all others nothing is known."""
+    instead_of: NotRequired[Bill]
+    """Where a fallback replied: the bill of the candidate that was asked first, and failed."""
     cache_loss_usd: NotRequired[float]
     """In agents: how much of the cost is due to a prefix that another candidate has cached."""
     whole: NotRequired[str]
@@ -135,6 +151,12 @@ def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:
     }
     if reply.cached_input_tokens:
         billed["cached_input_tokens"] = reply.cached_input_tokens
+    if reply.waited_seconds:
+        billed["waited_seconds"] = reply.waited_seconds
+    if reply.hedges:
+        billed["hedges"] = reply.hedges
+    if reply.uncertain_attempts:
+        billed["uncertain_attempts"] = reply.uncertain_attempts
     if reply.thoughts:
         billed["thoughts"] = reply.thoughts
     return reply.text if reply.ok else f"error: {error.message if error else ''}", billed

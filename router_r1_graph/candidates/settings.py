@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from ..errors import did_you_mean
+from .resilience.settings import Resilience
 
 #: The values of `provider:` besides `module:factory`; each maps to such a factory.
 PROVIDERS: Mapping[str, str] = {
@@ -49,13 +50,11 @@ AnswerStyle = Literal["short", "full"]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(Resilience):
     """How a chat model is reached, and what it costs.
 
     Prices are USD per million tokens; None means unknown (counted as 0, and shown as unknown).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = ""
     """The provider's name for the model; the default is the candidate's name."""
@@ -87,14 +86,6 @@ class ModelSettings(BaseModel):
     """The name under which an OpenAI-compatible endpoint is sent `max_tokens`; null = it is not
     sent. `auto` = OpenAI's new name at OpenAI, else the old one. If the model refuses the one name,
     it is sent the other."""
-    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Time limit of one attempt."""
-    max_retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """Retries after a transient failure (429, 5xx, time-out, lost connection)."""
-    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
-    """The endpoint's limit, kept by all processes of this machine together; None = no limit."""
-    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
-    """The same for input and output tokens, counted after each reply."""
     image_inputs: bool = False
     """Whether it takes images: a question's images are passed on to it."""
     options: dict[str, Option] = Field(default_factory=dict)

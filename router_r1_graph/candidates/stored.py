@@ -17,6 +17,7 @@ from . import finish
 from .candidate import Candidate
 from .keys import hide, hide_within
 from .reply import RECORDED_SECONDS, ChatModel, Reply
+from .resilience.settings import Resilience
 from .settings import ModelSettings
 from .usage import NO_TOKENS, reported_usd, writable
 
@@ -28,8 +29,8 @@ _IRRELEVANT = frozenset(
     {
         *("input_usd_per_mtok", "output_usd_per_mtok", "usd_per_call", "prices_checked"),
         *("cached_input_usd_per_mtok", "cache_write_usd_per_mtok"),
-        *("requests_per_minute", "tokens_per_minute"),
-        *("timeout_seconds", "max_retries", "latency_seconds", "api_key_env", "base_url"),
+        *Resilience.model_fields,
+        *("fallback", "latency_seconds", "api_key_env", "base_url"),
         *("aliases", "strengths", "measured", "protocol", "prompt_template"),
         *("token_limit_parameter", "image_inputs"),
     }

@@ -105,6 +105,8 @@ class CandidateTool(BaseTool):
         return prompt_of(self.candidate, query, background=background, images=images or ())
 
     def _billed(self, reply: Reply) -> tuple[str, Bill]:
+        if notable := _notable(reply):
+            runs.label(ensure_config(), CANDIDATE_TAG, **notable)
         if reply.stored:  # there is no model's run
             runs.label(ensure_config(), CANDIDATE_TAG, stored=True, saved_usd=reply.saved_usd)
         elif reply.message and reply.message.response_metadata.get(NO_TOKENS):
@@ -113,6 +115,18 @@ class CandidateTool(BaseTool):
             usage = {"total_cost": reply.cost_usd}
             runs.label(ensure_config(), CANDIDATE_TAG, usage_metadata=usage)
         return bill(self.candidate.name, text_alone(reply))
+
+
+def _notable(reply: Reply) -> dict[str, Any]:
+    """Return what a trace shows of the attempts of a call, where there was more than one to it."""
+    shown: dict[str, Any] = {
+        "retries": max(0, reply.attempts - 1 - reply.hedges),
+        "hedges": reply.hedges,
+        "waited_seconds": round(reply.waited_seconds, 3),
+        "uncertain_attempts": reply.uncertain_attempts,
+        "circuit_open": reply.error is not None and reply.error.kind == "circuit_open",
+    }
+    return {name: value for name, value in shown.items() if value}
 
 
 def prompt_of(

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import RouterR1Error
-from . import ask, chat, evaluate, fit, measure, pool, replies, report, serve, traces, train
+from . import ask, bench, chat, evaluate, fit, measure, pool, replies, report, serve, traces, train
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 app = typer.Typer(
@@ -42,7 +42,12 @@ of_traces = typer.Typer(
     **_HELP,  # type: ignore[arg-type]
 )
 app.add_typer(of_traces, name="traces")
-
+of_benchmarks = typer.Typer(
+    help="Files and measures of public benchmarks of routers; no candidate is asked.",
+    no_args_is_help=True,
+    **_HELP,  # type: ignore[arg-type]
+)
+app.add_typer(of_benchmarks, name="bench")
 
 of_training = typer.Typer(
     help="Train a policy, or write a config for it.",
@@ -78,6 +83,9 @@ of_pools.command("measure", epilog=measure.EXAMPLES)(measure.measure)
 of_replies.command("stats", epilog=replies.STATS_EXAMPLES)(replies.stats)
 of_replies.command("clear", epilog=replies.CLEAR_EXAMPLES)(replies.clear)
 of_replies.command("export", epilog=replies.EXPORT_EXAMPLES)(replies.export)
+of_benchmarks.command("routerarena", epilog=bench.ARENA_EXAMPLES)(bench.routerarena)
+of_benchmarks.command("routereval", epilog=bench.EVAL_EXAMPLES)(bench.routereval)
+of_benchmarks.command("routerbench", epilog=bench.BENCH_EXAMPLES)(bench.routerbench)
 of_traces.command("show", epilog=traces.SHOW_EXAMPLES)(traces.show)
 of_traces.command("from-langsmith", epilog=traces.FROM_LANGSMITH_EXAMPLES)(traces.from_langsmith)
 

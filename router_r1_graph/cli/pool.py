@@ -8,13 +8,18 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, RouterR1Error
 from ..files import require_file
 from ..words import counted
 from .options import FieldsOption, load_pool, read_fields
 
 SHOW_EXAMPLES = "[bold]Example[/bold]\n\nrouter-r1 pool show router_r1"
-CHECK_EXAMPLES = "[bold]Example[/bold]\n\nrouter-r1 pool check mine.yaml"
+CHECK_EXAMPLES = """[bold]Examples[/bold]
+
+router-r1 pool check mine.yaml
+
+router-r1 pool check mine.yaml --live
+"""
 
 
 def show(
@@ -32,8 +37,14 @@ def show(
 
 def check(
     file: Annotated[str, typer.Argument(help="A pool file or a shipped pool.")],
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Ask each model for one word, which costs a little, and show its limits."
+        ),
+    ] = False,
 ) -> None:
-    """Check a pool file, its keys and its providers, without asking anybody."""
+    """Check a pool file, its keys and its providers; nobody is asked without --live."""
     from ..candidates.replay import strangers
     from ..candidates.tool import pool_tools
     from ..controllers import parse_controller
@@ -51,6 +62,14 @@ def check(
         print(f"warning: no price for {names}: a budget in USD does not bound them")
     if others := strangers(pool):
         print(f"warning: there are records of {', '.join(others)}, not in this pool")
+    if live:
+        from ..console import make_console
+        from .reached import ask_each, reached_table
+
+        bills = ask_each(tools)
+        make_console().print(reached_table(tools, bills))
+        if silent := [b["candidate"] for b in bills if b and not b["ok"]]:
+            raise RouterR1Error(f"not reached: {', '.join(silent)}")
 
 
 FROM_RECORDS_EXAMPLES = """[bold]Examples[/bold]

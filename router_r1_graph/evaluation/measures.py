@@ -65,6 +65,17 @@ def classification_bias(probabilities: np.ndarray) -> float:
     return float(np.mean([entropy(row[row > 1e-10]) for row in probabilities]))
 
 
+def oracle_probabilities(scores: np.ndarray) -> np.ndarray:
+    """Return what RouterEval takes the oracle's probabilities to be, Q x C.
+
+    They are the scores as shares of their sum; where all are 0, each candidate's is the same.
+    """
+    known = np.nan_to_num(scores)
+    sums = known.sum(axis=1, keepdims=True)
+    alike = np.full_like(known, 1 / known.shape[1])
+    return np.divide(known, sums, out=alike, where=sums > 0)
+
+
 def softmax(scores: np.ndarray) -> np.ndarray:
     """Return each row of predicted scores as probabilities, as RouterEval's kNN does."""
     raised = np.exp(scores - scores.max(axis=1, keepdims=True))

@@ -111,6 +111,7 @@ def judge(
     scores = np.array([_outcome(t, t.answer, scorer, feedback) for t in used])
     costs = np.array([price_usd(total(trace.ledger)) for trace in used])
     low, high = min(0.0, float(scores.min())), max(1.0, float(scores.max()))
+    explored = any(trace.context.explore for trace in used)
     rows = []
     for controller in controllers:
         followed = [follow(trace, controller, cost_weight) for trace in used]
@@ -136,6 +137,7 @@ def judge(
                     score_logs.effective,
                     lost,
                     sum(run.elsewhere for run in followed) > sum(run.lost for run in followed) / 2,
+                    explored,
                 ),
             )
         )
@@ -203,7 +205,9 @@ def _logs(
     )
 
 
-def _verdict(score: Estimates, effective: float, lost: float, elsewhere: bool) -> str:
+def _verdict(
+    score: Estimates, effective: float, lost: float, elsewhere: bool, explored: bool
+) -> str:
     """Say whether it is safe to switch a controller on."""
     if lost >= TOO_MUCH_LOST or not effective:
         if not lost:
@@ -214,12 +218,13 @@ def _verdict(score: Estimates, effective: float, lost: float, elsewhere: bool) -
             why = "it asks whom they had no chance to ask; log with --explore"
         return f"the logs cannot tell for {lost:.0%} of the questions: {why}"
     known = score.difference
+    logged = "what was logged" + (", explored calls included" if explored else "")
     if known.low > 0:
-        said = "better than what was logged"
+        said = f"better than {logged}"
     elif known.high < 0:
-        said = "worse than what was logged"
+        said = f"worse than {logged}"
     else:
-        said = f"not told apart from what was logged: {_signed(known)}"
+        said = f"not told apart from {logged}: {_signed(known)}"
     if lost:
         said += f"; for {lost:.1%} of the questions the logs cannot tell"
     if effective < FEW_RUNS:

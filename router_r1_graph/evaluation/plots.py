@@ -12,6 +12,10 @@ from .summary import Row, Summary
 if TYPE_CHECKING:
     from ..controllers.learned import LearnedController
 
+_Point = tuple[float, float, float, float]
+"""Cost, and the low end, middle and high end of the score."""
+_Label = tuple[float, float, str, str]
+"""Cost and score of a point, its text and colour."""
 #: Places of a label beside its point, the preferred ones first: x and y in points.
 _PLACES = ((6, 4), (6, -4), (-6, 4), (-6, -4), (6, 12), (-6, 12), (6, -12), (-6, -12))
 
@@ -26,7 +30,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     """
     pyplot = load_pyplot("the picture of a report", "eval")
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    labels: list[tuple[Row, str, str]] = []
+    labels: list[_Label] = []
     lines: list[Any] = []
     constants = [row for row in summary.rows if row.controller.startswith("constant:")]
     _scatter(axes, constants, color="0.55", marker="o", label="always the same candidate")
@@ -41,8 +45,9 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
         if len(rows) > 1:
             xs, ys = [_cost(row) for row in rows], [_score(row) for row in rows]
             lines += axes.plot(xs, ys, color=color, lw=1)
-            labels += [(row, f"a={row.cost_weight:g}", color) for row in rows]
-    labels += [(row, row.controller.removeprefix("constant:"), "0.35") for row in constants]
+            labels += [(_cost(r), _score(r), f"a={r.cost_weight:g}", color) for r in rows]
+    names = ((row, row.controller.removeprefix("constant:")) for row in constants)
+    labels += [(_cost(row), _score(row), name, "0.35") for row, name in names]
     frontier = _frontier([row for row in summary.rows if not row.controller.startswith("oracle")])
     if len(frontier) > 1:
         # In steps: who spends a little more than a point has what the point has.
@@ -59,7 +64,10 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     # Below the axes, where it can hide no point.
     figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     figure.draw_without_rendering()  # gives everything its place
-    _name(axes, summary.rows, lines, labels)
+    points = [
+        (_cost(r), s.low, s.mean, s.high) for r in summary.rows for s in [r.measures["score"]]
+    ]
+    _name(axes, points, lines, labels)
     return _write(pyplot, figure, folder)
 
 
@@ -75,12 +83,14 @@ def draw_fit(controller: LearnedController, folder: Path) -> list[Path]:
     scale = 1000 if measured else 1
     costs = scale * controller.costs
     axes.plot(costs, controller.means, "o", color="0.55", label="always the same candidate")
-    for candidate, *point in zip(controller.known.candidates, costs, controller.means, strict=True):
-        axes.annotate(
-            candidate.name, point, (5, 4), textcoords="offset points", fontsize=7, color="0.35"
-        )
+    points = [(cost, mean, mean, mean) for cost, mean in zip(costs, controller.means, strict=True)]
+    labels: list[_Label] = [
+        (cost, mean, candidate.name, "0.35")
+        for candidate, (cost, mean, *_) in zip(controller.known.candidates, points, strict=True)
+    ]
+    lines: list[Any] = []
     verdicts = controller.verdicts
-    for label, style, points in (
+    for label, style, found in (
         ("auto", "D-", [verdict.kept for verdict in verdicts]),
         (
             "random mix at the same cost",
@@ -89,16 +99,18 @@ def draw_fit(controller: LearnedController, folder: Path) -> list[Path]:
         ),
         ("oracle", "*-", [(v.oracle_score, v.oracle_cost) for v in verdicts]),
     ):
-        line = sorted((scale * cost, score) for score, cost in points)
-        axes.plot(
-            [cost for cost, _ in line], [score for _, score in line], style, lw=1, label=label
-        )
+        line = sorted((scale * cost, score) for score, cost in found)
+        points += [(cost, score, score, score) for cost, score in line]
+        xs, ys = [cost for cost, _ in line], [score for _, score in line]
+        lines += axes.plot(xs, ys, style, lw=1, label=label)
     axes.set_xlabel("USD per 1,000 questions" if measured else "USD per million tokens, in + out")
     axes.set_ylabel("score")
     axes.grid(alpha=0.25)
     axes.margins(x=0.15)
     _scale(axes, costs.tolist())
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.draw_without_rendering()  # gives everything its place
+    _name(axes, points, lines, labels)
     return _write(pyplot, figure, folder)
 
 
@@ -167,25 +179,26 @@ def usd_tick(amount: float, place: object = None) -> str:
     return f"\\${whole}" + (f".{cents:0<2}" if cents else "")  # a plain $ would begin a formula
 
 
-def _name(axes: Any, rows: list[Row], lines: list[Any], labels: list[tuple[Row, str, str]]) -> None:
-    """Write the labels (point, text, colour) where they cover no point, line or label."""
+def _name(axes: Any, points: list[_Point], lines: list[Any], labels: list[_Label]) -> None:
+    """Write the labels where they cover no point, line or label."""
     from matplotlib.transforms import Bbox
 
     def at(cost: float, score: float) -> Any:
         return axes.transData.transform((cost, score))
 
     taken = []
-    for row in rows:
-        (x, y), score = at(_cost(row), _score(row)), row.measures["score"]
+    for cost, low, score, high in points:
+        x, y = at(cost, score)
         taken.append(Bbox.from_extents(x - 4, y - 4, x + 4, y + 4))
-        low, high = at(_cost(row), score.low)[1], at(_cost(row), score.high)[1]
-        taken.append(Bbox.from_extents(x - 1, low, x + 1, high))
+        taken.append(Bbox.from_extents(x - 1, at(cost, low)[1], x + 1, at(cost, high)[1]))
     curves = [line.get_transform().transform_path(line.get_path()) for line in lines]
 
-    def place(row: Row, text: str, color: str, right: int, up: int) -> tuple[Any, Any]:
+    def place(
+        cost: float, score: float, text: str, color: str, right: int, up: int
+    ) -> tuple[Any, Any]:
         label = axes.annotate(
             text,
-            (_cost(row), _score(row)),
+            (cost, score),
             (right, up),
             textcoords="offset points",
             ha="left" if right > 0 else "right",

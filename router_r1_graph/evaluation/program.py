@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
@@ -13,11 +15,10 @@ from rich.text import Text
 
 from ..candidates.records import Recorder
 from ..controllers import Controller, parse_controller
-from ..controllers.learned import AUTO, METHODS
 from ..errors import ConfigError
 from ..words import usd
 from . import loop
-from .folds import fitted_on_folds
+from .folds import FITTED, READER, fitted_on_folds
 from .loop import Ask
 from .origin import Origin
 from .plan import MOST_CONSTANTS, Evaluation, control_specs, is_free, open_results, paid_once
@@ -40,6 +41,14 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
         ConfigError: a controller cannot be built, or the folder holds results and `resume` is off.
     """
     results = open_results(plan)
+    if results.path is not None or READER not in plan.controllers:
+        return _evaluate(plan, results, console)
+    with tempfile.TemporaryDirectory() as folder:  # a reader learns from the traces
+        results.path = Path(folder) / RESULTS
+        return _evaluate(plan, results, console)
+
+
+def _evaluate(plan: Evaluation, results: Results, console: Console | None) -> Summary:
     controls = control_specs(plan.pool) if plan.controls else []
     controls = [spec for spec in controls if spec not in plan.controllers]
     origin = Origin(
@@ -52,10 +61,10 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
     if plan.out is not None:
         load_pyplot("the picture of a report", "eval")  # before anything is paid
         origin.write(plan.out)
-    learned = [spec for spec in plan.controllers if spec in (*METHODS, AUTO)]
+    learned = [spec for spec in plan.controllers if spec in FITTED]
     purse = None if plan.budget_usd is None else Purse(plan.budget_usd)
     with paid_once(plan) as plan:
-        runs = _all_runs(plan, controls)
+        runs = _all_runs(plan, controls, results)
         _note_one_weight(plan, runs, console)
         if console and not is_free(plan.pool):
             console.print(Text(str(_estimate(plan, runs, results))), soft_wrap=True)
@@ -92,7 +101,7 @@ def estimate_of(plan: Evaluation) -> Estimate:
     results = Results(plan.out and plan.out / RESULTS, parse_scorer(plan.metric))
     if plan.resume:
         results.load(plan.pool)
-    return _estimate(plan, _all_runs(plan, controls), results)
+    return _estimate(plan, _all_runs(plan, controls, results), results)
 
 
 def _estimate(plan: Evaluation, runs: Sequence[_Run], results: Results) -> Estimate:
@@ -103,13 +112,15 @@ def _estimate(plan: Evaluation, runs: Sequence[_Run], results: Results) -> Estim
     return estimate(left, plan.pool, once=plan.replies is not None or not is_free(plan.pool))
 
 
-def _all_runs(plan: Evaluation, controls: Sequence[str]) -> list[_Run]:
+def _all_runs(plan: Evaluation, controls: Sequence[str], results: Results) -> list[_Run]:
     """Return what is asked of every controller that needs no fit.
+
+    What does not read the cost weight goes on at the one that its earlier results have.
 
     Raises:
         ConfigError: a controller cannot be built.
     """
-    learned = [spec for spec in plan.controllers if spec in (*METHODS, AUTO)]
+    learned = [spec for spec in plan.controllers if spec in FITTED]
     if learned and not plan.folds:
         raise ConfigError(
             f"{learned[0]}: fitted on what? Name what `router-r1 fit` wrote ({learned[0]}:DIR), or "
@@ -118,7 +129,8 @@ def _all_runs(plan: Evaluation, controls: Sequence[str]) -> list[_Run]:
     if learned and not plan.controls:
         raise ConfigError("--folds fits on the single candidates' scores: it needs the controls")
     rest = [spec for spec in (*plan.controllers, *controls) if spec not in learned]
-    return [run for spec in dict.fromkeys(rest) for run in _runs_of(plan, spec)]
+    earlier = {spec: weight for spec, weight, _ in results.outcomes}
+    return [run for spec in dict.fromkeys(rest) for run in _runs_of(plan, spec, earlier)]
 
 
 def _note_one_weight(plan: Evaluation, runs: Sequence[_Run], console: Console | None) -> None:
@@ -134,7 +146,7 @@ def _note_one_weight(plan: Evaluation, runs: Sequence[_Run], console: Console | 
         console.print(
             Text(
                 f"note: {', '.join(once)} {does} not read the cost weight, and {was} run once "
-                f"(at {plan.cost_weights[0]:g})"
+                f"(at {min(weights[once[0]]):g})"
             ),
             soft_wrap=True,
         )
@@ -157,10 +169,10 @@ class _Run:
         return (*self.key, question.id) in results.outcomes
 
 
-def _runs_of(plan: Evaluation, spec: str) -> list[_Run]:
+def _runs_of(plan: Evaluation, spec: str, earlier: Mapping[str, float]) -> list[_Run]:
     make = partial(parse_controller, spec, plan.pool)
     controller = make()
-    weights = cost_weights_of(controller, plan.cost_weights)
+    weights = cost_weights_of(controller, plan.cost_weights, earlier.get(spec))
     return [
         _Run(_share(plan, spec, make, weight, plan.questions), controller) for weight in weights
     ]
@@ -188,6 +200,7 @@ def _fold_runs(plan: Evaluation, learned: Sequence[str], results: Results) -> li
         folds=plan.folds,
         metric=plan.metric,
         seed=plan.seed,
+        traces=results.path,
     ):
         make = partial(_same, controller)
         shares = [_share(plan, spec, make, weight, fold) for weight in plan.cost_weights]

@@ -69,8 +69,8 @@ class Reader:
         need_gold: whether a row without a gold answer is broken.
         skip_bad: whether a broken row is counted in `skipped` instead of ending the evaluation.
         skipped: why rows were left out, by source and line.
-        repeated: rows that repeat a question with the same id and gold answers, for example in a
-            file with a row for each candidate. Such a question is asked once.
+        repeated: rows that repeat a question with the same id (or without one) and gold answers,
+            for example in a file with a row for each candidate. Such a question is asked once.
     """
 
     sources: Sequence[str]
@@ -107,14 +107,20 @@ class Reader:
             found += one
         return found
 
-    def _once(self, questions: Iterator[EvaluationQuestion]) -> Iterator[EvaluationQuestion]:
-        """Yield each question once; only hashes of the ids and of their questions are held."""
+    def _once(
+        self, questions: Iterator[tuple[str, EvaluationQuestion]]
+    ) -> Iterator[EvaluationQuestion]:
+        """Yield each question once; only hashes of the ids and of their questions are held.
+
+        A row without an id is known by its question and gold answers, and its id is its place.
+        """
         seen: dict[int, int] = {}
-        for question in questions:
-            name, content = hash(question.id), hash((question.question, question.gold))
+        for where, question in questions:
+            content = hash((question.question, question.gold))
+            name = hash(question.id) if question.id else content
             if name not in seen:
                 seen[name] = content
-                yield question
+                yield question if question.id else replace(question, id=writable(where))
             elif seen[name] == content:
                 self.repeated += 1
             else:
@@ -128,7 +134,8 @@ class Reader:
             return PAPER_COUNT
         return self.limit
 
-    def _questions(self, source: str) -> Iterator[EvaluationQuestion]:
+    def _questions(self, source: str) -> Iterator[tuple[str, EvaluationQuestion]]:
+        """Yield questions with their places; the id of a row without one is ""."""
         name, _, choice = source.partition(":")
         if name == "demo":
             count = self.limit or PAPER_COUNT
@@ -136,7 +143,7 @@ class Reader:
 
             for q in demo_questions(count, self.seed, choice or "known"):
                 slices = {"dataset": source, "hops": str(q.hops), "kind": q.kind}
-                yield EvaluationQuestion(q.id, q.text, q.gold, slices)
+                yield q.id, EvaluationQuestion(q.id, q.text, q.gold, slices)
             return
         if source in PAPER_SETS:
             source = f"hub:{FLASHRAG}/{source}:{PAPER_SETS[source]}"
@@ -148,7 +155,7 @@ class Reader:
                     raise ConfigError(f"{where}: {row}")
                 if any(str(row.get(name)) != value for name, value in wanted):
                     continue
-                yield self._question(where, row)
+                yield where, self._question(where, row)
             except ConfigError as error:
                 if not self.skip_bad:
                     raise
@@ -172,7 +179,7 @@ class Reader:
         slices = {key: writable(value) for key, value in plain.items()}
         slices.setdefault("dataset", where.rpartition(":")[0])
         return EvaluationQuestion(
-            writable(where if name is None else str(name)), writable(text), answers, slices
+            writable("" if name is None else str(name)), writable(text), answers, slices
         )
 
 

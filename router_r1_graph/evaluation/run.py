@@ -252,9 +252,14 @@ def require_replies(outcomes: Sequence[Outcome]) -> None:
         raise RouterR1Error(f"every call failed, so there is nothing to report: {error}")
 
 
-def cost_weights_of(controller: Controller, wanted: Sequence[float]) -> list[float]:
+def cost_weights_of(
+    controller: Controller, wanted: Sequence[float], earlier: float | None = None
+) -> list[float]:
     """Return the cost weights at which a controller has to be asked.
 
-    A rule that does not read the cost weight is asked at one only: it does the same at each.
+    A rule that does not read the cost weight is asked at one only: it does the same at each. That
+    is the one that it has been asked at before, if any.
     """
-    return list(wanted) if getattr(controller, "reads_cost_weight", True) else list(wanted[:1])
+    if getattr(controller, "reads_cost_weight", True):
+        return list(wanted)
+    return list(wanted[:1]) if earlier is None else [earlier]

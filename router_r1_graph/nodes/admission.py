@@ -11,6 +11,7 @@ from langchain_core.messages.ai import UsageMetadata
 
 from ..candidates import Candidate
 from ..candidates.reply import Reply
+from ..candidates.resilience.fallback import fallback_of
 from ..controllers.controller import View
 from ..decisions import Decision, Draws, decide, to_message
 from ..protocol import Turn
@@ -134,6 +135,9 @@ def admit(
             asked.add((slug, call.query))
         args = {"query": call.query}
         tool_calls.append(ToolCall(type="tool_call", name=slug, args=args, id=call_id))
+    for route in routed:
+        free_usd = None if usd_left is None else usd_left - reserved
+        reserved += _add_fallback(route, view, free_usd, asked)
     if usd_left is not None and routed:
         # What no call has reserved is shared by those that a person may edit.
         share = (usd_left - reserved) / len(routed)
@@ -148,6 +152,27 @@ def admit(
     if any(m.id == message.id for m in view.scratchpad):  # of an endpoint that counts from 0
         message.id = None
     return Admission(message, tuple(routed), over_budget)
+
+
+def _add_fallback(
+    route: RouteCall, view: View, usd_left: float | None, asked: set[tuple[str | None, str]]
+) -> float:
+    """Add the fallback to a call, unless it is dear, known, or the call is for a person to approve.
+
+    Returns:
+        The most that it can cost, in USD.
+    """
+    candidate = view.pool.find(route["tool"])
+    other = candidate and fallback_of(candidate, view.pool)
+    if not (candidate and other) or route["needs_approval"]:
+        return 0.0
+    if not _may_be_asked(other, route["query"], view, usd_left, asked):
+        return 0.0
+    told = background(other, route["query"], view)
+    route["fallback"] = {"tool": other.slug, "background": told}
+    if view.images and other.image_inputs:
+        route["fallback"]["images"] = list(view.images)
+    return _price(other, route["query"], view)
 
 
 def _price(candidate: Candidate, query: str, view: View) -> float:
@@ -172,16 +197,28 @@ def _others(
         usd_left: what is left of the budget; None = there is none.
         asked: the calls that were made, as candidate and query.
     """
-    others = []
-    for candidate in view.pool.candidates:
-        if candidate is proposed or (candidate.slug, query) in asked:
-            continue
-        price = _price(candidate, query, view)
-        if usd_left is not None and not (candidate.bounded and price <= usd_left):
-            continue
-        if not view.context.needs_approval(price if candidate.bounded else None):
-            others.append(candidate)
-    return others
+    return [
+        candidate
+        for candidate in view.pool.candidates
+        if candidate is not proposed and _may_be_asked(candidate, query, view, usd_left, asked)
+    ]
+
+
+def _may_be_asked(
+    candidate: Candidate,
+    query: str,
+    view: View,
+    usd_left: float | None,
+    asked: set[tuple[str | None, str]],
+) -> bool:
+    if (candidate.slug, query) in asked:
+        return False
+    if usd_left is None and view.context.approve_above_usd is None:
+        return True
+    price = _price(candidate, query, view)
+    if usd_left is not None and not (candidate.bounded and price <= usd_left):
+        return False
+    return not view.context.needs_approval(price if candidate.bounded else None)
 
 
 def _message(

@@ -25,10 +25,12 @@ from ..budget import Left, StopReason
 from ..candidates import CandidatePool
 from ..candidates.failures import classify
 from ..candidates.reply import Reply, bill
+from ..candidates.resilience.counts import count
+from ..candidates.resilience.fallback import is_unreachable
 from ..context import RouterContext
 from ..langsmith import runs
 from ..ledger import Ledger, charge_candidates
-from ..observations import FREE, SUMMARY, keep_majority, keep_summary, observe, to_summarize
+from ..observations import SUMMARY, free, keep_majority, keep_summary, observe, to_summarize
 from ..state import RouteCall, RouterState, knobs_of, left_of
 from .approval import decide, request
 from .edits import reply_of_a_person
@@ -58,13 +60,19 @@ class CandidateNodes:
         call, decided = self._approved(call, config, runtime)
         if decided:
             return self._replied(call, decided, runtime)
+        message = self._asked(call, config)
+        if other := self._instead(call, message):
+            message = _with_both(self._asked(other, config), message)
+        return self._replied(call, message, runtime)
+
+    def _asked(self, call: RouteCall, config: RunnableConfig) -> ToolMessage:
         try:
-            message = self.tools[call["tool"]].invoke(_tool_call(call), config)
+            message: ToolMessage = self.tools[call["tool"]].invoke(_tool_call(call), config)
+            return message
         except GraphBubbleUp:
             raise
         except Exception as error:
-            message = self._without_asking(call, Reply(error=classify(error)))
-        return self._replied(call, message, runtime)
+            return self._without_asking(call, Reply(error=classify(error)))
 
     async def aroute(
         self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
@@ -74,13 +82,28 @@ class CandidateNodes:
         call, decided = self._approved(call, config, runtime)
         if decided:
             return self._replied(call, decided, runtime)
+        message = await self._aasked(call, config)
+        if other := self._instead(call, message):
+            message = _with_both(await self._aasked(other, config), message)
+        return self._replied(call, message, runtime)
+
+    async def _aasked(self, call: RouteCall, config: RunnableConfig) -> ToolMessage:
         try:
-            message = await self.tools[call["tool"]].ainvoke(_tool_call(call), config)
+            message: ToolMessage = await self.tools[call["tool"]].ainvoke(_tool_call(call), config)
+            return message
         except GraphBubbleUp:
             raise
         except Exception as error:
-            message = self._without_asking(call, Reply(error=classify(error)))
-        return self._replied(call, message, runtime)
+            return self._without_asking(call, Reply(error=classify(error)))
+
+    def _instead(self, call: RouteCall, message: ToolMessage) -> RouteCall | None:
+        """Return the call to the fallback, where the candidate could not be reached."""
+        fallback = call.get("fallback")
+        late = call["ends_at"] is not None and call["ends_at"] <= time.time()
+        if fallback is None or late or not is_unreachable(message.artifact):
+            return None
+        count(self._name(call), "fallbacks")
+        return {**call, "images": [], **fallback}
 
     def _approved(
         self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
@@ -236,6 +259,12 @@ class CandidateNodes:
         return runs.inside(config, tag, candidate=name, round=call["round"])
 
 
+def _with_both(reply: ToolMessage, failed: ToolMessage) -> ToolMessage:
+    """Return the reply of a fallback with the bill of the call that had failed."""
+    artifact = {**reply.artifact, "instead_of": failed.artifact}
+    return reply.model_copy(update={"artifact": artifact})
+
+
 def _paid_once(reply: ToolMessage, began: float) -> ToolMessage:
     """Return a reply free of charge if it is older than the run: a node cache of LangGraph gave it.
 
@@ -243,7 +272,7 @@ def _paid_once(reply: ToolMessage, began: float) -> ToolMessage:
     """
     if reply.response_metadata.get(_MADE_AT, began) >= began:
         return reply
-    return reply.model_copy(update={"artifact": {**reply.artifact, **FREE}})
+    return reply.model_copy(update={"artifact": free(reply.artifact)})
 
 
 def _tool_call(call: RouteCall) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from ..trace import TraceWriter
 from ..words import counted
 from .chat import ChatRequest
 from .chores import as_question, is_chore
+from .endpoints import EndpointCollector
 from .knobs import MODEL, checked, knobs_in_name
 from .refused import RefusedError
 from .request import Asked, read_request
@@ -83,6 +84,7 @@ class RouterService:
         self._in_flight = Gauge("in_flight", "Questions being answered now", **of)
         self._usd = Counter("cost_usd", "USD of all answered questions", **of)
         self._calls = Counter("calls", "Calls, by candidate", ["candidate"], **of)
+        self.registry.register(EndpointCollector(model.pool))
         self._seconds = Histogram("seconds", "Seconds until an answer", buckets=_BUCKETS, **of)
 
     async def chat(self, request: Request) -> Response:
@@ -238,7 +240,9 @@ class RouterService:
 
     async def metrics(self) -> Response:
         """Return what Prometheus collects: GET /metrics."""
-        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+        # In a thread: a store of limits may be a server that does not answer.
+        text = await asyncio.to_thread(generate_latest, self.registry)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 async def _read(request: Request) -> object:

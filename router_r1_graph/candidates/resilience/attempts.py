@@ -1,0 +1,236 @@
+"""The attempts of one call: retried, hedged, admitted one by one, and billed together."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_result,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
+
+from ..failures import (
+    LONGEST_RETRY_AFTER_SECONDS,
+    ErrorKind,
+    ReplyError,
+    forbids_retry,
+    told_to_wait,
+)
+from ..reply import Reply
+from ..settings import ModelSettings
+from ..steps import Await, Begin, Invoke, Steps, Wait, either
+from .counts import count
+from .endpoint import FREE, Endpoint, Permit, endpoint_of, outcome_of
+
+Read = Callable[[Any, float, int], Reply]
+"""Reads what an attempt brought (a message or an exception), its seconds, and its number."""
+
+_BACKOFF = wait_exponential(multiplier=0.25, max=8) + wait_random(0, 0.25)
+_UNSENT = re.compile(r"refused|getaddrinfo|name resolution|name or service|unreachable", re.I)
+_PERHAPS_BILLED: frozenset[ErrorKind] = frozenset({"timeout", "connection"})
+
+
+@dataclass
+class Attempts:
+    """One call: what it has cost so far, and what may still be tried.
+
+    Attributes:
+        settings: who is asked, and what the calls keep to.
+        read: reads what an attempt brought.
+        left: seconds for all attempts and waits together; infinity = no bound.
+    """
+
+    settings: ModelSettings
+    read: Read
+    left: float
+
+    def __post_init__(self) -> None:
+        self.start = time.perf_counter()
+        self.endpoint: Endpoint | None = endpoint_of(self.settings)
+        self.who = str(getattr(self.settings, "name", "controller"))
+        self.reply = Reply(attempts=0, error=ReplyError("timeout", "no time was left to ask"))
+        self.failure: BaseException | None = None
+        """The exception of the last attempt; it may say when the next may come."""
+        self.sent = 0
+        self.asked = False
+        """Whether the last attempt was made."""
+        self.over = False
+        """Whether the attempts were used up."""
+
+    def steps(self) -> Steps:
+        """Make the call; a failed attempt is tried again where that is of use."""
+        yield from self._attempt()
+        if not self._may_be_tried_again():
+            return self._done()
+        pauses: list[float] = []
+        retrying = Retrying(
+            sleep=pauses.append,  # not here: whoever runs the steps does
+            retry=retry_if_result(lambda _: self._may_be_tried_again()),
+            wait=self._pause,
+            stop=self._is_over,
+            retry_error_callback=self._give_up,
+        )
+        for attempt in retrying:
+            if pauses:  # else this is the first attempt, which is made
+                count(self.who, "retries")
+                yield Wait(pauses.pop())
+                yield from self._attempt()
+            attempt.retry_state.set_result(None)
+        return self._done()
+
+    def _done(self) -> Reply:
+        if self.asked and not self.over:
+            return self.reply
+        return replace(self.reply, seconds=time.perf_counter() - self.start)
+
+    @property
+    def seconds_left(self) -> float:
+        """What is left for further attempts."""
+        return self.left - (time.perf_counter() - self.start)
+
+    def _may_be_tried_again(self) -> bool:
+        error = self.reply.error
+        if error is None or error.kind not in self.settings.retry_on or not self.asked:
+            return False
+        return self.failure is None or not forbids_retry(self.failure)
+
+    def _pause(self, state: RetryCallState) -> float:
+        told = None if self.failure is None else told_to_wait(self.failure)
+        return _BACKOFF(state) if told is None else told
+
+    def _is_over(self, state: RetryCallState) -> bool:
+        pause = state.upcoming_sleep
+        if pause >= self.seconds_left or pause > LONGEST_RETRY_AFTER_SECONDS:
+            return True
+        return stop_after_attempt(self.settings.max_retries + 1)(state)
+
+    def _give_up(self, _: RetryCallState) -> None:
+        self.over = True
+
+    def _attempt(self) -> Generator[Invoke | Begin | Wait | Await, Any, None]:
+        """Ask once, or twice at the same time; only what was asked is an attempt."""
+        permit, self.asked = FREE, False
+        if self.seconds_left <= 0:
+            return
+        if self.endpoint:
+            given = yield from self.endpoint.enter(self.who, self.seconds_left)
+            if isinstance(given, ReplyError):
+                self.reply = replace(self.reply, error=given, text="", message=None)
+                return
+            permit = given
+            if permit.waited:
+                count(self.who, "wait_seconds", permit.waited)
+                waited = self.reply.waited_seconds + permit.waited
+                self.reply = replace(self.reply, waited_seconds=waited)
+        self.asked = True
+        try:
+            if self.settings.hedge_after_seconds is None:
+                timeout = self._timeout()
+                self._book(permit, timeout, (yield Invoke(timeout)))
+            else:
+                yield from self._hedged(permit, self.settings.hedge_after_seconds)
+        finally:
+            permit.settle("unknown")
+
+    def _timeout(self) -> float:
+        self.sent += 1
+        return min(self.settings.timeout_seconds, max(0.001, self.seconds_left))
+
+    def _hedged(
+        self, permit: Permit, patience: float
+    ) -> Generator[Invoke | Begin | Wait | Await, Any, None]:
+        """Ask, and after a while a second time; the first usable reply counts."""
+        timeout = self._timeout()
+        first: Future[tuple[Any]] = yield Begin(timeout)
+        second: Future[tuple[Any]] | None = None
+        other = FREE
+        try:
+            if came := (yield Await(first, min(patience, timeout))):
+                self._book(permit, timeout, came[0])
+                return
+            given = (yield from self.endpoint.enter_at_once()) if self.endpoint else Permit(None)
+            if isinstance(given, ReplyError):
+                self._book(permit, timeout, (yield Await(first))[0])
+                return
+            other, hedged_for = given, self._timeout()
+            second = yield Begin(hedged_for)
+            count(self.who, "hedges")
+            self.reply = replace(self.reply, hedges=self.reply.hedges + 1)
+            yield Await(either(first, second))
+            pairs = [(first, permit, timeout), (second, other, hedged_for)]
+            if not first.done():
+                pairs.reverse()
+            (faster, its, seconds), (slower, slow, slow_seconds) = pairs
+            reply = self._book(its, seconds, faster.result()[0])
+            if not reply.ok or slower.done():
+                came = yield Await(slower)
+                self._book(slow, slow_seconds, came[0], beside=reply if reply.ok else None)
+            else:
+                self._book_abandoned(slow, reply)
+        finally:
+            for future in (first, second):
+                if future is not None:
+                    future.cancel()
+            other.settle("unknown")
+
+    def _book(
+        self, permit: Permit, timeout: float, outcome: Any, beside: Reply | None = None
+    ) -> Reply:
+        """Add an attempt to the bill, and settle its permit; return what it brought.
+
+        Args:
+            permit: the attempt's.
+            timeout: what it had.
+            outcome: its message or exception.
+            beside: the reply that counts instead; None = this one counts.
+        """
+        seconds = time.perf_counter() - self.start
+        one = self.read(outcome, seconds, self.sent)
+        whole_time = timeout >= self.settings.timeout_seconds
+        permit.settle(outcome_of(one.error, whole_time=whole_time), _tokens(one))
+        if beside is None:
+            self.failure = outcome if isinstance(outcome, BaseException) else None
+        uncertain = (
+            one.error is not None
+            and one.error.kind in _PERHAPS_BILLED
+            and not (_tokens(one) or _UNSENT.search(one.error.message))
+        )
+        self._bill(one, shown=beside or one, uncertain=uncertain)
+        return one
+
+    def _book_abandoned(self, permit: Permit, winner: Reply) -> None:
+        """Bill a request that is given up because the same was answered: as much as the answer.
+
+        Its provider goes on writing, most likely as much, and nobody hears how much it was.
+        """
+        permit.settle("unknown", _tokens(winner))
+        self._bill(winner, shown=self.reply, uncertain=True)
+
+    def _bill(self, one: Reply, *, shown: Reply, uncertain: bool) -> None:
+        """Add what one attempt cost to the bill, of which another one may be what is shown."""
+        sums = self.reply
+        self.reply = replace(
+            shown,
+            input_tokens=sums.input_tokens + one.input_tokens,
+            output_tokens=sums.output_tokens + one.output_tokens,
+            reasoning_tokens=sums.reasoning_tokens + one.reasoning_tokens,
+            cached_input_tokens=sums.cached_input_tokens + one.cached_input_tokens,
+            cost_usd=sums.cost_usd + one.cost_usd,
+            attempts=self.sent - one.cached,  # nobody was asked
+            uncertain_attempts=sums.uncertain_attempts + uncertain,
+            waited_seconds=sums.waited_seconds,
+            hedges=sums.hedges,
+        )
+
+
+def _tokens(reply: Reply) -> int:
+    return reply.input_tokens + reply.output_tokens

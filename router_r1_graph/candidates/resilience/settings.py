@@ -1,0 +1,90 @@
+"""What a candidate's calls withstand, and what they keep to: settings of one candidate or a pool.
+
+They stand beside a candidate's prices in a pool file, and as defaults of all in its `resilience:`
+block.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from .places import check_place
+
+Transient = Literal["rate_limited", "server_error", "timeout", "connection"]
+"""Failures that may go away by themselves."""
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+NEAREST = "nearest"
+
+
+class Resilience(BaseModel):
+    """Time-outs, retries, limits, circuit breaker and hedging of calls to one endpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Time limit of one attempt."""
+    max_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """Retries after a transient failure (429, 5xx, time-out, lost connection)."""
+    retry_on: tuple[Transient, ...] = ("rate_limited", "server_error", "timeout", "connection")
+    """Which failures are retried. After a time-out or a lost connection the provider may have
+    written, and billed, a reply that nobody got: `[rate_limited, server_error]` never asks for that
+    twice."""
+    max_concurrency: Annotated[int, Field(ge=1)] | None = None
+    """The most attempts under way at once; further calls wait in turn. None = no limit."""
+    requests_per_minute: Rate | None = None
+    """The endpoint's limit; None = no limit. What it allows in five seconds may come at once."""
+    tokens_per_minute: Rate | None = None
+    """The same for input and output tokens, counted after each reply."""
+    breaker_failures: Annotated[int, Field(ge=1)] | None = None
+    """After so many failed attempts in a row (5xx, time-out, lost connection) nobody is asked for
+    `breaker_seconds`: calls fail at once. None = no circuit breaker."""
+    breaker_seconds: Seconds = 30.0
+    """How long the breaker stays open, until probes are let through."""
+    breaker_probes: Annotated[int, Field(ge=1)] = 1
+    """The most probes at once; the first that succeeds closes the breaker."""
+    hedge_after_seconds: Seconds | None = None
+    """After so long without a reply, the same is asked a second time; the first reply counts, and
+    both requests are paid. None = never."""
+    limits_store: str | None = None
+    """Who shares the limits and the breaker. None = all processes of this user on this machine, by
+    a file in the folder for temporary files; `memory` = this process alone; the path of an SQLite
+    file, relative to the pool file; `redis://HOST:PORT/DATABASE`; or `env:NAME`, an environment
+    variable with one of these, for a URL with a password."""
+
+    @field_validator("limits_store")
+    @classmethod
+    def _a_place(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_place(value)
+        return value
+
+    @model_validator(mode="after")
+    def _hedges_in_time(self) -> Resilience:
+        if self.hedge_after_seconds and self.hedge_after_seconds >= self.timeout_seconds:
+            raise ValueError(
+                f"hedge_after_seconds ({self.hedge_after_seconds:g}) is less than timeout_seconds "
+                f"({self.timeout_seconds:g}): later nothing would be left to hedge"
+            )
+        return self
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is anything to keep to or to count."""
+        return bool(
+            self.max_concurrency
+            or self.requests_per_minute
+            or self.tokens_per_minute
+            or self.breaker_failures
+        )
+
+
+class PoolResilience(Resilience):
+    """The `resilience:` block of a pool file: defaults for candidates that do not say otherwise."""
+
+    fallback: str | None = None
+    """See `Candidate.fallback`."""

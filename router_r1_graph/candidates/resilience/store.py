@@ -1,0 +1,180 @@
+"""A store of what is known of endpoints: it changes one record in one step.
+
+A store that fails stops no call: a warning says so once, and for some seconds this process goes by
+its own memory. No store blocks an event loop: what may take longer happens in the store's thread.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from ..steps import Await
+from .record import Record
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Change = Callable[[Record], T]
+"""Changes a record in place, and returns what is to be known of it."""
+
+PATIENCE_SECONDS = 2.0
+"""So long a store may take for one step."""
+_PAUSE_SECONDS = 5.0
+"""So long a store that failed is left alone."""
+
+
+class Store(ABC):
+    """Records by key, for any number of threads and event loops."""
+
+    @abstractmethod
+    def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
+        """Change a record while nobody else does; the steps are to be waited for."""
+
+    @abstractmethod
+    def post(self, key: str, change: Change[Any]) -> None:
+        """Change a record, and do not wait until it is done."""
+
+    @abstractmethod
+    def read(self, key: str) -> Record:
+        """Return a record, for people to look at; this may take a while."""
+
+
+class MemoryStore(Store):
+    """Records of this process."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Record] = {}
+        self._lock = threading.Lock()
+
+    def change(self, key: str, change: Change[T]) -> T:
+        """Change a record."""
+        with self._lock:
+            record = self._records.get(key)
+            if record is None:
+                record = self._records[key] = Record()
+            return change(record)
+
+    def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
+        """Change a record at once."""
+        yield from ()  # nothing to wait for
+        return self.change(key, change)
+
+    def post(self, key: str, change: Change[Any]) -> None:
+        """Change a record at once."""
+        self.change(key, change)
+
+    def read(self, key: str) -> Record:
+        """Return a copy of a record."""
+        return self.change(key, copy.deepcopy)
+
+
+class SharedStore(Store):
+    """Records that several processes share; in the place of a store that fails, memory.
+
+    Args:
+        where: the store's name in warnings.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._memory = MemoryStore()
+        self._thread = ThreadPoolExecutor(1, "router-r1-limits")
+        self._failed_at = -_PAUSE_SECONDS
+        self._warned = False
+        self._queued = 0
+        self._counting = threading.Lock()
+
+    @abstractmethod
+    def _now_or_later(self, key: str, change: Change[T]) -> T:
+        """Change a record at once, or raise `LaterError` where that may take longer."""
+
+    @abstractmethod
+    def _change(self, key: str, change: Change[T]) -> T:
+        """Change a record, in the store's thread."""
+
+    def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
+        """Change a record; go by this process's own memory where the store fails."""
+        self._after_fork()
+        if time.monotonic() < self._failed_at + _PAUSE_SECONDS:
+            return self._memory.change(key, change)
+        try:
+            return self._now_or_later(key, change)
+        except LaterError:
+            future = self._submit(key, change)
+        except Exception as error:  # whatever a client raises: it is no reason for a call to fail
+            return self._instead(key, change, error)
+        done = yield Await(future, 2 * PATIENCE_SECONDS)
+        return done[0] if done else self._memory.change(key, change)
+
+    def post(self, key: str, change: Change[Any]) -> None:
+        """Change a record, at once or in the store's thread."""
+        self._after_fork()
+        try:
+            if self._queued:  # it may take back what is still to be done
+                raise LaterError
+            self._now_or_later(key, change)
+        except Exception:
+            self._submit(key, change)
+
+    def read(self, key: str) -> Record:
+        """Return a record.
+
+        Raises:
+            OSError: the store cannot be reached.
+        """
+        self._after_fork()
+        try:
+            return self._thread.submit(self._change, key, copy.deepcopy).result()
+        except Exception as error:
+            raise OSError(f"{self.where}: {type(error).__name__}: {error}") from None
+
+    def _submit(self, key: str, change: Change[T]) -> Future[tuple[T]]:
+        with self._counting:
+            self._queued += 1
+        future: Future[tuple[T]] = Future()
+        try:
+            future = self._thread.submit(self._safely, key, change)
+        except RuntimeError:  # the interpreter ends
+            future.set_result(self._safely(key, change))
+        future.add_done_callback(self._one_less)
+        return future
+
+    def _one_less(self, _: Future[Any]) -> None:
+        with self._counting:
+            self._queued -= 1
+
+    def _safely(self, key: str, change: Change[T]) -> tuple[T]:
+        try:
+            if time.monotonic() < self._failed_at + _PAUSE_SECONDS:
+                return (self._memory.change(key, change),)
+            return (self._change(key, change),)
+        except Exception as error:
+            return (self._instead(key, change, error),)
+
+    def _instead(self, key: str, change: Change[T], error: Exception) -> T:
+        self._failed_at = time.monotonic()
+        if not self._warned:
+            self._warned = True
+            why = f"{type(error).__name__}: {error}"
+            logger.warning("%s: limits are not shared: %s", self.where, why)
+        return self._memory.change(key, change)
+
+    def _after_fork(self) -> None:
+        """Begin anew in a process that was forked: threads and connections stayed behind."""
+        if self._pid != os.getpid():
+            self._start()
+
+
+class LaterError(Exception):
+    """It may take longer than an event loop can wait."""

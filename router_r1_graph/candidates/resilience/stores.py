@@ -1,0 +1,175 @@
+"""The stores that there are: memory, an SQLite file, a Redis server."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError
+from .places import MEMORY, find_place
+from .record import Record
+from .store import PATIENCE_SECONDS, Change, LaterError, MemoryStore, SharedStore, Store, T
+
+logger = logging.getLogger(__name__)
+
+_APPLICATION_ID = 0x52314C69  # "R1Li": how SQLite marks whose file it is
+_REDIS_PREFIX = "router-r1:limits:"
+_REDIS_KEEPS_SECONDS = 7 * 86400
+
+
+class SqliteStore(SharedStore):
+    """Records in an SQLite file, for the processes of one machine.
+
+    Args:
+        file: its path; made if it is not there.
+
+    Raises:
+        ConfigError: it cannot be used, or is another program's.
+    """
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        super().__init__(file)
+        try:
+            Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            connection = self._connect(PATIENCE_SECONDS)
+            owner = connection.execute("PRAGMA application_id").fetchone()[0]
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if owner != _APPLICATION_ID and (owner or tables):
+                raise ConfigError(f"limits_store: {file} is another program's database")
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS endpoints "
+                "(key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID"
+            )
+            connection.close()
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"limits_store: {file} cannot be used: {error}") from None
+
+    def _start(self) -> None:
+        super()._start()
+        self._fast: sqlite3.Connection | None = None
+        self._slow: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+
+    def _connect(self, patience: float) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._file, timeout=patience, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = OFF")  # a crash of the machine ends all calls too
+        return connection
+
+    def _now_or_later(self, key: str, change: Change[T]) -> T:
+        if not self._lock.acquire(blocking=False):
+            raise LaterError
+        try:
+            self._fast = self._fast or self._connect(0.0)
+            return _changed(self._fast, key, change)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise LaterError from None
+            raise
+        finally:
+            self._lock.release()
+
+    def _change(self, key: str, change: Change[T]) -> T:
+        self._slow = self._slow or self._connect(PATIENCE_SECONDS)
+        return _changed(self._slow, key, change)
+
+
+def _changed(connection: sqlite3.Connection, key: str, change: Change[T]) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        row = connection.execute("SELECT record FROM endpoints WHERE key = ?", (key,)).fetchone()
+        record = Record.loads(row and row[0])
+        done = change(record)
+        text = record.dumps()
+        if row is None:
+            connection.execute("INSERT INTO endpoints VALUES (?, ?)", (key, text))
+        elif text != row[0]:
+            connection.execute("UPDATE endpoints SET record = ? WHERE key = ?", (text, key))
+        connection.execute("COMMIT")
+        return done
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+class RedisStore(SharedStore):
+    """Records in a Redis server, for any number of machines, whose clocks have to agree.
+
+    Args:
+        url: `redis://HOST:PORT/DATABASE`, `rediss://` or `unix://`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        super().__init__("redis")  # a URL may hold a password
+
+    def _start(self) -> None:
+        super()._start()
+        self._client: Any = None
+
+    def _now_or_later(self, key: str, change: Change[T]) -> T:
+        raise LaterError
+
+    def _change(self, key: str, change: Change[T]) -> T:
+        import redis
+
+        if self._client is None:
+            self._client = redis.Redis.from_url(
+                self._url,
+                socket_timeout=PATIENCE_SECONDS,
+                socket_connect_timeout=PATIENCE_SECONDS / 2,
+            )
+        key = _REDIS_PREFIX + key
+        done: list[T] = []
+
+        def transact(pipe: Any) -> None:  # again where somebody else was faster
+            text = pipe.get(key)
+            record = Record.loads(text)
+            done[:] = [change(record)]
+            pipe.multi()
+            if (new := record.dumps().encode()) != text:
+                pipe.set(key, new, ex=_REDIS_KEEPS_SECONDS)
+
+        self._client.transaction(transact, key)
+        return done[0]
+
+
+def open_store(place: str | None) -> Store:
+    """Return the store of a place: one in a process, kept until the process ends.
+
+    Args:
+        place: see `Resilience.limits_store`.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    where = find_place(place)
+    with _opening:
+        if where not in _opened:
+            _opened[where] = _open(where, own=place is None)
+        return _opened[where]
+
+
+def _open(where: str, *, own: bool) -> Store:
+    if where == MEMORY:
+        return MemoryStore()
+    if "://" in where:
+        return RedisStore(where)
+    try:
+        return SqliteStore(where)
+    except ConfigError as error:
+        if not own:
+            raise
+        logger.warning("limits are kept by this process alone: %s", error)
+        return MemoryStore()
+
+
+_opened: dict[str, Store] = {}
+_opening = threading.Lock()

@@ -1,0 +1,64 @@
+"""`router-r1 pool check --live`: each model of a pool is asked once, and its limits are read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from ..candidates.reply import Bill
+from ..candidates.resilience.status import status_of
+from ..candidates.tool import CandidateTool
+from ..console import clean
+from ..errors import ConfigError
+from ..words import rounded, usd
+
+_QUERY = "Reply with the one word OK."
+
+
+def ask_each(tools: Sequence[CandidateTool]) -> list[Bill | None]:
+    """Ask each model at the same time; None = it is a tool, a retriever or a graph, and may act."""
+
+    async def ask(tool: CandidateTool) -> Bill | None:
+        if tool.candidate.kind != "model":
+            return None
+        call = {"type": "tool_call", "id": "1", "name": tool.name, "args": {"query": _QUERY}}
+        message = await tool.ainvoke(call)
+        bill: Bill = message.artifact
+        return bill
+
+    async def ask_all() -> list[Bill | None]:
+        return await asyncio.gather(*map(ask, tools))
+
+    return asyncio.run(ask_all())
+
+
+def reached_table(tools: Sequence[CandidateTool], bills: Sequence[Bill | None]) -> Table:
+    """Return who could be reached, what it took, and how each one's limits and breaker stand."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("candidate", style="bold", no_wrap=True)
+    table.add_column("reached")
+    for name in ("seconds", "cost", "attempts"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("limits")
+    for tool, bill in zip(tools, bills, strict=True):
+        try:
+            limits = status_of(tool.candidate).describe(tool.candidate)
+        except (ConfigError, OSError) as error:
+            limits = str(error)
+        said, style = "not asked", "dim"
+        if bill:
+            error_ = bill["error"]
+            said, style = ("yes", "green") if bill["ok"] else ("no", "red")
+            said += f" ({error_['kind']}: {error_['message']})" if error_ else ""
+        table.add_row(
+            Text(clean(tool.candidate.name)),
+            Text(clean(said), style=style),
+            rounded(bill["seconds"], 1) if bill else "-",
+            usd(bill["cost_usd"]) if bill else "-",
+            str(bill["attempts"]) if bill else "-",
+            Text(clean(limits) or "-"),
+        )
+    return table
