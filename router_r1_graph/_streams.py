@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 
 try:
     # What listens for LangGraph's `stream_mode="messages"`; the second one is of version v3.
     from langgraph.pregel._messages import StreamMessagesHandler, StreamMessagesHandlerV2
 except ImportError:  # pragma: no cover - a LangGraph that moved them
     StreamMessagesHandler = StreamMessagesHandlerV2 = ()  # type: ignore[assignment, misc]
+
+_Part = TypeVar("_Part")
 
 
 def in_silence(config: RunnableConfig) -> RunnableConfig:
@@ -23,15 +27,59 @@ def in_silence(config: RunnableConfig) -> RunnableConfig:
     Without this function, a chat UI shows the turns and the replies of candidates.
     """
     callbacks = config.get("callbacks")
-    listeners = _listeners(config)
+    if isinstance(callbacks, BaseCallbackManager):
+        for listener in _listeners(config):
+            listener.metadata.pop(callbacks.parent_run_id, None)  # of the node's run
+    return unheard(config)
+
+
+def unheard(config: RunnableConfig) -> RunnableConfig:
+    """Keep what is asked with a config out of streams of messages."""
+    callbacks, listeners = config.get("callbacks"), _listeners(config)
     if not (listeners and isinstance(callbacks, BaseCallbackManager)):
         return config
-    for listener in listeners:
-        listener.metadata.pop(callbacks.parent_run_id, None)  # of the node's run
     callbacks = callbacks.copy()
     for held in (callbacks.handlers, callbacks.inheritable_handlers):
         held[:] = [handler for handler in held if handler not in listeners]
     return {**config, "callbacks": callbacks}
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Run a graph out of the hearing of the node that runs it.
+
+    LangGraph adds the callbacks of the node to those that a graph is given. Without this function,
+    a stream that shows subgraphs has a chat model's answer and, as messages like it, the steps
+    inside the chat model.
+    """
+    around = var_child_runnable_config.get()
+    token = var_child_runnable_config.set(unheard(around) if around else around)
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
+
+
+def each_apart(parts: Iterator[_Part]) -> Iterator[_Part]:
+    """Yield what a graph streams, and run it `apart`."""
+    while True:
+        with apart():
+            try:
+                part = next(parts)
+            except StopIteration:
+                return
+        yield part
+
+
+async def aeach_apart(parts: AsyncIterator[_Part]) -> AsyncIterator[_Part]:
+    """Yield what a graph streams, and run it `apart`."""
+    while True:
+        with apart():
+            try:
+                part = await anext(parts)
+            except StopAsyncIteration:
+                return
+        yield part
 
 
 def hide(config: RunnableConfig, messages: Sequence[BaseMessage]) -> None:

@@ -134,12 +134,22 @@ async def test_the_controller_gives_the_form_where_it_is_a_chat_model():
         ("weather", "weather"),
         ({"type": "function", "function": {"name": "weather"}}, "weather"),
         ({"type": "auto"}, "auto"),
+        ({"type": "allowed_tools", "mode": "required", "tools": [{"name": "weather"}]}, "any"),
+        (
+            {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "auto", "tools": [{"function": {"name": "weather"}}]},
+            },
+            "auto",
+        ),
     ],
 )
 async def test_every_form_of_a_tool_choice_reaches_the_formatter_as_langchain_has_it(choice, sent):
     model, bob = asks_ada(call("weather", city="Ulm"))
     message = await ask(model.bind_tools([weather, Author], tool_choice=choice), "ainvoke")
     assert bob.bound[0]["tool_choice"] == sent
+    few = isinstance(choice, dict) and choice["type"] == "allowed_tools"
+    assert len(bob.bound[0]["tools"]) == (1 if few else 2)
     assert message.tool_calls[0]["name"] == "weather"
 
 
@@ -172,6 +182,7 @@ def json_schema(schema: Any, name: str = "my author!") -> dict[str, Any]:
         (json_schema(SCHEMA), AIMessage('```json\n{"author": "x"}\n```'), '{"author": "x"}'),
         (json_schema({"type": "array"}, "a"), call("a", value=[1, 2]), "[1, 2]"),
         ({"type": "json_object"}, AIMessage('{"a":  [1]}'), '{"a": [1]}'),
+        ({"type": "json_object", "schema": SCHEMA}, call("answer", author="x"), '{"author": "x"}'),
         (Author, call("Author", author="x"), '{"author": "x"}'),
     ],
 )

@@ -137,6 +137,8 @@ async def test_pydantic_ai_gets_its_outputs_and_calls_tools(url, responses):
             assert await streamed.get_output() == AUTHOR.author
 
 
+# Of pydantic, about a class of LiteLLM's own.
+@pytest.mark.filterwarnings("ignore:Items? .* on TypedDict class:UserWarning")
 def test_litellm_calls_tools_and_adds_up_streams(url):
     litellm = pytest.importorskip("litellm")
     asked = {"model": "openai/router-r1", "messages": SAID, "api_base": f"{url}/v1", "api_key": "x"}

@@ -80,6 +80,20 @@ def blocks(name: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page(name), re.M | re.S)
 
 
+def test_each_line_of_works_with_names_tests_that_exist():
+    files = {path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("tests/test_*.py")}
+    known = set(re.findall(r"^(?:async )?def (test_\w+)", "\n".join(files.values()), re.M))
+    known |= {f"tests/{name}" for name in files}
+    known |= {f"examples/{path.name}" for path in ROOT.glob("examples/*.py")}  # test_examples
+    rows = re.findall(r"^\|(?!-).*\| (.*) \|$", page("how-to/works-with.md"), re.M)
+    rows = [row for row in rows if row != "shown by"]
+    assert len(rows) > 50
+    for row in rows:
+        named = re.findall(r"`((?:tests/)?test_[\w.]+|examples/[\w.]+)`", row)
+        assert named or row == "by hand", row
+        assert set(named) <= known, set(named) - known
+
+
 def test_every_path_in_the_file_tree_exists():
     (tree,) = blocks("contributing.md", "text")
     above: list[str] = []  # the folders that a line stands in

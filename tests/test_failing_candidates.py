@@ -38,7 +38,7 @@ FAILURES = {
     "filtered": (Status(400, error_code="content_filter"), "declined"),
     "no JSON": (Malformed(), "malformed"),
     "HTML": (Malformed(content_type="text/html"), "malformed"),
-    "JSON of another kind": (Malformed('{"detail": "starting up"}'), "malformed"),
+    "JSON of another kind": (Malformed('{"ready": false}'), "malformed"),
     "a JSON list": (Malformed("[]"), "malformed"),
     "an error in a list": (Malformed('[{"error": {"status": "INVALID_ARGUMENT"}}]'), "bad_request"),
     "an error as the object": (
@@ -296,6 +296,12 @@ BROKEN = {
         [half(), half("error", error={"message": "x", "code": 502})],
         "server_error",
     ),
+    "words in place of a choice": ([{"code": 429, "msg": "slow down"}], "rate_limited"),
+    "a detail": ([{"detail": "Model overloaded"}], "server_error"),
+    "MiniMax's": (
+        [{"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}}],
+        "rate_limited",
+    ),
     "a whole object": (
         [half(), {"object": "error", "message": "x", "type": "InternalServerError", "code": 500}],
         "server_error",
@@ -370,7 +376,7 @@ def test_a_reply_that_is_not_whole_says_so_in_the_bill_and_the_trace(
     parts = scripted(pool, SEARCH, ANSWER).stream(
         {"question": "?"}, stream_mode=["messages", "values"]
     )
-    for state in (whole, list(parts)[-1][1]) if "refusal" not in message else (whole,):
+    for state in (whole, list(parts)[-1][1]):
         (call,) = Trace.from_state(state, pool=pool, controller="scripted").calls
         assert (call.ok, call.error.partition(":")[0]) == (ok, kind)
         assert says in call.error
@@ -400,10 +406,15 @@ def test_a_reply_without_a_choice_is_empty_and_paid(serve, tmp_path, choices):
         ({"retry-after": "nan"}, None),  # none: it waits by itself
         ({"retry-after": "soon"}, None),
         ({}, None),
+        ("Rate limit reached. Please try again in 1m2.5s.", 62.5),
+        ("Please try again in 86ms.", 0.086),
+        ("Quota exceeded. Please retry in 34.07s.", 34.07),
+        ("Please try again in a while.", None),
     ],
 )
 def test_a_wait_is_read_in_every_form(headers, seconds):
-    error = Exception()
+    error = Exception(headers if isinstance(headers, str) else "")
+    headers = {} if isinstance(headers, str) else headers
     error.response = SimpleNamespace(headers=headers)
     assert told_to_wait(error) == seconds
 

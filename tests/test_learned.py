@@ -378,6 +378,16 @@ def test_what_cannot_be_fitted_is_said(train_test):
         LearnedController.fit("knn", marks)
 
 
+def test_questions_of_single_letters_have_words_too(tmp_path):
+    (tmp_path / "m.csv").write_text("prompt,A,B\nq 1,100,0\nq 2,0,100\n")
+    fit_here(
+        *("knn", "--data", tmp_path / "m.csv", "--out", tmp_path / "knn"),
+        *("--best-score", "100", "--set", "k=1"),
+    )
+    loaded = LearnedController.load(tmp_path / "knn")
+    assert list(loaded.choices(["q 2", "q 1"], loaded.known, 0.0)) == [1, 0]
+
+
 @pytest.mark.parametrize("method", ALL)
 def test_one_question_and_one_candidate_are_enough(method):
     matrix = ScoreMatrix(("acid bond",), pool("A"), np.ones((1, 1)), np.ones((1, 1)))
@@ -453,6 +463,7 @@ def test_fit_adds_a_candidate(tmp_path, train_test):
         (("kn", "--data", "{m}"), "unknown method 'kn' (did you mean 'knn'?)"),
         (("knn", "--data", "{m}", "--set", "k=x"), "--set is NAME=NUMBER, not 'k=x'"),
         (("knn", "--data", "{m}", "--metric", "em"), "--metric: unknown metric 'em'"),
+        (("knn", "--data", "{m}", "--best-score", "0"), "--best-score is a number above 0, not 0"),
         (("auto", "--data", "{m}", "--set", "k=3"), "fit auto: it chooses every setting itself"),
         (("auto", "--data", "{m}", "--methods", "kn"), "--methods: unknown method 'kn'"),
         (("knn", "--data", "{m}", "--pool", "embedded"), "no candidate 'Chemist'"),

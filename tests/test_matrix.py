@@ -125,8 +125,13 @@ def test_routerbenchs_files_are_read_as_pandas_and_excel_write_them(tmp_path):
     assert np.array_equal(read.scores, wanted, equal_nan=True)
     file.write_text("\ufeffTask,Unnamed: 0,gpt\nA?,7,1\n")
     assert read_matrix(file, fields={"question": "Task"}).names == ["gpt"]
-    file.write_text("question,gpt\nA?,1\n")
-    assert read_matrix(file).questions == ("A?",)
+    file.write_text("question,gpt,tiny\nA?,85%,50\n")
+    with pytest.raises(MatrixError, match=r"50.0 of 'tiny' .*--best-score"):
+        read_matrix(file)
+    file.write_text("question,gpt,tiny\nA?,85,50.0\n")
+    assert read_matrix(file, best_score=100).scores.tolist() == [[0.85, 0.5]]
+    file.write_text("question,gpt\nA?,85%\n")
+    assert read_matrix(file).scores.tolist() == [[0.85]]
 
 
 def test_files_with_other_names_of_the_fields_are_read(tmp_path):

@@ -30,6 +30,7 @@ from router_r1_graph import (
     ReplyError,
     ScriptedController,
 )
+from router_r1_graph.serving.messages import to_messages
 from served import HAMLET, ask, client_of, get, serving_at
 from yaml_pool import yaml_pool
 
@@ -313,6 +314,12 @@ def test_what_chat_uis_ask_on_their_own_takes_one_call():
         assert len(ada.queries) == len(CHORES)
     with serving_at(model, chores="") as url:
         assert ask(url, CHORES[0][0]).router_r1["calls"] == 2
+
+
+def test_thoughts_in_earlier_replies_are_left_out():
+    parts = [{"type": "thinking", "thinking": "Lyon?"}, {"type": "text", "text": "Paris"}]
+    (read,) = to_messages([{"role": "assistant", "content": parts}])
+    assert read.content == parts[1:]
 
 
 def test_the_responses_api_gives_texts_streams_and_its_limits(url):

@@ -165,6 +165,7 @@ QUIET: Any = [
     (create_router_r1_agent, {}, False),
     (create_router_r1_agent, {}, True),
     (in_a_chat_model, {}, False),
+    (in_a_chat_model, {}, True),
 ]
 
 

@@ -63,6 +63,11 @@ REPORTED = {
         {"prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 2048}},
         Usage(3000, 5, 0, 0, 2048),
     ),
+    "written, DashScope's name": (
+        (3000, 5, 3005),
+        {"prompt_tokens_details": {"cache_creation_input_tokens": 2048}},
+        Usage(3000, 5, 0, 0, 2048),
+    ),
     "null details": ((10, 5, 15), {"prompt_tokens_details": None}, Usage(10, 5)),
     "texts": (("10", "5", "15"), {}, Usage(10, 5)),
     "fractions": ((10.0, 4.2, 14.2), {}, Usage(10, 2, estimated=("output",))),
@@ -112,6 +117,19 @@ def test_cached_tokens_are_read_in_the_words_of_other_clients(details, means):
         ({"cost": 0.5, "is_byok": False, "cost_details": {"upstream_inference_cost": 0.4}}, 0.5),
         ({"cost": 0.5, "cost_details": {"upstream_inference_cost": None}}, 0.5),
         ({"cost": 0, "is_byok": False, "cost_details": None}, 0.0),
+        (
+            {
+                "cost": 0,
+                "is_byok": True,
+                "cost_details": {
+                    "upstream_inference_cost": None,
+                    "upstream_inference_prompt_cost": 0.125,
+                    "upstream_inference_completions_cost": 0.25,
+                },
+            },
+            0.375,
+        ),
+        ({"total_cost": 0.5}, 0.5),
         ({"cost": {"total_cost": 0.5, "request_cost": 0.1}}, 0.5),
         ({"estimated_cost": 0.5}, 0.5),
         ({"cost_in_usd_ticks": 37756000}, 0.0037756),
@@ -180,6 +198,21 @@ STREAMS = {
         (10, 5, 20e-6),
     ),
     "under a name of Groq's": ([*TEXT, END | {"x_groq": {"usage": usage()}}], (10, 5, 20e-6)),
+    "the gateway's cost beside the text (Vercel)": (
+        [
+            *TEXT,
+            {
+                "choices": [
+                    {
+                        "delta": {"provider_metadata": {"gateway": {"cost": "0.5"}}},
+                        "finish_reason": "stop",
+                    }
+                ]
+            },
+            chunk(usage=usage()),
+        ],
+        (10, 5, 0.5),
+    ),
     "a cost beside the usage": ([*TEXT, END, chunk(usage=usage(), cost=0.5)], (10, 5, 0.5)),
     "the finish reason twice": ([*TEXT, END, END, chunk(usage=usage())], (10, 5, 20e-6)),
 }

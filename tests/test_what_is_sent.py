@@ -94,6 +94,9 @@ def refusing(name: str, error: Mapping[str, Any], then: Any) -> Callable[[Reques
         ),
         ("temperature", {"message": "invalid temperature: only 1 is allowed for this model"}),
         ("stop", {"message": "Argument not supported on this model: stop"}),
+        ("stop", "Argument not supported on this model: stop"),  # xAI's
+        ("temperature", {"message": "temperature can't be set for reasoning models"}),
+        ("temperature", {"message": "`temperature` cannot be specified for this model."}),
         ("stop", {"message": "[{'type': 'extra_forbidden', 'loc': ('body', 'stop')}]"}),
         ("top_p", {"message": 'Invalid JSON payload. Unknown name "top_p": Cannot find field.'}),
     ],
@@ -111,13 +114,21 @@ def test_what_a_model_refuses_is_learned_once_and_not_sent_again(serve, tmp_path
     assert limits[1:] == ([1024, 1024] if name == "max_tokens" else [None, None])
 
 
-def test_a_value_that_is_refused_is_an_error(serve, tmp_path):
-    error = {"message": "max_tokens is too large: 512. At most 256.", "param": "max_tokens"}
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "max_tokens is too large: 512. At most 256.", "param": "max_tokens"},
+        {"message": "max_tokens cannot be set higher than 256."},
+        "max_tokens cannot be set to 512",
+    ],
+)
+def test_a_value_that_is_refused_is_an_error(serve, tmp_path, error):
     server = serve(Error(error))
     (bill,) = bills(
         run(scripted(yaml_pool(tmp_path, server), search("Ada: ?"), answer()), "invoke")
     )
     assert (bill["error"]["kind"], len(server.requests)) == ("bad_request", 1)
+    assert "max_tokens" in bill["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -291,6 +302,30 @@ def _asked_by_tools(serve: Any, tmp_path: Any, turn: Any, streamed: bool) -> tup
         ),
         ('<|python_tag|>{"name": "Ada", "parameters": {"query": "Who?"}}', "Who?"),
         ('```json\n{"name": "Ada", "parameters": {"query": "Who?"}}\n```', "Who?"),
+        (
+            "<tool_call>Ada\n<arg_key>query</arg_key>\n<arg_value>Who?</arg_value></tool_call>",
+            "Who?",
+        ),
+        (
+            '<minimax:tool_call><invoke name="Ada">'
+            '<parameter name="query">Who?</parameter></invoke>',
+            "Who?",
+        ),
+        (
+            '<\uff5cDSML\uff5cfunction_calls><\uff5cDSML\uff5cinvoke name="Ada">'
+            '<\uff5cDSML\uff5cparameter name="query" string="true">Who?'
+            "</\uff5cDSML\uff5cparameter>",
+            "Who?",
+        ),
+        ('<tool_calls>[{"name": "Ada", "arguments": {"query": "Who?"}}]</tool_calls>', "Who?"),
+        ('functools[{"name": "Ada", "arguments": {"query": "Who?"}}]', "Who?"),
+        (
+            '<|channel|>commentary to=functions.Ada <|constrain|>json<|message|>{"query": "Who?"}',
+            "Who?",
+        ),
+        ('{"tool_calls": [{"function": {"name": "Ada", "arguments": {"query": "Who?"}}}]}', "Who?"),
+        ('[Ada(query="Who?")]', "Who?"),
+        ('```tool_code\nAda(query="Who?")\n```', "Who?"),
         ('<tool_call>{"name": "Ada", "arguments": {"query": "Wh', None),  # told as a mistake
     ],
 )
@@ -300,7 +335,8 @@ def test_a_call_that_is_written_as_text_is_a_call(text, query):
 
 
 @pytest.mark.parametrize(
-    "text", ["Paris", '{"name": "Ada Lovelace", "arguments": {}}', "{}", "[1]"]
+    "text",
+    ["Paris", '{"name": "Ada Lovelace", "arguments": {}}', "{}", "[1]", "Ada(1815)", "f(query='')"],
 )
 def test_any_other_text_is_no_call(text):
     assert written_calls(text, ["Ada"]) == (text, [])
@@ -317,6 +353,21 @@ def test_any_other_text_is_no_call(text):
         ("Lyon?\n</think>\n\nParis", "Lyon?", "Paris"),
         ("<think>a</think> <think>b</think>Paris", "a\n\nb", "Paris"),
         ("[THINK]Lyon?[/THINK]Paris", "Lyon?", "Paris"),
+        ("<Think>Lyon?</THINK>Paris", "Lyon?", "Paris"),
+        ("\u25c1think\u25b7Lyon?\u25c1/think\u25b7Paris", "Lyon?", "Paris"),
+        (
+            "<|START_THINKING|>Lyon?<|END_THINKING|><|START_RESPONSE|>Paris<|END_RESPONSE|>",
+            "Lyon?",
+            "Paris",
+        ),
+        (
+            "<|channel|>analysis<|message|>Lyon?<|end|><|start|>assistant<|channel|>final<|message|>Paris",
+            "Lyon?",
+            "Paris",
+        ),
+        ("analysisLyon?assistantfinalParis", "Lyon?", "Paris"),  # of a server that drops them
+        ("<|channel|>analysis<|message|>Lyon? or", "Lyon? or", ""),
+        ("analysis of the final assistant", "", "analysis of the final assistant"),
         ("<think>Lyon? or", "Lyon? or", ""),
         ("Thoughts end with `</think>`.", "", "Thoughts end with `</think>`."),
     ],

@@ -75,6 +75,13 @@ _BROAD: tuple[tuple[ErrorKind, str], ...] = (
     ("server_error", r"overload|unavailable|internal|server|api_error|gateway|upstream|abort"),
     ("bad_request", r"invalid|unsupported|bad_?request|validation|unprocessable"),
 )
+_NO_WORDS = re.compile(r"Error code: \d+")
+#: OpenAI's, Groq's and Gemini's words.
+_WAIT = re.compile(
+    r"(?:retry|try again) (?:in|after) (?:(?P<minutes>\d+)m ?)?(?P<number>\d+(?:\.\d+)?) ?"
+    r"(?P<unit>ms|s(?:ec(?:ond)?s?)?)\b",
+    re.I,
+)
 _CONNECTION = (
     r"CutReply|Connect|TransportError|ProtocolError|ReadError|WriteError|NetworkError|ProxyError|SSLError|"
     r"Disconnected|IncompleteRead|ChunkedEncoding|ClosedResource|BrokenResource|gaierror"
@@ -175,6 +182,9 @@ def _kind(causes: Sequence[BaseException]) -> ErrorKind:
 def said(error: BaseException) -> str:
     """Return the words of an exception; if a connection was lost, with what the system said."""
     words, root = str(error), chain(error)[-1]
+    body = _attribute(error, "body")
+    if body and _NO_WORDS.fullmatch(words):  # xAI's error is a text, which openai leaves out
+        words += f" - {body}"
     if re.search(_CONNECTION, type(error).__name__) and str(root) not in words:
         return f"{words.rstrip('.')}: {root}"
     return words
@@ -289,7 +299,7 @@ def forbids_retry(error: BaseException) -> bool:
 def told_to_wait(error: BaseException) -> float | None:
     """Return the seconds that a server wants one to wait; None = it does not say.
 
-    It says so in `retry-after-ms`, or in `Retry-After` in seconds or as an HTTP date.
+    It says so in `retry-after-ms`, in `Retry-After` in seconds or as an HTTP date, or in words.
     """
     headers = _headers(error)
     if (milliseconds := _float(headers.get("retry-after-ms"))) is not None:
@@ -300,7 +310,11 @@ def told_to_wait(error: BaseException) -> float | None:
         date = parsedate_to_datetime(headers["retry-after"])
         return max(0.0, date.timestamp() - time.time())
     except (KeyError, TypeError, ValueError, OverflowError):
-        return None
+        if not (words := _WAIT.search(str(error))):
+            return None
+        number = float(words["number"])
+        seconds = number / 1000 if words["unit"].lower() == "ms" else number
+        return 60.0 * float(words["minutes"] or 0) + seconds
 
 
 def _headers(error: BaseException) -> Mapping[str, str]:

@@ -22,7 +22,7 @@ _WORDS: dict[Finish, frozenset[str]] = {
     "refusal": frozenset({"refusal"}),
     "error": frozenset(
         {"error", "network_error", "insufficient_system_resource", "abort", "aborted", "cancelled"}
-        | {"malformed_function_call", "model_error", "server_error"}
+        | {"malformed_function_call", "model_error", "server_error", "timeout", "interrupted"}
     ),
 }
 

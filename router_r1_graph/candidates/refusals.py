@@ -25,8 +25,10 @@ _OURS = frozenset({"temperature", "stop", "stream_options", "tool_choice", STREA
 _CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter", "extra_forbidden")
 _REFUSES = re.compile(
     r"unsupported|unrecogni[sz]ed|unknown|unexpected|extra_forbidden|extra (?:inputs|fields)"
-    r"|deprecated|cannot find field|\bonly\b|\binstead\b"
-    r"|(?:\bnot\b|n't\b|\bno longer\b)[^.]{0,60}?\b(?:support|permit|allow|accept|recogni|avail)",
+    r"|deprecated|disallowed|removed|cannot find field|\bonly\b|\binstead\b"
+    r"|(?:\bnot\b|n't\b|\bcannot\b|\bno longer\b)[^.]{0,60}?"
+    r"\b(?:support|permit|allow|accept|recogni|avail|specified"
+    r"|(?:set|used)\b(?! to\b| \w+ than| above))",
     re.I,
 )
 _NO_SYSTEM = re.compile(
@@ -57,7 +59,7 @@ def refused_in(error: BaseException, sent: Collection[str], *, system: bool = Fa
         system: whether there was a message of the role system.
     """
     body = getattr(error, "body", None)
-    text = f"{error} {json.dumps(body, default=str) if isinstance(body, dict | list) else ''}"
+    text = f"{error} {json.dumps(body, default=str) if isinstance(body, dict | list | str) else ''}"
     if system and _NO_SYSTEM.search(text):
         return SYSTEM
     status = getattr(error, "status_code", None)

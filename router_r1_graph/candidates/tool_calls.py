@@ -6,10 +6,12 @@ without an index, or with a name that is repeated. A model may write a call as t
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk
@@ -19,13 +21,26 @@ from langchain_core.outputs import ChatGenerationChunk
 _FENCE = re.compile(r"\A\s*```\w*\s*(.*?)\s*```\s*\Z", re.S)
 _CUT = "cut: "
 """Before arguments that are no whole JSON: LangChain would complete them."""
-#: How models mark a call in their text (Hermes and Qwen, Mistral, Llama, DeepSeek, Kimi).
+#: How models mark a call in their text (Hermes and Qwen, Mistral, Llama, DeepSeek, Kimi; Jamba and
+#: Anthropic; MiniMax; Phi; gpt-oss).
 _MARK = re.compile(
     r"<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<function=|<[|\uff5c]tool[\u2581_]call"
+    r"|<(?:[\w|\uff5c]+:?)?(?:(?:function|tool)_calls?|invoke name=[^>]*)>"
+    r"|functools\[|<\|channel\|>commentary to="
 )
 _NAMES, _ARGUMENTS = ("name", "tool", "function"), ("arguments", "parameters", "args", "input")
-_PARAMETERS = re.compile(r"<function=([^>\s]+)>\s*((?:<parameter=[^>]+>.*?</parameter>\s*)+)", re.S)
-_PARAMETER = re.compile(r"<parameter=([^>\s]+)>(.*?)</parameter>", re.S)
+#: Calls in tags, and what they are called with: Qwen, Anthropic and MiniMax, GLM.
+_TAGGED = re.compile(
+    r"<(?:[\w|\uff5c]+:?)?(?:function=|invoke name=)[\"']?(?P<name>[^>\"'\s]+)[\"']?\s*>"
+    r"|<tool_call>\s*(?P<line>[^\s<>{}]+)\s*(?=<arg_key>)"
+)
+_PARAMETER = re.compile(
+    r"<(?:[\w|\uff5c]+:?)?parameter(?:=| name=)[\"']?(?P<name>[^>\"'<]+)[^>]*>(?P<value>.*?)"
+    r"</(?:[\w|\uff5c]+:?)?parameter>"
+    r"|<arg_key>(?P<key>[^<]*)</arg_key>\s*<arg_value>(?P<of_key>.*?)</arg_value>",
+    re.S,
+)
+_PYTHON = re.compile(r"\A\[?\s*[^\W\d]\w*\(.*\)\s*\]?\Z", re.S)
 _DECODER = json.JSONDecoder(strict=False)
 
 
@@ -142,22 +157,49 @@ def written_calls(text: str, names: Collection[str]) -> tuple[str, list[WrittenC
     """
     if mark := _MARK.search(text):
         before, rest = text[: mark.start()], text[mark.start() :]
-        calls = [
-            WrittenCall(
-                found[1], {key: value.strip() for key, value in _PARAMETER.findall(found[2])}
-            )
-            for found in _PARAMETERS.finditer(rest)
-        ]
         # A call that cannot be read is one too: it is not the answer.
-        return before, calls or _json_calls(rest, names) or [WrittenCall("", {})]
+        return before, _tagged_calls(rest) or _json_calls(rest, names) or [WrittenCall("", {})]
     fenced = _FENCE.match(text)
     bare = (fenced[1] if fenced else text).strip()
-    if bare[:1] in ("{", "["):
-        calls = _json_calls(bare, ())
+    calls = _json_calls(bare, ()) if bare[:1] in ("{", "[") else []
+    if calls := calls or _python_calls(bare):
         known = {name.casefold() for name in names}
-        if calls and all(call.name.casefold() in known and call.arguments for call in calls):
+        if all(call.name.casefold() in known and call.arguments for call in calls):
             return "", calls
     return text, []
+
+
+def _tagged_calls(text: str) -> list[WrittenCall]:
+    """Return the calls in tags that name their parameters."""
+    calls = []
+    found = [*_TAGGED.finditer(text)]
+    for call, following in zip_longest(found, found[1:]):
+        end = following.start() if following else len(text)
+        given = {
+            (p["name"] or p["key"] or "").strip(): (p["value"] or p["of_key"] or "").strip()
+            for p in _PARAMETER.finditer(text, call.end(), end)
+        }
+        if given:
+            calls.append(WrittenCall(call["name"] or call["line"], given))
+    return calls
+
+
+def _python_calls(text: str) -> list[WrittenCall]:
+    """Return the calls of a text that is Python: one, or a list of them (Llama, Gemma)."""
+    if not _PYTHON.match(text):
+        return []
+    try:
+        tree = ast.parse(text, mode="eval").body
+        calls = tree.elts if isinstance(tree, ast.List) else [tree]
+        return [
+            WrittenCall(
+                call.func.id,  # type: ignore[attr-defined]
+                {str(k.arg): ast.literal_eval(k.value) for k in call.keywords},  # type: ignore[attr-defined]
+            )
+            for call in calls
+        ]
+    except (SyntaxError, ValueError, AttributeError, MemoryError, RecursionError):
+        return []
 
 
 def _json_calls(text: str, names: Collection[str]) -> list[WrittenCall]:
@@ -171,6 +213,8 @@ def _json_calls(text: str, names: Collection[str]) -> list[WrittenCall]:
             data, end = {}, at + 1
         if call := _json_call(data) or _named_before(text[max(0, at - 100) : at], data, names):
             calls.append(call)
+        elif isinstance(data.get("tool_calls"), list):
+            end = at + 1  # they are inside
         at = text.find("{", end)
     return calls
 

@@ -21,6 +21,15 @@ NO_TOKENS = "no_tokens"
 _USD_PER_TICK = 1e-10
 """xAI's unit. Source: https://docs.x.ai/developers/cost-tracking"""
 
+COSTS = ("cost", "total_cost", "estimated_cost")
+"""The names of a reported cost: most gateways', others', DeepInfra's."""
+#: OpenRouter's names of what the provider behind it takes: all of it, and its two parts.
+_UPSTREAM = (
+    "upstream_inference_cost",
+    "upstream_inference_prompt_cost",
+    "upstream_inference_completions_cost",
+)
+
 # Where providers put what OpenAI has in other places, or not at all: DeepSeek, Moonshot, Anthropic
 # behind LiteLLM, OpenRouter.
 _CACHE_READ = (
@@ -33,6 +42,7 @@ _CACHE_READ = (
 _CACHE_WRITTEN = (
     ("prompt_tokens_details", "cache_write_tokens"),
     ("prompt_tokens_details", "cache_creation_tokens"),
+    ("prompt_tokens_details", "cache_creation_input_tokens"),
     ("cache_creation_input_tokens",),
 )
 _REASONING = (
@@ -40,7 +50,6 @@ _REASONING = (
     ("output_tokens_details", "reasoning_tokens"),
     ("reasoning_tokens",),
 )
-_COSTS = ("cost", "total_cost", "estimated_cost", "upstream_inference_cost")
 
 
 @dataclass(frozen=True)
@@ -155,19 +164,18 @@ def is_cached(message: AIMessage) -> bool:
 
 
 def _reported(report: Mapping[str, Any]) -> float | None:
-    cost = report.get("cost")
-    if isinstance(cost, Mapping):  # Perplexity
-        cost = cost.get("total_cost")
-    paid = usd(cost)
-    if paid is None:
-        paid = usd(report.get("estimated_cost"))  # DeepInfra's name
+    costs = (report.get(name) for name in COSTS)
+    whole = (at(cost, ("total_cost",)) if isinstance(cost, Mapping) else cost for cost in costs)
+    paid = next((read for cost in whole if (read := usd(cost)) is not None), None)
     if paid is None and (ticks := number(report.get("cost_in_usd_ticks"))) is not None:
         paid = usd(ticks * _USD_PER_TICK)
     own_key = report.get("is_byok")
     if own_key or (own_key is None and not paid):
-        upstream = usd(_at(report, ("cost_details", "upstream_inference_cost")))
-        if upstream is not None:
-            paid = (paid or 0.0) + upstream
+        details = report.get("cost_details")
+        upstream = [usd(at(details, (name,))) for name in _UPSTREAM]
+        parts = upstream[:1] if upstream[0] is not None else upstream[1:]
+        if any(part is not None for part in parts):
+            paid = sum((part or 0.0 for part in parts), paid or 0.0)
     return paid
 
 
@@ -182,19 +190,26 @@ def _impossible(message: AIMessage) -> Iterator[str]:
             if isinstance(value, Mapping):
                 reports.append((value, f"{where}."))
             elif value is not None:
-                read = count if name.endswith("_tokens") else usd if name in _COSTS else None
+                read = (
+                    count
+                    if name.endswith("_tokens")
+                    else usd
+                    if name in (*COSTS, *_UPSTREAM)
+                    else None
+                )
                 if read and read(value) is None:
                     yield f"{where} {value!r:.40}"
 
 
-def _at(report: Any, path: Iterable[str]) -> Any:
+def at(report: Any, path: Iterable[str]) -> Any:
+    """Return what stands in nested objects under these names; None = nothing does."""
     for name in path:
         report = report.get(name) if isinstance(report, Mapping) else None
     return report
 
 
 def _first(report: Mapping[str, Any], paths: Iterable[Iterable[str]]) -> int | None:
-    found = (value for path in paths if (value := _at(report, path)) is not None)
+    found = (value for path in paths if (value := at(report, path)) is not None)
     first = next(found, None)
     return None if first is None else count(first) or 0
 

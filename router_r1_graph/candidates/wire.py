@@ -14,10 +14,13 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
 
 from .failures import BrokenReplyError, CutReplyError, NoChoiceError
-from .usage import usage_metadata
+from .thoughts import reported
+from .usage import COSTS, at, usage_metadata
 
 REPORT = "token_usage"
 """In a message's response metadata, as LangChain has it: the usage block as it was sent."""
+_WORDS = ("message", "detail", "msg", "error_msg", "status_msg")
+_CODES = ("code", "status", "type", "error_code", "status_code")
 _ONCE = ("finish_reason", "model_name", "system_fingerprint", "service_tier")
 
 
@@ -31,13 +34,22 @@ def error_in(body: Mapping[str, Any]) -> BrokenReplyError | None:
     choice = choices[0] if isinstance(choices, list) and choices else None
     choice = choice if isinstance(choice, Mapping) else {}
     named = body.get("error") or choice.get("error")
-    if not named and body.get("object") == "error":  # vLLM
-        named = body
-    if not named and not choices and isinstance(errors := body.get("errors"), list):  # Cloudflare
-        named = next(iter(errors), None)
+    if not named and not choices:
+        named = _named_in_place_of_a_choice(body)
     if not named and choice.get("finish_reason") != "error":
         return None
     return named_error(named, report_in(body))
+
+
+def _named_in_place_of_a_choice(body: Mapping[str, Any]) -> Any:
+    """Return what names the error in a body of words without a choice; None = it has no words."""
+    errors = body.get("errors")
+    if isinstance(errors, list) and errors:  # Cloudflare
+        return errors[0]
+    for place in (body.get("base_resp"), body):  # MiniMax; vLLM, FastAPI and others
+        if isinstance(place, Mapping) and any(place.get(name) for name in _WORDS):
+            return place
+    return None
 
 
 def report_in(body: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -52,9 +64,16 @@ def report_in(body: Mapping[str, Any]) -> dict[str, Any] | None:
     places = (body, choice, groq)  # Moonshot has it in the choice of its last chunk
     blocks = (place.get("usage") for place in places if isinstance(place, Mapping))
     report = next((dict(block) for block in blocks if isinstance(block, Mapping)), None)
-    if body.get("cost") is not None:
-        return {"cost": body["cost"], **(report or {})}
-    return report
+    costs = {name: body[name] for name in COSTS if body.get(name) is not None}
+    if not costs and (cost := _of_gateway(choice)) is not None:
+        costs = {COSTS[0]: cost}
+    return {**costs, **(report or {})} if costs else report
+
+
+def _of_gateway(choice: Any) -> Any:
+    """Return the cost that Vercel's gateway puts beside the text; None = there is none."""
+    said = choice.get("message") or choice.get("delta") if isinstance(choice, Mapping) else None
+    return at(said, ("provider_metadata", "gateway", "cost"))
 
 
 def named_error(named: Any, report: Any = None) -> BrokenReplyError:
@@ -66,11 +85,11 @@ def named_error(named: Any, report: Any = None) -> BrokenReplyError:
     """
     code: object = None
     if isinstance(named, Mapping):
-        words = [str(named[name]) for name in ("message", "detail") if named.get(name)]
+        words = [str(named[name]) for name in _WORDS if named.get(name)]
         metadata = named.get("metadata")
         if isinstance(metadata, Mapping) and metadata.get("raw"):  # OpenRouter: the provider's own
             words.append(str(metadata["raw"])[:200])
-        codes = [named[name] for name in ("code", "status", "type") if named.get(name)]
+        codes = [named[name] for name in _CODES if named.get(name)]
         numbers = [c for c in codes if str(c).isdigit()]
         code = numbers[0] if numbers else " ".join(map(str, codes))
         named = ": ".join(words) or (f"error {code}" if code else "")
@@ -85,7 +104,7 @@ def is_cut(error: JSONDecodeError) -> bool:
 
 
 def complete(generation: ChatGeneration, report: Any, choice: Mapping[str, Any]) -> None:
-    """Add to a message what LangChain leaves out: exact counts, and the thoughts.
+    """Add to a message what LangChain leaves out: exact counts, thoughts and refusals.
 
     Args:
         generation: a reply, or a chunk of one.
@@ -94,8 +113,10 @@ def complete(generation: ChatGeneration, report: Any, choice: Mapping[str, Any])
     """
     message = generation.message
     said = choice.get("message") or choice.get("delta") or {}
-    if isinstance(thoughts := said.get("reasoning_content") or said.get("reasoning"), str):
+    if thoughts := reported(said):
         message.additional_kwargs["reasoning_content"] = thoughts
+    if isinstance(refusal := said.get("refusal"), str) and refusal:
+        message.additional_kwargs["refusal"] = refusal
     if isinstance(message, AIMessage):
         message.usage_metadata = usage_metadata(report) if isinstance(report, Mapping) else None
 

@@ -152,8 +152,14 @@ def form_of(options: Mapping[str, Any]) -> Form | None:
     Raises:
         ConfigError: a tool is no function, or the choice or the format cannot be understood.
     """
-    choice = _choice(options.get("tool_choice"))
+    given = options.get("tool_choice")
     tools = tuple(_function(tool) for tool in options.get("tools") or ())
+    if isinstance(given, Mapping) and given.get("type") == "allowed_tools":
+        allowed = given.get("allowed_tools") or given  # of chat completions, or of responses
+        few = [(tool.get("function") or tool).get("name") for tool in allowed.get("tools") or ()]
+        tools = tuple(tool for tool in tools if tool["function"]["name"] in few)
+        given = allowed.get("mode")
+    choice = _choice(given)
     if choice == "none":
         tools, choice = (), "auto"
     names = [tool["function"]["name"] for tool in tools]
@@ -215,7 +221,7 @@ def _schema(given: Any) -> tuple[Mapping[str, Any] | None, str]:
         case "text":
             return None, "answer"
         case "json_object":
-            return {}, "answer"
+            return given.get("schema") or {}, "answer"  # llama.cpp's, Together's and others' form
         case "json_schema":
             told = given.get("json_schema") or {}
             schema = told.get("schema") if isinstance(told, Mapping) else None

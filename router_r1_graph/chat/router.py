@@ -26,6 +26,7 @@ from langchain_core.tools import BaseTool
 from langgraph.types import StreamMode
 from pydantic import Field
 
+from .._streams import aeach_apart, apart, each_apart, unheard
 from ..budget import StopReason
 from ..errors import ControllerError
 from ..langsmith import runs
@@ -126,13 +127,17 @@ class ChatRouterR1(BuiltRouter):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        config, context = runs.below(CallbackManager, run_manager), self._context(kwargs)
+        config = unheard(runs.below(CallbackManager, run_manager))
+        context = self._context(kwargs)
         formatting = self._formatting(messages, kwargs)
         if (state := formatting.routed if formatting else None) is None:
             context = formatting.context if formatting else context
-            state = self._compiled().invoke({"messages": messages}, config, context=context)
+            with apart():
+                state = self._compiled().invoke({"messages": messages}, config, context=context)
         state = self._checked(state)
-        return self._result(formatting.give(state, config) if formatting else state, stop, kwargs)
+        with apart():
+            state = formatting.give(state, config) if formatting else state
+        return self._result(state, stop, kwargs)
 
     async def _agenerate(
         self,
@@ -141,13 +146,17 @@ class ChatRouterR1(BuiltRouter):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        config, context = runs.below(AsyncCallbackManager, run_manager), self._context(kwargs)
+        config = unheard(runs.below(AsyncCallbackManager, run_manager))
+        context = self._context(kwargs)
         formatting = self._formatting(messages, kwargs)
         if (state := formatting.routed if formatting else None) is None:
             context = formatting.context if formatting else context
-            state = await self._compiled().ainvoke({"messages": messages}, config, context=context)
+            asked = {"messages": messages}
+            with apart():
+                state = await self._compiled().ainvoke(asked, config, context=context)
         state = self._checked(state)
-        state = await formatting.agive(state, config) if formatting else state
+        with apart():
+            state = await formatting.agive(state, config) if formatting else state
         return self._result(state, stop, kwargs)
 
     def _stream(
@@ -161,12 +170,13 @@ class ChatRouterR1(BuiltRouter):
         if self._formatting(messages, kwargs):
             result = self._generate(messages, stop, run_manager, **kwargs)
         else:
-            config, context = runs.below(CallbackManager, run_manager), self._context(kwargs)
+            config = unheard(runs.below(CallbackManager, run_manager))
+            context = self._context(kwargs)
             modes = self._modes(stop, **kwargs)
             parts = self._compiled().stream(
                 {"messages": messages}, config, context=context, stream_mode=modes
             )
-            for mode, part in parts:
+            for mode, part in each_apart(parts):
                 for chunk in answer.heard(mode, part):
                     if run_manager:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -188,12 +198,13 @@ class ChatRouterR1(BuiltRouter):
         if self._formatting(messages, kwargs):
             result = await self._agenerate(messages, stop, run_manager, **kwargs)
         else:
-            config, context = runs.below(AsyncCallbackManager, run_manager), self._context(kwargs)
+            config = unheard(runs.below(AsyncCallbackManager, run_manager))
+            context = self._context(kwargs)
             modes = self._modes(stop, **kwargs)
             parts = self._compiled().astream(
                 {"messages": messages}, config, context=context, stream_mode=modes
             )
-            async for mode, part in parts:
+            async for mode, part in aeach_apart(parts):
                 for chunk in answer.heard(mode, part):
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)

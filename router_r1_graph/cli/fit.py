@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -71,6 +72,10 @@ def fit(
             help="The field of recorded replies with the gold answers.", show_default="gold"
         ),
     ] = None,
+    best_score: Annotated[
+        float,
+        typer.Option(help="The best score in a score matrix: 100 for percents, 10 for ratings."),
+    ] = 1.0,
     embedding: Annotated[
         str, typer.Option(help="Of the questions: tfidf, minilm; for auto also tfidf,minilm.")
     ] = "tfidf",
@@ -133,9 +138,13 @@ def fit(
         names["gold"] = gold_field
     with about("--metric"):
         parse_scorer(metric)
+    if not 0 < best_score < math.inf:
+        raise ConfigError(f"--best-score is a number above 0, not {best_score:g}")
     require_folder("--out", out)
     known = load_pool(pool) if pool else None
-    matrix = load_scores(data, known, split=split, metric=metric, fields=names)
+    matrix = load_scores(
+        data, known, split=split, metric=metric, fields=names, best_score=best_score
+    )
     try:
         if add_to is not None:
             controller = LearnedController.load(add_to).add(matrix)

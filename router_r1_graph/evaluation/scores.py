@@ -27,6 +27,7 @@ def load_scores(
     split: str | None = None,
     metric: str = "exact_match",
     fields: Mapping[str, str] | None = None,
+    best_score: float = 1.0,
 ) -> ScoreMatrix:
     """Read scores from a score matrix, from an evaluation's traces, or from recorded replies.
 
@@ -42,6 +43,7 @@ def load_scores(
             as it is.
         fields: what the file calls fields that it has under other names, such as
             `{"question": "query", "candidate": "model_name", "score": "performance"}`.
+        best_score: of a score matrix, see `read_matrix`.
 
     Raises:
         ConfigError: there is no such metric.
@@ -66,7 +68,10 @@ def load_scores(
         cells = _reply_cells(path, split, scorer, fields or {})
         matrix = ScoreMatrix.from_cells(cells, pool, source=str(path))
     else:
-        matrix, scored = read_matrix(path, pool, split=split, fields=fields), ""
+        matrix, scored = (
+            read_matrix(path, pool, split=split, fields=fields, best_score=best_score),
+            "",
+        )
     require_scores(matrix, f"{path}: every score{scored} is 0")
     return matrix
 
@@ -154,7 +159,8 @@ def _reply_cells(
         where = f"{path}, line {number}"
         if gold_field not in record:  # a reply to a part of a question
             without = without or f"{where}: there is no {gold_field!r}" + (
-                did_you_mean(gold_field, record) or "; --gold-field names the gold answers"
+                did_you_mean(gold_field, record)
+                or "; --gold-field names the gold answers, --fields score=NAME the scores"
             )
             continue
         gold = gold_answers(record[gold_field])

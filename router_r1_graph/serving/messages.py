@@ -18,6 +18,8 @@ _IMAGES = ("image_url", "input_image")
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _MOST_PARTS = 4096
 """Messages, and parts of their contents, of one request."""
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+"""Parts of earlier replies of reasoning models, which no other model reads."""
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
 
 
@@ -50,7 +52,8 @@ def _message(message: Mapping[str, Any], where: str, images: bool) -> BaseMessag
         why = f"the role is one of {', '.join(_ROLES)}, not {role!r:.60}"
         raise RefusedError(400, why, param=where)
     if isinstance(content, list):
-        content = [_part(part, f"{where}.content", images) for part in content]
+        said = [part for part in content if not _is_thought(part)]
+        content = [_part(part, f"{where}.content", images) for part in said]
     elif role == "assistant":
         content = content or ""  # there is none beside tool calls
     calls: list[Any] = []
@@ -89,6 +92,10 @@ def _is_broken(call: Any) -> bool:
         return not isinstance(json.loads(arguments), dict)
     except ValueError:
         return True
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in _THOUGHTS
 
 
 def _part(part: Any, where: str, images: bool) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def number_of(record: Mapping[str, Any], key: str, *, where: str) -> float:
 
 
 def score_of(record: Mapping[str, Any], key: str, *, where: str) -> float:
-    """Return the score under a key: a number, or 1 or 0 for true or false.
+    """Return the score under a key: a number, one with a percent sign, or true or false (1 or 0).
 
     Raises:
         MatrixError: it is neither.
@@ -101,6 +101,8 @@ def score_of(record: Mapping[str, Any], key: str, *, where: str) -> float:
     told = value.strip().casefold() if isinstance(value, str) else value
     if told in ("true", "false") or isinstance(told, bool):
         return float(told in ("true", True))
+    if isinstance(told, str) and told.endswith("%"):
+        return number_of({key: told[:-1]}, key, where=where) / 100
     return number_of(record, key, where=where)
 
 

@@ -40,6 +40,10 @@ class Embedding(Protocol):
         ...
 
 
+_WORD, _SHORT_WORD = r"(?u)\b\w\w+\b", r"(?u)\b\w+\b"
+"""scikit-learn's words, of two letters or more; of one, where there are no others."""
+
+
 class TfidfEmbedding:
     """TF-IDF of words, brought to at most 64 dimensions (LSA).
 
@@ -58,7 +62,8 @@ class TfidfEmbedding:
             raise ValueError(f"{len(words)} words, {len(axes)} vectors")
         self._rows = {word: row for row, word in enumerate(words)}
         self._axes = axes
-        self._split = _vectorizer().build_analyzer()
+        known_by = _WORD if any(len(word) > 1 for word in words) else _SHORT_WORD
+        self._split = _vectorizer(known_by).build_analyzer()
 
     @classmethod
     def fit(cls, texts: Sequence[str], seed: int) -> TfidfEmbedding:
@@ -69,11 +74,15 @@ class TfidfEmbedding:
         """
         from sklearn.utils.extmath import randomized_svd
 
-        vectorizer = _vectorizer(max_features=_MAX_WORDS)
-        try:
-            weights = vectorizer.fit_transform(texts)
-        except ValueError as error:
-            raise ConfigError(f"tfidf: the questions have no words: {error}") from None
+        for pattern in (_WORD, _SHORT_WORD):
+            vectorizer = _vectorizer(pattern, max_features=_MAX_WORDS)
+            try:
+                weights = vectorizer.fit_transform(texts)
+                break
+            except ValueError:  # no word
+                continue
+        else:
+            raise ConfigError("tfidf: the questions have no words")
         size = min(_MAX_DIMENSIONS, *weights.shape)
         _, _, axes = randomized_svd(weights, size, random_state=seed)
         words = [str(word) for word in vectorizer.get_feature_names_out()]
@@ -133,5 +142,7 @@ def load_embedding(name: str, words: Sequence[str], arrays: dict[str, np.ndarray
     )
 
 
-def _vectorizer(**settings: object) -> TfidfVectorizer:
-    return TfidfVectorizer(sublinear_tf=True, strip_accents="unicode", **settings)
+def _vectorizer(pattern: str, **settings: object) -> TfidfVectorizer:
+    return TfidfVectorizer(
+        sublinear_tf=True, strip_accents="unicode", token_pattern=pattern, **settings
+    )

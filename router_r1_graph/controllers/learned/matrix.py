@@ -22,7 +22,7 @@ import math
 import zipfile
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ class ScoreMatrix:
                 raise MatrixError(
                     f"{name}: {values[row, column]} of {candidate!r} on "
                     f"{self.questions[row][:60]!r} is no number from 0"
-                    + (" to 1" if top == 1 else "")
+                    + (" to 1 (--best-score: of another scale)" if top == 1 else "")
                 )
         seen: set[str] = set()
         for question in self.questions:
@@ -159,6 +159,7 @@ def read_matrix(
     *,
     split: str | None = None,
     fields: Mapping[str, str] | None = None,
+    best_score: float = 1.0,
 ) -> ScoreMatrix:
     """Read a score matrix in the format of the file's ending: .jsonl, .csv or .npz.
 
@@ -167,6 +168,8 @@ def read_matrix(
         pool: the allowed candidates, with their order and descriptors; None = as in the file.
         split: only lines of a `.jsonl` whose `split` is this; None = all.
         fields: what the file calls those of `FIELDS` that it has under other names.
+        best_score: the best score that there can be in a text file: 100 for percents, 10 for
+            ratings up to 10. Scores are divided by it.
 
     Raises:
         MatrixError: the file is missing, empty or broken; the message names file and line.
@@ -180,13 +183,15 @@ def read_matrix(
         raise MatrixError(f"{path}: only a .jsonl has splits")
     fields = fields or {}
     if path.suffix == ".jsonl":
-        return ScoreMatrix.from_cells(long_cells(path, split, fields), pool, source=str(path))
-    if path.suffix == ".csv":
+        cells = long_cells(path, split, fields)
+    elif path.suffix == ".csv":
         cells = wide_cells(path, pool, fields)
-        return ScoreMatrix.from_cells(cells, pool, source=str(path))
-    if fields:
-        raise MatrixError(f"{path}: an .npz has no fields to be named")
-    return _read_npz(path, pool)
+    elif fields or best_score != 1:
+        raise MatrixError(f"{path}: an .npz has no fields to be named, and scores from 0 to 1")
+    else:
+        return _read_npz(path, pool)
+    scaled = (replace(cell, score=cell.score / best_score) for cell in cells)
+    return ScoreMatrix.from_cells(scaled, pool, source=str(path))
 
 
 def _write_long(matrix: ScoreMatrix, path: Path) -> None:
