@@ -22,6 +22,8 @@ TELLING = _set(
 BEFORE = _set("please and also now so just then , you to kindly can could")
 OBJECT = _set("the a an me us both of all for out") | ASKING
 PREPOSITIONS = _set("in on of to by from at for with after into through under")
+#: Before a noun, they put something there: the noun itself is not asked for.
+PLACING = _set("in on of to from at with through under into within inside across via by")
 DETERMINERS = _set("the a an this that his her their its my your our")
 TAGS = _set("right correct true yes no isnt wasnt arent didnt doesnt false")
 ENDS = _set("least most")

@@ -18,6 +18,8 @@ MAX_HOPS = 5
 COST, UNSAID = 1.0, 1.8
 #: What it is worth that a chain ends in what is asked for; as much is lost where it must.
 FOCUS = 1.5
+#: What it costs to end in what a text only describes.
+DESCRIBED = 2.5
 #: A relation that explains less than this more is one that no word speaks of.
 _LITTLE = 0.3
 _MAX_UNSAID = 2
@@ -124,10 +126,12 @@ class _Walk:
             ending = self.extra.get(relation, 0.0)
             value = self._focused(relation)
             said = gain > _LITTLE
-            if chain and said:  # hints alone lead no further
+            if chain and said and chain[-1] not in self.sight.described:
+                # Hints alone lead no further.
                 said = any(b - a > HINT for a, b in zip(explained, union, strict=True))
+            asked = value > 0 and bool(chain) and chain[-1] in self.sight.described
             implied = relation in vocabulary.lexicon.implied and unsaid < _MAX_UNSAID
-            if not (said or implied or ending):
+            if not (said or implied or ending or asked):
                 continue
             if silent and vocabulary.object[relation] == vocabulary.subject[chain[-1]]:
                 continue  # "What is Paris the capital of?" asks for no capital of its country
@@ -136,8 +140,11 @@ class _Walk:
                 total += self._nearness(relation)
                 total -= 0.4 * (relation not in self.name.kind.relations)
             longer = (*chain, relation)
-            if said or ending or (self.sight.denied and value > 0):
-                self.found.append(Path(self.name, longer, union, total + ending + value, value))
+            if said or ending or asked or (self.sight.denied and value > 0):
+                at_end = total + ending + value
+                if relation in self.sight.described:
+                    at_end -= DESCRIBED
+                self.found.append(Path(self.name, longer, union, at_end, value))
             if len(longer) < MAX_HOPS and (said or implied):
                 self._go(union, longer, total, unsaid + (not said), not said)
 
@@ -178,6 +185,7 @@ def understood(
     aim: float = 0.0,
     hops: int = 1,
     possible: Collection[str] | None = None,
+    loosely: bool = False,
 ) -> bool:
     """Say whether what is explained outweighs what is not.
 
@@ -185,6 +193,8 @@ def understood(
     and says nothing about what is asked. Where it ends in what is asked for, cues count less that
     could not be asked here (`possible`): they are figures of speech.
     """
+    if loosely:
+        return aim >= 0 and sum(explained) + more >= sight.strange + hops * sight.foreign
     possible = possible if aim > 0 else None
     total = sum(explained) + more
     vague = max(explained, default=0.0) < CUE and aim <= 0

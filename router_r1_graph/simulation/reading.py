@@ -87,6 +87,7 @@ def _read(sight: Sight) -> Structure | None:
         or ((sight.polar or sight.states) and _yes_no(sight))
         or (sight.polar and not compared and read_same(sight))
         or _ask(sight)
+        or _ask(sight, loosely=True)
         or None
     )
 
@@ -99,13 +100,21 @@ def _asks_one_year(sight: Sight) -> bool:
     return "year" in focus.cue.types and len(sight.names) == 1
 
 
-def _ask(sight: Sight) -> Ask | Both | None:
-    """Read a question for one object, or for two."""
+def _ask(sight: Sight, *, loosely: bool = False) -> Ask | Both | None:
+    """Read a question for one object, or for two.
+
+    Args:
+        sight: The text.
+        loosely: Whether words count for whatever they may mean by their type, and what is left over
+            for nothing.
+    """
+    if loosely:
+        sight.loosen()
     every = [path for name in sight.names for path in paths(sight, name, focus=sight.focus)]
     best = max(every, key=by_score, default=None)
     if best is None:
         return None
-    if "and" in sight.texts and (both := read_both(sight, best)):
+    if not loosely and "and" in sight.texts and (both := read_both(sight, best)):
         return both
     only = len(sight.vocabulary.starts(best.name.kind)) == 1  # what else could be asked of it?
     possible = {*sight.vocabulary.starts(best.name.kind)}
@@ -117,6 +126,7 @@ def _ask(sight: Sight) -> Ask | Both | None:
         aim=best.aim,
         hops=len(best.chain),
         possible=possible,
+        loosely=loosely,
     ):
         return None
     term = best.term

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .asking import Asking
 from .cues import CUE, FOREIGN, HINT, Cue
+from .described import described
 from .ends import End, Said, end_of, is_turned
 from .function_words import ENDS
 from .spotted import Name
@@ -55,6 +56,20 @@ class Sight(Asking):
         """Whether it may state what it asks for: "Peru's capital is Lima, or isn't it?"."""
         self.amounts = self._amounts()
         """How much each cue says for each relation."""
+        self.described = described(self)
+        """The relations whose objects are only described."""
+
+    def loosen(self) -> None:
+        """Let each cue hint at all relations that have the type of answer that it speaks of."""
+        objects = self.vocabulary.object
+        rows = {name: list(row) for name, row in self.amounts.items()}
+        for at, seen in enumerate(self.cues):
+            types = {objects[name] for name, w in seen.cue.relations.items() if w >= CUE}
+            for name in objects:
+                if objects[name] in types:
+                    row = rows.setdefault(name, [0.0] * len(self.cues))
+                    row[at] = max(row[at], HINT * seen.weight)
+        self.amounts = {name: tuple(rows[name]) for name in objects if name in rows}
 
     def _amounts(self) -> Mapping[str, tuple[float, ...]]:
         rows: dict[str, list[float]] = {}
