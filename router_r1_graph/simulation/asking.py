@@ -10,6 +10,7 @@ from .function_words import (
     ASKING,
     BEFORE,
     COUNTED,
+    MODALS,
     OBJECT,
     PREPOSITIONS,
     REQUESTS,
@@ -53,12 +54,13 @@ class Asking(Spotted):
         self._last = self._asking = self._requesting() if self._asking is None else self._asking
         if not any(self._part[name.start] == self._asking for name in self._sure()):
             self._asking = None
+        self._head = None if self.focuses or self.polar else self._alone() or self._head_noun()
 
     @property
     def focus(self) -> Focus | None:
         """What is asked for, if a word says so."""
         asking = (focus for focus in self.focuses if self._part[focus.at] == self._last)
-        return next(asking, None)
+        return next(asking, self._head)
 
     def aside(self, name: Name) -> bool:
         """Say whether a name stands in a part that asks nothing, while another part does."""
@@ -87,7 +89,7 @@ class Asking(Spotted):
             following = self.texts[at + 1] if at + 1 < len(self.texts) else ""
             if self._taken[at] and word not in ASKING:
                 continue
-            if word in AUXILIARIES and at in starts and following and following not in YOU:
+            if at in starts and self._opens(at, word, following):
                 if not self.focuses or following == "it":
                     self.polar, self._asking = True, parts[at]
             elif word in ("whether", "if") or (
@@ -118,6 +120,53 @@ class Asking(Spotted):
         start = at == 0 or self.texts[at - 1] in STOPS or self.texts[at - 1] in BEFORE
         return start and (self.texts[at + 1] in OBJECT or self._taken[at + 1])
 
+    def _opens(self, at: int, word: str, following: str) -> bool:
+        """Say whether an auxiliary verb opens a question for yes or no: "does it", "can I pay"."""
+        if not following or (word not in AUXILIARIES and word not in MODALS):
+            return False
+        asked = self.texts[at + 2 :]
+        other = ASKING | REQUESTS | {"ask", "have", "help", "pick", "bother", "trouble"}
+        return following not in YOU or (
+            word in MODALS and following in ("i", "we") and other.isdisjoint(asked)
+        )
+
+    def _alone(self) -> Focus | None:
+        """Return what a last part without a name asks for: "Quick: the homeland of Liszt. River?"."""
+        last = max(
+            (part for part, word in zip(self._part, self.texts, strict=True) if word not in STOPS),
+            default=0,
+        )
+        words = [at for at, part in enumerate(self._part) if part == last]
+        words = [at for at in words if self.texts[at][0].isalnum()]
+        if last == 0 or len(words) > 4 or any(self._taken[at] for at in words):
+            return None
+        for at in words:
+            found = self.cue_at[at]
+            if found and (found[0].types or max(found[0].relations.values(), default=0) > 2):
+                return Focus(at, found[0], True)
+        return None
+
+    def _head_noun(self) -> Focus | None:
+        """Return what a noun phrase is about by its first noun: "the book to which we owe Emma"."""
+        at = 0
+        while at < len(self.texts) and (
+            self.texts[at] in TELLING | REQUESTS | BEFORE or self.texts[at] in STOPS
+        ):
+            at += 1
+        if self.texts[at : at + 1] != ["the"] or any(
+            word in STOPS and not taken and self.texts[after : after + 1]
+            for after, (word, taken) in enumerate(zip(self.texts, self._taken, strict=True), 1)
+            if after > at
+        ):
+            return None
+        for ahead in range(at + 1, min(at + 4, len(self.texts))):
+            if self._taken[ahead] or self.texts[ahead] in PREPOSITIONS:
+                return None
+            found = self.cue_at[ahead]
+            if found and found[0].types:
+                return Focus(ahead, found[0], True)
+        return None
+
     def _asks(self, at: int) -> bool:
         """Say whether a question starts at a word: "what", "in which"."""
         ahead = self.texts[at : at + 2]
@@ -146,6 +195,8 @@ class Asking(Spotted):
                     break
                 found = None
         cue = found[0] if found else None
+        if word == "whose" and cue and "namesake" in cue.relations:
+            cue = Cue(cue.relations, {*cue.types, "person"})
         if word == "whose" or (cue and not cue.types):
             strict = False
         following = self.bases[at + 1 : at + 4]

@@ -25,6 +25,7 @@ PREPOSITIONS = _set("in on of to by from at for with after into through under")
 #: Before a noun, they put something there: the noun itself is not asked for.
 PLACING = _set("in on of to from at with through under into within inside across via by")
 DETERMINERS = _set("the a an this that his her their its my your our")
+MODALS = _set("can could may might will would shall should must")
 TAGS = _set("right correct true yes no isnt wasnt arent didnt doesnt false")
 ENDS = _set("least most")
 #: The relations that "how many" may ask for, apart from differences.

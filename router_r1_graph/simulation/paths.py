@@ -18,6 +18,8 @@ MAX_HOPS = 5
 COST, UNSAID = 1.0, 1.8
 #: What it is worth that a chain ends in what is asked for; as much is lost where it must.
 FOCUS = 1.5
+#: What is lost where "which museum" does not end in a museum.
+NOT_WHICH = 3.0
 #: What it costs to end in what a text only describes.
 DESCRIBED = 2.5
 #: A relation that explains less than this more is one that no word speaks of.
@@ -142,7 +144,7 @@ class _Walk:
             longer = (*chain, relation)
             if said or ending or asked or (self.sight.denied and value > 0):
                 at_end = total + ending + value
-                if relation in self.sight.described:
+                if self.focus is not None and relation in self.sight.described:
                     at_end -= DESCRIBED
                 self.found.append(Path(self.name, longer, union, at_end, value))
             if len(longer) < MAX_HOPS and (said or implied):
@@ -157,12 +159,16 @@ class _Walk:
             return -FOCUS
         if self.focus is None or self.focus.cue is None:
             return 0.0
-        if object_ in self.focus.cue.types or relation in self.focus.cue.relations:
+        cue = self.focus.cue
+        if object_ in cue.types or cue.relations.get(relation, 0.0) >= CUE:
             return FOCUS
         if object_ == "year" and "number" in self.focus.cue.types:
             return 0.0
         strict = self.focus.strict and relation in self.sight.vocabulary.typed
-        return -FOCUS if strict else 0.0
+        if not strict:
+            return 0.0
+        which = self.sight.texts[self.focus.at] == "which" and self.focus.cue.types
+        return -NOT_WHICH if which else -FOCUS
 
     def _nearness(self, relation: str) -> float:
         """Return what it is worth that a cue of a name's relation stands near to the name."""
@@ -194,7 +200,12 @@ def understood(
     could not be asked here (`possible`): they are figures of speech.
     """
     if loosely:
-        return aim >= 0 and sum(explained) + more >= sight.strange + hops * sight.foreign
+        vague = sight.focus is not None and sight.texts[sight.focus.at] in ("which", "how")
+        known = aim > 0 or (aim == 0 and not vague)
+        # "The famous children of which country": it is clear what is asked, whatever is foreign.
+        clear = aim > 0 and sight.focus is not None and sight.focus.strict
+        foreign = 0.0 if clear and not sight.counted else hops * sight.foreign
+        return known and sum(explained) + more >= sight.strange + foreign
     possible = possible if aim > 0 else None
     total = sum(explained) + more
     vague = max(explained, default=0.0) < CUE and aim <= 0

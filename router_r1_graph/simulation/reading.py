@@ -17,6 +17,7 @@ from .pairs import read_pair
 from .paths import Path, by_score, paths, understood
 from .sides import are_offered, read_between, read_both, read_compare, read_same
 from .sight import Sight
+from .spotted import DOUBTFUL
 from .structure import Ask, Both, Structure, YesNo, asks
 from .vocabulary import Vocabulary, vocabulary_of
 from .world import World
@@ -141,6 +142,8 @@ def _yes_no(sight: Sight) -> YesNo | None:
         fits = {
             r: TYPE for r, object_ in sight.vocabulary.object.items() if object_ in value.kind.types
         }
+        if value.penalty > 3 * DOUBTFUL:
+            continue
         for name in names if fits else ():
             if name.start < value.end and value.start < name.end:
                 continue
