@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from .cues import CUE, TYPE
-from .function_words import ASKING, PLACING, STOPS
+from .function_words import ASKING, PLACING, STOPS, TELLING
 from .spotted import Name
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def _is_described(sight: Sight, seen: Seen) -> bool | None:
     if verb == "be":
         asking = sight.texts[article - 2] if article > 1 else ""
         return sight.focus is not None and asking not in ("what", "who", "which", "whats", "whos")
-    return verb in ("do", "have") and before not in ASKING
+    asked = before in ASKING or before in TELLING or verb in ("call", "name", "and", "or", ",")
+    return not asked and sight.focus is not None and sight.focus.at < article
 
 
 def _is_subject(sight: Sight, at: int) -> bool:

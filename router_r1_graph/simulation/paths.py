@@ -131,7 +131,8 @@ class _Walk:
             if chain and said and chain[-1] not in self.sight.described:
                 # Hints alone lead no further.
                 said = any(b - a > HINT for a, b in zip(explained, union, strict=True))
-            asked = value > 0 and bool(chain) and chain[-1] in self.sight.described
+            asked = bool(chain) and chain[-1] in self.sight.described
+            asked = asked and (value > 0 or (value == 0 and self.focus is not None and len(after) == 1))
             implied = relation in vocabulary.lexicon.implied and unsaid < _MAX_UNSAID
             if not (said or implied or ending or asked):
                 continue

@@ -81,6 +81,8 @@ def _read(sight: Sight) -> Structure | None:
     chosen = read_compare(sight) if compared else None
     if chosen and len(chosen.sides) > 2:
         return chosen  # "before both of the others" asks for nothing that is the same
+    if chosen and sight.focus and sight.texts[sight.focus.at] in ("which", "who", "whose"):
+        return chosen  # "which came years before, A or B" asks for no difference
     return (
         ("between" in sight.marks and not _asks_one_year(sight) and read_between(sight))
         or ("same" in sight.marks and read_same(sight))
