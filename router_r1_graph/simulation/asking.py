@@ -192,6 +192,9 @@ class Asking(Spotted):
                 found = self.cue_at[ahead]
                 if found and (found[0].types or max(found[0].relations.values(), default=0) > 2):
                     end = found[1]
+                    noun = self.cue_at[end] if end < len(self.texts) else None
+                    if not found[0].types and noun and noun[0].types and not self._taken[end]:
+                        found, end = noun, noun[1]  # "which written work"
                     break
                 found = None
         cue = found[0] if found else None
@@ -231,7 +234,8 @@ class Asking(Spotted):
         word = self.texts[at]
         if word == "which" and at + 1 < len(self.texts):
             found = self.cue_at[at + 1]
-            if found and found[0].types and not self._taken[at + 1]:
+            somebody = self.texts[at + 1] in YOU
+            if found and found[0].types and not self._taken[at + 1] and not somebody:
                 return False  # "from the pen of which author"
         last = len(self.texts) - 1
         while last > at and not self.texts[last][0].isalnum():

@@ -126,7 +126,7 @@ class _Walk:
             union = explained if amounts is None else tuple(map(max, explained, amounts))
             gain = 0.0 if amounts is None else sum(union) - sum_so_far
             ending = self.extra.get(relation, 0.0)
-            value = self._focused(relation)
+            value = self._focused(relation, after)
             said = gain > _LITTLE
             if chain and said and chain[-1] not in self.sight.described:
                 # Hints alone lead no further.
@@ -151,11 +151,15 @@ class _Walk:
             if len(longer) < MAX_HOPS and (said or implied):
                 self._go(union, longer, total, unsaid + (not said), not said)
 
-    def _focused(self, relation: str) -> float:
-        object_ = self.sight.vocabulary.object[relation]
+    def _focused(self, relation: str, others: Sequence[str]) -> float:
+        """Return what it is worth to end in a relation, out of those that can be asked here."""
+        objects = self.sight.vocabulary.object
+        object_ = objects[relation]
         explicit = relation in self.sight.vocabulary.lexicon.explicit
         if explicit and max(self.amounts.get(relation, self.nothing), default=0.0) < CUE / 2:
-            return 0.0
+            rivals = sum(objects[other] == object_ for other in others)
+            if rivals > 1 or self.focus is None or not self.focus.strict:
+                return 0.0
         if object_ in self.sight.denied:
             return -FOCUS
         if self.focus is None or self.focus.cue is None:
