@@ -108,14 +108,14 @@ class Asking(Spotted):
 
     def _requesting(self) -> int | None:
         """Return the one part that asks for something without a question word, if one does."""
-        parts = {self._part[at] for at in range(len(self.texts)) if self._is_request(at)}
+        parts = {self._part[at] for at, word in enumerate(self.texts) if self._is_request(at, word)}
         if not parts:
             parts = {self._part[at] for at, word in enumerate(self.texts) if word == "?"}
         return parts.pop() if len(parts) == 1 else None
 
-    def _is_request(self, at: int) -> bool:
+    def _is_request(self, at: int, word: str) -> bool:
         """Say whether a sentence starts at a word that asks for something: "State the"."""
-        if self.texts[at] not in REQUESTS or at + 1 >= len(self.texts) or self._taken[at]:
+        if word not in REQUESTS or at + 1 >= len(self.texts) or self._taken[at]:
             return False
         start = at == 0 or self.texts[at - 1] in STOPS or self.texts[at - 1] in BEFORE
         return start and (self.texts[at + 1] in OBJECT or self._taken[at + 1])

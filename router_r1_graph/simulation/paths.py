@@ -96,6 +96,7 @@ class _Walk:
         self.name = name
         self.focus = focus
         self.extra = extra
+        self.described = frozenset() if focus is None else sight.described
         self.nothing: Amounts = (0.0,) * len(sight.cues)
         apart = [not (c.start < name.end and name.start < c.end) for c in sight.cues]
         self.amounts = sight.amounts
@@ -117,23 +118,26 @@ class _Walk:
     ) -> None:
         vocabulary = self.sight.vocabulary
         detours = vocabulary.lexicon.detours
+        implicit = vocabulary.lexicon.implied
         sum_so_far = sum(explained)
+        described = bool(chain) and chain[-1] in self.described
         after = vocabulary.follows[chain[-1]] if chain else vocabulary.starts(self.name.kind)
         for relation in after:
             if relation in chain or (chain and (chain[-1], relation) in detours):
                 continue
             amounts = self.amounts.get(relation)
+            implied = relation in implicit and unsaid < _MAX_UNSAID
+            ending = self.extra.get(relation, 0.0)
+            if amounts is None and not (implied or ending or described):
+                continue
             union = explained if amounts is None else tuple(map(max, explained, amounts))
             gain = 0.0 if amounts is None else sum(union) - sum_so_far
-            ending = self.extra.get(relation, 0.0)
             value = self._focused(relation, after)
             said = gain > _LITTLE
-            if chain and said and chain[-1] not in self.sight.described:
+            if chain and said and not described:
                 # Hints alone lead no further.
                 said = any(b - a > HINT for a, b in zip(explained, union, strict=True))
-            asked = bool(chain) and chain[-1] in self.sight.described
-            asked = asked and (value > 0 or (value == 0 and self.focus is not None and len(after) == 1))
-            implied = relation in vocabulary.lexicon.implied and unsaid < _MAX_UNSAID
+            asked = described and (value > 0 or (value == 0 and len(after) == 1))
             if not (said or implied or ending or asked):
                 continue
             if silent and vocabulary.object[relation] == vocabulary.subject[chain[-1]]:
@@ -145,7 +149,7 @@ class _Walk:
             longer = (*chain, relation)
             if said or ending or asked or (self.sight.denied and value > 0):
                 at_end = total + ending + value
-                if self.focus is not None and relation in self.sight.described:
+                if relation in self.described:
                     at_end -= DESCRIBED
                 self.found.append(Path(self.name, longer, union, at_end, value))
             if len(longer) < MAX_HOPS and (said or implied):

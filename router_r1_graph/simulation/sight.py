@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 from .asking import Asking
 from .cues import CUE, FOREIGN, HINT, Cue
 from .described import described
 from .ends import End, Said, end_of, is_turned
-from .function_words import ENDS
+from .function_words import ENDS, REQUESTS
 from .spotted import Name
 from .vocabulary import Kind, Vocabulary
 
@@ -19,8 +20,7 @@ _ASIDE = 0.2
 _STRANGE = 0.4
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """A cue in a text."""
 
     start: int
@@ -49,15 +49,20 @@ class Sight(Asking):
         self.foreign = 0.0
         """How much asks for something that no relation is about."""
         self._cues()
-        asks_what = bool(self.focuses) or any(map(self._is_request, range(len(self.texts))))
+        asks_what = bool(self.focuses) or any(
+            self._is_request(at, word) for at, word in enumerate(self.texts) if word in REQUESTS
+        )
         if "polar" in self.marks and not asks_what:
             self.polar = True
         self.states = not asks_what
         """Whether it may state what it asks for: "Peru's capital is Lima, or isn't it?"."""
         self.amounts = self._amounts()
         """How much each cue says for each relation."""
-        self.described = described(self)
+
+    @cached_property
+    def described(self) -> frozenset[str]:
         """The relations whose objects are only described."""
+        return described(self)
 
     def loosen(self) -> None:
         """Let each cue hint at all relations that have the type of answer that it speaks of."""
@@ -115,7 +120,7 @@ class Sight(Asking):
             cue, end = found
             relative = self.texts[at] == "whose" and self._relative(at)  # asks for nobody
             denied = self.texts[at - 1 : at] == ["not"] or self.texts[at - 2 : at] == ["not", "the"]
-            if relative or denied or self._is_request(at):
+            if relative or denied or self._is_request(at, self.texts[at]):
                 at += 1
                 continue
             if not aside:

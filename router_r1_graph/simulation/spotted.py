@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from .cues import Cue
 from .names import Found, rank, words_of
@@ -42,8 +42,7 @@ AUXILIARIES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(NamedTuple):
     """A name in a text; `start` and `end` count words."""
 
     start: int
