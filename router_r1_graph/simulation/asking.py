@@ -198,9 +198,9 @@ class Asking(Spotted):
                     break
                 found = None
         cue = found[0] if found else None
-        if word == "whose" and cue and "namesake" in cue.relations:
-            cue = Cue(cue.relations, {*cue.types, "person"})
-        if word == "whose" or (cue and not cue.types):
+        if word == "whose":
+            strict, cue = self._owner(at)
+        elif (cue and not cue.types):
             strict = False
         following = self.bases[at + 1 : at + 4]
         if word == "what" and following[:1] == ["do"] and not {"call", "name"} & {*self.bases}:
@@ -214,6 +214,16 @@ class Asking(Spotted):
         if cue and {"country", "city"} <= cue.types:
             cue = self._elsewhere(end, cue)
         self.focuses.append(Focus(at, cue, strict))
+
+    def _owner(self, at: int) -> tuple[bool, Cue]:
+        """Return what "whose" asks for: as a rule a person, "whose capital" a country."""
+        noun = self.cue_at[at + 1] if at + 1 < len(self.texts) else None
+        strong = [name for name, w in noun[0].relations.items() if w > 2] if noun else []
+        objects = self.vocabulary.object
+        whole = self.cue_at[at]
+        other = any(objects[name] != "person" for name in strong) or (noun and noun[0].types)
+        relations = whole[0].relations if whole else {}
+        return not other, Cue(relations, set() if other else {"person"})
 
     def _elsewhere(self, at: int, where: Cue) -> Cue:
         """Return what "where" asks for in "where is the city": not for a city."""

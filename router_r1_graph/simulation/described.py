@@ -35,7 +35,8 @@ def described(sight: Sight) -> frozenset[str]:
         if is_described is not None:
             for name in nouns:
                 found[name] = found.get(name, True) and is_described
-    wanted = sight.focus.cue.types if sight.focus and sight.focus.cue else ()
+    types = sight.focus.cue.types if sight.focus and sight.focus.cue else set()
+    wanted = types if len(types) == 1 else set()
     return frozenset(name for name, yes in found.items() if yes and objects[name] not in wanted)
 
 

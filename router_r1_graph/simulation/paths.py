@@ -176,8 +176,10 @@ class _Walk:
         strict = self.focus.strict and relation in self.sight.vocabulary.typed
         if not strict:
             return 0.0
-        which = self.sight.texts[self.focus.at] == "which" and self.focus.cue.types
-        return -NOT_WHICH if which else -FOCUS
+        if self.sight.texts[self.focus.at] != "which":
+            return -FOCUS
+        types = len(cue.types)  # "which place" may be a rank
+        return -FOCUS if types == 0 else -NOT_WHICH if types < 3 else 0.0
 
     def _nearness(self, relation: str) -> float:
         """Return what it is worth that a cue of a name's relation stands near to the name."""

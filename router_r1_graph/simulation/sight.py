@@ -56,6 +56,11 @@ class Sight(Asking):
             self.polar = True
         self.states = not asks_what
         """Whether it may state what it asks for: "Peru's capital is Lima, or isn't it?"."""
+        if self.polar and any(
+            word == "one" and (cue := self.cue_at[at]) and cue[0].types
+            for at, word in enumerate(self.texts[:-1], 1)
+        ):
+            self.marks.add("same")  # "are Peru and Chile on one continent"
         self.amounts = self._amounts()
         """How much each cue says for each relation."""
 
