@@ -17,10 +17,15 @@ from .function_words import (
     STOPS,
     TAGS,
     TELLING,
+    WANTING,
     YOU,
 )
 from .spotted import AUXILIARIES, DOUBTFUL, Name, Spotted
 from .vocabulary import Vocabulary
+
+
+#: So many words stand alone at the end: "Year of death?".
+_FEW = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +130,24 @@ class Asking(Spotted):
         if not following or (word not in AUXILIARIES and word not in MODALS):
             return False
         asked = self.texts[at + 2 :]
-        other = ASKING | REQUESTS | {"ask", "have", "help", "pick", "bother", "trouble"}
+        wanted = {*asked[:1]} - {"find"}
         return following not in YOU or (
-            word in MODALS and following in ("i", "we") and other.isdisjoint(asked)
+            word in MODALS
+            and following in ("i", "we")
+            and not wanted & (ASKING | REQUESTS | WANTING)
         )
 
     def _alone(self) -> Focus | None:
         """Return what a last part without a name asks for: "Quick: the homeland of Liszt. River?"."""
-        last = max(
-            (part for part, word in zip(self._part, self.texts, strict=True) if word not in STOPS),
-            default=0,
-        )
-        words = [at for at, part in enumerate(self._part) if part == last]
-        words = [at for at in words if self.texts[at][0].isalnum()]
-        if last == 0 or len(words) > 4 or any(self._taken[at] for at in words):
-            return None
-        for at in words:
-            found = self.cue_at[at]
-            if found and (found[0].types or max(found[0].relations.values(), default=0) > 2):
-                return Focus(at, found[0], True)
+        for part in range(max(self._part, default=0), 0, -1):
+            words = [at for at, number in enumerate(self._part) if number == part]
+            words = [at for at in words if self.texts[at][0].isalnum()]
+            if any(self._taken[at] for at in words):
+                return None
+            for at in words if len(words) <= _FEW else ():
+                found = self.cue_at[at]
+                if found and (found[0].types or max(found[0].relations.values(), default=0) > 2):
+                    return Focus(at, found[0], True)
         return None
 
     def _head_noun(self) -> Focus | None:

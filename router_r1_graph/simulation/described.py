@@ -25,7 +25,10 @@ def described(sight: Sight) -> frozenset[str]:
     """
     objects = sight.vocabulary.object
     found: dict[str, bool] = {}
+    types = sight.focus.cue.types if sight.focus and sight.focus.cue else set()
     for seen in sight.cues:
+        if sight.focus and seen.cue is sight.focus.cue and len(types) > 1:
+            continue  # "which water" may be a river or a sea
         nouns = [
             name
             for name, amount in seen.cue.relations.items()
@@ -35,7 +38,6 @@ def described(sight: Sight) -> frozenset[str]:
         if is_described is not None:
             for name in nouns:
                 found[name] = found.get(name, True) and is_described
-    types = sight.focus.cue.types if sight.focus and sight.focus.cue else set()
     wanted = types if len(types) == 1 else set()
     return frozenset(name for name, yes in found.items() if yes and objects[name] not in wanted)
 

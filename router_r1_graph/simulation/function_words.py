@@ -19,6 +19,8 @@ TELLING = _set(
     "then now is was are were be idea sure forgot forget exactly hey hi hello ok okay please out "
     "question see about well just quick curious remind i'm name right"
 )
+#: After "can I" they ask for something, and not whether.
+WANTING = _set("ask have get help pick bother trouble borrow please just quickly")
 BEFORE = _set("please and also now so just then , you to kindly can could")
 OBJECT = _set("the a an me us both of all for out") | ASKING
 PREPOSITIONS = _set("in on of to by from at for with after into through under")

@@ -211,18 +211,39 @@ def understood(
     could not be asked here (`possible`): they are figures of speech.
     """
     if loosely:
-        vague = sight.focus is not None and sight.texts[sight.focus.at] in ("which", "how")
-        known = aim > 0 or (aim == 0 and not vague)
-        # "The famous children of which country": it is clear what is asked, whatever is foreign.
-        clear = aim > 0 and sight.focus is not None and sight.focus.strict
-        foreign = 0.0 if clear and not sight.counted else hops * sight.foreign
-        return known and sum(explained) + more >= sight.strange + foreign
+        return _loosely(sight, explained, more, aim, hops, possible or ())
     possible = possible if aim > 0 else None
     total = sum(explained) + more
     vague = max(explained, default=0.0) < CUE and aim <= 0
     against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained, possible)
     against += hops * (sight.foreign + _ASTRAY * (aim < 0))
     return total >= max(_LEAST, against)
+
+
+def _loosely(
+    sight: Sight,
+    explained: Amounts,
+    more: float,
+    aim: float,
+    hops: int,
+    possible: Collection[str],
+) -> bool:
+    """Say whether it is clear what is asked, though words are left over.
+
+    What could be asked here and is not explained is no figure of speech: "where did Mozart die".
+    """
+    asking = "" if sight.focus is None else sight.texts[sight.focus.at]
+    if aim < 0 or (aim == 0 and asking in ("which", "how")):
+        return False
+    # "The famous children of which country": whatever is foreign, a country is asked for.
+    clear = aim > 0 and asking in ("which", "what") and not sight.counted
+    against = sight.strange + (0.0 if clear else hops * sight.foreign)
+    left = (
+        seen.weight
+        for seen, amount in zip(sight.cues, explained, strict=True)
+        if amount < CUE * seen.weight / 2 and seen.says(possible)
+    )
+    return sum(explained) + more >= against + CUE * sum(left)
 
 
 def best_of(sight: Sight, found: Sequence[tuple[float, _S, Amounts]]) -> _S | None:

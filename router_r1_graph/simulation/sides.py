@@ -16,9 +16,6 @@ _OTHER_SIDE = 0.3
 #: Words between the sides of a comparison, the best place to cut first.
 _CUTS = ("or", "than", "and", "versus", "vs", "as", "with", "from", "to", ",")
 
-#: One of them joins the two numbers of one name: "between his birth and his death".
-_JOINS = frozenset("and when before after since from between till until to".split())
-
 
 def are_offered(sight: Sight) -> bool:
     """Say whether a text offers names to choose from: three of them, or one or another."""
@@ -160,7 +157,7 @@ def read_both(sight: Sight, alone: Path) -> Both | None:
 def read_between(sight: Sight) -> Between | None:
     """Read a question for the difference of two numbers."""
     found: list[tuple[float, Between, Amounts]] = []
-    pairs = [(name, name) for name in sight.names if not _JOINS.isdisjoint(sight.texts)] + list(_sides(sight, sight.names, most=2))
+    pairs = [(name, name) for name in sight.names] + list(_sides(sight, sight.names, most=2))
     for names in pairs:
         weights: Sequence[Sequence[float] | None] = (None, None)
         if names[0] is not names[1]:
