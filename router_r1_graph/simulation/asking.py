@@ -204,7 +204,7 @@ class Asking(Spotted):
         cue = found[0] if found else None
         if word == "whose":
             strict, cue = self._owner(at)
-        elif (cue and not cue.types):
+        elif cue and not cue.types:
             strict = False
         following = self.bases[at + 1 : at + 4]
         if word == "what" and following[:1] == ["do"] and not {"call", "name"} & {*self.bases}:
@@ -248,7 +248,7 @@ class Asking(Spotted):
         word = self.texts[at]
         if word == "which" and at + 1 < len(self.texts):
             found = self.cue_at[at + 1]
-            somebody = self.texts[at + 1] in YOU
+            somebody = self.texts[at + 1] in YOU or self.texts[at + 1] == "whoever"
             if found and found[0].types and not self._taken[at + 1] and not somebody:
                 return False  # "from the pen of which author"
         last = len(self.texts) - 1

@@ -185,7 +185,9 @@ class Spelling:
         best: tuple[str, int] | None = None
         for end in (0, -1):
             words = self._alike.get((length, end, word[end]), ())
-            found = words and process.extractOne(word, words, scorer=OSA.distance, score_cutoff=most)
+            found = words and process.extractOne(
+                word, words, scorer=OSA.distance, score_cutoff=most
+            )
             if found and found[1] > 1 and length < 9 and (found[0][0], found[0][-1]) != ends:
                 continue
             if found and (best is None or found[1] < best[1]):

@@ -100,7 +100,8 @@ def _asks_one_year(sight: Sight) -> bool:
     focus = sight.focus
     if focus is None or focus.cue is None or sight.texts[focus.at] not in ("which", "what"):
         return False
-    return "year" in focus.cue.types and len(sight.names) == 1
+    sure = [name for name in sight.names if name.penalty < DOUBTFUL]
+    return "year" in focus.cue.types and len(sure) == 1
 
 
 def _ask(sight: Sight, *, loosely: bool = False) -> Ask | Both | None:

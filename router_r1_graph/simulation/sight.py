@@ -134,7 +134,11 @@ class Sight(Asking):
                 end = at + 1  # "died before" still speaks of a death
                 if (single := self.lexicon.at(self.bases[:end], at)) is not None:
                     cue = single[0]
-            if not aside and cue.marks & ENDS:
+            # "The first to see Triton", "whoever saw Triton first": a description, no end.
+            about = self.texts[at] == "first" and (
+                self.texts[at + 1 : at + 2] == ["to"] or self._taken[at - 1]
+            )
+            if not aside and cue.marks & ENDS and not (about and "or" in self.texts):
                 said = Said(at, found[1], "least" in cue.marks)
                 before = ends.setdefault(self._part[at], [])
                 if not before or before[-1].end <= at:  # "less recent" is not "recent" again

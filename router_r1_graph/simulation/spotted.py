@@ -16,7 +16,9 @@ MAX_NAMES = 8
 #: A name that is more doubtful than this keeps its words for cues.
 DOUBTFUL = 1.0
 #: How "the" is misspelled.
-_ARTICLES = dict.fromkeys("teh hte tje thr th tha tthe thhe thee tjee tge tne rhe yhe".split(), "the")
+_ARTICLES = dict.fromkeys(
+    "teh hte tje thr th tha tthe thhe thee tjee tge tne rhe yhe".split(), "the"
+)
 AUXILIARIES = frozenset(
     [
         "is",
