@@ -23,7 +23,6 @@ from .function_words import (
 from .spotted import AUXILIARIES, DOUBTFUL, Name, Spotted
 from .vocabulary import Vocabulary
 
-
 #: So many words stand alone at the end: "Year of death?".
 _FEW = 4
 
@@ -107,7 +106,8 @@ class Asking(Spotted):
                     self._asking = parts[at - 1]
             elif word in ASKING and not self._relative(at):
                 self._focus(at, word)
-                if not self.polar or at in starts:
+                other = word != "what" and self.texts[at - 1] == "or"  # "in Asia, Africa or where"
+                if not self.polar or at in starts or other:
                     self.polar, self._asking = False, parts[at]
         return parts
 
@@ -138,7 +138,7 @@ class Asking(Spotted):
         )
 
     def _alone(self) -> Focus | None:
-        """Return what a last part without a name asks for: "Quick: the homeland of Liszt. River?"."""
+        """Return what a last part without a name asks for: "The homeland of Liszt. Capital?"."""
         for part in range(max(self._part, default=0), 0, -1):
             words = [at for at, number in enumerate(self._part) if number == part]
             words = [at for at in words if self.texts[at][0].isalnum()]

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Sequence
 
-from .cues import CUE, TYPE
+from .asking import Asking
+from .cues import CUE, TYPE, Cue
 from .function_words import ASKING, PLACING, STOPS, TELLING
 from .spotted import Name
-
-if TYPE_CHECKING:
-    from .sight import Seen, Sight
 
 _ARTICLES = frozenset(("the", "whichever", "whatever", "whoever", "whomever"))
 #: How many words may stand between an article and its noun.
 _ADJECTIVES = 2
 
 
-def described(sight: Sight) -> frozenset[str]:
+def described(sight: Asking, cues: Iterable[tuple[int, Cue]]) -> frozenset[str]:
     """Return the relations of which every noun in a text stands in a description.
 
     A noun with an article is one after a preposition ("in the homeland of Liszt"), or after a verb
     whose question word asks for something else ("where does the river of Ghent end").
+
+    Args:
+        sight: The text.
+        cues: Where each cue starts, and what it says.
     """
     objects = sight.vocabulary.object
     found: dict[str, bool] = {}
     types = sight.focus.cue.types if sight.focus and sight.focus.cue else set()
-    for seen in sight.cues:
-        if sight.focus and seen.cue is sight.focus.cue and len(types) > 1:
+    for at, cue in cues:
+        if sight.focus and cue is sight.focus.cue and len(types) > 1:
             continue  # "which water" may be a river or a sea
         nouns = [
             name
-            for name, amount in seen.cue.relations.items()
-            if amount >= CUE or (amount >= TYPE and objects[name] in seen.cue.types)
+            for name, amount in cue.relations.items()
+            if amount >= CUE or (amount >= TYPE and objects[name] in cue.types)
         ]
-        is_described = _is_described(sight, seen) if nouns else None
+        is_described = _is_described(sight, at) if nouns else None
         if is_described is not None:
             for name in nouns:
                 found[name] = found.get(name, True) and is_described
@@ -42,11 +43,11 @@ def described(sight: Sight) -> frozenset[str]:
     return frozenset(name for name, yes in found.items() if yes and objects[name] not in wanted)
 
 
-def _is_described(sight: Sight, seen: Seen) -> bool | None:
+def _is_described(sight: Asking, start: int) -> bool | None:
     """Say whether a cue is the noun of a description; None where it is no noun with an article."""
-    article = _article(sight.texts, seen.start)
+    article = _article(sight.texts, start)
     if article is None:
-        article = _owner(sight, seen.start, sight.names)
+        article = _owner(sight, start, sight.names)
     if article is None:
         return None
     if article == 0 or sight.texts[article - 1] in STOPS | {","}:
@@ -66,7 +67,7 @@ def _is_described(sight: Sight, seen: Seen) -> bool | None:
     return not asked and sight.focus is not None and sight.focus.at < article
 
 
-def _is_subject(sight: Sight, at: int) -> bool:
+def _is_subject(sight: Asking, at: int) -> bool:
     """Say whether something else is asked after a noun: "the homeland of Liszt uses what coins"."""
     focus = sight.focus
     if focus is None or focus.at < at:
@@ -83,7 +84,7 @@ def _article(texts: Sequence[str], at: int) -> int | None:
     return None
 
 
-def _owner(sight: Sight, at: int, names: Collection[Name]) -> int | None:
+def _owner(sight: Asking, at: int, names: Collection[Name]) -> int | None:
     """Return where the name starts that a noun belongs to: "Liszt's homeland"."""
     for name in names:
         if name.end == at:

@@ -67,7 +67,7 @@ class Sight(Asking):
     @cached_property
     def described(self) -> frozenset[str]:
         """The relations whose objects are only described."""
-        return described(self)
+        return described(self, ((seen.start, seen.cue) for seen in self.cues))
 
     def loosen(self) -> None:
         """Let each cue hint at all relations that have the type of answer that it speaks of."""

@@ -17,7 +17,8 @@ MAX_NAMES = 8
 DOUBTFUL = 1.0
 #: How "the" is misspelled.
 _ARTICLES = dict.fromkeys(
-    "teh hte tje thr th tha tthe thhe thee tjee tge tne rhe yhe".split(), "the"
+    ["teh", "hte", "tje", "thr", "th", "tha", "tthe", "thhe", "thee", "tjee", "tge", "tne", "rhe"],
+    "the",
 )
 AUXILIARIES = frozenset(
     [
