@@ -8,8 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .agents.answered_step import AgentBill
     from .agents.decision_model import RouterDecisionModel
-    from .agents.middleware import AgentBill, RouterMiddleware
+    from .agents.middleware import RouterMiddleware
     from .answers import exact_match, f1_score
     from .budget import Left, StopReason
     from .candidates import Candidate, CandidatePool, ControllerSettings
@@ -155,7 +156,7 @@ __all__ = [
 #: (torch, numpy, FastAPI) is needed only where its names are used. Name -> module.
 _LATER = {
     "AbsoluteCost": "rewards",
-    "AgentBill": "agents.middleware",
+    "AgentBill": "agents.answered_step",
     "AgentStep": "controllers.step",
     "Bill": "candidates.reply",
     "Call": "protocol",

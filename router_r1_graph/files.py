@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,19 +31,23 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueEr
     Raises:
         OSError: the file cannot be read.
     """
-    with opened(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:
-                yield number, ValueError(f"not JSON: {error}")
-                continue
-            if isinstance(value, dict):
-                yield number, value
-            else:
-                yield number, ValueError(f"a line is a JSON object, not {value!r:.80}")
+    number = 0
+    try:
+        with opened(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    value = json.loads(line.decode("utf-8-sig"))
+                except (ValueError, RecursionError) as error:
+                    yield number, ValueError(f"not JSON: {error}")
+                    continue
+                if isinstance(value, dict):
+                    yield number, value
+                else:
+                    yield number, ValueError(f"a line is a JSON object, not {value!r:.80}")
+    except (EOFError, zlib.error) as error:  # of a compressed file whose writer was killed
+        yield number + 1, ValueError(f"the compressed file is broken there: {error}")
 
 
 @contextmanager

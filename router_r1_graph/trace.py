@@ -205,10 +205,20 @@ class TraceWriter(BaseCallbackHandler):
 def read_traces(path: str | Path) -> Iterator[Trace]:
     """Read traces from JSON lines, one at a time.
 
+    Args:
+        path: the file, or a folder of such files, as a training run leaves them.
+
     Raises:
         TraceError: the file is missing, or a line is broken or of another version; the message
             names file and line.
     """
+    if Path(path).is_dir():
+        files = sorted([*Path(path).glob("*.jsonl"), *Path(path).glob("*.jsonl.gz")])
+        if not files:
+            raise TraceError(f"{path}: no trace files (*.jsonl, *.jsonl.gz) in this folder")
+        for file in files:
+            yield from read_traces(file)
+        return
     if not Path(path).is_file():
         raise TraceError(f"{path}: no such trace file")
     for number, data in read_jsonl(path):

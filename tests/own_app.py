@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypedDict
 
 from langchain_core.messages import AIMessage
@@ -51,6 +52,17 @@ def twice(router: Any) -> Any:
         first = router.invoke({"question": state["question"]})["answer"]
         second = router.invoke({"question": f"Who wrote {first or 'Emma'}?"})["answer"]
         return {"reply": f"{first}, {second}"}
+
+    return StateGraph(Letter).add_node("ask", ask).add_edge(START, "ask").compile()
+
+
+def threads(router: Any) -> Any:
+    """Ask the router in a thread that knows nothing of the run around it."""
+
+    def ask(state: Letter) -> Letter:
+        with ThreadPoolExecutor(1) as thread:
+            found = thread.submit(router.invoke, {"question": state["question"]}).result()
+        return {"reply": found["answer"]}
 
     return StateGraph(Letter).add_node("ask", ask).add_edge(START, "ask").compile()
 

@@ -14,13 +14,14 @@ needs("train")
 import torch
 from datasets import Dataset
 from safetensors import safe_open
+from safetensors.torch import load_file
 from trl import SFTConfig, SFTTrainer
 
 from in_process import program
 from router_r1_graph import CandidatePool, ConfigError, ControllerError, create_router_r1
 from router_r1_graph.controllers.policy.controller import PolicyController
 from training.config import FitConfig, load_config
-from training.fit import fit
+from training.fit import TrainingError, fit, last_checkpoint
 from training.model_config import ModelConfig, ScratchModel
 from training.models import Learner, finish, is_adapted, load_learner, make_learner
 from training.turn_trainer import TurnTrainer
@@ -107,13 +108,15 @@ def test_what_is_thought_last_weighs_more_in_the_loss(tmp_path):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def trained(config: ModelConfig, folder: Path, learner: Learner | None = None) -> Learner:
+def trained(
+    config: ModelConfig, folder: Path, learner: Learner | None = None, **more: Any
+) -> Learner:
     learner = learner or load_learner(config)
     row = {"input_ids": [10, 11, 12, 13, 14, 15], "labels": [-100, -100, 12, 13, 14, 15]}
     fit(
         learner,
         [row] * 8,
-        FitConfig(batch_size=4, learning_rate=1e-2, epochs=2),
+        FitConfig(**{"batch_size": 4, "learning_rate": 1e-2, "epochs": 2, **more}),
         folder=folder / "checkpoints",
         stage="warm_start",
         metrics=folder / "metrics.jsonl",
@@ -149,6 +152,14 @@ def test_an_adapter_is_trained_from_stage_to_stage_on_a_base_in_bfloat16(pretrai
     trained(config, tmp_path / "two", again)
     assert list(again.model.peft_config) == ["default"]
     assert not torch.equal(logits_of(again.model), logits_of(learner.model))
+
+
+def test_a_loss_that_is_no_number_stops_before_it_is_saved(pretrained, tmp_path):
+    config = ModelConfig(pretrained=str(pretrained))
+    with pytest.raises(TrainingError, match=r"(loss|grad_norm) is .* at step \d; .*learning rate"):
+        trained(config, tmp_path, learning_rate=1e30, save_steps=1, epochs=4)
+    saved = load_file(f"{last_checkpoint(tmp_path / 'checkpoints')}/model.safetensors")
+    assert all(weights.isfinite().all() for weights in saved.values())
 
 
 def test_an_adapter_is_merged_in_float32(pretrained, tmp_path):

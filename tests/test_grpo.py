@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import random
+import signal
 import time
+import weakref
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,13 +24,13 @@ import torch
 from transformers import TrainerCallback
 
 import router_r1_graph
+from fakes import answer, search
 from openai_server import Reply, Status
 from router_r1_graph import (
     CandidatePool,
     ConfigError,
     RouterContext,
-    Trace,
-    create_router_r1,
+    ScriptedController,
     read_traces,
 )
 from router_r1_graph.ledger import total
@@ -39,8 +42,8 @@ from training.fit import BudgetSpentError, OutsideError, last_checkpoint, train
 from training.grpo import grpo_trainer, run_grpo
 from training.items import Item
 from training.models import load_learner
-from training.rollouts import roll_out
-from training.spending import Spending
+from training.rollouts import Patience, roll_out, why_left_out
+from training.spending import Bill, Spending
 
 pytestmark = [
     pytest.mark.timeout(1800),  # trainings
@@ -211,17 +214,25 @@ def test_one_seed_gives_one_run_and_a_run_that_was_killed_ends_with_the_same_wei
 
     first = whole(tmp_path / "one")
 
-    class Kill(TrainerCallback):
+    class Interrupt(TrainerCallback):
         def on_step_begin(self, args, state, control, **_):
-            if state.global_step == 2:
+            if state.global_step == 0:  # the step is finished, and a checkpoint written
+                signal.raise_signal(signal.SIGTERM)
+            if state.global_step == 2:  # as a kill leaves it
                 raise KeyboardInterrupt
 
-    trainer, _ = grpo_trainer(
-        learner(), questions(3), settings, **options(tmp_path / "two", held_out=held_out)
-    )
-    trainer.add_callback(Kill())
-    with pytest.raises(KeyboardInterrupt):
+    def interrupted():
+        trainer, watch = grpo_trainer(
+            learner(), questions(3), settings, **options(tmp_path / "two", held_out=held_out)
+        )
+        trainer.add_callback(Interrupt())
         train(trainer, tmp_path / "two" / "checkpoints", "grpo")
+        return watch.interrupted
+
+    assert interrupted()
+    assert last_checkpoint(tmp_path / "two" / "checkpoints").endswith("checkpoint-1")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     second = whole(tmp_path / "two")
     moved = weights(learner().model)
     assert any(not torch.equal(first[name], moved[name]) for name in first)
@@ -326,6 +337,23 @@ def test_a_passing_failure_is_tried_again_and_costs_no_rollout(tmp_path, serve):
     assert line["left_out"] == 0
 
 
+@pytest.mark.parametrize(("tries", "fails"), [(1, True), (2, False)])
+def test_a_failure_of_the_sampler_is_never_the_policys(tries, fails):
+    ours = learner()
+    first = iter([torch.OutOfMemoryError("CUDA out of memory")])
+
+    def full(*_):
+        if error := next(first, None):
+            raise error
+
+    ours.model.register_forward_pre_hook(full)
+    patience = Patience(tries, wait_seconds=0)
+    traces = roll_out(questions(1) * 4, ours.controller(temperature=1.0, seed=1), patience=patience)
+    left_out = [why_left_out(trace) for trace in traces]
+    assert [reason.startswith("the sampler failed: ") for reason in left_out] == [fails] * 4
+    assert all("CUDA out of memory" in reason for reason in left_out) == fails
+
+
 def test_a_prompt_that_is_too_long_is_named_and_left_out(tmp_path, capsys):
     items = questions(2)
     long = replace(items[0], id="the-long-one", question="why " * 3000)
@@ -368,34 +396,51 @@ def test_the_budget_stops_a_run_with_a_checkpoint_and_says_what_it_would_cost(
     assert not (tmp_path / "none" / "traces").exists()
 
 
-def test_spending_outlives_a_kill(tmp_path, serve):
-    [item] = asked_of(serve(Reply("Carel Fabritius", input_tokens=40, output_tokens=30)))
-    graph = create_router_r1(item.pool, "cheapest").compile()
-    trace = Trace.from_state(graph.invoke({"question": item.question}))
+def test_each_call_is_on_the_bill_before_the_run_goes_on(tmp_path, serve):
+    paid = []
+
+    def reply(request):
+        paid.append(Spending(tmp_path).total_usd())  # what a kill would leave here
+        return Reply("Carel Fabritius", input_tokens=40, output_tokens=30)
+
+    [item] = asked_of(serve(reply), max_rounds=3)
+    turns = [search("Quillora: who?"), search("Ancestil: where?"), answer("x")]
+    bill = Bill(Spending(tmp_path), "grpo")
+    [trace] = roll_out([item], ScriptedController(turns), bill=bill)
+    assert paid == [0, pytest.approx(1e-4)]
+    assert bill.spending.total_usd() == pytest.approx(total(trace.ledger)["cost_usd"])
+    (tmp_path / "file").touch()  # a bill that cannot be written ends the run
+    with pytest.raises(OSError, match="file"):
+        roll_out([item], ScriptedController(turns), bill=Bill(Spending(tmp_path / "file"), "grpo"))
+
+
+def test_spending_outlives_a_kill_and_counts_all_processes(tmp_path):
     spending = Spending(tmp_path, 1.0)
-    spending.add("grpo", trace)
-    each = spending.total_usd()
-    assert each > 0
+    spending.add_usd("grpo", 0.1)
     with (tmp_path / "spending-0.jsonl").open("a") as file:
         file.write('{"stage": "grpo", "us')  # torn
     again = Spending(tmp_path, 1.0)
-    assert again.total_usd() == pytest.approx(each)
-    again.add("grpo", trace)
+    assert again.total_usd() == pytest.approx(0.1)
+    again.add_usd("grpo", 0.1)
     other = Spending(tmp_path, 1.0, process=1)
-    other.add("grpo", trace)
-    assert again.total_usd() == other.total_usd() == pytest.approx(3 * each)
-    assert again.left_usd() == pytest.approx(1 - 3 * each)
-    assert again.refuses(2.0)
+    other.add_usd("grpo", 0.1)
+    assert again.total_usd() == other.total_usd() == pytest.approx(0.3)
+    assert again.left_usd() == pytest.approx(0.7)
+    assert again.refuses(0.8)
     assert not again.refuses(0.5)
 
 
-def test_simulated_candidates_are_not_paid(tmp_path):
-    graph = create_router_r1("embedded", "cheapest").compile()
-    trace = Trace.from_state(graph.invoke({"question": "Who wrote Hamlet?"}))
-    assert total(trace.ledger)["cost_usd"] > 0
-    spending = Spending(tmp_path, 0.0)
-    spending.add("grpo", trace)
-    assert spending.total_usd() == 0
+def test_simulated_candidates_are_not_paid(tmp_path, serve):
+    """Beside real ones in one pool, too."""
+    real = asked_of(serve(Reply("Carel Fabritius", input_tokens=40, output_tokens=30)))[0].pool
+    embedded = CandidatePool.embedded().candidates[:1]
+    pool = CandidatePool(candidates=(*embedded, *real.candidates[1:]))
+    both = f"{search(f'{embedded[0].name}: who?')}{search('Ancestil: who?')}"
+    bill = Bill(Spending(tmp_path), "grpo")
+    [trace] = roll_out(questions(1, pool), ScriptedController([both, answer("x")]), bill=bill)
+    assert [line["cost_usd"] > 0 for line in trace.ledger["candidates"].values()] == [True, True]
+    assert bill.spending.total_usd() == pytest.approx(1e-4)
+    assert bill.spending.by_stage()["grpo"].calls == 1
 
 
 def test_the_best_weights_on_held_out_questions_are_kept_and_a_stage_stops_early(tmp_path):
@@ -421,6 +466,15 @@ def test_the_best_weights_on_held_out_questions_are_kept_and_a_stage_stops_early
     assert rewards[0] > max(rewards[1], rewards[2])
     for name, best in weights(ours.model).items():
         assert torch.equal(best, before[name]), name
+
+
+def test_no_model_is_held_beside_those_of_trl(tmp_path):
+    ours = learner()
+    held = weakref.ref(ours.model)
+    trainer, _ = grpo_trainer(ours, questions(1), config(), **options(tmp_path))
+    gc.collect()
+    assert trainer.model
+    assert held() is None
 
 
 def test_sharded_weights_are_refused(tmp_path, monkeypatch):

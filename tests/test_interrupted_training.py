@@ -17,6 +17,7 @@ from extras import needs
 needs("train")
 
 import torch
+from langsmith.utils import get_env_var, tracing_is_enabled
 from safetensors.torch import load_file, save_file
 
 import router_r1_graph
@@ -38,7 +39,7 @@ from training.record import changes, remember
 from training.rollouts import judged_of, roll_out
 from training.run import Run
 from training.signals import give_back, take_signals
-from training.spending import Spending
+from training.spending import Bill, Spending
 from training.teacher_traces import warm_traces
 
 SMOKE = CONFIGS / "smoke.yaml"
@@ -234,8 +235,7 @@ def test_nothing_is_asked_any_more_once_the_budget_is_spent(asked, tmp_path):
             items,
             ScriptedController(["<search>A: q?</search>", "<answer>x</answer>"]),
             in_flight=2,
-            done=lambda trace: spending.add("grpo", trace),
-            refuses=lambda: spending.refusal("grpo"),
+            bill=Bill(spending, "grpo"),
         )
     assert spending.total_usd() == 0.5 * server.count()  # those that ran were finished
     assert 2 <= server.count() <= 4
@@ -253,6 +253,19 @@ def test_candidates_of_which_none_replies_stop_a_run_however_few_are_asked(asked
         with pytest.raises(OutsideError, match=r"1 of 9 rollouts .* no candidate replied: A"):
             judged_of([*silent, *failed], "test")
         assert len(judged_of([*silent, *failed, *replied], "test")) == 9
+
+
+def test_langsmith_gets_no_rollout_whatever_the_environment_says(asked, monkeypatch):
+    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    get_env_var.cache_clear()
+    try:
+        assert tracing_is_enabled()
+        seen = []
+        silent = ScriptedController(["<answer>x</answer>"])
+        roll_out(asked[1][:1], silent, done=lambda _: seen.append(tracing_is_enabled()))
+        assert seen == [False]
+    finally:
+        get_env_var.cache_clear()
 
 
 def test_a_terminal_that_is_closed_stops_a_run_and_nohup_does_not():

@@ -25,7 +25,7 @@ from training.outcomes import Outcomes, verdict_of
 from training.own_graph import OwnGraph
 from training.rollouts import roll_out, why_left_out
 from training.run import Run
-from training.spending import Spending
+from training.spending import Bill, Spending
 from training.stages import measure
 
 pytestmark = [
@@ -172,6 +172,17 @@ def test_replies_inside_the_application_are_stored_and_paid_once(tmp_path, serve
             [one] = run_of("letter", items=asked_of(server), replies=store)
     assert len(server.requests) == 1
     assert one.calls[0].ok
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"), [("chat", 1), ("twice", 2), ("threads", 1), ("breaks", 1)]
+)
+def test_what_the_router_pays_is_on_the_bill_wherever_it_is_asked_from(name, runs, tmp_path, serve):
+    server = serve(Reply("Carel Fabritius", input_tokens=40, output_tokens=30))
+    bill = Bill(Spending(tmp_path), "grpo")
+    run_of(name, items=asked_of(server), bill=bill)
+    assert len(server.requests) == bill.spending.by_stage()["grpo"].calls == runs
+    assert bill.spending.total_usd() == pytest.approx(1e-4 * runs)
 
 
 def test_a_config_names_the_graph_and_what_is_measured_goes_through_it(tmp_path):

@@ -141,6 +141,25 @@ def test_several_functions_are_weighted_and_one_that_says_nothing_does_not_count
     assert verdict_of(judged(mine, *twice))["parts"] == {"value_1": 0.2, "value_2": 0.4}
 
 
+def test_parts_are_weighted_by_name_and_one_of_weight_0_is_only_logged(mine):
+    def said(value, **weights):
+        options = {"value": value}
+        return judged(mine, {"function": "mine:value", "options": options, "weights": weights})
+
+    found = verdict_of(said({"a": 0.5, "b": 1, "c": 0}, a=3, b=1, c=0))
+    assert found["outcome"] == pytest.approx(2.5 / 4)
+    assert found["parts"] == {"value/a": 0.5, "value/b": 1.0, "value/c": 0.0}
+    # A part that a trace does not have does not count, and where none counts, nothing is said.
+    assert verdict_of(said({"a": 0.5, "b": None}, a=3, b=1))["outcome"] == 0.5
+    assert why_left_out(said({"c": 0.5}, a=1, c=0)) == "no reward function said anything"
+    with pytest.raises(
+        ConfigError, match=r"gave 'tone', which has no weight.*did you mean 'tones'"
+    ):
+        said({"tone": 0.5}, tones=1)
+    with pytest.raises(ConfigError, match=r"gave 0\.5; weights are for parts with names"):
+        said(0.5, tone=1)
+
+
 def test_what_judging_costs_is_on_the_bill_and_counts_for_the_budget(mine):
     spending = Spending(mine / "spending", 1.0)
     silent = judged(mine, "mine:named", "mine:paid_silence", spending=spending)
@@ -223,7 +242,12 @@ FILES = "data: {source: files, files: [%s], pools: [embedded]}"
         ),
         ("reward: {functions: [f1], metric: f1}", "metric has no effect beside functions"),
         ("reward: {functions: [{function: f1, weight: 0}]}", "weight"),
+        ("reward: {usd: 2.0e-4}", "usd has no effect without scale: absolute"),
+        ("reward: {functions: [f1], floor: -1}", "floor has no effect"),
         ("reward: {functions: [{function: 'a:b', options: {api_key: x}}]}", "use api_key_env"),
+        ("reward: {functions: [{function: f1, weights: {a: 1}}]}", "f1 names no parts"),
+        ("reward: {functions: [{function: 'a:b', weights: {a: 0}}]}", "a weight above 0"),
+        ("reward: {functions: [{function: 'a:b', weights: {a: -1}}]}", "weights.a"),
         ("reward: feedback:score", "only feedback, which no rollout of grpo has"),
         ("graph: mine:app", "graph needs a reward"),
         ("warm_start: {min_reward: 0.5}", "min_reward is for warm_start.trace_files"),

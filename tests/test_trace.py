@@ -15,6 +15,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import ValidationError
 
 from fakes import FakeChat, PaidController, answer, make_pool, models, search
+from in_process import cli
 from router_r1_graph import (
     CandidatePool,
     KeywordController,
@@ -63,7 +64,8 @@ def without_times(trace: Trace) -> Any:
 
     def still(value: Any) -> Any:
         if isinstance(value, dict):
-            return {k: 0 if k == "seconds" else still(v) for k, v in value.items()}
+            # A decision's digest is also of the observations.
+            return {k: 0 if k in ("seconds", "digest") else still(v) for k, v in value.items()}
         if isinstance(value, str):  # an observation says how many seconds are left
             return re.sub(r"(\(left: .*), \d+\.\d s\)", r"\1)", value)
         return [still(v) for v in value] if isinstance(value, list) else value
@@ -263,6 +265,23 @@ def test_traces_are_appended_or_written_anew(tmp_path):
     assert list(read_traces(file)) == [first, second]
     write_traces(file, [third])
     assert list(read_traces(file)) == [third]
+
+
+def test_a_folder_of_compressed_files_is_read_in_order_and_a_torn_one_is_named(tmp_path):
+    traces = [make_trace(LONG_RESULT, id=name) for name in "ab"]
+    for number, trace in enumerate(traces, 1):
+        write_traces(tmp_path / f"00000{number}-0.jsonl.gz", [trace])
+    (tmp_path / "notes.txt").write_text("no traces")
+    assert list(read_traces(tmp_path)) == traces
+    shown = cli("traces", "show", tmp_path, "--id", "b")
+    assert shown.stdout.count("question  ") == 1
+    last = tmp_path / "000002-0.jsonl.gz"
+    last.write_bytes(last.read_bytes()[:-20])  # as a kill leaves it
+    with pytest.raises(TraceError, match=r"000002-0\.jsonl\.gz, line 1: .*broken"):
+        list(read_traces(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TraceError, match="no trace files"):
+        list(read_traces(tmp_path / "empty"))
 
 
 def test_a_trace_is_in_the_file_as_soon_as_it_is_made(tmp_path):

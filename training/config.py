@@ -47,7 +47,8 @@ class WarmStartConfig(FitConfig):
     """So many of the teacher's traces in a row are over the same pool, whose description a step
     then computes once for all of them."""
     trace_files: tuple[Path, ...] = ()
-    """Files of other traces (also from LangSmith) to use instead of the teacher's."""
+    """Files of other traces (also from LangSmith), or folders of them (`grpo/traces` of a run), to
+    use instead of the teacher's."""
     correct_only: bool = True
     """Of these files, whether traces with a wrong answer are left out, where gold is known."""
     best_of_question: bool = False

@@ -97,18 +97,19 @@ class Watch(TrainerCallback):
         """Write one line of metrics.
 
         Raises:
-            TrainingError: the loss is not a number.
+            TrainingError: the loss, or the gradient, is not a number.
         """
         if not logs or any(name.startswith(VALIDATION) for name in logs):
             return  # validation writes lines of its own
         if state.is_world_process_zero:
             append_line(self.metrics, {"stage": self.stage, "step": state.global_step, **logs})
-        loss = logs.get("loss")
-        if loss is not None and not math.isfinite(float(loss)):
-            raise TrainingError(
-                f"{self.stage}: the loss is {loss} at step {state.global_step}; the last "
-                f"checkpoint in {args.output_dir} is intact: lower the learning rate, run again"
-            )
+        for name in ("loss", "grad_norm"):  # either ruins the weights
+            value = float(logs.get(name, 0.0))
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{self.stage}: {name} is {value} at step {state.global_step}; the last "
+                    f"checkpoint in {args.output_dir} is intact: lower the learning rate, run again"
+                )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Give the signals back."""
@@ -274,7 +275,7 @@ def fit(
             save_strategy="steps",
             save_steps=config.save_steps,
             save_total_limit=2,
-            logging_steps=20,
+            logging_steps=math.gcd(20, config.save_steps),  # a loss is seen before it is saved
             report_to=list(report_to) or "none",
             run_name=metrics.parent.name,
             seed=seed,

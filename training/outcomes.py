@@ -18,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from numbers import Real
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple, TypedDict, cast
 
 from router_r1_graph import ConfigError, ReplyStore, Trace
 from router_r1_graph.candidates.keys import scrub
 from router_r1_graph.candidates.providers import import_name
+from router_r1_graph.errors import did_you_mean
 from router_r1_graph.evaluation.loop import run
 from router_r1_graph.evaluation.scorers import SCORERS
 from router_r1_graph.rewards import written_answer
@@ -131,12 +131,12 @@ class Outcomes:
                 failure = f"the reward failed: {part.function}: {why}"
                 logger.warning("trace %r: %s", trace.id, failure)
                 break
-            said.append((part.weight, _read(part.function, name, value)))
+            said.append((part.weight, _read(part, name, value)))
         cost = sum(one.cost_usd for _, one in said)
         if self._spending:
             self._spending.add_usd(VERDICT, cost)
         verdict = Verdict(
-            outcome=None if failure else _mean(said),
+            outcome=None if failure else _mean((weight, one.value) for weight, one in said),
             parts={name: number for _, one in said for name, number in one.parts.items()},
             cost_usd=cost,
             failure=failure,
@@ -150,12 +150,11 @@ def verdict_of(trace: Trace) -> Verdict:
     return cast(Verdict, found) if isinstance(found, dict) else Verdict()
 
 
-def _mean(said: Iterable[tuple[float, _Said]]) -> float | None:
-    """Return the weighted mean of what was said; None where nothing was."""
-    known = [(weight, one.value) for weight, one in said if one.value is not None]
-    if not known:
-        return None
-    return sum(weight * value for weight, value in known) / sum(weight for weight, _ in known)
+def _mean(values: Iterable[tuple[float, float | None]]) -> float | None:
+    """Return the mean of values by their weights; None where no value counts."""
+    known = [(weight, value) for weight, value in values if value is not None]
+    whole = sum(weight for weight, _ in known)
+    return sum(weight * value for weight, value in known) / whole if whole else None
 
 
 def _function(
@@ -218,24 +217,35 @@ async def _called(function: partial[Any], trace: Trace, threads: ThreadPoolExecu
     return await value if inspect.isawaitable(value) else value
 
 
-def _read(name: str, short: str, value: Any) -> _Said:
+def _read(function: RewardFunction, short: str, value: Any) -> _Said:
     """Read what a function returned.
 
     Raises:
-        ConfigError: it is neither a number from 0 to 1, nor a mapping of such, nor None.
+        ConfigError: it is neither a number from 0 to 1, nor a mapping of such, nor None; or its
+            parts are not those that have weights.
     """
+    name, weights = function.function, function.weights
     if value is None:
         return _NOTHING
     if not isinstance(value, Mapping):
         number = _number(name, "", value, most=1.0)
+        if weights is not None:
+            raise ConfigError(f"reward {name} gave {number}; weights are for parts with names")
         return _Said(number, {short: number})
     cost = _number(name, COST, value.get(COST, 0.0), most=math.inf)
     parts = {
-        f"{short}/{key}": _number(name, str(key), number, most=1.0)
+        str(key): _number(name, str(key), number, most=1.0)
         for key, number in value.items()
         if key != COST and number is not None
     }
-    return _Said(fmean(parts.values()) if parts else None, parts, cost)
+    for key in parts:
+        if weights is not None and key not in weights:
+            raise ConfigError(
+                f"reward {name} gave {key!r}, which has no weight{did_you_mean(key, weights)}; "
+                f"weights has {', '.join(weights)}; 0 = only logged"
+            )
+    mean = _mean((1.0 if weights is None else weights[key], parts[key]) for key in parts)
+    return _Said(mean, {f"{short}/{key}": number for key, number in parts.items()}, cost)
 
 
 def _number(name: str, key: str, value: Any, most: float) -> float:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import StateGraph
@@ -70,7 +71,12 @@ class OwnGraph:
             raise ConfigError(f"graph {name}: it cannot be called with the router")
 
     def asks(
-        self, controller: Controller, *, name: str = "", replies: ReplyStore | None = None
+        self,
+        controller: Controller,
+        *,
+        name: str = "",
+        callbacks: Sequence[BaseCallbackHandler] = (),
+        replies: ReplyStore | None = None,
     ) -> Ask:
         """Return what runs the application on one question.
 
@@ -81,13 +87,14 @@ class OwnGraph:
         Args:
             controller: what decides inside the router.
             name: what the traces call it; "" = its own name.
+            callbacks: callbacks of every run.
             replies: where the replies of candidates are kept.
         """
 
         async def ask(item: Item) -> Sequence[Trace]:
             states: list[Mapping[str, Any]] = []
-            app = self._app(item, controller, replies, states)
-            known = await self._run(app, self._input(app, item.question))
+            app = self._app(item, controller, callbacks, replies, states)
+            known = await self._run(app, self._input(app, item.question), callbacks)
             if GRAPH_FAILED in known:
                 logger.warning("question %r: %s", item.id, known[GRAPH_FAILED])
             if not states:
@@ -101,6 +108,7 @@ class OwnGraph:
         self,
         item: Item,
         controller: Controller,
+        callbacks: Sequence[BaseCallbackHandler],
         replies: ReplyStore | None,
         states: list[Mapping[str, Any]],
     ) -> App:
@@ -111,8 +119,10 @@ class OwnGraph:
         # As its defaults, the knobs reach the router wherever it is asked from.
         router = create_router_r1(item.pool, controller, replies=replies, context=item.context)
         router.add_node("hand_over", node("hand_over", hand_over)).add_edge("answer", "hand_over")
+        # For where it is asked in a thread of its own; elsewhere it has those of the application.
+        asked = router.compile(name="router_r1").with_config(callbacks=[*callbacks])
         try:
-            app = self._factory(router.compile(name="router_r1"))
+            app = self._factory(asked)
             app = app.compile() if isinstance(app, StateGraph) else app
         except Exception as error:  # a user's factory may raise anything
             raise ConfigError(f"graph {self.name}: it cannot be made: {_said(error)}") from error
@@ -137,10 +147,15 @@ class OwnGraph:
         asked = question if self._field == "question" else [HumanMessage(question)]
         return {self._field: asked}
 
-    async def _run(self, app: App, given: Mapping[str, Any]) -> dict[str, Any]:
+    async def _run(
+        self, app: App, given: Mapping[str, Any], callbacks: Sequence[BaseCallbackHandler]
+    ) -> dict[str, Any]:
         """Return what the traces of a run are to say of it."""
         # A thread of its own, for a graph that has a checkpointer.
-        config: RunnableConfig = {"configurable": {"thread_id": str(uuid.uuid4())}}
+        config: RunnableConfig = {
+            "configurable": {"thread_id": str(uuid.uuid4())},
+            "callbacks": [*callbacks],
+        }
         try:
             state = await app.ainvoke(given, config)
             if isinstance(state, Mapping) and state.get("__interrupt__"):

@@ -23,6 +23,9 @@ class RewardFunction(Section):
     """`module:name` of your own, `llm_judge`, `feedback:KEY` of LangSmith, or a metric, which
     compares the answer with the gold answers."""
     weight: Rate = 1.0
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
+    """The weights of the parts that it names, in the mean that is its outcome; 0 = such a part is
+    only logged. None = all count alike."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments: of every call of a function, or of a class, which is made once."""
 
@@ -48,6 +51,16 @@ class RewardFunction(Section):
             if re.search(r"api_?key(?!_env)|secret|password", name, re.I):
                 raise ValueError(f"{name}: a key does not belong in a file; use api_key_env")
         return value
+
+    @model_validator(mode="after")
+    def _parts_to_weigh(self) -> RewardFunction:
+        if self.weights is None:
+            return self
+        if self.function in NAMED or self.needs_feedback:
+            raise ValueError(f"weights: {self.function} names no parts; leave them out")
+        if not any(self.weights.values()):
+            raise ValueError("weights: at least one part needs a weight above 0")
+        return self
 
     @property
     def needs_gold(self) -> bool:
@@ -83,12 +96,16 @@ class RewardConfig(Section):
         return {"functions": [value]} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _one_outcome(self) -> RewardConfig:
+    def _all_count(self) -> RewardConfig:
         if self.functions and self.metric != "exact_match":
             raise ValueError(
                 "metric has no effect beside functions; leave it out, or name it among them: "
                 f"functions: [{self.metric}, ...]"
             )
+        for name in ("usd", "floor"):
+            default = type(self).model_fields[name].default
+            if self.scale == "percentile" and getattr(self, name) != default:
+                raise ValueError(f"{name} has no effect without scale: absolute")
         return self
 
     @property

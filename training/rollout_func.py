@@ -31,7 +31,7 @@ from .rollouts import (
     roll_out,
     why_left_out,
 )
-from .spending import Spending
+from .spending import Bill, Spending
 from .vllm_rollouts import VLLMGenerator
 
 
@@ -100,8 +100,7 @@ class Rollouts:
                 replies=self.replies,
                 graph=self.graph,
                 outcomes=self.outcomes,
-                done=lambda trace: self.spending.add("grpo", trace),
-                refuses=lambda: self.spending.refusal("grpo"),
+                bill=Bill(self.spending, "grpo"),
             )
             outside = time.perf_counter() - start - controller.generator.seconds
             model.train(was_training)

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from accelerate.utils import gather_object
 from langsmith import tracing_context
@@ -21,7 +22,7 @@ from router_r1_graph.words import counted
 from .fit import BudgetSpentError, OutsideError
 from .outcomes import Outcomes, verdict_of
 from .own_graph import GRAPH_FAILED, NOT_ASKED, OwnGraph
-from .spending import Spending
+from .spending import Bill, Spending
 
 #: Kinds of errors that say nothing about the policy: its endpoint, key or network is at fault.
 _OUTSIDE = (
@@ -58,7 +59,7 @@ def roll_out(
     graph: OwnGraph | None = None,
     outcomes: Outcomes | None = None,
     done: Callable[[Trace], None] | None = None,
-    refuses: Callable[[], str] = lambda: "",
+    bill: Bill | None = None,
 ) -> list[Trace]:
     """Run every item and return the traces in the items' order, judged where that is wanted.
 
@@ -78,8 +79,8 @@ def roll_out(
         graph: the user's own graph, of which the router is a part; None = the router alone.
         outcomes: what judges the traces; None = they are not judged here.
         done: gets each trace as soon as it is there, those of failed tries among them.
-        refuses: says why nothing more may be paid, or ""; then the questions that are running
-            are finished, and no other one is asked.
+        bill: where each call is written down. If nothing more may be paid, the questions that are
+            running are finished, and no other one is asked. None = nobody pays.
 
     Raises:
         BudgetSpentError: not all items may be asked.
@@ -87,14 +88,15 @@ def roll_out(
             what is no reward.
     """
     asked = list(_samples(items))
-    ask: Ask = ask_router(controller, name=name, replies=replies)
-    if graph is not None:
-        ask = graph.asks(controller, name=name, replies=replies)
+    asks = ask_router if graph is None else graph.asks
+    make = partial(asks, controller, name=name, replies=replies)
+    ask: Ask = bill.paid(lambda callbacks: make(callbacks=callbacks)) if bill else make()
     traces: dict[int, Trace] = {}
     waiting = list(range(len(asked)))
     wait = patience.wait_seconds
     for left in reversed(range(patience.tries)):
         places = waiting
+        refuses = bill.refusal if bill else str
         this = _Try([asked[place] for place in places], in_flight, refuses, done)
         # A user's own graph may run in more threads than there are.
         together = _together(controller, None if graph else this.running)

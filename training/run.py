@@ -20,7 +20,7 @@ from .models import processes
 from .outcomes import Outcomes
 from .own_graph import OwnGraph
 from .rollouts import require_budget, roll_out
-from .spending import Spending
+from .spending import Bill, Spending
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,6 @@ class Run:
         *,
         judged: bool = True,
     ) -> list[Trace]:
-        def keep(trace: Trace) -> None:
-            self.spending.add(stage, trace)
-            done(trace)
-
         return roll_out(
             items,
             controller,
@@ -152,8 +148,8 @@ class Run:
             replies=self.replies,
             graph=self.graph if judged else None,
             outcomes=self.outcomes if judged else None,
-            done=keep,
-            refuses=lambda: self.spending.refusal(stage),
+            done=done,
+            bill=Bill(self.spending, stage),
         )
 
     def log(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
 
 from router_r1_graph import Trace
+from router_r1_graph.candidates.tool import CANDIDATE_TAG
+from router_r1_graph.evaluation.loop import Ask, Item
 from router_r1_graph.words import usd
 
 from .files import append_line
@@ -43,7 +50,7 @@ class Paid:
 class Spending:
     """The bill of one training run, over all of its stages, processes and resumes.
 
-    Every process appends to a file of its own in the folder, a line for each rollout and judgement.
+    Every process appends to a file of its own in the folder, a line for each call and judgement.
 
     Args:
         folder: where the files are.
@@ -57,20 +64,20 @@ class Spending:
         self._file = folder / f"spending-{process}.jsonl"
         self._read: Counter[Path] = Counter()  # bytes of each file that are counted already
         self._total = 0.0
+        self._lock = threading.Lock()
         self.here_usd = 0.0
         """What this process has paid since it started."""
 
-    def add(self, stage: str, trace: Trace) -> None:
-        """Write down what a rollout cost; simulated candidates are not paid."""
-        self._write(stage, paid_for(trace))
-
     def add_usd(self, stage: str, usd: float) -> None:
         """Write down what was paid besides rollouts, such as for judging them."""
-        self._write(stage, Paid(usd=usd))
+        self.add(stage, Paid(usd=usd))
 
-    def _write(self, stage: str, paid: Paid) -> None:
-        self.here_usd += paid.usd
-        if paid != Paid():
+    def add(self, stage: str, paid: Paid) -> None:
+        """Write down what was paid; from any thread."""
+        if paid == Paid():
+            return
+        with self._lock:
+            self.here_usd += paid.usd
             self.folder.mkdir(parents=True, exist_ok=True)
             append_line(self._file, {"stage": stage, **asdict(paid)})
 
@@ -115,18 +122,91 @@ class Spending:
         return f"{paid}, and the next step costs about {usd(next_usd)}" if left > 0 else paid
 
 
-def paid_for(trace: Trace) -> Paid:
-    """Return what a run came to, without what simulated candidates would have cost."""
-    simulated = {c.name for c in trace.pool.candidates if c.provider == "simulated"}
-    lines = trace.ledger["candidates"].items()
-    asked = [line for name, line in lines if name not in simulated]
-    billed = [trace.ledger["controller"], *asked]
-    return Paid(
-        usd=sum(line["cost_usd"] for line in billed),
-        saved_usd=sum(line.get("saved_usd", 0.0) for line in billed),
-        calls=sum(line["calls"] for line in asked),
-        stored_calls=sum(line.get("stored_calls", 0) for line in asked),
-    )
+@dataclass(frozen=True)
+class Bill:
+    """The bill of one stage's rollouts, on which each call is as soon as its reply is there.
+
+    So a run that is killed knows also what it paid for rollouts that it did not finish. What
+    simulated candidates would cost is not paid.
+
+    Attributes:
+        spending: the bill of the run.
+        stage: the stage's name on it.
+    """
+
+    spending: Spending
+    stage: str
+
+    def refusal(self) -> str:
+        """Return an error's text, if nothing more may be paid; "" where it may."""
+        return self.spending.refusal(self.stage)
+
+    def paid(self, make: Callable[[Sequence[BaseCallbackHandler]], Ask]) -> Ask:
+        """Return what asks, and writes down what it pays.
+
+        Args:
+            make: takes callbacks of every run, and returns what asks.
+
+        Raises:
+            OSError: (what asks does) the bill cannot be written.
+        """
+        made: dict[frozenset[str], Ask] = {}
+        broken: list[OSError] = []
+
+        def write(paid: Paid) -> None:
+            try:
+                self.spending.add(self.stage, paid)
+            except OSError as error:  # the router would take it for a failure of the candidate
+                broken.append(error)
+
+        async def ask(item: Item) -> Sequence[Trace]:
+            real = frozenset(c.name for c in item.pool.candidates if c.provider != "simulated")
+            if real not in made:
+                made[real] = make([_Calls(real, write)] if real else [])
+            traces = await made[real](item)
+            for trace in traces:
+                line = trace.ledger["controller"]
+                write(Paid(usd=line["cost_usd"], saved_usd=line.get("saved_usd", 0.0)))
+            if broken:
+                raise broken[0]
+            return traces
+
+        return ask
+
+
+class _Calls(BaseCallbackHandler):
+    """Writes down what calls to some candidates cost.
+
+    Not those that a candidate makes which is a router itself: its bill has them.
+    """
+
+    run_inline = True  # before the run goes on, in async runs too
+    ignore_chain = ignore_llm = ignore_chat_model = ignore_retriever = True
+
+    def __init__(self, candidates: frozenset[str], write: Callable[[Paid], None]) -> None:
+        self._candidates = candidates
+        self._write = write
+        self._running: set[UUID] = set()
+
+    def on_tool_start(
+        self, *_: Any, run_id: UUID, tags: list[str] | None = None, **others: Any
+    ) -> None:
+        """Tell a candidate's run from that of another tool, which a user's own graph may have."""
+        if CANDIDATE_TAG in (tags or []):
+            self._running.add(run_id)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **_: Any) -> None:
+        """Write the call down; one that failed may have cost something, too."""
+        if run_id not in self._running:
+            return
+        self._running.discard(run_id)
+        told = output.artifact
+        if told["candidate"] in self._candidates:
+            self._write(Paid(told["cost_usd"], told["saved_usd"], 1, int(told["stored"])))
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
+        """Forget a run that was interrupted."""
+        self._running.discard(run_id)
 
 
 def _paid(lines: bytes) -> Iterator[tuple[str, Paid]]:

@@ -27,7 +27,7 @@ from .own_graph import OwnGraph
 from .progress import say
 from .rollouts import judged_of, require_budget, roll_out
 from .shares import Shares
-from .spending import Spending
+from .spending import Bill, Spending
 from .trackers import report_validation
 
 _BILLED = "validation"
@@ -135,8 +135,7 @@ class Validation(TrainerCallback):
                 replies=self.replies,
                 graph=self.graph,
                 outcomes=self.outcomes,
-                done=lambda trace: self.spending.add(_BILLED, trace),
-                refuses=lambda: self.spending.refusal(_BILLED),
+                bill=Bill(self.spending, _BILLED),
             ),
         )
         model.train(was_training)

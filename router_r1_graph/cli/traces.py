@@ -23,7 +23,7 @@ router-r1 traces show runs/evaluation/results.jsonl --id q17 --controller keywor
 
 
 def show(
-    file: Annotated[Path, typer.Argument(help="A JSONL file of traces, or results.jsonl.")],
+    file: Annotated[Path, typer.Argument(help="A JSONL file of traces, or a folder of them.")],
     id: Annotated[str | None, typer.Option("--id", help="Only this question's.")] = None,
     controller: Annotated[str | None, typer.Option(help="Only this controller's.")] = None,
 ) -> None:

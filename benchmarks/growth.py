@@ -1,0 +1,242 @@
+"""How time, memory and checkpoints grow with what they must grow with.
+
+    python -m benchmarks.growth                    all, and the page's table and picture
+    python -m benchmarks.growth rounds pool        only some, printed
+    python -m benchmarks.growth --short            small sizes, to see that it runs
+
+| it grows with | sizes | measured |
+|---|---|---|
+| rounds | 1 to 64 rounds of a question | CPU, memory, SQLite checkpoint bytes of the question |
+| pool | 3 to 1,000 candidates | CPU and memory of a question of one round |
+| flight | 1 to 5,000 questions at once | CPU and memory of all of them |
+| thread | 1 to 1,000 questions of one thread | CPU, memory and checkpoint bytes of all of them |
+
+The growth is the slope of log(measured) over log(size) between the last two sizes, of what is above
+the smallest size's: 1 = linear, 2 = quadratic. Bar: at most 1.1. Memory is the peak of Python's own
+allocations (tracemalloc), measured apart from the CPU. Each measurement has a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langgraph.checkpoint.sqlite import SqliteSaver
+
+from router_r1_graph import CandidatePool, RouterContext, View, create_router_r1
+
+from .overhead import FakeChat
+
+FOLDER = Path(__file__).parent.parent / "docs"
+BAR = 1.1
+SIZES = {
+    "rounds": (1, 2, 4, 8, 16, 32, 64),
+    "pool": (3, 10, 30, 100, 300, 1000),
+    "flight": (1, 10, 100, 1000, 5000),
+    "thread": (1, 10, 100, 300, 1000),
+}
+SHORT = {
+    "rounds": (1, 2, 4),
+    "pool": (3, 10, 30),
+    "flight": (1, 10, 30),
+    "thread": (1, 3, 9),
+}
+UNITS = {"cpu_s": "CPU, s", "memory_mb": "memory, MB", "checkpoint_mb": "checkpoints, MB"}
+
+
+@dataclass
+class Rounds:
+    """A controller that asks one candidate after another, so many times, and answers."""
+
+    rounds: int = 1
+    name: str = "rounds"
+
+    def decide(self, view: View) -> str:
+        """Ask, or answer."""
+        done = sum(isinstance(message, AIMessage) for message in view.scratchpad)
+        if done >= self.rounds:
+            return "<think> Enough. </think> <answer> the river </answer>"
+        candidate = view.pool.candidates[done % len(view.pool.candidates)].name
+        query = f"Which river is number {done} of the north?"
+        return f"<think> Step {done}. </think> <search> {candidate}: {query} </search>"
+
+
+def pool_of(size: int) -> CandidatePool:
+    """Return a pool of candidates with prices and strengths."""
+    return CandidatePool.model_validate(
+        {
+            "name": "growth",
+            "candidates": [
+                {
+                    "name": f"Candidate {number}",
+                    "strengths": ["rivers", "lakes"],
+                    "input_usd_per_mtok": 0.1 + number,
+                    "output_usd_per_mtok": 0.2 + number,
+                }
+                for number in range(size)
+            ],
+        }
+    )
+
+
+Run = Callable[[], float]
+"""What is measured; returns the bytes of its checkpoints, 0 without."""
+
+
+async def ask_all(graph: Any, questions: int) -> float:
+    """Ask so many questions at once; without checkpoints."""
+    given = [{"question": f"Which river is number {n} of the north?"} for n in range(questions)]
+    results = await asyncio.gather(*(graph.ainvoke(one) for one in given))
+    assert {result["answer"] for result in results} == {"the river"}
+    return 0.0
+
+
+def case(what: str, size: int) -> Run:
+    """Return what is measured at a size."""
+    rounds = size if what == "rounds" else 1
+    pool = pool_of(size if what == "pool" else 3)
+    context = RouterContext(max_rounds=rounds + 1)
+    model = FakeChat(kind="candidate")
+    models = {candidate.name: model for candidate in pool.candidates}
+    router = create_router_r1(pool, Rounds(rounds), models=models, context=context)
+    if what in ("pool", "flight"):
+        graph = router.compile()
+        return lambda: asyncio.run(ask_all(graph, size if what == "flight" else 1))
+    questions = size if what == "thread" else 1
+
+    def kept() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "checkpoints.sqlite")
+            with SqliteSaver.from_conn_string(str(file)) as saver:
+                graph = router.compile(checkpointer=saver)
+                config: Any = {"configurable": {"thread_id": "1"}, "recursion_limit": 1000}
+                for number in range(questions):
+                    text = f"Which river is number {number} of the north?"
+                    result = graph.invoke({"messages": [("user", text)]}, config)
+                    assert result["answer"] == "the river", result["stop_reason"]
+                saver.conn.execute("pragma wal_checkpoint(truncate)")
+            return float(file.stat().st_size)
+
+    return kept
+
+
+def measure(run: Run, memory: bool) -> dict[str, float]:
+    """Return what a run takes, after one that warms caches up."""
+    run()
+    gc.collect()
+    if memory:
+        tracemalloc.start()
+        run()
+        return {"memory_mb": tracemalloc.get_traced_memory()[1] / 2**20}
+    start = time.process_time()
+    size = run()
+    taken = {"cpu_s": time.process_time() - start}
+    return {**taken, "checkpoint_mb": size / 2**20} if size else taken
+
+
+def in_a_process(what: str, size: int, memory: bool) -> dict[str, float]:
+    """Return one measurement, by a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.growth", "--one", what, str(size), str(memory)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def slope(sizes: Sequence[int], values: Sequence[float]) -> float:
+    """Return the growth between the last two sizes, of what is above the smallest one's.
+
+    Example:
+        >>> slope([1, 10, 100], [5.0, 14.0, 104.0])
+        1.041392685158225
+    """
+    (a, b), (low, high) = sizes[-2:], (value - values[0] for value in values[-2:])
+    if high <= 0:
+        return 0.0
+    return math.log(high / max(low, high * a / b / 10)) / math.log(b / a)
+
+
+def table(found: dict[str, dict[int, dict[str, float]]]) -> str:
+    """Return the table of the page."""
+    lines = ["| it grows with | " + " | ".join(UNITS.values()) + " | growth (bar 1.1) |"]
+    lines.append("|---" * (len(UNITS) + 2) + "|")
+    for what, rows in found.items():
+        sizes = sorted(rows)
+        kept = [unit for unit in UNITS if unit in rows[sizes[0]]]
+        first = [
+            ", ".join(f"{rows[size][unit]:.3g}" for size in sizes) if unit in kept else ""
+            for unit in UNITS
+        ]
+        growth = {u.split("_")[0]: slope(sizes, [rows[s][u] for s in sizes]) for u in kept}
+        told = ", ".join(f"{unit} {value:.2f}" for unit, value in growth.items())
+        ladder = ", ".join(f"{size:,}" for size in sizes)
+        lines.append(f"| {what}: {ladder} | " + " | ".join(first) + f" | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def picture(found: dict[str, dict[int, dict[str, float]]], file: Path) -> None:
+    """Draw each measured quantity over its size, both in logarithms, beside a linear line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(found), figsize=(3.6 * len(found), 3.4), squeeze=False)
+    for axis, (what, rows) in zip(axes[0], found.items(), strict=True):
+        sizes = sorted(rows)
+        for unit, label in UNITS.items():
+            if unit in rows[sizes[0]]:
+                values = [rows[size][unit] / rows[sizes[0]][unit] for size in sizes]
+                axis.plot(sizes, values, marker="o", markersize=3, label=label.split(",")[0])
+        linear = [size / sizes[0] for size in sizes]
+        axis.plot(sizes, linear, color="gray", linestyle=":", label="linear")
+        axis.set(xscale="log", yscale="log", xlabel=what, title=what)
+        axis.grid(alpha=0.2)
+    axes[0][0].set_ylabel("times the smallest size's")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(file)
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("which", nargs="*", metavar="WHAT", help=f"of {', '.join(SIZES)}")
+    parser.add_argument("--short", action="store_true", help="small sizes")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        what, size, memory = args.one
+        print(json.dumps(measure(case(what, int(size)), memory == "True")))
+        return
+    if unknown := set(args.which) - set(SIZES):
+        parser.error(f"{', '.join(sorted(unknown))}: allowed: {', '.join(SIZES)}")
+    sizes = SHORT if args.short else SIZES
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for what in args.which or SIZES:
+        found[what] = {
+            size: in_a_process(what, size, False) | in_a_process(what, size, True)
+            for size in sizes[what]
+        }
+        print(table({what: found[what]}), flush=True)
+    if not args.which and not args.short:
+        picture(found, FOLDER / "pictures" / "growth.svg")
+        print(f"{FOLDER / 'pictures' / 'growth.svg'}\n\n{table(found)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The benchmark of growth: what it measures grows, and how it tells so."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.growth import SIZES, case, measure, slope, table
+
+
+@pytest.mark.parametrize("what", SIZES)
+def test_a_larger_size_takes_more_and_is_measured(what):
+    small, large = (case(what, size)() for size in (1 if what != "pool" else 3, 4))
+    if what in ("rounds", "thread"):
+        assert 0 < small < large
+    else:
+        assert small == large == 0  # without checkpoints
+
+
+def test_cpu_and_memory_are_told_apart():
+    run = case("flight", 2)
+    assert set(measure(run, memory=False)) == {"cpu_s"}
+    assert measure(run, memory=True)["memory_mb"] > 0
+    assert set(measure(case("thread", 1), False)) == {"cpu_s", "checkpoint_mb"}
+
+
+def test_the_slope_is_the_exponent_of_the_growth():
+    sizes = (1, 10, 100)
+    for exponent in (1, 2):
+        assert slope(sizes, [7 + size**exponent for size in sizes]) == pytest.approx(
+            exponent, abs=0.1
+        )
+    assert slope(sizes, [3.0, 3.0, 3.0]) == 0
+    rows = {size: {"cpu_s": 1.0 * size, "memory_mb": 2.0} for size in sizes}
+    told = table({"pool": rows})
+    assert "| pool: 1, 10, 100 | 1, 10, 100 | 2, 2, 2 |  | cpu 1.04, memory 0.00 |" in told
