@@ -10,16 +10,21 @@ from .function_words import (
     ASKING,
     BEFORE,
     COUNTED,
+    MODALS,
     OBJECT,
     PREPOSITIONS,
     REQUESTS,
     STOPS,
     TAGS,
     TELLING,
+    WANTING,
     YOU,
 )
 from .spotted import AUXILIARIES, DOUBTFUL, Name, Spotted
 from .vocabulary import Vocabulary
+
+#: So many words stand alone at the end: "Year of death?".
+_FEW = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +58,13 @@ class Asking(Spotted):
         self._last = self._asking = self._requesting() if self._asking is None else self._asking
         if not any(self._part[name.start] == self._asking for name in self._sure()):
             self._asking = None
+        self._head = None if self.focuses or self.polar else self._alone() or self._head_noun()
 
     @property
     def focus(self) -> Focus | None:
         """What is asked for, if a word says so."""
         asking = (focus for focus in self.focuses if self._part[focus.at] == self._last)
-        return next(asking, None)
+        return next(asking, self._head)
 
     def aside(self, name: Name) -> bool:
         """Say whether a name stands in a part that asks nothing, while another part does."""
@@ -87,7 +93,7 @@ class Asking(Spotted):
             following = self.texts[at + 1] if at + 1 < len(self.texts) else ""
             if self._taken[at] and word not in ASKING:
                 continue
-            if word in AUXILIARIES and at in starts and following and following not in YOU:
+            if at in starts and self._opens(at, word, following):
                 if not self.focuses or following == "it":
                     self.polar, self._asking = True, parts[at]
             elif word in ("whether", "if") or (
@@ -100,23 +106,70 @@ class Asking(Spotted):
                     self._asking = parts[at - 1]
             elif word in ASKING and not self._relative(at):
                 self._focus(at, word)
-                if not self.polar or at in starts:
+                other = word != "what" and self.texts[at - 1] == "or"  # "in Asia, Africa or where"
+                if not self.polar or at in starts or other:
                     self.polar, self._asking = False, parts[at]
         return parts
 
     def _requesting(self) -> int | None:
         """Return the one part that asks for something without a question word, if one does."""
-        parts = {self._part[at] for at in range(len(self.texts)) if self._is_request(at)}
+        parts = {self._part[at] for at, word in enumerate(self.texts) if self._is_request(at, word)}
         if not parts:
             parts = {self._part[at] for at, word in enumerate(self.texts) if word == "?"}
         return parts.pop() if len(parts) == 1 else None
 
-    def _is_request(self, at: int) -> bool:
+    def _is_request(self, at: int, word: str) -> bool:
         """Say whether a sentence starts at a word that asks for something: "State the"."""
-        if self.texts[at] not in REQUESTS or at + 1 >= len(self.texts) or self._taken[at]:
+        if word not in REQUESTS or at + 1 >= len(self.texts) or self._taken[at]:
             return False
         start = at == 0 or self.texts[at - 1] in STOPS or self.texts[at - 1] in BEFORE
         return start and (self.texts[at + 1] in OBJECT or self._taken[at + 1])
+
+    def _opens(self, at: int, word: str, following: str) -> bool:
+        """Say whether an auxiliary verb opens a question for yes or no: "does it", "can I pay"."""
+        if not following or (word not in AUXILIARIES and word not in MODALS):
+            return False
+        asked = self.texts[at + 2 :]
+        wanted = {*asked[:1]} - {"find"}
+        return following not in YOU or (
+            word in MODALS
+            and following in ("i", "we")
+            and not wanted & (ASKING | REQUESTS | WANTING)
+        )
+
+    def _alone(self) -> Focus | None:
+        """Return what a last part without a name asks for: "The homeland of Liszt. Capital?"."""
+        for part in range(max(self._part, default=0), 0, -1):
+            words = [at for at, number in enumerate(self._part) if number == part]
+            words = [at for at in words if self.texts[at][0].isalnum()]
+            if any(self._taken[at] for at in words):
+                return None
+            for at in words if len(words) <= _FEW else ():
+                found = self.cue_at[at]
+                if found and (found[0].types or max(found[0].relations.values(), default=0) > 2):
+                    return Focus(at, found[0], True)
+        return None
+
+    def _head_noun(self) -> Focus | None:
+        """Return what a noun phrase is about by its first noun: "the book to which we owe Emma"."""
+        at = 0
+        while at < len(self.texts) and (
+            self.texts[at] in TELLING | REQUESTS | BEFORE or self.texts[at] in STOPS
+        ):
+            at += 1
+        if self.texts[at : at + 1] != ["the"] or any(
+            word in STOPS and not taken and self.texts[after : after + 1]
+            for after, (word, taken) in enumerate(zip(self.texts, self._taken, strict=True), 1)
+            if after > at
+        ):
+            return None
+        for ahead in range(at + 1, min(at + 4, len(self.texts))):
+            if self._taken[ahead] or self.texts[ahead] in PREPOSITIONS:
+                return None
+            found = self.cue_at[ahead]
+            if found and found[0].types:
+                return Focus(ahead, found[0], True)
+        return None
 
     def _asks(self, at: int) -> bool:
         """Say whether a question starts at a word: "what", "in which"."""
@@ -143,10 +196,15 @@ class Asking(Spotted):
                 found = self.cue_at[ahead]
                 if found and (found[0].types or max(found[0].relations.values(), default=0) > 2):
                     end = found[1]
+                    noun = self.cue_at[end] if end < len(self.texts) else None
+                    if not found[0].types and noun and noun[0].types and not self._taken[end]:
+                        found, end = noun, noun[1]  # "which written work"
                     break
                 found = None
         cue = found[0] if found else None
-        if word == "whose" or (cue and not cue.types):
+        if word == "whose":
+            strict, cue = self._owner(at)
+        elif cue and not cue.types:
             strict = False
         following = self.bases[at + 1 : at + 4]
         if word == "what" and following[:1] == ["do"] and not {"call", "name"} & {*self.bases}:
@@ -160,6 +218,16 @@ class Asking(Spotted):
         if cue and {"country", "city"} <= cue.types:
             cue = self._elsewhere(end, cue)
         self.focuses.append(Focus(at, cue, strict))
+
+    def _owner(self, at: int) -> tuple[bool, Cue]:
+        """Return what "whose" asks for: as a rule a person, "whose capital" a country."""
+        noun = self.cue_at[at + 1] if at + 1 < len(self.texts) else None
+        strong = [name for name, w in noun[0].relations.items() if w > 2] if noun else []
+        objects = self.vocabulary.object
+        whole = self.cue_at[at]
+        other = any(objects[name] != "person" for name in strong) or (noun and noun[0].types)
+        relations = whole[0].relations if whole else {}
+        return not other, Cue(relations, set() if other else {"person"})
 
     def _elsewhere(self, at: int, where: Cue) -> Cue:
         """Return what "where" asks for in "where is the city": not for a city."""
@@ -180,7 +248,8 @@ class Asking(Spotted):
         word = self.texts[at]
         if word == "which" and at + 1 < len(self.texts):
             found = self.cue_at[at + 1]
-            if found and found[0].types and not self._taken[at + 1]:
+            somebody = self.texts[at + 1] in YOU or self.texts[at + 1] == "whoever"
+            if found and found[0].types and not self._taken[at + 1] and not somebody:
                 return False  # "from the pen of which author"
         last = len(self.texts) - 1
         while last > at and not self.texts[last][0].isalnum():

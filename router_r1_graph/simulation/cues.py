@@ -71,7 +71,7 @@ class Lexicon:
 
     def nearest(self, word: str) -> str | None:
         """Return the base form of the known word that a word may be a typo of."""
-        found = self._spelling.nearest(word) if len(word) > 4 and word.isalpha() else None
+        found = self._spelling.nearest(word, 1) if len(word) > 4 and word.isalpha() else None
         return self.base(found[0]) if found and found[1] == 1 else None
 
     def at(self, bases: list[str], start: int) -> tuple[Cue, int] | None:

@@ -19,10 +19,15 @@ TELLING = _set(
     "then now is was are were be idea sure forgot forget exactly hey hi hello ok okay please out "
     "question see about well just quick curious remind i'm name right"
 )
+#: After "can I" they ask for something, and not whether.
+WANTING = _set("ask have get help pick bother trouble borrow please just quickly")
 BEFORE = _set("please and also now so just then , you to kindly can could")
 OBJECT = _set("the a an me us both of all for out") | ASKING
 PREPOSITIONS = _set("in on of to by from at for with after into through under")
+#: Before a noun, they put something there: the noun itself is not asked for.
+PLACING = _set("in on of to from at with through under into within inside across via by")
 DETERMINERS = _set("the a an this that his her their its my your our")
+MODALS = _set("can could may might will would shall should must")
 TAGS = _set("right correct true yes no isnt wasnt arent didnt doesnt false")
 ENDS = _set("least most")
 #: The relations that "how many" may ask for, apart from differences.

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Union
+from typing import NamedTuple, Union
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
@@ -29,8 +28,7 @@ _MAX_WORDS = 7
 _Node = dict[str, Union["_Node", str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """A word or a punctuation mark of a text."""
 
     text: str
@@ -40,8 +38,7 @@ class Word:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A name that was found in a text."""
 
     start: int
@@ -120,7 +117,8 @@ class Gazetteer:
 
     def find(self, words: Sequence[str]) -> list[Found]:
         """Return the names in a text by their words, the best first; they may overlap."""
-        return sorted((f for at in range(len(words)) for f in self._from(at, words)), key=rank)
+        starts = (at for at, word in enumerate(words) if word in self._root)
+        return sorted((found for at in starts for found in self._from(at, words)), key=rank)
 
     def find_misspelled(self, words: Sequence[str], odd: Collection[int]) -> list[Found]:
         """Return the names in a text by their letters, the best first; they may overlap.
@@ -173,19 +171,23 @@ class Spelling:
         #: The same few words are asked for over and over.
         self.nearest = lru_cache(maxsize=1 << 15)(self._nearest)
 
-    def _nearest(self, word: str) -> tuple[str, int] | None:
+    def _nearest(self, word: str, wrong: int = 3) -> tuple[str, int] | None:
         """Return the known word that differs least, and by how many letters; None if by too many.
+
+        No more than `wrong` are looked for.
 
         Letters are left out, added, replaced, or swapped with the next one. The first or the last
         letter has to be right; in short words both, or just one letter may be wrong.
         """
         length = len(word)
-        most = 1 if length < 6 else 2 if length < 14 else 3
+        most = min(wrong, 1 if length < 6 else 2 if length < 14 else 3)
         ends = word[0], word[-1]
         best: tuple[str, int] | None = None
         for end in (0, -1):
             words = self._alike.get((length, end, word[end]), ())
-            found = process.extractOne(word, words, scorer=OSA.distance, score_cutoff=most)
+            found = words and process.extractOne(
+                word, words, scorer=OSA.distance, score_cutoff=most
+            )
             if found and found[1] > 1 and length < 9 and (found[0][0], found[0][-1]) != ends:
                 continue
             if found and (best is None or found[1] < best[1]):

@@ -18,6 +18,10 @@ MAX_HOPS = 5
 COST, UNSAID = 1.0, 1.8
 #: What it is worth that a chain ends in what is asked for; as much is lost where it must.
 FOCUS = 1.5
+#: What is lost where "which museum" does not end in a museum.
+NOT_WHICH = 3.0
+#: What it costs to end in what a text only describes.
+DESCRIBED = 2.5
 #: A relation that explains less than this more is one that no word speaks of.
 _LITTLE = 0.3
 _MAX_UNSAID = 2
@@ -92,6 +96,7 @@ class _Walk:
         self.name = name
         self.focus = focus
         self.extra = extra
+        self.described = frozenset() if focus is None else sight.described
         self.nothing: Amounts = (0.0,) * len(sight.cues)
         apart = [not (c.start < name.end and name.start < c.end) for c in sight.cues]
         self.amounts = sight.amounts
@@ -113,21 +118,27 @@ class _Walk:
     ) -> None:
         vocabulary = self.sight.vocabulary
         detours = vocabulary.lexicon.detours
+        implicit = vocabulary.lexicon.implied
         sum_so_far = sum(explained)
+        described = bool(chain) and chain[-1] in self.described
         after = vocabulary.follows[chain[-1]] if chain else vocabulary.starts(self.name.kind)
         for relation in after:
             if relation in chain or (chain and (chain[-1], relation) in detours):
                 continue
             amounts = self.amounts.get(relation)
+            implied = relation in implicit and unsaid < _MAX_UNSAID
+            ending = self.extra.get(relation, 0.0)
+            if amounts is None and not (implied or ending or described):
+                continue
             union = explained if amounts is None else tuple(map(max, explained, amounts))
             gain = 0.0 if amounts is None else sum(union) - sum_so_far
-            ending = self.extra.get(relation, 0.0)
-            value = self._focused(relation)
+            value = self._focused(relation, after)
             said = gain > _LITTLE
-            if chain and said:  # hints alone lead no further
+            if chain and said and not described:
+                # Hints alone lead no further.
                 said = any(b - a > HINT for a, b in zip(explained, union, strict=True))
-            implied = relation in vocabulary.lexicon.implied and unsaid < _MAX_UNSAID
-            if not (said or implied or ending):
+            asked = described and (value > 0 or (value == 0 and len(after) == 1))
+            if not (said or implied or ending or asked):
                 continue
             if silent and vocabulary.object[relation] == vocabulary.subject[chain[-1]]:
                 continue  # "What is Paris the capital of?" asks for no capital of its country
@@ -136,26 +147,39 @@ class _Walk:
                 total += self._nearness(relation)
                 total -= 0.4 * (relation not in self.name.kind.relations)
             longer = (*chain, relation)
-            if said or ending or (self.sight.denied and value > 0):
-                self.found.append(Path(self.name, longer, union, total + ending + value, value))
+            if said or ending or asked or (self.sight.denied and value > 0):
+                at_end = total + ending + value
+                if relation in self.described:
+                    at_end -= DESCRIBED
+                self.found.append(Path(self.name, longer, union, at_end, value))
             if len(longer) < MAX_HOPS and (said or implied):
                 self._go(union, longer, total, unsaid + (not said), not said)
 
-    def _focused(self, relation: str) -> float:
-        object_ = self.sight.vocabulary.object[relation]
+    def _focused(self, relation: str, others: Sequence[str]) -> float:
+        """Return what it is worth to end in a relation, out of those that can be asked here."""
+        objects = self.sight.vocabulary.object
+        object_ = objects[relation]
         explicit = relation in self.sight.vocabulary.lexicon.explicit
         if explicit and max(self.amounts.get(relation, self.nothing), default=0.0) < CUE / 2:
-            return 0.0
+            rivals = sum(objects[other] == object_ for other in others)
+            if rivals > 1 or self.focus is None or not self.focus.strict:
+                return 0.0
         if object_ in self.sight.denied:
             return -FOCUS
         if self.focus is None or self.focus.cue is None:
             return 0.0
-        if object_ in self.focus.cue.types or relation in self.focus.cue.relations:
+        cue = self.focus.cue
+        if object_ in cue.types or cue.relations.get(relation, 0.0) >= CUE:
             return FOCUS
         if object_ == "year" and "number" in self.focus.cue.types:
             return 0.0
         strict = self.focus.strict and relation in self.sight.vocabulary.typed
-        return -FOCUS if strict else 0.0
+        if not strict:
+            return 0.0
+        if self.sight.texts[self.focus.at] != "which":
+            return -FOCUS
+        types = len(cue.types)  # "which place" may be a rank
+        return -FOCUS if types == 0 else -NOT_WHICH if types < 3 else 0.0
 
     def _nearness(self, relation: str) -> float:
         """Return what it is worth that a cue of a name's relation stands near to the name."""
@@ -178,6 +202,7 @@ def understood(
     aim: float = 0.0,
     hops: int = 1,
     possible: Collection[str] | None = None,
+    loosely: bool = False,
 ) -> bool:
     """Say whether what is explained outweighs what is not.
 
@@ -185,12 +210,40 @@ def understood(
     and says nothing about what is asked. Where it ends in what is asked for, cues count less that
     could not be asked here (`possible`): they are figures of speech.
     """
+    if loosely:
+        return _loosely(sight, explained, more, aim, hops, possible or ())
     possible = possible if aim > 0 else None
     total = sum(explained) + more
     vague = max(explained, default=0.0) < CUE and aim <= 0
     against = sight.strange * (1 + vague) + _MISSED * sight.missed(explained, possible)
     against += hops * (sight.foreign + _ASTRAY * (aim < 0))
     return total >= max(_LEAST, against)
+
+
+def _loosely(
+    sight: Sight,
+    explained: Amounts,
+    more: float,
+    aim: float,
+    hops: int,
+    possible: Collection[str],
+) -> bool:
+    """Say whether it is clear what is asked, though words are left over.
+
+    What could be asked here and is not explained is no figure of speech: "where did Mozart die".
+    """
+    asking = "" if sight.focus is None else sight.texts[sight.focus.at]
+    if aim < 0 or (aim == 0 and asking in ("which", "how")):
+        return False
+    # "The famous children of which country": whatever is foreign, a country is asked for.
+    clear = aim > 0 and asking in ("which", "what") and not sight.counted
+    against = sight.strange + (0.0 if clear else hops * sight.foreign)
+    left = (
+        seen.weight
+        for seen, amount in zip(sight.cues, explained, strict=True)
+        if amount < CUE * seen.weight / 2 and seen.says(possible)
+    )
+    return sum(explained) + more >= against + CUE * sum(left)
 
 
 def best_of(sight: Sight, found: Sequence[tuple[float, _S, Amounts]]) -> _S | None:

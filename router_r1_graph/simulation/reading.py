@@ -17,6 +17,7 @@ from .pairs import read_pair
 from .paths import Path, by_score, paths, understood
 from .sides import are_offered, read_between, read_both, read_compare, read_same
 from .sight import Sight
+from .spotted import DOUBTFUL
 from .structure import Ask, Both, Structure, YesNo, asks
 from .vocabulary import Vocabulary, vocabulary_of
 from .world import World
@@ -80,6 +81,8 @@ def _read(sight: Sight) -> Structure | None:
     chosen = read_compare(sight) if compared else None
     if chosen and len(chosen.sides) > 2:
         return chosen  # "before both of the others" asks for nothing that is the same
+    if chosen and sight.focus and sight.texts[sight.focus.at] in ("which", "who", "whose"):
+        return chosen  # "which came years before, A or B" asks for no difference
     return (
         ("between" in sight.marks and not _asks_one_year(sight) and read_between(sight))
         or ("same" in sight.marks and read_same(sight))
@@ -87,6 +90,7 @@ def _read(sight: Sight) -> Structure | None:
         or ((sight.polar or sight.states) and _yes_no(sight))
         or (sight.polar and not compared and read_same(sight))
         or _ask(sight)
+        or _ask(sight, loosely=True)
         or None
     )
 
@@ -96,16 +100,25 @@ def _asks_one_year(sight: Sight) -> bool:
     focus = sight.focus
     if focus is None or focus.cue is None or sight.texts[focus.at] not in ("which", "what"):
         return False
-    return "year" in focus.cue.types and len(sight.names) == 1
+    sure = [name for name in sight.names if name.penalty < DOUBTFUL]
+    return "year" in focus.cue.types and len(sure) == 1
 
 
-def _ask(sight: Sight) -> Ask | Both | None:
-    """Read a question for one object, or for two."""
+def _ask(sight: Sight, *, loosely: bool = False) -> Ask | Both | None:
+    """Read a question for one object, or for two.
+
+    Args:
+        sight: The text.
+        loosely: Whether words count for whatever they may mean by their type, and what is left over
+            for nothing.
+    """
+    if loosely:
+        sight.loosen()
     every = [path for name in sight.names for path in paths(sight, name, focus=sight.focus)]
     best = max(every, key=by_score, default=None)
     if best is None:
         return None
-    if "and" in sight.texts and (both := read_both(sight, best)):
+    if not loosely and "and" in sight.texts and (both := read_both(sight, best)):
         return both
     only = len(sight.vocabulary.starts(best.name.kind)) == 1  # what else could be asked of it?
     possible = {*sight.vocabulary.starts(best.name.kind)}
@@ -117,6 +130,7 @@ def _ask(sight: Sight) -> Ask | Both | None:
         aim=best.aim,
         hops=len(best.chain),
         possible=possible,
+        loosely=loosely,
     ):
         return None
     term = best.term
@@ -131,6 +145,8 @@ def _yes_no(sight: Sight) -> YesNo | None:
         fits = {
             r: TYPE for r, object_ in sight.vocabulary.object.items() if object_ in value.kind.types
         }
+        if value.penalty > 3 * DOUBTFUL:
+            continue
         for name in names if fits else ():
             if name.start < value.end and value.start < name.end:
                 continue

@@ -30,7 +30,8 @@ def read_compare(sight: Sight) -> Compare | None:
     if sight.polar and "or" not in sight.texts:
         return None  # "Is A older than B?" asks for yes or no
     cue = sight.focus.cue if sight.focus else None
-    person = cue is not None and "person" in cue.types
+    whose = sight.focus is not None and sight.texts[sight.focus.at] == "whose"
+    person = cue is not None and "person" in cue.types and not whose
     found: list[tuple[float, Compare, Amounts]] = []
     for names in _sides(sight, sight.names):
         walked = _walked(sight, names)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 from .asking import Asking
 from .cues import CUE, FOREIGN, HINT, Cue
+from .described import described
 from .ends import End, Said, end_of, is_turned
-from .function_words import ENDS
+from .function_words import ENDS, REQUESTS
 from .spotted import Name
 from .vocabulary import Kind, Vocabulary
 
@@ -18,8 +20,7 @@ _ASIDE = 0.2
 _STRANGE = 0.4
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """A cue in a text."""
 
     start: int
@@ -48,13 +49,37 @@ class Sight(Asking):
         self.foreign = 0.0
         """How much asks for something that no relation is about."""
         self._cues()
-        asks_what = bool(self.focuses) or any(map(self._is_request, range(len(self.texts))))
+        asks_what = bool(self.focuses) or any(
+            self._is_request(at, word) for at, word in enumerate(self.texts) if word in REQUESTS
+        )
         if "polar" in self.marks and not asks_what:
             self.polar = True
         self.states = not asks_what
         """Whether it may state what it asks for: "Peru's capital is Lima, or isn't it?"."""
+        if self.polar and any(
+            word == "one" and (cue := self.cue_at[at]) and cue[0].types
+            for at, word in enumerate(self.texts[:-1], 1)
+        ):
+            self.marks.add("same")  # "are Peru and Chile on one continent"
         self.amounts = self._amounts()
         """How much each cue says for each relation."""
+
+    @cached_property
+    def described(self) -> frozenset[str]:
+        """The relations whose objects are only described."""
+        return described(self, ((seen.start, seen.cue) for seen in self.cues))
+
+    def loosen(self) -> None:
+        """Let each cue hint at all relations that have the type of answer that it speaks of."""
+        objects = self.vocabulary.object
+        rows = {name: list(row) for name, row in self.amounts.items()}
+        for at, seen in enumerate(self.cues):
+            types = {objects[name] for name, w in seen.cue.relations.items() if w >= CUE}
+            for name in objects:
+                if objects[name] in types:
+                    row = rows.setdefault(name, [0.0] * len(self.cues))
+                    row[at] = max(row[at], HINT * seen.weight)
+        self.amounts = {name: tuple(rows[name]) for name in objects if name in rows}
 
     def _amounts(self) -> Mapping[str, tuple[float, ...]]:
         rows: dict[str, list[float]] = {}
@@ -100,7 +125,7 @@ class Sight(Asking):
             cue, end = found
             relative = self.texts[at] == "whose" and self._relative(at)  # asks for nobody
             denied = self.texts[at - 1 : at] == ["not"] or self.texts[at - 2 : at] == ["not", "the"]
-            if relative or denied or self._is_request(at):
+            if relative or denied or self._is_request(at, self.texts[at]):
                 at += 1
                 continue
             if not aside:
@@ -109,7 +134,11 @@ class Sight(Asking):
                 end = at + 1  # "died before" still speaks of a death
                 if (single := self.lexicon.at(self.bases[:end], at)) is not None:
                     cue = single[0]
-            if not aside and cue.marks & ENDS:
+            # "The first to see Triton", "whoever saw Triton first": a description, no end.
+            about = self.texts[at] == "first" and (
+                self.texts[at + 1 : at + 2] == ["to"] or self._taken[at - 1]
+            )
+            if not aside and cue.marks & ENDS and not (about and "or" in self.texts):
                 said = Said(at, found[1], "least" in cue.marks)
                 before = ends.setdefault(self._part[at], [])
                 if not before or before[-1].end <= at:  # "less recent" is not "recent" again

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
 
+from .cues import Cue
 from .names import Found, rank, words_of
 from .structure import folded
 from .vocabulary import NUMBER, Kind, Vocabulary
@@ -12,6 +15,11 @@ from .wordings import demonyms
 MAX_NAMES = 8
 #: A name that is more doubtful than this keeps its words for cues.
 DOUBTFUL = 1.0
+#: How "the" is misspelled.
+_ARTICLES = dict.fromkeys(
+    ["teh", "hte", "tje", "thr", "th", "tha", "tthe", "thhe", "thee", "tjee", "tge", "tne", "rhe"],
+    "the",
+)
 AUXILIARIES = frozenset(
     [
         "is",
@@ -37,8 +45,7 @@ AUXILIARIES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(NamedTuple):
     """A name in a text; `start` and `end` count words."""
 
     start: int
@@ -57,7 +64,7 @@ class Spotted:
         self.vocabulary = vocabulary
         self.lexicon = vocabulary.lexicon
         self.words = words_of(text)
-        self.texts = [word.text for word in self.words]
+        self.texts = [_ARTICLES.get(word.text, word.text) for word in self.words]
         self.bases = [vocabulary.base(word) for word in self.texts]
         self.cue_at = [self.lexicon.at(self.bases, at) for at in range(len(self.bases))]
         """The longest cue that starts at each word, and the index after it."""
@@ -68,7 +75,7 @@ class Spotted:
         self.names = self._names()
 
     def _names(self) -> list[Name]:
-        phrases = [(at, cue[1]) for at, cue in enumerate(self.cue_at) if cue and cue[1] - at > 1]
+        phrases = [(at, *cue) for at, cue in enumerate(self.cue_at) if cue and cue[1] - at > 1]
         kept: list[Name] = []
         every = self.vocabulary.gazetteer.find(self.texts)
         sure = {at for f in every if f.letters > 2 for at in range(f.start, f.end)}
@@ -111,8 +118,11 @@ class Spotted:
             name
             for name in kept
             if not any(
-                start <= name.start and name.end <= end and end - start > name.end - name.start
-                for start, end in phrases
+                start <= name.start
+                and name.end <= end
+                and end - start > name.end - name.start
+                and self._starts(kept, cue)
+                for start, cue, end in phrases
             )
         ]
         if any(name.penalty < DOUBTFUL for name in apart):
@@ -122,6 +132,12 @@ class Spotted:
             if word.isdigit() and not any(name.start <= at < name.end for name in kept):
                 kept.append(Name(at, at + 1, word, NUMBER, 0.5))
         return sorted(kept[: 2 * MAX_NAMES], key=lambda name: (name.start, name.penalty))
+
+    def _starts(self, names: Sequence[Name], cue: Cue) -> bool:
+        """Say whether a relation that a cue speaks of can be asked of one of some names."""
+        return not cue.relations or any(
+            not cue.relations.keys().isdisjoint(self.vocabulary.starts(name.kind)) for name in names
+        )
 
     def _doubt(self, found: Found, kind: Kind) -> float | None:
         """Return how doubtful a name is; None for one that is none."""
@@ -173,6 +189,8 @@ class Spotted:
         return at > 0 and self.text[word.start].isupper() and not self.text.isupper()
 
 
+@cache
 def _letters(name: str) -> int:
     """Return about how many letters are in a name without its article."""
-    return sum(map(str.isalnum, name.removeprefix("the ").removeprefix("The ")))
+    words = [word.text for word in words_of(name) if word.text[0].isalnum()]
+    return sum(map(len, words[words[0] in ("the", "a", "an") and len(words) > 1 :]))
