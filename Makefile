@@ -29,7 +29,7 @@ STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-lowest test-python check format docs pictures bench train policy \
-    bench-tracing clean
+    chaos crash bench-tracing clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,12 @@ train: setup ## Train the demo's policy from scratch, under 90 minutes on 2 core
 
 policy: setup ## Measure the policy: 15 minutes on 2 cores for the shipped one, hours for one of 135M parameters
 	@$(BIN)/python -m benchmarks.policy $(ARGS)
+
+chaos: setup ## Ask 2,000 questions of a server that fails as providers do, in three ways
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
+
+crash: setup ## Kill evaluations, served questions and trainings 50 times each, and go on with them
+	@$(BIN)/python -m benchmarks.crash $(ARGS)
 
 bench-tracing: setup ## Measure what LangSmith costs
 	@$(BIN)/python -m benchmarks.tracing

@@ -24,6 +24,8 @@ class StopReason(StrEnum):
     """The seconds were used up."""
     INVALID = "invalid"
     """Even when made to answer, the controller wrote nothing that can be read."""
+    NO_REPLY = "no_reply"
+    """Every call failed, so nobody replied, and the controller knows no answer of its own."""
     CONTROLLER_ERROR = "controller_error"
     """The controller could not be reached or failed."""
 

@@ -16,6 +16,12 @@ from typing import IO, Any, cast
 
 from .errors import ConfigError
 
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has no such locks
+    fcntl = None
+
 _LARGEST_CELL = 64 * 1024 * 1024
 """Characters of a cell: whole replies stand in them, and `csv` takes 131,072."""
 
@@ -139,6 +145,71 @@ def write_whole(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Append a line, which other processes may do at the same time.
+
+    A last line that a kill or a full disk has torn is mended: it gets its line end if it is whole
+    JSON, and goes if it is not, since no program could read on behind it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with Path(path).open("ab+") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        if size := file.seek(0, os.SEEK_END):
+            file.seek(size - 1)
+            if file.read() != b"\n":
+                _mend(file, size)
+        file.write(line.encode() + b"\n")
+
+
+def _mend(file: IO[bytes], size: int) -> None:
+    """End or cut off the last line of a file."""
+    start, tail = size, b""
+    while start and b"\n" not in tail:
+        start = max(0, start - 65_536)
+        file.seek(start)
+        tail = file.read(size - start)
+    last = tail.rpartition(b"\n")[2]
+    try:
+        json.loads(last)
+        file.write(b"\n")
+    except (ValueError, RecursionError):
+        file.truncate(size - len(last))
+
+
+@contextmanager
+def only_writer(option: str, folder: Path) -> Iterator[None]:
+    """Lock a folder, which is made if need be, against other processes that write there, too.
+
+    Raises:
+        ConfigError: another process has locked it, or no folder can be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL
+        raise ConfigError(
+            f"{option} {str(folder)!r}: no folder can be made there: {error}"
+        ) from None
+    if fcntl is None:  # pragma: no cover
+        yield
+        return
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ConfigError(
+                f"{option} {folder}: another run (process {file.read() or 'unknown'}) is writing "
+                "there; wait for it, or name another folder"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def _unwritable(option: str, path: Path, error: OSError | ValueError) -> ConfigError:

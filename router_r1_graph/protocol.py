@@ -43,13 +43,11 @@ ANSWER_FORMS: Mapping[str, str] = {
 }
 
 _NAMES = "think|search|information|answer"
-_TAG = re.compile(rf"<(/?)({_NAMES})>")
+TAG = re.compile(rf"<(/?)({_NAMES})>")
 # What looks like a tag, or like a tag that was escaped (any number of times): one more level of
 # escaping is added or taken away, so that unescape is the exact inverse of escape.
 _TO_ESCAPE = re.compile(rf"(<|&(?:amp;)*lt;)(?=/?(?:{_NAMES})>)")
 _TO_UNESCAPE = re.compile(rf"&((?:amp;)*)lt;(?=/?(?:{_NAMES})>)")
-# The end of an unfinished text that may still become a tag, or an escaped one.
-_BEGUN = re.compile(r"[<&][\w<&;/]*$")
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def parse(text: str) -> Turn:
     answer: str | None = None
     mistakes: list[Mistake] = []
     inside, start, nested = "", 0, False
-    for match in _TAG.finditer(text):
+    for match in TAG.finditer(text):
         closing, tag = match[1] == "/", match[2]
         if not inside:
             if closing:
@@ -137,28 +135,9 @@ def parse(text: str) -> Turn:
     return Turn(tuple(thoughts), tuple(calls), answer, tuple(mistakes))
 
 
-def answer_so_far(text: str) -> str:
-    """Return the answer so far in a turn that is still being written; "" = nothing yet.
-
-    Only thoughts may come before the answer. Only the end of the turn shows whether it is one: the
-    turn may be cut short, or continue with other tags.
-
-    Example:
-        >>> answer_so_far("<think> Everything is known. </think> <answer> The river Th")
-        'The river Th'
-    """
-    if text.lstrip().startswith("<think>"):  # an answer that is only thought of is none
-        text = text.partition("</think>")[2]
-    thoughts, opened, body = text.partition("<answer>")
-    if not opened or not set(tags(thoughts)) <= {"<think>", "</think>"}:
-        return ""
-    end = _TAG.search(body) or _BEGUN.search(body)
-    return unescape(body[: end.start()].strip() if end else body.strip())
-
-
 def tags(text: str) -> list[str]:
     """Return the tags of a text in order: `["<think>", "</think>", ...]`."""
-    return [match[0] for match in _TAG.finditer(text)]
+    return [match[0] for match in TAG.finditer(text)]
 
 
 def tagged_answer(reply: str) -> str | None:
@@ -178,7 +157,7 @@ def tagged_answer(reply: str) -> str | None:
 
 def untagged(text: str) -> str:
     """Return a text with every tag replaced by a space."""
-    return _TAG.sub(" ", text)
+    return TAG.sub(" ", text)
 
 
 def render(turn: Turn) -> str:
@@ -205,7 +184,7 @@ def render_observations(messages: Sequence[ToolMessage]) -> str:
 
 def close(text: str) -> str:
     """Add the closing tag that a stop string took away from the end of a controller's text."""
-    closing, tag = (_TAG.findall(text) or [("/", "")])[-1]
+    closing, tag = (TAG.findall(text) or [("/", "")])[-1]
     return text if closing or tag not in ("search", "answer") else f"{text.rstrip()} </{tag}>"
 
 

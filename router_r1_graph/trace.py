@@ -25,7 +25,7 @@ from .candidates import CandidatePool
 from .context import RouterContext
 from .decisions import Decision, of_message
 from .errors import ConfigError, TraceError
-from .files import opened, read_jsonl
+from .files import append_line, opened, read_jsonl
 from .ledger import Ledger, total
 from .observations import CallRecord, call_records
 from .protocol import VERSION as PROTOCOL_VERSION
@@ -47,7 +47,7 @@ class Trace(BaseModel):
         question: what the user asked.
         answer: the final answer; made from what was known if the stop reason is not `answered`.
         stop_reason: why it ended.
-        error: why the controller failed, where the stop reason is `controller_error`.
+        error: why the controller failed, or nobody replied, where that is the stop reason.
         rounds: rounds of calls made.
         controller: the controller's spec or name.
         context: the knobs of the run.
@@ -154,12 +154,19 @@ class Trace(BaseModel):
 def write_traces(path: str | Path, traces: Iterable[Trace], *, append: bool = False) -> int:
     """Write traces as JSON lines, each flushed as it comes, and return how many.
 
-    A file whose name ends in `.gz` is compressed.
+    A file whose name ends in `.gz` is compressed. Where lines are appended, a last one that was
+    torn is mended first.
 
     Raises:
         OSError: the file cannot be written.
     """
     count = 0
+    if append and Path(path).suffix != ".gz":
+        Path(path).open("ab").close()  # also where there are no traces
+        for trace in traces:
+            append_line(path, trace.model_dump_json())
+            count += 1
+        return count
     with opened(path, "a" if append else "w") as file:
         for trace in traces:
             file.write(trace.model_dump_json() + "\n")

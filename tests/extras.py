@@ -12,6 +12,7 @@ PACKAGES = {
     "eval": ("numpy", "sklearn"),
     "langchain": ("langchain",),
     "otel": ("opentelemetry.sdk",),
+    "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "mcp": ("langchain_mcp_adapters",),
 }
 

@@ -18,11 +18,16 @@ HAMLET = "What is the currency of the country where the author of Hamlet was bor
 
 
 @contextmanager
-def serving_at(model=None, **options):
-    """Serve a router in a thread of this process; yields the address."""
+def serving_at(model=None, *, http="auto", stops=None, **options):
+    """Serve a router in a thread of this process; yields the address.
+
+    `stops`, a list, gets the function that ends the runs in progress, to be called in the thread.
+    """
     listening = serving.listen("127.0.0.1", 0)
     app = serving.create_app(model or ChatRouterR1(), **options)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(app, http=http, log_level="critical"))
+    if stops is not None:
+        stops.append(app.state.stop)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

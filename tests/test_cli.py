@@ -406,7 +406,7 @@ def test_a_key_never_shows(serve, tmp_path):
     )
     trace = tmp_path / "t.jsonl"
     run = cli("ask", "q?", "--pool", file, "--trace", str(trace), env={"ADA_KEY": key})
-    assert run.returncode == 0
+    assert run.returncode == 1  # nobody replied
     assert server.requests[0].headers["authorization"] == f"Bearer {key}"
     assert key not in run.stdout + run.stderr + trace.read_text()
     assert "auth" in trace.read_text()
@@ -418,7 +418,7 @@ def test_a_failing_controller_is_told_on_stderr_and_json_stays_json(serve, tmp_p
     assert pool.controller is not None
     file = next(tmp_path.glob("*.yaml"))
     run = cli("ask", "q?", "--pool", str(file), "--json")
-    assert run.returncode == 0
+    assert run.returncode == 1
     assert json.loads(run.stdout)["stop_reason"] == "controller_error"
     assert "not_found" in run.stderr
 

@@ -4,6 +4,8 @@ import gc
 import json
 import math
 import operator
+import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -30,6 +32,7 @@ from router_r1_graph.evaluation.scorers import parse_scorer
 from router_r1_graph.evaluation.statistics import Bootstrap, Interval, entropy, mix_at_cost
 from router_r1_graph.evaluation.summary import ORACLE_OF_CONSTANTS, summarise
 from router_r1_graph.evaluation.verdict import verdict
+from router_r1_graph.files import append_line, only_writer
 from router_r1_graph.simulation import EVERY_KIND, read_question
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -381,6 +384,53 @@ def test_a_process_that_ends_early_is_told(tmp_path, make, error, message):
         run_in_processes([share], results, metric="exact_match", processes=2)
 
 
+def test_a_resumed_run_of_another_plan_is_refused_and_the_difference_named(tmp_path):
+    first = plan(tmp_path, controls=False)
+    evaluate(first)
+    one = first.questions[0]
+    others = {
+        "other gold answers: those of": [replace(one, gold=("another",)), *first.questions[1:]],
+        f"other questions: '{one.id}' is": [replace(one, question="Why?"), *first.questions[1:]],
+        f"other questions, such as '{one.id}'": first.questions[1:],
+    }
+    for words, questions in others.items():
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            evaluate(replace(first, questions=questions, resume=True))
+    for knobs, words in [
+        ({"max_rounds": 2}, r"another max_rounds \(4, not 2\)"),
+        ({"seed": 7}, r"another seed \(0, not 7\)"),
+        ({"budget_usd": 0.5}, r"another budget_usd \(None, not 0.5\)"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            evaluate(replace(first, context=RouterContext(**knobs), resume=True))
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    out = tmp_path / "out"
+    with only_writer("--out", out):
+        with pytest.raises(ConfigError, match=rf"another run \(process {os.getpid()}\)"):
+            evaluate(plan(tmp_path, controls=False))
+    evaluate(plan(tmp_path, controls=False))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('{"a": 1}\n', '{"a": 1}\n{"b": 2}\n'),
+        ('{"a": 1}\n{"c": "torn', '{"a": 1}\n{"b": 2}\n'),
+        ('{"a": 1}\n{"c": 3}', '{"a": 1}\n{"c": 3}\n{"b": 2}\n'),
+        ('{"torn', '{"b": 2}\n'),
+        ("x" * 200_000, '{"b": 2}\n'),
+        ("", '{"b": 2}\n'),
+    ],
+)
+def test_a_torn_last_line_is_mended_when_another_is_appended(tmp_path, before, after):
+    file = tmp_path / "lines.jsonl"
+    file.write_text(before)
+    append_line(file, '{"b": 2}')
+    assert file.read_text() == after
+
+
 def test_results_of_another_pool_or_a_broken_line_are_refused(tmp_path):
     evaluate(plan(tmp_path, controls=False))
     other = CandidatePool.embedded_unseen() if hasattr(CandidatePool, "embedded_unseen") else None
@@ -415,6 +465,7 @@ def test_the_command_prints_a_table_or_json(tmp_path):
         *("evaluate", "demo", "--limit", "8", "--controller", "keyword", "--out", str(out)),
         *("--resume", "--json"),
     )
+    assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["questions"] == 8
     shown = cli("traces", "show", str(out / "results.jsonl"), "--controller", "keyword")
     assert shown.stdout.count("question ") == 8

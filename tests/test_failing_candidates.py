@@ -196,8 +196,9 @@ def test_parallel_calls_do_not_suffer_from_the_one_that_fails(serve, tmp_path, h
 def test_nobody_answers_at_all_and_the_run_ends(serve, tmp_path, how):
     server = serve(Status(401))
     result = run(scripted(yaml_pool(tmp_path, server), SEARCH), how, max_rounds=2)
-    assert (result["answer"], result["stop_reason"]) == ("", "round_limit")
-    assert result["messages"][-1].text == "(no answer: round_limit)"
+    assert (result["answer"], result["stop_reason"]) == ("", "no_reply")
+    assert result["error"].startswith("auth: ")
+    assert result["messages"][-1].text == "(no answer: no_reply)"
     # A failed call is asked again when the controller wants to: only usable replies are kept.
     assert server.count() == 2
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import ToolMessage
 
+from router_r1_graph.chat.answer_reader import AnswerReader
 from router_r1_graph.errors import ConfigError
 from router_r1_graph.protocol import (
     Call,
     Mistake,
     Turn,
-    answer_so_far,
     close,
     cut,
     escape,
@@ -333,13 +333,30 @@ def test_a_template_that_cannot_be_read_is_named(tmp_path, kind):
 # ------------------------------------------------------------------------- while it is written
 
 
-@given(BARE, st.lists(ANY_TEXT.map(str.strip), max_size=2))
-def test_what_is_told_of_an_answer_while_it_is_written_stands(text, thoughts):
+def answer_so_far(text):
+    return AnswerReader().read(text)
+
+
+@given(BARE, st.lists(ANY_TEXT.map(str.strip), max_size=2), st.integers(1, 5))
+def test_what_is_told_of_an_answer_while_it_is_written_stands(text, thoughts, length):
     turn = render(Turn(tuple(thoughts), answer=text))
-    told = [answer_so_far(turn[:end]) for end in range(len(turn) + 1)]
-    assert all(parse(turn).answer.startswith(part) for part in told)
-    assert told[-1] == parse(turn).answer
-    assert told == sorted(told, key=len)
+    reader, told = AnswerReader(), ""
+    for start in range(0, len(turn), length):
+        told += reader.read(turn[start : start + length])
+        assert parse(turn).answer.startswith(told)
+        assert told == answer_so_far(turn[: start + length])
+    assert told == parse(turn).answer
+
+
+@pytest.mark.parametrize(
+    "unit", ["<", "&", "&amp;", "</", " ", "a", "<answer", "amp;", "\n", "< a"]
+)
+@pytest.mark.parametrize("head", ["<answer> ", "<answer> a &", "<answer> a <", "<think>", "", "a"])
+def test_a_piece_of_a_stream_costs_the_same_however_long_the_answer_is(head, unit):
+    reader = AnswerReader()
+    for piece in (head, *[unit] * 3000):
+        reader.read(piece)
+        assert len(reader._held) <= 1000 + len(unit)  # all that is read again
 
 
 def test_an_answer_is_told_word_by_word_and_a_tag_in_it_only_when_it_is_known_to_be_text():

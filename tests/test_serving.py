@@ -11,7 +11,8 @@ import sys
 import threading
 import urllib.request
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import openai
 import pytest
@@ -31,6 +32,8 @@ from router_r1_graph import (
 )
 from served import HAMLET, ask, client_of, get, serving_at
 from yaml_pool import yaml_pool
+
+from router_r1_graph.serving.connections import limited  # isort: skip - `served` needs the extra
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
@@ -554,8 +557,10 @@ class Cancelled(FakeChat):
 
     asked: threading.Event
     given_up: threading.Event
+    loop: Any = None
 
     async def _agenerate(self, messages, stop=None, run_manager=None, **_):
+        self.loop = asyncio.get_running_loop()
         self.asked.set()
         try:
             await asyncio.sleep(NEVER)
@@ -580,6 +585,143 @@ def test_a_client_that_goes_away_takes_its_run_with_it(stream):
         assert ada.given_up.wait(100)
         wait_until(lambda: 'requests_total{status="499"} 1.0' in get(f"{url}/metrics"))
         wait_until(lambda: "router_r1_in_flight 0.0" in get(f"{url}/metrics"))
+
+
+def hanging_after_a_paid_call():
+    pool = make_pool({"name": "Ada", "usd_per_call": 1.0}, {"name": "Bob", "usd_per_call": 1.0})
+    script = [search("Ada: what?"), search("Bob: what?"), answer()]
+    bob = Cancelled(asked=threading.Event(), given_up=threading.Event())
+    controller, models = ScriptedController(script), {"Ada": FakeChat(), "Bob": bob}
+    return bob, ChatRouterR1(pool=pool, controller=controller, models=models)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_was_paid_for_a_client_that_left_is_on_the_metrics(stream):
+    bob, model = hanging_after_a_paid_call()
+    with serving_at(model) as url:
+        body = chat_body(stream=stream)
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+            connection.sendall(body)
+            assert bob.asked.wait(100)
+        wait_until(lambda: 'stop_reasons_total{reason="cancelled"} 1.0' in get(f"{url}/metrics"))
+        metrics = get(f"{url}/metrics")
+    assert "router_r1_cost_usd_total 1.0" in metrics
+    assert 'router_r1_calls_total{candidate="Ada"} 1.0' in metrics
+    assert 'router_r1_failed_calls_total{candidate="Bob",kind="cancelled"} 1.0' in metrics
+
+
+def chat_body(**fields):
+    """Return a request to chat completions as it goes over the wire."""
+    said = [{"role": "user", "content": "6 x 7?"}]
+    body = json.dumps({"model": "router-r1", "messages": said, **fields}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("controller", ["vote", "cascade", "constant:Ada"])
+def test_an_outage_has_a_status_and_its_cause(controller, stream):
+    pool = make_pool("Ada", "Bob")
+    down = dict.fromkeys(("Ada", "Bob"), FakeChat(text=ConnectionError("nobody is there")))
+    model = ChatRouterR1(pool=pool, controller=controller, models=down)
+    with serving_at(model) as url:
+        with pytest.raises(openai.InternalServerError, match="nobody is there") as raised:
+            ask(url, stream=stream)
+        metrics = get(f"{url}/metrics")
+    assert (raised.value.status_code, raised.value.code) == (503, "no_reply")
+    assert 'router_r1_stop_reasons_total{reason="no_reply"} 1.0' in metrics
+    assert 'router_r1_failed_calls_total{candidate="Ada",kind="connection"} 1.0' in metrics
+    assert 'router_r1_requests_total{status="503"} 1.0' in metrics
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_run_that_the_end_of_the_server_cuts_off_ends_in_an_error_of_the_api(stream):
+    bob, model = hanging_after_a_paid_call()
+    stops = []
+    with serving_at(model, stops=stops) as url, ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(ask, url, stream=stream)
+        assert bob.asked.wait(100)
+        bob.loop.call_soon_threadsafe(stops[0])
+        with pytest.raises(openai.InternalServerError, match="shutting down") as raised:
+            asked.result(100)
+        assert raised.value.status_code == 503
+
+
+def test_connections_that_say_nothing_are_closed_and_the_most_silent_first():
+    def connect(url, said=b""):
+        port = int(url.rpartition(":")[2])
+        connection = opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+        connection.sendall(said)
+        connection.settimeout(100)
+        return connection
+
+    def closed(connection):
+        try:
+            return connection.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    half = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-a: "
+    with ExitStack() as opened, serving_at(http=limited(header_seconds=0.1)) as url:
+        assert closed(connect(url))
+        assert closed(connect(url, half))
+        assert "ok" in get(f"{url}/health")
+    with ExitStack() as opened, serving_at(http=limited(2, header_seconds=NEVER)) as url:
+        first = connect(url)
+        connect(url, half)
+        assert "ok" in get(f"{url}/health")  # the third
+        assert closed(first)
+        assert "ok" in get(f"{url}/health")
+
+
+def test_the_access_log_has_who_what_and_how_long_but_no_query(caplog):
+    caplog.set_level("INFO", "router_r1_graph.access")
+    with serving_at() as url:
+        get(f"{url}/health?key=secret")
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            get(f"{url}/no%0Asuch%1b[31m")
+        caught.value.close()
+        wait_until(lambda: len(caplog.messages) == 2)
+    assert re.fullmatch(r"127.0.0.1 GET /health 200 \d+\.\d{3} s", caplog.messages[0])
+    assert "GET /no%0Asuch%1B%5B31m 404" in caplog.messages[1]
+
+
+def test_replies_are_recorded_and_pages_shown_by_option_only(tmp_path):
+    records = tmp_path / "records.jsonl"
+    with serving_at(records=records, docs=True) as url:
+        ask(url)
+        assert "swagger" in get(f"{url}/docs")
+    assert [json.loads(line)["reply"] for line in records.read_text().splitlines()]
+    with serving_at() as url:
+        for path in ("docs", "redoc"):
+            with pytest.raises(urllib.error.HTTPError, match="404") as caught:
+                get(f"{url}/{path}")
+            caught.value.close()
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "remove", "content": "x", "id": "1"}],
+        [{"role": "\ud800", "content": "x"}],
+        [{"role": ["user"], "content": "x"}],
+        [{"role": {"user": 1}, "content": "x"}],
+        [{"type": "human", "content": "x"}],
+        [{"lc": 1, "type": "constructor", "id": ["langchain"], "kwargs": {"content": "x"}}],
+        [{"role": "user", "content": [{"type": "\ud800"}]}],
+        [{"role": "user", "content": "a"}] * 100_000,
+        [{"role": "user", "content": [{"type": "text", "text": "a"}] * 10_000}],
+    ],
+)
+def test_messages_that_nobody_may_send_are_refused(url, messages):
+    for path, field in (("chat/completions", "messages"), ("responses", "input")):
+        body = json.dumps({"model": "router-r1", field: messages}).encode()
+        request = urllib.request.Request(f"{url}/v1/{path}", body)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=100)
+        with caught.value as error:
+            assert error.code == 400 or (path, messages[0].get("type")) == ("responses", "human")
+            assert "message" in json.load(error)["error"]
 
 
 # -------------------------------------------------------------------------------- the command

@@ -26,8 +26,8 @@ from router_r1_graph import (
 )
 from router_r1_graph.candidates.thoughts import apart
 from router_r1_graph.candidates.tool_calls import written_calls
+from router_r1_graph.chat.answer_reader import AnswerReader
 from router_r1_graph.controllers.chat_messages import alternating
-from router_r1_graph.protocol import answer_so_far
 from yaml_pool import bills, run, scripted, yaml_pool
 
 LONG = " ".join(f"Step {n} of the recipe." for n in range(115))
@@ -365,8 +365,8 @@ def test_a_controllers_thoughts_are_not_its_answer(serve, tmp_path, protocol, te
 
 
 def test_an_answer_that_is_thought_of_is_not_streamed():
-    assert answer_so_far("<think> <answer> Lyon </answer>? No") == ""
-    assert answer_so_far("<think> <answer> Lyon </think> <answer> Par") == "Par"
+    assert AnswerReader().read("<think> <answer> Lyon </answer>? No") == ""
+    assert AnswerReader().read("<think> <answer> Lyon </think> <answer> Par") == "Par"
 
 
 # ------------------------------------------------------------------- roles, system, style, images

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from router_r1_graph import files
+
 logger = logging.getLogger(__name__)
 
 
@@ -51,20 +53,14 @@ def read_whole(file: Path) -> Any:
 
 
 def append_line(file: Path, data: Mapping[str, Any]) -> None:
-    """Append a JSON line; if the last one is torn, it is ended, so that the new one is whole.
+    """Append a JSON line; see `router_r1_graph.files.append_line`.
 
     Numbers that JSON does not know, such as NumPy's, are written as floats.
 
     Raises:
         OSError: it cannot be written.
     """
-    with file.open("ab+") as lines:
-        torn = False
-        if lines.seek(0, 2):
-            lines.seek(-1, 2)
-            torn = lines.read(1) != b"\n"
-        line = json.dumps(data, default=float) + "\n"
-        lines.write(("\n" if torn else "").encode() + line.encode())
+    files.append_line(file, json.dumps(data, default=float))
 
 
 def whole_lines(file: Path, of: int, each: int) -> int:

@@ -20,19 +20,15 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see router_r1_graph/controllers/policy
 
-from router_r1_graph import ConfigError, RouterR1Error
+from router_r1_graph import RouterR1Error
+from router_r1_graph.files import only_writer
 
 from .config import RunConfig, load_config
 from .files import read_whole, write_whole
@@ -166,30 +162,9 @@ def run_stages(config: RunConfig) -> int:
     return 0
 
 
-@contextmanager
-def _only_run_in(folder: Path) -> Iterator[None]:
-    """Make a folder and lock it; of the processes of one run, the first does.
-
-    Raises:
-        ConfigError: another run has locked it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL
-        raise ConfigError(f"out {str(folder)!r}: no folder can be made there: {error}") from None
-    if fcntl is None or os.environ.get("LOCAL_RANK", "0") != "0":
-        yield
-        return
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise ConfigError(
-                f"out {folder}: another run (process {file.read() or 'unknown'}) is writing "
-                "there; wait for it, or name another folder: out=runs/other"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+def _only_run_in(folder: Path) -> AbstractContextManager[None]:
+    """Make a folder and lock it; of the processes of one run, the first does."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        return only_writer("out", folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return nullcontext()

@@ -7,9 +7,7 @@ with an error, never an exception.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import os
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,11 +17,11 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import RunnableBinding, RunnableConfig
-from langgraph.errors import GraphBubbleUp
 
 from ..langsmith import runs
 from .candidate import Candidate
 from .failures import TRANSIENT, classify, is_of_a_dead_loop
+from .in_time import ain_time, in_time
 from .keys import hide, hide_within
 from .once import Once
 from .reply import ChatModel, Reply, cost_of, read_reply
@@ -87,9 +85,13 @@ def ask(
                 case Await():
                     outcome = result_of(step)
                 case Invoke():
-                    outcome = _in_time(step.timeout, model, messages, config, kwargs)
+                    outcome = in_time(
+                        step.timeout, lambda: model.invoke(messages, config, **kwargs)
+                    )
                 case Begin():
-                    work = partial(_in_time, step.timeout, model, messages, config, kwargs)
+                    work = partial(
+                        in_time, step.timeout, lambda: model.invoke(messages, config, **kwargs)
+                    )
                     outcome = begun_in_thread(work)
 
 
@@ -121,9 +123,13 @@ async def aask(
                 case Await():
                     outcome = await aresult_of(step)
                 case Invoke():
-                    outcome = await _ain_time(step.timeout, model, messages, config, kwargs)
+                    outcome = await ain_time(
+                        step.timeout, lambda: _invoked(model, messages, config, kwargs)
+                    )
                 case Begin():
-                    outcome = begun(_ain_time(step.timeout, model, messages, config, kwargs))
+                    outcome = begun(
+                        ain_time(step.timeout, lambda: _invoked(model, messages, config, kwargs))
+                    )
 
 
 def _unbound(model: ChatModel, kwargs: dict[str, Any]) -> tuple[ChatModel, dict[str, Any]]:
@@ -197,58 +203,20 @@ def _without(secret: str, reply: Reply) -> Reply:
     return replace(reply, text=hide(reply.text, secret), message=message.model_copy(update=hidden))
 
 
-async def _ain_time(
-    seconds: float,
+async def _invoked(
     model: ChatModel,
     messages: Sequence[AnyMessage],
     config: RunnableConfig | None,
     kwargs: dict[str, Any],
 ) -> Any:
-    """Invoke, and return the message or the exception."""
-    try:
-        async with asyncio.timeout(seconds):
-            for _ in range(_MOST_DEAD_CONNECTIONS):
-                try:
-                    return await model.ainvoke(messages, config, **kwargs)
-                except Exception as error:
-                    if not is_of_a_dead_loop(error):
-                        raise
-            return await model.ainvoke(messages, config, **kwargs)
-    except GraphBubbleUp:  # an interrupt, not a failure
-        raise
-    except TimeoutError as error:
-        return error if str(error) else TimeoutError(_too_slow(seconds))
-    except Exception as error:
-        return error
-
-
-def _in_time(
-    timeout: float,
-    model: ChatModel,
-    messages: Sequence[AnyMessage],
-    config: RunnableConfig | None,
-    kwargs: dict[str, Any],
-) -> Any:
-    """Invoke in a thread, and leave it at the time-out: no client's own one covers every hang."""
-    outcome: list[Any] = []
-
-    def target() -> None:
+    """Invoke, again for each connection of an event loop that is closed."""
+    for _ in range(_MOST_DEAD_CONNECTIONS):
         try:
-            outcome.append(model.invoke(messages, config, **kwargs))
+            return await model.ainvoke(messages, config, **kwargs)
         except Exception as error:
-            outcome.append(error)
-
-    run = contextvars.copy_context().run  # callbacks and the tracing parent travel in the context
-    thread = threading.Thread(target=run, args=(target,), daemon=True)
-    thread.start()
-    thread.join(min(timeout, threading.TIMEOUT_MAX))
-    if outcome and isinstance(outcome[0], GraphBubbleUp):  # an interrupt, not a failure
-        raise outcome[0]
-    return outcome[0] if outcome else TimeoutError(_too_slow(timeout))
-
-
-def _too_slow(timeout: float) -> str:
-    return f"no reply within {timeout:.3g} s"
+            if not is_of_a_dead_loop(error):
+                raise
+    return await model.ainvoke(messages, config, **kwargs)
 
 
 def _traced(

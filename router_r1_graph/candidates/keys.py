@@ -23,7 +23,8 @@ _PLACE = re.compile(
     r"\b(?:api[-_]?key|access[-_]?token|client[-_]?secret|subscription-key)['\"]?\s*[:=]\s*['\"]?|"
     r"[?&]key=))(?!\*)[\w.+/=~-]{6,}"
 )
-_PASSWORD = re.compile(r"(?P<begin>\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@")
+# A scheme is short: without a bound, a long word is read again from each of its letters.
+_PASSWORD = re.compile(r"(?P<begin>\b[a-z][a-z0-9+.-]{0,30}://)[^\s/@'\"]+@")
 
 
 def scrub(text: str, secret: str = "") -> str:

@@ -20,7 +20,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import PoolError, did_you_mean
-from ..files import read_jsonl
+from ..files import append_line, read_jsonl
 from .store import ReplyStore
 from .tool import CANDIDATE_TAG
 
@@ -223,8 +223,8 @@ class Recorder(BaseCallbackHandler):
         line = record.model_dump(mode="json")
         if gold := self._gold.get(normalize_query(query)):
             line["gold"] = gold
-        with self._lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with self._lock:
+            append_line(self.path, json.dumps(line, ensure_ascii=False))
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget the query."""

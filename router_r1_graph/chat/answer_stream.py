@@ -12,10 +12,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
+from ..budget import StopReason
 from ..candidates.usage import writable
-from ..controllers.policy.streaming import Increments
 from ..errors import ControllerError
-from ..protocol import answer_so_far
+from .answer_reader import AnswerReader
 
 
 @dataclass
@@ -24,27 +24,37 @@ class AnswerStream:
 
     state: Mapping[str, Any] = field(default_factory=dict)
     """The latest state."""
-    _told: Increments = field(default_factory=Increments)
-    _turn: str = ""
+    _told: list[str] = field(default_factory=list)
+    """The parts of the answer that were streamed."""
+    _again: str = ""
+    """What another turn has to repeat of them before anything of it is streamed."""
+    _turn: AnswerReader | None = None
     _id: str | None = None
 
     def heard(self, mode: str, part: Any) -> Iterator[ChatGenerationChunk]:
         """Take one part of the graph's stream; yield the new part of the answer."""
         if mode == "values":
             self.state = part
-        elif text := self._told.rest(answer_so_far(self._heard(*part))):
+        elif text := self._heard(*part):
+            self._told.append(text)
             yield ChatGenerationChunk(message=AIMessageChunk(content=text))
 
     def _heard(self, message: AnyMessage, metadata: Mapping[str, Any]) -> str:
-        """Return the controller's turn as far as it is written."""
+        """Return what is new of the answer in a piece of the controller's turn."""
         # A candidate that is a router too has a controller of its own, below a route.
         ours = metadata["langgraph_node"] == "think" and "candidate" not in metadata
         if not (ours and isinstance(message, AIMessageChunk)):
             return ""
         if message.id != self._id:  # the next turn, or another attempt at this one
-            self._id, self._turn = message.id, ""
-        self._turn += str(message.text)
-        return writable(self._turn)
+            self._id, self._turn, self._again = message.id, AnswerReader(), "".join(self._told)
+        if self._turn is None:  # it says something else than was streamed
+            return ""
+        text = self._turn.read(writable(str(message.text)))
+        if not self._again.startswith(text[: len(self._again)]):
+            self._turn = None
+            return ""
+        text, self._again = text[len(self._again) :], self._again[len(text) :]
+        return text
 
     def rest(self, result: ChatResult) -> Iterator[ChatGenerationChunk]:
         """Yield the rest of the answer, word by word; the last chunk has the bill.
@@ -54,13 +64,16 @@ class AnswerStream:
         """
         message = result.generations[0].message
         assert isinstance(message, AIMessage)
-        told, answer = self._told.told, str(message.text)
+        told, answer = "".join(self._told), str(message.text)
         if not answer.startswith(told):
             raise ControllerError(
                 "the answer that was being streamed is not the one taken (stop reason: "
                 f"{message.response_metadata['stop_reason']}); ask again, or without a stream"
             )
-        *first, last = words(answer[len(told) :]) or [""]
+        # Whoever forwards the stream can still tell an outage before its first byte.
+        unanswered = message.response_metadata["stop_reason"] == StopReason.NO_REPLY
+        left = answer[len(told) :]
+        *first, last = [left] if unanswered else words(left) or [""]
         for word in first:
             yield ChatGenerationChunk(message=AIMessageChunk(content=word))
         calls: list[Any] = [*message.tool_calls, *message.invalid_tool_calls]

@@ -44,6 +44,7 @@ def result_of(state: Mapping[str, Any], stop: Sequence[str], max_tokens: int | N
         "finish_reason": "tool_calls" if answer.tool_calls else finish,
         "stop_reason": state["stop_reason"],
         "rounds": state["round"],
+        **({"error": error} if (error := state.get("error")) else {}),
         **totals,
         "candidates": state["ledger"]["candidates"],
     }

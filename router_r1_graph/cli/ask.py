@@ -87,7 +87,10 @@ def ask(
     ] = False,
     replies: Any = None,
 ) -> None:
-    """Ask a question, and see who was asked what, what it cost, and why it stopped."""
+    """Ask a question, and see who was asked what, what it cost, and why it stopped.
+
+    The exit code is 1 if there is no answer, as nobody replied or the controller failed.
+    """
     if question == "-":
         question = sys.stdin.buffer.read().decode(errors="replace")
     question = os.fsencode(question).decode(errors="replace").strip()
@@ -121,6 +124,7 @@ def _ask(
     with loading(masked(spec or "the controller")):
         from langgraph.checkpoint.memory import InMemorySaver
 
+        from ..budget import StopReason
         from ..candidates.records import Recorder
         from ..graph import create_router_r1
         from ..ledger import total
@@ -165,6 +169,7 @@ def _ask(
             print_json(known)
         raise
     record = Trace.from_state(state)
+    outage = record.stop_reason == StopReason.NO_REPLY
     explained: list[Routing] = []
     if explain:
         with loading("the explanation"):
@@ -178,10 +183,12 @@ def _ask(
         show_explained(transcript.console, explained)
     else:
         if record.error:
-            why = shortened(record.error)
-            print(f"controller {controller.name} failed: {why}", file=sys.stderr)
+            who = "nobody replied" if outage else f"controller {controller.name} failed"
+            print(f"{who}: {shortened(record.error)}", file=sys.stderr)
         turns = [{name: turn.summary()[name] for name in _EXPLAINED} for turn in explained]
         print_json({**record.summary(), **({"explained": turns} if explain else {})})
+    if outage or (record.stop_reason == StopReason.CONTROLLER_ERROR and not record.answer):
+        raise SystemExit(1)
 
 
 @contextmanager

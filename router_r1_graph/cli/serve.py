@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..invalid import masked
 from .options import (
     ControllerOption,
     PoolOption,
+    RecordOption,
     about,
     given_knobs,
     load_pool,
@@ -81,6 +83,14 @@ def serve(
         Path | None,
         typer.Option(help="Append each run to this JSONL file, with its decisions."),
     ] = None,
+    record: RecordOption = None,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Write a line to standard error for each request.")
+    ] = False,
+    docs: Annotated[
+        bool,
+        typer.Option("--docs", help="Also serve /docs and /redoc, which show the API."),
+    ] = False,
     context: Any = None,
     replies: Any = None,
 ) -> None:
@@ -92,6 +102,7 @@ def serve(
     if api_key_env and not key:
         raise ConfigError(mask_variable("--api-key-env", api_key_env))
     require_file("--trace", trace)
+    require_file("--record", record)
     candidates = load_pool(pool)
     with loading(masked(controller or "the controller")):
         try:
@@ -113,6 +124,8 @@ def serve(
                 allow_origins=allow_origin or (),
                 shadow=shadow,
                 traces=trace,
+                records=record,
+                docs=docs,
             )
         listening = listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
@@ -121,4 +134,14 @@ def serve(
     warn_unsure(model.controller, context.cost_weight)
     if not key and host not in ("127.0.0.1", "::1", "localhost"):
         print("warning: no --api-key-env: whoever reaches it spends your money", file=sys.stderr)
+    if access_log:
+        _log_requests()
     serve_app(api, listening)
+
+
+def _log_requests() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    access = logging.getLogger("router_r1_graph.access")
+    access.handlers, access.propagate = [handler], False
+    access.setLevel(logging.INFO)

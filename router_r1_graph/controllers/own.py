@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import sysconfig
@@ -14,6 +13,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 
 from ..candidates.failures import ReplyError, classify
+from ..candidates.in_time import in_a_thread
 from ..candidates.keys import scrub
 from ..candidates.reply import Reply
 from ..errors import ContextLengthError, RouterR1Error
@@ -69,7 +69,7 @@ class OwnController:
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn without blocking the event loop."""
         if "adecide" not in self._config:
-            return await asyncio.to_thread(self.decide, view, config)
+            return await in_a_thread(lambda: self.decide(view, config))
         own = self.own.adecide
         return as_reply(await own(view, *([config] if self._config["adecide"] else [])), own)
 
@@ -107,7 +107,7 @@ def as_reply(turn: object, decide: Callable[..., Any]) -> Reply:
     )
 
 
-def failure(error: Exception, controller: str) -> ReplyError:
+def failure(error: BaseException, controller: str) -> ReplyError:
     """Turn an exception of a controller's own code into an error, and log it with its traceback.
 
     Exceptions that a model's client raises inside `candidates.call.ask` never get here.
@@ -129,7 +129,7 @@ def failure(error: Exception, controller: str) -> ReplyError:
     return ReplyError("bug", f"{scrub(known.message)}{_place(error)}")
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """Return the line that raised: the last one outside of installed code and ours; "" for none."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [f for f in frames if not f.filename.startswith((_OURS, *_INSTALLED))]

@@ -16,6 +16,7 @@ from langchain_core.runnables import RunnableConfig
 
 from ..answers import bare_answer, normalize_answer
 from ..candidates import Candidate, CandidatePool
+from ..candidates.in_time import in_a_thread
 from ..candidates.reply import Reply
 from ..errors import ControllerError
 from ..protocol import Call, Turn, parse, render
@@ -54,8 +55,10 @@ class RuleController(ABC):
         return Reply(text=turn if isinstance(turn, str) else render(turn))
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
-        """Write one turn; a rule does not wait for anything."""
-        return self.decide(view, config)
+        """Write one turn; in a thread only where a deadline bounds it."""
+        if view.left.seconds is None:
+            return self.decide(view, config)
+        return await in_a_thread(lambda: self.decide(view, config))
 
 
 def replies_by_candidate(view: View) -> dict[str, str]:

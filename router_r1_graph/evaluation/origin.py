@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..context import RouterContext
 from ..errors import ConfigError
+from ..trace import Trace
+from .questions import EvaluationQuestion
 
 _FILE = "origin.json"
 
@@ -64,6 +68,35 @@ class Origin(BaseModel):
         if self.commit:
             parts.insert(1, f"commit {self.commit}")
         return ", ".join(parts)
+
+
+def difference(
+    trace: Trace,
+    asked: Mapping[str, EvaluationQuestion] | None,
+    context: RouterContext | None,
+) -> str:
+    """Say in what a result differs from what is to be asked; "" = in nothing.
+
+    Args:
+        trace: the result.
+        asked: the questions by id; None = whatever was asked.
+        context: the knobs, the cost weight apart; None = whatever they were.
+    """
+    if asked is not None:
+        question = asked.get(trace.id)
+        if question is None:
+            return f"other questions, such as {trace.id!r}: {trace.question!r:.100}"
+        if trace.question.split() != question.question.split():
+            words = f"{trace.question!r:.100}, not {question.question!r:.100}"
+            return f"other questions: {trace.id!r} is {words}"
+        if trace.gold != question.gold:
+            gold = f"{list(trace.gold)!r:.100}, not {list(question.gold)!r:.100}"
+            return f"other gold answers: those of {trace.id!r} are {gold}"
+    theirs, ours = trace.context.to_state(), (context or trace.context).to_state()
+    for knob in ours:
+        if knob != "cost_weight" and theirs[knob] != ours[knob]:
+            return f"another {knob} ({theirs[knob]!r}, not {ours[knob]!r})"
+    return ""
 
 
 def _commit() -> str:

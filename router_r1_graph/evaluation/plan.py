@@ -119,7 +119,7 @@ def open_results(plan: Evaluation) -> Results:
             f"{file} holds results already: go on with --resume, or name another --out"
         )
     results = Results(file, scorer)
-    results.load(plan.pool)
+    results.load(plan.pool, plan.questions, plan.context)
     return results
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -159,6 +160,14 @@ def _in_turn(
         yield questions[number]
 
 
+def end_with_parent() -> None:
+    """End this process with the one that started it: nobody would read what it pays for."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _work(
     todo: Sequence[tuple[Share, Synchronized[int]]],
     metric: str,
@@ -166,6 +175,7 @@ def _work(
     pipe: Connection,
     environment: Mapping[str, str],
 ) -> None:
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ.update(environment)  # a forkserver has the environment of its own start
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.text import Text
 from ..candidates.records import Recorder
 from ..controllers import Controller, parse_controller
 from ..errors import ConfigError
+from ..files import only_writer
 from ..words import usd
 from . import loop
 from .folds import FITTED, READER, fitted_on_folds
@@ -27,7 +29,7 @@ from .processes import Share, run_in_processes
 from .progress import Bar, progress_columns
 from .questions import EvaluationQuestion
 from .report import write_report
-from .run import Outcome, Results, cost_weights_of, require_replies, run_controller
+from .run import Outcome, Results, cost_weights_of, require_replies, run_controller, unanswered
 from .scorers import parse_scorer
 from .scores import RESULTS
 from .spending import Estimate, Purse, estimate, within, worst_case
@@ -38,14 +40,16 @@ def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
     """Run a plan and return its summary; with `out`, write results and report there.
 
     Raises:
-        ConfigError: a controller cannot be built, or the folder holds results and `resume` is off.
+        ConfigError: a controller cannot be built; or the folder holds results and `resume` is off,
+            or those of another plan; or another run writes there.
     """
-    results = open_results(plan)
-    if results.path is not None or READER not in plan.controllers:
-        return _evaluate(plan, results, console)
-    with tempfile.TemporaryDirectory() as folder:  # a reader learns from the traces
-        results.path = Path(folder) / RESULTS
-        return _evaluate(plan, results, console)
+    with nullcontext() if plan.out is None else only_writer("--out", plan.out):
+        results = open_results(plan)
+        if results.path is not None or READER not in plan.controllers:
+            return _evaluate(plan, results, console)
+        with tempfile.TemporaryDirectory() as folder:  # a reader learns from the traces
+            results.path = Path(folder) / RESULTS
+            return _evaluate(plan, results, console)
 
 
 def _evaluate(plan: Evaluation, results: Results, console: Console | None) -> Summary:
@@ -85,6 +89,7 @@ def _evaluate(plan: Evaluation, results: Results, console: Console | None) -> Su
         outcomes, pool=plan.pool.name, metric=plan.metric, controls=controls, seed=plan.seed
     )
     notes = [purse.stopped] if purse and purse.refused else []
+    notes += unanswered(outcomes)
     summary = dataclasses.replace(summary, origin=origin, notes=notes)
     if plan.out is not None:
         write_report(summary, plan.out, outcomes, evaluated=plan.controllers, skipped=plan.skipped)
@@ -100,7 +105,7 @@ def estimate_of(plan: Evaluation) -> Estimate:
     controls = control_specs(plan.pool) if plan.controls else []
     results = Results(plan.out and plan.out / RESULTS, parse_scorer(plan.metric))
     if plan.resume:
-        results.load(plan.pool)
+        results.load(plan.pool, plan.questions, plan.context)
     return _estimate(plan, _all_runs(plan, controls, results), results)
 
 

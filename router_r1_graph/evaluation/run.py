@@ -15,16 +15,19 @@ from pathlib import Path
 from langchain_core.callbacks import BaseCallbackHandler
 
 from ..answers import exact_match, f1_score
+from ..budget import StopReason
 from ..candidates import CandidatePool
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers import Controller
 from ..errors import ConfigError, RouterR1Error, TraceError
-from ..files import write_whole
+from ..files import append_line, write_whole
 from ..ledger import price_usd, total
 from ..observations import CallRecord
 from ..trace import Trace
+from ..words import counted
 from .loop import Ask, Item, ask_many, ask_router
+from .origin import difference
 from .questions import EvaluationQuestion
 from .scorers import Scorer, stated
 
@@ -110,6 +113,8 @@ def _error(trace: Trace, calls: Sequence[CallRecord]) -> str:
 
     What was paid for is a reply, if only an empty one.
     """
+    if trace.stop_reason == StopReason.NO_REPLY:
+        return trace.error
     if any(call.ok for call in calls) or price_usd(total(trace.ledger)) > 0:
         return ""
     return trace.error or next((call.error for call in calls if call.error), "")
@@ -144,24 +149,40 @@ class Results:
         self.scorer = scorer
         self.outcomes: dict[Key, Outcome] = {}
 
-    def load(self, pool: CandidatePool) -> None:
+    def load(
+        self,
+        pool: CandidatePool,
+        questions: Sequence[EvaluationQuestion] | None = None,
+        context: RouterContext | None = None,
+    ) -> None:
         """Load the results of an earlier run, so that they are not asked again.
 
         Dropped from the file are a line that was cut off, and questions that nobody replied to,
         since a key may be right by now.
 
+        Args:
+            pool: the candidates.
+            questions: what is asked; None = whatever was.
+            context: the knobs, the cost weight apart; None = whatever they were.
+
         Raises:
             TraceError: a line in the middle is broken.
-            ConfigError: the results are of another pool.
+            ConfigError: the results are of another pool, or of other questions, gold answers or
+                knobs; the message says which.
         """
         if self.path is None or not self.path.exists():
             return
         ours, whole, failed = pool.descriptors(), 0, False
+        asked = None if questions is None else {question.id: question for question in questions}
         for trace, line in read_results(self.path):
-            if trace.pool != ours:
+            other = (
+                f"another pool ({trace.pool.name!r})"
+                if trace.pool != ours
+                else difference(trace, asked, context)
+            )
+            if other:
                 raise ConfigError(
-                    f"{self.path}: its results are of another pool ({trace.pool.name!r}); "
-                    "write to another folder"
+                    f"{self.path}: its results are of {other}; write to another folder"
                 )
             whole += len(line)
             outcome = outcome_of(trace, self.scorer)
@@ -193,8 +214,7 @@ class Results:
         """Keep an outcome; its trace, in JSON, goes to the file."""
         self.outcomes[outcome.key] = outcome
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(trace + "\n")
+            append_line(self.path, trace)
 
 
 async def run_controller(
@@ -250,6 +270,16 @@ def require_replies(outcomes: Sequence[Outcome]) -> None:
     if outcomes and all(outcome.error for outcome in outcomes):
         [(error, _)] = Counter(outcome.error for outcome in outcomes).most_common(1)
         raise RouterR1Error(f"every call failed, so there is nothing to report: {error}")
+
+
+def unanswered(outcomes: Sequence[Outcome]) -> list[str]:
+    """Say to how many questions nobody replied, and the commonest cause; [] = to none."""
+    errors = Counter(outcome.error for outcome in outcomes if outcome.error)
+    if not errors:
+        return []
+    [(error, _)] = errors.most_common(1)
+    of = f"{errors.total()} of {counted(len(outcomes), 'answer')}"
+    return [f"Nobody replied for {of}, which count as wrong; --resume asks again: {error}"]
 
 
 def cost_weights_of(

@@ -17,6 +17,8 @@ from langgraph.types import Send
 from .. import events, protocol
 from .._compat import read_channel, remembers, runtime_of, send_once
 from .._streams import hand_up, hide
+from ..answers import is_abstention
+from ..budget import StopReason
 from ..candidates import CandidatePool
 from ..candidates.images import images_of, with_images
 from ..context import RouterContext
@@ -25,7 +27,7 @@ from ..errors import ConfigError, QuestionError
 from ..given_context import resolve_context
 from ..langsmith import runs
 from ..ledger import total
-from ..observations import kept
+from ..observations import call_records, kept
 from ..state import RouterState, knobs_of, left_of, question_of
 from . import edits
 
@@ -92,13 +94,14 @@ class EndNodes:
     ) -> dict[str, Any]:
         """Return one message, with the bill in its metadata."""
         context = knobs_of(state, runtime.context, self.defaults)
+        reason, error = _ending(state)
         remaining = left_of(state, state["ledger"], state["round"], context)
         runtime.stream_writer(events.budget(remaining))
         runs.label_router(
             config,
             lambda: {
                 **described(self.pool, self.controller, context),
-                "stop_reason": state["ending"],
+                "stop_reason": reason,
                 "rounds": state["round"],
             },
         )
@@ -115,12 +118,12 @@ class EndNodes:
         # candidate.
         totals = total(state["ledger"])
         message = AIMessage(
-            answer or f"(no answer: {state['ending']})",
+            answer or f"(no answer: {reason})",
             id=_new_id(),
             name=self.name,
             response_metadata={
                 "router_r1": {
-                    "stop_reason": state["ending"],
+                    "stop_reason": reason,
                     "rounds": state["round"],
                     "cost_usd": totals["cost_usd"],
                     "input_tokens": totals["input_tokens"],
@@ -135,7 +138,22 @@ class EndNodes:
         )
         hide(config, state["scratchpad"])
         hand_up(config, message, alone=not self.stream_steps)
-        return {"answer": answer, "stop_reason": state["ending"], "messages": [message]}
+        told = {"error": error} if error else {}
+        return {"answer": answer, "stop_reason": reason, "messages": [message], **told}
+
+
+def _ending(state: RouterState) -> tuple[str, str]:
+    """Return the stop reason, and why nobody replied if so; "" = somebody did, or was not asked.
+
+    A controller that knows an answer of its own has answered all the same.
+    """
+    reason = state["ending"]
+    if reason in (StopReason.ANSWERED, StopReason.ROUND_LIMIT):
+        calls = call_records(state["scratchpad"])
+        nobody = calls and not any(call.ok for call in calls)
+        if nobody and (not state["answer"] or is_abstention(state["answer"])):
+            return StopReason.NO_REPLY.value, calls[-1].error or ""
+    return reason, ""
 
 
 def described(

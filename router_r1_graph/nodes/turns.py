@@ -25,7 +25,9 @@ from .._compat import read_channel
 from .._streams import in_silence
 from ..budget import Left, StopReason
 from ..candidates import CandidatePool
+from ..candidates.failures import ReplyError
 from ..candidates.images import images_in
+from ..candidates.in_time import TooLateError, ain_time, in_time
 from ..candidates.reply import Reply
 from ..candidates.store import ReplyStore
 from ..candidates.usage import writable
@@ -42,6 +44,9 @@ from .admission import admit
 from .ends import described
 
 logger = logging.getLogger(__name__)
+
+_SPARE_SECONDS = 0.2
+"""A controller that keeps to the deadline itself says what it has paid; it gets the time to."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class TurnNode:
         try:
             if reason := budget.ending_of_turn(view.left, self._worst_case_usd(view)):
                 return self._stop(state, view, reason)
-            reply = self.controller.decide(view, config)
+            reply = _turn(view, self.controller.name, self._decided(view, config))
         except GraphBubbleUp:  # an interrupt, not a failure
             raise
         except Exception as error:
@@ -88,12 +93,26 @@ class TurnNode:
         try:
             if reason := budget.ending_of_turn(view.left, self._worst_case_usd(view)):
                 return self._stop(state, view, reason)
-            reply = await self.controller.adecide(view, config)
+            came = await self._adecided(view, config)
+            reply = _turn(view, self.controller.name, came)
         except GraphBubbleUp:
             raise
         except Exception as error:
             reply = Reply(error=failure(error, self.controller.name))
         return self._after_think(state, view, reply)
+
+    def _decided(self, view: View, config: RunnableConfig) -> Reply | BaseException:
+        """Ask the controller; under a deadline, one that takes longer is left alone."""
+        if view.left.seconds is None:
+            return self.controller.decide(view, config)
+        return in_time(
+            view.left.seconds + _SPARE_SECONDS, lambda: self.controller.decide(view, config)
+        )
+
+    async def _adecided(self, view: View, config: RunnableConfig) -> Reply | BaseException:
+        left = view.left.seconds
+        longest = None if left is None else left + _SPARE_SECONDS
+        return await ain_time(longest, lambda: self.controller.adecide(view, config))
 
     def _edited(self, state: RouterState) -> tuple[RouterState, Reply | None]:
         """Return the turn that a person wrote, if any, and the state before it."""
@@ -252,3 +271,14 @@ class TurnNode:
         if not self.stream_steps:
             config = in_silence(config)
         return runs.inside(config, "think", controller=self.controller.name, round=round_)
+
+
+def _turn(view: View, controller: str, outcome: Reply | BaseException) -> Reply:
+    """Return a controller's turn; an exception is a failed one, and a late turn keeps its bill."""
+    if not isinstance(outcome, BaseException):
+        return outcome
+    if not isinstance(outcome, TooLateError):
+        return Reply(error=failure(outcome, controller))
+    reply = outcome.partial if isinstance(outcome.partial, Reply) else Reply()
+    seconds = max(reply.seconds, view.left.seconds or 0.0)
+    return replace(reply, seconds=seconds, error=ReplyError("timeout", str(outcome)))

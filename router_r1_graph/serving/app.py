@@ -7,11 +7,14 @@ Needs the extra `serve`. A request is answered in the event loop, and nothing in
 from __future__ import annotations
 
 import gc
+import logging
 import socket
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -19,16 +22,21 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..candidates.records import Recorder
 from ..chat.router import ChatRouterR1
 from ..controllers import as_controller
 from ..errors import ConfigError
 from ..trace import TraceWriter
 from .chat import ChatRequest
+from .connections import Server, limited
 from .refused import RefusedError
 from .request import Asked
 from .responses import ResponsesRequest
 from .service import RouterService
+
+access = logging.getLogger("router_r1_graph.access")
 
 _SHUTDOWN_SECONDS = 30
 _BODIES: dict[str, type[Asked]] = {
@@ -47,6 +55,8 @@ def create_app(
     allow_origins: Sequence[str] = (),
     shadow: str = "",
     traces: str | Path | None = None,
+    records: str | Path | None = None,
+    docs: bool = False,
 ) -> FastAPI:
     """Return the API over a router, as an ASGI app for any server.
 
@@ -63,6 +73,8 @@ def create_app(
         shadow: a controller that is run beside on each answered question; /metrics has what it
             would have cost. Nobody is asked for it where the router asked the same.
         traces: the file to which each run is appended, with its decisions; None = none.
+        records: the file to which each reply of a candidate is appended; None = none.
+        docs: whether /docs and /redoc, which load scripts of others, show the API.
 
     Raises:
         ConfigError: the file of traces cannot be written.
@@ -83,9 +95,16 @@ def create_app(
         api_key=api_key,
         chores=aside,
         shadow=shadow,
-        writer=TraceWriter(traces) if traces else None,
+        callbacks=[
+            *([TraceWriter(traces)] if traces else []),
+            *([Recorder(records)] if records else []),
+        ],
     )
-    app = FastAPI(title="Router-R1", description="Asks the right LLMs the right questions.")
+    paths: dict[str, Any] = {} if docs else {"docs_url": None, "redoc_url": None}
+    about = "Asks the right LLMs the right questions."
+    app = FastAPI(title="Router-R1", description=about, **paths)
+    app.state.stop = service.stop
+    app.add_middleware(AccessLog)
     for path, answer in (
         ("/v1/chat/completions", service.chat),
         ("/v1/responses", service.responses),
@@ -163,12 +182,50 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; then finish requests in progress, for 30 seconds at most."""
+    """Serve until SIGTERM or SIGINT; then finish requests in progress, for 30 seconds at most.
+
+    Those that take longer end in an error of the API, and so do all at a second signal.
+    """
     # Python's collector walks everything alive again and again (benchmarks/overhead.py).
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     config = uvicorn.Config(
-        app, access_log=False, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS
+        app,
+        http=limited(),
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS + 5,
     )
+    server = Server(config, app.state.stop, _SHUTDOWN_SECONDS)
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has shut down
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
+
+
+class AccessLog:
+    """Logs each request to `router_r1_graph.access`: who, what, the status and the seconds.
+
+    Not what stands behind the question mark of an address, which may hold a key.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and log it when its response is complete."""
+        if scope["type"] != "http" or not access.isEnabledFor(logging.INFO):
+            await self.app(scope, receive, send)
+            return
+        status, start = 500, time.perf_counter()
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, sent)
+        finally:
+            who = (scope.get("client") or ("-",))[0]
+            path = quote(scope["path"])
+            seconds = time.perf_counter() - start
+            access.info("%s %s %s %s %.3f s", who, scope["method"], path, status, seconds)

@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ..errors import ControllerError
 from .messages import to_messages
 from .refused import RefusedError
 from .request import Asked, TokenLimit, bill, called, reasoning_tokens
@@ -103,8 +102,7 @@ class ChatRequest(Asked):
                 if calls := called(piece):
                     told = [{"index": number, **_call(call)} for number, call in enumerate(calls)]
                     yield event({"tool_calls": told})
-        except ControllerError as error:
-            broken = RefusedError(502, str(error), code="controller_error")
+        except RefusedError as broken:
             yield _event({"error": broken.error})
             return
         yield event({}, piece.response_metadata["finish_reason"], router_r1=bill(piece))

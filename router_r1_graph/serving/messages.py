@@ -14,6 +14,10 @@ from .refused import RefusedError
 #: Parts of a message's content that are texts, with the key of the text.
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _IMAGES = ("image_url", "input_image")
+#: The roles of OpenAI's messages; LangChain knows more of them, such as one that deletes others.
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_MOST_PARTS = 4096
+"""Messages, and parts of their contents, of one request."""
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
 
 
@@ -30,16 +34,24 @@ def to_messages(
     Raises:
         RefusedError: a message has no role or content that can be read; the error says where.
     """
+    messages = list(messages)
+    contents = (message.get("content") for message in messages)
+    parts = sum(len(content) if isinstance(content, list) else 1 for content in contents)
+    if parts > _MOST_PARTS:
+        raise RefusedError(400, f"{parts} messages and parts; at most {_MOST_PARTS}", param=param)
     return [
         _message(message, f"{param}.{number}", images) for number, message in enumerate(messages)
     ]
 
 
 def _message(message: Mapping[str, Any], where: str, images: bool) -> BaseMessage:
-    content = message.get("content")
+    role, content = message.get("role"), message.get("content")
+    if role not in _ROLES:
+        why = f"the role is one of {', '.join(_ROLES)}, not {role!r:.60}"
+        raise RefusedError(400, why, param=where)
     if isinstance(content, list):
         content = [_part(part, f"{where}.content", images) for part in content]
-    elif message.get("role") == "assistant":
+    elif role == "assistant":
         content = content or ""  # there is none beside tool calls
     calls: list[Any] = []
     wrong: list[Any] = []

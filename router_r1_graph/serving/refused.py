@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+from ..candidates.usage import writable
 
 
 class RefusedError(Exception):
@@ -16,10 +19,18 @@ class RefusedError(Exception):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         kind = "server_error" if status >= 500 else "invalid_request_error"
         text = f"{param}: {message}" if param and param not in message else message
-        self.error = {"message": text, "type": kind, "param": param, "code": code}
+        self.error: dict[str, Any] = {
+            "message": writable(text),
+            "type": kind,
+            "param": param,
+            "code": code,
+        }
+        if more:
+            self.error["router_r1"] = dict(more)
         self.headers = dict(headers or {})

@@ -14,7 +14,6 @@ from typing import Annotated, Any, ClassVar
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from pydantic import Field
 
-from ..errors import ControllerError
 from .messages import to_messages
 from .refused import RefusedError
 from .request import Asked, TokenLimit, bill, called, reasoning_tokens
@@ -119,22 +118,23 @@ class ResponsesRequest(Asked):
         begun = self._response(id_, item, None)
         yield event("response.created", response=begun)
         yield event("response.in_progress", response=begun)
-        text = ""
+        texts: list[str] = []
         try:
             async for piece in pieces:
-                if piece.text and not text:
+                if piece.text and not texts:
                     empty = {**_item(item, "", "in_progress"), "content": []}
                     yield event("response.output_item.added", output_index=0, item=empty)
                     yield event("response.content_part.added", **at, part=_part(""))
                 if piece.text:
-                    text += str(piece.text)
+                    texts.append(str(piece.text))
                     delta = {"delta": str(piece.text), "logprobs": []}
                     yield event("response.output_text.delta", **at, **delta)
-        except ControllerError as error:
-            failed = {"code": "server_error", "message": str(error)}
+        except RefusedError as error:
+            failed = {"code": "server_error", "message": error.error["message"]}
             broken = {**begun, "status": "failed", "error": failed}
             yield event("response.failed", response=broken)
             return
+        text = "".join(texts)
         whole = piece.model_copy(update={"content": text})
         response = self._response(id_, item, whole)
         for number, made in enumerate(response["output"]):

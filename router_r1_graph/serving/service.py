@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from prometheus_client import (
@@ -24,21 +24,24 @@ from prometheus_client import (
 )
 
 from .._compat import inherit
+from ..budget import StopReason
 from ..chat.router import ChatRouterR1
-from ..errors import ConfigError, ControllerError, QuestionError
-from ..trace import TraceWriter
 from ..words import counted
+from .body import parsed, read_body, refusing
 from .chat import ChatRequest
 from .chores import as_question, is_chore
 from .endpoints import EndpointCollector
+from .gone import shutting_down, unless_gone
 from .knobs import MODEL, checked, knobs_in_name
+from .meter import Meter, Metrics, metered
 from .refused import RefusedError
-from .request import Asked, read_request
+from .request import Asked, bill, read_request
 from .responses import ResponsesRequest
 from .schemas import with_schema
 from .shadow import Shadow
 
-_LARGEST_BODY = 4 * 1024 * 1024
+_LARGE_BODY = 64 * 1024
+"""From this size on, a body is read in a thread."""
 _RETRY_AFTER_SECONDS = 1
 _T = TypeVar("_T")
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120)
@@ -54,7 +57,7 @@ class RouterService:
         api_key: the key that clients have to send; "" = none.
         chores: answers what chat UIs ask on their own; None = `model` does.
         shadow: the spec of a controller that is run beside; "" = none.
-        writer: writes the trace of each run; None = none is kept.
+        callbacks: of every run, such as what writes its trace.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class RouterService:
         api_key: str,
         chores: ChatRouterR1 | None,
         shadow: str = "",
-        writer: TraceWriter | None = None,
+        callbacks: Sequence[BaseCallbackHandler] = (),
     ) -> None:
         self.model = model
         self.chores = chores
@@ -79,13 +82,17 @@ class RouterService:
         of = {"namespace": "router_r1", "registry": self.registry}
         self.shadow = Shadow(shadow, model, self.registry) if shadow else None
         self.model = self.shadow.main if self.shadow else model
-        self._config: RunnableConfig = {"callbacks": [writer]} if writer else {}
+        self._callbacks = callbacks
+        self._stopped = asyncio.Event()
+        self._metrics = Metrics(self.registry)
         self._requests = Counter("requests", "Requests, by HTTP status", ["status"], **of)
         self._in_flight = Gauge("in_flight", "Questions being answered now", **of)
-        self._usd = Counter("cost_usd", "USD of all answered questions", **of)
-        self._calls = Counter("calls", "Calls, by candidate", ["candidate"], **of)
         self.registry.register(EndpointCollector(model.pool))
         self._seconds = Histogram("seconds", "Seconds until an answer", buckets=_BUCKETS, **of)
+
+    def stop(self) -> None:
+        """End the runs in progress: their clients get an error that says so."""
+        self._stopped.set()
 
     async def chat(self, request: Request) -> Response:
         """Answer a question: POST /v1/chat/completions."""
@@ -109,40 +116,47 @@ class RouterService:
 
     async def _answer(self, request: Request, kind: type[Asked]) -> Response:
         self._authorize(request)
-        asked = read_request(kind, await _read(request))
-        messages = asked.conversation(images=self.model.pool.taking_images() is not None)
-        options = with_schema(asked.options(self.model), messages)
+        body = await read_body(request)
+        if len(body) < _LARGE_BODY:
+            asked, messages, options = self._understood(kind, body)
+        else:  # not in the event loop, where everybody else would wait for it
+            asked, messages, options = await asyncio.to_thread(self._understood, kind, body)
         model = self.model
         if self.chores is not None and is_chore(messages):
             model, messages = self.chores, [as_question(messages)]
-        try:
+        with refusing(kind):
             if asked.stream:
                 # The first piece sends the status: any refusal has to come before it.
                 pieces = self._pieces(model, messages, options)
-                first = await _unless_gone(request, anext(pieces))
+                first = await unless_gone(request, self._stopped, anext(pieces))
+                _require_reply(first)
                 return StreamingResponse(
-                    asked.events(_beginning_with(first, pieces)),
+                    asked.events(_beginning_with(first, pieces, kind)),
                     media_type="text/event-stream",
                     headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
                 )
-            message = await _unless_gone(request, self._ask(model, messages, options))
-        except QuestionError as error:
-            raise RefusedError(400, str(error), param="messages") from None
-        except ControllerError as error:
-            raise RefusedError(502, str(error), code="controller_error") from None
-        except ConfigError as error:  # it begins with the field: `keep`, `tools`, `budget_usd`
-            field = str(error).partition(":")[0]
-            param = field if field in kind.model_fields else None
-            raise RefusedError(400, str(error), param=param) from None
+            message = await unless_gone(request, self._stopped, self._ask(model, messages, options))
+            _require_reply(message)
         return JSONResponse(asked.response(message))
+
+    def _understood(
+        self, kind: type[Asked], body: bytes
+    ) -> tuple[Asked, list[BaseMessage], dict[str, Any]]:
+        """Return the request, its messages, and what the chat model is called with."""
+        asked = read_request(kind, parsed(body))
+        messages = asked.conversation(images=self.model.pool.taking_images() is not None)
+        with refusing(kind):
+            return asked, messages, with_schema(asked.options(self.model), messages)
 
     async def _ask(
         self, model: ChatRouterR1, messages: list[BaseMessage], options: dict[str, Any]
     ) -> AIMessage:
         async with self._place():
-            start = time.perf_counter()
-            message = await model.ainvoke(messages, self._config, **options)
-            self._book(message, start)
+            with metered(self._metrics) as meter:
+                start = time.perf_counter()
+                config: RunnableConfig = {"callbacks": [*self._callbacks, meter]}
+                message = await model.ainvoke(messages, config, **options)
+                self._book(meter, message, start)
             if self.shadow and model is self.model:
                 self.shadow.observe(messages, options, message)
             return message
@@ -161,34 +175,38 @@ class RouterService:
         async def run() -> None:
             try:
                 async with self._place():
-                    start = time.perf_counter()
-                    whole: AIMessageChunk | None = None
-                    inherit(self._config)
-                    async for piece in model.astream(messages, **options):
-                        pieces.put_nowait(piece)
-                        whole = piece if whole is None else whole + piece
-                    self._book(piece, start)
-                    if self.shadow and model is self.model and whole is not None:
-                        whole.response_metadata = piece.response_metadata
+                    with metered(self._metrics) as meter:
+                        start = time.perf_counter()
+                        texts: list[str] = []
+                        inherit({"callbacks": [*self._callbacks, meter]})
+                        async for piece in model.astream(messages, **options):
+                            pieces.put_nowait(piece)
+                            texts.append(str(piece.text))
+                        self._book(meter, piece, start)
+                    if self.shadow and model is self.model:
+                        whole = piece.model_copy(update={"content": "".join(texts)})
                         self.shadow.observe(messages, options, whole)
             finally:
                 pieces.put_nowait(None)
 
         task = asyncio.create_task(run())
+        stopped = asyncio.create_task(self._stopped.wait())
+        stopped.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece
+            if self._stopped.is_set() and not task.done():
+                raise shutting_down()
             await task  # raises what went wrong
         finally:
+            stopped.cancel()
             task.cancel()
 
-    def _book(self, message: AIMessage, start: float) -> None:
+    def _book(self, meter: Meter, message: AIMessage, start: float) -> None:
         """Count an answer; the last piece of a stream has its bill."""
         self._seconds.observe(time.perf_counter() - start)
         bill = message.response_metadata
-        self._usd.inc(bill["cost_usd"])
-        for name, line in bill["candidates"].items():
-            self._calls.labels(name).inc(line["calls"])
+        meter.close(bill["stop_reason"], bill["cost_usd"])
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -245,44 +263,23 @@ class RouterService:
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-async def _read(request: Request) -> object:
-    """Read the body of a request.
+def _require_reply(message: AIMessage) -> None:
+    """Check that somebody replied.
 
     Raises:
-        RefusedError: it is too long, or is not JSON.
+        RefusedError: nobody did, with the cause and the bill.
     """
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _LARGEST_BODY:
-            raise RefusedError(413, f"the body is longer than {_LARGEST_BODY} bytes")
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(400, f"the body is not JSON: {error}") from None
+    told = message.response_metadata
+    if told.get("stop_reason") == StopReason.NO_REPLY:
+        why = f"no candidate replied: {told.get('error', '')}"
+        raise RefusedError(503, why, code=StopReason.NO_REPLY.value, more=bill(message))
 
 
-async def _beginning_with(first: _T, rest: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
+async def _beginning_with(
+    first: AIMessageChunk, rest: AsyncGenerator[AIMessageChunk], kind: type[Asked]
+) -> AsyncGenerator[AIMessageChunk]:
     async with aclosing(rest):
-        yield first
-        async for piece in rest:
-            yield piece
-
-
-async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
-    """Do the work; cancel it if the client disconnects."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise RefusedError(499, "the client has gone")
-        return task.result()
-    finally:
-        task.cancel()
-        watch.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
+        with refusing(kind):
+            yield first
+            async for piece in rest:
+                yield piece

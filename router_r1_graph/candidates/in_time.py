@@ -1,0 +1,144 @@
+"""Work that is left at its time-out, and whose exceptions are values, whatever they are.
+
+It may be anybody's code: a client that hangs, a tool that is deaf to its cancellation or blocks the
+event loop, a task within it that somebody cancels. Only an interrupt of LangGraph, Ctrl-C and the
+cancellation of the run itself are raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from langgraph.errors import GraphBubbleUp
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LATE_SECONDS = 0.5
+"""What comes later than this after its time is late: somebody blocked the event loop."""
+_CANCEL_SECONDS = 0.1
+"""So long is work waited for that was cancelled at its time-out; a slower one is left alone."""
+_CLEAN_UP_SECONDS = 1.0
+"""The same, if the run was cancelled: there is no deadline then."""
+_left: set[asyncio.Future[Any]] = set()
+
+
+class TooLateError(TimeoutError):
+    """Nothing came within its time.
+
+    Attributes:
+        partial: what came long after it, and may have to be paid; None = nothing.
+    """
+
+    def __init__(self, message: str, partial: object = None) -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+def in_time(seconds: float, work: Callable[[], T]) -> T | BaseException:
+    """Work in a thread, and leave it at the time-out; return the result or the exception."""
+    outcome: list[T | BaseException] = []
+
+    def target() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # no Ctrl-C, which only the main thread gets
+            outcome.append(error)
+
+    run = contextvars.copy_context().run  # callbacks and the tracing parent travel in the context
+    thread = threading.Thread(target=run, args=(target,), daemon=True)
+    thread.start()
+    thread.join(min(seconds, threading.TIMEOUT_MAX))
+    return _raised(outcome[0]) if outcome else TooLateError(_too_slow(seconds))
+
+
+async def ain_time(seconds: float | None, work: Callable[[], Awaitable[T]]) -> T | BaseException:
+    """Work in a task, and leave it at the time-out; return the result or the exception."""
+    start, ends = time.monotonic(), list[float]()
+    task = asyncio.create_task(_outcome(work, ends))
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:  # of this task: the run is over
+        await _cancel(task, _CLEAN_UP_SECONDS)
+        raise
+    took = (ends[0] if ends else time.monotonic()) - start
+    late = seconds is not None and took > seconds + LATE_SECONDS
+    if seconds is None or (task.done() and not late):
+        return _raised(task.result())
+    why = _too_slow(seconds)
+    if late:
+        why += f"; the event loop was blocked, and free again after {took:.1f} s"
+        # What blocked it may have come to an end: then its bill is known.
+        await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+    if not await _cancel(task, _CANCEL_SECONDS):
+        why += "; it was cancelled, and runs on"
+    if late or not task.done():
+        logger.warning("%s", why)
+    came = _raised(task.result()) if task.done() else None
+    return TooLateError(why, None if isinstance(came, BaseException) else came)
+
+
+def in_a_thread(work: Callable[[], T]) -> Coroutine[Any, Any, T]:
+    """Return what awaits synchronous work; unlike `asyncio.to_thread`, no program waits for it."""
+    done: asyncio.Future[T] = (loop := asyncio.get_running_loop()).create_future()
+
+    def settle(settled: Callable[[Any], None], outcome: object) -> None:
+        if not done.done():
+            settled(outcome)
+
+    def target() -> None:
+        told: tuple[Callable[[Any], None], object]
+        try:
+            told = (done.set_result, work())
+        except StopIteration as error:  # which no future holds
+            told = (done.set_exception, RuntimeError(f"it raised {error!r}"))
+        except BaseException as error:
+            told = (done.set_exception, error)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, *told)
+
+    run = contextvars.copy_context().run
+    threading.Thread(target=run, args=(target,), daemon=True).start()
+
+    async def wait() -> T:
+        return await done
+
+    return wait()
+
+
+async def _outcome(work: Callable[[], Awaitable[T]], ends: list[float]) -> T | BaseException:
+    """Work, and add the moment at which it ends."""
+    try:
+        return await work()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return error
+    finally:
+        ends.append(time.monotonic())
+
+
+async def _cancel(task: asyncio.Future[Any], seconds: float) -> bool:
+    """Cancel work that nobody waits for any longer; return whether it has ended."""
+    if not task.done():
+        task.cancel()
+        _left.add(task)  # so that it is not collected while it runs
+        task.add_done_callback(_left.discard)
+        await asyncio.wait({task}, timeout=seconds)
+    return task.done()
+
+
+def _raised(outcome: T | BaseException) -> T | BaseException:
+    if isinstance(outcome, GraphBubbleUp):  # an interrupt, not a failure
+        raise outcome
+    return outcome
+
+
+def _too_slow(seconds: float) -> str:
+    return f"no reply within {seconds:.3g} s"

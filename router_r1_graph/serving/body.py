@@ -1,0 +1,66 @@
+"""The body of a request: read within limits of size and time; errors become those of the API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from ..errors import ConfigError, ControllerError, QuestionError
+from .refused import RefusedError
+from .request import Asked
+
+_LARGEST_BODY = 4 * 1024 * 1024
+_BODY_SECONDS = 30.0
+
+
+async def read_body(request: Request) -> bytes:
+    """Read the body of a request.
+
+    Raises:
+        RefusedError: it is too long, or takes too long.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > _LARGEST_BODY:
+                    raise RefusedError(413, f"the body is longer than {_LARGEST_BODY} bytes")
+    except TimeoutError:
+        why = f"the body did not come within {_BODY_SECONDS:g} s"
+        raise RefusedError(408, why, headers={"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise RefusedError(499, "the client has gone") from None
+    return bytes(body)
+
+
+def parsed(body: bytes) -> object:
+    """Parse the body of a request.
+
+    Raises:
+        RefusedError: it is not JSON.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(400, f"the body is not JSON: {error}") from None
+
+
+@contextmanager
+def refusing(kind: type[Asked]) -> Iterator[None]:
+    """Turn the errors of a run into those of the API."""
+    try:
+        yield
+    except QuestionError as error:
+        raise RefusedError(400, str(error), param="messages") from None
+    except ControllerError as error:
+        raise RefusedError(502, str(error), code="controller_error") from None
+    except ConfigError as error:  # it begins with the field: `keep`, `tools`, `budget_usd`
+        field = str(error).partition(":")[0]
+        param = field if field in kind.model_fields else None
+        raise RefusedError(400, str(error), param=param) from None
