@@ -6,6 +6,7 @@ PYTHON  ?= python3
 EXTRAS  ?= $(shell ls -t $(VENV)/.setup-* 2>/dev/null | sed 's/.*setup-//; y/-/,/; q' | grep . || \
     echo dev,train,eval)
 # Processes that run tests: one more than two cores, as some tests wait for servers and processes.
+# By worksteal, each runs files as a whole (until the last ones): what a file shares is made once.
 WORKERS ?= 3
 # More arguments for the program behind demo, test and bench: make test ARGS='-k parser -x'
 ARGS    ?=
@@ -50,10 +51,10 @@ demo: setup ## Route a few questions offline (no keys, no GPU, no network)
 	@$(BIN)/router-r1 demo $(ARGS)
 
 test: setup ## Run the tests and the examples in docstrings
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-lowest: $(LOWEST)/.setup ## Run the tests with the lowest versions that pyproject.toml allows
-	@OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(WORKERS) $(ARGS)
+	@OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # uv, because pip cannot look for the lowest. Without torch, which uv would bring with CUDA.
 $(LOWEST)/.setup: pyproject.toml

@@ -206,7 +206,7 @@ SPECS = ["keyword", "cheapest", "random", "constant:Magnivor", "constant:Hearthw
 
 @pytest.fixture(scope="module")
 def questions() -> list[Question]:
-    return generate(World.embedded(), split="test", n=60, seed=0)
+    return generate(World.embedded(), split="test", n=40, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +292,7 @@ def test_the_oracle_keeps_to_the_rounds_of_the_run():
 
 
 def test_the_oracle_knows_nothing_that_no_reply_has_told_it():
-    questions = generate(World.embedded(), split="test", n=60, seed=2)
+    questions = generate(World.embedded(), split="test", n=30, seed=2)
     right = 0
     for question in questions:
         result = ask("oracle", question.text, budget_usd=0.0001)

@@ -54,7 +54,7 @@ def pool_file(tmp_path, text):
 
 
 def test_ask_json_is_one_object_with_the_promised_keys():
-    run = cli("ask", HAMLET, "--json")
+    run = cli("ask", HAMLET, "--json", *KEYWORD)
     assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout)
     assert set(result) == {"question", "answer", "stop_reason", "rounds", "calls", "ledger"}
@@ -80,7 +80,9 @@ def test_a_piped_transcript_is_plain_and_tells_everything():
 
 
 def test_the_question_may_come_from_standard_input():
-    assert json.loads(cli("ask", "-", "--json", input=HAMLET).stdout)["question"] == HAMLET
+    assert (
+        json.loads(cli("ask", "-", "--json", *KEYWORD, input=HAMLET).stdout)["question"] == HAMLET
+    )
 
 
 def test_a_question_that_is_not_utf8_does_not_crash():
@@ -284,7 +286,7 @@ def test_an_output_in_ascii_is_no_reason_to_crash():
     run = cli("ask", "Où est Tōkyō?", *KEYWORD, encoding="ascii")
     assert run.returncode == 0, run.stderr
     assert "O? est T?ky??" in run.stdout
-    run = cli("ask", "Où est Tōkyō?", "--json", encoding="ascii")
+    run = cli("ask", "Où est Tōkyō?", "--json", *KEYWORD, encoding="ascii")
     assert json.loads(run.stdout)["question"] == "Où est Tōkyō?"
 
 
@@ -483,11 +485,18 @@ def test_pool_check_warns_of_a_missing_price(serve, tmp_path):
     assert "warning: no price for Ada" in run.stdout
 
 
-def test_the_demo_table_as_json(tmp_path):
+@pytest.fixture
+def two(tmp_path):
+    """A pool of two candidates, for the demo asks each a hundred questions."""
     pool = CandidatePool.embedded()
-    few = pool.model_copy(update={"candidates": pool.candidates[-3:]})  # each is asked a hundred
-    (tmp_path / "few.yaml").write_text(few.model_dump_json(exclude_defaults=True))
-    run = cli("demo", "--questions", "2", "--json", "--pool", tmp_path / "few.yaml")
+    some = tuple(pool.find(name) for name in ("Quillora", "Magnivor"))
+    few = pool.model_copy(update={"candidates": some})
+    (tmp_path / "two.yaml").write_text(few.model_dump_json(exclude_defaults=True))
+    return tmp_path / "two.yaml"
+
+
+def test_the_demo_table_as_json(two):
+    run = cli("demo", "--questions", "1", "--json", "--pool", two)
     assert run.returncode == 0, run.stderr
     table = json.loads(run.stdout)
     rows = {row["controller"].split(" (")[0]: row for row in table["controllers"]}
@@ -498,11 +507,11 @@ def test_the_demo_table_as_json(tmp_path):
     assert all(row["low"] <= row["exact_match"] <= row["high"] for row in rows.values())
 
 
-def test_the_demo_in_a_pipe_is_plain():
-    run = cli("demo", "--questions", "2")
+def test_the_demo_in_a_pipe_is_plain(two):
+    run = cli("demo", "--questions", "1", "--pool", two)
     assert run.returncode == 0, run.stderr
     assert "\x1b" not in run.stdout
-    for words in ("The pool", "Controllers on 2 test questions", "best constant", "Next:"):
+    for words in ("The pool", "Controllers on 1 test question", "best constant", "Next:"):
         assert words in run.stdout
 
 

@@ -56,7 +56,7 @@ def known_domains(item):
 
 
 def test_what_it_does_is_right_where_the_replies_are():
-    items = [all_knowing(item) for item in draw_items(DATA, 240, 3)]
+    items = [all_knowing(item) for item in draw_items(DATA, 120, 3)]
     traces = taught(items, **NEVER)
     for item, trace in zip(items, traces, strict=True):
         assert not format_errors(trace.turns, trace.pool)
@@ -83,7 +83,7 @@ def test_what_is_read_aloud_stands_in_the_descriptors():
 
 
 def test_whom_it_asks_depends_on_neither_price_nor_cost_weight():
-    items = draw_items(replace_(DATA, cost_weights=(0,)), 300, 2)
+    items = draw_items(replace_(DATA, cost_weights=(0,)), 60, 2)
     asked = [[c.candidate for c in trace.calls] for trace in taught(items)]
     dear = [replace(item, context=replace(item.context, cost_weight=0.9)) for item in items]
     assert [[c.candidate for c in trace.calls] for trace in taught(dear)] == asked

@@ -23,7 +23,7 @@ NEEDS = {
     "21_litellm_strategy": "litellm",
 }
 #: Run as users run them; the others in this process.
-PROCESSES = {"01_ask", "14_serve_and_call"}
+PROCESSES = {"01_ask"}
 
 
 def docstring(file: Path) -> str:

@@ -175,7 +175,7 @@ def test_an_adapter_is_merged_in_float32(pretrained, tmp_path):
 
 
 def test_an_adapter_that_is_kept_is_a_policy_with_its_base(pretrained, tmp_path, monkeypatch):
-    config = ModelConfig(pretrained=str(pretrained), lora_rank=4, merge=False)
+    config = ModelConfig(pretrained=str(pretrained), lora_rank=4, merge=False, max_new_tokens=8)
     learner = trained(config, tmp_path)
     expected = logits_of(learner.model)
     finish(learner, config)

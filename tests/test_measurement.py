@@ -267,10 +267,13 @@ def test_constants_over_real_records_score_as_their_readme_says(nq_pool, nq_test
 @needs_nq
 @pytest.mark.parametrize("spec", ["cascade", "vote", "vote:3"])
 def test_rules_run_over_real_records(spec, nq_pool, nq_test):
-    results = run_nq(spec, nq_pool, nq_test)
+    few = dict(list(nq_test.items())[:50])
+    results = run_nq(spec, nq_pool, few)
     assert {r["stop_reason"] for r in results.values()} == {"answered"}
     assert all(bill["ok"] for r in results.values() for bill in bills(r))
-    assert 0.05 < sum(matches(results, nq_test)) / 140 <= 0.421
+    rows = map(json.loads, NQ.read_text(encoding="utf-8").splitlines())
+    by_any = {row["question"] for row in rows if row["em"]}
+    assert 0.05 < sum(matches(results, few)) / 50 <= len(by_any & few.keys()) / 50
 
 
 # ---------------------------------------------------------------------------- large files

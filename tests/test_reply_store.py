@@ -456,6 +456,9 @@ def test_whoever_waits_keeps_a_deadline_of_its_own(serve, tmp_path, store, how):
 
 FORK = multiprocessing.get_context("fork")
 SPAWN = multiprocessing.get_context("spawn")
+#: For processes that end by a kill: what they need is imported once for all.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["pytest", "langchain_openai", ChatRouterR1.__module__])
 
 
 def _ask_all(pool: CandidatePool, replies: Any, queries: list[str]) -> None:
@@ -499,7 +502,7 @@ def test_after_a_kill_only_what_is_missing_is_paid(serve, tmp_path, file):
     server = serve(lambda request: Reply(request.prompt, delay=0.01))
     pool = yaml_pool(tmp_path, server)
     queries = [f"question {number}" for number in range(30)]
-    worker = SPAWN.Process(target=_ask_all, args=(pool, file, queries))
+    worker = SERVER.Process(target=_ask_all, args=(pool, file, queries))
     worker.start()
     wait_until(lambda: server.count() > 7)
     os.kill(worker.pid, signal.SIGKILL)
@@ -519,8 +522,8 @@ def _claim(file: Path, key: str, claimed: Any) -> None:
 
 
 def test_the_claim_of_a_process_that_was_killed_is_taken_over(file, store):
-    claimed = SPAWN.Event()
-    worker = SPAWN.Process(target=_claim, args=(file, "key", claimed), daemon=True)
+    claimed = SERVER.Event()
+    worker = SERVER.Process(target=_claim, args=(file, "key", claimed), daemon=True)
     worker.start()
     claimed.wait()
     assert store.claim("key", 1).result() is False

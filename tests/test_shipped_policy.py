@@ -35,7 +35,7 @@ def policy():
     return PolicyController.from_pretrained("demo")
 
 
-def ask(policy, *, pool="embedded", cost_weight=0.5, count=40):
+def ask(policy, *, pool="embedded", cost_weight=0.5, count=24):
     pool = CandidatePool.from_yaml(pool)
     questions = generate(World.embedded(), split="test", n=count, seed=1)
     context = RouterContext(cost_weight=cost_weight)
@@ -89,7 +89,7 @@ def test_it_routes(policy):
 
 
 def test_it_reads_the_cost_weight(policy):
-    dear, cheap = (cost(ask(policy, cost_weight=weight, count=15)) for weight in (0.0, 0.9))
+    dear, cheap = (cost(ask(policy, cost_weight=weight, count=8)) for weight in (0.0, 0.9))
     assert cheap < dear
 
 

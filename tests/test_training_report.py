@@ -263,7 +263,7 @@ def mine(folder, server):
         "threads": 1,
         "stages": ["grpo"],
         "evaluate_questions": 2,
-        "model": {"pretrained": str(DEMO), **{k: SETTINGS[k] for k in ("stop", "max_new_tokens")}},
+        "model": {"pretrained": str(DEMO), "stop": SETTINGS["stop"], "max_new_tokens": 160},
         "data": {
             **{"source": "files", "files": [str(folder / "q.jsonl")], "held_out": 0.25},
             **{"pools": [str(folder / "pool.yaml")], "max_rounds": [1]},

@@ -169,13 +169,9 @@ async def _fewer_collections() -> AsyncIterator[None]:
 
     At its defaults, the collector takes a fifth of an evaluation's time.
     """
-    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
-    if not frozen:  # else unfreezing would thaw what the application froze
-        gc.freeze()
+    thresholds = gc.get_threshold()
     gc.set_threshold(50_000, 20, 100)
     try:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        if not frozen:
-            gc.unfreeze()

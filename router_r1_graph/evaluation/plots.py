@@ -65,6 +65,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     # Below the axes, where it can hide no point.
     figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     figure.draw_without_rendering()  # gives everything its place
+    figure.set_layout_engine(None)  # where it stays, also while labels are added
     points = [
         (_cost(r), s.low, s.mean, s.high) for r in summary.rows for s in [r.measures["score"]]
     ]
