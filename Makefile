@@ -98,6 +98,9 @@ policy: setup ## Measure the policy: 15 minutes on 2 cores for the shipped one, 
 chaos: setup ## Ask 2,000 questions of a server that fails as providers do, in three ways
 	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
+soak: setup ## Serve 32 clients for ten minutes over a server that fails as providers do
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
 crash: setup ## Kill evaluations, served questions and trainings 50 times each, and go on with them
 	@$(BIN)/python -m benchmarks.crash $(ARGS)
 
