@@ -29,7 +29,7 @@ STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-lowest test-python check format docs pictures bench train policy \
-    chaos crash bench-tracing clean
+    chaos crash soak bench-tracing clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
