@@ -253,11 +253,15 @@ def test_cached_tokens_have_a_price_of_their_own(serve, tmp_path, stream):
     assert bill["cost_usd"] == pytest.approx((86 * 1 + 1920 * 0.1 + 300 * 2) / 1e6)
 
 
-def test_a_failed_attempt_that_is_billed_is_on_the_bill(serve, tmp_path):
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failed_attempt_that_is_billed_is_on_the_bill(serve, tmp_path, stream):
     choice = {"finish_reason": "error", "message": {"content": "Par"}, "error": {"code": 502}}
-    server = serve([Wire({"choices": [choice], "usage": usage()}), Reply("Paris", 10, 5)])
+    events = [chunk("Par", "error"), chunk(usage=usage())]  # the usage comes after the error
+    failed = Wire({"choices": [choice], "usage": usage()}, events)
+    server = serve([failed, Reply("Paris", 10, 5)])
     pool = yaml_pool(tmp_path, server, max_retries=1, **ONE_DOLLAR)
-    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), "invoke"))
+    state = streamed(pool) if stream else run(scripted(pool, SEARCH, ANSWER), "invoke")
+    (bill,) = bills(state)
     assert (bill["reply"], bill["attempts"], bill["input_tokens"]) == ("Paris", 2, 20)
     assert bill["cost_usd"] == pytest.approx(40e-6)
 

@@ -24,7 +24,17 @@ from .keys import hide_within, scrub
 from .lenient import LenientChatOpenAI
 from .reply import ChatModel, writable_message
 from .settings import ModelSettings
-from .wire import REPORT, Ending, billed, complete, error_in, is_cut, named_error, report_in
+from .wire import (
+    REPORT,
+    Ending,
+    billed,
+    broken,
+    complete,
+    error_in,
+    is_cut,
+    named_error,
+    report_in,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +149,8 @@ class ChatOpenAI(LenientChatOpenAI):
     ) -> ChatGenerationChunk | None:
         """Keep what LangChain drops; `_stream` takes what is said of the whole reply off again."""
         chunk = writable_within(chunk)
-        if error := error_in(chunk):
-            raise error
+        if error := error_in(chunk):  # raised at the end: what it is billed for may come later
+            return broken(self._keyless(error), report_in(chunk))
         report, choices = report_in(chunk), chunk.get("choices") or []
         # Where there is no delta, LangChain drops the finish reason too.
         choices = [{**choice, "delta": choice.get("delta") or {}} for choice in choices]
@@ -191,8 +201,10 @@ class ChatOpenAI(LenientChatOpenAI):
 
         Args:
             error: the original.
-            ending: of the stream that it broke; the server may want money for it.
+            ending: of the stream that it broke; the server may want money for it, or have named an
+                error before.
         """
+        error = (ending and ending.error) or error
         key = self.openai_api_key
         own = key.get_secret_value() if isinstance(key, SecretStr) else ""
         secrets = (*self._secrets, own)
@@ -202,7 +214,7 @@ class ChatOpenAI(LenientChatOpenAI):
             error = named_error(error.body)
         message = visible(writable(scrub(said(error), *secrets)))
         status, words = told(error)
-        partial = getattr(error, "partial", None) or (ending and ending.billed)
+        partial = (ending and ending.billed) or getattr(error, "partial", None)
         headers = getattr(getattr(error, "response", None), "headers", {})
         safe = {name: scrub(value, *secrets) for name, value in headers.items()}
         known = {

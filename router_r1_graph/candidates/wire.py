@@ -19,6 +19,7 @@ from .usage import COSTS, at, usage_metadata
 
 REPORT = "token_usage"
 """In a message's response metadata, as LangChain has it: the usage block as it was sent."""
+_ERROR = "error"
 _WORDS = ("message", "detail", "msg", "error_msg", "status_msg")
 _CODES = ("code", "status", "type", "error_code", "status_code")
 _ONCE = ("finish_reason", "model_name", "system_fingerprint", "service_tier")
@@ -121,6 +122,17 @@ def complete(generation: ChatGeneration, report: Any, choice: Mapping[str, Any])
         message.usage_metadata = usage_metadata(report) if isinstance(report, Mapping) else None
 
 
+def broken(error: Exception, report: Any) -> ChatGenerationChunk:
+    """Return the chunk of a stream that stands for one that names an error; `Ending` raises it.
+
+    Args:
+        error: what it names, without keys: callbacks see the chunk.
+        report: its usage block; anything else is none.
+    """
+    message = AIMessageChunk(content="", response_metadata={REPORT: report})
+    return ChatGenerationChunk(message=message, generation_info={_ERROR: error})
+
+
 class Ending:
     """The end of a stream: what may be said once only, and is said by many servers in each chunk.
 
@@ -132,6 +144,7 @@ class Ending:
         self.info: dict[str, Any] = {}
         self.chunks = self.choices = 0
         self.complete = False
+        self.error: Exception | None = None
 
     def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
         """Take over what a chunk says of the whole reply, and return the rest of it."""
@@ -148,6 +161,7 @@ class Ending:
         if isinstance(message, AIMessageChunk):
             message.usage_metadata = None
         if info := chunk.generation_info:
+            self.error = self.error or info.pop(_ERROR, None)
             self.info |= {name: info.pop(name) for name in _ONCE if info.get(name)}
             self.complete |= "finish_reason" in self.info
         return chunk
@@ -163,7 +177,10 @@ class Ending:
         Raises:
             NoChoiceError: the stream holds chunks, and no reply.
             CutReplyError: it ended before the reply did.
+            Exception: the first error that a chunk named.
         """
+        if self.error:
+            raise self.error
         if self.chunks and not self.choices:
             raise NoChoiceError("the stream holds no reply", self.billed)
         if not self.complete:
