@@ -27,7 +27,7 @@ from .decisions import Decision, of_message
 from .errors import ConfigError, TraceError
 from .files import append_line, opened, read_jsonl
 from .ledger import Ledger, total
-from .observations import CallRecord, call_records
+from .observations import CallRecord, ObservedBill, call_records
 from .protocol import VERSION as PROTOCOL_VERSION
 from .state import RouterOutput, Setup
 
@@ -58,7 +58,7 @@ class Trace(BaseModel):
         metadata: anything else that the writer adds (dataset, split, hops, ...).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     version: Literal[1] = 1
     protocol_version: int = PROTOCOL_VERSION
@@ -175,6 +175,38 @@ def write_traces(path: str | Path, traces: Iterable[Trace], *, append: bool = Fa
     return count
 
 
+class _Read(BaseModel):
+    """What is read out of a scratchpad: texts that are texts, and numbers that can be added up."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    bills: list[ObservedBill]
+    queries: list[str]
+    decisions: list[Decision]
+
+
+def _checked(trace: Trace) -> Trace:
+    """Return the trace.
+
+    Raises:
+        ValidationError: a bill, a query or a decision in it cannot be read.
+    """
+    turns = [message for message in trace.scratchpad if isinstance(message, AIMessage)]
+    about = [turn.response_metadata.get("router_r1") or {} for turn in turns]
+    _Read.model_validate(
+        {
+            "bills": [
+                {"stored": False, "saved_usd": 0.0, **message.artifact}  # as of earlier releases
+                for message in trace.scratchpad
+                if isinstance(message, ToolMessage) and message.artifact
+            ],
+            "queries": [call["args"].get("query") for turn in turns for call in turn.tool_calls],
+            "decisions": [one for told in about for one in told.get("decisions") or ()],
+        }
+    )
+    return trace
+
+
 class TraceWriter(BaseCallbackHandler):
     """Appends each finished run of a router to a file of traces, with its decisions.
 
@@ -239,10 +271,13 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
                 f"version {TRACE_VERSION}"
             )
         try:
-            yield Trace.model_validate(data)
+            yield _checked(Trace.model_validate(data))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise TraceError(f"{path}, line {number}: {where}: {first['msg']}") from error
+        except (TypeError, AttributeError, KeyError) as error:  # LangChain's, of a message
+            why = f"a message cannot be read: {error}"
+            raise TraceError(f"{path}, line {number}: {why}") from error
         except ConfigError as error:  # of a knob out of range
             raise TraceError(f"{path}, line {number}: context: {error}") from error

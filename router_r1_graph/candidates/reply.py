@@ -114,7 +114,7 @@ _Message = TypeVar("_Message", bound=BaseMessage)
 def writable_message(message: _Message) -> _Message:
     """Return a message whose texts every checkpoint and file can hold, those of its calls too."""
     parts = {name: value for name, value in message if name in _OF_MESSAGE}
-    kept = writable_within(parts)
+    kept = writable_within(parts, finite=True)
     return message if kept == parts else message.model_copy(update=kept)
 
 
