@@ -174,7 +174,8 @@ def trace(data: bytes) -> None:
         str(error).encode()
         return
     write_traces(file, traces)
-    assert list(read_traces(file)) == traces
+    again = [one.model_dump_json() for one in read_traces(file)]
+    assert again == [one.model_dump_json() for one in traces]
     for one in traces:
         json.dumps(one.summary(), allow_nan=False)
         as_text(one)

@@ -29,7 +29,7 @@ _LARGEST_CELL = 64 * 1024 * 1024
 _DELIMITERS = ",;\t"
 
 
-def is_file(path: str | Path) -> bool:
+def has_file(path: str | Path) -> bool:
     """Return whether there is such a file; False for a name that no file can have."""
     try:
         return Path(path).is_file()

@@ -20,7 +20,7 @@ from pydantic import (
 
 from ..errors import PoolError, did_you_mean
 from ..outside import plain_name
-from ..files import is_file
+from ..files import has_file
 from .candidate import Candidate
 from .pool_file import beside, explain, read_mapping
 from .resilience.settings import NEAREST, PoolResilience
@@ -122,7 +122,7 @@ class CandidatePool(BaseModel):
             raise PoolError(f"{file}: {explain(error, data, _MODELS)}") from None
         pool.check_fallbacks(str(file))
         template = pool.controller and pool.controller.prompt_template
-        if template and not is_file(template := file.parent / template):
+        if template and not has_file(template := file.parent / template):
             raise PoolError(f"{file}: controller.prompt_template: no such file {str(template)!r}")
         if pool.controller and template:
             controller = pool.controller.model_copy(update={"prompt_template": template})

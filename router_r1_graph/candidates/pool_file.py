@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from .. import invalid
 from ..errors import PoolError, did_you_mean
-from ..files import is_file
+from ..files import has_file
 from ..invalid import masked, show
 from ..outside import writable
 from .resilience.places import is_file
@@ -71,9 +71,9 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """
     file = Path(path)
     shipped = SHIPPED_POOLS / f"{path}.yaml"
-    if not is_file(file) and is_file(shipped):
+    if not has_file(file) and has_file(shipped):
         file = shipped
-    if not is_file(file):
+    if not has_file(file):
         names = sorted(p.stem for p in SHIPPED_POOLS.glob("*.yaml"))
         raise PoolError(
             f"{path}: no such pool file{did_you_mean(str(path), names)}; shipped pools: "
