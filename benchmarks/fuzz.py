@@ -74,7 +74,12 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
     words.write_text("".join(f'"{word}"\n' for word in escaped), encoding="utf-8")
     options = {
         **{"max_total_time": seconds, "timeout": _LONGEST_SECONDS, "max_len": _LONGEST_INPUT},
-        **{"dict": words, "artifact_prefix": f"{found}/", "print_final_stats": 1, "rss_limit_mb": 0},
+        **{
+            "dict": words,
+            "artifact_prefix": f"{found}/",
+            "print_final_stats": 1,
+            "rss_limit_mb": 0,
+        },
     }
     arguments = [f"-{option}={value}" for option, value in options.items()]
     atheris.Setup([sys.argv[0], *arguments, str(inputs)], keeping(target.check, found))

@@ -27,7 +27,7 @@ from router_r1_graph.candidates.openai import ChatOpenAI
 from router_r1_graph.candidates.pool_file import SHIPPED_POOLS
 from router_r1_graph.candidates.reply import Reply
 from router_r1_graph.chat.answer_reader import AnswerReader
-from router_r1_graph.errors import ConfigError, PoolError, TraceError
+from router_r1_graph.errors import PoolError, TraceError
 from router_r1_graph.protocol import (
     Turn,
     close,
@@ -126,7 +126,7 @@ def reply(data: bytes) -> None:
 
 def check_reply(reply: Reply) -> None:
     """Check what holds for every reply: it can be stored, and its bill can be added up."""
-    assert reply.ok or not (reply.error is None)
+    assert reply.ok or reply.error is not None
     texts = [reply.text, reply.thoughts, reply.error.message if reply.error else ""]
     for text in texts:
         assert "\0" not in text
@@ -144,6 +144,13 @@ def check_reply(reply: Reply) -> None:
 _FILE = Path(tempfile.mkdtemp(prefix="fuzz-"))
 
 
+def check_error(error: Exception, file: Path) -> None:
+    """Check that an error names the file, in one line that can be written."""
+    assert str(error).startswith(str(file)), error
+    assert "\n" not in str(error), error
+    str(error).encode()
+
+
 def pool(data: bytes) -> None:
     """Read a pool file."""
     file = _FILE / "pool.yaml"
@@ -151,9 +158,7 @@ def pool(data: bytes) -> None:
     try:
         read = CandidatePool.from_yaml(file)
     except PoolError as error:
-        assert str(error).startswith(str(file)), error
-        assert "\n" not in str(error)
-        str(error).encode()
+        check_error(error, file)
         return
     plain = read.descriptors()
     assert CandidatePool.model_validate_json(plain.model_dump_json()) == plain
@@ -170,8 +175,7 @@ def trace(data: bytes) -> None:
     try:
         traces = list(read_traces(file))
     except TraceError as error:
-        assert str(error).startswith(str(file)), error
-        str(error).encode()
+        check_error(error, file)
         return
     write_traces(file, traces)
     again = [one.model_dump_json() for one in read_traces(file)]
@@ -232,7 +236,11 @@ def _replies() -> list[bytes]:
         )
     ]
     chunk = {**head, "object": "chat.completion.chunk"}
-    deltas: list[dict[str, Any]] = [said, {"content": " is"}, {"tool_calls": [{"index": 0, **call}]}]
+    deltas: list[dict[str, Any]] = [
+        said,
+        {"content": " is"},
+        {"tool_calls": [{"index": 0, **call}]},
+    ]
     chunks = [
         *({**chunk, "choices": [{"index": 0, "delta": delta}]} for delta in deltas),
         {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
@@ -300,10 +308,12 @@ def _requests() -> list[bytes]:
                     "json_schema": {"name": "s", "schema": schema},
                 }
             },
-            chat | {"budget_usd": 0.1, "cost_weight": 0.5, "max_tokens": 5, "n": 1, "logprobs": False},
+            chat
+            | {"budget_usd": 0.1, "cost_weight": 0.5, "max_tokens": 5, "n": 1, "logprobs": False},
             response | {"stream": True, "instructions": "x", "max_output_tokens": 9},
             response | {"input": [user, {"type": "message", **user}, output]},
-            response | {"tools": [{"type": "function", **tool}], "text": {"format": {"type": "text"}}},
+            response
+            | {"tools": [{"type": "function", **tool}], "text": {"format": {"type": "text"}}},
         ]
     )
 

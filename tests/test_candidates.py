@@ -178,7 +178,10 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
             "candidates: [{name: Ada, prices_checked: soon}]",
             r"candidates\[0\]\.prices_checked \(of 'Ada'\): a date such as .*, not 'soon'",
         ),
-        ("candidates: [{name: Ada, prices_checked: 2026-13-01}]", r"not a YAML file: month .*"),
+        (
+            "candidates: [{name: Ada, prices_checked: 2026-13-01}]",
+            r"not a YAML file: line 1, column 42: this is no timestamp: month .*",
+        ),
         (
             "candidates: [{name: Ada, provider: opnai}]",
             r"candidates\[0\]\.provider \(of 'Ada'\): unknown provider 'opnai' "

@@ -19,8 +19,8 @@ from pydantic import (
 )
 
 from ..errors import PoolError, did_you_mean
-from ..outside import plain_name
 from ..files import has_file
+from ..outside import plain_name
 from .candidate import Candidate
 from .pool_file import beside, explain, read_mapping
 from .resilience.settings import NEAREST, PoolResilience

@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except _UNREADABLE as error:
             kind = str(node.tag).rpartition(":")[2]
-            why = f"this is no {kind}: {error}"
+            why = f"this is no {kind}" + (f": {error}" if isinstance(error, ValueError) else "")
             raise yaml.constructor.ConstructorError(None, None, why, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
