@@ -6,7 +6,7 @@
 
 Inputs that reach new code are kept in runs/fuzz/TARGET, where the next run goes on from them. One
 input of each finding is saved under runs/fuzz/found/TARGET, and printed. The exit code is 1 if
-there is any. Needs the extra `fuzz`, which is atheris (libFuzzer for Python, Linux only).
+there is any. Needs atheris (libFuzzer for Python, Linux only), of the extra `security`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def main() -> int:
     if unknown := sorted(set(names) - set(NAMES)):
         parser.error(f"no target {unknown[0]!r}; there are {', '.join(NAMES)}")
     if importlib.util.find_spec("atheris") is None:
-        parser.error("atheris is not installed: pip install -e '.[fuzz]'")
+        parser.error("atheris is not installed: make setup EXTRAS=security")
     if given.alone:
         fuzz(names[0], given.seconds, given.corpus.resolve())
         return 0
