@@ -303,6 +303,8 @@ def test_a_bill_is_added_to_its_line_and_runs_to_runs():
     assert again["candidates"] == {"Ada": twice(LINE), "Bob": twice(STORED_LINE)}
     assert again["seconds"] == 8.0
     assert charge_candidates(again, []) == again
+    fallback = charge_candidates(new_ledger(), [{**STORED, "instead_of": BILL}])
+    assert fallback == {**once, "seconds": 6.0}
     assert added(once, once) == again
     assert added(new_ledger(), once) == added(once, new_ledger()) == once
 
