@@ -68,6 +68,7 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
         from .fuzz_targets import TARGETS
     target, inputs, found = TARGETS[name], corpus / name, corpus / "found" / name
     for seed in target.seeds():
+        target.check(seed)  # what is loaded at the first use is no slow input
         (inputs / hashlib.sha256(seed).hexdigest()[:12]).write_bytes(seed)
     words = corpus / f"{name}.dict"
     escaped = ("".join(f"\\x{byte:02x}" for byte in word.encode()) for word in target.words)
@@ -105,7 +106,7 @@ def fuzz_all(names: list[str], seconds: int, corpus: Path) -> int:
             )
         new = set(found.iterdir()) - before
         findings += len(new) or int(ended.returncode != 0)
-        tried = [line.split()[-1] for line in log.read_text().splitlines() if "units_exec" in line]
+        tried = [line.split()[-1] for line in log.read_text().splitlines() if "executed_units" in line]
         said = f"{name}: {tried[0] if tried else '?'} inputs, {counted(len(new), 'finding')}"
         broken = ended.returncode and f" (exit code {ended.returncode}: {log})"
         print(said + (broken or ""), flush=True)
