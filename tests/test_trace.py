@@ -207,7 +207,7 @@ def test_a_trace_holds_the_descriptors_and_no_way_to_reach_anybody():
 # ---------------------------------------------------------------------------------------- replay
 
 
-@pytest.mark.parametrize("changes", [{}, {"deadline_seconds": None, "explore": 0.5}])
+@pytest.mark.parametrize("changes", [{}, {"deadline_seconds": None, "explore": 0.5, "seed": 3}])
 def test_a_trace_is_enough_to_run_it_again(changes):
     context = replace(CONTEXT, **changes)
     trace = make_trace(run(context=context), context=context)

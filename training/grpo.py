@@ -71,7 +71,9 @@ def run_grpo(
         StoppedError: Ctrl-C, or the budget is spent; the checkpoint is written.
     """
     trainer, watch = grpo_trainer(learner, items, config, folder=folder, **options)
-    train(trainer, folder, "grpo")
+    validation = _callback(trainer, Validation)
+    if not (validation and validation.is_over):  # it stopped early, and was killed after that
+        train(trainer, folder, "grpo")
     at = f"grpo: stopped at step {trainer.state.global_step}"
     budget = _callback(trainer, KeepBudget)
     if budget.refused:
@@ -79,7 +81,7 @@ def run_grpo(
     if watch.interrupted:
         raise StoppedError(f"{at}; run again to go on")
     learner.model = taken_from(trainer)
-    if validation := _callback(trainer, Validation):
+    if validation:
         validation.take_best(learner.model)
 
 
