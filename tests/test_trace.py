@@ -63,7 +63,9 @@ def make_trace(result: dict[str, Any] | None = None, **changes: Any) -> Trace:
 def without_times(trace: Trace) -> Any:
     """Return a trace as JSON data without what depends on how long it took."""
     # With a deadline, observations say the seconds left, and decisions' digests are of these too.
-    timed = {"seconds", "waited_seconds"} | ({"digest"} if trace.context.deadline_seconds else set())
+    timed = {"seconds", "waited_seconds"} | (
+        {"digest"} if trace.context.deadline_seconds else set()
+    )
 
     def still(value: Any) -> Any:
         if isinstance(value, dict):
