@@ -1,142 +1,87 @@
-"""The folder of a fitted controller, JSON and npz, and whether a pool is the one that it knows.
-
-Nothing in a folder runs code when it is loaded: `learned.json` says which method was fitted, in
-which version, and on whom; `learned.npz` holds its numbers.
-"""
+"""What predicts in a fitted controller."""
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...candidates import CandidatePool
-from ...errors import ConfigError, ControllerError
+from .embedding import Embedding, fit_embedding, load_embedding
 from .matrix import ScoreMatrix
-
-HEAD, ARRAYS = "learned.json", "learned.npz"
-
-#: What a broken folder raises somewhere.
-_BROKEN = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,  # torch: weights of other shapes
-    AttributeError,
-    EOFError,
-    zipfile.BadZipFile,
-)
+from .methods import METHODS, Setting
+from .prediction import Predictor
 
 
-def write(
-    folder: str | Path,
-    method: str,
-    version: int,
-    head: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
-) -> None:
-    """Write what was fitted.
+@dataclass(frozen=True)
+class Part:
+    """A fitted predictor of one method, and the embedding that it reads."""
+
+    method: str
+    embedding: Embedding
+    predictor: Predictor
+
+    def predict(self, questions: Sequence[str]) -> np.ndarray:
+        """Return the predicted scores, N x C."""
+        return self.predictor.predict(self.embedding.vectors(questions))
+
+
+def fit_parts(settings: Sequence[Setting], matrix: ScoreMatrix, seed: int) -> list[Part]:
+    """Fit each setting to a whole matrix; those of one embedding share it.
 
     Raises:
-        OSError: the folder cannot be written.
+        ConfigError: there is no such embedding, or no word in the questions.
+        ImportError: what a setting needs is not installed.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    told = {"version": version, "method": method, **head}
-    (folder / HEAD).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    np.savez_compressed(folder / ARRAYS, **dict(arrays))
+    names = dict.fromkeys(setting.embedding for setting in settings)
+    words = {name: fit_embedding(name, matrix.questions, seed) for name in names}
+    vectors = {name: embedding.vectors(matrix.questions) for name, embedding in words.items()}
+    return [
+        Part(s.method, words[s.embedding], s.fit(vectors[s.embedding], matrix.scores, seed))
+        for s in settings
+    ]
 
 
-@contextmanager
-def reading(
-    folder: str | Path, what: str, methods: Collection[str], version: int
-) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Give head and arrays of a folder; what does not fit inside the block is a broken folder.
+def packed(parts: Sequence[Part]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return what a folder's head says of parts, and their arrays.
 
-    Args:
-        folder: what `write` wrote.
-        what: what the caller reads, for the error.
-        methods: those that it can read.
-        version: the one that it can read.
+    What several parts read is there once.
+    """
+    embeddings = {part.embedding.name: part.embedding for part in parts}
+    head = {
+        "parts": [{"method": part.method, "embedding": part.embedding.name} for part in parts],
+        "words": {name: embedding.words() for name, embedding in embeddings.items()},
+    }
+    arrays = {
+        f"embedding/{name}/{key}": values
+        for name, embedding in embeddings.items()
+        for key, values in embedding.arrays().items()
+    }
+    for number, part in enumerate(parts):
+        arrays |= {f"part/{number}/{k}": v for k, v in part.predictor.arrays().items()}
+    return head, arrays
+
+
+def unpacked(head: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> list[Part]:
+    """Return the parts that `packed` was given; inside of `folder.reading`, which names errors.
 
     Raises:
-        ControllerError: the folder holds none, a broken one, or one of another method or version.
-        ImportError: what it needs is not installed.
+        ImportError: what they need is not installed.
     """
-    folder = Path(folder)
-    if not (folder / HEAD).is_file():
-        raise ControllerError(f"{folder}: no fitted controller there (no {HEAD})")
-    try:
-        head: dict[str, Any] = json.loads((folder / HEAD).read_text(encoding="utf-8"))
-        found, of_version = str(head["method"]), head["version"]
-        if found not in methods:
-            raise ControllerError(
-                f"{folder}: that folder holds {found[:40]}, not {what}; see its {HEAD}"
-            )
-        if of_version != version:
-            raise ControllerError(
-                f"{folder / HEAD}: version {of_version!r}; this release reads {version}: "
-                "fit it again"
-            )
-        with (folder / ARRAYS).open("rb") as opened:  # np.load leaves a broken file open
-            with np.load(opened, allow_pickle=False) as file:
-                arrays = dict(file)
-        yield head, arrays
-    except ControllerError:
-        raise
-    except _BROKEN as error:
-        why = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ControllerError(f"{folder}: a broken fitted controller: {why}") from None
-
-
-def columns(
-    known: Sequence[str], pool: CandidatePool, name: str, *, fewer: bool = False, advice: str = ""
-) -> list[int]:
-    """Return, for each candidate of a pool, its place among those of a fit.
-
-    Args:
-        known: the names of the fit.
-        pool: the pool to choose from.
-        name: the controller's, for the error.
-        fewer: whether the pool may lack some.
-        advice: what to do about a candidate that is not known; "" = fit again.
-
-    Raises:
-        ControllerError: the pool's candidates are not those of the fit.
-    """
-    places = {id(pool.find(one)): place for place, one in enumerate(known)}
-    new = [c.name for c in pool.candidates if id(c) not in places]
-    gone = [] if fewer else [one for one in known if pool.find(one) is None]
-    if new or gone:
-        parts = [
-            f"{what}: {some(names)}" for what, names in (("new", new), ("gone", gone)) if names
-        ]
-        raise ControllerError(
-            f"{name}: the candidates of {pool.where} are not those of the fit "
-            f"({'; '.join(parts)}); {advice or 'fit again'}"
+    embeddings = {
+        name: load_embedding(name, words, _under(f"embedding/{name}/", arrays))
+        for name, words in head["words"].items()
+    }
+    return [
+        Part(
+            part["method"],
+            embeddings[part["embedding"]],
+            METHODS[part["method"]].load(**_under(f"part/{number}/", arrays)),
         )
-    return [places[id(c)] for c in pool.candidates]
+        for number, part in enumerate(head["parts"])
+    ]
 
 
-def require_measured(matrix: ScoreMatrix) -> None:
-    """Check that there is something to learn of every candidate.
-
-    Raises:
-        ConfigError: a candidate has no score.
-    """
-    missing = np.isnan(matrix.scores).all(axis=0)
-    if missing.any():
-        names = [name for name, none in zip(matrix.names, missing, strict=True) if none]
-        raise ConfigError(f"no score of {some(names)}: nothing to learn from")
-
-
-def some(names: Sequence[str]) -> str:
-    """Return names for a message, the first five of them."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
