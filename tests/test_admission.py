@@ -189,3 +189,12 @@ def test_a_fallback_is_paid_from_what_no_call_has_reserved():
     assert "fallback" in routed(None)
     assert "fallback" not in routed(0.6875)
     assert "fallback" not in routed(1.0, approve_above_usd=0.125)
+
+
+def test_a_refusal_does_not_end_the_turn():
+    got = admitted("Bob 7B: b", "Ada: a", left=0.25)
+    assert ([route["query"] for route in got.routed], got.over_budget) == (["a"], True)
+    assert refusals(got)[0][3] == "may cost $0.500000, and only $0.250000 are left"
+    assert len(refusals(admitted("Ada: a", "Ada: b", rounds=0))) == 2
+    one = View("q?", POOL, RouterContext(max_calls_per_round=1), Left(1))
+    assert len(refusals(admitted("Ada: a", "Ada: b", "Ada: c", view=one))) == 2
