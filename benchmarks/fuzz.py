@@ -106,7 +106,9 @@ def fuzz_all(names: list[str], seconds: int, corpus: Path) -> int:
             )
         new = set(found.iterdir()) - before
         findings += len(new) or int(ended.returncode != 0)
-        tried = [line.split()[-1] for line in log.read_text().splitlines() if "executed_units" in line]
+        tried = [
+            line.split()[-1] for line in log.read_text().splitlines() if "executed_units" in line
+        ]
         said = f"{name}: {tried[0] if tried else '?'} inputs, {counted(len(new), 'finding')}"
         broken = ended.returncode and f" (exit code {ended.returncode}: {log})"
         print(said + (broken or ""), flush=True)

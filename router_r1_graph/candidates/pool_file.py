@@ -99,8 +99,10 @@ def parse(text: str) -> Any:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
+        if node is None:
+            return None
         _require_plain(node, {}, ())
-        return None if node is None else loader.construct_document(node)
+        return loader.construct_document(node)
     except RecursionError:
         raise yaml.YAMLError("too many lists or mappings stand in one another") from None
     finally:
