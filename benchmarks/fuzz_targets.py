@@ -138,7 +138,7 @@ def check_reply(reply: Reply) -> None:
     assert 0 <= reply.cost_usd <= _MOST_USD
     assert reply.attempts == 1
     if reply.message is not None:
-        json.dumps(reply.message.model_dump(), allow_nan=False)
+        json.dumps(reply.message.model_dump())
 
 
 _FILE = Path(tempfile.mkdtemp(prefix="fuzz-"))

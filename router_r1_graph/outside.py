@@ -45,29 +45,19 @@ def writable(text: str) -> str:
     return text
 
 
-def writable_within(value: Any, depth: int = 0, *, finite: bool = False) -> Any:
-    """Return nested lists and mappings with every text in them writable, the keys too.
-
-    Args:
-        value: of JSON or YAML.
-        depth: in how many lists and mappings it stands.
-        finite: whether a number that is none (NaN, infinity), which PostgreSQL refuses, is None.
-    """
+def writable_within(value: Any, depth: int = 0) -> Any:
+    """Return nested lists and mappings with every text in them writable, the keys too."""
     if isinstance(value, str):
         return writable(value)
-    if finite and isinstance(value, float):
-        return value if math.isfinite(value) else None
     if depth == _DEEPEST:
         return None
     if isinstance(value, list):
-        return [writable_within(item, depth + 1, finite=finite) for item in value]
+        return [writable_within(item, depth + 1) for item in value]
     if isinstance(value, tuple) and type(value) is tuple:
-        return tuple(writable_within(item, depth + 1, finite=finite) for item in value)
+        return tuple(writable_within(item, depth + 1) for item in value)
     if isinstance(value, Mapping):
         return {
-            writable(name) if isinstance(name, str) else name: writable_within(
-                item, depth + 1, finite=finite
-            )
+            writable(name) if isinstance(name, str) else name: writable_within(item, depth + 1)
             for name, item in value.items()
         }
     return value
