@@ -21,13 +21,13 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .budget import StopReason
+from .call_records import CallRecord, call_records
 from .candidates import CandidatePool
 from .context import RouterContext
 from .decisions import Decision, of_message
 from .errors import ConfigError, TraceError
 from .files import append_line, opened, read_jsonl
 from .ledger import Ledger, total
-from .observations import CallRecord, call_records
 from .protocol import VERSION as PROTOCOL_VERSION
 from .state import RouterOutput, Setup
 

@@ -17,7 +17,8 @@ from langgraph.types import Send
 
 from .._compat import pending_sends, read_channel, runtime_of
 from ..candidates import CandidatePool
-from ..candidates.reply import Reply, bill
+from ..candidates.bill import bill
+from ..candidates.reply import Reply
 from ..errors import QuestionError
 from ..observations import kept, shown
 from ..protocol import Call, Turn, parse, render
