@@ -153,13 +153,14 @@ def kept(observation: ToolMessage, *, whole: bool = False) -> str:
 
     Args:
         observation: of a call.
-        whole: whether a reply is returned uncut, where the controller sees it cut.
+        whole: whether a reply or summary is returned uncut, where the controller sees it cut.
     """
     artifact = observation.artifact
     if not (artifact and artifact["ok"]):
         return ""
-    reply = whole_reply(artifact) if whole else artifact["reply"]
-    return str(artifact.get("kept", reply))
+    if "kept" not in artifact:
+        return whole_reply(artifact) if whole else str(artifact["reply"])
+    return whole_reply(artifact[SUMMARY]) if whole and artifact["kept"] else str(artifact["kept"])
 
 
 def whole_reply(artifact: Mapping[str, Any]) -> str:

@@ -44,6 +44,8 @@ def load_recorded(
         raise MatrixError(f"{path}: recorded replies with gold answers are a .jsonl")
     first = next(read_lines(path, fields), None)
     traced = first is not None and "scratchpad" in first[1]
+    if traced and fields:
+        raise MatrixError(f"{path}: holds traces, which have no fields to be named")
     found = _traced(path, split) if traced else _lines(path, split, fields)
     return RecordedReplies.gather(found, pool, source=str(path))
 

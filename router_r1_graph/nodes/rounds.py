@@ -141,7 +141,7 @@ class CandidateNodes:
         )
         artifact = dict(message.artifact)
         if cut != whole and artifact["ok"]:
-            artifact["whole"] = protocol.cut(whole, self._longest(call))
+            artifact["whole"] = protocol.beginning(whole, self._longest(call))
         if thoughts := artifact.get("thoughts"):
             artifact["thoughts"] = protocol.cut(thoughts, self._longest(call))
         if call["needs_approval"]:  # the query may be the person's
