@@ -177,7 +177,7 @@ class Results:
         for trace, line in read_results(self.path):
             other = (
                 f"another pool ({trace.pool.name!r})"
-                if trace.pool != ours
+                if ours not in (trace.pool, trace.pool.descriptors())  # earlier ones say more
                 else difference(trace, asked, context)
             )
             if other:
