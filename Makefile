@@ -29,7 +29,7 @@ STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-lowest test-python check format docs pictures bench train policy \
-    chaos crash bench-tracing clean
+    chaos crash soak bench-tracing clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ policy: setup ## Measure the policy: 15 minutes on 2 cores for the shipped one, 
 
 chaos: setup ## Ask 2,000 questions of a server that fails as providers do, in three ways
 	@$(BIN)/python -m benchmarks.chaos $(ARGS)
+
+soak: setup ## Serve 32 clients for ten minutes over a server that fails as providers do
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 crash: setup ## Kill evaluations, served questions and trainings 50 times each, and go on with them
 	@$(BIN)/python -m benchmarks.crash $(ARGS)

@@ -286,6 +286,10 @@ def test_a_large_file_is_measured_in_little_memory(tmp_path):
             row = record(f"What is fact {number}?", reply="words " * 1000, seconds=0.5)
             out.write(json.dumps(row) + "\n")
     assert file.stat().st_size > 10_000_000
+    few = tmp_path / "few.jsonl"
+    with file.open(encoding="utf-8") as lines:
+        few.write_text(next(lines), encoding="utf-8")
+    pool_from_records(Source(few), tmp_path / "few.yaml")  # what is imported is no measurement
     tracemalloc.start()
     pool_from_records(Source(file), tmp_path / "pool.yaml")
     peak = tracemalloc.get_traced_memory()[1]

@@ -23,6 +23,7 @@ from typing import Any, TypedDict
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 
 from ...errors import ContextLengthError, ControllerError
+from ...outside import writable
 from ...protocol import load_template, render_observations
 from ..controller import View, render_view
 from .folder import PolicySettings
@@ -202,12 +203,12 @@ class TokenCodec:
         return context
 
     def text_of(self, ids: Sequence[int]) -> str:
-        """Return what a turn's ids say, without the token that ended it.
+        """Return what a turn's ids say, without the token that ended it, as the gate lets it in.
 
         Where the chat template opens a thought before each turn, its tag is part of the text.
         """
         ended = bool(ids) and ids[-1] in self.ends
-        text = str(self.tokenizer.decode(ids[:-1] if ended else ids)).strip()
+        text = writable(str(self.tokenizer.decode(ids[:-1] if ended else ids))).strip()
         return text if not self._opens_thought or text.startswith("<think>") else _THOUGHT + text
 
     @property
