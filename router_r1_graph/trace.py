@@ -21,13 +21,15 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .budget import StopReason
+from .call_records import CallRecord, call_records
 from .candidates import CandidatePool
+from .candidates.pool import STORED
 from .context import RouterContext
 from .decisions import Decision, of_message
 from .errors import ConfigError, TraceError
 from .files import append_line, opened, read_jsonl
 from .ledger import Ledger, total
-from .observations import CallRecord, ObservedBill, call_records
+from .observations import ObservedBill
 from .protocol import VERSION as PROTOCOL_VERSION
 from .state import RouterOutput, Setup
 
@@ -117,7 +119,9 @@ class Trace(BaseModel):
             rounds=state["round"],
             controller=controller or setup["controller"],
             context=context or RouterContext.from_state(setup.get("context") or {}),
-            pool=pool.descriptors() if pool else CandidatePool.model_validate(setup["pool"]),
+            pool=pool.descriptors()
+            if pool
+            else CandidatePool.model_validate(setup["pool"], context=STORED),
             scratchpad=tuple(scratchpad),
             ledger=state["ledger"],
             gold=tuple(gold),
@@ -271,7 +275,7 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
                 f"version {TRACE_VERSION}"
             )
         try:
-            yield _checked(Trace.model_validate(data))
+            yield _checked(Trace.model_validate(data, context=STORED))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from langchain_core.language_models import FakeListChatModel
 from pydantic import ValidationError
@@ -498,6 +498,7 @@ PRICE = st.none() | st.floats(0, 100)
 
 
 @given(st.text(), PRICE, PRICE, PRICE, PRICE, st.integers(1, 5000), st.integers(), st.integers())
+@example("q", None, 1.0, 1.0, None, 1, 1, 0)  # two prices of caches, equal and above the list's
 def test_no_call_costs_more_than_its_worst_case(
     query, input_usd, cached_usd, written_usd, output_usd, max_tokens, read, written
 ):

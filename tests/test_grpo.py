@@ -33,8 +33,9 @@ from router_r1_graph import (
     ScriptedController,
     read_traces,
 )
+from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.ledger import total
-from router_r1_graph.rewards import AbsoluteCost, reward
+from router_r1_graph.rewards import reward
 from router_r1_graph.simulation import World, generate
 from training.config import GRPOConfig, ModelConfig, RewardConfig
 from training.export import rollout_row

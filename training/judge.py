@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from router_r1_graph import Trace, TraceError
-from router_r1_graph.observations import CallRecord
-from router_r1_graph.rewards import AbsoluteCost, CostScale, PercentileCost, RewardBreakdown, reward
+from router_r1_graph.call_records import CallRecord
+from router_r1_graph.cost_scales import AbsoluteCost, CostScale, PercentileCost
+from router_r1_graph.rewards import RewardBreakdown, reward
 
 from .credit import Judged
 from .files import write_whole
