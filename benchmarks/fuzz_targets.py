@@ -27,6 +27,7 @@ from router_r1_graph.candidates.openai import ChatOpenAI
 from router_r1_graph.candidates.pool_file import SHIPPED_POOLS
 from router_r1_graph.candidates.reply import Reply
 from router_r1_graph.chat.answer_reader import AnswerReader
+from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.errors import PoolError, TraceError
 from router_r1_graph.protocol import (
     Turn,
@@ -39,7 +40,7 @@ from router_r1_graph.protocol import (
     tags,
     unescape,
 )
-from router_r1_graph.rewards import AbsoluteCost, reward
+from router_r1_graph.rewards import reward
 from router_r1_graph.trace import Trace, read_traces, write_traces
 from router_r1_graph.transcript import as_text
 
