@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..answers import gold_answers
+from ..call_records import call_records
 from ..candidates import CandidatePool
 from ..controllers.learned.cells import number_of, read_lines, text_of
 from ..controllers.learned.recorded import Recorded, RecordedReplies
 from ..errors import MatrixError
-from ..observations import call_records
 from ..trace import read_traces
 
 
@@ -44,6 +44,8 @@ def load_recorded(
         raise MatrixError(f"{path}: recorded replies with gold answers are a .jsonl")
     first = next(read_lines(path, fields), None)
     traced = first is not None and "scratchpad" in first[1]
+    if traced and fields:
+        raise MatrixError(f"{path}: holds traces, which have no fields to be named")
     found = _traced(path, split) if traced else _lines(path, split, fields)
     return RecordedReplies.gather(found, pool, source=str(path))
 
