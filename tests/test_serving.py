@@ -104,6 +104,15 @@ def typing_model(*texts, **options):
     return ChatRouterR1(pool=pool, controller=controller, models={"Ada": FakeChat()}), chat
 
 
+def test_it_answers_in_one_event_loop_after_another():
+    testclient = pytest.importorskip("starlette.testclient")
+    app = pytest.importorskip("router_r1_graph.serving").create_app(ChatRouterR1())
+    client = testclient.TestClient(app)  # a loop for each request
+    asked = {"model": "router-r1", "messages": [{"role": "user", "content": HAMLET}]}
+    replies = [client.post("/v1/chat/completions", json=asked) for _ in range(2)]
+    assert [reply.status_code for reply in replies] == [200, 200]
+
+
 def test_a_stream_has_the_answer_while_it_is_being_written():
     asks = ["<search> Ada: what? </search>"]
     model, chat = typing_model(

@@ -73,8 +73,8 @@ class RouterService:
     ) -> None:
         self.model = model
         self.chores = chores
-        self._most = max_concurrency + queue
-        self._places = asyncio.Semaphore(max_concurrency)
+        self._at_once, self._most = max_concurrency, max_concurrency + queue
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._inside = 0
         self._api_key = api_key.encode()
         self._started = int(time.time())
@@ -84,6 +84,7 @@ class RouterService:
         self.model = self.shadow.main if self.shadow else model
         self._callbacks = callbacks
         self._stopped = asyncio.Event()
+        self._places = asyncio.Semaphore(max_concurrency)
         self._metrics = Metrics(self.registry)
         self._requests = Counter("requests", "Requests, by HTTP status", ["status"], **of)
         self._in_flight = Gauge("in_flight", "Questions being answered now", **of)
@@ -102,7 +103,17 @@ class RouterService:
         """Answer a question: POST /v1/responses."""
         return await self._counted(request, ResponsesRequest)
 
+    def _enter_loop(self) -> None:
+        """Make anew what waits: asyncio's events and semaphores wait in one event loop only.
+
+        A test client has a loop for each request.
+        """
+        if (loop := asyncio.get_running_loop()) is not self._loop:
+            self._loop, self._stopped = loop, asyncio.Event()
+            self._places = asyncio.Semaphore(self._at_once)
+
     async def _counted(self, request: Request, kind: type[Asked]) -> Response:
+        self._enter_loop()
         status = 500
         try:
             response = await self._answer(request, kind)
