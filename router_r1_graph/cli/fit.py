@@ -120,6 +120,8 @@ def fit(
         names = read_fields(fields, "question=q,response=r")
         for name in names:
             _require("--fields", "field", name, FIELDS)
+        if gold_field is not None:
+            names["gold"] = gold_field
         require_folder("--out", out)
         known = load_pool(pool) if pool else None
         fit_reader(method, data, out, known, seed=seed, split=split, fields=names)

@@ -13,7 +13,7 @@ from .origin import Origin
 from .page import Block, Table
 from .run import Outcome, outcome_of, read_results
 from .scorers import parse_scorer
-from .scores import RESULTS
+from .recorded_replies import RESULTS
 from .statistics import Bootstrap
 from .summary import Summary, summarise
 from .verdict import difference, verdict

@@ -18,7 +18,7 @@ from ..files import require_file, require_folder
 from .questions import EvaluationQuestion
 from .run import Results
 from .scorers import parse_scorer
-from .scores import RESULTS
+from .recorded_replies import RESULTS
 
 MOST_CONSTANTS = 16
 """Larger pools have their best and cheapest candidates as controls, not all."""

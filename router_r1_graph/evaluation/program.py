@@ -31,7 +31,7 @@ from .questions import EvaluationQuestion
 from .report import write_report
 from .run import Outcome, Results, cost_weights_of, require_replies, run_controller, unanswered
 from .scorers import parse_scorer
-from .scores import RESULTS
+from .recorded_replies import RESULTS
 from .spending import Estimate, Purse, estimate, within, worst_case
 from .summary import Summary, summarise
 
