@@ -17,6 +17,7 @@ from ..trace import Trace, read_traces
 from .recorded_replies import read_replies, results_in
 from .scorers import Scorer, parse_scorer
 
+
 def load_scores(
     path: str | Path,
     pool: CandidatePool | None = None,
