@@ -10,6 +10,8 @@ EXTRAS  ?= $(shell ls -t $(VENV)/.setup-* 2>/dev/null | sed 's/.*setup-//; y/-/,
 WORKERS ?= 3
 # More arguments for the program behind demo, test and bench: make test ARGS='-k parser -x'
 ARGS    ?=
+# How long `make fuzz` runs.
+SECONDS ?= 600
 # Pinned, because a plain `torch` takes the newest release, which on Linux brings gigabytes of CUDA.
 # Where no CPU wheel of this version is at hand, name PyTorch's own index:
 #   make setup TORCH='torch --index-url https://download.pytorch.org/whl/cpu'
@@ -29,7 +31,7 @@ STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-lowest test-python check format docs pictures bench train policy \
-    chaos crash soak bench-tracing clean
+    chaos crash soak fuzz mutate audit bench-tracing clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,9 +106,19 @@ soak: setup ## Serve 32 clients for ten minutes over a server that fails as prov
 crash: setup ## Kill evaluations, served questions and trainings 50 times each, and go on with them
 	@$(BIN)/python -m benchmarks.crash $(ARGS)
 
+fuzz: setup ## Feed what reads from outside with bytes, guided by coverage (EXTRAS=security, SECONDS=600)
+	@$(BIN)/python -m benchmarks.fuzz --seconds $(SECONDS) $(ARGS)
+
+mutate: setup ## Change the code in small ways and see whether a test fails (EXTRAS=security); lists survivors
+	@$(BIN)/mutmut run $(ARGS)
+	@$(BIN)/mutmut results
+
+audit: setup ## Look for known weaknesses of what is installed (EXTRAS=security; asks pypi.org)
+	@$(BIN)/pip-audit --local --skip-editable $(ARGS)
+
 bench-tracing: setup ## Measure what LangSmith costs
 	@$(BIN)/python -m benchmarks.tracing
 
 clean: ## Remove caches and built packages (.venv and its like stay)
-	rm -rf dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf dist site mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

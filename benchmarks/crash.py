@@ -125,11 +125,12 @@ def crash_evaluate(
     seed: int,
     *,
     processes: int = 1,
-    questions: int = 60,
+    questions: int | None = None,
     within_seconds: float = 1.0,
     start: Start = start_python,
 ) -> list[str]:
-    """Kill an evaluation; return what is wrong."""
+    """Kill an evaluation of so many questions (None = enough); return what is wrong."""
+    questions = questions or 32 * kills + 60
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as made, FaultServer(rate=0, delay=0.15) as server:
         folder = Path(made)
@@ -281,7 +282,18 @@ def crash_postgres(kills: int, seed: int) -> list[str]:
 
 
 def crash_finetune(kills: int, seed: int, *, start: Start = start_python) -> list[str]:
-    """Kill a training; return what is wrong."""
+    """Kill one training after the other, each as often as it lasts; return what is wrong."""
+    problems: list[str] = []
+    done = 0
+    while done < kills and not problems:
+        problems, killed = _crash_training(kills - done, seed + done, start)
+        done += killed
+        print(f"finetune: {done} of {kills} kills", flush=True)
+    return problems
+
+
+def _crash_training(kills: int, seed: int, start: Start) -> tuple[list[str], int]:
+    """Kill a training; return what is wrong, and how often it was killed."""
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as made, FaultServer(rate=0, delay=0.05) as server:
         folder = Path(made)
@@ -317,7 +329,9 @@ def crash_finetune(kills: int, seed: int, *, start: Start = start_python) -> lis
         }
         if files != wholes:
             problems.append(f"files differ: {sorted(map(str, files ^ wholes))}")
-    return problems
+        if not times:
+            problems.append("the training ended before it was killed")
+    return problems, len(times)
 
 
 def _torn(file: Path) -> list[str]:

@@ -12,22 +12,21 @@
 | thread | 1 to 1,000 questions of one thread | CPU, memory and checkpoint bytes of all of them |
 
 The growth is the slope of log(measured) over log(size) between the last two sizes, of what is above
-the smallest size's: 1 = linear, 2 = quadratic. Bar: at most 1.1. Memory is the peak of Python's own
-allocations (tracemalloc), measured apart from the CPU. Each measurement has a process of its own.
+the smallest size's: 1 = linear, 2 = quadratic. Bar: at most 1.1. Memory is how far the process grew
+at its peak. Each size has a process of its own, which first runs the smallest size.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import math
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,23 +132,22 @@ def case(what: str, size: int) -> Run:
     return kept
 
 
-def measure(run: Run, memory: bool) -> dict[str, float]:
+def measure(run: Run, warm_up: Run) -> dict[str, float]:
     """Return what a run takes, after one that warms caches up."""
-    run()
-    gc.collect()
-    if memory:
-        tracemalloc.start()
-        run()
-        return {"memory_mb": tracemalloc.get_traced_memory()[1] / 2**20}
+    warm_up()
+    with open("/proc/self/statm") as file:
+        before = int(file.read().split()[1]) * resource.getpagesize()
     start = time.process_time()
     size = run()
-    taken = {"cpu_s": time.process_time() - start}
-    return {**taken, "checkpoint_mb": size / 2**20} if size else taken
+    seconds = time.process_time() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found = {"cpu_s": seconds, "memory_mb": max(0, peak - before) / 2**20}
+    return {**found, "checkpoint_mb": size / 2**20} if size else found
 
 
-def in_a_process(what: str, size: int, memory: bool) -> dict[str, float]:
+def in_a_process(what: str, size: int) -> dict[str, float]:
     """Return one measurement, by a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.growth", "--one", what, str(size), str(memory)]
+    command = [sys.executable, "-m", "benchmarks.growth", "--one", what, str(size)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -198,13 +196,14 @@ def picture(found: dict[str, dict[int, dict[str, float]]], file: Path) -> None:
         sizes = sorted(rows)
         for unit, label in UNITS.items():
             if unit in rows[sizes[0]]:
-                values = [rows[size][unit] / rows[sizes[0]][unit] for size in sizes]
+                first = next((rows[size][unit] for size in sizes if rows[size][unit]), 1.0)
+                values = [rows[size][unit] / first or math.nan for size in sizes]
                 axis.plot(sizes, values, marker="o", markersize=3, label=label.split(",")[0])
         linear = [size / sizes[0] for size in sizes]
         axis.plot(sizes, linear, color="gray", linestyle=":", label="linear")
         axis.set(xscale="log", yscale="log", xlabel=what, title=what)
         axis.grid(alpha=0.2)
-    axes[0][0].set_ylabel("times the smallest size's")
+    axes[0][0].set_ylabel("times the smallest measured")
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
     figure.savefig(file)
@@ -217,21 +216,18 @@ def main() -> None:
     )
     parser.add_argument("which", nargs="*", metavar="WHAT", help=f"of {', '.join(SIZES)}")
     parser.add_argument("--short", action="store_true", help="small sizes")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        what, size, memory = args.one
-        print(json.dumps(measure(case(what, int(size)), memory == "True")))
+        what, size = args.one
+        print(json.dumps(measure(case(what, int(size)), case(what, SIZES[what][0]))))
         return
     if unknown := set(args.which) - set(SIZES):
         parser.error(f"{', '.join(sorted(unknown))}: allowed: {', '.join(SIZES)}")
     sizes = SHORT if args.short else SIZES
     found: dict[str, dict[int, dict[str, float]]] = {}
     for what in args.which or SIZES:
-        found[what] = {
-            size: in_a_process(what, size, False) | in_a_process(what, size, True)
-            for size in sizes[what]
-        }
+        found[what] = {size: in_a_process(what, size) for size in sizes[what]}
         print(table({what: found[what]}), flush=True)
     if not args.which and not args.short:
         picture(found, FOLDER / "pictures" / "growth.svg")

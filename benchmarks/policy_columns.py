@@ -12,8 +12,9 @@ import numpy as np
 
 from router_r1_graph import StopReason, Trace
 from router_r1_graph.answers import exact_match
+from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.ledger import total
-from router_r1_graph.rewards import AbsoluteCost, reward
+from router_r1_graph.rewards import reward
 from training.config import load_config
 
 from .policy_questions import Asked

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from .agents.middleware import RouterMiddleware
     from .answers import exact_match, f1_score
     from .budget import Left, StopReason
+    from .call_records import CallRecord
     from .candidates import Candidate, CandidatePool, ControllerSettings
+    from .candidates.bill import Bill
     from .candidates.failures import ReplyError
     from .candidates.measure import Source, pool_from_records
     from .candidates.records import Recorder
-    from .candidates.reply import Bill, Reply
+    from .candidates.reply import Reply
     from .candidates.store import ReplyStore
     from .candidates.tool import CandidateTool, candidate_tool, pool_tools
     from .chat.router import ChatRouterR1
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from .controllers.policy.completions import CompletionsController
     from .controllers.policy.controller import PolicyController
     from .controllers.step import AgentStep
+    from .cost_scales import AbsoluteCost, PercentileCost
     from .errors import (
         ConfigError,
         ControllerError,
@@ -61,10 +64,10 @@ if TYPE_CHECKING:
     from .langsmith.textless import TextlessClient
     from .langsmith.traces import question_config, read_langsmith
     from .ledger import Ledger, total
-    from .observations import CallRecord
+    from .planned_calls import PlannedCall, Routing
     from .protocol import Call, Turn
-    from .rewards import AbsoluteCost, PercentileCost, reward
-    from .routing import PlannedCall, Routing, aroute_only, route_only
+    from .rewards import reward
+    from .routing import aroute_only, route_only
     from .serving.app import create_app
     from .state import RouterInput, RouterOutput
     from .trace import Trace, TraceWriter, read_traces, write_traces
@@ -155,12 +158,12 @@ __all__ = [
 #: Names that are imported on first use: `router-r1 --help` then loads no LangGraph, and an extra
 #: (torch, numpy, FastAPI) is needed only where its names are used. Name -> module.
 _LATER = {
-    "AbsoluteCost": "rewards",
+    "AbsoluteCost": "cost_scales",
     "AgentBill": "agents.answered_step",
     "AgentStep": "controllers.step",
-    "Bill": "candidates.reply",
+    "Bill": "candidates.bill",
     "Call": "protocol",
-    "CallRecord": "observations",
+    "CallRecord": "call_records",
     "Candidate": "candidates",
     "CandidatePool": "candidates",
     "CandidateTool": "candidates.tool",
@@ -185,8 +188,8 @@ _LATER = {
     "MatrixError": "errors",
     "MissingExtraError": "errors",
     "OracleController": "controllers.embedded",
-    "PercentileCost": "rewards",
-    "PlannedCall": "routing",
+    "PercentileCost": "cost_scales",
+    "PlannedCall": "planned_calls",
     "PolicyController": "controllers.policy.controller",
     "PoolError": "errors",
     "QuestionError": "errors",
@@ -202,7 +205,7 @@ _LATER = {
     "RouterMiddleware": "agents.middleware",
     "RouterOutput": "state",
     "RouterR1Error": "errors",
-    "Routing": "routing",
+    "Routing": "planned_calls",
     "RuleController": "controllers",
     "ScriptedController": "controllers",
     "Source": "candidates.measure",

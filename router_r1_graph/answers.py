@@ -22,10 +22,11 @@ _STATED = re.compile(
     rf"(?P<answer>\S.*?)(?:{_STOP})",
     re.IGNORECASE,
 )
+# What only looks like it is an answer: sodium is Na, and a title "I Don't Know How She Does It".
 _ABSTAINS = re.compile(
     r"\bI (?:really |honestly |simply )?(?:do not|don't|cannot|can't|could not|couldn't) "
-    r"(?:know|say|tell|answer|determine|find)\b"
-    r"|\bI am not sure|\bI'm not sure|\bI have no idea|^(?:unknown|not sure|no idea|n/?a)\W*$",
+    r"(?-i:(?![A-Z][a-z]))(?:know|say|tell|answer|determine|find)\b"
+    r"|\bI am not sure|\bI'm not sure|\bI have no idea|^(?:unknown|not sure|no idea|n/a)\W*$",
     re.IGNORECASE,
 )
 

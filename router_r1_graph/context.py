@@ -7,6 +7,7 @@ are generated from these fields.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -16,6 +17,8 @@ from .candidates import CandidatePool
 from .candidates.settings import AnswerStyle
 from .errors import ConfigError, did_you_mean
 
+_MOST = sys.float_info.max
+"""A whole number may be above it, and can then be compared with a number, but not added to one."""
 CandidateContext = Literal["query", "question", "memory"]
 
 
@@ -167,6 +170,7 @@ class RouterContext:
                 or not isinstance(value, int if kind is int else int | float)
                 or not knob.low <= value <= knob.high
                 or value == math.inf
+                or (kind is float and value > _MOST)
             ):
                 what = "a whole number" if kind is int else "a number"
                 top = "" if knob.high == math.inf else f" and at most {knob.high}"

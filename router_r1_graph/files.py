@@ -29,6 +29,14 @@ _LARGEST_CELL = 64 * 1024 * 1024
 _DELIMITERS = ",;\t"
 
 
+def has_file(path: str | Path) -> bool:
+    """Return whether there is such a file; False for a name that no file can have."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """Yield the number of each line and its object, or a `ValueError` that says what is wrong.
 

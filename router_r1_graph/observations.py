@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from langchain_core.messages import (
     AIMessage,
@@ -20,7 +19,8 @@ from langchain_core.messages import (
 )
 
 from .answers import bare_answer, normalize_answer
-from .candidates.reply import Bill, writable_message
+from .candidates.bill import Bill
+from .candidates.reply import writable_message
 from .candidates.usage import estimate_tokens
 from .outside import writable
 
@@ -153,13 +153,14 @@ def kept(observation: ToolMessage, *, whole: bool = False) -> str:
 
     Args:
         observation: of a call.
-        whole: whether a reply is returned uncut, where the controller sees it cut.
+        whole: whether a reply or summary is returned uncut, where the controller sees it cut.
     """
     artifact = observation.artifact
     if not (artifact and artifact["ok"]):
         return ""
-    reply = whole_reply(artifact) if whole else artifact["reply"]
-    return str(artifact.get("kept", reply))
+    if "kept" not in artifact:
+        return whole_reply(artifact) if whole else str(artifact["reply"])
+    return whole_reply(artifact[SUMMARY]) if whole and artifact["kept"] else str(artifact["kept"])
 
 
 def whole_reply(artifact: Mapping[str, Any]) -> str:
@@ -233,80 +234,3 @@ class ObservedBill(Bill, total=False):
     """The part that the round kept; missing if it kept all."""
     summary: ObservedBill
     """The bill of the call that summarised the round; only on the first usable reply."""
-
-
-@dataclass(frozen=True)
-class CallRecord:
-    """One call that was made, and what came back.
-
-    Attributes:
-        round: the round in which it was made, from 1.
-        candidate: the name of the candidate.
-        query: the query that it got.
-        reply: the whole text of the reply; for a failed call the error.
-        thoughts: what a reasoning model thought before it replied.
-        ok: whether the reply can be used.
-        error: why it failed, or what is doubtful about it; None = nothing.
-        cached: whether no call was made: this run had asked the same before, or LangChain's or
-            LangGraph's cache had the reply.
-        stored: whether the reply came out of the reply store, free of charge.
-        saved_usd: what a stored reply would have cost.
-    """
-
-    round: int
-    candidate: str
-    query: str
-    reply: str
-    ok: bool
-    error: str | None
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
-    seconds: float
-    cached: bool
-    stored: bool = False
-    saved_usd: float = 0.0
-    thoughts: str = ""
-
-
-def call_records(scratchpad: Iterable[AnyMessage], *, summaries: bool = True) -> list[CallRecord]:
-    """Return the calls in a scratchpad that got a reply or an error, in order.
-
-    Args:
-        scratchpad: turns and observations.
-        summaries: whether calls that summarised a round count; the controller did not make them.
-    """
-    records: list[CallRecord] = []
-    round_ = 0
-    for message in scratchpad:
-        if isinstance(message, AIMessage):
-            round_ += 1
-        elif isinstance(message, ToolMessage) and message.artifact:
-            if failed := message.artifact.get("instead_of"):
-                text = f"error: {failed['error']['message']}"
-                about = {"query": message.artifact["query"], "reply": text}
-                records.append(_call_record(cast("ObservedBill", {**failed, **about}), round_))
-            records.append(_call_record(message.artifact, round_))
-            if summaries and (summary := message.artifact.get(SUMMARY)):
-                records.append(_call_record(summary, round_))
-    return records
-
-
-def _call_record(bill: ObservedBill, round_: int) -> CallRecord:
-    error = bill["error"] and f"{bill['error']['kind']}: {bill['error']['message']}"
-    return CallRecord(
-        round=round_,
-        candidate=bill["candidate"],
-        query=bill["query"],
-        reply=whole_reply(bill),
-        ok=bill["ok"],
-        error=error,
-        input_tokens=bill["input_tokens"],
-        output_tokens=bill["output_tokens"],
-        cost_usd=bill["cost_usd"],
-        seconds=bill["seconds"],
-        cached=bill["cached"],
-        stored=bill.get("stored", False),  # traces of earlier releases have neither
-        saved_usd=bill.get("saved_usd", 0.0),
-        thoughts=bill.get("thoughts", ""),
-    )

@@ -198,7 +198,7 @@ def unescape(text: str) -> str:
     return _TO_UNESCAPE.sub(lambda m: f"&{m[1][4:]}lt;" if m[1] else "<", text)
 
 
-def cut(text: str, max_tokens: int) -> str:
+def beginning(text: str, max_tokens: int) -> str:
     """Keep about `max_tokens` tokens of a text (4 bytes each), cut between words where possible."""
     if len(text) <= max_tokens:  # at most 4 bytes a character: short enough without encoding it
         return text
@@ -206,8 +206,13 @@ def cut(text: str, max_tokens: int) -> str:
     if len(data) <= max_tokens * 4:
         return text
     kept = data[: max_tokens * 4].decode(errors="ignore")
-    at_word = kept.rsplit(None, 1)[0] if " " in kept[-40:].strip() else kept
-    return f"{at_word} [... cut]"
+    return kept.rsplit(None, 1)[0] if " " in kept[-40:].strip() else kept
+
+
+def cut(text: str, max_tokens: int) -> str:
+    """Keep the `beginning` of a text, and mark it as cut: for controllers, never in an answer."""
+    kept = beginning(text, max_tokens)
+    return text if kept == text else f"{kept} [... cut]"
 
 
 def load_template(path: Path | None = None) -> Template:

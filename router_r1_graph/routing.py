@@ -1,94 +1,26 @@
-"""Whom a controller would ask, and nobody is asked: one turn, and how its calls were chosen."""
+"""Whom a controller would ask: it writes one turn, and nobody is asked."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import zip_longest
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from . import protocol
-from .budget import Left, StopReason, ending_of_turn
+from .budget import Left, ending_of_turn
 from .candidates import CandidatePool
 from .candidates.reply import ChatModel, Reply
 from .candidates.store import ReplyStore, as_store
 from .context import RouterContext
 from .controllers import Controller, View, as_controller
-from .controllers.choice import Choice, Effect, Explains, Reason, Reasons, Weighs
 from .controllers.controller import Decides
-from .controllers.own import failure, own_of
-from .errors import ControllerError
-from .ledger import Ledger, charge_controller, new_ledger, total
-from .nodes.admission import admit
+from .controllers.own import failure
 from .observations import conversation
+from .planned_calls import Routing, check_explains, read_first_turn
 from .state import question_of
-from .trace import Trace
-
-
-@dataclass(frozen=True)
-class PlannedCall:
-    """A call that a turn wants to make.
-
-    Attributes:
-        candidate: the candidate's name; as it was written where the pool has no such candidate.
-        query: what it would be asked.
-        refused: why a run would not make the call; "" where it would.
-        worst_case_usd: the most that the call can cost; None = unknown, or refused.
-        choice: a number for each candidate of the pool; None where the controller tells none.
-        effects: what each part of each descriptor did to the candidate's probability; () unless
-            it was asked for.
-    """
-
-    candidate: str
-    query: str
-    refused: str = ""
-    worst_case_usd: float | None = None
-    choice: Choice | None = None
-    effects: tuple[Effect, ...] = ()
-
-
-@dataclass(frozen=True)
-class Routing:
-    """One turn of a controller, and how it chose.
-
-    Attributes:
-        question: what was asked.
-        controller: the controller's name.
-        text: the turn as it was written.
-        thoughts: its thoughts.
-        calls: the calls that it wants to make, in the order written.
-        answer: its answer; None where it gives none.
-        mistakes: why other parts of the turn cannot be used.
-        stop_reason: why a run would end with this turn; None where it would go on.
-        error: why the controller failed; "" where it did not.
-        descriptors: the candidates' descriptors as the controller reads them; empty where it does
-            not tell.
-        reasons: why it takes an answer out of the replies; () unless it was asked for.
-        ledger: the bill of the turn.
-    """
-
-    question: str
-    controller: str
-    text: str = ""
-    thoughts: tuple[str, ...] = ()
-    calls: tuple[PlannedCall, ...] = ()
-    answer: str | None = None
-    mistakes: tuple[str, ...] = ()
-    stop_reason: StopReason | None = None
-    error: str = ""
-    descriptors: dict[str, str] = field(default_factory=dict)
-    reasons: tuple[Reason, ...] = ()
-    ledger: Ledger = field(default_factory=new_ledger)
-
-    def summary(self) -> dict[str, Any]:
-        """Return it as one JSON object: what `router-r1 ask --route-only --json` prints."""
-        return {**asdict(self), "ledger": dict(total(self.ledger))}
 
 
 def route_only(
@@ -168,7 +100,7 @@ def decide_only(
         raise
     except Exception as error:
         reply = Reply(error=failure(error, controller.name))
-    return _routing(view, controller, reply, explain)
+    return read_first_turn(view, controller, reply, explain)
 
 
 async def adecide_only(
@@ -187,40 +119,7 @@ async def adecide_only(
         raise
     except Exception as error:
         reply = Reply(error=failure(error, controller.name))
-    return await asyncio.to_thread(_routing, view, controller, reply, explain)
-
-
-def explain_run(trace: Trace, controller: Controller) -> Iterator[Routing]:
-    """Yield the turns of a finished run, explained by the controller that wrote them.
-
-    Those of a policy are the turns that made calls; that of a controller that reads replies is its
-    answer.
-
-    Raises:
-        ControllerError: the controller cannot explain its choices.
-    """
-    check_explains(controller)
-    reads = isinstance(own_of(controller), Reasons)
-    context = trace.context
-    left = Left(context.max_rounds, context.budget_usd, context.deadline_seconds)
-    for place, message in enumerate(trace.scratchpad):
-        if not isinstance(message, AIMessage):
-            continue
-        asks = bool(message.tool_calls or message.invalid_tool_calls)
-        if asks != reads:
-            before = trace.scratchpad[:place]
-            view = View(trace.question, trace.pool, context, left, scratchpad=before)
-            reply = Reply(text=str(message.text), message=message)
-            yield _read(view, controller, reply, message, {}, explain=True)
-
-
-def check_explains(controller: Controller) -> None:
-    """Raise ControllerError if a controller cannot say what it read of each descriptor."""
-    if not isinstance(own_of(controller), Explains | Reasons):
-        raise ControllerError(
-            f"explain: {controller.name} tells no probabilities, so there is nothing to explain; a "
-            "policy in this process does (policy:PATH), and a reader tells its weights (reader:DIR)"
-        )
+    return await asyncio.to_thread(read_first_turn, view, controller, reply, explain)
 
 
 def _begin(
@@ -248,79 +147,3 @@ def _begin(
 def _worst_case_usd(view: View, controller: Controller) -> float:
     """Return the most that the turn can cost; 0 where nothing limits it."""
     return 0.0 if view.left.usd is None else controller.worst_case_usd(view)
-
-
-def _routing(view: View, controller: Controller, reply: Reply, explain: bool) -> Routing:
-    """Read a first turn, as the think node does."""
-    ledger = charge_controller(new_ledger(), reply)
-    if not reply.ok:
-        why = f"{reply.error.kind}: {reply.error.message}" if reply.error else ""
-        failed = StopReason.CONTROLLER_ERROR
-        return Routing(view.question, controller.name, stop_reason=failed, error=why, ledger=ledger)
-    plan = admit(protocol.parse(reply.text), view, reply, 0, ends_at=None, decides=False)
-    prices = {_number(call["id"]): call["worst_case_usd"] for call in plan.routed}
-    read = _read(view, controller, reply, plan.message, prices, explain=explain)
-    answered = StopReason.ANSWERED if read.answer is not None and not read.calls else None
-    reason = StopReason.ROUND_LIMIT if view.must_answer else answered
-    return replace(read, stop_reason=reason, ledger=ledger)
-
-
-def _read(
-    view: View,
-    controller: Controller,
-    reply: Reply,
-    admitted: AIMessage,
-    prices: dict[int, float | None],
-    *,
-    explain: bool,
-) -> Routing:
-    """Return a turn with what its controller tells of it.
-
-    Args:
-        view: what the controller was shown.
-        controller: the controller.
-        reply: the turn.
-        admitted: the same turn with its refused calls.
-        prices: what each call can cost, by its number.
-        explain: whether the descriptors are explained, too.
-    """
-    turn = protocol.parse(reply.text)
-    own = own_of(controller)
-    choices = own.weigh(view, reply) if isinstance(own, Weighs) and turn.calls else ()
-    descriptors: dict[str, str] = {}
-    effects: tuple[tuple[Effect, ...], ...] = ()
-    if explain and isinstance(own, Explains):
-        descriptors, effects = dict(own.reading(view.pool)), own.explain(view, reply)
-    reasons = own.reasons(view, reply) if explain and isinstance(own, Reasons) else ()
-    refused = {_number(c["id"]): c["error"] or "" for c in admitted.invalid_tool_calls}
-    calls = []
-    for number, (call, choice, told) in enumerate(
-        zip_longest(turn.calls, choices[: len(turn.calls)], effects[: len(turn.calls)])
-    ):
-        candidate = view.pool.find(call.candidate)
-        calls.append(
-            PlannedCall(
-                candidate.name if candidate else call.candidate,
-                call.query,
-                refused.pop(number, ""),
-                prices.get(number),
-                choice,
-                told or (),
-            )
-        )
-    return Routing(
-        view.question,
-        controller.name,
-        reply.text,
-        turn.thoughts,
-        tuple(calls),
-        turn.answer,
-        tuple(refused.values()),
-        descriptors=descriptors,
-        reasons=reasons,
-    )
-
-
-def _number(call_id: str | None) -> int:
-    """Return which part of its turn a call is, from 0: the end of its id."""
-    return int((call_id or "_-1").rpartition("_")[2])

@@ -21,13 +21,15 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .budget import StopReason
+from .call_records import CallRecord, call_records
 from .candidates import CandidatePool
+from .candidates.pool import STORED
 from .context import RouterContext
 from .decisions import Decision, of_message
 from .errors import ConfigError, TraceError
 from .files import append_line, opened, read_jsonl
 from .ledger import Ledger, total
-from .observations import CallRecord, call_records
+from .observations import ObservedBill
 from .protocol import VERSION as PROTOCOL_VERSION
 from .state import RouterOutput, Setup
 
@@ -58,7 +60,7 @@ class Trace(BaseModel):
         metadata: anything else that the writer adds (dataset, split, hops, ...).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     version: Literal[1] = 1
     protocol_version: int = PROTOCOL_VERSION
@@ -117,7 +119,9 @@ class Trace(BaseModel):
             rounds=state["round"],
             controller=controller or setup["controller"],
             context=context or RouterContext.from_state(setup.get("context") or {}),
-            pool=pool.descriptors() if pool else CandidatePool.model_validate(setup["pool"]),
+            pool=pool.descriptors()
+            if pool
+            else CandidatePool.model_validate(setup["pool"], context=STORED),
             scratchpad=tuple(scratchpad),
             ledger=state["ledger"],
             gold=tuple(gold),
@@ -173,6 +177,38 @@ def write_traces(path: str | Path, traces: Iterable[Trace], *, append: bool = Fa
             file.flush()
             count += 1
     return count
+
+
+class _Read(BaseModel):
+    """What is read out of a scratchpad: texts that are texts, and numbers that can be added up."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    bills: list[ObservedBill]
+    queries: list[str]
+    decisions: list[Decision]
+
+
+def _checked(trace: Trace) -> Trace:
+    """Return the trace.
+
+    Raises:
+        ValidationError: a bill, a query or a decision in it cannot be read.
+    """
+    turns = [message for message in trace.scratchpad if isinstance(message, AIMessage)]
+    about = [turn.response_metadata.get("router_r1") or {} for turn in turns]
+    _Read.model_validate(
+        {
+            "bills": [
+                {"stored": False, "saved_usd": 0.0, **message.artifact}  # as of earlier releases
+                for message in trace.scratchpad
+                if isinstance(message, ToolMessage) and message.artifact
+            ],
+            "queries": [call["args"].get("query") for turn in turns for call in turn.tool_calls],
+            "decisions": [one for told in about for one in told.get("decisions") or ()],
+        }
+    )
+    return trace
 
 
 class TraceWriter(BaseCallbackHandler):
@@ -239,10 +275,13 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
                 f"version {TRACE_VERSION}"
             )
         try:
-            yield Trace.model_validate(data)
+            yield _checked(Trace.model_validate(data, context=STORED))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise TraceError(f"{path}, line {number}: {where}: {first['msg']}") from error
+        except (TypeError, AttributeError, KeyError) as error:  # LangChain's, of a message
+            why = f"a message cannot be read: {error}"
+            raise TraceError(f"{path}, line {number}: {why}") from error
         except ConfigError as error:  # of a knob out of range
             raise TraceError(f"{path}, line {number}: context: {error}") from error

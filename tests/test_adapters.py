@@ -34,8 +34,8 @@ from router_r1_graph import (
 )
 from router_r1_graph.cli.tables import pool_table
 from router_r1_graph.console import make_console
+from router_r1_graph.cost_scales import PercentileCost
 from router_r1_graph.ledger import total
-from router_r1_graph.rewards import PercentileCost
 from router_r1_graph.trace import Trace
 
 FREE = {"input_usd_per_mtok": None, "output_usd_per_mtok": None}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from langchain_core.language_models import FakeListChatModel
 from pydantic import ValidationError
@@ -178,7 +178,10 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
             "candidates: [{name: Ada, prices_checked: soon}]",
             r"candidates\[0\]\.prices_checked \(of 'Ada'\): a date such as .*, not 'soon'",
         ),
-        ("candidates: [{name: Ada, prices_checked: 2026-13-01}]", r"not a YAML file: month .*"),
+        (
+            "candidates: [{name: Ada, prices_checked: 2026-13-01}]",
+            r"not a YAML file: line 1, column 42: this is no timestamp: month .*",
+        ),
         (
             "candidates: [{name: Ada, provider: opnai}]",
             r"candidates\[0\]\.provider \(of 'Ada'\): unknown provider 'opnai' "
@@ -495,6 +498,7 @@ PRICE = st.none() | st.floats(0, 100)
 
 
 @given(st.text(), PRICE, PRICE, PRICE, PRICE, st.integers(1, 5000), st.integers(), st.integers())
+@example("q", None, 1.0, 1.0, None, 1, 1, 0)  # two prices of caches, equal and above the list's
 def test_no_call_costs_more_than_its_worst_case(
     query, input_usd, cached_usd, written_usd, output_usd, max_tokens, read, written
 ):

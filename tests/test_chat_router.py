@@ -114,11 +114,10 @@ def test_a_stop_string_cuts_the_answer():
     assert asks_ada("one two three", stop=["", " two"]).invoke("count").text == "one"
 
 
-def test_an_answer_longer_than_max_tokens_says_so():
+def test_an_answer_longer_than_max_tokens_is_its_beginning_alone_and_says_so():
     model = asks_ada("one two three four")
     message = model.invoke("count", max_tokens=2)
-    assert message.text.startswith("one")
-    assert "four" not in message.text
+    assert message.text == "one"
     assert message.response_metadata["finish_reason"] == "length"
     assert model.invoke("count").response_metadata["finish_reason"] == "stop"
 

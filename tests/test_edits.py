@@ -143,6 +143,16 @@ def test_an_edited_reply_is_what_the_controller_reads(how):
     assert result["scratchpad"][2].text.startswith("mine")
 
 
+def test_an_edited_reply_takes_the_place_of_all_of_a_cut_one():
+    graph = router()
+    graph.invoke({"question": "q" * 400}, THREAD, context={"max_information_tokens": 5})
+    state = before(graph, "think", 1)
+    new = turn_of(state).model_copy(update={"content": "mine"})
+    config = graph.update_state(state.config, {"scratchpad": [new]}, as_node="aggregate")
+    queries, _ = goes_on(graph, config)
+    assert queries[1].endswith(" after mine")
+
+
 def test_a_run_that_is_over_goes_on_with_a_turn_or_with_more_rounds():
     graph = router()
     graph.invoke({"question": "q"}, THREAD, context={"max_rounds": 1})

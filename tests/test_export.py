@@ -22,8 +22,9 @@ from router_r1_graph import (
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import PolicySettings
 from router_r1_graph.controllers.policy.tokens import TokenCodec
+from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.protocol import load_template
-from router_r1_graph.rewards import AbsoluteCost, reward
+from router_r1_graph.rewards import reward
 from tiny_policy import make_model, make_tokenizer
 from training.export import IGNORED, preference_pairs, rollout_row, supervised_rows
 

@@ -21,7 +21,8 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from openai_server import Cut, EmptyChoices, Hang, Malformed, Reply, Status, Wire
 from patience import long_enough
 from router_r1_graph import create_router_r1, parse_controller
-from router_r1_graph.candidates.failures import TRANSIENT, classify, told_to_wait
+from router_r1_graph.candidates.failures import TRANSIENT, classify
+from router_r1_graph.candidates.retry_after import told_to_wait
 from router_r1_graph.trace import Trace, read_traces, write_traces
 from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
 

@@ -16,11 +16,17 @@ def test_a_larger_size_takes_more_and_is_measured(what):
         assert small == large == 0  # without checkpoints
 
 
-def test_cpu_and_memory_are_told_apart():
-    run = case("flight", 2)
-    assert set(measure(run, memory=False)) == {"cpu_s"}
-    assert measure(run, memory=True)["memory_mb"] > 0
-    assert set(measure(case("thread", 1), False)) == {"cpu_s", "checkpoint_mb"}
+def test_what_is_measured():
+    held = []
+
+    def run():
+        held.append(bytearray(64 << 20))
+        return 3 << 20
+
+    found = measure(run, lambda: 0.0)
+    assert found["memory_mb"] > 60  # and more, if the process was larger once
+    assert (found["checkpoint_mb"], found["cpu_s"] > 0) == (3, True)
+    assert set(measure(lambda: 0.0, lambda: 0.0)) == {"cpu_s", "memory_mb"}
 
 
 def test_the_slope_is_the_exponent_of_the_growth():

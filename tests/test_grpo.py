@@ -33,8 +33,9 @@ from router_r1_graph import (
     ScriptedController,
     read_traces,
 )
+from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.ledger import total
-from router_r1_graph.rewards import AbsoluteCost, reward
+from router_r1_graph.rewards import reward
 from router_r1_graph.simulation import World, generate
 from training.config import GRPOConfig, ModelConfig, RewardConfig
 from training.export import rollout_row
@@ -209,14 +210,15 @@ def test_one_seed_gives_one_run_and_a_run_that_was_killed_ends_with_the_same_wei
         steps=3,
         questions=1,
         group=4,
-        micro_batch=4,
+        micro_batch=2,
         save_steps=1,
         validate_every=2,
         validate_cost_weights=(0.5,),
     )
     held_out = questions(1, seed=77, max_rounds=2)
 
-    asked = [questions(13)[which] for which in (7, 9, 12)]  # rewards differ
+    # Rewards differ. The second stop is where the first question comes again.
+    asked = [questions(13)[which] for which in (9, 12)]
 
     def whole(folder):
         ours = learner()
@@ -309,21 +311,27 @@ def test_an_endpoint_that_is_away_stops_the_run_with_the_cause(tmp_path, serve):
 
 def test_an_endpoint_that_goes_away_in_mid_run_leaves_a_checkpoint_to_go_on_from(tmp_path, serve):
     server = serve(Reply("Carel Fabritius"))
-    settings = config(steps=2, questions=1, micro_batch=8, tries=1)
+    settings = config(
+        steps=3, questions=1, micro_batch=8, tries=1, validate_every=1, validate_cost_weights=(0.5,)
+    )
     items = asked_of(server)
+    more = options(tmp_path, held_out=items)
 
-    class Away(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            server.answer = Status(503)
+    def away(*_, **__):
+        server.answer = Status(503)
 
-    trainer, _ = grpo_trainer(learner(), items, settings, **options(tmp_path))
-    trainer.add_callback(Away())
-    with pytest.raises(OutsideError, match="the checkpoint of step 1 is written"):
-        train(trainer, tmp_path / "checkpoints", "grpo")
-    assert last_checkpoint(tmp_path / "checkpoints").endswith("checkpoint-1")
+    # The first time when step 1 is to be validated, then in the rollouts of step 3.
+    for step, event in ((1, "on_optimizer_step"), (2, "on_step_end")):
+        server.answer = Reply("Carel Fabritius")
+        trainer, _ = grpo_trainer(learner(), items, settings, **more)
+        trainer.add_callback(type("Away", (TrainerCallback,), {event: away}))
+        with pytest.raises(OutsideError, match=f"the checkpoint of step {step} is written"):
+            train(trainer, tmp_path / "checkpoints", "grpo")
+        assert last_checkpoint(tmp_path / "checkpoints").endswith(f"checkpoint-{step}")
     server.answer = Reply("Carel Fabritius")
-    run_grpo(learner(), items, settings, **options(tmp_path))
-    assert [line["step"] for line in lines(tmp_path) if "reward" in line] == [1, 2]
+    run_grpo(learner(), items, settings, **more)
+    assert [line["step"] for line in lines(tmp_path) if "reward" in line][-2:] == [2, 3]
+    assert [line["step"] for line in lines(tmp_path, "grpo_validation")] == [0, 1, 2, 3]
 
 
 def test_a_rollout_that_fails_from_outside_is_left_out_of_loss_and_group(tmp_path, serve):
@@ -476,8 +484,12 @@ def test_the_best_weights_on_held_out_questions_are_kept_and_a_stage_stops_early
     assert steps == [0, 1, 2]
     rewards = {s: fmean(d["reward"] for d in seen if d["step"] == s) for s in steps}
     assert rewards[0] > max(rewards[1], rewards[2])
-    for name, best in weights(ours.model).items():
-        assert torch.equal(best, before[name]), name
+    again = learner()  # as after a kill while the stage is measured
+    run_grpo(again, items, settings, **options(tmp_path, held_out=held_out))
+    assert lines(tmp_path, "grpo_validation") == seen
+    for model in (ours.model, again.model):
+        for name, best in weights(model).items():
+            assert torch.equal(best, before[name]), name
 
 
 def test_no_model_is_held_beside_those_of_trl(tmp_path):

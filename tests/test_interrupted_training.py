@@ -184,6 +184,10 @@ def test_best_of_n_goes_on_to_the_same_weights(tmp_path):
             "best_of_n.teacher_questions=0",
             "best_of_n.questions=3",
             "best_of_n.epochs=3",  # the first of its steps only warms up
+            "best_of_n.batch_size=1",
+            "best_of_n.gradient_accumulation=2",
+            "best_of_n.environment_weight=0.1",  # of tokens that are drawn
+            "best_of_n.save_steps=1",
             "best_of_n.learning_rate=0.0001",
             "data.cost_weights=[0.5]",
             "stages=[best_of_n]",
@@ -198,9 +202,13 @@ def test_best_of_n_goes_on_to_the_same_weights(tmp_path):
     folder = tmp_path / "best_of_n"
     first = load_file(folder / "checkpoints" / "001" / "policy" / "model.safetensors")
     assert any(not torch.equal(whole[name], first[name]) for name in whole if name in first)
-    # As a kill in the second round leaves it.
+    # As a kill in the second round leaves it: at its last step but one, where an epoch begins.
     (folder / "progress.json").write_text('{"round": 1, "scale": {}}')
-    shutil.rmtree(folder / "checkpoints" / "002")
+    second = folder / "checkpoints" / "002"
+    shutil.rmtree(second / "policy")
+    shutil.rmtree(last_checkpoint(second))
+    state = json.loads(Path(last_checkpoint(second), "trainer_state.json").read_text())
+    assert state["epoch"] == 2
     stopped = policy()
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 

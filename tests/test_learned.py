@@ -464,6 +464,12 @@ def test_fit_adds_a_candidate(tmp_path, train_test):
         (("knn", "--data", "{m}", "--set", "k=x"), "--set is NAME=NUMBER, not 'k=x'"),
         (("knn", "--data", "{m}", "--metric", "em"), "--metric: unknown metric 'em'"),
         (("knn", "--data", "{m}", "--best-score", "0"), "--best-score is a number above 0, not 0"),
+        (("knn", "--data", "{t}", "--best-score", "100"), "holds traces, which are scored from"),
+        (("knn", "--data", "{r}", "--best-score", "100"), "holds replies, which are scored from"),
+        (("reader", "--data", "{r}", "--best-score", "100"), "--embedding or --best-score"),
+        (("knn", "--data", "{m}", "--metric", "f1"), "m.jsonl: a score matrix, whose scores are"),
+        (("knn", "--data", "{m}", "--gold-field", "g"), "m.jsonl: a score matrix, whose scores"),
+        (("features", "--data", "{m}", "--add-to", "x", "--set", "clusters=2"), "no --set, no --e"),
         (("auto", "--data", "{m}", "--set", "k=3"), "fit auto: it chooses every setting itself"),
         (("auto", "--data", "{m}", "--methods", "kn"), "--methods: unknown method 'kn'"),
         (("knn", "--data", "{m}", "--pool", "embedded"), "no candidate 'Chemist'"),
@@ -471,7 +477,9 @@ def test_fit_adds_a_candidate(tmp_path, train_test):
 )
 def test_fit_says_what_is_wrong(tmp_path, train_test, args, message):
     train_test[0].write(tmp_path / "m.jsonl")
-    args = [arg.format(m=tmp_path / "m.jsonl") for arg in args]
+    (tmp_path / "t.jsonl").write_text('{"scratchpad": []}\n')
+    (tmp_path / "r.jsonl").write_text('{"question": "?", "gold": "a", "response": "a"}\n')
+    args = [arg.format_map({n: tmp_path / f"{n}.jsonl" for n in "mtr"}) for arg in args]
     with pytest.raises(RouterR1Error) as raised:
         fit_here(*args, "--out", tmp_path / "out")
     assert message in str(raised.value)

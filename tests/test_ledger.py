@@ -8,8 +8,18 @@ from typing import Any
 import pytest
 
 from openai_server import Reply, Status
-from router_r1_graph import create_router_r1, parse_controller
-from router_r1_graph.ledger import WHERE_ANY, LedgerLine, total
+from router_r1_graph import ReplyError, create_router_r1, parse_controller
+from router_r1_graph.candidates import reply as replies
+from router_r1_graph.ledger import (
+    WHERE_ANY,
+    LedgerLine,
+    added,
+    charge_candidates,
+    charge_controller,
+    new_ledger,
+    price_usd,
+    total,
+)
 from yaml_pool import ONE_DOLLAR, both_ways, run, scripted, yaml_pool
 
 ANSWER = "<answer> Paris </answer>"
@@ -253,3 +263,73 @@ def test_a_refused_call_is_on_no_bill(serve, tmp_path, how):
     result = run(scripted(pool, "<search> Nobody: one? </search>", ANSWER), how)
     assert result["ledger"]["candidates"] == {}
     assert server.count() == 0
+
+
+BILL = {
+    **{"candidate": "Ada", "ok": False, "attempts": 4, "input_tokens": 7, "output_tokens": 11},
+    **{"reasoning_tokens": 13, "cost_usd": 0.5, "seconds": 2.0},
+}
+LINE = {
+    **{"calls": 1, "failed_calls": 1, "retries": 3, "input_tokens": 7, "output_tokens": 11},
+    **{
+        "reasoning_tokens": 13,
+        "cost_usd": 0.5,
+        "seconds": 2.0,
+        "stored_calls": 0,
+        "saved_usd": 0.0,
+    },
+}
+STORED = {
+    **{"candidate": "Bob", "ok": True, "attempts": 0, "input_tokens": 17, "output_tokens": 19},
+    **{"reasoning_tokens": 23, "cost_usd": 0.0, "seconds": 4.0, "stored": True, "saved_usd": 0.25},
+    **{"cached_input_tokens": 3, "cache_loss_usd": 0.125},
+}
+STORED_LINE = {
+    **{"calls": 1, "failed_calls": 0, "retries": 0, "input_tokens": 17, "output_tokens": 19},
+    **{"reasoning_tokens": 23, "cost_usd": 0.0, "seconds": 4.0, "stored_calls": 1},
+    **{"saved_usd": 0.25, "cached_input_tokens": 3, "cache_loss_usd": 0.125},
+}
+
+
+def twice(line):
+    return {name: 2 * amount for name, amount in line.items()}
+
+
+def test_a_bill_is_added_to_its_line_and_runs_to_runs():
+    once = charge_candidates(new_ledger(), [BILL, STORED])
+    assert once["candidates"] == {"Ada": LINE, "Bob": STORED_LINE}
+    assert once["seconds"] == 4.0
+    again = charge_candidates(once, [STORED, BILL])
+    assert again["candidates"] == {"Ada": twice(LINE), "Bob": twice(STORED_LINE)}
+    assert again["seconds"] == 8.0
+    assert charge_candidates(again, []) == again
+    fallback = charge_candidates(new_ledger(), [{**STORED, "instead_of": BILL}])
+    assert fallback == {**once, "seconds": 6.0}
+    assert added(once, once) == again
+    assert added(new_ledger(), once) == added(once, new_ledger()) == once
+
+    reply = replies.Reply(
+        **{"input_tokens": 7, "output_tokens": 11, "reasoning_tokens": 13, "cost_usd": 0.5},
+        **{"seconds": 2.0, "attempts": 4, "error": ReplyError("server", "no")},
+    )
+    whole = charge_controller(once, reply)
+    assert (whole["controller"], whole["candidates"]) == (LINE, once["candidates"])
+    assert whole["seconds"] == 6.0
+    assert added(whole, once)["controller"] == LINE
+    assert added(whole, once)["seconds"] == 10.0
+    assert total(whole) == {
+        **{"cost_usd": 1.0, "candidates_cost_usd": 0.5, "controller_cost_usd": 0.5},
+        **{"input_tokens": 31, "output_tokens": 41, "seconds": 6.0, "calls": 2, "failed_calls": 1},
+        **{"stored_calls": 1, "saved_usd": 0.25, "cached_input_tokens": 3, "cache_loss_usd": 0.125},
+    }
+    assert price_usd(total(whole)) == 1.25
+
+
+def test_a_line_of_an_earlier_release_has_no_stored_calls():
+    """Its lines lack what was not known then, and are added up all the same."""
+    known = {name: LINE[name] for name in LINE if name not in ("stored_calls", "saved_usd")}
+    old = {"controller": known, "candidates": {"Ada": known}, "seconds": 4.0}
+    assert (total(old)["stored_calls"], total(old)["saved_usd"], price_usd(known)) == (0, 0.0, 0.5)
+    assert added(old, old)["candidates"] == {"Ada": twice(LINE)}
+    assert charge_candidates(old, [BILL])["candidates"] == {"Ada": twice(LINE)}
+    assert added(old, old)["controller"] == twice(LINE)

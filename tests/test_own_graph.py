@@ -16,7 +16,8 @@ from fakes import answer, search
 from in_process import cli
 from openai_server import Reply
 from router_r1_graph import ConfigError, ReplyStore, RouterContext, ScriptedController, read_traces
-from router_r1_graph.rewards import AbsoluteCost, reward
+from router_r1_graph.cost_scales import AbsoluteCost
+from router_r1_graph.rewards import reward
 from test_grpo import DEMO, SETTINGS, asked_of, config, learner, lines, options, questions
 from training.config import ModelConfig, RewardConfig, load_config
 from training.fit import OutsideError

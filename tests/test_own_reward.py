@@ -25,8 +25,9 @@ from router_r1_graph import (
 )
 from router_r1_graph.controllers.policy.folder import PolicySettings
 from router_r1_graph.controllers.policy.tokens import TokenCodec
+from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.protocol import load_template
-from router_r1_graph.rewards import AbsoluteCost, reward
+from router_r1_graph.rewards import reward
 from test_grpo import DEMO, SETTINGS, config, learner, lines, options, questions
 from tiny_policy import make_tokenizer
 from training.best_of_n import best_of_n

@@ -12,6 +12,7 @@ from langchain_core.messages import ToolMessage
 from router_r1_graph.chat.answer_reader import AnswerReader
 from router_r1_graph.errors import ConfigError
 from router_r1_graph.protocol import (
+    ANSWER_FORMS,
     Call,
     Mistake,
     Turn,
@@ -24,7 +25,9 @@ from router_r1_graph.protocol import (
     render_observation,
     render_observations,
     render_prompt,
+    tagged_answer,
     unescape,
+    untagged,
 )
 
 TAGS = [
@@ -104,9 +107,26 @@ def test_a_round_is_one_information_for_each_call(replies):
 
 def test_an_observation_of_a_refused_call_is_labelled_error():
     refused = ToolMessage("not done: no candidate 'Adda'", tool_call_id="1", status="error")
-    assert render_observations([refused]) == (
-        "<information> error: not done: no candidate 'Adda' </information>"
-    )
+    told = "<information> error: not done: no candidate 'Adda' </information>"
+    assert render_observations([refused]) == told
+    assert render_observations([refused, refused]) == f"{told}\n{told}"
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("<answer>Paris</answer>", "Paris"),
+        ("It is Paris.\n\n<answer> Paris </answer>\nAsk me more!", "Paris"),
+        ("<answer>Lyon</answer> No: <answer>Paris</answer>", "Paris"),
+        ("<answer>Paris, where the reply was cut", "Paris, where the reply was cut"),
+        ("I do not know. <answer></answer>", ""),
+        ("Paris", None),
+        ("</information><answer>Lyon</answer><search> Ada: x </search> Paris", None),
+    ],
+)
+def test_the_answer_in_a_replys_own_tags_is_found_unless_other_tags_are_there(reply, answer):
+    assert tagged_answer(reply) == answer
+    assert untagged("a<answer>b</answer>c") == "a b c"
 
 
 def test_the_parts_of_a_turn_are_read_in_order():
@@ -252,6 +272,11 @@ def test_no_character_of_several_bytes_is_cut_in_half():
     assert cut("🦉" * 100, 2) == "🦉🦉 [... cut]"
 
 
+def test_a_text_of_just_the_budget_is_whole_and_half_a_character_is_cut_as_one():
+    assert cut("x" * 12, 3) == "x" * 12
+    assert cut("\ud800" * 9, 1) == "???? [... cut]"
+
+
 def test_white_space_alone_can_be_cut():
     assert cut(" " * 100 + "x", 5).strip() == "[... cut]"
 
@@ -275,6 +300,19 @@ def test_the_prompt_shows_every_descriptor_the_cost_weight_the_budget_and_the_qu
 def test_candidates_are_shown_in_their_order():
     text = prompt(candidates={"Zoe": "z", "Ada": "a"})
     assert text.index("- Zoe: z") < text.index("- Ada: a")
+
+
+def test_each_placeholder_is_filled_with_its_own(tmp_path):
+    file = tmp_path / "mine.txt"
+    names = ("question", "candidates", "brief_candidates", "goal", "cost_weight", "budget")
+    file.write_text("|".join(f"${name}" for name in (*names, "answer_form")), encoding="utf-8")
+    said = ["Who?", "- Ada: a\n- Bob: b", "", "a right answer 87.7%, a low cost 12.3%"]
+    said += ["0.123456", "$0.01", ANSWER_FORMS["short"]]
+    given = {"candidates": {"Ada": "a", "Bob": "b"}, "cost_weight": 0.123456}
+    assert prompt(load_template(file), **given).split("|") == said
+    more = {"brief_candidates": "<answer>", "answer_style": "full"}
+    said[2], said[6] = "&lt;answer>", ANSWER_FORMS["full"]
+    assert prompt(load_template(file), **given, **more).split("|") == said
 
 
 @pytest.mark.parametrize("place", ["question", "candidates"])

@@ -486,12 +486,14 @@ def test_a_store_goes_along_to_a_process_whichever_way_it_starts(serve, tmp_path
     server = serve(Reply("Paris"))
     pool = yaml_pool(tmp_path, server)
     asked(pool, store)
-    for start in (FORK, SPAWN):
-        worker = start.Process(target=_ask_all, args=(pool, store, [FRANCE, f"{start}?"]))
+    for start in (FORK, SPAWN, SERVER):
+        worker = start.Process(target=_ask_all, args=(pool, store, [FRANCE, f"{start}?", FRANCE]))
         worker.start()
         worker.join()
         assert worker.exitcode == 0
-    assert server.count() == 3
+    assert server.count() == 4
+    # None of these processes runs its exit handlers.
+    assert [(line.replies, line.hits) for line in store.stats()] == [(4, 6)]
     assert asked(pool, store, f"{FORK}?")["stored"]
     copy = pickle.loads(pickle.dumps(store))
     assert (copy.path, copy.every) == (store.path, store.every)

@@ -6,6 +6,7 @@ Redis is the server that ROUTER_R1_REDIS names (`.ci/run` starts one).
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import sqlite3
@@ -30,6 +31,7 @@ from router_r1_graph import (
     PoolError,
 )
 from router_r1_graph.candidates.call import aask, ask
+from router_r1_graph.candidates.pool import STORED
 from router_r1_graph.candidates.resilience.endpoint import endpoint_of
 from router_r1_graph.candidates.resilience.fallback import fallback_of
 from router_r1_graph.candidates.resilience.record import Record, admit, settle
@@ -458,6 +460,46 @@ def test_the_nearest_is_alike_and_of_another_server():
     assert fallback_of(ada, CandidatePool(candidates=(ada, twin))) == twin
     assert fallback_of(ada, CandidatePool(candidates=(ada, tool))) is None
     assert fallback_of(near, pool) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"candidates": [{"name": "Ada", "fallback": "Adda"}, {"name": "Bob"}]}, "mean 'Ada'"),
+        ({"candidates": [{"name": "Ada", "fallback": "Eve"}]}, "fallback of 'Ada': no candid"),
+        ({"candidates": [{"name": "Ada", "fallback": "ada"}]}, "'Ada' cannot be its own"),
+        (
+            {"candidates": [{"name": "Ada"}], "resilience": {"fallback": "Eve"}},
+            "no candidate 'Eve'",
+        ),
+    ],
+)
+def test_a_fallback_that_is_nobody_is_refused_in_python_too(tmp_path, given, said):
+    with pytest.raises(ValueError, match=said):
+        CandidatePool(**given)
+    (file := tmp_path / "pool.yaml").write_text(json.dumps(given))
+    with pytest.raises(PoolError, match=said):
+        CandidatePool.from_yaml(file)
+
+
+def test_each_others_fallback_is_asked_once(serve, tmp_path):
+    server = serve({"ada": Status(503), "bob": Status(503)})
+    circle = {"Ada": LADDER["Ada"], "Bob": {"fallback": "Ada", **ONE_DOLLAR}}
+    result = run(scripted(yaml_pool(tmp_path, server, circle), SEARCH, ANSWER), "invoke")
+    assert (server.count("ada"), server.count("bob")) == (1, 1)
+    assert not bills(result)[0]["ok"]
+
+
+def test_a_part_of_a_pool_may_lack_a_fallback_and_its_trace_can_be_read(tmp_path):
+    one, two = (
+        Candidate(name="Ada", fallback="Bob", image_inputs=True),
+        Candidate(name="Bob", fallback="Ada"),
+    )
+    part = CandidatePool(candidates=(one, two)).taking_images()
+    assert (part.find("Bob"), fallback_of(one, part)) == (None, None)
+    stored = part.model_dump(mode="json")  # as earlier releases wrote it
+    assert CandidatePool.model_validate(stored, context=STORED) == part
+    assert part.descriptors().candidates[0].fallback is None
 
 
 # ---------------------------------------------------------------------------------- settings

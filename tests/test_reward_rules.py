@@ -18,7 +18,8 @@ from router_r1_graph import (
     create_router_r1,
     protocol,
 )
-from router_r1_graph.rewards import AbsoluteCost, PercentileCost, format_errors, percentile, reward
+from router_r1_graph.cost_scales import AbsoluteCost, PercentileCost, percentile
+from router_r1_graph.rewards import format_errors, reward
 
 POOL = make_pool(
     {"name": "Ada", "input_usd_per_mtok": 1.0, "output_usd_per_mtok": 4.0},

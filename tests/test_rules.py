@@ -11,7 +11,6 @@ from fakes import FakeChat, make_pool
 from router_r1_graph import ControllerError, create_router_r1, parse_controller
 from router_r1_graph.answers import bare_answer
 from router_r1_graph.controllers.rules import is_doubtful
-from router_r1_graph.protocol import tagged_answer
 from yaml_pool import bills
 
 FRANCE = "What is the capital of France?"
@@ -41,27 +40,18 @@ def asked(result) -> list[str]:
     ("reply", "answer"),
     [
         ("<answer>Paris</answer>", "Paris"),
-        ("It is Paris.\n\n<answer> Paris </answer>\nAsk me more!", "Paris"),
-        ("<answer>Lyon</answer> No: <answer>Paris</answer>", "Paris"),
-        ("<answer>Paris, where the reply was cut", "Paris, where the reply was cut"),
-        ("I do not know. <answer></answer>", ""),
-        ("Paris", None),
-        ("</information><answer>Lyon</answer><search> Ada: x </search> Paris", None),
-    ],
-)
-def test_the_answer_in_a_replys_own_tags_is_found_unless_other_tags_are_there(reply, answer):
-    assert tagged_answer(reply) == answer
-
-
-@pytest.mark.parametrize(
-    ("reply", "answer"),
-    [
-        ("<answer>Paris</answer>", "Paris"),
         ("I cannot say for sure: <answer>Paris</answer>", "Paris"),
         ("As far as I can tell, the answer is Paris.", "Paris"),
         ("Paris is the capital of France", "Paris is the capital of France"),
         ("I do not know.", ""),
         ("<answer>unknown</answer>", ""),
+        ("n/a", ""),
+        ("<answer>N/A.</answer>", ""),
+        *((symbol, symbol) for symbol in ("Na", "NA", "na", "Na+", "No", "None", "Nana")),
+        ("<answer>Na</answer>", "Na"),
+        ("The answer is Na.", "Na"),
+        ("<answer>I Don't Know How She Does It</answer>", "I Don't Know How She Does It"),
+        ("<answer>I don't know how she does it</answer>", ""),
         ("<answer> </answer>", ""),
         ("", ""),
     ],

@@ -77,6 +77,8 @@ def test_the_openai_client_gets_an_answer_with_its_bill(url):
     assert bill["stop_reason"] == "answered"
     assert bill["calls"] == 3 == sum(line["calls"] for line in bill["candidates"].values())
     assert 0 < bill["cost_usd"] == completion.usage.cost < 0.001
+    (cut,) = ask(url, max_tokens=2).choices
+    assert (cut.message.content, cut.finish_reason) == ("pound", "length")
 
 
 @pytest.mark.parametrize("usage", [True, False])
@@ -343,10 +345,8 @@ def test_the_responses_api_gives_texts_streams_and_its_limits(url):
         assert events[-1].type == "response.completed"
         assert events[-1].response.output_text == "pound sterling"
         short = client.responses.create(model="router-r1", input=HAMLET, max_output_tokens=1)
-        assert (short.status, short.incomplete_details.reason) == (
-            "incomplete",
-            "max_output_tokens",
-        )
+        assert (short.output_text, short.status) == ("poun", "incomplete")
+        assert short.incomplete_details.reason == "max_output_tokens"
         for wrong, param in (
             ({"previous_response_id": "resp_1"}, "previous_response_id"),
             ({"background": True}, "background"),

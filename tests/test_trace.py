@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ SCRIPT = [
     search("Ada: capital of France?", "Bob: which: one?"),
     answer("Paris \u2028 🦉"),
 ]
-CONTEXT = RouterContext(cost_weight=0.3, budget_usd=1.0, deadline_seconds=50.0, seed=7)
+CONTEXT = RouterContext(cost_weight=0.3, budget_usd=1.0, deadline_seconds=3600.0, seed=7)
 
 
 def outcome(query: str) -> str | Exception:
@@ -60,14 +61,17 @@ def make_trace(result: dict[str, Any] | None = None, **changes: Any) -> Trace:
 
 
 def without_times(trace: Trace) -> Any:
-    """Return a trace as JSON data in which every time is 0."""
+    """Return a trace as JSON data without what depends on how long it took."""
+    # With a deadline, observations say the seconds left, and decisions' digests are of these too.
+    timed = {"seconds", "waited_seconds"} | (
+        {"digest"} if trace.context.deadline_seconds else set()
+    )
 
     def still(value: Any) -> Any:
         if isinstance(value, dict):
-            # A decision's digest is also of the observations.
-            return {k: 0 if k in ("seconds", "digest") else still(v) for k, v in value.items()}
-        if isinstance(value, str):  # an observation says how many seconds are left
-            return re.sub(r"(\(left: .*), \d+\.\d s\)", r"\1)", value)
+            return {k: still(v) for k, v in value.items() if k not in timed}
+        if isinstance(value, str):
+            return re.sub(r"(\(left: .*), \d+\.\d s\b", r"\1", value)
         return [still(v) for v in value] if isinstance(value, list) else value
 
     return still(json.loads(trace.model_dump_json()))
@@ -162,7 +166,7 @@ def test_the_messages_of_an_agent_make_no_trace():
         (PaidController([search("Ada: ?"), ReplyError("auth", "401")]), "controller_error"),
         (PaidController(["no tags"]), "invalid"),
         (PaidController([search("Ada: ?")], usd=0.6), "budget_usd"),
-        (PaidController([search("Ada: ?")], seconds=49), "deadline"),
+        (PaidController([search("Ada: ?")], seconds=3599), "deadline"),
         (PaidController([ReplyError("auth", "401")]), "controller_error"),
     ],
 )
@@ -206,8 +210,10 @@ def test_a_trace_holds_the_descriptors_and_no_way_to_reach_anybody():
 # ---------------------------------------------------------------------------------------- replay
 
 
-def test_a_trace_is_enough_to_run_it_again():
-    trace = make_trace()
+@pytest.mark.parametrize("changes", [{}, {"deadline_seconds": None, "explore": 0.5, "seed": 3}])
+def test_a_trace_is_enough_to_run_it_again(changes):
+    context = replace(CONTEXT, **changes)
+    trace = make_trace(run(context=context), context=context)
     recorded = {(c.candidate, c.query): c for c in trace.calls}
 
     def replies_of(name: str) -> FakeChat:

@@ -40,6 +40,7 @@ from router_r1_graph import (
 )
 from router_r1_graph.candidates import ControllerSettings
 from router_r1_graph.cli import app
+from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.errors import TraceError
 from router_r1_graph.evaluation import loop
 from router_r1_graph.evaluation.questions import EvaluationQuestion
@@ -49,7 +50,6 @@ from router_r1_graph.langsmith.experiments import log_feedback, scores, write_ex
 from router_r1_graph.langsmith.textless import TextlessClient
 from router_r1_graph.langsmith.traces import question_config, read_langsmith
 from router_r1_graph.ledger import total
-from router_r1_graph.rewards import AbsoluteCost
 from router_r1_graph.trace import Trace, read_traces
 from yaml_pool import yaml_pool
 

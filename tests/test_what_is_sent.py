@@ -326,6 +326,18 @@ def _asked_by_tools(serve: Any, tmp_path: Any, turn: Any, streamed: bool) -> tup
         ('{"tool_calls": [{"function": {"name": "Ada", "arguments": {"query": "Who?"}}}]}', "Who?"),
         ('[Ada(query="Who?")]', "Who?"),
         ('```tool_code\nAda(query="Who?")\n```', "Who?"),
+        ('Thought: Ask.\nAction: Ada\nAction Input: {"query": "Who?"}\nObservation: A', "Who?"),
+        ("Action: Ada\nAction Input: Who?\nObservation: x\nAction: Bob\nAction Input: y", "Who?"),
+        ('**Action:** `Ada`\n**Action Input:** "Who?"\n\nThought: I wait.', "Who?"),
+        ("action 1: Ada\n\naction_input 1: ```json\n{'query': 'Who?'}\n```", "Who?"),
+        ("Thought: Ask.\nAction: Ada[Who?]", "Who?"),
+        ('Action: Ada(query="Who?")', "Who?"),
+        ('Action: Ada({"query": "Who?"})', "Who?"),
+        (
+            'Action:\n```json\n{"action": "Ada", "action_input": {"query": "Who?"}}\n```\nThought:',
+            "Who?",
+        ),
+        ('{"action": "Ada", "action_input": "Who?"}', "Who?"),
         ('<tool_call>{"name": "Ada", "arguments": {"query": "Wh', None),  # told as a mistake
     ],
 )
@@ -336,10 +348,30 @@ def test_a_call_that_is_written_as_text_is_a_call(text, query):
 
 @pytest.mark.parametrize(
     "text",
-    ["Paris", '{"name": "Ada Lovelace", "arguments": {}}', "{}", "[1]", "Ada(1815)", "f(query='')"],
+    [
+        *("Paris", '{"name": "Ada Lovelace", "arguments": {}}', "{}", "[1]", "Ada(1815)"),
+        *(
+            "f(query='')",
+            "Genre: Action\nAction: none",
+            "Action:\n- ask Ada",
+            "Final Answer: Paris",
+        ),
+        *("Thought: it is Ada.\nFinal Answer: Ada", "Reaction: Ada", "Observation: it is Ada"),
+    ],
 )
 def test_any_other_text_is_no_call(text):
     assert written_calls(text, ["Ada"]) == (text, [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Action: Ada", 'Action: Ada\nAction Input: {"query": "Wh', "Action: Ada\nAction Input:"],
+)
+def test_an_action_without_a_query_is_a_mistake_and_not_the_answer(serve, tmp_path, text):
+    asked, server = _asked_by_tools(serve, tmp_path, Reply(text), False)
+    assert asked == []
+    assert [request.model for request in server.requests] == ["controller", "controller"]
+    assert "query is missing" in server.requests[-1].body["messages"][-1]["content"]
 
 
 # ------------------------------------------------------------------------------------- thoughts
@@ -487,6 +519,22 @@ def test_a_whole_answer_is_handed_on_although_the_controller_sees_it_cut():
     observed = next(m for m in result["scratchpad"] if isinstance(m, ToolMessage))
     assert "[... cut]" in observed.text
     assert (observed.artifact["whole"], len(observed.text) < len(LONG)) == (LONG, True)
+
+
+@pytest.mark.parametrize("keep", ["all", "vote", "summary:Ada"])
+@pytest.mark.parametrize("controller", ["constant:Ada", "cascade", "vote", "nobody"])
+def test_no_answer_has_the_mark_of_a_cut(controller, keep):
+    pool = make_pool({"name": "Ada", "max_tokens": 16}, "Bob")
+    given = models(pool, Ada=FakeChat(text="word " * 5000), Bob=FakeChat(text="word " * 5000))
+    writes_none = ScriptedController([search("Ada: ?"), "half a turn"])
+    decides = writes_none if controller == "nobody" else parse_controller(controller, pool)
+    graph = create_router_r1(pool, decides, models=given).compile()
+    limits = {"max_information_tokens": 8, "max_rounds": 2, "keep": keep}
+    result = graph.invoke({"question": "?"}, context=limits)
+    texts = [result["answer"], *(str(m.text) for m in result["messages"])]
+    assert result["answer"].startswith("word word")
+    assert not [text for text in texts if "[... cut]" in text]
+    assert any("[... cut]" in str(m.text) for m in result["scratchpad"])
 
 
 def test_the_prompt_asks_for_a_short_answer_unless_the_user_wants_it_whole(serve, tmp_path):

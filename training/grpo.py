@@ -71,7 +71,9 @@ def run_grpo(
         StoppedError: Ctrl-C, or the budget is spent; the checkpoint is written.
     """
     trainer, watch = grpo_trainer(learner, items, config, folder=folder, **options)
-    train(trainer, folder, "grpo")
+    validation = _callback(trainer, Validation)
+    if not (validation and validation.is_over):  # it stopped early, and was killed after that
+        train(trainer, folder, "grpo")
     at = f"grpo: stopped at step {trainer.state.global_step}"
     budget = _callback(trainer, KeepBudget)
     if budget.refused:
@@ -79,7 +81,7 @@ def run_grpo(
     if watch.interrupted:
         raise StoppedError(f"{at}; run again to go on")
     learner.model = taken_from(trainer)
-    if validation := _callback(trainer, Validation):
+    if validation:
         validation.take_best(learner.model)
 
 
@@ -110,7 +112,8 @@ def grpo_trainer(
 
     Args:
         learner: what is trained; its model is given up, as TRL loads one of its own.
-        items: the questions, each used once; two may have the same prompt.
+        items: the questions, in the order in which they are asked, again and again where the steps
+            need more; two may have the same prompt.
         config: steps, group size and rates.
         reward: the rules by which traces are judged.
         folder: the folder of checkpoints and completions.
@@ -136,9 +139,10 @@ def grpo_trainer(
             f"of grpo.micro_batch * {processes().num_processes} processes = {each}"
         )
     refuse_sharding()
-    if len(items) < config.questions:  # TRL would leave out the only batch, which is not whole
-        items = list(islice(cycle(items), config.questions))
     by_prompt, prompts = _prompts(items, learner)
+    # The whole run is one epoch in the items' order: TRL's shuffle of an epoch depends on those
+    # before it, which a run that goes on from a checkpoint has not seen.
+    asked = islice(cycle(prompts), config.steps * config.questions)
     start_from = folder / "start"  # the reference model is loaded from a path
     with processes().main_process_first():
         if not (start_from / TEMPLATE_FILE).exists():  # written last
@@ -178,7 +182,7 @@ def grpo_trainer(
         # An adapter goes on as it is, on its model in bfloat16; TRL copies it as the reference.
         model=model,
         processing_class=learner.tokenizer,
-        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in asked]),
         reward_funcs=[Reward(judge, Shares(items))],
         rollout_func=rollouts,
         callbacks=callbacks,
@@ -186,6 +190,7 @@ def grpo_trainer(
         args=TRLGRPOConfig(
             output_dir=str(folder),
             max_steps=config.steps,
+            shuffle_dataset=False,
             per_device_train_batch_size=config.micro_batch,
             gradient_accumulation_steps=config.questions * config.group // each,
             num_generations=config.group,
@@ -242,8 +247,6 @@ def refuse_sharding() -> None:
 def _prompts(items: Sequence[Item], learner: Learner) -> tuple[dict[str, Item], list[str]]:
     """Return the item of each prompt, and the prompts in order, without those that are too long.
 
-    Others take their places, so that there are as many prompts as items.
-
     Raises:
         ConfigError: all are too long.
     """
@@ -271,4 +274,4 @@ def _prompts(items: Sequence[Item], learner: Learner) -> tuple[dict[str, Item], 
             f"grpo: the prompt of every question has more than model.max_context_tokens = {most} "
             "tokens; raise it, or describe the candidates in fewer words"
         )
-    return by_prompt, list(islice(cycle(prompts), len(items)))
+    return by_prompt, prompts

@@ -211,10 +211,9 @@ def _domains(facts: str | None) -> Sequence[str]:
 
 def knowing(pool: CandidatePool, facts: str) -> CandidatePool:
     """Return a pool whose simulated candidates know these facts (their option `facts`)."""
-    candidates = tuple(
+    return pool.with_candidates(
         c.model_copy(update={"options": {**c.options, "facts": facts}})
         if c.provider == "simulated"
         else c
         for c in pool.candidates
     )
-    return CandidatePool(name=pool.name, candidates=candidates)

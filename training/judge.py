@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from router_r1_graph import Trace, TraceError
-from router_r1_graph.observations import CallRecord
-from router_r1_graph.rewards import AbsoluteCost, CostScale, PercentileCost, RewardBreakdown, reward
+from router_r1_graph.call_records import CallRecord
+from router_r1_graph.cost_scales import AbsoluteCost, CostScale, PercentileCost
+from router_r1_graph.rewards import RewardBreakdown, reward
 
 from .credit import Judged
 from .files import write_whole
@@ -21,11 +22,11 @@ class Judge:
     """Judges the traces of one training run.
 
     The scale of `percentile` looks back over the run's own episodes. Only `observe` moves it, never
-    judging. It is kept in a file, so that a resumed run continues with it.
+    judging. A resumed run takes that of its checkpoint.
 
     Args:
         config: the rules.
-        file: where the scale is kept; None = nowhere.
+        file: where the scale is written for people; None = nowhere.
     """
 
     def __init__(self, config: RewardConfig, file: Path | None = None) -> None:
@@ -34,8 +35,6 @@ class Judge:
         self.scale: CostScale
         if config.scale == "absolute":
             self.scale = AbsoluteCost(config.usd, floor=config.floor)
-        elif file is not None and file.exists():
-            self.scale = PercentileCost(**json.loads(file.read_text(encoding="utf-8")))
         else:
             self.scale = PercentileCost()
 

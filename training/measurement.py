@@ -9,9 +9,10 @@ from statistics import fmean
 from accelerate.utils import gather_object
 
 from router_r1_graph import Trace
+from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.evaluation.statistics import Bootstrap
 from router_r1_graph.ledger import price_usd, total
-from router_r1_graph.rewards import AbsoluteCost, reward
+from router_r1_graph.rewards import reward
 
 from .items import Item
 from .models import processes

@@ -92,7 +92,7 @@ def vary(rng: random.Random, pool: CandidatePool, shares: VaryConfig) -> Candida
         candidates = rng.sample(candidates, len(candidates))
     if candidates is before:
         return pool
-    return CandidatePool(name=pool.name, candidates=tuple(candidates))
+    return pool.with_candidates(candidates)
 
 
 def require_free_prices(pool: CandidatePool, shares: VaryConfig) -> None:

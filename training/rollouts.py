@@ -14,9 +14,9 @@ from accelerate.utils import gather_object
 from langsmith import tracing_context
 
 from router_r1_graph import Controller, ReplyStore, StopReason, Trace
+from router_r1_graph.call_records import CallRecord
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.evaluation.loop import Ask, Item, ask_many, ask_router, run
-from router_r1_graph.observations import CallRecord
 from router_r1_graph.words import counted
 
 from .fit import BudgetSpentError, OutsideError

@@ -11,7 +11,8 @@ from router_r1_graph import (
     Trace,
     write_traces,
 )
-from router_r1_graph.rewards import AbsoluteCost, reward
+from router_r1_graph.cost_scales import AbsoluteCost
+from router_r1_graph.rewards import reward
 
 from .fit import fit
 from .items import draw_items

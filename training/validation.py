@@ -79,32 +79,46 @@ class Validation(TrainerCallback):
         self.best_file = folder / "best.safetensors"
         self.file = folder / REWARDS_FILE
         self.trainer: Any = None
-        self.rewards: dict[int, float] = {}
+        self.rewards = {int(k): v for k, v in (read_whole(self.file) or {}).items()}
         """The mean reward of each step that was validated."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing has become better for so long that the stage stops early."""
+        return 0 < self.config.patience <= self._since(self._first_best) if self.rewards else False
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take up what was validated before a resume, and validate the start of a new run."""
-        seen = read_whole(self.file) or {}
-        self.rewards = {int(k): v for k, v in seen.items() if int(k) <= state.global_step}
-        if not self.rewards:
-            self._validate(state.global_step, state)
+        """Validate the start of a new run, and a step that a stop kept from being validated."""
+        step = state.global_step
+        self.rewards = {at: reward for at, reward in self.rewards.items() if at <= step}
+        if not self.rewards or (self._is_due(state) and step not in self.rewards):
+            self._validate(step, state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Validate after every n steps, and stop where nothing has become better for long."""
-        step = state.global_step
-        if step % self.config.validate_every and step != state.max_steps:
+        if not self._is_due(state):
             return
-        self._validate(step, state)
-        best = max(self.rewards.values())
-        first = min(s for s, reward in self.rewards.items() if reward == best)
-        since = sum(s > first for s in self.rewards)
-        if self.config.patience and since >= self.config.patience:
+        self._validate(state.global_step, state)
+        if self.is_over:
             if state.is_world_process_zero:
+                first = self._first_best
                 say(
-                    f"grpo: no better validation since step {first} ({since} times); stopping, "
-                    f"with the weights of step {best_step(self.rewards)}"
+                    f"grpo: no better validation since step {first} ({self._since(first)} times); "
+                    f"stopping, with the weights of step {best_step(self.rewards)}"
                 )
             control.should_save = control.should_training_stop = True
+
+    def _is_due(self, state: Any) -> bool:
+        step = state.global_step
+        return step % self.config.validate_every == 0 or step == state.max_steps
+
+    @property
+    def _first_best(self) -> int:
+        best = max(self.rewards.values())
+        return min(step for step, reward in self.rewards.items() if reward == best)
+
+    def _since(self, step: int) -> int:
+        return sum(later > step for later in self.rewards)
 
     def take_best(self, model: Any) -> None:
         """Load the best weights into a model, where they are not the last ones."""

@@ -15,10 +15,11 @@ from typing_extensions import TypedDict
 
 from ..budget import StopReason
 from ..candidates import Candidate, CandidatePool
-from ..candidates.reply import ChatModel, Reply, bill
+from ..candidates.bill import bill
+from ..candidates.reply import ChatModel, Reply
 from ..controllers import View
 from ..ledger import Ledger, added, charge_candidates
-from ..routing import Routing
+from ..planned_calls import Routing
 from .asked import AskedCandidate, CandidateFailedError
 from .prefixes import Prefix, prefix_of
 

@@ -22,7 +22,8 @@ from ..context import RouterContext
 from ..controllers import Controller, as_controller
 from ..controllers.choice import Choice
 from ..errors import ConfigError, ControllerError, did_you_mean
-from ..routing import Routing, aroute_only, route_only
+from ..planned_calls import Routing
+from ..routing import aroute_only, route_only
 
 UTILITY_SCALE = 0.1
 """Utilities become probabilities by a softmax: so much more utility is e times as probable."""

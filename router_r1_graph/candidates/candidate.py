@@ -50,7 +50,7 @@ class Candidate(ModelSettings):
     example. For a graph whose messages report a cost, set the most that a call can cost."""
     fallback: str | None = None
     """Who is asked where this one cannot be reached: the name of another candidate, or `nearest`,
-    the one with the most similar descriptor. None = nobody."""
+    the one with the most similar descriptor. Its own fallback is not asked. None = nobody."""
     latency_seconds: Annotated[float, Field(ge=0)] | None = None
     """Typical seconds until the whole reply has arrived."""
     system_prompt: str = ""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -42,7 +39,6 @@ ErrorKind = Literal[
 TRANSIENT: frozenset[ErrorKind] = frozenset(
     {"rate_limited", "server_error", "timeout", "connection"}
 )
-LONGEST_RETRY_AFTER_SECONDS = 60.0
 
 #: LangChain's shared exceptions, by name: earlier releases lack some.
 _OF_LANGCHAIN: Mapping[str, ErrorKind] = {
@@ -76,12 +72,6 @@ _BROAD: tuple[tuple[ErrorKind, str], ...] = (
     ("bad_request", r"invalid|unsupported|bad_?request|validation|unprocessable"),
 )
 _NO_WORDS = re.compile(r"Error code: \d+")
-#: OpenAI's, Groq's and Gemini's words.
-_WAIT = re.compile(
-    r"(?:retry|try again) (?:in|after) (?:(?P<minutes>\d+)m ?)?(?P<number>\d+(?:\.\d+)?) ?"
-    r"(?P<unit>ms|s(?:ec(?:ond)?s?)?)\b",
-    re.I,
-)
 _CONNECTION = (
     r"CutReply|Connect|TransportError|ProtocolError|ReadError|WriteError|NetworkError|ProxyError|SSLError|"
     r"Disconnected|IncompleteRead|ChunkedEncoding|ClosedResource|BrokenResource|gaierror"
@@ -182,7 +172,7 @@ def _kind(causes: Sequence[BaseException]) -> ErrorKind:
 def said(error: BaseException) -> str:
     """Return the words of an exception; if a connection was lost, with what the system said."""
     words, root = str(error), chain(error)[-1]
-    body = _attribute(error, "body")
+    body = attribute(error, "body")
     if body and _NO_WORDS.fullmatch(words):  # xAI's error is a text, which openai leaves out
         words += f" - {body}"
     if re.search(_CONNECTION, type(error).__name__) and str(root) not in words:
@@ -203,12 +193,12 @@ def told(error: BaseException) -> tuple[int | None, str]:
 
 def _facts(error: BaseException) -> Iterator[int | str]:
     """Yield statuses and codes from wherever a client keeps them."""
-    response, first = _attribute(error, "response"), (error.args or (None,))[0]
-    reports = [_attribute(error, name) for name in ("body", "details")]
+    response, first = attribute(error, "response"), (error.args or (None,))[0]
+    reports = [attribute(error, name) for name in ("body", "details")]
     for thing in (error, response, *reports, first):
         inside = thing.get("error", thing.get("Error", thing)) if isinstance(thing, dict) else thing
         for name in ("status_code", "code", "status", "type", "Code"):
-            fact = inside.get(name) if isinstance(inside, dict) else _attribute(inside, name)
+            fact = inside.get(name) if isinstance(inside, dict) else attribute(inside, name)
             if callable(fact) and not isinstance(fact, type):  # of gRPC
                 with suppress(Exception):
                     fact = fact()
@@ -219,7 +209,8 @@ def _facts(error: BaseException) -> Iterator[int | str]:
         yield int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
 
 
-def _attribute(thing: object, name: str) -> Any:
+def attribute(thing: object, name: str) -> Any:
+    """Return an attribute of anything a client raised; None where there is none."""
     try:
         return getattr(thing, name, None)
     except Exception:  # httpx raises where no request is known
@@ -243,7 +234,7 @@ def _matching(words: str, table: tuple[tuple[ErrorKind, str], ...]) -> ErrorKind
 
 def address_of(error: BaseException) -> str | None:
     """Return the address of the request that an exception is about, without keys in it."""
-    url = _attribute(_attribute(error, "request"), "url")
+    url = attribute(attribute(error, "request"), "url")
     return _plain(str(url)) if url else None
 
 
@@ -289,46 +280,3 @@ def _status_kind(status: int) -> ErrorKind:
 def is_of_a_dead_loop(error: BaseException) -> bool:
     """Return whether a connection of a closed event loop was used, whose reply nobody can read."""
     return any(isinstance(e, RuntimeError) and "loop is closed" in str(e) for e in chain(error))
-
-
-def forbids_retry(error: BaseException) -> bool:
-    """Return whether the server says that the same is not to be asked again."""
-    return _headers(error).get("x-should-retry") == "false"
-
-
-def told_to_wait(error: BaseException) -> float | None:
-    """Return the seconds that a server wants one to wait; None = it does not say.
-
-    It says so in `retry-after-ms`, in `Retry-After` in seconds or as an HTTP date, or in words.
-    """
-    headers = _headers(error)
-    if (milliseconds := _float(headers.get("retry-after-ms"))) is not None:
-        return max(0.0, milliseconds / 1000)
-    if (seconds := _float(headers.get("retry-after"))) is not None:
-        return max(0.0, seconds)
-    try:
-        date = parsedate_to_datetime(headers["retry-after"])
-        return max(0.0, date.timestamp() - time.time())
-    except (KeyError, TypeError, ValueError, OverflowError):
-        if not (words := _WAIT.search(str(error))):
-            return None
-        number = float(words["number"])
-        seconds = number / 1000 if words["unit"].lower() == "ms" else number
-        return 60.0 * float(words["minutes"] or 0) + seconds
-
-
-def _headers(error: BaseException) -> Mapping[str, str]:
-    """Return the headers of the response that an exception is about; names in lower case."""
-    for e in chain(error):
-        for holder in (_attribute(e, "response"), e):
-            if headers := _attribute(holder, "headers"):
-                return {str(name).lower(): str(value) for name, value in dict(headers).items()}
-    return {}
-
-
-def _float(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return None if math.isnan(number) else number

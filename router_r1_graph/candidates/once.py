@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 from langchain_core.messages import AnyMessage
 
-from .failures import LONGEST_RETRY_AFTER_SECONDS, ReplyError
+from .failures import ReplyError
 from .flights import Flight
 from .reply import Reply, read_reply
+from .retry_after import LONGEST_RETRY_AFTER_SECONDS
 from .settings import ModelSettings
 from .steps import Await, Steps, Wait
 from .store import ReplyStore

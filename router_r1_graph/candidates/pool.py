@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,20 +14,30 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from ..errors import PoolError, did_you_mean
+from ..files import has_file
 from ..outside import plain_name
 from .candidate import Candidate
 from .pool_file import beside, explain, read_mapping
 from .resilience.settings import NEAREST, PoolResilience
 from .settings import AnswerStyle, ControllerSettings
 
+STORED = "stored"
+"""The context in which a pool is validated that was written down: nobody is asked in it, and it may
+be a part of a pool whose fallbacks are not in it."""
+
 
 class CandidatePool(BaseModel):
     """The candidates on offer, in order, and optionally the controller that chooses among them.
+
+    Raises:
+        ValidationError: a value is not allowed, two candidates share a name, or a fallback is no
+            other candidate of the pool.
 
     Example:
         >>> pool = CandidatePool.embedded()
@@ -80,6 +90,21 @@ class CandidatePool(BaseModel):
                 owner[name] = candidate.name
         return self
 
+    @model_validator(mode="after")
+    def _fallbacks_are_others(self, info: ValidationInfo) -> CandidatePool:
+        for candidate in self.candidates if info.context != STORED else ():
+            name = candidate.fallback
+            if name in (None, NEAREST):
+                continue
+            if (other := self.find(name)) is None:
+                why = f"{self.unknown(name)}, or {NEAREST}"
+                raise ValueError(f"fallback of {candidate.name!r}: {why}")
+            # The block of all may name one of them, which then has none itself.
+            of_all = self.resilience and self.resilience.fallback == name
+            if other is candidate and not of_all:
+                raise ValueError(f"{candidate.name!r} cannot be its own fallback")
+        return self
+
     _file: Path | None = PrivateAttr(default=None)
 
     @property
@@ -119,9 +144,8 @@ class CandidatePool(BaseModel):
             pool = cls.model_validate(data)
         except ValidationError as error:
             raise PoolError(f"{file}: {explain(error, data, _MODELS)}") from None
-        pool.check_fallbacks(str(file))
         template = pool.controller and pool.controller.prompt_template
-        if template and not (template := file.parent / template).is_file():
+        if template and not has_file(template := file.parent / template):
             raise PoolError(f"{file}: controller.prompt_template: no such file {str(template)!r}")
         if pool.controller and template:
             controller = pool.controller.model_copy(update={"prompt_template": template})
@@ -154,7 +178,8 @@ class CandidatePool(BaseModel):
     def descriptors(self) -> CandidatePool:
         """Return the pool without what reaches its candidates: safe to store and to show."""
         access: dict[str, Any] = {
-            **{"base_url": None, "api_key_env": None, "options": {}, "limits_store": None}
+            **{"base_url": None, "api_key_env": None, "options": {}, "limits_store": None},
+            "fallback": None,
         }
         candidates = tuple(c.model_copy(update=access) for c in self.candidates)
         for candidate in candidates:
@@ -166,11 +191,17 @@ class CandidatePool(BaseModel):
 
     def told(self, system_prompt: str) -> CandidatePool:
         """Return the pool with a system prompt for each candidate that has none of its own."""
-        candidates = tuple(
+        return self.with_candidates(
             c if c.system_prompt else c.model_copy(update={"system_prompt": system_prompt})
             for c in self.candidates
         )
-        pool = self.model_copy(update={"candidates": candidates})
+
+    def with_candidates(self, candidates: Iterable[Candidate]) -> CandidatePool:
+        """Return the pool with some of its candidates, or with others of its candidates' kind.
+
+        A fallback that is none of them is nobody.
+        """
+        pool = self.model_copy(update={"candidates": tuple(candidates)})
         pool.__dict__.pop("_by_name", None)
         return pool
 
@@ -179,14 +210,7 @@ class CandidatePool(BaseModel):
         able = tuple(candidate for candidate in self.candidates if candidate.image_inputs)
         if not able or len(able) == len(self.candidates):
             return self if able else None
-        pool = CandidatePool(
-            name=self.name,
-            candidates=able,
-            controller=self.controller,
-            answer_style=self.answer_style,
-        )
-        pool._file = self._file
-        return pool
+        return self.with_candidates(able)
 
     def find(self, name: str) -> Candidate | None:
         """Return the candidate of this name, alias or tool name, ignoring case; else None."""
@@ -197,25 +221,6 @@ class CandidatePool(BaseModel):
         names = [candidate.name for candidate in self.candidates]
         nearest = did_you_mean(name[:100], names)
         return f"no candidate {name[:100]!r}{nearest}; candidates: {', '.join(names)}"
-
-    def check_fallbacks(self, where: str) -> None:
-        """Check that every fallback is another candidate.
-
-        Raises:
-            PoolError: names the candidate and its fallback.
-        """
-        for candidate in self.candidates:
-            name = candidate.fallback
-            if name in (None, NEAREST):
-                continue
-            if (other := self.find(name)) is None:
-                raise PoolError(
-                    f"{where}: fallback of {candidate.name!r}: {self.unknown(name)}, or {NEAREST}"
-                )
-            # The block of all may name one of them, which then has none itself.
-            of_all = self.resilience and self.resilience.fallback == name
-            if other is candidate and not of_all:
-                raise PoolError(f"{where}: {candidate.name!r} cannot be its own fallback")
 
     def require_keys(self, but: Container[str] = ()) -> None:
         """Check that every candidate's key variable is set, before anything is asked.

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from .. import invalid
 from ..errors import PoolError, did_you_mean
+from ..files import has_file
 from ..invalid import masked, show
 from ..outside import writable
 from .resilience.places import is_file
@@ -22,13 +23,27 @@ SHIPPED_POOLS = Path(__file__).parents[1] / "pools"
 _PATH_OPTION = {"simulated": "facts", "recorded": "records"}
 
 
+_DEEPEST, _MOST_VALUES = 64, 100_000
+#: What PyYAML raises where a tag such as `!!bool` stands before something else.
+_UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, OverflowError)
+
+
 class _Loader(yaml.SafeLoader):
     """The safe loader, which also refuses a key that stands twice: the last one would win."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except _UNREADABLE as error:
+            kind = str(node.tag).rpartition(":")[2]
+            why = f"this is no {kind}" + (f": {error}" if isinstance(error, ValueError) else "")
+            raise yaml.constructor.ConstructorError(None, None, why, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
-            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+            known = isinstance(key.value, str) and key.value in seen
+            if key.tag != "tag:yaml.org,2002:merge" and known:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {str(key.value)[:40]!r} stands twice", key.start_mark
                 )
@@ -56,9 +71,9 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """
     file = Path(path)
     shipped = SHIPPED_POOLS / f"{path}.yaml"
-    if not file.exists() and shipped.exists():
+    if not has_file(file) and has_file(shipped):
         file = shipped
-    if not file.is_file():
+    if not has_file(file):
         names = sorted(p.stem for p in SHIPPED_POOLS.glob("*.yaml"))
         raise PoolError(
             f"{path}: no such pool file{did_you_mean(str(path), names)}; shipped pools: "
@@ -66,7 +81,7 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
         )
     try:
         data = parse(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8
         raise PoolError(f"{file}: not a YAML file: {_where_and_why(error)}") from None
     if data is None:
         raise PoolError(f"{file}: empty; a pool is a mapping with the key 'candidates'")
@@ -79,16 +94,45 @@ def parse(text: str) -> Any:
     """Return what a YAML text holds.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or a key stands twice.
-        ValueError: a date in it does not exist.
+        yaml.YAMLError: it is no YAML, a key stands twice, or it nests too deep.
     """
-    return yaml.load(text, _Loader)  # nosec B506
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _require_plain(node, {}, ())
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("too many lists or mappings stand in one another") from None
+    finally:
+        loader.dispose()
+
+
+def _require_plain(node: yaml.Node, sizes: dict[int, int], above: tuple[int, ...]) -> int:
+    """Return how many values a node stands for, with each alias written out.
+
+    Raises:
+        yaml.YAMLError: there are too many, one in another, or all together.
+    """
+    if id(node) in above or len(above) > _DEEPEST:
+        why = f"more than {_DEEPEST} lists or mappings stand in one another"
+        raise yaml.composer.ComposerError(None, None, why, node.start_mark)
+    if id(node) not in sizes:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inner = [one for part in parts for one in (part if isinstance(part, tuple) else (part,))]
+        size = 1 + sum(_require_plain(one, sizes, (*above, id(node))) for one in inner)
+        if size > _MOST_VALUES:
+            why = f"with its aliases, this holds more than {_MOST_VALUES} values"
+            raise yaml.composer.ComposerError(None, None, why, node.start_mark)
+        sizes[id(node)] = size
+    return sizes[id(node)]
 
 
 def _where_and_why(error: Exception) -> str:
     """Return a YAML error as one line, without the text around it: that may hold a key."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return str(error)
+        return " ".join(str(error).split())
     mark = error.problem_mark
     why = masked(str(error.problem))
     return f"line {mark.line + 1}, column {mark.column + 1}: {why}"

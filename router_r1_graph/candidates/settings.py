@@ -255,8 +255,8 @@ class ModelSettings(Resilience):
         return self.cost_usd(
             input_tokens,
             output_tokens,
-            cached_input_tokens=input_tokens if read > max(whole, written) else 0,
-            cache_write_tokens=input_tokens if written > max(whole, read) else 0,
+            cached_input_tokens=input_tokens if read >= max(whole, written) else 0,
+            cache_write_tokens=input_tokens if written >= max(whole, read) else 0,
         )
 
     def worst_case_usd(self, text: str, images: int = 0) -> float:

@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SMALLEST_BYTES = 100_000
-_HITS_AT_ONCE, _HITS_SECONDS = 500, 5.0
-"""Hits are counted in the file after so many, or after so many seconds."""
 
 
 class ReplyStore:
@@ -91,7 +89,6 @@ class ReplyStore:
         self._writer = ThreadPoolExecutor(1, "router-r1-replies")
         self._lock = threading.Lock()
         self._hits: dict[str, tuple[int, float]] = {}
-        self._counted_at = time.monotonic()
         self._warned = False
         self.flights = Flights()
 
@@ -108,7 +105,7 @@ class ReplyStore:
         self.close()
 
     def flush(self) -> None:
-        """Write what is not written at once: how often replies were used again."""
+        """Wait until everything is in the file, also how often replies were used again."""
         self._submit(self._write_hits, None).result()
 
     def close(self) -> None:
@@ -142,15 +139,18 @@ class ReplyStore:
         self._submit(lambda: self._file.release(key, self._owner), None)
 
     def count_hit(self, key: str, saved_usd: float) -> None:
-        """Count a reply that was used again."""
+        """Count a reply that was used again, without waiting for it.
+
+        What comes while the store writes is written together, after that. So a process that ends
+        without its exit handlers, as those of multiprocessing do, leaves its hits in the file.
+        """
+        self._after_fork()
         with self._lock:
+            waiting = bool(self._hits)
             hits, saved = self._hits.get(key, (0, 0.0))
             self._hits[key] = (hits + 1, saved + saved_usd)
-            late = time.monotonic() > self._counted_at + _HITS_SECONDS
-            if not late and len(self._hits) < _HITS_AT_ONCE:
-                return
-            self._counted_at = time.monotonic()
-        self._submit(self._write_hits, None)
+        if not waiting:
+            self._submit(self._write_hits, None)
 
     # ------------------------------------------------------------------------------ as a whole
 

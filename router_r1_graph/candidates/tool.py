@@ -15,12 +15,13 @@ from pydantic import BaseModel, Field
 from ..errors import ConfigError, PoolError
 from ..langsmith import runs
 from .adapters import as_chat_model
+from .bill import Bill, bill
 from .call import aask, ask
 from .candidate import QUERY, Candidate
 from .images import with_images
 from .pool import CandidatePool
 from .providers import make_chat_model
-from .reply import Bill, ChatModel, Reply, bill, text_alone
+from .reply import ChatModel, Reply, text_alone
 from .store import ReplyStore, as_store
 from .usage import NO_TOKENS
 

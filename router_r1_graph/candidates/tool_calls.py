@@ -10,6 +10,7 @@ import ast
 import json
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -28,7 +29,8 @@ _MARK = re.compile(
     r"|<(?:[\w|\uff5c]+:?)?(?:(?:function|tool)_calls?|invoke name=[^>]*)>"
     r"|functools\[|<\|channel\|>commentary to="
 )
-_NAMES, _ARGUMENTS = ("name", "tool", "function"), ("arguments", "parameters", "args", "input")
+_NAMES = ("name", "tool", "function", "action")
+_ARGUMENTS = ("arguments", "parameters", "args", "input", "action_input")
 #: Calls in tags, and what they are called with: Qwen, Anthropic and MiniMax, GLM.
 _TAGGED = re.compile(
     r"<(?:[\w|\uff5c]+:?)?(?:function=|invoke name=)[\"']?(?P<name>[^>\"'\s]+)[\"']?\s*>"
@@ -40,6 +42,16 @@ _PARAMETER = re.compile(
     r"|<arg_key>(?P<key>[^<]*)</arg_key>\s*<arg_value>(?P<of_key>.*?)</arg_value>",
     re.S,
 )
+#: ReAct's steps, one a line, plain or in Markdown. An observation is the model's own invention.
+_LINE, _COLON = r"^[ \t>*_#]*", r"(?: \d+)?[*_ \t]*:[*_ \t]*"
+_ACTION = re.compile(rf"{_LINE}action{_COLON}(?P<line>[^\n]*)", re.I | re.M)
+_STEP = rf"{_LINE}(?:action|action[ _]input|thought|final answer){_COLON}"
+_INPUT = re.compile(
+    rf"[\s>*_#]*action[ _]input{_COLON}(?P<given>.*?)(?={_STEP}|\Z)", re.I | re.M | re.S
+)
+_OBSERVATION = re.compile(rf"{_LINE}observation{_COLON}", re.I | re.M)
+_INLINE = re.compile(r"(?P<name>[^\[(]+)[\[(](?P<given>.*)[\])]")
+_QUERY = re.compile(r"\Aquery\s*[:=]\s*")
 _PYTHON = re.compile(r"\A\[?\s*[^\W\d]\w*\(.*\)\s*\]?\Z", re.S)
 _DECODER = json.JSONDecoder(strict=False)
 
@@ -159,6 +171,9 @@ def written_calls(text: str, names: Collection[str]) -> tuple[str, list[WrittenC
         before, rest = text[: mark.start()], text[mark.start() :]
         # A call that cannot be read is one too: it is not the answer.
         return before, _tagged_calls(rest) or _json_calls(rest, names) or [WrittenCall("", {})]
+    before, calls = _react_calls(text, names)
+    if calls:
+        return before, calls
     fenced = _FENCE.match(text)
     bare = (fenced[1] if fenced else text).strip()
     calls = _json_calls(bare, ()) if bare[:1] in ("{", "[") else []
@@ -182,6 +197,46 @@ def _tagged_calls(text: str) -> list[WrittenCall]:
         if given:
             calls.append(WrittenCall(call["name"] or call["line"], given))
     return calls
+
+
+def _react_calls(text: str, names: Collection[str]) -> tuple[str, list[WrittenCall]]:
+    """Return the calls in ReAct's steps, up to an invented observation, and what stands before."""
+    known = {name.casefold() for name in names}
+    text = _OBSERVATION.split(text, maxsplit=1)[0]
+    calls: list[WrittenCall] = []
+    actions = [*_ACTION.finditer(text)]
+    for action, following in zip_longest(actions, actions[1:]):
+        line = action["line"].strip(" \t\r*_`\"'")
+        inline = _INLINE.fullmatch(line)
+        name = inline["name"].strip() if inline else line
+        if given := _INPUT.match(text, action.end()):
+            calls.append(WrittenCall(line, _given(given["given"])))
+        elif name.casefold() in known:  # Ada[Who?], Ada(query="Who?"), or cut before its input
+            inside = _given(inline["given"] if inline else "")
+            named = [call for call in _python_calls(line) if call.arguments]
+            calls += named or [WrittenCall(name, inside)]
+        elif not line or line.startswith(("{", "json")):
+            block = text[action.start("line") : following.start() if following else len(text)]
+            calls += _json_calls(block, ())
+    return (text[: actions[0].start()] if calls else text), calls
+
+
+def _given(text: str) -> Mapping[str, Any]:
+    """Return the input of an action: an object, or a text, which is the query."""
+    text = text.strip()
+    if fenced := _FENCE.match(text):
+        text = fenced[1]
+    if text.startswith("{"):
+        with suppress(ValueError):
+            found: Mapping[str, Any] = _DECODER.raw_decode(text)[0]
+            return found
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return dict(ast.literal_eval(text))
+        return {}
+    text = _QUERY.sub("", text)
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
+        text = text[1:-1]
+    return {"query": text} if text else {}
 
 
 def _python_calls(text: str) -> list[WrittenCall]:
@@ -224,7 +279,11 @@ def _json_call(data: Mapping[str, Any]) -> WrittenCall | None:
         data = inner
     name = next((data[key] for key in _NAMES if isinstance(data.get(key), str)), None)
     given = next((data[key] for key in _ARGUMENTS if key in data), None)
-    return WrittenCall(name, read_arguments(given) or {}) if name and given is not None else None
+    if not name or given is None:
+        return None
+    if "action_input" in data and isinstance(given, str):
+        return WrittenCall(name, _given(given))
+    return WrittenCall(name, read_arguments(given) or {})
 
 
 def _named_before(

@@ -13,8 +13,9 @@ from langchain_core.runnables import RunnableConfig
 
 from ..budget import StopReason
 from ..candidates import Candidate, CandidatePool
+from ..candidates.bill import bill
 from ..candidates.call import aask, ask
-from ..candidates.reply import ChatModel, Reply, bill, with_tools
+from ..candidates.reply import ChatModel, Reply, with_tools
 from ..candidates.settings import ModelSettings
 from ..candidates.store import ReplyStore
 from ..candidates.tool import candidate_tool

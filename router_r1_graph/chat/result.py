@@ -10,7 +10,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from ..ledger import new_ledger, total
-from ..protocol import cut
+from ..protocol import beginning
 
 ROUTED = "routed_answer"
 """In the response metadata of an answer in a form: the routed answer, as a text."""
@@ -30,7 +30,7 @@ def result_of(state: Mapping[str, Any], stop: Sequence[str], max_tokens: int | N
     if not routed:  # half a JSON is none
         for mark in filter(None, stop):
             whole = text = text.partition(mark)[0]
-        text = cut(text, max_tokens) if max_tokens else text
+        text = beginning(text, max_tokens) if max_tokens else text
     finish = "stop" if text == whole else "length"
     totals = total(state["ledger"])
     usage = UsageMetadata(

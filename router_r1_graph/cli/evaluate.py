@@ -263,8 +263,8 @@ def _write_experiments(results: Path, controllers: Sequence[str], dataset: str) 
     """Write one experiment for each controller and cost weight."""
     from langsmith import Client
 
+    from ..cost_scales import AbsoluteCost
     from ..langsmith.experiments import write_experiment
-    from ..rewards import AbsoluteCost
     from ..trace import Trace, read_traces
 
     groups: dict[tuple[str, float], list[Trace]] = {}

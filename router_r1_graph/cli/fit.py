@@ -74,7 +74,10 @@ def fit(
     ] = None,
     best_score: Annotated[
         float,
-        typer.Option(help="The best score in a score matrix: 100 for percents, 10 for ratings."),
+        typer.Option(
+            help="The best score in a score matrix (in nothing else): 100 for percents, 10 for "
+            "ratings."
+        ),
     ] = 1.0,
     embedding: Annotated[
         str, typer.Option(help="Of the questions: tfidf, minilm; for auto also tfidf,minilm.")
@@ -112,11 +115,16 @@ def fit(
     compares = method == AUTO
     if compares and (options or add_to):
         raise ConfigError("fit auto: it chooses every setting itself; no --set, no --add-to")
+    if add_to and (options or embedding != "tfidf"):
+        raise ConfigError("--add-to: nothing is fitted again; no --set, no --embedding")
     if methods and not compares:
         raise ConfigError("--methods is for fit auto, which compares them")
     if method in KINDS:
-        if options or add_to or metric != "exact_match" or embedding != "tfidf":
-            raise ConfigError(f"fit {method}: takes no --set, --add-to, --metric or --embedding")
+        given = (options, add_to, metric != "exact_match", embedding != "tfidf", best_score != 1)
+        if any(given):
+            raise ConfigError(
+                f"fit {method}: takes no --set, --add-to, --metric, --embedding or --best-score"
+            )
         names = read_fields(fields, "question=q,response=r")
         for name in names:
             _require("--fields", "field", name, FIELDS)

@@ -17,12 +17,13 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
+from ..call_records import call_records
 from ..candidates import CandidatePool
+from ..candidates.bill import bill
 from ..candidates.failures import ReplyError
-from ..candidates.reply import Reply, bill
+from ..candidates.reply import Reply
 from ..context import RouterContext
 from ..ledger import Ledger, charge_candidates, new_ledger, total
-from ..observations import call_records
 from ..state import RouteCall
 from ..transcript import Transcript
 

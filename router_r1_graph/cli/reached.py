@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from ..candidates.reply import Bill
+from ..candidates.bill import Bill
 from ..candidates.resilience.status import status_of
 from ..candidates.tool import CandidateTool
 from ..errors import ConfigError

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..candidates.store import ReplyStore
     from ..context import RouterContext
     from ..controllers.choice import Choice, Effect
-    from ..routing import PlannedCall, Routing
+    from ..planned_calls import PlannedCall, Routing
 
 _NOTHING = ("          ", "")
 """The label of a line that goes on."""

@@ -12,12 +12,12 @@ from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 
 from ..budget import Left
+from ..call_records import CallRecord, call_records
 from ..candidates import Candidate, CandidatePool
 from ..candidates.reply import Reply
 from ..candidates.settings import AnswerStyle
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
-from ..observations import CallRecord, call_records
 from ..protocol import Turn, render_prompt
 from .step import AgentStep
 

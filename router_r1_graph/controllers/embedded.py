@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 
 from ..answers import is_abstention, short_answer
+from ..call_records import CallRecord
 from ..candidates import Candidate, CandidatePool
 from ..errors import ControllerError
-from ..observations import CallRecord
 from ..protocol import Call, Turn
 from ..simulation import (
     EVERY_KIND,

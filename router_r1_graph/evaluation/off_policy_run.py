@@ -18,12 +18,13 @@ from langchain_core.messages import AIMessage, ToolMessage
 
 from .. import protocol
 from ..budget import Left
+from ..call_records import call_records
 from ..context import RouterContext
 from ..controllers import Controller, View
 from ..controllers.own import own_of
 from ..decisions import Decision, Draws, of_message
 from ..errors import ControllerError
-from ..observations import call_records, kept
+from ..observations import kept
 from ..protocol import Call
 from ..trace import Trace
 

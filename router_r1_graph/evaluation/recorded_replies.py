@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..answers import gold_answers
+from ..call_records import call_records
 from ..candidates import CandidatePool
 from ..controllers.learned.cells import number_of, read_lines, text_of
 from ..controllers.learned.recorded import Recorded, RecordedReplies
 from ..errors import MatrixError, did_you_mean
-from ..observations import call_records
 from ..trace import read_traces
 
 RESULTS = "results.jsonl"

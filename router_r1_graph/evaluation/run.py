@@ -16,6 +16,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from ..answers import exact_match, f1_score
 from ..budget import StopReason
+from ..call_records import CallRecord
 from ..candidates import CandidatePool
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
@@ -23,7 +24,6 @@ from ..controllers import Controller
 from ..errors import ConfigError, RouterR1Error, TraceError
 from ..files import append_line, write_whole
 from ..ledger import price_usd, total
-from ..observations import CallRecord
 from ..trace import Trace
 from ..words import counted
 from .loop import Ask, Item, ask_many, ask_router
@@ -177,7 +177,7 @@ class Results:
         for trace, line in read_results(self.path):
             other = (
                 f"another pool ({trace.pool.name!r})"
-                if trace.pool != ours
+                if ours not in (trace.pool, trace.pool.descriptors())  # earlier ones say more
                 else difference(trace, asked, context)
             )
             if other:

@@ -38,10 +38,10 @@ def load_scores(
         pool: the allowed candidates, with prices; None = those of the file.
         split: read only this split (a trace's split is in its metadata); None = all.
         metric: scores a trace or a reply, see `parse_scorer`; a score that the file holds is taken
-            as it is.
+            as it is, and another metric than exact match refused.
         fields: what the file calls fields that it has under other names, such as
             `{"question": "query", "candidate": "model_name", "score": "performance"}`.
-        best_score: of a score matrix, see `read_matrix`.
+        best_score: of a score matrix, see `read_matrix`; refused for any other.
 
     Raises:
         ConfigError: there is no such metric.
@@ -56,18 +56,31 @@ def load_scores(
     if "scratchpad" in row:
         if fields:
             raise MatrixError(f"{path}: holds traces, which have no fields to be named")
+        _require_scale(path, "traces", best_score)
         traces = (t for t in read_traces(path) if split in (None, t.metadata.get("split")))
         matrix = matrix_of_traces(traces, pool, metric=metric, source=str(path))
     elif "score" not in row and ("reply" in row or "response" in row):
+        _require_scale(path, "replies", best_score)
         cells = _reply_cells(path, split, scorer, fields or {})
         matrix = ScoreMatrix.from_cells(cells, pool, source=str(path))
     else:
-        matrix, scored = (
-            read_matrix(path, pool, split=split, fields=fields, best_score=best_score),
-            "",
-        )
+        if metric != "exact_match" or "gold" in (fields or {}):
+            raise MatrixError(
+                f"{path}: a score matrix, whose scores are taken as they are; a metric and gold "
+                "answers (--metric, --gold-field) are for traces and replies"
+            )
+        matrix = read_matrix(path, pool, split=split, fields=fields, best_score=best_score)
+        scored = ""
     require_scores(matrix, f"{path}: every score{scored} is 0")
     return matrix
+
+
+def _require_scale(path: Path, what: str, best_score: float) -> None:
+    if best_score != 1:
+        raise MatrixError(
+            f"{path}: holds {what}, which are scored from 0 to 1; best_score (--best-score) is for "
+            "a score matrix"
+        )
 
 
 def require_scores(matrix: ScoreMatrix, what: str) -> None:

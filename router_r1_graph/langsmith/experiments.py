@@ -13,7 +13,8 @@ from langsmith.schemas import FeedbackConfig
 from langsmith.uuid import uuid7_from_datetime
 
 from ..answers import exact_match
-from ..rewards import CostScale, reward
+from ..cost_scales import CostScale
+from ..rewards import reward
 from ..trace import Trace
 from .runs import ROUTER
 from .traces import OF_SETUP, QUESTION, SETUP

@@ -17,7 +17,8 @@ from langgraph.types import Send
 
 from .._compat import pending_sends, read_channel, runtime_of
 from ..candidates import CandidatePool
-from ..candidates.reply import Reply, bill
+from ..candidates.bill import bill
+from ..candidates.reply import Reply
 from ..errors import QuestionError
 from ..observations import kept, shown
 from ..protocol import Call, Turn, parse, render
@@ -121,6 +122,10 @@ def _as_written(observation: ToolMessage, text: str) -> bool:
     return text.startswith("(") and text.endswith(kept(observation))
 
 
+_OF_WHAT_CAME = ("ok", "error", "kept", "whole")
+"""What a bill says of the reply that a person's takes the place of."""
+
+
 def reply_of_a_person(
     message: ToolMessage, call: ToolCall, text: str, pool: CandidatePool
 ) -> ToolMessage:
@@ -130,7 +135,7 @@ def reply_of_a_person(
     paid: dict[str, Any] = message.artifact or {}
     artifact = {
         **free,
-        **{key: value for key, value in paid.items() if key not in ("ok", "error", "kept")},
+        **{key: value for key, value in paid.items() if key not in _OF_WHAT_CAME},
         "query": paid.get("query", call["args"]["query"]),
         "reply": text,
     }

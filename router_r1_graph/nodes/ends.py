@@ -19,6 +19,7 @@ from .._compat import read_channel, remembers, runtime_of, send_once
 from .._streams import hand_up, hide
 from ..answers import is_abstention
 from ..budget import StopReason
+from ..call_records import call_records
 from ..candidates import CandidatePool
 from ..candidates.images import images_of, with_images
 from ..context import RouterContext
@@ -27,7 +28,7 @@ from ..errors import ConfigError, QuestionError
 from ..given_context import resolve_context
 from ..langsmith import runs
 from ..ledger import total
-from ..observations import call_records, kept
+from ..observations import kept
 from ..state import RouterState, knobs_of, left_of, question_of
 from . import edits
 

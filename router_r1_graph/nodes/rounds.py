@@ -23,8 +23,9 @@ from .._compat import read_channel
 from .._streams import in_silence
 from ..budget import Left, StopReason
 from ..candidates import CandidatePool
+from ..candidates.bill import bill
 from ..candidates.failures import classify
-from ..candidates.reply import Reply, bill
+from ..candidates.reply import Reply
 from ..candidates.resilience.counts import count
 from ..candidates.resilience.fallback import is_unreachable
 from ..context import RouterContext
@@ -140,7 +141,7 @@ class CandidateNodes:
         )
         artifact = dict(message.artifact)
         if cut != whole and artifact["ok"]:
-            artifact["whole"] = protocol.cut(whole, self._longest(call))
+            artifact["whole"] = protocol.beginning(whole, self._longest(call))
         if thoughts := artifact.get("thoughts"):
             artifact["thoughts"] = protocol.cut(thoughts, self._longest(call))
         if call["needs_approval"]:  # the query may be the person's

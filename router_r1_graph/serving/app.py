@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,6 +42,28 @@ _SHUTDOWN_SECONDS = 30
 _BODIES: dict[str, type[Asked]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/responses": ResponsesRequest,
+}
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "An error in the form of OpenAI's API",
+        "content": {"application/json": {"schema": _ERROR}},
+    }
 }
 
 
@@ -109,7 +131,13 @@ def create_app(
         ("/v1/chat/completions", service.chat),
         ("/v1/responses", service.responses),
     ):
-        app.add_api_route(path, answer, methods=["POST"], response_model=None)
+        app.add_api_route(
+            path,
+            answer,
+            methods=["POST"],
+            response_model=None,
+            responses={200: {"content": {"text/event-stream": {}}}, **_ERRORS},
+        )
     reads: dict[str, Callable[..., Any]] = {
         "/v1/models": service.models,
         "/v1/models/{name:path}": service.one_model,
@@ -117,7 +145,15 @@ def create_app(
         "/metrics": service.metrics,
     }
     for path, read in reads.items():
-        app.add_api_route(path, read, methods=["GET"], response_model=None)
+        said = PlainTextResponse if read == service.metrics else JSONResponse
+        app.add_api_route(
+            path,
+            read,
+            methods=["GET"],
+            response_model=None,
+            response_class=said,
+            responses=_ERRORS,
+        )
         app.add_api_route(path, read, methods=["HEAD"], include_in_schema=False)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(HTTPException, _refused)

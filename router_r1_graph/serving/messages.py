@@ -58,7 +58,10 @@ def _message(message: Mapping[str, Any], where: str, images: bool) -> BaseMessag
         content = content or ""  # there is none beside tool calls
     calls: list[Any] = []
     wrong: list[Any] = []
-    for call in message.get("tool_calls") or ():
+    told = message.get("tool_calls") or []
+    if not isinstance(told, list):
+        raise RefusedError(400, "tool_calls are a list", param=where)
+    for call in told:
         (wrong if _is_broken(call) else calls).append(call)
     plain = {k: v for k, v in message.items() if k not in ("content", "tool_calls")}
     if content is not None or "content" in message:
@@ -90,17 +93,19 @@ def _is_broken(call: Any) -> bool:
         return False
     try:
         return not isinstance(json.loads(arguments), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
 
 
 def _is_thought(part: Any) -> bool:
-    return isinstance(part, Mapping) and part.get("type") in _THOUGHTS
+    return isinstance(part, Mapping) and str(part.get("type")) in _THOUGHTS
 
 
 def _part(part: Any, where: str, images: bool) -> dict[str, Any]:
     """Return one part of a message's content."""
     kind = part.get("type") if isinstance(part, Mapping) else None
+    if not isinstance(kind, str | None):
+        raise RefusedError(400, f"the type of a part is a text, not {kind!r:.60}", param=where)
     text = part.get(_TEXTS[kind]) if kind in _TEXTS else None
     if isinstance(text, str):
         return {"type": "text", "text": text}

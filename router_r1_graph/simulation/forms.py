@@ -47,7 +47,7 @@ def call(tools: Sequence[Mapping[str, Any]], choice: str, text: str) -> dict[str
 def _fill(schema: Mapping[str, Any], text: str, root: Mapping[str, Any]) -> Any:
     """Return a value of a JSON schema that says the text, as far as its type can."""
     if "$ref" in schema:
-        *_, kind, name = str(schema["$ref"]).split("/")
+        *_, kind, name = ["", "", *str(schema["$ref"]).split("/")]
         return _fill(root.get(kind, {}).get(name, {}), text, {**root, kind: {}})
     for several in ("anyOf", "oneOf", "allOf"):
         if options := schema.get(several):

@@ -18,14 +18,9 @@ from tenacity import (
     wait_random,
 )
 
-from ..failures import (
-    LONGEST_RETRY_AFTER_SECONDS,
-    ErrorKind,
-    ReplyError,
-    forbids_retry,
-    told_to_wait,
-)
+from ..failures import ErrorKind, ReplyError
 from ..reply import Reply
+from ..retry_after import LONGEST_RETRY_AFTER_SECONDS, forbids_retry, told_to_wait
 from ..settings import ModelSettings
 from ..steps import Await, Begin, Invoke, Steps, Wait, either
 from .counts import count

@@ -24,6 +24,9 @@ judge."""
 def fallback_of(candidate: Candidate, pool: CandidatePool) -> Candidate | None:
     """Return who is asked where a candidate cannot be reached; None = nobody.
 
+    A fallback of the fallback is not asked: a call has one, so that its worst case is two prices,
+    and two candidates may be each other's.
+
     Args:
         candidate: the candidate.
         pool: those that may be asked.

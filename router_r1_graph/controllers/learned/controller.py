@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...candidates import Candidate, CandidatePool
+from ...candidates.pool import STORED
 from ...candidates.reply import Reply
 from ...errors import ConfigError
 from ...protocol import parse
@@ -209,7 +210,7 @@ class LearnedController(OneCallController):
             loaded = cls(
                 head["method"],
                 unpacked(head, arrays),
-                CandidatePool.model_validate(head["pool"]),
+                CandidatePool.model_validate(head["pool"], context=STORED),
                 arrays["means"],
                 arrays["costs"],
                 head["cost_source"],

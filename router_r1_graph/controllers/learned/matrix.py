@@ -29,6 +29,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ...candidates import Candidate, CandidatePool
+from ...candidates.pool import STORED
 from ...errors import MatrixError
 from .cells import COST, Cell, long_cells, name_in, wide_cells
 
@@ -116,10 +117,9 @@ class ScoreMatrix:
         """Return the matrix of some rows and columns, by number; None = all."""
         rows = list(range(len(self.questions)) if questions is None else questions)
         columns = list(range(len(self.pool.candidates)) if candidates is None else candidates)
-        chosen = tuple(self.pool.candidates[c] for c in columns)
         return ScoreMatrix(
             tuple(self.questions[r] for r in rows),
-            self.pool.model_copy(update={"candidates": chosen}),
+            self.pool.with_candidates(self.pool.candidates[c] for c in columns),
             self.scores[np.ix_(rows, columns)],
             self.costs_usd[np.ix_(rows, columns)],
         )
@@ -226,7 +226,7 @@ def _read_npz(path: Path, pool: CandidatePool | None) -> ScoreMatrix:
         # Opened here, since np.load leaves a broken file open.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             head = json.loads(bytes(file["head"]).decode())
-            own = CandidatePool.model_validate(head["pool"])
+            own = CandidatePool.model_validate(head["pool"], context=STORED)
             scores, costs = file["scores"].astype(float), file["costs_usd"].astype(float)
         questions = tuple(map(str, head["questions"]))
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...candidates import CandidatePool
+from ...candidates.pool import STORED
 from ...candidates.reply import Reply
 from ...errors import ConfigError, ControllerError
 from ...protocol import Call, Turn
@@ -124,9 +125,8 @@ class ReaderController(RuleController):
             out = np.flatnonzero(fold == held_out)
             sure[:, out], right[:, out] = fitted.judge([judged[i] for i in out])
         known = recorded.pool.descriptors()
-        asked = tuple(known.candidates[column] for column in order)
         return cls(
-            known.model_copy(update={"candidates": asked}),
+            known.with_candidates(known.candidates[column] for column in order),
             costs[order],
             source,
             examples.fit(range(questions)),
@@ -165,7 +165,7 @@ class ReaderController(RuleController):
             ControllerError: the folder holds none, a broken one, or one of another release.
         """
         with reading(folder, "reader", KINDS, VERSION) as (head, stored):
-            known = CandidatePool.model_validate(head["pool"])
+            known = CandidatePool.model_validate(head["pool"], context=STORED)
             names = feature_names([candidate.name for candidate in known.candidates])
             if head["features"] != names:
                 raise ControllerError(f"{folder}: other features than this release's; fit again")

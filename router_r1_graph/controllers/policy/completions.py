@@ -14,30 +14,29 @@ temperature is applied, unless it runs with `--logprobs-mode processed_logprobs`
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import RunnableConfig
 
 from ... import protocol
 from ...candidates import ModelSettings
 from ...candidates.call import aask, ask
-from ...candidates.failures import CutReplyError, NoChoiceError
 from ...candidates.keys import from_environment
 from ...candidates.reply import Reply
 from ...candidates.usage import usage_metadata
 from ...candidates.wire import REPORT
 from ...errors import ControllerError
 from ..controller import View
-from .completion import Completion, status_error
+from .completion import Completion
 from .folder import PolicyFolder, PolicySettings
-from .streaming import Listener, TurnStream, turn_stream
+from .request import CompletionRequest
+from .streaming import TurnStream, turn_stream
 from .tokens import TokenCodec, TokenContext, TurnTokens, random_of
 
 logger = logging.getLogger(__name__)
@@ -133,7 +132,7 @@ class CompletionsController:
             reply = await aask(request, [], self.settings, seconds_left=view.left.seconds)
             return self._finish(reply, stream)
 
-    def _request(self, view: View, stream: TurnStream | None) -> _Request:
+    def _request(self, view: View, stream: TurnStream | None) -> CompletionRequest:
         context = self.codec.context(view, self.policy.max_context_tokens)
         wanted = view.context.temperature
         temperature = (self.settings.temperature or 0.0) if wanted is None else wanted
@@ -156,7 +155,13 @@ class CompletionsController:
         }
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return _Request(self, body, context, stream.listener() if stream else None)
+        return CompletionRequest(
+            self.settings,
+            self._tls,
+            body,
+            partial(self._message, context=context),
+            stream.listener() if stream else None,
+        )
 
     def _finish(self, reply: Reply, stream: TurnStream | None) -> Reply:
         """Return the reply as a turn; an empty one is a mistake, not a failure."""
@@ -222,80 +227,3 @@ class CompletionsController:
         for end in self.codec.ends:
             text = text.removesuffix(self.codec.tokenizer.decode([end]))
         return self.codec.turn_ids(text)
-
-
-@dataclass
-class _Request(Runnable[Any, AIMessage]):
-    """One request, in the form that `candidates.call` retries and times."""
-
-    controller: CompletionsController
-    body: Mapping[str, Any]
-    context: TokenContext
-    listener: Listener | None
-
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> AIMessage:
-        """Send it and read the answer."""
-        answer = Completion()
-        with (
-            httpx.Client(**self._client) as client,
-            client.stream("POST", "completions", json=self.body) as response,
-        ):
-            if not self._streams(response):
-                answer.add(self._checked(response, response.read()))
-            else:
-                for line in response.iter_lines():
-                    self._hear(answer, line)
-        return self._message(answer)
-
-    async def ainvoke(
-        self, input: Any, config: RunnableConfig | None = None, **_: Any
-    ) -> AIMessage:
-        """Send it and read the answer without blocking."""
-        answer = Completion()
-        # A client for each request: kept connections would belong to the loop that made them.
-        async with (
-            httpx.AsyncClient(**self._client) as client,
-            client.stream("POST", "completions", json=self.body) as response,
-        ):
-            if not self._streams(response):
-                answer.add(self._checked(response, await response.aread()))
-            else:
-                async for line in response.aiter_lines():
-                    self._hear(answer, line)
-        return self._message(answer)
-
-    @property
-    def _client(self) -> dict[str, Any]:
-        settings = self.controller.settings
-        key = os.environ.get(settings.key_variable or "", "")
-        return {
-            "base_url": settings.base_url,
-            "headers": {"Authorization": f"Bearer {key}"} if key else {},
-            "timeout": settings.timeout_seconds,
-            "verify": self.controller._tls,
-        }
-
-    def _streams(self, response: httpx.Response) -> bool:
-        kind = response.headers.get("content-type", "")
-        return response.status_code == 200 and kind.startswith("text/event-stream")
-
-    def _checked(self, response: httpx.Response, body: bytes) -> bytes:
-        if response.status_code != 200:
-            raise status_error(self.controller.settings.base_url or "", response, body)
-        return body
-
-    def _hear(self, answer: Completion, line: str) -> None:
-        kind, _, data = line.partition(":")
-        if kind != "data" or data.strip() == "[DONE]":
-            return
-        answer.add(data)
-        answer.streamed = True
-        if self.listener and answer.ids:
-            self.listener(answer.ids)
-
-    def _message(self, answer: Completion) -> AIMessage:
-        if not answer.chosen:
-            raise NoChoiceError("the completion has no choices")
-        if answer.streamed and answer.finish_reason is None:
-            raise CutReplyError("the stream ended before the turn did")
-        return self.controller._message(answer, self.context)

@@ -84,7 +84,7 @@ class Weighing:
             for part, changed in _parts(candidate):
                 candidates = list(view.pool.candidates)
                 candidates[number] = changed
-                pool = view.pool.model_copy(update={"candidates": tuple(candidates)})
+                pool = view.pool.with_candidates(candidates)
                 if (ids := self.codec.prompt_ids(replace(view, pool=pool))) != prompt:
                     yield number, candidate, part, changed, ids
 

@@ -1,0 +1,88 @@
+"""The bill of one call: what a candidate's tool message says beside its text."""
+
+from __future__ import annotations
+
+from typing import NotRequired
+
+from typing_extensions import TypedDict
+
+from .failures import ErrorKind
+from .reply import Reply
+
+
+class BilledError(TypedDict):
+    """Why a call failed, as it is written in a bill."""
+
+    kind: ErrorKind
+    message: str
+
+
+class Bill(TypedDict):
+    """The bill of one call: the artifact of a candidate's tool message.
+
+    A plain dict, so that a checkpoint gives back what went in. `attempts` counts the requests that
+    were sent. `cached`: no call was made, since this run has asked the same before, or LangChain's
+    or LangGraph's cache had the reply. `stored`: the reply to the call came out of the reply store,
+    and would have cost `saved_usd`. `error`: why the call failed, or what is doubtful about a reply
+    that can be used (`cut`, `missing_usage`).
+    """
+
+    candidate: str
+    ok: bool
+    error: BilledError | None
+    input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost_usd: float
+    seconds: float
+    attempts: int
+    cached: bool
+    stored: bool
+    saved_usd: float
+    thoughts: NotRequired[str]
+    """What a reasoning model thought, where it did."""
+    cached_input_tokens: NotRequired[int]
+    """How many of the input tokens the provider read out of its prompt cache, where it did."""
+    waited_seconds: NotRequired[float]
+    """How long the candidate's own limits made it wait, where they did."""
+    hedges: NotRequired[int]
+    """How many of the attempts were hedges: the same, asked a second time. Where there are any."""
+    uncertain_attempts: NotRequired[int]
+    """Attempts without an answer, which the provider may bill nevertheless. Where there are any: a
+    hedge's loser is billed as the reply was, of all others nothing is known."""
+    instead_of: NotRequired[Bill]
+    """Where a fallback replied: the bill of the candidate that was asked first, and failed."""
+    cache_loss_usd: NotRequired[float]
+    """In agents: how much of the cost is due to a prefix that another candidate has cached."""
+    whole: NotRequired[str]
+    """The whole reply, where the controller sees it cut."""
+
+
+def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:
+    """Return a reply as a tool's content (the text, or the error) and artifact (the bill)."""
+    error = reply.error
+    billed: Bill = {
+        "candidate": candidate,
+        "ok": reply.ok,
+        "error": {"kind": error.kind, "message": error.message} if error else None,
+        "input_tokens": reply.input_tokens,
+        "output_tokens": reply.output_tokens,
+        "reasoning_tokens": reply.reasoning_tokens,
+        "cost_usd": reply.cost_usd,
+        "seconds": reply.seconds,
+        "attempts": reply.attempts,
+        "cached": reply.cached,
+        "stored": reply.stored,
+        "saved_usd": reply.saved_usd,
+    }
+    if reply.cached_input_tokens:
+        billed["cached_input_tokens"] = reply.cached_input_tokens
+    if reply.waited_seconds:
+        billed["waited_seconds"] = reply.waited_seconds
+    if reply.hedges:
+        billed["hedges"] = reply.hedges
+    if reply.uncertain_attempts:
+        billed["uncertain_attempts"] = reply.uncertain_attempts
+    if reply.thoughts:
+        billed["thoughts"] = reply.thoughts
+    return reply.text if reply.ok else f"error: {error.message if error else ''}", billed
