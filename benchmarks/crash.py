@@ -130,7 +130,7 @@ def crash_evaluate(
     start: Start = start_python,
 ) -> list[str]:
     """Kill an evaluation of so many questions (None = enough); return what is wrong."""
-    questions = questions or 16 * kills + 60
+    questions = questions or 32 * kills + 60
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as made, FaultServer(rate=0, delay=0.15) as server:
         folder = Path(made)

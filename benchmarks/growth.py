@@ -196,13 +196,14 @@ def picture(found: dict[str, dict[int, dict[str, float]]], file: Path) -> None:
         sizes = sorted(rows)
         for unit, label in UNITS.items():
             if unit in rows[sizes[0]]:
-                values = [rows[size][unit] / rows[sizes[0]][unit] for size in sizes]
+                first = next((rows[size][unit] for size in sizes if rows[size][unit]), 1.0)
+                values = [rows[size][unit] / first or math.nan for size in sizes]
                 axis.plot(sizes, values, marker="o", markersize=3, label=label.split(",")[0])
         linear = [size / sizes[0] for size in sizes]
         axis.plot(sizes, linear, color="gray", linestyle=":", label="linear")
         axis.set(xscale="log", yscale="log", xlabel=what, title=what)
         axis.grid(alpha=0.2)
-    axes[0][0].set_ylabel("times the smallest size's")
+    axes[0][0].set_ylabel("times the smallest measured")
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
     figure.savefig(file)

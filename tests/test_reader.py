@@ -68,10 +68,17 @@ def written(folder: Path, records: list[dict]) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory) -> tuple[Path, str]:
-    """Return the folder of a reader that the command has fitted, and what it printed."""
+    """Return the folder of a reader that the command has fitted, and what it printed.
+
+    The file is as `evaluate --record` writes it, with parts of questions that have no gold answers.
+    """
     folder = tmp_path_factory.mktemp("reader")
-    data = written(folder, lines())
-    done = cli("fit", "reader", "--data", data, "--out", folder / "fitted")
+    names = {"model": "candidate", "response": "reply", "gold": "right"}
+    records = [{names.get(key, key): value for key, value in x.items()} for x in lines()]
+    part = {"question": "Who?", "candidate": "Cheap", "reply": "Nobody."}
+    data = written(folder, [part, *records])
+    given = ("--data", data, "--gold-field", "right", "--out", folder / "fitted")
+    done = cli("fit", "reader", *given)
     assert done.returncode == 0, done.stderr
     return folder / "fitted", done.stdout
 
@@ -230,7 +237,7 @@ def test_it_is_cross_validated_in_one_command(tmp_path):
 
 
 def test_the_same_replies_and_seed_fit_the_same_and_a_folder_keeps_it(fitted):
-    records = load_recorded(fitted[0].parent / "replies.jsonl")
+    records = load_recorded(fitted[0].parent / "replies.jsonl", fields={"gold": "right"})
     again, loaded = ReaderController.fit(records), ReaderController.load(fitted[0])
     for name in ("weights", "intercepts"):
         np.testing.assert_array_equal(
@@ -267,7 +274,7 @@ def test_a_broken_folder_and_another_pool_are_named(fitted, tmp_path):
     [
         (lambda r: r[:15], "at least 10 are needed"),
         (lambda r: [x | {"gold": ["nobody at all"]} for x in r], "no reply holds a gold answer"),
-        (lambda r: [x | {"gold": []} for x in r], "line 1: there is no gold answer"),
+        (lambda r: [x | {"gold": []} for x in r], "line 1: 'gold' holds no answer"),
         (lambda r: [x | {"response": 3} for x in r], "line 1: 'response' is a text or null, not 3"),
         (lambda r: [x for n, x in enumerate(r) if n == 0 or n % 3], "at least 10 are needed"),
         (lambda r: [], "there are no replies"),
@@ -287,8 +294,8 @@ def test_failed_calls_and_traces_of_any_controller_are_read(tmp_path, fitted):
     for number in range(12):
         gold, result, _ = ask(parse_controller("vote", pool()), number)
         traces.append(Trace.from_state(result).model_copy(update={"gold": (gold,)}))
-    write_traces(tmp_path / "traces.jsonl", traces)
-    read_again = load_recorded(tmp_path / "traces.jsonl")
+    write_traces(tmp_path / "results.jsonl", traces)
+    read_again = load_recorded(tmp_path)  # the folder of an evaluation
     order = [c.name for c in read_again.pool.candidates]
     assert [dict(zip(order, row, strict=True)) for row in read_again.replies] == [
         answers(number)[1] for number in range(12)

@@ -125,7 +125,7 @@ def estimate(logs: Logs, low: float, high: float) -> Estimates:
     return Estimates(
         interval(w * r),
         interval(ratio + w * (r - ratio) / mean if mean else w, 1 - lost),
-        interval(doubly),
+        interval(doubly, value=float(np.clip(doubly.mean(), low, high))),  # no cost below 0
         _difference(logs, doubly, reach, (most * low, most * high if most else 0.0), high - low),
     )
 

@@ -11,9 +11,9 @@ from ..errors import ConfigError
 from ..words import counted, fixed, rounded
 from .origin import Origin
 from .page import Block, Table
+from .recorded_replies import RESULTS
 from .run import Outcome, outcome_of, read_results
 from .scorers import parse_scorer
-from .scores import RESULTS
 from .statistics import Bootstrap
 from .summary import Summary, summarise
 from .verdict import difference, verdict

@@ -16,9 +16,9 @@ from ..controllers.embedded import world_of
 from ..errors import ConfigError, PoolError
 from ..files import require_file, require_folder
 from .questions import EvaluationQuestion
+from .recorded_replies import RESULTS
 from .run import Results
 from .scorers import parse_scorer
-from .scores import RESULTS
 
 MOST_CONSTANTS = 16
 """Larger pools have their best and cheapest candidates as controls, not all."""

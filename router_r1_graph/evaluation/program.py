@@ -28,10 +28,10 @@ from .plots import load_pyplot
 from .processes import Share, run_in_processes
 from .progress import Bar, progress_columns
 from .questions import EvaluationQuestion
+from .recorded_replies import RESULTS
 from .report import write_report
 from .run import Outcome, Results, cost_weights_of, require_replies, run_controller, unanswered
 from .scorers import parse_scorer
-from .scores import RESULTS
 from .spending import Estimate, Purse, estimate, within, worst_case
 from .summary import Summary, summarise
 

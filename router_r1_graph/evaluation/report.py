@@ -16,8 +16,8 @@ from ..transcript import as_text
 from ..words import counted, fixed, plain, rounded
 from .page import Block, Table, as_html, markdown
 from .plots import draw
+from .recorded_replies import RESULTS
 from .run import Key, Outcome, read_results
-from .scores import RESULTS
 from .statistics import Interval
 from .summary import Summary
 from .verdict import difference, savings, verdict

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..answers import bare_answer, gold_answers
+from ..answers import bare_answer
 from ..candidates import CandidatePool
-from ..controllers.learned.cells import Cell, number_of, read_lines, text_of
+from ..controllers.learned.cells import Cell, read_lines
 from ..controllers.learned.matrix import ScoreMatrix, read_matrix
-from ..errors import MatrixError, did_you_mean
+from ..errors import MatrixError
 from ..ledger import price_usd
 from ..trace import Trace, read_traces
+from .recorded_replies import read_replies, results_in
 from .scorers import Scorer, parse_scorer
-
-RESULTS = "results.jsonl"
-"""The traces in the folder of an evaluation."""
 
 
 def load_scores(
@@ -51,11 +49,7 @@ def load_scores(
             line.
         TraceError: a trace in it is broken.
     """
-    path, scorer = Path(path), parse_scorer(metric)
-    if path.is_dir():
-        path /= RESULTS
-        if not path.is_file():
-            raise MatrixError(f"{path}: no such file; `router-r1 evaluate --out` writes it")
+    path, scorer = results_in(path), parse_scorer(metric)
     scored = f" by {metric}"
     first = next(read_lines(path), None) if path.suffix == ".jsonl" and path.is_file() else None
     row = {} if first is None else {**first[1], **dict.fromkeys(fields or {})}
@@ -158,39 +152,7 @@ def matrix_of_traces(
 def _reply_cells(
     path: Path, split: str | None, scorer: Scorer, fields: Mapping[str, str]
 ) -> Iterator[Cell]:
-    """Yield the cells of recorded replies; a reply is scored as the answer of a constant is.
-
-    Raises:
-        MatrixError: a line is broken, or none has gold answers.
-    """
-    gold_field = fields.get("gold", "gold")
-    others = {ours: theirs for ours, theirs in fields.items() if ours != "gold"}
-    scored, without = False, ""
-    for number, record in read_lines(path, others):
-        if split is not None and record.get("split") != split:
-            continue
-        where = f"{path}, line {number}"
-        if gold_field not in record:  # a reply to a part of a question
-            without = without or f"{where}: there is no {gold_field!r}" + (
-                did_you_mean(gold_field, record)
-                or "; --gold-field names the gold answers, --fields score=NAME the scores"
-            )
-            continue
-        gold = gold_answers(record[gold_field])
-        if not gold:
-            raise MatrixError(
-                f"{where}: {gold_field!r} holds no answer: {record[gold_field]!r:.60}"
-            )
-        reply = next((record[name] for name in ("reply", "response") if name in record), None)
-        if not isinstance(reply, str):
-            raise MatrixError(f"{where}: the reply is a text, not {reply!r:.60}")
-        scored = True
-        yield Cell(
-            text_of(record, "question", where=where),
-            text_of(record, "candidate", "model", where=where),
-            scorer(bare_answer(reply), gold),
-            number_of(record, "cost_usd", where=where),
-            f"line {number}",
-        )
-    if without and not scored:
-        raise MatrixError(without)
+    """Yield the cells of recorded replies; a reply is scored as the answer of a constant is."""
+    for one in read_replies(path, split, fields):
+        score = scorer(bare_answer(one.reply), one.gold)
+        yield Cell(one.question, one.candidate, score, one.cost_usd, one.where)

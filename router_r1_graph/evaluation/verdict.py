@@ -118,7 +118,8 @@ def _sentence(row: Row) -> str:
     text = f"{_called(row)} is {how}{cost and ', ' + cost}: {difference(d)}"
     mix = row.against_matched_cost
     if mix is not None and mix.low <= 0 and row.cost_ratio and row.cost_ratio.high < 1:
-        text += f"; a random mix of candidates at its cost may be as good: {difference(mix)}"
+        how = "is better" if mix.high < 0 else "may be as good"
+        text += f"; a random mix of candidates at its cost {how}: {difference(mix)}"
     return text + "."
 
 
