@@ -172,6 +172,7 @@ def test_a_shadow_is_counted_and_asks_nobody_for_what_is_on_record(tmp_path):
         list(ask(url, stream=True))
         wait_until(lambda: metric(url, "shadow_questions_total") == 3)
         assert ask(url).router_r1["stored_calls"] == 0  # the router itself asks every time
+        wait_until(lambda: metric(url, "shadow_questions_total") == 4)
         assert metric(url, "shadow_paid_usd_total") == 0
         assert metric(url, "shadow_same_calls_total") == metric(url, "shadow_same_answers_total")
         assert metric(url, "shadow_cost_difference_usd") == pytest.approx(0)
