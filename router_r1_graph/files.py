@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 from .errors import ConfigError
 from .outside import writable, writable_within
@@ -27,6 +27,9 @@ _LARGEST_CELL = 64 * 1024 * 1024
 """Characters of a cell: whole replies stand in them, and `csv` takes 131,072."""
 
 _DELIMITERS = ",;\t"
+
+_FIELDS = {"traces": ("version", "scratchpad"), "replies": ("question", "candidate", "reply")}
+"""What each line of a kind of file has, at least."""
 
 
 def has_file(path: str | Path) -> bool:
@@ -112,6 +115,36 @@ def require_file(option: str, file: Path | None) -> None:
         raise _unwritable(option, file, error) from error
 
 
+def require_lines(option: str, file: Path | None, what: Literal["traces", "replies"]) -> None:
+    """Check that a file can be appended to, and holds lines of the same kind if it holds any.
+
+    The first line is looked at.
+
+    Args:
+        option: names it in errors.
+        file: None = none is wanted.
+        what: what its lines are.
+
+    Raises:
+        ConfigError: it cannot, or it holds something else.
+    """
+    require_file(option, file)
+    if file is None or not has_file(file):
+        return
+    for _, row in read_jsonl(file):
+        if isinstance(row, ValueError) and _is_torn(file):
+            return  # its writer was killed; the next line mends it
+        if isinstance(row, ValueError) or any(name not in row for name in _FIELDS[what]):
+            raise ConfigError(f"{option} {file}: holds something else than {what}; name another")
+        return
+
+
+def _is_torn(file: Path) -> bool:
+    """Whether all that a file holds is the begin of a JSON object's line."""
+    text = file.read_bytes().strip(b" \t\r")
+    return text.startswith(b"{") and b"\n" not in text
+
+
 def require_folder(option: str, folder: Path | None) -> None:
     """Check that a folder can be made or written into, and leave nothing behind.
 
@@ -185,9 +218,13 @@ def _mend(file: IO[bytes], size: int) -> None:
     last = tail.rpartition(b"\n")[2]
     try:
         json.loads(last)
-        file.write(b"\n")
+        torn = False
     except (ValueError, RecursionError):
+        torn = last.strip(b"\0")[:1] in (b"{", b"")  # what else stands there is not ours, and stays
+    if torn:
         file.truncate(size - len(last))
+    else:
+        file.write(b"\n")
 
 
 @contextmanager

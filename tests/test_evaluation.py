@@ -420,7 +420,9 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
         ('{"a": 1}\n{"c": "torn', '{"a": 1}\n{"b": 2}\n'),
         ('{"a": 1}\n{"c": 3}', '{"a": 1}\n{"c": 3}\n{"b": 2}\n'),
         ('{"torn', '{"b": 2}\n'),
-        ("x" * 200_000, '{"b": 2}\n'),
+        ('{"a": 1}\n{"c": "' + "x" * 200_000, '{"a": 1}\n{"b": 2}\n'),
+        ('{"a": 1}\n' + "\0" * 50, '{"a": 1}\n{"b": 2}\n'),  # as file systems leave them
+        ("notes: mine", 'notes: mine\n{"b": 2}\n'),
         ("", '{"b": 2}\n'),
     ],
 )

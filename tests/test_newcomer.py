@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from router_r1_graph import Candidate, CandidatePool, ConfigError, Left, PoolError, Trace
 from router_r1_graph.candidates.providers import import_name
+from router_r1_graph.candidates.records import read_records
 from router_r1_graph.cli import app, main
 from router_r1_graph.cli.options import loading
 from router_r1_graph.console import make_console
@@ -447,6 +448,43 @@ def test_what_cannot_be_written_is_told_before_anything_is_asked(cli, tmp_path, 
     assert (code, out) == (2, "")
     assert re.fullmatch(r"router-r1: --(out|record) .*: cannot be written: .*\n", err)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+_TRACE = '{"version": 1, "question": "q", "scratchpad": []}\n'
+
+
+_OTHERS = {
+    "--record": ("candidates:\n- name: Ada", _TRACE, '{"question": "q", "answer": "a"}\n'),
+    "--trace": ('{"question": "q", "candidate": "Ada", "reply": "a"}\n', "question,answer\nq,a\n"),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "held"),
+    [
+        (command, option, held)
+        for command in (["ask", "q"], ["chat"], ["serve"], ["evaluate", "demo"])
+        for option, others in _OTHERS.items()
+        for held in others
+        if (command[0], option) != ("evaluate", "--trace")  # has no such option
+    ],
+)
+def test_a_file_of_something_else_is_not_appended_to(cli, tmp_path, command, option, held):
+    if command[0] == "serve":
+        pytest.importorskip("uvicorn")
+    file = write(tmp_path, held, "mine")
+    code, out, err = cli(*command, "--controller", "cheapest", option, file)
+    assert (code, out) == (2, "")
+    kind = "traces" if option == "--trace" else "replies"
+    assert err == f"router-r1: {option} {file}: holds something else than {kind}; name another\n"
+    assert file.read_text() == held
+
+
+def test_a_file_with_nothing_but_a_torn_line_is_appended_to(cli, tmp_path):
+    file = write(tmp_path, '{"question": "to', "mine")
+    ask = ("ask", "q", "--controller", "cheapest", "--record", file)
+    assert [cli(*ask)[0] for _ in range(2)] == [0, 0]
+    assert [record.question for record, _ in read_records(file)] == ["q", "q"]
 
 
 def test_who_does_not_read_the_cost_weight_is_named(cli):

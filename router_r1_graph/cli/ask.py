@@ -17,7 +17,7 @@ import typer
 
 from ..console import make_console
 from ..errors import ConfigError, QuestionError
-from ..files import require_file
+from ..files import require_lines
 from ..invalid import masked
 from ..outside import visible
 from ..words import shortened, usd
@@ -105,8 +105,8 @@ def ask(
         return
     if context.approve_above_usd is not None and not sys.stdin.isatty():
         raise ConfigError("--approve-above-usd asks you: standard input has to be a terminal")
-    require_file("--trace", trace)
-    require_file("--record", record)
+    require_lines("--trace", trace, "traces")
+    require_lines("--record", record, "replies")
     _ask(question, load_pool(pool), controller, context, as_json, trace, record, explain, replies)
 
 

@@ -13,7 +13,7 @@ import typer
 
 from ..console import make_console
 from ..errors import ConfigError
-from ..files import require_file
+from ..files import require_lines
 from ..invalid import masked
 from .options import (
     ControllerOption,
@@ -58,8 +58,8 @@ def chat(
     """
     if context.approve_above_usd is not None and not sys.stdin.isatty():
         raise ConfigError("--approve-above-usd asks you: standard input has to be a terminal")
-    require_file("--trace", trace)
-    require_file("--record", record)
+    require_lines("--trace", trace, "traces")
+    require_lines("--record", record, "replies")
     candidates = load_pool(pool)
     context.check(candidates)
     with loading(masked(controller or "the controller")):

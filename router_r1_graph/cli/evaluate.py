@@ -15,7 +15,7 @@ import typer
 from ..console import make_console
 from ..context import RouterContext
 from ..errors import ConfigError, MissingExtraError, did_you_mean
-from ..files import require_file, require_folder
+from ..files import require_folder, require_lines
 from ..invalid import masked
 from ..outside import visible
 from ..words import counted
@@ -161,7 +161,7 @@ def evaluate(
         raise ConfigError("--langsmith needs --out: the traces that it sends are kept there")
     require_folder("--out", out)
     if not (out and record and record.absolute().parent == out.absolute()):
-        require_file("--record", record)
+        require_lines("--record", record, "replies")
     if data == ["agents"]:
         if cost_weight and len(cost_weight) > 1:
             raise ConfigError("evaluate agents: one --cost-weight, not several")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError, MissingExtraError
-from ..files import require_file
+from ..files import require_lines
 from ..invalid import masked
 from .options import (
     ControllerOption,
@@ -101,8 +101,8 @@ def serve(
     key = os.environ.get(api_key_env, "").strip() if api_key_env else ""
     if api_key_env and not key:
         raise ConfigError(mask_variable("--api-key-env", api_key_env))
-    require_file("--trace", trace)
-    require_file("--record", record)
+    require_lines("--trace", trace, "traces")
+    require_lines("--record", record, "replies")
     candidates = load_pool(pool)
     with loading(masked(controller or "the controller")):
         try:

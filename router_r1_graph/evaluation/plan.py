@@ -14,7 +14,7 @@ from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers.embedded import world_of
 from ..errors import ConfigError, PoolError
-from ..files import require_file, require_folder
+from ..files import require_file, require_folder, require_lines
 from .questions import EvaluationQuestion
 from .recorded_replies import RESULTS
 from .run import Results
@@ -105,15 +105,15 @@ def open_results(plan: Evaluation) -> Results:
     if plan.processes > 1 and plan.budget_usd is not None:
         raise ConfigError("a budget of the whole evaluation needs one process")
     if plan.out is None:
-        require_file("--record", plan.record)
+        require_lines("--record", plan.record, "replies")
         return Results(None, scorer)
     require_folder("--out", plan.out)
     if plan.record and plan.record.absolute().parent != plan.out.absolute():
-        require_file("--record", plan.record)
+        require_lines("--record", plan.record, "replies")
     file = plan.out / RESULTS
     plan.out.mkdir(parents=True, exist_ok=True)
     require_file("--out", file)
-    require_file("--record", plan.record)
+    require_lines("--record", plan.record, "replies")
     if file.exists() and file.stat().st_size and not plan.resume:
         raise ConfigError(
             f"{file} holds results already: go on with --resume, or name another --out"

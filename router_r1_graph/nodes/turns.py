@@ -65,40 +65,49 @@ class TurnNode:
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> Command[str]:
         """Ask the controller for one turn."""
-        state, edited = self._edited(state)
-        view = self._view(state, config, runtime)
-        config = self._trace_think(state, view, config)
-        if edited:
-            return self._after_think(state, view, edited, asked=False)
+        state, view, config, done = self._begun(state, config, runtime)
+        if done is not None:
+            return done
+        came: Reply | BaseException
         try:
-            if reason := budget.ending_of_turn(view.left, self._worst_case_usd(view)):
-                return self._stop(state, view, reason)
-            reply = _turn(view, self.controller.name, self._decided(view, config))
+            came = self._decided(view, config)
         except GraphBubbleUp:  # an interrupt, not a failure
             raise
         except Exception as error:
-            reply = Reply(error=failure(error, self.controller.name))
-        return self._after_think(state, view, reply)
+            came = error
+        return self._after_think(state, view, _turn(view, self.controller.name, came))
 
     async def athink(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> Command[str]:
         """Ask the controller for one turn, without blocking."""
+        state, view, config, done = self._begun(state, config, runtime)
+        if done is not None:
+            return done
+        came: Reply | BaseException
+        try:
+            came = await self._adecided(view, config)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            came = error
+        return self._after_think(state, view, _turn(view, self.controller.name, came))
+
+    def _begun(
+        self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
+    ) -> tuple[RouterState, View, RunnableConfig, Command[str] | None]:
+        """Return what a turn needs, and where to go if nobody has to be asked for it."""
         state, edited = self._edited(state)
         view = self._view(state, config, runtime)
         config = self._trace_think(state, view, config)
         if edited:
-            return self._after_think(state, view, edited, asked=False)
+            return state, view, config, self._after_think(state, view, edited, asked=False)
         try:
-            if reason := budget.ending_of_turn(view.left, self._worst_case_usd(view)):
-                return self._stop(state, view, reason)
-            came = await self._adecided(view, config)
-            reply = _turn(view, self.controller.name, came)
-        except GraphBubbleUp:
-            raise
-        except Exception as error:
+            reason = budget.ending_of_turn(view.left, self._worst_case_usd(view))
+        except Exception as error:  # of a controller's own code
             reply = Reply(error=failure(error, self.controller.name))
-        return self._after_think(state, view, reply)
+            return state, view, config, self._after_think(state, view, reply)
+        return state, view, config, self._stop(state, view, reason) if reason else None
 
     def _decided(self, view: View, config: RunnableConfig) -> Reply | BaseException:
         """Ask the controller; under a deadline, one that takes longer is left alone."""
