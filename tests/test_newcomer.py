@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from unittest.mock import AsyncMock
 
 import pytest
 import typer
@@ -154,16 +153,19 @@ def test_brackets_in_text_are_not_read_as_markup(capsys):
     assert capsys.readouterr().out == "pip install 'router-r1-graph[local]'\n"
 
 
-def test_the_tour_says_which_extra_is_missing(monkeypatch, capsys):
+def test_the_tour_says_which_extra_is_missing(monkeypatch, tmp_path):
     from router_r1_graph.cli import tour
 
     note = "the learned policy needs torch (pip install 'router-r1-graph[local]')"
     monkeypatch.setattr(tour, "default_spec", lambda pool: ("keyword", note))
-    monkeypatch.setattr(tour, "_play", lambda *args: None)
-    monkeypatch.setattr(tour, "compare", AsyncMock(return_value=[]))
-    console = Console(file=io.StringIO(), width=200)
-    tour.run_tour(console, CandidatePool.embedded(), questions=2, seed=0)
-    assert note in console.file.getvalue()
+    monkeypatch.setitem(sys.modules, "router_r1_graph.evaluation.program", None)  # as without numpy
+    console = Console(file=io.StringIO(), width=200, markup=False)
+    given = {"questions": 2, "seed": 0, "out": tmp_path}
+    tour.run_tour(console, CandidatePool.embedded(), **given)
+    shown = console.file.getvalue()
+    assert note in shown
+    assert "pip install 'router-r1-graph[eval]'" in shown
+    assert "pound sterling" in shown
 
 
 def test_a_name_with_brackets_stands_in_the_progress_of_an_evaluation():

@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -230,18 +229,17 @@ router-r1 demo --json | jq .controllers
 
 
 def demo(
-    questions: Annotated[int, typer.Option(min=1, help="Test questions of the table.")] = 200,
+    questions: Annotated[int, typer.Option(min=1, help="Test questions of the table.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the questions.")] = 0,
     pool: PoolOption = "embedded",
+    out: Annotated[Path, typer.Option(help="The folder of the picture.")] = Path("runs/tour"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON only.")] = False,
 ) -> None:
-    """Take a two-minute tour: a pool, some questions, and a table of controllers."""
+    """Take a two-minute tour: a pool, some questions, a table of controllers, and its picture."""
     candidates = load_pool(pool)
     with loading("the tour"):
-        from .tour import compare, run_tour
+        from .tour import compared, run_tour
     if not as_json:
-        run_tour(make_console(), candidates, questions=questions, seed=seed)
+        run_tour(make_console(), candidates, questions=questions, seed=seed, out=out)
         return
-    scores = asyncio.run(compare(candidates, questions, seed))
-    rows = [asdict(score) for score in scores]
-    print_json({"questions": questions, "seed": seed, "controllers": rows})
+    print_json(compared(candidates, questions, seed, make_console(stderr=True)).to_json())
