@@ -276,8 +276,9 @@ def test_fit_auto_prints_its_tables_and_ask_and_serve_repeat_that_routing_does_n
     best = embedded.candidates[0].name
     assert f"warning: auto:{out}: routing does not pay: on 60 questions nothing" in asked.stderr
     assert f"so {best} is asked each time" in asked.stderr
-    with Command("serve", "--controller", f"auto:{out}", "--port", 0) as served:
-        assert any(line == asked.stderr.splitlines(keepends=True)[-1] for line in served.stderr)
+    for args in (["--controller"], ["--controller", "cheapest", "--shadow"]):
+        with Command("serve", *args, f"auto:{out}", "--port", 0) as served:
+            assert any(line == asked.stderr.splitlines(keepends=True)[-1] for line in served.stderr)
 
 
 # ------------------------------------------------------------------------------- in the graph

@@ -131,7 +131,8 @@ def serve(
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
     print(f"serving {candidates.name} by {model.controller.name} at {url}", file=sys.stderr)
     note_simulated(candidates)
-    warn_unsure(model.controller, context.cost_weight)
+    for each in api.state.controllers:
+        warn_unsure(each, context.cost_weight)
     if not key and host not in ("127.0.0.1", "::1", "localhost"):
         print("warning: no --api-key-env: whoever reaches it spends your money", file=sys.stderr)
     if access_log:

@@ -126,6 +126,8 @@ def create_app(
     about = "Asks the right LLMs the right questions."
     app = FastAPI(title="Router-R1", description=about, **paths)
     app.state.stop = service.stop
+    shadows = [service.shadow.controller] if service.shadow else []
+    app.state.controllers = [service.model.controller, *shadows]
     app.add_middleware(AccessLog)
     for path, answer in (
         ("/v1/chat/completions", service.chat),

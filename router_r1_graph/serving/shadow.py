@@ -69,6 +69,7 @@ class Shadow:
 
     Attributes:
         main: the router that answers, whose replies are put on record for the shadow.
+        controller: the second controller.
 
     Raises:
         ControllerError: the spec is no controller.
@@ -76,14 +77,14 @@ class Shadow:
 
     def __init__(self, spec: str, model: ChatRouterR1, registry: CollectorRegistry) -> None:
         store, self.main = model.replies, model
-        controller = as_controller(spec, model.pool)
+        self.controller = as_controller(spec, model.pool)
         if store is None:
             self._folder = tempfile.TemporaryDirectory(prefix="router-r1-shadow-")
             file = Path(self._folder.name) / "replies.sqlite"
             store = ReplyStore(file, every=True)
             self.main = model.model_copy(update={"replies": WrittenStore(file, every=True)})
         self._model = model.model_copy(
-            update={"controller": controller, "replies": store, "explore": 0.0}
+            update={"controller": self.controller, "replies": store, "explore": 0.0}
         )
         self._tasks: set[asyncio.Task[None]] = set()
         of: dict[str, Any] = {"namespace": "router_r1_shadow", "registry": registry}
