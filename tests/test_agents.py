@@ -325,6 +325,25 @@ def test_sticky_stays_and_goes_up_in_price_only_after_a_failure():
         )
 
 
+def test_a_long_prompt_is_no_reason_for_a_weaker_candidate():
+    needs("eval")
+    import numpy as np
+
+    from router_r1_graph.controllers.learned.controller import LearnedController
+    from router_r1_graph.controllers.learned.matrix import ScoreMatrix
+
+    pool = make_pool(*({"name": name, **settings} for name, settings in BOTH.items()))
+    costs = np.tile([1e-6, 1e-5], (20, 1))  # of short questions
+    right = np.tile([0.2, 0.9], (20, 1))
+    questions = tuple(f"question {n}" for n in range(20))
+    controller = LearnedController.fit("linear", ScoreMatrix(questions, pool, right, costs))
+    for input_tokens in (10, 1_000, 100_000):
+        for weight, name in ((0.3, "Bob"), (0.9, "Ada")):
+            step = AgentStep(input_tokens=input_tokens)
+            view = View("question 3", pool, RouterContext(cost_weight=weight), Left(1), step=step)
+            assert controller.choose(view).name == name, (input_tokens, weight)
+
+
 # ------------------------------------------------------------------------ LangChain's own router
 
 
@@ -354,6 +373,10 @@ def test_every_fitted_controller_decides_for_langchains_own_router():
     for name, controller in controllers().items():
         model = RouterDecisionModel(pool=make_pool(), controller=controller, context=context)
         which = Choice(instructions="Which?", criteria={"Bob": None, "Ada": "cheap"})
+        only = Choice(instructions="Which?", criteria={"Bob": None})
+        both = {"q": which, "only": only}
+        found = model.invoke({"state": "proof of number 1", "questions": both}).choices
+        assert (found["q"].choice, found["only"].choice) == ("Ada", "Bob")
         for state, label in [
             ("proof of number 1", "Ada"),
             (HumanMessage("verse of number 1"), "Bob"),
@@ -394,6 +417,15 @@ def test_the_policy_decides_with_its_own_probabilities():
     )
 
 
+@pytest.mark.parametrize("spec", ["keyword", "oracle", "cascade", "vote"])
+def test_a_rule_decides_among_the_labels(spec):
+    model = RouterDecisionModel(pool="embedded", controller=spec)
+    which = Choice(instructions="?", criteria={"Vantegro": None, "Magnivor": None})
+    asked = {"state": "Who wrote Hamlet?", "questions": {"q": which}}
+    expected = "Magnivor" if spec in ("keyword", "oracle") else "Vantegro"
+    assert model.invoke(asked).choices["q"].choice == expected
+
+
 def test_a_decision_is_among_the_labels_and_what_is_no_choice_is_refused():
     pool = make_pool("Ada", {"name": "Bob", "aliases": ["strong"]}, "Eve")
     random = RouterDecisionModel(pool=pool, controller="random")
@@ -404,7 +436,7 @@ def test_a_decision_is_among_the_labels_and_what_is_no_choice_is_refused():
     }
     assert answers == {"strong", "Eve"}
     fixed = RouterDecisionModel(pool=pool, controller="constant:Ada")
-    with pytest.raises(ControllerError, match="chose Ada, which is no label"):
+    with pytest.raises(ControllerError, match=r"chose no candidate: .*no candidate 'Ada'"):
         fixed.invoke({"state": "x", "questions": {"q": labels}})
     with pytest.raises(ConfigError, match="the label 'strongg' is no candidate"):
         wrong = Choice(instructions="?", criteria={"strongg": None})

@@ -319,6 +319,20 @@ def test_a_pool_without_one_of_the_fitted_is_refused_but_by_features(tmp_path, t
         parse_controller(f"{method}:{tmp_path}", fewer)
 
 
+@pytest.mark.parametrize("method", ALL)
+def test_a_question_that_only_some_may_be_asked_is_decided_among_them(train_test, method):
+    controller = LearnedController.fit(method, train_test[0], options=quick(method))
+    for names in (["Allround"], ["Allround", "Chemist"]):
+        shown = train_test[0].pool.with_candidates(
+            c for c in train_test[0].pool.candidates if c.name in names
+        )
+        assert controller.choose(view("sonnet and stanza", shown)).name in names
+        columns = [train_test[0].names.index(c.name) for c in shown.candidates]
+        for weight in (0.0, 0.5):
+            whole = controller.utilities(["sonnet"], train_test[0].pool, weight)[:, columns]
+            assert controller.utilities(["sonnet"], shown, weight) == pytest.approx(whole)
+
+
 def test_another_pool_at_run_time_ends_the_run_in_order(train_test):
     controller = LearnedController.fit("knn", train_test[0])
     others = pool("Eve")

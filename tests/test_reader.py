@@ -12,6 +12,8 @@ from extras import needs
 
 needs("eval")
 
+from langchain_core.messages import HumanMessage
+
 from fakes import FakeChat, make_pool
 from in_process import cli
 from router_r1_graph import ConfigError, ControllerError, create_router_r1, parse_controller
@@ -166,6 +168,25 @@ def test_what_it_asks_falls_with_the_cost_weight_and_rounds_and_money_end_it(fit
     assert asked == ["Cheap"]
     assert result["answer"] == "Osric Vann100"
     assert ask(reader, 100, cost_weight=0.0, max_calls_per_round=1)[2][:2] == ["Cheap", "Middle"]
+
+
+def test_only_candidates_that_may_be_asked_are_asked_and_read(fitted):
+    reader = ReaderController.load(fitted[0])
+    settings = [{"name": name, "image_inputs": name != "Cheap"} for name in USD]
+    offered = make_pool(*settings)
+    gold, replies = answers(100)
+    chats = {name: FakeChat(text=text) for name, text in replies.items()}
+    graph = create_router_r1(offered, reader, models=chats).compile()
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    said = HumanMessage([{"type": "text", "text": question(100)}, image])
+    result = graph.invoke({"messages": [said]}, context={"cost_weight": 0.05})
+    assert result["answer"] == gold
+    assert not chats["Cheap"].queries
+    only = make_pool(*(dict(s, image_inputs=s["name"] == "Cheap") for s in settings))
+    graph = create_router_r1(only, reader, models=chats).compile()
+    result = graph.invoke({"messages": [said]}, context={"cost_weight": 0.0})
+    assert result["answer"] == "Osric Vann100"
+    assert len(chats["Cheap"].queries) == 1
 
 
 def test_a_whole_text_is_handed_on_where_that_is_asked_for(fitted):

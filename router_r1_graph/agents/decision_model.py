@@ -33,8 +33,8 @@ class RouterDecisionModel(BaseDecisionModel):
     """A fitted controller, a policy, or any other controller as a LangChain decision model.
 
     It answers questions of the type `Choice`. Their labels are names or aliases of candidates of
-    the pool; the criteria are not read, since the pool has the descriptors. `Choice` questions with
-    fewer labels than the pool has candidates choose among these.
+    the pool; the criteria are not read, since the pool has the descriptors. The controller is shown
+    the candidates that a question has labels for, and no others.
 
     The probabilities are a policy's own. A fitted controller's utilities become probabilities by a
     softmax (`UTILITY_SCALE`). Where a controller tells no numbers, its choice has the probability
@@ -82,30 +82,45 @@ class RouterDecisionModel(BaseDecisionModel):
         return "router_r1"
 
     def _classify(self, state: Any, questions: Mapping[str, Any]) -> ClassifierResponse:
-        self._check(questions)
-        question, messages, config = _asked(state)
-        routing = route_only(
-            self.pool,
-            self._controller,
-            question,
-            messages=messages,
-            context=self.context,
-            config=config,
-        )
-        return self._response(routing, questions)
+        options = self._options(state)
+        routed = {
+            names: route_only(pool, self._controller, **options)
+            for names, pool in self._offered(questions).items()
+        }
+        return self._response(routed, questions)
 
     async def _aclassify(self, state: Any, questions: Mapping[str, Any]) -> ClassifierResponse:
-        self._check(questions)
+        options = self._options(state)
+        routed = {
+            names: await aroute_only(pool, self._controller, **options)
+            for names, pool in self._offered(questions).items()
+        }
+        return self._response(routed, questions)
+
+    def _options(self, state: Any) -> dict[str, Any]:
+        """Return what a routing is about."""
         question, messages, config = _asked(state)
-        routing = await aroute_only(
-            self.pool,
-            self._controller,
-            question,
-            messages=messages,
-            context=self.context,
-            config=config,
-        )
-        return self._response(routing, questions)
+        return {
+            "question": question,
+            "messages": messages,
+            "context": self.context,
+            "config": config,
+        }
+
+    def _offered(self, questions: Mapping[str, Any]) -> dict[frozenset[str], CandidatePool]:
+        """Return the pools that the questions offer, by the names in them: mostly one."""
+        self._check(questions)
+        offered = {}
+        for question in questions.values():
+            names = frozenset(self._names(question).values())
+            offered[names] = self.pool.with_candidates(
+                candidate for candidate in self.pool.candidates if candidate.name in names
+            )
+        return offered
+
+    def _names(self, question: ChoiceQuestion) -> dict[str, str]:
+        """Return the candidate of each label."""
+        return {label: c.name for label in question.criteria if (c := self.pool.find(label))}
 
     def _check(self, questions: Mapping[str, Any]) -> None:
         """Check the questions before anything is asked."""
@@ -124,36 +139,31 @@ class RouterDecisionModel(BaseDecisionModel):
                         f"aliases: {', '.join(names)}"
                     )
 
-    def _response(self, routing: Routing, questions: Mapping[str, Any]) -> ClassifierResponse:
-        call = next((c for c in routing.calls if self.pool.find(c.candidate)), None)
-        if call is None:
-            why = routing.error or "it made no call that can be used"
-            raise ControllerError(f"controller {routing.controller} chose no candidate: {why}")
-        chosen = self.pool.find(call.candidate)
-        assert chosen is not None
-        shares = _shares(call.choice) if call.choice else {}
-        if not shares.get(chosen.name):
-            shares = {chosen.name: 1.0}
-        answers = {
-            number: self._answer(chosen.name, shares, list(question.criteria))
-            for number, question in questions.items()
-        }
+    def _response(
+        self, routed: Mapping[frozenset[str], Routing], questions: Mapping[str, Any]
+    ) -> ClassifierResponse:
+        answers = {}
+        for number, question in questions.items():
+            name_of = self._names(question)
+            answers[number] = _answer(routed[frozenset(name_of.values())], name_of)
         return ClassifierResponse(model=self.model, answers=answers)
 
-    def _answer(self, chosen: str, shares: Mapping[str, float], labels: list[str]) -> ChoiceAnswer:
-        """Return the answer among these labels."""
-        name_of = {label: c.name for label in labels if (c := self.pool.find(label))}
-        mass = {label: shares.get(name, 0.0) for label, name in name_of.items()}
-        if not sum(mass.values()):
-            raise ControllerError(
-                f"controller {self.model} chose {chosen}, which is no label of the question, and "
-                "tells no numbers for the others"
-            )
-        mass = {label: share / sum(mass.values()) for label, share in mass.items()}
-        own = next((label for label, name in name_of.items() if name == chosen), None)
-        label = own or max(mass, key=lambda label: mass[label])
-        share = min(1.0, mass[label])
-        return ChoiceAnswer(type="choice", choice=label, probabilities=mass, confidence=share)
+
+def _answer(routing: Routing, name_of: Mapping[str, str]) -> ChoiceAnswer:
+    """Return what a controller chose, as one of the labels."""
+    label_of = {name: label for label, name in reversed(list(name_of.items()))}
+    call = next((c for c in routing.calls if c.candidate in label_of), None)
+    if call is None:
+        why = routing.error or "it made no call that can be used"
+        raise ControllerError(f"controller {routing.controller} chose no candidate: {why}")
+    shares = _shares(call.choice) if call.choice else {}
+    if not shares.get(call.candidate):
+        shares = {call.candidate: 1.0}
+    mass = {label: shares.get(name, 0.0) for label, name in name_of.items()}
+    mass = {label: share / sum(mass.values()) for label, share in mass.items()}
+    label = label_of[call.candidate]
+    confidence = min(1.0, mass[label])
+    return ChoiceAnswer(type="choice", choice=label, probabilities=mass, confidence=confidence)
 
 
 def _shares(choice: Choice) -> dict[str, float]:

@@ -12,7 +12,7 @@ first.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -233,16 +233,26 @@ class LearnedController(OneCallController):
         if (self.method == AUTO) != bool(self.verdicts) or self.method not in (*METHODS, AUTO):
             raise ValueError(f"{self.method!r} with {len(self.verdicts)} verdicts")
 
-    def check(self, pool: CandidatePool) -> list[int]:
-        """Return, for each candidate of a pool, its index among the fitted ones.
+    def check(self, pool: CandidatePool) -> None:
+        """Check that a pool has the candidates of the fit, or for an open method some of them.
 
         Raises:
-            ControllerError: the pool's candidates are not those that were fitted.
+            ControllerError: it has not.
         """
-        open_ = self.method != AUTO and METHODS[self.method].open
+        self._columns(pool, fewer=self._is_open)
+
+    @property
+    def _is_open(self) -> bool:
+        return self.method != AUTO and METHODS[self.method].open
+
+    def _columns(self, pool: CandidatePool, *, fewer: bool = True) -> list[int]:
+        """Return, for each candidate of a pool, its index among the fitted ones.
+
+        A question may be shown to some of them only: those that take images, or that it names.
+        """
         names = [candidate.name for candidate in self.known.candidates]
-        advice = "add them or fit again" if open_ else ""
-        return columns(names, pool, self.name, fewer=open_, advice=advice)
+        advice = "add them or fit again" if self._is_open else ""
+        return columns(names, pool, self.name, fewer=fewer, advice=advice)
 
     def verdict(self, cost_weight: float) -> Verdict | None:
         """Return what `auto` found at the nearest cost weight; None for another method."""
@@ -263,14 +273,15 @@ class LearnedController(OneCallController):
     ) -> np.ndarray:
         """Return the utility of each of the pool's candidates for each question, N x C.
 
-        With `auto` that of the best constant is raised by the margin.
+        With `auto` that of the best constant is raised by the margin. Costs are scaled as in the
+        fit, also where the pool has a part of its candidates.
 
         Raises:
-            ControllerError: the pool's candidates are not those that were fitted.
+            ControllerError: a candidate was not fitted.
         """
-        places = self.check(pool)
+        places = self._columns(pool)
         costs = self.costs[places]
-        return utility(self._scores(questions, places, cost_weight), costs, costs, cost_weight)
+        return utility(self._scores(questions, places, cost_weight), costs, self.costs, cost_weight)
 
     def _scores(
         self, questions: Sequence[str], columns: Sequence[int], cost_weight: float
@@ -286,7 +297,7 @@ class LearnedController(OneCallController):
         if verdict.part is None:
             return np.repeat(means[None], len(questions), axis=0)
         scores = self.parts[verdict.part].predict(questions)[:, columns]
-        constant = best_column(utility(means, costs, costs, cost_weight)[None], costs)
+        constant = best_column(utility(means, costs, self.costs, cost_weight)[None], costs)
         scores[:, constant] += verdict.margin
         return scores
 
@@ -296,9 +307,9 @@ class LearnedController(OneCallController):
         """Return, for each question, the pool index of the candidate to ask, length N.
 
         Raises:
-            ControllerError: the pool's candidates are not those that were fitted.
+            ControllerError: a candidate was not fitted.
         """
-        costs = self.costs[self.check(pool)]
+        costs = self.costs[self._columns(pool)]
         return best_column(self.utilities(questions, pool, cost_weight), costs)
 
     def choose(self, view: View) -> Candidate:
@@ -314,12 +325,18 @@ class LearnedController(OneCallController):
         """Return the utilities of an agent's step, whose costs depend on the prompt caches.
 
         The unit of cost is the range of the fit's mean costs, so that a step that costs little
-        more with a better candidate weighs little, and a cold cache weighs what it costs.
+        more with a better candidate weighs little, and a cold cache weighs what it costs. For a
+        step that costs more than the fit's questions it is the range of the step's own costs with
+        cold caches: its length alone is no reason for a weaker candidate.
         """
-        columns = self.check(view.pool)
-        scores = self._scores([view.question], columns, view.context.cost_weight)[0]
-        costs = np.array([step.cost_usd(c) for c in view.pool.candidates])
-        unit = np.ptp(self.costs) if self.cost_source == "measured" else np.ptp(costs)
+        candidates = view.pool.candidates
+        places = self._columns(view.pool)
+        scores = self._scores([view.question], places, view.context.cost_weight)[0]
+        costs = np.array([step.cost_usd(c) for c in candidates])
+        cold = replace(step, warm_tokens={})
+        unit = np.ptp([cold.cost_usd(c) for c in candidates])
+        if self.cost_source == "measured":
+            unit = max(unit, np.ptp(self.costs))
         weighed = (costs - costs.min()) / unit if unit else np.zeros_like(costs)
         a = view.context.cost_weight
         return np.asarray((1 - a) * scores - a * weighed)

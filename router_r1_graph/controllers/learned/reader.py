@@ -216,7 +216,7 @@ class ReaderController(RuleController):
 
         Those between which it would not stop anyway are asked at once.
         """
-        self.check(view.pool)
+        columns(self._names, view.pool, self.name, fewer=True)  # some may not be shown: images
         replies, read_so_far = self._replies(view)
         best = self._best(view.question, replies, read_so_far)
         stop_at = self.stop_at(view.context.cost_weight)
@@ -224,10 +224,15 @@ class ReaderController(RuleController):
         log_odds = NO_SPAN if best is None else best[1].log_odds
         if over or (read_so_far and log_odds >= stop_at[read_so_far - 1]):
             return self._answer(view, replies, best)
-        last = read_so_far + 1
-        while last < len(self._names) and stop_at[last - 1] == np.inf:
-            last += 1
-        names = self._names[read_so_far:last][: view.context.max_calls_per_round]
+        names: list[str] = []
+        for place, name in enumerate(self._names[read_so_far:], read_so_far):
+            if view.pool.find(name):
+                names.append(name)
+            if names and stop_at[place] < np.inf:
+                break
+        if not names:
+            return self._answer(view, replies, best)
+        names = names[: view.context.max_calls_per_round]
         why = f"{_sureness(best)}; ask {', '.join(names)}." if read_so_far else f"Ask {names[0]}."
         return Turn((why,), tuple(Call(name, view.question) for name in names))
 
