@@ -15,6 +15,7 @@ import httpx
 import pytest
 import requests
 from langchain_core.exceptions import ContextOverflowError, ModelRateLimitError
+from langchain_core.messages import AIMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
@@ -22,6 +23,7 @@ from openai_server import Cut, EmptyChoices, Hang, Malformed, Reply, Status, Wir
 from patience import long_enough
 from router_r1_graph import create_router_r1, parse_controller
 from router_r1_graph.candidates.failures import TRANSIENT, classify
+from router_r1_graph.candidates.finish import finish_of
 from router_r1_graph.candidates.retry_after import told_to_wait
 from router_r1_graph.trace import Trace, read_traces, write_traces
 from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
@@ -51,6 +53,10 @@ FAILURES = {
         Malformed('{"choices": [{"message": {"content": {"a": 1}}}]}'),
         "malformed",
     ),
+    "no credit, in Chinese clouds' words": (
+        Malformed('{"code": "Arrearage", "message": "Access denied"}'),
+        "auth",
+    ),
     "no choices": (EmptyChoices(), "empty"),
     "no text": (Reply("  \n"), "empty"),
 }
@@ -63,6 +69,7 @@ TRANSIENT_FAILURES = {
         Malformed('{"error": {"message": "overloaded"}}'),
         "server_error",
     ),
+    "words under status 200": (Malformed("upstream timed out", "text/plain"), "timeout"),
     "a body that breaks off": (Malformed('{"choices": [{"message": {"cont'), "connection"),
     "hang": (Hang(), "timeout"),
     "cut before the headers": (Cut("before_headers"), "connection"),
@@ -297,6 +304,15 @@ BROKEN = {
         [half(), half("error", error={"message": "x", "code": 502})],
         "server_error",
     ),
+    "words beside it": (
+        [half(), {"error": True, "message": "slow down", "statusCode": 429}],
+        "rate_limited",
+    ),
+    "a status beside it": ([{"error": "Service Unavailable", "status": 503}], "server_error"),
+    "an error inside": ([{"error": {"error": {"message": "x", "code": 429}}}], "rate_limited"),
+    "another's name of words": ([{"errorMessage": "Task timed out"}], "timeout"),
+    "an event of words": ([half(), "Too many requests"], "rate_limited"),
+    "a list": ([half(), [named(code=503)]], "server_error"),
     "words in place of a choice": ([{"code": 429, "msg": "slow down"}], "rate_limited"),
     "a detail": ([{"detail": "Model overloaded"}], "server_error"),
     "MiniMax's": (
@@ -383,6 +399,24 @@ def test_a_reply_that_is_not_whole_says_so_in_the_bill_and_the_trace(
         assert says in call.error
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("stop eos_token COMPLETE end_turn tool_calls function_call stop_sequence OTHER", "stop"),
+        ("length MAX_TOKENS max_new_tokens model_length context_length_exceeded", "length"),
+        (
+            "SAFETY content_filtered MODEL_ARMOR IMAGE_PROHIBITED_CONTENT blocklist",
+            "content_filter",
+        ),
+        ("error USER_CANCEL failed TIMED_OUT engine_overloaded MALFORMED_FUNCTION_CALL", "error"),
+    ],
+)
+def test_the_end_of_a_reply_is_read_in_every_providers_word(words, kind):
+    told = [*words.split(), {"type": words.split()[0]}]
+    found = {finish_of(AIMessage("x", response_metadata={"finish_reason": word})) for word in told}
+    assert found == {kind}
+
+
 @pytest.mark.parametrize("choices", [[], [{"message": None}]])
 def test_a_reply_without_a_choice_is_empty_and_paid(serve, tmp_path, choices):
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
@@ -411,6 +445,9 @@ def test_a_reply_without_a_choice_is_empty_and_paid(serve, tmp_path, choices):
         ("Please try again in 86ms.", 0.086),
         ("Quota exceeded. Please retry in 34.07s.", 34.07),
         ("Please try again in a while.", None),
+        ("Please try again in 1h5m3.5s.", 3903.5),
+        ("Try again in 20 minutes", 1200),
+        ("Please wait 5 seconds, and retry.", 5),
     ],
 )
 def test_a_wait_is_read_in_every_form(headers, seconds):
@@ -418,6 +455,25 @@ def test_a_wait_is_read_in_every_form(headers, seconds):
     headers = {} if isinstance(headers, str) else headers
     error.response = SimpleNamespace(headers=headers)
     assert told_to_wait(error) == seconds
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"retry_after": 0.7},
+        {"details": [{"@type": "RetryInfo", "retryDelay": "0.7s"}]},
+        {"metadata": {"headers": {"Retry-After": "0.7"}}},
+    ],
+)
+@pytest.mark.parametrize("code", [429, 200])
+def test_a_wait_that_an_error_object_names_is_waited(serve, tmp_path, code, error):
+    told = Wire({"error": {"message": "slow down", "code": 429, **error}}, code=code)
+    server = serve([told, Reply("Paris")])
+    (bill,) = bills(
+        run(scripted(yaml_pool(tmp_path, server, max_retries=1), SEARCH, ANSWER), "invoke")
+    )
+    first, second = server.requests
+    assert (bill["reply"], second.time - first.time >= 0.7) == ("Paris", True)
 
 
 def test_a_server_that_says_not_to_try_again_is_not_asked_again(serve, tmp_path):

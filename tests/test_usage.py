@@ -14,7 +14,7 @@ from langgraph.types import CachePolicy
 from openai_server import Reply, Wire
 from router_r1_graph import ChatRouterR1, ScriptedController, create_router_r1
 from router_r1_graph.candidates.usage import Usage, reported_usd, usage_metadata, usage_of
-from yaml_pool import ONE_DOLLAR, bills, run, scripted, yaml_pool
+from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
 
 SEARCH, ANSWER = "<search> Ada: Capital of France? </search>", "<answer> Paris </answer>"
 ASKED = [HumanMessage("What is the capital?")]  # 20 bytes: 5 tokens
@@ -197,6 +197,15 @@ STREAMS = {
         [*TEXT, {"choices": [{"delta": {}, "finish_reason": "stop", "usage": usage()}]}],
         (10, 5, 20e-6),
     ),
+    "an empty block beside it": (
+        [*TEXT, END | {"usage": {}, "x_groq": {"usage": usage()}}],
+        (10, 5, 20e-6),
+    ),
+    "nothing at the end, and a cost of 0": (
+        [*TEXT, chunk("", "stop", usage=usage(cost=0.5)), chunk(usage=usage((0, 0, 0), cost=0))],
+        (10, 5, 0.5),
+    ),
+    "signs of life": ([None, *TEXT, "ping", {}, END, chunk(usage=usage())], (10, 5, 20e-6)),
     "under a name of Groq's": ([*TEXT, END | {"x_groq": {"usage": usage()}}], (10, 5, 20e-6)),
     "the gateway's cost beside the text (Vercel)": (
         [
@@ -246,17 +255,26 @@ def test_a_stream_is_paid_once_whichever_chunks_say_what_it_costs(serve, tmp_pat
 def test_cached_tokens_have_a_price_of_their_own(serve, tmp_path, stream):
     report = usage((2006, 300, 2306), prompt_tokens_details={"cached_tokens": 1920})
     choice = {"index": 0, "message": {"role": "model", "content": "Paris"}, "finish_reason": "stop"}
-    sent = Wire({"choices": [choice], "usage": report}, [*TEXT, END, chunk(usage=report)])
+    first = chunk("", usage=report | {"completion_tokens": 0, "total_tokens": 2006})
+    last = chunk(usage=usage((0, 300, 300), prompt_tokens_details={"cached_tokens": 0}))
+    sent = Wire({"choices": [choice], "usage": report}, [first, *TEXT, END, last])
     pool = yaml_pool(tmp_path, serve(sent), **ONE_DOLLAR, cached_input_usd_per_mtok=0.1)
     state = streamed(pool) if stream else run(scripted(pool, SEARCH, ANSWER), "invoke")
     (bill,) = bills(state)
     assert bill["cost_usd"] == pytest.approx((86 * 1 + 1920 * 0.1 + 300 * 2) / 1e6)
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_failed_attempt_that_is_billed_is_on_the_bill(serve, tmp_path, stream):
+@pytest.mark.parametrize(
+    ("stream", "events"),
+    [
+        (False, []),
+        (True, [chunk("Par", "error"), chunk(usage=usage())]),  # the usage comes after the error
+        (True, [chunk("Par"), {"error": {"code": 502}, "usage": usage()}]),
+        (True, [chunk("Par"), {"error": "overloaded", "usage": usage()}]),
+    ],
+)
+def test_a_failed_attempt_that_is_billed_is_on_the_bill(serve, tmp_path, stream, events):
     choice = {"finish_reason": "error", "message": {"content": "Par"}, "error": {"code": 502}}
-    events = [chunk("Par", "error"), chunk(usage=usage())]  # the usage comes after the error
     failed = Wire({"choices": [choice], "usage": usage()}, events)
     server = serve([failed, Reply("Paris", 10, 5)])
     pool = yaml_pool(tmp_path, server, max_retries=1, **ONE_DOLLAR)
@@ -264,6 +282,19 @@ def test_a_failed_attempt_that_is_billed_is_on_the_bill(serve, tmp_path, stream)
     (bill,) = bills(state)
     assert (bill["reply"], bill["attempts"], bill["input_tokens"]) == ("Paris", 2, 20)
     assert bill["cost_usd"] == pytest.approx(40e-6)
+
+
+@both_ways
+def test_a_cost_in_the_headers_is_that_of_its_own_reply(serve, tmp_path, how):
+    def answer(request):  # LiteLLM's proxy; 0 = it does not know the model
+        cost = {"x_litellm_response_cost": {"a": "0.25", "b": "0.5", "c": "0.0"}[request.prompt]}
+        message = {"role": "assistant", "content": "Paris"}
+        return Wire({"choices": [{"message": message}], "usage": usage()}, headers=cost)
+
+    pool = yaml_pool(tmp_path, serve(answer), **ONE_DOLLAR)
+    asked = "".join(f"<search> Ada: {query} </search>" for query in "abc")
+    costs = [bill["cost_usd"] for bill in bills(run(scripted(pool, asked, ANSWER), how))]
+    assert costs == [0.25, 0.5, pytest.approx(20e-6)]
 
 
 @pytest.fixture

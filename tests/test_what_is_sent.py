@@ -28,7 +28,7 @@ from router_r1_graph.candidates.thoughts import apart
 from router_r1_graph.candidates.tool_calls import written_calls
 from router_r1_graph.chat.answer_reader import AnswerReader
 from router_r1_graph.controllers.chat_messages import alternating
-from yaml_pool import bills, run, scripted, yaml_pool
+from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
 
 LONG = " ".join(f"Step {n} of the recipe." for n in range(115))
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -98,6 +98,8 @@ def refusing(name: str, error: Mapping[str, Any], then: Any) -> Callable[[Reques
         ("temperature", {"message": "temperature can't be set for reasoning models"}),
         ("temperature", {"message": "`temperature` cannot be specified for this model."}),
         ("stop", {"message": "[{'type': 'extra_forbidden', 'loc': ('body', 'stop')}]"}),
+        ("temperature", {"message": "temperature does not apply to reasoning models"}),
+        ("temperature", {"message": "Invalid value for 'temperature': must be 1 for this model"}),
         ("top_p", {"message": 'Invalid JSON payload. Unknown name "top_p": Cannot find field.'}),
     ],
 )
@@ -179,10 +181,40 @@ def test_a_model_that_cannot_stream_is_asked_for_the_whole(serve, tmp_path, refu
     assert len(server.requests) == 3  # it is learned once
 
 
-def test_a_template_without_a_system_role_is_told_in_the_users_message(serve, tmp_path):
+@both_ways
+@pytest.mark.parametrize("says", ["This model only support stream mode.", "event-stream", "plain"])
+def test_a_model_that_only_streams_is_asked_for_a_stream(serve, tmp_path, how, says):
+    delta = {"choices": [{"delta": {"content": "Paris"}, "finish_reason": "stop"}]}
+    usage = {"usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}
+    stream = f"data: {json.dumps({**delta, **usage})}\n\ndata: [DONE]\n\n"
+
+    def reply(request: Request) -> Any:
+        if request.body.get("stream"):
+            return Malformed(stream, "text/event-stream")
+        return Status(400, says) if " " in says else Malformed(stream, f"text/{says}")
+
+    server = serve(reply)
+    graph = scripted(yaml_pool(tmp_path, server, **ONE_DOLLAR), search("Ada: ?"), answer())
+    for _ in range(2):
+        (bill,) = bills(run(graph, how))
+        assert (bill["error"], bill["reply"], bill["cost_usd"]) == (None, "Paris", 20e-6)
+    assert [bool(r.body.get("stream")) for r in server.requests] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "System role not supported",
+        "Developer instruction is not enabled for models/gemma-3-27b-it",
+        "This model does not support system messages",
+        "messages[0].role: unknown variant `system`, expected `user` or `assistant`",
+        "role 'system' is not allowed",
+    ],
+)
+def test_a_template_without_a_system_role_is_told_in_the_users_message(serve, tmp_path, words):
     def reply(request: Request) -> Any:
         roles = [m["role"] for m in request.body["messages"]]
-        return Status(400, "System role not supported") if "system" in roles else Reply("Oslo")
+        return Status(400, words) if "system" in roles else Reply("Oslo")
 
     server = serve(reply)
     pool = yaml_pool(tmp_path, server)

@@ -9,17 +9,30 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator
+from contextvars import ContextVar
 from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
 import openai
 
-_WHOLE = "the server sends whole replies, and no stream"
+_COST_HEADER = "x-litellm-response-cost"
+"""LiteLLM's proxy reports a cost in no other place; 0 = it does not know the model's price."""
+_cost: ContextVar[str] = ContextVar("cost", default="")
 
 
 class WholeReplyError(Exception):
     """A server that was asked for a stream sent its reply as a whole."""
+
+
+class StreamedReplyError(Exception):
+    """A server that was asked for a whole reply sent a stream."""
+
+
+def cost_in_headers() -> dict[str, str]:
+    """Return the cost in the headers of the last whole reply here, as a body would report it."""
+    cost = _cost.get()
+    return {"cost": cost} if cost.strip("0.") else {}
 
 
 class Client(openai.DefaultHttpxClient):
@@ -28,9 +41,9 @@ class Client(openai.DefaultHttpxClient):
     def send(self, request: Any, **options: Any) -> Any:
         """Send a request."""
         response = super().send(request, **options)
-        if _is_whole(response):
+        if error := _other_than_asked(response):
             response.close()
-            raise WholeReplyError(_WHOLE)
+            raise error
         return response
 
     def __del__(self) -> None:
@@ -65,17 +78,27 @@ class LoopAwareClient(openai.DefaultAsyncHttpxClient):
                 self._of_loop = living | {loop: (client, end)}
         client, _ = self._of_loop[loop]
         response = await client.send(request, **options)
-        if _is_whole(response):
+        if error := _other_than_asked(response):
             await response.aclose()
-            raise WholeReplyError(_WHOLE)
+            raise error
         return response
 
 
-def _is_whole(response: Any) -> bool:
-    """Return whether a reply that should be a stream is none: openai's client hears nothing."""
-    kind = response.headers.get("content-type", "").partition(";")[0].strip()
+def _other_than_asked(response: Any) -> Exception | None:
+    """Return why a reply is no stream, or one, against what was asked; None = it is as asked.
+
+    openai's client hears nothing of a whole reply in the place of a stream.
+    """
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     asked = b'"stream":true' in response.request.content  # no text can hold it: quotes are escaped
-    return asked and response.status_code == 200 and kind == "application/json"
+    _cost.set("" if asked else response.headers.get(_COST_HEADER, ""))
+    if not response.is_success:
+        return None
+    if asked and kind.endswith("json"):
+        return WholeReplyError("the server sends whole replies, and no stream")
+    if not asked and kind == "text/event-stream":
+        return StreamedReplyError("the server sends streams, and no whole replies")
+    return None
 
 
 async def _close_with_the_loop(client: Any) -> AsyncGenerator[None]:

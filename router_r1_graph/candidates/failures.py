@@ -55,7 +55,11 @@ _OF_LANGCHAIN: Mapping[str, ErrorKind] = {
 }
 #: What the codes of providers have in common. A status of 429 or 400 may mean the first three.
 _NARROW: tuple[tuple[ErrorKind, str], ...] = (
-    ("auth", r"insufficient_(user_)?(quota|credit|balance|fund)|billing_|access_terminated"),
+    (
+        "auth",
+        r"insufficient_(user_)?(quota|credit|balance|fund)|exceeded_current_quota|out_of_credit"
+        r"|arrear|billing_|access_terminated|(spending|usage)_limit",
+    ),
     ("context_length", r"context_?(length|window)|prompt_too_long|string_above_max"),
     ("declined", r"content_?(filter|policy)|responsible_?ai|moderation|guardrail|refusal"),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Literal
 
 from langchain_core.messages import AIMessage
@@ -10,19 +12,17 @@ Finish = Literal["stop", "length", "content_filter", "refusal", "error"]
 
 #: Where the providers' clients keep it: most, Anthropic and AWS, Ollama.
 KEYS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
-_WORDS: dict[Finish, frozenset[str]] = {
-    "length": frozenset(
-        {"length", "max_tokens", "max_output_tokens", "model_length", "error_limit"}
-        | {"model_context_window_exceeded", "max_length", "token_limit"}
+#: What the words of each kind have in common, in the order in which they are looked for.
+_WORDS: dict[Finish, str] = {
+    "length": r"length|max_\w*tokens|token_limit|error_limit|context_window|truncat|incomplete",
+    "content_filter": (
+        r"filter|guardrail|toxic|sensitive|safety|recitation|prohibited|blocklist|blocked|spii"
+        r"|moderation|policy|armor"
     ),
-    "content_filter": frozenset(
-        {"content_filter", "content_filtered", "guardrail_intervened", "error_toxic", "sensitive"}
-        | {"safety", "recitation", "prohibited_content", "blocklist", "spii", "image_safety"}
-    ),
-    "refusal": frozenset({"refusal"}),
-    "error": frozenset(
-        {"error", "network_error", "insufficient_system_resource", "abort", "aborted", "cancelled"}
-        | {"malformed_function_call", "model_error", "server_error", "timeout", "interrupted"}
+    "refusal": r"refus",
+    "error": (
+        r"error|fail|cancel|abort|malformed|interrupt|insufficient|unavailable|overload|unexpected"
+        r"|time(?:d_|_)?(?:out|limit)|not_finished|rate_limit"
     ),
 }
 
@@ -42,9 +42,11 @@ def finish_of(message: AIMessage) -> Finish:
     details = told.get("incomplete_details")  # OpenAI's Responses API
     reasons = [told.get(key) for key in KEYS] + [details and dict(details).get("reason")]
     for reason in filter(None, reasons):
+        if isinstance(reason, Mapping):  # SGLang: with what it stopped at
+            reason = reason.get("type")
         # A client may hand an enum on, or its name.
         word = str(getattr(reason, "name", reason)).rpartition(".")[2].lower()
         for finish, words in _WORDS.items():
-            if word in words:
+            if re.search(words, word):
                 return finish
     return "stop"

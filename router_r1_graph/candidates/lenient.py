@@ -11,14 +11,18 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import langchain_openai
+from langchain_core.language_models.chat_models import (
+    agenerate_from_stream,
+    generate_from_stream,
+)
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import Field
 
-from .connections import WholeReplyError
+from .connections import StreamedReplyError, WholeReplyError
 from .failures import chain
-from .refusals import STREAM, SYSTEM, TOKEN_LIMITS, refused_by, refused_in
+from .refusals import STREAM, SYSTEM, TOKEN_LIMITS, WHOLE, refused_by, refused_in
 from .tool_calls import StreamedCalls, plain_arguments
 
 logger = logging.getLogger(__name__)
@@ -39,12 +43,13 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        while True:
+        while WHOLE not in self._refused:
             try:
                 return super()._generate(messages, stop, run_manager, **kwargs)
             except Exception as error:
                 if not self._learn(error, messages, stop, kwargs):
                     raise
+        return generate_from_stream(self._stream(messages, stop, **kwargs))
 
     async def _agenerate(
         self,
@@ -53,12 +58,13 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        while True:
+        while WHOLE not in self._refused:
             try:
                 return await super()._agenerate(messages, stop, run_manager, **kwargs)
             except Exception as error:
                 if not self._learn(error, messages, stop, kwargs):
                     raise
+        return await agenerate_from_stream(self._astream(messages, stop, **kwargs))
 
     def _stream(
         self,
@@ -121,9 +127,13 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         if streamed:
             sent |= {STREAM, "stream_options"} - self._refused
         system = any(m["role"] in ("system", "developer") for m in payload.get("messages", ()))
-        whole = any(isinstance(e, WholeReplyError) for e in chain(error))
-        name = STREAM if whole else refused_in(error, sent, system=system)
-        if name is None or name in self._refused:
+        kinds = {type(e) for e in chain(error)}
+        if kinds & {WholeReplyError, StreamedReplyError}:
+            name: str | None = STREAM if WholeReplyError in kinds else WHOLE
+        else:
+            name = refused_in(error, sent, system=system)
+        both = {name} | self._refused >= {STREAM, WHOLE}  # nothing is left to ask for
+        if name is None or name in self._refused or both:
             return False
         self._refused.add(name)
         logger.info("%s refuses %s: it is not sent again", self.model_name, name)

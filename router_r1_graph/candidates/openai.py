@@ -18,11 +18,13 @@ from pydantic import SecretStr
 
 from ..outside import visible, writable, writable_within
 from .candidate import Candidate
-from .connections import clients_of
+from .connections import StreamedReplyError, clients_of, cost_in_headers
+from .events import is_stream, let_through
 from .failures import CutReplyError, NoChoiceError, address_of, said, told
 from .keys import hide_within, scrub
 from .lenient import LenientChatOpenAI
 from .reply import ChatModel, writable_message
+from .retry_after import with_wait
 from .settings import ModelSettings
 from .wire import (
     REPORT,
@@ -69,6 +71,8 @@ def openai_chat_model(settings: ModelSettings) -> ChatModel:
     }
     model = ChatOpenAI(**options)
     model._secrets = settings.secrets
+    let_through(model.root_client)
+    let_through(model.root_async_client)
     return model
 
 
@@ -165,6 +169,8 @@ class ChatOpenAI(LenientChatOpenAI):
         """Raise the error that a reply of status 200 names, and read all that it is billed for."""
         if isinstance(response, list) and response:  # Gemini puts an error into one
             response = response[0]
+        if isinstance(response, str) and (words := response.strip())[:1] != "<":
+            raise StreamedReplyError if is_stream(words) else named_error(words[:300])
         if not isinstance(response, openai.BaseModel):
             return super()._create_chat_result(response, *args, **kwargs)
         sent = response.model_dump(
@@ -172,7 +178,7 @@ class ChatOpenAI(LenientChatOpenAI):
         )
         if error := error_in(sent):
             raise error
-        report = report_in(sent)
+        report = {**cost_in_headers(), **(report_in(sent) or {})} or None
         if sent.get("choices") == []:
             raise NoChoiceError("the reply holds no choice", billed(report))
         response.usage = None  # type: ignore[attr-defined] # `complete` reads it more leniently
@@ -212,7 +218,8 @@ class ChatOpenAI(LenientChatOpenAI):
             error = CutReplyError("the reply broke off in the middle")
         if type(error) is openai.APIError:  # an event of a stream named it
             error = named_error(error.body)
-        message = visible(writable(scrub(said(error), *secrets)))
+        words = with_wait(said(error), getattr(error, "body", None))
+        message = visible(writable(scrub(words, *secrets)))
         status, words = told(error)
         partial = (ending and ending.billed) or getattr(error, "partial", None)
         headers = getattr(getattr(error, "response", None), "headers", {})

@@ -15,6 +15,8 @@ from typing import Any
 SYSTEM = "system"
 """In the place of a parameter: messages of the role system."""
 STREAM = "stream"
+WHOLE = "whole"
+"""In the place of a parameter: a reply that is no stream."""
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 """The two names of the one limit: where a model refuses one, it may take the other."""
 
@@ -22,19 +24,30 @@ _STATUS = (400, 404, 422)
 _NEEDED = frozenset({"model", "messages", "input", "tools", "functions", STREAM})
 #: What the router sends of itself, and every model can do without.
 _OURS = frozenset({"temperature", "stop", "stream_options", "tool_choice", STREAM})
+#: What a message names for no other reason.
+_NAMED = frozenset({"tool_choice", "parallel_tool_calls", "stream_options"})
 _CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter", "extra_forbidden")
 _REFUSES = re.compile(
     r"unsupported|unrecogni[sz]ed|unknown|unexpected|extra_forbidden|extra (?:inputs|fields)"
-    r"|deprecated|disallowed|removed|cannot find field|\bonly\b|\binstead\b"
+    r"|deprecated|disallowed|removed|cannot find field|\bonly\b|\binstead\b|\bomit"
+    r"|\bmust be (?:1\b(?!\.\d)|unset|absent)"
     r"|(?:\bnot\b|n't\b|\bcannot\b|\bno longer\b)[^.]{0,60}?"
-    r"\b(?:support|permit|allow|accept|recogni|avail|specified"
+    r"\b(?:support|permit|allow|accept|appl|recogni|avail|specified"
     r"|(?:set|used)\b(?! to\b| \w+ than| above))",
     re.I,
 )
+_SYSTEM = r"(?:system|developer) (?:role|message|prompt|instruction)s?\b"
 _NO_SYSTEM = re.compile(
-    r"system (?:role|message|prompt|instruction)s?\b[^.]{0,60}(?:not|n't|un)[^.]{0,20}"
-    r"(?:support|allow|enable|recogni)|support\w*[^.]{0,20}['\"`]system['\"`]"
-    r"|roles must alternate|only user[^.]{0,30}roles",
+    rf"{_SYSTEM}[^.]{{0,60}}(?:not|n't|un)[^.]{{0,20}}(?:support|allow|enable|recogni)"
+    rf"|(?:not|n't) (?:support|allow|accept)[^.]{{0,20}}{_SYSTEM}"
+    r"|support\w*[^.]{0,20}['\"`]system['\"`]|roles must alternate|only user[^.]{0,30}roles"
+    r"|(?:unknown|invalid|unexpected|unsupported) (?:variant|role|value)\W{1,4}(?:system|developer)\b"
+    r"|\brole\W{1,4}(?:system|developer)\W{1,4}[^.]{0,20}\b(?:not|n't|invalid|unsupported)",
+    re.I,
+)
+_ONLY_STREAMS = re.compile(
+    r"\b(?:only|must|requires?|needs?|enable)\b[^.]{0,40}\bstream(?!_)"
+    r"|\bstream(?:ing|ed)?\b[^.]{0,30}\b(?:only|must|required)\b",
     re.I,
 )
 _refused: dict[tuple[str, str], set[str]] = {}
@@ -65,6 +78,8 @@ def refused_in(error: BaseException, sent: Collection[str], *, system: bool = Fa
     status = getattr(error, "status_code", None)
     if status is not None and status not in _STATUS:
         return None
+    if STREAM not in sent and _ONLY_STREAMS.search(text):
+        return WHOLE
     if not isinstance(body, dict):
         body = {}
     param = str(_first(error, body, "param") or "").rpartition(".")[2]
@@ -87,7 +102,7 @@ def named_in(text: str, sent: Collection[str]) -> str | None:
         'stop'
     """
     if not _REFUSES.search(text):
-        return None
+        sent = _NAMED.intersection(sent)
     places = {}
     for name in sent:
         word = "stream(?:ing)?" if name == STREAM else re.escape(name)

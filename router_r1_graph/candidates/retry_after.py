@@ -13,12 +13,18 @@ from .failures import attribute, chain
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 
 
-#: OpenAI's, Groq's and Gemini's words.
+_MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+_PART = re.compile(r"(\d+(?:\.\d+)?) ?(d|h|ms|m|s)(?![a-z])", re.I)
+_LONG = re.compile(r" ?(?:(m)illi)?(?:(d)ay|(h)(?:ou)?r|(m)in(?:ute)?|(s)ec(?:ond)?)s?\b", re.I)
+#: The words of OpenAI, Groq, Gemini, Azure and others.
 _WAIT = re.compile(
-    r"(?:retry|try again) (?:in|after) (?:(?P<minutes>\d+)m ?)?(?P<number>\d+(?:\.\d+)?) ?"
-    r"(?P<unit>ms|s(?:ec(?:ond)?s?)?)\b",
+    r"(?:retry|try again|wait)(?: in| after| for)?:? (?:about |another |at least )?"
+    rf"(?P<time>(?:{_PART.pattern}[, ]*(?:and )?)+)",
     re.I,
 )
+#: Where an error object says it, without case, hyphens and underscores.
+_FIELDS = {"retryafter": 1.0, "retryafterseconds": 1.0, "retryafterms": 0.001, "retrydelay": 1.0}
+_RESET = "xratelimitreset"
 
 
 def forbids_retry(error: BaseException) -> bool:
@@ -40,11 +46,43 @@ def told_to_wait(error: BaseException) -> float | None:
         date = parsedate_to_datetime(headers["retry-after"])
         return max(0.0, date.timestamp() - time.time())
     except (KeyError, TypeError, ValueError, OverflowError):
-        if not (words := _WAIT.search(str(error))):
-            return None
-        number = float(words["number"])
-        seconds = number / 1000 if words["unit"].lower() == "ms" else number
-        return 60.0 * float(words["minutes"] or 0) + seconds
+        return _in_words(str(error))
+
+
+def with_wait(message: str, named: object) -> str:
+    """Return the message of an error with the wait that its object names elsewhere.
+
+    Args:
+        message: what is shown of the error.
+        named: the object, or anything else that a server sent.
+    """
+    seconds = None if _in_words(message) else _in_object(named, 6)
+    return message if seconds is None else f"{message} (retry after {seconds:.3f} s)"
+
+
+def _in_words(text: str) -> float | None:
+    text = _LONG.sub(lambda unit: "".join(filter(None, unit.groups())).lower(), text)
+    if not (found := _WAIT.search(text)):
+        return None
+    parts = _PART.findall(found["time"])
+    return sum(float(number) * _MILLISECONDS[unit.lower()] for number, unit in parts) / 1000
+
+
+def _in_object(named: object, depth: int) -> float | None:
+    if isinstance(named, list):
+        named = dict(enumerate(named[:8]))
+    if not isinstance(named, Mapping) or not depth:
+        return None
+    for name, value in named.items():
+        plain = re.sub("[-_]", "", str(name).lower())
+        number = _float(str(value).removesuffix("s"))
+        if number is not None and plain in _FIELDS:
+            return max(0.0, number * _FIELDS[plain])
+        if number is not None and plain == _RESET and number > 1e9:  # of the clock, often in ms
+            return max(0.0, (number / 1000 if number > 1e11 else number) - time.time())
+        if (inner := _in_object(value, depth - 1)) is not None:
+            return inner
+    return None
 
 
 def _headers(error: BaseException) -> Mapping[str, str]:

@@ -96,7 +96,7 @@ def reported(said: Mapping[str, Any]) -> str:
 
     Providers have them in a field of their own, or in parts of the content.
     """
-    for name in ("reasoning_content", "reasoning", "thinking"):
+    for name in ("reasoning_content", "reasoning", "thinking", "reasoning_text"):
         if isinstance(thoughts := said.get(name), str) and thoughts:
             return thoughts
     places = (said.get("reasoning_details"), said.get("content"))

@@ -6,7 +6,7 @@ Usage and a cost may come in any chunk of a stream, and in several; an error may
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from json import JSONDecodeError
 from typing import Any
 
@@ -14,14 +14,18 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
 
 from .failures import BrokenReplyError, CutReplyError, NoChoiceError
+from .retry_after import with_wait
 from .thoughts import reported
 from .usage import COSTS, at, usage_metadata
 
 REPORT = "token_usage"
 """In a message's response metadata, as LangChain has it: the usage block as it was sent."""
 _ERROR = "error"
-_WORDS = ("message", "detail", "msg", "error_msg", "status_msg")
-_CODES = ("code", "status", "type", "error_code", "status_code")
+NAMED = "named_error"
+"""In an event of a stream, in the place of `error`, which openai's client does not let through."""
+#: How servers name the words of an error and its code, whatever the case and the underscores.
+_WORDS = ("message", "detail", "msg", "errormsg", "errormessage", "statusmsg")
+_CODES = ("code", "status", "type", "errorcode", "statuscode", "httpcode", "httpstatus")
 _ONCE = ("finish_reason", "model_name", "system_fingerprint", "service_tier")
 
 
@@ -34,7 +38,9 @@ def error_in(body: Mapping[str, Any]) -> BrokenReplyError | None:
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     choice = choice if isinstance(choice, Mapping) else {}
-    named = body.get("error") or choice.get("error")
+    named = body.get("error") or body.get(NAMED) or choice.get("error")
+    if named and not isinstance(named, Mapping) and not choices:
+        named = {**body, "error": named}  # Spring, Nest: its words and its code stand beside it
     if not named and not choices:
         named = _named_in_place_of_a_choice(body)
     if not named and choice.get("finish_reason") != "error":
@@ -44,13 +50,19 @@ def error_in(body: Mapping[str, Any]) -> BrokenReplyError | None:
 
 def _named_in_place_of_a_choice(body: Mapping[str, Any]) -> Any:
     """Return what names the error in a body of words without a choice; None = it has no words."""
-    errors = body.get("errors")
-    if isinstance(errors, list) and errors:  # Cloudflare
+    errors = body.get("errors")  # Cloudflare
+    if errors := errors[:1] if isinstance(errors, list) else [errors] if errors else []:
         return errors[0]
     for place in (body.get("base_resp"), body):  # MiniMax; vLLM, FastAPI and others
-        if isinstance(place, Mapping) and any(place.get(name) for name in _WORDS):
+        if isinstance(place, Mapping) and next(_values(place, _WORDS), None):
             return place
     return None
+
+
+def _values(named: Mapping[str, Any], names: Sequence[str]) -> Iterator[Any]:
+    """Yield what stands under these names, however they are written; nothing that is empty."""
+    plain = {str(name).lower().replace("_", ""): value for name, value in named.items()}
+    yield from (plain[name] for name in names if plain.get(name))
 
 
 def report_in(body: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -63,8 +75,9 @@ def report_in(body: Mapping[str, Any]) -> dict[str, Any] | None:
     choice = choices[0] if isinstance(choices, list) and choices else None
     groq = body.get("x_groq")
     places = (body, choice, groq)  # Moonshot has it in the choice of its last chunk
-    blocks = (place.get("usage") for place in places if isinstance(place, Mapping))
-    report = next((dict(block) for block in blocks if isinstance(block, Mapping)), None)
+    blocks = [place.get("usage") for place in places if isinstance(place, Mapping)]
+    said = [dict(block) for block in blocks if isinstance(block, Mapping)]
+    report = next((block for block in said if any(v is not None for v in block.values())), None)
     costs = {name: body[name] for name in COSTS if body.get(name) is not None}
     if not costs and (cost := _of_gateway(choice)) is not None:
         costs = {COSTS[0]: cost}
@@ -85,21 +98,28 @@ def named_error(named: Any, report: Any = None) -> BrokenReplyError:
         report: the usage that is billed nevertheless.
     """
     code: object = None
+    sent = named
     if isinstance(named, Mapping):
-        words = [str(named[name]) for name in _WORDS if named.get(name)]
-        metadata = named.get("metadata")
+        inner, metadata = named.get("error"), named.get("metadata")
+        words = [inner] if isinstance(inner, str) else []
+        words += [str(said) for said in _values(named, _WORDS)]
         if isinstance(metadata, Mapping) and metadata.get("raw"):  # OpenRouter: the provider's own
             words.append(str(metadata["raw"])[:200])
-        codes = [named[name] for name in _CODES if named.get(name)]
+        codes = [*_values(named, _CODES)]
+        if isinstance(inner, Mapping):
+            words += [str(said) for said in _values(inner, _WORDS)]
+            codes = [*_values(inner, _CODES), *codes]
         numbers = [c for c in codes if str(c).isdigit()]
         code = numbers[0] if numbers else " ".join(map(str, codes))
         named = ": ".join(words) or (f"error {code}" if code else "")
     message = str(named or "the server reports an error, and no more")
-    return BrokenReplyError(message, code or None, billed(report))
+    return BrokenReplyError(with_wait(message, sent), code or None, billed(report))
 
 
 def is_cut(error: JSONDecodeError) -> bool:
     """Return whether a JSON text cannot be read because its end is missing."""
+    if not hasattr(error, "doc"):  # without its text, since that may hold a key
+        return False
     text = error.doc.strip()
     return error.pos >= len(text) or (text[0] in "{[" and text[-1] not in "}]")
 
@@ -155,7 +175,7 @@ class Ending:
         self.choices += choice
         report = metadata.pop(REPORT, None)
         if isinstance(report, Mapping):  # the last one counts
-            self.report |= {n: v for n, v in report.items() if not _says_nothing(n, v)}
+            self.report = _latest(self.report, report)
             # Usage alone comes after the reply, also from a server that gives no finish reason.
             self.complete |= bool(self.choices and not choice)
         if isinstance(message, AIMessageChunk):
@@ -198,8 +218,21 @@ class Ending:
         return ChatGenerationChunk(message=message, generation_info=self.info)
 
 
-def _says_nothing(name: str, value: Any) -> bool:
-    return value is None or (value == 0 and name.endswith("_tokens"))
+def _latest(known: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of the usage after one more report of it.
+
+    A count of 0 takes no other back, and where every count is 0, neither does a cost.
+    """
+    tokens = [value for name, value in report.items() if name.endswith("_tokens")]
+    nothing = bool(known and tokens) and not any(tokens)
+    latest = dict(known)
+    for name, value in report.items():
+        before = known.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            latest[name] = _latest(before, value)
+        elif value is not None and (value != 0 or not (nothing or name.endswith("_tokens"))):
+            latest[name] = value
+    return latest
 
 
 def billed(report: Any) -> AIMessage | None:
