@@ -22,6 +22,7 @@ from router_r1_graph import (
     ChatRouterR1,
     ConfigError,
     ControllerError,
+    ControllerSettings,
     PoolError,
     ScriptedController,
 )
@@ -159,6 +160,43 @@ async def test_without_tools_nobody_is_asked_for_a_form(options):
     options = {"tools": [weather], "response_format": {"type": "text"}, **options}
     assert (await ask(model, "ainvoke", **options)).text == "Shakespeare"
     assert not bob.asked
+
+
+THOUGHTS = [{"type": "thinking", "thinking": "A tool.", "signature": "signed"}]
+SIGNED = {"__gemini_function_call_thought_signatures__": {"1": "signed"}}
+
+
+@both_ways
+async def test_thoughts_that_a_provider_wants_back_go_back_with_the_calls(how):
+    signed = {"content": THOUGHTS, "additional_kwargs": SIGNED}
+    turn = call("Ada", query="Who?").model_copy(update=signed)
+    chat = ToolChat(replies=[turn, AIMessage("S."), call("weather", city="Ulm"), AIMessage("Sun.")])
+    chat.replies[2] = chat.replies[2].model_copy(update=signed)
+    controller = ChatModelController(chat, ControllerSettings(protocol="tools"))
+    model = ChatRouterR1(pool=make_pool(), controller=controller, models=models(make_pool()))
+    first = await ask(model, how, tools=[weather], tool_choice="any")
+    said = [HumanMessage(HAMLET), first, {"role": "tool", "content": "sun", "tool_call_id": "1"}]
+    assert (await ask(model, how, said, tools=[weather])).text == "Sun."
+    for asked in (chat.asked[1], chat.asked[-1]):  # the router's own call, and the user's
+        called = next(m for m in asked if m.type == "ai" and m.tool_calls)
+        assert (called.content, called.additional_kwargs) == (THOUGHTS, SIGNED)
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        (
+            '<tool_call>{"name": "weather", "arguments": {"city": "Ulm"}}</tool_call>',
+            [("weather", {"city": "Ulm"})],
+        ),
+        ('<think>{"city": "Bonn"}</think>{"city": "Ulm"}', [("weather", {"city": "Ulm"})]),
+        ('It is:\n```json\n{"city": "Ulm"}\n```\nDone.', [("weather", {"city": "Ulm"})]),
+    ],
+)
+async def test_a_call_that_the_formatter_writes_as_text_is_a_call(text, calls):
+    model, _ = asks_ada(AIMessage(text))
+    message = await ask(model, "ainvoke", tools=[weather], tool_choice="any")
+    assert [(c["name"], c["args"]) for c in message.tool_calls] == calls
 
 
 async def test_an_answer_that_needs_no_tool_stays_as_it_was_routed():

@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -50,12 +50,14 @@ class ToolCalls:
 
     calls: list[dict[str, Any]]
     finish: str = "tool_calls"
+    thoughts: Mapping[str, Any] = field(default_factory=dict)
 
     def send(self, request: Request, http: Any) -> None:
         head = {"id": "x", "created": 1, "model": request.model}
         usage = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
         if not request.body.get("stream"):
             message = {"role": "assistant", "content": None, "tool_calls": self.calls}
+            message |= self.thoughts
             choice = {"index": 0, "message": message, "finish_reason": self.finish}
             http.send(200, {**head, "object": "chat.completion", "choices": [choice], **usage})
             return
@@ -63,7 +65,7 @@ class ToolCalls:
         deltas = [({"role": "assistant", "tool_calls": [call]}, None) for call in self.calls]
         choices = [
             {"index": 0, "delta": delta, "finish_reason": finish}
-            for delta, finish in [*deltas, ({}, self.finish)]
+            for delta, finish in [(dict(self.thoughts), None), *deltas, ({}, self.finish)]
         ]
         chunks = [{**head, "choices": [choice]} for choice in choices]
         http.send_events([*chunks, {**head, "choices": [], **usage}])
@@ -303,6 +305,31 @@ def test_the_ids_of_calls_go_back_as_the_provider_gave_them(serve, tmp_path):
     assert {call["id"] for call in called} == told.keys()
 
 
+GOOGLE = {"extra_content": {"google": {"thought_signature": "signed"}}}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_a_provider_wants_back_with_its_calls_goes_back_as_it_came(
+    serve, tmp_path, streamed, refused
+):
+    details = [{"type": "reasoning.encrypted", "data": "x", "index": 0}]
+    thoughts = {"reasoning_content": "Ask Ada.", "reasoning_details": details}
+    turn = ToolCalls([{**piece(json.dumps(QUERY)), **GOOGLE}], thoughts=thoughts)
+
+    def reply(request: Request) -> Any:
+        asked = request.body["messages"]
+        if refused and any("reasoning_details" in m for m in asked):
+            return Error({"message": "messages.1.reasoning_details: Extra inputs not permitted"})
+        return Reply("Paris") if asked[-1]["role"] == "tool" else turn
+
+    _, server = _asked_by_tools(serve, tmp_path, reply, streamed)
+    (called,) = [m for m in server.requests[-1].body["messages"] if m["role"] == "assistant"]
+    assert called["tool_calls"][0]["extra_content"] == GOOGLE["extra_content"]
+    assert called["reasoning_content"] == "Ask Ada."
+    assert called.get("reasoning_details") == (None if refused else details)
+
+
 def test_an_id_of_ours_is_one_that_every_provider_takes(serve, tmp_path):
     _, server = _asked_by_tools(serve, tmp_path, Reply(""), False)
     last = server.requests[-1].body["messages"][-1]
@@ -311,7 +338,8 @@ def test_an_id_of_ours_is_one_that_every_provider_takes(serve, tmp_path):
 
 def _asked_by_tools(serve: Any, tmp_path: Any, turn: Any, streamed: bool) -> tuple[list[str], Any]:
     """Return what Ada was asked after this turn, and the server."""
-    server = serve({"controller": [turn, Reply("Paris")], "ada": Reply("Paris")})
+    turns = turn if isinstance(turn, Callable) else [turn, Reply("Paris")]
+    server = serve({"controller": turns, "ada": Reply("Paris")})
     pool = yaml_pool(tmp_path, server, controller={"protocol": "tools"})
     graph = create_router_r1(pool, parse_controller("pool", pool)).compile()
     if streamed:

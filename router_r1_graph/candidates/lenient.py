@@ -23,6 +23,7 @@ from pydantic import Field
 from .connections import StreamedReplyError, WholeReplyError
 from .failures import chain
 from .refusals import STREAM, SYSTEM, TOKEN_LIMITS, WHOLE, refused_by, refused_in
+from .returned import FIELDS, RETURNED, give_back, returned_in
 from .tool_calls import StreamedCalls, plain_arguments
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         sent = {name for name in payload if name != STREAM}
         if streamed:
             sent |= {STREAM, "stream_options"} - self._refused
+        sent |= {name for m in payload.get("messages", ()) for name in FIELDS if name in m}
         system = any(m["role"] in ("system", "developer") for m in payload.get("messages", ()))
         kinds = {type(e) for e in chain(error)}
         if kinds & {WholeReplyError, StreamedReplyError}:
@@ -149,6 +151,8 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         name = next((name for name in taken if name not in without), None)
         if limits and name:
             payload[name] = limits[0]
+        if "messages" in payload:
+            give_back(payload["messages"], self._convert_input(args[0]).to_messages(), without)
         if SYSTEM in without and "messages" in payload:
             payload["messages"] = _without_system(payload["messages"])
         return {k: v for k, v in payload.items() if k not in without or k == STREAM}
@@ -166,12 +170,17 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         self, chunk: dict[str, Any], *args: Any, **kwargs: Any
     ) -> ChatGenerationChunk | None:
         """Let LangChain read arguments that come as an object."""
+        returned: dict[str, Any] = {}
         for choice in chunk.get("choices") or []:
+            returned = returned or returned_in(choice.get("delta") or {})
             for call in (choice.get("delta") or {}).get("tool_calls") or []:
                 function = call["function"] = call.get("function") or {}
                 if not isinstance(function.get("arguments"), str | None):
                     function["arguments"] = plain_arguments(function["arguments"])
-        return super()._convert_chunk_to_generation_chunk(chunk, *args, **kwargs)
+        generation = super()._convert_chunk_to_generation_chunk(chunk, *args, **kwargs)
+        if generation is not None and returned:
+            generation.generation_info = {**(generation.generation_info or {}), RETURNED: returned}
+        return generation
 
 
 def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

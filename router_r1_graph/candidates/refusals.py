@@ -41,7 +41,7 @@ _NO_SYSTEM = re.compile(
     rf"{_SYSTEM}[^.]{{0,60}}(?:not|n't|un)[^.]{{0,20}}(?:support|allow|enable|recogni)"
     rf"|(?:not|n't) (?:support|allow|accept)[^.]{{0,20}}{_SYSTEM}"
     r"|support\w*[^.]{0,20}['\"`]system['\"`]|roles must alternate|only user[^.]{0,30}roles"
-    r"|(?:unknown|invalid|unexpected|unsupported) (?:variant|role|value)\W{1,4}(?:system|developer)\b"
+    r"|(?:unknown|invalid|unexpected|unsupported) (?:variant|role)\W{1,4}(?:system|developer)\b"
     r"|\brole\W{1,4}(?:system|developer)\W{1,4}[^.]{0,20}\b(?:not|n't|invalid|unsupported)",
     re.I,
 )

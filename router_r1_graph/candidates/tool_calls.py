@@ -19,6 +19,8 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
+from .returned import RETURNED, joined
+
 _FENCE = re.compile(r"\A\s*```\w*\s*(.*?)\s*```\s*\Z", re.S)
 _CUT = "cut: "
 """Before arguments that are no whole JSON: LangChain would complete them."""
@@ -106,10 +108,14 @@ class StreamedCalls:
     """The tool calls of a stream, put together again of their pieces."""
 
     calls: list[_Call] = field(default_factory=list)
+    returned: dict[str, Any] = field(default_factory=dict)
+    """What goes back with them."""
 
     def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
         """Take over the pieces of calls in a chunk, and return the rest of it."""
         message = chunk.message
+        if returned := (chunk.generation_info or {}).pop(RETURNED, None):
+            self.returned = joined(self.returned, returned)
         if not isinstance(message, AIMessageChunk) or not message.tool_call_chunks:
             return chunk
         for piece in message.tool_call_chunks:
@@ -145,7 +151,10 @@ class StreamedCalls:
             )
             for number, call in enumerate(self.calls)
         ]
-        return ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=chunks))
+        kept = {RETURNED: self.returned} if self.returned else {}
+        return ChatGenerationChunk(
+            message=AIMessageChunk(content="", tool_call_chunks=chunks, additional_kwargs=kept)
+        )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
 
 from .failures import BrokenReplyError, CutReplyError, NoChoiceError
 from .retry_after import with_wait
+from .returned import RETURNED, returned_in
 from .thoughts import reported
 from .usage import COSTS, at, usage_metadata
 
@@ -136,6 +137,10 @@ def complete(generation: ChatGeneration, report: Any, choice: Mapping[str, Any])
     said = choice.get("message") or choice.get("delta") or {}
     if thoughts := reported(said):
         message.additional_kwargs["reasoning_content"] = thoughts
+    # Of a stream, `StreamedCalls` puts it together.
+    called = not isinstance(message, AIMessageChunk) and said.get("tool_calls")
+    if called and (returned := returned_in(said)):
+        message.additional_kwargs[RETURNED] = returned
     if isinstance(refusal := said.get("refusal"), str) and refusal:
         message.additional_kwargs["refusal"] = refusal
     if isinstance(message, AIMessage):

@@ -17,6 +17,9 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from ..candidates.returned import as_it_came, kept_of
+from ..candidates.thoughts import apart
+from ..candidates.tool_calls import written_calls
 from ..errors import ConfigError, ControllerError, did_you_mean
 from ..protocol import render_observation
 
@@ -90,7 +93,8 @@ class Form:
             else [*said, {"type": "text", "text": f"\n\n{told}"}]
         )
         told_too = question.model_copy(update={"content": content})
-        return [*messages[:place], told_too, *messages[place + 1 :]]
+        worked = [as_it_came(m) if isinstance(m, AIMessage) else m for m in messages[place + 1 :]]
+        return [*messages[:place], told_too, *worked]
 
     def read(self, message: AIMessage, messages: Sequence[AnyMessage], answer: str) -> AIMessage:
         """Return the answer in its form: a message with tool calls, or with a text alone.
@@ -104,15 +108,14 @@ class Form:
         Raises:
             ControllerError: it is not of the asked form.
         """
-        text = str(message.text).strip()
-        called = [*message.tool_calls, *message.invalid_tool_calls]
-        if not called and self.bound_choice != "auto":
-            called = self._written(text)
+        text = apart(str(message.text))[1].strip()
+        called = [*message.tool_calls, *message.invalid_tool_calls] or self._written(text)
         final = [c for c in called if self.schema and c["name"] == self.title]
         calls = [c for c in called if c not in final][: None if self.parallel else 1]
         if calls:
             return AIMessage(
                 "",
+                additional_kwargs=kept_of(message),
                 tool_calls=[c for c in calls if c["type"] == "tool_call"],
                 invalid_tool_calls=[c for c in calls if c["type"] == "invalid_tool_call"],
             )
@@ -131,15 +134,16 @@ class Form:
         raise ControllerError(f"it called no tool, though it had to, and wrote {text[:80]!r}")
 
     def _written(self, text: str) -> list[Any]:
-        """Return the call of a model that wrote the arguments as a text; [] if it did not."""
+        """Return the calls, or the arguments of the one, that a model wrote as a text."""
+        names = [tool["function"]["name"] for tool in self.bound]
+        _, written = written_calls(text, names)
+        calls = [(call.name, dict(call.arguments)) for call in written if call.name in names]
         name = self.bound_choice
         if name == "any":
-            names = [tool["function"]["name"] for tool in self.bound]
             name = names[0] if len(names) == 1 else ""
-        found = _json_in(text) if name else None
-        if found is None:
-            return []
-        return [{"type": "tool_call", "name": name, "args": found, "id": _call_id()}]
+        if not calls and name != "auto" and (found := _json_in(text) if name else None) is not None:
+            calls = [(name, found)]
+        return [{"type": "tool_call", "name": n, "args": a, "id": _call_id()} for n, a in calls]
 
 
 def form_of(options: Mapping[str, Any]) -> Form | None:
@@ -259,7 +263,7 @@ def _call_id() -> str:
 
 def _json_in(text: str) -> dict[str, Any] | None:
     """Return the JSON object that a text is, in a code block or not; None if it is none."""
-    fenced = re.fullmatch(r"```\w*\s*(.*?)\s*```", text, re.DOTALL)
+    fenced = re.search(r"^```\w*\s*(.*?)\s*^```", text, re.DOTALL | re.MULTILINE)
     try:
         found = json.loads(fenced[1] if fenced else text)
     except ValueError:

@@ -80,6 +80,7 @@ class AnswerStream:
         chunk = AIMessageChunk(
             content=last,
             tool_call_chunks=[_chunk(call, number) for number, call in enumerate(calls)],
+            additional_kwargs=message.additional_kwargs,
             usage_metadata=message.usage_metadata,
             response_metadata=message.response_metadata,
             chunk_position="last",

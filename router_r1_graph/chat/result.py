@@ -9,6 +9,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 
+from ..candidates.returned import kept_of
 from ..ledger import new_ledger, total
 from ..protocol import beginning
 
@@ -52,6 +53,7 @@ def result_of(state: Mapping[str, Any], stop: Sequence[str], max_tokens: int | N
         text,
         tool_calls=answer.tool_calls,
         invalid_tool_calls=answer.invalid_tool_calls,
+        additional_kwargs=kept_of(answer) if answer.tool_calls else {},
         usage_metadata=usage,
         response_metadata=metadata,
     )

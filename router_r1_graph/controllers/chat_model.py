@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 
 from .. import protocol
 from ..candidates import ControllerSettings
 from ..candidates.call import aask, ask
 from ..candidates.candidate import QUERY
+from ..candidates.finish import finish_of
 from ..candidates.images import with_images
 from ..candidates.providers import make_chat_model
 from ..candidates.refusals import named_in
@@ -27,10 +28,6 @@ from .chat_messages import (
 )
 from .controller import View, render_view
 from .tool_turns import as_tool_calls, turn_in_tags
-
-#: Why a turn is not whole, by provider, and where their clients say it.
-_CUT_SHORT = ("length", "max_tokens", "max_output_tokens", "model_length")
-_REASONS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 
 
 class ChatModelController:
@@ -163,7 +160,7 @@ class ChatModelController:
             return reply
         error = None if reply.error and reply.error.kind == "empty" else reply.error
         message = reply.message
-        whole = not _is_cut(message)
+        whole = finish_of(message) not in ("length", "content_filter")
         if self.by_tools:
             names = [candidate.slug for candidate in view.pool.candidates]
             text, message = turn_in_tags(message, reply.text, whole=whole, names=names)
@@ -171,17 +168,6 @@ class ChatModelController:
             text = with_plain_thoughts(reply.text)
             text = protocol.close(text) if whole else text
         return replace(reply, text=text, error=error, message=message)
-
-
-def _is_cut(message: AIMessage) -> bool:
-    """Return whether a limit of tokens ended a turn."""
-    told = message.response_metadata
-    details = told.get("incomplete_details") or {}  # of OpenAI's Responses API
-    reasons = [*(told.get(name) for name in _REASONS), details.get("reason")]
-    words = (
-        str(getattr(reason, "name", reason)).rpartition(".")[2] for reason in reasons if reason
-    )
-    return any(word.lower() in _CUT_SHORT for word in words)
 
 
 def _is_openai(model: ChatModel) -> bool:

@@ -10,6 +10,7 @@ from copy import copy
 from langchain_core.messages import AIMessage, AnyMessage, ToolCall, ToolMessage
 
 from .. import protocol
+from ..candidates.returned import as_it_came, kept_of
 from ..candidates.thoughts import apart
 from ..candidates.tool_calls import read_arguments, written_calls
 from ..protocol import Call, Turn
@@ -50,6 +51,8 @@ def turn_in_tags(
         kwargs["reasoning_content"] = f"{known}\n\n{thoughts}" if known else thoughts
     if ids and all(ids) and len({*ids}) == len(ids):
         kwargs[CALL_IDS] = [id_ for _, id_ in calls]
+    if calls:
+        kwargs |= kept_of(message)
     said = said.strip()
     if calls:
         turn = protocol.render(Turn((said,) if said else (), tuple(call for call, _ in calls)))
@@ -102,7 +105,9 @@ def as_tool_calls(scratchpad: Sequence[AnyMessage]) -> list[AnyMessage]:
             thoughts = "\n".join(protocol.parse(str(message.text)).thoughts)
             for call in calls:
                 call["id"] = _theirs(call["id"] or "", theirs)
-            messages.append(AIMessage(thoughts, tool_calls=calls))
+            kept = kept_of(message) if calls else {}
+            turn = AIMessage(thoughts, tool_calls=calls, additional_kwargs=kept)
+            messages.append(as_it_came(turn))
         else:
             messages.append(message)
     return messages

@@ -1,0 +1,84 @@
+"""What a provider wants back with the tool calls of its model: thoughts, and their signatures.
+
+DeepSeek and Kimi refuse a conversation whose calls have lost the thoughts that led to them, Gemini
+one whose calls have lost their signatures, Anthropic one whose thoughts have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+
+RETURNED = "returned"
+"""In the additional kwargs of a message with tool calls: what goes back with it, as it came."""
+FIELDS = ("reasoning_content", "reasoning", "reasoning_details")
+"""Of a message."""
+_OF_CALL = "extra_content"
+"""Of a tool call: Gemini's signature."""
+_CALLS = "calls"
+_PARTS = "parts"
+_BLOCKS = ("thinking", "redacted_thinking", "reasoning")
+"""Parts of a content that LangChain's clients of other providers send back."""
+_SIGNATURES = "signatures"
+
+
+def returned_in(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what goes back of a message, or of a piece of one, as its server sent it."""
+    kept = {name: said[name] for name in FIELDS if said.get(name)}
+    calls = said.get("tool_calls") or []
+    signed = {str(call.get("id")): call[_OF_CALL] for call in calls if call.get(_OF_CALL)}
+    return {**kept, _CALLS: signed} if signed else kept
+
+
+def joined(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what goes back of two pieces of a message, one after the other."""
+    both = dict(first)
+    for name, value in then.items():
+        before = both.get(name)
+        if isinstance(before, dict) and isinstance(value, dict):
+            both[name] = before | value
+        elif isinstance(before, str | list) and isinstance(value, type(before)):
+            both[name] = before + value
+        else:
+            both[name] = value
+    return both
+
+
+def give_back(
+    payload: Iterable[dict[str, Any]], messages: Iterable[BaseMessage], refused: Iterable[str]
+) -> None:
+    """Add what goes back to the messages of a request.
+
+    Args:
+        payload: the messages as they will be sent; they are changed.
+        messages: the same messages, as LangChain has them.
+        refused: names of fields that the server does not take.
+    """
+    for sent, message in zip(payload, messages, strict=False):
+        returned = message.additional_kwargs.get(RETURNED)
+        if not (isinstance(returned, Mapping) and sent.get("tool_calls")):
+            continue
+        sent |= {name: returned[name] for name in FIELDS if name in returned.keys() - refused}
+        for call in sent["tool_calls"]:
+            if signed := (returned.get(_CALLS) or {}).get(call.get("id")):
+                call[_OF_CALL] = signed
+
+
+def kept_of(message: AIMessage) -> dict[str, Any]:
+    """Return what goes back with a message's calls, as additional kwargs of any other message."""
+    kwargs = message.additional_kwargs
+    kept = {n: kwargs[n] for n in kwargs if n in (RETURNED, _PARTS) or _SIGNATURES in n}
+    parts = message.content if isinstance(message.content, list) else []
+    blocks = [part for part in parts if isinstance(part, dict) and part.get("type") in _BLOCKS]
+    return {**kept, _PARTS: blocks} if blocks else kept
+
+
+def as_it_came(message: AIMessage) -> AIMessage:
+    """Return a message with what is kept of it where its client looks for it."""
+    kept = kept_of(message)
+    if not (blocks := kept.pop(_PARTS, None)) or not isinstance(message.content, str):
+        return message
+    text = [{"type": "text", "text": message.content}] if message.content else []
+    return message.model_copy(update={"content": [*blocks, *text], "additional_kwargs": kept})
