@@ -221,6 +221,7 @@ def json_schema(schema: Any, name: str = "my author!") -> dict[str, Any]:
         (json_schema({"type": "array"}, "a"), call("a", value=[1, 2]), "[1, 2]"),
         ({"type": "json_object"}, AIMessage('{"a":  [1]}'), '{"a": [1]}'),
         ({"type": "json_object", "schema": SCHEMA}, call("answer", author="x"), '{"author": "x"}'),
+        ({"type": "json_schema", "schema": SCHEMA}, call("answer", author="x"), '{"author": "x"}'),
         (Author, call("Author", author="x"), '{"author": "x"}'),
     ],
 )

@@ -227,7 +227,7 @@ def _schema(given: Any) -> tuple[Mapping[str, Any] | None, str]:
         case "json_object":
             return given.get("schema") or {}, "answer"  # llama.cpp's, Together's and others' form
         case "json_schema":
-            told = given.get("json_schema") or {}
+            told = given.get("json_schema") or given  # Together's form
             schema = told.get("schema") if isinstance(told, Mapping) else None
             if not isinstance(schema, Mapping) or not schema:
                 raise ConfigError("response_format: json_schema.schema is missing")

@@ -56,6 +56,10 @@ def _message(message: Mapping[str, Any], where: str, images: bool) -> BaseMessag
         content = [_part(part, f"{where}.content", images) for part in said]
     elif role == "assistant":
         content = content or ""  # there is none beside tool calls
+    if role in ("user", "system", "developer") and isinstance(content, Mapping):
+        raise RefusedError(400, "the content is a text, or a list of parts", param=where)
+    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
+        raise RefusedError(400, "tool_call_id is missing", param=where)
     calls: list[Any] = []
     wrong: list[Any] = []
     told = message.get("tool_calls") or []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,8 @@ class RefusedError(Exception):
         super().__init__(message)
         self.status = status
         kind = "server_error" if status >= 500 else "invalid_request_error"
-        text = f"{param}: {message}" if param and param not in message else message
+        named = param and re.search(rf"(?<!\w){re.escape(param)}(?!\w)", message)
+        text = message if named or not param else f"{param}: {message}"
         self.error: dict[str, Any] = {
             "message": writable(text),
             "type": kind,
