@@ -258,6 +258,14 @@ QUERY = {"query": "Who?"}
         ([piece('{"query": "Wh')], []),
         ([piece('{"query": ["Who?"]}')], []),
         ([piece(json.dumps(QUERY), name="functions.Ada<|channel|>commentary")], ["Who?"]),
+        ([piece(json.dumps(QUERY), name="functions.Ada:0")], ["Who?"]),  # Kimi
+        ([piece(json.dumps(QUERY), name="default_api:Ada")], ["Who?"]),  # Gemini
+        ([piece(json.dumps(QUERY), name='"Ada"', id_=0)], ["Who?"]),
+        ([piece("{'query': 'Who?'}"), None], ["Who?"]),
+        ([piece('{"query": "Who?",}')], ["Who?"]),
+        ([piece('{"query": "Who?"}}<|im_end|>')], ["Who?"]),
+        ([piece("{'query': 'Wh")], []),
+        ([piece('{"query": "Who?"} and {"query": "Wh')], []),
     ],
 )
 def test_a_call_is_read_or_told_as_a_mistake_and_never_half(
@@ -271,6 +279,11 @@ def test_a_call_is_read_or_told_as_a_mistake_and_never_half(
     [
         ([piece("", "Ada"), piece('{"query":', None, None), piece(' "Who?"}', "", "")], ["Who?"]),
         ([piece("", "Ada"), piece('{"query": "Who?"}', "Ada")], ["Who?"]),  # the name once more
+        ([piece("", "A"), piece('{"query": "Who?"}', "da", None)], ["Who?"]),
+        ([piece("", "Ada"), piece('{"query": "Who?"}', None, "new")], ["Who?"]),
+        ([piece("{}", "Ada"), piece('{"query": "Who?"}', None, None)], ["Who?"]),
+        ([piece('{"query": "Who?"}'), piece('{"query": "Who?"}')], ["Who?"]),  # all of it again
+        ([piece('{"query":'), piece('{"query":"Who?"}'), piece("{}", None, None)], ["Who?"]),
         ([piece('{"query": "1"}', id_="a"), piece('{"query": "2"}', id_="b")], ["1", "2"]),
         (
             [piece('{"query": "1"}', id_=None, index=None), piece('{"query": "2"}', index=None)],

@@ -24,7 +24,8 @@ from .connections import StreamedReplyError, WholeReplyError
 from .failures import chain
 from .refusals import STREAM, SYSTEM, TOKEN_LIMITS, WHOLE, refused_by, refused_in
 from .returned import FIELDS, RETURNED, give_back, returned_in
-from .tool_calls import StreamedCalls, plain_arguments
+from .streamed_calls import StreamedCalls
+from .tool_calls import plain_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +164,7 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
             if calls := getattr(choice.message, "tool_calls", None):
                 calls[:] = [call for call in calls if getattr(call, "function", None)]
                 for call in calls:
+                    call.id = call.id if call.id is None else str(call.id)
                     call.function.arguments = plain_arguments(call.function.arguments)
         return super()._create_chat_result(response, *args, **kwargs)
 
@@ -173,7 +175,11 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         returned: dict[str, Any] = {}
         for choice in chunk.get("choices") or []:
             returned = returned or returned_in(choice.get("delta") or {})
-            for call in (choice.get("delta") or {}).get("tool_calls") or []:
+            delta = choice.get("delta") or {}
+            if calls := delta.get("tool_calls"):
+                delta["tool_calls"] = [call for call in calls if isinstance(call, dict)]
+            for call in delta.get("tool_calls") or ():
+                call["id"] = call.get("id") if call.get("id") is None else str(call["id"])
                 function = call["function"] = call.get("function") or {}
                 if not isinstance(function.get("arguments"), str | None):
                     function["arguments"] = plain_arguments(function["arguments"])

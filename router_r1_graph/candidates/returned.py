@@ -27,7 +27,7 @@ _SIGNATURES = "signatures"
 def returned_in(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return what goes back of a message, or of a piece of one, as its server sent it."""
     kept = {name: said[name] for name in FIELDS if said.get(name)}
-    calls = said.get("tool_calls") or []
+    calls = [call for call in said.get("tool_calls") or () if isinstance(call, Mapping)]
     signed = {str(call.get("id")): call[_OF_CALL] for call in calls if call.get(_OF_CALL)}
     return {**kept, _CALLS: signed} if signed else kept
 

@@ -1,7 +1,7 @@
 """Tool calls as models and servers really write them.
 
-Arguments come as an object, encoded twice, in a code fence, or cut. In a stream, pieces come
-without an index, or with a name that is repeated. A model may write a call as text.
+Arguments come as an object, encoded twice, in a code fence, or cut. A model may write a call as
+text.
 """
 
 from __future__ import annotations
@@ -11,15 +11,10 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from langchain_core.messages import AIMessageChunk
-from langchain_core.messages.tool import tool_call_chunk
-from langchain_core.outputs import ChatGenerationChunk
-
-from .returned import RETURNED, joined
 
 _FENCE = re.compile(r"\A\s*```\w*\s*(.*?)\s*```\s*\Z", re.S)
 _CUT = "cut: "
@@ -56,6 +51,8 @@ _INLINE = re.compile(r"(?P<name>[^\[(]+)[\[(](?P<given>.*)[\])]")
 _QUERY = re.compile(r"\Aquery\s*[:=]\s*")
 _PYTHON = re.compile(r"\A\[?\s*[^\W\d]\w*\(.*\)\s*\]?\Z", re.S)
 _DECODER = json.JSONDecoder(strict=False)
+_LEFT_OVER = re.compile(r"(?:[\s}]|<[^<>]*>)*")
+"""What a model writes after its arguments: a bracket too many, its own marks."""
 
 
 def read_arguments(written: object) -> dict[str, Any] | None:
@@ -74,11 +71,23 @@ def read_arguments(written: object) -> dict[str, Any] | None:
             return None
         if fenced := _FENCE.match(written):
             written = fenced[1]
-        try:
-            written = json.loads(written, strict=False)
-        except ValueError:
-            return None
+        written = _read(written.strip())
+        if isinstance(written, list) and len(written) == 1:
+            written = written[0]
     return None
+
+
+def _read(text: str) -> Any:
+    """Return the JSON of a text, or the Python; None if it is neither, or not whole."""
+    try:
+        read, end = _DECODER.raw_decode(text)
+        return read if _LEFT_OVER.fullmatch(text, end) else None
+    except (ValueError, RecursionError):
+        pass
+    try:  # single quotes, a comma at the end
+        return ast.literal_eval(text) if text.startswith("{") else None
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
 
 
 def plain_arguments(written: object) -> str:
@@ -93,68 +102,6 @@ def plain_arguments(written: object) -> str:
         return json.dumps(arguments)
     text = written if isinstance(written, str) else json.dumps(written, default=str)
     return text if text.startswith(_CUT) else _CUT + text
-
-
-@dataclass
-class _Call:
-    index: int | None
-    id: str
-    name: str = ""
-    arguments: str = ""
-
-
-@dataclass
-class StreamedCalls:
-    """The tool calls of a stream, put together again of their pieces."""
-
-    calls: list[_Call] = field(default_factory=list)
-    returned: dict[str, Any] = field(default_factory=dict)
-    """What goes back with them."""
-
-    def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
-        """Take over the pieces of calls in a chunk, and return the rest of it."""
-        message = chunk.message
-        if returned := (chunk.generation_info or {}).pop(RETURNED, None):
-            self.returned = joined(self.returned, returned)
-        if not isinstance(message, AIMessageChunk) or not message.tool_call_chunks:
-            return chunk
-        for piece in message.tool_call_chunks:
-            call = self._of(piece["index"], piece["id"] or "", piece["name"] or "")
-            call.id, call.name = call.id or piece["id"] or "", call.name or piece["name"] or ""
-            call.arguments += piece["args"] or ""
-        empty: dict[str, Any] = {"tool_call_chunks": [], "tool_calls": [], "invalid_tool_calls": []}
-        rest = message.model_copy(update=empty)
-        return ChatGenerationChunk(message=rest, generation_info=chunk.generation_info)
-
-    def _of(self, index: int | None, id_: str, name: str) -> _Call:
-        """Return the call that a piece belongs to: a known one, or a new one."""
-        here = [call for call in self.calls if call.index == index]
-        if id_:
-            here = [c for c in here if c.id == id_ or (index is not None and not c.id)]
-        elif index is None and name:
-            here = []
-        if not here:
-            self.calls.append(_Call(index, id_))
-            return self.calls[-1]
-        return here[-1]
-
-    def chunk(self) -> ChatGenerationChunk | None:
-        """Return all calls in one chunk; None where there are none."""
-        if not self.calls:
-            return None
-        chunks = [
-            tool_call_chunk(
-                name=call.name or None,
-                args=plain_arguments(call.arguments),
-                id=call.id or None,
-                index=number,
-            )
-            for number, call in enumerate(self.calls)
-        ]
-        kept = {RETURNED: self.returned} if self.returned else {}
-        return ChatGenerationChunk(
-            message=AIMessageChunk(content="", tool_call_chunks=chunks, additional_kwargs=kept)
-        )
 
 
 @dataclass(frozen=True)

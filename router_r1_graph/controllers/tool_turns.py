@@ -17,7 +17,8 @@ from ..protocol import Call, Turn
 
 CALL_IDS = "tool_call_ids"
 """In a turn's additional kwargs: the provider's ids of its calls, in the order of ours."""
-_NAME = re.compile(r"\A\s*(?:functions\.)?(.*?)(?:<\|.*)?\s*\Z", re.S)
+_NAME = re.compile(r"\W*(?:(?:functions?|default_api|tools?)[.:/])?([\w-]*)")
+"""What else models write around a name: quotes, `functions.` before it, `:0` behind it."""
 
 
 def turn_in_tags(

@@ -1,0 +1,89 @@
+"""The tool calls of a stream, whose pieces servers cut in their own ways.
+
+A piece comes without an index, with another id, with a name that is repeated, or with all that came
+before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk
+
+from .returned import RETURNED, joined
+from .tool_calls import plain_arguments
+
+
+@dataclass
+class _Call:
+    index: int | None
+    id: str
+    name: str = ""
+    arguments: str = ""
+
+    def add(self, id_: str, name: str, arguments: str) -> None:
+        """Add a piece, which may also be all that there was so far, or the whole once more."""
+        self.id = self.id or id_
+        if not self.name or not (id_ or self.arguments or name == self.name):
+            self.name += name
+        known = self.arguments.strip()
+        if known == "{}" or (len(known) > 1 and arguments.startswith(known)):
+            self.arguments = arguments or known
+        elif not (arguments.strip() == "{}" and known):
+            self.arguments += arguments
+
+
+@dataclass
+class StreamedCalls:
+    """The tool calls of a stream, put together again of their pieces."""
+
+    calls: list[_Call] = field(default_factory=list)
+    returned: dict[str, Any] = field(default_factory=dict)
+    """What goes back with them."""
+
+    def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
+        """Take over the pieces of calls in a chunk, and return the rest of it."""
+        message = chunk.message
+        if returned := (chunk.generation_info or {}).pop(RETURNED, None):
+            self.returned = joined(self.returned, returned)
+        if not isinstance(message, AIMessageChunk) or not message.tool_call_chunks:
+            return chunk
+        for piece in message.tool_call_chunks:
+            call = self._of(piece["index"], piece["id"] or "", piece["name"] or "")
+            call.add(piece["id"] or "", piece["name"] or "", piece["args"] or "")
+        empty: dict[str, Any] = {"tool_call_chunks": [], "tool_calls": [], "invalid_tool_calls": []}
+        rest = message.model_copy(update=empty)
+        return ChatGenerationChunk(message=rest, generation_info=chunk.generation_info)
+
+    def _of(self, index: int | None, id_: str, name: str) -> _Call:
+        """Return the call that a piece belongs to: a known one, or a new one."""
+        here = [call for call in self.calls if call.index == index]
+        if id_ and (name or index is None):  # without a name, it is the id that is new
+            here = [c for c in here if c.id == id_ or (index is not None and not c.id)]
+        elif index is None and name:
+            here = []
+        if not here:
+            self.calls.append(_Call(index, id_))
+            return self.calls[-1]
+        return here[-1]
+
+    def chunk(self) -> ChatGenerationChunk | None:
+        """Return all calls in one chunk; None where there are none."""
+        if not self.calls:
+            return None
+        chunks = [
+            tool_call_chunk(
+                name=call.name or None,
+                args=plain_arguments(call.arguments),
+                id=call.id or None,
+                index=number,
+            )
+            for number, call in enumerate(self.calls)
+        ]
+        kept = {RETURNED: self.returned} if self.returned else {}
+        return ChatGenerationChunk(
+            message=AIMessageChunk(content="", tool_call_chunks=chunks, additional_kwargs=kept)
+        )
