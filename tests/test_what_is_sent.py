@@ -475,6 +475,19 @@ def test_an_action_without_a_query_is_a_mistake_and_not_the_answer(serve, tmp_pa
         ("analysis of the final assistant", "", "analysis of the final assistant"),
         ("<think>Lyon? or", "Lyon? or", ""),
         ("Thoughts end with `</think>`.", "", "Thoughts end with `</think>`."),
+        ("Here is my thought process: Lyon?\n\nHere is my response: Paris", "Lyon?", "Paris"),
+        ("Here is my response: Paris", "", "Here is my response: Paris"),
+        (
+            "Here are my reasoning steps:\nLyon?\n[BEGIN FINAL RESPONSE]\nParis\n"
+            "[END FINAL RESPONSE]",
+            "Lyon?",
+            "Paris",
+        ),
+        ("<think>Lyon?</think>Paris<|im_end|>", "Lyon?", "Paris"),
+        ("Paris</s>", "", "Paris"),  # of a server with another template
+        ("<|im_start|>assistant\nParis<|im_end|>\n<|endoftext|>", "", "Paris"),
+        ("It is `<|im_end|>`", "", "It is `<|im_end|>`"),
+        ("<|im_end|>", "", "<|im_end|>"),
     ],
 )
 def test_thoughts_are_set_apart_from_what_is_said(text, thoughts, said):
@@ -507,6 +520,8 @@ def test_thoughts_that_a_provider_reports_are_kept_and_thoughts_alone_are_no_rep
     ("protocol", "text"),
     [
         ("tools", "<think> Lyon? </think>\nParis"),
+        ("tools", "<think> Lyon? </think><answer>\nParis\n</answer>"),
+        ("tools", "Thought: Not Lyon.\nFinal Answer: Paris<|eot_id|>"),
         ("tags", "<think> <answer> Lyon? No. </think> <answer> Paris </answer>"),
         ("tags", "Maybe <search> Ada: ? </search> </think> <answer> Paris </answer>"),
     ],

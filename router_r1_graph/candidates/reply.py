@@ -127,7 +127,7 @@ def text_alone(reply: Reply) -> Reply:
         return replace(reply, error=ReplyError("empty", calls))
     thoughts, text = apart(reply.text)
     reported = reasoning_of(reply.message) if reply.message else ""
-    if not (thoughts or reported):
+    if not (thoughts or reported) and text == reply.text:
         return reply
     error = reply.error
     if reply.ok and not text:

@@ -20,6 +20,13 @@ _TAGS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel>thought", "<channel|>"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("<unused94>thought", "<unused95>"),
+)
+#: Words in the place of tags, where a text begins with them: Granite, Apriel.
+_WORDS = (
+    ("Here is my thought process:", "Here is my response:"),
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
 )
 #: gpt-oss, also where a server has dropped its special tokens.
 _HARMONY = re.compile(
@@ -28,10 +35,14 @@ _HARMONY = re.compile(
     r"|\A\s*<\|channel\|>(?:analysis<\|message\|>(?P<only>.*)|final<\|message\|>(?P<said>.*))\Z",
     re.S,
 )
-#: Around what follows the thoughts: Cohere, OpenThinker, gpt-oss.
+#: Around what follows the thoughts: Cohere, OpenThinker, gpt-oss, Apriel; and marks of a
+#: turn, which belong to the chat template, and which servers with another template let through.
 _SAID = re.compile(
-    r"\A<\|(?:START_RESPONSE|begin_of_solution)\|>\s*"
-    r"|\s*<\|(?:END_RESPONSE|end_of_solution|return)\|>\Z"
+    r"\A\s*<\|(?:START_RESPONSE|begin_of_solution|im_start\|>assistant"
+    r"|start_header_id\|>assistant<\|end_header_id)(?:\|>|\b)\s*"
+    r"|(?<=[^\s`'\"])\s*(?:<\|(?:END_RESPONSE|end_of_solution|return)\|>|\[END FINAL RESPONSE\]"
+    r"|(?:<\|(?:im_end|eot_id|eom_id|end|endoftext|end_of_text|end_of_turn)\|>|</s>|<end_of_turn>"
+    r"|<\uff5cend\u2581of\u2581sentence\uff5c>)\s*)+\Z"
 )
 _QUOTES = "`'\""
 
@@ -64,7 +75,7 @@ def _harmony(text: str) -> tuple[str, str] | None:
 
 def _opened(text: str) -> tuple[str, str] | None:
     stripped = text.lstrip()
-    for opening, closing in _TAGS:
+    for opening, closing in _TAGS + _WORDS:
         if stripped[: len(opening)].lower() == opening.lower():
             return _parted(stripped[len(opening) :], closing)[::2]
     return None

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-
 _FENCE = re.compile(r"\A\s*```\w*\s*(.*?)\s*```\s*\Z", re.S)
 _CUT = "cut: "
 """Before arguments that are no whole JSON: LangChain would complete them."""
@@ -47,6 +46,7 @@ _INPUT = re.compile(
     rf"[\s>*_#]*action[ _]input{_COLON}(?P<given>.*?)(?={_STEP}|\Z)", re.I | re.M | re.S
 )
 _OBSERVATION = re.compile(rf"{_LINE}observation{_COLON}", re.I | re.M)
+_FINAL = re.compile(rf"{_LINE}final answer{_COLON}", re.I | re.M)
 _INLINE = re.compile(r"(?P<name>[^\[(]+)[\[(](?P<given>.*)[\])]")
 _QUERY = re.compile(r"\Aquery\s*[:=]\s*")
 _PYTHON = re.compile(r"\A\[?\s*[^\W\d]\w*\(.*\)\s*\]?\Z", re.S)
@@ -175,6 +175,15 @@ def _react_calls(text: str, names: Collection[str]) -> tuple[str, list[WrittenCa
             block = text[action.start("line") : following.start() if following else len(text)]
             calls += _json_calls(block, ())
     return (text[: actions[0].start()] if calls else text), calls
+
+
+def final_answer(text: str) -> tuple[str, str]:
+    """Return what stands before a final answer in ReAct's words, and the answer.
+
+    Without such words, "" and the text.
+    """
+    *before, answer = _FINAL.split(text)
+    return "".join(before).strip(), answer.strip() if before else text
 
 
 def _given(text: str) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, AnyMessage, ToolCall, ToolMessage
 from .. import protocol
 from ..candidates.returned import as_it_came, kept_of
 from ..candidates.thoughts import apart
-from ..candidates.tool_calls import read_arguments, written_calls
+from ..candidates.tool_calls import final_answer, read_arguments, written_calls
 from ..protocol import Call, Turn
 
 CALL_IDS = "tool_call_ids"
@@ -41,6 +41,10 @@ def turn_in_tags(
     if not calls:
         said, written = written_calls(said, names)
         calls = [(_call(call.name, call.arguments), None) for call in written]
+    if not calls:
+        steps, said = final_answer(said)
+        said = protocol.tagged_answer(said) or said
+        thoughts = "\n\n".join(filter(None, (thoughts, steps)))
     if calls and not whole:
         last, id_ = calls[-1]
         calls[-1] = (Call(last.candidate, ""), id_)
