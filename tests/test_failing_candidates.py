@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import sqlite3
@@ -10,6 +11,7 @@ from contextlib import closing
 from email.utils import formatdate
 from http import HTTPStatus
 from types import SimpleNamespace
+from urllib.error import URLError
 
 import httpx
 import pytest
@@ -22,7 +24,8 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from openai_server import Cut, EmptyChoices, Hang, Malformed, Reply, Status, Wire
 from patience import long_enough
 from router_r1_graph import create_router_r1, parse_controller
-from router_r1_graph.candidates.failures import TRANSIENT, classify
+from router_r1_graph.candidates.error_kinds import TRANSIENT
+from router_r1_graph.candidates.failures import classify
 from router_r1_graph.candidates.finish import finish_of
 from router_r1_graph.candidates.retry_after import told_to_wait
 from router_r1_graph.trace import Trace, read_traces, write_traces
@@ -496,6 +499,11 @@ def caused(error, cause):
     return error
 
 
+def during(error, context):
+    error.__context__ = context
+    return error
+
+
 def httpx_error(status):
     request = httpx.Request("POST", "http://user:pw@host:1/v1?key=AIzaSecret1")
     return httpx.HTTPStatusError("x", request=request, response=httpx.Response(status))
@@ -538,6 +546,41 @@ OTHERS = {
     "langchain's own": (ModelRateLimitError("x"), "rate_limited"),
     "langchain's own, too long": (ContextOverflowError("x"), "context_length"),
     "no credit": (made("RateLimitError", status_code=429, code="insufficient_quota"), "auth"),
+    "no credit, Moonshot": (
+        made("RateLimitError", status_code=429, body={"type": "exceeded_current_quota_error"}),
+        "auth",
+    ),
+    "no credit, Anthropic": (
+        made("BadRequestError", "Your credit balance is too low", status_code=400),
+        "auth",
+    ),
+    "a wrong key, Gemini": (made("X", "API key not valid. Please pass one.", code=400), "auth"),
+    "too long, vLLM": (
+        made("X", "This model's maximum context length is 4096 tokens.", status_code=400),
+        "context_length",
+    ),
+    "too long, Anthropic": (
+        made("X", "prompt is too long: 210000 tokens > 200000 maximum", status_code=400),
+        "context_length",
+    ),
+    "too long, LiteLLM": (made("ContextWindowExceededError", status_code=400), "context_length"),
+    "too many tokens to write": (
+        made("X", "max_tokens is too large: 512. At most 256.", status_code=400),
+        "bad_request",
+    ),
+    "flagged, OpenRouter": (
+        made("X", "openai/x requires moderation. Your input was flagged.", status_code=403),
+        "declined",
+    ),
+    "blocked, Gemini": (made("BlockedPromptException", "block_reason: SAFETY"), "declined"),
+    "a model that is gone": (made("X", status_code=410), "not_found"),
+    "no such model": (made("X", status_code=400, body={"code": "model_not_found"}), "not_found"),
+    "no route": (OSError(errno.EHOSTUNREACH, "No route to host"), "connection"),
+    "urllib": (URLError(ConnectionRefusedError("refused")), "connection"),
+    "raised while another one was handled": (
+        during(made("WrapperError", "it failed"), made("X", status_code=503)),
+        "server_error",
+    ),
 }
 
 

@@ -6,7 +6,7 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict
 
-from .failures import ErrorKind
+from .error_kinds import ErrorKind
 from .reply import Reply
 
 

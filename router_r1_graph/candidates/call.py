@@ -20,7 +20,8 @@ from langchain_core.runnables import RunnableBinding, RunnableConfig
 
 from ..langsmith import runs
 from .candidate import Candidate
-from .failures import TRANSIENT, classify, is_of_a_dead_loop
+from .error_kinds import TRANSIENT
+from .failures import classify, is_of_a_dead_loop
 from .in_time import ain_time, in_time
 from .keys import hide, hide_within
 from .once import Once

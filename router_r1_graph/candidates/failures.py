@@ -2,84 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from langchain_core.messages import AIMessage
 
 from ..outside import visible, writable
+from .error_kinds import BROAD, CONNECTION, IN_WORDS, NARROW, OF_LANGCHAIN, ErrorKind, matching
 from .keys import scrub
 
-ErrorKind = Literal[
-    "auth",  # 401, 402, 403: the key is missing, wrong, or has no access or credit
-    "not_found",  # 404: no such model or address
-    "bad_request",  # any other 4xx
-    "rate_limited",  # 429
-    "server_error",  # 5xx, 409, 425
-    "timeout",  # no answer in time
-    "connection",  # refused, reset, or cut
-    "malformed",  # the answer is not what the API promises
-    "empty",  # no choices, or no text
-    "declined",  # the model refused, or a content filter stopped it
-    "no_record",  # a recorded candidate was never asked this
-    "refused",  # a person did not approve of the call
-    "circuit_open",  # it failed again and again, and is left alone for a while
-    "cut",  # usable text that is not whole: its limit, or a content filter, ended it
-    "missing_usage",  # usable text, but no counts or cost that can be: they are estimated
-    "context_length",  # more tokens than the model or the controller can read
-    "bug",  # the controller's own code raised; the message says where
-    "other",
-]
-#: Errors that may go away by themselves, and are retried.
-TRANSIENT: frozenset[ErrorKind] = frozenset(
-    {"rate_limited", "server_error", "timeout", "connection"}
-)
-
-#: LangChain's shared exceptions, by name: earlier releases lack some.
-_OF_LANGCHAIN: Mapping[str, ErrorKind] = {
-    "ContextOverflowError": "context_length",
-    "ModelRefusalError": "declined",
-    "ModelAuthenticationError": "auth",
-    "ModelPermissionDeniedError": "auth",
-    "ModelNotFoundError": "not_found",
-    "ModelRateLimitError": "rate_limited",
-    "ModelTimeoutError": "timeout",
-    "ModelConnectionError": "connection",
-    "ModelAPIError": "server_error",
-    "ModelInvalidRequestError": "bad_request",
-}
-#: What the codes of providers have in common. A status of 429 or 400 may mean the first three.
-_NARROW: tuple[tuple[ErrorKind, str], ...] = (
-    (
-        "auth",
-        r"insufficient_(user_)?(quota|credit|balance|fund)|exceeded_current_quota|out_of_credit"
-        r"|arrear|billing_|access_terminated|(spending|usage)_limit",
-    ),
-    ("context_length", r"context_?(length|window)|prompt_too_long|string_above_max"),
-    ("declined", r"content_?(filter|policy)|responsible_?ai|moderation|guardrail|refusal"),
-)
-_BROAD: tuple[tuple[ErrorKind, str], ...] = (
-    *_NARROW,
-    (
-        "rate_limited",
-        r"rate_?limit|too_?many_?requests|throttl|resource_?exhausted|quota|slow_down",
-    ),
-    ("timeout", r"time_?out|timed_out|deadline_?exceeded"),
-    ("auth", r"authenticat|authoriz|api_?key|permission|forbidden|access_?denied|payment"),
-    ("not_found", r"not_?found|does_not_exist"),
-    ("server_error", r"overload|unavailable|internal|server|api_error|gateway|upstream|abort"),
-    ("bad_request", r"invalid|unsupported|bad_?request|validation|unprocessable"),
+_NETWORK = frozenset(
+    {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ETIMEDOUT, errno.ECONNRESET}
 )
 _NO_WORDS = re.compile(r"Error code: \d+")
-_CONNECTION = (
-    r"CutReply|Connect|TransportError|ProtocolError|ReadError|WriteError|NetworkError|ProxyError|SSLError|"
-    r"Disconnected|IncompleteRead|ChunkedEncoding|ClosedResource|BrokenResource|gaierror"
-)
 
 
 class NoChoiceError(ValueError):
@@ -150,27 +91,32 @@ def _kind(causes: Sequence[BaseException]) -> ErrorKind:
     names = [c.__name__ for e in causes for c in type(e).__mro__]
     joined = " ".join(names)
     status, words = told(causes[0])
-    if kind := _matching(words, _NARROW):
+    if kind := matching(words, NARROW) or matching(joined, NARROW):
         return kind
-    if kind := next((_OF_LANGCHAIN[n] for n in names if n in _OF_LANGCHAIN), None):
-        return kind
-    if status is not None:
-        return _status_kind(status)
-    if kind := _matching(words, _BROAD):
+    kind = next((OF_LANGCHAIN[n] for n in names if n in OF_LANGCHAIN), None)
+    if kind or status is not None:
+        kind = kind or _status_kind(status or 0)
+        vague = kind == "bad_request" or status == 403
+        return (vague and matching(said(causes[0]), IN_WORDS)) or kind
+    if kind := matching(words, BROAD):
         return kind
     if "NoRecord" in joined:
         return "no_record"
     if "Timeout" in joined:
         return "timeout"
-    if re.search(_CONNECTION, joined):
+    if re.search(CONNECTION, joined):
         return "connection"
     if isinstance(causes[0], BrokenReplyError):  # of a server that failed, and does not say how
-        return _matching(str(causes[0]), _BROAD) or "server_error"
+        return matching(str(causes[0]), BROAD) or "server_error"
     if _no_generation(causes[0]):
         return "empty"
     if re.search(r"ValueError|ValidationError|AttributeError|TypeError|KeyError", joined):
         return "malformed"
-    return "other"
+    if isinstance(causes[-1], OSError) and causes[-1].errno in _NETWORK:
+        return "connection"
+    # Some clients raise an error of their own while they handle the one that says what happened.
+    context = causes[-1].__context__
+    return "other" if context is None else _kind(chain(context))
 
 
 def said(error: BaseException) -> str:
@@ -179,7 +125,7 @@ def said(error: BaseException) -> str:
     body = attribute(error, "body")
     if body and _NO_WORDS.fullmatch(words):  # xAI's error is a text, which openai leaves out
         words += f" - {body}"
-    if re.search(_CONNECTION, type(error).__name__) and str(root) not in words:
+    if re.search(CONNECTION, type(error).__name__) and str(root) not in words:
         return f"{words.rstrip('.')}: {root}"
     return words
 
@@ -231,11 +177,6 @@ def chain(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def _matching(words: str, table: tuple[tuple[ErrorKind, str], ...]) -> ErrorKind | None:
-    words = re.sub(r"[ -]", "_", words.lower())
-    return next((kind for kind, pattern in table if re.search(pattern, words)), None)
-
-
 def address_of(error: BaseException) -> str | None:
     """Return the address of the request that an exception is about, without keys in it."""
     url = attribute(attribute(error, "request"), "url")
@@ -272,7 +213,7 @@ def _no_generation(error: BaseException) -> bool:
 def _status_kind(status: int) -> ErrorKind:
     if status in (401, 402, 403):
         return "auth"
-    if status == 404:
+    if status in (404, 405, 410):
         return "not_found"
     if status == 429:
         return "rate_limited"

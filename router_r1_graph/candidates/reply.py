@@ -13,7 +13,8 @@ from langchain_core.runnables import Runnable
 
 from ..outside import count, number, writable, writable_within
 from ..words import usd
-from .failures import ErrorKind, ReplyError
+from .error_kinds import ErrorKind
+from .failures import ReplyError
 from .finish import finish_of
 from .images import images_in
 from .settings import ModelSettings

@@ -39,8 +39,10 @@ def joined(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
         before = both.get(name)
         if isinstance(before, dict) and isinstance(value, dict):
             both[name] = before | value
-        elif isinstance(before, str | list) and isinstance(value, type(before)):
+        elif isinstance(before, str) and isinstance(value, str):
             both[name] = before + value
+        elif isinstance(before, list) and isinstance(value, list):
+            both[name] = [*before, *value]
         else:
             both[name] = value
     return both

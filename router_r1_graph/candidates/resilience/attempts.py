@@ -18,7 +18,8 @@ from tenacity import (
     wait_random,
 )
 
-from ..failures import ErrorKind, ReplyError
+from ..error_kinds import ErrorKind
+from ..failures import ReplyError
 from ..reply import Reply
 from ..retry_after import LONGEST_RETRY_AFTER_SECONDS, forbids_retry, told_to_wait
 from ..settings import ModelSettings

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..failures import ErrorKind, ReplyError
+from ..error_kinds import ErrorKind
+from ..failures import ReplyError
 from ..settings import ModelSettings
 from ..steps import Await, Wait
 from .counts import count

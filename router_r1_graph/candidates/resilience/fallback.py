@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..candidate import Candidate
-from ..failures import ErrorKind
+from ..error_kinds import ErrorKind
 from ..pool import CandidatePool
 from .settings import NEAREST
 

@@ -1,0 +1,108 @@
+"""The kinds of errors, and the words by which they are told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+ErrorKind = Literal[
+    "auth",  # 401, 402, 403: the key is missing, wrong, or has no access or credit
+    "not_found",  # 404: no such model or address
+    "bad_request",  # any other 4xx
+    "rate_limited",  # 429
+    "server_error",  # 5xx, 409, 425
+    "timeout",  # no answer in time
+    "connection",  # refused, reset, or cut
+    "malformed",  # the answer is not what the API promises
+    "empty",  # no choices, or no text
+    "declined",  # the model refused, or a content filter stopped it
+    "no_record",  # a recorded candidate was never asked this
+    "refused",  # a person did not approve of the call
+    "circuit_open",  # it failed again and again, and is left alone for a while
+    "cut",  # usable text that is not whole: its limit, or a content filter, ended it
+    "missing_usage",  # usable text, but no counts or cost that can be: they are estimated
+    "context_length",  # more tokens than the model or the controller can read
+    "bug",  # the controller's own code raised; the message says where
+    "other",
+]
+#: Errors that may go away by themselves, and are retried.
+TRANSIENT: frozenset[ErrorKind] = frozenset(
+    {"rate_limited", "server_error", "timeout", "connection"}
+)
+
+#: LangChain's shared exceptions, by name: earlier releases lack some.
+OF_LANGCHAIN: Mapping[str, ErrorKind] = {
+    "ContextOverflowError": "context_length",
+    "ModelRefusalError": "declined",
+    "ModelAuthenticationError": "auth",
+    "ModelPermissionDeniedError": "auth",
+    "ModelNotFoundError": "not_found",
+    "ModelRateLimitError": "rate_limited",
+    "ModelTimeoutError": "timeout",
+    "ModelConnectionError": "connection",
+    "ModelAPIError": "server_error",
+    "ModelInvalidRequestError": "bad_request",
+}
+#: What the codes of providers have in common. A status of 429 or 400 may mean the first three.
+NARROW: tuple[tuple[ErrorKind, str], ...] = (
+    (
+        "auth",
+        r"insufficient_(user_)?(quota|credit|balance|fund)|exceeded_current_quota|out_of_credit"
+        r"|arrear|billing_|access_terminated|(spending|usage)_limit|budget_?exceeded|no_?credentials",
+    ),
+    (
+        "context_length",
+        r"context_?(length|window)|prompt_too_long|request_too_large|string_above_max",
+    ),
+    (
+        "declined",
+        r"content_?(filter|policy)|responsible_?ai|moderation|guardrail|refusal"
+        r"|data_inspection|blocked_?prompt|stop_?candidate",
+    ),
+    ("not_found", r"model_?(not_?found|not_?exist|decommissioned)"),
+)
+BROAD: tuple[tuple[ErrorKind, str], ...] = (
+    *NARROW,
+    (
+        "rate_limited",
+        r"rate_?limit|too_?many_?requests|throttl|resource_?exhausted|quota|slow_down",
+    ),
+    ("timeout", r"time_?out|timed_out|deadline_?exceeded"),
+    (
+        "auth",
+        r"authenticat|authoriz|api_?key|permission|forbidden|access_?denied|payment",
+    ),
+    ("not_found", r"not_?found|does_not_exist"),
+    ("server_error", r"overload|unavailable|internal|server|api_error|gateway|upstream|abort"),
+    ("bad_request", r"invalid|unsupported|bad_?request|validation|unprocessable"),
+)
+#: What the words of a refused request have in common, where its status and its code say no more.
+IN_WORDS: tuple[tuple[ErrorKind, str], ...] = (
+    (
+        "context_length",
+        r"context_(length|window|size)|(prompt|input|request|messages?)_(is|are)?_?too_(long|large)"
+        r"|maximum_(context|number_of_tokens)|input_token_count|tokens`?_\+_`?max|too_many_tokens"
+        r"|request_entity_too_large",
+    ),
+    (
+        "declined",
+        r"content_(management_)?polic|usage_polic|flagged|requires_moderation"
+        r"|inappropriate_content|safety_(system|filter|reasons)",
+    ),
+    (
+        "auth",
+        r"(incorrect|invalid|missing|wrong)_api_key|api_key_(is_)?(not_|in|missing|expired)"
+        r"|credit_balance|insufficient_(balance|credit|fund|quota)",
+    ),
+)
+CONNECTION = (
+    r"CutReply|Connect|TransportError|ProtocolError|ReadError|WriteError|NetworkError|ProxyError|SSLError|"
+    r"Disconnected|URLError|PayloadError|IncompleteRead|ChunkedEncoding|ClosedResource|BrokenResource|gaierror"
+)
+
+
+def matching(words: str, table: tuple[tuple[ErrorKind, str], ...]) -> ErrorKind | None:
+    """Return the first kind of a table that fits the words, with spaces as underscores."""
+    words = re.sub(r"[ -]", "_", words.lower())
+    return next((kind for kind, pattern in table if re.search(pattern, words)), None)
