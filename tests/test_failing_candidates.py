@@ -440,6 +440,7 @@ def test_a_reply_without_a_choice_is_empty_and_paid(serve, tmp_path, choices):
         ({"retry-after": formatdate(time.time() - 30, usegmt=True)}, 0),
         ({"retry-after-ms": "2500", "retry-after": "60"}, 2.5),
         ({"retry-after": "-1"}, 0),
+        ({"retry-after": "1m2.5s"}, 62.5),
         ({"retry-after": "inf"}, math.inf),
         ({"retry-after": "nan"}, None),  # none: it waits by itself
         ({"retry-after": "soon"}, None),

@@ -94,7 +94,7 @@ def _other_than_asked(response: Any) -> Exception | None:
     _cost.set("" if asked else response.headers.get(_COST_HEADER, ""))
     if not response.is_success:
         return None
-    if asked and kind.endswith("json"):
+    if asked and kind.endswith(("/json", "+json")):
         return WholeReplyError("the server sends whole replies, and no stream")
     if not asked and kind == "text/event-stream":
         return StreamedReplyError("the server sends streams, and no whole replies")

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from ..outside import visible, writable, writable_within
 from .candidate import Candidate
 from .connections import StreamedReplyError, clients_of, cost_in_headers
+from .error_kinds import BROAD, matching
 from .events import is_stream, let_through
 from .failures import CutReplyError, NoChoiceError, address_of, said, told
 from .keys import hide_within, scrub
@@ -170,7 +171,10 @@ class ChatOpenAI(LenientChatOpenAI):
         if isinstance(response, list) and response:  # Gemini puts an error into one
             response = response[0]
         if isinstance(response, str) and (words := response.strip())[:1] != "<":
-            raise StreamedReplyError if is_stream(words) else named_error(words[:300])
+            if is_stream(words):
+                raise StreamedReplyError
+            if matching(words, BROAD):
+                raise named_error(words[:300])
         if not isinstance(response, openai.BaseModel):
             return super()._create_chat_result(response, *args, **kwargs)
         sent = response.model_dump(

@@ -42,6 +42,8 @@ def told_to_wait(error: BaseException) -> float | None:
         return max(0.0, milliseconds / 1000)
     if (seconds := _float(headers.get("retry-after"))) is not None:
         return max(0.0, seconds)
+    if parts := _duration(headers.get("retry-after", "")):
+        return parts
     try:
         date = parsedate_to_datetime(headers["retry-after"])
         return max(0.0, date.timestamp() - time.time())
@@ -64,7 +66,12 @@ def _in_words(text: str) -> float | None:
     text = _LONG.sub(lambda unit: "".join(filter(None, unit.groups())).lower(), text)
     if not (found := _WAIT.search(text)):
         return None
-    parts = _PART.findall(found["time"])
+    return _duration(found["time"])
+
+
+def _duration(text: str) -> float:
+    """Return the seconds of a duration such as `1m2.5s`; 0 = it is none."""
+    parts = _PART.findall(text)
     return sum(float(number) * _MILLISECONDS[unit.lower()] for number, unit in parts) / 1000
 
 
