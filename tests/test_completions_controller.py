@@ -319,7 +319,7 @@ def test_without_a_price_a_turn_is_free(serve, tokenizer):
         (Status(404, "no model m"), "not_found: .*no model m"),
         (Status(429, "Slow down"), "rate_limited: .*Slow down"),
         (Status(503), "server_error: .*503"),
-        (Status(400, "maximum context length is 20 tokens"), "bad_request: .*maximum context"),
+        (Status(400, "maximum context length is 20 tokens"), "context_length: .*maximum context"),
         (Hang(), "timeout: .*(no reply within|timed out)"),  # ours or the client's, at once
         (Cut(), "connection: "),
         (Cut("mid_body"), "connection: "),
