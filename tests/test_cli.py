@@ -430,7 +430,7 @@ def test_pool_show_and_check():
     assert "NVIDIA_API_KEY" in shown.stdout.replace("\n", "")
     checked = cli("pool", "check", "embedded")
     assert checked.returncode == 0
-    assert "8 candidates, all can be asked" in checked.stdout
+    assert "8 candidates; keys and providers are in order" in checked.stdout
 
 
 def test_a_budget_over_candidates_without_a_price_is_warned_of(serve, tmp_path):

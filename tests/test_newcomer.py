@@ -308,7 +308,7 @@ def test_the_entropy_of_one_choice_is_zero():
 def test_one_of_something_is_singular(cli, tmp_path):
     write(tmp_path, MODULE.format(reply="Rome"), "mymodels.py")
     file = write(tmp_path, 'candidates: [{name: Ada, provider: "mymodels:factory"}]')
-    assert "pool: 1 candidate, all can be asked" in cli("pool", "check", "--load", file)[1]
+    assert "pool: 1 candidate; keys and" in cli("pool", "check", "--load", file)[1]
     records = write(
         tmp_path, '{"question": "q", "candidate": "Ada", "reply": "x"}\n', "records.jsonl"
     )

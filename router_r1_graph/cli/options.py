@@ -30,7 +30,10 @@ PoolOption = Annotated[
     ),
 ]
 FieldsOption = Annotated[
-    str, typer.Option("--fields", help="What the file calls a field: question=q,...")
+    str, typer.Option("--fields", help="The file's names of the fields: question=q,...")
+]
+MetricOption = Annotated[
+    str, typer.Option(help="exact_match, f1, contains, choice, number, or module:function.")
 ]
 RecordOption = Annotated[
     Path | None,
@@ -40,7 +43,7 @@ ControllerOption = Annotated[
     str | None,
     typer.Option(
         "--controller",
-        help="Who decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
+        help="What decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
         "oracle, openai:MODEL, policy:PATH, completions:URL (with ?policy=PATH, in quotes: a "
         "policy on vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the pool's "
         "controller block, the default where there is one).",
@@ -100,7 +103,7 @@ def _option(name: str) -> inspect.Parameter:
     # `RouterContext` says what is allowed.
     plain = {"candidate_context": str, "answer_style": str | None}.get(name, kind)
     text = knob.help.replace("; None = no limit", "").replace(" None = no limit.", "")
-    option = typer.Option(flag(name), help=text, rich_help_panel="Knobs of a run")
+    option = typer.Option(flag(name), help=text, rich_help_panel="Settings of a run")
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

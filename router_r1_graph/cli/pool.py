@@ -45,13 +45,13 @@ def check(
     live: Annotated[
         bool,
         typer.Option(
-            "--live", help="Ask each model for one word, which costs a little, and show its limits."
+            "--live", help="Ask each model for one word, which costs a little; show its limits."
         ),
     ] = False,
 ) -> None:
-    """Check a pool file, its keys and its providers; nobody is asked without --live.
+    """Check a pool file, its keys and its providers; only --live asks the models.
 
-    A pool file can name code: it is shown, and only run with --load or --live.
+    A pool file can name code: the code is shown, and run only with --load or --live.
     """
     from langchain_core.runnables import RunnablePassthrough
 
@@ -69,8 +69,10 @@ def check(
     elif pool.controller:
         parse_controller("pool", pool)
     unpriced = [c.name for c in pool.candidates if not c.bounded]
-    asked = "all can be asked" if not runs else "and code of yours that was not run"
-    print(f"{visible(pool.name)}: {counted(len(pool.candidates), 'candidate')}, {asked}")
+    found = "keys and providers are in order"
+    found += "" if live else "; --live asks each model"
+    found = "the file names code, which was not run" if runs else found
+    print(f"{visible(pool.name)}: {counted(len(pool.candidates), 'candidate')}; {found}")
     for name, code in runs.items():
         print(f"{name}: would {visible(code)} (--load does)")
     if pool.controller:
@@ -117,19 +119,19 @@ def from_records(
     file: Annotated[
         Path, typer.Argument(help="JSON lines, as router-r1 ask --record writes them.")
     ],
-    out: Annotated[
-        Path, typer.Option(help="The pool file to write; one that is there is replaced.")
-    ],
+    out: Annotated[Path, typer.Option(help="The pool file to write; an existing one is replaced.")],
     fields: FieldsOption = "",
     gold_field: Annotated[
-        str | None, typer.Option(help="The field with the gold answers: candidates are scored.")
+        str | None, typer.Option(help="The field with the gold answers, to score the candidates.")
     ] = None,
-    split_field: Annotated[str, typer.Option(help="The field with the split's name.")] = "split",
+    split_field: Annotated[
+        str, typer.Option(help="The field with the name of the split.")
+    ] = "split",
     split: Annotated[
-        str | None, typer.Option(help="Measure on this split only, such as train.")
+        str | None, typer.Option(help="Score on this split only, such as train.")
     ] = None,
 ) -> None:
-    """Write a pool that replays recorded replies, described by what they cost, took and scored."""
+    """Write a pool that replays recorded replies, with measured prices, latency and scores."""
     from ..candidates.measure import Source, pool_from_records
     from ..candidates.records import unknown_field
 

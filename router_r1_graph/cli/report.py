@@ -26,18 +26,24 @@ router-r1 report runs/before runs/after --out comparison.html
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="What evaluate --out wrote, also while it is running.")
+        list[Path],
+        typer.Argument(
+            help="One or several folders of router-r1 evaluate --out; the evaluation may still be "
+            "running."
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Of several: the page to write.", show_default="FOLDER/comparison.html"),
+        typer.Option(
+            help="For several folders: the page to write.", show_default="FOLDER/comparison.html"
+        ),
     ] = None,
     browser: Annotated[
         bool | None,
         typer.Option(help="Open it in a browser.", show_default="in a terminal"),
     ] = None,
 ) -> None:
-    """Show the report of an evaluation and open it, or put several side by side."""
+    """Show and open the report of an evaluation, or several reports side by side."""
     try:
         from ..evaluation.page import as_html
         from ..evaluation.past import comparison, comparison_page, read_past
