@@ -249,7 +249,7 @@ class ModelSettings(Resilience):
             input_tokens, output_tokens, cached_input_tokens=warm, cache_write_tokens=written
         )
 
-    def dearest_usd(self, input_tokens: int, output_tokens: int) -> float:
+    def highest_usd(self, input_tokens: int, output_tokens: int) -> float:
         """Return the most that a call with these token counts can cost, whatever is cached."""
         whole, read, written = self._input_prices
         return self.cost_usd(
@@ -263,15 +263,15 @@ class ModelSettings(Resilience):
         """Return the most in USD that one call with this text and so many images can cost.
 
         A tokenizer that falls back to bytes never makes more tokens than there are bytes; 64 more
-        are allowed for the chat template. Nobody knows what an image counts before it is sent: it
-        is taken for `TOKENS_OF_AN_IMAGE`. A call that was dearer raises the next worst case.
+        are allowed for the chat template. The tokens of an image are not known before it is sent:
+        `TOKENS_OF_AN_IMAGE` are assumed. A call that was more expensive raises the next worst case.
         """
         return self.excess.worst_usd(self.fair_usd(text, images))
 
     def fair_usd(self, text: str, images: int = 0) -> float:
         """Return the worst case at a provider that keeps to its prices and to `max_tokens`."""
         tokens = len(text.encode(errors="replace")) + 64 + images * TOKENS_OF_AN_IMAGE
-        return self.dearest_usd(tokens, self.max_tokens)
+        return self.highest_usd(tokens, self.max_tokens)
 
     @property
     def _input_prices(self) -> tuple[float, float, float]:
