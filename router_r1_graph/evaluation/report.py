@@ -25,10 +25,10 @@ from .verdict import difference, savings, verdict
 
 _WORST = 10
 _EXPLAINED = (
-    "The best is the best single candidate; x best's is the cost by its cost. At matched cost: "
-    "against a random mix of two candidates that spends as much; empty where every candidate costs "
-    "more. States it: the share of answers that state a gold one in whatever form, extracted by "
-    "the same rules for all."
+    "The best is the best single candidate; x best's is the cost divided by its cost. At matched "
+    "cost: the difference to a random mix of two candidates that costs as much; empty if every "
+    "candidate costs more. States it: the share of answers that state a gold answer in any form, "
+    "extracted by the same rules for all."
 )
 
 
