@@ -60,37 +60,38 @@ class ModelSettings(Resilience):
     """
 
     model: str = ""
-    """The provider's name for the model; the default is the candidate's name."""
+    """The provider's name of the model; by default the candidate's name."""
     provider: str = "openai"
     """`openai` (any OpenAI-compatible endpoint), `langchain` (any provider that LangChain knows, by
-    `model: provider:name`), `recorded` or `simulated`; `tool`, `retriever` or `graph` (see
-    `adapters.py`); `mcp` (a server's tool, see `mcp.py`); or `module:factory`, a callable that
-    takes this record and returns a LangChain chat model."""
+    `model: provider:name`), `recorded` or `simulated`; `tool`, `retriever`, `graph` or `mcp` (a
+    tool of an MCP server); or `module:factory`, a callable that takes this record and returns a
+    LangChain chat model."""
     base_url: str | None = None
     """The endpoint's address, up to `/v1`; None = OpenAI's."""
     api_key_env: str | None = None
     """The name of the environment variable that holds the key; never the key itself."""
     input_usd_per_mtok: Price | None = None
+    """USD per million input tokens; None = unknown."""
     output_usd_per_mtok: Price | None = None
+    """USD per million output tokens, reasoning included; None = unknown."""
     cached_input_usd_per_mtok: Price | None = None
-    """Of input tokens that the provider reads out of its prompt cache; None = as any input."""
+    """USD per million input tokens that the provider reads from its cache; None = as any input."""
     cache_write_usd_per_mtok: Price | None = None
-    """Of input tokens that it writes into its prompt cache; None = as any input."""
+    """USD per million input tokens that it writes into its cache; None = as any input."""
     cache_ttl_seconds: Annotated[float, Field(gt=0)] | None = None
-    """How long its prompt cache keeps a prefix after it was last read; None = it is not counted
-    on."""
+    """How long its prompt cache keeps a prefix after the last use; None = no cache is expected."""
     prices_checked: date | None = None
     """When the prices were last looked up."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
     """Sampling temperature; None = the provider's default."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
-    """Most completion tokens of one reply; the worst-case price of a call is computed from it."""
+    """The most completion tokens of a reply; the worst case of a call is computed from it."""
     token_limit_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] | None = "auto"
-    """The name under which an OpenAI-compatible endpoint is sent `max_tokens`; null = it is not
-    sent. `auto` = OpenAI's new name at OpenAI, else the old one. If the model refuses the one name,
-    it is sent the other."""
+    """The name under which `max_tokens` is sent to an OpenAI-compatible endpoint; null = it is not
+    sent. `auto` = OpenAI's new name at OpenAI, else the old one. If the model refuses one name, the
+    other is sent."""
     image_inputs: bool = False
-    """Whether it takes images: a question's images are passed on to it."""
+    """Whether it accepts images: the images of a question are passed on to it."""
     options: dict[str, Option] = Field(default_factory=dict)
     """More keyword arguments for the chat model, passed to the provider unchanged. `{env: NAME}`
     anywhere in them = the value of an environment variable, which is kept as secret as a key. For

@@ -84,8 +84,9 @@ def check(
         print(f"warning: there are records of {', '.join(others)}, not in this pool")
     if live:
         from ..console import make_console
-        from .reached import ask_each, reached_table
+        from .reached import ask_each, controller_tool, reached_table
 
+        tools += [controller_tool(pool.controller)] if pool.controller else []
         bills = ask_each(tools)
         make_console().print(reached_table(tools, bills))
         if silent := [b["candidate"] for b in bills if b and not b["ok"]]:
