@@ -605,7 +605,7 @@ def test_an_option_that_a_provider_does_not_take_is_an_error_of_the_pool(monkeyp
 
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     file = write(tmp_path, "candidates:\n  - name: Ada\n    model: a\n    model: b\n")
-    with pytest.raises(PoolError, match="line 4, column 5: the key 'model' stands twice"):
+    with pytest.raises(PoolError, match="line 4, column 5: the key 'model' is there twice"):
         CandidatePool.from_yaml(file)
 
 

@@ -208,7 +208,9 @@ class ReplyStore:
         except sqlite3.Error as error:
             if not self._warned:
                 self._warned = True
-                logger.warning("%s: the reply store failed: %s; calls are paid", self.path, error)
+                logger.warning(
+                    "%s: the reply store failed: %s; calls are paid as without it", self.path, error
+                )
             return otherwise
 
     def _after_fork(self) -> None:

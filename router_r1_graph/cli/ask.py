@@ -183,7 +183,7 @@ def _ask(
         show_explained(transcript.console, explained)
     else:
         if record.error:
-            who = "nobody replied" if outage else f"controller {controller.name} failed"
+            who = "no candidate replied" if outage else f"controller {controller.name} failed"
             print(f"{who}: {shortened(record.error)}", file=sys.stderr)
         turns = [{name: turn.summary()[name] for name in _EXPLAINED} for turn in explained]
         print_json({**record.summary(), **({"explained": turns} if explain else {})})

@@ -229,7 +229,7 @@ def _predicted(
     from ..evaluation.predictions import predict, read_predictions
 
     if not (controllers or files):
-        raise ConfigError("whose predictions? --controller SPEC or --predictions FILE")
+        raise ConfigError("name what predicts: --controller SPEC or --predictions FILE")
     found = [predict(spec, pool, questions, cost_weight=cost_weight) for spec in controllers or ()]
     return found + [read_predictions(file, pool, questions) for file in files or ()]
 

@@ -77,8 +77,8 @@ def chat(
     note_simulated(candidates)
     if not isinstance(decides, ChatModelController):
         print(
-            f"note: {decides.name} sees each question alone: a follow-up has to name what it is "
-            "about; chat models (openai:MODEL) see the conversation",
+            f"note: {decides.name} sees only the question, not the conversation before it; chat "
+            "models (openai:MODEL) see both",
             file=sys.stderr,
         )
     session = Session(

@@ -292,6 +292,6 @@ def _pairs(option: str, items: list[str] | None) -> dict[str, str]:
     for item in items or []:
         name, equals, value = item.partition("=")
         if not equals or not name:
-            raise ConfigError(f"{option} {item!r}: it is NAME=VALUE")
+            raise ConfigError(f"{option} {item!r}: write NAME=VALUE")
         pairs[name] = value
     return pairs

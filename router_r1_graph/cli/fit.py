@@ -129,9 +129,9 @@ def fit(
     _require("fit", "method", method, (*METHODS, AUTO, *KINDS))
     compares = method == AUTO
     if compares and (options or add_to):
-        raise ConfigError("fit auto: it chooses every setting itself; no --set, no --add-to")
+        raise ConfigError("fit auto chooses all settings itself: leave out --set and --add-to")
     if add_to and (options or embedding != "tfidf"):
-        raise ConfigError("--add-to: nothing is fitted again; no --set, no --embedding")
+        raise ConfigError("--add-to fits nothing again: leave out --set and --embedding")
     if methods and not compares:
         raise ConfigError("--methods is for fit auto, which compares them")
     if method in KINDS:

@@ -234,7 +234,7 @@ def warn_unpriced(pool: CandidatePool, context: RouterContext) -> None:
     unpriced = [candidate.name for candidate in pool.candidates if not candidate.bounded]
     if context.budget_usd is not None and unpriced:
         print(
-            f"warning: no price for {', '.join(unpriced)}: the budget does not bound them",
+            f"warning: no price for {', '.join(unpriced)}: the budget cannot limit them",
             file=sys.stderr,
         )
 

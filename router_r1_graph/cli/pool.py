@@ -79,9 +79,9 @@ def check(
         print(f"controller: {visible(pool.controller.model)} ({pool.controller.protocol})")
     if unpriced:
         names = ", ".join(unpriced)
-        print(f"warning: no price for {names}: a budget in USD does not bound them")
+        print(f"warning: no price for {names}: a budget in USD cannot limit them")
     if others := strangers(pool):
-        print(f"warning: there are records of {', '.join(others)}, not in this pool")
+        print(f"warning: there are records of {', '.join(others)}, which are not in this pool")
     if live:
         from ..console import make_console
         from .reached import ask_each, controller_tool, reached_table

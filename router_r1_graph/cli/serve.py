@@ -142,7 +142,10 @@ def serve(
     for each in api.state.controllers:
         warn_unsure(each, context.cost_weight)
     if not key and host not in ("127.0.0.1", "::1", "localhost"):
-        print("warning: no --api-key-env: whoever reaches it spends your money", file=sys.stderr)
+        print(
+            "warning: no --api-key-env: anyone who reaches this address can spend your money",
+            file=sys.stderr,
+        )
     if access_log:
         _log_requests()
     serve_app(api, listening)

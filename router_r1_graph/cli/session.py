@@ -130,7 +130,7 @@ class Session:
             print_json({**run.summary(), "session_usd": self._session_usd()})
             if run.error:
                 outage = run.stop_reason == StopReason.NO_REPLY
-                who = "nobody replied" if outage else "the controller failed"
+                who = "no candidate replied" if outage else "the controller failed"
                 print(f"{who}: {shortened(run.error)}", file=sys.stderr)
             return
         shown.answer(run.answer)
