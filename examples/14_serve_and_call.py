@@ -2,7 +2,7 @@
 
 Prints:
     William Shakespeare
-    answered, 1 calls, $0.000002
+    answered, calls: 1, $0.000002
 """
 
 import re
@@ -25,7 +25,7 @@ try:
         )
     print(completion.choices[0].message.content)
     bill = completion.router_r1  # type: ignore[attr-defined]
-    print(f"{bill['stop_reason']}, {bill['calls']} calls, ${bill['cost_usd']:.6f}")
+    print(f"{bill['stop_reason']}, calls: {bill['calls']}, ${bill['cost_usd']:.6f}")
 finally:
     server.terminate()
     server.wait()

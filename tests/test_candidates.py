@@ -189,6 +189,11 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
             r"tool, retriever, graph, mcp, or module:factory",
         ),
         (
+            "candidates: [{name: Ada, provider: anthropic}]",
+            r".*unknown provider 'anthropic'; .*; others by provider: langchain, "
+            r"model: 'anthropic:NAME'",
+        ),
+        (
             "candidates: [{name: 'Ada: the first'}]",
             r"candidates\[0\]\.name \(.*\): 'Ada: the first': a name has no ':', .*",
         ),

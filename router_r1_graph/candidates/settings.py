@@ -124,9 +124,11 @@ class ModelSettings(Resilience):
     def _known_provider(cls, value: str) -> str:
         if value in PROVIDERS or re.fullmatch(r"[\w.]+:[\w.]+", value):
             return value
+        near = did_you_mean(value, PROVIDERS)
+        other = "" if near else f"; others by provider: langchain, model: '{value}:NAME'"
         raise ValueError(
-            f"unknown provider {value!r}{did_you_mean(value, PROVIDERS)}; allowed: "
-            f"{', '.join(PROVIDERS)}, or module:factory"
+            f"unknown provider {value!r}{near}; allowed: {', '.join(PROVIDERS)}, or module:factory"
+            f"{other}"
         )
 
     @field_validator("base_url")
