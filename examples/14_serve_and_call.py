@@ -21,7 +21,7 @@ try:
         completion = client.chat.completions.create(
             model="router-r1",
             messages=[{"role": "user", "content": "Who wrote Hamlet?"}],
-            extra_body={"budget_usd": 0.01},  # any knob of RouterContext
+            extra_body={"budget_usd": 0.01},  # any setting of RouterContext
         )
     print(completion.choices[0].message.content)
     bill = completion.router_r1  # type: ignore[attr-defined]
