@@ -44,7 +44,9 @@ class EnglishTeacher(RuleController):
         give_up: float = 0.15,
         steady: float = 0.5,
     ) -> None:
-        self.lessons = lessons
+        self.lessons = {
+            text.strip(): lesson for text, lesson in lessons.items()
+        }  # as the graph does
         self.seed = seed
         self.give_up = give_up
         self.steady = steady
