@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import make_console
+from ..console import make_console, print_note
 from ..errors import ConfigError, QuestionError
 from ..files import require_lines
 from ..invalid import masked
@@ -184,7 +184,7 @@ def _ask(
     else:
         if record.error:
             who = "no candidate replied" if outage else f"controller {controller.name} failed"
-            print(f"{who}: {shortened(record.error)}", file=sys.stderr)
+            print_note(f"{who}: {shortened(record.error)}")
         turns = [{name: turn.summary()[name] for name in _EXPLAINED} for turn in explained]
         print_json({**record.summary(), **({"explained": turns} if explain else {})})
     if outage or (record.stop_reason == StopReason.CONTROLLER_ERROR and not record.answer):

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ..console import make_console
+from ..console import make_console, print_note
 from ..errors import ConfigError, MissingExtraError
 from ..files import require_file, require_folder
 from ..outside import visible
@@ -238,10 +238,9 @@ def _note_others(predictions: Sequence[Predictions]) -> None:
     """Say on standard error where a router does more than a benchmark of choices can tell."""
     for name in dict.fromkeys(found.router for found in predictions if found.others):
         others = sum(found.others for found in predictions if found.router == name)
-        print(
+        print_note(
             f"note: {name} asks several candidates, or in other words, on "
-            f"{counted(others, 'question')}; the first one counts here",
-            file=sys.stderr,
+            f"{counted(others, 'question')}; the first one counts here"
         )
 
 

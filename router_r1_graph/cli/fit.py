@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..console import make_console
+from ..console import make_console, print_note
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_folder
 from ..invalid import masked
@@ -195,7 +194,7 @@ def fit(
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
     if controller.cost_source == "prices" and not controller.costs.any():
-        print("warning: no costs and no prices: the cost weight has no effect", file=sys.stderr)
+        print_note("warning: no costs and no prices: the cost weight has no effect")
     if compares:
         print_compared(controller)
     size = f"{counted(len(matrix.questions), 'question')} x "

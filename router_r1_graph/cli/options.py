@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..candidates import CandidatePool
-from ..console import make_console
+from ..console import make_console, print_note
 from ..context import RouterContext, knobs
 from ..errors import ConfigError
 from ..outside import CONTROL
@@ -200,7 +200,7 @@ def load_controller(spec: str | None, pool: CandidatePool, context: RouterContex
     if spec is None:
         spec, note = default_spec(pool)
         if note:
-            print(f"note: {note}", file=sys.stderr)
+            print_note(f"note: {note}")
     controller = parse_controller(spec, pool)
     warn_unsure(controller, context.cost_weight)
     return controller
@@ -214,10 +214,9 @@ def note_simulated(pool: CandidatePool) -> None:
 
     files = {candidate.options.get("facts") for candidate in pool.candidates}
     facts = {fact for file in files for fact in known_world(str(file) if file else None).facts}
-    print(
+    print_note(
         f"note: the candidates of {pool.name!r} are simulated and know "
-        f"{counted(len(facts), 'fact')}; your own LLMs: --pool FILE (router-r1 pool check FILE)",
-        file=sys.stderr,
+        f"{counted(len(facts), 'fact')}; your own LLMs: --pool FILE (router-r1 pool check FILE)"
     )
 
 
@@ -226,17 +225,14 @@ def warn_unsure(controller: Controller, cost_weight: float) -> None:
     from ..controllers.rules import RuleController
 
     if isinstance(controller, RuleController) and (why := controller.caution(cost_weight)):
-        print(f"warning: {controller.name}: {why}", file=sys.stderr)
+        print_note(f"warning: {controller.name}: {why}")
 
 
 def warn_unpriced(pool: CandidatePool, context: RouterContext) -> None:
     """Say on standard error which candidates a budget does not bound."""
     unpriced = [candidate.name for candidate in pool.candidates if not candidate.bounded]
     if context.budget_usd is not None and unpriced:
-        print(
-            f"warning: no price for {', '.join(unpriced)}: the budget cannot limit them",
-            file=sys.stderr,
-        )
+        print_note(f"warning: no price for {', '.join(unpriced)}: the budget cannot limit them")
 
 
 def mask_variable(option: str, name: str) -> str:

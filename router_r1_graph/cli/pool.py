@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..candidates.settings import ModelSettings
+from ..console import make_console, print_note
 from ..errors import ConfigError, PoolError, RouterR1Error
 from ..files import require_file
 from ..outside import visible
@@ -28,7 +28,6 @@ def show(
     file: Annotated[str, typer.Argument(help="A pool file or a shipped pool.")] = "embedded",
 ) -> None:
     """Show the candidates of a pool with their descriptors."""
-    from ..console import make_console
     from .tables import pool_table
 
     console = make_console()
@@ -83,7 +82,6 @@ def check(
     if others := strangers(pool):
         print(f"warning: there are records of {', '.join(others)}, which are not in this pool")
     if live:
-        from ..console import make_console
         from .reached import ask_each, controller_tool, reached_table
 
         tools += [controller_tool(pool.controller)] if pool.controller else []
@@ -142,8 +140,7 @@ def from_records(
         raise ConfigError(f"--fields: {wrong}")
     pool = pool_from_records(Source(file, names, gold_field, split_field, split), out)
     if gold_field and split is None:
-        print(
-            "warning: scored on all the questions; name a --split to keep test questions out",
-            file=sys.stderr,
+        print_note(
+            "warning: scored on all the questions; name a --split to keep test questions out"
         )
     print(f"{out}: {counted(len(pool.candidates), 'candidate')}")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..console import print_note
 from ..errors import ConfigError, MissingExtraError
 from ..files import require_lines
 from ..invalid import masked
@@ -142,9 +143,8 @@ def serve(
     for each in api.state.controllers:
         warn_unsure(each, context.cost_weight)
     if not key and host not in ("127.0.0.1", "::1", "localhost"):
-        print(
-            "warning: no --api-key-env: anyone who reaches this address can spend your money",
-            file=sys.stderr,
+        print_note(
+            "warning: no --api-key-env: anyone who reaches this address can spend your money"
         )
     if access_log:
         _log_requests()
