@@ -230,7 +230,7 @@ router-r1 demo --json | jq .controllers
 
 def demo(
     questions: Annotated[
-        int, typer.Option(min=1, help="How many test questions the table is made of.")
+        int, typer.Option(metavar="N", min=1, help="How many test questions the table is made of.")
     ] = 100,
     seed: Annotated[int, typer.Option(help="The seed by which questions are drawn.")] = 0,
     pool: PoolOption = "embedded",

@@ -79,7 +79,8 @@ def routerarena(
     ] = None,
     controller: Annotated[str | None, typer.Option(help="The controller that predicts.")] = None,
     cost_weight: Annotated[
-        float, typer.Option(min=0, max=1, help="The cost weight that the controller gets.")
+        float,
+        typer.Option(metavar="N", min=0, max=1, help="The cost weight that the controller gets."),
     ] = 0.0,
     name: Annotated[
         str, typer.Option(help="The name of the router in the submission.")
@@ -161,7 +162,11 @@ def routerbench(
     cost_weight: Annotated[
         list[float] | None,
         typer.Option(
-            min=0, max=1, help="A cost weight. Repeatable: several give a curve.", show_default="0"
+            metavar="N",
+            min=0,
+            max=1,
+            help="A cost weight. Repeatable: several give a curve.",
+            show_default="0",
         ),
     ] = None,
     out: Annotated[

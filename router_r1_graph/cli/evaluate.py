@@ -26,6 +26,7 @@ from .options import (
     load_pool,
     loading,
     note_simulated,
+    read_pairs,
     takes_knobs,
     warn_unpriced,
 )
@@ -74,7 +75,8 @@ def evaluate(
     ] = None,
     metric: MetricOption = "exact_match",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="How many questions are drawn from each data set.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="How many questions are drawn from each data set."),
     ] = None,
     field: Annotated[
         list[str] | None,
@@ -110,28 +112,35 @@ def evaluate(
         int, typer.Option(help="The seed of drawn questions, of controllers and of resampling.")
     ] = 0,
     concurrency: Annotated[
-        int, typer.Option(min=1, help="How many questions are asked at once.")
+        int, typer.Option(metavar="N", min=1, help="How many questions are asked at once.")
     ] = 64,
     processes: Annotated[
         int,
-        typer.Option(min=1, help="How many processes ask, if replies are recorded or simulated."),
+        typer.Option(
+            metavar="N", min=1, help="How many processes ask, if replies are recorded or simulated."
+        ),
     ] = 1,
     controls: Annotated[
         bool,
         typer.Option(
+            rich_help_panel="Switches",
             help="Also run each candidate alone, a random choice and, if the pool is simulated, "
-            "the oracle."
+            "the oracle.",
         ),
     ] = True,
     folds: Annotated[
         int,
         typer.Option(
+            metavar="N",
             min=0,
             help="Cross-validate fitted controllers (knn, linear, auto, ...) with this many folds.",
         ),
     ] = 0,
     skip_bad: Annotated[
-        bool, typer.Option(help="Skip and count broken rows instead of stopping.")
+        bool,
+        typer.Option(
+            rich_help_panel="Switches", help="Skip and count broken rows instead of stopping."
+        ),
     ] = False,
     out: Annotated[
         Path | None, typer.Option(help="The folder for the results and the report.")
@@ -144,7 +153,9 @@ def evaluate(
         ),
     ] = None,
     replies: Any = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the results in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option(rich_help_panel="Switches", help="Go on with the results in --out.")
+    ] = False,
     langsmith: Annotated[
         str | None,
         typer.Option(
@@ -171,7 +182,7 @@ def evaluate(
     if not data and off_policy is None:
         raise ConfigError("name the questions: a file or a data set, such as demo")
     data = data or []
-    fields, wanted = _pairs("--field", field), _pairs("--where", where)
+    fields, wanted = read_pairs("--field", field), read_pairs("--where", where)
     for name in fields:
         if name not in _FIELDS:
             near = did_you_mean(name, _FIELDS)
@@ -285,13 +296,3 @@ def evaluate(
         if out:
             print(f"\nReport: {out}/report.html, {out}/report.md, {out}/summary.json")
             print(f"Open it: router-r1 report {out}; learn from it: router-r1 fit knn --data {out}")
-
-
-def _pairs(option: str, items: list[str] | None) -> dict[str, str]:
-    pairs = {}
-    for item in items or []:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"{option} {item!r}: write NAME=VALUE")
-        pairs[name] = value
-    return pairs

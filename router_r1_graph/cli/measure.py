@@ -69,11 +69,13 @@ def measure(
         typer.Option("--candidate", help="Measure this candidate only. Repeatable."),
     ] = None,
     metric: MetricOption = "contains",
-    limit: Annotated[int | None, typer.Option(min=1, help="Ask only so many probes.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Ask only so many probes.")
+    ] = None,
     budget_usd: Annotated[float, typer.Option(min=0, help="The most that it may pay.")] = 1.0,
     concurrency: Annotated[
         int,
-        typer.Option(min=1, help="Calls at once to each candidate; many can make it slower."),
+        typer.Option(metavar="N", min=1, help="Calls at once to each; many slow it down."),
     ] = 2,
     out: Annotated[
         Path | None, typer.Option(help="Write the pool to this file instead of changing POOL.")

@@ -156,6 +156,21 @@ def read_fields(fields: str, example: str) -> dict[str, str]:
     return names
 
 
+def read_pairs(option: str, items: list[str] | None) -> dict[str, str]:
+    """Return a repeated option of NAME=VALUE as names -> values.
+
+    Raises:
+        ConfigError: it is not written so.
+    """
+    pairs = {}
+    for item in items or []:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{option} {item!r}: write NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
 @contextmanager
 def about(option: str) -> Iterator[None]:
     """Say which option a wrong configuration was given by.

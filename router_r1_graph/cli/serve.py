@@ -51,14 +51,19 @@ def serve(
     controller: ControllerOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port to listen on; 0 = any free one.")
+        int,
+        typer.Option(
+            metavar="N", min=0, max=65535, help="The port to listen on; 0 = any free one."
+        ),
     ] = 8000,
     max_concurrency: Annotated[
-        int, typer.Option(min=1, help="How many questions are answered at once.")
+        int, typer.Option(metavar="N", min=1, help="How many questions are answered at once.")
     ] = 64,
     queue: Annotated[
         int,
-        typer.Option(min=0, help="How many more questions wait; all others are refused (429)."),
+        typer.Option(
+            metavar="N", min=0, help="How many more questions wait; all others are refused (429)."
+        ),
     ] = 256,
     api_key_env: Annotated[
         str | None,

@@ -46,6 +46,7 @@ _OPTIONS = [
         int,
         1024,
         "From this size on, the replies are deleted that were not used for the longest time.",
+        metavar="N",
         min=1,
     ),
 ]
