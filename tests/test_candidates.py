@@ -235,11 +235,17 @@ def test_several_mistakes_are_all_said(tmp_path):
     assert x.startswith("unknown key candidates[1].x = 1")
 
 
-def test_a_missing_file_suggests_the_nearest_shipped_pool():
+@pytest.mark.parametrize(
+    ("given", "near"), [("embeded", "embedded"), ("mine.yml", "mine.yaml"), ("x/y.yaml", "")]
+)
+def test_a_missing_file_suggests_the_nearest_pool(given, near, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").touch()
     with pytest.raises(PoolError) as raised:
-        CandidatePool.from_yaml("embeded")
+        CandidatePool.from_yaml(given)
+    suggested = f" (did you mean '{near}'?)" if near else ""
     assert str(raised.value).startswith(
-        "embeded: no such pool file (did you mean 'embedded'?); shipped pools: embedded, "
+        f"{given}: no such pool file{suggested}; shipped pools: embedded, "
     )
 
 

@@ -75,10 +75,10 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
         file = shipped
     if not has_file(file):
         names = sorted(p.stem for p in SHIPPED_POOLS.glob("*.yaml"))
-        raise PoolError(
-            f"{path}: no such pool file{did_you_mean(str(path), names)}; shipped pools: "
-            f"{', '.join(names)}"
+        near = did_you_mean(
+            file.name, [*names, *sorted(p.name for p in file.parent.glob("*.y*ml"))]
         )
+        raise PoolError(f"{path}: no such pool file{near}; shipped pools: {', '.join(names)}")
     try:
         data = parse(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8
