@@ -23,7 +23,7 @@ from transformers import Cache
 from .batch_cache import RoomyLayer, Rows, row_of
 from .forward import Forward
 from .kept_caches import KeptCaches
-from .sampling import Sample, drawn, sample_tokens
+from .sampling import Sample, drawn, repeated, sample_tokens
 
 _CROWDED = 0.75
 """When no more than this share of the rows is still sampled, the others leave the batch."""
@@ -108,6 +108,9 @@ class Generator:
     ) -> None:
         device = self.model.device
         computed = self._prefill(turns)
+        if len(turns) == 1 and not turns[0].temperature:
+            self._generate_one(turns[0], self._batch(computed)[0], ended, rest)
+            return
         # The turn of each row of the batch; None = it has ended.
         rows: list[Sample | None] = list(turns)
         cache, mask = self._batch(computed)
@@ -148,6 +151,41 @@ class Generator:
                 mask = mask[:, padding:]
                 for layer in cache.layers:
                     layer.take(order, padding)
+
+    def _generate_one(
+        self,
+        turn: Sample,
+        cache: Cache,
+        ended: Callable[[Sample], None],
+        rest: Callable[[int], bool],
+    ) -> None:
+        """Write a greedy turn that is alone: what may repeat earlier text is guessed and checked.
+
+        One pass reads the last token and the guess, and says which of it the model would have
+        written. Turns repeat names, prices and sub-questions of their context.
+        """
+        device = self.model.device
+        while True:
+            size = cache.get_seq_length()
+            guess = repeated(turn.so_far)[: turn.max_new_tokens - len(turn.ids) - 1]
+            ids = torch.tensor([[turn.so_far[-1], *guess]], device=device)
+            positions = torch.arange(size, size + ids.shape[1], device=device)[None]
+            logits, _ = self._forward(ids, positions, cache, keep=0)
+            greedy = torch.zeros(ids.shape[1], device=device)
+            chosen, scores = sample_tokens(logits[0], greedy, greedy[:, None])
+            read = 0
+            for token, score in zip(chosen.tolist(), scores.tolist(), strict=True):
+                self._append(turn, token, score)
+                read += 1
+                if turn.ended or read > len(guess) or token != guess[read - 1]:
+                    break
+            for layer in cache.layers:
+                layer.cut(size + read)
+            if turn.ended or rest(1):
+                break
+        self._keep_row(turn, cache, 0)
+        if turn.ended:
+            ended(turn)
 
     def _prefill(self, turns: Sequence[Sample]) -> list[Rows | None]:
         """Return each turn's keys and values, except for its last token."""
