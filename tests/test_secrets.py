@@ -369,8 +369,10 @@ def test_a_serialized_model_names_the_class_of_langchain_and_holds_no_key(
 def test_what_looks_like_a_key_is_taken_out_of_a_text():
     assert scrub("Incorrect: sk-abc123def456.") == "Incorrect: sk-***"
     assert scrub("got 'Authorization: Bearer abcdef123456'") == "got 'Authorization: Bearer ***'"
-    for begin in ("AIza", "sk-ant-", "sk-or-v1-", "gsk_", "xai-", "hf_", "nvapi-", "pplx-", "AKIA"):
-        assert scrub(f"key {begin}q8Zr2Lw5Tn0Vb7Xc, no") in (
+    begins = ("AIza", "sk-ant-", "sk-or-v1-", "gsk_", "xai-", "hf_", "nvapi-", "pplx-", "AKIA")
+    for begin in (*begins, "vck_", "eyJ"):
+        rest = "q8Zr2Lw5Tn0Vb7Xc" + (".eyJhdWQi.x" if begin == "eyJ" else "")
+        assert scrub(f"key {begin}{rest}, no") in (
             f"key {begin}***, no",
             "key sk-***, no",
         )

@@ -19,8 +19,10 @@ _KEY = re.compile(
     r"\b(?P<begin>"
     r"sk-(?=[\w.+/=-]{6})|"  # OpenAI, Anthropic, OpenRouter, DeepSeek
     r"AIza(?=[\w-]{6})|AQ\.(?=[\w-]{20})|ya29\.(?=[\w-]{6})|"  # Google
+    r"eyJ(?=[\w-]{8,500}\.eyJ)|bce-v3/(?=[\w-]{8})|"  # tokens of MiniMax, Azure and others; Baidu
     r"nvapi-(?=[\w-]{16})|lsv2_(?=\w{16})|github_pat_(?=\w{16})|"  # NVIDIA, LangSmith, GitHub
-    r"(?:gsk_|xai-|hf_|r8_|pplx-|fw_|csk-|tgp_v1_|ABSK|AKIA|ASIA|gh[pousr]_|glpat-|tvly-|dapi)"
+    r"(?:gsk_|xai-|hf_|r8_|pplx-|fw_|csk-|tgp_v1_|ABSK|AKIA|ASIA|gh[pousr]_|glpat-|tvly-|dapi|"
+    r"vck_|jina_|esecret_)"
     r"(?=[A-Za-z0-9]{16})"
     r")[\w.+/=-]+"
 )
