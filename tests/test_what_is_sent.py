@@ -636,10 +636,12 @@ def test_the_prompt_asks_for_a_short_answer_unless_the_user_wants_it_whole(serve
     assert "as short as possible" not in full
 
 
-def test_images_go_to_candidates_that_take_them(serve, tmp_path):
+@pytest.mark.parametrize("kind", ["image_url", "input_image", None])
+def test_images_go_to_candidates_that_take_them(serve, tmp_path, kind):
+    image = {"type": kind, "image_url": IMAGE["image_url"]["url"]} if kind else IMAGE
     server = serve(Reply("A cat."))
     pool = yaml_pool(tmp_path, server, {"Ada": {"image_inputs": True}, "Bob": {}})
-    question = HumanMessage([{"type": "text", "text": "What is it?"}, IMAGE])
+    question = HumanMessage([{"type": "text", "text": "What is it?"}, image])
     graph = create_router_r1(pool, parse_controller("vote", pool)).compile()
     assert graph.invoke({"messages": [question]})["answer"] == "A cat."
     (request,) = server.requests

@@ -9,7 +9,8 @@ from langchain_core.messages import AnyMessage, HumanMessage
 
 from ..errors import QuestionError
 
-_IMAGES = ("image_url", "image")  # OpenAI's form, and LangChain's or Anthropic's
+#: OpenAI's form, that of its Responses API, and LangChain's or Anthropic's.
+_IMAGES = ("image_url", "input_image", "image")
 
 
 def images_of(messages: Sequence[AnyMessage]) -> list[dict[str, Any]]:
@@ -31,7 +32,15 @@ def images_of(messages: Sequence[AnyMessage]) -> list[dict[str, Any]]:
 def images_in(message: AnyMessage) -> tuple[dict[str, Any], ...]:
     """Return the image parts of a message."""
     parts = message.content if isinstance(message.content, list) else ()
-    return tuple(p for p in parts if isinstance(p, dict) and p.get("type") in _IMAGES)
+    found = (p for p in parts if isinstance(p, dict) and p.get("type") in _IMAGES)
+    return tuple(_plain(part) for part in found)
+
+
+def _plain(part: dict[str, Any]) -> dict[str, Any]:
+    """Return an image whose address stands alone, as Mistral has it, in OpenAI's form."""
+    if isinstance(url := part.get("image_url"), str):
+        return {"type": "image_url", "image_url": {"url": url}}
+    return part
 
 
 def with_images(text: str, images: Iterable[dict[str, Any]]) -> HumanMessage:
