@@ -16,6 +16,8 @@ from typing import Any
 
 import openai
 
+from ..outside import usd
+
 _COST_HEADER = "x-litellm-response-cost"
 """LiteLLM's proxy reports a cost in no other place; 0 = it does not know the model's price."""
 _cost: ContextVar[str] = ContextVar("cost", default="")
@@ -29,10 +31,10 @@ class StreamedReplyError(Exception):
     """A server that was asked for a whole reply sent a stream."""
 
 
-def cost_in_headers() -> dict[str, str]:
+def cost_in_headers() -> dict[str, float]:
     """Return the cost in the headers of the last whole reply here, as a body would report it."""
-    cost = _cost.get()
-    return {"cost": cost} if cost.strip("0.") else {}
+    cost = usd(_cost.get())
+    return {"cost": cost} if cost else {}
 
 
 class Client(openai.DefaultHttpxClient):
