@@ -43,7 +43,8 @@ def turn_in_tags(
         calls = [(_call(call.name, call.arguments), None) for call in written]
     if not calls:
         steps, said = final_answer(said)
-        said = protocol.tagged_answer(said) or said
+        if re.fullmatch(r"\s*<answer>.*</answer>\s*", said, re.S):  # all of it: else it is text
+            said = protocol.tagged_answer(said) or said
         thoughts = "\n\n".join(filter(None, (thoughts, steps)))
     if calls and not whole:
         last, id_ = calls[-1]
