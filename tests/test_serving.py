@@ -29,6 +29,7 @@ from router_r1_graph import (
     ChatRouterR1,
     ReplyError,
     ScriptedController,
+    Turn,
 )
 from router_r1_graph.serving.messages import to_messages
 from served import HAMLET, ask, client_of, get, serving_at
@@ -854,3 +855,45 @@ def test_without_the_extra_the_command_says_what_to_install():
         "router-r1: router-r1 serve needs the optional extra 'serve': "
         "pip install 'router-r1-graph[serve]'\n"
     )
+
+
+def test_a_stream_that_takes_long_to_begin_is_kept_open(monkeypatch):
+    from router_r1_graph.serving import streams
+
+    monkeypatch.setattr(streams, "KEEP_ALIVE_SECONDS", 0.05)
+    asked = threading.Event()
+
+    class Slow:
+        def decide(self, view):
+            asked.wait(60)
+            return Turn((), answer="Paris")
+
+    body = json.dumps(
+        {"model": "router-r1", "stream": True, "messages": [{"role": "user", "content": "?"}]}
+    )
+    with serving_at(ChatRouterR1(pool="embedded", controller=Slow())) as url:
+        request = urllib.request.Request(
+            f"{url}/v1/chat/completions", body.encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=100) as response:
+            lines = [response.readline() for _ in range(4)]
+            asked.set()
+            rest = response.read().decode()
+        assert lines.count(b": keep-alive\n") >= 1
+        assert '"content": "Paris"' in rest
+        assert rest.endswith("data: [DONE]\n\n")
+
+
+def test_a_refusal_after_the_stream_has_begun_is_an_event(monkeypatch):
+    from router_r1_graph.serving import streams
+
+    monkeypatch.setattr(streams, "KEEP_ALIVE_SECONDS", 0.05)
+
+    class Slow:
+        def decide(self, view):
+            threading.Event().wait(0.3)
+            raise ValueError("no")
+
+    with serving_at(ChatRouterR1(pool="embedded", controller=Slow())) as url:
+        with pytest.raises(openai.APIError, match="controller"):
+            list(ask(url, stream=True))

@@ -6,11 +6,11 @@ import asyncio
 import hmac
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -24,7 +24,6 @@ from prometheus_client import (
 )
 
 from .._compat import inherit
-from ..budget import StopReason
 from ..chat.router import ChatRouterR1
 from ..words import counted
 from .body import parsed, read_body, refusing
@@ -35,10 +34,11 @@ from .gone import shutting_down, unless_gone
 from .knobs import MODEL, checked, knobs_in_name
 from .meter import Meter, Metrics, metered
 from .refused import RefusedError
-from .request import Asked, bill, read_request
+from .request import Asked, read_request
 from .responses import ResponsesRequest
 from .schemas import with_schema
 from .shadow import Shadow
+from .streams import require_reply, streamed
 
 _LARGE_BODY = 64 * 1024
 """From this size on, a body is read in a thread."""
@@ -137,17 +137,10 @@ class RouterService:
             model, messages = self.chores, [as_question(messages)]
         with refusing(kind):
             if asked.stream:
-                # The first piece sends the status: any refusal has to come before it.
                 pieces = self._pieces(model, messages, options)
-                first = await unless_gone(request, self._stopped, anext(pieces))
-                _require_reply(first)
-                return StreamingResponse(
-                    asked.events(_beginning_with(first, pieces, kind)),
-                    media_type="text/event-stream",
-                    headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-                )
+                return await streamed(request, self._stopped, asked, pieces)
             message = await unless_gone(request, self._stopped, self._ask(model, messages, options))
-            _require_reply(message)
+            require_reply(message)
         return JSONResponse(asked.response(message))
 
     def _understood(
@@ -272,25 +265,3 @@ class RouterService:
         # In a thread: a store of limits may be a server that does not answer.
         text = await asyncio.to_thread(generate_latest, self.registry)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-
-def _require_reply(message: AIMessage) -> None:
-    """Check that somebody replied.
-
-    Raises:
-        RefusedError: nobody did, with the cause and the bill.
-    """
-    told = message.response_metadata
-    if told.get("stop_reason") == StopReason.NO_REPLY:
-        why = f"no candidate replied: {told.get('error', '')}"
-        raise RefusedError(503, why, code=StopReason.NO_REPLY.value, more=bill(message))
-
-
-async def _beginning_with(
-    first: AIMessageChunk, rest: AsyncGenerator[AIMessageChunk], kind: type[Asked]
-) -> AsyncGenerator[AIMessageChunk]:
-    async with aclosing(rest):
-        with refusing(kind):
-            yield first
-            async for piece in rest:
-                yield piece
