@@ -87,7 +87,8 @@ def fit(
         typer.Option("--set", help="k=20 (knn), clusters=20 (features), dim=32 and epochs=60."),
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(help="auto only: what it compares, as knn,linear; else all.")
+        str | None,
+        typer.Option(help="auto only: what it compares, as knn,linear; else all but encoder."),
     ] = None,
     add_to: Annotated[
         Path | None,
@@ -105,6 +106,7 @@ def fit(
         from ..controllers.learned import AUTO, METHODS, LearnedController
         from ..controllers.learned.cells import FIELDS
         from ..controllers.learned.embedding import EMBEDDINGS
+        from ..controllers.learned.methods import COMPARED
         from ..controllers.learned.reader import KINDS
         from ..evaluation.plots import draw_fit
         from ..evaluation.scorers import parse_scorer
@@ -134,7 +136,7 @@ def fit(
         known = load_pool(pool) if pool else None
         fit_reader(method, data, out, known, seed=seed, split=split, fields=names)
         return
-    compared = methods.split(",") if methods else tuple(METHODS)
+    compared = methods.split(",") if methods else COMPARED
     for name in compared:
         _require("--methods", "method", name, METHODS)
     for key in options:
