@@ -6,7 +6,7 @@ which took no part: neither in that choice nor in the fit of what predicts there
 that takes a fit for each fold and each pair of folds left out, 15 of every setting.
 
 What is chosen at a cost weight has the highest pessimistic gain (mean less one standard error) over
-the constant, and sends at least 90% of reworded questions to the same candidate. If the gain of
+the constant, and sends at least 92% of reworded questions to the same candidate. If the gain of
 that whole procedure on the folds judged is not clear of zero, the constant is kept.
 """
 
@@ -32,7 +32,7 @@ MARGINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 FOLDS = 5
 MIN_QUESTIONS = 20
 SAME = 0.92
-"""The share of reworded questions that have to be sent to the same candidate: .90 on others, too."""
+"""The share of reworded questions that have to be sent to the same candidate, for .90 of others."""
 
 
 def compare(
