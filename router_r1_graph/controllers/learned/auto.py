@@ -27,8 +27,11 @@ from .prediction import candidate_means
 from .rewording import reworded
 from .verdict import Gain, Verdict
 
-COST_WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-MARGINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+COST_WEIGHTS = (
+    *(0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3),
+    *(0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+)
+MARGINS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 FOLDS = 5
 MIN_QUESTIONS = 20
 SAME = 0.92

@@ -22,7 +22,7 @@ EMBEDDINGS = ("tfidf", "minilm")
 _MAX_WORDS = 20_000
 _DIMENSIONS = (64, 128)  # with more, and with pairs of words, a few hundred are overfitted
 _QUESTIONS = 25  # for each dimension beyond the least
-_STEADINESS = 5.0
+_STEADINESS = 15.0
 """How much a direction in which rewording moves a question as much as on average is shortened."""
 
 
