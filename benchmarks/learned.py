@@ -87,6 +87,10 @@ def matrices() -> dict[str, ScoreMatrix]:
     return found
 
 
+def _always(matrix: ScoreMatrix, seed: int) -> ScoreMatrix:
+    return matrix
+
+
 def paired(one: np.ndarray, other: np.ndarray) -> Interval:
     """Return the mean difference where both were measured."""
     both = ~np.isnan(one - other)
@@ -149,12 +153,14 @@ def main() -> None:
     if unknown := set(options.methods) - {*METHODS, AUTO}:
         parser.error(f"unknown: {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
     if options.splits:
-        made = {name: lambda seed, matrix=matrix: matrix for name, matrix in matrices().items()}
+        made: dict[str, Callable[[int], ScoreMatrix]] = {}
         if options.resembling:
-            made = {name: partial(resembling, name) for name in options.kind or KINDS}
-        for name, matrix in made.items():
+            made = {kind: partial(resembling, kind) for kind in options.kind or KINDS}
+        else:
+            made = {kind: partial(_always, found) for kind, found in matrices().items()}
+        for kind, draws in made.items():
             for method in options.methods:
-                judge(name, matrix, method, options.splits)
+                judge(kind, draws, method, options.splits)
         return
     matrix, chance = draw(options.questions + TEST, options.candidates)
     train = matrix.select(range(options.questions))
