@@ -140,14 +140,14 @@ def csv_cells(path: Path, pool: CandidatePool | None, fields: Mapping[str, str])
     Spaces around a column's name do not count, nor do capitals in that of the question.
 
     Raises:
-        MatrixError: a column is missing or stands twice, or a line is broken.
+        MatrixError: a column is missing or is there twice, or a line is broken.
     """
     with csv_reader(path) as reader:
         try:
             columns = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = columns
             if len(set(columns)) < len(columns):
-                raise MatrixError(f"{path}: a column stands twice")
+                raise MatrixError(f"{path}: a column is there twice")
             if set(fields) - {"question"} or (
                 {"score"} < {*columns} and {*_CANDIDATE} & {*columns}
             ):
