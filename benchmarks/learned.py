@@ -4,6 +4,7 @@
     python -m benchmarks.learned encoder                  the slow one
     python -m benchmarks.learned --candidates 100 knn     a smaller pool
     python -m benchmarks.learned --splits 3 auto          `fit auto` on real and drawn matrices
+    python -m benchmarks.learned --splits 2 --resembling auto    on eleven that resemble public ones
 
 The matrix is drawn: 20 topics with words of their own, and each candidate has a skill for each
 topic, so the best router is known. `score` is the mean true skill of the chosen candidates on 500
@@ -12,9 +13,11 @@ are timed in one batch.
 
 With --splits, each matrix (recorded replies of ../shared/data, and two that are drawn: with topics,
 and with none) is split 70/30 so many times. `gain` is the score at cost weight 0 less that of the
-constant that is best on the 70%, on the 30%, with its 95% interval; `cheaper` is the score less
+constant that is best on the 70%, on the 30%, with its 95% interval (`.3` and so on: the utility at
+that cost weight, less that of the constant that is best there); `cheaper` is the score less
 that constant's and the share of its cost, at the cost weight that the fit names; `same` the share
-of reworded questions that are sent to the same candidate; `ms` the CPU of one decision.
+of reworded questions that are sent to the same candidate; `ms` the CPU of one decision. With
+--resembling, each split is of another matrix of its kind (`benchmarks.matrices`).
 """
 
 from __future__ import annotations
@@ -24,18 +27,22 @@ import random
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.matrices import KINDS, resembling
 from router_r1_graph import CandidatePool
 from router_r1_graph.controllers.learned import AUTO, METHODS, LearnedController
+from router_r1_graph.controllers.learned.costs import best_column, mean_costs, utility
 from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix
 from router_r1_graph.controllers.learned.rewording import reworded
 from router_r1_graph.controllers.learned.verdict import as_good_for_less
 from router_r1_graph.evaluation.measures import choice_entropy
-from router_r1_graph.evaluation.statistics import Bootstrap
+from router_r1_graph.evaluation.statistics import Bootstrap, Interval
 
 NQ = Path(__file__).parents[2] / "shared" / "data" / "nq_r1pool" / "records.jsonl"
 TOPICS, TEST = 20, 500
@@ -80,10 +87,21 @@ def matrices() -> dict[str, ScoreMatrix]:
     return found
 
 
-def judge(name: str, matrix: ScoreMatrix, method: str, splits: int) -> None:
+def _always(matrix: ScoreMatrix, seed: int) -> ScoreMatrix:
+    return matrix
+
+
+def paired(one: np.ndarray, other: np.ndarray) -> Interval:
+    """Return the mean difference where both were measured."""
+    both = ~np.isnan(one - other)
+    return Bootstrap(int(both.sum())).difference(one[both], other[both])
+
+
+def judge(name: str, made: Callable[[int], ScoreMatrix], method: str, splits: int) -> None:
     """Fit to 70% of a matrix and print how it does on the rest, for each split."""
-    count = len(matrix.questions)
     for seed in range(splits):
+        matrix = made(seed)
+        count = len(matrix.questions)
         order = np.random.default_rng(seed).permutation(count)
         train, test = (matrix.select(part) for part in np.split(order, [int(0.7 * count)]))
         began = time.process_time()
@@ -92,19 +110,30 @@ def judge(name: str, matrix: ScoreMatrix, method: str, splits: int) -> None:
         rows, best = np.arange(len(test.questions)), int(controller.means.argmax())
         chosen = controller.choices(test.questions, test.pool, 0.0)
         again = controller.choices([reworded(q) for q in test.questions], test.pool, 0.0)
-        gain = Bootstrap(len(rows)).difference(test.scores[rows, chosen], test.scores[:, best])
+        gain = paired(test.scores[rows, chosen], test.scores[:, best])
+        costs, source = mean_costs(train)
+        spent = np.tile(costs, (len(rows), 1))
+        if source == "measured":
+            spent = np.where(np.isnan(test.costs_usd), costs, test.costs_usd)
+        more = []
+        for weight in (0.3, 0.5, 0.7):
+            mean = utility(controller.means, costs, costs, weight)[None]
+            worth = utility(test.scores, spent, costs, weight)
+            routed = controller.choices(test.questions, test.pool, weight)
+            by_constant = worth[:, best_column(mean, costs)[0]]
+            more.append(f"{weight} {paired(worth[rows, routed], by_constant)}")
         cheaper = "-"
         if controller.verdicts and (found := as_good_for_less(controller.verdicts)):
             less = controller.choices(test.questions, test.pool, found.cost_weight)
-            share = test.costs_usd[rows, less].mean() / test.costs_usd[:, best].mean()
-            lost = Bootstrap(len(rows)).difference(test.scores[rows, less], test.scores[:, best])
+            share = spent[rows, less].mean() / spent[:, best].mean()
+            lost = paired(test.scores[rows, less], test.scores[:, best])
             cheaper = f"a={found.cost_weight:g} {lost} at {share:.2f}"
         began = time.process_time()
         for question in test.questions:
             controller.choices([question], test.pool, 0.1)
         each = (time.process_time() - began) / len(rows) * 1e3
         print(
-            f"{name:31} {method:8} gain {gain}   cheaper {cheaper}   same "
+            f"{name:31} {method:8} gain {gain}   {'   '.join(more)}   cheaper {cheaper}   same "
             f"{(chosen == again).mean():.2f}   {each:.2f} ms   fit {fitted:.0f} s",
             flush=True,
         )
@@ -118,13 +147,20 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=2000)
     parser.add_argument("--candidates", type=int, default=1000)
     parser.add_argument("--splits", type=int, default=0)
+    parser.add_argument("--resembling", action="store_true")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="of --resembling; else all")
     options = parser.parse_args()
     if unknown := set(options.methods) - {*METHODS, AUTO}:
         parser.error(f"unknown: {', '.join(unknown)}; allowed: {', '.join(METHODS)}")
     if options.splits:
-        for name, matrix in matrices().items():
+        made: dict[str, Callable[[int], ScoreMatrix]] = {}
+        if options.resembling:
+            made = {kind: partial(resembling, kind) for kind in options.kind or KINDS}
+        else:
+            made = {kind: partial(_always, found) for kind, found in matrices().items()}
+        for kind, draws in made.items():
             for method in options.methods:
-                judge(name, matrix, method, options.splits)
+                judge(kind, draws, method, options.splits)
         return
     matrix, chance = draw(options.questions + TEST, options.candidates)
     train = matrix.select(range(options.questions))

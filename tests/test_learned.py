@@ -33,6 +33,7 @@ import numpy as np
 
 from router_r1_graph.controllers.learned import METHODS, LearnedController
 from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix
+from router_r1_graph.controllers.learned.prediction import unit
 from router_r1_graph.controllers.learned.rewording import reworded
 from router_r1_graph.controllers.learned.verdict import as_good_for_less
 from router_r1_graph.evaluation.measures import (
@@ -190,6 +191,18 @@ def test_of_equally_good_candidates_the_cheaper_is_asked():
     matrix = ScoreMatrix(questions, pool("Dear", "Cheap"), scores, costs)
     controller = LearnedController.fit("knn", matrix)
     assert controller.choose(view("acid one", matrix.pool)).name == "Cheap"
+
+
+def test_of_many_questions_knn_remembers_some_and_something_of_each_candidate():
+    draw = np.random.default_rng(0)
+    vectors = unit(draw.normal(size=(6000, 4)))
+    scores = np.stack([vectors[:, 0] > 0, np.full(6000, np.nan)], axis=1).astype(float)
+    scores[5999, 1] = 0.25
+    predictor = METHODS["knn"].fit(vectors, scores, seed=0, k=9)
+    assert len(predictor.arrays()["vectors"]) <= 4001
+    predicted = predictor.predict(vectors[:50])
+    assert np.array_equal(predicted[:, 0].round(), scores[:50, 0])
+    assert (predicted[:, 1] == 0.25).all()
 
 
 # --------------------------------------------------------------------------- the comparison

@@ -152,6 +152,29 @@ def test_files_with_other_names_of_the_fields_are_read(tmp_path):
         load_scores(file, fields={**named, "score": "grade"})
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "fields"),
+    [
+        ("m.csv", " Prompt , a,b \nA?,1,0\n", {}),
+        ("m.csv", "id;domain;Question;a;b;a_cost;b_cost\n7;maths;A?;1;0;2;3\n", {}),
+        ("m.csv", "question,a,b,a_cost_usd,b|cost\nA?,1,0,2,3\n", {}),
+        ("m.csv", "query,a,b\nA?,1,0\n", {"question": "query"}),
+        ("m.csv", "domain,question,model,score,cost_usd\nx,A?,a,1,2\nx,A?,b,0%,3\n", {}),
+        ("m.csv", "q\tmodel\tright\nA?\ta\ttrue\nA?\tb\t0\n", {"question": "q", "score": "right"}),
+        ("m.jsonl", '{"prompt": "A?", "model": "a", "score": "1"}\n{"prompt": "A?", '
+         '"model": "b", "score": 0}', {}),
+    ],
+)  # fmt: skip
+def test_what_others_call_the_columns_and_how_they_lay_them_out_is_read(
+    tmp_path, name, text, fields
+):
+    (tmp_path / name).write_text(text)
+    read = read_matrix(tmp_path / name, fields=fields)
+    assert (read.questions, read.names, read.scores.tolist()) == (("A?",), ["a", "b"], [[1, 0]])
+    costs = [2.0, 3.0] if "cost" in text else [np.nan, np.nan]
+    assert np.array_equal(read.costs_usd, [costs], equal_nan=True)
+
+
 def test_only_one_split_is_read(tmp_path):
     file = tmp_path / "m.jsonl"
     line = '{"question": "%s?", "candidate": "a", "score": 1, "split": "%s"}\n'
@@ -175,16 +198,21 @@ GOOD = '{"question": "A?", "candidate": "Ada", "score": 1}\n'
         ("m.jsonl", GOOD.replace("1}", '"good"}'), "line 1: 'score' is a number, not 'good'"),
         ("m.jsonl", GOOD.replace("1}", '1, "cost_usd": true}'), "'cost_usd' is a number, not True"),
         ("m.jsonl", GOOD.replace("score", "grade"), "line 1: there is no 'score'"),
+        ("m.jsonl", GOOD.replace("question", "ask"), "no 'question' (another name of it: --fields"),
         ("m.jsonl", GOOD.replace("1}", "1.5}"), "scores: 1.5 of 'Ada' on 'A?' is no number from 0"),
         ("m.jsonl", GOOD.replace("1}", "Infinity}"), "scores: inf of 'Ada'"),
         ("m.jsonl", GOOD.replace("1}", '1, "cost_usd": -1}'), "costs_usd: -1.0 of 'Ada'"),
         ("m.jsonl", GOOD.replace("1}", "NaN}"), "nothing was measured"),
-        ("m.csv", "", "m.csv: there is no column 'prompt'"),
+        ("m.csv", "ask,Ada\n", "no column 'prompt' (another name of it: --fields question=NAME)"),
         ("m.csv", "prompt,Ada\n", "m.csv: there is nothing in it"),
         ("m.csv", "prompt\nA?\n", "there is no column of a candidate"),
         ("m.csv", "prompt,Ada,Ada\nA?,1,1\n", "a column is there twice"),
         ("m.csv", "prompt,Ada\nA?,1\nB?\n", "m.csv, line 3: not 2 columns"),
-        ("m.csv", "prompt,Ada\nA?,x\n", "m.csv, line 2: 'Ada' is a number, not 'x'"),
+        (
+            "m.csv",
+            "prompt,Ada\nA?,x\n",
+            "m.csv, line 2: 'Ada' is a number, not 'x'; a column that is no",
+        ),
         ("m.csv", "prompt,Eve\nA?,1\n", "no candidate 'Eve'"),
         ("m.csv", "prompt,Ada,Lovelace\nA?,1,1\n", "two columns are of the candidate 'Ada'"),
         ("m.npz", "PK", "m.npz: not a score matrix"),
@@ -241,13 +269,13 @@ def test_a_thousand_candidates_go_through_a_file(tmp_path, ending):
 # ------------------------------------------------------------------------- traces and replies
 
 
-def run_traces(*specs: str, gold: bool = True) -> list[Trace]:
+def run_traces(*specs: str, gold: bool = True, **context: float) -> list[Trace]:
     pool = CandidatePool.embedded()
     traces = []
     for question in generate(World.embedded(), split="test", n=5, seed=0, hops=1):
         for spec in specs:
             state = create_router_r1(pool, parse_controller(spec, pool)).compile()
-            result = state.invoke({"question": question.text})
+            result = state.invoke({"question": question.text}, context=context)
             traces.append(
                 Trace.from_state(
                     result,
@@ -272,6 +300,14 @@ def test_traces_of_constant_controllers_make_a_matrix(tmp_path):
     assert (read.costs_usd > 0).all()
     assert read.pool.candidates[0].output_usd_per_mtok is not None
     assert same(read, matrix_of_traces(traces))
+
+
+def test_an_explored_run_of_a_constant_is_that_of_who_was_asked():
+    traces = run_traces("constant:Magnivor", explore=1.0)
+    read = matrix_of_traces(traces)
+    asked = {(trace.question, trace.calls[0].candidate) for trace in traces}
+    assert {(cell.question, cell.candidate) for cell in read.cells()} == asked
+    assert len(read.names) > 1
 
 
 def test_traces_of_other_controllers_or_without_gold_are_refused():

@@ -14,6 +14,7 @@ from patience import wait_until
 from router_r1_graph import (
     CandidatePool,
     ChatRouterR1,
+    ConfigError,
     RouterContext,
     create_router_r1,
     exact_match,
@@ -141,6 +142,8 @@ def test_feedback_counts_for_the_answer_that_got_it(questions):
         trace.model_copy(update={"metadata": {"feedback": {"thumbs": float(i % 4 == 0)}}})
         for i, trace in enumerate(run(questions[:20], "constant:Hearthwyn", explore=0.3))
     ]
+    with pytest.raises(ConfigError, match=r"no feedback 'thumb': \d+; there is thumbs\)"):
+        judge(traces, [parse_controller("constant:Hearthwyn", POOL)], feedback="thumb")
     found = judge(traces, [parse_controller("constant:Hearthwyn", POOL)], feedback="thumbs")
     (row,) = found.rows
     assert found.logged_score == 0.25

@@ -802,12 +802,13 @@ def test_a_deadline_holds_while_the_file_is_blocked(serve, tmp_path, file, store
     assert server.count() == 1
 
 
-def test_a_recorder_writes_what_a_stored_reply_had_cost(serve, tmp_path, store):
+def test_a_recorder_writes_a_stored_reply_once_with_what_it_had_cost(serve, tmp_path, store):
     pool = yaml_pool(tmp_path, serve(Reply("Paris")), **ONE_DOLLAR)
     out = tmp_path / "records.jsonl"
     graph = create_router_r1(pool, ScriptedController(SCRIPT), replies=store).compile()
-    for _ in range(2):
-        run(graph, "invoke", {"callbacks": [Recorder(out)]})
+    one, another = Recorder(out), Recorder(out)
+    for recorder in (one, another, one, another):
+        run(graph, "invoke", {"callbacks": [recorder]})
     records = [record for record, _ in read_records(out)]
     assert [record.cost_usd for record in records] == [pytest.approx(20e-6)] * 2
 

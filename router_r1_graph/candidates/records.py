@@ -178,7 +178,8 @@ class Recorder(BaseCallbackHandler):
     Pass it to any run that calls candidates as tools, the router's or your own:
     `graph.invoke(question, {"callbacks": [Recorder("records.jsonl")]})`. Each reply is in the file
     before the run continues. It is the whole reply, even if the controller sees only a part. A
-    failed call is not a reply, and is not written.
+    failed call is not a reply, and is not written. A reply that comes again, out of the store of
+    replies, is not written again.
 
     Args:
         path: the file; created with the first reply.
@@ -194,6 +195,7 @@ class Recorder(BaseCallbackHandler):
         self.path = Path(path)
         self._gold = {normalize_query(q): list(answers) for q, answers in (gold or {}).items()}
         self._queries: dict[UUID, str] = {}
+        self._written: set[str] = set()
         self._lock = threading.Lock()
 
     def on_tool_start(
@@ -223,7 +225,11 @@ class Recorder(BaseCallbackHandler):
         line = record.model_dump(mode="json")
         if gold := self._gold.get(normalize_query(query)):
             line["gold"] = gold
+        told = json.dumps([record.candidate, normalize_query(query), record.reply])
         with self._lock:
+            if bill["stored"] and told in self._written:
+                return
+            self._written.add(told)
             append_line(self.path, json.dumps(line, ensure_ascii=False))
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:

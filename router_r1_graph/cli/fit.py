@@ -100,7 +100,8 @@ def fit(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="For auto: the methods that it compares, such as knn,linear.", show_default="all"
+            help="For auto: the methods that it compares, such as knn,linear.",
+            show_default="all but encoder",
         ),
     ] = None,
     add_to: Annotated[
@@ -119,6 +120,7 @@ def fit(
         from ..controllers.learned import AUTO, METHODS, LearnedController
         from ..controllers.learned.cells import FIELDS
         from ..controllers.learned.embedding import EMBEDDINGS
+        from ..controllers.learned.methods import COMPARED
         from ..controllers.learned.reader import KINDS
         from ..evaluation.plots import draw_fit
         from ..evaluation.scorers import parse_scorer
@@ -148,7 +150,7 @@ def fit(
         known = load_pool(pool) if pool else None
         fit_reader(method, data, out, known, seed=seed, split=split, fields=names)
         return
-    compared = methods.split(",") if methods else tuple(METHODS)
+    compared = methods.split(",") if methods else COMPARED
     for name in compared:
         _require("--methods", "method", name, METHODS)
     for key in options:

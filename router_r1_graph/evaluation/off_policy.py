@@ -101,6 +101,9 @@ def judge(
     used, left_out = _usable(traces, feedback)
     if not used:
         why = "; ".join(f"{reason}: {count}" for reason, count in left_out.items()) or "no traces"
+        keys = {key for trace in traces for key in trace.metadata.get("feedback") or {}}
+        if feedback and keys:
+            why += f"; there is {', '.join(sorted(keys))}"
         raise ConfigError(
             f"no run can be used ({why}); runs are logged by --trace FILE, with --explore 0.1 so "
             "that other choices have a probability"

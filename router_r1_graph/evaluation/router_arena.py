@@ -80,10 +80,10 @@ def read_arena(path: Path) -> list[ArenaEntry]:
     for number, entry in enumerate(read_objects(path), 1):
         if entry.get("for_optimality"):
             continue
-        index = entry.get("global index") or entry.get("global_index")
+        index = entry.get("global index", entry.get("global_index"))
         prompt = entry.get("prompt_formatted") or entry.get("prompt")
         for what, value in (("global index", index), ("prompt", prompt)):
-            if not value:
+            if value in (None, ""):
                 raise MatrixError(f"{path}, entry {number}: there is no {what!r}")
         known = {name: _number(entry, name, f"{path}, entry {number}") for name in _KNOWN}
         found.append(

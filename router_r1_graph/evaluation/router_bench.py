@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..candidates import CandidatePool
-from ..controllers.learned.cells import Cell, wide_cells
+from ..controllers.learned.cells import Cell, csv_cells
 from ..controllers.learned.matrix import ScoreMatrix
 from ..errors import MatrixError
 from ..files import csv_reader
@@ -82,7 +82,7 @@ def read_bench(path: Path, pool: CandidatePool | None = None) -> list[BenchSet]:
     with csv_reader(path) as reader:
         names = {f"line {reader.line_num}": row.get("eval_name") or "" for row in reader}
     cells: dict[str, list[Cell]] = {}
-    for cell in wide_cells(path, pool, {}):
+    for cell in csv_cells(path, pool, {}):
         cells.setdefault(names[cell.where], []).append(cell)
     if not cells:
         raise MatrixError(f"{path}: there is nothing in it")

@@ -135,6 +135,8 @@ def matrix_of_traces(
             if not trace.gold:
                 raise MatrixError(f"{source}, {where}: there is no gold answer")
             known = known or trace.pool
+            if asked := [decision.asked for decision in trace.decisions]:
+                name = asked[0]  # with `explore` it may be another one's run
             candidate = known.find(name)
             score = scorer(trace.answer, trace.gold)
             cost = sum(map(price_usd, trace.ledger["candidates"].values()))

@@ -14,11 +14,13 @@ from ...errors import MatrixError, did_you_mean
 from ...files import csv_reader, read_jsonl
 
 COST = "|total_cost"
+_COSTS = (COST, "|cost", "_cost", "_cost_usd")  # what others call it
 #: Columns of RouterBench's files that are no candidates.
 _OTHER_COLUMNS = ("", "sample_id", "eval_name", "oracle_model_to_route_to")
 _INDEX = "Unnamed: "
 """How pandas calls a column without a name, such as the rows' numbers that it writes."""
 _QUESTION_COLUMNS = ("prompt", "question")
+_QUESTION, _CANDIDATE = ("question", "prompt"), ("candidate", "model")
 _NOT_MEASURED = ("", "none", "null", "nan", "na", "n/a")
 FIELDS = ("question", "candidate", "score", "cost_usd", "reply", "response", "gold", "split")
 """What a line of a `.jsonl` may have, under other names too (`fields`)."""
@@ -113,60 +115,103 @@ def long_cells(path: Path, split: str | None, fields: Mapping[str, str]) -> Iter
         MatrixError: a line is broken.
     """
     for number, record in read_lines(path, fields):
-        if split is not None and record.get("split") != split:
-            continue
-        where = f"{path}, line {number}"
-        if "score" not in record:
-            raise MatrixError(f"{where}: there is no 'score' (another name of it: --fields)")
-        yield Cell(
-            text_of(record, "question", where=where),
-            text_of(record, "candidate", "model", where=where),
-            score_of(record, "score", where=where),
-            number_of(record, "cost_usd", where=where),
-            f"line {number}",
-        )
+        if split is None or record.get("split") == split:
+            yield _cell(record, path, f"line {number}")
 
 
-def wide_cells(path: Path, pool: CandidatePool | None, fields: Mapping[str, str]) -> Iterator[Cell]:
-    """Yield the cells of a `.csv` of RouterBench's shape.
+def _cell(record: Mapping[str, Any], path: Path, line: str) -> Cell:
+    """Return the cell of a line that is about one candidate."""
+    where = f"{path}, {line}"
+    for names in (_QUESTION, _CANDIDATE, ("score",)):
+        if not record.keys() & set(names):
+            raise MatrixError(f"{where}: there is no {names[0]!r} (another name of it: --fields)")
+    return Cell(
+        text_of(record, *_QUESTION, where=where),
+        text_of(record, *_CANDIDATE, where=where),
+        score_of(record, "score", where=where),
+        number_of(record, "cost_usd", where=where),
+        line,
+    )
+
+
+def csv_cells(path: Path, pool: CandidatePool | None, fields: Mapping[str, str]) -> Iterator[Cell]:
+    """Yield the cells of a `.csv`: of RouterBench's shape, or with a line for each cell.
+
+    Spaces around a column's name do not count, nor do capitals in that of the question.
 
     Raises:
         MatrixError: a column is missing or is there twice, or a line is broken.
     """
-    if set(fields) - {"question"}:
-        raise MatrixError(f"{path}: of a .csv, only the column of the question can be named")
     with csv_reader(path) as reader:
         try:
-            question, models = _columns(path, reader.fieldnames or [], fields.get("question"))
-            names = [name_in(model, pool, str(path)) for model in models]
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise MatrixError(f"{path}: two columns are of the candidate {twice[0]!r}")
-            for row in reader:
-                where = f"line {reader.line_num}"
-                if None in row or None in row.values():
-                    wide = len(reader.fieldnames or [])
-                    raise MatrixError(f"{path}, {where}: not {wide} columns")
-                text = text_of(row, question, where=f"{path}, {where}")
-                for model in models:
-                    score = score_of(row, model, where=f"{path}, {where}")
-                    cost = number_of(row, model + COST, where=f"{path}, {where}")
-                    yield Cell(text, model, score, cost, where)
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            if len(set(columns)) < len(columns):
+                raise MatrixError(f"{path}: a column is there twice")
+            if set(fields) - {"question"} or (
+                {"score"} < {*columns} and {*_CANDIDATE} & {*columns}
+            ):
+                yield from _long_rows(path, reader, fields)
+            else:
+                yield from _wide_rows(path, reader, pool, fields.get("question"))
         except (csv.Error, UnicodeDecodeError) as error:
             raise MatrixError(f"{path}, line {reader.line_num}: {error}") from None
 
 
-def _columns(path: Path, columns: Sequence[str], asked: str | None) -> tuple[str, list[str]]:
-    """Return the column of the question and those of the candidates' scores."""
+def _rows(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    for row in reader:
+        line = f"line {reader.line_num}"
+        if None in row or None in row.values():
+            raise MatrixError(f"{path}, {line}: not {len(reader.fieldnames or [])} columns")
+        yield line, row
+
+
+def _long_rows(
+    path: Path, reader: csv.DictReader[str], fields: Mapping[str, str]
+) -> Iterator[Cell]:
+    for name in fields.values():
+        if name not in (reader.fieldnames or []):
+            raise MatrixError(f"{path}: there is no column {name!r}")
+    for line, row in _rows(path, reader):
+        yield _cell({**row, **{ours: row[theirs] for ours, theirs in fields.items()}}, path, line)
+
+
+def _wide_rows(
+    path: Path, reader: csv.DictReader[str], pool: CandidatePool | None, question: str | None
+) -> Iterator[Cell]:
+    question, costs = _columns(path, reader.fieldnames or [], question)
+    names = [name_in(model, pool, str(path)) for model in costs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise MatrixError(f"{path}: two columns are of the candidate {twice[0]!r}")
+    for line, row in _rows(path, reader):
+        where = f"{path}, {line}"
+        text = text_of(row, question, where=where)
+        for model, paid in costs.items():
+            try:
+                score = score_of(row, model, where=where)
+            except MatrixError as error:
+                raise MatrixError(f"{error}; a column that is no candidate's has to go") from None
+            yield Cell(text, model, score, number_of(row, paid, where=where), line)
+
+
+def _columns(
+    path: Path, columns: Sequence[str], asked: str | None
+) -> tuple[str, Mapping[str, str]]:
+    """Return the column of the question, and those of the candidates' scores -> their costs."""
     names = [asked] if asked else _QUESTION_COLUMNS
-    question = next((name for name in names if name in columns), None)
+    question = next((c for name in names for c in columns if c in (name, name.title())), None)
     if question is None:
-        raise MatrixError(f"{path}: there is no column {names[0]!r}")
-    if len(set(columns)) < len(columns):
-        raise MatrixError(f"{path}: a column is there twice")
+        raise MatrixError(
+            f"{path}: there is no column {names[0]!r} (another name of it: --fields "
+            f"question=NAME); there are: {', '.join(columns)[:200]}"
+        )
+    costs = {c: c + end for c in columns for end in _COSTS if c + end in columns}
     others = {question, *_OTHER_COLUMNS}
-    models = [c for c in columns if c + COST in columns] or [
-        c for c in columns if c not in others and not c.startswith(_INDEX) and "|" not in c
-    ]
+    models = costs or {
+        c: c + COST
+        for c in columns
+        if c not in others and not c.startswith(_INDEX) and "|" not in c
+    }
     if not models:
         raise MatrixError(f"{path}: there is no column of a candidate")
     return question, models

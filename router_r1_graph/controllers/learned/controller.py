@@ -33,7 +33,7 @@ from .costs import CostSource, best_column, mean_costs, utility
 from .features import Features
 from .folder import columns, reading, require_measured, some, write
 from .matrix import ScoreMatrix
-from .methods import AUTO, METHODS, setting_of
+from .methods import AUTO, COMPARED, METHODS, setting_of
 from .parts import Part, fit_parts, packed, unpacked
 from .prediction import candidate_means
 from .verdict import Verdict, read_verdict
@@ -92,7 +92,7 @@ class LearnedController(OneCallController):
         seed: int = 0,
         embedding: str = "tfidf",
         options: Mapping[str, int] | None = None,
-        methods: Sequence[str] = tuple(METHODS),
+        methods: Sequence[str] = COMPARED,
         progress: Callable[[str], None] | None = None,
     ) -> LearnedController:
         """Fit a controller to a score matrix.
@@ -100,12 +100,12 @@ class LearnedController(OneCallController):
         The same matrix, seed and options give the same controller on one machine.
 
         Args:
-            method: one of `METHODS`, or `auto`, which compares them all.
+            method: one of `METHODS`, or `auto`, which compares them.
             matrix: Q x C scores.
             seed: the seed of all random draws.
             embedding: `tfidf` or `minilm`; of `auto` also both, as `tfidf,minilm`.
             options: options of the method; see `METHODS`.
-            methods: those that `auto` compares.
+            methods: those that `auto` compares; `encoder`, the slowest, only if it is named.
             progress: is told what `auto` does next, in words.
 
         Raises:

@@ -16,10 +16,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ...errors import ConfigError, did_you_mean
 from .prediction import unit
+from .rewording import varied
 
 EMBEDDINGS = ("tfidf", "minilm")
 _MAX_WORDS = 20_000
-_MAX_DIMENSIONS = 64  # with more, and with pairs of words, a few hundred questions are overfitted
+_DIMENSIONS = (64, 128)  # with more, and with pairs of words, a few hundred are overfitted
+_QUESTIONS = 25  # for each dimension beyond the least
+_STEADINESS = 15.0
+"""How much a direction in which rewording moves a question as much as on average is shortened."""
 
 
 class Embedding(Protocol):
@@ -40,12 +44,15 @@ class Embedding(Protocol):
         ...
 
 
-_WORD, _SHORT_WORD = r"(?u)\b\w\w+\b", r"(?u)\b\w+\b"
-"""scikit-learn's words, of two letters or more; of one, where there are no others."""
+_WORD, _SHORT_WORD = r"(?u)\w\w+", r"(?u)\w+"
+"""scikit-learn's words, of two letters or more (found faster); of one, where no others are."""
 
 
 class TfidfEmbedding:
-    """TF-IDF of words, brought to at most 64 dimensions (LSA).
+    """TF-IDF of words, brought to at most 64 dimensions (LSA), of many questions to 128.
+
+    Directions in which other words for the same question move its vector are shortened
+    (`_steadied`), so that what is learned from the vectors depends less on the wording.
 
     A question's vector is the sum of its words' vectors, each times 1 + log(how often it occurs).
     It is summed here, since scikit-learn's `transform` takes ten times as long for one question.
@@ -83,10 +90,26 @@ class TfidfEmbedding:
                 continue
         else:
             raise ConfigError("tfidf: the questions have no words")
-        size = min(_MAX_DIMENSIONS, *weights.shape)
+        least, most = _DIMENSIONS
+        size = min(max(least, len(texts) // _QUESTIONS), most, *weights.shape)
         _, _, axes = randomized_svd(weights, size, random_state=seed)
         words = [str(word) for word in vectorizer.get_feature_names_out()]
-        return cls(words, np.ascontiguousarray((axes * vectorizer.idf_).T, dtype=np.float32))
+        fitted = cls(words, np.ascontiguousarray((axes * vectorizer.idf_).T, dtype=np.float32))
+        return cls(words, fitted._steadied(texts))
+
+    def _steadied(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the axes times (1 + c W)^-1/2.
+
+        W is the mean square of what rewording does to a vector (D x D, mean eigenvalue 1): as in
+        within-class covariance normalisation, where the forms of one question are the class.
+        """
+        moved = self.vectors(texts) - self.vectors([varied(text) for text in texts])
+        sizes, directions = np.linalg.eigh(moved.T @ moved)
+        if not sizes.mean() > 0:  # no word of the texts is ever reworded
+            return self._axes
+        scales = (1 + _STEADINESS * sizes.clip(0) / sizes.mean()) ** -0.5
+        steadied = self._axes @ (directions * scales) @ directions.T
+        return np.ascontiguousarray(steadied, dtype=np.float32)
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """Return N x D float32, each row of length 1 or 0."""

@@ -5,7 +5,7 @@ Shapes: Q questions x C candidates. NaN = not measured. Needs numpy (extra `eval
 | file | what it holds |
 |---|---|
 | `.jsonl` | a line for each cell: `question`, `candidate` or `model`, `score`, `cost_usd` |
-| `.csv` | RouterBench's shape: `prompt`, `<model>` (score) and `<model>|total_cost` (USD) |
+| `.csv` | the same, or RouterBench's shape: `prompt`, `<model>` and `<model>|total_cost` (USD) |
 | `.npz` | everything, with the candidates' descriptors |
 
 A score may also be true or false: 1 or 0. A cell that stands several times has the mean of what
@@ -31,7 +31,7 @@ from pydantic import ValidationError
 from ...candidates import Candidate, CandidatePool
 from ...candidates.pool import STORED
 from ...errors import MatrixError
-from .cells import COST, Cell, long_cells, name_in, wide_cells
+from .cells import COST, Cell, csv_cells, long_cells, name_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +185,7 @@ def read_matrix(
     if path.suffix == ".jsonl":
         cells = long_cells(path, split, fields)
     elif path.suffix == ".csv":
-        cells = wide_cells(path, pool, fields)
+        cells = csv_cells(path, pool, fields)
     elif fields or best_score != 1:
         raise MatrixError(f"{path}: an .npz has no fields to be named, and scores from 0 to 1")
     else:

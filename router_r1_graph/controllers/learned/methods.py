@@ -75,6 +75,9 @@ METHODS: Mapping[str, Method] = {
     "encoder": _network("encoder", "one pass over question and candidates", 30, 32),
 }
 
+COMPARED = tuple(name for name in METHODS if name != "encoder")
+"""What `auto` compares unless told: not the one that is several times as slow as the others."""
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -10,6 +10,7 @@ import numpy as np
 from .prediction import candidate_means
 
 _BATCH = 256  # questions asked about at once: each is compared with all Q
+_REMEMBERED = 4000  # questions at most, since a decision takes time with each
 
 
 class Neighbours:
@@ -34,7 +35,12 @@ class Neighbours:
 
     @classmethod
     def fit(cls, vectors: np.ndarray, scores: np.ndarray, *, seed: int, k: int) -> Neighbours:
-        """Remember the questions."""
+        """Remember the questions; of more than 4,000 as many are drawn."""
+        if len(vectors) > _REMEMBERED:
+            drawn = np.random.default_rng(seed).choice(len(vectors), _REMEMBERED, replace=False)
+            one_of_each = (~np.isnan(scores)).argmax(axis=0)  # so that each candidate has a mean
+            kept = np.union1d(drawn, one_of_each)
+            vectors, scores = vectors[kept], scores[kept]
         return cls(vectors, scores, k)
 
     def predict(self, vectors: np.ndarray) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""The same question in other words, made by rules: does a router choose the same for it?"""
+"""The same question in other words, made by rules: does a router choose the same for it?
+
+Two sets of rules: fits see the questions that `varied` makes, and are judged by those of
+`reworded`, so that what is measured is not what was learned.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +46,47 @@ _FRAMES = (
     "{} Thank you!",
 )
 
+_VARIED_SWAPS = {
+    "who": "which person",
+    "what": "which",
+    "when": "at what time",
+    "where": "in what location",
+    "why": "for what reason",
+    "was": "has been",
+    "did": "has",
+    "name": "title",
+    "first": "earliest",
+    "author": "writer",
+    "city": "town",
+    "company": "firm",
+    "give": "provide",
+    "make": "create",
+    "choose": "pick",
+    "correct": "right",
+    "solve": "work through",
+    "many": "numerous",
+    "known": "famous",
+    "located": "situated",
+    "between": "out of",
+}
+_VARIED_PHRASE = re.compile(rf"\b({'|'.join(_VARIED_SWAPS)})\b", re.IGNORECASE)
+_VARIED_FRAMES = (
+    "{}",
+    "Tell me, {}",
+    "Hello, {}",
+    "Question: {}",
+    "I have a question. {}",
+    "Can you say {}",
+    "Help me with this. {}",
+    "Let me ask you this: {}",
+    "Give me an answer to this: {}",
+    "{} Please be brief.",
+    "{} Explain your answer.",
+    "{} Give a short answer.",
+    "{} I need to know.",
+    "{} Thanks in advance.",
+)
+
 
 def reworded(question: str) -> str:
     """Return the question in other words: synonyms and another frame, the same ones each time.
@@ -51,3 +96,16 @@ def reworded(question: str) -> str:
     """
     other = _PHRASE.sub(lambda found: _SWAPS[found[0].casefold()], question)
     return random.Random(question).choice(_FRAMES).format(other)
+
+
+def varied(question: str) -> str:
+    """Return the question in other words for a fit: about half of the synonyms, another frame.
+
+    >>> varied("who wrote the film alien?")
+    'which person wrote the film alien? Give a short answer.'
+    """
+    drawn = random.Random(question)
+    other = _VARIED_PHRASE.sub(
+        lambda found: drawn.choice((found[0], _VARIED_SWAPS[found[0].casefold()])), question
+    )
+    return drawn.choice(_VARIED_FRAMES).format(other)
