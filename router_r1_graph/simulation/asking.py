@@ -10,6 +10,7 @@ from .function_words import (
     ASKING,
     BEFORE,
     COUNTED,
+    DETERMINERS,
     MODALS,
     OBJECT,
     PREPOSITIONS,
@@ -25,6 +26,8 @@ from .vocabulary import Vocabulary
 
 #: So many words stand alone at the end: "Year of death?".
 _FEW = 4
+#: After "which" they start a clause: "to which we owe".
+_NO_ADJECTIVES = YOU | DETERMINERS | AUXILIARIES | {"whoever", "they", "he", "she", "it"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,16 +244,20 @@ class Asking(Spotted):
                 return Cue({}, where.types - found[0].types)
         return where
 
+    def _is_noun(self, at: int) -> bool:
+        """Say whether a word is for a type of things, and no name."""
+        found = self.cue_at[at] if at < len(self.texts) and not self._taken[at] else None
+        return found is not None and bool(found[0].types)
+
     def _relative(self, at: int) -> bool:
         """Say whether a word such as "who" starts a relative clause ("the man who")."""
         if at >= len(self.texts) or self._taken[at]:
             return True
         word = self.texts[at]
         if word == "which" and at + 1 < len(self.texts):
-            found = self.cue_at[at + 1]
-            somebody = self.texts[at + 1] in YOU or self.texts[at + 1] == "whoever"
-            if found and found[0].types and not self._taken[at + 1] and not somebody:
-                return False  # "from the pen of which author"
+            following = self.texts[at + 1]
+            if following not in _NO_ADJECTIVES and (self._is_noun(at + 1) or self._is_noun(at + 2)):
+                return False  # "from the pen of which author", "in which written work"
         last = len(self.texts) - 1
         while last > at and not self.texts[last][0].isalnum():
             last -= 1

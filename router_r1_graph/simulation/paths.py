@@ -178,8 +178,9 @@ class _Walk:
             return 0.0
         if self.sight.texts[self.focus.at] != "which":
             return -FOCUS
-        types = len(cue.types)  # "which place" may be a rank
-        return -FOCUS if types == 0 else -NOT_WHICH if types < 3 else 0.0
+        if object_ == "number" and len(cue.types) > 2:
+            return 0.0  # "which place" may be a rank
+        return -NOT_WHICH if cue.types else -FOCUS
 
     def _nearness(self, relation: str) -> float:
         """Return what it is worth that a cue of a name's relation stands near to the name."""
