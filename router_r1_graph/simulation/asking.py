@@ -208,7 +208,10 @@ class Asking(Spotted):
         if word == "whose":
             strict, cue = self._owner(at)
         elif cue and not cue.types:
-            strict = False
+            objects = self.vocabulary.object
+            named = {objects[name] for name, w in cue.relations.items() if w > 2}
+            strict = strict and word == "which"
+            cue = Cue(cue.relations, named)  # "into which plot"
         following = self.bases[at + 1 : at + 4]
         if word == "what" and following[:1] == ["do"] and not {"call", "name"} & {*self.bases}:
             self.denied = {"person", "year"}  # what somebody did
