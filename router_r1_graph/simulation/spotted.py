@@ -149,14 +149,15 @@ class Spotted:
         if found.wrong and found.letters < 5 and written.islower():
             return None
         if first in demonyms() and found.end == found.start + 1:
-            following = self.cue_at[found.end] if found.end < len(self.cue_at) else None
-            if found.wrong or (following and "person" in following[0].types):
-                return None  # "the Finnish writer" asks for no Finnish
+            if found.wrong or self._is_somebody(found.end):
+                return None  # "the Finnish musical genius" asks for no Finnish
         penalty = 0.4 * found.wrong + symbol
         short = found.letters < _letters(found.name) - 1
         beside = not self.strangers.isdisjoint((found.start - 1, found.end))
         if found.wrong and found.end - found.start == 1:
             beside = beside or not self.odd.isdisjoint((found.start - 1, found.end))
+        if found.wrong or short:
+            beside = beside or self._goes_on(found.end)
         apart = found.end - found.start > 1
         if found.wrong and apart and (short or " " not in found.name.removeprefix("the ")):
             return None  # "dust on" is no Huston
@@ -182,6 +183,19 @@ class Spotted:
                 if name != first:
                     penalty += 1.0
         return penalty
+
+    def _is_somebody(self, start: int) -> bool:
+        """Say whether a noun for a person starts at a word, or at the one after it."""
+        objects = self.vocabulary.object
+        for found in filter(None, self.cue_at[start : start + 2]):
+            named = {objects[name] for name, w in found[0].relations.items() if w > 2}
+            if "person" in found[0].types or named == {"person"}:
+                return True
+        return False
+
+    def _goes_on(self, at: int) -> bool:
+        """Say whether a name goes on at a word: "The Lighthouse" in "The Lighthouse Eats Alone"."""
+        return at < len(self.texts) and len(self.texts[at]) > 2 and self._capital(at)
 
     def _capital(self, at: int) -> bool:
         """Say whether a word is written like a name, in a text where that means something."""
