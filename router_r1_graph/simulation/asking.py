@@ -171,7 +171,7 @@ class Asking(Spotted):
                 return None
             found = self.cue_at[ahead]
             if found and found[0].types:
-                return Focus(ahead, found[0], True)
+                return Focus(ahead, found[0], False)
         return None
 
     def _asks(self, at: int) -> bool:
