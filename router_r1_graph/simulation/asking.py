@@ -185,7 +185,7 @@ class Asking(Spotted):
 
     def _focus(self, at: int, word: str) -> None:
         """Note what a question word asks for."""
-        found = self.cue_at[at]
+        found = self._meaning(at)
         strict = True
         end = at + 1
         if word in ("what", "which", "how") and not (found and found[1] > at + 1):
@@ -196,7 +196,7 @@ class Asking(Spotted):
                 strict = ahead == at + 1
                 if self.bases[ahead] in ("be", "do", "have") and not strict:
                     break
-                found = self.cue_at[ahead]
+                found = self._meaning(ahead)
                 if found and (found[0].types or max(found[0].relations.values(), default=0) > 2):
                     end = found[1]
                     noun = self.cue_at[end] if end < len(self.texts) else None
@@ -225,12 +225,19 @@ class Asking(Spotted):
             cue = self._elsewhere(end, cue)
         self.focuses.append(Focus(at, cue, strict))
 
+    def _meaning(self, at: int) -> tuple[Cue, int] | None:
+        """Return the longest cue at a word that says something of a type or relation."""
+        found = self.cue_at[at]
+        if found and not found[0].types and not found[0].relations:
+            return self.lexicon.at(self.bases[: at + 1], at)  # "which year be there"
+        return found
+
     def _owner(self, at: int) -> tuple[bool, Cue]:
         """Return what "whose" asks for: as a rule a person, "whose capital" a country."""
         noun = self.cue_at[at + 1] if at + 1 < len(self.texts) else None
-        strong = [name for name, w in noun[0].relations.items() if w > 2] if noun else []
-        objects = self.vocabulary.object
         whole = self.cue_at[at]
+        strong = [n for cue in (noun, whole) if cue for n, w in cue[0].relations.items() if w > 2]
+        objects = self.vocabulary.object
         other = any(objects[name] != "person" for name in strong) or (noun and noun[0].types)
         relations = whole[0].relations if whole else {}
         return not other, Cue(relations, set() if other else {"person"})
