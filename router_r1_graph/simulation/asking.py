@@ -254,7 +254,11 @@ class Asking(Spotted):
                 return Cue({}, where.types - found[0].types)
         return where
 
-    def _is_noun(self, at: int) -> bool:
+    def is_taken(self, at: int) -> bool:
+        """Say whether a word is one of a name."""
+        return self._taken[at]
+
+    def is_noun(self, at: int) -> bool:
         """Say whether a word is for a type of things, and no name."""
         found = self.cue_at[at] if at < len(self.texts) and not self._taken[at] else None
         return found is not None and bool(found[0].types)
@@ -266,7 +270,7 @@ class Asking(Spotted):
         word = self.texts[at]
         if word == "which" and at + 1 < len(self.texts):
             following = self.texts[at + 1]
-            if following not in _NO_ADJECTIVES and (self._is_noun(at + 1) or self._is_noun(at + 2)):
+            if following not in _NO_ADJECTIVES and (self.is_noun(at + 1) or self.is_noun(at + 2)):
                 return False  # "from the pen of which author", "in which written work"
         last = len(self.texts) - 1
         while last > at and not self.texts[last][0].isalnum():

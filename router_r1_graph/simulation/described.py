@@ -45,7 +45,7 @@ def described(sight: Asking, cues: Iterable[tuple[int, Cue]]) -> frozenset[str]:
 
 def _is_described(sight: Asking, start: int) -> bool | None:
     """Say whether a cue is the noun of a description; None where it is no noun with an article."""
-    article = _article(sight.texts, start)
+    article = _article(sight, start)
     if article is None:
         article = _owner(sight, start, sight.names)
     if article is None:
@@ -76,11 +76,13 @@ def _is_subject(sight: Asking, at: int) -> bool:
     return not (last and sight.bases[focus.at - 1] == "be")
 
 
-def _article(texts: Sequence[str], at: int) -> int | None:
-    """Return where the article of a noun stands."""
+def _article(sight: Asking, at: int) -> int | None:
+    """Return where the article of a noun stands; no name and no other noun is between them."""
     for before in range(at - 1, max(at - 2 - _ADJECTIVES, -1), -1):
-        if texts[before] in _ARTICLES:
+        if sight.texts[before] in _ARTICLES:
             return before
+        if sight.is_taken(before):
+            return None
     return None
 
 

@@ -14,8 +14,8 @@ from .function_words import ENDS, REQUESTS
 from .spotted import Name
 from .vocabulary import Kind, Vocabulary
 
-#: What a cue counts in a part of the text that asks nothing.
-_ASIDE = 0.2
+#: What a cue counts in a part of the text that asks nothing, and in one that is about a name.
+_ASIDE = (0.2, 0.1)
 #: How much a word without meaning here weighs against what is understood.
 _STRANGE = 0.4
 
@@ -113,6 +113,7 @@ class Sight(Asking):
         marks: dict[int, set[str]] = {}
         ends: dict[int, list[Said]] = {}
         inside: set[str] = set()
+        named = {self._part[name.start] for name in self._sure()}
         at = 0
         while at < len(self.words):
             aside = self._asking is not None and self._part[at] != self._asking
@@ -149,7 +150,8 @@ class Sight(Asking):
                 word = self.lexicon.at(self.bases[: inner + 1], inner)
                 inside |= word[0].marks & ENDS if word else set()
             if cue.relations or cue.types:
-                self.cues.append(Seen(at, end, cue, _ASIDE if aside else 1.0))
+                weight = _ASIDE[self._part[at] in named] if aside else 1.0
+                self.cues.append(Seen(at, end, cue, weight))
             at = end
         self.marks.update(*marks.values())
         if "or" in self.texts and self.marks.isdisjoint(ENDS):
