@@ -106,6 +106,8 @@ class Lexicon:
         for mark in MARKS:
             for text in data[mark]:
                 self._cue(text).marks.add(mark)
+        for text in data["empty"]:
+            self._cue(text)
         for phrase, cue in self._cues.items():
             # "on one continent": what is the same is still a continent.
             if len(phrase) > 1 and cue.marks and cue.marks <= _OVER and not cue.relations:
@@ -137,7 +139,7 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
         text for entry in data["relations"].values() for kind in entry.values() for text in kind
     ]
     texts += [text for kind in data["types"].values() for text in kind]
-    texts += [text for mark in MARKS for text in data[mark]]
+    texts += [text for mark in (*MARKS, "empty") for text in data[mark]]
     texts += [name.replace("_", " ") for name in relations]
     phrases = [[word.text for word in words_of(text)] for text in texts]
     words = {word for phrase in phrases for word in phrase}
