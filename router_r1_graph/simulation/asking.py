@@ -61,7 +61,11 @@ class Asking(Spotted):
         self._last = self._asking = self._requesting() if self._asking is None else self._asking
         if not any(self._part[name.start] == self._asking for name in self._sure()):
             self._asking = None
-        self._head = None if self.focuses or self.polar else self._alone() or self._head_noun()
+        self._head = (
+            None
+            if self.focuses or self.polar
+            else self._alone() or self._head_noun() or self._requested()
+        )
 
     @property
     def focus(self) -> Focus | None:
@@ -172,6 +176,18 @@ class Asking(Spotted):
             found = self.cue_at[ahead]
             if found and found[0].types:
                 return Focus(ahead, found[0], False)
+        return None
+
+    def _requested(self) -> Focus | None:
+        """Return what a request in one of several sentences names first: "State the year ..."."""
+        for at, word in enumerate(self.texts):
+            if self._is_request(at, word):
+                for ahead in range(at + 1, min(at + 5, len(self.texts))):
+                    if self._taken[ahead] or self.texts[ahead] in PREPOSITIONS:
+                        break
+                    found = self.cue_at[ahead]
+                    if found and found[0].types:
+                        return Focus(ahead, found[0], False)
         return None
 
     def _asks(self, at: int) -> bool:
