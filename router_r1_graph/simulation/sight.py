@@ -10,12 +10,14 @@ from .asking import Asking
 from .cues import CUE, FOREIGN, HINT, Cue
 from .described import described
 from .ends import End, Said, end_of, is_turned
-from .function_words import ENDS, REQUESTS
+from .function_words import ENDS, PRONOUNS, REQUESTS
 from .spotted import Name
 from .vocabulary import Kind, Vocabulary
 
 #: What a cue counts in a part of the text that asks nothing, and in one that is about a name.
 _ASIDE = (0.2, 0.1)
+#: What a cue counts before the part that asks about "it" or "her".
+_BEFORE = 0.6
 #: How much a word without meaning here weighs against what is understood.
 _STRANGE = 0.4
 
@@ -114,6 +116,9 @@ class Sight(Asking):
         ends: dict[int, list[Said]] = {}
         inside: set[str] = set()
         named = {self._part[name.start] for name in self._sure()}
+        refers = self._asking is None and any(
+            word in PRONOUNS and self._part[at] == self._last for at, word in enumerate(self.texts)
+        )
         at = 0
         while at < len(self.words):
             aside = self._asking is not None and self._part[at] != self._asking
@@ -151,6 +156,8 @@ class Sight(Asking):
                 inside |= word[0].marks & ENDS if word else set()
             if cue.relations or cue.types:
                 weight = _ASIDE[self._part[at] in named] if aside else 1.0
+                if refers and self._part[at] != self._last:
+                    weight = _BEFORE
                 self.cues.append(Seen(at, end, cue, weight))
             at = end
         self.marks.update(*marks.values())
