@@ -14,6 +14,7 @@ from .function_words import (
     MODALS,
     OBJECT,
     PREPOSITIONS,
+    PRONOUNS,
     REQUESTS,
     STOPS,
     TAGS,
@@ -26,6 +27,7 @@ from .vocabulary import Vocabulary
 
 #: So many words stand alone at the end: "Year of death?".
 _FEW = 4
+_NO_NOUNS = AUXILIARIES | PREPOSITIONS | PRONOUNS | DETERMINERS | {"one", "ones", "kind", "sort"}
 #: After "which" they start a clause: "to which we owe".
 _NO_ADJECTIVES = YOU | DETERMINERS | AUXILIARIES | {"whoever", "they", "he", "she", "it"}
 
@@ -54,6 +56,8 @@ class Asking(Spotted):
         """Types that are not asked for: "where is the city" asks for no city."""
         self.counted = False
         """Whether it asks how many there are of something that no relation counts."""
+        self.elsewhere = False
+        """Whether it asks for something that means nothing here: "which horse did"."""
         self.polar = False
         """Whether it asks for yes or no."""
         self._asking: int | None = None
@@ -237,9 +241,22 @@ class Asking(Spotted):
                 and ("between" in seen[0].marks or COUNTED & seen[0].relations.keys())
                 for ahead in range(at, min(at + 5, len(self.texts)))
             )
+        if word in ("which", "what") and cue is None and self._is_unknown(at + 1):
+            self.elsewhere = True
         if cue and {"country", "city"} <= cue.types:
             cue = self._elsewhere(end, cue)
         self.focuses.append(Focus(at, cue, strict))
+
+    def _is_unknown(self, at: int) -> bool:
+        """Say whether a noun that means nothing here is asked for: "which horse did"."""
+        noun, verb = ("", "", *self.texts, "", "")[at + 2 : at + 4]
+        return (
+            noun.isalpha()
+            and not self._taken[at]
+            and noun not in _NO_NOUNS
+            and self._meaning(at) is None
+            and (verb in AUXILIARIES or verb in MODALS or verb == "of")
+        )
 
     def _meaning(self, at: int) -> tuple[Cue, int] | None:
         """Return the longest cue at a word that says something of a type or relation."""

@@ -48,7 +48,7 @@ class Sight(Asking):
         self.marks: set[str] = set()
         self.strange = 0.0
         """How much nothing here is about."""
-        self.foreign = 0.0
+        self.foreign = FOREIGN if self.elsewhere else 0.0
         """How much asks for something that no relation is about."""
         self._cues()
         asks_what = bool(self.focuses) or any(
