@@ -22,6 +22,8 @@ FOCUS = 1.5
 NOT_WHICH = 3.0
 #: What it costs to end in what a text only describes.
 DESCRIBED = 2.5
+#: What it costs to end in a year where no word speaks of time.
+TIMELESS = 2.0
 #: A relation that explains less than this more is one that no word speaks of.
 _LITTLE = 0.3
 _MAX_UNSAID = 2
@@ -151,6 +153,8 @@ class _Walk:
                 at_end = total + ending + value
                 if relation in self.described:
                     at_end -= DESCRIBED
+                if vocabulary.object[relation] == "year" and not self.sight.timed:
+                    at_end -= TIMELESS
                 self.found.append(Path(self.name, longer, union, at_end, value))
             if len(longer) < MAX_HOPS and (said or implied):
                 self._go(union, longer, total, unsaid + (not said), not said)

@@ -71,6 +71,12 @@ class Sight(Asking):
         """The relations whose objects are only described."""
         return described(self, ((seen.start, seen.cue) for seen in self.cues))
 
+    @cached_property
+    def timed(self) -> bool:
+        """Whether a word speaks of time: "year", "when", "old"."""
+        words = (self.lexicon.at([base], 0) for base in self.bases)
+        return any(found and "year" in found[0].types for found in words)
+
     def loosen(self) -> None:
         """Let each cue hint at all relations that have the type of answer that it speaks of."""
         objects = self.vocabulary.object
