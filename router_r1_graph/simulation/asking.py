@@ -126,7 +126,7 @@ class Asking(Spotted):
         """Return the one part that asks for something without a question word, if one does."""
         parts = {self._part[at] for at, word in enumerate(self.texts) if self._is_request(at, word)}
         if not parts:
-            parts = {self._part[at] for at, word in enumerate(self.texts) if word == "?"}
+            parts = {self._part[at - 1] for at, word in enumerate(self.texts) if word == "?"}
         return parts.pop() if len(parts) == 1 else None
 
     def _is_request(self, at: int, word: str) -> bool:
