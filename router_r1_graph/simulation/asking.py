@@ -9,6 +9,7 @@ from .cues import Cue
 from .function_words import (
     ASKING,
     BEFORE,
+    CLAIMS,
     COUNTED,
     DETERMINERS,
     MODALS,
@@ -91,11 +92,14 @@ class Asking(Spotted):
     def _parts(self) -> list[int]:
         """Cut the text at its stops; note the part that asks, how, and for what."""
         starts, parts, part = {0}, [], 0
+        opener = any(word in CLAIMS for word in self.texts[:_FEW])
         for at, word in enumerate(self.texts):
             if not self._taken[at] and (
-                word in STOPS or word == "but" or (word == "," and self._asks(at + 1))
+                word in STOPS
+                or word == "but"
+                or (word == "," and (self._asks(at + 1) or opener))
             ):
-                part += 1
+                part, opener = part + 1, False
                 starts.add(at + 1)
             elif word == "," and not self._taken[at]:
                 starts.add(at + 1)
