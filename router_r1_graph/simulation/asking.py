@@ -86,6 +86,10 @@ class Asking(Spotted):
         """Say whether names stand in the same part."""
         return len({self._part[name.start] for name in names}) < 2
 
+    def _is_nameless(self, at: int) -> bool:
+        """Say whether no name stands in the part of a word, but in another one."""
+        return bool(self.names) and self._part[at] not in {self._part[n.start] for n in self.names}
+
     def _sure(self) -> list[Name]:
         return [name for name in self.names if name.penalty < DOUBTFUL]
 

@@ -12,7 +12,7 @@ ASKING = _set("who whom whose what which when where whereabouts how")
 #: Verbs that ask for something where they start a sentence.
 REQUESTS = _set(
     "name state give tell list identify find specify provide indicate write need want like "
-    "know remind wonder wondering idea guess inform supply mention note"
+    "know remind wonder wondering idea guess inform supply mention note put recall spell determine"
 )
 TELLING = _set(
     "me us know wonder wondering tell say guess remember recall ask asking asked and or but so "

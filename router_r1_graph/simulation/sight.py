@@ -56,7 +56,7 @@ class Sight(Asking):
         )
         if "polar" in self.marks and not asks_what:
             self.polar = True
-        self.states = not asks_what
+        self.states = not asks_what and not (self.focus and self._is_nameless(self.focus.at))
         """Whether it may state what it asks for: "Peru's capital is Lima, or isn't it?"."""
         if self.polar and any(
             word == "one" and (cue := self.cue_at[at]) and cue[0].types
