@@ -151,7 +151,8 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
         if len(word) > 2:
             stem = word[:-1] if word[-1] in "ey" else word
             endings = {"e": ("es", "ed", "ing"), "y": ("ies", "ied", "ys", "yed", "ying")}
-            for ending in endings.get(word[-1], ("s", "es", "ed", "ing")):
+            plural = ("es",) if word[-1] in "shoxz" else ()
+            for ending in endings.get(word[-1], ("s", *plural, "ed", "ing")):
                 bases.setdefault(stem + ending, word)
             for ending in ("ed", "ing"):
                 bases.setdefault(word + word[-1] + ending, word)
