@@ -249,7 +249,7 @@ class Asking(Spotted):
                 and ("between" in seen[0].marks or COUNTED & seen[0].relations.keys())
                 for ahead in range(at, min(at + 5, len(self.texts)))
             )
-        if word in ("which", "what") and cue is None and self._is_unknown(at + 1):
+        if word in ("which", "what") and self._is_unknown(at + 1):
             self.elsewhere = True
         if cue and {"country", "city"} <= cue.types:
             cue = self._elsewhere(end, cue)
@@ -258,13 +258,12 @@ class Asking(Spotted):
     def _is_unknown(self, at: int) -> bool:
         """Say whether a noun that means nothing here is asked for: "which horse did"."""
         noun, verb = ("", "", *self.texts, "", "")[at + 2 : at + 4]
-        return (
-            noun.isalpha()
-            and not self._taken[at]
-            and noun not in _NO_NOUNS
-            and self._meaning(at) is None
-            and (verb in AUXILIARIES or verb in MODALS or verb == "of")
-        )
+        if not noun.isalpha() or self._taken[at] or noun in _NO_NOUNS:
+            return False
+        found = self._meaning(at)
+        if found is None:
+            return verb in AUXILIARIES or verb in MODALS or verb == "of"
+        return "foreign" in found[0].marks
 
     def _meaning(self, at: int) -> tuple[Cue, int] | None:
         """Return the longest cue at a word that says something of a type or relation."""
