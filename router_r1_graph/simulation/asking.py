@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from .cues import Cue
 from .function_words import (
@@ -72,11 +73,11 @@ class Asking(Spotted):
             else self._alone() or self._head_noun() or self._requested()
         )
 
-    @property
+    @cached_property
     def focus(self) -> Focus | None:
         """What is asked for, if a word says so."""
         asking = (focus for focus in self.focuses if self._part[focus.at] == self._last)
-        return next(asking, self._head)
+        return self._narrowed(next(asking, self._head))
 
     def aside(self, name: Name) -> bool:
         """Say whether a name stands in a part that asks nothing, while another part does."""
@@ -271,6 +272,19 @@ class Asking(Spotted):
         if found and not found[0].types and not found[0].relations:
             return self.lexicon.at(self.bases[: at + 1], at)  # "which year be there"
         return found
+
+    def _narrowed(self, focus: Focus | None) -> Focus | None:
+        """Return what is asked for, with the type that a part of few words adds: "City, please"."""
+        if focus is None or focus.cue is None or len(focus.cue.types) < 2:
+            return focus
+        apart = [at for at, part in enumerate(self._part) if part != self._part[focus.at]]
+        if len(apart) > 2 * _FEW or any(self._taken[at] for at in apart):
+            return focus
+        for found in filter(None, (self.cue_at[at] for at in apart)):
+            types = found[0].types & focus.cue.types
+            if types and len(found[0].types) < len(focus.cue.types):
+                return Focus(focus.at, Cue(focus.cue.relations, types), True)
+        return focus
 
     def _owner(self, at: int) -> tuple[bool, Cue]:
         """Return what "whose" asks for: as a rule a person, "whose capital" a country."""
