@@ -332,7 +332,7 @@ class Asking(Spotted):
         before = at - 1
         while before >= 0 and self.texts[before] in PREPOSITIONS:
             before -= 1
-        if before < 0 or at >= last:
+        if before < 0 or at >= last or self.texts[at + 1] in STOPS:
             return False
         if self.texts[before] == ",":  # "Tolstoy, who wrote this, died when?"
             return before > 0 and self._taken[before - 1] and "," in self.texts[at:]

@@ -37,8 +37,10 @@ def described(sight: Asking, cues: Iterable[tuple[int, Cue]]) -> frozenset[str]:
         ]
         is_described = _is_described(sight, at) if nouns else None
         if is_described is not None:
-            for name in nouns:
-                found[name] = found.get(name, True) and is_described
+            owner = next((name.kind for name in sight.names if name.end == at), None)
+            can_own = sight.vocabulary.starts(owner) if owner else nouns
+            for name in nouns:  # in "the author of Emma's homeland" Emma has none
+                found[name] = found.get(name, True) and is_described and name in can_own
     wanted = types if len(types) == 1 else set()
     return frozenset(name for name, yes in found.items() if yes and objects[name] not in wanted)
 
