@@ -120,6 +120,11 @@ class Lexicon:
                 if relation_of(relation).object in cue.types:
                     weight = HINT if relation in data["explicit"] else TYPE
                     cue.relations[relation] = max(weight, cue.relations.get(relation, 0.0))
+        for phrase, cue in self._cues.items():
+            # "The highest mountain" is a mountain.
+            named = {relation_of(name).object for name, w in cue.relations.items() if w >= CUE}
+            for inner in filter(None, (self._cues.get((word,)) for word in phrase[: len(phrase) * (len(phrase) > 1)])):
+                cue.types |= inner.types & named
 
     def _cue(self, text: str) -> Cue:
         first, *others = (self.base(word.text) for word in words_of(text))
