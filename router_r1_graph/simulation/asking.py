@@ -29,7 +29,7 @@ from .vocabulary import Vocabulary
 
 #: So many words stand alone at the end: "Year of death?".
 _FEW = 4
-_NO_NOUNS = AUXILIARIES | PREPOSITIONS | PRONOUNS | DETERMINERS | {"one", "ones", "kind", "sort"}
+_NO_NOUNS = AUXILIARIES | PREPOSITIONS | PRONOUNS | DETERMINERS | {"kind", "sort"}
 #: After "which" they start a clause: "to which we owe".
 _NO_ADJECTIVES = YOU | DETERMINERS | AUXILIARIES | {"whoever", "they", "he", "she", "it"}
 

@@ -123,7 +123,7 @@ class Lexicon:
         for phrase, cue in self._cues.items():
             # "The highest mountain" is a mountain.
             named = {relation_of(name).object for name, w in cue.relations.items() if w >= CUE}
-            for inner in filter(None, (self._cues.get((word,)) for word in phrase[: len(phrase) * (len(phrase) > 1)])):
+            for inner in filter(None, (self._cues.get((word,)) for word in phrase)):
                 cue.types |= inner.types & named
 
     def _cue(self, text: str) -> Cue:
@@ -162,5 +162,7 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
             for ending in ("ed", "ing"):
                 bases.setdefault(word + word[-1] + ending, word)
     return {
-        form: word for form, word in bases.items() if form not in alone or not form.endswith("ing")
+        form: word
+        for form, word in bases.items()
+        if form not in data["empty"] and (form not in alone or not form.endswith("ing"))
     } | dict(irregular_forms())

@@ -25,7 +25,7 @@ BEFORE = _set("please and also now so just then , you to kindly can could")
 OBJECT = _set("the a an me us both of all for out") | ASKING
 #: They start a clause that asks nothing: "Seeing that ..., ".
 CLAIMS = _set("seeing given since now as because although though while settled assuming after")
-PRONOUNS = _set("he she it they him her them his its their")
+PRONOUNS = _set("he she it they him her them his its their one ones")
 PREPOSITIONS = _set("in on of to by from at for with after into through under")
 #: Before a noun, they put something there: the noun itself is not asked for.
 PLACING = _set("in on of to from at with through under into within inside across via by")

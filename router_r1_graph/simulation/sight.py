@@ -124,7 +124,7 @@ class Sight(Asking):
         ends: dict[int, list[Said]] = {}
         inside: set[str] = set()
         named = {self._part[name.start] for name in self._sure()}
-        refers = self._asking is None and any(
+        refers = any(
             word in PRONOUNS and self._part[at] == self._last for at, word in enumerate(self.texts)
         )
         at = 0
@@ -166,7 +166,7 @@ class Sight(Asking):
                 inside |= word[0].marks & ENDS if word else set()
             if cue.relations or cue.types:
                 weight = _ASIDE[self._part[at] in named] if aside else 1.0
-                if refers and self._part[at] != self._last:
+                if refers and self._part[at] != self._last and weight != _ASIDE[1]:
                     weight = _BEFORE
                 self.cues.append(Seen(at, end, cue, weight))
             at = end
