@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import operator as op
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from operator import mul
 from typing import TypeVar
 
 from .asking import Focus
@@ -102,11 +102,14 @@ class _Walk:
         self.nothing: Amounts = (0.0,) * len(sight.cues)
         apart = [not (c.start < name.end and name.start < c.end) for c in sight.cues]
         self.amounts = sight.amounts
-        counted = list(map(float, apart)) if weights is None else list(map(mul, apart, weights))
+        counted = list(map(float, apart)) if weights is None else list(map(op.mul, apart, weights))
         if any(weight != 1.0 for weight in counted):
             self.amounts = {
-                relation: tuple(map(mul, row, counted)) for relation, row in sight.amounts.items()
+                relation: tuple(map(op.mul, row, counted)) for relation, row in sight.amounts.items()
             }
+        implied = sight.vocabulary.lexicon.implied
+        self.alive = implied.union(self.amounts, self.extra)
+        """The relations of which anything speaks."""
         self.found: list[Path] = []
         self._go(own_type(sight, name, counted), (), -name.penalty - sight.aside(name), 0)
 
@@ -125,6 +128,8 @@ class _Walk:
         described = bool(chain) and chain[-1] in self.described
         after = vocabulary.follows[chain[-1]] if chain else vocabulary.starts(self.name.kind)
         for relation in after:
+            if relation not in self.alive and not described:
+                continue
             if relation in chain or (chain and (chain[-1], relation) in detours):
                 continue
             amounts = self.amounts.get(relation)
@@ -138,7 +143,7 @@ class _Walk:
             said = gain > _LITTLE
             if chain and said and not described:
                 # Hints alone lead no further.
-                said = any(b - a > HINT for a, b in zip(explained, union, strict=True))
+                said = max(map(op.sub, union, explained), default=0.0) > HINT
             asked = described and (value > 0 or (value == 0 and len(after) == 1))
             if not (said or implied or ending or asked):
                 continue

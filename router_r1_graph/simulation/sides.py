@@ -157,28 +157,29 @@ def read_both(sight: Sight, alone: Path) -> Both | None:
 def read_between(sight: Sight) -> Between | None:
     """Read a question for the difference of two numbers."""
     found: list[tuple[float, Between, Amounts]] = []
+    ends = sight.vocabulary.object
     pairs = [(name, name) for name in sight.names] + list(_sides(sight, sight.names, most=2))
     for names in pairs:
-        weights: Sequence[Sequence[float] | None] = (None, None)
-        if names[0] is not names[1]:
-            weights = [[max(w, 0.7) for w in side] for side in _weights(sight, names)]
-        one, two = (
+        alone = names[0] is names[1]
+        weights = [None] if alone else [[max(w, 0.7) for w in w_] for w_ in _weights(sight, names)]
+        walked = [
             [
                 path
                 for path in paths(sight, name, weights=side)
                 if path.chain[-1] in sight.vocabulary.numeric
             ]
-            for name, side in zip(names, weights, strict=True)
-        )
-        for first in one:
-            for second in two:
+            for name, side in zip(names, weights, strict=False)
+        ]
+        for first in walked[0]:
+            for second in walked[-1]:
+                if ends[first.chain[-1]] != ends[second.chain[-1]]:
+                    continue
                 a, b = first.term, second.term
-                ends = sight.vocabulary.object
-                if ends[first.chain[-1]] != ends[second.chain[-1]] or a == b:
+                if a == b:
                     continue
                 explained = tuple(map(max, first.explained, second.explained))
                 score = sum(explained) - COST * len({*first.chain, *second.chain})
-                score += 3.0 * (names[0] is not names[1])
+                score += 3.0 * (not alone)
                 if isinstance(a, Ask) and isinstance(b, Ask):
                     found.append((score, Between(a, b), explained))
     return best_of(sight, found)

@@ -127,6 +127,7 @@ class Spotted:
         ]
         if any(name.penalty < DOUBTFUL for name in apart):
             kept = apart
+            kept = [name for name in kept if name.penalty <= 3 * DOUBTFUL]
         del kept[MAX_NAMES:]
         for at, word in enumerate(self.texts):
             if word.isdigit() and not any(name.start <= at < name.end for name in kept):
