@@ -143,7 +143,8 @@ class Asking(Spotted):
         if word not in REQUESTS or at + 1 >= len(self.texts) or self._taken[at]:
             return False
         start = at == 0 or self.texts[at - 1] in STOPS or self.texts[at - 1] in BEFORE
-        return start and (self.texts[at + 1] in OBJECT or self._taken[at + 1])
+        polar = any(cue and "polar" in cue[0].marks for cue in self.cue_at[at + 1 : at + 3])
+        return start and not polar and (self.texts[at + 1] in OBJECT or self._taken[at + 1])
 
     def _opens(self, at: int, word: str, following: str) -> bool:
         """Say whether an auxiliary verb opens a question for yes or no: "does it", "can I pay"."""

@@ -71,6 +71,9 @@ class Lexicon:
 
     def nearest(self, word: str) -> str | None:
         """Return the base form of the known word that a word may be a typo of."""
+        if len(word) == 4:  # "waht", "yaer"
+            swapped = (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(3))
+            return next((self.base(other) for other in swapped if other in self.words), None)
         found = self._spelling.nearest(word, 1) if len(word) > 4 and word.isalpha() else None
         return self.base(found[0]) if found and found[1] == 1 else None
 

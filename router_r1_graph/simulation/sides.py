@@ -131,7 +131,7 @@ def read_both(sight: Sight, alone: Path) -> Both | None:
     """Read "the capital and the currency of Peru", if it explains a cue more than one question."""
     found: list[tuple[float, Both, Amounts]] = []
     for at, word in enumerate(sight.texts):
-        if word != "and" or any(name.start <= at < name.end for name in sight.names):
+        if word not in ("and", "plus") or any(name.start <= at < name.end for name in sight.names):
             continue
         before = [float(seen.start < at) for seen in sight.cues]
         after = [1.0 - weight for weight in before]

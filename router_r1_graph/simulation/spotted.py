@@ -7,6 +7,7 @@ from functools import cache
 from typing import NamedTuple
 
 from .cues import Cue
+from .function_words import ASKING
 from .names import Found, rank, words_of
 from .structure import folded
 from .vocabulary import NUMBER, Kind, Vocabulary
@@ -66,6 +67,9 @@ class Spotted:
         self.words = words_of(text)
         self.texts = [_ARTICLES.get(word.text, word.text) for word in self.words]
         self.bases = [vocabulary.base(word) for word in self.texts]
+        for at, base in enumerate(self.bases):
+            if base in ASKING:
+                self.texts[at] = base  # "waht"
         self.cue_at = [self.lexicon.at(self.bases, at) for at in range(len(self.bases))]
         """The longest cue that starts at each word, and the index after it."""
         self.odd: frozenset[int] = frozenset()
@@ -128,6 +132,8 @@ class Spotted:
         if any(name.penalty < DOUBTFUL for name in apart):
             kept = apart
             kept = [name for name in kept if name.penalty <= 3 * DOUBTFUL]
+        for name in filter(None, map(self._country, range(len(self.texts) - 1))):
+            kept = [name, *(other for other in kept if other.start != name.start)]
         del kept[MAX_NAMES:]
         for at, word in enumerate(self.texts):
             if word.isdigit() and not any(name.start <= at < name.end for name in kept):
@@ -184,6 +190,15 @@ class Spotted:
                 if name != first:
                     penalty += 1.0
         return penalty
+
+    def _country(self, at: int) -> Name | None:
+        """Return the country of "Polish" in "the Polish capital"; not of "the Polish language"."""
+        name, found = demonyms().get(self.texts[at], ""), self.cue_at[at + 1]
+        kind = self.vocabulary.kinds.get(name)
+        if kind is None or found is None:
+            return None
+        asked = {r for r, w in found[0].relations.items() if w > 2} & {*self.vocabulary.starts(kind)}
+        return Name(at, at + 1, name, kind) if asked - {"language"} else None
 
     def _is_somebody(self, start: int) -> bool:
         """Say whether a noun for a person starts at a word, or at the one after it."""
