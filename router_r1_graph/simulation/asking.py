@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from .cues import Cue
 from .function_words import (
@@ -28,7 +27,7 @@ from .spotted import AUXILIARIES, DOUBTFUL, Name, Spotted
 from .vocabulary import Vocabulary
 
 #: So many words stand alone at the end: "Year of death?".
-_FEW = 4
+FEW = 4
 _NO_NOUNS = AUXILIARIES | PREPOSITIONS | PRONOUNS | DETERMINERS | {"kind", "sort"}
 #: After "which" they start a clause: "to which we owe".
 _NO_ADJECTIVES = YOU | DETERMINERS | AUXILIARIES | {"whoever", "they", "he", "she", "it"}
@@ -67,17 +66,6 @@ class Asking(Spotted):
         self._last = self._asking = self._requesting() if self._asking is None else self._asking
         if not any(self._part[name.start] == self._asking for name in self._sure()):
             self._asking = None
-        self._head = (
-            None
-            if self.focuses or self.polar
-            else self._alone() or self._head_noun() or self._requested()
-        )
-
-    @cached_property
-    def focus(self) -> Focus | None:
-        """What is asked for, if a word says so."""
-        asking = (focus for focus in self.focuses if self._part[focus.at] == self._last)
-        return self._narrowed(next(asking, self._head))
 
     def aside(self, name: Name) -> bool:
         """Say whether a name stands in a part that asks nothing, while another part does."""
@@ -97,12 +85,10 @@ class Asking(Spotted):
     def _parts(self) -> list[int]:
         """Cut the text at its stops; note the part that asks, how, and for what."""
         starts, parts, part = {0}, [], 0
-        opener = any(word in CLAIMS for word in self.texts[:_FEW])
+        opener = any(word in CLAIMS for word in self.texts[:FEW])
         for at, word in enumerate(self.texts):
             if not self._taken[at] and (
-                word in STOPS
-                or word == "but"
-                or (word == "," and (self._asks(at + 1) or opener))
+                word in STOPS or word == "but" or (word == "," and (self._asks(at + 1) or opener))
             ):
                 part, opener = part + 1, False
                 starts.add(at + 1)
@@ -157,52 +143,6 @@ class Asking(Spotted):
             and following in ("i", "we")
             and not wanted & (ASKING | REQUESTS | WANTING)
         )
-
-    def _alone(self) -> Focus | None:
-        """Return what a last part without a name asks for: "The homeland of Liszt. Capital?"."""
-        for part in range(max(self._part, default=0), 0, -1):
-            words = [at for at, number in enumerate(self._part) if number == part]
-            words = [at for at in words if self.texts[at][0].isalnum()]
-            if any(self._taken[at] for at in words):
-                return None
-            for at in words if len(words) <= _FEW else ():
-                found = self.cue_at[at]
-                if found and (found[0].types or max(found[0].relations.values(), default=0) > 2):
-                    return Focus(at, found[0], True)
-        return None
-
-    def _head_noun(self) -> Focus | None:
-        """Return what a noun phrase is about by its first noun: "the book to which we owe Emma"."""
-        at = 0
-        while at < len(self.texts) and (
-            self.texts[at] in TELLING | REQUESTS | BEFORE or self.texts[at] in STOPS
-        ):
-            at += 1
-        if self.texts[at : at + 1] != ["the"] or any(
-            word in STOPS and not taken and self.texts[after : after + 1]
-            for after, (word, taken) in enumerate(zip(self.texts, self._taken, strict=True), 1)
-            if after > at
-        ):
-            return None
-        for ahead in range(at + 1, min(at + 4, len(self.texts))):
-            if self._taken[ahead] or self.texts[ahead] in PREPOSITIONS:
-                return None
-            found = self.cue_at[ahead]
-            if found and found[0].types:
-                return Focus(ahead, found[0], False)
-        return None
-
-    def _requested(self) -> Focus | None:
-        """Return what a request in one of several sentences names first: "State the year ..."."""
-        for at, word in enumerate(self.texts):
-            if self._is_request(at, word):
-                for ahead in range(at + 1, min(at + 5, len(self.texts))):
-                    if self._taken[ahead] or self.texts[ahead] in PREPOSITIONS:
-                        break
-                    found = self.cue_at[ahead]
-                    if found and found[0].types:
-                        return Focus(ahead, found[0], False)
-        return None
 
     def _asks(self, at: int) -> bool:
         """Say whether a question starts at a word: "what", "in which"."""
@@ -273,19 +213,6 @@ class Asking(Spotted):
         if found and not found[0].types and not found[0].relations:
             return self.lexicon.at(self.bases[: at + 1], at)  # "which year be there"
         return found
-
-    def _narrowed(self, focus: Focus | None) -> Focus | None:
-        """Return what is asked for, with the type that a part of few words adds: "City, please"."""
-        if focus is None or focus.cue is None or len(focus.cue.types) < 2:
-            return focus
-        apart = [at for at, part in enumerate(self._part) if part != self._part[focus.at]]
-        if len(apart) > 2 * _FEW or any(self._taken[at] for at in apart):
-            return focus
-        for found in filter(None, (self.cue_at[at] for at in apart)):
-            types = found[0].types & focus.cue.types
-            if types and len(found[0].types) < len(focus.cue.types):
-                return Focus(focus.at, Cue(focus.cue.relations, types), True)
-        return focus
 
     def _owner(self, at: int) -> tuple[bool, Cue]:
         """Return what "whose" asks for: as a rule a person, "whose capital" a country."""

@@ -105,7 +105,8 @@ class _Walk:
         counted = list(map(float, apart)) if weights is None else list(map(op.mul, apart, weights))
         if any(weight != 1.0 for weight in counted):
             self.amounts = {
-                relation: tuple(map(op.mul, row, counted)) for relation, row in sight.amounts.items()
+                relation: tuple(map(op.mul, row, counted))
+                for relation, row in sight.amounts.items()
             }
         implied = sight.vocabulary.lexicon.implied
         self.alive = implied.union(self.amounts, self.extra)

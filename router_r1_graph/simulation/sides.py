@@ -154,6 +154,25 @@ def read_both(sight: Sight, alone: Path) -> Both | None:
     return best_of(sight, found)
 
 
+def _of_age(sight: Sight) -> list[tuple[float, Between, Amounts]]:
+    """Return the difference of the first numbers that two names have: "how much older is"."""
+    return [
+        (
+            -name.penalty - other.penalty,
+            Between(Ask(number, name.name), Ask(number, other.name)),
+            (),
+        )
+        for name, other in _sides(sight, sight.names, most=2)
+        for number in [*_numbers(sight, name)][:1]
+        if number in _numbers(sight, other)
+    ]
+
+
+def _numbers(sight: Sight, name: Name) -> list[str]:
+    """Return the relations by which a name has a number."""
+    return [r for r in sight.vocabulary.numeric if r in sight.vocabulary.starts(name.kind)]
+
+
 def read_between(sight: Sight) -> Between | None:
     """Read a question for the difference of two numbers."""
     found: list[tuple[float, Between, Amounts]] = []
@@ -182,4 +201,4 @@ def read_between(sight: Sight) -> Between | None:
                 score += 3.0 * (not alone)
                 if isinstance(a, Ask) and isinstance(b, Ask):
                     found.append((score, Between(a, b), explained))
-    return best_of(sight, found)
+    return best_of(sight, found or _of_age(sight))

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from .asking import Asking
 from .cues import CUE, FOREIGN, HINT, Cue
 from .described import described
 from .ends import End, Said, end_of, is_turned
+from .focused import Focused
 from .function_words import ENDS, PRONOUNS, REQUESTS
 from .spotted import Name
 from .vocabulary import Kind, Vocabulary
@@ -39,7 +39,7 @@ class Seen(NamedTuple):
 _OTHER_END: Mapping[End, End] = {"least": "most", "most": "least"}
 
 
-class Sight(Asking):
+class Sight(Focused):
     """A text as it is seen with a vocabulary."""
 
     def __init__(self, text: str, vocabulary: Vocabulary) -> None:
@@ -159,8 +159,8 @@ class Sight(Asking):
                     before.append(said)
             if "foreign" in cue.marks and not aside:
                 self.foreign += FOREIGN
-                asked = self.focus.at if self.focus else at
-                self.astray |= asked < at and self._part[asked] == self._part[at]
+                focus = self.focus.at if self.focus else at
+                self.astray |= focus < at and self._part[focus] == self._part[at]
             for inner in range(at, end if end > at + 1 else at):
                 word = self.lexicon.at(self.bases[: inner + 1], inner)
                 inside |= word[0].marks & ENDS if word else set()

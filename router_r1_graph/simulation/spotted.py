@@ -155,9 +155,9 @@ class Spotted:
             return None
         if found.wrong and found.letters < 5 and written.islower():
             return None
-        if first in demonyms() and found.end == found.start + 1:
-            if found.wrong or self._is_somebody(found.end):
-                return None  # "the Finnish musical genius" asks for no Finnish
+        adjective = first in demonyms() and found.end == found.start + 1
+        if adjective and (found.wrong or self._is_somebody(found.end)):
+            return None  # "the Finnish musical genius" asks for no Finnish
         penalty = 0.4 * found.wrong + symbol
         short = found.letters < _letters(found.name) - 1
         beside = not self.strangers.isdisjoint((found.start - 1, found.end))
@@ -197,7 +197,9 @@ class Spotted:
         kind = self.vocabulary.kinds.get(name)
         if kind is None or found is None:
             return None
-        asked = {r for r, w in found[0].relations.items() if w > 2} & {*self.vocabulary.starts(kind)}
+        asked = {r for r, w in found[0].relations.items() if w > 2} & {
+            *self.vocabulary.starts(kind)
+        }
         return Name(at, at + 1, name, kind) if asked - {"language"} else None
 
     def _is_somebody(self, start: int) -> bool:
