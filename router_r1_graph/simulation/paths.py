@@ -247,7 +247,7 @@ def _loosely(
     if aim < 0 or (aim == 0 and asking in ("which", "how")):
         return False
     # "The famous children of which country": whatever is foreign, a country is asked for.
-    clear = aim > 0 and asking in ("which", "what") and not sight.counted and not sight.astray
+    clear = aim > 0 and asking in ("which", "what") and not sight.elsewhere and not sight.counted
     against = sight.strange + (0.0 if clear else hops * sight.foreign)
     left = (
         seen.weight

@@ -50,8 +50,6 @@ class Sight(Focused):
         """How much nothing here is about."""
         self.foreign = FOREIGN if self.elsewhere else 0.0
         """How much asks for something that no relation is about."""
-        self.astray = self.elsewhere
-        """Whether that stands after what is asked for: "which town will win"."""
         self._cues()
         asks_what = bool(self.focuses) or any(
             self._is_request(at, word) for at, word in enumerate(self.texts) if word in REQUESTS
@@ -159,8 +157,6 @@ class Sight(Focused):
                     before.append(said)
             if "foreign" in cue.marks and not aside:
                 self.foreign += FOREIGN
-                focus = self.focus.at if self.focus else at
-                self.astray |= focus < at and self._part[focus] == self._part[at]
             for inner in range(at, end if end > at + 1 else at):
                 word = self.lexicon.at(self.bases[: inner + 1], inner)
                 inside |= word[0].marks & ENDS if word else set()

@@ -150,6 +150,8 @@ class Spotted:
         """Return how doubtful a name is; None for one that is none."""
         first = self.texts[found.start]
         written = self.text[self.words[found.start].start : self.words[found.end - 1].end]
+        if "'s " in written and "'" not in found.name:
+            return None  # "Ottawa's river" is no Ottawa River
         symbol = kind.types == {"symbol"}
         if symbol and (written != found.name or len(self.words) < 3):
             return None
