@@ -157,6 +157,9 @@ class Sight(Focused):
                     before.append(said)
             if "foreign" in cue.marks and not aside:
                 self.foreign += FOREIGN
+                focus = self.focus.at if self.focus else at
+                if not cue.relations and focus < at and self._part[focus] == self._part[at]:
+                    self.elsewhere = True  # "which town will win", not "the film with the actor"
             for inner in range(at, end if end > at + 1 else at):
                 word = self.lexicon.at(self.bases[: inner + 1], inner)
                 inside |= word[0].marks & ENDS if word else set()
