@@ -36,7 +36,7 @@ STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Build .venv (from nothing, or again when pyproject.toml has changed)
+setup: $(STAMP) ## Build .venv, or update it after a change of pyproject.toml
 
 # A .venv without a working pip is one whose making was interrupted: --clear starts it afresh.
 $(STAMP): pyproject.toml
@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@
 
-demo: setup ## Route a few questions offline (no keys, no GPU, no network)
+demo: setup ## Take a two-minute tour, offline (no keys, no GPU, no network)
 	@$(BIN)/router-r1 demo $(ARGS)
 
 test: setup ## Run the tests and the examples in docstrings
@@ -69,7 +69,7 @@ $(LOWEST)/.setup: pyproject.toml
 test-python: ## Run the tests with another Python: make test-python VERSION=3.14
 	@.ci/test-python $(VERSION) $(ARGS)
 
-check: setup ## Formatting, lint, types, who may import whom, what is unsafe, and no import cycle
+check: setup ## Check formatting, lint, types, import rules, unsafe code and import cycles
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -84,7 +84,7 @@ format: setup ## Format, and fix what ruff can fix
 docs: setup ## Build the documentation into site/, and check its links
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-pictures: setup ## Make the pictures of README and the pages again (docs/pictures), in a few minutes
+pictures: setup ## Make the pictures of README and docs again, in a few minutes
 	@$(BIN)/python -m docs.layers --write
 	@$(BIN)/python -m docs.pictures $(ARGS)
 
@@ -94,26 +94,26 @@ bench: setup ## Measure the overhead of the graph
 train: setup ## Train the demo's policy from scratch, under 90 minutes on 2 cores (runs/demo)
 	@$(BIN)/python training/finetune.py --config training/configs/demo.yaml $(ARGS)
 
-policy: setup ## Measure the policy: 15 minutes on 2 cores for the shipped one, hours for one of 135M parameters
+policy: setup ## Measure the policy: 15 minutes on 2 cores, hours for one of 135M parameters
 	@$(BIN)/python -m benchmarks.policy $(ARGS)
 
-chaos: setup ## Ask 2,000 questions of a server that fails as providers do, in three ways
+chaos: setup ## Send 2,000 questions to a server that fails as providers do, in three ways
 	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 soak: setup ## Serve 32 clients for ten minutes over a server that fails as providers do
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
-crash: setup ## Kill evaluations, served questions and trainings 50 times each, and go on with them
+crash: setup ## Kill evaluations, served questions and trainings 50 times each, and resume them
 	@$(BIN)/python -m benchmarks.crash $(ARGS)
 
-fuzz: setup ## Feed what reads from outside with bytes, guided by coverage (EXTRAS=security, SECONDS=600)
+fuzz: setup ## Fuzz all parsers, guided by coverage (EXTRAS=security, SECONDS=600)
 	@$(BIN)/python -m benchmarks.fuzz --seconds $(SECONDS) $(ARGS)
 
-mutate: setup ## Change the code in small ways and see whether a test fails (EXTRAS=security); lists survivors
+mutate: setup ## Change the code in small ways and list the changes that no test notices (EXTRAS=security)
 	@$(BIN)/mutmut run $(ARGS)
 	@$(BIN)/mutmut results
 
-audit: setup ## Look for known weaknesses of what is installed (EXTRAS=security; asks pypi.org)
+audit: setup ## Look for known vulnerabilities of installed packages (EXTRAS=security; asks pypi.org)
 	@$(BIN)/pip-audit --local --skip-editable $(ARGS)
 
 bench-tracing: setup ## Measure what LangSmith costs

@@ -24,6 +24,17 @@ from router_r1_graph.candidates.replay import RecordedOptions
 from router_r1_graph.simulation.mind import SimulatedOptions
 from training.config import RunConfig
 
+TECHNICAL = 1e9
+"""Limits from here on keep numbers computable, and tell a reader nothing."""
+TYPES = {
+    "Candidate": "[candidates](#candidate)",
+    "ControllerSettings": "[a controller block](#controller)",
+    "PoolResilience": "[resilience settings](how-to/resilience.md)",
+    "Measurement": "`date`, `source`",
+    "RewardFunction": "[reward functions](how-to/train.md#your-own-reward)",
+}
+"""Sections by the titles of their classes, as a reader knows them."""
+
 HEAD = """# Configuration
 
 The tables below list every setting with its type and default. They are written from the code. Keys
@@ -117,7 +128,7 @@ def type_of(schema: dict[str, Any], known: dict[str, Any]) -> str:
     if "const" in schema:
         return f"`{schema['const']}`"
     if "properties" in schema:
-        return f"a {schema['title']}"
+        return TYPES.get(schema["title"], "mapping")
     name = {
         "integer": "whole number",
         "number": "number",
@@ -129,14 +140,14 @@ def type_of(schema: dict[str, Any], known: dict[str, Any]) -> str:
     if name == "list" and (inner := schema.get("items")):
         name = f"list of {type_of(inner, known)}"
     limits = [
-        f"{sign} {schema[key]:g}"
+        f"{sign} {schema[key]:,}"
         for key, sign in (
             ("minimum", "≥"),
             ("exclusiveMinimum", ">"),
             ("maximum", "≤"),
             ("exclusiveMaximum", "<"),
         )
-        if key in schema
+        if key in schema and schema[key] < TECHNICAL
     ]
     return " ".join([name, ", ".join(limits)]).strip()
 

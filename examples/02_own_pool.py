@@ -1,4 +1,4 @@
-"""Your own candidates: a YAML file says who they are and what they cost.
+"""Your own candidates: a YAML file has their endpoints and prices.
 
 `models=` replaces the real chat models with fake ones, so that this runs offline; leave it out to
 ask the endpoints in the file. Any LangChain chat model may be passed there.

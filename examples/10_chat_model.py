@@ -1,4 +1,4 @@
-"""The router in the place of a chat model: in a chain, in a batch, with knobs for one call.
+"""The router in the place of a chat model: in a chain, in a batch, with settings for one call.
 
 Prints:
     ['William Shakespeare', 'Jane Austen']

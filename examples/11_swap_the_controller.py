@@ -1,12 +1,12 @@
 """The controller is one argument: rules, a chat model, a trained policy, or your own class.
 
 Prints:
-    fastest: Mark Twain | 1 calls, $0.000002
-    cheapest: Mark Twain | 1 calls, $0.000002
-    cascade: Mark Twain | 1 calls, $0.000002
-    vote:3: Mark Twain | 3 calls, $0.000015
-    keyword: pound sterling | 3 calls, $0.000010
-    oracle: pound sterling | 3 calls, $0.000010
+    fastest: Mark Twain | calls: 1, $0.000002
+    cheapest: Mark Twain | calls: 1, $0.000002
+    cascade: Mark Twain | calls: 1, $0.000002
+    vote:3: Mark Twain | calls: 3, $0.000015
+    keyword: pound sterling | calls: 3, $0.000010
+    oracle: pound sterling | calls: 3, $0.000010
 """
 
 from router_r1_graph import (
@@ -40,4 +40,6 @@ specs = ["cheapest", "cascade", "vote:3", "keyword", "oracle"]
 for controller in [Fastest(), *(parse_controller(spec, pool) for spec in specs)]:
     result = create_router_r1(pool, controller).compile().invoke({"question": question})
     bill = total(result["ledger"])
-    print(f"{controller.name}: {result['answer']} | {bill['calls']} calls, ${bill['cost_usd']:.6f}")
+    print(
+        f"{controller.name}: {result['answer']} | calls: {bill['calls']}, ${bill['cost_usd']:.6f}"
+    )

@@ -2,7 +2,7 @@
 
 Prints:
     William Shakespeare
-    answered, 1 calls, $0.000002
+    answered, calls: 1, $0.000002
 """
 
 import re
@@ -21,11 +21,11 @@ try:
         completion = client.chat.completions.create(
             model="router-r1",
             messages=[{"role": "user", "content": "Who wrote Hamlet?"}],
-            extra_body={"budget_usd": 0.01},  # any knob of RouterContext
+            extra_body={"budget_usd": 0.01},  # any setting of RouterContext
         )
     print(completion.choices[0].message.content)
     bill = completion.router_r1  # type: ignore[attr-defined]
-    print(f"{bill['stop_reason']}, {bill['calls']} calls, ${bill['cost_usd']:.6f}")
+    print(f"{bill['stop_reason']}, calls: {bill['calls']}, ${bill['cost_usd']:.6f}")
 finally:
     server.terminate()
     server.wait()

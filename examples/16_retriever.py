@@ -1,7 +1,7 @@
-"""A retriever as a candidate beside LLMs: look it up first, or ask an LLM at once.
+"""A retriever as a candidate beside LLMs: search first, or ask an LLM at once.
 
-What it finds reaches the LLM because of `candidate_context="memory"`. The LLM is a fake one here,
-so that this runs offline; in a pool file, `options: {object: "my_app.search:handbook"}` replaces
+The documents reach the LLM because of `candidate_context="memory"`. The LLM is a fake one here, so
+that this runs offline; in a pool file, `options: {object: "my_app.search:handbook"}` replaces
 `models=`.
 
 Prints:

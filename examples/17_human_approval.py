@@ -1,7 +1,6 @@
 """A person approves or refuses each call above a price; the other calls are made at once.
 
-The run waits in its checkpoint, for seconds or for days, and continues with the knobs it began
-with.
+The run waits in its checkpoint, for seconds or for days, and then continues with its own settings.
 
 Prints:
     waiting: Orrinthal may cost $0.002803; approved

@@ -1,6 +1,6 @@
-"""An LLM decides whom to ask, by native tool calls, over two OpenAI-compatible endpoints.
+"""An LLM as the controller, by native tool calls, over two OpenAI-compatible endpoints.
 
-`endpoints()` plays them, so that this runs offline: put the addresses of your own in their place
+`endpoints()` stands in for them, so that this runs offline. Replace them by your own addresses
 (vLLM, SGLang, Ollama, OpenRouter; for OpenAI leave `base_url` out and set OPENAI_API_KEY).
 
 Prints:

@@ -1,6 +1,6 @@
-"""The router inside a LangChain agent: a small model answers, a big one mends failures.
+"""The router inside a LangChain agent: a small model answers, a big one repairs failures.
 
-The models are scripted; without `models`, they are what the pool names.
+The models are scripted; without `models`, the endpoints of the pool are asked.
 
 Prints:
     Junior: run_tests {'fix': False}

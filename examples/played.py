@@ -1,6 +1,6 @@
-"""Plays two OpenAI-compatible endpoints on loopback, so that 18_llm_controller.py runs offline.
+"""Stands in for two OpenAI-compatible endpoints, so that 18_llm_controller.py runs offline.
 
-You have real ones: do not copy anything from here. Each reply is billed as 100 tokens in, 10 out.
+Do not copy it: you have real ones. Each reply is billed as 100 tokens in, 10 out.
 """
 
 import json

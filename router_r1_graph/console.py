@@ -61,3 +61,8 @@ def print_line(console: Console, label: tuple[str, str], *parts: tuple[str, str]
         # Assembled: a style of the whole text would colour what is added, too.
         head = Text(" " * indent) if number else Text.assemble(label)
         console.print(head + line, soft_wrap=True, highlight=False)
+
+
+def print_note(text: str) -> None:
+    """Print a note or a warning on standard error; in a terminal, it breaks between words."""
+    print_line(make_console(stderr=True), ("", ""), (text, ""))

@@ -51,7 +51,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class RouterContext:
-    """The knobs of one run. Pass it as `context=`, or pass a dict of the knobs to change.
+    """The settings (knobs) of one run. Pass it as `context=`, or pass a dict of those to change.
 
     Docs: the page Configuration describes each knob.
     """

@@ -1,11 +1,11 @@
 """The errors this library raises, one tree, split by who must act.
 
     RouterR1Error
-    +-- ConfigError            whoever wrote the configuration: a pool file, a spec, an option
+    +-- ConfigError            the author of the configuration: a pool file, a spec, an option
     |   +-- PoolError          a pool file, or a candidate in it
     |   +-- ControllerError    a controller spec, or a controller that cannot be built
     |   +-- MissingExtraError  an optional dependency that is not installed
-    +-- QuestionError          whoever asks: no question, or none that can be asked
+    +-- QuestionError          the author of the question: there is none, or it cannot be asked
     +-- TraceError             a trace file that is broken or of another version
     +-- MatrixError            a score matrix, or its file, that cannot be used
 

@@ -46,10 +46,9 @@ def create_router_r1(
 
     Args:
         pool: the candidates on offer: a `CandidatePool`, a pool file, or a shipped pool's name.
-        controller: decides which candidates to ask what:
-            a `Controller`, any object with `decide(view)`, a chat
-            model, or a spec for `parse_controller`; None = the pool's controller block where there
-            is one, else `keyword`.
+        controller: decides which candidates to ask what: a `Controller`, any object with
+            `decide(view)`, a chat model, or a spec for `parse_controller`; None = the pool's
+            controller block if there is one, else `keyword`.
         models: chat models, tools, retrievers or graphs to use for the named candidates instead
             of those that their providers make; these candidates need no key.
         replies: where replies are kept, so that the same call is paid once: a `ReplyStore`, or its

@@ -68,7 +68,7 @@ def read_json(data: str | bytes) -> Any:
 
     Raises:
         ValueError: it is no JSON, or holds a number that is none (`NaN`, `1e999`).
-        RecursionError: too many lists stand in one another.
+        RecursionError: lists are nested too deeply.
     """
     return writable_within(loads(data, parse_constant=_finite, parse_float=_finite))
 

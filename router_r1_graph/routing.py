@@ -36,14 +36,14 @@ def route_only(
 ) -> Routing:
     """Let a controller write its first turn, and ask no candidate.
 
-    A policy tells the probability of each candidate, some rules and the fitted controllers a number
-    of their own. Chat models, policies on a server and other rules tell only their choice. A chat
-    model is asked, and is on the bill.
+    A policy reports the probability of each candidate. Some rules and the fitted controllers report
+    a number of their own. Chat models, policies on a server and other rules report only their
+    choice. A chat model is asked, and its call is on the bill.
 
     Args:
         pool: see `create_router_r1`.
-        controller: see `create_router_r1`; pass an object where questions are many, since a spec is
-            built for each.
+        controller: see `create_router_r1`; for many questions pass an object, since a spec is built
+            anew for each.
         question: what is asked; "" = the last human message of `messages`.
         messages: the conversation, for controllers that read it.
         context: the knobs of the run that it would be.
@@ -53,7 +53,7 @@ def route_only(
         config: of the node that calls this, so that its callbacks see a chat model's call.
 
     Raises:
-        QuestionError: nothing is asked.
+        QuestionError: there is no question.
         PoolError: a pool file cannot be used.
         ControllerError: the object is no controller, the spec is unknown, or `explain` is wanted of
             a controller that cannot explain.

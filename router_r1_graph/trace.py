@@ -49,7 +49,7 @@ class Trace(BaseModel):
         question: what the user asked.
         answer: the final answer; made from what was known if the stop reason is not `answered`.
         stop_reason: why it ended.
-        error: why the controller failed, or nobody replied, where that is the stop reason.
+        error: why the controller failed or no candidate replied, if that is the stop reason.
         rounds: rounds of calls made.
         controller: the controller's spec or name.
         context: the knobs of the run.

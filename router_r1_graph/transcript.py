@@ -30,7 +30,7 @@ _WHY = {
     StopReason.BUDGET_USD: "the budget did not allow another call",
     StopReason.DEADLINE: "the time was up",
     StopReason.INVALID: "the controller wrote nothing that can be read",
-    StopReason.NO_REPLY: "nobody replied",
+    StopReason.NO_REPLY: "no candidate replied",
     StopReason.CONTROLLER_ERROR: "the controller failed",
 }
 

@@ -106,7 +106,11 @@ LANGCHAIN: list[tuple[dict[str, Any], str, str]] = [
     (edit("x", "Nobody"), "?", "error: refused by a person: no candidate 'Nobody'; candidates: "),
     (edit("long " * 999), "?", "error: refused by a person: the edited call may cost $0.0"),
     ({"type": "reject"}, "?", "error: refused by a person"),
-    ({"type": "reject", "message": "too dear"}, "?", "error: refused by a person: too dear"),
+    (
+        {"type": "reject", "message": "too expensive"},
+        "?",
+        "error: refused by a person: too expensive",
+    ),
     ({"type": "respond", "message": "I know: Rome"}, "?", "I know: Rome"),
 ]
 

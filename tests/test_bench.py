@@ -231,7 +231,7 @@ def test_an_aiq_is_the_area_under_all_mixes_of_a_routers_points(points):
             "routerarena data.json --controller knn:knn --pool pool.yaml --out o --name a/b",
             "--name",
         ),
-        ("routereval bench.csv", "whose predictions?"),
+        ("routereval bench.csv", "name what predicts"),
         ("routereval bench.csv --predictions few.json", "no prediction for 39 of 40 questions"),
         ("routereval bench.csv --predictions odd.json", "no candidate 'lab/larg' (did you mean"),
         ("routereval bench.csv --controller random --reference lab/larg", "did you mean"),

@@ -189,6 +189,11 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
             r"tool, retriever, graph, mcp, or module:factory",
         ),
         (
+            "candidates: [{name: Ada, provider: anthropic}]",
+            r".*unknown provider 'anthropic'; .*; others by provider: langchain, "
+            r"model: 'anthropic:NAME'",
+        ),
+        (
             "candidates: [{name: 'Ada: the first'}]",
             r"candidates\[0\]\.name \(.*\): 'Ada: the first': a name has no ':', .*",
         ),
@@ -230,11 +235,17 @@ def test_several_mistakes_are_all_said(tmp_path):
     assert x.startswith("unknown key candidates[1].x = 1")
 
 
-def test_a_missing_file_suggests_the_nearest_shipped_pool():
+@pytest.mark.parametrize(
+    ("given", "near"), [("embeded", "embedded"), ("mine.yml", "mine.yaml"), ("x/y.yaml", "")]
+)
+def test_a_missing_file_suggests_the_nearest_pool(given, near, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").touch()
     with pytest.raises(PoolError) as raised:
-        CandidatePool.from_yaml("embeded")
+        CandidatePool.from_yaml(given)
+    suggested = f" (did you mean '{near}'?)" if near else ""
     assert str(raised.value).startswith(
-        "embeded: no such pool file (did you mean 'embedded'?); shipped pools: embedded, "
+        f"{given}: no such pool file{suggested}; shipped pools: embedded, "
     )
 
 
@@ -605,7 +616,7 @@ def test_an_option_that_a_provider_does_not_take_is_an_error_of_the_pool(monkeyp
 
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     file = write(tmp_path, "candidates:\n  - name: Ada\n    model: a\n    model: b\n")
-    with pytest.raises(PoolError, match="line 4, column 5: the key 'model' stands twice"):
+    with pytest.raises(PoolError, match="line 4, column 5: the key 'model' is there twice"):
         CandidatePool.from_yaml(file)
 
 

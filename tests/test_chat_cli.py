@@ -35,7 +35,7 @@ def test_a_pipe_is_a_question_a_line_with_the_bill_below_each_answer(tmp_path):
     assert run.stdout.endswith("s\n")
     assert run.stdout.count("answer    the United Kingdom") == 2  # /trace shows it once more
     assert "never asked" not in run.stdout
-    assert "keyword sees each question alone" in run.stderr
+    assert "keyword sees only the question" in run.stderr
     assert "no command '/bil' (did you mean '/bill'?)" in run.stderr
     assert [trace.answer for trace in read_traces(file)] == [
         "William Shakespeare",
@@ -66,7 +66,7 @@ def test_a_chat_model_sees_the_conversation_and_no_failure_ends_it(serve, tmp_pa
     ]
     assert second["stop_reason"] == "controller_error"
     assert third["session_usd"] == bill["cost_usd"] == pytest.approx(3 * 120e-6)
-    assert "sees each question alone" not in run.stderr
+    assert "sees only the question" not in run.stderr
     told = [message["content"] for message in server.requests[-1].body["messages"]]
     assert told[:4] == [
         *("Who wrote Hamlet?", "nobody knows"),

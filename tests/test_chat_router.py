@@ -276,7 +276,7 @@ def test_what_the_models_stop_text_took_away_is_no_harm(how):
 @pytest.mark.parametrize("broken", [["<answer> for", "<think>"], ["<answer> for", "<search>x"]])
 def test_an_answer_that_had_begun_and_is_not_taken_is_an_error(how, broken):
     model, _ = typing(broken, ["<answer> yes", "</answer>"])
-    with pytest.raises(ControllerError, match="being streamed is not the one taken"):
+    with pytest.raises(ControllerError, match="not the beginning of the final answer"):
         pieces(model, how)
     model, _ = typing(broken, ["<answer> for ever", "</answer>"])
     assert "".join(pieces(model, how)) == "for ever"  # what was told is how it begins

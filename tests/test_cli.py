@@ -430,7 +430,7 @@ def test_pool_show_and_check():
     assert "NVIDIA_API_KEY" in shown.stdout.replace("\n", "")
     checked = cli("pool", "check", "embedded")
     assert checked.returncode == 0
-    assert "8 candidates, all can be asked" in checked.stdout
+    assert "8 candidates; keys and providers are in order" in checked.stdout
 
 
 def test_a_budget_over_candidates_without_a_price_is_warned_of(serve, tmp_path):
@@ -438,7 +438,7 @@ def test_a_budget_over_candidates_without_a_price_is_warned_of(serve, tmp_path):
     file = pool_file(tmp_path, f"candidates: [{{name: Ada, base_url: {server.base_url}}}]")
     run = cli("ask", "q?", "--pool", file, "--budget-usd", "1", "--json")
     assert json.loads(run.stdout)["answer"] == "Paris"
-    assert "no price for Ada: the budget does not bound them" in run.stderr
+    assert "no price for Ada: the budget cannot limit them" in run.stderr
 
 
 def test_pool_check_reads_a_facts_file(tmp_path):

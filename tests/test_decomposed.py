@@ -187,7 +187,7 @@ LINE = {"question": "Who wrote it?", "gold": "Jane Austen", "decomposition": [PA
         ("", "no question in it"),
         ("[1]", "line 1: a line is a JSON object"),
         ("{", "line 1: not JSON"),
-        (LINE | {"gold": None}, "line 1: no gold answer; it is looked for in"),
+        (LINE | {"gold": None}, "line 1: no gold answer; looked for in"),
         (LINE | {"gold": ""}, "line 1: gold: is empty"),
         (LINE | {"question": " "}, "line 1: question: is empty"),
         (LINE | {"question": "a\u0007?"}, "line 1: question: contains a character that cannot"),

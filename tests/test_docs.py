@@ -56,11 +56,11 @@ def test_the_reference_has_every_setting_with_its_default(reference):
     assert "| `grpo.group` | whole number" in reference
 
 
-def test_every_knob_is_explained(reference):
+def test_every_setting_is_explained(reference):
     (table,) = re.findall(r"## A run .*?\n\n.*?\n\n(.*?)\n\n", reference, re.S)
-    rows = [[cell.strip() for cell in row.split(" | ")] for row in table.splitlines()[2:]]
-    assert len(rows) == len(fields(RouterContext))
-    assert all(len(row[-1]) > 5 for row in rows)
+    assert len(table.splitlines()) == 2 + len(fields(RouterContext))
+    rows = [row for row in reference.splitlines() if row.startswith("| `")]
+    assert [row for row in rows if len(row.rpartition(" | ")[2]) < 8] == []
 
 
 @pytest.mark.parametrize("block", [b for _, b in BLOCKS], ids=[name for name, _ in BLOCKS])

@@ -12,14 +12,25 @@ from extras import needs
 
 needs("train")
 
+import pytest
+
 from router_r1_graph import CandidatePool
 from router_r1_graph.answers import exact_match
 from router_r1_graph.rewards import format_errors
-from router_r1_graph.simulation import reply_text_and_tokens
+from router_r1_graph.simulation import (
+    Ask,
+    Both,
+    Compare,
+    Decomposed,
+    Question,
+    YesNo,
+    reply_text_and_tokens,
+)
 from training.batches import in_batches
 from training.data_config import DataConfig, VaryConfig
 from training.english_teacher import EnglishTeacher
 from training.items import TaughtItem, draw_items
+from training.plans import Plan
 from training.pools import DOMAINS
 from training.rollouts import roll_out
 from training.subjects import SUBJECTS, subject_of
@@ -32,7 +43,7 @@ DATA = DataConfig(
     vary=VaryConfig(subjects=0.5),
     max_rounds=(8,),
 )
-NEVER = {"give_up": 0.0, "give_up_after": 0.0}
+NEVER = {"give_up": 0.0}
 
 
 def taught(items, seed=0, **habits):
@@ -152,3 +163,60 @@ def test_descriptors_in_other_words_say_what_their_candidates_know():
                 right[claims, bool(reply.knows)] += 1
     assert right[True, True] > 0.5 * right[True, False]
     assert right[False, True] < 0.3 * right[False, False]
+
+
+AUTHOR = Ask("author", "Hamlet")
+
+
+@pytest.mark.parametrize(
+    ("structure", "plan"),
+    [
+        (AUTHOR, "#1 Who wrote Hamlet?"),
+        (
+            Ask("currency", Ask("birth_country", AUTHOR)),
+            "#1 Who wrote Hamlet? #2 In which country was #1 born? #3 Name the currency of #2.",
+        ),
+        (
+            YesNo(Ask("birth_country", AUTHOR), "Italy"),
+            "#1 Who wrote Hamlet? #2 In which country was #1 born? Is #2 Italy?",
+        ),
+        (
+            Compare("birth_year", (AUTHOR, "Leo Tolstoy"), least=True),
+            "#1 Who wrote Hamlet? #2 When was #1 born? #3 When was Leo Tolstoy born? "
+            "The smallest of #2, #3.",
+        ),
+        (
+            Both(Ask("birth_year", AUTHOR), Ask("death_year", AUTHOR)),
+            "#1 Who wrote Hamlet? #2 When was #1 born? #3 When did #1 die? Both.",
+        ),
+        (
+            Decomposed(
+                "How many legs has a spider more than an insect?",
+                ("2",),
+                "science",
+                (
+                    Decomposed("How many legs has a spider?", ("8",), "science"),
+                    Decomposed("How many legs has an insect?", ("6",), "science"),
+                    Decomposed("What is 8 minus 6?", ("2",), "science"),
+                ),
+            ),
+            "#1 How many legs has a spider? #2 How many legs has an insect? "
+            "#3 What is #1 minus #2?",
+        ),
+        (None, "#1 as asked."),
+    ],
+)
+def test_a_plan_names_each_reply_by_its_line(structure, plan):
+    lesson = Question("1", "Hello?", ("x",), 1, "chain", (), structure)
+    assert str(Plan(lesson)) == plan
+
+
+def test_each_query_is_a_line_of_the_plan_with_replies_put_in():
+    items = draw_items(DATA, 80, 4)
+    for item, trace in zip(items, taught(items), strict=True):
+        lines = [re.escape(line.text).replace("\\#", "#") for line in Plan(item.lesson).lines]
+        replies = [call.reply for call in trace.calls if call.ok]
+        for call in trace.calls:
+            found = (re.fullmatch(re.sub(r"#\d+", "(.+)", line), call.query) for line in lines)
+            put_in = [match.groups() for match in found if match]
+            assert any(all(any(x in r for r in replies) for x in xs) for xs in put_in), call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,9 @@ def test_the_files_of_an_evaluation_are_what_the_next_command_reads(server, tmp_
     pool = ("pool", "from-records", "out/records.jsonl", "--gold-field", "gold", "--out", "p.yaml")
     assert cli(*pool, cwd=tmp_path).returncode == 0
     shown = cli("report", "out", "out", "--no-browser", cwd=tmp_path)
-    assert "constant:Bob" in shown.stdout
+    assert re.search(
+        r"^Bob +0\.5 +0\.000 +\S+ +0\.000 +\S+ +\+0\.00 \[\+0\.00, \+0\.00\]$", shown.stdout, re.M
+    )
     assert "+0.000 [+0.000, +0.000]" in (tmp_path / "out" / "comparison.html").read_text()
 
 

@@ -102,7 +102,7 @@ def test_commands_say_an_outage(serve, tmp_path):
     assert cli("ask", "Is it up?", *pool).returncode == 0
     asked = cli("ask", "Is it down?", "--json", *pool)
     assert (asked.returncode, json.loads(asked.stdout)["stop_reason"]) == (1, "no_reply")
-    assert "nobody replied: server_error: " in asked.stderr
+    assert "no candidate replied: server_error: " in asked.stderr
     assert "all is down" in asked.stderr
     rows = ({"question": f"Is it {where}?", "gold": ["Paris"]} for where in ("up", "down", "at 1"))
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -186,6 +186,10 @@ def test_an_adapter_that_is_kept_is_a_policy_with_its_base(pretrained, tmp_path,
     assert policy.codec.ends == learner.codec.ends
     graph = create_router_r1(CandidatePool.embedded(), policy).compile()
     assert graph.invoke({"question": "Who wrote Hamlet?"})["stop_reason"]
+    for file in (tmp_path / "policy").glob("tokenizer*"):
+        file.unlink()  # then the tokenizer is that of its model
+    again = PolicyController.from_pretrained(tmp_path / "policy")
+    assert again.tokenizer.get_vocab() == policy.tokenizer.get_vocab()
 
 
 def test_an_adapter_without_its_weights_or_base_is_one_clear_line(pretrained, tmp_path):
@@ -195,6 +199,11 @@ def test_an_adapter_without_its_weights_or_base_is_one_clear_line(pretrained, tm
     (pretrained / "config.json").unlink()
     with pytest.raises(ControllerError, match=r"pretrained': no model there \(config.json is"):
         PolicyController.from_pretrained(tmp_path / "policy")
+    file = tmp_path / "policy" / "adapter_config.json"
+    for broken in ("{", "[]", "{}", '{"base_model_name_or_path": null}'):
+        file.write_text(broken, encoding="utf-8")
+        with pytest.raises(ControllerError, match=r"no adapter can be loaded|does not name the mo"):
+            PolicyController.from_pretrained(tmp_path / "policy")
     (tmp_path / "policy" / "adapter_model.safetensors").unlink()
     (tmp_path / "policy" / "adapter_model.bin").touch()
     with pytest.raises(ControllerError, match=r"adapter_model.safetensors is missing"):

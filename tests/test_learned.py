@@ -484,8 +484,11 @@ def test_fit_adds_a_candidate(tmp_path, train_test):
         (("reader", "--data", "{r}", "--best-score", "100"), "--embedding or --best-score"),
         (("knn", "--data", "{m}", "--metric", "f1"), "m.jsonl: a score matrix, whose scores are"),
         (("knn", "--data", "{m}", "--gold-field", "g"), "m.jsonl: a score matrix, whose scores"),
-        (("features", "--data", "{m}", "--add-to", "x", "--set", "clusters=2"), "no --set, no --e"),
-        (("auto", "--data", "{m}", "--set", "k=3"), "fit auto: it chooses every setting itself"),
+        (
+            ("features", "--data", "{m}", "--add-to", "x", "--set", "clusters=2"),
+            "fits nothing again",
+        ),
+        (("auto", "--data", "{m}", "--set", "k=3"), "fit auto chooses all settings itself"),
         (("auto", "--data", "{m}", "--methods", "kn"), "--methods: unknown method 'kn'"),
         (("knn", "--data", "{m}", "--pool", "embedded"), "no candidate 'Chemist'"),
     ],

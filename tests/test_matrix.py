@@ -182,7 +182,7 @@ GOOD = '{"question": "A?", "candidate": "Ada", "score": 1}\n'
         ("m.csv", "", "m.csv: there is no column 'prompt'"),
         ("m.csv", "prompt,Ada\n", "m.csv: there is nothing in it"),
         ("m.csv", "prompt\nA?\n", "there is no column of a candidate"),
-        ("m.csv", "prompt,Ada,Ada\nA?,1,1\n", "a column stands twice"),
+        ("m.csv", "prompt,Ada,Ada\nA?,1,1\n", "a column is there twice"),
         ("m.csv", "prompt,Ada\nA?,1\nB?\n", "m.csv, line 3: not 2 columns"),
         ("m.csv", "prompt,Ada\nA?,x\n", "m.csv, line 2: 'Ada' is a number, not 'x'"),
         ("m.csv", "prompt,Eve\nA?,1\n", "no candidate 'Eve'"),
@@ -214,7 +214,7 @@ def test_an_npz_with_pickled_objects_is_not_loaded(tmp_path):
 def test_shapes_and_questions_are_checked():
     with pytest.raises(MatrixError, match=r"costs_usd has the shape \(1, 2\), not \(3, 2\)"):
         ScoreMatrix(QUESTIONS, POOL, matrix().scores, np.zeros((1, 2)))
-    with pytest.raises(MatrixError, match="'A' stands twice"):
+    with pytest.raises(MatrixError, match="'A' is there twice"):
         ScoreMatrix(("A", "A"), POOL, np.zeros((2, 2)), np.zeros((2, 2)))
 
 

@@ -174,7 +174,7 @@ def test_pool_check_names_those_who_have_records_and_no_place(tmp_path):
     (tmp_path / "pool.yaml").write_text(pool[: pool.index("- name: Bob")])
     run = cli("pool", "check", "pool.yaml", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    assert "warning: there are records of bob, not in this pool" in run.stdout
+    assert "warning: there are records of bob, which are not in this pool" in run.stdout
 
 
 def test_fields_are_mapped_and_unsplit_scores_are_warned_of(tmp_path):

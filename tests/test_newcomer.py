@@ -308,7 +308,7 @@ def test_the_entropy_of_one_choice_is_zero():
 def test_one_of_something_is_singular(cli, tmp_path):
     write(tmp_path, MODULE.format(reply="Rome"), "mymodels.py")
     file = write(tmp_path, 'candidates: [{name: Ada, provider: "mymodels:factory"}]')
-    assert "pool: 1 candidate, all can be asked" in cli("pool", "check", "--load", file)[1]
+    assert "pool: 1 candidate; keys and" in cli("pool", "check", "--load", file)[1]
     records = write(
         tmp_path, '{"question": "q", "candidate": "Ada", "reply": "x"}\n', "records.jsonl"
     )
@@ -391,8 +391,8 @@ def test_all_that_is_wrong_with_options_is_said(cli, tmp_path):
             "(did you mean 'exact_match'?)",
         ),
         (["evaluate", "demo", "--field", "qestion=q"], "--field qestion (did you mean 'question'"),
-        (["evaluate", "demo", "--field", "q"], "--field 'q': it is NAME=VALUE"),
-        (["evaluate", "demo", "--where", "q"], "--where 'q': it is NAME=VALUE"),
+        (["evaluate", "demo", "--field", "q"], "--field 'q': write NAME=VALUE"),
+        (["evaluate", "demo", "--where", "q"], "--where 'q': write NAME=VALUE"),
         (["evaluate", "demo", "--metric", "f2"], "--metric: unknown metric 'f2'"),
         (["evaluate", "demo", "--cost-weight", "7"], "--cost-weight: cost_weight is a number"),
         (["ask", "q", "--keep", "vot"], "(did you mean 'vote'?)"),

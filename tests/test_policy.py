@@ -172,6 +172,35 @@ def test_what_is_new_is_computed_beside_what_is_about_as_long(model, monkeypatch
     assert sorted(rows for rows, width in computed if width > 1) == [1, 2, 3]
 
 
+def test_a_turn_alone_guesses_what_it_repeats_and_writes_what_it_would(model, monkeypatch):
+    ids = contexts(1)[0]
+    first = Sample(ids, max_new_tokens=40)
+    other = Sample(ids[1:], max_new_tokens=40)
+    generator = Generator(model, pad_id=0, stop_ids=frozenset())
+    generator.generate([first, other])  # one token each at a time
+    passes, forward = [], model.forward
+
+    @wraps(forward)
+    def counting(*args, **kwargs):
+        passes.append(kwargs["input_ids"].shape[1])
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", counting)
+    context = [*ids, *first.ids, 2, *ids]  # what it will write stands in it
+    wanted = Sample(context, max_new_tokens=40)
+    generator.generate([wanted, Sample(ids, max_new_tokens=1)])
+    passes.clear()
+    turn = Sample(context, max_new_tokens=40)
+    generator.generate([turn])
+    assert_same([turn], [wanted])
+    assert len(turn.ids) == 40
+    assert 1 < max(passes[1:]) <= 9
+    for stop in (wanted.ids[3], wanted.ids[20]):  # also in the middle of a guess
+        ended = Sample(context, max_new_tokens=40)
+        Generator(model, pad_id=0, stop_ids=frozenset({stop})).generate([ended])
+        assert ended.ids == wanted.ids[: wanted.ids.index(stop) + 1]
+
+
 def test_logprobs_are_those_of_the_model_at_the_sampling_temperature(model):
     ids = contexts(1)[0]
     generator = Generator(model, pad_id=0, stop_ids=frozenset())

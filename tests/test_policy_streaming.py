@@ -179,12 +179,17 @@ def test_an_answer_is_told_by_a_chat_model_while_it_is_sampled(policy, tokenizer
     turn = "<think> known </think> <answer> William Shakespeare, I believe </answer>"
     script = tokenizer.encode(turn, add_special_tokens=False)
     policy.settings = PolicySettings(max_new_tokens=len(script))
-    forward, sampled, told = policy.model.forward, [], []
+    forward, sampled, told, starts = policy.model.forward, [], [], []
 
     def reciting(*args, **kwargs):
         out = forward(*args, **kwargs)
-        out.logits[:, -1, script[len(sampled)]] = 1e9
-        sampled.append(len(told))
+        if kwargs["logits_to_keep"] == 0:  # not the prompt
+            sampled.append(len(told))
+            first, *_ = positions = kwargs["position_ids"][0].tolist()
+            starts.append(first)
+            for column, position in enumerate(positions):  # several where the policy guesses
+                if position - starts[0] < len(script):
+                    out.logits[:, column, script[position - starts[0]]] = 1e9
         return out
 
     async def awaited():

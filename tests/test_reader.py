@@ -253,7 +253,7 @@ def test_it_is_cross_validated_in_one_command(tmp_path):
     assert found["constant:Cheap", 0.0]["exact_match"]["mean"] == 0.5
     assert sure["exact_match"]["mean"] > 0.9
     assert cheap["calls"]["mean"] == 1.0
-    assert "reader: fitted on what?" in cli(*run).stderr
+    assert "reader is not fitted" in cli(*run).stderr
     assert "at least 10 are needed" in cli(*run, "--folds", "3", "--limit", "12").stderr
 
 

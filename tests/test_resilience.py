@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import sqlite3
 import threading
 import uuid
@@ -549,11 +550,13 @@ def test_a_wrong_setting_is_named_with_its_fix_and_without_a_secret(tmp_path, bl
 
 
 def test_a_live_check_asks_each_model_once_and_shows_its_limits(serve, tmp_path):
-    server = serve({"ada": Reply("OK", 10, 5), "bob": Status(503)})
+    ok = Reply("OK", 10, 5)
+    server = serve({"ada": ok, "bob": Status(503), "controller": ok})
     yaml_pool(
         tmp_path,
         server,
         {"Ada": {"max_concurrency": 4, "requests_per_minute": 600}, "Bob": {}},
+        {"protocol": "tools"},
         breaker_failures=1,
         limits_store="limits.sqlite",
     )
@@ -563,8 +566,9 @@ def test_a_live_check_asks_each_model_once_and_shows_its_limits(serve, tmp_path)
     assert "breaker closed, 0 of 4 places taken, rate used up for" in ada
     assert "no (server_error" in bob
     assert "breaker open for" in bob
+    assert re.search(r"^controller +yes", done.stdout, re.M)
     assert (done.returncode, done.stderr) == (2, "router-r1: not reached: Bob\n")
-    assert server.count() == 2
+    assert server.count() == 3
     registry = CollectorRegistry()
     registry.register(EndpointCollector(CandidatePool.from_yaml(tmp_path / "pool.yaml")))
     text = generate_latest(registry).decode()

@@ -238,7 +238,13 @@ def test_the_command_shows_probabilities_and_effects_and_asks_nobody():
     assert shown.returncode == 0, shown.stderr
     assert "Quillora" in shown.stdout
     assert "reply  " not in shown.stdout
-    for words in ("asked\n", "nobody was asked", "bill      total  $0", "Occlusion", "without: "):
+    for words in (
+        "asked\n",
+        "no candidate was asked",
+        "bill      total  $0",
+        "Occlusion",
+        "without: ",
+    ):
         assert words in shown.stdout
     found = json.loads(cli("ask", HAMLET, "--route-only", "--explain", "--json").stdout)
     (call,) = found["calls"]

@@ -22,8 +22,11 @@ class FitConfig(Section):
     """Supervised steps on exported traces."""
 
     batch_size: Count = 16
+    """Rows of a forward pass."""
     gradient_accumulation: Count = 1
+    """Forward passes of an optimizer step."""
     learning_rate: Rate = 1e-3
+    """The highest learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """With `muon`, a model from scratch needs fewer steps (docs/experiments.md)."""
     environment_weight: Share = 0.0
@@ -33,8 +36,11 @@ class FitConfig(Section):
     """The weight of the loss on the thoughts of the last turn. Above 1, a model from scratch learns
     sooner what an answer depends on, such as which of two is later."""
     epochs: Rate = 1.0
+    """How often each row is learned."""
     max_length: Count = 1024
+    """Longer rows are left out, in tokens."""
     save_steps: Count = 500
+    """Steps between two checkpoints."""
 
 
 class WarmStartConfig(FitConfig):
@@ -43,6 +49,7 @@ class WarmStartConfig(FitConfig):
     teacher: Literal["brief", "english"] = "brief"
     """Who writes the traces: `english` = in short English thoughts, for a pretrained policy."""
     traces: Count = 20_000
+    """The number of the teacher's traces."""
     same_pool: Count = 1
     """So many of the teacher's traces in a row are over the same pool, whose description a step
     then computes once for all of them."""
@@ -68,7 +75,9 @@ class BestOfNConfig(FitConfig):
     The teacher chooses at random, so only the reward decides which trace is best, and nothing has
     to be sampled from the policy. 0 = no such round."""
     rounds: Annotated[int, Field(ge=0)] = 10
+    """Rounds of sampling, choosing and learning."""
     questions: Count = 64
+    """The number of questions in a round."""
     teacher_samples: Annotated[int, Field(ge=2)] = 8
     """Traces that the teacher writes for each question."""
     teacher_cost_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (0, 0.25, 0.5, 0.75)
@@ -76,7 +85,9 @@ class BestOfNConfig(FitConfig):
     teacher ignores the cost weight, so each trace serves all of them, and the picks show what the
     cost weight changes."""
     samples: Annotated[int, Field(ge=2)] = 8
+    """The number of traces of each question."""
     temperature: Rate = 1.0
+    """The sampling temperature of the policy."""
     keep: Share = 0.3
     """The share of earlier rows that is mixed in, so that the policy does not narrow on its own
     samples. They are the teacher's best traces if there are `teacher_questions`, else the warm
@@ -87,19 +98,25 @@ class GRPOConfig(Section):
     """Group-relative policy optimisation by TRL."""
 
     steps: Count = 200
+    """Optimizer steps."""
     questions: Count = 16
     """The number of questions in a step."""
     group: Annotated[int, Field(ge=2)] = 8
     """The number of traces of each question."""
     micro_batch: Count = 16
+    """Traces of a forward pass; `questions` * `group` is a multiple of it."""
     learning_rate: Rate = 1e-6
+    """The learning rate, which stays the same."""
     beta: Annotated[float, Field(ge=0)] = 0.001
+    """The weight of the KL divergence from the policy at the start of the stage."""
     temperature: Rate = 1.0
+    """The sampling temperature of the policy."""
     advantage: Literal["sum", "apart", "per_call"] = "apart"
     """`sum` = the reward, normalised in its group. `apart` = outcome normalised over the group and
     cost over its right traces, then weighted, so that the outcome's noise does not drown the cost.
     `per_call` = the same, but each turn is judged by what is spent from that turn on."""
     save_steps: Count = 50
+    """Steps between two checkpoints."""
     tries: Annotated[int, Field(ge=1, le=10)] = 3
     """How often a rollout is tried whose sampler failed, or whose real candidates all did."""
     wait_seconds: Annotated[float, Field(ge=0)] = 5.0
@@ -109,12 +126,14 @@ class GRPOConfig(Section):
     validate_questions: Count = 50
     """The number of held-out questions; each is asked at every cost weight."""
     validate_cost_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (0, 0.5, 0.9)
+    """The cost weights at which held-out questions are asked."""
     patience: Annotated[int, Field(ge=0)] = 0
     """After so many validations without a better one, the stage stops; 0 = never."""
     vllm: Literal["off", "colocate", "server"] = "off"
     """What samples: the trained model itself, vLLM on the same GPUs, or `trl vllm-serve` elsewhere
     (from one training process)."""
     vllm_url: str = "http://127.0.0.1:8000"
+    """The address of `trl vllm-serve`, for `server`."""
     vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """The share of each GPU's memory that vLLM gets with `colocate`."""
 
@@ -145,8 +164,11 @@ class RunConfig(Section):
     """Everything about a run."""
 
     out: Path
+    """The folder of the run."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """The seed of all that is drawn at random."""
     stages: tuple[Stage, ...] = Field(("warm_start", "best_of_n", "grpo"), min_length=1)
+    """The stages, in their order."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     graph: str | None = None

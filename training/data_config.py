@@ -42,6 +42,8 @@ class DataConfig(Section):
     """Questions, pools and cost weights."""
 
     source: Literal["world", "files", "hub"] = "world"
+    """Where questions come from: simulated worlds, `files`, or data sets of the Hugging Face
+    `hub`."""
     files: tuple[Path, ...] = ()
     """JSONL with question and golden_answers (FlashRAG's schema), for source `files`."""
     hub: tuple[str, ...] = ()
@@ -92,6 +94,7 @@ class DataConfig(Section):
         *(0, 0.1, 0.2, 0.25, 0.3, 0.4),
         *(0.5, 0.6, 0.7, 0.75, 0.8, 0.9),
     )
+    """The cost weights, one of which is drawn for each question."""
     max_rounds: Annotated[tuple[Count, ...], Field(min_length=1)] = (4,)
     """One of them is drawn for each question, like the cost weight."""
 

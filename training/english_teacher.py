@@ -1,45 +1,27 @@
-"""The teacher of a pretrained policy: short English thoughts, and sub-questions of any world.
+"""The teacher of a pretrained policy: a plan of sub-questions, short English thoughts.
 
-It teaches the format, which sub-question comes next, to read descriptors aloud, and how to answer.
-Whom to ask, and when to give up, is drawn from good and bad habits in equal parts: that is learned
-by reward alone.
+It teaches the format, how a question is split, to read descriptors aloud, and how to answer. Whom
+to ask is drawn from good and bad habits: that is learned by reward alone.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
-from router_r1_graph import Candidate, RuleController, View
-from router_r1_graph.answers import exact_match, is_abstention, short_answer
+from router_r1_graph import CallRecord, Candidate, RuleController, View
+from router_r1_graph.answers import is_abstention, short_answer
 from router_r1_graph.protocol import Call, Turn
-from router_r1_graph.simulation import (
-    Ask,
-    Between,
-    Both,
-    Compare,
-    Decomposed,
-    Question,
-    Same,
-    YesNo,
-    phrase,
-    relation_domain,
-)
-from router_r1_graph.simulation.structure import parts
+from router_r1_graph.simulation import Question
 
+from .plans import UNKNOWN, Line, Plan
 from .subjects import subject_of
-from .teacher import HABITS, next_steps_of
+from .teacher import HABITS
 
-UNKNOWN = "unknown"
-
-
-class Step(NamedTuple):
-    """A sub-question, and who may know it."""
-
-    query: str
-    domain: str | None
-    """None = nobody in particular."""
+_MOST_READ = 4
+"""Candidates that a thought reads aloud."""
+_WEIGHTS = (3, 3, 3, 1)
+"""How often each of `HABITS` is drawn."""
 
 
 class EnglishTeacher(RuleController):
@@ -48,8 +30,7 @@ class EnglishTeacher(RuleController):
     Args:
         lessons: what each question asks, by its text.
         seed: another one gives other traces of the same questions.
-        give_up: how often it gives up instead of asking, at any turn.
-        give_up_after: the same, if the sub-question was asked before in vain.
+        give_up: how often it gives up where a sub-question was asked before in vain.
         steady: how often a question keeps one habit throughout; else each call draws its own.
     """
 
@@ -60,128 +41,77 @@ class EnglishTeacher(RuleController):
         lessons: Mapping[str, Question],
         seed: int = 0,
         *,
-        give_up: float = 0.02,
-        give_up_after: float = 0.3,
+        give_up: float = 0.15,
         steady: float = 0.5,
     ) -> None:
-        self.lessons = lessons
+        self.lessons = {
+            text.strip(): lesson for text, lesson in lessons.items()
+        }  # as the graph does
         self.seed = seed
         self.give_up = give_up
-        self.give_up_after = give_up_after
         self.steady = steady
 
     def turn(self, view: View) -> Turn:
         """Ask the next sub-questions, or answer."""
         lesson = self.lessons[view.question]
-        replies: dict[str, str] = {}
-        asked: dict[str, list[str]] = {}
-        for call in view.replies:
-            asked.setdefault(call.query, []).append(call.candidate)
-            if call.ok and not is_abstention(call.reply):
-                replies[call.query] = short_answer(call.reply)
-        rng = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}")
-        found = _next(lesson, replies, rng)
-        if isinstance(found, Turn):
-            return found
+        if lesson.kind == "stated":
+            return Turn(("The question says it.",), answer=lesson.gold[0])
+        plan = Plan(lesson)
+        calls = view.replies
+        last = calls[-1].round if calls else 0
+        before = _replies(plan, [call for call in calls if call.round < last])
+        replies = _replies(plan, calls)
+        thoughts = [f"#{n} {reply}." for n, reply in replies.items() if n not in before]
+        if not calls:
+            thoughts.append(str(plan))
+        open_ = [(line, line.filled(replies)) for line in plan.lines if line.number not in replies]
+        wanted = [(line, query) for line, query in open_ if query is not None]
+        if not wanted:
+            end = plan.answered(replies)
+            return Turn((" ".join([*thoughts, *end.thoughts]),), answer=end.answer)
         if view.must_answer:
-            return _given_up("Nobody knew.")
+            return Turn(("Nobody knew.",), answer=UNKNOWN)
+        return self._asking(view, thoughts, wanted)
+
+    def _asking(self, view: View, thoughts: list[str], wanted: Sequence[tuple[Line, str]]) -> Turn:
+        """Return the turn that asks these sub-questions, or gives up."""
+        rng = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}")
         of_question = random.Random(f"{self.seed}/{view.question}")
-        steady = of_question.choice(list(HABITS)) if of_question.random() < self.steady else None
-        given_up = rng.random() < self.give_up
-        thoughts: dict[str, None] = {}
-        calls = []
-        for step in found[: view.context.max_calls_per_round]:
-            before = asked.get(step.query, [])
-            left = [c for c in view.pool.candidates if c.name not in before]
-            fit = [c for c in left if step.domain and _score(c, step.domain)]
-            thoughts |= dict.fromkeys(_aloud(step, fit, before))
-            habit = HABITS[steady or rng.choice(list(HABITS))]
-            given_up |= not left or (bool(before) and rng.random() < self.give_up_after)
-            chosen = habit(rng, fit or left or view.pool.candidates, left or view.pool.candidates)
-            calls.append(Call(chosen.name, step.query))
-        thought = " ".join(thoughts)
-        if given_up:
-            return _given_up(thought)
-        weight = f"Cost counts {100 * view.context.cost_weight:.0f}%."
-        return Turn((f"{thought} {weight}",), tuple(calls))
+        steady = _habit(of_question) if of_question.random() < self.steady else ""
+        calls, given_up = [], False
+        for line, query in wanted[: view.context.max_calls_per_round]:
+            asked = [call.candidate for call in view.replies if call.query == query]
+            left = [c for c in view.pool.candidates if c.name not in asked]
+            fit = [c for c in left if line.domain and _score(c, line.domain)]
+            thoughts += _aloud(line, fit, asked)
+            given_up |= bool(asked) and (not fit or rng.random() < self.give_up)
+            habit = HABITS[steady or _habit(rng)]
+            everyone = left or view.pool.candidates
+            calls.append(Call(habit(rng, fit or everyone, everyone).name, query))
+        if not given_up:
+            thoughts.append(f"Cost counts {100 * view.context.cost_weight:.0f}%.")
+        thought = " ".join(dict.fromkeys(thoughts))
+        return Turn((thought,), answer=UNKNOWN) if given_up else Turn((thought,), tuple(calls))
 
 
-def _given_up(thought: str) -> Turn:
-    return Turn((thought,), answer=UNKNOWN)
+def _habit(rng: random.Random) -> str:
+    """Draw a habit; most calls go to candidates that claim to know."""
+    return rng.choices(list(HABITS), weights=_WEIGHTS)[0]
 
 
-def _next(lesson: Question, replies: Mapping[str, str], rng: random.Random) -> list[Step] | Turn:
-    """Return what to ask next, or the last turn."""
-    structure = lesson.structure
-    if lesson.kind == "stated":
-        return Turn(("The question says it.",), answer=lesson.gold[0])
-    if isinstance(structure, Decomposed):
-        return _of_parts(structure, replies)
-    if structure is None:  # nothing that a world could hold
-        if lesson.text in replies:
-            return Turn(("That is the reply.",), answer=replies[lesson.text])
-        if rng.random() < 0.5:
-            return _given_up("Nobody here can know that.")
-        return [Step(lesson.text, None)]
-    known = _Known(replies)
-    steps = next_steps_of(structure, known)
-    if not isinstance(steps, str):
-        return [Step(phrase(step), _domain(step)) for step in steps]
-    if not steps:
-        return _given_up("That decides nothing.")
-    return Turn((_reason(structure, known, steps),), answer=steps)
-
-
-def _of_parts(whole: Decomposed, replies: Mapping[str, str]) -> list[Step] | Turn:
-    """Go on with the sub-questions; a reply takes the place of the right answer in later ones."""
-    said: dict[str, str] = {}
-    leaves = list(whole.leaves())
-
-    def as_known(text: str) -> str:
-        for leaf in leaves:
-            if (reply := said.get(leaf.question)) and not exact_match(reply, leaf.gold):
-                text = text.replace(leaf.answer, reply)
-        return text
-
-    while open_ := whole.open_parts(said):
-        queries = {leaf: as_known(leaf.question) for leaf in open_}
-        missing = [
-            Step(query, leaf.domain) for leaf, query in queries.items() if query not in replies
-        ]
-        if missing:
-            return missing
-        said |= {leaf.question: replies[query] for leaf, query in queries.items()}
-    right = all(exact_match(said[leaf.question], leaf.gold) for leaf in leaves)
-    last = leaves[-1]
-    if right:
-        answer = whole.answer
-    elif exact_match(last.answer, whole.gold):  # a chain: whatever came last
-        answer = said[last.question]
-    else:
-        return _given_up("That does not fit together.")
-    if exact_match(last.answer, whole.gold):
-        return Turn(("That is the answer.",), answer=answer)
-    return Turn((", ".join(said[leaf.question] for leaf in leaves) + ".",), answer=answer)
-
-
-class _Known(Mapping[Ask | YesNo, str]):
-    """The replies by the structure of the queries."""
-
-    def __init__(self, replies: Mapping[str, str]) -> None:
-        self._replies = replies
-
-    def __getitem__(self, step: Ask | YesNo) -> str:
-        return self._replies[phrase(step)]
-
-    def __iter__(self) -> Iterator[Ask | YesNo]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
-def _domain(step: Ask | YesNo) -> str:
-    return relation_domain((step if isinstance(step, Ask) else step.ask).relation)
+def _replies(plan: Plan, calls: Sequence[CallRecord]) -> dict[int, str]:
+    """Return what is known of a plan's lines, by their numbers."""
+    said = {
+        call.query: short_answer(call.reply)
+        for call in calls
+        if call.ok and not is_abstention(call.reply)
+    }
+    replies: dict[int, str] = {}
+    for line in plan.lines:
+        query = line.filled(replies)
+        if query in said:
+            replies[line.number] = said[query]
+    return replies
 
 
 def _score(candidate: Candidate, domain: str) -> str:
@@ -193,17 +123,18 @@ def _score(candidate: Candidate, domain: str) -> str:
     return next((f"good at {name}" for name in named), "")
 
 
-def _aloud(step: Step, fit: Sequence[Candidate], before: Sequence[str]) -> Iterator[str]:
-    if before:
-        yield f"{' and '.join(before)} did not know."
-    if step.domain is None:
-        yield "A matter for nobody in particular."
+def _aloud(line: Line, fit: Sequence[Candidate], asked: Sequence[str]) -> Iterator[str]:
+    """Say of a sub-question who failed at it last, and who may know it."""
+    if asked:
+        yield f"{asked[-1]} did not know."
+    if line.domain is None:
+        yield "Nobody in particular."
     elif not fit:
-        yield f"Nobody names {step.domain}."
+        yield f"Nobody{' else' if asked else ''} names {line.domain}."
     else:
-        first = _score(fit[0], step.domain)
+        first = _score(fit[0], line.domain)
         subject = first.removeprefix("good at ").rstrip("0123456789-").strip()
-        who = (f"{c.name} {_short(c, step.domain)}" for c in fit[:4])
+        who = (f"{c.name} {_short(c, line.domain)}" for c in fit[:_MOST_READ])
         yield f"{subject[:1].upper()}{subject[1:]}: {', '.join(who)}."
 
 
@@ -211,28 +142,3 @@ def _short(candidate: Candidate, domain: str) -> str:
     score = _score(candidate, domain).split()[-1]
     said = score if score[0].isdigit() else "good"
     return f"{said} {candidate.brief_price}"
-
-
-def _reason(
-    structure: Ask | YesNo | Compare | Same | Between | Both, known: _Known, answer: str
-) -> str:
-    """Return what the answer follows from, so that it can be read off."""
-
-    def value(term: str | Ask) -> str:
-        return term if isinstance(term, str) else known[Ask(term.relation, value(term.subject))]
-
-    if isinstance(structure, Ask):
-        return "That is the answer."
-    if isinstance(structure, YesNo):
-        return f"The reply is {answer}."
-    values = [value(part) for part in parts(structure)]
-    if isinstance(structure, Compare):
-        names = [value(side) for side in structure.sides]
-        numbers = ", ".join(f"{n} {v}" for n, v in zip(names, values, strict=True))
-        return f"{numbers}. {'Smallest' if structure.least else 'Largest'}: {answer}."
-    if isinstance(structure, Between):
-        low, high = sorted(values, key=lambda v: (len(v), v))
-        return f"{high} - {low} = {answer}."
-    if isinstance(structure, Both):
-        return "Both are known."
-    return f"{values[0]} and {values[1]} are {'the same' if answer == 'yes' else 'different'}."

@@ -16,7 +16,7 @@ from .questions import read_questions
 _TEMPLATE = """\
 # router-r1 train {file}
 # Settings can be changed on the command line, such as: budget_usd=20 grpo.steps=300
-# All settings are in docs/configuration.md, section Training.
+# All settings: the page Configuration of the documentation, section Training.
 
 out: {out}          # checkpoints, metrics, traces and the policy; run again, and it goes on
 budget_usd: {budget}         # the most that the run pays, over all resumes
@@ -37,7 +37,7 @@ data:
   files: [{questions}]
   held_out: 0.1        # {held_out} of {count} questions are never trained on
   pools: [{pool}]
-  vary: {vary}  # shares of questions with another pool: names and prices are read, not memorised
+  vary: {vary}  # shares of questions whose pool differs, so that nothing is memorised
   cost_weights: [0, 0.25, 0.5, 0.75, 0.9]  # one policy for all of them
 
 reward:

@@ -16,9 +16,13 @@ class ScratchModel(Section):
     """A small Llama and its tokenizer, made for the embedded world."""
 
     vocabulary: Annotated[int, Field(ge=300)] = 1536
+    """The number of tokens of the tokenizer, which is trained too."""
     hidden_size: Count = 128
+    """The width of the model; a multiple of 2 * `heads`."""
     layers: Count = 4
+    """The number of layers."""
     heads: Count = 4
+    """The number of attention heads of a layer."""
     kv_heads: Annotated[int, Field(ge=0)] = 0
     """With fewer than `heads`, several heads share their keys and values. That speeds up batches of
     many rows, which wait for these to be read from memory. 0 = as many as `heads`."""
@@ -53,9 +57,13 @@ class ModelConfig(Section):
     """Whether a chat template that can switch a model's own thinking has it on; `max_new_tokens`
     has to leave room for it."""
     max_new_tokens: Count = 1024
+    """The most tokens of a turn."""
     max_context_tokens: Count = 4096
+    """The most tokens of prompt, turns and observations together."""
     bf16: bool = False
+    """Compute in bfloat16; the policy of a pretrained model is saved in it."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
     lora_rank: Annotated[int, Field(ge=0)] = 0
     """0 = all weights are trained. Else an adapter (LoRA) is, which the folders of the stages
     hold."""

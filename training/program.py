@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         silence(sys.stdout)  # else Python says so once more at its end
         print(
-            "train: nobody reads standard output any more; run again to go on from the last "
+            "train: the reader of standard output is gone; run again to go on from the last "
             "checkpoint",
             file=sys.stderr,
         )

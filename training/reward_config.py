@@ -79,6 +79,7 @@ class RewardConfig(Section):
     functions: tuple[RewardFunction, ...] = ()
     """Reward functions: their weighted mean is the outcome, in place of the metric."""
     metric: Literal["exact_match", "f1"] = "exact_match"
+    """How the answer is compared with the gold answers, if there are no `functions`."""
     scale: Literal["percentile", "absolute"] = "percentile"
     """`percentile` = the paper's: between the cheapest and the most expensive of the run's last
     episodes; `absolute` = in USD, so that a cost weight means the same in any pool."""

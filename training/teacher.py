@@ -40,7 +40,7 @@ Habit = Callable[[random.Random, Sequence[Candidate], Sequence[Candidate]], Cand
 #: Each gets the candidates that fit and all of them; equal parts of good and bad.
 HABITS: Mapping[str, Habit] = {
     "cheapest that fits": lambda rng, fit, all_: min(fit, key=lambda c: c.price_usd_per_mtok),
-    "dearest that fits": lambda rng, fit, all_: max(fit, key=lambda c: c.price_usd_per_mtok),
+    "most expensive that fits": lambda rng, fit, all_: max(fit, key=lambda c: c.price_usd_per_mtok),
     "any that fits": lambda rng, fit, all_: rng.choice(fit),
     "any at all": lambda rng, fit, all_: rng.choice(all_),
 }

@@ -26,7 +26,8 @@ class DifficultyController(OneCallController):
     price takes over.
 
     Args:
-        limits: what a step may need at most for all candidates but the dearest, from the cheapest.
+        limits: the most that a step may need, for each candidate from the cheapest; the most
+            expensive one has no limit.
     """
 
     name = "difficulty"

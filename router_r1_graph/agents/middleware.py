@@ -56,16 +56,16 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
 
     The candidate gets the agent's messages as they are and its tools. The agent's own model is not
     asked. A controller sees as its question what the user asked and what the last tools returned;
-    `View.step` tells the rest, prompt caches included. The candidate of its first call answers the
+    `View.step` has the rest, prompt caches included. The candidate of its first call answers the
     step. If a candidate fails, or may cost more than is left of the budget, the others are tried in
-    the controller's order, else from cheap to expensive.
+    the controller's order, or from cheap to expensive if it gives none.
 
-    The agent's state gets `router_r1` (an `AgentBill`), each `AIMessage` in its `response_metadata`
-    who wrote it at what price. In LangSmith, each model's run has its cost, and the agent's run the
-    totals.
+    The agent's state gets `router_r1` (an `AgentBill`). The `response_metadata` of each `AIMessage`
+    has its candidate and its price. In LangSmith, each model's run has its cost, and the agent's
+    run the totals.
 
-    Of the knobs, those of the budget (`budget_usd`, `deadline_seconds`) hold for one run of the
-    agent, which then ends with a message that says so. `max_rounds` limits no agent: use
+    The limits `budget_usd` and `deadline_seconds` apply to one run of the agent. When one is
+    reached, the agent ends with a message that says so. `max_rounds` does not limit an agent: use
     LangChain's `ModelCallLimitMiddleware`.
 
     Args:

@@ -49,13 +49,14 @@ class Candidate(ModelSettings):
     """USD of one call that returns a reply, in addition to its tokens; the price of a search, for
     example. For a graph whose messages report a cost, set the most that a call can cost."""
     fallback: str | None = None
-    """Who is asked where this one cannot be reached: the name of another candidate, or `nearest`,
-    the one with the most similar descriptor. Its own fallback is not asked. None = nobody."""
+    """The candidate that is asked if this one cannot be reached: its name, or `nearest`, the one
+    with the most similar descriptor. The fallback of the fallback is not asked. None = no
+    fallback."""
     latency_seconds: Annotated[float, Field(ge=0)] | None = None
     """Typical seconds until the whole reply has arrived."""
     system_prompt: str = ""
-    """What it is told before each query, such as "Answer with the name alone, in no sentence.".
-    Tools and retrievers read a query only, and are not told."""
+    """The system prompt before each query, such as "Answer with the name alone, in no sentence.".
+    Not for tools and retrievers, which read only the query."""
     strengths: tuple[str, ...] = ()
     """What it is good at, in a few words each."""
     benchmarks: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
@@ -63,7 +64,7 @@ class Candidate(ModelSettings):
     )
     """Name of a benchmark or subject -> score."""
     measured: Measurement | None = None
-    """When and by what latency and scores were measured (`date`, `source`); None = not known."""
+    """When and how latency and scores were measured (`date`, `source`); None = not known."""
 
     @field_validator("name", "aliases")
     @classmethod

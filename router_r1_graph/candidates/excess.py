@@ -1,6 +1,6 @@
-"""What a provider that is not fair teaches: how much dearer its calls are than their worst case.
+"""By how much the calls of an unfair provider have exceeded their worst case.
 
-One that ignores `max_tokens`, or wants more than its list price.
+An unfair provider ignores `max_tokens`, or charges more than its list price.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Excess:
-    """How much dearer calls have been than their worst case by list prices."""
+    """How much more expensive calls have been than their worst case by list prices."""
 
     factor: float = 1.0
     """The most, as a multiple of the worst case."""
@@ -22,7 +22,7 @@ class Excess:
         return max(fair_usd * self.factor, self.usd)
 
     def learn(self, cost_usd: float, fair_usd: float) -> bool:
-        """Raise the next worst case if a call was dearer than any before; return whether it was.
+        """Raise the next worst case if a call cost more than any before; return whether it did.
 
         Args:
             cost_usd: what it cost.

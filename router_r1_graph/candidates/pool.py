@@ -48,8 +48,11 @@ class CandidatePool(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "pool"
+    """The name of the pool in traces and reports."""
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
+    """The candidates, each as below."""
     controller: ControllerSettings | None = None
+    """The LLM that decides; None = the default controller decides."""
     answer_style: AnswerStyle = "short"
     """How answers are written where a run does not say: `short`, the paper's, or `full`."""
     resilience: PoolResilience | None = None

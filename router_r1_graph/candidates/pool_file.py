@@ -29,7 +29,7 @@ _UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, OverflowError
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key that stands twice: the last one would win."""
+    """The safe loader, which also refuses a key that is there twice: the last one would win."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -45,7 +45,7 @@ class _Loader(yaml.SafeLoader):
             known = isinstance(key.value, str) and key.value in seen
             if key.tag != "tag:yaml.org,2002:merge" and known:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {str(key.value)[:40]!r} stands twice", key.start_mark
+                    None, None, f"the key {str(key.value)[:40]!r} is there twice", key.start_mark
                 )
             seen.add(key.value if isinstance(key.value, str) else id(key))
         return super().construct_mapping(node, deep)
@@ -75,10 +75,10 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
         file = shipped
     if not has_file(file):
         names = sorted(p.stem for p in SHIPPED_POOLS.glob("*.yaml"))
-        raise PoolError(
-            f"{path}: no such pool file{did_you_mean(str(path), names)}; shipped pools: "
-            f"{', '.join(names)}"
+        near = did_you_mean(
+            file.name, [*names, *sorted(p.name for p in file.parent.glob("*.y*ml"))]
         )
+        raise PoolError(f"{path}: no such pool file{near}; shipped pools: {', '.join(names)}")
     try:
         data = parse(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8
@@ -94,7 +94,7 @@ def parse(text: str) -> Any:
     """Return what a YAML text holds.
 
     Raises:
-        yaml.YAMLError: it is no YAML, a key stands twice, or it nests too deep.
+        yaml.YAMLError: it is no YAML, a key is there twice, or it is nested too deeply.
     """
     loader = _Loader(text)
     try:
@@ -104,7 +104,7 @@ def parse(text: str) -> Any:
         _require_plain(node, {}, ())
         return loader.construct_document(node)
     except RecursionError:
-        raise yaml.YAMLError("too many lists or mappings stand in one another") from None
+        raise yaml.YAMLError("lists or mappings are nested too deeply") from None
     finally:
         loader.dispose()
 
@@ -116,7 +116,7 @@ def _require_plain(node: yaml.Node, sizes: dict[int, int], above: tuple[int, ...
         yaml.YAMLError: there are too many, one in another, or all together.
     """
     if id(node) in above or len(above) > _DEEPEST:
-        why = f"more than {_DEEPEST} lists or mappings stand in one another"
+        why = f"more than {_DEEPEST} lists or mappings are nested in one another"
         raise yaml.composer.ComposerError(None, None, why, node.start_mark)
     if id(node) not in sizes:
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()

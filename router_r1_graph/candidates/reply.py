@@ -178,8 +178,8 @@ def _learn(cost_usd: float, messages: Sequence[AnyMessage], settings: ModelSetti
     images = sum(len(images_in(message)) for message in messages)
     if messages and settings.excess.learn(cost_usd, settings.fair_usd(prompt, images)):
         logger.warning(
-            "%s: a call cost %s, more than any could by its prices and max_tokens; a budget counts "
-            "on as much from now on",
+            "%s: a call cost %s, more than its prices and max_tokens allow; from now on, "
+            "budgets expect calls of this price",
             getattr(settings, "name", settings.model),
             usd(cost_usd),
         )

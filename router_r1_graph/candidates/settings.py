@@ -60,37 +60,38 @@ class ModelSettings(Resilience):
     """
 
     model: str = ""
-    """The provider's name for the model; the default is the candidate's name."""
+    """The provider's name of the model; by default the candidate's name."""
     provider: str = "openai"
     """`openai` (any OpenAI-compatible endpoint), `langchain` (any provider that LangChain knows, by
-    `model: provider:name`), `recorded` or `simulated`; `tool`, `retriever` or `graph` (see
-    `adapters.py`); `mcp` (a server's tool, see `mcp.py`); or `module:factory`, a callable that
-    takes this record and returns a LangChain chat model."""
+    `model: provider:name`), `recorded` or `simulated`; `tool`, `retriever`, `graph` or `mcp` (a
+    tool of an MCP server); or `module:factory`, a callable that takes this record and returns a
+    LangChain chat model."""
     base_url: str | None = None
     """The endpoint's address, up to `/v1`; None = OpenAI's."""
     api_key_env: str | None = None
     """The name of the environment variable that holds the key; never the key itself."""
     input_usd_per_mtok: Price | None = None
+    """USD per million input tokens; None = unknown."""
     output_usd_per_mtok: Price | None = None
+    """USD per million output tokens, reasoning included; None = unknown."""
     cached_input_usd_per_mtok: Price | None = None
-    """Of input tokens that the provider reads out of its prompt cache; None = as any input."""
+    """USD per million input tokens that the provider reads from its cache; None = as any input."""
     cache_write_usd_per_mtok: Price | None = None
-    """Of input tokens that it writes into its prompt cache; None = as any input."""
+    """USD per million input tokens that it writes into its cache; None = as any input."""
     cache_ttl_seconds: Annotated[float, Field(gt=0)] | None = None
-    """How long its prompt cache keeps a prefix after it was last read; None = it is not counted
-    on."""
+    """How long its prompt cache keeps a prefix after the last use; None = no cache is expected."""
     prices_checked: date | None = None
     """When the prices were last looked up."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
     """Sampling temperature; None = the provider's default."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
-    """Most completion tokens of one reply; the worst-case price of a call is computed from it."""
+    """The most completion tokens of a reply; the worst case of a call is computed from it."""
     token_limit_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] | None = "auto"
-    """The name under which an OpenAI-compatible endpoint is sent `max_tokens`; null = it is not
-    sent. `auto` = OpenAI's new name at OpenAI, else the old one. If the model refuses the one name,
-    it is sent the other."""
+    """The name under which `max_tokens` is sent to an OpenAI-compatible endpoint; null = it is not
+    sent. `auto` = OpenAI's new name at OpenAI, else the old one. If the model refuses one name, the
+    other is sent."""
     image_inputs: bool = False
-    """Whether it takes images: a question's images are passed on to it."""
+    """Whether it accepts images: the images of a question are passed on to it."""
     options: dict[str, Option] = Field(default_factory=dict)
     """More keyword arguments for the chat model, passed to the provider unchanged. `{env: NAME}`
     anywhere in them = the value of an environment variable, which is kept as secret as a key. For
@@ -123,9 +124,11 @@ class ModelSettings(Resilience):
     def _known_provider(cls, value: str) -> str:
         if value in PROVIDERS or re.fullmatch(r"[\w.]+:[\w.]+", value):
             return value
+        near = did_you_mean(value, PROVIDERS)
+        other = "" if near else f"; others by provider: langchain, model: '{value}:NAME'"
         raise ValueError(
-            f"unknown provider {value!r}{did_you_mean(value, PROVIDERS)}; allowed: "
-            f"{', '.join(PROVIDERS)}, or module:factory"
+            f"unknown provider {value!r}{near}; allowed: {', '.join(PROVIDERS)}, or module:factory"
+            f"{other}"
         )
 
     @field_validator("base_url")
@@ -249,7 +252,7 @@ class ModelSettings(Resilience):
             input_tokens, output_tokens, cached_input_tokens=warm, cache_write_tokens=written
         )
 
-    def dearest_usd(self, input_tokens: int, output_tokens: int) -> float:
+    def highest_usd(self, input_tokens: int, output_tokens: int) -> float:
         """Return the most that a call with these token counts can cost, whatever is cached."""
         whole, read, written = self._input_prices
         return self.cost_usd(
@@ -263,15 +266,15 @@ class ModelSettings(Resilience):
         """Return the most in USD that one call with this text and so many images can cost.
 
         A tokenizer that falls back to bytes never makes more tokens than there are bytes; 64 more
-        are allowed for the chat template. Nobody knows what an image counts before it is sent: it
-        is taken for `TOKENS_OF_AN_IMAGE`. A call that was dearer raises the next worst case.
+        are allowed for the chat template. The tokens of an image are not known before it is sent:
+        `TOKENS_OF_AN_IMAGE` are assumed. A call that was more expensive raises the next worst case.
         """
         return self.excess.worst_usd(self.fair_usd(text, images))
 
     def fair_usd(self, text: str, images: int = 0) -> float:
         """Return the worst case at a provider that keeps to its prices and to `max_tokens`."""
         tokens = len(text.encode(errors="replace")) + 64 + images * TOKENS_OF_AN_IMAGE
-        return self.dearest_usd(tokens, self.max_tokens)
+        return self.highest_usd(tokens, self.max_tokens)
 
     @property
     def _input_prices(self) -> tuple[float, float, float]:

@@ -42,7 +42,8 @@ class ReplyStore:
             needs memory that the processes share.
         max_bytes: the size of the file from which the replies that were not used for the longest
             time are deleted.
-        max_age_seconds: older replies are asked for anew; None = they are good for ever.
+        max_age_seconds: if a reply is older, the candidate is asked again; None = replies never
+            expire.
         every: whether sampled replies are kept and used too, and those of tools, retrievers and
             graphs. By default only those of models at temperature 0 are.
         make: whether a file that is not there is made.
@@ -207,7 +208,9 @@ class ReplyStore:
         except sqlite3.Error as error:
             if not self._warned:
                 self._warned = True
-                logger.warning("%s: the reply store failed: %s; calls are paid", self.path, error)
+                logger.warning(
+                    "%s: the reply store failed: %s; calls are paid as without it", self.path, error
+                )
             return otherwise
 
     def _after_fork(self) -> None:

@@ -67,7 +67,7 @@ class AnswerStream:
         told, answer = "".join(self._told), str(message.text)
         if not answer.startswith(told):
             raise ControllerError(
-                "the answer that was being streamed is not the one taken (stop reason: "
+                "the streamed text is not the beginning of the final answer (stop reason: "
                 f"{message.response_metadata['stop_reason']}); ask again, or without a stream"
             )
         # Whoever forwards the stream can still tell an outage before its first byte.

@@ -41,9 +41,9 @@ from .result import free, result_of
 class ChatRouterR1(BuiltRouter):
     """A chat model that asks other models: the compiled router behind LangChain's interface.
 
-    The question is the last human message. Earlier messages go along, except for tool calls. The
-    knobs are those of `RouterContext`; each may also be given for one
-    call: `model.invoke(question, budget_usd=0.01)`, `model.bind(cost_weight=0.9)`.
+    The question is the last human message. Earlier messages are passed on, except for tool calls.
+    The settings (knobs) are those of `RouterContext`; each may also be given for one call:
+    `model.invoke(question, budget_usd=0.01)`, `model.bind(cost_weight=0.9)`.
 
     `usage_metadata` counts the tokens of the candidates and the controller together;
     `response_metadata` holds `cost_usd`, `calls`, `stop_reason`, `rounds` and the other totals of
@@ -51,20 +51,20 @@ class ChatRouterR1(BuiltRouter):
     too, under their own names: to add up usage, count either these or the router, not both.
 
     With `bind_tools`, `with_structured_output`, or OpenAI's `response_format`, the question is
-    routed as ever. Then the formatter gives the answer as a tool call or as JSON, and its call is
-    on the bill too. Whoever binds tools calls them, as `create_agent` does. With their results, the
-    question is not routed again: the formatter goes on.
+    routed as usual. Then the formatter writes the answer as a tool call or as JSON, and its call is
+    on the bill too. The caller runs the tools, as `create_agent` does. When it passes their
+    results, the question is not routed again: the formatter goes on.
 
     Attributes:
         pool: the candidates; a `CandidatePool`, a pool file, or the name of a shipped pool.
-        controller: whatever `create_router_r1` takes; None = the pool's controller block where
+        controller: whatever `create_router_r1` takes; None = the pool's controller block if
             there is one, else `keyword`.
         models: chat models for the named candidates; see `create_router_r1`.
         replies: where replies are kept, so that the same call is paid once: a `ReplyStore`, or its
             file.
         formatter: gives an answer in the asked form: a candidate that can call tools, or
-            `controller`; None = the controller where it is a chat model, else the cheapest
-            candidate that is a model.
+            `controller`; None = the controller if it is a chat model, else the cheapest candidate
+            that is a model.
         stop: texts before which the answer is cut off.
         max_tokens: about how many tokens of the answer are returned at most. The knobs limit the
             cost of the run. May be given for one call too.
@@ -73,9 +73,9 @@ class ChatRouterR1(BuiltRouter):
     Raises:
         PoolError: the pool cannot be read or asked.
         ControllerError: the controller cannot be built; on a call, it failed before anything was
-            known; in a stream, the answer that had begun was not the one taken.
+            known; in a stream, the streamed text was not the beginning of the final answer.
         ConfigError: a knob is out of range; on a call, a form cannot be understood or given.
-        QuestionError: on a call, no human message says anything.
+        QuestionError: on a call, there is no human message with a text.
 
     Example:
         >>> model = ChatRouterR1(pool="embedded", controller="keyword", max_rounds=3)

@@ -33,19 +33,19 @@ of_pools = typer.Typer(
 )
 app.add_typer(of_pools, name="pool")
 of_replies = typer.Typer(
-    help="Look at the file in which replies are kept, empty it, and replay it.",
+    help="Look at the file in which replies are kept, empty it, or export it.",
     no_args_is_help=True,
     **_HELP,  # type: ignore[arg-type]
 )
 app.add_typer(of_replies, name="replies")
 of_traces = typer.Typer(
-    help="Look at finished runs, and fetch them.",
+    help="Show finished runs, or fetch them from LangSmith.",
     no_args_is_help=True,
     **_HELP,  # type: ignore[arg-type]
 )
 app.add_typer(of_traces, name="traces")
 of_benchmarks = typer.Typer(
-    help="Files and measures of public benchmarks of routers; no candidate is asked.",
+    help="Write and measure the files of public benchmarks of routers; no candidate is asked.",
     no_args_is_help=True,
     **_HELP,  # type: ignore[arg-type]
 )

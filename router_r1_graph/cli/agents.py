@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..console import make_console
+from ..console import make_console, print_line
 from ..errors import MissingExtraError
 
 
@@ -67,6 +67,6 @@ def evaluate_agents(
         )
     console = make_console()
     console.print(table)
-    console.print(result.verdict(), soft_wrap=True)
+    print_line(console, ("", ""), (result.verdict(), ""))
     if out:
         console.print(f"controller: steps:{out / 'steps'}", soft_wrap=True)

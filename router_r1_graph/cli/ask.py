@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import make_console
+from ..console import make_console, print_note
 from ..errors import ConfigError, QuestionError
 from ..files import require_lines
 from ..invalid import masked
@@ -74,22 +74,22 @@ def ask(
         typer.Option(
             "--route-only",
             help="Let the controller write its first turn, show how likely each candidate was, "
-            "and ask nobody.",
+            "and ask no candidate.",
         ),
     ] = False,
     explain: Annotated[
         bool,
         typer.Option(
             "--explain",
-            help="Show what the policy read of each descriptor, and what each part of it does to "
-            "the choice (occlusion; policy:PATH), or what a reader weighs (reader:DIR).",
+            help="With policy:PATH: show what the policy read of each descriptor, and what each "
+            "part of it does to the choice (occlusion). With reader:DIR: show what it weighs.",
         ),
     ] = False,
     replies: Any = None,
 ) -> None:
-    """Ask a question, and see who was asked what, what it cost, and why it stopped.
+    """Ask a question, and see which candidates were asked what, the cost, and why the run ended.
 
-    The exit code is 1 if there is no answer, as nobody replied or the controller failed.
+    The exit code is 1 if there is no answer because no candidate replied or the controller failed.
     """
     if question == "-":
         question = sys.stdin.buffer.read().decode(errors="replace")
@@ -183,8 +183,8 @@ def _ask(
         show_explained(transcript.console, explained)
     else:
         if record.error:
-            who = "nobody replied" if outage else f"controller {controller.name} failed"
-            print(f"{who}: {shortened(record.error)}", file=sys.stderr)
+            who = "no candidate replied" if outage else f"controller {controller.name} failed"
+            print_note(f"{who}: {shortened(record.error)}")
         turns = [{name: turn.summary()[name] for name in _EXPLAINED} for turn in explained]
         print_json({**record.summary(), **({"explained": turns} if explain else {})})
     if outage or (record.stop_reason == StopReason.CONTROLLER_ERROR and not record.answer):
@@ -229,10 +229,12 @@ router-r1 demo --json | jq .controllers
 
 
 def demo(
-    questions: Annotated[int, typer.Option(min=1, help="Test questions of the table.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the questions.")] = 0,
+    questions: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How many test questions the table is made of.")
+    ] = 100,
+    seed: Annotated[int, typer.Option(help="The seed by which questions are drawn.")] = 0,
     pool: PoolOption = "embedded",
-    out: Annotated[Path, typer.Option(help="The folder of the picture.")] = Path("runs/tour"),
+    out: Annotated[Path, typer.Option(help="The folder for the picture.")] = Path("runs/tour"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON only.")] = False,
 ) -> None:
     """Take a two-minute tour: a pool, some questions, a table of controllers, and its picture."""

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ..console import make_console
+from ..console import make_console, print_note
 from ..errors import ConfigError, MissingExtraError
 from ..files import require_file, require_folder
 from ..outside import visible
@@ -47,31 +47,46 @@ router-r1 bench routerbench routerbench_0shot.csv --controller knn:runs/knn --co
 """
 
 _ControllersOption = Annotated[
-    list[str] | None, typer.Option("--controller", help="Who predicts; several may stand.")
+    list[str] | None, typer.Option("--controller", help="A controller that predicts. Repeatable.")
 ]
 _PredictionsOption = Annotated[
     list[Path] | None,
-    typer.Option(help="Predictions of another router, .json or .jsonl: prompt and prediction."),
+    typer.Option(
+        help="A .json or .jsonl file with the predictions of another router: prompt and "
+        "prediction. Repeatable."
+    ),
 ]
 _PoolOption = Annotated[
-    str | None, typer.Option(help="The candidates with their prices; else as the file names them.")
+    str | None,
+    typer.Option(
+        help="The pool with the candidates and their prices.",
+        show_default="the candidates of the file",
+    ),
 ]
 _JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def routerarena(
     data: Annotated[
-        Path, typer.Argument(help="RouterArena's data set; or predictions, which are measured.")
+        Path,
+        typer.Argument(help="RouterArena's data set, or a file of predictions to be measured."),
     ],
     robustness: Annotated[
-        Path | None, typer.Option(help="The reworded prompts; or the predictions for them.")
+        Path | None, typer.Option(help="The reworded prompts, or the predictions for them.")
     ] = None,
-    pool: Annotated[str | None, typer.Option(help="The candidates, with prices.")] = None,
-    controller: Annotated[str | None, typer.Option(help="Who predicts.")] = None,
-    cost_weight: Annotated[float, typer.Option(min=0, max=1, help="Of the controller.")] = 0.0,
-    name: Annotated[str, typer.Option(help="The router's name there.")] = "router-r1",
+    pool: Annotated[
+        str | None, typer.Option(help="The pool with the candidates and their prices.")
+    ] = None,
+    controller: Annotated[str | None, typer.Option(help="The controller that predicts.")] = None,
+    cost_weight: Annotated[
+        float,
+        typer.Option(metavar="N", min=0, max=1, help="The cost weight that the controller gets."),
+    ] = 0.0,
+    name: Annotated[
+        str, typer.Option(help="The name of the router in the submission.")
+    ] = "router-r1",
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write: router_inference of RouterArena.")
+        Path | None, typer.Option(help="The folder to write: RouterArena's router_inference.")
     ] = None,
     as_json: _JsonOption = False,
 ) -> None:
@@ -104,10 +119,12 @@ def routereval(
     controller: _ControllersOption = None,
     predictions: _PredictionsOption = None,
     pool: _PoolOption = None,
-    split: Annotated[str | None, typer.Option(help="Only data of this split.")] = None,
-    metric: Annotated[str, typer.Option(help="For traces and replies.")] = "exact_match",
+    split: Annotated[str | None, typer.Option(help="Take only data of this split.")] = None,
+    metric: Annotated[
+        str, typer.Option(help="The metric for traces and replies, which have no scores.")
+    ] = "exact_match",
     reference: Annotated[
-        str | None, typer.Option(help="For V_R: a candidate, or a score above 0.")
+        str | None, typer.Option(help="The reference of V_R: a candidate, or a score above 0.")
     ] = None,
     as_json: _JsonOption = False,
 ) -> None:
@@ -144,9 +161,17 @@ def routerbench(
     pool: _PoolOption = None,
     cost_weight: Annotated[
         list[float] | None,
-        typer.Option(min=0, max=1, help="Several give a curve.", show_default="0"),
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=1,
+            help="A cost weight. Repeatable: several give a curve.",
+            show_default="0",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="A .csv for the table of each data set.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A .csv file to write: the table of each data set.")
+    ] = None,
     as_json: _JsonOption = False,
 ) -> None:
     """Print the table of a RouterBench CSV: performance and cost by model, router and data set."""
@@ -209,7 +234,7 @@ def _predicted(
     from ..evaluation.predictions import predict, read_predictions
 
     if not (controllers or files):
-        raise ConfigError("whose predictions? --controller SPEC or --predictions FILE")
+        raise ConfigError("name what predicts: --controller SPEC or --predictions FILE")
     found = [predict(spec, pool, questions, cost_weight=cost_weight) for spec in controllers or ()]
     return found + [read_predictions(file, pool, questions) for file in files or ()]
 
@@ -218,10 +243,9 @@ def _note_others(predictions: Sequence[Predictions]) -> None:
     """Say on standard error where a router does more than a benchmark of choices can tell."""
     for name in dict.fromkeys(found.router for found in predictions if found.others):
         others = sum(found.others for found in predictions if found.router == name)
-        print(
+        print_note(
             f"note: {name} asks several candidates, or in other words, on "
-            f"{counted(others, 'question')}; the first one counts here",
-            file=sys.stderr,
+            f"{counted(others, 'question')}; the first one counts here"
         )
 
 

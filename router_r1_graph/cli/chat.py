@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ..console import make_console
+from ..console import make_console, print_note
 from ..errors import ConfigError
 from ..files import require_lines
 from ..invalid import masked
@@ -76,10 +76,9 @@ def chat(
     warn_unpriced(candidates, context)
     note_simulated(candidates)
     if not isinstance(decides, ChatModelController):
-        print(
-            f"note: {decides.name} sees each question alone: a follow-up has to name what it is "
-            "about; chat models (openai:MODEL) see the conversation",
-            file=sys.stderr,
+        print_note(
+            f"note: {decides.name} sees only the question, not the conversation before it; chat "
+            "models (openai:MODEL) see both"
         )
     session = Session(
         graph.compile(InMemorySaver(), name="router_r1"),

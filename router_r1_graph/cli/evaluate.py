@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,11 +20,13 @@ from ..outside import visible
 from ..words import counted
 from .agents import evaluate_agents
 from .options import (
+    MetricOption,
     PoolOption,
     about,
     load_pool,
     loading,
     note_simulated,
+    read_pairs,
     takes_knobs,
     warn_unpriced,
 )
@@ -56,86 +57,122 @@ def evaluate(
         typer.Argument(
             help="JSONL or CSV files, hub:OWNER/NAME/CONFIG:SPLIT, one of the paper's sets (nq, "
             "triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle), or demo "
-            "(demo:test = in free wording, demo:test:every = with distractors, too). agents = "
+            "(demo:test = in free wording; demo:test:every = with distractors, too). agents = "
             "tasks of simulated agents, whose steps are routed."
         ),
     ] = None,
     controller: Annotated[
-        list[str] | None, typer.Option("--controller", help="What to evaluate; several may stand.")
+        list[str] | None, typer.Option("--controller", help="A controller to evaluate. Repeatable.")
     ] = None,
     pool: PoolOption = "embedded",
     cost_weight: Annotated[
-        list[float] | None, typer.Option(help="Several give a curve.", show_default="0.5")
+        list[float] | None,
+        typer.Option(
+            help="The paper's alpha: 0 = only the answer counts, 1 = only the cost. Repeatable: "
+            "several give a curve.",
+            show_default="0.5",
+        ),
     ] = None,
-    metric: Annotated[
-        str,
-        typer.Option(help="exact_match, f1, contains, choice, number, or module:function."),
-    ] = "exact_match",
+    metric: MetricOption = "exact_match",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Questions drawn of each data set.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="How many questions are drawn from each data set."),
     ] = None,
     field: Annotated[
         list[str] | None,
-        typer.Option(help="What your file calls it: question=NAME, gold=NAME, id=NAME."),
+        typer.Option(
+            help="Your file's name of a field: question=NAME, gold=NAME, id=NAME. Repeatable."
+        ),
     ] = None,
     where: Annotated[
-        list[str] | None, typer.Option(help="Only rows with this value: FIELD=VALUE.")
+        list[str] | None, typer.Option(help="Take only rows with this value: FIELD=VALUE.")
     ] = None,
     system_prompt: Annotated[
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="What every candidate without one of its own is told before a query.",
+            help="The system prompt of each candidate whose pool file gives it none.",
         ),
     ] = None,
     budget_usd: Annotated[
         float | None,
-        typer.Option(help="The most that this run may pay, all controllers together."),
+        typer.Option(help="The most that this command may pay, for all controllers together."),
     ] = None,
     question_budget_usd: Annotated[
         float | None,
-        typer.Option(help="The most that one question may cost.", rich_help_panel="Knobs of a run"),
+        typer.Option(
+            help="The most that one question may cost.", rich_help_panel="Settings of a run"
+        ),
     ] = None,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Say what it will cost, and ask nothing.")
+        bool, typer.Option("--estimate", help="Print what it will cost, and ask no candidate.")
     ] = False,
     context: Any = None,
-    seed: Annotated[int, typer.Option(help="Of drawn questions, controllers, resamples.")] = 0,
-    concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 64,
+    seed: Annotated[
+        int, typer.Option(help="The seed of drawn questions, of controllers and of resampling.")
+    ] = 0,
+    concurrency: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How many questions are asked at once.")
+    ] = 64,
     processes: Annotated[
-        int, typer.Option(min=1, help="That ask at once, where replies are recorded or simulated.")
+        int,
+        typer.Option(
+            metavar="N", min=1, help="How many processes ask, if replies are recorded or simulated."
+        ),
     ] = 1,
     controls: Annotated[
         bool,
-        typer.Option(help="Also run every single candidate, random and (if simulated) oracle."),
+        typer.Option(
+            rich_help_panel="Switches",
+            help="Also run each candidate alone, a random choice and, if the pool is simulated, "
+            "the oracle.",
+        ),
     ] = True,
     folds: Annotated[
         int,
-        typer.Option(min=0, help="Cross-validate knn, linear, auto and the like in so many parts."),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Cross-validate fitted controllers (knn, linear, auto, ...) with this many folds.",
+        ),
     ] = 0,
-    skip_bad: Annotated[bool, typer.Option(help="Count broken rows instead of stopping.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of results and report.")] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            rich_help_panel="Switches", help="Skip and count broken rows instead of stopping."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder for the results and the report.")
+    ] = None,
     record: Annotated[
         Path | None,
-        typer.Option(help="Append every reply to this file: for a recorded pool, for fit."),
+        typer.Option(
+            help="Append each reply to this file, for router-r1 pool from-records and router-r1 "
+            "fit."
+        ),
     ] = None,
     replies: Any = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the results in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option(rich_help_panel="Switches", help="Go on with the results in --out.")
+    ] = False,
     langsmith: Annotated[
         str | None,
         typer.Option(
-            metavar="DATASET", help="Write each --controller to LangSmith, as an experiment."
+            metavar="DATASET",
+            help="Write the results of each --controller to LangSmith as an experiment.",
         ),
     ] = None,
     off_policy: Annotated[
         Path | None,
         typer.Option(
             metavar="TRACES",
-            help="Judge each --controller by logged runs, and ask nobody; DATA may have the gold.",
+            help="Judge each --controller by these logged runs, and ask no candidate; DATA may "
+            "have the gold answers.",
         ),
     ] = None,
     feedback: Annotated[
-        str, typer.Option(help="With --off-policy: score by this key of the feedback.")
+        str, typer.Option(help="With --off-policy: the key of the feedback to score by.")
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json.")] = False,
 ) -> None:
@@ -145,7 +182,7 @@ def evaluate(
     if not data and off_policy is None:
         raise ConfigError("name the questions: a file or a data set, such as demo")
     data = data or []
-    fields, wanted = _pairs("--field", field), _pairs("--where", where)
+    fields, wanted = read_pairs("--field", field), read_pairs("--where", where)
     for name in fields:
         if name not in _FIELDS:
             near = did_you_mean(name, _FIELDS)
@@ -242,7 +279,9 @@ def evaluate(
         print(f"stopped{kept}", file=sys.stderr)
         raise SystemExit(130) from None
     if langsmith and out:
-        _write_experiments(out / "results.jsonl", plan.controllers, langsmith)
+        from .experiments import write_experiments
+
+        write_experiments(out / "results.jsonl", plan.controllers, langsmith)
     if as_json:
         print(json.dumps(summary.to_json(), ensure_ascii=False))
     else:
@@ -257,31 +296,3 @@ def evaluate(
         if out:
             print(f"\nReport: {out}/report.html, {out}/report.md, {out}/summary.json")
             print(f"Open it: router-r1 report {out}; learn from it: router-r1 fit knn --data {out}")
-
-
-def _write_experiments(results: Path, controllers: Sequence[str], dataset: str) -> None:
-    """Write one experiment for each controller and cost weight."""
-    from langsmith import Client
-
-    from ..cost_scales import AbsoluteCost
-    from ..langsmith.experiments import write_experiment
-    from ..trace import Trace, read_traces
-
-    groups: dict[tuple[str, float], list[Trace]] = {}
-    for trace in read_traces(results):
-        if trace.controller in controllers:
-            groups.setdefault((trace.controller, trace.context.cost_weight), []).append(trace)
-    client = Client()
-    for (controller, _), group in groups.items():
-        name = write_experiment(group, dataset=dataset, client=client, scale=AbsoluteCost(1e-3))
-        print(f"LangSmith: {controller} is experiment {name} of {dataset}", file=sys.stderr)
-
-
-def _pairs(option: str, items: list[str] | None) -> dict[str, str]:
-    pairs = {}
-    for item in items or []:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"{option} {item!r}: it is NAME=VALUE")
-        pairs[name] = value
-    return pairs

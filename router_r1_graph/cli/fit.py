@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..console import make_console
+from ..console import make_console, print_note
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_folder
 from ..invalid import masked
@@ -41,23 +40,27 @@ def fit(
     method: Annotated[
         str,
         typer.Argument(
-            help="knn, linear, mf, irt, features, encoder; auto compares them; reader, cascade or "
-            "vote, which read replies."
+            help="knn, linear, mf, irt, features or encoder; auto, which compares these; reader, "
+            "cascade or vote, which read replies."
         ),
     ],
     data: Annotated[
         Path,
         typer.Option(
-            help="The folder that evaluate --out wrote, its traces, recorded replies with gold "
-            "answers, or a score matrix."
+            help="The folder that router-r1 evaluate --out wrote, or a file of traces, of recorded "
+            "replies with gold answers, or a score matrix."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    seed: Annotated[int, typer.Option(help="Of whatever is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of all that is drawn at random.")] = 0,
     pool: Annotated[
-        str | None, typer.Option(help="Who may stand in the data, with prices; else as it says.")
+        str | None,
+        typer.Option(
+            help="The pool whose candidates are in the data, for its prices.",
+            show_default="the candidates of the data",
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Only data of this split.")] = None,
+    split: Annotated[str | None, typer.Option(help="Take only data of this split.")] = None,
     metric: Annotated[
         str,
         typer.Option(
@@ -69,32 +72,43 @@ def fit(
     gold_field: Annotated[
         str | None,
         typer.Option(
-            help="The field of recorded replies with the gold answers.", show_default="gold"
+            help="The field with the gold answers, in recorded replies.", show_default="gold"
         ),
     ] = None,
     best_score: Annotated[
         float,
         typer.Option(
-            help="The best score in a score matrix (in nothing else): 100 for percents, 10 for "
-            "ratings."
+            help="For score matrices: the best score that there can be, such as 100 for percents "
+            "or 10 for ratings."
         ),
     ] = 1.0,
     embedding: Annotated[
-        str, typer.Option(help="Of the questions: tfidf, minilm; for auto also tfidf,minilm.")
+        str,
+        typer.Option(
+            help="How questions become vectors: tfidf or minilm; auto also compares both "
+            "(tfidf,minilm)."
+        ),
     ] = "tfidf",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="k=20 (knn), clusters=20 (features), dim=32 and epochs=60."),
+        typer.Option(
+            "--set",
+            help="A setting of the method, such as k=20 (knn), clusters=20 (features), dim=32 or "
+            "epochs=60 (mf, irt, encoder). Repeatable.",
+        ),
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(help="auto only: what it compares, as knn,linear; else all.")
+        str | None,
+        typer.Option(
+            help="For auto: the methods that it compares, such as knn,linear.", show_default="all"
+        ),
     ] = None,
     add_to: Annotated[
         Path | None,
-        typer.Option(help="features only: add the data's candidates to this folder's."),
+        typer.Option(help="For features: add the candidates of the data to those of this folder."),
     ] = None,
 ) -> None:
-    """Fit a learned controller, which then is `--controller NAME:DIR`."""
+    """Fit a controller on scores or replies; then use it as --controller METHOD:DIR."""
     options = {}
     for setting in settings or []:
         key, _, value = setting.partition("=")
@@ -114,9 +128,9 @@ def fit(
     _require("fit", "method", method, (*METHODS, AUTO, *KINDS))
     compares = method == AUTO
     if compares and (options or add_to):
-        raise ConfigError("fit auto: it chooses every setting itself; no --set, no --add-to")
+        raise ConfigError("fit auto chooses all settings itself: leave out --set and --add-to")
     if add_to and (options or embedding != "tfidf"):
-        raise ConfigError("--add-to: nothing is fitted again; no --set, no --embedding")
+        raise ConfigError("--add-to fits nothing again: leave out --set and --embedding")
     if methods and not compares:
         raise ConfigError("--methods is for fit auto, which compares them")
     if method in KINDS:
@@ -180,7 +194,7 @@ def fit(
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
     if controller.cost_source == "prices" and not controller.costs.any():
-        print("warning: no costs and no prices: the cost weight has no effect", file=sys.stderr)
+        print_note("warning: no costs and no prices: the cost weight has no effect")
     if compares:
         print_compared(controller)
     size = f"{counted(len(matrix.questions), 'question')} x "

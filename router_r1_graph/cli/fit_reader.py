@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..candidates import CandidatePool
+from ..console import print_note
 from ..errors import ConfigError, MissingExtraError
 from ..words import counted, rounded
 
@@ -46,7 +46,7 @@ def fit_reader(
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
     if reader.cost_source == "prices" and not reader.costs.any():
-        print("warning: no costs and no prices: the cost weight has no effect", file=sys.stderr)
+        print_note("warning: no costs and no prices: the cost weight has no effect")
     size = f"{counted(len(recorded.questions), 'question')} x "
     size += counted(len(recorded.pool.candidates), "candidate")
     print("asks in the order " + ", ".join(c.name for c in reader.known.candidates))

@@ -27,7 +27,7 @@ from ..invalid import masked
 from ..outside import visible
 from ..words import plain, usd
 from .measured import explain, measured_table, print_estimate
-from .options import about, load_pool
+from .options import MetricOption, about, load_pool
 from .store_options import takes_replies
 
 if TYPE_CHECKING:
@@ -59,36 +59,39 @@ def measure(
     probes: Annotated[
         str | None,
         typer.Option(
-            help="Your own questions, as router-r1 evaluate reads them; `domain` names what each "
-            "counts for.",
-            show_default="100 of 10 domains; simulated candidates: facts of their world",
+            help="Your own questions, as router-r1 evaluate reads them; a field domain says what "
+            "each is about.",
+            show_default="100 in 10 domains; for simulated candidates facts of their world",
         ),
     ] = None,
     candidate: Annotated[
         list[str] | None,
-        typer.Option("--candidate", help="Measure this one only; several may stand."),
+        typer.Option("--candidate", help="Measure this candidate only. Repeatable."),
     ] = None,
-    metric: Annotated[
-        str, typer.Option(help="exact_match, f1, contains, choice, number, or module:function.")
-    ] = "contains",
-    limit: Annotated[int | None, typer.Option(min=1, help="Probes drawn of the set.")] = None,
-    budget_usd: Annotated[float, typer.Option(min=0, help="The most that all of it costs.")] = 1.0,
+    metric: MetricOption = "contains",
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Ask only so many probes.")
+    ] = None,
+    budget_usd: Annotated[float, typer.Option(min=0, help="The most that it may pay.")] = 1.0,
     concurrency: Annotated[
         int,
-        typer.Option(min=1, help="Calls at once to each candidate; many make some of them slower."),
+        typer.Option(metavar="N", min=1, help="Calls at once to each; many slow it down."),
     ] = 2,
     out: Annotated[
         Path | None, typer.Option(help="Write the pool to this file instead of changing POOL.")
     ] = None,
     replies: Any = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it will cost, ask nobody, write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print what it will cost; ask no candidate, and write nothing."
+        ),
     ] = False,
 ) -> None:
     """Ask each candidate a set of probes, and write scores, latency and price into the pool file.
 
-    Comments and all other keys of the file stay. What was measured before the limit in USD was
-    reached, or Ctrl-C was pressed, is written too.
+    Comments and all other keys of the file stay as they are. If the limit in USD is reached, or
+    Ctrl-C is pressed, the measurements made so far are written.
     """
     from ..evaluation.measuring import Measured
     from ..evaluation.scorers import parse_scorer

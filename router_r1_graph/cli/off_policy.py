@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..console import make_console
+from ..console import make_console, print_line
 from ..errors import ConfigError
 from ..outside import visible
 from ..words import counted
@@ -132,6 +132,6 @@ def show_judged(report: OffPolicy, console: Console) -> None:
         f"USD/1000 {1000 * report.logged_cost_usd:.4f} as logged; [95% intervals]; runs = "
         "effective number; lost = share of questions for which the logs cannot tell"
     )
-    console.print(Text(note, style="dim"), soft_wrap=True)
+    print_line(console, ("", ""), (note, "dim"))
     for row in report.rows:
-        console.print(Text(visible(f"{row.controller}: {row.verdict}")), soft_wrap=True)
+        print_line(console, ("", ""), (f"{row.controller}: {row.verdict}", ""))

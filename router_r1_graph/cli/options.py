@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..candidates import CandidatePool
-from ..console import make_console
+from ..console import make_console, print_note
 from ..context import RouterContext, knobs
 from ..errors import ConfigError
 from ..outside import CONTROL
@@ -30,7 +30,10 @@ PoolOption = Annotated[
     ),
 ]
 FieldsOption = Annotated[
-    str, typer.Option("--fields", help="What the file calls a field: question=q,...")
+    str, typer.Option("--fields", help="The file's names of the fields: question=q,...")
+]
+MetricOption = Annotated[
+    str, typer.Option(help="exact_match, f1, contains, choice, number, or module:function.")
 ]
 RecordOption = Annotated[
     Path | None,
@@ -40,7 +43,7 @@ ControllerOption = Annotated[
     str | None,
     typer.Option(
         "--controller",
-        help="Who decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
+        help="What decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
         "oracle, openai:MODEL, policy:PATH, completions:URL (with ?policy=PATH, in quotes: a "
         "policy on vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the pool's "
         "controller block, the default where there is one).",
@@ -100,7 +103,7 @@ def _option(name: str) -> inspect.Parameter:
     # `RouterContext` says what is allowed.
     plain = {"candidate_context": str, "answer_style": str | None}.get(name, kind)
     text = knob.help.replace("; None = no limit", "").replace(" None = no limit.", "")
-    option = typer.Option(flag(name), help=text, rich_help_panel="Knobs of a run")
+    option = typer.Option(flag(name), help=text, rich_help_panel="Settings of a run")
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -153,6 +156,21 @@ def read_fields(fields: str, example: str) -> dict[str, str]:
     return names
 
 
+def read_pairs(option: str, items: list[str] | None) -> dict[str, str]:
+    """Return a repeated option of NAME=VALUE as names -> values.
+
+    Raises:
+        ConfigError: it is not written so.
+    """
+    pairs = {}
+    for item in items or []:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{option} {item!r}: write NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
 @contextmanager
 def about(option: str) -> Iterator[None]:
     """Say which option a wrong configuration was given by.
@@ -197,7 +215,7 @@ def load_controller(spec: str | None, pool: CandidatePool, context: RouterContex
     if spec is None:
         spec, note = default_spec(pool)
         if note:
-            print(f"note: {note}", file=sys.stderr)
+            print_note(f"note: {note}")
     controller = parse_controller(spec, pool)
     warn_unsure(controller, context.cost_weight)
     return controller
@@ -211,10 +229,9 @@ def note_simulated(pool: CandidatePool) -> None:
 
     files = {candidate.options.get("facts") for candidate in pool.candidates}
     facts = {fact for file in files for fact in known_world(str(file) if file else None).facts}
-    print(
+    print_note(
         f"note: the candidates of {pool.name!r} are simulated and know "
-        f"{counted(len(facts), 'fact')}; your own LLMs: --pool FILE (router-r1 pool check FILE)",
-        file=sys.stderr,
+        f"{counted(len(facts), 'fact')}; your own LLMs: --pool FILE (router-r1 pool check FILE)"
     )
 
 
@@ -223,17 +240,14 @@ def warn_unsure(controller: Controller, cost_weight: float) -> None:
     from ..controllers.rules import RuleController
 
     if isinstance(controller, RuleController) and (why := controller.caution(cost_weight)):
-        print(f"warning: {controller.name}: {why}", file=sys.stderr)
+        print_note(f"warning: {controller.name}: {why}")
 
 
 def warn_unpriced(pool: CandidatePool, context: RouterContext) -> None:
     """Say on standard error which candidates a budget does not bound."""
     unpriced = [candidate.name for candidate in pool.candidates if not candidate.bounded]
     if context.budget_usd is not None and unpriced:
-        print(
-            f"warning: no price for {', '.join(unpriced)}: the budget does not bound them",
-            file=sys.stderr,
-        )
+        print_note(f"warning: no price for {', '.join(unpriced)}: the budget cannot limit them")
 
 
 def mask_variable(option: str, name: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..candidates.settings import ModelSettings
+from ..console import make_console, print_note
 from ..errors import ConfigError, PoolError, RouterR1Error
 from ..files import require_file
 from ..outside import visible
@@ -28,7 +28,6 @@ def show(
     file: Annotated[str, typer.Argument(help="A pool file or a shipped pool.")] = "embedded",
 ) -> None:
     """Show the candidates of a pool with their descriptors."""
-    from ..console import make_console
     from .tables import pool_table
 
     console = make_console()
@@ -45,13 +44,13 @@ def check(
     live: Annotated[
         bool,
         typer.Option(
-            "--live", help="Ask each model for one word, which costs a little, and show its limits."
+            "--live", help="Ask each model for one word, which costs a little; show its limits."
         ),
     ] = False,
 ) -> None:
-    """Check a pool file, its keys and its providers; nobody is asked without --live.
+    """Check a pool file, its keys and its providers; only --live asks the models.
 
-    A pool file can name code: it is shown, and only run with --load or --live.
+    A pool file can name code: the code is shown, and run only with --load or --live.
     """
     from langchain_core.runnables import RunnablePassthrough
 
@@ -69,21 +68,23 @@ def check(
     elif pool.controller:
         parse_controller("pool", pool)
     unpriced = [c.name for c in pool.candidates if not c.bounded]
-    asked = "all can be asked" if not runs else "and code of yours that was not run"
-    print(f"{visible(pool.name)}: {counted(len(pool.candidates), 'candidate')}, {asked}")
+    found = "keys and providers are in order"
+    found += "" if live else "; --live asks each model"
+    found = "the file names code, which was not run" if runs else found
+    print(f"{visible(pool.name)}: {counted(len(pool.candidates), 'candidate')}; {found}")
     for name, code in runs.items():
         print(f"{name}: would {visible(code)} (--load does)")
     if pool.controller:
         print(f"controller: {visible(pool.controller.model)} ({pool.controller.protocol})")
     if unpriced:
         names = ", ".join(unpriced)
-        print(f"warning: no price for {names}: a budget in USD does not bound them")
+        print(f"warning: no price for {names}: a budget in USD cannot limit them")
     if others := strangers(pool):
-        print(f"warning: there are records of {', '.join(others)}, not in this pool")
+        print(f"warning: there are records of {', '.join(others)}, which are not in this pool")
     if live:
-        from ..console import make_console
-        from .reached import ask_each, reached_table
+        from .reached import ask_each, controller_tool, reached_table
 
+        tools += [controller_tool(pool.controller)] if pool.controller else []
         bills = ask_each(tools)
         make_console().print(reached_table(tools, bills))
         if silent := [b["candidate"] for b in bills if b and not b["ok"]]:
@@ -117,19 +118,19 @@ def from_records(
     file: Annotated[
         Path, typer.Argument(help="JSON lines, as router-r1 ask --record writes them.")
     ],
-    out: Annotated[
-        Path, typer.Option(help="The pool file to write; one that is there is replaced.")
-    ],
+    out: Annotated[Path, typer.Option(help="The pool file to write; an existing one is replaced.")],
     fields: FieldsOption = "",
     gold_field: Annotated[
-        str | None, typer.Option(help="The field with the gold answers: candidates are scored.")
+        str | None, typer.Option(help="The field with the gold answers, to score the candidates.")
     ] = None,
-    split_field: Annotated[str, typer.Option(help="The field with the split's name.")] = "split",
+    split_field: Annotated[
+        str, typer.Option(help="The field with the name of the split.")
+    ] = "split",
     split: Annotated[
-        str | None, typer.Option(help="Measure on this split only, such as train.")
+        str | None, typer.Option(help="Score on this split only, such as train.")
     ] = None,
 ) -> None:
-    """Write a pool that replays recorded replies, described by what they cost, took and scored."""
+    """Write a pool that replays recorded replies, with measured prices, latency and scores."""
     from ..candidates.measure import Source, pool_from_records
     from ..candidates.records import unknown_field
 
@@ -139,8 +140,7 @@ def from_records(
         raise ConfigError(f"--fields: {wrong}")
     pool = pool_from_records(Source(file, names, gold_field, split_field, split), out)
     if gold_field and split is None:
-        print(
-            "warning: scored on all the questions; name a --split to keep test questions out",
-            file=sys.stderr,
+        print_note(
+            "warning: scored on all the questions; name a --split to keep test questions out"
         )
     print(f"{out}: {counted(len(pool.candidates), 'candidate')}")

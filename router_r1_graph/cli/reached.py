@@ -1,4 +1,4 @@
-"""`router-r1 pool check --live`: each model of a pool is asked once, and its limits are read."""
+"""`router-r1 pool check --live`: asks each model of a pool once, and reads its limits."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from ..candidates import Candidate
 from ..candidates.bill import Bill
 from ..candidates.resilience.status import status_of
-from ..candidates.tool import CandidateTool
+from ..candidates.settings import ControllerSettings, ModelSettings
+from ..candidates.tool import CandidateTool, candidate_tool
 from ..errors import ConfigError
 from ..outside import visible
 from ..words import rounded, usd
 
 _QUERY = "Reply with the one word OK."
+
+
+def controller_tool(settings: ControllerSettings) -> CandidateTool:
+    """Return a tool that asks the chat model of a controller block, as if it were a candidate."""
+    given = {name: getattr(settings, name) for name in ModelSettings.model_fields}
+    candidate = Candidate(name="controller", **given)
+    candidate.__dict__["folder"] = settings.folder
+    return candidate_tool(candidate)
 
 
 def ask_each(tools: Sequence[CandidateTool]) -> list[Bill | None]:

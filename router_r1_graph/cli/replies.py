@@ -53,7 +53,7 @@ def stats(
     file: FileArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what is kept, what it cost, and what it has saved."""
+    """Show how many replies are kept, what they cost, and what they have saved."""
     with _open(file) as store:
         lines, size = store.stats(), store.bytes
     whole = {
@@ -88,10 +88,14 @@ def stats(
 def clear(
     file: FileArgument,
     older_than: Annotated[
-        str | None, typer.Option(help="Only what is older: 90s, 30m, 12h, 7d.")
+        str | None, typer.Option(help="Delete only older replies: 90s, 30m, 12h, 7d.")
     ] = None,
-    candidate: Annotated[str | None, typer.Option(help="Only this candidate's.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    candidate: Annotated[
+        str | None, typer.Option(help="Delete only the replies of this candidate.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Delete without asking for confirmation.")
+    ] = False,
 ) -> None:
     """Delete replies: the same calls will be paid again."""
     age = seconds("--older-than", older_than) if older_than else None
@@ -115,10 +119,12 @@ def export(
     out: Annotated[Path, typer.Argument(help="The JSONL file to write.")],
     model_names: Annotated[
         bool,
-        typer.Option("--model-names", help="Name candidates by their models, not as in pools."),
+        typer.Option(
+            "--model-names", help="Name candidates by their models, not by their names in the pool."
+        ),
     ] = False,
 ) -> None:
-    """Write the replies as records, which a pool can replay: router-r1 pool from-records."""
+    """Write the replies as records; router-r1 pool from-records makes a pool of them."""
     from ..candidates.records import stored_records, write_records
 
     with _open(file) as store:

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ..console import make_console
+from ..console import make_console, print_line
 from ..errors import ConfigError, MissingExtraError
 from ..files import require_file
 from ..outside import visible
@@ -26,18 +26,24 @@ router-r1 report runs/before runs/after --out comparison.html
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="What evaluate --out wrote, also while it is running.")
+        list[Path],
+        typer.Argument(
+            help="One or several folders of router-r1 evaluate --out; the evaluation may still be "
+            "running."
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Of several: the page to write.", show_default="FOLDER/comparison.html"),
+        typer.Option(
+            help="For several folders: the page to write.", show_default="FOLDER/comparison.html"
+        ),
     ] = None,
     browser: Annotated[
         bool | None,
         typer.Option(help="Open it in a browser.", show_default="in a terminal"),
     ] = None,
 ) -> None:
-    """Show the report of an evaluation and open it, or put several side by side."""
+    """Show and open the report of an evaluation, or several reports side by side."""
     try:
         from ..evaluation.page import as_html
         from ..evaluation.past import comparison, comparison_page, read_past
@@ -59,17 +65,21 @@ def report(
         page = out or folders[0] / "comparison.html"
         require_file("--out", page)
         page.write_text(as_html(comparison_page(runs), "Evaluations side by side"), "utf-8")
-        head, *rows = comparison(runs)
+        head, *rows = comparison(runs, brief=True)
         table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-        for name in head:
+        for number, name in enumerate(head):
             table.add_column(
-                Text(visible(name)), justify="left" if name == "controller" else "right"
+                Text(visible(name)), justify="right" if number else "left", overflow="fold"
             )
         for row in rows:
             table.add_row(*(Text(visible(cell)) for cell in row))
         if not console.is_terminal:  # a file or a pipe has no width to keep to
             console.width = 400
         console.print(table)
+        metrics = " or ".join(dict.fromkeys(r.summary.metric.replace("_", " ") for r in runs))
+        note = f"a = cost weight; below its name, the {metrics} of each run; difference = to the "
+        note += "first run, over the questions of both, with a 95% interval"
+        print_line(console, ("", ""), (note, "dim"))
     print(f"\nReport: {page}")
     if browser or (browser is None and sys.stdout.isatty()):
         webbrowser.open(page.absolute().as_uri())

@@ -78,7 +78,7 @@ def show_routing(
     if routing.stop_reason:
         transcript.stopped(routing.stop_reason, routing.error)
     else:
-        print_line(console, ("stopped   ", "dim"), ("--route-only: nobody was asked", "dim"))
+        print_line(console, ("stopped   ", "dim"), ("--route-only: no candidate was asked", "dim"))
     transcript.bill(total(routing.ledger), routing.ledger)
     show_explained(console, [routing] if explain else [])
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..console import print_note
 from ..errors import ConfigError, MissingExtraError
 from ..files import require_lines
 from ..invalid import masked
@@ -30,15 +31,15 @@ from .store_options import takes_replies
 
 EXAMPLES = """[bold]Examples[/bold]
 
-router-r1 serve --port 8000
+router-r1 serve --port 8080
 
 router-r1 serve --pool mine.yaml --controller openai:gpt-4.1 --api-key-env ROUTER_KEY
 
 router-r1 serve --explore 0.05 --trace traces.jsonl --shadow knn:runs/knn
 
-router-r1 serve --budget-usd 0.01 --deadline 30   # no request may have more
+router-r1 serve --budget-usd 0.01 --deadline-seconds 30   # no request may have more
 
-OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="x")  # model="router-r1"
+OpenAI(base_url="http://127.0.0.1:8080/v1", api_key="x")  # model="router-r1"
 """
 
 
@@ -49,34 +50,47 @@ def serve(
     pool: PoolOption = "embedded",
     controller: ControllerOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free one.")] = 8000,
+    port: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, max=65535, help="The port to listen on; 0 = any free one."
+        ),
+    ] = 8000,
     max_concurrency: Annotated[
-        int, typer.Option(min=1, help="Questions that are answered at once.")
+        int, typer.Option(metavar="N", min=1, help="How many questions are answered at once.")
     ] = 64,
     queue: Annotated[
-        int, typer.Option(min=0, help="Questions that may wait; the rest is refused (429).")
+        int,
+        typer.Option(
+            metavar="N", min=0, help="How many more questions wait; all others are refused (429)."
+        ),
     ] = 256,
     api_key_env: Annotated[
         str | None,
-        typer.Option(help="The NAME of the variable with the key that clients have to send."),
+        typer.Option(
+            help="The NAME of the environment variable with the key that clients have to send."
+        ),
     ] = None,
     chores: Annotated[
         str,
         typer.Option(
-            help="The controller of what chat UIs ask on their own (a title, tags or follow-up "
-            "questions for a conversation); '' = these are routed as well."
+            help="The controller for what chat UIs ask on their own: a title, tags or follow-up "
+            "questions for a conversation. '' = these are routed as well."
         ),
     ] = "cheapest",
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(help="An origin whose web pages may ask (CORS); '*' = all. Repeatable."),
+        typer.Option(
+            help="An origin whose web pages may send requests (CORS); '*' = all. Repeatable."
+        ),
     ] = None,
     shadow: Annotated[
         str,
         typer.Option(
             metavar="SPEC",
-            help="A controller that is run beside, and answers nobody: /metrics has what it would "
-            "have cost. It pays only for calls that were not made already.",
+            help="A second controller, which runs on each answered question and whose answers no "
+            "client gets: /metrics compares costs and answers. Calls that were made already are "
+            "not paid again.",
         ),
     ] = "",
     trace: Annotated[
@@ -96,7 +110,7 @@ def serve(
 ) -> None:
     """Serve the router behind OpenAI's API, until SIGTERM or Ctrl-C.
 
-    A knob that is given is a cap: a client may ask for less, never for more.
+    A setting that is given here is a cap: a client may ask for less, never for more.
     """
     key = os.environ.get(api_key_env, "").strip() if api_key_env else ""
     if api_key_env and not key:
@@ -134,7 +148,9 @@ def serve(
     for each in api.state.controllers:
         warn_unsure(each, context.cost_weight)
     if not key and host not in ("127.0.0.1", "::1", "localhost"):
-        print("warning: no --api-key-env: whoever reaches it spends your money", file=sys.stderr)
+        print_note(
+            "warning: no --api-key-env: anyone who reaches this address can spend your money"
+        )
     if access_log:
         _log_requests()
     serve_app(api, listening)

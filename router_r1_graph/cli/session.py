@@ -14,6 +14,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
 from langgraph.graph.state import CompiledStateGraph
 
+from ..budget import StopReason
 from ..console import print_line
 from ..context import RouterContext
 from ..errors import RouterR1Error, did_you_mean
@@ -128,7 +129,9 @@ class Session:
         if shown is None:
             print_json({**run.summary(), "session_usd": self._session_usd()})
             if run.error:
-                print(f"the controller failed: {shortened(run.error)}", file=sys.stderr)
+                outage = run.stop_reason == StopReason.NO_REPLY
+                who = "no candidate replied" if outage else "the controller failed"
+                print(f"{who}: {shortened(run.error)}", file=sys.stderr)
             return
         shown.answer(run.answer)
         if run.stop_reason != "answered":

@@ -27,8 +27,8 @@ _OPTIONS = [
         "replies",
         Path | None,
         None,
-        "The file in which replies are kept: the same call, in any command, is paid once. Also "
-        "ROUTER_R1_REPLIES.",
+        "The file in which replies are kept, so that the same call is paid once, whichever command "
+        "makes it. The environment variable ROUTER_R1_REPLIES names it, too.",
         envvar="ROUTER_R1_REPLIES",
         show_envvar=False,
     ),
@@ -38,9 +38,16 @@ _OPTIONS = [
         False,
         "Also keep sampled replies, and those of tools, retrievers and graphs.",
     ),
-    _option("replies_max_age", str | None, None, "Ask anew what is older: 90s, 30m, 12h, 7d."),
     _option(
-        "replies_max_mb", int, 1024, "From this size on, forget what was not used longest.", min=1
+        "replies_max_age", str | None, None, "Ask again if a reply is older: 90s, 30m, 12h, 7d."
+    ),
+    _option(
+        "replies_max_mb",
+        int,
+        1024,
+        "From this size on, the replies are deleted that were not used for the longest time.",
+        metavar="N",
+        min=1,
     ),
 ]
 

@@ -37,8 +37,8 @@ _SCENES = (
         RouterContext(),
     ),
     (
-        "A budget of $0.00013: no call that could cost more than is left",
-        "In which city was the author of Hamlet born?",
+        "A budget of $0.00013: one call fits, so the answer is what it brought",
+        "What is the capital of the country where the author of Anna Karenina was born?",
         RouterContext(budget_usd=0.00013),
     ),
 )
@@ -74,7 +74,8 @@ def run_tour(
         console.print(f"Note: {error}", soft_wrap=True)
     console.print(
         '\nNext: router-r1 ask "Which river flows through the capital of the country where the '
-        'author of Faust was born?"\nYour own LLMs: router-r1 ask --pool mine.yaml (see README).'
+        'author of Faust was born?"\nYour own LLMs: router-r1 ask QUESTION --pool mine.yaml '
+        "(README has such a file)."
     )
 
 

@@ -24,8 +24,12 @@ router-r1 traces show runs/evaluation/results.jsonl --id q17 --controller keywor
 
 def show(
     file: Annotated[Path, typer.Argument(help="A JSONL file of traces, or a folder of them.")],
-    id: Annotated[str | None, typer.Option("--id", help="Only this question's.")] = None,
-    controller: Annotated[str | None, typer.Option(help="Only this controller's.")] = None,
+    id: Annotated[
+        str | None, typer.Option("--id", help="Print only the runs of the question with this id.")
+    ] = None,
+    controller: Annotated[
+        str | None, typer.Option(help="Print only the runs of this controller.")
+    ] = None,
 ) -> None:
     """Print runs as transcripts."""
     from ..console import make_console
@@ -61,16 +65,16 @@ router-r1 traces from-langsmith my-project --filter 'gte(start_time, "2026-11-20
 def from_langsmith(
     project: Annotated[str, typer.Argument(help="A LangSmith project or experiment.")],
     filter: Annotated[
-        str | None, typer.Option(help="Which of its router runs, in LangSmith's filter language.")
+        str | None, typer.Option(help="A filter of the router's runs, in LangSmith's language.")
     ] = None,
     since: Annotated[
-        datetime | None, typer.Option(help="Runs that began at this time (UTC) or later.")
+        datetime | None, typer.Option(help="Only runs that began at this time (UTC) or later.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The file to write; standard output when left out.")
+        Path | None, typer.Option(help="The file to write.", show_default="standard output")
     ] = None,
 ) -> None:
-    """Turn LangSmith's runs back into traces, a JSON line each (for training, among others)."""
+    """Turn LangSmith's runs back into traces, a JSON line each, such as for training."""
     from ..langsmith.traces import read_langsmith
     from ..trace import write_traces
 

@@ -49,7 +49,7 @@ def run(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings of the config.")
     ] = None,
 ) -> None:
-    """Train a policy; run it again, and it goes on from its last checkpoint."""
+    """Train a policy; the same command goes on from the last checkpoint."""
     _require_extra()
     sys.exit(training("program").main(["--config", str(config), *(overrides or [])]))
 
@@ -74,7 +74,7 @@ def init(
 def report(
     out: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/smoke.")],
 ) -> None:
-    """Write the report of a run again, with its curves; the run may be running."""
+    """Write the report of a run again, with its curves; the run need not be finished."""
     _require_extra()
     print(training("report").write_report(out))
 

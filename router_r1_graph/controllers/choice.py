@@ -50,10 +50,10 @@ class Effect:
     policy's own words before the name included.
 
     Attributes:
-        candidate: whose descriptor.
+        candidate: the candidate that the descriptor describes.
         part: `price`, `latency`, or the name of a strength or score.
         without: the descriptor without the part, as the policy reads it.
-        probability: of the candidate without the part, in [0, 1].
+        probability: the probability of the candidate without the part, in [0, 1].
         change: this probability less that with the whole descriptor, in [-1, 1].
     """
 

@@ -38,7 +38,7 @@ SPECS: Mapping[str, str] = {
     "features:DIR": "fitted: scores on clusters of probe questions; candidates can be added",
     "encoder:DIR": "fitted: one pass of a small network over question and candidates",
     "reader:DIR": "fitted: reads reply after reply, stops when it is sure for the cost weight",
-    "steps:DIR": "fitted on traces of agents: who masters a step, at what price now",
+    "steps:DIR": "fitted on traces of agents: which candidate masters a step, at its price now",
     "policy:PATH": "a trained checkpoint: a folder, a model of the Hugging Face hub",
     "completions:URL?policy=PATH": "a trained checkpoint that vLLM or SGLang serves",
     "openai:MODEL": "a chat model, reached as the pool's controller block or OPENAI_API_KEY says",

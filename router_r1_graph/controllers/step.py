@@ -27,7 +27,7 @@ class AgentStep:
         number: how many steps there were since the question.
         messages: what was written since the question: turns of models, and results of tools.
         input_tokens: an estimate of the whole prompt.
-        last: who answered the step before; "" where there was none.
+        last: the candidate that answered the step before; "" if there was none.
         warm_tokens: how many tokens of the prompt are in each candidate's cache, by name; a
             candidate that is missing has none.
     """

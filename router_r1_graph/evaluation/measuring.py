@@ -139,7 +139,7 @@ class Measured:
         return {**found, "benchmarks": scores, "measured": measured}
 
     def expected_usd(self, probe: Probe) -> float:
-        """Return what the next call may cost: as much as the dearest so far, or a guess."""
+        """Return what the next call may cost: as much as the most expensive so far, or a guess."""
         if not self.scored:
             return self._guess_usd(probe)
         return max(one.record.cost_usd or 0.0 for one in self.scored)

@@ -215,7 +215,7 @@ def _verdict(
         if elsewhere:
             why = "it asks other queries, gives another answer, or asks on; try serve --shadow"
         else:
-            why = "it asks whom they had no chance to ask; log with --explore"
+            why = "it asks candidates that the logged runs could not ask; log with --explore"
         return f"the logs cannot tell for {lost:.0%} of the questions: {why}"
     known = score.difference
     logged = "what was logged" + (", explored calls included" if explored else "")

@@ -83,19 +83,26 @@ def read_past(folder: Path) -> Past:
     return Past(folder, origin, outcomes, dataclasses.replace(summary, origin=known))
 
 
-def comparison(runs: Sequence[Past]) -> Table:
+def comparison(runs: Sequence[Past], *, brief: bool = False) -> Table:
     """Return a table of several evaluations side by side: a row for each controller.
 
     The difference is paired, over the questions that both runs asked the controller: the score in a
-    run less that in the first.
+    run minus the score in the first run.
+
+    Args:
+        runs: the evaluations.
+        brief: for a terminal: short heads, and scores without intervals.
     """
-    head = ["controller", "cost weight"]
+    head = ["controller", "a" if brief else "cost weight"]
     for number, run in enumerate(runs):
         name = run.folder.name
-        head += [f"{name}: {run.summary.metric.replace('_', ' ')}", f"{name}: USD / 1,000"]
-        head += [f"{name} less {runs[0].folder.name}"] if number else []
+        metric = run.summary.metric.replace("_", " ")
+        head += [name, "USD/1000"] if brief else [f"{name}: {metric}", f"{name}: USD / 1,000"]
+        if number:
+            head.append("difference" if brief else f"{name} - {runs[0].folder.name}")
     keys = dict.fromkeys((row.controller, row.cost_weight) for r in runs for row in r.summary.rows)
-    return [head, *([key[0], f"{key[1]:g}", *_cells(runs, key)] for key in keys)]
+    names = {name: name.removeprefix("constant:") if brief else name for name, _ in keys}
+    return [head, *([names[k[0]], f"{k[1]:g}", *_cells(runs, k, brief)] for k in keys)]
 
 
 def comparison_page(runs: Sequence[Past]) -> list[Block]:
@@ -113,7 +120,7 @@ def comparison_page(runs: Sequence[Past]) -> list[Block]:
     return blocks
 
 
-def _cells(runs: Sequence[Past], key: tuple[str, float]) -> list[str]:
+def _cells(runs: Sequence[Past], key: tuple[str, float], brief: bool) -> list[str]:
     cells: list[str] = []
     first = _scores(runs[0], key)
     for number, run in enumerate(runs):
@@ -122,15 +129,17 @@ def _cells(runs: Sequence[Past], key: tuple[str, float]) -> list[str]:
             cells += ["", ""]
         else:
             score = row.measures["score"]
-            cells.append(
-                f"{rounded(score.mean, 3)} [{rounded(score.low, 3)}, {rounded(score.high, 3)}]"
-            )
+            interval = "" if brief else f" [{rounded(score.low, 3)}, {rounded(score.high, 3)}]"
+            cells.append(f"{rounded(score.mean, 3)}{interval}")
             cells.append(fixed(1000 * row.measures["cost_usd"].mean, 4))
         if number:
             ours = _scores(run, key)
             both = [question for question in ours if question in first]
             pairs = [ours[q] for q in both], [first[q] for q in both]
-            cells.append(difference(Bootstrap(len(both)).difference(*pairs)) if both else "")
+            digits = 2 if brief else 3
+            cells.append(
+                difference(Bootstrap(len(both)).difference(*pairs), digits) if both else ""
+            )
     return cells
 
 

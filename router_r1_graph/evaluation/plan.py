@@ -30,7 +30,7 @@ class Evaluation:
 
     Attributes:
         pool: the candidates.
-        questions: what is asked.
+        questions: the questions to ask.
         controllers: the specs of the controllers.
         cost_weights: the cost weights at which each controller that reads the cost weight is run.
         context: all other knobs.
@@ -43,11 +43,11 @@ class Evaluation:
             questions into this many parts, and ask each part with a fit on the others.
         record: a file to append every reply to, with the gold answers of whole questions;
             `provider: recorded` can replay it, and `fit` learns from it.
-        replies: where replies are kept, so that the same call is paid once. None = in `out` (or a
-            temporary folder), so that the same call of several controllers is; not where all
-            candidates are simulated or recorded.
+        replies: where replies are kept, so that the same call is paid once, whichever controller
+            makes it. None = in `out`, or in a temporary folder without `out`; nothing is kept if
+            all candidates are simulated or recorded.
         budget_usd: the most that this run may pay, all controllers together; None = no limit. A
-            question is asked if its worst case is left, as far as that can be known.
+            question is asked if the budget still covers its worst case, as far as this is known.
         resume: whether to continue with results that are there already.
         seed: the seed of the resamples.
         skipped: rows of the data that were left out, with why.

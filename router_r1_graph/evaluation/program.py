@@ -128,7 +128,7 @@ def _all_runs(plan: Evaluation, controls: Sequence[str], results: Results) -> li
     learned = [spec for spec in plan.controllers if spec in FITTED]
     if learned and not plan.folds:
         raise ConfigError(
-            f"{learned[0]}: fitted on what? Name what `router-r1 fit` wrote ({learned[0]}:DIR), or "
+            f"{learned[0]} is not fitted: name what `router-r1 fit` wrote ({learned[0]}:DIR), or "
             "cross-validate by --folds 5"
         )
     if learned and not plan.controls:

@@ -165,9 +165,7 @@ class Reader:
         text = _first(row, self.fields.get("question"), _QUESTION_FIELDS)
         gold = _first(row, self.fields.get("gold"), GOLD_FIELDS)
         if not isinstance(text, str) or not text.strip():
-            raise ConfigError(
-                f"{where}: no question; it is looked for in {_names(_QUESTION_FIELDS)}"
-            )
+            raise ConfigError(f"{where}: no question; looked for in {_names(_QUESTION_FIELDS)}")
         answers = tuple(gold_answers(gold, _part_answers(row)))
         if not answers and self.need_gold:
             raise ConfigError(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ..console import print_line
 from ..outside import visible
 from ..trace import Trace
 from ..transcript import as_text
@@ -24,10 +25,10 @@ from .verdict import difference, savings, verdict
 
 _WORST = 10
 _EXPLAINED = (
-    "The best is the best single candidate; x best's is the cost by its cost. At matched cost: "
-    "against a random mix of two candidates that spends as much; empty where every candidate costs "
-    "more. States it: the share of answers that state a gold one in whatever form, extracted by "
-    "the same rules for all."
+    "The best is the best single candidate; x best's is the cost divided by its cost. At matched "
+    "cost: the difference to a random mix of two candidates that costs as much; empty if every "
+    "candidate costs more. States it: the share of answers that state a gold answer in any form, "
+    "extracted by the same rules for all."
 )
 
 
@@ -115,11 +116,9 @@ def show(summary: Summary, console: Console) -> None:
     console.print(table)
     note = "a = cost weight; cost = times the best's; [95% intervals]"
     asked = counted(summary.questions, "question")
-    console.print(
-        Text(visible(f"{asked}, pool {summary.pool}; {note}"), style="dim"), soft_wrap=True
-    )
+    print_line(console, ("", ""), (f"{asked}, pool {summary.pool}; {note}", "dim"))
     for line in [*verdict(summary), *savings(summary)]:
-        console.print(Text(visible(line)), soft_wrap=True)
+        print_line(console, ("", ""), (line, ""))
 
 
 def share_table(summary: Summary) -> Table:

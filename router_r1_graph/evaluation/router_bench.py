@@ -145,14 +145,14 @@ def areas(rows: Sequence[BenchRow]) -> dict[str, float]:
         if row.model_name != ORACLE:
             name = CANDIDATES if row.cost_weight is None else row.model_name
             curves.setdefault(name, []).append((row.total_cost, row.performance))
-    dearest = max(cost for points in curves.values() for cost, _ in points)
+    highest = max(cost for points in curves.values() for cost, _ in points)
     found = {}
     for name, points in curves.items():
         hull = _hull(points)
-        hull.append((dearest, hull[-1][1]))
+        hull.append((highest, hull[-1][1]))
         costs, scores = np.array(hull).T
         area = (np.diff(costs) * (scores[1:] + scores[:-1])).sum() / 2
-        found[name] = float(area / dearest) if dearest else float("nan")
+        found[name] = float(area / highest) if highest else float("nan")
     return found
 
 

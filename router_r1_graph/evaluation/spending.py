@@ -83,17 +83,17 @@ def within(purse: Purse, ask: Ask, worst_usd: Callable[[Item], float]) -> Ask:
         ask: what asks.
         worst_usd: what a question may cost; where another one has cost more, that counts.
     """
-    dearest = 0.0
+    highest = 0.0
 
     async def ask_if_paid(item: Item) -> Sequence[Trace]:
-        nonlocal dearest
-        held, paid = max(dearest, worst_usd(item)), 0.0
+        nonlocal highest
+        held, paid = max(highest, worst_usd(item)), 0.0
         if not await purse.hold(held):
             return []
         try:
             traces = await ask(item)
             paid = sum(total(trace.ledger)["cost_usd"] for trace in traces)
-            dearest = max(dearest, paid)
+            highest = max(highest, paid)
         finally:
             purse.settle(held, paid)
         return traces

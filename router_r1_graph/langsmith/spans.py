@@ -25,9 +25,9 @@ class GenAISpans(BaseTracer):
 
     The span of a model's call has the names of candidate and model, tokens, and the cost in USD as
     it is billed (`gen_ai.usage.cost`, as Langfuse reads it: OpenTelemetry names no cost yet). A
-    tool that is priced by the call has its cost on its own span. The router's span has the stop
-    reason and the totals, under names of ours: who adds up costs counts each once. No text is
-    written.
+    tool with a price for each call has its cost on its own span. The router's span has the stop
+    reason and the totals, under names of its own, so that a sum of costs counts each only once. No
+    text is written.
 
     Args:
         tracer: an OpenTelemetry tracer; None = that of the global provider.

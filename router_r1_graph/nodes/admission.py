@@ -157,7 +157,10 @@ def admit(
 def _add_fallback(
     route: RouteCall, view: View, usd_left: float | None, asked: set[tuple[str | None, str]]
 ) -> float:
-    """Add the fallback to a call, unless it is dear, known, or the call is for a person to approve.
+    """Add the fallback to a call.
+
+    There is none if it is too expensive, if it was asked the same already, or if the call waits for
+    a person's approval.
 
     Returns:
         The most that it can cost, in USD.

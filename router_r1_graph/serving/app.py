@@ -6,6 +6,7 @@ Needs the extra `serve`. A request is answered in the event loop, and nothing in
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import socket
@@ -216,7 +217,11 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"cannot listen on {host}, port {port}: {error}") from None
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            why = "another program uses it; name another port (--port; 0 = any free one)"
+        else:
+            why = str(error)
+        raise ConfigError(f"cannot listen on {host}, port {port}: {why}") from None
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:

@@ -110,7 +110,7 @@ def read_request(kind: type[_Asked], data: object) -> _Asked:
         if name in kind.only:
             _check_only(name, value, kind.only[name])
         elif name in knobs():
-            raise RefusedError(400, "unknown field: there is nobody to approve a call", param=name)
+            raise RefusedError(400, "unknown field: no person can approve a call here", param=name)
         elif misspelt_knob(name):
             why = f"unknown field{did_you_mean(str(misspelt_knob(name)), KNOBS)}"
             raise RefusedError(400, why, param=name)

@@ -113,7 +113,7 @@ def _question(
 ) -> Decomposed:
     name = next((name for name in GOLD_FIELDS if row.get(name) is not None), None)
     if name is None:
-        raise ConfigError(f"{where}: no gold answer; it is looked for in {', '.join(GOLD_FIELDS)}")
+        raise ConfigError(f"{where}: no gold answer; looked for in {', '.join(GOLD_FIELDS)}")
     if "decomposition" not in row:
         near = did_you_mean("decomposition", row)
         raise ConfigError(

@@ -42,6 +42,7 @@ class SimulatedOptions(BaseModel):
     unknown: Literal["abstain", "wrong"] = "abstain"
     """What it does when it does not know the answer, or when a question takes too many hops."""
     style: Style = "terse"
+    """How it words a reply: the bare answer, one sentence, or several."""
     sleep: bool = False
     """Wait `latency_seconds` before each reply."""
     fail_rate: Fraction = 0.0

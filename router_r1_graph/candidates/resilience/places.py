@@ -30,7 +30,7 @@ def check_place(place: str) -> None:
     """
     if place.startswith(_OF_ENVIRONMENT):
         if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", place.removeprefix(_OF_ENVIRONMENT)):
-            raise ValueError("after env: stands the NAME of an environment variable in capitals")
+            raise ValueError("env: needs the NAME of an environment variable in capitals")
         return
     if not place.strip():
         raise ValueError("is empty; allowed: memory, a file, redis://HOST:PORT/DATABASE, env:NAME")

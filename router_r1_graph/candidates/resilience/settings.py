@@ -31,27 +31,27 @@ class Resilience(BaseModel):
     max_retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Retries after a transient failure (429, 5xx, time-out, lost connection)."""
     retry_on: tuple[Transient, ...] = ("rate_limited", "server_error", "timeout", "connection")
-    """Which failures are retried. After a time-out or a lost connection the provider may have
-    written, and billed, a reply that nobody got: `[rate_limited, server_error]` never asks for that
-    twice."""
+    """Which failures are retried. After a time-out or a lost connection, the provider may have
+    written, and billed, a reply that was not received: with `[rate_limited, server_error]`, such a
+    request is never repeated."""
     max_concurrency: Annotated[int, Field(ge=1)] | None = None
-    """The most attempts under way at once; further calls wait in turn. None = no limit."""
+    """The most attempts in flight at once; further calls wait in turn. None = no limit."""
     requests_per_minute: Rate | None = None
-    """The endpoint's limit; None = no limit. What it allows in five seconds may come at once."""
+    """The endpoint's limit, with bursts of five seconds' worth; None = no limit."""
     tokens_per_minute: Rate | None = None
     """The same for input and output tokens, counted after each reply."""
     breaker_failures: Annotated[int, Field(ge=1)] | None = None
-    """After so many failed attempts in a row (5xx, time-out, lost connection) nobody is asked for
-    `breaker_seconds`: calls fail at once. None = no circuit breaker."""
+    """After this many failed attempts in a row (5xx, time-out, lost connection), calls fail at once
+    for `breaker_seconds`. None = no circuit breaker."""
     breaker_seconds: Seconds = 30.0
     """How long the breaker stays open, until probes are let through."""
     breaker_probes: Annotated[int, Field(ge=1)] = 1
     """The most probes at once; the first that succeeds closes the breaker."""
     hedge_after_seconds: Seconds | None = None
-    """After so long without a reply, the same is asked a second time; the first reply counts, and
-    both requests are paid. None = never."""
+    """After so many seconds without a reply, the request is sent a second time; the first reply
+    counts, and both requests are paid. None = never."""
     limits_store: str | None = None
-    """Who shares the limits and the breaker. None = all processes of this user on this machine, by
+    """What shares limits and breaker. None = all processes of this user on this machine, by
     a file in the folder for temporary files; `memory` = this process alone; the path of an SQLite
     file, relative to the pool file; `redis://HOST:PORT/DATABASE`; or `env:NAME`, an environment
     variable with one of these, for a URL with a password."""

@@ -131,7 +131,7 @@ def wide_cells(path: Path, pool: CandidatePool | None, fields: Mapping[str, str]
     """Yield the cells of a `.csv` of RouterBench's shape.
 
     Raises:
-        MatrixError: a column is missing or stands twice, or a line is broken.
+        MatrixError: a column is missing or is there twice, or a line is broken.
     """
     if set(fields) - {"question"}:
         raise MatrixError(f"{path}: of a .csv, only the column of the question can be named")
@@ -162,7 +162,7 @@ def _columns(path: Path, columns: Sequence[str], asked: str | None) -> tuple[str
     if question is None:
         raise MatrixError(f"{path}: there is no column {names[0]!r}")
     if len(set(columns)) < len(columns):
-        raise MatrixError(f"{path}: a column stands twice")
+        raise MatrixError(f"{path}: a column is there twice")
     others = {question, *_OTHER_COLUMNS}
     models = [c for c in columns if c + COST in columns] or [
         c for c in columns if c not in others and not c.startswith(_INDEX) and "|" not in c

@@ -26,8 +26,8 @@ def utility(
 ) -> np.ndarray:
     """Return (1 - a) * score - a * what was spent, N x C.
 
-    What was spent is scaled so that the cheapest of `costs` (length C) is 0 and the dearest 1; it
-    is 0 where all cost the same.
+    What was spent is scaled so that the lowest of `costs` (length C) is 0 and the highest 1; it is
+    0 where all cost the same.
     """
     low, high = costs.min(), costs.max()
     share = (spent - low) / (high - low) if high > low else np.zeros_like(spent)

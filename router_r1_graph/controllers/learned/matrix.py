@@ -74,7 +74,7 @@ class ScoreMatrix:
         seen: set[str] = set()
         for question in self.questions:
             if question in seen:
-                raise MatrixError(f"the question {question[:60]!r} stands twice")
+                raise MatrixError(f"the question {question[:60]!r} is there twice")
             seen.add(question)
         if np.isnan(self.scores).all():
             raise MatrixError("nothing was measured: there is no score")

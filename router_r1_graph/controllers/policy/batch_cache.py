@@ -93,6 +93,11 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self._start += padding
         self._show(keys[: len(order)], values[: len(order)], width)
 
+    def cut(self, width: int) -> None:
+        """Drop the tokens after the first ones."""
+        assert self._room is not None
+        self._show(*self._room, width)
+
     def _show(self, keys: torch.Tensor, values: torch.Tensor, width: int) -> None:
         self._room = (keys, values)
         columns = slice(self._start, self._start + width)

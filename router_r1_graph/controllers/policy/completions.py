@@ -116,7 +116,7 @@ class CompletionsController:
         if not self.settings.priced:
             return 0.0
         context = self.codec.context(view, self.policy.max_context_tokens)
-        return self.settings.dearest_usd(len(context.ids), self.policy.max_new_tokens)
+        return self.settings.highest_usd(len(context.ids), self.policy.max_new_tokens)
 
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Sample one turn."""

@@ -140,6 +140,24 @@ class PolicyFolder:
         """Whether it holds changes to another model's weights (LoRA), not a model."""
         return self._file("adapter_config.json") is not None
 
+    @property
+    def base(self) -> PolicyFolder:
+        """The model that an adapter changes.
+
+        Raises:
+            ControllerError: its `adapter_config.json` names none, or cannot be read.
+        """
+        file = self._file("adapter_config.json")
+        try:
+            name = json.loads(file.read_bytes())["base_model_name_or_path"] if file else None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self.unusable("adapter", error) from error
+        if not name or not isinstance(name, str):
+            raise ControllerError(
+                f"policy {self.path!r}: adapter_config.json does not name the model that it changes"
+            )
+        return PolicyFolder(name)
+
     def check(self) -> None:
         """Raise ControllerError if there is neither a model nor an adapter, or it is a pickle."""
         if self.is_adapter and not self._file("adapter_model.safetensors"):
@@ -192,12 +210,14 @@ class PolicyFolder:
             raise self.unusable(name, error) from error
 
     def tokenizer(self) -> Any:
-        """Load its tokenizer, by transformers.
+        """Load its tokenizer, by transformers; an adapter without one has that of its model.
 
         Raises:
             ControllerError: there is none, or it cannot be read.
             ImportError: transformers is not installed.
         """
+        if self.is_adapter and self._file("tokenizer_config.json") is None:
+            return self.base.tokenizer()
         from transformers import AutoTokenizer
 
         try:

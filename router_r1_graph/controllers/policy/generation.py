@@ -14,7 +14,7 @@ padding, and remembers what it has read in the cache that transformers makes for
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,18 +23,11 @@ from transformers import Cache
 from .batch_cache import RoomyLayer, Rows, row_of
 from .forward import Forward
 from .kept_caches import KeptCaches
-from .sampling import Sample, drawn, sample_tokens
+from .packing import Unread, alike, closed_up
+from .sampling import Sample, drawn, repeated, sample_tokens
 
 _CROWDED = 0.75
 """When no more than this share of the rows is still sampled, the others leave the batch."""
-_PREFILL_ROWS = 32
-"""The most rows whose new tokens are computed together. They are rows with about equally many,
-since padding is computed too."""
-_ALIKE = 1.25
-"""The new tokens of the longest row computed together, at most, as a multiple of the shortest's."""
-
-_Unread = tuple[tuple[int, ...], int]
-"""A row to compute: its ids, and how many of them are known."""
 
 
 class Generator:
@@ -108,6 +101,9 @@ class Generator:
     ) -> None:
         device = self.model.device
         computed = self._prefill(turns)
+        if len(turns) == 1 and not turns[0].temperature:
+            self._generate_one(turns[0], self._batch(computed)[0], ended, rest)
+            return
         # The turn of each row of the batch; None = it has ended.
         rows: list[Sample | None] = list(turns)
         cache, mask = self._batch(computed)
@@ -140,7 +136,7 @@ class Generator:
             # Rows that ended leave the batch a quarter of it at a time, because each time other
             # rows are copied into their places.
             if len(going) <= _CROWDED * len(rows):
-                order = _close_up(going)
+                order = closed_up(going)
                 rows = [rows[place] for place in order]
                 keep = torch.tensor(order, device=device)
                 ids, mask, temperatures = ids[keep], mask[keep], temperatures[keep]
@@ -148,6 +144,41 @@ class Generator:
                 mask = mask[:, padding:]
                 for layer in cache.layers:
                     layer.take(order, padding)
+
+    def _generate_one(
+        self,
+        turn: Sample,
+        cache: Cache,
+        ended: Callable[[Sample], None],
+        rest: Callable[[int], bool],
+    ) -> None:
+        """Write a greedy turn that is alone: what may repeat earlier text is guessed and checked.
+
+        One pass reads the last token and the guess, and says which of it the model would have
+        written. Turns repeat names, prices and sub-questions of their context.
+        """
+        device = self.model.device
+        while True:
+            size = cache.get_seq_length()
+            guess = repeated(turn.so_far)[: turn.max_new_tokens - len(turn.ids) - 1]
+            ids = torch.tensor([[turn.so_far[-1], *guess]], device=device)
+            positions = torch.arange(size, size + ids.shape[1], device=device)[None]
+            logits, _ = self._forward(ids, positions, cache, keep=0)
+            greedy = torch.zeros(ids.shape[1], device=device)
+            chosen, scores = sample_tokens(logits[0], greedy, greedy[:, None])
+            read = 0
+            for token, score in zip(chosen.tolist(), scores.tolist(), strict=True):
+                self._append(turn, token, score)
+                read += 1
+                if turn.ended or read > len(guess) or token != guess[read - 1]:
+                    break
+            for layer in cache.layers:
+                layer.cut(size + read)
+            if turn.ended or rest(1):
+                break
+        self._keep_row(turn, cache, 0)
+        if turn.ended:
+            ended(turn)
 
     def _prefill(self, turns: Sequence[Sample]) -> list[Rows | None]:
         """Return each turn's keys and values, except for its last token."""
@@ -158,12 +189,12 @@ class Generator:
             for key, turn in sorted(zip(keys, turns, strict=True), key=lambda pair: pair[1].known)
         }
         rows: dict[tuple[int, ...], Rows | None] = {}
-        todo: list[_Unread] = []
+        todo: list[Unread] = []
         for ids, turn in first.items():
             rows[ids], size = self._take(turn)
             if size < len(ids) - 1:
                 todo.append((ids, size))
-        for part in _alike(todo):
+        for part in alike(todo):
             for (ids, _), done in zip(part, self._compute(part, rows), strict=True):
                 rows[ids] = done
         for key, turn in zip(keys, turns, strict=True):
@@ -171,7 +202,7 @@ class Generator:
         return [rows[key] for key in keys]
 
     def _compute(
-        self, part: Sequence[_Unread], rows: dict[tuple[int, ...], Rows | None]
+        self, part: Sequence[Unread], rows: dict[tuple[int, ...], Rows | None]
     ) -> list[Rows]:
         """Complete the known keys and values of some rows, up to their last token, and return them.
 
@@ -245,29 +276,3 @@ class Generator:
     def _keep_row(self, turn: Sample, cache: Cache, place: int) -> None:
         width = cache.get_seq_length()
         self._keep(turn, lambda size: row_of(cache, place, width - size, width))
-
-
-def _alike(todo: Sequence[_Unread]) -> Iterator[list[_Unread]]:
-    """Divide rows to compute into groups with about equally many new tokens."""
-    part: list[_Unread] = []
-    least = 0
-    for row in sorted(todo, key=lambda row: (len(row[0]) - row[1], row[1])):
-        new = len(row[0]) - row[1]
-        if part and (len(part) == _PREFILL_ROWS or new > _ALIKE * least):
-            yield part
-            part = []
-        least = least if part else new
-        part.append(row)
-    if part:
-        yield part
-
-
-def _close_up(going: Sequence[int]) -> list[int]:
-    """Return the new order of the rows, with the fewest moves: the last ones fill the gaps.
-
-    >>> _close_up([0, 2, 3, 5])
-    [0, 5, 2, 3]
-    """
-    stay = set(going)
-    moved = iter(sorted((place for place in going if place >= len(going)), reverse=True))
-    return [place if place in stay else next(moved) for place in range(len(going))]

@@ -59,6 +59,25 @@ def drawn(rows: Sequence[Sample | None], device: torch.device) -> torch.Tensor:
     return torch.tensor(numbers, device=device)[:, None]
 
 
+_ALIKE, _MOST_GUESSED = 3, 8
+"""So many tokens have to be the same before a guess, and so many are guessed."""
+
+
+def repeated(ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what followed the last tokens where they stood before; () where they did not.
+
+    Source: A. Saxena, Prompt lookup decoding (2023).
+
+    >>> repeated((5, 1, 2, 3, 7, 8, 1, 2, 3))
+    (7, 8, 1, 2, 3)
+    """
+    tail = ids[-_ALIKE:]
+    for start in range(len(ids) - _ALIKE - 1, -1, -1):
+        if ids[start] == tail[0] and ids[start : start + _ALIKE] == tail:
+            return ids[start + _ALIKE : start + _ALIKE + _MOST_GUESSED]
+    return ()
+
+
 def sample_tokens(
     logits: torch.Tensor, temperatures: torch.Tensor, drawn: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

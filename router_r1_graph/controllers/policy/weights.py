@@ -70,10 +70,7 @@ def load_weights(policy: PolicyFolder, *, dtype: Any, is_trainable: bool = False
 def _with_adapter(policy: PolicyFolder, dtype: Any, is_trainable: bool) -> Any:
     if find_spec("peft") is None:
         raise ControllerError("an adapter (LoRA) needs PEFT: pip install peft")
-    from peft import PeftConfig, PeftModel
+    from peft import PeftModel
 
-    base = PeftConfig.from_pretrained(policy.source).base_model_name_or_path
-    if not base:
-        raise ControllerError("adapter_config.json does not name the model that it changes")
-    model = load_weights(PolicyFolder(base), dtype=dtype)
+    model = load_weights(policy.base, dtype=dtype)
     return PeftModel.from_pretrained(model, policy.source, is_trainable=is_trainable)

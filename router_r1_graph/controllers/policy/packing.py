@@ -1,0 +1,40 @@
+"""Which rows are computed together, and how a batch closes its gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+_PREFILL_ROWS = 32
+"""The most rows whose new tokens are computed together. They are rows with about equally many,
+since padding is computed too."""
+_ALIKE = 1.25
+"""The new tokens of the longest row computed together, at most, as a multiple of the shortest's."""
+
+Unread = tuple[tuple[int, ...], int]
+"""A row to compute: its ids, and how many of them are known."""
+
+
+def alike(todo: Sequence[Unread]) -> Iterator[list[Unread]]:
+    """Divide rows to compute into groups with about equally many new tokens."""
+    part: list[Unread] = []
+    least = 0
+    for row in sorted(todo, key=lambda row: (len(row[0]) - row[1], row[1])):
+        new = len(row[0]) - row[1]
+        if part and (len(part) == _PREFILL_ROWS or new > _ALIKE * least):
+            yield part
+            part = []
+        least = least if part else new
+        part.append(row)
+    if part:
+        yield part
+
+
+def closed_up(going: Sequence[int]) -> list[int]:
+    """Return the new order of the rows, with the fewest moves: the last ones fill the gaps.
+
+    >>> closed_up([0, 2, 3, 5])
+    [0, 5, 2, 3]
+    """
+    stay = set(going)
+    moved = iter(sorted((place for place in going if place >= len(going)), reverse=True))
+    return [place if place in stay else next(moved) for place in range(len(going))]

@@ -1,0 +1,208 @@
+"""A question's plan: the sub-questions that it takes, in order, and what follows from the replies.
+
+`#2` stands for the reply to the second line. A small policy that writes its plan down once has
+nothing left to find out in later turns: it fills in and counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from router_r1_graph.answers import exact_match
+from router_r1_graph.protocol import Turn
+from router_r1_graph.simulation import (
+    Ask,
+    Between,
+    Both,
+    Compare,
+    Decomposed,
+    Question,
+    Same,
+    YesNo,
+    next_steps,
+    phrase,
+    relation_domain,
+)
+from router_r1_graph.simulation.structure import Structure, asks, folded, parts
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One sub-question."""
+
+    number: int
+    text: str
+    """With `#1`, `#2` in the place of replies."""
+    domain: str | None
+    """Who may know it; None = nobody in particular."""
+
+    def filled(self, replies: Mapping[int, str]) -> str | None:
+        """Return the query; None = a reply that it needs is not there yet."""
+        if not self.needs <= replies.keys():
+            return None
+        return re.sub(r"#(\d+)", lambda found: replies[int(found[1])], self.text)
+
+    @property
+    def needs(self) -> set[int]:
+        """The lines whose replies it needs."""
+        return {int(number) for number in re.findall(r"#(\d+)", self.text)}
+
+
+class Plan:
+    """The lines of a question.
+
+    Attributes:
+        lines: in the order in which they are asked.
+        end: what is done with the replies; "" = the last one is the answer.
+    """
+
+    def __init__(self, lesson: Question) -> None:
+        self._lesson = lesson
+        self._known: dict[Ask, int] = {}
+        self.lines: tuple[Line, ...] = tuple(self._lines())
+        self.end = "" if lesson.structure is None else self._end()
+
+    def __str__(self) -> str:
+        if self._lesson.structure is None:  # nothing that a world could hold: asked as it is
+            return "#1 as asked."
+        return " ".join(filter(None, [*(f"#{x.number} {x.text}" for x in self.lines), self.end]))
+
+    def _lines(self) -> Iterator[Line]:
+        structure = self._lesson.structure
+        if structure is None:
+            yield Line(1, self._lesson.text, None)
+        elif isinstance(structure, Decomposed):
+            yield from _of_parts(structure)
+        else:
+            for ask in asks(structure):
+                if ask not in self._known:
+                    known = Ask(ask.relation, self._name(ask.subject))
+                    self._known[ask] = len(self._known) + 1
+                    domain = relation_domain(ask.relation)
+                    yield Line(len(self._known), phrase(known), domain)
+
+    def _name(self, term: str | Ask) -> str:
+        return term if isinstance(term, str) else f"#{self._known[term]}"
+
+    def _end(self) -> str:
+        structure = self._lesson.structure
+        if isinstance(structure, Decomposed):
+            last = list(structure.leaves())[-1]
+            return "" if exact_match(last.answer, structure.gold) else "Then all together."
+        assert structure is not None
+        if isinstance(structure, Ask):
+            return ""
+        names = [self._name(part) for part in parts(structure)]
+        match structure:
+            case YesNo(value=value):
+                return f"Is {names[0]} {value}?"
+            case Compare(least=least):
+                return f"The {'smallest' if least else 'largest'} of {', '.join(names)}."
+            case Same():
+                return f"Are {names[0]} and {names[1]} the same?"
+            case Between():
+                return f"How far apart are {names[0]} and {names[1]}?"
+            case Both():
+                return "Both."
+
+    def answered(self, replies: Mapping[int, str]) -> Turn:
+        """Return the last turn, which says what the answer follows from.
+
+        Args:
+            replies: those to all lines, by number.
+        """
+        structure = self._lesson.structure
+        last = replies[len(self.lines)]
+        if structure is None or isinstance(structure, Ask):
+            return Turn(("Done.",), answer=last)
+        if isinstance(structure, Decomposed):
+            return self._answered_parts(structure, replies)
+        found = next_steps(structure, _Known(self._known, replies))
+        assert isinstance(found, str)
+        if not found:
+            return Turn(("That decides nothing.",), answer=UNKNOWN)
+        return Turn((_reason(structure, self._value_of(replies), found),), answer=found)
+
+    def _value_of(self, replies: Mapping[int, str]) -> Mapping[Ask, str]:
+        return {ask: replies[number] for ask, number in self._known.items()}
+
+    def _answered_parts(self, whole: Decomposed, replies: Mapping[int, str]) -> Turn:
+        leaves = list(whole.leaves())
+        said = [replies[number] for number in range(1, len(leaves) + 1)]
+        right = all(exact_match(*pair) for pair in zip(said, (x.gold for x in leaves), strict=True))
+        if not self.end:
+            return Turn(("Done.",), answer=whole.answer if right else said[-1])
+        if not right:
+            return Turn(("That does not fit together.",), answer=UNKNOWN)
+        return Turn((", ".join(said) + ".",), answer=whole.answer)
+
+
+class _Known(Mapping[Ask, str]):
+    """The replies by asks whose subject is a name."""
+
+    def __init__(self, known: Mapping[Ask, int], replies: Mapping[int, str]) -> None:
+        self._by_name = {
+            Ask(ask.relation, self._name(ask.subject, known, replies)): replies[number]
+            for ask, number in known.items()
+        }
+
+    @staticmethod
+    def _name(term: str | Ask, known: Mapping[Ask, int], replies: Mapping[int, str]) -> str:
+        return term if isinstance(term, str) else replies[known[term]]
+
+    def __getitem__(self, ask: Ask) -> str:
+        return self._by_name[ask]
+
+    def __iter__(self) -> Iterator[Ask]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+
+def _of_parts(whole: Decomposed) -> Iterator[Line]:
+    """Yield the sub-questions of a file, with earlier answers as references to their lines."""
+    leaves = list(whole.leaves())
+    for number, leaf in enumerate(leaves, 1):
+        text = leaf.question
+        for place, earlier in enumerate(leaves[: number - 1], 1):
+            text = _referring(text, earlier.answer, place, whole.question)
+        yield Line(number, text, leaf.domain)
+
+
+def _referring(text: str, answer: str, number: int, whole: str) -> str:
+    """Put a reference in the place of an earlier answer, where the question did not name it."""
+    meant = len(answer) > 1 or answer.isdecimal()
+    if not meant or _stands(answer).search(whole):
+        return text
+    return _stands(answer).sub(f"#{number}", text)
+
+
+def _stands(answer: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w#]){re.escape(answer)}(?!\w)")
+
+
+def _reason(structure: Structure, replies: Mapping[Ask, str], answer: str) -> str:
+    """Return what the answer follows from, so that it can be read off."""
+
+    def value(term: str | Ask) -> str:
+        return term if isinstance(term, str) else replies[term]
+
+    values = [value(part) for part in parts(structure)]
+    match structure:
+        case YesNo(value=asked):
+            same = folded(values[0]) == folded(asked)
+            return f"{values[0]} is {'' if same else 'not '}{asked}."
+        case Compare(sides=sides, least=least):
+            numbers = ", ".join(f"{value(s)} {v}" for s, v in zip(sides, values, strict=True))
+            return f"{numbers}. {'Smallest' if least else 'Largest'}: {answer}."
+        case Between():
+            low, high = sorted(values, key=lambda v: (len(v), v))
+            return f"{high} - {low} = {answer}."
+        case Both():
+            return "Both are known."
+    return f"{values[0]} and {values[1]} are {'the same' if answer == 'yes' else 'different'}."
