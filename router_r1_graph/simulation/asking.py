@@ -9,10 +9,13 @@ from .cues import Cue
 from .function_words import (
     ASKING,
     BEFORE,
+    CLAIMS,
     COUNTED,
+    DETERMINERS,
     MODALS,
     OBJECT,
     PREPOSITIONS,
+    PRONOUNS,
     REQUESTS,
     STOPS,
     TAGS,
@@ -24,7 +27,10 @@ from .spotted import AUXILIARIES, DOUBTFUL, Name, Spotted
 from .vocabulary import Vocabulary
 
 #: So many words stand alone at the end: "Year of death?".
-_FEW = 4
+FEW = 4
+_NO_NOUNS = AUXILIARIES | PREPOSITIONS | PRONOUNS | DETERMINERS | {"kind", "sort"}
+#: After "which" they start a clause: "to which we owe".
+_NO_ADJECTIVES = YOU | DETERMINERS | AUXILIARIES | {"whoever", "they", "he", "she", "it"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ class Asking(Spotted):
         """Types that are not asked for: "where is the city" asks for no city."""
         self.counted = False
         """Whether it asks how many there are of something that no relation counts."""
+        self.elsewhere = False
+        """Whether it asks for something that means nothing here: "which horse did"."""
         self.polar = False
         """Whether it asks for yes or no."""
         self._asking: int | None = None
@@ -58,13 +66,6 @@ class Asking(Spotted):
         self._last = self._asking = self._requesting() if self._asking is None else self._asking
         if not any(self._part[name.start] == self._asking for name in self._sure()):
             self._asking = None
-        self._head = None if self.focuses or self.polar else self._alone() or self._head_noun()
-
-    @property
-    def focus(self) -> Focus | None:
-        """What is asked for, if a word says so."""
-        asking = (focus for focus in self.focuses if self._part[focus.at] == self._last)
-        return next(asking, self._head)
 
     def aside(self, name: Name) -> bool:
         """Say whether a name stands in a part that asks nothing, while another part does."""
@@ -74,17 +75,22 @@ class Asking(Spotted):
         """Say whether names stand in the same part."""
         return len({self._part[name.start] for name in names}) < 2
 
+    def _is_nameless(self, at: int) -> bool:
+        """Say whether no name stands in the part of a word, but in another one."""
+        return bool(self.names) and self._part[at] not in {self._part[n.start] for n in self.names}
+
     def _sure(self) -> list[Name]:
         return [name for name in self.names if name.penalty < DOUBTFUL]
 
     def _parts(self) -> list[int]:
         """Cut the text at its stops; note the part that asks, how, and for what."""
         starts, parts, part = {0}, [], 0
+        opener = any(word in CLAIMS for word in self.texts[:FEW])
         for at, word in enumerate(self.texts):
             if not self._taken[at] and (
-                word in STOPS or word == "but" or (word == "," and self._asks(at + 1))
+                word in STOPS or word == "but" or (word == "," and (self._asks(at + 1) or opener))
             ):
-                part += 1
+                part, opener = part + 1, False
                 starts.add(at + 1)
             elif word == "," and not self._taken[at]:
                 starts.add(at + 1)
@@ -115,7 +121,7 @@ class Asking(Spotted):
         """Return the one part that asks for something without a question word, if one does."""
         parts = {self._part[at] for at, word in enumerate(self.texts) if self._is_request(at, word)}
         if not parts:
-            parts = {self._part[at] for at, word in enumerate(self.texts) if word == "?"}
+            parts = {self._part[at - 1] for at, word in enumerate(self.texts) if word == "?"}
         return parts.pop() if len(parts) == 1 else None
 
     def _is_request(self, at: int, word: str) -> bool:
@@ -123,7 +129,8 @@ class Asking(Spotted):
         if word not in REQUESTS or at + 1 >= len(self.texts) or self._taken[at]:
             return False
         start = at == 0 or self.texts[at - 1] in STOPS or self.texts[at - 1] in BEFORE
-        return start and (self.texts[at + 1] in OBJECT or self._taken[at + 1])
+        polar = any(cue and "polar" in cue[0].marks for cue in self.cue_at[at + 1 : at + 3])
+        return start and not polar and (self.texts[at + 1] in OBJECT or self._taken[at + 1])
 
     def _opens(self, at: int, word: str, following: str) -> bool:
         """Say whether an auxiliary verb opens a question for yes or no: "does it", "can I pay"."""
@@ -137,40 +144,6 @@ class Asking(Spotted):
             and not wanted & (ASKING | REQUESTS | WANTING)
         )
 
-    def _alone(self) -> Focus | None:
-        """Return what a last part without a name asks for: "The homeland of Liszt. Capital?"."""
-        for part in range(max(self._part, default=0), 0, -1):
-            words = [at for at, number in enumerate(self._part) if number == part]
-            words = [at for at in words if self.texts[at][0].isalnum()]
-            if any(self._taken[at] for at in words):
-                return None
-            for at in words if len(words) <= _FEW else ():
-                found = self.cue_at[at]
-                if found and (found[0].types or max(found[0].relations.values(), default=0) > 2):
-                    return Focus(at, found[0], True)
-        return None
-
-    def _head_noun(self) -> Focus | None:
-        """Return what a noun phrase is about by its first noun: "the book to which we owe Emma"."""
-        at = 0
-        while at < len(self.texts) and (
-            self.texts[at] in TELLING | REQUESTS | BEFORE or self.texts[at] in STOPS
-        ):
-            at += 1
-        if self.texts[at : at + 1] != ["the"] or any(
-            word in STOPS and not taken and self.texts[after : after + 1]
-            for after, (word, taken) in enumerate(zip(self.texts, self._taken, strict=True), 1)
-            if after > at
-        ):
-            return None
-        for ahead in range(at + 1, min(at + 4, len(self.texts))):
-            if self._taken[ahead] or self.texts[ahead] in PREPOSITIONS:
-                return None
-            found = self.cue_at[ahead]
-            if found and found[0].types:
-                return Focus(ahead, found[0], True)
-        return None
-
     def _asks(self, at: int) -> bool:
         """Say whether a question starts at a word: "what", "in which"."""
         ahead = self.texts[at : at + 2]
@@ -182,7 +155,7 @@ class Asking(Spotted):
 
     def _focus(self, at: int, word: str) -> None:
         """Note what a question word asks for."""
-        found = self.cue_at[at]
+        found = self._meaning(at)
         strict = True
         end = at + 1
         if word in ("what", "which", "how") and not (found and found[1] > at + 1):
@@ -193,7 +166,7 @@ class Asking(Spotted):
                 strict = ahead == at + 1
                 if self.bases[ahead] in ("be", "do", "have") and not strict:
                     break
-                found = self.cue_at[ahead]
+                found = self._meaning(ahead)
                 if found and (found[0].types or max(found[0].relations.values(), default=0) > 2):
                     end = found[1]
                     noun = self.cue_at[end] if end < len(self.texts) else None
@@ -205,7 +178,10 @@ class Asking(Spotted):
         if word == "whose":
             strict, cue = self._owner(at)
         elif cue and not cue.types:
-            strict = False
+            objects = self.vocabulary.object
+            named = {objects[name] for name, w in cue.relations.items() if w > 2}
+            strict = strict and word == "which"
+            cue = Cue(cue.relations, named)  # "into which plot"
         following = self.bases[at + 1 : at + 4]
         if word == "what" and following[:1] == ["do"] and not {"call", "name"} & {*self.bases}:
             self.denied = {"person", "year"}  # what somebody did
@@ -215,16 +191,35 @@ class Asking(Spotted):
                 and ("between" in seen[0].marks or COUNTED & seen[0].relations.keys())
                 for ahead in range(at, min(at + 5, len(self.texts)))
             )
+        if word in ("which", "what") and self._is_unknown(at + 1):
+            self.elsewhere = True
         if cue and {"country", "city"} <= cue.types:
             cue = self._elsewhere(end, cue)
         self.focuses.append(Focus(at, cue, strict))
 
+    def _is_unknown(self, at: int) -> bool:
+        """Say whether a noun that means nothing here is asked for: "which horse did"."""
+        noun, verb = ("", "", *self.texts, "", "")[at + 2 : at + 4]
+        if not noun.isalpha() or self._taken[at] or noun in _NO_NOUNS:
+            return False
+        found = self._meaning(at)
+        if found is None:
+            return verb in AUXILIARIES or verb in MODALS or verb == "of"
+        return "foreign" in found[0].marks
+
+    def _meaning(self, at: int) -> tuple[Cue, int] | None:
+        """Return the longest cue at a word that says something of a type or relation."""
+        found = self.cue_at[at]
+        if found and not found[0].types and not found[0].relations:
+            return self.lexicon.at(self.bases[: at + 1], at)  # "which year be there"
+        return found
+
     def _owner(self, at: int) -> tuple[bool, Cue]:
         """Return what "whose" asks for: as a rule a person, "whose capital" a country."""
         noun = self.cue_at[at + 1] if at + 1 < len(self.texts) else None
-        strong = [name for name, w in noun[0].relations.items() if w > 2] if noun else []
-        objects = self.vocabulary.object
         whole = self.cue_at[at]
+        strong = [n for cue in (noun, whole) if cue for n, w in cue[0].relations.items() if w > 2]
+        objects = self.vocabulary.object
         other = any(objects[name] != "person" for name in strong) or (noun and noun[0].types)
         relations = whole[0].relations if whole else {}
         return not other, Cue(relations, set() if other else {"person"})
@@ -241,23 +236,31 @@ class Asking(Spotted):
                 return Cue({}, where.types - found[0].types)
         return where
 
+    def is_taken(self, at: int) -> bool:
+        """Say whether a word is one of a name."""
+        return self._taken[at]
+
+    def is_noun(self, at: int) -> bool:
+        """Say whether a word is for a type of things, and no name."""
+        found = self.cue_at[at] if at < len(self.texts) and not self._taken[at] else None
+        return found is not None and bool(found[0].types)
+
     def _relative(self, at: int) -> bool:
         """Say whether a word such as "who" starts a relative clause ("the man who")."""
         if at >= len(self.texts) or self._taken[at]:
             return True
         word = self.texts[at]
         if word == "which" and at + 1 < len(self.texts):
-            found = self.cue_at[at + 1]
-            somebody = self.texts[at + 1] in YOU or self.texts[at + 1] == "whoever"
-            if found and found[0].types and not self._taken[at + 1] and not somebody:
-                return False  # "from the pen of which author"
+            following = self.texts[at + 1]
+            if following not in _NO_ADJECTIVES and (self.is_noun(at + 1) or self.is_noun(at + 2)):
+                return False  # "from the pen of which author", "in which written work"
         last = len(self.texts) - 1
         while last > at and not self.texts[last][0].isalnum():
             last -= 1
         before = at - 1
         while before >= 0 and self.texts[before] in PREPOSITIONS:
             before -= 1
-        if before < 0 or at >= last:
+        if before < 0 or at >= last or self.texts[at + 1] in STOPS:
             return False
         if self.texts[before] == ",":  # "Tolstoy, who wrote this, died when?"
             return before > 0 and self._taken[before - 1] and "," in self.texts[at:]

@@ -71,6 +71,9 @@ class Lexicon:
 
     def nearest(self, word: str) -> str | None:
         """Return the base form of the known word that a word may be a typo of."""
+        if len(word) == 4:  # "waht", "yaer"
+            swapped = (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(3))
+            return next((self.base(other) for other in swapped if other in self.words), None)
         found = self._spelling.nearest(word, 1) if len(word) > 4 and word.isalpha() else None
         return self.base(found[0]) if found and found[1] == 1 else None
 
@@ -106,6 +109,8 @@ class Lexicon:
         for mark in MARKS:
             for text in data[mark]:
                 self._cue(text).marks.add(mark)
+        for text in data["empty"]:
+            self._cue(text)
         for phrase, cue in self._cues.items():
             # "on one continent": what is the same is still a continent.
             if len(phrase) > 1 and cue.marks and cue.marks <= _OVER and not cue.relations:
@@ -118,6 +123,11 @@ class Lexicon:
                 if relation_of(relation).object in cue.types:
                     weight = HINT if relation in data["explicit"] else TYPE
                     cue.relations[relation] = max(weight, cue.relations.get(relation, 0.0))
+        for phrase, cue in self._cues.items():
+            # "The highest mountain" is a mountain.
+            named = {relation_of(name).object for name, w in cue.relations.items() if w >= CUE}
+            for inner in filter(None, (self._cues.get((word,)) for word in phrase)):
+                cue.types |= inner.types & named
 
     def _cue(self, text: str) -> Cue:
         first, *others = (self.base(word.text) for word in words_of(text))
@@ -137,7 +147,7 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
         text for entry in data["relations"].values() for kind in entry.values() for text in kind
     ]
     texts += [text for kind in data["types"].values() for text in kind]
-    texts += [text for mark in MARKS for text in data[mark]]
+    texts += [text for mark in (*MARKS, "empty") for text in data[mark]]
     texts += [name.replace("_", " ") for name in relations]
     phrases = [[word.text for word in words_of(text)] for text in texts]
     words = {word for phrase in phrases for word in phrase}
@@ -149,10 +159,13 @@ def _bases(data: Mapping[str, Any], relations: Iterable[str]) -> dict[str, str]:
         if len(word) > 2:
             stem = word[:-1] if word[-1] in "ey" else word
             endings = {"e": ("es", "ed", "ing"), "y": ("ies", "ied", "ys", "yed", "ying")}
-            for ending in endings.get(word[-1], ("s", "es", "ed", "ing")):
+            plural = ("es",) if word[-1] in "shoxz" else ()
+            for ending in endings.get(word[-1], ("s", *plural, "ed", "ing")):
                 bases.setdefault(stem + ending, word)
             for ending in ("ed", "ing"):
                 bases.setdefault(word + word[-1] + ending, word)
     return {
-        form: word for form, word in bases.items() if form not in alone or not form.endswith("ing")
+        form: word
+        for form, word in bases.items()
+        if form not in data["empty"] and (form not in alone or not form.endswith("ing"))
     } | dict(irregular_forms())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
-from .asking import Asking
 from .cues import CUE, TYPE, Cue
+from .focused import Focused
 from .function_words import ASKING, PLACING, STOPS, TELLING
 from .spotted import Name
 
@@ -14,7 +14,7 @@ _ARTICLES = frozenset(("the", "whichever", "whatever", "whoever", "whomever"))
 _ADJECTIVES = 2
 
 
-def described(sight: Asking, cues: Iterable[tuple[int, Cue]]) -> frozenset[str]:
+def described(sight: Focused, cues: Iterable[tuple[int, Cue]]) -> frozenset[str]:
     """Return the relations of which every noun in a text stands in a description.
 
     A noun with an article is one after a preposition ("in the homeland of Liszt"), or after a verb
@@ -37,15 +37,17 @@ def described(sight: Asking, cues: Iterable[tuple[int, Cue]]) -> frozenset[str]:
         ]
         is_described = _is_described(sight, at) if nouns else None
         if is_described is not None:
-            for name in nouns:
-                found[name] = found.get(name, True) and is_described
+            owner = next((name.kind for name in sight.names if name.end == at), None)
+            can_own = sight.vocabulary.starts(owner) if owner else nouns
+            for name in nouns:  # in "the author of Emma's homeland" Emma has none
+                found[name] = found.get(name, True) and is_described and name in can_own
     wanted = types if len(types) == 1 else set()
     return frozenset(name for name, yes in found.items() if yes and objects[name] not in wanted)
 
 
-def _is_described(sight: Asking, start: int) -> bool | None:
+def _is_described(sight: Focused, start: int) -> bool | None:
     """Say whether a cue is the noun of a description; None where it is no noun with an article."""
-    article = _article(sight.texts, start)
+    article = _article(sight, start)
     if article is None:
         article = _owner(sight, start, sight.names)
     if article is None:
@@ -67,7 +69,7 @@ def _is_described(sight: Asking, start: int) -> bool | None:
     return not asked and sight.focus is not None and sight.focus.at < article
 
 
-def _is_subject(sight: Asking, at: int) -> bool:
+def _is_subject(sight: Focused, at: int) -> bool:
     """Say whether something else is asked after a noun: "the homeland of Liszt uses what coins"."""
     focus = sight.focus
     if focus is None or focus.at < at:
@@ -76,15 +78,17 @@ def _is_subject(sight: Asking, at: int) -> bool:
     return not (last and sight.bases[focus.at - 1] == "be")
 
 
-def _article(texts: Sequence[str], at: int) -> int | None:
-    """Return where the article of a noun stands."""
+def _article(sight: Focused, at: int) -> int | None:
+    """Return where the article of a noun stands; no name and no other noun is between them."""
     for before in range(at - 1, max(at - 2 - _ADJECTIVES, -1), -1):
-        if texts[before] in _ARTICLES:
+        if sight.texts[before] in _ARTICLES:
             return before
+        if sight.is_taken(before):
+            return None
     return None
 
 
-def _owner(sight: Asking, at: int, names: Collection[Name]) -> int | None:
+def _owner(sight: Focused, at: int, names: Collection[Name]) -> int | None:
     """Return where the name starts that a noun belongs to: "Liszt's homeland"."""
     for name in names:
         if name.end == at:

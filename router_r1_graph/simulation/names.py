@@ -15,7 +15,8 @@ from typing import NamedTuple, Union
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-_WORD = re.compile(r"[^\W_]+(?:['\u2019`][^\W_]+)*\+*|[.,;:!?()\u2013\u2014]|(?<=\s)-(?=\s)")
+_WORD = re.compile(r"[^\W_]+(?:['\u2019`][^\W_]+)*\+*|[.,;:!?()\u2013\u2014]|(?<=\s)[-/&](?=\s)")
+_SPOKEN = {"/": ",", "&": "and"}
 _ENDING = re.compile(r"['\u2019`](?:s|re|ll|d|ve|m)$")
 _APOSTROPHES = str.maketrans("", "", "'\u2019`")
 _ARTICLES = ("the", "a", "an")
@@ -82,7 +83,7 @@ def _plain(word: str) -> str:
     if not word.isascii():
         letters = unicodedata.normalize("NFKD", word.replace("\u2019", "'"))
         word = "".join(c for c in letters if not unicodedata.combining(c))
-    return _ENDING.sub("", word).translate(_APOSTROPHES)
+    return _SPOKEN.get(word) or _ENDING.sub("", word).translate(_APOSTROPHES)
 
 
 class Gazetteer:

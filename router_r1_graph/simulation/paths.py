@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import operator as op
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from operator import mul
 from typing import TypeVar
 
 from .asking import Focus
@@ -22,6 +22,8 @@ FOCUS = 1.5
 NOT_WHICH = 3.0
 #: What it costs to end in what a text only describes.
 DESCRIBED = 2.5
+#: What it costs to end in a year where no word speaks of time.
+TIMELESS = 2.0
 #: A relation that explains less than this more is one that no word speaks of.
 _LITTLE = 0.3
 _MAX_UNSAID = 2
@@ -100,11 +102,15 @@ class _Walk:
         self.nothing: Amounts = (0.0,) * len(sight.cues)
         apart = [not (c.start < name.end and name.start < c.end) for c in sight.cues]
         self.amounts = sight.amounts
-        counted = list(map(float, apart)) if weights is None else list(map(mul, apart, weights))
+        counted = list(map(float, apart)) if weights is None else list(map(op.mul, apart, weights))
         if any(weight != 1.0 for weight in counted):
             self.amounts = {
-                relation: tuple(map(mul, row, counted)) for relation, row in sight.amounts.items()
+                relation: tuple(map(op.mul, row, counted))
+                for relation, row in sight.amounts.items()
             }
+        implied = sight.vocabulary.lexicon.implied
+        self.alive = implied.union(self.amounts, self.extra)
+        """The relations of which anything speaks."""
         self.found: list[Path] = []
         self._go(own_type(sight, name, counted), (), -name.penalty - sight.aside(name), 0)
 
@@ -123,6 +129,8 @@ class _Walk:
         described = bool(chain) and chain[-1] in self.described
         after = vocabulary.follows[chain[-1]] if chain else vocabulary.starts(self.name.kind)
         for relation in after:
+            if relation not in self.alive and not described:
+                continue
             if relation in chain or (chain and (chain[-1], relation) in detours):
                 continue
             amounts = self.amounts.get(relation)
@@ -136,7 +144,7 @@ class _Walk:
             said = gain > _LITTLE
             if chain and said and not described:
                 # Hints alone lead no further.
-                said = any(b - a > HINT for a, b in zip(explained, union, strict=True))
+                said = max(map(op.sub, union, explained), default=0.0) > HINT
             asked = described and (value > 0 or (value == 0 and len(after) == 1))
             if not (said or implied or ending or asked):
                 continue
@@ -151,6 +159,8 @@ class _Walk:
                 at_end = total + ending + value
                 if relation in self.described:
                     at_end -= DESCRIBED
+                if vocabulary.object[relation] == "year" and not self.sight.timed:
+                    at_end -= TIMELESS
                 self.found.append(Path(self.name, longer, union, at_end, value))
             if len(longer) < MAX_HOPS and (said or implied):
                 self._go(union, longer, total, unsaid + (not said), not said)
@@ -178,8 +188,9 @@ class _Walk:
             return 0.0
         if self.sight.texts[self.focus.at] != "which":
             return -FOCUS
-        types = len(cue.types)  # "which place" may be a rank
-        return -FOCUS if types == 0 else -NOT_WHICH if types < 3 else 0.0
+        if object_ == "number" and len(cue.types) > 2:
+            return 0.0  # "which place" may be a rank
+        return -NOT_WHICH if cue.types else -FOCUS
 
     def _nearness(self, relation: str) -> float:
         """Return what it is worth that a cue of a name's relation stands near to the name."""
@@ -236,7 +247,7 @@ def _loosely(
     if aim < 0 or (aim == 0 and asking in ("which", "how")):
         return False
     # "The famous children of which country": whatever is foreign, a country is asked for.
-    clear = aim > 0 and asking in ("which", "what") and not sight.counted
+    clear = aim > 0 and asking in ("which", "what") and not sight.elsewhere and not sight.counted
     against = sight.strange + (0.0 if clear else hops * sight.foreign)
     left = (
         seen.weight

@@ -118,7 +118,7 @@ def _ask(sight: Sight, *, loosely: bool = False) -> Ask | Both | None:
     best = max(every, key=by_score, default=None)
     if best is None:
         return None
-    if not loosely and "and" in sight.texts and (both := read_both(sight, best)):
+    if not loosely and {"and", "plus"} & {*sight.texts} and (both := read_both(sight, best)):
         return both
     only = len(sight.vocabulary.starts(best.name.kind)) == 1  # what else could be asked of it?
     possible = {*sight.vocabulary.starts(best.name.kind)}

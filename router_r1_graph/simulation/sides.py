@@ -131,7 +131,7 @@ def read_both(sight: Sight, alone: Path) -> Both | None:
     """Read "the capital and the currency of Peru", if it explains a cue more than one question."""
     found: list[tuple[float, Both, Amounts]] = []
     for at, word in enumerate(sight.texts):
-        if word != "and" or any(name.start <= at < name.end for name in sight.names):
+        if word not in ("and", "plus") or any(name.start <= at < name.end for name in sight.names):
             continue
         before = [float(seen.start < at) for seen in sight.cues]
         after = [1.0 - weight for weight in before]
@@ -154,31 +154,51 @@ def read_both(sight: Sight, alone: Path) -> Both | None:
     return best_of(sight, found)
 
 
+def _of_age(sight: Sight) -> list[tuple[float, Between, Amounts]]:
+    """Return the difference of the first numbers that two names have: "how much older is"."""
+    return [
+        (
+            -name.penalty - other.penalty,
+            Between(Ask(number, name.name), Ask(number, other.name)),
+            (),
+        )
+        for name, other in _sides(sight, sight.names, most=2)
+        for number in [*_numbers(sight, name)][:1]
+        if number in _numbers(sight, other)
+    ]
+
+
+def _numbers(sight: Sight, name: Name) -> list[str]:
+    """Return the relations by which a name has a number."""
+    return [r for r in sight.vocabulary.numeric if r in sight.vocabulary.starts(name.kind)]
+
+
 def read_between(sight: Sight) -> Between | None:
     """Read a question for the difference of two numbers."""
     found: list[tuple[float, Between, Amounts]] = []
+    ends = sight.vocabulary.object
     pairs = [(name, name) for name in sight.names] + list(_sides(sight, sight.names, most=2))
     for names in pairs:
-        weights: Sequence[Sequence[float] | None] = (None, None)
-        if names[0] is not names[1]:
-            weights = [[max(w, 0.7) for w in side] for side in _weights(sight, names)]
-        one, two = (
+        alone = names[0] is names[1]
+        weights = [None] if alone else [[max(w, 0.7) for w in w_] for w_ in _weights(sight, names)]
+        walked = [
             [
                 path
                 for path in paths(sight, name, weights=side)
                 if path.chain[-1] in sight.vocabulary.numeric
             ]
-            for name, side in zip(names, weights, strict=True)
-        )
-        for first in one:
-            for second in two:
+            for name, side in zip(names, weights, strict=False)
+        ]
+        for first in walked[0]:
+            for second in walked[-1]:
+                if ends[first.chain[-1]] != ends[second.chain[-1]]:
+                    continue
                 a, b = first.term, second.term
-                ends = sight.vocabulary.object
-                if ends[first.chain[-1]] != ends[second.chain[-1]] or a == b:
+                if a == b:
                     continue
                 explained = tuple(map(max, first.explained, second.explained))
                 score = sum(explained) - COST * len({*first.chain, *second.chain})
-                score += 3.0 * (names[0] is not names[1])
+                score += 3.0 * (not alone)
                 if isinstance(a, Ask) and isinstance(b, Ask):
                     found.append((score, Between(a, b), explained))
-    return best_of(sight, found)
+    return best_of(sight, found or _of_age(sight))

@@ -6,16 +6,18 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from .asking import Asking
 from .cues import CUE, FOREIGN, HINT, Cue
 from .described import described
 from .ends import End, Said, end_of, is_turned
-from .function_words import ENDS, REQUESTS
+from .focused import Focused
+from .function_words import ENDS, PRONOUNS, REQUESTS
 from .spotted import Name
 from .vocabulary import Kind, Vocabulary
 
-#: What a cue counts in a part of the text that asks nothing.
-_ASIDE = 0.2
+#: What a cue counts in a part of the text that asks nothing, and in one that is about a name.
+_ASIDE = (0.2, 0.1)
+#: What a cue counts before the part that asks about "it" or "her".
+_BEFORE = 0.6
 #: How much a word without meaning here weighs against what is understood.
 _STRANGE = 0.4
 
@@ -37,7 +39,7 @@ class Seen(NamedTuple):
 _OTHER_END: Mapping[End, End] = {"least": "most", "most": "least"}
 
 
-class Sight(Asking):
+class Sight(Focused):
     """A text as it is seen with a vocabulary."""
 
     def __init__(self, text: str, vocabulary: Vocabulary) -> None:
@@ -46,7 +48,7 @@ class Sight(Asking):
         self.marks: set[str] = set()
         self.strange = 0.0
         """How much nothing here is about."""
-        self.foreign = 0.0
+        self.foreign = FOREIGN if self.elsewhere else 0.0
         """How much asks for something that no relation is about."""
         self._cues()
         asks_what = bool(self.focuses) or any(
@@ -54,7 +56,7 @@ class Sight(Asking):
         )
         if "polar" in self.marks and not asks_what:
             self.polar = True
-        self.states = not asks_what
+        self.states = not asks_what and not (self.focus and self._is_nameless(self.focus.at))
         """Whether it may state what it asks for: "Peru's capital is Lima, or isn't it?"."""
         if self.polar and any(
             word == "one" and (cue := self.cue_at[at]) and cue[0].types
@@ -68,6 +70,12 @@ class Sight(Asking):
     def described(self) -> frozenset[str]:
         """The relations whose objects are only described."""
         return described(self, ((seen.start, seen.cue) for seen in self.cues))
+
+    @cached_property
+    def timed(self) -> bool:
+        """Whether a word speaks of time: "year", "when", "old"."""
+        words = (self.lexicon.at([base], 0) for base in self.bases)
+        return any(found and "year" in found[0].types for found in words)
 
     def loosen(self) -> None:
         """Let each cue hint at all relations that have the type of answer that it speaks of."""
@@ -113,6 +121,10 @@ class Sight(Asking):
         marks: dict[int, set[str]] = {}
         ends: dict[int, list[Said]] = {}
         inside: set[str] = set()
+        named = {self._part[name.start] for name in self._sure()}
+        refers = any(
+            word in PRONOUNS and self._part[at] == self._last for at, word in enumerate(self.texts)
+        )
         at = 0
         while at < len(self.words):
             aside = self._asking is not None and self._part[at] != self._asking
@@ -145,11 +157,17 @@ class Sight(Asking):
                     before.append(said)
             if "foreign" in cue.marks and not aside:
                 self.foreign += FOREIGN
+                focus = self.focus.at if self.focus else at
+                if not cue.relations and focus < at and self._part[focus] == self._part[at]:
+                    self.elsewhere = True  # "which town will win", not "the film with the actor"
             for inner in range(at, end if end > at + 1 else at):
                 word = self.lexicon.at(self.bases[: inner + 1], inner)
                 inside |= word[0].marks & ENDS if word else set()
             if cue.relations or cue.types:
-                self.cues.append(Seen(at, end, cue, _ASIDE if aside else 1.0))
+                weight = _ASIDE[self._part[at] in named] if aside else 1.0
+                if refers and self._part[at] != self._last and weight != _ASIDE[1]:
+                    weight = _BEFORE
+                self.cues.append(Seen(at, end, cue, weight))
             at = end
         self.marks.update(*marks.values())
         if "or" in self.texts and self.marks.isdisjoint(ENDS):

@@ -7,6 +7,7 @@ from functools import cache
 from typing import NamedTuple
 
 from .cues import Cue
+from .function_words import ASKING
 from .names import Found, rank, words_of
 from .structure import folded
 from .vocabulary import NUMBER, Kind, Vocabulary
@@ -66,6 +67,9 @@ class Spotted:
         self.words = words_of(text)
         self.texts = [_ARTICLES.get(word.text, word.text) for word in self.words]
         self.bases = [vocabulary.base(word) for word in self.texts]
+        for at, base in enumerate(self.bases):
+            if base in ASKING:
+                self.texts[at] = base  # "waht"
         self.cue_at = [self.lexicon.at(self.bases, at) for at in range(len(self.bases))]
         """The longest cue that starts at each word, and the index after it."""
         self.odd: frozenset[int] = frozenset()
@@ -127,6 +131,9 @@ class Spotted:
         ]
         if any(name.penalty < DOUBTFUL for name in apart):
             kept = apart
+            kept = [name for name in kept if name.penalty <= 3 * DOUBTFUL]
+        for name in filter(None, map(self._country, range(len(self.texts) - 1))):
+            kept = [name, *(other for other in kept if other.start != name.start)]
         del kept[MAX_NAMES:]
         for at, word in enumerate(self.texts):
             if word.isdigit() and not any(name.start <= at < name.end for name in kept):
@@ -143,20 +150,23 @@ class Spotted:
         """Return how doubtful a name is; None for one that is none."""
         first = self.texts[found.start]
         written = self.text[self.words[found.start].start : self.words[found.end - 1].end]
+        if "'s " in written and "'" not in found.name:
+            return None  # "Ottawa's river" is no Ottawa River
         symbol = kind.types == {"symbol"}
         if symbol and (written != found.name or len(self.words) < 3):
             return None
         if found.wrong and found.letters < 5 and written.islower():
             return None
-        if first in demonyms() and found.end == found.start + 1:
-            following = self.cue_at[found.end] if found.end < len(self.cue_at) else None
-            if found.wrong or (following and "person" in following[0].types):
-                return None  # "the Finnish writer" asks for no Finnish
+        adjective = first in demonyms() and found.end == found.start + 1
+        if adjective and (found.wrong or self._is_somebody(found.end)):
+            return None  # "the Finnish musical genius" asks for no Finnish
         penalty = 0.4 * found.wrong + symbol
         short = found.letters < _letters(found.name) - 1
         beside = not self.strangers.isdisjoint((found.start - 1, found.end))
         if found.wrong and found.end - found.start == 1:
             beside = beside or not self.odd.isdisjoint((found.start - 1, found.end))
+        if found.wrong or short:
+            beside = beside or self._goes_on(found.end)
         apart = found.end - found.start > 1
         if found.wrong and apart and (short or " " not in found.name.removeprefix("the ")):
             return None  # "dust on" is no Huston
@@ -182,6 +192,30 @@ class Spotted:
                 if name != first:
                     penalty += 1.0
         return penalty
+
+    def _country(self, at: int) -> Name | None:
+        """Return the country of "Polish" in "the Polish capital"; not of "the Polish language"."""
+        name, found = demonyms().get(self.texts[at], ""), self.cue_at[at + 1]
+        kind = self.vocabulary.kinds.get(name)
+        if kind is None or found is None:
+            return None
+        asked = {r for r, w in found[0].relations.items() if w > 2} & {
+            *self.vocabulary.starts(kind)
+        }
+        return Name(at, at + 1, name, kind) if asked - {"language"} else None
+
+    def _is_somebody(self, start: int) -> bool:
+        """Say whether a noun for a person starts at a word, or at the one after it."""
+        objects = self.vocabulary.object
+        for found in filter(None, self.cue_at[start : start + 2]):
+            named = {objects[name] for name, w in found[0].relations.items() if w > 2}
+            if "person" in found[0].types or named == {"person"}:
+                return True
+        return False
+
+    def _goes_on(self, at: int) -> bool:
+        """Say whether a name goes on at a word: "The Lighthouse" in "The Lighthouse Eats Alone"."""
+        return at < len(self.texts) and len(self.texts[at]) > 2 and self._capital(at)
 
     def _capital(self, at: int) -> bool:
         """Say whether a word is written like a name, in a text where that means something."""

@@ -127,9 +127,9 @@ def classes() -> Classes:
 
 
 @cache
-def demonyms() -> frozenset[str]:
-    """Return the adjectives of countries, in lower case."""
-    return frozenset(word.lower() for word in classes().demonyms.values())
+def demonyms() -> Mapping[str, str]:
+    """Return the countries by their adjectives, in lower case."""
+    return {word.lower(): country for country, word in classes().demonyms.items()}
 
 
 @cache
