@@ -5,9 +5,9 @@ PYTHON  ?= python3
 # Where none are named, those that .venv was last set up with.
 EXTRAS  ?= $(shell ls -t $(VENV)/.setup-* 2>/dev/null | sed 's/.*setup-//; y/-/,/; q' | grep . || \
     echo dev,train,eval)
-# Processes that run tests: one more than two cores, as some tests wait for servers and processes.
+# Processes that run tests: two for each of two cores, as many tests wait for servers and processes.
 # By worksteal, each runs files as a whole (until the last ones): what a file shares is made once.
-WORKERS ?= 3
+WORKERS ?= 4
 # More arguments for the program behind demo, test and bench: make test ARGS='-k parser -x'
 ARGS    ?=
 # How long `make fuzz` runs.

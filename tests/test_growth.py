@@ -20,7 +20,7 @@ def test_what_is_measured():
     held = []
 
     def run():
-        held.append(bytearray(64 << 20))
+        held.append(b"x" * (64 << 20))
         return 3 << 20
 
     found = measure(run, lambda: 0.0)
