@@ -502,7 +502,7 @@ def test_the_demo_table_as_json(two):
     rows = json.loads(run.stdout)["controllers"]
     spec = "keyword" if missing("local") else "policy:demo"
     weights = {row["cost_weight"] for row in rows if row["controller"] == spec}
-    assert weights == {0.0, 0.5, 0.9}
+    assert weights == ({0.0} if spec == "keyword" else {0.0, 0.5, 0.9})  # a rule reads none
     best = {row["controller"]: row["exact_match"]["mean"] for row in rows}
     assert {"constant:Quillora", "constant:Magnivor", "random", "cheapest", "keyword"} < set(best)
     assert best["oracle"] == max(best.values())
