@@ -312,11 +312,11 @@ def test_where_no_oracle_can_be_known_it_is_made_of_the_constants(evaluated):
 def test_it_is_said_plainly_where_no_controller_is_better_than_the_best_candidate(
     tmp_path, evaluated
 ):
-    nobody = "No controller is better than it with its interval clear of zero."
+    nobody = re.compile(r"No controller is better than \w+ with its interval clear of zero\.")
     shutil.copytree(evaluated[1], tmp_path / "out")  # what the controls replied is there already
     for controller, better in (("cheapest", False), ("oracle", True)):
         said = verdict(evaluate(plan(tmp_path, controllers=[controller], resume=True)))
-        assert (nobody in said) == (not better)
+        assert any(map(nobody.fullmatch, said)) == (not better)
 
 
 async def test_an_evaluation_runs_where_a_loop_runs_already_as_in_a_notebook(tmp_path):
@@ -461,7 +461,7 @@ def test_the_command_prints_a_table_or_json(tmp_path):
     out = tmp_path / "out"
     run = cli("evaluate", "demo", "--limit", "8", "--controller", "keyword", "--out", str(out))
     assert run.returncode == 0, run.stderr
-    assert "to constant best" in run.stdout
+    assert "to the best" in run.stdout
     assert max(map(len, run.stdout.split("Report:")[0].splitlines()[:12])) < 80
     again = cli(
         *("evaluate", "demo", "--limit", "8", "--controller", "keyword", "--out", str(out)),

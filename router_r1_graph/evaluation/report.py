@@ -101,7 +101,7 @@ def show(summary: Summary, console: Console) -> None:
     table = RichTable(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("controller", overflow="fold")
     metric = summary.metric.replace("_", " ")
-    for name in ("a", metric, "USD/1000", "cost", "to constant best"):
+    for name in ("a", metric, "USD/1000", "cost", "to the best"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in summary.rows:
         m = row.measures

@@ -42,11 +42,11 @@ def verdict(summary: Summary) -> list[str]:
     ]
     wins = [row for row in rows if _wins(row) and row not in better]
     if rows and not better:
-        lines.append("No controller is better than it with its interval clear of zero.")
+        lines.append(f"No controller is better than {name} with its interval clear of zero.")
     if wins:
         said = ", ".join(f"{_called(row)} ({cost_words(row.cost_ratio)})" for row in wins)
         lines.append(f"As right for less money, which is a win: {said}.")
-    lines += [_sentence(row) for row in rows]
+    lines += [_sentence(row, name) for row in rows]
     return [*lines, *notes, *_forms(summary, rows)]
 
 
@@ -103,17 +103,17 @@ def _wins(row: Row) -> bool:
     return _as_right(row) and cheaper and (mix is None or mix.low > 0)
 
 
-def _sentence(row: Row) -> str:
+def _sentence(row: Row, best: str) -> str:
     d = row.against_constant_best
     assert d is not None  # there is a best candidate
     if d.low > 0:
-        how = "better than it"
+        how = f"better than {best}"
     elif d.high < 0:
-        how = "worse than it"
+        how = f"worse than {best}"
     elif _as_right(row):
-        how = "as right as it"
+        how = f"as right as {best}"
     else:
-        how = "not told apart from it"
+        how = f"not told apart from {best}"
     cost = cost_words(row.cost_ratio)
     text = f"{_called(row)} is {how}{cost and ', ' + cost}: {difference(d)}"
     mix = row.against_matched_cost
