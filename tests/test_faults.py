@@ -67,6 +67,7 @@ def test_a_worker_ends_with_the_process_that_started_it():
             return True
 
     wait_until(ended)
+    assert ended()
 
 
 # ------------------------------------------------------------------------------------ outages

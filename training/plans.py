@@ -121,14 +121,15 @@ class Plan:
             return Turn(("Done.",), answer=last)
         if isinstance(structure, Decomposed):
             return self._answered_parts(structure, replies)
-        found = next_steps(structure, _Known(self._known, replies))
-        assert isinstance(found, str)
+        values = {ask: replies[number] for ask, number in self._known.items()}
+        by_name = {
+            Ask(ask.relation, _value(ask.subject, values)): value for ask, value in values.items()
+        }
+        found = next_steps(structure, by_name)
+        assert isinstance(found, str)  # all lines are answered
         if not found:
             return Turn(("That decides nothing.",), answer=UNKNOWN)
-        return Turn((_reason(structure, self._value_of(replies), found),), answer=found)
-
-    def _value_of(self, replies: Mapping[int, str]) -> Mapping[Ask, str]:
-        return {ask: replies[number] for ask, number in self._known.items()}
+        return Turn((_reason(structure, values, found),), answer=found)
 
     def _answered_parts(self, whole: Decomposed, replies: Mapping[int, str]) -> Turn:
         leaves = list(whole.leaves())
@@ -139,29 +140,6 @@ class Plan:
         if not right:
             return Turn(("That does not fit together.",), answer=UNKNOWN)
         return Turn((", ".join(said) + ".",), answer=whole.answer)
-
-
-class _Known(Mapping[Ask, str]):
-    """The replies by asks whose subject is a name."""
-
-    def __init__(self, known: Mapping[Ask, int], replies: Mapping[int, str]) -> None:
-        self._by_name = {
-            Ask(ask.relation, self._name(ask.subject, known, replies)): replies[number]
-            for ask, number in known.items()
-        }
-
-    @staticmethod
-    def _name(term: str | Ask, known: Mapping[Ask, int], replies: Mapping[int, str]) -> str:
-        return term if isinstance(term, str) else replies[known[term]]
-
-    def __getitem__(self, ask: Ask) -> str:
-        return self._by_name[ask]
-
-    def __iter__(self) -> Iterator[Ask]:
-        return iter(self._by_name)
-
-    def __len__(self) -> int:
-        return len(self._by_name)
 
 
 def _of_parts(whole: Decomposed) -> Iterator[Line]:
@@ -186,19 +164,21 @@ def _stands(answer: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w#]){re.escape(answer)}(?!\w)")
 
 
+def _value(term: str | Ask, replies: Mapping[Ask, str]) -> str:
+    return term if isinstance(term, str) else replies[term]
+
+
 def _reason(structure: Structure, replies: Mapping[Ask, str], answer: str) -> str:
     """Return what the answer follows from, so that it can be read off."""
-
-    def value(term: str | Ask) -> str:
-        return term if isinstance(term, str) else replies[term]
-
-    values = [value(part) for part in parts(structure)]
+    values = [replies[part] for part in parts(structure)]
     match structure:
         case YesNo(value=asked):
             same = folded(values[0]) == folded(asked)
             return f"{values[0]} is {'' if same else 'not '}{asked}."
         case Compare(sides=sides, least=least):
-            numbers = ", ".join(f"{value(s)} {v}" for s, v in zip(sides, values, strict=True))
+            numbers = ", ".join(
+                f"{_value(s, replies)} {v}" for s, v in zip(sides, values, strict=True)
+            )
             return f"{numbers}. {'Smallest' if least else 'Largest'}: {answer}."
         case Between():
             low, high = sorted(values, key=lambda v: (len(v), v))
