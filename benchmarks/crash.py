@@ -18,119 +18,40 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from .faults import FaultServer
+from .faults import Attempt, FaultServer
+from .kills import (
+    KEPT_SECONDS,
+    ROOT,
+    kill_often,
+    kill_runs,
+    last_line,
+    paid_again,
+    preload_training,
+    start,
+)
 
-ROOT = Path(__file__).parent.parent
-KEPT_SECONDS = 1.0
-"""A reply that was sent so long before a kill must have been kept."""
 POSTGRES = "ROUTER_R1_POSTGRES"
-
-
-class Process(Protocol):
-    """What can be killed: of `subprocess`, or of a test."""
-
-    def poll(self) -> int | None:
-        """Return the exit code; None = it runs."""
-        ...
-
-    def wait(self) -> int | None:
-        """Wait for its end."""
-        ...
-
-    def send_signal(self, number: int, /) -> None:
-        """Send a signal."""
-        ...
-
-
-Start = Callable[[Sequence[str]], Process]
-
-
-def start_python(arguments: Sequence[str]) -> Process:
-    """Start Python with arguments, from the checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def kill_often(
-    start: Callable[[], Process],
-    server: FaultServer,
-    kills: int,
-    draw: random.Random,
-    *,
-    within_seconds: float = 1.0,
-    killed: Callable[[], None] = lambda: None,
-) -> tuple[list[float], int | None]:
-    """Start something again and again, and kill it after its first request; then let it end.
-
-    Args:
-        start: starts it, or goes on with it.
-        server: what it asks.
-        kills: how often it is killed.
-        draw: draws the moments.
-        within_seconds: how long after the first request a kill may be.
-        killed: called after each kill.
-
-    Returns:
-        The times of the kills, and the exit code of the last one.
-    """
-    times: list[float] = []
-    while True:
-        before, process = len(server.attempts), start()
-        if len(times) == kills:
-            return times, process.wait()
-        while process.poll() is None and len(server.attempts) == before:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, within_seconds))
-        if process.poll() is not None:
-            return times, process.wait()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        times.append(time.time())
-        killed()
-
-
-def paid_again(server: FaultServer, kills: Sequence[float]) -> list[str]:
-    """Return the calls that were made again although their reply had come, in words."""
-    problems = []
-    for (model, prompt), attempts in server.by_call().items():
-        for first in attempts[:-1]:
-            # Workers end a moment after the process that is killed.
-            near = any(abs(kill - first.sent_at) < KEPT_SECONDS for kill in kills)
-            if first.sent_at and not near:
-                problems.append(f"{model} was asked again: {prompt!r:.80}")
-    return problems
+NAMES = ("Ada", "Bob", "Cyd")
 
 
 def crash_evaluate(
-    kills: int,
-    seed: int,
-    *,
-    processes: int = 1,
-    questions: int | None = None,
-    within_seconds: float = 1.0,
-    start: Start = start_python,
+    kills: int, seed: int, *, processes: int = 1, questions: int = 200, within_seconds: float = 1.0
 ) -> list[str]:
-    """Kill an evaluation of so many questions (None = enough); return what is wrong."""
-    questions = questions or 32 * kills + 60
+    """Kill evaluations of so many questions; return what is wrong."""
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as made, FaultServer(rate=0, delay=0.15) as server:
         folder = Path(made)
@@ -141,11 +62,11 @@ def crash_evaluate(
         )
         asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-        def command(out: str) -> list[str]:
+        def begin(out: Path) -> BaseProcess:
             options = ["--pool", str(pool), "--controller", "vote", "--no-controls", "--resume"]
-            options += ["--concurrency", "8", "--out", str(folder / out)]
-            options += ["--processes", str(processes)]
-            return ["-m", "router_r1_graph.cli", "evaluate", str(asked), *options]
+            options += ["--concurrency", "8", "--out", str(out), "--processes", str(processes)]
+            command = ["-m", "router_r1_graph.cli", "evaluate", str(asked), *options]
+            return start(command, folder / "log")
 
         def orphans() -> None:
             """Check that the workers of a killed process ask nothing more."""
@@ -156,38 +77,47 @@ def crash_evaluate(
                 if len(server.attempts) > before:
                     problems.append("the workers of a killed process went on")
 
-        times, code = kill_often(
-            lambda: start(command("killed")),
+        begin(folder / "whole").join()
+        whole = sorted(map(_outcome, _lines(folder / "whole" / "results.jsonl")))
+
+        def compare(out: Path, *_: object) -> list[str]:
+            results = list(_lines(out / "results.jsonl"))
+            ids = Counter(result["id"] for result in results)
+            wrong = [f"{id_} is there {n} times" for id_, n in ids.items() if n > 1]
+            if sorted(map(_outcome, results)) != whole:
+                wrong.append("the results differ from those of an uninterrupted run")
+            return wrong
+
+        problems += kill_runs(
+            begin,
+            compare,
             server,
+            folder,
             kills,
             random.Random(seed),
             within_seconds=within_seconds,
             killed=orphans,
         )
-        problems += [f"{len(times)} kills instead of {kills}"] if len(times) < kills else []
-        problems += [f"the last run ended with {code}"] if code else []
-        problems += paid_again(server, times)
-        start(command("whole")).wait()
-        whole, killed = (_results(folder / out / "results.jsonl") for out in ("whole", "killed"))
-        ids = Counter(result["id"] for result in killed)
-        problems += [f"{id_} is there {n} times" for id_, n in ids.items() if n > 1]
-        if sorted(map(_outcome, whole)) != sorted(map(_outcome, killed)):
-            problems.append("the results differ from those of an uninterrupted run")
     return problems
 
 
 def _pool(server: FaultServer) -> str:
-    names = enumerate(("Ada", "Bob", "Cyd"), 1)
     rows = (
         f"  - {{name: {name}, base_url: {server.base_url}, input_usd_per_mtok: {n}, "
         f"output_usd_per_mtok: {n + 1}}}\n"
-        for n, name in names
+        for n, name in enumerate(NAMES, 1)
     )
     return "name: crash\ncandidates:\n" + "".join(rows)
 
 
-def _results(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_bytes().splitlines()]
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file of JSON lines.
+
+    Raises:
+        ValueError: a line is torn.
+    """
+    for line in file.read_bytes().splitlines():
+        yield json.loads(line)
 
 
 def _outcome(result: Mapping[str, Any]) -> str:
@@ -202,9 +132,7 @@ def _outcome(result: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------- checkpoints
 
 
-def crash_checkpoints(
-    kills: int, seed: int, *, where: str = "sqlite", start: Start = start_python
-) -> list[str]:
+def crash_checkpoints(kills: int, seed: int, *, where: str = "sqlite") -> list[str]:
     """Kill the questions of a graph that keeps checkpoints; return what is wrong."""
     problems: list[str] = []
     draw = random.Random(seed)
@@ -217,20 +145,21 @@ def crash_checkpoints(
             thread = f"thread {seed}.{number}" if times else f"thread {seed}.first{number}"
             number += 1
 
-            def begin(thread: str = thread) -> Process:
-                return start(["-m", "benchmarks.crash", "--question", made, thread, where])
+            def begin(thread: str = thread) -> BaseProcess:
+                question = ["-m", "benchmarks.crash", "--question", made, thread, where]
+                return start(question, folder / "log")
 
             most = min(kills - len(times), 3) if number > 1 else 0
             killed, code = kill_often(begin, server, most, draw, within_seconds=1.2)
             times += killed
             result = folder / f"{thread}.json"
             if code or not result.exists():
-                problems.append(f"{thread} ended with {code}")
+                problems.append(f"{thread} ended with {code}: {last_line(folder / 'log')}")
                 break
             expected = expected or result.read_text()
             if result.read_text() != expected:
                 problems.append(f"{thread} ended otherwise: {result.read_text():.200}")
-        problems += paid_again(server, times)
+        problems += paid_again(server.attempts, times)
     return problems
 
 
@@ -280,21 +209,12 @@ def crash_postgres(kills: int, seed: int) -> list[str]:
 
 # ---------------------------------------------------------------------------------- training
 
-
-def crash_finetune(kills: int, seed: int, *, start: Start = start_python) -> list[str]:
-    """Kill one training after the other, each as often as it lasts; return what is wrong."""
-    problems: list[str] = []
-    done = 0
-    while done < kills and not problems:
-        problems, killed = _crash_training(kills - done, seed + done, start)
-        done += killed
-        print(f"finetune: {done} of {kills} kills", flush=True)
-    return problems
+_OF_A_PROCESS = {"usd", "saved_usd", "stored_calls", "step_time"}
+"""Numbers that depend on kills: who has paid for a reply that is stored, and how long it took."""
 
 
-def _crash_training(kills: int, seed: int, start: Start) -> tuple[list[str], int]:
-    """Kill a training; return what is wrong, and how often it was killed."""
-    problems: list[str] = []
+def crash_finetune(kills: int, seed: int) -> list[str]:
+    """Kill trainings; return what is wrong."""
     with tempfile.TemporaryDirectory() as made, FaultServer(rate=0, delay=0.05) as server:
         folder = Path(made)
         (folder / "pool.yaml").write_text(_pool(server))
@@ -304,8 +224,8 @@ def _crash_training(kills: int, seed: int, start: Start) -> tuple[list[str], int
         asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
         policy = ROOT / "router_r1_graph/policies/demo"
 
-        def command(out: str) -> list[str]:
-            changes = [f"out={folder / out}", "stages=[best_of_n, grpo]", "replies.every=true"]
+        def command(out: Path) -> list[str]:
+            changes = [f"out={out}", "stages=[best_of_n, grpo]", "replies.every=true"]
             changes += [f"data.pools=[{folder / 'pool.yaml'}]", "data.source=files"]
             changes += [f"data.files=[{asked}]", "evaluate_questions=4", "grpo.steps=2"]
             changes += [f"model={{pretrained: {policy}, stop: ['</answer>'], max_new_tokens: 64}}"]
@@ -313,35 +233,78 @@ def _crash_training(kills: int, seed: int, start: Start) -> tuple[list[str], int
             config = ROOT / "training/configs/smoke.yaml"
             return ["training/finetune.py", "--config", str(config), *changes]
 
-        times, code = kill_often(
-            lambda: start(command("killed")), server, kills, random.Random(seed), within_seconds=8
+        def begin(out: Path) -> BaseProcess:
+            return start(command(out), folder / "log")
+
+        # With hashes of its own, as a run that goes on another day has.
+        whole = folder / "whole"
+        with (folder / "log").open("wb") as log:
+            line = [sys.executable, *command(whole)]
+            subprocess.run(line, cwd=ROOT, stdout=log, stderr=log, check=False)
+        begin(whole).join()  # has nothing left to do, and leaves all as it is
+        expected = _left(whole)
+        began = time.perf_counter()
+        begin(folder / "timed").join()
+
+        def compare(out: Path, attempts: Sequence[Attempt], times: Sequence[float]) -> list[str]:
+            left = _left(out)
+            names = sorted(name for name in expected | left if expected.get(name) != left.get(name))
+            return [f"{out.name}: {name} differs" for name in names] + _bill(out, attempts, times)
+
+        return kill_runs(
+            begin,
+            compare,
+            server,
+            folder,
+            kills,
+            random.Random(seed),
+            most=5,
+            within_seconds=time.perf_counter() - began,
+            after_request=False,
         )
-        problems += [f"the last run ended with {code}"] if code else []
-        problems += paid_again(server, times)
-        start(command("whole")).wait()
-        files = {
-            file.relative_to(folder / "killed") for file in (folder / "killed").rglob("*.jsonl")
-        }
-        for file in files:
-            problems += _torn(folder / "killed" / file)
-        wholes = {
-            file.relative_to(folder / "whole") for file in (folder / "whole").rglob("*.jsonl")
-        }
-        if files != wholes:
-            problems.append(f"files differ: {sorted(map(str, files ^ wholes))}")
-        if not times:
-            problems.append("the training ended before it was killed")
-    return problems, len(times)
 
 
-def _torn(file: Path) -> list[str]:
-    problems = []
-    for number, line in enumerate(file.read_bytes().splitlines(), 1):
-        try:
-            json.loads(line)
-        except ValueError:
-            problems.append(f"{file.name}, line {number}, is torn")
-    return problems
+def _left(out: Path) -> dict[str, set[str]]:
+    """Return what a training has left, without what may depend on kills, by the names of files.
+
+    A line that is there twice, because a step was made twice, has to be the same line.
+    """
+    weights = ("policy/model.safetensors", "grpo/checkpoints/best.safetensors")
+    left = {name: {hashlib.sha256((out / name).read_bytes()).hexdigest()} for name in weights}
+    for file in out.rglob("*.jsonl"):
+        lines = list(_lines(file))
+        if file.parent.name != "spending":
+            # The sum of a training that transformers logs is that of its last process.
+            kept = (_unharmed(line) for line in lines if "train_runtime" not in line)
+            left[str(file.relative_to(out))] = {json.dumps(line) for line in kept}
+    return left
+
+
+def _unharmed(value: Any) -> Any:
+    """Return a value without the numbers that depend on kills."""
+    if isinstance(value, list):
+        return [_unharmed(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    names = (name for name in value if name not in _OF_A_PROCESS and "seconds" not in name)
+    return {name: _unharmed(value[name]) for name in names}
+
+
+def _bill(out: Path, attempts: Sequence[Attempt], kills: Sequence[float]) -> list[str]:
+    """Compare a training's bill with the server's account, but for replies at a kill."""
+    prices = {name: (n, n + 1) for n, name in enumerate(NAMES, 1)}
+
+    def usd(attempt: Attempt) -> float:
+        price = prices[attempt.model]
+        return (attempt.input_tokens * price[0] + attempt.output_tokens * price[1]) / 1e6
+
+    billed = sum(line["usd"] for file in out.glob("spending/*") for line in _lines(file))
+    most = sum(map(usd, attempts))
+    kept = (a for a in attempts if not any(abs(kill - a.sent_at) < KEPT_SECONDS for kill in kills))
+    least = sum(map(usd, kept))
+    if least - 1e-9 <= billed <= most + 1e-9:
+        return []
+    return [f"{out.name}: {billed} USD on the bill, and the server says {least} to {most}"]
 
 
 KINDS: Mapping[str, Callable[[int, int], list[str]]] = {
@@ -367,6 +330,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder, thread, where = given.question
         asyncio.run(_question(Path(folder), thread, where))
         return 0
+    if "finetune" in (given.kinds or KINDS):
+        preload_training()
     wrong = 0
     for kind in given.kinds or KINDS:
         began = time.perf_counter()

@@ -83,6 +83,7 @@ def test_what_is_refused_keeps_its_place_and_says_why():
     ]
     one = View("q?", POOL, RouterContext(max_calls_per_round=1), Left(1))
     assert refusals(admitted("Ada: a", "Ada: b", view=one))[0][3] == "at most 1 call in one round"
+    assert {c["type"] for c in got.message.invalid_tool_calls} == {"invalid_tool_call"}
     long = admitted(f"Adda: {'x' * 501}")
     assert refusals(long)[0][2] == "x" * 500
 
@@ -144,6 +145,20 @@ def test_images_and_instructions_go_to_whom_they_can_help():
     assert told["Zoe"]["worst_case_usd"] is None
 
 
+def test_a_worst_case_has_the_query_the_instructions_and_the_images():
+    pool = make_pool({"name": "Ada", "image_inputs": True, "output_usd_per_mtok": 0.0})
+    ada = pool.candidates[0]
+
+    def worst(query, **shown):
+        (route,) = admitted(f"Ada: {query}", view=View("q?", pool, RouterContext(), **shown)).routed
+        return route["worst_case_usd"]
+
+    shown = {"left": Left(2), "images": (IMAGE,), "instructions": "Be brief."}
+    assert worst("q?", left=Left(2)) == ada.worst_case_usd("q?")
+    assert worst("q?", **shown) == ada.worst_case_usd("Be brief.q?", 1)
+    assert worst("qq?", **shown) == ada.worst_case_usd("qq?", 1)
+
+
 def test_a_person_approves_what_is_dear_or_unknown():
     view = View("q?", POOL, RouterContext(approve_above_usd=0.25), Left(2))
     routed = admitted("Ada: a", "Bob 7B: b", "Zoe: z", view=view).routed
@@ -168,6 +183,17 @@ def test_who_is_asked_instead_is_new_affordable_and_needs_nobody():
     artifact = {"query": "a", "ok": True}
     made = ToolMessage("x", name="Eve", tool_call_id="1", artifact=artifact)
     assert open_to(scratchpad=(made,)) == {"Ada", "Bob 7B", "Zoe"}
+    rarely = View("q?", POOL, RouterContext(explore=1e-9), Left(2, 0.6875))
+    first, second = of_message(admitted("Ada: a", "Ada: b", view=rarely).message)
+    assert set(first.probabilities) == {"Ada", "Bob 7B", "Eve"}
+    assert set(second.probabilities) == {"Ada", "Eve"}  # the first call has reserved its price
+
+    class Drawing:
+        def probabilities(self, view, call):
+            return {"Ada": 0.375, "Eve": 0.125}
+
+    (drawn,) = of_message(admitted("Ada: a", draws=Drawing()).message)
+    assert drawn.probabilities == {"Ada": 0.75, "Eve": 0.25}
     own = admitted("Ada: a", decides=False)  # a person's
     assert of_message(own.message) == []
     assert set(of_message(admitted("Ada: a").message)[0].probabilities) == {"Ada"}
@@ -179,15 +205,20 @@ def test_a_fallback_is_paid_from_what_no_call_has_reserved():
         {"name": "Bob", "usd_per_call": 0.5, **FREE, "image_inputs": True},
     )
 
-    def routed(left, **knobs):
-        view = View("q?", pool, RouterContext(**knobs), Left(2, left), images=(IMAGE,))
-        (route,) = admitted("Ada: a", view=view).routed
+    def routed(left, query="a", pool=pool, **knobs):
+        shown = {"images": (IMAGE,), "instructions": "Be brief."}
+        view = View("q?", pool, RouterContext(**knobs), Left(2, left), **shown)
+        (route,) = admitted(f"Ada: {query}", view=view).routed
         return route
 
     assert routed(1.0)["fallback"] == {"tool": "Bob", "background": "", "images": [IMAGE]}
     assert routed(1.0)["most_usd"] == 0.5
     assert "fallback" in routed(None)
     assert "fallback" not in routed(0.6875)
+    assert routed(0.6875)["most_usd"] == 0.6875  # nothing is reserved for it
+    assert routed(1.0, "q?")["fallback"]["background"] == "Be brief."
+    blind = make_pool(*({**c.model_dump(), "image_inputs": False} for c in pool.candidates))
+    assert "images" not in routed(1.0, pool=blind)["fallback"]
     assert "fallback" not in routed(1.0, approve_above_usd=0.125)
 
 
@@ -195,6 +226,12 @@ def test_a_refusal_does_not_end_the_turn():
     got = admitted("Bob 7B: b", "Ada: a", left=0.25)
     assert ([route["query"] for route in got.routed], got.over_budget) == (["a"], True)
     assert refusals(got)[0][3] == "may cost $0.500000, and only $0.250000 are left"
+    got = admitted("Bob 7B: b", "Ada: a", "Ada: c", left=0.25)
+    assert (len(refusals(got)), got.over_budget) == (2, True)  # though Ada could be paid later
+    dear = make_pool({"name": "Ada", "usd_per_call": 2.0000015, **FREE})
+    view = View("q?", dear, RouterContext(), Left(1, 2.000001))
+    told = refusals(admitted("Ada: a", view=view))[0][3]
+    assert told == "may cost $2.000002, and only $2.000001 are left"
     assert len(refusals(admitted("Ada: a", "Ada: b", rounds=0))) == 2
     one = View("q?", POOL, RouterContext(max_calls_per_round=1), Left(1))
     assert len(refusals(admitted("Ada: a", "Ada: b", "Ada: c", view=one))) == 2

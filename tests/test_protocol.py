@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from langchain_core.messages import ToolMessage
 
@@ -69,6 +69,16 @@ def test_any_text_is_read_as_calls_an_answer_or_a_mistake(text):
 @given(TURNS)
 def test_a_rendered_turn_is_read_back_as_it_was(turn):
     assert parse(render(turn)) == turn
+
+
+def test_a_turn_is_written_a_tag_a_line():
+    turn = Turn(("a",), (Call("Ada", "b", 0), Call("Bob", "c", 0)), "d")
+    think, *searches = (
+        "<think> a </think>",
+        "<search> Ada: b </search>",
+        "<search> Bob: c </search>",
+    )
+    assert render(turn).split("\n") == [think, *searches, "<answer> d </answer>"]
 
 
 @given(ANY_TEXT)
@@ -247,6 +257,7 @@ def test_a_cut_text_is_the_beginning_within_the_budget_and_says_so(text, max_tok
         assert text.encode(errors="replace").decode().startswith(beginning)
 
 
+@example("ab cdefg", 2)  # at the budget
 @given(ANY_TEXT, st.integers(1, 30))
 def test_a_text_within_the_budget_is_not_cut(text, max_tokens):
     if len(text.encode(errors="replace")) <= max_tokens * 4:

@@ -30,11 +30,11 @@ PARIS = "<think> Known. </think> <answer> Paris </answer>"
 FREE = AbsoluteCost(usd=1.0)
 
 
-def trace(*turns, cost_weight=0.5, gold=("Paris",), replies=None, **knobs):
-    graph = create_router_r1(POOL, ScriptedController(list(turns)), models=replies or models(POOL))
+def trace(*turns, cost_weight=0.5, gold=("Paris",), replies=None, pool=POOL, **knobs):
+    graph = create_router_r1(pool, ScriptedController(list(turns)), models=replies or models(pool))
     context = RouterContext(cost_weight=cost_weight, **knobs)
     state = graph.compile().invoke({"question": "Capital?"}, context=context)
-    return Trace.from_state(state, pool=POOL, controller="x", context=context, gold=gold)
+    return Trace.from_state(state, pool=pool, controller="x", context=context, gold=gold)
 
 
 def test_a_right_answer_is_paid_by_outcome_and_cheapness():
@@ -80,6 +80,16 @@ def test_no_answer_is_a_wrong_format():
 def test_a_trace_without_gold_answers_is_refused():
     with pytest.raises(TraceError, match="no gold answer"):
         reward(trace(PARIS, gold=()), FREE)
+
+
+def test_what_a_judge_says_or_other_gold_answers_take_the_place_of_the_traces():
+    judged = trace(PARIS, gold=(), cost_weight=0.0)
+    assert [reward(judged, FREE, outcome=worth).total for worth in (0, 0.5, 1)] == [0, 0.5, 1]
+    for worth in (-0.1, 1.1, math.nan):
+        with pytest.raises(ConfigError, match=f"a number from 0 to 1, not {worth!r}"):
+            reward(judged, FREE, outcome=worth)
+    assert reward(trace(ASK, gold=()), FREE, outcome=1.0).outcome == 0.0  # nothing was answered
+    assert reward(trace(PARIS), FREE, gold=["Rome"]).outcome == 0.0
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan])
@@ -175,6 +185,23 @@ def test_the_controllers_own_cost_counts_where_it_is_asked_for():
     assert AbsoluteCost(1.0, controller=True).measure(paid) == pytest.approx(46e-6)
 
 
+def test_a_price_per_call_counts_once_and_only_what_is_spent_from_a_turn_on():
+    pool = make_pool(
+        {"name": "Ada", "output_usd_per_mtok": 4.0},
+        {"name": "Cyd", "usd_per_call": 7e-6, "input_usd_per_mtok": None}
+        | {"output_usd_per_mtok": None, "temperature": 0.0},
+    )
+    first = ASK + " <search> Cyd: ? </search>"
+    again = "<think> Again. </think> <search> Cyd: ? </search> <search> Ada: ! </search>"
+    got = trace(first, again, PARIS, pool=pool)
+    # 5 tokens * 4 USD each time, and 7 micro-USD once, as this run had asked Cyd before
+    wanted = [20 + 7 + 20, 20, 0]
+    assert [PercentileCost().measure(got, turn) ** 2 for turn in range(3)] == pytest.approx(wanted)
+    # 10 tokens in at 1 USD beside
+    assert AbsoluteCost(1.0).measure(got, 0) == pytest.approx(67e-6)
+    assert [AbsoluteCost(1.0).measure(got, turn) for turn in (1, 2)] == pytest.approx([30e-6, 0])
+
+
 def test_cheapness_lies_between_the_5th_and_95th_percentile():
     scale = PercentileCost(seen=range(101))  # p5 = 5, p95 = 95
     assert scale.score(5) == 1.0
@@ -202,7 +229,8 @@ def test_the_window_forgets_and_goes_on_after_a_resume():
 
 
 def test_a_scale_that_has_seen_nothing_or_one_cost_only_is_total():
-    assert PercentileCost().score(7.0) == 1.0
+    assert (PercentileCost().window, PercentileCost().score(7.0)) == (1000, 1.0)
+    assert PercentileCost(window=1, seen=[1.0, 2.0]).state()["seen"] == [2.0]
     same = PercentileCost(seen=[2.0, 2.0])
     assert (same.score(2.0), same.score(2.1)) == (1.0, 0.0)
 
@@ -255,6 +283,7 @@ def test_percentiles_are_those_of_numpy(values, percent, expected):
         ([PARIS + " <answer> Rome </answer>"], "2 answers instead of one"),
         ([ASK], "0 answers instead of one"),
         ([ASK.replace("Ada", "Eve"), PARIS], "turn 1: no candidate 'Eve'"),
+        ([f"{ASK} <search> Eve: ? </search>", PARIS], "turn 1: no candidate 'Eve'"),
         ([ASK.replace("Ada", "Candidate name"), PARIS], "turn 1: a placeholder instead of a"),
         ([ASK.replace("Ada:", ""), PARIS], "a colon is missing in 'Candidate: query'"),
         ([ASK + PARIS], "turn 1: an answer beside a search"),
