@@ -218,16 +218,13 @@ def crash_finetune(kills: int, seed: int) -> list[str]:
     with tempfile.TemporaryDirectory() as made, FaultServer(rate=0, delay=0.05) as server:
         folder = Path(made)
         (folder / "pool.yaml").write_text(_pool(server))
-
-        asked = folder / "questions.jsonl"
-        rows = ({"question": f"Who wrote book {n}?", "golden_answers": ["x"]} for n in range(40))
-        asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
         policy = ROOT / "router_r1_graph/policies/demo"
 
         def command(out: Path) -> list[str]:
             changes = [f"out={out}", "stages=[best_of_n, grpo]", "replies.every=true"]
-            changes += [f"data.pools=[{folder / 'pool.yaml'}]", "data.source=files"]
-            changes += [f"data.files=[{asked}]", "evaluate_questions=4", "grpo.steps=2"]
+            changes += [f"data.pools=[{folder / 'pool.yaml'}]"]
+            changes += ["evaluate_questions=2", "grpo.steps=2", "grpo.validate_questions=2"]
+            changes += ["grpo.validate_cost_weights=[0, 0.9]"]
             changes += [f"model={{pretrained: {policy}, stop: ['</answer>'], max_new_tokens: 64}}"]
             changes += ["best_of_n.teacher_questions=0", "grpo.questions=2", "grpo.micro_batch=4"]
             config = ROOT / "training/configs/smoke.yaml"
@@ -247,9 +244,12 @@ def crash_finetune(kills: int, seed: int) -> list[str]:
         begin(folder / "timed").join()
 
         def compare(out: Path, attempts: Sequence[Attempt], times: Sequence[float]) -> list[str]:
-            left = _left(out)
-            names = sorted(name for name in expected | left if expected.get(name) != left.get(name))
-            return [f"{out.name}: {name} differs" for name in names] + _bill(out, attempts, times)
+            wrong, left = _bill(out, attempts, times), _left(out)
+            for name in sorted(expected | left):
+                odd = sorted(expected.get(name, set()) ^ left.get(name, set()))
+                if odd or (name in expected) != (name in left):
+                    wrong.append(f"{out.name}: {name} differs: {' '.join(odd):.300}")
+            return wrong
 
         return kill_runs(
             begin,
@@ -284,6 +284,8 @@ def _unharmed(value: Any) -> Any:
     """Return a value without the numbers that depend on kills."""
     if isinstance(value, list):
         return [_unharmed(one) for one in value]
+    if isinstance(value, int):
+        return float(value)  # 0 and 0.0 are the same number
     if not isinstance(value, dict):
         return value
     names = (name for name in value if name not in _OF_A_PROCESS and "seconds" not in name)

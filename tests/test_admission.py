@@ -60,6 +60,7 @@ def test_a_call_goes_out_as_it_was_written():
         ("call_1_0", "Ada", {"query": "a"}),
         ("call_1_1", "Bob_7B", {"query": "b: c"}),
     ]
+    assert {c["type"] for c in message.tool_calls} == {"tool_call"}
     assert (message.id, message.additional_kwargs) == ("turn", {"kept": 1})
     assert message.usage_metadata == {"input_tokens": 3, "output_tokens": 5, "total_tokens": 8}
     about = message.response_metadata["router_r1"]
@@ -132,6 +133,8 @@ def test_what_was_asked_is_not_asked_again_unless_it_failed_or_is_drawn():
     assert len(got.message.tool_calls) == 3
     assert [route["id"] for route in got.routed] == ["call_1_1", "call_1_2"]
     assert got.message.id is None  # another turn has it
+    fresh = replace(ASKS, message=AIMessage("", id="fresh"))
+    assert admitted("Ada: b", view=view, reply=fresh).message.id == "fresh"
     twice = admitted("Ada: n", "Ada: n", "Eve: n", "Eve: n", left=0.5)
     assert [route["tool"] for route in twice.routed] == ["Ada", "Eve"]
 
@@ -174,6 +177,8 @@ def test_who_is_asked_instead_is_new_affordable_and_needs_nobody():
         (route,) = got.routed
         assert POOL.find(decision.asked).slug == route["tool"]
         assert got.message.tool_calls[0]["name"] == route["tool"]
+        assert sum(decision.probabilities.values()) == pytest.approx(1.0)
+        assert decision.call == route["id"]
         return set(decision.probabilities)
 
     assert open_to() == {"Ada", "Bob 7B", "Eve", "Zoe"}

@@ -147,6 +147,11 @@ def test_the_parts_of_a_turn_are_read_in_order():
     assert turn == Turn(("first", "then"), (Call("Ada", "who?"), Call("Bob", "where?")))
 
 
+def test_a_call_says_where_its_name_begins():
+    text = "<search>Ada: who?</search> <search> \n Bob: where? </search>"
+    assert [text[call.at :][:3] for call in parse(text).calls] == ["Ada", "Bob"]
+
+
 def test_colons_in_a_query_survive():
     assert parse("<search> Ada: what is: a colon: here? </search>").calls == (
         Call("Ada", "what is: a colon: here?"),
