@@ -209,7 +209,7 @@ def crash_postgres(kills: int, seed: int) -> list[str]:
 
 # ---------------------------------------------------------------------------------- training
 
-_OF_A_PROCESS = {"usd", "saved_usd", "stored_calls", "step_time"}
+_OF_A_PROCESS = {"usd", "saved_usd", "stored_calls", "stored", "attempts", "step_time"}
 """Numbers that depend on kills: who has paid for a reply that is stored, and how long it took."""
 
 
@@ -288,7 +288,8 @@ def _unharmed(value: Any) -> Any:
         return float(value)  # 0 and 0.0 are the same number
     if not isinstance(value, dict):
         return value
-    names = (name for name in value if name not in _OF_A_PROCESS and "seconds" not in name)
+    left_out = _OF_A_PROCESS | ({"cost_usd"} if "saved_usd" in value else set())
+    names = (name for name in value if name not in left_out and "seconds" not in name)
     return {name: _unharmed(value[name]) for name in names}
 
 
