@@ -488,10 +488,30 @@ def test_an_action_without_a_query_is_a_mistake_and_not_the_answer(serve, tmp_pa
         ("<|im_start|>assistant\nParis<|im_end|>\n<|endoftext|>", "", "Paris"),
         ("It is `<|im_end|>`", "", "It is `<|im_end|>`"),
         ("<|im_end|>", "", "<|im_end|>"),
+        ("Paris<|return|>\n", "", "Paris"),
+        ("<think>Lyon?</think>Paris<|return|> </s>\n", "Lyon?", "Paris"),
+        ("</s></s>", "", "</s>"),
     ],
 )
 def test_thoughts_are_set_apart_from_what_is_said(text, thoughts, said):
     assert apart(text) == (thoughts, said)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("<think>", "</think>"),
+        ("analysis</think>", "assistant"),
+        ("</s>", "x"),
+        ("<|end|>", "</s>"),
+        ("</think></thought>", "`"),
+        ("<think>`</think>`", " "),
+        ("analysisassistantfinal", "<|im_start|>assistant"),
+    ],
+)
+def test_a_reply_of_nothing_but_marks_stalls_nobody(first, then):
+    thoughts, said = apart(first * 50_000 + then * 50_000)  # minutes, if each is read for each
+    assert len(thoughts) + len(said) <= len(first + then) * 50_000 + 2 * 50_000
 
 
 @pytest.mark.parametrize("spec", ["constant:Ada", "cheapest", "cascade", "vote"])

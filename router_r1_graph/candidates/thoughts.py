@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,23 +29,27 @@ _WORDS = (
     ("Here is my thought process:", "Here is my response:"),
     ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
 )
-#: gpt-oss, also where a server has dropped its special tokens.
-_HARMONY = re.compile(
-    r"\A\s*(?:<\|start\|>assistant)?(?:<\|channel\|>)?analysis(?:<\|message\|>)?(?P<thought>.*?)"
-    r"(?:<\|end\|>)?(?:<\|start\|>)?assistant(?:<\|channel\|>)?final(?:<\|message\|>)?(?P<rest>.*)\Z"
-    r"|\A\s*<\|channel\|>(?:analysis<\|message\|>(?P<only>.*)|final<\|message\|>(?P<said>.*))\Z",
-    re.S,
+#: What thoughts begin and end with in gpt-oss, also where a server has dropped special tokens.
+_ANALYSIS = re.compile(r"\s*(?:<\|start\|>assistant)?(?:<\|channel\|>)?analysis(?:<\|message\|>)?")
+_FINAL = re.compile(
+    r"(?:<\|end\|>)?(?:<\|start\|>)?assistant(?:<\|channel\|>)?final(?:<\|message\|>)?"
 )
-#: Around what follows the thoughts: Cohere, OpenThinker, gpt-oss, Apriel; and marks of a
-#: turn, which belong to the chat template, and which servers with another template let through.
-_SAID = re.compile(
-    r"\A\s*<\|(?:START_RESPONSE|begin_of_solution|im_start\|>assistant"
-    r"|start_header_id\|>assistant<\|end_header_id)(?:\|>|\b)\s*"
-    r"|(?<=[^\s`'\"])\s*(?:<\|(?:END_RESPONSE|end_of_solution|return)\|>|\[END FINAL RESPONSE\]"
-    r"|(?:<\|(?:im_end|eot_id|eom_id|end|endoftext|end_of_text|end_of_turn)\|>|</s>|<end_of_turn>"
-    r"|<\uff5cend\u2581of\u2581sentence\uff5c>)\s*)+\Z"
+#: One of both alone.
+_CHANNEL = re.compile(r"\s*<\|channel\|>(?:analysis|(?P<final>final))<\|message\|>")
+#: Before what follows the thoughts: Cohere, OpenThinker, and the beginning of a turn.
+_SAYS = re.compile(
+    r"\s*(?P<mark><\|(?:START_RESPONSE|begin_of_solution|im_start\|>assistant"
+    r"|start_header_id\|>assistant<\|end_header_id)(?:\|>|\b)\s*)?"
+)
+#: Behind it: Cohere, OpenThinker, gpt-oss, Apriel; and marks of a turn's end, which belong to the
+#: chat template, and which servers with another template let through.
+_ENDS = (
+    *("<|END_RESPONSE|>", "<|end_of_solution|>", "<|return|>", "[END FINAL RESPONSE]"),
+    *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
+    *("<|end_of_turn|>", "</s>", "<end_of_turn>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
 )
 _QUOTES = "`'\""
+_LOWER = {ord(letter): ord(letter.lower()) for letter in string.ascii_uppercase}
 
 
 def apart(text: str) -> tuple[str, str]:
@@ -53,48 +58,107 @@ def apart(text: str) -> tuple[str, str]:
     Thoughts without an opening tag are thoughts too: many chat templates write it themselves. An
     opening tag that is never closed makes all of it thoughts. A tag in quotation marks is text.
 
+    The time grows linearly with the text, whatever a server sends.
+
     Example:
         >>> apart("<think>Lyon? No.</think> Paris")
         ('Lyon? No.', 'Paris')
         >>> apart("Lyon? No.</think> Paris")
         ('Lyon? No.', 'Paris')
     """
+    thinking = _Thinking(text)
     thoughts: list[str] = []
-    rest = _SAID.sub("", text)
-    while (split := _harmony(rest) or _opened(rest) or _unopened(rest)) is not None:
-        thoughts.append(split[0].strip())
-        rest = _SAID.sub("", split[1].strip())
+    start, says = thinking.says(0)
+    whole = text[start if says else 0 : thinking.end]
+    while (found := thinking.next(start)) is not None:
+        thought, after = found
+        thoughts.append(text[thought].strip())
+        start, _ = thinking.says(after)
+    rest = text[start : thinking.end].strip() if thoughts else whole
     return "\n\n".join(filter(None, thoughts)), rest
 
 
-def _harmony(text: str) -> tuple[str, str] | None:
-    if not (found := _HARMONY.match(text)):
+class _Thinking:
+    """A text that is read once, from its beginning on: places are indices into it.
+
+    Attributes:
+        end: where it ends, without the marks behind it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.end = _end(text)
+        self._text = text
+        self._lower = text.translate(_LOWER)  # as long as the text
+        self._places: dict[str, int] = {}
+        self._final = -1
+
+    def says(self, start: int) -> tuple[int, bool]:
+        """Return where something is said from a place on, and whether a mark said so."""
+        found = _SAYS.match(self._text, start, self.end)
+        assert found is not None  # it matches nothing, too
+        return found.end(), found["mark"] is not None
+
+    def next(self, start: int) -> tuple[slice, int] | None:
+        """Return the thought that begins at a place, and where it is over; None = there is none."""
+        return self._harmony(start) or self._opened(start) or self._unopened(start)
+
+    def _harmony(self, start: int) -> tuple[slice, int] | None:
+        if analysis := _ANALYSIS.match(self._text, start, self.end):
+            if self._final < analysis.end():
+                final = _FINAL.search(self._text, analysis.end(), self.end)
+                self._final = final.start() if final else self.end
+            if final := _FINAL.match(self._text, self._final, self.end):
+                return slice(analysis.end(), final.start()), final.end()
+        if alone := _CHANNEL.match(self._text, start, self.end):
+            after = alone.end() if alone["final"] else self.end
+            return slice(alone.end(), after), after
         return None
-    return found["thought"] or found["only"] or "", found["rest"] or found["said"] or ""
+
+    def _opened(self, start: int) -> tuple[slice, int] | None:
+        for opening, closing in _TAGS + _WORDS:
+            if self._lower.startswith(opening.lower(), start, self.end):
+                begun = start + len(opening)
+                closed = self._place(closing, begun)
+                return slice(begun, closed), min(closed + len(closing), self.end)
+        return None
+
+    def _unopened(self, start: int) -> tuple[slice, int] | None:
+        for opening, closing in _TAGS:
+            closed = self._place(closing, start)
+            after = closed + len(closing)
+            if closed == self.end or self._place(opening, start) < closed:
+                continue
+            inside = start < closed and after < self.end
+            if not (inside and {self._text[closed - 1], self._text[after]} <= set(_QUOTES)):
+                return slice(start, closed), after
+        return None
+
+    def _place(self, mark: str, start: int) -> int:
+        """Return where a mark stands next, whatever the case of its letters; the end = nowhere.
+
+        It is looked for again only from places behind the last one.
+        """
+        if self._places.get(mark, -1) < start:
+            place = self._lower.find(mark.lower(), start, self.end)
+            self._places[mark] = self.end if place < 0 else place
+        return self._places[mark]
 
 
-def _opened(text: str) -> tuple[str, str] | None:
-    stripped = text.lstrip()
-    for opening, closing in _TAGS + _WORDS:
-        if stripped[: len(opening)].lower() == opening.lower():
-            return _parted(stripped[len(opening) :], closing)[::2]
-    return None
+def _end(text: str) -> int:
+    """Return where a text ends without marks; one that is quoted, or alone, is text."""
+    end = first = _stripped(text, len(text))
+    while mark := next((mark for mark in _ENDS if text.endswith(mark, 0, end)), ""):
+        first, end = end, _stripped(text, end - len(mark))
+    if end == first:
+        return len(text)
+    return first if end == 0 or text[end - 1] in _QUOTES else end
 
 
-def _unopened(text: str) -> tuple[str, str] | None:
-    for opening, closing in _TAGS:
-        thought, closed, rest = _parted(text, closing)
-        quoted = thought[-1:] in _QUOTES and rest[:1] in _QUOTES
-        if closed and opening not in thought and not (thought and rest and quoted):
-            return thought, rest
-    return None
-
-
-def _parted(text: str, mark: str) -> tuple[str, str, str]:
-    """Part a text at a mark, whatever the case of its letters."""
-    before = re.split(re.escape(mark), text, maxsplit=1, flags=re.I)[0]
-    end = len(before) + len(mark)
-    return before, text[len(before) : end], text[end:]
+def _stripped(text: str, end: int) -> int:
+    """Return where a text that ends at a place ends without white space."""
+    while end and text[end - 1].isspace():
+        end -= 1
+    return end
 
 
 def reasoning_of(message: AIMessage) -> str:
