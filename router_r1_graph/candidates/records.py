@@ -11,6 +11,7 @@ import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -179,7 +180,7 @@ class Recorder(BaseCallbackHandler):
     `graph.invoke(question, {"callbacks": [Recorder("records.jsonl")]})`. Each reply is in the file
     before the run continues. It is the whole reply, even if the controller sees only a part. A
     failed call is not a reply, and is not written. A reply that comes again, out of the store of
-    replies, is not written again.
+    replies, is not written again, also where another process has written it.
 
     Args:
         path: the file; created with the first reply.
@@ -195,7 +196,7 @@ class Recorder(BaseCallbackHandler):
         self.path = Path(path)
         self._gold = {normalize_query(q): list(answers) for q, answers in (gold or {}).items()}
         self._queries: dict[UUID, str] = {}
-        self._written: set[str] = set()
+        self._written: set[str] | None = None  # not read yet
         self._lock = threading.Lock()
 
     def on_tool_start(
@@ -225,8 +226,10 @@ class Recorder(BaseCallbackHandler):
         line = record.model_dump(mode="json")
         if gold := self._gold.get(normalize_query(query)):
             line["gold"] = gold
-        told = json.dumps([record.candidate, normalize_query(query), record.reply])
+        told = _told(record.candidate, query, record.reply)
         with self._lock:
+            if self._written is None:
+                self._written = set(_all_told(self.path))
             if bill["stored"] and told in self._written:
                 return
             self._written.add(told)
@@ -235,3 +238,18 @@ class Recorder(BaseCallbackHandler):
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget the query."""
         self._queries.pop(run_id, None)
+
+
+def _all_told(file: Path) -> Iterator[str]:
+    """Yield what a file of records has told already; a torn line has told nothing."""
+    if not file.exists():
+        return
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            with suppress(ValueError, KeyError, TypeError):
+                row = json.loads(line)
+                yield _told(row["candidate"], str(row["question"]), row["reply"])
+
+
+def _told(candidate: str, query: str, reply: str) -> str:
+    return json.dumps([candidate, normalize_query(query), reply])

@@ -22,6 +22,7 @@ from ..candidates.thoughts import apart
 from ..candidates.tool_calls import written_calls
 from ..errors import ConfigError, ControllerError, did_you_mean
 from ..protocol import render_observation
+from .schemas import check_schema
 
 OPTIONS = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "strict")
 """The options of a call to a chat model that say the form, as LangChain and OpenAI name them."""
@@ -198,6 +199,7 @@ def _function(tool: Any) -> Mapping[str, Any]:
         raise ConfigError(
             f"tools: {tool!r:.80} is no function; tools that a provider runs itself cannot be used"
         )
+    check_schema(function.get("parameters") or {}, f"tools: {function['name']}.parameters")
     return converted
 
 
@@ -225,12 +227,15 @@ def _schema(given: Any) -> tuple[Mapping[str, Any] | None, str]:
         case "text":
             return None, "answer"
         case "json_object":
-            return given.get("schema") or {}, "answer"  # llama.cpp's, Together's and others' form
+            asked = given.get("schema") or {}  # llama.cpp's, Together's and others' form
+            check_schema(asked, "response_format: schema")
+            return asked, "answer"
         case "json_schema":
             told = given.get("json_schema") or given  # Together's form
             schema = told.get("schema") if isinstance(told, Mapping) else None
             if not isinstance(schema, Mapping) or not schema:
                 raise ConfigError("response_format: json_schema.schema is missing")
+            check_schema(schema, "response_format: json_schema.schema")
             name = str(told.get("name") or schema.get("title") or "answer")
             return schema, re.sub(r"[^a-zA-Z0-9_-]+", "_", name)[:64]
     raise ConfigError(

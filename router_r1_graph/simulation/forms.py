@@ -40,12 +40,16 @@ def call(tools: Sequence[Mapping[str, Any]], choice: str, text: str) -> dict[str
         return None
     schema = named[-1].get("parameters") or {}
     name, args = named[-1]["name"], _fill({"type": "object", **schema}, text, schema)
+    if not isinstance(args, dict):  # arguments are an object, whatever a schema says
+        args = {}
     id_ = f"call_{int(fraction('call', name, text) * 1e9):09}"
     return {"type": "tool_call", "name": name, "args": args, "id": id_}
 
 
 def _fill(schema: Mapping[str, Any], text: str, root: Mapping[str, Any]) -> Any:
     """Return a value of a JSON schema that says the text, as far as its type can."""
+    if not isinstance(schema, Mapping):  # true: anything
+        return text
     if "$ref" in schema:
         *_, kind, name = ["", "", *str(schema["$ref"]).split("/")]
         return _fill(root.get(kind, {}).get(name, {}), text, {**root, kind: {}})

@@ -1,0 +1,54 @@
+"""JSON schemas that a client sends: a broken one is refused before anybody is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..errors import ConfigError, did_you_mean
+
+_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+
+
+def check_schema(schema: object, place: str) -> None:
+    """Check the parts of a schema that say which form a value has.
+
+    Args:
+        schema: the schema.
+        place: where it stands, for the error.
+
+    Raises:
+        ConfigError: a part of it is none; the message names it.
+    """
+    waiting = [(schema, place)]  # a schema may be deeper than Python recurses
+    while waiting:
+        part, where = waiting.pop()
+        if isinstance(part, bool):  # anything, or nothing
+            continue
+        if not isinstance(part, Mapping):
+            raise ConfigError(f"{where} is a JSON schema, not {part!r:.60}")
+        waiting += _parts(part, where)
+
+
+def _parts(schema: Mapping[str, Any], where: str) -> Iterator[tuple[object, str]]:
+    """Yield the schemas in a schema; a key without a value is as if it was not there."""
+    schema = {key: value for key, value in schema.items() if value is not None}
+    kinds = schema.get("type", "object")
+    for kind in (kinds or [kinds]) if isinstance(kinds, list) else [kinds]:
+        if kind not in _TYPES:
+            near = did_you_mean(kind, _TYPES) if isinstance(kind, str) else ""
+            raise ConfigError(f"{where}.type is one of {', '.join(_TYPES)}, not {kind!r:.60}{near}")
+    for name in ("properties", "$defs", "definitions"):
+        inner = schema.get(name, {})
+        if not isinstance(inner, Mapping):
+            raise ConfigError(f"{where}.{name} is an object, not {inner!r:.60}")
+        yield from ((part, f"{where}.{name}.{key}") for key, part in inner.items())
+    for name in ("anyOf", "oneOf", "allOf", "enum"):
+        several = schema.get(name, ())
+        if name in schema and not (isinstance(several, list | tuple) and several):
+            raise ConfigError(f"{where}.{name} is a list that is not empty, not {several!r:.60}")
+        if name != "enum":
+            yield from ((part, f"{where}.{name}") for part in several)
+    items = schema.get("items", ())  # a list of them describes a tuple
+    parts = items if isinstance(items, list | tuple) else [items]
+    yield from ((part, f"{where}.items") for part in parts)
