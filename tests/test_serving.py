@@ -31,6 +31,7 @@ from router_r1_graph import (
     ScriptedController,
     Turn,
 )
+from router_r1_graph.candidates.images import IMAGE_ALONE
 from router_r1_graph.serving.messages import to_messages
 from served import HAMLET, ask, client_of, get, serving_at
 from yaml_pool import yaml_pool
@@ -393,9 +394,14 @@ def test_images_reach_a_candidate_that_takes_them():
         client.chat.completions.create(model="router-r1", messages=said)
         said = [{"role": "user", "content": [{"type": "input_text", "text": "And this?"}, kinds]}]
         client.responses.create(model="router-r1", input=said)
+        alone = [{"role": "user", "content": [IMAGE]}, {"role": "assistant", "content": "A cat"}]
+        ask(url, [IMAGE])
+        said = [*alone, {"role": "user", "content": "Its breed?"}]
+        client.chat.completions.create(model="router-r1", messages=said)
         with pytest.raises(openai.BadRequestError, match="of type 'input_audio' cannot be read"):
             ask(url, [{"type": "input_audio", "input_audio": {}}])
-    for (text, image), question in zip(ada.queries, ("What is this?", "And this?"), strict=True):
+    questions = ("What is this?", "And this?", IMAGE_ALONE, "Its breed?")
+    for (text, image), question in zip(ada.queries, questions, strict=True):
         assert (text["text"], image) == (question, IMAGE)
 
 

@@ -18,12 +18,15 @@ from fakes import FakeChat, answer, make_pool, models, search
 from openai_server import Malformed, Reply, Request, Status
 from router_r1_graph import (
     ChatModelController,
+    ChatRouterR1,
     ControllerSettings,
     QuestionError,
     ScriptedController,
     create_router_r1,
     parse_controller,
+    route_only,
 )
+from router_r1_graph.candidates.images import IMAGE_ALONE
 from router_r1_graph.candidates.thoughts import apart
 from router_r1_graph.candidates.tool_calls import written_calls
 from router_r1_graph.chat.answer_reader import AnswerReader
@@ -636,16 +639,60 @@ def test_the_prompt_asks_for_a_short_answer_unless_the_user_wants_it_whole(serve
     assert "as short as possible" not in full
 
 
-@pytest.mark.parametrize("kind", ["image_url", "input_image", None])
-def test_images_go_to_candidates_that_take_them(serve, tmp_path, kind):
-    image = {"type": kind, "image_url": IMAGE["image_url"]["url"]} if kind else IMAGE
-    server = serve(Reply("A cat."))
-    pool = yaml_pool(tmp_path, server, {"Ada": {"image_inputs": True}, "Bob": {}})
-    question = HumanMessage([{"type": "text", "text": "What is it?"}, image])
+def shown(*parts: Any) -> HumanMessage:
+    return HumanMessage([p if isinstance(p, dict) else {"type": "text", "text": p} for p in parts])
+
+
+OTHER = {"type": "image_url", "image_url": {"url": "data:image/png;base64,BBBB"}}
+STRING = {"type": "image_url", "image_url": IMAGE["image_url"]["url"]}
+OF_RESPONSES = {**STRING, "type": "input_image"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "asked", "seen"),
+    [
+        ([shown("What is it?", IMAGE)], "What is it?", [IMAGE]),
+        ([shown("What is it?", STRING)], "What is it?", [IMAGE]),
+        ([shown("What is it?", OF_RESPONSES)], "What is it?", [IMAGE]),
+        ([shown(IMAGE, OTHER)], IMAGE_ALONE, [IMAGE, OTHER]),
+        ([shown(" ", IMAGE), AIMessage("A cat."), HumanMessage("Its breed?")], None, [IMAGE]),
+        ([shown(IMAGE), AIMessage("A cat."), shown("And?", OTHER)], "And?", [IMAGE, OTHER]),
+        ([shown(IMAGE), AIMessage("A cat."), shown(OTHER)], IMAGE_ALONE, [IMAGE, OTHER]),
+    ],
+)
+def test_images_go_to_candidates_that_take_them(serve, tmp_path, messages, asked, seen):
+    asked = asked or messages[-1].text
+    server = serve({"ada": Reply("A cat."), "controller": Reply(answer("A cat."))})
+    pool = yaml_pool(
+        tmp_path, server, {"Ada": {"image_inputs": True}, "Bob": {}}, controller={"image_inputs": 1}
+    )
     graph = create_router_r1(pool, parse_controller("vote", pool)).compile()
-    assert graph.invoke({"messages": [question]})["answer"] == "A cat."
-    (request,) = server.requests
-    assert (request.model, request.prompt[1]) == ("ada", IMAGE)
+    state = graph.invoke({"messages": messages})
+    assert (state["answer"], state["scratchpad"][0].text) == ("A cat.", asked)
+    (request,) = server.requests  # Bob does not see them
+    assert (request.model, request.prompt) == ("ada", [{"type": "text", "text": asked}, *seen])
+
+    assert route_only(pool, "vote", messages=messages).calls == tuple(
+        route_only(pool.taking_images(), "vote", asked).calls
+    )
+    route_only(pool, "pool", messages=messages)
+    told = json.dumps(server.requests[-1].body)
+    assert [told.count(json.dumps(image)) for image in (IMAGE, OTHER)] == [
+        seen.count(image) for image in (IMAGE, OTHER)
+    ]
+    assert asked in told
+
+
+def test_no_image_is_sent_to_a_formatter_that_takes_none(serve, tmp_path):
+    form = Reply("", tool_calls=[("answer", {"value": 1})])
+    server = serve({"ada": Reply("1"), "bob": form})
+    pool = yaml_pool(tmp_path, server, {"Ada": {"image_inputs": True}, "Bob": {}})
+    model = ChatRouterR1(pool=pool, controller="constant:Ada", formatter="Bob")
+    schema = {"type": "object", "title": "answer", "properties": {"value": {"type": "integer"}}}
+    said = [shown("One?", OTHER), AIMessage("Yes."), shown("How many?", IMAGE)]
+    assert model.with_structured_output(schema).invoke(said) == {"value": 1}
+    told = json.dumps(server.requests[-1].body["messages"])
+    assert (server.requests[-1].model, told.count("[image]"), "base64" in told) == ("bob", 2, False)
 
 
 @pytest.mark.parametrize(
