@@ -203,7 +203,9 @@ def test_a_model_that_only_streams_is_asked_for_a_stream(serve, tmp_path, how, s
     for _ in range(2):
         (bill,) = bills(run(graph, how))
         assert (bill["error"], bill["reply"], bill["cost_usd"]) == (None, "Paris", 20e-6)
-    assert [bool(r.body.get("stream")) for r in server.requests] == [False, True, True]
+    known = yaml_pool(tmp_path, server, {"Bob": {}}, options={"streaming": True})
+    assert bills(run(scripted(known, search("Bob: ?"), answer()), how))[0]["reply"] == "Paris"
+    assert [bool(r.body.get("stream")) for r in server.requests] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(
