@@ -326,6 +326,7 @@ BROKEN = {
         [half(), {"object": "error", "message": "x", "type": "InternalServerError", "code": 500}],
         "server_error",
     ),
+    "Groq's": ([half(), {**half(), "x_groq": {"error": "over capacity"}}], "server_error"),
     "the finish reason": ([half(), half("error")], "server_error"),
     "no finish reason": ([half()], "connection"),
 }
@@ -574,6 +575,17 @@ OTHERS = {
         "declined",
     ),
     "blocked, Gemini": (made("BlockedPromptException", "block_reason: SAFETY"), "declined"),
+    "throttled, AWS": (
+        made("X", "Too many tokens", status_code=400, body={"__type": "x#ThrottlingException"}),
+        "rate_limited",
+    ),
+    "no credit, Zhipu": (made("X", "1113: 余额不足或无可用资源包", status_code=429), "auth"),
+    "no capacity, Groq": (made("X", status_code=498), "server_error"),
+    "failed behind it, Bedrock": (made("X", status_code=424), "server_error"),
+    "no call that could be read, Groq": (
+        made("X", status_code=400, body={"error": {"code": "tool_use_failed"}}),
+        "server_error",
+    ),
     "a model that is gone": (made("X", status_code=410), "not_found"),
     "no such model": (made("X", status_code=400, body={"code": "model_not_found"}), "not_found"),
     "no route": (OSError(errno.EHOSTUNREACH, "No route to host"), "connection"),

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 
 from fakes import FakeChat, answer, make_pool, models, search
-from openai_server import Malformed, Reply, Request, Status
+from openai_server import Malformed, Reply, Request, Status, Wire
 from router_r1_graph import (
     ChatModelController,
     ChatRouterR1,
@@ -26,6 +27,7 @@ from router_r1_graph import (
     parse_controller,
     route_only,
 )
+from router_r1_graph.candidates.events import let_through
 from router_r1_graph.candidates.images import IMAGE_ALONE
 from router_r1_graph.candidates.thoughts import apart
 from router_r1_graph.candidates.tool_calls import written_calls
@@ -543,6 +545,89 @@ def test_a_controllers_thoughts_are_not_its_answer(serve, tmp_path, protocol, te
 def test_an_answer_that_is_thought_of_is_not_streamed():
     assert AnswerReader().read("<think> <answer> Lyon </answer>? No") == ""
     assert AnswerReader().read("<think> <answer> Lyon </think> <answer> Par") == "Par"
+
+
+# ------------------------------------------------------------------- forms of a reply
+
+SAID = {
+    "a text": {"content": "Paris"},
+    "texts of parts": {"content": [{"type": "output_text", "text": "Par"}, {"text": "is"}]},
+    "a part": {"content": {"type": "text", "text": "Paris"}},
+    "thoughts among parts": {
+        "content": [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]},
+            {"type": "text", "text": "Paris"},
+        ]
+    },
+}
+CHOICES = {
+    **{
+        f"{name} in the {key}": {key: said}
+        for key in ("message", "delta")
+        for name, said in SAID.items()
+    },
+    "no message": {"text": "Paris"},
+}
+BESIDE = (
+    {"error": {"message": "", "code": None}},
+    {"error": {"message": "success", "code": 0}, "created": "now", "system_fingerprint": 5},
+)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reply_is_read_wherever_its_text_is(serve, tmp_path, choice, stream):
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    choice = {"index": 0, "finish_reason": "stop", **choice}
+    for beside in BESIDE:
+        body = {"choices": [choice], "usage": usage, **beside}
+        server = serve(Wire(body, [body]))
+        graph = scripted(yaml_pool(tmp_path, server, **ONE_DOLLAR), search("Ada: ?"), answer())
+        modes: Any = ["messages", "values"] if stream else ["values"]
+        (bill,) = bills(list(graph.stream({"question": "?"}, stream_mode=modes))[-1][1])
+        assert (bill["error"], bill["reply"], bill["cost_usd"]) == (None, "Paris", 20e-6)
+        assert server.requests[0].body["stream"] == stream
+
+
+PIECES = [{"choices": [{"delta": {"content": text}}]} for text in ("Par", "ís")]
+LAST = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+FRAMES = {
+    "as it should be": ("data: {}\n\n", "data: [DONE]\n\n"),
+    "lines that end otherwise": ("data:{}\r\n\r\n", "data:[DONE]\r\n\r\n"),
+    "lines that end as on old Macs": ("data: {}\r\r", "data: [DONE]\r\r"),
+    "no blank lines": ("data: {}\n", "data: [DONE]\n"),
+    "no blank lines, ending otherwise": ("event: x\r\ndata: {}\r\n", "data: [DONE]\r\n"),
+    "no last line's end": ("data: {}\n\n", "data: [DONE]"),
+    "a quoted end": ("id: 1\ndata: {}\n\n", 'data: "[DONE]"\n\n'),
+    "a bare end": (": alive\n\nretry: 3000\ndata: {}\n\n", "data: done\n\n"),
+    "no end": ("data: {}\n\n", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def reading():
+    """A client of openai's that reads streams as ours do."""
+    with openai.OpenAI(api_key="x") as client:
+        let_through(client)
+        yield client
+
+
+@pytest.mark.parametrize(("frame", "end"), FRAMES.values(), ids=FRAMES)
+def test_a_stream_is_read_however_its_events_are_framed(reading, frame, end):
+    # Of an indented event, a blank line alone tells where it ends.
+    forms = itertools.product(("", "\ufeff"), (None, 1) if "\n\n" in frame else (None,))
+    for (mark, indent), size in itertools.product(forms, (1, 2, 3, 7, 64, 1024)):
+        events = [
+            frame.format("\ndata: ".join(json.dumps(event, indent=indent).splitlines()))
+            for event in (*PIECES, LAST)
+        ]
+        sent = "".join([mark, *events, end]).encode()
+        pieces = [sent[start : start + size] for start in range(0, len(sent), size)]
+        read = list(reading._make_sse_decoder().iter_bytes(iter(pieces)))
+        told = [event.data for event in read if event.data != "[DONE]"]
+        assert [json.loads(data) for data in told] == [*PIECES, LAST]
+        assert [event.data for event in read[3:]] == ["[DONE]"] * bool(end)
 
 
 # ------------------------------------------------------------------- roles, system, style, images

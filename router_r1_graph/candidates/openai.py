@@ -14,6 +14,7 @@ from typing import Any
 
 import openai
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from openai.types.chat import ChatCompletionMessage
 from pydantic import SecretStr
 
 from ..outside import visible, writable, writable_within
@@ -36,6 +37,7 @@ from .wire import (
     error_in,
     is_cut,
     named_error,
+    normalized,
     report_in,
 )
 
@@ -158,7 +160,7 @@ class ChatOpenAI(LenientChatOpenAI):
             return broken(self._keyless(error), report_in(chunk))
         report, choices = report_in(chunk), chunk.get("choices") or []
         # Where there is no delta, LangChain drops the finish reason too.
-        choices = [{**choice, "delta": choice.get("delta") or {}} for choice in choices]
+        choices = [normalized(choice, "delta") for choice in choices]
         chunk = {**chunk, "usage": None, "choices": choices}
         generation = super()._convert_chunk_to_generation_chunk(chunk, *args, **kwargs)
         if generation is not None:
@@ -177,6 +179,7 @@ class ChatOpenAI(LenientChatOpenAI):
                 raise named_error(words[:300])
         if not isinstance(response, openai.BaseModel):
             return super()._create_chat_result(response, *args, **kwargs)
+        whole: Any = response
         sent = response.model_dump(
             exclude={"choices": {"__all__": {"message": {"parsed"}}}}, warnings=False
         )
@@ -185,11 +188,23 @@ class ChatOpenAI(LenientChatOpenAI):
         report = {**cost_in_headers(), **(report_in(sent) or {})} or None
         if sent.get("choices") == []:
             raise NoChoiceError("the reply holds no choice", billed(report))
-        response.usage = None  # type: ignore[attr-defined] # `complete` reads it more leniently
-        for choice in getattr(response, "choices", None) or []:
-            if choice.message is None:
+        whole.usage = None  # `complete` reads it more leniently
+        whole.error = None  # one of success
+        sent["choices"] = [normalized(choice, "message") for choice in sent.get("choices") or ()]
+        for choice, read in zip(
+            getattr(whole, "choices", None) or (), sent["choices"], strict=True
+        ):
+            if not read["message"]:
                 raise NoChoiceError("the reply's message is null", billed(report))
-            choice.message.role = "assistant"  # whatever a server calls it
+            message = choice.message
+            if not isinstance(message, openai.BaseModel):
+                message = ChatCompletionMessage.construct(**read["message"])
+            choice.message = message.model_copy(
+                update={
+                    "content": read["message"].get("content"),
+                    "role": "assistant",  # whatever a server calls it
+                }
+            )
         result = super()._create_chat_result(response, *args, **kwargs)
         for generation, choice in zip(result.generations, sent["choices"], strict=True):
             complete(generation, report, choice)

@@ -27,6 +27,10 @@ NAMED = "named_error"
 #: How servers name the words of an error and its code, whatever the case and the underscores.
 _WORDS = ("message", "detail", "msg", "errormsg", "errormessage", "statusmsg")
 _CODES = ("code", "status", "type", "errorcode", "statuscode", "httpcode", "httpstatus")
+_SUCCESS = ("code", "status_code")
+_SAID = ("message", "delta", "text")
+#: The types of a part of a content that is a text.
+_TEXTS = (None, "text", "output_text")
 _ONCE = ("finish_reason", "model_name", "system_fingerprint", "service_tier")
 
 
@@ -40,6 +44,9 @@ def error_in(body: Mapping[str, Any]) -> BrokenReplyError | None:
     choice = choices[0] if isinstance(choices, list) and choices else None
     choice = choice if isinstance(choice, Mapping) else {}
     named = body.get("error") or body.get(NAMED) or choice.get("error")
+    named = named or at(body, ("x_groq", "error"))
+    if isinstance(choices, list) and isinstance(named, Mapping) and _says_none(named):
+        named = None
     if named and not isinstance(named, Mapping) and not choices:
         named = {**body, "error": named}  # Spring, Nest: its words and its code stand beside it
     if not named and not choices:
@@ -55,9 +62,45 @@ def _named_in_place_of_a_choice(body: Mapping[str, Any]) -> Any:
     if errors := errors[:1] if isinstance(errors, list) else [errors] if errors else []:
         return errors[0]
     for place in (body.get("base_resp"), body):  # MiniMax; vLLM, FastAPI and others
-        if isinstance(place, Mapping) and next(_values(place, _WORDS), None):
+        if not isinstance(place, Mapping) or _says_none(place):
+            continue
+        if isinstance(next(_values(place, _WORDS), None), str | list):  # not Ollama's `message`
             return place
     return None
+
+
+def _says_none(named: Mapping[str, Any]) -> bool:
+    """Return whether an error object is empty, or has the code of success."""
+    return not any(named.values()) or any(named.get(code) in (0, "0") for code in _SUCCESS)
+
+
+def normalized(choice: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a choice with what it says under one name, as a content that LangChain reads.
+
+    Args:
+        choice: of a reply, or of a chunk of one.
+        name: `message` or `delta`; other servers have the other one, or a text alone.
+    """
+    found: Any = next((choice[key] for key in (name, *_SAID) if choice.get(key) is not None), {})
+    said = dict(found) if isinstance(found, Mapping) else {"content": found}
+    if "content" in said:
+        said["content"] = _content(said["content"])
+    return {**choice, name: said}
+
+
+def _content(content: Any) -> Any:
+    if isinstance(content, list):
+        return [_part(part) for part in content]
+    if (part := _part(content)) is not content:
+        return [part]
+    return str(content) if isinstance(content, int | float) else content
+
+
+def _part(part: Any) -> Any:
+    """Return a part of a content, if it is a text, in LangChain's form; another as it is."""
+    text = part.get("text") if isinstance(part, Mapping) else None
+    is_text = isinstance(text, str) and part.get("type") in _TEXTS
+    return {"type": "text", "text": text} if is_text else part
 
 
 def _values(named: Mapping[str, Any], names: Sequence[str]) -> Iterator[Any]:
