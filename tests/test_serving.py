@@ -1,6 +1,7 @@
 """The router behind OpenAI's API, asked over loopback by the clients that people use."""
 
 import asyncio
+import gzip
 import json
 import os
 import re
@@ -400,6 +401,9 @@ def test_images_reach_a_candidate_that_takes_them():
         client.chat.completions.create(model="router-r1", messages=said)
         with pytest.raises(openai.BadRequestError, match="of type 'input_audio' cannot be read"):
             ask(url, [{"type": "input_audio", "input_audio": {}}])
+        photograph = {"url": "data:image/jpeg;base64," + "A" * 5_000_000}
+        ask(url, [{"type": "image_url", "image_url": photograph}])
+    assert ada.queries.pop()[1]["image_url"] == photograph
     questions = ("What is this?", "And this?", IMAGE_ALONE, "Its breed?")
     for (text, image), question in zip(ada.queries, questions, strict=True):
         assert (text["text"], image) == (question, IMAGE)
@@ -705,6 +709,20 @@ def test_connections_that_say_nothing_are_closed_and_the_most_silent_first():
         assert "ok" in get(f"{url}/health")  # the third
         assert closed(first)
         assert "ok" in get(f"{url}/health")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("chat/completions", b"{}", "404.*the base URL of a client ends in /v1"),
+        ("v1/chat/completions", gzip.compress(b"{}"), "415.*the body is compressed"),
+        ("v1/chat/completions", b" " * 5_000_000, "413.*longer than 4194304 bytes"),
+    ],
+)
+def test_a_request_that_cannot_be_read_is_told_why(url, path, body, says):
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{url}/{path}", data=body, timeout=100)
+    assert re.match(says, f"{caught.value.code} {json.load(caught.value)['error']['message']}")
 
 
 def test_the_access_log_has_who_what_and_how_long_but_no_query(caplog):
