@@ -311,6 +311,10 @@ class OpenAIServer(ThreadingHTTPServer):
         return answer if isinstance(answer, Behaviour) else answer(request)
 
 
+#: What is answered; of the last, tests say each byte.
+_PATHS = ("chat/completions", "completions", "responses")
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: OpenAIServer
     protocol_version = "HTTP/1.1"  # for chunked streams
@@ -328,7 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        if self.path.partition("?")[0] in ("/v1/chat/completions", "/v1/completions"):
+        if self.path.partition("?")[0].removeprefix("/v1/") in _PATHS:
             request = Request(self.path, headers, body, time.monotonic())
             self.server.choose(request).send(request, self)
         else:

@@ -348,6 +348,38 @@ def test_a_broken_stream_is_the_error_that_it_names_and_half_a_text_no_reply(
     assert kind in TRANSIENT
 
 
+def of_responses(kind, **more):
+    """The last event of a stream of the Responses API."""
+    return {"type": f"response.{kind}", "response": {"id": "r", "model": "m", "output": [], **more}}
+
+
+DELTA = {"output_index": 0, "content_index": 0, "item_id": "m"}
+SAYS = {**DELTA, "type": "response.output_text.delta", "delta": "Paris", "logprobs": []}
+REFUSES = {**DELTA, "type": "response.refusal.done", "refusal": "I can't."}
+TOO_LONG = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+FAILED = {"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "x"}}
+OF_RESPONSES = {
+    "whole": ([SAYS, of_responses("completed")], "missing_usage", "no usage"),
+    "cut": ([SAYS, of_responses("incomplete", **TOO_LONG)], "cut", "limit of 512 tokens"),
+    "refused": ([REFUSES, of_responses("completed")], "declined", "I can't."),
+    "failed": ([SAYS, of_responses("failed", **FAILED)], "rate_limited", "rate_limit_exceeded"),
+    "error": ([{"type": "error", "code": "server_error", "message": "x"}], "server_error", "x"),
+    "no end": ([SAYS], "connection", "ended before the reply did"),
+}
+
+
+@pytest.mark.parametrize(("events", "kind", "says"), OF_RESPONSES.values(), ids=OF_RESPONSES)
+@both_ways
+def test_the_end_of_a_stream_of_the_responses_api_is_read(serve, tmp_path, how, events, kind, says):
+    sent = [f"data: {json.dumps({**e, 'sequence_number': n})}\n\n" for n, e in enumerate(events)]
+    server = serve(Malformed("".join(sent), "text/event-stream"))
+    options = {"use_responses_api": True, "streaming": True}
+    graph = scripted(yaml_pool(tmp_path, server, options=options), SEARCH, ANSWER)
+    (bill,) = bills(run(graph, how))
+    assert (bill["error"]["kind"], bill["ok"]) == (kind, kind in ("missing_usage", "cut"))
+    assert says in bill["error"]["message"]
+
+
 FINISHED = {
     "length": ({"content": "The capital is Pa"}, "length", True, "cut", "limit of 512 tokens"),
     "filter": ({"content": "The capital"}, "content_filter", True, "cut", "content filter"),

@@ -34,9 +34,7 @@ def finish_of(message: AIMessage) -> Finish:
         >>> finish_of(AIMessage("The capital is Pa", response_metadata={"done_reason": "length"}))
         'length'
     """
-    if message.additional_kwargs.get("refusal") or any(
-        isinstance(block, dict) and block.get("type") == "refusal" for block in message.content
-    ):
+    if refusal_in(message) is not None:
         return "refusal"
     told = message.response_metadata
     details = told.get("incomplete_details")  # OpenAI's Responses API
@@ -50,3 +48,12 @@ def finish_of(message: AIMessage) -> Finish:
             if re.search(words, word):
                 return finish
     return "stop"
+
+
+def refusal_in(message: AIMessage) -> str | None:
+    """Return the words in which a model refuses to reply; None where it does not."""
+    if said := message.additional_kwargs.get("refusal"):
+        return str(said)
+    blocks = (block for block in message.content if isinstance(block, dict))
+    refusals = (block for block in blocks if block.get("type") == "refusal")
+    return next((str(block.get("refusal") or "") for block in refusals), None)

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from ..outside import visible, writable, writable_within
 from .candidate import Candidate
 from .connections import StreamedReplyError, clients_of, cost_in_headers
+from .ending import Ending, ResponsesEnding, broken
 from .error_kinds import BROAD, matching
 from .events import is_stream, let_through
 from .failures import CutReplyError, NoChoiceError, address_of, said, told
@@ -30,9 +31,7 @@ from .retry_after import with_wait
 from .settings import ModelSettings
 from .wire import (
     REPORT,
-    Ending,
     billed,
-    broken,
     complete,
     error_in,
     is_cut,
@@ -105,28 +104,32 @@ class ChatOpenAI(LenientChatOpenAI):
         raise keyless
 
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
-        ending = None if self._use_responses_api({**kwargs, **self.model_kwargs}) else Ending()
+        ending = self._ending(kwargs)
         try:
             for chunk in super()._stream(*args, **kwargs):
-                yield ending.without(chunk) if ending else chunk
-            if ending:
-                yield ending.chunk()
+                yield ending.without(chunk)
+            if last := ending.chunk():
+                yield last
             return
         except Exception as error:
             keyless = self._keyless(error, ending)
         raise keyless
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
-        ending = None if self._use_responses_api({**kwargs, **self.model_kwargs}) else Ending()
+        ending = self._ending(kwargs)
         try:
             async for chunk in super()._astream(*args, **kwargs):
-                yield ending.without(chunk) if ending else chunk
-            if ending:
-                yield ending.chunk()
+                yield ending.without(chunk)
+            if last := ending.chunk():
+                yield last
             return
         except Exception as error:
             keyless = self._keyless(error, ending)
         raise keyless
+
+    def _ending(self, given: dict[str, Any]) -> Ending | ResponsesEnding:
+        responses = self._use_responses_api({**given, **self.model_kwargs})
+        return ResponsesEnding() if responses else Ending()
 
     def to_json(self) -> Any:
         """Return this client as LangSmith sees it: without its address, proxy, headers and query.
@@ -219,7 +222,9 @@ class ChatOpenAI(LenientChatOpenAI):
             llm_output=writable_within({**(result.llm_output or {}), REPORT: report}),
         )
 
-    def _keyless(self, error: Exception, ending: Ending | None = None) -> Exception:
+    def _keyless(
+        self, error: Exception, ending: Ending | ResponsesEnding | None = None
+    ) -> Exception:
         """Return an exception of the same class with only what is known to hold no key.
 
         Everything else on the original (request, body, causes, frames) may hold it.
@@ -237,6 +242,8 @@ class ChatOpenAI(LenientChatOpenAI):
             error = CutReplyError("the reply broke off in the middle")
         if type(error) is openai.APIError:  # an event of a stream named it
             error = named_error(error.body)
+        elif type(error) is ValueError and isinstance(ending, ResponsesEnding):  # LangChain's words
+            error = named_error(str(error))
         words = with_wait(said(error), getattr(error, "body", None))
         message = visible(writable(scrub(words, *secrets)))
         status, words = told(error)
