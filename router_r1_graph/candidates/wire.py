@@ -26,6 +26,8 @@ NAMED = "named_error"
 #: How servers name the words of an error and its code, whatever the case and the underscores.
 _WORDS = ("message", "detail", "msg", "errormsg", "errormessage", "statusmsg")
 _CODES = ("code", "status", "type", "errorcode", "statuscode", "httpcode", "httpstatus")
+_OF_GATEWAY = ("provider_metadata", "gateway", "cost")
+"""Where Vercel's gateway puts a cost, beside the text."""
 _SUCCESS = ("code", "status_code")
 _SAID = ("message", "delta", "text")
 #: The types of a part of a content that is a text.
@@ -115,21 +117,15 @@ def report_in(body: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    groq = body.get("x_groq")
-    places = (body, choice, groq)  # Moonshot has it in the choice of its last chunk
+    said = choice.get("message") or choice.get("delta") if isinstance(choice, Mapping) else None
+    places = (body, choice, said, body.get("x_groq"))  # Moonshot: the choice of its last chunk
     blocks = [place.get("usage") for place in places if isinstance(place, Mapping)]
-    said = [dict(block) for block in blocks if isinstance(block, Mapping)]
-    report = next((block for block in said if any(v is not None for v in block.values())), None)
+    sent = [dict(block) for block in blocks if isinstance(block, Mapping)]
+    report = next((block for block in sent if any(v is not None for v in block.values())), None)
     costs = {name: body[name] for name in COSTS if body.get(name) is not None}
-    if not costs and (cost := _of_gateway(choice)) is not None:
+    if not costs and (cost := at(said, _OF_GATEWAY)) is not None:
         costs = {COSTS[0]: cost}
     return {**costs, **(report or {})} if costs else report
-
-
-def _of_gateway(choice: Any) -> Any:
-    """Return the cost that Vercel's gateway puts beside the text; None = there is none."""
-    said = choice.get("message") or choice.get("delta") if isinstance(choice, Mapping) else None
-    return at(said, ("provider_metadata", "gateway", "cost"))
 
 
 def named_error(named: Any, report: Any = None) -> BrokenReplyError:
