@@ -39,7 +39,10 @@ from yaml_pool import yaml_pool
 
 from router_r1_graph.serving.connections import limited  # isort: skip - `served` needs the extra
 
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+IMAGE = {
+    "type": "image_url",
+    "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -389,7 +392,7 @@ def test_images_reach_a_candidate_that_takes_them():
     pool = pool.model_copy(update={"candidates": (able,)})
     model = ChatRouterR1(pool=pool, controller="constant:Ada", models={"Ada": ada})
     url_of_it = IMAGE["image_url"]["url"]
-    kinds = {"type": "input_image", "image_url": url_of_it}
+    kinds = {"type": "input_image", "image_url": url_of_it, "detail": "low"}
     with serving_at(model) as url, client_of(url) as client:
         said = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]}]
         client.chat.completions.create(model="router-r1", messages=said)

@@ -36,7 +36,10 @@ from router_r1_graph.controllers.chat_messages import alternating
 from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
 
 LONG = " ".join(f"Step {n} of the recipe." for n in range(115))
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+IMAGE = {
+    "type": "image_url",
+    "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"},
+}
 
 
 @dataclass(frozen=True)
@@ -731,7 +734,7 @@ def shown(*parts: Any) -> HumanMessage:
 
 
 OTHER = {"type": "image_url", "image_url": {"url": "data:image/png;base64,BBBB"}}
-STRING = {"type": "image_url", "image_url": IMAGE["image_url"]["url"]}
+STRING = {"type": "image_url", "image_url": IMAGE["image_url"]["url"], "detail": "low"}
 OF_RESPONSES = {**STRING, "type": "input_image"}
 
 

@@ -48,7 +48,8 @@ def images_in(message: AnyMessage) -> tuple[dict[str, Any], ...]:
 def _plain(part: dict[str, Any]) -> dict[str, Any]:
     """Return an image whose address stands alone, as Mistral has it, in OpenAI's form."""
     if isinstance(url := part.get("image_url"), str):
-        return {"type": "image_url", "image_url": {"url": url}}
+        detail = {"detail": part["detail"]} if part.get("detail") else {}
+        return {"type": "image_url", "image_url": {"url": url, **detail}}
     return part
 
 
