@@ -510,7 +510,10 @@ def test_another_model_or_path_is_not_found(url):
             model="gpt-4.1", messages=[{"role": "user", "content": "hi"}]
         )
     assert caught.value.code == "model_not_found"
-    with client_of(url) as client, pytest.raises(openai.NotFoundError, match="nothing under this path"):
+    with (
+        client_of(url) as client,
+        pytest.raises(openai.NotFoundError, match="nothing under this path"),
+    ):
         client.embeddings.create(model="router-r1", input="x")
 
 

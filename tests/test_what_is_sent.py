@@ -129,6 +129,24 @@ def test_what_a_model_refuses_is_learned_once_and_not_sent_again(serve, tmp_path
 @pytest.mark.parametrize(
     "error",
     [
+        "Input validation error: `temperature` must be strictly positive",
+        {"message": "invalid params, temperature should be in (0.0, 1.0]"},
+        {"message": "[{'loc': ('body', 'temperature'), 'msg': 'Input should be greater than 0'}]"},
+    ],
+)
+def test_where_a_temperature_of_0_is_refused_a_low_one_is_sent(serve, tmp_path, error):
+    server = serve(lambda r: Reply("Oslo") if r.body.get("temperature") else Error(error))
+    for settings in ({}, {"temperature": 0.7}):
+        pool = yaml_pool(tmp_path, server, **settings)
+        (bill,) = bills(run(scripted(pool, search("Ada: ?"), answer()), "invoke"))
+        assert bill["reply"] == "Oslo"
+    assert [request.body["temperature"] for request in server.requests] == [0.0, 0.01, 0.7]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "temperature must be greater than or equal to 0 and at most 1"},
         {"message": "max_tokens is too large: 512. At most 256.", "param": "max_tokens"},
         {"message": "max_tokens cannot be set higher than 256."},
         "max_tokens cannot be set to 512",
@@ -140,7 +158,7 @@ def test_a_value_that_is_refused_is_an_error(serve, tmp_path, error):
         run(scripted(yaml_pool(tmp_path, server), search("Ada: ?"), answer()), "invoke")
     )
     assert (bill["error"]["kind"], len(server.requests)) == ("bad_request", 1)
-    assert "max_tokens" in bill["error"]["message"]
+    assert ("max_tokens" in bill["error"]["message"]) == ("max_tokens" in str(error))
 
 
 @pytest.mark.parametrize(
