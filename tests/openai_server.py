@@ -236,6 +236,10 @@ def _completion(request: Request, **choice: Any) -> dict[str, Any]:
 Answer = Behaviour | Sequence[Behaviour] | Callable[[Request], Behaviour]
 
 
+#: Those that have been used here, and 0. What is learnt of an address outlives its server.
+_PORTS = {0}
+
+
 class OpenAIServer(ThreadingHTTPServer):
     """Answers as the test says, from `__enter__` to `__exit__`.
 
@@ -258,7 +262,12 @@ class OpenAIServer(ThreadingHTTPServer):
         self.base_url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # HTTPServer's looks its own name up in the DNS
+        while self.server_address[1] in _PORTS:
+            self.socket.close()
+            self.socket = socket.socket(self.address_family, self.socket_type)
+            self.server_address = ("127.0.0.1", 0)
+            socketserver.TCPServer.server_bind(self)  # HTTPServer's looks its name up in the DNS
+        _PORTS.add(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         failure = sys.exception()

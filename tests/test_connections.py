@@ -112,6 +112,8 @@ def test_a_redirection_is_followed_or_named(serve, tmp_path, how, stream):
     calls = [f"<search> Ada: {name} </search>" for name in codes]
     first, second, *lost = bills(run(scripted(pool, "".join(calls), answer()), how))
     assert (first["reply"], second["reply"], other.count()) == ("Paris", "Paris", 2)
+    assert all("authorization" in request.headers for request in server.requests)
+    assert not any("authorization" in request.headers for request in other.requests)
     for bill in lost:
         assert (bill["error"]["kind"], bill["attempts"]) == ("not_found", 1)
         assert f"redirects to {where}: set base_url" in bill["error"]["message"]
