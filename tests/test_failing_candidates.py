@@ -18,12 +18,14 @@ import pytest
 import requests
 from langchain_core.exceptions import ContextOverflowError, ModelRateLimitError
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+from fakes import make_pool
 from openai_server import Cut, EmptyChoices, Hang, Malformed, Reply, Status, Wire
 from patience import long_enough
-from router_r1_graph import create_router_r1, parse_controller
+from router_r1_graph import ScriptedController, create_router_r1, parse_controller
 from router_r1_graph.candidates.error_kinds import TRANSIENT
 from router_r1_graph.candidates.failures import classify
 from router_r1_graph.candidates.finish import finish_of
@@ -451,6 +453,30 @@ def test_the_end_of_a_reply_is_read_in_every_providers_word(words, kind):
     told = [*words.split(), {"type": words.split()[0]}]
     found = {finish_of(AIMessage("x", response_metadata={"finish_reason": word})) for word in told}
     assert found == {kind}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "attempts"),
+    [
+        ({"model_provider": "anthropic"}, 2),
+        ({"model_provider": "google_genai", "safety_ratings": []}, 2),
+        ({"model_provider": "anthropic", "stop_reason": "end_turn"}, 1),
+        ({"model_provider": "openai"}, 1),
+        ({}, 1),
+    ],
+)
+def test_half_a_stream_of_other_clients_is_no_reply(metadata, attempts):
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    half = AIMessage("The capital", response_metadata=metadata, usage_metadata=usage)
+    said = iter([half, AIMessage("Paris", usage_metadata=usage)])
+    graph = create_router_r1(
+        make_pool({"name": "Ada", "max_retries": 1}),
+        ScriptedController([SEARCH, ANSWER]),
+        models={"Ada": RunnableLambda(lambda _: next(said))},
+    ).compile()
+    (bill,) = bills(run(graph, "invoke"))
+    assert (bill["attempts"], bill["input_tokens"]) == (attempts, 10 * attempts)
+    assert bill["reply"] == ("Paris" if attempts == 2 else "The capital")
 
 
 @pytest.mark.parametrize("choices", [[], [{"message": None}]])

@@ -15,7 +15,7 @@ from ..outside import count, number, writable, writable_within
 from ..words import usd
 from .error_kinds import ErrorKind
 from .failures import ReplyError
-from .finish import finish_of, refusal_in
+from .finish import broke_off, finish_of, refusal_in
 from .images import images_in
 from .settings import ModelSettings
 from .thoughts import apart, reasoning_of
@@ -204,6 +204,8 @@ def _doubt(
         if finish == "length":
             only += f": its limit of {settings.max_tokens} tokens ended it (set max_tokens)"
         return ReplyError("empty", f"the reply has no text{only}")
+    if broke_off(message):
+        return ReplyError("connection", "the stream ended before the reply did")
     doubts = []
     if finish == "length":
         doubts.append(f"the reply is cut: its limit of {settings.max_tokens} tokens ended it")
