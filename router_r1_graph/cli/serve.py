@@ -120,12 +120,15 @@ def serve(
     candidates = load_pool(pool)
     with loading(masked(controller or "the controller")):
         try:
+            from prometheus_client import disable_created_metrics
+
             from ..serving.app import create_app, listen
             from ..serving.app import serve as serve_app
         except ImportError as error:
             raise MissingExtraError("router-r1 serve", "serve") from error
         from ..chat.router import ChatRouterR1
 
+        disable_created_metrics()  # times of start, which people who read /metrics take for counts
         caps = given_knobs(ctx, context)
         model = ChatRouterR1(pool=candidates, controller=controller, replies=replies, **caps)
         with about("--chores"):
@@ -143,7 +146,8 @@ def serve(
             )
         listening = listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
-    print(f"serving {candidates.name} by {model.controller.name} at {url}", file=sys.stderr)
+    beside = f", with {masked(shadow)} as its shadow" if shadow else ""
+    print(f"serving {candidates.name} by {model.controller.name} at {url}{beside}", file=sys.stderr)
     note_simulated(candidates)
     for each in api.state.controllers:
         warn_unsure(each, context.cost_weight)

@@ -100,8 +100,9 @@ def comparison(runs: Sequence[Past], *, brief: bool = False) -> Table:
         head += [name, "USD/1000"] if brief else [f"{name}: {metric}", f"{name}: USD / 1,000"]
         if number:
             head.append("difference" if brief else f"{name} - {runs[0].folder.name}")
-    keys = dict.fromkeys((row.controller, row.cost_weight) for r in runs for row in r.summary.rows)
-    names = {name: name.removeprefix("constant:") if brief else name for name, _ in keys}
+    rows = [row for run in runs for row in run.summary.rows]
+    keys = dict.fromkeys((row.controller, row.cost_weight) for row in rows)
+    names = {row.controller: row.name if brief else row.controller for row in rows}
     return [head, *([names[k[0]], f"{k[1]:g}", *_cells(runs, k, brief)] for k in keys)]
 
 

@@ -33,7 +33,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     labels: list[_Label] = []
     lines: list[Any] = []
-    constants = [row for row in summary.rows if row.controller.startswith("constant:")]
+    constants = [row for row in summary.rows if row.is_single]
     _scatter(axes, constants, color="0.55", marker="o", label="always the same candidate")
     rest = [row for row in summary.rows if row not in constants]
     for number, controller in enumerate(dict.fromkeys(row.controller for row in rest)):
@@ -47,8 +47,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
             xs, ys = [_cost(row) for row in rows], [_score(row) for row in rows]
             lines += axes.plot(xs, ys, color=color, lw=1)
             labels += [(_cost(r), _score(r), f"a={r.cost_weight:g}", color) for r in rows]
-    names = ((row, row.controller.removeprefix("constant:")) for row in constants)
-    labels += [(_cost(row), _score(row), name, "0.35") for row, name in names]
+    labels += [(_cost(row), _score(row), row.name, "0.35") for row in constants]
     frontier = _frontier([row for row in summary.rows if not row.controller.startswith("oracle")])
     if len(frontier) > 1:
         # In steps: who spends a little more than a point has what the point has.
