@@ -18,7 +18,7 @@ from ..errors import ConfigError, MissingExtraError
 from ..files import require_file, require_folder
 from ..outside import visible
 from ..words import counted, plain, rounded
-from .options import about, load_pool, print_json
+from .options import CandidatesOption, about, load_pool, note_columns, print_json, read_names
 
 if TYPE_CHECKING:
     from ..candidates import CandidatePool
@@ -119,6 +119,7 @@ def routereval(
     controller: _ControllersOption = None,
     predictions: _PredictionsOption = None,
     pool: _PoolOption = None,
+    candidates: CandidatesOption = "",
     split: Annotated[str | None, typer.Option(help="Take only data of this split.")] = None,
     metric: Annotated[
         str, typer.Option(help="The metric for traces and replies, which have no scores.")
@@ -135,8 +136,10 @@ def routereval(
         from ..evaluation.scores import load_scores
     with about("--metric"):
         parse_scorer(metric)
-    matrix = load_scores(data, load_pool(pool) if pool else None, split=split, metric=metric)
+    known, only = load_pool(pool) if pool else None, read_names(candidates)
+    matrix = load_scores(data, known, split=split, metric=metric, candidates=only)
     found = _predicted(controller, predictions, matrix.pool, matrix.questions)
+    note_columns(data, known, {}, only)
     _note_others(found)
     rows = router_eval(matrix, found, reference)
     if as_json:
@@ -159,6 +162,7 @@ def routerbench(
     controller: _ControllersOption = None,
     predictions: _PredictionsOption = None,
     pool: _PoolOption = None,
+    candidates: CandidatesOption = "",
     cost_weight: Annotated[
         list[float] | None,
         typer.Option(
@@ -178,7 +182,8 @@ def routerbench(
     with _needs_numpy("routerbench"):
         from ..evaluation.router_bench import areas, bench_table, by_set, read_bench, write_table
     require_file("--out", out)
-    sets = read_bench(data, load_pool(pool) if pool else None)
+    known, only = load_pool(pool) if pool else None, read_names(candidates)
+    sets = read_bench(data, known, only)
     noted: list[Predictions] = []
 
     def routers(one: BenchSet) -> list[tuple[Predictions, float]]:
@@ -191,6 +196,7 @@ def routerbench(
         return found
 
     rows = bench_table(sets, routers if controller or predictions else lambda _: ())
+    note_columns(data, known, {}, only)
     _note_others(noted)
     if out is not None:
         try:

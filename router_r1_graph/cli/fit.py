@@ -16,7 +16,15 @@ from ..invalid import masked
 from ..words import counted
 from .compared import print_compared
 from .fit_reader import fit_reader
-from .options import FieldsOption, about, load_pool, read_fields
+from .options import (
+    CandidatesOption,
+    FieldsOption,
+    about,
+    load_pool,
+    note_columns,
+    read_fields,
+    read_names,
+)
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -68,6 +76,7 @@ def fit(
             "module:function."
         ),
     ] = "exact_match",
+    candidates: CandidatesOption = "",
     fields: FieldsOption = "",
     gold_field: Annotated[
         str | None,
@@ -128,6 +137,7 @@ def fit(
     except ImportError as error:
         raise MissingExtraError(f"fit {masked(method)}", "eval") from error
     _require("fit", "method", method, (*METHODS, AUTO, *KINDS))
+    only = read_names(candidates)
     compares = method == AUTO
     if compares and (options or add_to):
         raise ConfigError("fit auto chooses all settings itself: leave out --set and --add-to")
@@ -148,7 +158,7 @@ def fit(
             names["gold"] = gold_field
         require_folder("--out", out)
         known = load_pool(pool) if pool else None
-        fit_reader(method, data, out, known, seed=seed, split=split, fields=names)
+        fit_reader(method, data, out, known, seed=seed, split=split, fields=names, candidates=only)
         return
     compared = methods.split(",") if methods else COMPARED
     for name in compared:
@@ -169,8 +179,15 @@ def fit(
     require_folder("--out", out)
     known = load_pool(pool) if pool else None
     matrix = load_scores(
-        data, known, split=split, metric=metric, fields=names, best_score=best_score
+        data,
+        known,
+        split=split,
+        metric=metric,
+        fields=names,
+        best_score=best_score,
+        candidates=only,
     )
+    note_columns(data, known, names, only)
     try:
         if add_to is not None:
             controller = LearnedController.load(add_to).add(matrix)

@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +31,14 @@ PoolOption = Annotated[
 ]
 FieldsOption = Annotated[
     str, typer.Option("--fields", help="The file's names of the fields: question=q,...")
+]
+CandidatesOption = Annotated[
+    str,
+    typer.Option(
+        help="Only these candidates of the data, with commas between them. In a .csv with a column "
+        "for each candidate: which columns are the candidates'.",
+        show_default="all",
+    ),
 ]
 MetricOption = Annotated[
     str, typer.Option(help="exact_match, f1, contains, choice, number, or module:function.")
@@ -103,6 +111,7 @@ def _option(name: str) -> inspect.Parameter:
     # `RouterContext` says what is allowed.
     plain = {"candidate_context": str, "answer_style": str | None}.get(name, kind)
     text = knob.help.replace("; None = no limit", "").replace(" None = no limit.", "")
+    text = text.replace("; None = ", "; not given = ").replace(" None = ", " Not given = ")
     option = typer.Option(flag(name), help=text, rich_help_panel="Settings of a run")
     return inspect.Parameter(
         name,
@@ -154,6 +163,21 @@ def read_fields(fields: str, example: str) -> dict[str, str]:
             raise ConfigError(f"--fields: write {example}, not {pair!r}")
         names[name] = theirs
     return names
+
+
+def read_names(names: str) -> list[str]:
+    """Return the names of an option that has commas between them."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def note_columns(
+    data: Path, pool: CandidatePool | None, fields: Mapping[str, str], candidates: Sequence[str]
+) -> None:
+    """Say on standard error which columns of a .csv were read as candidates; needs numpy."""
+    from ..controllers.learned.columns import csv_columns
+
+    if data.suffix == ".csv" and not candidates and (columns := csv_columns(data, pool, fields)):
+        print_note(f"note: {columns}")
 
 
 def read_pairs(option: str, items: list[str] | None) -> dict[str, str]:

@@ -38,11 +38,7 @@ def verdict(summary: Summary) -> list[str]:
         f"{_who(singles)} is {name}: {metric} {rounded(score, 3)} at "
         f"${plain(1000 * cost, 3)} for 1,000 questions."
     ]
-    rows = [
-        row
-        for row in summary.rows
-        if not (row.is_control or row.is_single or row.error)
-    ]
+    rows = [row for row in summary.rows if not (row.is_control or row.is_single or row.error)]
     better = [
         row for row in rows if row.against_constant_best and row.against_constant_best.low > 0
     ]
