@@ -139,9 +139,9 @@ def routereval(
     known, only = load_pool(pool) if pool else None, read_names(candidates)
     matrix = load_scores(data, known, split=split, metric=metric, candidates=only)
     found = _predicted(controller, predictions, matrix.pool, matrix.questions)
+    rows = router_eval(matrix, found, reference)
     note_columns(data, known, {}, only)
     _note_others(found)
-    rows = router_eval(matrix, found, reference)
     if as_json:
         routers = [asdict(row) for row in rows]
         print_json({"questions": len(matrix.questions), "routers": routers})
