@@ -519,12 +519,5 @@ def test_the_demo_in_a_pipe_is_plain(two, tmp_path):
     assert sorted(file.name for file in (tmp_path / "tour").iterdir()) == ["curve.png", "curve.svg"]
 
 
-def test_help_has_examples():
-    for command in (["ask"], ["demo"], ["pool", "show"], ["pool", "check"]):
-        run = cli(*command, "--help")
-        assert run.returncode == 0
-        assert "Example" in run.stdout
-
-
 def test_version():
     assert cli("--version").stdout.startswith("router-r1-graph 0.")

@@ -43,9 +43,10 @@ if TYPE_CHECKING:
 
 ASK_EXAMPLES = """[bold]Examples[/bold]
 
-router-r1 ask "What is the currency of the country where the author of Hamlet was born?"
+router-r1 ask "In which city was the author of Hamlet born?"
 
-router-r1 ask "Who wrote Hamlet?" --pool mine.yaml --controller openai:gpt-4.1 --budget-usd 0.01
+router-r1 ask "Who wrote Hamlet?" --pool mine.yaml \\
+  --controller openai:gpt-4.1 --budget-usd 0.01
 
 router-r1 ask "Who wrote Hamlet?" --json | jq .answer
 

@@ -28,22 +28,26 @@ if TYPE_CHECKING:
 
 ARENA_EXAMPLES = """[bold]Examples[/bold]
 
-router-r1 bench routerarena dataset/router_data_10.json --robustness dataset/router_robustness.json
---pool mine.yaml --controller auto:runs/auto --name mine --out router_inference
+router-r1 bench routerarena dataset/router_data_10.json \\
+  --robustness dataset/router_robustness.json --pool mine.yaml \\
+  --controller auto:runs/auto --name mine --out router_inference
 
-router-r1 bench routerarena router_inference/predictions/mine.json
---robustness router_inference/predictions/mine-robustness.json   # measured again
+# measured again:
+router-r1 bench routerarena router_inference/predictions/mine.json \\
+  --robustness router_inference/predictions/mine-robustness.json
 """
 EVAL_EXAMPLES = """[bold]Examples[/bold]
 
-router-r1 bench routereval scores.csv --controller auto:runs/auto --controller random
+router-r1 bench routereval scores.csv --controller auto:runs/auto \\
+  --controller random
 
-router-r1 bench routereval scores.jsonl --split test --predictions theirs.json --reference gpt-4
+router-r1 bench routereval scores.jsonl --split test \\
+  --predictions theirs.json --reference gpt-4
 """
 BENCH_EXAMPLES = """[bold]Examples[/bold]
 
-router-r1 bench routerbench routerbench_0shot.csv --controller knn:runs/knn --cost-weight 0
---cost-weight 0.5 --out table.csv
+router-r1 bench routerbench routerbench_0shot.csv --controller knn:runs/knn \\
+  --cost-weight 0 --cost-weight 0.5 --out table.csv
 """
 
 _ControllersOption = Annotated[

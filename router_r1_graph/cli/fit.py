@@ -31,16 +31,19 @@ EXAMPLES = """[bold]Examples[/bold]
 router-r1 evaluate mine.jsonl --pool mine.yaml --out runs/mine
 router-r1 fit auto --data runs/mine --out runs/auto
 
-router-r1 fit knn --data records.jsonl --out runs/knn --gold-field answers --metric contains
+router-r1 fit knn --data records.jsonl --out runs/knn \\
+  --gold-field answers --metric contains
 
-router-r1 fit mf --data routerbench.csv --pool mine.yaml --out runs/mf --set dim=64 --seed 1
+router-r1 fit mf --data routerbench.csv --out runs/mf --set dim=64 \\
+  --candidates gpt-4-1106-preview,mistralai/mixtral-8x7b-chat
 
-router-r1 fit knn --data llmrouter.jsonl --out runs/knn
---fields question=query,candidate=model_name,score=performance
+router-r1 fit knn --data llmrouter.jsonl --out runs/knn \\
+  --fields question=query,candidate=model_name,score=performance
 
 router-r1 fit reader --data replies.jsonl --out runs/reader
 
-router-r1 fit features --add-to runs/features --data new.jsonl --out runs/features_more
+router-r1 fit features --add-to runs/features --data new.jsonl \\
+  --out runs/features_more
 """
 
 
@@ -64,7 +67,7 @@ def fit(
     pool: Annotated[
         str | None,
         typer.Option(
-            help="The pool whose candidates are in the data, for its prices.",
+            help="The pool that the data's candidates are in, with their prices.",
             show_default="the candidates of the data",
         ),
     ] = None,

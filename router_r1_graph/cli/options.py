@@ -30,7 +30,10 @@ PoolOption = Annotated[
     ),
 ]
 FieldsOption = Annotated[
-    str, typer.Option("--fields", help="The file's names of the fields: question=q,...")
+    str,
+    typer.Option(
+        "--fields", help="What your file calls our fields: question=query,score=performance,..."
+    ),
 ]
 CandidatesOption = Annotated[
     str,
@@ -41,7 +44,11 @@ CandidatesOption = Annotated[
     ),
 ]
 MetricOption = Annotated[
-    str, typer.Option(help="exact_match, f1, contains, choice, number, or module:function.")
+    str,
+    typer.Option(
+        help="How answers are scored: exact_match, f1, contains, choice, number, or "
+        "module:function."
+    ),
 ]
 RecordOption = Annotated[
     Path | None,

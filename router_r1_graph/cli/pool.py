@@ -109,8 +109,8 @@ FROM_RECORDS_EXAMPLES = """[bold]Examples[/bold]
 
 router-r1 pool from-records records.jsonl --out replay.yaml
 
-router-r1 pool from-records nq.jsonl --out nq.yaml --fields candidate=model,reply=response
---gold-field gold --split train
+router-r1 pool from-records nq.jsonl --out nq.yaml --split train \\
+  --fields candidate=model,reply=response --gold-field gold
 """
 
 
