@@ -131,6 +131,7 @@ def fit(
     try:
         from ..controllers.learned import AUTO, METHODS, LearnedController
         from ..controllers.learned.cells import FIELDS
+        from ..controllers.learned.doubts import doubts
         from ..controllers.learned.embedding import EMBEDDINGS
         from ..controllers.learned.methods import COMPARED
         from ..controllers.learned.reader import KINDS
@@ -215,8 +216,8 @@ def fit(
             draw_fit(controller, out)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
-    if controller.cost_source == "prices" and not controller.costs.any():
-        print_note("warning: no costs and no prices: the cost weight has no effect")
+    for doubt in doubts(matrix):
+        print_note(f"warning: {doubt}")
     if compares:
         print_compared(controller)
     size = f"{counted(len(matrix.questions), 'question')} x "

@@ -34,6 +34,8 @@ from ...errors import MatrixError
 from .cells import Cell, csv_cells, long_cells, only
 from .columns import COST, name_in
 
+_MOST_USD = 1e9
+"""More is no cost of a question, and too much for pictures and sums."""
 _NO_SCORE = " to 1 (another scale: --best-score; no candidate: --candidates names those that are)"
 
 
@@ -61,7 +63,7 @@ class ScoreMatrix:
         shape = (len(self.questions), len(self.pool.candidates))
         for name, values, top in (
             ("scores", self.scores, 1.0),
-            ("costs_usd", self.costs_usd, math.inf),
+            ("costs_usd", self.costs_usd, _MOST_USD),
         ):
             if values.shape != shape:
                 raise MatrixError(f"{name} has the shape {values.shape}, not {shape}")
@@ -72,7 +74,7 @@ class ScoreMatrix:
                 raise MatrixError(
                     f"{name}: {values[row, column]} of {candidate!r} on "
                     f"{self.questions[row][:60]!r} is no number from 0"
-                    + (_NO_SCORE if top == 1 else "")
+                    + (_NO_SCORE if top == 1 else f" to {top:,.0f}")
                 )
         seen: set[str] = set()
         for question in self.questions:
