@@ -186,6 +186,6 @@ def question_of(question: object, messages: Sequence[AnyMessage]) -> str:
     question = writable(question).strip()
     if not question:
         raise QuestionError(
-            "there is no question: pass {'question': '...'}, or 'messages' with a human one"
+            "there is no question: no text in the last message of a user, nor under 'question'"
         )
     return question

@@ -59,7 +59,7 @@ ControllerOption = Annotated[
     typer.Option(
         "--controller",
         help="What decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
-        "oracle, openai:MODEL, policy:PATH, completions:URL (with ?policy=PATH, in quotes: a "
+        "sticky[:SPEC], oracle, openai:MODEL, policy:PATH, completions:URL (with ?policy=PATH, in quotes: a "
         "policy on vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the pool's "
         "controller block, the default where there is one).",
         show_default="pool, else policy:demo, else keyword",
