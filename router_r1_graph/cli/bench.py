@@ -18,7 +18,8 @@ from ..errors import ConfigError, MissingExtraError
 from ..files import require_file, require_folder
 from ..outside import visible
 from ..words import counted, plain, rounded
-from .options import CandidatesOption, about, load_pool, note_columns, print_json, read_names
+from .data_options import CandidatesOption, note_columns, read_names
+from .options import about, load_pool, print_json
 
 if TYPE_CHECKING:
     from ..candidates import CandidatePool

@@ -16,9 +16,8 @@ from ..context import RouterContext
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_folder, require_lines
 from ..invalid import masked
-from ..outside import visible
-from ..words import counted
 from .agents import evaluate_agents
+from .data_options import FieldOption, WhereOption, note_left_out, read_pairs
 from .options import (
     MetricOption,
     PoolOption,
@@ -26,7 +25,6 @@ from .options import (
     load_pool,
     loading,
     note_simulated,
-    read_pairs,
     takes_knobs,
     warn_unpriced,
 )
@@ -92,15 +90,8 @@ def evaluate(
             show_default="all",
         ),
     ] = None,
-    field: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Your file's name of a field: question=NAME, gold=NAME, id=NAME. Repeatable."
-        ),
-    ] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="Take only rows with this value: FIELD=VALUE.")
-    ] = None,
+    field: FieldOption = None,
+    where: WhereOption = None,
     system_prompt: Annotated[
         str | None,
         typer.Option(
@@ -133,8 +124,7 @@ def evaluate(
         typer.Option(
             metavar="N",
             min=1,
-            help="How many processes ask; several are of use where replies are recorded or "
-            "simulated.",
+            help="How many processes ask; several help if replies are recorded or simulated.",
         ),
     ] = 1,
     controls: Annotated[
@@ -304,13 +294,7 @@ def evaluate(
         print(json.dumps(summary.to_json(), ensure_ascii=False))
     else:
         show(summary, make_console())
-        for reason in reader.skipped[:5]:
-            print(f"left out: {visible(reason)}", file=sys.stderr)
-        if reader.skipped:
-            print(f"{counted(len(reader.skipped), 'row')} left out", file=sys.stderr)
-        if reader.repeated:
-            rows = f"{counted(reader.repeated, 'row')} repeat{'s' * (reader.repeated == 1)}"
-            print(f"{rows} a question: it was asked once", file=sys.stderr)
+        note_left_out(reader)
         if out:
             print(f"\nReport: {out}/report.html, {out}/report.md, {out}/summary.json")
             print(f"Open it: router-r1 report {out}; learn from it: router-r1 fit knn --data {out}")

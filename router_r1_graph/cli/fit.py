@@ -15,16 +15,9 @@ from ..files import require_folder
 from ..invalid import masked
 from ..words import counted
 from .compared import print_compared
+from .data_options import CandidatesOption, FieldsOption, note_columns, read_fields, read_names
 from .fit_reader import fit_reader
-from .options import (
-    CandidatesOption,
-    FieldsOption,
-    about,
-    load_pool,
-    note_columns,
-    read_fields,
-    read_names,
-)
+from .options import about, load_pool
 
 EXAMPLES = """[bold]Examples[/bold]
 

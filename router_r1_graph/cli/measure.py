@@ -42,8 +42,7 @@ EXAMPLES = """[bold]Examples[/bold]
 
 router-r1 pool measure mine.yaml --dry-run
 
-router-r1 pool measure mine.yaml --candidate Large --budget-usd 0.20 \\
-  --replies replies.sqlite
+router-r1 pool measure mine.yaml --candidate Large --budget-usd 0.20
 
 router-r1 pool measure mine.yaml --probes questions.jsonl --out measured.yaml
 

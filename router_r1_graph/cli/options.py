@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,20 +29,6 @@ PoolOption = Annotated[
         "--pool", help="A pool file, or a shipped pool: embedded, embedded_unseen, router_r1."
     ),
 ]
-FieldsOption = Annotated[
-    str,
-    typer.Option(
-        "--fields", help="What your file calls our fields: question=query,score=performance,..."
-    ),
-]
-CandidatesOption = Annotated[
-    str,
-    typer.Option(
-        help="Only these candidates of the data, with commas between them. In a .csv with a column "
-        "for each candidate: which columns are the candidates'.",
-        show_default="all",
-    ),
-]
 MetricOption = Annotated[
     str,
     typer.Option(
@@ -59,9 +45,9 @@ ControllerOption = Annotated[
     typer.Option(
         "--controller",
         help="What decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
-        "sticky[:SPEC], oracle, openai:MODEL, policy:PATH, completions:URL (with ?policy=PATH, in quotes: a "
-        "policy on vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the pool's "
-        "controller block, the default where there is one).",
+        "sticky[:SPEC], oracle, openai:MODEL, policy:PATH, completions:URL (with ?policy=PATH, in "
+        "quotes: a policy on vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the "
+        "pool's controller block, the default where there is one).",
         show_default="pool, else policy:demo, else keyword",
     ),
 ]
@@ -155,51 +141,6 @@ def given_knobs(ctx: typer.Context, context: RouterContext) -> dict[str, Any]:
 def flag(name: str) -> str:
     """Return the option of a parameter."""
     return "--" + name.replace("_", "-")
-
-
-def read_fields(fields: str, example: str) -> dict[str, str]:
-    """Return --fields: names of ours -> those of the file.
-
-    Raises:
-        ConfigError: it is not written as the example is.
-    """
-    names: dict[str, str] = {}
-    for pair in filter(None, fields.split(",")):
-        name, equals, theirs = (part.strip() for part in pair.partition("="))
-        if not (name and equals and theirs):
-            raise ConfigError(f"--fields: write {example}, not {pair!r}")
-        names[name] = theirs
-    return names
-
-
-def read_names(names: str) -> list[str]:
-    """Return the names of an option that has commas between them."""
-    return [name.strip() for name in names.split(",") if name.strip()]
-
-
-def note_columns(
-    data: Path, pool: CandidatePool | None, fields: Mapping[str, str], candidates: Sequence[str]
-) -> None:
-    """Say on standard error which columns of a .csv were read as candidates; needs numpy."""
-    from ..controllers.learned.columns import csv_columns
-
-    if data.suffix == ".csv" and not candidates and (columns := csv_columns(data, pool, fields)):
-        print_note(f"note: {columns}")
-
-
-def read_pairs(option: str, items: list[str] | None) -> dict[str, str]:
-    """Return a repeated option of NAME=VALUE as names -> values.
-
-    Raises:
-        ConfigError: it is not written so.
-    """
-    pairs = {}
-    for item in items or []:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"{option} {item!r}: write NAME=VALUE")
-        pairs[name] = value
-    return pairs
 
 
 @contextmanager
