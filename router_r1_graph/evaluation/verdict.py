@@ -39,12 +39,14 @@ def verdict(summary: Summary) -> list[str]:
         f"${plain(1000 * cost, 3)} for 1,000 questions."
     ]
     rows = [row for row in summary.rows if not (row.is_control or row.is_single or row.error)]
-    better = [
-        row for row in rows if row.against_constant_best and row.against_constant_best.low > 0
-    ]
+    better = [row for row in rows if _is_better(row)]
     wins = [row for row in rows if _wins(row) and row not in better]
     if rows and not better:
-        lines.append(f"No controller is better than {name} with its interval clear of zero.")
+        aside = sorted(
+            {row.controller for row in summary.rows if row.is_control and _is_better(row)}
+        )
+        but = f" but {' and '.join(aside)}" if aside else ""
+        lines.append(f"No controller{but} is better than {name} with its interval clear of zero.")
     if wins:
         said = ", ".join(f"{_called(row)} ({cost_words(row.cost_ratio)})" for row in wins)
         lines.append(f"As right for less money, which is a win: {said}.")
@@ -100,6 +102,11 @@ def _who(singles: Sequence[Row]) -> str:
 
 def _called(row: Row) -> str:
     return f"{row.controller} at cost weight {row.cost_weight:g}"
+
+
+def _is_better(row: Row) -> bool:
+    d = row.against_constant_best
+    return d is not None and d.low > 0
 
 
 def _as_right(row: Row) -> bool:
