@@ -74,8 +74,8 @@ def read_pairs(option: str, items: list[str] | None) -> dict[str, str]:
 
 
 def read_names(names: str) -> list[str]:
-    """Return the names of an option that has commas between them."""
-    return [name.strip() for name in names.split(",") if name.strip()]
+    """Return the names of an option that has commas between them, each once."""
+    return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
 
 
 def note_columns(

@@ -26,7 +26,9 @@ def doubts(matrix: ScoreMatrix) -> list[str]:
     without = np.isnan(matrix.costs_usd).all(axis=0)
     uncosted = [name for name, none in zip(names, without, strict=True) if none]
     no_costs = "no costs" if without.all() else f"no costs of {some(uncosted)}"
-    if len(names) > 1 and costs.max() == costs.min():
+    if len(names) == 1:
+        return told
+    if costs.max() == costs.min():
         alike = source == "measured" or costs.any()
         why = "all candidates cost the same" if alike else f"{no_costs} and no prices"
         told.append(f"{why}: the cost weight has no effect")
