@@ -255,6 +255,7 @@ def test_help_is_not_cut_and_its_examples_can_be_pasted(cli, monkeypatch, names,
     assert "…" not in out
     shown = [line.strip() for line in out.splitlines()]
     assert "Example" in command.epilog
+    assert not re.search(r"[^\n]\n[^\n]", command.help)  # it would break there in a terminal
     for line in command.epilog.splitlines():
         assert line.strip() in shown or line.startswith("[bold]")  # as a whole
 
