@@ -38,9 +38,9 @@ def print_compared(controller: LearnedController) -> None:
     if found := as_good_for_less(verdicts):
         best = verdicts[0]
         told.append(
-            f"At least as right as {best.constant} ({found.score:.3f} to {best.constant_score:.3f}) at "
-            f"{found.cost / best.constant_cost:.2f} of its cost: --cost-weight "
-            f"{found.cost_weight:g}."
+            f"At least as right as {best.constant} ({found.score:.3f} to "
+            f"{best.constant_score:.3f}) at {found.cost / best.constant_cost:.2f} of its cost: "
+            f"--cost-weight {found.cost_weight:g}."
         )
     for line in told:
         console.print(Text(visible(line), style="bold"))
