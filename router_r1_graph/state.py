@@ -190,7 +190,7 @@ def question_of(
         text, images = text_asked(last), images_asked(last)
     if not text:
         raise QuestionError(
-            "there is no question: pass {'question': '...'}, or 'messages' with a human one"
+            "there is no question: no text in the last message of a user, nor under 'question'"
         )
     if images and not pool.taking_images():
         raise QuestionError(

@@ -265,6 +265,8 @@ class LearnedController(OneCallController):
         found = self.verdict(cost_weight)
         if found is None or found.part is not None:
             return ""
+        if len(self.known.candidates) == 1:
+            return f"routing does not pay: {found.constant} is the only candidate"
         asked = counted(self.about["questions"], "question")
         return f"routing does not pay: on {asked} {found.why_not(self.cost_source)}"
 
