@@ -103,8 +103,8 @@ class ResponsesEnding:
 
     def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
         """Note whether a chunk is the last, and return it."""
-        message = chunk.message
-        self.complete |= isinstance(message, AIMessageChunk) and message.chunk_position == "last"
+        # Only the last event has the status of the whole response.
+        self.complete |= "status" in chunk.message.response_metadata
         return chunk
 
     def chunk(self) -> None:
