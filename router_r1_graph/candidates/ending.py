@@ -103,8 +103,10 @@ class ResponsesEnding:
 
     def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
         """Note whether a chunk is the last, and return it."""
-        # Only the last event has the status of the whole response.
-        self.complete |= "status" in chunk.message.response_metadata
+        # Earlier releases of LangChain tell the last one by the status of the response alone.
+        message = chunk.message
+        is_last = isinstance(message, AIMessageChunk) and message.chunk_position == "last"
+        self.complete |= is_last or "status" in message.response_metadata
         return chunk
 
     def chunk(self) -> None:
