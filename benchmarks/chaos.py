@@ -17,11 +17,9 @@ import logging
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ from router_r1_graph import (
 )
 
 from .faults import FaultServer
+from .served import serving_at
 
 NAMES = ("Ada", "Bob", "Cyd", "Dee")
 HANGS = "Dee"
@@ -169,10 +168,12 @@ def through_serve(server: FaultServer, count: int, at_once: int, hang_seconds: f
     """Ask the served router over HTTP."""
     import httpx
 
+    from router_r1_graph.serving.connections import limited
+
     found = Found()
     pool = pool_of(server, hang_seconds=hang_seconds)
     model = ChatRouterR1(pool=pool, controller="vote", max_rounds=2)
-    with _served(model, at_once) as url:
+    with serving_at(model, http=limited(), max_concurrency=at_once) as url:
 
         async def ask_all() -> str:
             limits = httpx.Limits(max_connections=at_once)
@@ -208,26 +209,6 @@ def through_serve(server: FaultServer, count: int, at_once: int, hang_seconds: f
     if ended != count:
         found.problems.append(f"/metrics has {ended:g} stop reasons of {count} questions")
     return found
-
-
-@contextmanager
-def _served(model: ChatRouterR1, at_once: int) -> Any:
-    import uvicorn
-
-    from router_r1_graph.serving.app import create_app, listen
-    from router_r1_graph.serving.connections import limited
-
-    listening = listen("127.0.0.1", 0)
-    app = create_app(model, max_concurrency=at_once)
-    config = uvicorn.Config(app, http=limited(), log_level="critical")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def _all_at_once(found: Found, one: Callable[[int], Any], count: int, at_once: int) -> None:

@@ -53,6 +53,13 @@ SHORT = {
     "flight": (1, 10, 30),
     "thread": (1, 3, 9),
 }
+SIZED = {
+    "rounds": "rounds of a question",
+    "pool": "candidates in the pool",
+    "flight": "questions at once",
+    "thread": "questions on one thread",
+}
+"""What the sizes count, in words."""
 UNITS = {"cpu_s": "CPU, s", "memory_mb": "memory, MB", "checkpoint_mb": "checkpoints, MB"}
 
 
@@ -180,33 +187,43 @@ def table(found: dict[str, dict[int, dict[str, float]]]) -> str:
         growth = {u.split("_")[0]: slope(sizes, [rows[s][u] for s in sizes]) for u in kept}
         told = ", ".join(f"{unit} {value:.2f}" for unit, value in growth.items())
         ladder = ", ".join(f"{size:,}" for size in sizes)
-        lines.append(f"| {what}: {ladder} | " + " | ".join(first) + f" | {told} |")
+        lines.append(f"| {SIZED[what]}: {ladder} | " + " | ".join(first) + f" | {told} |")
     return "\n".join(lines) + "\n"
 
 
 def picture(found: dict[str, dict[int, dict[str, float]]], file: Path) -> None:
-    """Draw each measured quantity over its size, both in logarithms, beside a linear line."""
+    """Draw each measured quantity over its size, both in logarithms, beside a linear line.
+
+    Each is drawn as a multiple of its first value above 0, which the legend names.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(1, len(found), figsize=(3.6 * len(found), 3.4), squeeze=False)
-    for axis, (what, rows) in zip(axes[0], found.items(), strict=True):
+    figure, axes = pyplot.subplots(math.ceil(len(found) / 2), 2, figsize=(9, 7), squeeze=False)
+    for axis, (what, rows) in zip(axes.flat, found.items(), strict=False):
         sizes = sorted(rows)
         for unit, label in UNITS.items():
             if unit in rows[sizes[0]]:
                 first = next((rows[size][unit] for size in sizes if rows[size][unit]), 1.0)
                 values = [rows[size][unit] / first or math.nan for size in sizes]
-                axis.plot(sizes, values, marker="o", markersize=3, label=label.split(",")[0])
+                name, _, measured_in = label.partition(", ")
+                told = f"{name}: 1 = {first:.2g} {measured_in}"
+                axis.plot(sizes, values, marker="o", markersize=3, label=told)
         linear = [size / sizes[0] for size in sizes]
-        axis.plot(sizes, linear, color="gray", linestyle=":", label="linear")
-        axis.set(xscale="log", yscale="log", xlabel=what, title=what)
+        axis.plot(sizes, linear, color="gray", linestyle=":", label="linear growth")
+        axis.set(xscale="log", yscale="log", xlabel=f"number of {SIZED[what]}")
+        for scale in (axis.xaxis, axis.yaxis):
+            scale.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
         axis.grid(alpha=0.2)
-    axes[0][0].set_ylabel("times the smallest measured")
-    axes[0][0].legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="upper left")
+    for row in axes:
+        row[0].set_ylabel("multiple of the first value (see legend)")
     figure.tight_layout()
-    figure.savefig(file)
+    with pyplot.rc_context({"svg.hashsalt": "router_r1"}):
+        figure.savefig(file, metadata={"Date": None})
+    pyplot.close(figure)
 
 
 def main() -> None:

@@ -103,9 +103,9 @@ class RouterContext:
     candidate_context: Annotated[
         CandidateContext,
         Knob(
-            "What a candidate sees: with query, its query; with question, also the question; with "
-            "memory, also the earlier replies that share most words with the query and the "
-            "candidate's strengths. Tools and retrievers see the query alone.",
+            "What a candidate sees. query: its query. question: the question as well. memory: also "
+            "the earlier replies that share most words with the query and the candidate's "
+            "strengths. Tools and retrievers see the query alone.",
             cap="fixed",
         ),
     ] = "query"
@@ -120,9 +120,9 @@ class RouterContext:
     keep: Annotated[
         str,
         Knob(
-            "Which replies of a round the controller sees: with all, all of them; with vote, the "
-            "majority reply to each query; with summary:CANDIDATE, a summary that this candidate "
-            "writes, billed as a call.",
+            "Which replies of a round the controller sees. all: each of them. vote: the majority "
+            "reply to each query. summary:CANDIDATE: a summary that this candidate writes, billed "
+            "as a call.",
             cap="fixed",
         ),
     ] = "all"
@@ -136,9 +136,9 @@ class RouterContext:
     explore: Annotated[
         float,
         Knob(
-            "Share of calls whose candidate is drawn among all that the budget allows, instead of "
-            "the controller's. The trace keeps the probabilities, so that other controllers can be "
-            "judged by it.",
+            "The share of calls, from 0 to 1, that go to a candidate drawn at random (among those "
+            "that the budget allows) instead of the controller's choice. The trace keeps the "
+            "probabilities, so that other controllers can be judged by it.",
             high=1,
         ),
     ] = 0.0

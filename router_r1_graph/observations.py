@@ -20,6 +20,7 @@ from langchain_core.messages import (
 
 from .answers import bare_answer, normalize_answer
 from .candidates.bill import Bill
+from .candidates.images import text_asked
 from .candidates.reply import writable_message
 from .candidates.usage import estimate_tokens
 from .outside import writable
@@ -68,7 +69,7 @@ def conversation(
         for m in messages
         if isinstance(m, HumanMessage) or (isinstance(m, AIMessage) and not m.tool_calls)
     ]
-    if said and said[-1].text.strip() == question:
+    if said and text_asked(said[-1]) == question:
         said.pop()
     start, tokens = len(said), 0
     while start and (tokens := tokens + estimate_tokens(str(said[start - 1].text))) <= max_tokens:

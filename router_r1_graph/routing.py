@@ -12,13 +12,14 @@ from langgraph.errors import GraphBubbleUp
 
 from .budget import Left, ending_of_turn
 from .candidates import CandidatePool
+from .candidates.images import images_in
 from .candidates.reply import ChatModel, Reply
 from .candidates.store import ReplyStore, as_store
 from .context import RouterContext
 from .controllers import Controller, View, as_controller
 from .controllers.controller import Decides
 from .controllers.own import failure
-from .observations import conversation
+from .observations import conversation, instructions
 from .planned_calls import Routing, check_explains, read_first_turn
 from .state import question_of
 
@@ -53,7 +54,7 @@ def route_only(
         config: of the node that calls this, so that its callbacks see a chat model's call.
 
     Raises:
-        QuestionError: there is no question.
+        QuestionError: there is no question, or it has an image that no candidate takes.
         PoolError: a pool file cannot be used.
         ControllerError: the object is no controller, the spec is unknown, or `explain` is wanted of
             a controller that cannot explain.
@@ -138,10 +139,19 @@ def _begin(
         check_explains(controller)
     context = context or RouterContext()
     context.check(pool)
-    question = question_of(question, messages)
-    said = conversation(messages, question, context.max_conversation_tokens)
-    left = Left(context.max_rounds, context.budget_usd, context.deadline_seconds)
-    return View(question, pool, context, left, said, store=as_store(replies)), controller
+    asked = question_of(question, messages, pool)
+    text = str(asked.text)
+    view = View(
+        text,
+        pool,
+        context,
+        Left(context.max_rounds, context.budget_usd, context.deadline_seconds),
+        conversation(messages, text, context.max_conversation_tokens),
+        instructions=instructions(messages),
+        images=images_in(asked),
+        store=as_store(replies),
+    )
+    return view.of_those_who_see(), controller
 
 
 def _worst_case_usd(view: View, controller: Controller) -> float:

@@ -19,6 +19,8 @@ from langgraph.managed import RemainingSteps
 from typing_extensions import TypedDict
 
 from .budget import Left, left
+from .candidates import CandidatePool
+from .candidates.images import images_asked, text_asked, with_images
 from .candidates.reply import writable_message
 from .context import RouterContext
 from .errors import QuestionError
@@ -172,20 +174,27 @@ def left_of(state: RouterState, ledger: Ledger, round_: int, context: RouterCont
     return left(ledger, round_, context, setup_of(state)["started_at"])
 
 
-def question_of(question: object, messages: Sequence[AnyMessage]) -> str:
-    """Return what is asked: the `question`, else the last human message.
+def question_of(
+    question: object, messages: Sequence[AnyMessage], pool: CandidatePool
+) -> HumanMessage:
+    """Return what is asked, with its images: the `question`, else the last human message.
 
     Raises:
-        QuestionError: neither says anything.
+        QuestionError: neither says or shows anything, or there is an image that no candidate takes.
     """
     if not isinstance(question, str):
         raise QuestionError(f"the question is a text, not {question!r:.80}")
-    if not question.strip():
-        humans = (m for m in reversed(messages) if isinstance(m, HumanMessage))
-        question = next((str(m.text) for m in humans), "")
-    question = writable(question).strip()
-    if not question:
+    text, images = writable(question).strip(), []
+    last = next((m for m in reversed(messages) if isinstance(m, HumanMessage)), None)
+    if last and text in ("", text_asked(last)):
+        text, images = text_asked(last), images_asked(last)
+    if not text:
         raise QuestionError(
-            "there is no question: pass {'question': '...'}, or 'messages' with a human one"
+            "there is no question: no text in the last message of a user, nor under 'question'"
         )
-    return question
+    if images and not pool.taking_images():
+        raise QuestionError(
+            f"the question has an image, and no candidate of {pool.where} takes images; "
+            "set image_inputs: true for those that do"
+        )
+    return with_images(text, images)

@@ -236,6 +236,10 @@ def _completion(request: Request, **choice: Any) -> dict[str, Any]:
 Answer = Behaviour | Sequence[Behaviour] | Callable[[Request], Behaviour]
 
 
+#: Those that have been used here, and 0. What is learnt of an address outlives its server.
+_PORTS = {0}
+
+
 class OpenAIServer(ThreadingHTTPServer):
     """Answers as the test says, from `__enter__` to `__exit__`.
 
@@ -258,7 +262,12 @@ class OpenAIServer(ThreadingHTTPServer):
         self.base_url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # HTTPServer's looks its own name up in the DNS
+        while self.server_address[1] in _PORTS:
+            self.socket.close()
+            self.socket = socket.socket(self.address_family, self.socket_type)
+            self.server_address = ("127.0.0.1", 0)
+            socketserver.TCPServer.server_bind(self)  # HTTPServer's looks its name up in the DNS
+        _PORTS.add(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         failure = sys.exception()
@@ -311,6 +320,10 @@ class OpenAIServer(ThreadingHTTPServer):
         return answer if isinstance(answer, Behaviour) else answer(request)
 
 
+#: What is answered; of the last, tests say each byte.
+_PATHS = ("chat/completions", "completions", "responses")
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: OpenAIServer
     protocol_version = "HTTP/1.1"  # for chunked streams
@@ -328,7 +341,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        if self.path.partition("?")[0] in ("/v1/chat/completions", "/v1/completions"):
+        if self.path.partition("?")[0].removeprefix("/v1/") in _PATHS:
             request = Request(self.path, headers, body, time.monotonic())
             self.server.choose(request).send(request, self)
         else:

@@ -278,7 +278,7 @@ def test_a_model_that_hangs_in_a_thread_does_not_keep_ctrl_c_waiting(tmp_path):
 def test_a_model_that_hangs_in_a_thread_does_not_outlast_the_deadline(tmp_path):
     pool = hanging_in_a_thread(tmp_path)
     run = process("ask", "q?", "--pool", pool, "--deadline", "1", PYTHONPATH=str(tmp_path))
-    assert run.returncode == 0
+    assert run.returncode == 1  # no answer
     assert "stopped   the time was up" in run.stdout
 
 
@@ -395,6 +395,21 @@ def test_a_hostile_reply_does_not_reach_the_terminal(serve, tmp_path):
     assert run.returncode == 0
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", run.stdout)
     assert "[bold]x[/bold]" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("question", "options", "code"),
+    [
+        ("asdf qwer", KEYWORD, 0),  # asked, and nobody knows
+        (HAMLET, ["--controller", "constant:Magnivor", "--budget-usd", "0"], 1),
+        (HAMLET, [*KEYWORD, "--max-rounds", "0"], 1),
+        (HAMLET, [*KEYWORD, "--deadline", "0"], 1),
+    ],
+)
+def test_the_exit_code_says_whether_there_is_an_answer(question, options, code):
+    run = cli("ask", question, *options)
+    assert run.returncode == code
+    assert "answer    unknown" in run.stdout or "answer    (none)" in run.stdout
 
 
 def test_a_key_never_shows(serve, tmp_path):
@@ -517,13 +532,6 @@ def test_the_demo_in_a_pipe_is_plain(two, tmp_path):
         assert words in run.stdout
     assert f"The picture: {tmp_path}/tour/curve.png" in run.stdout
     assert sorted(file.name for file in (tmp_path / "tour").iterdir()) == ["curve.png", "curve.svg"]
-
-
-def test_help_has_examples():
-    for command in (["ask"], ["demo"], ["pool", "show"], ["pool", "check"]):
-        run = cli(*command, "--help")
-        assert run.returncode == 0
-        assert "Example" in run.stdout
 
 
 def test_version():

@@ -10,11 +10,12 @@ import pytest
 from langchain_core.messages import HumanMessage
 
 from fakes import FakeChat, answer, search
-from openai_server import Reply
+from openai_server import Reply, Wire
 from router_r1_graph import CandidatePool, ChatRouterR1, ScriptedController, create_router_r1
 from router_r1_graph.candidates import Candidate
 from router_r1_graph.candidates.call import aask
 from router_r1_graph.candidates.connections import LoopAwareClient, clients_of
+from yaml_pool import bills, both_ways, run, scripted, yaml_pool
 
 
 def pool_at(address, **settings):
@@ -98,6 +99,24 @@ def test_connections_of_an_event_loop_are_kept_and_go_with_it(serve):
 
     for _ in range(3):
         asyncio.run(twice())
+
+
+@both_ways
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_redirection_is_followed_or_named(serve, tmp_path, how, stream):
+    other = serve(Reply("Paris"))
+    where = f"{other.base_url}/chat/completions"
+    codes = {"one": 307, "two": 308, "three": 301, "four": 302}
+    server = serve(lambda r: Wire(code=codes[r.prompt], headers={"location": f"{where}?key=x"}))
+    pool = yaml_pool(tmp_path, server, options={"streaming": stream}, max_retries=1)
+    calls = [f"<search> Ada: {name} </search>" for name in codes]
+    first, second, *lost = bills(run(scripted(pool, "".join(calls), answer()), how))
+    assert (first["reply"], second["reply"], other.count()) == ("Paris", "Paris", 2)
+    assert all("authorization" in request.headers for request in server.requests)
+    assert not any("authorization" in request.headers for request in other.requests)
+    for bill in lost:
+        assert (bill["error"]["kind"], bill["attempts"]) == ("not_found", 1)
+        assert f"redirects to {where}: set base_url" in bill["error"]["message"]
 
 
 def test_tls_is_set_up_once_for_all_addresses():

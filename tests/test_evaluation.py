@@ -309,10 +309,34 @@ def test_where_no_oracle_can_be_known_it_is_made_of_the_constants(evaluated):
     assert oracle.measures["score"].mean >= max(r.measures["score"].mean for r in constants)
 
 
+def test_a_candidate_is_called_the_best_only_of_those_that_were_asked_alone(evaluated):
+    summary, out = evaluated
+    assert verdict(summary)[0].startswith("The best single candidate is")
+    results = Results(out / "results.jsonl", parse_scorer("exact_match"))
+    results.load(CandidatePool.embedded())
+    ours: dict[str, list] = {}
+    for outcome in results.outcomes.values():
+        if outcome.controller.startswith("constant:"):
+            ours.setdefault(outcome.controller, []).append(outcome)
+    one, two = list(ours.values())[:2]
+    explored = [replace(outcome, explore=0.1) for outcome in one]
+    for outcomes, said in (
+        (one, "The only single candidate asked is "),
+        (one + two, "The best of the 2 single candidates asked is "),
+        (explored, "Explored calls went to other candidates, so no candidate was asked alone"),
+        (explored + two, f"The only single candidate asked is {two[0].controller[9:]}:"),
+    ):
+        found = summarise(outcomes, pool="p", metric="exact_match")
+        assert verdict(found)[0].startswith(said)
+        assert all(row.name == row.controller for row in found.rows if row.explore)
+
+
 def test_it_is_said_plainly_where_no_controller_is_better_than_the_best_candidate(
     tmp_path, evaluated
 ):
-    nobody = re.compile(r"No controller is better than \w+ with its interval clear of zero\.")
+    nobody = re.compile(
+        r"No controller( but oracle)? is better than \w+ with its interval clear of zero\."
+    )
     shutil.copytree(evaluated[1], tmp_path / "out")  # what the controls replied is there already
     for controller, better in (("cheapest", False), ("oracle", True)):
         said = verdict(evaluate(plan(tmp_path, controllers=[controller], resume=True)))

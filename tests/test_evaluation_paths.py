@@ -67,7 +67,7 @@ def test_the_files_of_an_evaluation_are_what_the_next_command_reads(server, tmp_
     assert cli(*pool, cwd=tmp_path).returncode == 0
     shown = cli("report", "out", "out", "--no-browser", cwd=tmp_path)
     assert re.search(
-        r"^Bob +0\.5 +0\.000 +\S+ +0\.000 +\S+ +\+0\.00 \[\+0\.00, \+0\.00\]$", shown.stdout, re.M
+        r"^Bob +0\.000 +\S+ +0\.000 +\S+ +\+0\.00 \[\+0\.00, \+0\.00\]$", shown.stdout, re.M
     )
     assert "+0.000 [+0.000, +0.000]" in (tmp_path / "out" / "comparison.html").read_text()
 

@@ -18,12 +18,14 @@ import pytest
 import requests
 from langchain_core.exceptions import ContextOverflowError, ModelRateLimitError
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+from fakes import make_pool
 from openai_server import Cut, EmptyChoices, Hang, Malformed, Reply, Status, Wire
 from patience import long_enough
-from router_r1_graph import create_router_r1, parse_controller
+from router_r1_graph import ScriptedController, create_router_r1, parse_controller
 from router_r1_graph.candidates.error_kinds import TRANSIENT
 from router_r1_graph.candidates.failures import classify
 from router_r1_graph.candidates.finish import finish_of
@@ -326,6 +328,7 @@ BROKEN = {
         [half(), {"object": "error", "message": "x", "type": "InternalServerError", "code": 500}],
         "server_error",
     ),
+    "Groq's": ([half(), {**half(), "x_groq": {"error": "over capacity"}}], "server_error"),
     "the finish reason": ([half(), half("error")], "server_error"),
     "no finish reason": ([half()], "connection"),
 }
@@ -345,6 +348,38 @@ def test_a_broken_stream_is_the_error_that_it_names_and_half_a_text_no_reply(
         assert (bill["error"] or {"kind": None})["kind"] in (seen, "missing_usage")
         assert bill["ok"] == (seen is None)
     assert kind in TRANSIENT
+
+
+def of_responses(kind, **more):
+    """The last event of a stream of the Responses API."""
+    return {"type": f"response.{kind}", "response": {"id": "r", "model": "m", "output": [], **more}}
+
+
+DELTA = {"output_index": 0, "content_index": 0, "item_id": "m"}
+SAYS = {**DELTA, "type": "response.output_text.delta", "delta": "Paris", "logprobs": []}
+REFUSES = {**DELTA, "type": "response.refusal.done", "refusal": "I can't."}
+TOO_LONG = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+FAILED = {"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "x"}}
+OF_RESPONSES = {
+    "whole": ([SAYS, of_responses("completed")], "missing_usage", "no usage"),
+    "cut": ([SAYS, of_responses("incomplete", **TOO_LONG)], "cut", "limit of 512 tokens"),
+    "refused": ([REFUSES, of_responses("completed")], "declined", "I can't."),
+    "failed": ([SAYS, of_responses("failed", **FAILED)], "rate_limited", "rate_limit_exceeded"),
+    "error": ([{"type": "error", "code": "server_error", "message": "x"}], "server_error", "x"),
+    "no end": ([SAYS], "connection", "ended before the reply did"),
+}
+
+
+@pytest.mark.parametrize(("events", "kind", "says"), OF_RESPONSES.values(), ids=OF_RESPONSES)
+@both_ways
+def test_the_end_of_a_stream_of_the_responses_api_is_read(serve, tmp_path, how, events, kind, says):
+    sent = [f"data: {json.dumps({**e, 'sequence_number': n})}\n\n" for n, e in enumerate(events)]
+    server = serve(Malformed("".join(sent), "text/event-stream"))
+    options = {"use_responses_api": True, "streaming": True}
+    graph = scripted(yaml_pool(tmp_path, server, options=options), SEARCH, ANSWER)
+    (bill,) = bills(run(graph, how))
+    assert (bill["error"]["kind"], bill["ok"]) == (kind, kind in ("missing_usage", "cut"))
+    assert says in bill["error"]["message"]
 
 
 FINISHED = {
@@ -418,6 +453,30 @@ def test_the_end_of_a_reply_is_read_in_every_providers_word(words, kind):
     told = [*words.split(), {"type": words.split()[0]}]
     found = {finish_of(AIMessage("x", response_metadata={"finish_reason": word})) for word in told}
     assert found == {kind}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "attempts"),
+    [
+        ({"model_provider": "anthropic"}, 2),
+        ({"model_provider": "google_genai", "safety_ratings": []}, 2),
+        ({"model_provider": "anthropic", "stop_reason": "end_turn"}, 1),
+        ({"model_provider": "openai"}, 1),
+        ({}, 1),
+    ],
+)
+def test_half_a_stream_of_other_clients_is_no_reply(metadata, attempts):
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    half = AIMessage("The capital", response_metadata=metadata, usage_metadata=usage)
+    said = iter([half, AIMessage("Paris", usage_metadata=usage)])
+    graph = create_router_r1(
+        make_pool({"name": "Ada", "max_retries": 1}),
+        ScriptedController([SEARCH, ANSWER]),
+        models={"Ada": RunnableLambda(lambda _: next(said))},
+    ).compile()
+    (bill,) = bills(run(graph, "invoke"))
+    assert (bill["attempts"], bill["input_tokens"]) == (attempts, 10 * attempts)
+    assert bill["reply"] == ("Paris" if attempts == 2 else "The capital")
 
 
 @pytest.mark.parametrize("choices", [[], [{"message": None}]])
@@ -574,6 +633,17 @@ OTHERS = {
         "declined",
     ),
     "blocked, Gemini": (made("BlockedPromptException", "block_reason: SAFETY"), "declined"),
+    "throttled, AWS": (
+        made("X", "Too many tokens", status_code=400, body={"__type": "x#ThrottlingException"}),
+        "rate_limited",
+    ),
+    "no credit, Zhipu": (made("X", "1113: 余额不足或无可用资源包", status_code=429), "auth"),
+    "no capacity, Groq": (made("X", status_code=498), "server_error"),
+    "failed behind it, Bedrock": (made("X", status_code=424), "server_error"),
+    "no call that could be read, Groq": (
+        made("X", status_code=400, body={"error": {"code": "tool_use_failed"}}),
+        "server_error",
+    ),
     "a model that is gone": (made("X", status_code=410), "not_found"),
     "no such model": (made("X", status_code=400, body={"code": "model_not_found"}), "not_found"),
     "no route": (OSError(errno.EHOSTUNREACH, "No route to host"), "connection"),

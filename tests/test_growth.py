@@ -41,4 +41,7 @@ def test_the_slope_is_the_exponent_of_the_growth():
     assert slope(sizes, [3.0, 3.0, 3.0]) == 0
     rows = {size: {"cpu_s": 1.0 * size, "memory_mb": 2.0} for size in sizes}
     told = table({"pool": rows})
-    assert "| pool: 1, 10, 100 | 1, 10, 100 | 2, 2, 2 |  | cpu 1.04, memory 0.00 |" in told
+    assert (
+        "| candidates in the pool: 1, 10, 100 | 1, 10, 100 | 2, 2, 2 |  | cpu 1.04, memory 0.00 |"
+        in told
+    )

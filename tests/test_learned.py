@@ -294,6 +294,58 @@ def test_fit_auto_prints_its_tables_and_ask_and_serve_repeat_that_routing_does_n
             assert any(line == asked.stderr.splitlines(keepends=True)[-1] for line in served.stderr)
 
 
+def dearer(column: int) -> float:
+    return column + 1
+
+
+NAN = math.nan
+#: Rows, columns, score and cost by row and column, and what is said.
+HOSTILE = {
+    "constant": (60, 3, lambda q, c: (0.2, 0.5, 0.5)[c], dearer, "nothing beats B alone"),
+    "right everywhere": (30, 2, lambda q, c: c or q % 2, dearer, "nothing beats B alone"),
+    "repeated": (25, 2, lambda q, c: (q * 7 + c) % 3 / 2, dearer, "auto: 25 questions x 2"),
+    "holes": (60, 2, lambda q, c: 1 if q % 2 == c else NAN, dearer, "(A has 30 of 60)"),
+    "few scores": (
+        60,
+        2,
+        lambda q, c: NAN if c and q else 1,
+        dearer,
+        "candidate to compare them; B",
+    ),
+    "ten questions": (10, 2, lambda q, c: q % 2, dearer, "20 questions to cross-validate, not 10"),
+    "one candidate": (30, 1, lambda q, c: q % 2, dearer, "A is the only candidate"),
+    "many candidates": (80, 60, lambda q, c: q * c % 7 / 6, dearer, "80 questions x 60 candidates"),
+    "free": (30, 2, lambda q, c: c, lambda c: 0, "all candidates cost the same: the cost weight"),
+    "no cost": (30, 2, lambda q, c: c, lambda c: (1, NAN)[c], "no costs of B and no prices"),
+    "too high": (30, 2, lambda q, c: c, lambda c: 1e300, "no number from 0 to 1,000,000,000"),
+}
+
+
+@pytest.mark.parametrize(("rows", "width", "score", "cost", "said"), HOSTILE.values(), ids=HOSTILE)
+def test_fit_auto_says_what_is_true_of_scores_that_tell_little(
+    tmp_path, rows, width, score, cost, said
+):
+    lines = [
+        {
+            "question": f"What of {q}?",
+            "model": chr(65 + c % 26) * (1 + c // 26),
+            "score": score(q, c),
+            "cost_usd": cost(c),
+        }
+        for q in [*range(rows), *range(rows)]
+        for c in range(width)
+    ]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    args = ("--data", tmp_path / "m.jsonl", "--out", tmp_path / "out", "--methods", "knn")
+    run = cli("fit", "auto", *args)
+    assert said in " ".join(f"{run.stdout} {run.stderr}".split())
+    if run.returncode == 0:
+        assert "Cost weights at which routing pays" in run.stdout
+        assert (tmp_path / "out" / "curve.png").exists()
+    else:
+        assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+
+
 # ------------------------------------------------------------------------------- in the graph
 
 

@@ -20,6 +20,7 @@ from router_r1_graph.simulation import World, generate
 np = pytest.importorskip("numpy")
 
 from router_r1_graph.controllers.learned.cells import Cell
+from router_r1_graph.controllers.learned.columns import csv_columns
 from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix
 from router_r1_graph.evaluation.measures import (
     best_single_score,
@@ -175,6 +176,53 @@ def test_what_others_call_the_columns_and_how_they_lay_them_out_is_read(
     assert np.array_equal(read.costs_usd, [costs], equal_nan=True)
 
 
+@pytest.mark.parametrize(
+    ("columns", "pool", "named", "read", "said"),
+    [
+        (
+            "Ada,Bob,difficulty",
+            None,
+            [],
+            "Ada Bob difficulty",
+            "all but the question's); to change",
+        ),
+        ("Ada,Bob,difficulty", None, ["Bob", "Ada"], "Bob Ada", "--candidates); not read: diff"),
+        ("lab/ada,difficulty,Bob", POOL, [], "Ada Bob", "in the pool); not read: difficulty;"),
+        ("eval_name,Ada,Bob,Ada|total_cost,x", None, [], "Ada", "of costs); not read: Bob, x;"),
+        ("eval_name,Ada,Bob,Ada|total_cost,x", None, ["Ada", "Bob"], "Ada Bob", "; not read: x"),
+        ("domain,Ada,Bob", POOL, ["Bob"], "Bob", "--candidates); not read: domain, Ada"),
+    ],
+)
+def test_which_columns_are_candidates_is_said_and_can_be_named(
+    tmp_path, columns, pool, named, read, said
+):
+    file = tmp_path / "m.csv"
+    names = columns.split(",")
+    row = ["maths" if name in ("eval_name", "domain") else "0.5" for name in names]
+    file.write_text(f"question,{columns}\nA?,{','.join(row)}\n")
+    assert read_matrix(file, pool, candidates=named).names == read.split()
+    assert said in str(csv_columns(file, pool, {}, named))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["question,model,score\nA?,{},1\nA?,{},0\nA?,{},1\n", "question,{},{},{}\nA?,1,0,1\n", ""],
+)
+def test_some_candidates_of_a_file_can_be_taken_in_any_shape(tmp_path, text):
+    file = tmp_path / ("m.csv" if text else "m.jsonl")
+    lines = [{"query": "A?", "model_name": name, "performance": 1} for name in ("Ada", "X", "Bob")]
+    file.write_text(text.format("Ada", "X", "Bob") or "\n".join(map(json.dumps, lines)))
+    named = {"question": "query", "candidate": "model_name", "score": "performance"}
+    fields = {} if text else named
+    read = load_scores(file, POOL, fields=fields, candidates=["Bob", "Ada"])
+    assert read.names == ["Ada", "Bob"]
+    read.write(tmp_path / "m.npz")
+    assert load_scores(tmp_path / "m.npz", candidates=["Bob"]).names == ["Bob"]
+    for known in (file, tmp_path / "m.npz"):
+        with pytest.raises(MatrixError, match=r"'Adda' \(did you mean 'Ada'\?\)"):
+            load_scores(known, fields=fields if known is file else None, candidates=["Adda", "Ada"])
+
+
 def test_only_one_split_is_read(tmp_path):
     file = tmp_path / "m.jsonl"
     line = '{"question": "%s?", "candidate": "a", "score": 1, "split": "%s"}\n'
@@ -211,7 +259,7 @@ GOOD = '{"question": "A?", "candidate": "Ada", "score": 1}\n'
         (
             "m.csv",
             "prompt,Ada\nA?,x\n",
-            "m.csv, line 2: 'Ada' is a number, not 'x'; a column that is no",
+            "m.csv, line 2: 'Ada' is a number, not 'x'; if this column is no candidate's",
         ),
         ("m.csv", "prompt,Eve\nA?,1\n", "no candidate 'Eve'"),
         ("m.csv", "prompt,Ada,Lovelace\nA?,1,1\n", "two columns are of the candidate 'Ada'"),

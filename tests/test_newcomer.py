@@ -236,13 +236,28 @@ def test_why_a_controller_failed_is_said_once(cli, tmp_path, how):
     assert (out + err).count("Connection error") == 1
 
 
-@pytest.mark.parametrize("command", ["ask", "demo", "evaluate", "fit", "serve"])
-@pytest.mark.parametrize("width", ["80", "100"])
-def test_help_is_not_cut(cli, monkeypatch, command, width):
-    monkeypatch.setenv("COLUMNS", width)
-    code, out, _ = cli(command, "--help")
+def commands(group, *names):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *names, name)
+        else:
+            yield [*names, name], command
+
+
+@pytest.mark.parametrize(
+    ("names", "command"),
+    [pytest.param(*each, id=" ".join(each[0])) for each in commands(typer.main.get_command(app))],
+)
+def test_help_is_not_cut_and_its_examples_can_be_pasted(cli, monkeypatch, names, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = cli(*names, "--help")
     assert code == 0
     assert "…" not in out
+    shown = [line.strip() for line in out.splitlines()]
+    assert "Example" in command.epilog
+    assert not re.search(r"[^\n]\n[^\n]", command.help)  # it would break there in a terminal
+    for line in command.epilog.splitlines():
+        assert line.strip() in shown or line.startswith("[bold]")  # as a whole
 
 
 def test_the_short_names_of_knobs_still_work(cli):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from extras import needs
 from in_process import cli
@@ -21,6 +23,7 @@ from router_r1_graph import (
     parse_controller,
 )
 from router_r1_graph.budget import Left
+from router_r1_graph.cli.off_policy import show_judged
 from router_r1_graph.controllers import View
 from router_r1_graph.decisions import decide, replayed
 from router_r1_graph.protocol import Call
@@ -89,6 +92,8 @@ def test_the_draws_come_as_often_as_the_log_says():
 
 def test_logs_tell_what_they_can_and_say_so_where_they_cannot(questions, tmp_path):
     """Whoever is judged by exploring logs is found where a real run finds it, and no closer."""
+    from router_r1_graph.evaluation.off_policy import judge
+
     logs = tmp_path / "logs.jsonl"
     write_traces(logs, run(questions, "constant:Hearthwyn", explore=0.8))
     specs = ["constant:Magnivor", "constant:Hearthwyn", "cheapest", "random", "keyword", "cascade"]
@@ -126,11 +131,18 @@ def test_logs_tell_what_they_can_and_say_so_where_they_cannot(questions, tmp_pat
     shown = cli("evaluate", "--off-policy", logs, "--controller", "cheapest").stdout
     assert "cannot tell for 100% of the questions" in shown
     assert "--explore" in shown
+    logged = judge(read_traces(logs), [parse_controller("constant:Hearthwyn", POOL)])
+    for width, columns in ((80, False), (160, True)):
+        console = Console(file=io.StringIO(), force_terminal=True, no_color=True, width=width)
+        show_judged(logged, console)
+        shown = console.file.getvalue()
+        assert "Hearthwyn" in shown.splitlines()[1]
+        assert ("SNIPS" in shown, "…" in shown) == (columns, False)
     bare = [trace.model_copy(update={"gold": ()}) for trace in read_traces(logs)]
     write_traces(logs, bare)
     refused = cli("evaluate", "--off-policy", logs, "--controller", "cheapest")
     assert refused.returncode == 2
-    assert f"no gold answer: {QUESTIONS}" in refused.stderr
+    assert f"no gold answer: {QUESTIONS}); name a file with their questions" in refused.stderr
     joined = cli("evaluate", "demo", "--limit", QUESTIONS, "--off-policy", logs, "--json").stdout
     assert len(json.loads(joined)["rows"]) == len(POOL.candidates)
 

@@ -1,6 +1,7 @@
 """The router behind OpenAI's API, asked over loopback by the clients that people use."""
 
 import asyncio
+import gzip
 import json
 import os
 import re
@@ -31,13 +32,17 @@ from router_r1_graph import (
     ScriptedController,
     Turn,
 )
+from router_r1_graph.candidates.images import IMAGE_ALONE
 from router_r1_graph.serving.messages import to_messages
 from served import HAMLET, ask, client_of, get, serving_at
 from yaml_pool import yaml_pool
 
 from router_r1_graph.serving.connections import limited  # isort: skip - `served` needs the extra
 
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+IMAGE = {
+    "type": "image_url",
+    "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -387,15 +392,23 @@ def test_images_reach_a_candidate_that_takes_them():
     pool = pool.model_copy(update={"candidates": (able,)})
     model = ChatRouterR1(pool=pool, controller="constant:Ada", models={"Ada": ada})
     url_of_it = IMAGE["image_url"]["url"]
-    kinds = {"type": "input_image", "image_url": url_of_it}
+    kinds = {"type": "input_image", "image_url": url_of_it, "detail": "low"}
     with serving_at(model) as url, client_of(url) as client:
         said = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]}]
         client.chat.completions.create(model="router-r1", messages=said)
         said = [{"role": "user", "content": [{"type": "input_text", "text": "And this?"}, kinds]}]
         client.responses.create(model="router-r1", input=said)
+        alone = [{"role": "user", "content": [IMAGE]}, {"role": "assistant", "content": "A cat"}]
+        ask(url, [IMAGE])
+        said = [*alone, {"role": "user", "content": "Its breed?"}]
+        client.chat.completions.create(model="router-r1", messages=said)
         with pytest.raises(openai.BadRequestError, match="of type 'input_audio' cannot be read"):
             ask(url, [{"type": "input_audio", "input_audio": {}}])
-    for (text, image), question in zip(ada.queries, ("What is this?", "And this?"), strict=True):
+        photograph = {"url": "data:image/jpeg;base64," + "A" * 5_000_000}
+        ask(url, [{"type": "image_url", "image_url": photograph}])
+    assert ada.queries.pop()[1]["image_url"] == photograph
+    questions = ("What is this?", "And this?", IMAGE_ALONE, "Its breed?")
+    for (text, image), question in zip(ada.queries, questions, strict=True):
         assert (text["text"], image) == (question, IMAGE)
 
 
@@ -497,7 +510,10 @@ def test_another_model_or_path_is_not_found(url):
             model="gpt-4.1", messages=[{"role": "user", "content": "hi"}]
         )
     assert caught.value.code == "model_not_found"
-    with client_of(url) as client, pytest.raises(openai.NotFoundError, match="Not Found"):
+    with (
+        client_of(url) as client,
+        pytest.raises(openai.NotFoundError, match="nothing under this path"),
+    ):
         client.embeddings.create(model="router-r1", input="x")
 
 
@@ -699,6 +715,20 @@ def test_connections_that_say_nothing_are_closed_and_the_most_silent_first():
         assert "ok" in get(f"{url}/health")  # the third
         assert closed(first)
         assert "ok" in get(f"{url}/health")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("chat/completions", b"{}", "404.*the base URL of a client ends in /v1"),
+        ("v1/chat/completions", gzip.compress(b"{}"), "415.*the body is compressed"),
+        ("v1/chat/completions", b" " * 5_000_000, "413.*longer than 4194304 bytes"),
+    ],
+)
+def test_a_request_that_cannot_be_read_is_told_why(url, path, body, says):
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{url}/{path}", data=body, timeout=100)
+    assert re.match(says, f"{caught.value.code} {json.load(caught.value)['error']['message']}")
 
 
 def test_the_access_log_has_who_what_and_how_long_but_no_query(caplog):

@@ -132,6 +132,8 @@ def test_cached_tokens_are_read_in_the_words_of_other_clients(details, means):
         ({"total_cost": 0.5}, 0.5),
         ({"cost": {"total_cost": 0.5, "request_cost": 0.1}}, 0.5),
         ({"estimated_cost": 0.5}, 0.5),
+        ({"cost_usd": 0.5}, 0.5),
+        ({"cost": {"input": 0.1, "total": 0.5}}, 0.5),
         ({"cost_in_usd_ticks": 37756000}, 0.0037756),
         ({"cost": "free"}, None),
         ({"cost": -1}, None),
@@ -195,6 +197,18 @@ STREAMS = {
     ),
     "in the last choice": (
         [*TEXT, {"choices": [{"delta": {}, "finish_reason": "stop", "usage": usage()}]}],
+        (10, 5, 20e-6),
+    ),
+    "beside the text": (
+        [*TEXT, {"choices": [{"delta": {"usage": usage()}, "finish_reason": "stop"}]}],
+        (10, 5, 20e-6),
+    ),
+    "in other words": (
+        [*TEXT, END, chunk(usage={"input_tokens": 10, "output_tokens": 5, "total_tokens": 15})],
+        (10, 5, 20e-6),
+    ),
+    "in TypeScript's words": (
+        [*TEXT, END, chunk(usage={"promptTokens": 10, "completionTokens": 5})],
         (10, 5, 20e-6),
     ),
     "an empty block beside it": (

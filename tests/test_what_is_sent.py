@@ -10,20 +10,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 
 from fakes import FakeChat, answer, make_pool, models, search
-from openai_server import Malformed, Reply, Request, Status
+from openai_server import Malformed, Reply, Request, Status, Wire
 from router_r1_graph import (
     ChatModelController,
+    ChatRouterR1,
     ControllerSettings,
     QuestionError,
     ScriptedController,
     create_router_r1,
     parse_controller,
+    route_only,
 )
+from router_r1_graph.candidates.events import let_through
+from router_r1_graph.candidates.images import IMAGE_ALONE
 from router_r1_graph.candidates.thoughts import apart
 from router_r1_graph.candidates.tool_calls import written_calls
 from router_r1_graph.chat.answer_reader import AnswerReader
@@ -31,7 +36,10 @@ from router_r1_graph.controllers.chat_messages import alternating
 from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
 
 LONG = " ".join(f"Step {n} of the recipe." for n in range(115))
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+IMAGE = {
+    "type": "image_url",
+    "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"},
+}
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,24 @@ def test_what_a_model_refuses_is_learned_once_and_not_sent_again(serve, tmp_path
 @pytest.mark.parametrize(
     "error",
     [
+        "Input validation error: `temperature` must be strictly positive",
+        {"message": "invalid params, temperature should be in (0.0, 1.0]"},
+        {"message": "[{'loc': ('body', 'temperature'), 'msg': 'Input should be greater than 0'}]"},
+    ],
+)
+def test_where_a_temperature_of_0_is_refused_a_low_one_is_sent(serve, tmp_path, error):
+    server = serve(lambda r: Reply("Oslo") if r.body.get("temperature") else Error(error))
+    for settings in ({}, {"temperature": 0.7}):
+        pool = yaml_pool(tmp_path, server, **settings)
+        (bill,) = bills(run(scripted(pool, search("Ada: ?"), answer()), "invoke"))
+        assert bill["reply"] == "Oslo"
+    assert [request.body["temperature"] for request in server.requests] == [0.0, 0.01, 0.7]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "temperature must be greater than or equal to 0 and at most 1"},
         {"message": "max_tokens is too large: 512. At most 256.", "param": "max_tokens"},
         {"message": "max_tokens cannot be set higher than 256."},
         "max_tokens cannot be set to 512",
@@ -132,7 +158,7 @@ def test_a_value_that_is_refused_is_an_error(serve, tmp_path, error):
         run(scripted(yaml_pool(tmp_path, server), search("Ada: ?"), answer()), "invoke")
     )
     assert (bill["error"]["kind"], len(server.requests)) == ("bad_request", 1)
-    assert "max_tokens" in bill["error"]["message"]
+    assert ("max_tokens" in bill["error"]["message"]) == ("max_tokens" in str(error))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +226,9 @@ def test_a_model_that_only_streams_is_asked_for_a_stream(serve, tmp_path, how, s
     for _ in range(2):
         (bill,) = bills(run(graph, how))
         assert (bill["error"], bill["reply"], bill["cost_usd"]) == (None, "Paris", 20e-6)
-    assert [bool(r.body.get("stream")) for r in server.requests] == [False, True, True]
+    known = yaml_pool(tmp_path, server, {"Bob": {}}, options={"streaming": True})
+    assert bills(run(scripted(known, search("Bob: ?"), answer()), how))[0]["reply"] == "Paris"
+    assert [bool(r.body.get("stream")) for r in server.requests] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -560,6 +588,89 @@ def test_an_answer_that_is_thought_of_is_not_streamed():
     assert AnswerReader().read("<think> <answer> Lyon </think> <answer> Par") == "Par"
 
 
+# ------------------------------------------------------------------- forms of a reply
+
+SAID = {
+    "a text": {"content": "Paris"},
+    "texts of parts": {"content": [{"type": "output_text", "text": "Par"}, {"text": "is"}]},
+    "a part": {"content": {"type": "text", "text": "Paris"}},
+    "thoughts among parts": {
+        "content": [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]},
+            {"type": "text", "text": "Paris"},
+        ]
+    },
+}
+CHOICES = {
+    **{
+        f"{name} in the {key}": {key: said}
+        for key in ("message", "delta")
+        for name, said in SAID.items()
+    },
+    "no message": {"text": "Paris"},
+}
+BESIDE = (
+    {"error": {"message": "", "code": None}},
+    {"error": {"message": "success", "code": 0}, "created": "now", "system_fingerprint": 5},
+)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reply_is_read_wherever_its_text_is(serve, tmp_path, choice, stream):
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    choice = {"index": 0, "finish_reason": "stop", **choice}
+    for beside in BESIDE:
+        body = {"choices": [choice], "usage": usage, **beside}
+        server = serve(Wire(body, [body]))
+        graph = scripted(yaml_pool(tmp_path, server, **ONE_DOLLAR), search("Ada: ?"), answer())
+        modes: Any = ["messages", "values"] if stream else ["values"]
+        (bill,) = bills(list(graph.stream({"question": "?"}, stream_mode=modes))[-1][1])
+        assert (bill["error"], bill["reply"], bill["cost_usd"]) == (None, "Paris", 20e-6)
+        assert server.requests[0].body["stream"] == stream
+
+
+PIECES = [{"choices": [{"delta": {"content": text}}]} for text in ("Par", "ís")]
+LAST = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+FRAMES = {
+    "as it should be": ("data: {}\n\n", "data: [DONE]\n\n"),
+    "lines that end otherwise": ("data:{}\r\n\r\n", "data:[DONE]\r\n\r\n"),
+    "lines that end as on old Macs": ("data: {}\r\r", "data: [DONE]\r\r"),
+    "no blank lines": ("data: {}\n", "data: [DONE]\n"),
+    "no blank lines, ending otherwise": ("event: x\r\ndata: {}\r\n", "data: [DONE]\r\n"),
+    "no last line's end": ("data: {}\n\n", "data: [DONE]"),
+    "a quoted end": ("id: 1\ndata: {}\n\n", 'data: "[DONE]"\n\n'),
+    "a bare end": (": alive\n\nretry: 3000\ndata: {}\n\n", "data: done\n\n"),
+    "no end": ("data: {}\n\n", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def reading():
+    """A client of openai's that reads streams as ours do."""
+    with openai.OpenAI(api_key="x") as client:
+        let_through(client)
+        yield client
+
+
+@pytest.mark.parametrize(("frame", "end"), FRAMES.values(), ids=FRAMES)
+def test_a_stream_is_read_however_its_events_are_framed(reading, frame, end):
+    # Of an indented event, a blank line alone tells where it ends.
+    forms = itertools.product(("", "\ufeff"), (None, 1) if "\n\n" in frame else (None,))
+    for (mark, indent), size in itertools.product(forms, (1, 2, 3, 7, 64, 1024)):
+        events = [
+            frame.format("\ndata: ".join(json.dumps(event, indent=indent).splitlines()))
+            for event in (*PIECES, LAST)
+        ]
+        sent = "".join([mark, *events, end]).encode()
+        pieces = [sent[start : start + size] for start in range(0, len(sent), size)]
+        read = list(reading._make_sse_decoder().iter_bytes(iter(pieces)))
+        told = [event.data for event in read if event.data != "[DONE]"]
+        assert [json.loads(data) for data in told] == [*PIECES, LAST]
+        assert [event.data for event in read[3:]] == ["[DONE]"] * bool(end)
+
+
 # ------------------------------------------------------------------- roles, system, style, images
 
 
@@ -656,16 +767,60 @@ def test_the_prompt_asks_for_a_short_answer_unless_the_user_wants_it_whole(serve
     assert "as short as possible" not in full
 
 
-@pytest.mark.parametrize("kind", ["image_url", "input_image", None])
-def test_images_go_to_candidates_that_take_them(serve, tmp_path, kind):
-    image = {"type": kind, "image_url": IMAGE["image_url"]["url"]} if kind else IMAGE
-    server = serve(Reply("A cat."))
-    pool = yaml_pool(tmp_path, server, {"Ada": {"image_inputs": True}, "Bob": {}})
-    question = HumanMessage([{"type": "text", "text": "What is it?"}, image])
+def shown(*parts: Any) -> HumanMessage:
+    return HumanMessage([p if isinstance(p, dict) else {"type": "text", "text": p} for p in parts])
+
+
+OTHER = {"type": "image_url", "image_url": {"url": "data:image/png;base64,BBBB"}}
+STRING = {"type": "image_url", "image_url": IMAGE["image_url"]["url"], "detail": "low"}
+OF_RESPONSES = {**STRING, "type": "input_image"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "asked", "seen"),
+    [
+        ([shown("What is it?", IMAGE)], "What is it?", [IMAGE]),
+        ([shown("What is it?", STRING)], "What is it?", [IMAGE]),
+        ([shown("What is it?", OF_RESPONSES)], "What is it?", [IMAGE]),
+        ([shown(IMAGE, OTHER)], IMAGE_ALONE, [IMAGE, OTHER]),
+        ([shown(" ", IMAGE), AIMessage("A cat."), HumanMessage("Its breed?")], None, [IMAGE]),
+        ([shown(IMAGE), AIMessage("A cat."), shown("And?", OTHER)], "And?", [IMAGE, OTHER]),
+        ([shown(IMAGE), AIMessage("A cat."), shown(OTHER)], IMAGE_ALONE, [IMAGE, OTHER]),
+    ],
+)
+def test_images_go_to_candidates_that_take_them(serve, tmp_path, messages, asked, seen):
+    asked = asked or messages[-1].text
+    server = serve({"ada": Reply("A cat."), "controller": Reply(answer("A cat."))})
+    pool = yaml_pool(
+        tmp_path, server, {"Ada": {"image_inputs": True}, "Bob": {}}, controller={"image_inputs": 1}
+    )
     graph = create_router_r1(pool, parse_controller("vote", pool)).compile()
-    assert graph.invoke({"messages": [question]})["answer"] == "A cat."
-    (request,) = server.requests
-    assert (request.model, request.prompt[1]) == ("ada", IMAGE)
+    state = graph.invoke({"messages": messages})
+    assert (state["answer"], state["scratchpad"][0].text) == ("A cat.", asked)
+    (request,) = server.requests  # Bob does not see them
+    assert (request.model, request.prompt) == ("ada", [{"type": "text", "text": asked}, *seen])
+
+    assert route_only(pool, "vote", messages=messages).calls == tuple(
+        route_only(pool.taking_images(), "vote", asked).calls
+    )
+    route_only(pool, "pool", messages=messages)
+    told = json.dumps(server.requests[-1].body)
+    assert [told.count(json.dumps(image)) for image in (IMAGE, OTHER)] == [
+        seen.count(image) for image in (IMAGE, OTHER)
+    ]
+    assert asked in told
+
+
+def test_no_image_is_sent_to_a_formatter_that_takes_none(serve, tmp_path):
+    form = Reply("", tool_calls=[("answer", {"value": 1})])
+    server = serve({"ada": Reply("1"), "bob": form})
+    pool = yaml_pool(tmp_path, server, {"Ada": {"image_inputs": True}, "Bob": {}})
+    model = ChatRouterR1(pool=pool, controller="constant:Ada", formatter="Bob")
+    schema = {"type": "object", "title": "answer", "properties": {"value": {"type": "integer"}}}
+    said = [shown("One?", OTHER), AIMessage("Yes."), shown("How many?", IMAGE)]
+    assert model.with_structured_output(schema).invoke(said) == {"value": 1}
+    told = json.dumps(server.requests[-1].body["messages"])
+    assert (server.requests[-1].model, told.count("[image]"), "base64" in told) == ("bob", 2, False)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from ..budget import Left, StopReason, left
 from ..candidates import CandidatePool
-from ..candidates.images import images_in
+from ..candidates.images import images_in, text_asked
 from ..candidates.providers import make_chat_model
 from ..candidates.reply import ChatModel
 from ..candidates.usage import estimate_tokens
@@ -33,7 +33,6 @@ from ..errors import PoolError
 from ..langsmith import runs
 from ..ledger import new_ledger, total
 from ..observations import conversation, instructions
-from ..outside import writable
 from ..routing import adecide_only, decide_only
 from .answered_step import AgentBill, AnsweredStep, by_price
 from .asked import CandidateFailedError
@@ -209,7 +208,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         text = tools + "".join(_all_of(message) for message in messages)
         asked = [place for place, m in enumerate(messages) if isinstance(m, HumanMessage)]
         place = asked[-1] if asked else -1
-        question = writable(str(messages[place].text)).strip() if messages else ""
+        question = text_asked(messages[place]) if messages else ""
         since = tuple(messages[place + 1 :]) if asked else ()
         steps = so_far["steps"]
         warm = warm_tokens(prefixes, pool, messages, tools, now)

@@ -17,6 +17,7 @@ from typing import Any
 import openai
 
 from ..outside import usd
+from .failures import plain_address
 
 _COST_HEADER = "x-litellm-response-cost"
 """LiteLLM's proxy reports a cost in no other place; 0 = it does not know the model's price."""
@@ -37,13 +38,17 @@ def cost_in_headers() -> dict[str, float]:
     return {"cost": cost} if cost else {}
 
 
+class RedirectedError(Exception):
+    """A server sent the request elsewhere in a way that loses what was asked."""
+
+
 class Client(openai.DefaultHttpxClient):
     """A synchronous client that closes its connections when nobody holds it any more."""
 
     def send(self, request: Any, **options: Any) -> Any:
         """Send a request."""
         response = super().send(request, **options)
-        if error := _other_than_asked(response):
+        if error := _other_than_asked(request, response):
             response.close()
             raise error
         return response
@@ -80,19 +85,23 @@ class LoopAwareClient(openai.DefaultAsyncHttpxClient):
                 self._of_loop = living | {loop: (client, end)}
         client, _ = self._of_loop[loop]
         response = await client.send(request, **options)
-        if error := _other_than_asked(response):
+        if error := _other_than_asked(request, response):
             await response.aclose()
             raise error
         return response
 
 
-def _other_than_asked(response: Any) -> Exception | None:
+def _other_than_asked(request: Any, response: Any) -> Exception | None:
     """Return why a reply is no stream, or one, against what was asked; None = it is as asked.
 
-    openai's client hears nothing of a whole reply in the place of a stream.
+    openai's client hears nothing of a whole reply in the place of a stream, nor of a redirection
+    that makes a GET of its POST.
     """
+    if response.request.method != request.method:
+        there = plain_address(str(response.url))
+        return RedirectedError(f"the server redirects to {there}: set base_url to where it leads")
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    asked = b'"stream":true' in response.request.content  # no text can hold it: quotes are escaped
+    asked = b'"stream":true' in request.content  # no text can hold it: quotes are escaped
     _cost.set("" if asked else response.headers.get(_COST_HEADER, ""))
     if not response.is_success:
         return None

@@ -11,7 +11,7 @@ ErrorKind = Literal[
     "not_found",  # 404: no such model or address
     "bad_request",  # any other 4xx
     "rate_limited",  # 429
-    "server_error",  # 5xx, 409, 425
+    "server_error",  # 5xx, 409, 424, 425, 498, 499
     "timeout",  # no answer in time
     "connection",  # refused, reset, or cut
     "malformed",  # the answer is not what the API promises
@@ -60,7 +60,9 @@ NARROW: tuple[tuple[ErrorKind, str], ...] = (
         r"content_?(filter|policy)|responsible_?ai|moderation|guardrail|refusal"
         r"|data_inspection|blocked_?prompt|stop_?candidate",
     ),
-    ("not_found", r"model_?(not_?found|not_?exist|decommissioned)"),
+    ("not_found", r"model_?(not_?found|not_?exist|decommissioned)|redirected"),
+    # What the model wrote was no call or no JSON, and the server could not hand it on.
+    ("server_error", r"(tool_use|json_validate|output_parse)_failed|malformed_function_call"),
 )
 BROAD: tuple[tuple[ErrorKind, str], ...] = (
     *NARROW,
@@ -79,6 +81,7 @@ BROAD: tuple[tuple[ErrorKind, str], ...] = (
 )
 #: What the words of a refused request have in common, where its status and its code say no more.
 IN_WORDS: tuple[tuple[ErrorKind, str], ...] = (
+    ("rate_limited", r"throttling|rate_exceeded|rate_limit_(is_)?(exceeded|reached)"),
     (
         "context_length",
         r"context_(length|window|size)|(prompt|input|request|messages?)_(is|are)?_?too_(long|large)"
@@ -95,6 +98,10 @@ IN_WORDS: tuple[tuple[ErrorKind, str], ...] = (
         r"(incorrect|invalid|missing|wrong)_api_key|api_key_(is_)?(not_|in|missing|expired)"
         r"|credit_balance|insufficient_(balance|credit|fund|quota)",
     ),
+)
+#: Of a status of 429 that does not pass by itself; the second and third are Zhipu's words.
+NO_CREDIT: tuple[tuple[ErrorKind, str], ...] = (
+    ("auth", r"insufficient_(balance|credit|fund)|余额不足|欠费"),
 )
 CONNECTION = (
     r"CutReply|Connect|TransportError|ProtocolError|ReadError|WriteError|NetworkError|ProxyError|SSLError|"

@@ -2,32 +2,49 @@
 
 Of an event that names an error, the client keeps the error alone: what the reply is billed for, and
 the words beside it, are lost. An event without JSON (a sign of life, words of a gateway) ends the
-stream with an error that says nothing.
+stream with an error that says nothing. A mark at the beginning of the stream costs its first event,
+and events without blank lines between them are none.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
+from openai.types.chat import ChatCompletionChunk
+
 from .wire import NAMED
 
 _ALIVE = re.compile(r"\s*(null|ping|heart-?beat|keep-?_?alive)?\s*", re.I)
 _DONE = "[DONE]"
+_ENDS = re.compile(r"\[DONE\]|\W*DONE\W*\Z", re.I)
+_WHOLE = re.compile(rb"data:\s*(?:\{.*\}|\[DONE\])\s*")
 
 
 def let_through(client: Any) -> None:
     """Let a client of openai's read events of servers that keep to no standard.
 
     Args:
-        client: synchronous or asynchronous. Without the private method that makes its decoder, it
+        client: synchronous or asynchronous. Without the private methods that read its streams, it
             stays as it is: a broken stream is an error all the same, with less in it.
     """
-    make = getattr(client, "_make_sse_decoder", None)
-    if make is not None:
+    if make := getattr(client, "_make_sse_decoder", None):
         client._make_sse_decoder = lambda: _Decoder(make())
+    if read := getattr(client, "_process_response_data", None):
+        client._process_response_data = lambda *, cast_to, **of_it: read(
+            cast_to=_Chunk if cast_to is ChatCompletionChunk else cast_to, **of_it
+        )
+
+
+class _Chunk(ChatCompletionChunk):
+    """A chunk that LangChain can read without a warning, whatever is in it."""
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """Return the chunk as it was sent."""
+        return super().model_dump(**{**options, "warnings": False})
 
 
 def is_stream(text: str) -> bool:
@@ -42,14 +59,56 @@ class _Decoder:
         self._decoder = decoder
 
     def iter_bytes(self, iterator: Iterator[bytes]) -> Iterator[Any]:
-        for event in self._decoder.iter_bytes(iterator):
+        for event in self._decoder.iter_bytes(_framed(iterator)):
             if (read := _read(event)) is not None:
                 yield read
 
     async def aiter_bytes(self, iterator: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-        async for event in self._decoder.aiter_bytes(iterator):
+        async for event in self._decoder.aiter_bytes(_aframed(iterator)):
             if (read := _read(event)) is not None:
                 yield read
+
+
+def _framed(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    frames = _Frames()
+    for piece in pieces:
+        yield frames.closed(piece)
+    yield frames.closed(b"\n\n")
+
+
+async def _aframed(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    frames = _Frames()
+    async for piece in pieces:
+        yield frames.closed(piece)
+    yield frames.closed(b"\n\n")
+
+
+class _Frames:
+    """The lines of a stream, with a blank one after each that is a whole event."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._begun = False
+        self._within = False
+        """Whether a line of the event has come, and more may follow."""
+
+    def closed(self, piece: bytes) -> bytes:
+        """Return the whole lines that there are with one more piece of the stream."""
+        *lines, last = [*(self._rest + piece).splitlines(keepends=True), b""]
+        if lines and not lines[-1].endswith(b"\n"):  # a CR may be half of a line's end
+            last = lines.pop()
+        self._rest = last
+        return b"".join(map(self._line, lines))
+
+    def _line(self, line: bytes) -> bytes:
+        if not self._begun:
+            line, self._begun = line.removeprefix(codecs.BOM_UTF8), True
+        if not line.startswith(b"data:"):
+            self._within &= bool(line.strip())
+            return line
+        whole = not self._within and _WHOLE.fullmatch(line)
+        self._within = not whole
+        return line + b"\n\n" if whole else line
 
 
 def _read(event: Any) -> Any:
@@ -57,7 +116,7 @@ def _read(event: Any) -> Any:
     data = event.data.strip()
     if data.startswith("{"):
         return _named(event, data) if '"error"' in data else event
-    if data.upper().startswith(_DONE):
+    if _ENDS.match(data):
         return type(event)(event=event.event, data=_DONE)
     if data.startswith("[{"):  # Gemini
         return _named(event, json.dumps(next(iter(_parsed(data) or []), {})))

@@ -14,12 +14,24 @@ from urllib.parse import urlsplit, urlunsplit
 from langchain_core.messages import AIMessage
 
 from ..outside import visible, writable
-from .error_kinds import BROAD, CONNECTION, IN_WORDS, NARROW, OF_LANGCHAIN, ErrorKind, matching
+from .error_kinds import (
+    BROAD,
+    CONNECTION,
+    IN_WORDS,
+    NARROW,
+    NO_CREDIT,
+    OF_LANGCHAIN,
+    ErrorKind,
+    matching,
+)
 from .keys import scrub
 
 _NETWORK = frozenset(
     {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ETIMEDOUT, errno.ECONNRESET}
 )
+#: Below 500: a conflict, a failed dependency (Bedrock), too early; no capacity (Groq), cancelled
+#: (Google).
+_OF_THE_SERVER = (409, 424, 425, 498, 499)
 _NO_WORDS = re.compile(r"Error code: \d+")
 
 
@@ -82,7 +94,7 @@ def classify(
     kind = _kind(causes)
     message = said(error)
     if kind in ("connection", "not_found"):
-        where = next(filter(None, map(address_of, causes)), None) or _plain(address or "")
+        where = next(filter(None, map(address_of, causes)), None) or plain_address(address or "")
         message += f" ({where})" if where and where not in message else ""
     return ReplyError(kind, scrub(f"{type(error).__name__}: {message}", *secrets)[:500])
 
@@ -96,8 +108,11 @@ def _kind(causes: Sequence[BaseException]) -> ErrorKind:
     kind = next((OF_LANGCHAIN[n] for n in names if n in OF_LANGCHAIN), None)
     if kind or status is not None:
         kind = kind or _status_kind(status or 0)
+        text = f"{words} {said(causes[0])}"
+        if kind == "rate_limited" and matching(text, NO_CREDIT):
+            return "auth"
         vague = kind == "bad_request" or status == 403
-        return (vague and matching(said(causes[0]), IN_WORDS)) or kind
+        return (vague and matching(text, IN_WORDS)) or kind
     if kind := matching(words, BROAD):
         return kind
     if "NoRecord" in joined:
@@ -147,7 +162,7 @@ def _facts(error: BaseException) -> Iterator[int | str]:
     reports = [attribute(error, name) for name in ("body", "details")]
     for thing in (error, response, *reports, first):
         inside = thing.get("error", thing.get("Error", thing)) if isinstance(thing, dict) else thing
-        for name in ("status_code", "code", "status", "type", "Code"):
+        for name in ("status_code", "code", "status", "type", "Code", "__type"):
             fact = inside.get(name) if isinstance(inside, dict) else attribute(inside, name)
             if callable(fact) and not isinstance(fact, type):  # of gRPC
                 with suppress(Exception):
@@ -180,10 +195,10 @@ def chain(error: BaseException) -> list[BaseException]:
 def address_of(error: BaseException) -> str | None:
     """Return the address of the request that an exception is about, without keys in it."""
     url = attribute(attribute(error, "request"), "url")
-    return _plain(str(url)) if url else None
+    return plain_address(str(url)) if url else None
 
 
-def _plain(url: str) -> str:
+def plain_address(url: str) -> str:
     """Return an address without user, password, query and fragment."""
     try:
         parts = urlsplit(url)
@@ -219,7 +234,7 @@ def _status_kind(status: int) -> ErrorKind:
         return "rate_limited"
     if status == 408:
         return "timeout"
-    return "server_error" if status >= 500 or status in (409, 425) else "bad_request"
+    return "server_error" if status >= 500 or status in _OF_THE_SERVER else "bad_request"
 
 
 def is_of_a_dead_loop(error: BaseException) -> bool:

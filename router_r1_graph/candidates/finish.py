@@ -12,6 +12,8 @@ Finish = Literal["stop", "length", "content_filter", "refusal", "error"]
 
 #: Where the providers' clients keep it: most, Anthropic and AWS, Ollama.
 KEYS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+#: Providers, in LangChain's words, whose every reply says why it ended.
+_ALWAYS_SAY = ("anthropic", "google_genai")
 #: What the words of each kind have in common, in the order in which they are looked for.
 _WORDS: dict[Finish, str] = {
     "length": r"length|max_\w*tokens|token_limit|error_limit|context_window|truncat|incomplete",
@@ -34,9 +36,7 @@ def finish_of(message: AIMessage) -> Finish:
         >>> finish_of(AIMessage("The capital is Pa", response_metadata={"done_reason": "length"}))
         'length'
     """
-    if message.additional_kwargs.get("refusal") or any(
-        isinstance(block, dict) and block.get("type") == "refusal" for block in message.content
-    ):
+    if refusal_in(message) is not None:
         return "refusal"
     told = message.response_metadata
     details = told.get("incomplete_details")  # OpenAI's Responses API
@@ -50,3 +50,22 @@ def finish_of(message: AIMessage) -> Finish:
             if re.search(words, word):
                 return finish
     return "stop"
+
+
+def broke_off(message: AIMessage) -> bool:
+    """Return whether a stream ended before the reply did, which LangChain's clients do not tell.
+
+    Our own client tells it by the stream; of other clients, two are known.
+    """
+    told = message.response_metadata
+    says = any(told.get(key) for key in KEYS)
+    return told.get("model_provider") in _ALWAYS_SAY and not says
+
+
+def refusal_in(message: AIMessage) -> str | None:
+    """Return the words in which a model refuses to reply; None where it does not."""
+    if said := message.additional_kwargs.get("refusal"):
+        return str(said)
+    blocks = (block for block in message.content if isinstance(block, dict))
+    refusals = (block for block in blocks if block.get("type") == "refusal")
+    return next((str(block.get("refusal") or "") for block in refusals), None)

@@ -22,12 +22,15 @@ from pydantic import Field
 
 from .connections import StreamedReplyError, WholeReplyError
 from .failures import chain
-from .refusals import STREAM, SYSTEM, TOKEN_LIMITS, WHOLE, refused_by, refused_in
+from .refusals import STREAM, SYSTEM, TOKEN_LIMITS, WHOLE, ZERO, refused_by, refused_in
 from .returned import FIELDS, RETURNED, give_back, returned_in
 from .streamed_calls import StreamedCalls
 from .tool_calls import plain_arguments
 
 logger = logging.getLogger(__name__)
+
+_LOW_TEMPERATURE = 0.01
+"""In the place of 0, where a server takes only what is above it."""
 
 
 class LenientChatOpenAI(langchain_openai.ChatOpenAI):
@@ -126,6 +129,7 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         """Remember what the model refuses, and return whether to ask it again without."""
         payload = self._get_request_payload(messages, stop=stop, **kwargs)
         sent = {name for name in payload if name != STREAM}
+        sent |= {ZERO} if payload.get("temperature") == 0 else set()
         if streamed:
             sent |= {STREAM, "stream_options"} - self._refused
         sent |= {name for m in payload.get("messages", ()) for name in FIELDS if name in m}
@@ -152,6 +156,8 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         name = next((name for name in taken if name not in without), None)
         if limits and name:
             payload[name] = limits[0]
+        if ZERO in without and payload.get("temperature") == 0:
+            payload["temperature"] = _LOW_TEMPERATURE
         if "messages" in payload:
             give_back(payload["messages"], self._convert_input(args[0]).to_messages(), without)
         if SYSTEM in without and "messages" in payload:

@@ -14,11 +14,13 @@ from typing import Any
 
 import openai
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from openai.types.chat import ChatCompletionMessage
 from pydantic import SecretStr
 
 from ..outside import visible, writable, writable_within
 from .candidate import Candidate
 from .connections import StreamedReplyError, clients_of, cost_in_headers
+from .ending import Ending, ResponsesEnding, broken
 from .error_kinds import BROAD, matching
 from .events import is_stream, let_through
 from .failures import CutReplyError, NoChoiceError, address_of, said, told
@@ -29,13 +31,12 @@ from .retry_after import with_wait
 from .settings import ModelSettings
 from .wire import (
     REPORT,
-    Ending,
     billed,
-    broken,
     complete,
     error_in,
     is_cut,
     named_error,
+    normalized,
     report_in,
 )
 
@@ -103,28 +104,32 @@ class ChatOpenAI(LenientChatOpenAI):
         raise keyless
 
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
-        ending = None if self._use_responses_api({**kwargs, **self.model_kwargs}) else Ending()
+        ending = self._ending(kwargs)
         try:
             for chunk in super()._stream(*args, **kwargs):
-                yield ending.without(chunk) if ending else chunk
-            if ending:
-                yield ending.chunk()
+                yield ending.without(chunk)
+            if last := ending.chunk():
+                yield last
             return
         except Exception as error:
             keyless = self._keyless(error, ending)
         raise keyless
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
-        ending = None if self._use_responses_api({**kwargs, **self.model_kwargs}) else Ending()
+        ending = self._ending(kwargs)
         try:
             async for chunk in super()._astream(*args, **kwargs):
-                yield ending.without(chunk) if ending else chunk
-            if ending:
-                yield ending.chunk()
+                yield ending.without(chunk)
+            if last := ending.chunk():
+                yield last
             return
         except Exception as error:
             keyless = self._keyless(error, ending)
         raise keyless
+
+    def _ending(self, given: dict[str, Any]) -> Ending | ResponsesEnding:
+        responses = self._use_responses_api({**given, **self.model_kwargs})
+        return ResponsesEnding() if responses else Ending()
 
     def to_json(self) -> Any:
         """Return this client as LangSmith sees it: without its address, proxy, headers and query.
@@ -158,7 +163,7 @@ class ChatOpenAI(LenientChatOpenAI):
             return broken(self._keyless(error), report_in(chunk))
         report, choices = report_in(chunk), chunk.get("choices") or []
         # Where there is no delta, LangChain drops the finish reason too.
-        choices = [{**choice, "delta": choice.get("delta") or {}} for choice in choices]
+        choices = [normalized(choice, "delta") for choice in choices]
         chunk = {**chunk, "usage": None, "choices": choices}
         generation = super()._convert_chunk_to_generation_chunk(chunk, *args, **kwargs)
         if generation is not None:
@@ -177,6 +182,7 @@ class ChatOpenAI(LenientChatOpenAI):
                 raise named_error(words[:300])
         if not isinstance(response, openai.BaseModel):
             return super()._create_chat_result(response, *args, **kwargs)
+        whole: Any = response
         sent = response.model_dump(
             exclude={"choices": {"__all__": {"message": {"parsed"}}}}, warnings=False
         )
@@ -185,11 +191,23 @@ class ChatOpenAI(LenientChatOpenAI):
         report = {**cost_in_headers(), **(report_in(sent) or {})} or None
         if sent.get("choices") == []:
             raise NoChoiceError("the reply holds no choice", billed(report))
-        response.usage = None  # type: ignore[attr-defined] # `complete` reads it more leniently
-        for choice in getattr(response, "choices", None) or []:
-            if choice.message is None:
+        whole.usage = None  # `complete` reads it more leniently
+        whole.error = None  # one of success
+        sent["choices"] = [normalized(choice, "message") for choice in sent.get("choices") or ()]
+        for choice, read in zip(
+            getattr(whole, "choices", None) or (), sent["choices"], strict=True
+        ):
+            if not read["message"]:
                 raise NoChoiceError("the reply's message is null", billed(report))
-            choice.message.role = "assistant"  # whatever a server calls it
+            message = choice.message
+            if not isinstance(message, openai.BaseModel):
+                message = ChatCompletionMessage.construct(**read["message"])
+            choice.message = message.model_copy(
+                update={
+                    "content": read["message"].get("content"),
+                    "role": "assistant",  # whatever a server calls it
+                }
+            )
         result = super()._create_chat_result(response, *args, **kwargs)
         for generation, choice in zip(result.generations, sent["choices"], strict=True):
             complete(generation, report, choice)
@@ -204,7 +222,9 @@ class ChatOpenAI(LenientChatOpenAI):
             llm_output=writable_within({**(result.llm_output or {}), REPORT: report}),
         )
 
-    def _keyless(self, error: Exception, ending: Ending | None = None) -> Exception:
+    def _keyless(
+        self, error: Exception, ending: Ending | ResponsesEnding | None = None
+    ) -> Exception:
         """Return an exception of the same class with only what is known to hold no key.
 
         Everything else on the original (request, body, causes, frames) may hold it.
@@ -222,6 +242,8 @@ class ChatOpenAI(LenientChatOpenAI):
             error = CutReplyError("the reply broke off in the middle")
         if type(error) is openai.APIError:  # an event of a stream named it
             error = named_error(error.body)
+        elif type(error) is ValueError and isinstance(ending, ResponsesEnding):  # LangChain's words
+            error = named_error(str(error))
         words = with_wait(said(error), getattr(error, "body", None))
         message = visible(writable(scrub(words, *secrets)))
         status, words = told(error)

@@ -17,6 +17,8 @@ SYSTEM = "system"
 STREAM = "stream"
 WHOLE = "whole"
 """In the place of a parameter: a reply that is no stream."""
+ZERO = "temperature 0"
+"""In the place of a parameter: the temperature of the most likely reply; a low one is sent."""
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 """The two names of the one limit: where a model refuses one, it may take the other."""
 
@@ -45,6 +47,11 @@ _NO_SYSTEM = re.compile(
     r"|\brole\W{1,4}(?:system|developer)\W{1,4}[^.]{0,20}\b(?:not|n't|invalid|unsupported)",
     re.I,
 )
+_ABOVE_ZERO = re.compile(
+    r"temperature.{0,120}?(?:strictly positive|greater than 0\b(?!\.\d)|>\s*0\b(?!\.\d)"
+    r"|\(0(?:\.0+)?\s*,)",
+    re.I | re.S,
+)
 _ONLY_STREAMS = re.compile(
     r"\b(?:only|must|requires?|needs?|enable)\b[^.]{0,40}\bstream(?!_)"
     r"|\bstream(?:ing|ed)?\b[^.]{0,30}\b(?:only|must|required)\b",
@@ -68,7 +75,7 @@ def refused_in(error: BaseException, sent: Collection[str], *, system: bool = Fa
 
     Args:
         error: what the provider's client raised.
-        sent: the names of the parameters that were sent.
+        sent: the names of the parameters that were sent; `ZERO` for a temperature of 0, too.
         system: whether there was a message of the role system.
     """
     body = getattr(error, "body", None)
@@ -80,6 +87,9 @@ def refused_in(error: BaseException, sent: Collection[str], *, system: bool = Fa
         return None
     if STREAM not in sent and _ONLY_STREAMS.search(text):
         return WHOLE
+    if ZERO in sent and _ABOVE_ZERO.search(text):
+        return ZERO
+    sent = set(sent) - {ZERO}
     if not isinstance(body, dict):
         body = {}
     param = str(_first(error, body, "param") or "").rpartition(".")[2]

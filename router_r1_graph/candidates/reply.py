@@ -15,7 +15,7 @@ from ..outside import count, number, writable, writable_within
 from ..words import usd
 from .error_kinds import ErrorKind
 from .failures import ReplyError
-from .finish import finish_of
+from .finish import broke_off, finish_of, refusal_in
 from .images import images_in
 from .settings import ModelSettings
 from .thoughts import apart, reasoning_of
@@ -194,7 +194,7 @@ def _doubt(
     if finish == "error":
         return ReplyError("server_error", "the model stopped because of an error (finish reason)")
     if finish == "refusal":
-        said = message.additional_kwargs.get("refusal") or text.strip() or "no reason is given"
+        said = refusal_in(message) or text.strip() or "no reason is given"
         return ReplyError("declined", f"the model refused: {said}"[:500])
     if not (text.strip() or message.tool_calls or message.invalid_tool_calls):
         if finish == "content_filter":
@@ -204,6 +204,8 @@ def _doubt(
         if finish == "length":
             only += f": its limit of {settings.max_tokens} tokens ended it (set max_tokens)"
         return ReplyError("empty", f"the reply has no text{only}")
+    if broke_off(message):
+        return ReplyError("connection", "the stream ended before the reply did")
     doubts = []
     if finish == "length":
         doubts.append(f"the reply is cut: its limit of {settings.max_tokens} tokens ended it")

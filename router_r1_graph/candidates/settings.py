@@ -125,7 +125,8 @@ class ModelSettings(Resilience):
         if value in PROVIDERS or re.fullmatch(r"[\w.]+:[\w.]+", value):
             return value
         near = did_you_mean(value, PROVIDERS)
-        other = "" if near else f"; others by provider: langchain, model: '{value}:NAME'"
+        model = value if ":" in value else f"{value}:NAME"
+        other = "" if near else f"; others by provider: langchain, model: '{model}'"
         raise ValueError(
             f"unknown provider {value!r}{near}; allowed: {', '.join(PROVIDERS)}, or module:factory"
             f"{other}"

@@ -21,8 +21,11 @@ NO_TOKENS = "no_tokens"
 _USD_PER_TICK = 1e-10
 """xAI's unit. Source: https://docs.x.ai/developers/cost-tracking"""
 
-COSTS = ("cost", "total_cost", "estimated_cost")
+COSTS = ("cost", "total_cost", "estimated_cost", "cost_usd", "total_cost_usd")
 """The names of a reported cost: most gateways', others', DeepInfra's."""
+#: The names of the two counts, without case and underscores.
+_INPUT = ("prompttokens", "inputtokens")
+_OUTPUT = ("completiontokens", "outputtokens")
 #: OpenRouter's names of what the provider behind it takes: all of it, and its two parts.
 _UPSTREAM = (
     "upstream_inference_cost",
@@ -121,9 +124,11 @@ def usage_metadata(report: Mapping[str, Any]) -> UsageMetadata | None:
 
     A count of null, or one that is none, is 0: `usage_of` estimates it.
     """
-    input_ = count(report.get("prompt_tokens", report.get("input_tokens"))) or 0
-    output = count(report.get("completion_tokens", report.get("output_tokens"))) or 0
-    total = count(report.get("total_tokens")) or 0
+    plain = {str(name).lower().replace("_", ""): value for name, value in report.items()}
+    input_, output, total = (
+        next((count(plain[name]) or 0 for name in names if plain.get(name) is not None), 0)
+        for names in (_INPUT, _OUTPUT, ("totaltokens",))
+    )
     if not (input_ or output or total):
         return None
     read, written = _first(report, _CACHE_READ), _first(report, _CACHE_WRITTEN)
@@ -165,7 +170,10 @@ def is_cached(message: AIMessage) -> bool:
 
 def _reported(report: Mapping[str, Any]) -> float | None:
     costs = (report.get(name) for name in COSTS)
-    whole = (at(cost, ("total_cost",)) if isinstance(cost, Mapping) else cost for cost in costs)
+    whole = (
+        cost.get("total_cost", cost.get("total")) if isinstance(cost, Mapping) else cost
+        for cost in costs
+    )
     paid = next((read for cost in whole if (read := usd(cost)) is not None), None)
     if paid is None and (ticks := number(report.get("cost_in_usd_ticks"))) is not None:
         paid = usd(ticks * _USD_PER_TICK)

@@ -11,9 +11,9 @@ from json import JSONDecodeError
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
+from langchain_core.outputs import ChatGeneration
 
-from .failures import BrokenReplyError, CutReplyError, NoChoiceError
+from .failures import BrokenReplyError
 from .retry_after import with_wait
 from .returned import RETURNED, returned_in
 from .thoughts import reported
@@ -21,13 +21,17 @@ from .usage import COSTS, at, usage_metadata
 
 REPORT = "token_usage"
 """In a message's response metadata, as LangChain has it: the usage block as it was sent."""
-_ERROR = "error"
 NAMED = "named_error"
 """In an event of a stream, in the place of `error`, which openai's client does not let through."""
 #: How servers name the words of an error and its code, whatever the case and the underscores.
 _WORDS = ("message", "detail", "msg", "errormsg", "errormessage", "statusmsg")
 _CODES = ("code", "status", "type", "errorcode", "statuscode", "httpcode", "httpstatus")
-_ONCE = ("finish_reason", "model_name", "system_fingerprint", "service_tier")
+_OF_GATEWAY = ("provider_metadata", "gateway", "cost")
+"""Where Vercel's gateway puts a cost, beside the text."""
+_SUCCESS = ("code", "status_code")
+_SAID = ("message", "delta", "text")
+#: The types of a part of a content that is a text.
+_TEXTS = (None, "text", "output_text")
 
 
 def error_in(body: Mapping[str, Any]) -> BrokenReplyError | None:
@@ -40,6 +44,9 @@ def error_in(body: Mapping[str, Any]) -> BrokenReplyError | None:
     choice = choices[0] if isinstance(choices, list) and choices else None
     choice = choice if isinstance(choice, Mapping) else {}
     named = body.get("error") or body.get(NAMED) or choice.get("error")
+    named = named or at(body, ("x_groq", "error"))
+    if isinstance(choices, list) and isinstance(named, Mapping) and _says_none(named):
+        named = None
     if named and not isinstance(named, Mapping) and not choices:
         named = {**body, "error": named}  # Spring, Nest: its words and its code stand beside it
     if not named and not choices:
@@ -55,9 +62,45 @@ def _named_in_place_of_a_choice(body: Mapping[str, Any]) -> Any:
     if errors := errors[:1] if isinstance(errors, list) else [errors] if errors else []:
         return errors[0]
     for place in (body.get("base_resp"), body):  # MiniMax; vLLM, FastAPI and others
-        if isinstance(place, Mapping) and next(_values(place, _WORDS), None):
+        if not isinstance(place, Mapping) or _says_none(place):
+            continue
+        if isinstance(next(_values(place, _WORDS), None), str | list):  # not Ollama's `message`
             return place
     return None
+
+
+def _says_none(named: Mapping[str, Any]) -> bool:
+    """Return whether an error object is empty, or has the code of success."""
+    return not any(named.values()) or any(named.get(code) in (0, "0") for code in _SUCCESS)
+
+
+def normalized(choice: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a choice with what it says under one name, as a content that LangChain reads.
+
+    Args:
+        choice: of a reply, or of a chunk of one.
+        name: `message` or `delta`; other servers have the other one, or a text alone.
+    """
+    found: Any = next((choice[key] for key in (name, *_SAID) if choice.get(key) is not None), {})
+    said = dict(found) if isinstance(found, Mapping) else {"content": found}
+    if "content" in said:
+        said["content"] = _content(said["content"])
+    return {**choice, name: said}
+
+
+def _content(content: Any) -> Any:
+    if isinstance(content, list):
+        return [_part(part) for part in content]
+    if (part := _part(content)) is not content:
+        return [part]
+    return str(content) if isinstance(content, int | float) else content
+
+
+def _part(part: Any) -> Any:
+    """Return a part of a content, if it is a text, in LangChain's form; another as it is."""
+    text = part.get("text") if isinstance(part, Mapping) else None
+    is_text = isinstance(text, str) and part.get("type") in _TEXTS
+    return {"type": "text", "text": text} if is_text else part
 
 
 def _values(named: Mapping[str, Any], names: Sequence[str]) -> Iterator[Any]:
@@ -74,21 +117,15 @@ def report_in(body: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    groq = body.get("x_groq")
-    places = (body, choice, groq)  # Moonshot has it in the choice of its last chunk
+    said = choice.get("message") or choice.get("delta") if isinstance(choice, Mapping) else None
+    places = (body, choice, said, body.get("x_groq"))  # Moonshot: the choice of its last chunk
     blocks = [place.get("usage") for place in places if isinstance(place, Mapping)]
-    said = [dict(block) for block in blocks if isinstance(block, Mapping)]
-    report = next((block for block in said if any(v is not None for v in block.values())), None)
+    sent = [dict(block) for block in blocks if isinstance(block, Mapping)]
+    report = next((block for block in sent if any(v is not None for v in block.values())), None)
     costs = {name: body[name] for name in COSTS if body.get(name) is not None}
-    if not costs and (cost := _of_gateway(choice)) is not None:
+    if not costs and (cost := at(said, _OF_GATEWAY)) is not None:
         costs = {COSTS[0]: cost}
     return {**costs, **(report or {})} if costs else report
-
-
-def _of_gateway(choice: Any) -> Any:
-    """Return the cost that Vercel's gateway puts beside the text; None = there is none."""
-    said = choice.get("message") or choice.get("delta") if isinstance(choice, Mapping) else None
-    return at(said, ("provider_metadata", "gateway", "cost"))
 
 
 def named_error(named: Any, report: Any = None) -> BrokenReplyError:
@@ -145,99 +182,6 @@ def complete(generation: ChatGeneration, report: Any, choice: Mapping[str, Any])
         message.additional_kwargs["refusal"] = refusal
     if isinstance(message, AIMessage):
         message.usage_metadata = usage_metadata(report) if isinstance(report, Mapping) else None
-
-
-def broken(error: Exception, report: Any) -> ChatGenerationChunk:
-    """Return the chunk of a stream that stands for one that names an error; `Ending` raises it.
-
-    Args:
-        error: what it names, without keys: callbacks see the chunk.
-        report: its usage block; anything else is none.
-    """
-    message = AIMessageChunk(content="", response_metadata={REPORT: report})
-    return ChatGenerationChunk(message=message, generation_info={_ERROR: error})
-
-
-class Ending:
-    """The end of a stream: what may be said once only, and is said by many servers in each chunk.
-
-    LangChain adds the numbers of two chunks up, and joins their words.
-    """
-
-    def __init__(self) -> None:
-        self.report: dict[str, Any] = {}
-        self.info: dict[str, Any] = {}
-        self.chunks = self.choices = 0
-        self.complete = False
-        self.error: Exception | None = None
-
-    def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
-        """Take over what a chunk says of the whole reply, and return the rest of it."""
-        self.chunks += 1
-        message = chunk.message
-        metadata = message.response_metadata
-        choice = "model_provider" in metadata  # LangChain's mark of a chunk with a choice
-        self.choices += choice
-        report = metadata.pop(REPORT, None)
-        if isinstance(report, Mapping):  # the last one counts
-            self.report = _latest(self.report, report)
-            # Usage alone comes after the reply, also from a server that gives no finish reason.
-            self.complete |= bool(self.choices and not choice)
-        if isinstance(message, AIMessageChunk):
-            message.usage_metadata = None
-        if info := chunk.generation_info:
-            self.error = self.error or info.pop(_ERROR, None)
-            self.info |= {name: info.pop(name) for name in _ONCE if info.get(name)}
-            self.complete |= "finish_reason" in self.info
-        return chunk
-
-    @property
-    def billed(self) -> AIMessage | None:
-        """The usage so far, as of a reply without text; None = none was reported."""
-        return billed(self.report)
-
-    def chunk(self) -> ChatGenerationChunk:
-        """Return the last chunk.
-
-        Raises:
-            NoChoiceError: the stream holds chunks, and no reply.
-            CutReplyError: it ended before the reply did.
-            Exception: the first error that a chunk named.
-        """
-        if self.error:
-            raise self.error
-        if self.chunks and not self.choices:
-            raise NoChoiceError("the stream holds no reply", self.billed)
-        if not self.complete:
-            raise CutReplyError(
-                "the stream ended before the reply did"
-                if self.chunks
-                else "there was no event in the stream (if the server does not stream, set "
-                "options: {disable_streaming: true})",
-                partial=self.billed,
-            )
-        message = AIMessageChunk(content="", chunk_position="last")
-        message.usage_metadata = usage_metadata(self.report)
-        if self.report:
-            message.response_metadata[REPORT] = self.report
-        return ChatGenerationChunk(message=message, generation_info=self.info)
-
-
-def _latest(known: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is known of the usage after one more report of it.
-
-    A count of 0 takes no other back, and where every count is 0, neither does a cost.
-    """
-    tokens = [value for name, value in report.items() if name.endswith("_tokens")]
-    nothing = bool(known and tokens) and not any(tokens)
-    latest = dict(known)
-    for name, value in report.items():
-        before = known.get(name)
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            latest[name] = _latest(before, value)
-        elif value is not None and (value != 0 or not (nothing or name.endswith("_tokens"))):
-            latest[name] = value
-    return latest
 
 
 def billed(report: Any) -> AIMessage | None:

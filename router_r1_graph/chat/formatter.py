@@ -15,6 +15,7 @@ from ..budget import StopReason
 from ..candidates import Candidate, CandidatePool
 from ..candidates.bill import bill
 from ..candidates.call import aask, ask
+from ..candidates.images import images_in, without_images
 from ..candidates.reply import ChatModel, Reply, with_tools
 from ..candidates.settings import ModelSettings
 from ..candidates.store import ReplyStore
@@ -206,7 +207,13 @@ class Formatting:
             "store": self.formatter.store,
         }
         options["config"]["tags"].append(_NO_STREAM)
-        return self.form.prompt(self.messages, answer), options
+        return self._prompt(answer), options
+
+    def _prompt(self, answer: str) -> list[AnyMessage]:
+        messages = self.form.prompt(self.messages, answer)
+        if self.formatter.settings.image_inputs:
+            return messages
+        return [without_images(message) for message in messages]
 
     def _given(self, state: Mapping[str, Any], reply: Reply) -> Mapping[str, Any]:
         name, answer = self.formatter.name, str(state["messages"][-1].text)
@@ -224,5 +231,7 @@ class Formatting:
         return {**state, "messages": [message], "ledger": ledger}
 
     def _worst_case_usd(self, answer: str) -> float:
-        prompt = "".join(str(m.text) for m in self.form.prompt(self.messages, answer))
-        return self.formatter.settings.worst_case_usd(f"{self.form.bound}{prompt}")
+        messages = self._prompt(answer)
+        prompt = "".join(str(message.text) for message in messages)
+        images = sum(len(images_in(message)) for message in messages)
+        return self.formatter.settings.worst_case_usd(f"{self.form.bound}{prompt}", images)

@@ -43,9 +43,10 @@ if TYPE_CHECKING:
 
 ASK_EXAMPLES = """[bold]Examples[/bold]
 
-router-r1 ask "What is the currency of the country where the author of Hamlet was born?"
+router-r1 ask "In which city was the author of Hamlet born?"
 
-router-r1 ask "Who wrote Hamlet?" --pool mine.yaml --controller openai:gpt-4.1 --budget-usd 0.01
+router-r1 ask "Who wrote Hamlet?" --pool mine.yaml \\
+  --controller openai:gpt-4.1 --budget-usd 0.01
 
 router-r1 ask "Who wrote Hamlet?" --json | jq .answer
 
@@ -89,7 +90,7 @@ def ask(
 ) -> None:
     """Ask a question, and see which candidates were asked what, the cost, and why the run ended.
 
-    The exit code is 1 if there is no answer because no candidate replied or the controller failed.
+    The exit code is 0 with an answer, be it the candidates' "unknown", and 1 without one.
     """
     if question == "-":
         question = sys.stdin.buffer.read().decode(errors="replace")
@@ -124,6 +125,7 @@ def _ask(
     with loading(masked(spec or "the controller")):
         from langgraph.checkpoint.memory import InMemorySaver
 
+        from ..answers import is_abstention
         from ..budget import StopReason
         from ..candidates.records import Recorder
         from ..graph import create_router_r1
@@ -187,7 +189,8 @@ def _ask(
             print_note(f"{who}: {shortened(record.error)}")
         turns = [{name: turn.summary()[name] for name in _EXPLAINED} for turn in explained]
         print_json({**record.summary(), **({"explained": turns} if explain else {})})
-    if outage or (record.stop_reason == StopReason.CONTROLLER_ERROR and not record.answer):
+    replied = any(call.ok for call in record.calls)
+    if not record.answer or (not replied and is_abstention(record.answer)):
         raise SystemExit(1)
 
 

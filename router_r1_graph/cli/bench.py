@@ -18,6 +18,7 @@ from ..errors import ConfigError, MissingExtraError
 from ..files import require_file, require_folder
 from ..outside import visible
 from ..words import counted, plain, rounded
+from .data_options import CandidatesOption, note_columns, read_names
 from .options import about, load_pool, print_json
 
 if TYPE_CHECKING:
@@ -28,22 +29,26 @@ if TYPE_CHECKING:
 
 ARENA_EXAMPLES = """[bold]Examples[/bold]
 
-router-r1 bench routerarena dataset/router_data_10.json --robustness dataset/router_robustness.json
---pool mine.yaml --controller auto:runs/auto --name mine --out router_inference
+router-r1 bench routerarena dataset/router_data_10.json \\
+  --robustness dataset/router_robustness.json --pool mine.yaml \\
+  --controller auto:runs/auto --name mine --out router_inference
 
-router-r1 bench routerarena router_inference/predictions/mine.json
---robustness router_inference/predictions/mine-robustness.json   # measured again
+# measured again:
+router-r1 bench routerarena router_inference/predictions/mine.json \\
+  --robustness router_inference/predictions/mine-robustness.json
 """
 EVAL_EXAMPLES = """[bold]Examples[/bold]
 
-router-r1 bench routereval scores.csv --controller auto:runs/auto --controller random
+router-r1 bench routereval scores.csv --controller auto:runs/auto \\
+  --controller random
 
-router-r1 bench routereval scores.jsonl --split test --predictions theirs.json --reference gpt-4
+router-r1 bench routereval scores.jsonl --split test \\
+  --predictions theirs.json --reference gpt-4
 """
 BENCH_EXAMPLES = """[bold]Examples[/bold]
 
-router-r1 bench routerbench routerbench_0shot.csv --controller knn:runs/knn --cost-weight 0
---cost-weight 0.5 --out table.csv
+router-r1 bench routerbench routerbench_0shot.csv --controller knn:runs/knn \\
+  --cost-weight 0 --cost-weight 0.5 --out table.csv
 """
 
 _ControllersOption = Annotated[
@@ -119,6 +124,7 @@ def routereval(
     controller: _ControllersOption = None,
     predictions: _PredictionsOption = None,
     pool: _PoolOption = None,
+    candidates: CandidatesOption = "",
     split: Annotated[str | None, typer.Option(help="Take only data of this split.")] = None,
     metric: Annotated[
         str, typer.Option(help="The metric for traces and replies, which have no scores.")
@@ -135,10 +141,12 @@ def routereval(
         from ..evaluation.scores import load_scores
     with about("--metric"):
         parse_scorer(metric)
-    matrix = load_scores(data, load_pool(pool) if pool else None, split=split, metric=metric)
+    known, only = load_pool(pool) if pool else None, read_names(candidates)
+    matrix = load_scores(data, known, split=split, metric=metric, candidates=only)
     found = _predicted(controller, predictions, matrix.pool, matrix.questions)
-    _note_others(found)
     rows = router_eval(matrix, found, reference)
+    note_columns(data, known, {}, only)
+    _note_others(found)
     if as_json:
         routers = [asdict(row) for row in rows]
         print_json({"questions": len(matrix.questions), "routers": routers})
@@ -159,6 +167,7 @@ def routerbench(
     controller: _ControllersOption = None,
     predictions: _PredictionsOption = None,
     pool: _PoolOption = None,
+    candidates: CandidatesOption = "",
     cost_weight: Annotated[
         list[float] | None,
         typer.Option(
@@ -178,7 +187,8 @@ def routerbench(
     with _needs_numpy("routerbench"):
         from ..evaluation.router_bench import areas, bench_table, by_set, read_bench, write_table
     require_file("--out", out)
-    sets = read_bench(data, load_pool(pool) if pool else None)
+    known, only = load_pool(pool) if pool else None, read_names(candidates)
+    sets = read_bench(data, known, only)
     noted: list[Predictions] = []
 
     def routers(one: BenchSet) -> list[tuple[Predictions, float]]:
@@ -191,6 +201,7 @@ def routerbench(
         return found
 
     rows = bench_table(sets, routers if controller or predictions else lambda _: ())
+    note_columns(data, known, {}, only)
     _note_others(noted)
     if out is not None:
         try:

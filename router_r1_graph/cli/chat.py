@@ -53,8 +53,11 @@ def chat(
 ) -> None:
     """Ask questions one after the other, in one conversation, with the bill below each answer.
 
-    The limits of a run hold for each answer. Ctrl-C stops an answer, Ctrl-D leaves. Commands:
-    /bill, /trace, /help, /quit. Without a terminal, each line of standard input is a question.
+    The limits of a run hold for each answer. Ctrl-C stops an answer, Ctrl-D leaves.
+
+    Commands: /bill, /trace, /help, /quit.
+
+    Without a terminal, each line of standard input is a question.
     """
     if context.approve_above_usd is not None and not sys.stdin.isatty():
         raise ConfigError("--approve-above-usd asks you: standard input has to be a terminal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -37,9 +38,9 @@ def print_compared(controller: LearnedController) -> None:
     if found := as_good_for_less(verdicts):
         best = verdicts[0]
         told.append(
-            f"As right as {best.constant} ({found.score:.3f} to {best.constant_score:.3f}) at "
-            f"{found.cost / best.constant_cost:.2f} of its cost: --cost-weight "
-            f"{found.cost_weight:g}."
+            f"At least as right as {best.constant} ({found.score:.3f} to "
+            f"{best.constant_score:.3f}) at {found.cost / best.constant_cost:.2f} of its cost: "
+            f"--cost-weight {found.cost_weight:g}."
         )
     for line in told:
         console.print(Text(visible(line), style="bold"))
@@ -47,45 +48,55 @@ def print_compared(controller: LearnedController) -> None:
 
 def _methods(verdicts: tuple[Verdict, ...]) -> Table:
     names = list(verdicts[0].methods)
-    table = _table("weight", *names, "auto", "95%")
+    rows = [["weight", *names, "auto", "95%"]]
     for verdict in verdicts:
         gain = verdict.gain
-        table.add_row(
-            f"{verdict.cost_weight:g}",
-            *(_marked(verdict.methods[name]) for name in names),
-            _marked(gain),
-            f"[{_short(gain.low)}, {_short(gain.high)}]",
+        rows.append(
+            [
+                f"{verdict.cost_weight:g}",
+                *(_marked(verdict.methods[name]) for name in names),
+                _marked(gain),
+                f"[{_short(gain.low)}, {_short(gain.high)}]",
+            ]
         )
-    return table
+    return _table(rows)
 
 
 def _kept(verdicts: tuple[Verdict, ...], *, measured: bool) -> Table:
     """Return what is kept; costs are USD for 1,000 questions, or prices per million tokens."""
     cost = "$/1,000" if measured else "$/Mtok"
-    table = _table("weight", "score", cost, "constant", cost, "mix", "oracle", "same")
-    table.add_column("asks", no_wrap=True, overflow="ellipsis")
+    rows = [["weight", "score", cost, "constant", cost, "mix", "oracle", "same"]]
     scale = 1000 if measured else 1
+    asks = []
     for v in verdicts:
         routes = v.part is not None
         score, paid = v.kept
-        table.add_row(
-            f"{v.cost_weight:g}",
-            f"{score:.3f}",
-            f"{scale * paid:.4f}",
-            f"{v.constant_score:.3f}",
-            f"{scale * v.constant_cost:.4f}",
-            f"{v.mix_score if routes else score:.3f}",
-            f"{v.oracle_score:.3f}",
-            f"{v.same if routes else 1:.2f}",
-            Text(visible(f"{v.setting}, margin {v.margin:g}" if routes else v.constant)),
+        rows.append(
+            [
+                f"{v.cost_weight:g}",
+                f"{score:.3f}",
+                f"{scale * paid:.4f}",
+                f"{v.constant_score:.3f}",
+                f"{scale * v.constant_cost:.4f}",
+                f"{v.mix_score if routes else score:.3f}",
+                f"{v.oracle_score:.3f}",
+                f"{v.same if routes else 1:.2f}",
+            ]
         )
-    return table
+        asks.append(visible(f"{v.setting}, margin {v.margin:g}" if routes else v.constant))
+    return _table(rows, asks)
 
 
-def _table(*columns: str) -> Table:
+def _table(rows: list[list[str]], asks: Sequence[str] = ()) -> Table:
+    """Return a table whose numbers are whole in any terminal; the last column has what is left."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+    head, *body = rows
+    for name, column in zip(head, zip(*rows, strict=True), strict=True):
+        table.add_column(name, justify="right", no_wrap=True, min_width=max(map(len, column)))
+    if asks:
+        table.add_column("asks", overflow="fold")
+    for number, row in enumerate(body):
+        table.add_row(*row, *(Text(name) for name in asks[number : number + 1]))
     return table
 
 

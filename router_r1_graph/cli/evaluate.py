@@ -16,9 +16,8 @@ from ..context import RouterContext
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_folder, require_lines
 from ..invalid import masked
-from ..outside import visible
-from ..words import counted
 from .agents import evaluate_agents
+from .data_options import FieldOption, WhereOption, note_left_out, read_pairs
 from .options import (
     MetricOption,
     PoolOption,
@@ -26,7 +25,6 @@ from .options import (
     load_pool,
     loading,
     note_simulated,
-    read_pairs,
     takes_knobs,
     warn_unpriced,
 )
@@ -38,14 +36,19 @@ EXAMPLES = """[bold]Examples[/bold]
 
 router-r1 evaluate demo --limit 200 --controller keyword --out runs/evaluation
 
-router-r1 evaluate questions.jsonl --pool mine.yaml --controller openai:gpt-4.1 --out runs/mine
+router-r1 evaluate questions.jsonl --pool mine.yaml \\
+  --controller openai:gpt-4.1 --out runs/mine
 
-router-r1 evaluate questions.jsonl --pool mine.yaml --controller knn --controller mf --folds 5
+router-r1 evaluate questions.jsonl --pool mine.yaml \\
+  --controller knn --controller mf --folds 5
 
-router-r1 evaluate --off-policy traces.jsonl --controller knn:runs/knn   # asks nobody
+# asks nobody; traces.jsonl is what router-r1 serve --trace wrote:
+router-r1 evaluate questions.jsonl --off-policy traces.jsonl \\
+  --controller knn:runs/knn
 
-router-r1 evaluate nq hotpotqa --pool router_r1 --controller policy:runs/qwen/policy \\
-  --cost-weight 0 --cost-weight 0.5 --cost-weight 0.9 --out runs/paper --resume
+router-r1 evaluate nq hotpotqa --pool router_r1 \\
+  --controller policy:runs/qwen/policy --cost-weight 0 --cost-weight 0.5 \\
+  --out runs/paper --resume
 """
 
 
@@ -55,14 +58,18 @@ def evaluate(
     data: Annotated[
         list[str] | None,
         typer.Argument(
-            help="JSONL or CSV files, hub:OWNER/NAME/CONFIG:SPLIT, one of the paper's sets (nq, "
-            "triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle), or demo "
-            "(demo:test = in free wording; demo:test:every = with distractors, too). agents = "
-            "tasks of simulated agents, whose steps are routed."
+            help="JSONL or CSV files; hub:OWNER/NAME/CONFIG:SPLIT; one of the paper's sets (nq, "
+            "triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle); demo, questions to "
+            "the simulated pools (demo:test = in other wordings; demo:test:every = with "
+            "distractors as well); or agents, simulated tasks whose steps are routed."
         ),
     ] = None,
     controller: Annotated[
-        list[str] | None, typer.Option("--controller", help="A controller to evaluate. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--controller",
+            help="A controller to evaluate; router-r1 ask --help lists them. Repeatable.",
+        ),
     ] = None,
     pool: PoolOption = "embedded",
     cost_weight: Annotated[
@@ -76,22 +83,20 @@ def evaluate(
     metric: MetricOption = "exact_match",
     limit: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="How many questions are drawn from each data set."),
-    ] = None,
-    field: Annotated[
-        list[str] | None,
         typer.Option(
-            help="Your file's name of a field: question=NAME, gold=NAME, id=NAME. Repeatable."
+            metavar="N",
+            min=1,
+            help="How many questions are drawn from each data set.",
+            show_default="all",
         ),
     ] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="Take only rows with this value: FIELD=VALUE.")
-    ] = None,
+    field: FieldOption = None,
+    where: WhereOption = None,
     system_prompt: Annotated[
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="The system prompt of each candidate whose pool file gives it none.",
+            help="The system prompt for the candidates to which the pool file gives none.",
         ),
     ] = None,
     budget_usd: Annotated[
@@ -117,7 +122,9 @@ def evaluate(
     processes: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, help="How many processes ask, if replies are recorded or simulated."
+            metavar="N",
+            min=1,
+            help="How many processes ask; several help if replies are recorded or simulated.",
         ),
     ] = 1,
     controls: Annotated[
@@ -133,7 +140,8 @@ def evaluate(
         typer.Option(
             metavar="N",
             min=0,
-            help="Cross-validate fitted controllers (knn, linear, auto, ...) with this many folds.",
+            help="Cross-validate, with so many folds, the controllers that are named without a "
+            "folder: knn, linear, auto, reader, ...; 0 = no.",
         ),
     ] = 0,
     skip_bad: Annotated[
@@ -167,8 +175,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="TRACES",
-            help="Judge each --controller by these logged runs, and ask no candidate; DATA may "
-            "have the gold answers.",
+            help="Judge each --controller by the logged runs in this file, and ask no candidate. "
+            "DATA has the gold answers that the runs do not have.",
         ),
     ] = None,
     feedback: Annotated[
@@ -286,13 +294,7 @@ def evaluate(
         print(json.dumps(summary.to_json(), ensure_ascii=False))
     else:
         show(summary, make_console())
-        for reason in reader.skipped[:5]:
-            print(f"left out: {visible(reason)}", file=sys.stderr)
-        if reader.skipped:
-            print(f"{counted(len(reader.skipped), 'row')} left out", file=sys.stderr)
-        if reader.repeated:
-            rows = f"{counted(reader.repeated, 'row')} repeat{'s' * (reader.repeated == 1)}"
-            print(f"{rows} a question: it was asked once", file=sys.stderr)
+        note_left_out(reader)
         if out:
             print(f"\nReport: {out}/report.html, {out}/report.md, {out}/summary.json")
             print(f"Open it: router-r1 report {out}; learn from it: router-r1 fit knn --data {out}")

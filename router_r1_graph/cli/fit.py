@@ -15,24 +15,28 @@ from ..files import require_folder
 from ..invalid import masked
 from ..words import counted
 from .compared import print_compared
+from .data_options import CandidatesOption, FieldsOption, note_columns, read_fields, read_names
 from .fit_reader import fit_reader
-from .options import FieldsOption, about, load_pool, read_fields
+from .options import about, load_pool
 
 EXAMPLES = """[bold]Examples[/bold]
 
 router-r1 evaluate mine.jsonl --pool mine.yaml --out runs/mine
 router-r1 fit auto --data runs/mine --out runs/auto
 
-router-r1 fit knn --data records.jsonl --out runs/knn --gold-field answers --metric contains
+router-r1 fit knn --data records.jsonl --out runs/knn \\
+  --gold-field answers --metric contains
 
-router-r1 fit mf --data routerbench.csv --pool mine.yaml --out runs/mf --set dim=64 --seed 1
+router-r1 fit mf --data routerbench.csv --out runs/mf --set dim=64 \\
+  --candidates gpt-4-1106-preview,mistralai/mixtral-8x7b-chat
 
-router-r1 fit knn --data llmrouter.jsonl --out runs/knn
---fields question=query,candidate=model_name,score=performance
+router-r1 fit knn --data llmrouter.jsonl --out runs/knn \\
+  --fields question=query,candidate=model_name,score=performance
 
 router-r1 fit reader --data replies.jsonl --out runs/reader
 
-router-r1 fit features --add-to runs/features --data new.jsonl --out runs/features_more
+router-r1 fit features --add-to runs/features --data new.jsonl \\
+  --out runs/features_more
 """
 
 
@@ -56,7 +60,7 @@ def fit(
     pool: Annotated[
         str | None,
         typer.Option(
-            help="The pool whose candidates are in the data, for its prices.",
+            help="The pool that the data's candidates are in, with their prices.",
             show_default="the candidates of the data",
         ),
     ] = None,
@@ -68,6 +72,7 @@ def fit(
             "module:function."
         ),
     ] = "exact_match",
+    candidates: CandidatesOption = "",
     fields: FieldsOption = "",
     gold_field: Annotated[
         str | None,
@@ -119,6 +124,7 @@ def fit(
     try:
         from ..controllers.learned import AUTO, METHODS, LearnedController
         from ..controllers.learned.cells import FIELDS
+        from ..controllers.learned.doubts import doubts
         from ..controllers.learned.embedding import EMBEDDINGS
         from ..controllers.learned.methods import COMPARED
         from ..controllers.learned.reader import KINDS
@@ -128,6 +134,7 @@ def fit(
     except ImportError as error:
         raise MissingExtraError(f"fit {masked(method)}", "eval") from error
     _require("fit", "method", method, (*METHODS, AUTO, *KINDS))
+    only = read_names(candidates)
     compares = method == AUTO
     if compares and (options or add_to):
         raise ConfigError("fit auto chooses all settings itself: leave out --set and --add-to")
@@ -148,7 +155,7 @@ def fit(
             names["gold"] = gold_field
         require_folder("--out", out)
         known = load_pool(pool) if pool else None
-        fit_reader(method, data, out, known, seed=seed, split=split, fields=names)
+        fit_reader(method, data, out, known, seed=seed, split=split, fields=names, candidates=only)
         return
     compared = methods.split(",") if methods else COMPARED
     for name in compared:
@@ -169,8 +176,15 @@ def fit(
     require_folder("--out", out)
     known = load_pool(pool) if pool else None
     matrix = load_scores(
-        data, known, split=split, metric=metric, fields=names, best_score=best_score
+        data,
+        known,
+        split=split,
+        metric=metric,
+        fields=names,
+        best_score=best_score,
+        candidates=only,
     )
+    note_columns(data, known, names, only)
     try:
         if add_to is not None:
             controller = LearnedController.load(add_to).add(matrix)
@@ -195,8 +209,8 @@ def fit(
             draw_fit(controller, out)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
-    if controller.cost_source == "prices" and not controller.costs.any():
-        print_note("warning: no costs and no prices: the cost weight has no effect")
+    for doubt in doubts(matrix):
+        print_note(f"warning: {doubt}")
     if compares:
         print_compared(controller)
     size = f"{counted(len(matrix.questions), 'question')} x "

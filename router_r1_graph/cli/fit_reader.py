@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ def fit_reader(
     seed: int,
     split: str | None,
     fields: Mapping[str, str],
+    candidates: Sequence[str] = (),
 ) -> None:
     """Fit a reader, write it, and print its curve of cost and exact match.
 
@@ -37,7 +38,7 @@ def fit_reader(
         from ..controllers.learned.reader import ReaderController
         from ..evaluation.recorded_replies import load_recorded
 
-        recorded = load_recorded(data, pool, split=split, fields=fields)
+        recorded = load_recorded(data, pool, split=split, fields=fields, candidates=candidates)
         reader = ReaderController.fit(recorded, kind=kind, seed=seed)
     except ImportError as error:
         raise MissingExtraError(f"fit {kind}", "eval") from error

@@ -42,7 +42,7 @@ EXAMPLES = """[bold]Examples[/bold]
 
 router-r1 pool measure mine.yaml --dry-run
 
-router-r1 pool measure mine.yaml --candidate Large --budget-usd 0.20 --replies replies.sqlite
+router-r1 pool measure mine.yaml --candidate Large --budget-usd 0.20
 
 router-r1 pool measure mine.yaml --probes questions.jsonl --out measured.yaml
 
@@ -59,8 +59,7 @@ def measure(
     probes: Annotated[
         str | None,
         typer.Option(
-            help="Your own questions, as router-r1 evaluate reads them; a field domain says what "
-            "each is about.",
+            help="Your own questions, as for router-r1 evaluate, with a field domain: the subject.",
             show_default="100 in 10 domains; for simulated candidates facts of their world",
         ),
     ] = None,
@@ -90,8 +89,9 @@ def measure(
 ) -> None:
     """Ask each candidate a set of probes, and write scores, latency and price into the pool file.
 
-    Comments and all other keys of the file stay as they are. If the limit in USD is reached, or
-    Ctrl-C is pressed, the measurements made so far are written.
+    Comments and all other keys of the file stay as they are.
+
+    If the limit in USD is reached, or after Ctrl-C, what was measured so far is written.
     """
     from ..evaluation.measuring import Measured
     from ..evaluation.scorers import parse_scorer

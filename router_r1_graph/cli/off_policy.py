@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ..evaluation.off_policy import OffPolicy
 
 
+_WIDE = 140
+"""Columns of a terminal that has room for all estimates."""
+
+
 def judge_logs(
     file: Path,
     specs: Sequence[str],
@@ -98,40 +102,36 @@ def judge_logs(
 
 
 def show_judged(report: OffPolicy, console: Console) -> None:
-    """Print what the logs tell of each controller."""
+    """Print what the logs tell of each controller; a narrow terminal has no room for IPS, SNIPS."""
     from ..evaluation.off_policy import TOO_MUCH_LOST
 
     if not console.is_terminal:
         console.width = 200
+    whole = console.width >= _WIDE
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("controller", overflow="fold")
-    for name in ("IPS", "SNIPS", "doubly robust", "to logged", "USD/1000", "runs", "lost"):
+    table.add_column("controller", overflow="fold", min_width=12)
+    estimates = ("IPS", "SNIPS", "doubly robust", "to logged") if whole else ("doubly robust",)
+    for name in (*estimates, "USD/1000", "runs", "lost"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in report.rows:
         score, cost = row.score, row.cost_usd.dr
+        cells = [str(score.dr)]
+        if whole:
+            cells = [*map(str, (score.ips, score.snips, score.dr, score.difference))]
+        cells += [f"{1000 * cost.mean:.4f} [{1000 * cost.low:.4f}, {1000 * cost.high:.4f}]"]
+        runs = f"{row.effective:.0f}"
         if row.lost >= TOO_MUCH_LOST or not row.effective:
-            unknown = ("cannot tell",) * 5
-            table.add_row(
-                Text(visible(row.controller.removeprefix("constant:"))),
-                *unknown,
-                "0",
-                f"{row.lost:.1%}",
-            )
-            continue
-        table.add_row(
-            Text(visible(row.controller.removeprefix("constant:"))),
-            *(Text(str(one)) for one in (score.ips, score.snips, score.dr)),
-            Text(str(score.difference)),
-            Text(f"{1000 * cost.mean:.4f} [{1000 * cost.low:.4f}, {1000 * cost.high:.4f}]"),
-            f"{row.effective:.0f}",
-            f"{row.lost:.1%}",
-        )
+            cells, runs = ["cannot tell"] * len(cells), "0"
+        name = visible(row.controller.removeprefix("constant:"))
+        table.add_row(*map(Text, (name, *cells, runs, f"{row.lost:.1%}")))
     console.print(table)
     note = (
         f"{counted(report.runs, 'logged run')}, {report.outcome} {report.logged_score:.3f}, "
         f"USD/1000 {1000 * report.logged_cost_usd:.4f} as logged; [95% intervals]; runs = "
         "effective number; lost = share of questions for which the logs cannot tell"
     )
+    if not whole:
+        note += "; all estimates: --json, or a wider terminal"
     print_line(console, ("", ""), (note, "dim"))
     for row in report.rows:
         print_line(console, ("", ""), (f"{row.controller}: {row.verdict}", ""))

@@ -29,11 +29,12 @@ PoolOption = Annotated[
         "--pool", help="A pool file, or a shipped pool: embedded, embedded_unseen, router_r1."
     ),
 ]
-FieldsOption = Annotated[
-    str, typer.Option("--fields", help="The file's names of the fields: question=q,...")
-]
 MetricOption = Annotated[
-    str, typer.Option(help="exact_match, f1, contains, choice, number, or module:function.")
+    str,
+    typer.Option(
+        help="How answers are scored: exact_match, f1, contains, choice, number, or "
+        "module:function."
+    ),
 ]
 RecordOption = Annotated[
     Path | None,
@@ -44,9 +45,9 @@ ControllerOption = Annotated[
     typer.Option(
         "--controller",
         help="What decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
-        "oracle, openai:MODEL, policy:PATH, completions:URL (with ?policy=PATH, in quotes: a "
-        "policy on vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the pool's "
-        "controller block, the default where there is one).",
+        "sticky[:SPEC], oracle, openai:MODEL, policy:PATH, completions:URL (with ?policy=PATH, in "
+        "quotes: a policy on vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the "
+        "pool's controller block, the default where there is one).",
         show_default="pool, else policy:demo, else keyword",
     ),
 ]
@@ -103,6 +104,7 @@ def _option(name: str) -> inspect.Parameter:
     # `RouterContext` says what is allowed.
     plain = {"candidate_context": str, "answer_style": str | None}.get(name, kind)
     text = knob.help.replace("; None = no limit", "").replace(" None = no limit.", "")
+    text = text.replace("; None = ", "; not given = ").replace(" None = ", " Not given = ")
     option = typer.Option(flag(name), help=text, rich_help_panel="Settings of a run")
     return inspect.Parameter(
         name,
@@ -139,36 +141,6 @@ def given_knobs(ctx: typer.Context, context: RouterContext) -> dict[str, Any]:
 def flag(name: str) -> str:
     """Return the option of a parameter."""
     return "--" + name.replace("_", "-")
-
-
-def read_fields(fields: str, example: str) -> dict[str, str]:
-    """Return --fields: names of ours -> those of the file.
-
-    Raises:
-        ConfigError: it is not written as the example is.
-    """
-    names: dict[str, str] = {}
-    for pair in filter(None, fields.split(",")):
-        name, equals, theirs = (part.strip() for part in pair.partition("="))
-        if not (name and equals and theirs):
-            raise ConfigError(f"--fields: write {example}, not {pair!r}")
-        names[name] = theirs
-    return names
-
-
-def read_pairs(option: str, items: list[str] | None) -> dict[str, str]:
-    """Return a repeated option of NAME=VALUE as names -> values.
-
-    Raises:
-        ConfigError: it is not written so.
-    """
-    pairs = {}
-    for item in items or []:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"{option} {item!r}: write NAME=VALUE")
-        pairs[name] = value
-    return pairs
 
 
 @contextmanager

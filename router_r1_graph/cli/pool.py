@@ -13,7 +13,8 @@ from ..errors import ConfigError, PoolError, RouterR1Error
 from ..files import require_file
 from ..outside import visible
 from ..words import counted
-from .options import FieldsOption, load_pool, read_fields
+from .data_options import FieldsOption, read_fields
+from .options import load_pool
 
 SHOW_EXAMPLES = "[bold]Example[/bold]\n\nrouter-r1 pool show router_r1"
 CHECK_EXAMPLES = """[bold]Examples[/bold]
@@ -109,8 +110,8 @@ FROM_RECORDS_EXAMPLES = """[bold]Examples[/bold]
 
 router-r1 pool from-records records.jsonl --out replay.yaml
 
-router-r1 pool from-records nq.jsonl --out nq.yaml --fields candidate=model,reply=response
---gold-field gold --split train
+router-r1 pool from-records nq.jsonl --out nq.yaml --split train \\
+  --fields candidate=model,reply=response --gold-field gold
 """
 
 

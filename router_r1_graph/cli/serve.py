@@ -33,13 +33,15 @@ EXAMPLES = """[bold]Examples[/bold]
 
 router-r1 serve --port 8080
 
-router-r1 serve --pool mine.yaml --controller openai:gpt-4.1 --api-key-env ROUTER_KEY
+router-r1 serve --pool mine.yaml --controller openai:gpt-4.1 \\
+  --api-key-env ROUTER_KEY
 
 router-r1 serve --explore 0.05 --trace traces.jsonl --shadow knn:runs/knn
 
-router-r1 serve --budget-usd 0.01 --deadline-seconds 30   # no request may have more
+# no request may have more than this:
+router-r1 serve --budget-usd 0.01 --deadline-seconds 30
 
-OpenAI(base_url="http://127.0.0.1:8080/v1", api_key="x")  # model="router-r1"
+In Python: OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="x")
 """
 
 
@@ -62,20 +64,21 @@ def serve(
     queue: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, help="How many more questions wait; all others are refused (429)."
+            metavar="N", min=0, help="How many more questions wait; further ones get error 429."
         ),
     ] = 256,
     api_key_env: Annotated[
         str | None,
         typer.Option(
-            help="The NAME of the environment variable with the key that clients have to send."
+            help="The NAME of the environment variable that holds the key; clients have to send "
+            "this key."
         ),
     ] = None,
     chores: Annotated[
         str,
         typer.Option(
             help="The controller for what chat UIs ask on their own: a title, tags or follow-up "
-            "questions for a conversation. '' = these are routed as well."
+            "questions for a conversation. '' = the same as for all other questions."
         ),
     ] = "cheapest",
     allow_origin: Annotated[
@@ -88,9 +91,9 @@ def serve(
         str,
         typer.Option(
             metavar="SPEC",
-            help="A second controller, which runs on each answered question and whose answers no "
-            "client gets: /metrics compares costs and answers. Calls that were made already are "
-            "not paid again.",
+            help="A second controller, which runs on each question after it was answered. No "
+            "client gets its answers: /metrics compares them, and their costs, with those of the "
+            "first. A call that the first has made is not paid again.",
         ),
     ] = "",
     trace: Annotated[
@@ -120,12 +123,15 @@ def serve(
     candidates = load_pool(pool)
     with loading(masked(controller or "the controller")):
         try:
+            from prometheus_client import disable_created_metrics
+
             from ..serving.app import create_app, listen
             from ..serving.app import serve as serve_app
         except ImportError as error:
             raise MissingExtraError("router-r1 serve", "serve") from error
         from ..chat.router import ChatRouterR1
 
+        disable_created_metrics()  # times of start, which people who read /metrics take for counts
         caps = given_knobs(ctx, context)
         model = ChatRouterR1(pool=candidates, controller=controller, replies=replies, **caps)
         with about("--chores"):
@@ -143,7 +149,8 @@ def serve(
             )
         listening = listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
-    print(f"serving {candidates.name} by {model.controller.name} at {url}", file=sys.stderr)
+    beside = f", with {masked(shadow)} as its shadow" if shadow else ""
+    print(f"serving {candidates.name} by {model.controller.name} at {url}{beside}", file=sys.stderr)
     note_simulated(candidates)
     for each in api.state.controllers:
         warn_unsure(each, context.cost_weight)

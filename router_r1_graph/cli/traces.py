@@ -18,7 +18,8 @@ SHOW_EXAMPLES = """[bold]Examples[/bold]
 
 router-r1 traces show traces.jsonl
 
-router-r1 traces show runs/evaluation/results.jsonl --id q17 --controller keyword
+router-r1 traces show runs/evaluation/results.jsonl --id q17 \\
+  --controller keyword
 """
 
 
@@ -56,9 +57,11 @@ def show(
 
 FROM_LANGSMITH_EXAMPLES = """[bold]Examples[/bold]
 
-router-r1 traces from-langsmith my-project --since 2026-11-01 --out traces.jsonl
+router-r1 traces from-langsmith my-project --since 2026-11-01 \\
+  --out traces.jsonl
 
-router-r1 traces from-langsmith my-project --filter 'gte(start_time, "2026-11-20")' | jq .answer
+router-r1 traces from-langsmith my-project \\
+  --filter 'gte(start_time, "2026-11-20")' | jq .answer
 """
 
 

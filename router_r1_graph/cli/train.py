@@ -25,9 +25,11 @@ router-r1 train smoke out=runs/smoke
 router-r1 train report runs/smoke
 """
 
+REPORT_EXAMPLES = "[bold]Example[/bold]\n\nrouter-r1 train report runs/smoke"
 INIT_EXAMPLES = """[bold]Example[/bold]
 
-router-r1 train init --pool mine.yaml --questions mine.jsonl --model Qwen/Qwen3-0.6B --budget-usd 20
+router-r1 train init --pool mine.yaml --questions mine.jsonl \\
+  --model Qwen/Qwen3-0.6B --budget-usd 20
 """
 
 _NEEDED = ("torch", "transformers", "trl", "datasets", "accelerate", "peft")

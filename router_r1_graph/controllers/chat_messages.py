@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
 
 from .. import protocol
-from ..candidates.images import images_in
+from ..candidates.images import images_in, without_images
 from ..candidates.thoughts import apart
 
 _FOR_THE_ANSWER = "The answer to the user has to follow these instructions:\n\n"
@@ -23,15 +23,12 @@ def said_before(conversation: Iterable[AnyMessage], *, images: bool) -> list[Any
     """Return a conversation as texts, with its images if the model takes images."""
     told: list[AnyMessage] = []
     for message in conversation:
-        text, pictures = str(message.text), images_in(message)
         if isinstance(message, AIMessage):
-            told.append(AIMessage(text))
-        elif images and pictures:
-            told.append(HumanMessage([*_parts(text), *pictures]))
+            told.append(AIMessage(str(message.text)))
+        elif images and (pictures := images_in(message)):
+            told.append(HumanMessage([*_parts(str(message.text)), *pictures]))
         else:
-            told.append(
-                HumanMessage("\n".join([*filter(None, [text]), *["[image]"] * len(pictures)]))
-            )
+            told.append(HumanMessage(str(without_images(message).text)))
     return told
 
 

@@ -14,7 +14,7 @@ from ..candidates import ControllerSettings
 from ..candidates.call import aask, ask
 from ..candidates.candidate import QUERY
 from ..candidates.finish import finish_of
-from ..candidates.images import with_images
+from ..candidates.images import images_in, with_images
 from ..candidates.providers import make_chat_model
 from ..candidates.refusals import named_in
 from ..candidates.reply import ChatModel, Reply
@@ -79,9 +79,10 @@ class ChatModelController:
         if not self.settings.priced:
             return 0.0
         tools = str(_tools(view)) if self.by_tools else ""
+        prompt = self.prompt(view)
         return self.settings.worst_case_usd(
-            tools + "".join(str(message.text) for message in self.prompt(view)),
-            len(view.images) if self.settings.image_inputs else 0,
+            tools + "".join(str(message.text) for message in prompt),
+            sum(len(images_in(message)) for message in prompt),
         )
 
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:

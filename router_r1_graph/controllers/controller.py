@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from string import Template
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from ..budget import Left
 from ..call_records import CallRecord, call_records
 from ..candidates import Candidate, CandidatePool
+from ..candidates.images import images_in
 from ..candidates.reply import Reply
 from ..candidates.settings import AnswerStyle
 from ..candidates.store import ReplyStore
@@ -37,12 +38,26 @@ class View:
     instructions: str = ""
     """What the system messages of the conversation say, for whoever writes the answer."""
     images: tuple[dict[str, Any], ...] = ()
-    """The image parts of the question; the pool is then those who take images."""
+    """The image parts of the question."""
     store: ReplyStore | None = None
     """Where a controller that is paid may keep its turns; None = nowhere."""
     step: AgentStep | None = None
     """The step of an agent that is to be decided; None = a question of its own. The candidate of
     the first call then answers the step, whatever it would have been asked."""
+
+    @cached_property
+    def all_images(self) -> tuple[dict[str, Any], ...]:
+        """The images of the conversation and of the question, in order: what candidates see."""
+        before = (image for message in self.conversation for image in images_in(message))
+        return (*before, *self.images)
+
+    def of_those_who_see(self) -> View:
+        """Return the view with a pool of those who take images, if there is one to see.
+
+        Without such a candidate, the pool stays as it is.
+        """
+        able = self.pool.taking_images() if self.all_images else None
+        return replace(self, pool=able) if able else self
 
     @cached_property
     def replies(self) -> tuple[CallRecord, ...]:

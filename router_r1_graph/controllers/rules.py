@@ -86,7 +86,8 @@ class OneCallController(RuleController):
         """Ask in the first round, answer in the second."""
         if view.scratchpad or view.must_answer:
             answers = [answer_in(reply, view) for reply in replies_by_candidate(view).values()]
-            return Turn(("The reply is the answer.",), answer=next(iter(answers), "") or UNKNOWN)
+            why = "The reply is the answer." if any(answers) else "No reply holds an answer."
+            return Turn((why,), answer=next(iter(answers), "") or UNKNOWN)
         candidate = self.choose(view)
         return Turn((f"Ask {candidate.name}.",), (Call(candidate.name, view.question),))
 

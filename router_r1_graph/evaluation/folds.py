@@ -76,6 +76,8 @@ def _cells(questions: Sequence[EvaluationQuestion], outcomes: Iterable[Outcome])
     for outcome in sorted(outcomes, key=lambda outcome: outcome.key):
         kind, _, name = outcome.controller.partition(":")
         if kind == "constant" and outcome.id in text:
+            if outcome.explore:
+                name = next(iter(outcome.asked), name)  # it may be another one's run
             cost = outcome.cost_usd
             cells.append(Cell(text[outcome.id], name, outcome.score, cost, outcome.id))
     return cells

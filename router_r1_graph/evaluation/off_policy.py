@@ -23,6 +23,8 @@ from .statistics import Interval
 FEW_RUNS = 30
 """Below so many effective runs, an interval says little."""
 
+_NO_GOLD = "no gold answer"
+
 TOO_MUCH_LOST = 0.5
 """From this share of questions on for which the logs cannot tell, nothing is told."""
 
@@ -104,10 +106,7 @@ def judge(
         keys = {key for trace in traces for key in trace.metadata.get("feedback") or {}}
         if feedback and keys:
             why += f"; there is {', '.join(sorted(keys))}"
-        raise ConfigError(
-            f"no run can be used ({why}); runs are logged by --trace FILE, with --explore 0.1 so "
-            "that other choices have a probability"
-        )
+        raise ConfigError(f"no run can be used ({why}); {_remedy(left_out)}")
     questions = [trace.question for trace in used]
     vectors = fit_embedding("tfidf", questions, seed).vectors(questions)
     names = sorted({c.name for trace in used for c in trace.pool.candidates})
@@ -157,12 +156,24 @@ def _usable(traces: Sequence[Trace], feedback: str) -> tuple[list[Trace], dict[s
         elif feedback and _feedback(trace, feedback) is None:
             why = f"no feedback {feedback!r}"
         elif not feedback and not trace.gold:
-            why = "no gold answer"
+            why = _NO_GOLD
         if why:
             left_out[why] = left_out.get(why, 0) + 1
         else:
             used.append(trace)
     return used, left_out
+
+
+def _remedy(left_out: Mapping[str, int]) -> str:
+    if _NO_GOLD in left_out:
+        return (
+            "name a file with their questions and gold answers: router-r1 evaluate "
+            "questions.jsonl --off-policy FILE; or score by --feedback KEY"
+        )
+    return (
+        "runs are logged by --trace FILE, with --explore 0.1 so that other choices have a "
+        "probability"
+    )
 
 
 def _feedback(trace: Trace, key: str) -> float | None:

@@ -16,12 +16,14 @@ Block = tuple[str, "str | Table"]
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem;
+  overflow-wrap: break-word;
   color: #1c2024; background: #fff }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
 td, th { padding: .25rem .35rem; font-size: 13px;
   border-bottom: 1px solid #d8dde3; text-align: right;
   white-space: nowrap }
-td:first-child, th:first-child { text-align: left }
+td:first-child, th:first-child { text-align: left; white-space: normal; min-width: 9rem;
+  max-width: 15rem; overflow-wrap: anywhere }
 img { max-width: 100% } pre { background: #f5f6f8; padding: .8rem; white-space: pre-wrap }
 @media (prefers-color-scheme: dark) {
   body { color: #e6e8ea; background: #16181b } td, th { border-color: #333a41 }

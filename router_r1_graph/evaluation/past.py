@@ -15,10 +15,12 @@ from .recorded_replies import RESULTS
 from .run import Outcome, outcome_of, read_results
 from .scorers import parse_scorer
 from .statistics import Bootstrap
-from .summary import Summary, summarise
+from .summary import Row, Summary, summarise
 from .verdict import difference, verdict
 
 _CONTROLS = ("random", "oracle")
+_Key = tuple[str, float | None]
+"""A controller and its cost weight; None = a candidate alone, which reads none."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,11 @@ def comparison(runs: Sequence[Past], *, brief: bool = False) -> Table:
         head += [name, "USD/1000"] if brief else [f"{name}: {metric}", f"{name}: USD / 1,000"]
         if number:
             head.append("difference" if brief else f"{name} - {runs[0].folder.name}")
-    keys = dict.fromkeys((row.controller, row.cost_weight) for r in runs for row in r.summary.rows)
-    names = {name: name.removeprefix("constant:") if brief else name for name, _ in keys}
-    return [head, *([names[k[0]], f"{k[1]:g}", *_cells(runs, k, brief)] for k in keys)]
+    rows = [row for run in runs for row in run.summary.rows]
+    keys = dict.fromkeys(map(_key, rows))
+    names = {row.controller: row.name if brief else row.controller for row in rows}
+    weights = {key: "" if key[1] is None else f"{key[1]:g}" for key in keys}
+    return [head, *([names[k[0]], weights[k], *_cells(runs, k, brief)] for k in keys)]
 
 
 def comparison_page(runs: Sequence[Past]) -> list[Block]:
@@ -120,11 +124,15 @@ def comparison_page(runs: Sequence[Past]) -> list[Block]:
     return blocks
 
 
-def _cells(runs: Sequence[Past], key: tuple[str, float], brief: bool) -> list[str]:
+def _key(row: Row) -> _Key:
+    return row.controller, None if row.is_single else row.cost_weight
+
+
+def _cells(runs: Sequence[Past], key: _Key, brief: bool) -> list[str]:
     cells: list[str] = []
     first = _scores(runs[0], key)
     for number, run in enumerate(runs):
-        row = next((r for r in run.summary.rows if (r.controller, r.cost_weight) == key), None)
+        row = next((r for r in run.summary.rows if _key(r) == key), None)
         if row is None:
             cells += ["", ""]
         else:
@@ -143,5 +151,10 @@ def _cells(runs: Sequence[Past], key: tuple[str, float], brief: bool) -> list[st
     return cells
 
 
-def _scores(run: Past, key: tuple[str, float]) -> dict[str, float]:
-    return {o.id: o.score for o in run.outcomes if (o.controller, o.cost_weight) == key}
+def _scores(run: Past, key: _Key) -> dict[str, float]:
+    name, weight = key
+    return {
+        o.id: o.score
+        for o in run.outcomes
+        if o.controller == name and weight in (None, o.cost_weight)
+    }

@@ -17,6 +17,10 @@ _Point = tuple[float, float, float, float]
 """Cost, and the low end, middle and high end of the score."""
 _Label = tuple[float, float, str, str]
 """Cost and score of a point, its text and colour."""
+_MOST_LETTERS = 60
+"""Of a longer name, the middle is left out."""
+_MOST_LABELS = 24
+"""So many are written even if they cover something."""
 #: Places of a label beside its point, the preferred ones first: x and y in points.
 _PLACES = ((6, 4), (6, -4), (-6, 4), (-6, -4), (6, 12), (-6, 12), (6, -12), (-6, -12))
 
@@ -33,7 +37,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     labels: list[_Label] = []
     lines: list[Any] = []
-    constants = [row for row in summary.rows if row.controller.startswith("constant:")]
+    constants = [row for row in summary.rows if row.is_single]
     _scatter(axes, constants, color="0.55", marker="o", label="always the same candidate")
     rest = [row for row in summary.rows if row not in constants]
     for number, controller in enumerate(dict.fromkeys(row.controller for row in rest)):
@@ -47,8 +51,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
             xs, ys = [_cost(row) for row in rows], [_score(row) for row in rows]
             lines += axes.plot(xs, ys, color=color, lw=1)
             labels += [(_cost(r), _score(r), f"a={r.cost_weight:g}", color) for r in rows]
-    names = ((row, row.controller.removeprefix("constant:")) for row in constants)
-    labels += [(_cost(row), _score(row), name, "0.35") for row, name in names]
+    labels += [(_cost(row), _score(row), row.name, "0.35") for row in constants]
     frontier = _frontier([row for row in summary.rows if not row.controller.startswith("oracle")])
     if len(frontier) > 1:
         # In steps: who spends a little more than a point has what the point has.
@@ -58,12 +61,12 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     axes.set_xlabel("USD per 1,000 questions")
     axes.set_ylabel(shown(summary.metric.replace("_", " ")))
     asked = counted(summary.questions, "question")
-    axes.set_title(f"{asked}, pool {shown(summary.pool)}; bars are 95% intervals")
+    weights = "; a = cost weight" if any(text.startswith("a=") for _, _, text, _ in labels) else ""
+    axes.set_title(f"{asked}, pool {shown(summary.pool)}; bars are 95% intervals{weights}")
     axes.grid(alpha=0.25)
     axes.margins(x=0.07)
     _scale(axes, [_cost(row) for row in summary.rows])
-    # Below the axes, where it can hide no point.
-    figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    _legend(figure, axes)
     figure.draw_without_rendering()  # gives everything its place
     figure.set_layout_engine(None)  # where it stays, also while labels are added
     points = [
@@ -101,19 +104,43 @@ def draw_fit(controller: LearnedController, folder: Path) -> list[Path]:
         ),
         ("oracle", "*-", [(v.oracle_score, v.oracle_cost) for v in verdicts]),
     ):
+        if not found:  # as of the mix, where the constant is kept at every cost weight
+            continue
         line = sorted((scale * cost, score) for score, cost in found)
         points += [(cost, score, score, score) for cost, score in line]
         xs, ys = [cost for cost, _ in line], [score for _, score in line]
         lines += axes.plot(xs, ys, style, lw=1, label=label)
+    kept: dict[tuple[float, float], list[float]] = {}
+    for verdict in verdicts:
+        kept.setdefault(verdict.kept, []).append(verdict.cost_weight)
+    for (score, cost), weights in kept.items():
+        span = f" to {weights[-1]:g}" if len(weights) > 1 else ""
+        labels.append((scale * cost, score, f"a={weights[0]:g}{span}", "C0"))
+    asked = counted(controller.about["questions"], "question")
+    axes.set_title(f"{asked}, {counted(len(costs), 'candidate')}; cross-validated; a = cost weight")
     axes.set_xlabel("USD per 1,000 questions" if measured else "USD per million tokens, in + out")
     axes.set_ylabel("score")
     axes.grid(alpha=0.25)
     axes.margins(x=0.15)
     _scale(axes, costs.tolist())
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    _legend(figure, axes)
     figure.draw_without_rendering()  # gives everything its place
     _name(axes, points, lines, labels)
     return _write(pyplot, figure, folder)
+
+
+def _legend(figure: Any, axes: Any) -> None:
+    """Write the legend below the axes, where it hides no point, in as many columns as fit."""
+    marks, labels = axes.get_legend_handles_labels()
+    columns = 110 // (8 + max(map(len, labels), default=0))  # in letters; a mark is as wide as 8
+    figure.legend(
+        marks,
+        labels,
+        loc="outside lower center",
+        ncols=min(5, max(1, columns)),
+        fontsize=8,
+        frameon=False,
+    )
 
 
 def shown(name: str) -> str:
@@ -122,7 +149,10 @@ def shown(name: str) -> str:
     >>> shown("$^2$"), shown("_hidden")
     ('\\$^2\\$', ' _hidden')
     """
-    name = visible(name).replace("$", r"\$")
+    name = visible(name)
+    if len(name) > _MOST_LETTERS:
+        name = f"{name[: _MOST_LETTERS // 2]}…{name[-_MOST_LETTERS // 2 :]}"
+    name = name.replace("$", r"\$")
     return f" {name}" if name.startswith("_") else name
 
 
@@ -172,7 +202,7 @@ def _scale(axes: Any, costs: list[float]) -> None:
     """Write costs as $0.01, and let each decade have as much room where they span several."""
     from matplotlib import ticker
 
-    paid = [cost for cost in costs if cost > 0]
+    paid = [cost for cost in costs if cost > 1e-12]  # less is nothing, and too little to draw
     if paid and max(paid) / min(paid) > 20:
         if len(paid) == len(costs):
             axes.set_xscale("log", subs=[])
@@ -182,17 +212,22 @@ def _scale(axes: Any, costs: list[float]) -> None:
 
 
 def usd_tick(amount: float, place: object = None) -> str:
-    r"""Write an amount as an axis shows it.
+    r"""Write an amount as an axis shows it; nothing costs less than 0.
 
-    >>> [usd_tick(amount) for amount in (0, 0.0001, 0.1, 1)]
-    ['\\$0', '\\$0.0001', '\\$0.10', '\\$1']
+    >>> [usd_tick(amount) for amount in (-0.1, 0, 0.0001, 0.1, 1)]
+    ['', '\\$0', '\\$0.0001', '\\$0.10', '\\$1']
     """
+    if amount < 0:
+        return ""
     whole, _, cents = f"{amount:.9f}".rstrip("0").partition(".")
     return f"\\${whole}" + (f".{cents:0<2}" if cents else "")  # a plain $ would begin a formula
 
 
 def _name(axes: Any, points: list[_Point], lines: list[Any], labels: list[_Label]) -> None:
-    """Write the labels where they cover no point, line or label."""
+    """Write the labels where they cover no point, line or label.
+
+    Of many labels, those that have no such place are left out.
+    """
     from matplotlib.transforms import Bbox
 
     def at(cost: float, score: float) -> Any:
@@ -228,7 +263,9 @@ def _name(axes: Any, points: list[_Point], lines: list[Any], labels: list[_Label
             if not (outside or crossed or box.count_overlaps(taken)):
                 break
             words.remove()
-        else:  # no free place: it is named all the same
+        else:
+            if len(labels) > _MOST_LABELS:
+                continue
             _, box = place(*label, *_PLACES[0])
         taken.append(box)
 

@@ -18,7 +18,8 @@ from ..candidates import CandidatePool
 from ..context import RouterContext
 from ..controllers import Controller, parse_controller
 from ..controllers.learned import LearnedController
-from ..controllers.learned.cells import name_in, read_lines, text_of
+from ..controllers.learned.cells import read_lines, text_of
+from ..controllers.learned.columns import name_in
 from ..controllers.rules import RandomController
 from ..errors import ControllerError, MatrixError
 from ..routing import route_only

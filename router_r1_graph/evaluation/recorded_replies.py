@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..answers import gold_answers
 from ..call_records import call_records
 from ..candidates import CandidatePool
-from ..controllers.learned.cells import number_of, read_lines, text_of
+from ..controllers.learned.cells import number_of, only, read_lines, text_of
 from ..controllers.learned.recorded import Recorded, RecordedReplies
 from ..errors import MatrixError, did_you_mean
 from ..trace import read_traces
@@ -23,6 +23,7 @@ def load_recorded(
     *,
     split: str | None = None,
     fields: Mapping[str, str] | None = None,
+    candidates: Sequence[str] = (),
 ) -> RecordedReplies:
     """Read what candidates replied to whole questions.
 
@@ -35,6 +36,7 @@ def load_recorded(
         pool: the allowed candidates, with prices; None = those of the file.
         split: read only this split; None = all.
         fields: what the file calls fields that it has under other names.
+        candidates: only these candidates, called as the data calls them; none = all.
 
     Raises:
         MatrixError: the file cannot be used; the message names file and line.
@@ -50,7 +52,7 @@ def load_recorded(
     if traced and fields:
         raise MatrixError(f"{path}: holds traces, which have no fields to be named")
     found = _traced(path, split) if traced else read_replies(path, split, fields)
-    return RecordedReplies.gather(found, pool, source=str(path))
+    return RecordedReplies.gather(only(found, candidates, str(path)), pool, source=str(path))
 
 
 def results_in(path: str | Path) -> Path:

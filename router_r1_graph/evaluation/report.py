@@ -106,7 +106,7 @@ def show(summary: Summary, console: Console) -> None:
     for row in summary.rows:
         m = row.measures
         table.add_row(
-            Text(visible(row.controller.removeprefix("constant:"))),
+            Text(visible(row.name)),
             f"{row.cost_weight:g}",
             Text(_cell(m["score"])),
             fixed(1000 * m["cost_usd"].mean, 4),
@@ -126,7 +126,7 @@ def share_table(summary: Summary) -> Table:
     names = list(dict.fromkeys(name for row in summary.rows for name in row.share))
     rows = [["controller", "cost weight", "entropy, bits", *names[:12]]]
     for row in summary.rows:
-        if not row.controller.startswith("constant:"):
+        if not row.is_single:
             parts = [f"{row.share.get(name, 0):.0%}" for name in names[:12]]
             rows.append(
                 [row.controller, f"{row.cost_weight:g}", rounded(row.entropy_bits, 2), *parts]

@@ -65,12 +65,15 @@ class BenchRow:
     cost_weight: float | None = None
 
 
-def read_bench(path: Path, pool: CandidatePool | None = None) -> list[BenchSet]:
+def read_bench(
+    path: Path, pool: CandidatePool | None = None, candidates: Sequence[str] = ()
+) -> list[BenchSet]:
     """Read the data sets of a RouterBench CSV.
 
     Args:
         path: the file.
         pool: the allowed candidates, with descriptors; None = as in the file.
+        candidates: only these candidates, called as the file calls them; none = all.
 
     Raises:
         MatrixError: it cannot be used; the message names file and line.
@@ -82,7 +85,7 @@ def read_bench(path: Path, pool: CandidatePool | None = None) -> list[BenchSet]:
     with csv_reader(path) as reader:
         names = {f"line {reader.line_num}": row.get("eval_name") or "" for row in reader}
     cells: dict[str, list[Cell]] = {}
-    for cell in csv_cells(path, pool, {}):
+    for cell in csv_cells(path, pool, {}, candidates):
         cells.setdefault(names[cell.where], []).append(cell)
     if not cells:
         raise MatrixError(f"{path}: there is nothing in it")

@@ -69,6 +69,8 @@ class Outcome:
     """1.0 where the answer states a gold one in whatever form, see `scorers.stated`."""
     error: str = ""
     """Why nobody replied, the controller included; "" = somebody did."""
+    explore: float = 0.0
+    """The share of calls whose candidate was drawn at random, from 0 to 1."""
 
     @property
     def key(self) -> Key:
@@ -101,6 +103,7 @@ def outcome_of(trace: Trace, scorer: Scorer) -> Outcome:
         saved_usd=bill["saved_usd"],
         stated=stated(answer, trace.gold),
         error=_error(trace, calls),
+        explore=trace.context.explore,
     )
 
 

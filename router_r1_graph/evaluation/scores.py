@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..answers import bare_answer
 from ..candidates import CandidatePool
-from ..controllers.learned.cells import Cell, read_lines
+from ..controllers.learned.cells import Cell, only, read_lines
 from ..controllers.learned.matrix import ScoreMatrix, read_matrix
 from ..errors import MatrixError
 from ..ledger import price_usd
@@ -26,6 +26,7 @@ def load_scores(
     metric: str = "exact_match",
     fields: Mapping[str, str] | None = None,
     best_score: float = 1.0,
+    candidates: Sequence[str] = (),
 ) -> ScoreMatrix:
     """Read scores from a score matrix, from an evaluation's traces, or from recorded replies.
 
@@ -42,6 +43,7 @@ def load_scores(
         fields: what the file calls fields that it has under other names, such as
             `{"question": "query", "candidate": "model_name", "score": "performance"}`.
         best_score: of a score matrix, see `read_matrix`; refused for any other.
+        candidates: only these candidates, called as the data calls them; none = all.
 
     Raises:
         ConfigError: there is no such metric.
@@ -58,10 +60,12 @@ def load_scores(
             raise MatrixError(f"{path}: holds traces, which have no fields to be named")
         _require_scale(path, "traces", best_score)
         traces = (t for t in read_traces(path) if split in (None, t.metadata.get("split")))
-        matrix = matrix_of_traces(traces, pool, metric=metric, source=str(path))
+        matrix = matrix_of_traces(
+            traces, pool, metric=metric, source=str(path), candidates=candidates
+        )
     elif "score" not in row and ("reply" in row or "response" in row):
         _require_scale(path, "replies", best_score)
-        cells = _reply_cells(path, split, scorer, fields or {})
+        cells = only(_reply_cells(path, split, scorer, fields or {}), candidates, str(path))
         matrix = ScoreMatrix.from_cells(cells, pool, source=str(path))
     else:
         if metric != "exact_match" or "gold" in (fields or {}):
@@ -69,9 +73,16 @@ def load_scores(
                 f"{path}: a score matrix, whose scores are taken as they are; a metric and gold "
                 "answers (--metric, --gold-field) are for traces and replies"
             )
-        matrix = read_matrix(path, pool, split=split, fields=fields, best_score=best_score)
+        matrix = read_matrix(
+            path,
+            pool,
+            split=split,
+            fields=fields,
+            best_score=best_score,
+            candidates=candidates,
+        )
         scored = ""
-    require_scores(matrix, f"{path}: every score{scored} is 0")
+    require_scores(matrix, f"{path}: every score{scored} is 0", scored=bool(scored))
     return matrix
 
 
@@ -83,21 +94,20 @@ def _require_scale(path: Path, what: str, best_score: float) -> None:
         )
 
 
-def require_scores(matrix: ScoreMatrix, what: str) -> None:
+def require_scores(matrix: ScoreMatrix, what: str, *, scored: bool = True) -> None:
     """Check that somebody is right somewhere, so that there is something to learn.
 
     Args:
         matrix: the scores.
         what: where they come from, and that all are 0.
+        scored: whether a metric made them of replies.
 
     Raises:
         MatrixError: every score is 0.
     """
     if not np.nanmax(matrix.scores) > 0:
-        raise MatrixError(
-            f"{what}: there is nothing to learn. If the replies are sentences, compare them by "
-            "--metric contains or f1"
-        )
+        other = "If the replies are sentences, compare them by --metric contains or f1"
+        raise MatrixError(f"{what}: there is nothing to learn" + (f". {other}" if scored else ""))
 
 
 def matrix_of_traces(
@@ -106,6 +116,7 @@ def matrix_of_traces(
     *,
     metric: str = "exact_match",
     source: str = "traces",
+    candidates: Sequence[str] = (),
 ) -> ScoreMatrix:
     """Build a score matrix from the runs of constant controllers on questions with gold answers.
 
@@ -117,6 +128,7 @@ def matrix_of_traces(
         pool: the allowed candidates; None = the first trace's.
         metric: scores an answer, see `parse_scorer`.
         source: where they come from, for messages.
+        candidates: only these candidates; none = all.
 
     Raises:
         MatrixError: a trace has no gold answer, or none is of a constant controller.
@@ -148,7 +160,7 @@ def matrix_of_traces(
             f"{source}: its runs are of {', '.join(others)}; a score matrix is made of runs of "
             "constant:NAME, which `router-r1 evaluate` makes unless --no-controls"
         )
-    return ScoreMatrix.from_cells(found, known, source=source)
+    return ScoreMatrix.from_cells(only(found, candidates, source), known, source=source)
 
 
 def _reply_cells(

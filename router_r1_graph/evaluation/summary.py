@@ -58,6 +58,18 @@ class Row:
     is_control: bool
     error: str = ""
     """Why nobody replied to any of the questions."""
+    explore: float = 0.0
+    """The share of its calls that went to a candidate drawn at random instead."""
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is one candidate alone, with no explored calls of others."""
+        return is_single(self.controller, self.explore)
+
+    @property
+    def name(self) -> str:
+        """Its name for people: that of the candidate where it is one alone."""
+        return self.controller.removeprefix("constant:") if self.is_single else self.controller
 
 
 @dataclass(frozen=True)
@@ -123,6 +135,11 @@ class Summary:
         }
 
 
+def is_single(controller: str, explore: float) -> bool:
+    """Whether runs of a controller are those of one candidate alone."""
+    return controller.startswith("constant:") and not explore
+
+
 def summarise(
     outcomes: Iterable[Outcome],
     *,
@@ -156,7 +173,7 @@ def summarise(
     if not ids:
         return Summary(pool, metric, 0, [], None)
     columns = {key: [group[i] for i in ids] for key, group in groups.items()}
-    constants = {key: c for key, c in columns.items() if key[0].startswith("constant:")}
+    constants = {key: c for key, c in columns.items() if is_single(key[0], c[0].explore)}
     if len(constants) > 1 and not any(name == "oracle" for name, _ in columns):
         weight = next(iter(constants))[1]
         columns[ORACLE_OF_CONSTANTS, weight] = oracle_of(list(constants.values()))
@@ -201,6 +218,7 @@ def summarise(
                 slices=_slices(column),
                 is_control=controller in controls,
                 error=column[0].error if all(outcome.error for outcome in column) else "",
+                explore=column[0].explore,
             )
         )
     constant_best = best[0] if best else None

@@ -23,26 +23,30 @@ def verdict(summary: Summary) -> list[str]:
     """
     best = summary.best
     notes = [*summary.notes, *_silent(summary)]
+    singles = [row for row in summary.rows if row.is_single]
     if best is None:
-        return ["No constant candidate was asked, so nothing is said about beating one.", *notes]
-    name = best.controller.removeprefix("constant:")
+        why = (
+            "Explored calls went to other candidates, so no candidate was asked alone"
+            if any(row.explore for row in summary.rows)
+            else "No candidate was asked alone"
+        )
+        return [f"{why}, and nothing is said about beating the best one.", *notes]
+    name = best.name
     metric = summary.metric.replace("_", " ")
     score, cost = best.measures["score"].mean, best.measures["cost_usd"].mean
     lines = [
-        f"The best single candidate is {name}: {metric} {rounded(score, 3)} at "
+        f"{_who(singles)} is {name}: {metric} {rounded(score, 3)} at "
         f"${plain(1000 * cost, 3)} for 1,000 questions."
     ]
-    rows = [
-        row
-        for row in summary.rows
-        if not (row.is_control or row.controller.startswith("constant:") or row.error)
-    ]
-    better = [
-        row for row in rows if row.against_constant_best and row.against_constant_best.low > 0
-    ]
+    rows = [row for row in summary.rows if not (row.is_control or row.is_single or row.error)]
+    better = [row for row in rows if _is_better(row)]
     wins = [row for row in rows if _wins(row) and row not in better]
     if rows and not better:
-        lines.append(f"No controller is better than {name} with its interval clear of zero.")
+        aside = sorted(
+            {row.controller for row in summary.rows if row.is_control and _is_better(row)}
+        )
+        but = f" but {' and '.join(aside)}" if aside else ""
+        lines.append(f"No controller{but} is better than {name} with its interval clear of zero.")
     if wins:
         said = ", ".join(f"{_called(row)} ({cost_words(row.cost_ratio)})" for row in wins)
         lines.append(f"As right for less money, which is a win: {said}.")
@@ -87,8 +91,22 @@ def savings(summary: Summary) -> list[str]:
     return [f"{stored} saved {usd(summary.saved_usd)}, which the costs include."]
 
 
+def _who(singles: Sequence[Row]) -> str:
+    """Say among whom the best single candidate was found: without controls, not in the pool."""
+    if any(row.is_control for row in singles):
+        return "The best single candidate"
+    if len(singles) == 1:
+        return "The only single candidate asked"
+    return f"The best of the {len(singles)} single candidates asked"
+
+
 def _called(row: Row) -> str:
     return f"{row.controller} at cost weight {row.cost_weight:g}"
+
+
+def _is_better(row: Row) -> bool:
+    d = row.against_constant_best
+    return d is not None and d.low > 0
 
 
 def _as_right(row: Row) -> bool:
@@ -145,7 +163,7 @@ def _forms(summary: Summary, rows: Sequence[Row]) -> list[str]:
                 f"Warning: form explains why {_called(row)} is better. Where a sentence that "
                 f"states the answer counts as well, the difference is {difference(stated)}."
             )
-    singles = [r for r in summary.rows if r.controller.startswith("constant:") and not r.error]
+    singles = [r for r in summary.rows if r.is_single and not r.error]
     gaps = {r.controller: r.measures["stated"].mean - r.measures["score"].mean for r in singles}
     if gaps and max(gaps.values()) >= 2 * _FORM:
         who = max(gaps, key=lambda name: gaps[name])

@@ -113,7 +113,7 @@ def admit(
                     candidate = next(other for other in others if other.name == decision.asked)
                     slug, price = candidate.slug, _price(candidate, call.query, view)
             told = background(candidate, call.query, view)
-            images = list(view.images) if candidate.image_inputs else []
+            images = list(view.all_images) if candidate.image_inputs else []
             reserved += price
             prices.append(price)
             known = price if candidate.bounded else None
@@ -173,15 +173,15 @@ def _add_fallback(
         return 0.0
     told = background(other, route["query"], view)
     route["fallback"] = {"tool": other.slug, "background": told}
-    if view.images and other.image_inputs:
-        route["fallback"]["images"] = list(view.images)
+    if view.all_images and other.image_inputs:
+        route["fallback"]["images"] = list(view.all_images)
     return _price(other, route["query"], view)
 
 
 def _price(candidate: Candidate, query: str, view: View) -> float:
     """Return the most that a call can cost, in USD."""
     told = background(candidate, query, view)
-    return candidate.worst_case_usd(told + query, len(view.images) * candidate.image_inputs)
+    return candidate.worst_case_usd(told + query, len(view.all_images) * candidate.image_inputs)
 
 
 def _others(

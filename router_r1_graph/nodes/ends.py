@@ -21,10 +21,9 @@ from ..answers import is_abstention
 from ..budget import StopReason
 from ..call_records import call_records
 from ..candidates import CandidatePool
-from ..candidates.images import images_of, with_images
 from ..context import RouterContext
 from ..controllers.controller import Controller
-from ..errors import ConfigError, QuestionError
+from ..errors import ConfigError
 from ..given_context import resolve_context
 from ..langsmith import runs
 from ..ledger import total
@@ -53,8 +52,7 @@ class EndNodes:
         its time begins when it goes on.
 
         Raises:
-            QuestionError: neither `question` nor a human message says anything, or it has an image
-                that no candidate takes.
+            QuestionError: there is no question, or it has an image that no candidate takes.
             ConfigError: a knob cannot be used.
         """
         send_once(config)
@@ -72,15 +70,9 @@ class EndNodes:
             )
         context.check(self.pool)
         messages = state.get("messages") or []
-        text = question_of(state.get("question", ""), messages)
-        images = [] if state.get("question", "").strip() else images_of(messages)
-        if images and not self.pool.taking_images():
-            raise QuestionError(
-                f"the question has an image, and no candidate of {self.pool.where} takes images; "
-                "set image_inputs: true for those that do"
-            )
+        question = question_of(state.get("question", ""), messages, self.pool)
         fresh: RouterState = {
-            "scratchpad": [with_images(text, images).model_copy(update={"id": _new_id()})],
+            "scratchpad": [question.model_copy(update={"id": _new_id()})],
             "router_r1": {"context": context.to_state()},
         }
         if runtime:

@@ -149,19 +149,19 @@ class TurnNode:
         if over or not budget.may_call(steps):
             remaining = Left(0, remaining.usd, remaining.seconds)
         runtime.stream_writer(events.budget(remaining))
-        text, images = str(question.text), images_in(question)
-        return View(
+        text = str(question.text)
+        view = View(
             question=text,
-            # Whoever cannot see it cannot answer.
-            pool=(images and self.pool.taking_images()) or self.pool,
+            pool=self.pool,
             context=context,
             left=remaining,
             conversation=conversation(messages, text, context.max_conversation_tokens),
             scratchpad=edits.reread(scratchpad, self.pool),
             store=self.store,
             instructions=instructions(messages),
-            images=images,
+            images=images_in(question),
         )
+        return view.of_those_who_see()  # whoever cannot see it cannot answer
 
     def _stop(
         self, state: RouterState, view: View, reason: StopReason, reply: Reply | None = None

@@ -194,6 +194,8 @@ def _described(app: FastAPI) -> dict[str, Any]:
 async def _refused(_: Request, error: Exception) -> Response:
     if not isinstance(error, RefusedError):  # FastAPI's own: no such path or method
         status, why = getattr(error, "status_code", 500), getattr(error, "detail", str(error))
+        if status == 404:
+            why = "there is nothing under this path; the base URL of a client ends in /v1"
         error = RefusedError(status, str(why), headers=getattr(error, "headers", None))
     return _error(error)
 

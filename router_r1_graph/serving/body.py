@@ -15,22 +15,29 @@ from .refused import RefusedError
 from .request import Asked
 
 _LARGEST_BODY = 4 * 1024 * 1024
+_LARGEST_WITH_IMAGES = 20 * 1024 * 1024
+"""A photograph of a phone has about 5 MB in a request, and a conversation has several."""
+_GZIP = b"\x1f\x8b"
 _BODY_SECONDS = 30.0
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, *, images: bool) -> bytes:
     """Read the body of a request.
+
+    Args:
+        request: the request.
+        images: whether somebody takes images.
 
     Raises:
         RefusedError: it is too long, or takes too long.
     """
-    body = bytearray()
+    body, largest = bytearray(), _LARGEST_WITH_IMAGES if images else _LARGEST_BODY
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             async for part in request.stream():
                 body += part
-                if len(body) > _LARGEST_BODY:
-                    raise RefusedError(413, f"the body is longer than {_LARGEST_BODY} bytes")
+                if len(body) > largest:
+                    raise RefusedError(413, f"the body is longer than {largest} bytes")
     except TimeoutError:
         why = f"the body did not come within {_BODY_SECONDS:g} s"
         raise RefusedError(408, why, headers={"Connection": "close"}) from None
@@ -45,6 +52,8 @@ def parsed(body: bytes) -> object:
     Raises:
         RefusedError: it is not JSON.
     """
+    if body.startswith(_GZIP):
+        raise RefusedError(415, "the body is compressed, which is not read here; send it as it is")
     try:
         return read_json(body)
     except (ValueError, RecursionError) as error:

@@ -120,7 +120,9 @@ def _part(part: Any, where: str, images: bool) -> dict[str, Any]:
         url = image.get("url") if isinstance(image, Mapping) else image
         if not isinstance(url, str):
             raise RefusedError(400, f"a part of type {kind!r} has no image_url", param=where)
-        return {"type": "image_url", "image_url": {"url": url}}
+        detail = (image if isinstance(image, Mapping) else part).get("detail")
+        asked = {"detail": detail} if isinstance(detail, str) else {}
+        return {"type": "image_url", "image_url": {"url": url, **asked}}
     if kind in _IMAGES:
         why = "no candidate here takes images: only parts of type 'text' can be read"
     else:

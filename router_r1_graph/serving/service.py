@@ -77,6 +77,7 @@ class RouterService:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inside = 0
         self._api_key = api_key.encode()
+        self._images = model.pool.taking_images() is not None
         self._started = int(time.time())
         self.registry = CollectorRegistry()
         of = {"namespace": "router_r1", "registry": self.registry}
@@ -127,7 +128,7 @@ class RouterService:
 
     async def _answer(self, request: Request, kind: type[Asked]) -> Response:
         self._authorize(request)
-        body = await read_body(request)
+        body = await read_body(request, images=self._images)
         if len(body) < _LARGE_BODY:
             asked, messages, options = self._understood(kind, body)
         else:  # not in the event loop, where everybody else would wait for it
@@ -148,7 +149,7 @@ class RouterService:
     ) -> tuple[Asked, list[BaseMessage], dict[str, Any]]:
         """Return the request, its messages, and what the chat model is called with."""
         asked = read_request(kind, parsed(body))
-        messages = asked.conversation(images=self.model.pool.taking_images() is not None)
+        messages = asked.conversation(images=self._images)
         with refusing(kind):
             return asked, messages, with_schema(asked.options(self.model), messages)
 

@@ -21,6 +21,7 @@ import numpy as np
 from ...errors import ConfigError
 from .costs import best_column, mean_costs, utility
 from .embedding import fit_embedding
+from .folder import some
 from .matrix import ScoreMatrix
 from .methods import Setting, all_settings
 from .prediction import candidate_means
@@ -63,6 +64,14 @@ def compare(
     count = len(matrix.questions)
     if count < MIN_QUESTIONS:
         raise ConfigError(f"auto needs {MIN_QUESTIONS} questions to cross-validate, not {count}")
+    scored = (~np.isnan(matrix.scores)).sum(axis=0)
+    if few := [
+        f"{n} has {k}" for n, k in zip(matrix.names, scored, strict=True) if k < MIN_QUESTIONS
+    ]:
+        raise ConfigError(
+            f"auto needs scores on {MIN_QUESTIONS} questions of each candidate to compare them; "
+            f"{some(few)} (to leave candidates out, name the others: --candidates)"
+        )
     fold = np.random.default_rng(seed).permutation(count) % FOLDS
     settings = all_settings(methods, embeddings)
     settings, predicted = _cross_fit(matrix, settings, fold, seed, progress)

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ...candidates import CandidatePool
 from ...errors import MatrixError, did_you_mean
 from ...files import csv_reader, read_jsonl
+from .columns import CANDIDATE, Columns, columns_of, name_in
 
-COST = "|total_cost"
-_COSTS = (COST, "|cost", "_cost", "_cost_usd")  # what others call it
-#: Columns of RouterBench's files that are no candidates.
-_OTHER_COLUMNS = ("", "sample_id", "eval_name", "oracle_model_to_route_to")
-_INDEX = "Unnamed: "
-"""How pandas calls a column without a name, such as the rows' numbers that it writes."""
-_QUESTION_COLUMNS = ("prompt", "question")
-_QUESTION, _CANDIDATE = ("question", "prompt"), ("candidate", "model")
+_QUESTION = ("question", "prompt")
 _NOT_MEASURED = ("", "none", "null", "nan", "na", "n/a")
 FIELDS = ("question", "candidate", "score", "cost_usd", "reply", "response", "gold", "split")
 """What a line of a `.jsonl` may have, under other names too (`fields`)."""
@@ -38,6 +32,33 @@ class Cell:
     score: float
     cost_usd: float = math.nan
     where: str = ""
+
+
+class _OfCandidate(Protocol):
+    @property
+    def candidate(self) -> str: ...
+
+
+_Item = TypeVar("_Item", bound=_OfCandidate)
+
+
+def only(found: Iterable[_Item], names: Sequence[str], where: str) -> Iterator[_Item]:
+    """Yield what is of these candidates, called as the data calls them; no names = all.
+
+    Raises:
+        MatrixError: nothing is of one of them; raised at the end.
+    """
+    known: dict[str, None] = {}
+    for item in found:
+        known[item.candidate] = None
+        if not names or item.candidate in names:
+            yield item
+    for name in names:
+        if name not in known:
+            raise MatrixError(
+                f"{where}: no candidate {name!r}{did_you_mean(name, known)}; there are: "
+                f"{', '.join(known)[:200]}"
+            )
 
 
 def read_lines(
@@ -122,38 +143,44 @@ def long_cells(path: Path, split: str | None, fields: Mapping[str, str]) -> Iter
 def _cell(record: Mapping[str, Any], path: Path, line: str) -> Cell:
     """Return the cell of a line that is about one candidate."""
     where = f"{path}, {line}"
-    for names in (_QUESTION, _CANDIDATE, ("score",)):
+    for names in (_QUESTION, CANDIDATE, ("score",)):
         if not record.keys() & set(names):
             raise MatrixError(f"{where}: there is no {names[0]!r} (another name of it: --fields)")
     return Cell(
         text_of(record, *_QUESTION, where=where),
-        text_of(record, *_CANDIDATE, where=where),
+        text_of(record, *CANDIDATE, where=where),
         score_of(record, "score", where=where),
         number_of(record, "cost_usd", where=where),
         line,
     )
 
 
-def csv_cells(path: Path, pool: CandidatePool | None, fields: Mapping[str, str]) -> Iterator[Cell]:
+def csv_cells(
+    path: Path,
+    pool: CandidatePool | None,
+    fields: Mapping[str, str],
+    candidates: Sequence[str] = (),
+) -> Iterator[Cell]:
     """Yield the cells of a `.csv`: of RouterBench's shape, or with a line for each cell.
 
     Spaces around a column's name do not count, nor do capitals in that of the question.
+
+    Args:
+        path: the file.
+        pool: the allowed candidates; None = those of the file.
+        fields: what the file calls those of `FIELDS` that it has under other names.
+        candidates: only these candidates, called as the file calls them; none = all.
 
     Raises:
         MatrixError: a column is missing or is there twice, or a line is broken.
     """
     with csv_reader(path) as reader:
         try:
-            columns = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            if len(set(columns)) < len(columns):
-                raise MatrixError(f"{path}: a column is there twice")
-            if set(fields) - {"question"} or (
-                {"score"} < {*columns} and {*_CANDIDATE} & {*columns}
-            ):
-                yield from _long_rows(path, reader, fields)
+            columns = columns_of(path, reader, pool, fields, candidates)
+            if columns is None:
+                yield from only(_long_rows(path, reader, fields), candidates, str(path))
             else:
-                yield from _wide_rows(path, reader, pool, fields.get("question"))
+                yield from _wide_rows(path, reader, pool, columns)
         except (csv.Error, UnicodeDecodeError) as error:
             raise MatrixError(f"{path}, line {reader.line_num}: {error}") from None
 
@@ -177,59 +204,20 @@ def _long_rows(
 
 
 def _wide_rows(
-    path: Path, reader: csv.DictReader[str], pool: CandidatePool | None, question: str | None
+    path: Path, reader: csv.DictReader[str], pool: CandidatePool | None, columns: Columns
 ) -> Iterator[Cell]:
-    question, costs = _columns(path, reader.fieldnames or [], question)
-    names = [name_in(model, pool, str(path)) for model in costs]
+    names = [name_in(model, pool, str(path)) for model in columns.costs]
     if twice := [name for name in names if names.count(name) > 1]:
         raise MatrixError(f"{path}: two columns are of the candidate {twice[0]!r}")
     for line, row in _rows(path, reader):
         where = f"{path}, {line}"
-        text = text_of(row, question, where=where)
-        for model, paid in costs.items():
+        text = text_of(row, columns.question, where=where)
+        for model, paid in columns.costs.items():
             try:
                 score = score_of(row, model, where=where)
             except MatrixError as error:
-                raise MatrixError(f"{error}; a column that is no candidate's has to go") from None
+                raise MatrixError(
+                    f"{error}; if this column is no candidate's, name those that are: "
+                    "--candidates NAME,NAME"
+                ) from None
             yield Cell(text, model, score, number_of(row, paid, where=where), line)
-
-
-def _columns(
-    path: Path, columns: Sequence[str], asked: str | None
-) -> tuple[str, Mapping[str, str]]:
-    """Return the column of the question, and those of the candidates' scores -> their costs."""
-    names = [asked] if asked else _QUESTION_COLUMNS
-    question = next((c for name in names for c in columns if c in (name, name.title())), None)
-    if question is None:
-        raise MatrixError(
-            f"{path}: there is no column {names[0]!r} (another name of it: --fields "
-            f"question=NAME); there are: {', '.join(columns)[:200]}"
-        )
-    costs = {c: c + end for c in columns for end in _COSTS if c + end in columns}
-    others = {question, *_OTHER_COLUMNS}
-    models = costs or {
-        c: c + COST
-        for c in columns
-        if c not in others and not c.startswith(_INDEX) and "|" not in c
-    }
-    if not models:
-        raise MatrixError(f"{path}: there is no column of a candidate")
-    return question, models
-
-
-def name_in(name: str, pool: CandidatePool | None, where: str) -> str:
-    """Return the candidate's own name, found by name, alias or the provider's model name.
-
-    Raises:
-        MatrixError: the pool has no such candidate.
-    """
-    if pool is None:
-        return name
-    by_model = (c for c in pool.candidates if c.model_name.casefold() == name.casefold())
-    candidate = pool.find(name) or next(by_model, None)
-    if candidate is None:
-        names = [c.name for c in pool.candidates]
-        raise MatrixError(
-            f"{where}: no candidate {name[:100]!r}{did_you_mean(name[:100], names)} in {pool.where}"
-        )
-    return candidate.name

@@ -12,7 +12,7 @@ first.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from ..controller import View
 from ..rules import OneCallController
 from ..step import AgentStep
 from .auto import compare
-from .costs import CostSource, best_column, mean_costs, utility
+from .costs import CostSource, best_column, mean_costs, step_utility, utility
 from .features import Features
 from .folder import columns, reading, require_measured, some, write
 from .matrix import ScoreMatrix
@@ -265,6 +265,8 @@ class LearnedController(OneCallController):
         found = self.verdict(cost_weight)
         if found is None or found.part is not None:
             return ""
+        if len(self.known.candidates) == 1:
+            return f"routing does not pay: {found.constant} is the only candidate"
         asked = counted(self.about["questions"], "question")
         return f"routing does not pay: on {asked} {found.why_not(self.cost_source)}"
 
@@ -322,24 +324,11 @@ class LearnedController(OneCallController):
         return view.pool.candidates[int(choice)]
 
     def _of_step(self, view: View, step: AgentStep) -> np.ndarray:
-        """Return the utilities of an agent's step, whose costs depend on the prompt caches.
-
-        The unit of cost is the range of the fit's mean costs, so that a step that costs little
-        more with a better candidate weighs little, and a cold cache weighs what it costs. For a
-        step that costs more than the fit's questions it is the range of the step's own costs with
-        cold caches: its length alone is no reason for a weaker candidate.
-        """
-        candidates = view.pool.candidates
-        places = self._columns(view.pool)
-        scores = self._scores([view.question], places, view.context.cost_weight)[0]
-        costs = np.array([step.cost_usd(c) for c in candidates])
-        cold = replace(step, warm_tokens={})
-        unit = np.ptp([cold.cost_usd(c) for c in candidates])
-        if self.cost_source == "measured":
-            unit = max(unit, np.ptp(self.costs))
-        weighed = (costs - costs.min()) / unit if unit else np.zeros_like(costs)
-        a = view.context.cost_weight
-        return np.asarray((1 - a) * scores - a * weighed)
+        """Return the utility of each candidate for an agent's step, length C."""
+        weight = view.context.cost_weight
+        scores = self._scores([view.question], self._columns(view.pool), weight)[0]
+        least_unit = float(np.ptp(self.costs)) if self.cost_source == "measured" else 0.0
+        return step_utility(scores, step, view.pool.candidates, least_unit, weight)
 
     def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
         """Return the utilities, if the turn asks somebody."""

@@ -31,7 +31,12 @@ from pydantic import ValidationError
 from ...candidates import Candidate, CandidatePool
 from ...candidates.pool import STORED
 from ...errors import MatrixError
-from .cells import COST, Cell, csv_cells, long_cells, name_in
+from .cells import Cell, csv_cells, long_cells, only
+from .columns import COST, name_in
+
+_MOST_USD = 1e9
+"""More is no cost of a question, and too much for pictures and sums."""
+_NO_SCORE = " to 1 (another scale: --best-score; no candidate: --candidates names those that are)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +63,7 @@ class ScoreMatrix:
         shape = (len(self.questions), len(self.pool.candidates))
         for name, values, top in (
             ("scores", self.scores, 1.0),
-            ("costs_usd", self.costs_usd, math.inf),
+            ("costs_usd", self.costs_usd, _MOST_USD),
         ):
             if values.shape != shape:
                 raise MatrixError(f"{name} has the shape {values.shape}, not {shape}")
@@ -69,7 +74,7 @@ class ScoreMatrix:
                 raise MatrixError(
                     f"{name}: {values[row, column]} of {candidate!r} on "
                     f"{self.questions[row][:60]!r} is no number from 0"
-                    + (" to 1 (--best-score: of another scale)" if top == 1 else "")
+                    + (_NO_SCORE if top == 1 else f" to {top:,.0f}")
                 )
         seen: set[str] = set()
         for question in self.questions:
@@ -160,6 +165,7 @@ def read_matrix(
     split: str | None = None,
     fields: Mapping[str, str] | None = None,
     best_score: float = 1.0,
+    candidates: Sequence[str] = (),
 ) -> ScoreMatrix:
     """Read a score matrix in the format of the file's ending: .jsonl, .csv or .npz.
 
@@ -170,6 +176,8 @@ def read_matrix(
         fields: what the file calls those of `FIELDS` that it has under other names.
         best_score: the best score that there can be in a text file: 100 for percents, 10 for
             ratings up to 10. Scores are divided by it.
+        candidates: only these candidates, called as the file calls them; none = all. In a `.csv`
+            with a column for each candidate, these columns.
 
     Raises:
         MatrixError: the file is missing, empty or broken; the message names file and line.
@@ -183,13 +191,16 @@ def read_matrix(
         raise MatrixError(f"{path}: only a .jsonl has splits")
     fields = fields or {}
     if path.suffix == ".jsonl":
-        cells = long_cells(path, split, fields)
+        cells = only(long_cells(path, split, fields), candidates, str(path))
     elif path.suffix == ".csv":
-        cells = csv_cells(path, pool, fields)
+        cells = csv_cells(path, pool, fields, candidates)
     elif fields or best_score != 1:
         raise MatrixError(f"{path}: an .npz has no fields to be named, and scores from 0 to 1")
     else:
-        return _read_npz(path, pool)
+        matrix = _read_npz(path, pool)
+        if not candidates:
+            return matrix
+        cells, pool = only(matrix.cells(), candidates, str(path)), matrix.pool
     scaled = (replace(cell, score=cell.score / best_score) for cell in cells)
     return ScoreMatrix.from_cells(scaled, pool, source=str(path))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...candidates import Candidate, CandidatePool
 from ...errors import MatrixError
-from .cells import name_in
+from .columns import name_in
 from .prediction import candidate_means
 
 

@@ -1,0 +1,136 @@
+"""The end of a streamed reply: what is said of all of it, and whether it came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk
+
+from .failures import CutReplyError, NoChoiceError
+from .usage import usage_metadata
+from .wire import REPORT, billed
+
+_ERROR = "error"
+_ONCE = ("finish_reason", "model_name", "system_fingerprint", "service_tier")
+
+
+def broken(error: Exception, report: Any) -> ChatGenerationChunk:
+    """Return the chunk of a stream that stands for one that names an error; `Ending` raises it.
+
+    Args:
+        error: what it names, without keys: callbacks see the chunk.
+        report: its usage block; anything else is none.
+    """
+    message = AIMessageChunk(content="", response_metadata={REPORT: report})
+    return ChatGenerationChunk(message=message, generation_info={_ERROR: error})
+
+
+class Ending:
+    """The end of a stream: what may be said once only, and is said by many servers in each chunk.
+
+    LangChain adds the numbers of two chunks up, and joins their words.
+    """
+
+    def __init__(self) -> None:
+        self.report: dict[str, Any] = {}
+        self.info: dict[str, Any] = {}
+        self.chunks = self.choices = 0
+        self.complete = False
+        self.error: Exception | None = None
+
+    def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
+        """Take over what a chunk says of the whole reply, and return the rest of it."""
+        self.chunks += 1
+        message = chunk.message
+        metadata = message.response_metadata
+        choice = "model_provider" in metadata  # LangChain's mark of a chunk with a choice
+        self.choices += choice
+        report = metadata.pop(REPORT, None)
+        if isinstance(report, Mapping):  # the last one counts
+            self.report = _latest(self.report, report)
+            # Usage alone comes after the reply, also from a server that gives no finish reason.
+            self.complete |= bool(self.choices and not choice)
+        if isinstance(message, AIMessageChunk):
+            message.usage_metadata = None
+        if info := chunk.generation_info:
+            self.error = self.error or info.pop(_ERROR, None)
+            self.info |= {name: info.pop(name) for name in _ONCE if info.get(name)}
+            self.complete |= "finish_reason" in self.info
+        return chunk
+
+    @property
+    def billed(self) -> AIMessage | None:
+        """The usage so far, as of a reply without text; None = none was reported."""
+        return billed(self.report)
+
+    def chunk(self) -> ChatGenerationChunk:
+        """Return the last chunk.
+
+        Raises:
+            NoChoiceError: the stream holds chunks, and no reply.
+            CutReplyError: it ended before the reply did.
+            Exception: the first error that a chunk named.
+        """
+        if self.error:
+            raise self.error
+        if self.chunks and not self.choices:
+            raise NoChoiceError("the stream holds no reply", self.billed)
+        if not self.complete:
+            raise CutReplyError(
+                "the stream ended before the reply did"
+                if self.chunks
+                else "there was no event in the stream (if the server does not stream, set "
+                "options: {disable_streaming: true})",
+                partial=self.billed,
+            )
+        message = AIMessageChunk(content="", chunk_position="last")
+        message.usage_metadata = usage_metadata(self.report)
+        if self.report:
+            message.response_metadata[REPORT] = self.report
+        return ChatGenerationChunk(message=message, generation_info=self.info)
+
+
+class ResponsesEnding:
+    """The end of a stream of OpenAI's Responses API, which LangChain does not miss."""
+
+    error = None
+    billed = None
+
+    def __init__(self) -> None:
+        self.complete = False
+
+    def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
+        """Note whether a chunk is the last, and return it."""
+        # Earlier releases of LangChain tell the last one by the status of the response alone.
+        message = chunk.message
+        is_last = isinstance(message, AIMessageChunk) and message.chunk_position == "last"
+        self.complete |= is_last or "status" in message.response_metadata
+        return chunk
+
+    def chunk(self) -> None:
+        """Return nothing: the reply has ended.
+
+        Raises:
+            CutReplyError: it has not.
+        """
+        if not self.complete:
+            raise CutReplyError("the stream ended before the reply did")
+
+
+def _latest(known: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of the usage after one more report of it.
+
+    A count of 0 takes no other back, and where every count is 0, neither does a cost.
+    """
+    tokens = [value for name, value in report.items() if name.endswith("_tokens")]
+    nothing = bool(known and tokens) and not any(tokens)
+    latest = dict(known)
+    for name, value in report.items():
+        before = known.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            latest[name] = _latest(before, value)
+        elif value is not None and (value != 0 or not (nothing or name.endswith("_tokens"))):
+            latest[name] = value
+    return latest
