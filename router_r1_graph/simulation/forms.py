@@ -46,9 +46,9 @@ def call(tools: Sequence[Mapping[str, Any]], choice: str, text: str) -> dict[str
     return {"type": "tool_call", "name": name, "args": args, "id": id_}
 
 
-def _fill(schema: Mapping[str, Any], text: str, root: Mapping[str, Any]) -> Any:
+def _fill(schema: Mapping[str, Any] | bool, text: str, root: Mapping[str, Any]) -> Any:
     """Return a value of a JSON schema that says the text, as far as its type can."""
-    if not isinstance(schema, Mapping):  # true: anything
+    if isinstance(schema, bool):  # anything
         return text
     if "$ref" in schema:
         *_, kind, name = ["", "", *str(schema["$ref"]).split("/")]
