@@ -722,7 +722,7 @@ def test_connections_that_say_nothing_are_closed_and_the_most_silent_first():
     [
         ("chat/completions", b"{}", "404.*the base URL of a client ends in /v1"),
         ("v1/chat/completions", gzip.compress(b"{}"), "415.*the body is compressed"),
-        ("v1/chat/completions", b" " * 5_000_000, "413.*longer than 4194304 bytes"),
+        ("v1/chat/completions", b" " * 20_000_000, "413.*longer than 4194304 bytes"),
     ],
 )
 def test_a_request_that_cannot_be_read_is_told_why(url, path, body, says):
