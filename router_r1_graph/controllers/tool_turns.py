@@ -24,7 +24,7 @@ _MISTAKES = {
     "is missing in 'Candidate: query'": "is missing in the call",
     "the answer tag is not closed": "the answer is cut off",
 }
-"""The parser's words for the mistakes of such a turn, as a model is told them that knows no tags."""
+"""The parser's words for the mistakes of such a turn, and those for a model that knows no tags."""
 
 
 def turn_in_tags(
