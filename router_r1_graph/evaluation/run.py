@@ -138,8 +138,7 @@ def read_results(path: Path) -> Iterator[tuple[Trace, bytes]]:
             try:
                 yield Trace.model_validate_json(line), line
             except ValidationError as error:
-                why = f"not a trace: {explain(error)}"
-                raise TraceError(f"{path}, line {number}: {why}") from None
+                raise TraceError(f"{path}, line {number}: not a trace: {explain(error)}") from None
 
 
 class Results:
