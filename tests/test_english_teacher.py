@@ -66,6 +66,7 @@ def known_domains(item):
     return {d for c in item.pool.candidates for d in c.benchmarks} | set(DOMAINS)
 
 
+@pytest.mark.long
 def test_what_it_does_is_right_where_the_replies_are():
     items = [all_knowing(item) for item in draw_items(DATA, 120, 3)]
     traces = taught(items, **NEVER)
@@ -83,16 +84,24 @@ def test_it_splits_the_questions_of_a_file():
     assert max(len(trace.calls) for trace in traces) >= 3
 
 
-def test_what_is_read_aloud_stands_in_the_descriptors():
+def test_the_descriptors_are_read_aloud_in_their_order():
+    kinds = Counter()
     for trace in taught(draw_items(DATA, 60, 1)):
         lines = {c.name: c.describe_briefly() for c in trace.pool.candidates}
-        for name, score, price in re.findall(
-            r"(\w+) ([\d-]+|good) (\$\d+(?:\.\d+)?)", trace.turns[0]
-        ):
-            assert f"{price}," in lines[name]
-            assert (f" {score}" if score != "good" else "good at") in lines[name]
+        for turn in trace.turns:
+            for said in re.findall(r"[A-Z]\w+: ([^<>]+? (?:no|asked|\$[\d.]+))\. ", turn):
+                read = [entry.split(" ", 1) for entry in said.split(", ")]
+                assert [name for name, _ in read] == [*lines]
+                for name, what in read:
+                    kinds[what if what.isalpha() else "score"] += 1
+                    if what not in ("no", "asked"):
+                        score, price = what.split()
+                        assert f"{price}," in lines[name]
+                        assert (f" {score}" if score != "good" else "good at") in lines[name]
+    assert min(kinds[kind] for kind in ("no", "asked", "score")) > 5, kinds
 
 
+@pytest.mark.long
 def test_whom_it_asks_depends_on_neither_price_nor_cost_weight():
     items = draw_items(replace_(DATA, cost_weights=(0,)), 60, 2)
     asked = [[c.candidate for c in trace.calls] for trace in taught(items)]
