@@ -29,6 +29,7 @@ from router_r1_graph.candidates.reply import Reply
 from router_r1_graph.chat.answer_reader import AnswerReader
 from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.errors import PoolError, TraceError
+from router_r1_graph.outside import CONTROL
 from router_r1_graph.protocol import (
     Turn,
     close,
@@ -146,9 +147,10 @@ _FILE = Path(tempfile.mkdtemp(prefix="fuzz-"))
 
 
 def check_error(error: Exception, file: Path) -> None:
-    """Check that an error names the file, in one line that can be written."""
+    """Check that an error names the file, in one line that can be written and shown."""
     assert str(error).startswith(str(file)), error
     assert "\n" not in str(error), error
+    assert not CONTROL.search(str(error)), error
     str(error).encode()
 
 

@@ -19,13 +19,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from .outside import visible
+
 
 class RouterR1Error(RuntimeError):
     """Base of every error this library raises on purpose.
 
     A RuntimeError, because the LangGraph server tells its clients the words of Python's own errors
     alone; and not a ValueError, which pydantic would take for its own.
+
+    A message may quote a file or a server: it is one line, without what controls a terminal.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(" ".join(visible(str(message)).splitlines()))
 
 
 class ConfigError(RouterR1Error):

@@ -17,6 +17,8 @@ from .errors import did_you_mean
 
 _MOST = 5
 """Errors that are told at once."""
+_LONGEST = 80
+"""Characters of a value or a key."""
 
 _SECRET = re.compile(r"key|secret|token$|password|credential", re.I)
 _USER = re.compile(r"//[^/@\s]*@")
@@ -75,7 +77,7 @@ def show(value: object) -> str:
             return f"a {what} of {len(value)}" if value else f"an empty {what}"
     if isinstance(value, str) and "://" in value:  # a secret may stand around the address
         value = _USER.sub("//***@", value).partition("?")[0]
-    return "***" if _LIKE_A_KEY.search(str(value)) else f"{value!r:.80}"
+    return "***" if _LIKE_A_KEY.search(str(value)) else f"{value!r:.{_LONGEST}}"
 
 
 def explain(
@@ -131,8 +133,13 @@ _ANY = "a text, a number, true or false, a list or a mapping"
 def _key(place: Sequence[int | str]) -> str:
     key = ""
     for part in place:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+        key += f"[{part}]" if isinstance(part, int) else f"{'.' if key else ''}{_name(part)}"
     return key
+
+
+def _name(part: str) -> str:
+    """Return a key as it is written; in quotes if it is long, or would break the line."""
+    return part if part.isprintable() and len(part) <= _LONGEST else f"{part!r:.{_LONGEST}}"
 
 
 def _unknown(key: str, given: object, place: Sequence[int | str], allowed: Collection[str]) -> str:
@@ -160,6 +167,10 @@ def _why(error: ErrorDetails, place: Sequence[int | str]) -> str:
             allowed = re.findall(r"'([^']*)'", str(context.get("expected", "")))
             near = did_you_mean(str(given), allowed) if isinstance(given, str) else ""
             return f"{_either(allowed)} is wanted, not {value}{near}"
+        case "union_tag_invalid":
+            allowed = re.findall(r"'([^']*)'", context["expected_tags"])
+            tag = f"{context['tag']!r:.{_LONGEST}}"
+            return f"{context['discriminator']}: {_either(allowed)} is wanted, not {tag}"
         case "too_short":
             return f"at least {_entries(context['min_length'])} wanted, not {value}"
         case "too_long":

@@ -28,6 +28,7 @@ from .context import RouterContext
 from .decisions import Decision, of_message
 from .errors import ConfigError, TraceError
 from .files import append_line, opened, read_jsonl
+from .invalid import explain
 from .ledger import Ledger, total
 from .observations import ObservedBill
 from .protocol import VERSION as PROTOCOL_VERSION
@@ -277,9 +278,7 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
         try:
             yield _checked(Trace.model_validate(data, context=STORED))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise TraceError(f"{path}, line {number}: {where}: {first['msg']}") from error
+            raise TraceError(f"{path}, line {number}: {explain(error)}") from error
         except (TypeError, AttributeError, KeyError) as error:  # LangChain's, of a message
             why = f"a message cannot be read: {error}"
             raise TraceError(f"{path}, line {number}: {why}") from error

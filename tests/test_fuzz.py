@@ -18,6 +18,7 @@ from benchmarks.fuzz_targets import TARGETS
 from hostile import TEXTS
 
 DEEP = "[" * 100_000
+BAD = "a\nb\x1b[31m\u202e"
 ASKED = {"model": "router-r1", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -49,6 +50,11 @@ FOUND = {
         + b"".join(b"a%d: &a%d [%s]\n" % (n, n, b"*a%d," % (n - 1) * 9) for n in range(1, 12)),
         *(b"candidates: [{name: A}]\n%s: %s" % (key, b"a" * 5000) for key in (b"name", b"x")),
         b"controller: {prompt_template: " + b"a" * 5000 + b"}\ncandidates: [{name: A}]",
+        *(
+            json.dumps({"candidates": [{"name": "A", **one}], **whole}).encode()
+            for one in ({}, {BAD: 1}, *({key: BAD} for key in ("name", "provider", "model")))
+            for whole in ({}, {BAD: 1}, {"name": BAD}, {"resilience": {BAD: 1}})
+        ),
     ],
     "request": [
         *(calling(DEEP), before(tool_calls=5), before(tool_calls={"a": 1}), before(tool_calls=[5])),
@@ -65,7 +71,7 @@ FOUND = {
 
 
 def broken_traces():
-    """Return traces with one value of another type, somewhere in bills, turns and ledger."""
+    """Return traces with one value of another type or one hostile key, somewhere in all of it."""
     one = json.loads(TARGETS["trace"].seeds()[0])
 
     def places(value, path=()):
@@ -85,7 +91,9 @@ def broken_traces():
 
     values = (None, 5, -1.5, "x", [], [5], {}, {"a": 5}, 10**400, float("nan"))
     found = [path for path in places(one) if path[0] != "pool"]
-    return [put(path, values[number % len(values)]) for number, path in enumerate(found)]
+    broken = [put(path, values[number % len(values)]) for number, path in enumerate(found)]
+    near = [path[:-1] for path in places(one) if isinstance(path[-1], str)]
+    return broken + [put((*path, BAD), BAD) for path in dict.fromkeys(near)]
 
 
 FOUND["trace"] = [*broken_traces(), DEEP.encode()]

@@ -148,6 +148,15 @@ def test_logs_tell_what_they_can_and_say_so_where_they_cannot(questions, tmp_pat
     assert len(json.loads(joined)["rows"]) == len(POOL.candidates)
 
 
+def test_a_budget_that_lets_a_candidate_never_be_explored_is_said(tmp_path):
+    needs("eval")
+    given = ("--controller", "cheapest", "--explore", "1", "--question-budget-usd", "0.002")
+    run = cli("evaluate", "demo", "--limit", "3", *given, "--no-controls", "--out", tmp_path)
+    assert "one call to Orrinthal or Magnivor may cost more than the budget of $0.00" in run.stderr
+    logs = ("--off-policy", tmp_path / "results.jsonl", "--controller", "constant:Magnivor")
+    assert "could not ask; did --budget-usd allow them?" in cli("evaluate", *logs).stdout
+
+
 def test_feedback_counts_for_the_answer_that_got_it(questions):
     from router_r1_graph.evaluation.off_policy import judge
 

@@ -342,12 +342,15 @@ def changed(**changes: Any) -> str:
         (b"\xff\xfe", "not a trace: "),
         (changed(version=TRACE_VERSION + 1), "trace version 2; this release reads version 1"),
         (changed(version="1"), "trace version '1'; this release reads version 1"),
-        (changed(question=7), "question: Input should be a valid string"),
-        (changed(unknown=7), "unknown: Extra inputs are not permitted"),
-        (changed(scratchpad=[{"type": "system", "content": "x"}]), "scratchpad.0: "),
+        (changed(question=7), "question: a text is wanted, not 7"),
+        (changed(unknown=7), "unknown key unknown = 7"),
+        (
+            changed(scratchpad=[{"type": "system", "content": "x"}]),
+            "scratchpad[0]: 'type': human, ai or tool is wanted, not 'system'",
+        ),
         (changed(context={"max_rounds": -1}), "context: max_rounds is a whole number"),
         (changed(stop_reason="bored"), "stop_reason: "),
-        (json.dumps({"version": 1}), "question: Field required"),
+        (json.dumps({"version": 1}), "question: is missing"),
     ],
     ids=lambda value: repr(value)[:20],  # the same in every process: traces say how long it took
 )

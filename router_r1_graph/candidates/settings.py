@@ -126,7 +126,7 @@ class ModelSettings(Resilience):
             return value
         near = did_you_mean(value, PROVIDERS)
         model = value if ":" in value else f"{value}:NAME"
-        other = "" if near else f"; others by provider: langchain, model: '{model}'"
+        other = "" if near else f"; others by provider: langchain, model: {model!r}"
         raise ValueError(
             f"unknown provider {value!r}{near}; allowed: {', '.join(PROVIDERS)}, or module:factory"
             f"{other}"

@@ -30,7 +30,7 @@ from .options import (
     note_simulated,
     print_json,
     takes_knobs,
-    warn_unpriced,
+    warn_budget,
 )
 from .route import show_explained, show_routing
 from .store_options import takes_replies
@@ -138,7 +138,7 @@ def _ask(
         controller = load_controller(spec, pool, context)
     if explain:
         check_explains(controller)
-    warn_unpriced(pool, context)
+    warn_budget(pool, context)
     saver = InMemorySaver() if context.approve_above_usd is not None else None
     graph = create_router_r1(pool, controller, context=context, replies=replies)
     note_simulated(pool)

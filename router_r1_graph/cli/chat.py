@@ -24,7 +24,7 @@ from .options import (
     loading,
     note_simulated,
     takes_knobs,
-    warn_unpriced,
+    warn_budget,
 )
 from .store_options import takes_replies
 
@@ -76,7 +76,7 @@ def chat(
 
         decides = load_controller(controller, candidates, context)
     graph = create_router_r1(candidates, decides, context=context, replies=replies)
-    warn_unpriced(candidates, context)
+    warn_budget(candidates, context)
     note_simulated(candidates)
     if not isinstance(decides, ChatModelController):
         print_note(

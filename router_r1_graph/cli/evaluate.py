@@ -26,7 +26,7 @@ from .options import (
     loading,
     note_simulated,
     takes_knobs,
-    warn_unpriced,
+    warn_budget,
 )
 from .store_options import takes_replies
 
@@ -222,7 +222,7 @@ def evaluate(
     candidates = load_pool(pool)
     if system_prompt is not None:
         candidates = candidates.told(system_prompt)
-    warn_unpriced(candidates, whole)
+    warn_budget(candidates, whole if question_budget_usd is None else context)
     context.check(candidates)
     if off_policy is None:
         candidates.require_keys()

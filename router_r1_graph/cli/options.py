@@ -18,7 +18,7 @@ from ..console import make_console, print_note
 from ..context import RouterContext, knobs
 from ..errors import ConfigError
 from ..outside import CONTROL
-from ..words import counted
+from ..words import counted, usd
 
 if TYPE_CHECKING:
     from ..controllers import Controller
@@ -215,11 +215,18 @@ def warn_unsure(controller: Controller, cost_weight: float) -> None:
         print_note(f"warning: {controller.name}: {why}")
 
 
-def warn_unpriced(pool: CandidatePool, context: RouterContext) -> None:
-    """Say on standard error which candidates a budget does not bound."""
-    unpriced = [candidate.name for candidate in pool.candidates if not candidate.bounded]
-    if context.budget_usd is not None and unpriced:
+def warn_budget(pool: CandidatePool, context: RouterContext) -> None:
+    """Say on standard error which candidates a budget does not bound, or keeps from `explore`."""
+    if (budget := context.budget_usd) is None:
+        return
+    if unpriced := [c.name for c in pool.candidates if not c.bounded]:
         print_note(f"warning: no price for {', '.join(unpriced)}: the budget cannot limit them")
+    dear = [c.name for c in pool.candidates if c.bounded and c.worst_case_usd("") > budget]
+    if context.explore and dear:
+        print_note(
+            f"warning: one call to {' or '.join(dear)} may cost more than the budget of "
+            f"{usd(budget)}: no call is explored there"
+        )
 
 
 def mask_variable(option: str, name: str) -> str:

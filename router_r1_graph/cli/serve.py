@@ -25,6 +25,7 @@ from .options import (
     mask_variable,
     note_simulated,
     takes_knobs,
+    warn_budget,
     warn_unsure,
 )
 from .store_options import takes_replies
@@ -154,6 +155,7 @@ def serve(
     note_simulated(candidates)
     for each in api.state.controllers:
         warn_unsure(each, context.cost_weight)
+    warn_budget(candidates, context)
     if not key and host not in ("127.0.0.1", "::1", "localhost"):
         print_note(
             "warning: no --api-key-env: anyone who reaches this address can spend your money"

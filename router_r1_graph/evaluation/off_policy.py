@@ -229,7 +229,9 @@ def _verdict(
         if elsewhere:
             why = "it asks other queries, gives another answer, or asks on; try serve --shadow"
         else:
-            why = "it asks candidates that the logged runs could not ask; log with --explore"
+            why = "it asks candidates that the logged runs could not ask; " + (
+                "did --budget-usd allow them?" if explored else "log with --explore"
+            )
         return f"the logs cannot tell for {lost:.0%} of the questions: {why}"
     known = score.difference
     logged = "what was logged" + (", explored calls included" if explored else "")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from langchain_core.callbacks import BaseCallbackHandler
+from pydantic import ValidationError
 
 from ..answers import exact_match, f1_score
 from ..budget import StopReason
@@ -23,6 +24,7 @@ from ..context import RouterContext
 from ..controllers import Controller
 from ..errors import ConfigError, RouterR1Error, TraceError
 from ..files import append_line, write_whole
+from ..invalid import explain
 from ..ledger import price_usd, total
 from ..trace import Trace
 from ..words import counted
@@ -135,8 +137,8 @@ def read_results(path: Path) -> Iterator[tuple[Trace, bytes]]:
                 return
             try:
                 yield Trace.model_validate_json(line), line
-            except ValueError as error:
-                raise TraceError(f"{path}, line {number}: not a trace: {error}") from None
+            except ValidationError as error:
+                raise TraceError(f"{path}, line {number}: not a trace: {explain(error)}") from None
 
 
 class Results:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from ..candidates.keys import scrub
 from ..errors import ConfigError, TraceError
+from ..invalid import explain
 from ..trace import Trace
 from .runs import ROUTER
 
@@ -131,8 +132,6 @@ def trace_of(outputs: Mapping[str, Any], extra: Mapping[str, Any]) -> Trace:
     try:
         return Trace.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise TraceError(f"{where}: {first['msg']}") from error
+        raise TraceError(explain(error)) from error
     except ConfigError as error:
         raise TraceError(f"context: {error}") from error
