@@ -15,7 +15,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Send
 
 from .. import events, protocol
-from .._compat import read_channel, remembers, runtime_of, send_once
+from .._compat import read_channel, remembers, runtime_of
 from .._streams import hand_up, hide
 from ..answers import is_abstention
 from ..budget import StopReason
@@ -26,10 +26,14 @@ from ..controllers.controller import Controller
 from ..errors import ConfigError
 from ..given_context import resolve_context
 from ..langsmith import runs
+from ..langsmith.once import send_once
 from ..ledger import total
 from ..observations import kept
 from ..state import RouterState, knobs_of, left_of, question_of
 from . import edits
+
+_STORED = ("stored_calls", "saved_usd")
+"""What the message of an answer says of the reply store, where that had a reply."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,7 @@ class EndNodes:
                     "seconds": totals["seconds"],
                     "calls": totals["calls"],
                     "failed_calls": totals["failed_calls"],
-                    "stored_calls": totals["stored_calls"],
-                    "saved_usd": totals["saved_usd"],
+                    **({name: totals[name] for name in _STORED} if totals["stored_calls"] else {}),
                 }
             },
         )
