@@ -30,8 +30,8 @@ LOWEST := .venv-lowest
 STAMP := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-lowest test-python check format docs pictures bench train policy \
-    chaos crash soak fuzz mutate audit bench-tracing clean
+.PHONY: help setup demo test test-long test-lowest test-python check format docs pictures bench train \
+    policy chaos crash soak fuzz mutate audit bench-tracing clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,8 +52,11 @@ $(STAMP): pyproject.toml
 demo: setup ## Take a two-minute tour, offline (no keys, no GPU, no network)
 	@$(BIN)/router-r1 demo $(ARGS)
 
-test: setup ## Run the tests and the examples in docstrings
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+test: setup ## Run the tests and the examples in docstrings, but for those of test-long
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not long' $(ARGS)
+
+test-long: setup ## Run whole trainings, kills, real records and walks through the docs
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long $(ARGS)
 
 test-lowest: $(LOWEST)/.setup ## Run the tests with the lowest versions that pyproject.toml allows
 	@OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)

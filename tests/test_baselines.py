@@ -223,6 +223,7 @@ def results(questions) -> dict[str, list[tuple[bool, float]]]:
     return answered
 
 
+@pytest.mark.long
 def test_the_oracle_is_right_most_often(results):
     right = {spec: sum(is_right for is_right, _ in runs) for spec, runs in results.items()}
     assert right["oracle"] == max(right.values())

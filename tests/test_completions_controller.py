@@ -467,6 +467,7 @@ def test_a_spec_names_the_server_and_the_policy(serve, folder, model, tokenizer,
     assert server.requests[0].model == "mine"
 
 
+@pytest.mark.long
 def test_torch_is_not_needed(folder):
     program = f"""
 import importlib.util, sys

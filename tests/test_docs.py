@@ -164,6 +164,7 @@ def test_every_command_of_a_page_has_options_that_there_are():
             pytest.fail(f"{name}: {rest}: {error!r}")
 
 
+@pytest.mark.long
 def test_the_commands_of_is_it_worth_it_run_one_after_the_other(tmp_path):
     pytest.importorskip("sklearn")
     told = []
@@ -204,6 +205,7 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_documentation_builds_without_a_warning(site):
     for name in ("index.html", "configuration/index.html", "how-to/embed/index.html"):
         assert (site / name).is_file()

@@ -66,6 +66,7 @@ def known_domains(item):
     return {d for c in item.pool.candidates for d in c.benchmarks} | set(DOMAINS)
 
 
+@pytest.mark.long
 def test_what_it_does_is_right_where_the_replies_are():
     items = [all_knowing(item) for item in draw_items(DATA, 120, 3)]
     traces = taught(items, **NEVER)
@@ -93,6 +94,7 @@ def test_what_is_read_aloud_stands_in_the_descriptors():
             assert (f" {score}" if score != "good" else "good at") in lines[name]
 
 
+@pytest.mark.long
 def test_whom_it_asks_depends_on_neither_price_nor_cost_weight():
     items = draw_items(replace_(DATA, cost_weights=(0,)), 60, 2)
     asked = [[c.candidate for c in trace.calls] for trace in taught(items)]

@@ -243,6 +243,7 @@ def test_an_adapter_needs_a_pretrained_model():
         load_config(smoke, ["model.lora_rank=4"])
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_run_of_all_stages_keeps_its_adapter_to_the_end(pretrained, tmp_path):
     out = tmp_path / "run"

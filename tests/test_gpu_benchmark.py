@@ -59,6 +59,7 @@ def test_the_script_names_a_part_that_cannot_be_measured(tmp_path):
     assert [one["part"] for one in record["parts"]] == ["vllm"]
 
 
+@pytest.mark.long
 def test_each_part_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch, capsys):
     # Where no CUDA is, a fork will do, which imports nothing anew.
     fork = multiprocessing.get_context("fork")
@@ -71,6 +72,7 @@ def test_each_part_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch, ca
     check(Figures(**{**figures, "steps": [Step(**step) for step in figures["steps"]]}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["random", "vllm"])
 def test_random_weights_are_trained_and_sampled_with_and_without_vllm(part, tmp_path, monkeypatch):
     """TRL's own loop; what it takes from vLLM is done by transformers here."""

@@ -205,6 +205,7 @@ def _paper(trace):
     return -1.0 if parts.errors else float(parts.outcome > 0)
 
 
+@pytest.mark.long
 def test_one_seed_gives_one_run_and_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
     settings = config(
         steps=3,
@@ -309,6 +310,7 @@ def test_an_endpoint_that_is_away_stops_the_run_with_the_cause(tmp_path, serve):
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+@pytest.mark.long
 def test_an_endpoint_that_goes_away_in_mid_run_leaves_a_checkpoint_to_go_on_from(tmp_path, serve):
     server = serve(Reply("Carel Fabritius"))
     settings = config(
@@ -392,6 +394,7 @@ def test_fewer_questions_than_a_step_needs_are_asked_again(tmp_path):
     assert len(list(read_traces(tmp_path / "traces" / "000001-0.jsonl.gz"))) == 4
 
 
+@pytest.mark.long
 def test_the_budget_stops_a_run_with_a_checkpoint_and_says_what_it_would_cost(
     tmp_path, serve, capsys
 ):
@@ -462,6 +465,7 @@ def test_simulated_candidates_are_not_paid(tmp_path, serve):
     assert bill.spending.by_stage()["grpo"].calls == 1
 
 
+@pytest.mark.long
 def test_the_best_weights_on_held_out_questions_are_kept_and_a_stage_stops_early(tmp_path):
     # So large a rate ruins the policy at once.
     settings = config(

@@ -172,6 +172,7 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, caplog):
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_best_of_n_goes_on_to_the_same_weights(tmp_path):
     config = load_config(

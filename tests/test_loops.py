@@ -15,6 +15,7 @@ from router_r1_graph.controllers.policy.folder import SHIPPED
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 
+@pytest.mark.long
 def test_both_loops_write_the_same_ids_and_ask_the_same_candidates(capsys):
     torch.set_num_threads(1)
     learner = learner_of(str(SHIPPED / "demo"))

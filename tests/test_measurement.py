@@ -253,6 +253,7 @@ def test_the_measured_prices_of_real_records_are_the_papers(nq_pool):
     assert "&" not in Path(nq_pool.where).read_text()  # each candidate can be edited on its own
 
 
+@pytest.mark.long
 @needs_nq
 def test_constants_over_real_records_score_as_their_readme_says(nq_pool, nq_test):
     assert len(nq_test) == 140
@@ -264,6 +265,7 @@ def test_constants_over_real_records_score_as_their_readme_says(nq_pool, nq_test
     assert round(sum(contains(replies[q], nq_test[q]) for q in nq_test) / 140, 3) == 0.564
 
 
+@pytest.mark.long
 @needs_nq
 @pytest.mark.parametrize("spec", ["cascade", "vote", "vote:3"])
 def test_rules_run_over_real_records(spec, nq_pool, nq_test):

@@ -25,6 +25,7 @@ def shown(cell: dict[str, Any]) -> str:
     return "".join(line for part in parts for line in part)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)  # thirteen controllers on fifty questions
 def test_every_cell_of_the_notebook_prints_what_it_shows(monkeypatch, tmp_path):
     matplotlib = pytest.importorskip("matplotlib", reason="the notebook draws (extra 'eval')")

@@ -138,6 +138,7 @@ def test_grpo_trains_the_router_by_the_outcome_of_the_application(tmp_path):
     assert spending.total_usd() == pytest.approx(0.016)
 
 
+@pytest.mark.long
 def test_grpo_with_several_runs_in_one_has_a_row_for_each_rollout(tmp_path):
     rules = RewardConfig.model_validate("own_app:fixed")
     run_grpo(
@@ -212,6 +213,7 @@ evaluate_questions: 2
         Run(load_config(tmp_path / "train.yaml", ["graph=own_app:lettr"])).check()
 
 
+@pytest.mark.long
 def test_the_example_trains_by_its_letters(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     small = ["grpo.steps=1", "grpo.questions=2", "grpo.micro_batch=16", "evaluate_questions=2"]

@@ -282,6 +282,7 @@ def stored_bytes(saver: InMemorySaver) -> int:
     return blobs + points + writes
 
 
+@pytest.mark.long
 def test_a_thread_of_200_questions_stays_small():
     pool, prompts = make_pool("Ada"), []
 

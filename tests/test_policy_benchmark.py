@@ -78,6 +78,7 @@ def table(capsys):
     return {cells[0]: cells[2:] for cells in (line.strip("| ").split(" | ") for line in lines)}
 
 
+@pytest.mark.long
 def test_each_row_is_measured_and_a_run_goes_on_where_it_stopped(monkeypatch, capsys, folder):
     warm_start = ["--warm-start", str(folder / "policy")]
     bench(monkeypatch, folder, *warm_start, "--rows", f"{ROWS},robustness,most_asked")

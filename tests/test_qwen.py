@@ -183,6 +183,7 @@ TINY = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("config", "family"),
     [("qwen3-0.6b-lora", "qwen3"), ("qwen2.5-3b", "qwen2_5")],

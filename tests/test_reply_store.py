@@ -466,6 +466,7 @@ def _ask_all(pool: CandidatePool, replies: Any, queries: list[str]) -> None:
         assert asked(pool, replies, query)["ok"]
 
 
+@pytest.mark.long
 def test_processes_share_a_file_and_make_each_call_once(serve, tmp_path, file):
     server = serve(lambda request: Reply(request.prompt.upper(), delay=0.02))
     pool = yaml_pool(tmp_path, server)
@@ -482,6 +483,7 @@ def test_processes_share_a_file_and_make_each_call_once(serve, tmp_path, file):
         assert (line.replies, line.hits) == (10, 10)
 
 
+@pytest.mark.long
 def test_a_store_goes_along_to_a_process_whichever_way_it_starts(serve, tmp_path, store):
     server = serve(Reply("Paris"))
     pool = yaml_pool(tmp_path, server)

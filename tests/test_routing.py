@@ -161,6 +161,7 @@ TURNS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("chat", "most_tokens"), [(None, 300), (CHAT, 100_000)])
 def test_probabilities_and_effects_are_those_of_plain_forward_passes(
     chat, most_tokens, monkeypatch

@@ -133,6 +133,7 @@ def _no_file_beyond(size):
         signal.signal(signal.SIGXFSZ, handler)
 
 
+@pytest.mark.long
 def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(tmp_path, whole):
     out = tmp_path / "run"
     shutil.copytree(whole[1], out)
@@ -370,6 +371,7 @@ def test_what_a_comparison_ends_with_can_be_read_off_by_its_word():
     assert read > len(items) / 3
 
 
+@pytest.mark.long
 def test_the_best_of_the_teachers_traces_cost_less_where_cost_weighs_more(tmp_path):
     config = load_config(
         ROOT / "training/configs/demo.yaml",
@@ -444,6 +446,7 @@ def one_of_two(rank, port, folder):
     sys.exit(run.stderr[-3000:] if run.returncode else 0)
 
 
+@pytest.mark.long
 def test_two_processes_train_one_model(tmp_path):
     out = tmp_path / "run"
     with socket.create_server(("127.0.0.1", 0)) as free:

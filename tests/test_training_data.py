@@ -66,6 +66,7 @@ def asked(items):
 # --- every config draws its items
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p.stem not in ALIKE], ids=lambda p: p.stem)
 def test_a_shipped_config_draws_the_items_of_each_of_its_stages(path, tmp_path):
     config = load_config(path)

@@ -282,6 +282,7 @@ def train(folder, *overrides):
     return program(finetune, "--config", folder / "mine.yaml", *overrides)
 
 
+@pytest.mark.long
 def test_a_run_reports_what_it_paid_and_tells_its_trackers_all(tmp_path, serve, tensorboard):
     server = serve(Reply("Carel Fabritius", input_tokens=40, output_tokens=30))
     out = mine(tmp_path, server)
@@ -444,6 +445,7 @@ def test_an_upload_that_fails_says_how_to_repeat_it_and_shows_no_token(policy, m
     assert (policy / "model.safetensors").exists()
 
 
+@pytest.mark.long
 def test_a_finished_run_uploads_its_policy_and_loses_nothing_where_that_fails(
     tmp_path, monkeypatch
 ):
