@@ -32,9 +32,6 @@ from ..observations import kept
 from ..state import RouterState, knobs_of, left_of, question_of
 from . import edits
 
-_STORED = ("stored_calls", "saved_usd")
-"""What the message of an answer says of the reply store, where that had a reply."""
-
 
 @dataclass(frozen=True)
 class EndNodes:
@@ -114,6 +111,9 @@ class EndNodes:
         # is small: a short id, and only the totals of the bill. The ledger has the bill of each
         # candidate.
         totals = total(state["ledger"])
+        stored: dict[str, Any] = {}
+        if totals["stored_calls"]:
+            stored = {"stored_calls": totals["stored_calls"], "saved_usd": totals["saved_usd"]}
         message = AIMessage(
             answer or f"(no answer: {reason})",
             id=_new_id(),
@@ -128,7 +128,7 @@ class EndNodes:
                     "seconds": totals["seconds"],
                     "calls": totals["calls"],
                     "failed_calls": totals["failed_calls"],
-                    **({name: totals[name] for name in _STORED} if totals["stored_calls"] else {}),
+                    **stored,
                 }
             },
         )
