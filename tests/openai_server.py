@@ -320,8 +320,11 @@ class OpenAIServer(ThreadingHTTPServer):
         return answer if isinstance(answer, Behaviour) else answer(request)
 
 
-#: What is answered; of the last, tests say each byte.
-_PATHS = ("chat/completions", "completions", "responses")
+#: How the paths end that are answered; from the third on, tests say each byte.
+_PATHS = (
+    *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"),
+    *("/api/chat", ":generateContent"),
+)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -341,7 +344,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        if self.path.partition("?")[0].removeprefix("/v1/") in _PATHS:
+        if self.path.partition("?")[0].endswith(_PATHS):
             request = Request(self.path, headers, body, time.monotonic())
             self.server.choose(request).send(request, self)
         else:

@@ -220,6 +220,7 @@ def json_schema(schema: Any, name: str = "my author!") -> dict[str, Any]:
         (json_schema(SCHEMA), AIMessage('```json\n{"author": "x"}\n```'), '{"author": "x"}'),
         (json_schema({"type": "array"}, "a"), call("a", value=[1, 2]), "[1, 2]"),
         ({"type": "json_object"}, AIMessage('{"a":  [1]}'), '{"a": [1]}'),
+        (json_schema({"type": "object", "title": "T"}), AIMessage('{"a": 1}'), '{"a": 1}'),
         ({"type": "json_object", "schema": SCHEMA}, call("answer", author="x"), '{"author": "x"}'),
         ({"type": "json_schema", "schema": SCHEMA}, call("answer", author="x"), '{"author": "x"}'),
         (Author, call("Author", author="x"), '{"author": "x"}'),
@@ -303,10 +304,16 @@ def test_a_formatter_that_cannot_is_told_when_tools_are_bound(formatter, words):
 
 
 @pytest.mark.parametrize(
-    ("reply", "words"),
+    ("form", "reply", "words"),
     [
-        (AIMessage("No."), "formatter Bob: it called no tool, though it had to, and wrote 'No.'"),
         (
+            Author,
+            AIMessage("No."),
+            "formatter Bob: it called no tool, though it had to, and wrote 'No.'",
+        ),
+        ({"type": "json_object"}, AIMessage("No."), "formatter Bob: it wrote no JSON object"),
+        (
+            Author,
             AIMessage(
                 "", invalid_tool_calls=[{"name": "Author", "args": '{"a', "id": "1", "error": ""}]
             ),
@@ -314,10 +321,10 @@ def test_a_formatter_that_cannot_is_told_when_tools_are_bound(formatter, words):
         ),
     ],
 )
-def test_what_has_not_the_form_is_an_error_and_no_answer(reply, words):
+def test_what_has_not_the_form_is_an_error_and_no_answer(form, reply, words):
     model, _ = asks_ada(reply)
     with pytest.raises(ControllerError, match=words):
-        model.invoke(HAMLET, response_format=Author)
+        model.invoke(HAMLET, response_format=form)
 
 
 def test_a_budget_pays_for_the_form_too_and_is_never_passed():

@@ -134,14 +134,19 @@ def test_a_controller_that_will_not_answer_ends_with_the_last_reply(controlled, 
 
 
 @both_ways
-@pytest.mark.parametrize("protocol", ["tags", "tools"])
-def test_an_empty_text_is_a_mistake_and_not_a_failure(controlled, how, protocol):
-    last = Reply(ANSWER if protocol == "tags" else "Paris")
-    graph, server = controlled([Reply(""), Reply("  \n"), last], protocol=protocol)
+@pytest.mark.parametrize(
+    ("protocol", "last", "told"),
+    [
+        ("tags", ANSWER, "neither a search tag nor an answer tag"),
+        ("tools", "Paris", "neither a call nor an answer"),
+    ],
+)
+def test_an_empty_text_is_a_mistake_and_not_a_failure(controlled, how, protocol, last, told):
+    graph, server = controlled([Reply(""), Reply("  \n"), Reply(last)], protocol=protocol)
     result = run(graph, how)
     assert (result["answer"], result["stop_reason"]) == ("Paris", "answered")
     for body in asked(server)[1:]:
-        assert "neither a search tag nor an answer tag" in body["messages"][-1]["content"]
+        assert told in body["messages"][-1]["content"]
 
 
 @both_ways
@@ -366,7 +371,7 @@ def test_by_tools_an_answer_cut_by_length_is_told(controlled):
     graph, server = controlled(turns, protocol="tools")
     result = run(graph, "invoke")
     assert (result["answer"], result["stop_reason"]) == ("Paris", "answered")
-    assert "the answer tag is not closed" in asked(server)[1]["messages"][-1]["content"]
+    assert "the answer is cut off" in asked(server)[1]["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize("arguments", ["[1]", '"query"', "7"])
@@ -381,8 +386,10 @@ def test_by_tools_arguments_that_are_no_mapping_end_the_run_in_order(controlled,
 @pytest.mark.parametrize("query", [7, ["a", "b"], {"a": 1}])
 def test_by_tools_a_query_that_is_no_text_does_not_break_the_run(controlled, query):
     turn = Reply("", tool_calls=[call(query=query)])
-    graph, _ = controlled([turn, Reply("Paris")], protocol="tools")
+    graph, server = controlled([turn, Reply("Paris")], protocol="tools")
     assert run(graph, "invoke")["answer"] == "Paris"
+    told = asked(server)[-1]["messages"][-1]["content"]
+    assert (query == 7) != ("not done: the query is missing in the call" in told)
 
 
 @pytest.mark.parametrize("protocol", ["tags", "tools"])

@@ -273,6 +273,33 @@ def test_a_supervisor_can_ask_it_again_on_the_same_thread():
     assert every_call_is_answered(result["messages"])
 
 
+@both_ways
+def test_as_an_agent_of_a_swarm_it_takes_over_and_says_one_thing(how):
+    swarms = pytest.importorskip("langgraph_swarm")
+    over = swarms.create_handoff_tool(agent_name="facts")
+    alice = create_agent(scripted(calling("transfer_to_facts")), [over], name="alice")
+    agents = [alice, router(agent=True, name="facts")]
+    swarm = swarms.create_swarm(agents, default_active_agent="alice").compile()
+    result = run(swarm, how, said())
+    (ours,) = (m for m in result["messages"] if m.type == "ai" and m.text)
+    assert (ours.name, ours.text, bill_of(ours)["calls"]) == ("facts", "Paris", 3)
+    assert result["active_agent"] == "facts"
+
+
+@both_ways
+@pytest.mark.parametrize("agent", [True, False])
+def test_tasks_of_deepagents_are_answered_side_by_side(how, agent):
+    deep = pytest.importorskip("deepagents")
+    facts = {"name": "facts", "description": "Finds facts.", "runnable": router(agent=agent)}
+    tasks = [
+        calling("task", id, description=id, subagent_type="facts").tool_calls[0] for id in "12"
+    ]
+    model = scripted(AIMessage("", tool_calls=tasks), AIMessage("Done."))
+    result = run(deep.create_deep_agent(model=model, subagents=[facts]), how, said())
+    assert [m.text for m in result["messages"] if m.type == "tool"] == ["Paris", "Paris"]
+    assert every_call_is_answered(result["messages"])
+
+
 # ------------------------------------------------------------------------------- two at once
 
 

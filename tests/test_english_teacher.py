@@ -84,14 +84,21 @@ def test_it_splits_the_questions_of_a_file():
     assert max(len(trace.calls) for trace in traces) >= 3
 
 
-def test_what_is_read_aloud_stands_in_the_descriptors():
+def test_the_descriptors_are_read_aloud_in_their_order():
+    kinds = Counter()
     for trace in taught(draw_items(DATA, 60, 1)):
         lines = {c.name: c.describe_briefly() for c in trace.pool.candidates}
-        for name, score, price in re.findall(
-            r"(\w+) ([\d-]+|good) (\$\d+(?:\.\d+)?)", trace.turns[0]
-        ):
-            assert f"{price}," in lines[name]
-            assert (f" {score}" if score != "good" else "good at") in lines[name]
+        for turn in trace.turns:
+            for said in re.findall(r"[A-Z]\w+: ([^<>]+? (?:no|asked|\$[\d.]+))\. ", turn):
+                read = [entry.split(" ", 1) for entry in said.split(", ")]
+                assert [name for name, _ in read] == [*lines]
+                for name, what in read:
+                    kinds[what if what.isalpha() else "score"] += 1
+                    if what not in ("no", "asked"):
+                        score, price = what.split()
+                        assert f"{price}," in lines[name]
+                        assert (f" {score}" if score != "good" else "good at") in lines[name]
+    assert min(kinds[kind] for kind in ("no", "asked", "score")) > 5, kinds
 
 
 @pytest.mark.long

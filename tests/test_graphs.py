@@ -30,6 +30,11 @@ needs_dev = pytest.mark.skipif(
     find_spec("langgraph_cli") is None or find_spec("langgraph_api") is None,
     reason="langgraph-cli[inmem] is not installed (the extra 'studio')",
 )
+NODE = REPOSITORY / "tests" / "node"
+needs_node = pytest.mark.skipif(
+    shutil.which("node") is None or not (NODE / "node_modules").exists(),
+    reason="node, or its packages, are not installed (npm install in tests/node)",
+)
 
 
 def human(text):
@@ -224,16 +229,25 @@ async def edited(client):
     assert (result["answer"], result["round"]) == ("William Shakespeare", 1)
 
 
+async def doubled(client):
+    """A second question while the first is asked; and a question by schedule."""
+    thread = (await client.threads.create())["thread_id"]
+    first = await client.runs.create(thread, "chat_agent", input=human("Who wrote Hamlet?"))
+    await client.runs.wait(thread, "chat_agent", input=human(HAMLET), multitask_strategy="enqueue")
+    assert (await client.runs.get(thread, first["run_id"]))["status"] == "success"
+    state = await client.threads.get_state(thread)
+    texts = [message["content"] for message in state["values"]["messages"]]
+    assert texts[1::2] == ["William Shakespeare", "pound sterling"]
+    daily = await client.crons.create("router", schedule="0 0 * * *", input={"question": HAMLET})
+    await client.crons.delete(daily["cron_id"])
+
+
 @needs_dev
 async def test_langgraph_dev_serves_them_offline(dev):
     url, log = dev
+    checks = (streamed, talked, presets, remote, researched, refused, edited, doubled)
     async with get_client(url=url) as client:
-        await asyncio.gather(
-            *(
-                check(client)
-                for check in (streamed, talked, presets, remote, researched, refused, edited)
-            )
-        )
+        await asyncio.gather(*(check(client) for check in checks))
     assert "Blocking" not in log.read_text()
 
 
@@ -259,10 +273,19 @@ async def test_the_knobs_are_in_the_schema_that_studio_shows(dev):
 
 
 @needs_dev
-@pytest.mark.skipif(
-    shutil.which("node") is None or not (REPOSITORY / "tests/node/node_modules").exists(),
-    reason="node, or its packages, are not installed (npm install in tests/node)",
-)
+@needs_node
+def test_the_sdk_for_javascript_asks_approves_and_embeds(dev):
+    command = ["node", str(NODE / "sdk.mjs"), dev[0], HAMLET]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    answer = "pound sterling"
+    assert json.loads(run.stdout) == {
+        **{"approved": 3, "answer": answer, "streamed": [answer]},
+        **{"messages": [HAMLET, answer], "calls": 3},
+    }
+
+
+@needs_dev
+@needs_node
 @pytest.mark.parametrize(
     ("name", "context", "approved"),
     [
@@ -272,8 +295,7 @@ async def test_the_knobs_are_in_the_schema_that_studio_shows(dev):
     ],
 )
 def test_a_chat_ui_shows_the_question_and_the_answer(dev, name, context, approved):
-    script = REPOSITORY / "tests" / "node" / "use_stream.mjs"
-    command = ["node", str(script), dev[0], name, HAMLET, json.dumps(context)]
+    command = ["node", str(NODE / "use_stream.mjs"), dev[0], name, HAMLET, json.dumps(context)]
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     seen = json.loads(run.stdout)
     assert seen["approved"] == approved

@@ -18,8 +18,6 @@ from .plans import UNKNOWN, Line, Plan
 from .subjects import subject_of
 from .teacher import HABITS
 
-_MOST_READ = 4
-"""Candidates that a thought reads aloud."""
 _WEIGHTS = (3, 3, 3, 1)
 """How often each of `HABITS` is drawn."""
 
@@ -82,8 +80,8 @@ class EnglishTeacher(RuleController):
         for line, query in wanted[: view.context.max_calls_per_round]:
             asked = [call.candidate for call in view.replies if call.query == query]
             left = [c for c in view.pool.candidates if c.name not in asked]
-            fit = [c for c in left if line.domain and _score(c, line.domain)]
-            thoughts += _aloud(line, fit, asked)
+            fit = [c for c in left if line.domain and _fits(c, line.domain)]
+            thoughts += _aloud(line, view.pool.candidates, asked)
             given_up |= bool(asked) and (not fit or rng.random() < self.give_up)
             habit = HABITS[steady or _habit(rng)]
             everyone = left or view.pool.candidates
@@ -115,30 +113,34 @@ def _replies(plan: Plan, calls: Sequence[CallRecord]) -> dict[int, str]:
 
 
 def _score(candidate: Candidate, domain: str) -> str:
-    """Return what a descriptor says of a domain, "" if it does not claim to know it."""
-    for subject, score in candidate.brief_scores.items():
-        if subject_of(subject) == domain and float(score.split("-")[0]) >= 50:
-            return f"{subject} {score}"
-    named = (name for name in candidate.strengths if subject_of(name) == domain)
-    return next((f"good at {name}" for name in named), "")
+    """Return what a descriptor says of a domain: `87`, `92-98`, `good`; "" = nothing."""
+    scores = candidate.brief_scores.items()
+    said = [score for subject, score in scores if subject_of(subject) == domain]
+    claimed = any(subject_of(strength) == domain for strength in candidate.strengths)
+    return said[0] if said else "good" if claimed else ""
 
 
-def _aloud(line: Line, fit: Sequence[Candidate], asked: Sequence[str]) -> Iterator[str]:
-    """Say of a sub-question who failed at it last, and who may know it."""
+def _fits(candidate: Candidate, domain: str) -> bool:
+    """Return whether a candidate claims to know a domain."""
+    score = _score(candidate, domain) or "0"
+    return score == "good" or float(score.split("-")[0]) >= 50
+
+
+def _aloud(line: Line, candidates: Sequence[Candidate], asked: Sequence[str]) -> Iterator[str]:
+    """Go through the descriptors in their order, and say what each has on a sub-question.
+
+    Naming all is longer than naming those that fit, and far easier for a small policy: the next
+    name is the next line of the prompt, and each score is looked up in the line at hand.
+    """
     if asked:
-        yield f"{asked[-1]} did not know."
+        yield f"#{line.number} not known."
     if line.domain is None:
-        yield "Nobody in particular."
-    elif not fit:
-        yield f"Nobody{' else' if asked else ''} names {line.domain}."
-    else:
-        first = _score(fit[0], line.domain)
-        subject = first.removeprefix("good at ").rstrip("0123456789-").strip()
-        who = (f"{c.name} {_short(c, line.domain)}" for c in fit[:_MOST_READ])
-        yield f"{subject[:1].upper()}{subject[1:]}: {', '.join(who)}."
+        yield f"Nobody in particular{', not ' if asked else ''}{', '.join(asked)}."
+        return
+    said = (f"{c.name} {'asked' if c.name in asked else _read(c, line.domain)}" for c in candidates)
+    yield f"{line.domain[:1].upper()}{line.domain[1:]}: {', '.join(said)}."
 
 
-def _short(candidate: Candidate, domain: str) -> str:
-    score = _score(candidate, domain).split()[-1]
-    said = score if score[0].isdigit() else "good"
-    return f"{said} {candidate.brief_price}"
+def _read(candidate: Candidate, domain: str) -> str:
+    score = _score(candidate, domain)
+    return f"{score} {candidate.brief_price}" if score else "no"

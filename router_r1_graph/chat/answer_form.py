@@ -132,7 +132,8 @@ class Form:
             raise ControllerError(
                 f"it wrote half a JSON (its max_tokens?): {final[0]['args']!r:.80}"
             )
-        raise ControllerError(f"it called no tool, though it had to, and wrote {text[:80]!r}")
+        had_to = "wrote no JSON object" if self.schema == {} else "called no tool"
+        raise ControllerError(f"it {had_to}, though it had to, and wrote {text[:80]!r}")
 
     def _written(self, text: str) -> list[Any]:
         """Return the calls, or the arguments of the one, that a model wrote as a text."""
@@ -175,6 +176,8 @@ def form_of(options: Mapping[str, Any]) -> Form | None:
     if choice == "any" and not tools:
         raise ConfigError("tool_choice: there is no tool to call; pass tools too")
     schema, title = _schema(options.get("response_format"))
+    if schema and _is_any_object(schema):
+        schema = {}  # a tool without arguments would be called with none
     if schema is None and not tools:
         return None
     while title in names:
@@ -260,6 +263,13 @@ def _as_json(args: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 
 def _is_object(schema: Mapping[str, Any]) -> bool:
     return schema.get("type") == "object" or "properties" in schema
+
+
+def _is_any_object(schema: Mapping[str, Any]) -> bool:
+    """Whether an object of this schema may hold anything."""
+    says = schema.keys() - {"type", "title", "$schema", "$id"}
+    is_open = says <= {"additionalProperties"} and schema.get("additionalProperties", True) is True
+    return schema.get("type") == "object" and is_open
 
 
 def _call_id() -> str:

@@ -1,0 +1,139 @@
+"""Real clients of other providers, as candidates and as controllers, where they are installed."""
+
+from __future__ import annotations
+
+import gc
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from openai_server import Request
+from router_r1_graph import (
+    CandidatePool,
+    ChatModelController,
+    ScriptedController,
+    create_router_r1,
+)
+from router_r1_graph.candidates import ControllerSettings
+from router_r1_graph.candidates.providers import make_chat_model
+from yaml_pool import bills, both_ways, run
+
+QUERY = "Capital of France?"
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """These clients close no connection: what is said of that is said, and ignored, in here."""
+    yield
+    gc.collect()
+
+
+@dataclass(frozen=True)
+class Body:
+    """This body, as it is, also where a stream is asked for."""
+
+    body: Any
+    code: int = 200
+
+    def send(self, request: Request, http: Any) -> None:
+        http.send(self.code, json.dumps(self.body).encode() + b"\n")
+
+
+def anthropic(text: str, call: str = "", end: str = "end_turn") -> dict[str, Any]:
+    parts: list[Any] = [{"type": "text", "text": text}] if text else []
+    if call:
+        parts += [{"type": "tool_use", "id": "t1", "name": call, "input": {"query": QUERY}}]
+    usage = {"input_tokens": 6, "output_tokens": 5, "cache_read_input_tokens": 4}
+    head = {"id": "m", "type": "message", "role": "assistant", "model": "m"}
+    return head | {"content": parts, "stop_reason": end, "stop_sequence": None, "usage": usage}
+
+
+def gemini(text: str, call: str = "", end: str = "STOP") -> dict[str, Any]:
+    part = {"functionCall": {"name": call, "args": {"query": QUERY}}} if call else {"text": text}
+    usage = {"promptTokenCount": 10, "candidatesTokenCount": 2, "totalTokenCount": 15}
+    candidate = {"content": {"role": "model", "parts": [part]}, "finishReason": end, "index": 0}
+    return {"candidates": [candidate], "usageMetadata": usage | {"thoughtsTokenCount": 3}}
+
+
+def ollama(text: str, call: str = "", end: str = "stop") -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if call:
+        message["tool_calls"] = [{"function": {"name": call, "arguments": {"query": QUERY}}}]
+    counts = {"prompt_eval_count": 10, "eval_count": 5, "done_reason": end, "done": True}
+    return {"model": "m", "created_at": "2026-01-01T00:00:00Z", "message": message} | counts
+
+
+#: Name, package, a reply in its form, what a cut one is called there.
+PROVIDERS = [
+    pytest.param("anthropic", "langchain_anthropic", anthropic, "max_tokens", id="anthropic"),
+    pytest.param("google_genai", "langchain_google_genai", gemini, "MAX_TOKENS", id="gemini"),
+    pytest.param("ollama", "langchain_ollama", ollama, "length", id="ollama"),
+]
+
+
+@pytest.fixture
+def settings_of(serve, monkeypatch):
+    """Settings of a provider at a server of ours, `settings_of(provider, *answers)`."""
+    monkeypatch.setenv("ADA_KEY", "sk-ant-SECRET")
+
+    def settings(provider: str, *answers: Body) -> dict[str, Any]:
+        server = serve(answers)
+        url = server.base_url.removesuffix("/v1")
+        reached = {"provider": "langchain", "model": f"{provider}:m", "base_url": url}
+        return reached | {"api_key_env": "ADA_KEY", "max_tokens": 7, "max_retries": 1}
+
+    return settings
+
+
+@both_ways
+@pytest.mark.parametrize(("provider", "package", "reply", "cut"), PROVIDERS)
+def test_a_candidate_of_another_provider_is_read_billed_and_its_errors_are_typed(
+    settings_of, how, provider, package, reply, cut
+):
+    pytest.importorskip(package)
+    failures = [(401, "auth", 1), (429, "rate_limited", 2), (503, "server_error", 2)]
+    answers = [Body(reply("Paris")), Body(reply("Par", end=cut))]
+    for code, _, attempts in failures:
+        answers += [
+            Body({"error": {"code": code, "message": "no", "status": "X"}}, code)
+        ] * attempts
+    prices = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0}
+    ada = settings_of(provider, *answers) | prices | {"name": "Ada"}
+    pool = CandidatePool.model_validate({"candidates": [ada]})
+    turns = [f"<search> Ada: {i}? </search>" for i in range(5)]
+    graph = create_router_r1(pool, ScriptedController([*turns, "<answer> x </answer>"])).compile()
+    result = run(graph, how, max_rounds=5)
+    whole, short, *failed = bills(result)
+    assert (whole["reply"], whole["input_tokens"], whole["output_tokens"]) == ("Paris", 10, 5)
+    assert whole["cost_usd"] == pytest.approx(20e-6)
+    assert (short["reply"], short["error"]["kind"]) == ("Par", "cut")
+    assert [(bill["error"]["kind"], bill["attempts"]) for bill in failed] == [
+        (kind, attempts) for _, kind, attempts in failures
+    ]
+    assert "SECRET" not in str(result)
+
+
+@both_ways
+@pytest.mark.parametrize("protocol", ["tags", "tools"])
+@pytest.mark.parametrize(("provider", "package", "reply", "cut"), PROVIDERS)
+def test_a_controller_of_another_provider_calls_and_answers(
+    settings_of, how, protocol, provider, package, reply, cut
+):
+    pytest.importorskip(package)
+    tools = protocol == "tools"
+    call = reply("", "Quillora") if tools else reply(f"<search> Quillora: {QUERY} </search>")
+    end = reply("Paris" if tools else "<answer> Paris </answer>")
+    given = settings_of(provider, Body(call), Body(end)) | {"protocol": protocol}
+    settings = ControllerSettings(**given)
+    controller = ChatModelController(make_chat_model(settings), settings)
+    graph = create_router_r1(CandidatePool.embedded(), controller).compile()
+    result = run(graph, how, max_rounds=1, temperature=0.7)
+    (bill,) = bills(result)
+    assert (result["answer"], bill["candidate"]) == ("Paris", "Quillora")
+    paid = result["ledger"]["controller"]
+    assert (paid["input_tokens"], paid["output_tokens"]) == (20, 10)
