@@ -1,13 +1,11 @@
 """Private or very new parts of other packages: what breaks without each, and a fallback.
 
 Private parts of TRL and transformers are in `training` and `controllers/policy`, those of
-LangGraph's streams of messages in `_streams`.
+LangGraph's streams of messages in `_streams`, those of LangSmith's tracer also in `langsmith/once`.
 """
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,7 +18,6 @@ from langchain_core.tracers.schemas import Run
 from langgraph import types
 from langgraph.pregel import Pregel
 from langgraph.runtime import Runtime
-from langsmith import Client
 
 try:
     # One object that runs as sync and as async, without a span of its own in the trace. It takes
@@ -84,12 +81,6 @@ def without_context(config: RunnableConfig) -> RunnableConfig:
         return config
     own = {CONFIG_KEY_RUNTIME: runtime.override(context=None)}
     return {**config, "configurable": {**configurable, **own}}
-
-
-_BURST_SECONDS = 1.0
-"""Runs that end within this time are sent together."""
-_SILENT = ("aggregate", "answer")
-"""Nodes that ask nobody: their runs have no input, no output and no children, and are not sent."""
 
 
 def tracer_of(config: RunnableConfig) -> LangChainTracer | None:
@@ -169,108 +160,6 @@ def shows(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:
         return {}
     policy = types.TracePolicy(process_inputs=lambda _: {}, process_outputs=process_outputs)
     return {"trace_policy": policy}
-
-
-def send_once(config: RunnableConfig) -> None:
-    """Have each run below the router's sent once; called from the router's first node.
-
-    LangChain sends every run at its start and at its end, and has no option for that. Without this,
-    a traced question takes a quarter more CPU (docs/experiments.md, 2026-11-28).
-
-    Args:
-        config: the node's.
-    """
-    tracer, router = tracer_of(config), parent_run(config)
-    if not (tracer and router):
-        return
-    # A caller's replicas say where else a run goes, under the same id or under another.
-    if _sends_as_it_is_told(tracer.client) and not router.replicas:
-        tracer.client = router.ls_client = _Once(tracer, router)
-    if router.parent_run_id is None:
-        # Only an evaluator reads the children of its own run. Those of a root need not stay in
-        # memory until the end, nor be walked by Python's collector.
-        router.child_runs = deque(maxlen=0)  # type: ignore[assignment]
-
-
-class _Once(Client):
-    """Has its client send each run below the router's once, when the run has ended.
-
-    Half of a trace's cost is in the sending, and much of that in waking the thread that uploads. So
-    runs are sent together: those of a second, or of the whole question if it took less. A run that
-    has not ended when the router has (a model that timed out) is sent as it started.
-    """
-
-    def __init__(self, tracer: LangChainTracer, router: Run) -> None:
-        self._tracer, self._client = tracer, tracer.client
-        # Not the run, which has this client: a cycle that holds all runs would wait for Python's
-        # collector.
-        self._router_id, self._below = router.id, router.dotted_order
-        self._started: dict[Any, dict[str, Any]] = {}
-        self._ended: list[dict[str, Any]] = []
-        self._sent_at = time.monotonic()
-        self._over = False  # what ends after the router (nobody waited for it) is sent at once
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "_client"), name)
-
-    def create_run(self, name: str, inputs: Any, run_type: Any, **kwargs: Any) -> None:
-        """Keep what is known of a run at its start."""
-        # A tracer may serve more than the router: a graph around it, other questions.
-        if not str(kwargs.get("dotted_order")).startswith(self._below):
-            self._client.create_run(name, inputs, run_type, **kwargs)
-            return
-        start = {"name": name, "inputs": inputs, "run_type": run_type, **kwargs}
-        self._started[kwargs["id"]] = start
-
-    def update_run(self, run_id: Any, **kwargs: Any) -> None:
-        """Send a run, or keep it a moment; at the router's end, send what is left."""
-        if run := self._started.pop(run_id, None):
-            run.update((key, value) for key, value in kwargs.items() if value is not None)
-            silent = run["name"] in _SILENT and run["parent_run_id"] == self._router_id
-            if not silent or run.get("error"):
-                self._ended.append(run)
-            if self._over or time.monotonic() > self._sent_at + _BURST_SECONDS:
-                self._send()
-            return
-        try:
-            if run_id == self._router_id:
-                self._end()
-        finally:
-            self._client.update_run(run_id, **kwargs)
-
-    def _end(self) -> None:
-        self._over = True
-        if self._tracer.client is self:
-            self._tracer.client = self._client
-        while self._started:
-            self._ended.append(self._started.popitem()[1])
-        self._send()
-
-    def _send(self) -> None:
-        ended, self._ended = self._ended, []
-        self._sent_at = time.monotonic()
-        failed: list[Exception] = []
-        for run in ended:
-            try:
-                self._client.create_run(**run)
-            except Exception as error:  # of a client that posts at once; the others still go
-                failed.append(error)
-        if failed:
-            raise failed[0]  # to the tracer, which says so
-
-
-def _sends_as_it_is_told(client: Client) -> bool:
-    """Return whether a client may receive a run once.
-
-    It may not if its class treats start and end in its own way (as one that hides text), nor if it
-    makes OpenTelemetry spans: a span needs its parent's, which ends later.
-    """
-    own = type(client)
-    return (
-        own.create_run is Client.create_run
-        and own.update_run is Client.update_run
-        and client.tracing_mode == "langsmith"
-    )
 
 
 def inherit(config: RunnableConfig) -> None:

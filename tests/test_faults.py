@@ -127,6 +127,10 @@ async def cancelled_inside():
     await task
 
 
+async def exits():
+    raise SystemExit(3)
+
+
 async def group_of_exits():
     raise BaseExceptionGroup("several", [SystemExit(1)])
 
@@ -139,6 +143,7 @@ async def generator_exit():
     ("work", "kind"),
     [
         (cancelled_inside, "CancelledError"),
+        (exits, "SystemExit: 3"),
         (group_of_exits, "SystemExit"),
         (generator_exit, "GeneratorExit"),
     ],

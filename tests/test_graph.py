@@ -525,8 +525,6 @@ def test_the_final_message_carries_the_stop_reason_and_the_bill():
         "rounds": 1,
         "calls": 1,
         "failed_calls": 0,
-        "stored_calls": 0,
-        "saved_usd": 0.0,
         "input_tokens": 10,
         "output_tokens": 5,
         "cost_usd": pytest.approx(20e-6),

@@ -99,8 +99,9 @@ def test_the_final_message_carries_the_bill(serve, tmp_path, how):
     result = run(create_router_r1(pool, parse_controller("pool", pool)).compile(), how)
     bill = result["messages"][-1].response_metadata["router_r1"]
     totals = dict(total(result["ledger"]))
-    for whose in ("candidates_cost_usd", "controller_cost_usd"):  # the ledger says who was paid
-        totals.pop(whose)
+    # The ledger says who was paid, and what the store saved where it had a reply.
+    for name in ("candidates_cost_usd", "controller_cost_usd", "stored_calls", "saved_usd"):
+        totals.pop(name)
     assert bill == {"stop_reason": "answered", "rounds": 2, **totals}
 
 

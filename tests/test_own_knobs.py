@@ -292,7 +292,7 @@ def test_a_thread_of_200_questions_stays_small():
             return super()._generate(messages, *args, **kwargs)
 
     def turn(prompt: str) -> str:
-        called = "<information" in prompt
+        called = prompt.startswith("<information")
         said = "It is a rather long answer of some sixty characters, say."
         return answer(said) if called else search("Ada: who?")
 
@@ -306,6 +306,7 @@ def test_a_thread_of_200_questions_stays_small():
         question = f"Question number {number} about something: who is it?"
         state = graph.invoke({"messages": [("user", question)]}, THREAD)
     assert len(state["messages"]) == 400
+    assert total(state["ledger"])["calls"] == 1
     assert stored_bytes(saver) < 29.5e6
     assert max(prompts) < 12_000  # the prompt has a bound, whatever the length of the thread
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -277,6 +278,43 @@ def test_a_recorded_run_replays_to_the_same_answer_cost_and_seconds(serve, tmp_p
 
 
 @both_ways
+def test_one_query_about_two_questions_replays_to_each_ones_reply(how, tmp_path):
+    """A candidate that sees the question, too, was asked two things in the same words."""
+
+    class Told(FakeChat):
+        def _generate(self, messages: Any, *more: Any, **options: Any) -> Any:
+            return FakeChat(text=f"born in {len(messages[0].text)}")._generate(messages)
+
+        async def _agenerate(self, messages: Any, *more: Any, **options: Any) -> Any:
+            return self._generate(messages)
+
+    file = tmp_path / "records.jsonl"
+
+    def replies(model: FakeChat | None, *callbacks: Any, **ada: Any) -> list[str]:
+        pool = make_pool({"name": "Ada", "system_prompt": "Be brief.", **ada})
+        script = (search("Ada: When was she born?"), "<answer> x </answer>")
+        chosen = {"Ada": model} if model else None
+        graph = create_router_r1(pool, ScriptedController(script), models=chosen).compile()
+
+        async def asked() -> list[Any]:
+            given: Any = [{"question": q} for q in ("Austen?", "Marie Curie?", "Austen?")]
+            config: Any = {"callbacks": [*callbacks], "max_concurrency": 1}
+            context = {"candidate_context": "question"}
+            if how == "invoke":
+                return graph.batch(given, config, context=context)
+            return await graph.abatch(given, config, context=context)
+
+        return [s["scratchpad"][2].artifact["reply"] for s in asyncio.run(asked())]
+
+    real = replies(Told(), Recorder(file))
+    assert real[0] == real[2] != real[1]
+    recorded: Any = {"provider": "recorded", "options": {"records": str(file)}}
+    assert replies(None, **recorded) == real
+    # Where nothing else is told, the last reply to the query serves.
+    assert ask(make_pool({"name": "Ada", **recorded}), "When was she born?")["reply"] == real[2]
+
+
+@both_ways
 def test_a_recorder_writes_whole_replies_and_no_failures(how, serve, tmp_path, monkeypatch):
     monkeypatch.setenv("ADA_KEY", "sk-secret-0123456789")
     server = serve({"ada": Reply("word " * 500), "bob": Status(401, "sk-secret-0123456789")})
@@ -287,7 +325,7 @@ def test_a_recorder_writes_whole_replies_and_no_failures(how, serve, tmp_path, m
     ((record, row),) = read_records(file)
     assert (record.candidate, record.question) == ("Ada", "Talk.")
     assert record.reply == "word " * 500
-    assert set(row) == set(Record.model_fields)
+    assert set(row) == {*Record.model_fields} - {"background"}
     assert "sk-secret" not in file.read_text()
 
 

@@ -483,6 +483,17 @@ def test_its_openapi_document_is_valid(url):
             "a list of parts",
         ),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0", "tool_call_id is missing"),
+        ({"messages": [{"role": "user", "content": 7}]}, "messages.0", "content: Input should be"),
+        (
+            {"messages": [{"role": "user", "content": "x", "name": [1]}]},
+            "messages.0",
+            "name: Input",
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "a"}}]}]},
+            "messages.0",
+            "a tool call has no",
+        ),
         ({"messages": [{"role": "user", "content": " "}]}, "messages", "no question"),
         ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content", "'text'"),
     ],

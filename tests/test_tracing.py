@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import StructuredTool
 from langchain_core.tracers.langchain import LangChainTracer
 from langgraph import types
@@ -33,7 +34,6 @@ from router_r1_graph import (
     ChatModelController,
     RouterContext,
     ScriptedController,
-    _compat,
     create_router_r1,
     create_router_r1_agent,
     parse_controller,
@@ -46,6 +46,7 @@ from router_r1_graph.evaluation import loop
 from router_r1_graph.evaluation.questions import EvaluationQuestion
 from router_r1_graph.evaluation.run import Results, run_controller
 from router_r1_graph.evaluation.scorers import parse_scorer
+from router_r1_graph.langsmith import once
 from router_r1_graph.langsmith.experiments import log_feedback, scores, write_experiment
 from router_r1_graph.langsmith.textless import TextlessClient
 from router_r1_graph.langsmith.traces import question_config, read_langsmith
@@ -397,6 +398,34 @@ def test_what_is_not_below_the_router_is_sent_as_ever(sink, how):
     assert tracer.client is client
 
 
+@both_ways
+def test_the_runs_of_many_questions_at_once_over_one_tracer_have_one_shape(sink, how):
+    pool, client = make_pool("Ada", "Bob"), sink.client()
+    both = ScriptedController([search("Ada: q", "Bob: q"), answer()])
+    graph = create_router_r1(pool, both, models=models(pool)).compile()
+    tracer = LangChainTracer(client=client, project_name="test")
+    given: Any = [{"question": f"q{n}"} for n in range(8)]
+    # Two runs of the router in one node, too: neither of them is the first.
+    twice = RunnableLambda(
+        lambda asked, config: graph.batch(asked[:2], config),
+        afunc=lambda asked, config: graph.abatch(asked[:2], config),
+    )
+    if how == "invoke":
+        graph.batch(given, {"callbacks": [tracer]})
+        twice.invoke(given, {"callbacks": [tracer]})
+    else:
+        asyncio.run(graph.abatch(given, {"callbacks": [tracer]}))
+        asyncio.run(twice.ainvoke(given, {"callbacks": [tracer]}))
+    client.flush()
+    names = Counter(run["name"] for run in sink.runs.values())
+    asked = {"think": 20, "route:Ada": 10, "route:Bob": 10, "Ada": 20, "Bob": 20}
+    assert names == {"RunnableLambda": 1, "router-r1": 10, "__start__": 10, **asked}
+    sent = times_sent(sink)
+    assert {sent[id_] for id_, run in sink.runs.items() if run["name"] in asked} == {1}
+    assert all(run["end_time"] for run in sink.runs.values())
+    assert tracer.client is client
+
+
 def test_a_client_with_ideas_of_its_own_is_told_of_both_ends(sink):
     class Spans(Client):
         tracing_mode = "otel"
@@ -415,7 +444,7 @@ def test_a_client_with_ideas_of_its_own_is_told_of_both_ends(sink):
 def test_what_has_ended_is_sent_together_and_no_later_than_after_so_long(
     sink, monkeypatch, seconds
 ):
-    monkeypatch.setattr(_compat, "_BURST_SECONDS", seconds)
+    monkeypatch.setattr(once, "_BURST_SECONDS", seconds)
     pool, client, known = make_pool(), sink.client(), []
 
     def look(query: str) -> str:

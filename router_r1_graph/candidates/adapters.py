@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Container, Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 from langchain_core.documents import Document
@@ -163,7 +164,27 @@ def _tool(tool: BaseTool) -> ChatModel:
         args = {required[0]: _query(prompt)}
         return {"type": "tool_call", "id": "query", "name": tool.name, "args": args}
 
-    return _asking(tool, call, _read_tool)
+    return _asking(_without_exit(tool), call, _read_tool)
+
+
+def _without_exit(tool: BaseTool) -> BaseTool:
+    """Return the same tool, whose `sys.exit()` is a failure as any other.
+
+    LangChain runs asynchronous code in a task, and an exit in a task ends the event loop with every
+    other run in it.
+    """
+    code = getattr(tool, "coroutine", None)
+    if code is None:
+        return tool
+
+    @wraps(code)
+    async def work(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await code(*args, **kwargs)
+        except SystemExit as error:
+            raise BaseExceptionGroup("the tool ended its program", [error]) from None
+
+    return tool.model_copy(update={"coroutine": work})
 
 
 def _injected(tool: BaseTool, asked: Container[str]) -> list[str]:

@@ -56,6 +56,8 @@ class Bill(TypedDict):
     """In agents: how much of the cost is due to a prefix that another candidate has cached."""
     whole: NotRequired[str]
     """The whole reply, where the controller sees it cut."""
+    background: NotRequired[str]
+    """What the candidate saw besides the query (`candidate_context`), where it did."""
 
 
 def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:

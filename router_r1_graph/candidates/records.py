@@ -41,6 +41,12 @@ class Record(BaseModel):
     output_tokens: Count | None = None
     cost_usd: Amount | None = None
     seconds: Amount | None = None
+    background: str = ""
+    """What the candidate saw besides the query."""
+
+    def as_line(self) -> dict[str, Any]:
+        """Return the JSON object of its line; most replies have no background."""
+        return self.model_dump(mode="json", exclude=None if self.background else {"background"})
 
 
 def unknown_field(fields: Iterable[str]) -> str:
@@ -104,24 +110,34 @@ def normalize_query(query: str) -> str:
 
 
 class CandidateRecords:
-    """The records of one candidate. Of two records of one question, the later counts."""
+    """The records of one candidate. Of two records of one question, the later counts.
+
+    With another background, the same words are another question: "When was she born?"
+    """
 
     def __init__(self) -> None:
         self._records: dict[str, Record] = {}
+        self._seen_with: dict[tuple[str, str], Record] = {}
+        """The same by the background, too."""
 
     def add(self, record: Record) -> None:
         """Add a record."""
-        self._records[normalize_query(record.question)] = record
+        query = normalize_query(record.question)
+        self._records[query] = self._seen_with[query, record.background] = record
 
-    def find(self, query: str, nearest: float | None = None) -> Record | None:
+    def find(
+        self, query: str, nearest: float | None = None, *, background: str = ""
+    ) -> Record | None:
         """Return the record of a query, else of the nearest question that is near enough.
 
         Args:
             query: as the controller wrote it.
             nearest: see `RecordedOptions.nearest`.
+            background: what the candidate sees besides; a record with another one serves only
+                where none has this.
         """
         query = normalize_query(query)
-        record = self._records.get(query)
+        record = self._seen_with.get((query, background)) or self._records.get(query)
         if record or nearest is None:
             return record
         words = set(query.split())
@@ -168,7 +184,7 @@ def write_records(path: str | Path, records: Iterable[Record]) -> int:
     count = 0
     with Path(path).open("w", encoding="utf-8") as file:
         for record in records:
-            file.write(record.model_dump_json() + "\n")
+            file.write(json.dumps(record.as_line(), ensure_ascii=False) + "\n")
             count += 1
     return count
 
@@ -223,10 +239,10 @@ class Recorder(BaseCallbackHandler):
         record = Record.model_validate(
             {**bill, "cost_usd": paid, "question": query, "reply": str(output.text)}
         )
-        line = record.model_dump(mode="json")
+        line = record.as_line()
         if gold := self._gold.get(normalize_query(query)):
             line["gold"] = gold
-        told = _told(record.candidate, query, record.reply)
+        told = _told(record.candidate, query, record.reply, record.background)
         with self._lock:
             if self._written is None:
                 self._written = set(_all_told(self.path))
@@ -248,8 +264,9 @@ def _all_told(file: Path) -> Iterator[str]:
         for line in lines:
             with suppress(ValueError, KeyError, TypeError):
                 row = json.loads(line)
-                yield _told(row["candidate"], str(row["question"]), row["reply"])
+                background = row.get("background", "")
+                yield _told(row["candidate"], str(row["question"]), row["reply"], background)
 
 
-def _told(candidate: str, query: str, reply: str) -> str:
-    return json.dumps([candidate, normalize_query(query), reply])
+def _told(candidate: str, query: str, reply: str, background: str) -> str:
+    return json.dumps([candidate, normalize_query(query), reply, background])

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -175,7 +175,9 @@ class RecordedChatModel(BaseChatModel):
     def _replay(self, messages: Sequence[BaseMessage]) -> tuple[Record, ChatResult]:
         asked = (m for m in reversed(messages) if isinstance(m, HumanMessage))
         query = next((str(m.text) for m in asked), "")
-        record = self.records.find(query, self.options.nearest)
+        record = self.records.find(
+            query, self.options.nearest, background=self._background(messages)
+        )
         if record is None:
             raise NoRecordError(f"{self.candidate.name} was never asked {query!r:.200}")
         metadata: dict[str, Any] = {"model_name": self.candidate.model_name}
@@ -187,6 +189,11 @@ class RecordedChatModel(BaseChatModel):
             record.reply, usage_metadata=_usage(record, query), response_metadata=metadata
         )
         return record, ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _background(self, messages: Sequence[BaseMessage]) -> str:
+        """Return what is said besides the query; the candidate's own system prompt is no part."""
+        told = next((str(m.text) for m in messages if isinstance(m, SystemMessage)), "")
+        return told.removeprefix(self.candidate.system_prompt or "").removeprefix("\n")
 
 
 def _usage(record: Record, query: str) -> UsageMetadata | None:

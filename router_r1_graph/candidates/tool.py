@@ -79,7 +79,7 @@ class CandidateTool(BaseTool):
             config=config,
             store=self.store,
         )
-        return self._billed(reply)
+        return self._billed(reply, background)
 
     async def _arun(
         self,
@@ -98,14 +98,14 @@ class CandidateTool(BaseTool):
             config=config,
             store=self.store,
         )
-        return self._billed(reply)
+        return self._billed(reply, background)
 
     def _prompt(
         self, background: str, query: str, images: Sequence[dict[str, Any]] | None
     ) -> list[AnyMessage]:
         return prompt_of(self.candidate, query, background=background, images=images or ())
 
-    def _billed(self, reply: Reply) -> tuple[str, Bill]:
+    def _billed(self, reply: Reply, background: str) -> tuple[str, Bill]:
         if notable := _notable(reply):
             runs.label(ensure_config(), CANDIDATE_TAG, **notable)
         if reply.stored:  # there is no model's run
@@ -115,7 +115,10 @@ class CandidateTool(BaseTool):
             # current.
             usage = {"total_cost": reply.cost_usd}
             runs.label(ensure_config(), CANDIDATE_TAG, usage_metadata=usage)
-        return bill(self.candidate.name, text_alone(reply))
+        text, billed = bill(self.candidate.name, text_alone(reply))
+        if background:
+            billed["background"] = background
+        return text, billed
 
 
 def _notable(reply: Reply) -> dict[str, Any]:

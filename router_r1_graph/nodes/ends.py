@@ -15,7 +15,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Send
 
 from .. import events, protocol
-from .._compat import read_channel, remembers, runtime_of, send_once
+from .._compat import read_channel, remembers, runtime_of
 from .._streams import hand_up, hide
 from ..answers import is_abstention
 from ..budget import StopReason
@@ -26,6 +26,7 @@ from ..controllers.controller import Controller
 from ..errors import ConfigError
 from ..given_context import resolve_context
 from ..langsmith import runs
+from ..langsmith.once import send_once
 from ..ledger import total
 from ..observations import kept
 from ..state import RouterState, knobs_of, left_of, question_of
@@ -110,6 +111,9 @@ class EndNodes:
         # is small: a short id, and only the totals of the bill. The ledger has the bill of each
         # candidate.
         totals = total(state["ledger"])
+        stored: dict[str, Any] = {}
+        if totals["stored_calls"]:
+            stored = {"stored_calls": totals["stored_calls"], "saved_usd": totals["saved_usd"]}
         message = AIMessage(
             answer or f"(no answer: {reason})",
             id=_new_id(),
@@ -124,8 +128,7 @@ class EndNodes:
                     "seconds": totals["seconds"],
                     "calls": totals["calls"],
                     "failed_calls": totals["failed_calls"],
-                    "stored_calls": totals["stored_calls"],
-                    "saved_usd": totals["saved_usd"],
+                    **stored,
                 }
             },
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.messages.tool import invalid_tool_call
+from pydantic import ValidationError
 
 from .refused import RefusedError
 
@@ -85,8 +86,18 @@ def _message(message: Mapping[str, Any], where: str, images: bool) -> BaseMessag
                 for call in wrong
             ]
     except _UNREADABLE as error:
-        raise RefusedError(400, str(error).partition("\n")[0], param=where) from None
+        raise RefusedError(400, _why(error), param=where) from None
     return read
+
+
+def _why(error: Exception) -> str:
+    """Return in a line what is wrong with a message, with the name of the field if there is one."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{first['loc'][0]}: {first['msg']}"
+    if isinstance(error, KeyError):
+        return f"a tool call has no {error.args[0]!r}"
+    return str(error).partition("\n")[0]
 
 
 def _is_broken(call: Any) -> bool:
