@@ -18,8 +18,8 @@ from .plans import UNKNOWN, Line, Plan
 from .subjects import subject_of
 from .teacher import HABITS
 
-_WEIGHTS = (3, 3, 3, 1)
-"""How often each of `HABITS` is drawn."""
+_HABITS = [name for name in HABITS if name != "any at all"]
+"""That one would say of what was just read aloud that it does not matter."""
 
 
 class EnglishTeacher(RuleController):
@@ -75,7 +75,7 @@ class EnglishTeacher(RuleController):
         """Return the turn that asks these sub-questions, or gives up."""
         rng = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}")
         of_question = random.Random(f"{self.seed}/{view.question}")
-        steady = _habit(of_question) if of_question.random() < self.steady else ""
+        steady = of_question.choice(_HABITS) if of_question.random() < self.steady else ""
         calls, given_up = [], False
         for line, query in wanted[: view.context.max_calls_per_round]:
             asked = [call.candidate for call in view.replies if call.query == query]
@@ -83,18 +83,13 @@ class EnglishTeacher(RuleController):
             fit = [c for c in left if line.domain and _fits(c, line.domain)]
             thoughts += _aloud(line, view.pool.candidates, asked)
             given_up |= bool(asked) and (not fit or rng.random() < self.give_up)
-            habit = HABITS[steady or _habit(rng)]
+            habit = HABITS[steady or rng.choice(_HABITS)]
             everyone = left or view.pool.candidates
             calls.append(Call(habit(rng, fit or everyone, everyone).name, query))
         if not given_up:
             thoughts.append(f"Cost counts {100 * view.context.cost_weight:.0f}%.")
         thought = " ".join(dict.fromkeys(thoughts))
         return Turn((thought,), answer=UNKNOWN) if given_up else Turn((thought,), tuple(calls))
-
-
-def _habit(rng: random.Random) -> str:
-    """Draw a habit; most calls go to candidates that claim to know."""
-    return rng.choices(list(HABITS), weights=_WEIGHTS)[0]
 
 
 def _replies(plan: Plan, calls: Sequence[CallRecord]) -> dict[int, str]:
