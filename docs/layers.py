@@ -39,7 +39,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     ),
     "simulation": ("simulation",),
     "candidates": ("candidates",),
-    "langsmith.runs": ("langsmith.runs", "langsmith.spans"),
+    "langsmith.runs": ("langsmith.runs", "langsmith.spans", "langsmith.once"),
     "protocol, answers": ("protocol", "answers"),
     "what all stand on": (
         *("errors", "_compat", "_streams", "files", "invalid", "outside", "words", "console"),
