@@ -149,6 +149,11 @@ def test_litellm_calls_tools_and_adds_up_streams(url):
     whole = litellm.stream_chunk_builder(list(chunks), messages=SAID)
     assert whole.choices[0].message.content == AUTHOR.author
     assert whole.usage.total_tokens > 0
+    told = litellm.completion(**asked).router_r1
+    assert told["cost_usd"] > 0
+    assert told["stop_reason"] == "answered"
+    capped = litellm.completion(**asked, extra_body={"budget_usd": 1e-9}).router_r1
+    assert (capped["cost_usd"], capped["stop_reason"]) == (0, "budget_usd")
 
 
 def test_clients_of_node_get_texts_objects_and_tool_calls(url):

@@ -1,6 +1,7 @@
 """Runs in tracers other than LangSmith: names in any of them, costs as OpenTelemetry spans."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -8,8 +9,14 @@ from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackH
 from langchain_core.tools import tool
 
 from extras import needs
-from fakes import FakeChat, make_pool, search
-from router_r1_graph import ChatModelController, ControllerSettings, GenAISpans, create_router_r1
+from fakes import FakeChat, answer, make_pool, search
+from router_r1_graph import (
+    ChatModelController,
+    ControllerSettings,
+    GenAISpans,
+    ScriptedController,
+    create_router_r1,
+)
 from yaml_pool import both_ways
 
 needs("otel")
@@ -74,3 +81,47 @@ def test_names_tokens_and_costs_are_on_spans_and_add_up(spans, how):
     assert sum(costs) + tool_cost == pytest.approx(router.attributes["router_r1.cost_usd"])
     assert ledger["candidates"]["Ada"]["cost_usd"] in costs  # its tokens are estimated
     assert router.attributes["router_r1.stop_reason"] == "answered"
+
+
+def ask_ada(**config: Any) -> None:
+    controller = ScriptedController([search("Ada: q"), answer()])
+    graph = create_router_r1(make_pool("Ada"), controller, models={"Ada": FakeChat()}).compile()
+    assert graph.invoke({"question": "6 x 7?"}, config or None)["answer"] == "42"
+
+
+def test_langfuse_shows_candidates_and_tokens():
+    langfuse = pytest.importorskip("langfuse")
+    from langfuse.langchain import CallbackHandler
+
+    exporter = InMemorySpanExporter()
+    client = langfuse.Langfuse(
+        public_key="pk", secret_key="sk", host="http://127.0.0.1:9", span_exporter=exporter
+    )
+    ask_ada(callbacks=[CallbackHandler()])
+    client.flush()
+    told = [
+        json.loads(span.attributes["langfuse.observation.usage_details"])
+        for span in exporter.get_finished_spans()
+        if span.name == "Ada" and "langfuse.observation.usage_details" in span.attributes
+    ]
+    assert told == [{"input": 10, "output": 5, "total": 15}]
+    client.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore")  # of mlflow's own
+def test_mlflow_shows_candidates_and_tokens(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("langchain")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
+    mlflow.langchain.autolog()
+    try:
+        ask_ada()
+        mlflow.flush_trace_async_logging()
+        [trace] = mlflow.search_traces(return_type="list")
+    finally:
+        mlflow.langchain.autolog(disable=True)
+    tokens = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    told = [span.attributes.get("mlflow.chat.tokenUsage") for span in trace.data.spans]
+    assert told.count(tokens) == 1
+    assert "Ada" in {span.name for span in trace.data.spans}
