@@ -34,7 +34,6 @@ def test_under_faults_each_question_ends_and_the_bill_is_the_servers(way):
     assert found.attempts > 24
 
 
-@pytest.mark.long
 def test_a_killed_evaluation_goes_on_without_asking_again():
     assert crash.crash_evaluate(1, 0, questions=12, within_seconds=0.2) == []
 

@@ -238,7 +238,6 @@ def test_auto_routes_where_that_pays_and_foresees_what_it_gains(tmp_path, train_
         assert np.array_equal(ours, theirs)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 2])
 def test_auto_asks_the_best_constant_where_questions_tell_nothing(seed):
     draw = np.random.default_rng(seed)
@@ -605,7 +604,6 @@ def test_recorded_replies_of_the_papers_pool_can_be_fitted(tmp_path, method):
         parse_controller(f"{method}:{tmp_path}", paper)
 
 
-@pytest.mark.long
 @pytest.mark.skipif(not NQ.exists(), reason="the shared data are not here")
 @pytest.mark.parametrize("metric", ["em", "contains"])
 def test_auto_is_not_worse_than_the_best_constant_on_nq(metric):

@@ -238,7 +238,6 @@ def test_the_command_prints_the_curve_and_ask_shows_the_weights(fitted, tmp_path
     assert {reason["value"] for reason in planned["reasons"]} == {None}
 
 
-@pytest.mark.long
 def test_it_is_cross_validated_in_one_command(tmp_path):
     data = written(tmp_path, lines(30))
     made = ("--fields", "candidate=model,reply=response", "--gold-field", "gold")
@@ -324,7 +323,6 @@ def test_failed_calls_and_traces_of_any_controller_are_read(tmp_path, fitted):
     ]
 
 
-@pytest.mark.long
 @pytest.mark.skipif(not SHARED.is_file(), reason="../shared is not here")
 def test_on_recorded_nq_reading_gains_on_the_best_constant():
     recorded = load_recorded(SHARED).select(range(120))
