@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.messages import AIMessage, AnyMessage
@@ -108,8 +108,7 @@ def decide(
 def to_message(decisions: Iterable[Decision]) -> list[dict[str, Any]]:
     """Return decisions as a turn's message keeps them: built-in types."""
     return [
-        {**asdict(decision), "probabilities": dict(decision.probabilities)}
-        for decision in decisions
+        {**vars(decision), "probabilities": dict(decision.probabilities)} for decision in decisions
     ]
 
 

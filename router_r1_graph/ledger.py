@@ -101,7 +101,8 @@ def _line() -> LedgerLine:
 
 
 def _where_any(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    sums = {name: sum(part.get(name, 0) for part in parts) for name in WHERE_ANY}
+    names = [name for name in WHERE_ANY if any([name in part for part in parts])]
+    sums = {name: sum([part.get(name, 0) for part in parts]) for name in names}
     return {name: amount for name, amount in sums.items() if amount}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from json import loads
 from typing import Any
 
@@ -17,6 +17,7 @@ MOST_TOKENS = 10**8
 """The most tokens of one call that are believed: ten times the longest context of today."""
 MOST_USD = 1_000.0
 """The most USD that are believed to be the price of one call."""
+_PLAIN = frozenset({int, float, bool, type(None)})
 _DEEPEST = 64
 """So many lists and mappings may stand in one another; no server or file of ours has more."""
 
@@ -37,7 +38,10 @@ def writable(text: str) -> str:
         >>> writable("a\x00b \ud83d"), writable("\ud83d" + "\ude00") == "\N{GRINNING FACE}"
         ('a\ufffdb \ufffd', True)
     """
-    text = text.replace("\0", _UNKNOWN)
+    if "\0" in text:
+        text = text.replace("\0", _UNKNOWN)
+    if text.isascii():  # a look at a flag, and true of most texts
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -45,19 +49,44 @@ def writable(text: str) -> str:
     return text
 
 
-def writable_within(value: Any, depth: int = 0) -> Any:
-    """Return nested lists and mappings with every text in them writable, the keys too."""
+def writable_within(value: Any) -> Any:
+    """Return nested lists and mappings with every text in them writable, the keys too.
+
+    What is writable comes back itself: this is asked several times of each message.
+    """
+    return value if _are_writable((value,), 0) else _made_writable(value, 0)
+
+
+def _are_writable(values: Iterable[Any], depth: int) -> bool:
+    if depth > _DEEPEST:
+        return False
+    for value in values:
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if isinstance(value, str):
+            if not (value.isascii() and "\0" not in value) and writable(value) is not value:
+                return False
+        elif isinstance(value, Mapping):
+            if not (_are_writable(value, depth) and _are_writable(value.values(), depth + 1)):
+                return False
+        elif (isinstance(value, list) or kind is tuple) and not _are_writable(value, depth + 1):
+            return False
+    return True
+
+
+def _made_writable(value: Any, depth: int) -> Any:
     if isinstance(value, str):
         return writable(value)
     if depth == _DEEPEST:
         return None
     if isinstance(value, list):
-        return [writable_within(item, depth + 1) for item in value]
-    if isinstance(value, tuple) and type(value) is tuple:
-        return tuple(writable_within(item, depth + 1) for item in value)
+        return [_made_writable(item, depth + 1) for item in value]
+    if type(value) is tuple:
+        return tuple(_made_writable(item, depth + 1) for item in value)
     if isinstance(value, Mapping):
         return {
-            writable(name) if isinstance(name, str) else name: writable_within(item, depth + 1)
+            writable(name) if isinstance(name, str) else name: _made_writable(item, depth + 1)
             for name, item in value.items()
         }
     return value

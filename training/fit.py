@@ -10,7 +10,7 @@ import math
 import random
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 
 _SMALL = 10_000_000
 """Below this many weights, PyTorch's fused attention takes twice the time of a plain one in a
-backward pass on a CPU; a model of 135M weights gains by it."""
+backward pass on a CPU; a model of 135M weights gains by it, but not where it computes in bfloat16,
+which only matrix products do fast (docs/experiments.md)."""
 
 
 class TrainingError(RouterR1Error):
@@ -224,6 +225,18 @@ def taken_from(trainer: Any) -> Any:
     return model
 
 
+def _as_computed(model: Any, cast: bool) -> AbstractContextManager[None]:
+    """Leave what an adapter reads in the type that autocast computes in, while it lasts.
+
+    PEFT casts each input to the type of the adapter's weights, float32, and autocast casts it back.
+    """
+    if not cast:
+        return nullcontext()
+    from peft.helpers import disable_input_dtype_casting
+
+    return disable_input_dtype_casting(model)
+
+
 def fit(
     learner: Learner,
     rows: Sequence[SupervisedRow],
@@ -249,7 +262,7 @@ def fit(
     attention = learner.model.config._attn_implementation
     if on_cpu:
         keep_freed_memory()
-        if learner.model.num_parameters() < _SMALL:
+        if bf16 or learner.model.num_parameters() < _SMALL:
             learner.model.set_attn_implementation("eager")
     watch = Watch(metrics, stage)
     rows = in_batches(rows, config.batch_size, random.Random(f"batches/{seed}"))
@@ -284,7 +297,8 @@ def fit(
         ),
     )
     show(trainer)
-    train(trainer, folder, stage)
+    with _as_computed(trainer.model, bf16 and lora_rank > 0):
+        train(trainer, folder, stage)
     if watch.interrupted:
         raise StoppedError(
             f"{stage}: stopped at step {trainer.state.global_step}; run again to go on"

@@ -66,6 +66,8 @@ def refusal_in(message: AIMessage) -> str | None:
     """Return the words in which a model refuses to reply; None where it does not."""
     if said := message.additional_kwargs.get("refusal"):
         return str(said)
+    if isinstance(message.content, str):
+        return None
     blocks = (block for block in message.content if isinstance(block, dict))
     refusals = (block for block in blocks if block.get("type") == "refusal")
     return next((str(block.get("refusal") or "") for block in refusals), None)

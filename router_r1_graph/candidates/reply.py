@@ -113,9 +113,9 @@ _Message = TypeVar("_Message", bound=BaseMessage)
 
 def writable_message(message: _Message) -> _Message:
     """Return a message whose texts every checkpoint and file can hold, those of its calls too."""
-    parts = {name: value for name, value in message if name in _OF_MESSAGE}
+    parts = {name: value for name, value in vars(message).items() if name in _OF_MESSAGE}
     kept = writable_within(parts)
-    return message if kept == parts else message.model_copy(update=kept)
+    return message if kept is parts else message.model_copy(update=kept)
 
 
 def text_alone(reply: Reply) -> Reply:
