@@ -125,13 +125,16 @@ def parse(text: str) -> Turn:
                     at = start + len(written) - len(written.lstrip())
                     calls.append(Call(name, query, at))
                 else:
-                    what = "the candidate" if not name else "a colon" if not colon else "the query"
-                    mistakes.append(Mistake(f"{what} is missing in 'Candidate: query'", body))
+                    what = "the candidate" if not name else "the query"
+                    if name and not colon:
+                        what = "a colon after the candidate"
+                    mistakes.append(Mistake(f"{what} is missing", body))
             inside = ""
     if inside:
-        mistakes.append(Mistake(f"the {inside} tag is not closed", text[start:].strip()))
+        cut = "answer is cut off" if inside == "answer" else f"{inside} tag is not closed"
+        mistakes.append(Mistake(f"the {cut}", text[start:].strip()))
     if not (calls or answer is not None or mistakes):
-        mistakes.append(Mistake("neither a search tag nor an answer tag", text.strip()))
+        mistakes.append(Mistake("neither a search nor an answer", text.strip()))
     return Turn(tuple(thoughts), tuple(calls), answer, tuple(mistakes))
 
 

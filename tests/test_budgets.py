@@ -93,7 +93,7 @@ def test_nothing_that_can_be_read_is_invalid(turn):
 def test_a_mistake_costs_a_round_and_is_told():
     result = run(ScriptedController(["<search> Ada </search>", answer()]))
     assert observations(result) == [
-        "not done: a colon is missing in 'Candidate: query'\n(left: 3 rounds)"
+        "not done: a colon after the candidate is missing\n(left: 3 rounds)"
     ]
     assert (result["stop_reason"], result["round"]) == ("answered", 1)
 

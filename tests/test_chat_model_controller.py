@@ -87,7 +87,7 @@ def test_a_text_cut_by_length_is_not_closed_but_told(controlled, how):
     graph, server = controlled([cut, Reply(ANSWER)])
     result = run(graph, how)
     assert (result["answer"], result["stop_reason"]) == ("Paris", "answered")
-    assert "the answer tag is not closed" in asked(server)[1]["messages"][-1]["content"]
+    assert "the answer is cut off" in asked(server)[1]["messages"][-1]["content"]
 
 
 def test_a_search_cut_by_length_is_not_made(controlled):
@@ -134,19 +134,13 @@ def test_a_controller_that_will_not_answer_ends_with_the_last_reply(controlled, 
 
 
 @both_ways
-@pytest.mark.parametrize(
-    ("protocol", "last", "told"),
-    [
-        ("tags", ANSWER, "neither a search tag nor an answer tag"),
-        ("tools", "Paris", "neither a call nor an answer"),
-    ],
-)
-def test_an_empty_text_is_a_mistake_and_not_a_failure(controlled, how, protocol, last, told):
+@pytest.mark.parametrize(("protocol", "last"), [("tags", ANSWER), ("tools", "Paris")])
+def test_an_empty_text_is_a_mistake_and_not_a_failure(controlled, how, protocol, last):
     graph, server = controlled([Reply(""), Reply("  \n"), Reply(last)], protocol=protocol)
     result = run(graph, how)
     assert (result["answer"], result["stop_reason"]) == ("Paris", "answered")
     for body in asked(server)[1:]:
-        assert told in body["messages"][-1]["content"]
+        assert "neither a search nor an answer" in body["messages"][-1]["content"]
 
 
 @both_ways
@@ -389,7 +383,7 @@ def test_by_tools_a_query_that_is_no_text_does_not_break_the_run(controlled, que
     graph, server = controlled([turn, Reply("Paris")], protocol="tools")
     assert run(graph, "invoke")["answer"] == "Paris"
     told = asked(server)[-1]["messages"][-1]["content"]
-    assert (query == 7) != ("not done: the query is missing in the call" in told)
+    assert (query == 7) != ("not done: the query is missing" in told)
 
 
 @pytest.mark.parametrize("protocol", ["tags", "tools"])

@@ -182,13 +182,13 @@ def test_text_around_the_tags_is_ignored():
 @pytest.mark.parametrize(
     ("text", "reason", "about"),
     [
-        ("", "neither a search tag nor an answer tag", ""),
-        (" just text ", "neither a search tag nor an answer tag", "just text"),
-        ("<think> a </think>", "neither a search tag nor an answer tag", "<think> a </think>"),
-        ("<Answer> 42 </Answer>", "neither a search tag", "<Answer> 42 </Answer>"),
+        ("", "neither a search nor an answer", ""),
+        (" just text ", "neither a search nor an answer", "just text"),
+        ("<think> a </think>", "neither a search nor an answer", "<think> a </think>"),
+        ("<Answer> 42 </Answer>", "neither a search nor an answer", "<Answer> 42 </Answer>"),
         ("</search>", "a closing search tag without an opening one", ""),
         ("<search> Ada: who?", "the search tag is not closed", "Ada: who?"),
-        ("<answer> 42", "the answer tag is not closed", "42"),
+        ("<answer> 42", "the answer is cut off", "42"),
         (
             "<search> Ada: who? </answer>",
             "the search tag is closed by a closing answer tag",
@@ -196,10 +196,10 @@ def test_text_around_the_tags_is_ignored():
         ),
         ("<information> x </information>", "only the environment writes the information tag", "x"),
         ("<answer>\n</answer>", "the answer tag is empty", ""),
-        ("<search> </search>", "the candidate is missing in 'Candidate: query'", ""),
-        ("<search> : who? </search>", "the candidate is missing in 'Candidate: query'", ": who?"),
-        ("<search> who? </search>", "a colon is missing in 'Candidate: query'", "who?"),
-        ("<search> Ada: </search>", "the query is missing in 'Candidate: query'", "Ada:"),
+        ("<search> </search>", "the candidate is missing", ""),
+        ("<search> : who? </search>", "the candidate is missing", ": who?"),
+        ("<search> who? </search>", "a colon after the candidate is missing", "who?"),
+        ("<search> Ada: </search>", "the query is missing", "Ada:"),
     ],
 )
 def test_what_is_malformed_is_one_mistake_with_its_reason_and_text(text, reason, about):

@@ -285,7 +285,7 @@ def test_percentiles_are_those_of_numpy(values, percent, expected):
         ([ASK.replace("Ada", "Eve"), PARIS], "turn 1: no candidate 'Eve'"),
         ([f"{ASK} <search> Eve: ? </search>", PARIS], "turn 1: no candidate 'Eve'"),
         ([ASK.replace("Ada", "Candidate name"), PARIS], "turn 1: a placeholder instead of a"),
-        ([ASK.replace("Ada:", ""), PARIS], "a colon is missing in 'Candidate: query'"),
+        ([ASK.replace("Ada:", ""), PARIS], "a colon after the candidate is missing"),
         ([ASK + PARIS], "turn 1: an answer beside a search"),
         (["<think> <think> a </think> </think>" + PARIS], "inside an unclosed think tag"),
         ([ASK.replace("</search>", ""), PARIS], "the search tag is not closed"),
@@ -295,7 +295,7 @@ def test_percentiles_are_those_of_numpy(values, percent, expected):
         ([ASK.replace("?", "Sub-question"), PARIS], "turn 1: a placeholder instead of a query"),
         (["<answer> Paris </answer>"], "turn 1: does not begin with a think tag"),
         ([PARIS, PARIS], "turn 1: an answer before the last turn"),
-        (["<think> a </think>", PARIS], "turn 1: neither a search tag nor an answer tag"),
+        (["<think> a </think>", PARIS], "turn 1: neither a search nor an answer"),
     ],
 )
 def test_each_rule_of_the_format_has_its_reason(turns, reason):

@@ -19,12 +19,6 @@ CALL_IDS = "tool_call_ids"
 """In a turn's additional kwargs: the provider's ids of its calls, in the order of ours."""
 _NAME = re.compile(r"\W*(?:(?:functions?|default_api|tools?)[.:/])?([\w-]*)")
 """What else models write around a name: quotes, `functions.` before it, `:0` behind it."""
-_MISTAKES = {
-    "neither a search tag nor an answer tag": "neither a call nor an answer",
-    "is missing in 'Candidate: query'": "is missing in the call",
-    "the answer tag is not closed": "the answer is cut off",
-}
-"""The parser's words for the mistakes of such a turn, and those for a model that knows no tags."""
 
 
 def turn_in_tags(
@@ -100,9 +94,8 @@ def as_tool_calls(scratchpad: Sequence[AnyMessage]) -> list[AnyMessage]:
     theirs: dict[str, str] = {}
     for message in scratchpad:
         if isinstance(message, ToolMessage):
-            told = message if message.artifact else _without_tags(message)
             id_ = _theirs(message.tool_call_id, theirs)
-            messages.append(told.model_copy(update={"tool_call_id": id_}))
+            messages.append(message.model_copy(update={"tool_call_id": id_}))
         elif isinstance(message, AIMessage):
             refused = (
                 ToolCall(
@@ -124,14 +117,6 @@ def as_tool_calls(scratchpad: Sequence[AnyMessage]) -> list[AnyMessage]:
         else:
             messages.append(message)
     return messages
-
-
-def _without_tags(message: ToolMessage) -> ToolMessage:
-    """Return what became of a refused call in the words of one who makes native calls."""
-    content = str(message.content)
-    for tags, words in _MISTAKES.items():
-        content = content.replace(tags, words)
-    return message.model_copy(update={"content": content})
 
 
 def _by_ours(calls: Iterable[ToolCall], ids: Sequence[str]) -> dict[str, str]:
