@@ -52,12 +52,24 @@ class ContextLengthError(ControllerError):
 
 
 class MissingExtraError(ConfigError):
-    """An optional dependency is needed and not installed."""
+    """An optional dependency is needed, and not installed or not to be imported.
 
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(
-            f"{what} needs the optional extra {extra!r}: pip install 'router-r1-graph[{extra}]'"
-        )
+    Args:
+        what: what needs it.
+        extra: the name of the extra.
+        error: what importing it raised. Anything but a missing module is told: another version
+            may be installed, which installing the extra again need not change.
+    """
+
+    def __init__(self, what: str, extra: str, error: ImportError | None = None) -> None:
+        install = f"pip install 'router-r1-graph[{extra}]'"
+        if error is None or isinstance(error, ModuleNotFoundError):
+            super().__init__(f"{what} needs the optional extra {extra!r}: {install}")
+        else:
+            super().__init__(
+                f"{what} needs the optional extra {extra!r}, of which a package is installed that "
+                f"cannot be imported: {error}; another version of it may help: {install}"
+            )
 
 
 class QuestionError(RouterR1Error):

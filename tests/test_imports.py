@@ -1,9 +1,14 @@
 import subprocess
 import sys
 from importlib.metadata import version
+from types import ModuleType
+
+import pytest
 
 import router_r1_graph
 from extras import missing
+from router_r1_graph import Candidate, GenAISpans, RouterR1Error
+from router_r1_graph.candidates.providers import make_chat_model
 
 
 def modules_after(code: str) -> set[str]:
@@ -96,3 +101,29 @@ def test_the_exported_names_are_the_front_door():
         *("GenAISpans", "TextlessClient", "log_feedback", "question_config", "read_langsmith"),
         "write_experiment",
     }
+
+
+MCP = Candidate(name="Lookup", provider="mcp", options={"command": "server"})
+OTHER = Candidate(name="Other", provider="langchain", model="anthropic:m")
+
+
+@pytest.mark.parametrize(
+    ("module", "use"),
+    [
+        ("langchain_mcp_adapters.tools", lambda: make_chat_model(MCP)),
+        ("opentelemetry", GenAISpans),
+        ("langchain.chat_models", lambda: make_chat_model(OTHER)),
+    ],
+    ids=["mcp", "otel", "langchain"],
+)
+def test_a_package_that_cannot_be_imported_is_not_called_missing(monkeypatch, module, use):
+    package = module.partition(".")[0]
+    for loaded in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, package, ModuleType(package))
+    monkeypatch.setitem(sys.modules, module, ModuleType(module))  # a version without the name
+    with pytest.raises(RouterR1Error, match="cannot be imported: cannot import name"):
+        use()
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(RouterR1Error, match=r"needs the optional extra '\w+': pip install"):
+        use()

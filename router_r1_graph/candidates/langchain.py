@@ -35,7 +35,7 @@ def langchain_chat_model(settings: ModelSettings) -> ChatModel:
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as error:
-        raise MissingExtraError("provider langchain", "langchain") from error
+        raise MissingExtraError("provider langchain", "langchain", error) from error
     name = settings.model_name if isinstance(settings, Candidate) else settings.model
     given: dict[str, Any] = {
         "temperature": settings.temperature,

@@ -84,7 +84,7 @@ async def _tools(candidate: Candidate, options: McpOptions) -> list[BaseTool]:
     try:
         from langchain_mcp_adapters.tools import load_mcp_tools
     except ImportError as error:
-        raise MissingExtraError("provider mcp", "mcp") from error
+        raise MissingExtraError("provider mcp", "mcp", error) from error
     connection: Any = _connection(candidate, options)
     try:
         async with asyncio.timeout(candidate.timeout_seconds):

@@ -32,7 +32,7 @@ def evaluate_agents(
     try:
         from ..agents.comparison import compare, world_pool
     except ImportError as error:
-        raise MissingExtraError("evaluate agents", "eval") from error
+        raise MissingExtraError("evaluate agents", "eval", error) from error
     pool = world_pool()
     others = [parse_controller(spec, pool) for spec in controllers]
     result = compare(others, count=count, seed=seed, cost_weight=cost_weight)

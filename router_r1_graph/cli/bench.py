@@ -231,7 +231,7 @@ def _needs_numpy(command: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise MissingExtraError(f"router-r1 bench {command}", "eval") from error
+        raise MissingExtraError(f"router-r1 bench {command}", "eval", error) from error
 
 
 def _predicted(

@@ -235,7 +235,7 @@ def evaluate(
             from ..evaluation.report import show
             from ..evaluation.scorers import parse_scorer
         except ImportError as error:  # numpy
-            raise MissingExtraError("router-r1 evaluate", "eval") from error
+            raise MissingExtraError("router-r1 evaluate", "eval", error) from error
         with about("--metric"):
             parse_scorer(metric)
         reader = Reader(data, fields, wanted, limit, seed, skip_bad)

@@ -132,7 +132,7 @@ def fit(
         from ..evaluation.scorers import parse_scorer
         from ..evaluation.scores import load_scores
     except ImportError as error:
-        raise MissingExtraError(f"fit {masked(method)}", "eval") from error
+        raise MissingExtraError(f"fit {masked(method)}", "eval", error) from error
     _require("fit", "method", method, (*METHODS, AUTO, *KINDS))
     only = read_names(candidates)
     compares = method == AUTO
@@ -202,7 +202,7 @@ def fit(
                     progress=status.update,
                 )
     except ImportError as error:
-        raise MissingExtraError(f"fit {method}", "local") from error
+        raise MissingExtraError(f"fit {method}", "local", error) from error
     try:
         controller.save(out)
         if compares:

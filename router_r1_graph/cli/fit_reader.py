@@ -41,7 +41,7 @@ def fit_reader(
         recorded = load_recorded(data, pool, split=split, fields=fields, candidates=candidates)
         reader = ReaderController.fit(recorded, kind=kind, seed=seed)
     except ImportError as error:
-        raise MissingExtraError(f"fit {kind}", "eval") from error
+        raise MissingExtraError(f"fit {kind}", "eval", error) from error
     try:
         reader.save(out)
     except OSError as error:

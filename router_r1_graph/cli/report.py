@@ -49,7 +49,7 @@ def report(
         from ..evaluation.past import comparison, comparison_page, read_past
         from ..evaluation.report import show, write_report
     except ImportError as error:
-        raise MissingExtraError("router-r1 report", "eval") from error
+        raise MissingExtraError("router-r1 report", "eval", error) from error
     runs = [read_past(folder) for folder in folders]
     console = make_console()
     if len(runs) == 1:

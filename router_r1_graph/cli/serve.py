@@ -129,7 +129,7 @@ def serve(
             from ..serving.app import create_app, listen
             from ..serving.app import serve as serve_app
         except ImportError as error:
-            raise MissingExtraError("router-r1 serve", "serve") from error
+            raise MissingExtraError("router-r1 serve", "serve", error) from error
         from ..chat.router import ChatRouterR1
 
         disable_created_metrics()  # times of start, which people who read /metrics take for counts

@@ -137,7 +137,7 @@ def compared(
         from ..evaluation.program import evaluate
         from ..evaluation.questions import Reader
     except ImportError as error:  # numpy
-        raise MissingExtraError("the table of controllers", "eval") from error
+        raise MissingExtraError("the table of controllers", "eval", error) from error
     plan = Evaluation(
         pool=pool,
         questions=Reader(["demo"], limit=questions, seed=seed).read(),

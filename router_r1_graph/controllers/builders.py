@@ -82,11 +82,11 @@ def _fitted(
         try:
             from .learned.load import load  # numpy and scikit-learn are an optional extra
         except ImportError as error:
-            raise MissingExtraError(f"controller {spec}", "eval") from error
+            raise MissingExtraError(f"controller {spec}", "eval", error) from error
         try:
             return load(kind, folder, pool)
         except ImportError as error:
-            raise MissingExtraError(f"controller {spec}", "local") from error
+            raise MissingExtraError(f"controller {spec}", "local", error) from error
 
     return build
 
@@ -97,7 +97,7 @@ def _policy(path: str, pool: CandidatePool) -> Controller:
     try:
         from .policy.controller import PolicyController  # torch is an optional extra
     except ImportError as error:
-        raise MissingExtraError(f"controller policy:{path}", "local") from error
+        raise MissingExtraError(f"controller policy:{path}", "local", error) from error
     return PolicyController.from_pretrained(path)
 
 
@@ -127,7 +127,7 @@ def _completions(argument: str, pool: CandidatePool) -> Controller:
     try:
         return CompletionsController.from_pretrained(path, settings, name=name)
     except ImportError as error:
-        raise MissingExtraError(f"controller {name}", "remote") from error
+        raise MissingExtraError(f"controller {name}", "remote", error) from error
 
 
 #: `model` is the server's name for the policy; without it, requests name `policy`.

@@ -177,7 +177,7 @@ def load_pyplot(what: str, extra: str) -> Any:
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError as error:
-        raise MissingExtraError(what, extra) from error
+        raise MissingExtraError(what, extra, error) from error
     return pyplot
 
 

@@ -237,7 +237,7 @@ def _read_hub(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise MissingExtraError(source, "train") from error
+        raise MissingExtraError(source, "train", error) from error
     path, _, split = source.removeprefix("hub:").partition(":")
     repo, _, config = path.rpartition("/")
     if repo.count("/") != 1:

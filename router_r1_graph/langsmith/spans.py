@@ -43,7 +43,7 @@ class GenAISpans(BaseTracer):
         try:
             from opentelemetry import trace
         except ImportError as error:
-            raise MissingExtraError("GenAISpans", "otel") from error
+            raise MissingExtraError("GenAISpans", "otel", error) from error
         self._api = trace
         self._tracer = tracer or trace.get_tracer("router_r1_graph")
         self._spans: dict[UUID, Any] = {}
