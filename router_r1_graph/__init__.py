@@ -5,6 +5,7 @@ nothing else is public: modules may move.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -253,6 +254,16 @@ _EXTRAS = {
     "create_app": "serve",
     "evaluate": "eval",
 }
+_PACKAGES = {
+    "agents": "langchain",
+    "eval": "sklearn",
+    "local": "torch",
+    "remote": "transformers",
+    "serve": "fastapi",
+}
+"""A package of each extra."""
+if not TYPE_CHECKING:  # `import *` takes what can be had
+    __all__ = [n for n in __all__ if n not in _EXTRAS or find_spec(_PACKAGES[_EXTRAS[n]])]
 
 
 def __getattr__(name: str) -> Any:

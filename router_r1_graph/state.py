@@ -194,7 +194,7 @@ def question_of(
         )
     if images and not pool.taking_images():
         raise QuestionError(
-            f"the question has an image, and no candidate of {pool.where} takes images; "
+            f"the question has an image, and no candidate of the pool {pool.name!r} takes images; "
             "set image_inputs: true for those that do"
         )
     return with_images(text, images)

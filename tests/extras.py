@@ -8,6 +8,7 @@ import pytest
 PACKAGES = {
     "agents": ("langchain",),
     "local": ("torch", "transformers"),
+    "remote": ("transformers",),
     "train": ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "matplotlib"),
     "eval": ("numpy", "sklearn"),
     "langchain": ("langchain",),

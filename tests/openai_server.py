@@ -64,12 +64,14 @@ class Reply:
     tool_calls: Sequence[tuple[str, Mapping[str, Any] | str]] = ()  # name, arguments (str: raw)
     finish_reason: str = "stop"
     delay: float = 0.0  # seconds before the first byte
+    keeps_stop: bool = False  # vLLM's include_stop_str_in_output; OpenAI leaves the stop string out
 
     def send(self, request: Request, http: _Handler) -> None:
         http.server.closing.wait(self.delay)
         text, stop = self.text, request.body.get("stop") or ()
         for mark in [stop] if isinstance(stop, str) else stop:
-            text = text.partition(mark)[0]  # like the real one, which leaves the stop string out
+            before, found, _ = text.partition(mark)
+            text = before + found * self.keeps_stop
         cut = text != self.text
         calls = [] if cut else self._calls()
         finish = "tool_calls" if calls else "stop" if cut else self.finish_reason

@@ -75,6 +75,15 @@ def test_the_closing_tag_that_a_stop_string_took_is_added(controlled, how):
     assert result["answer"] == "Paris"
 
 
+@both_ways
+def test_a_stop_string_that_the_server_leaves_in_is_no_mistake(controlled, how):
+    kept = [Reply(f"{SEARCH}\n<information> Ada: Rome", keeps_stop=True), Reply(ANSWER)]
+    graph, server = controlled([*kept, Reply(ANSWER, keeps_stop=True)])
+    result = run(graph, how)
+    assert (result["answer"], len(bills(result))) == ("Paris", 1)
+    assert "not done" not in str(asked(server)[1]["messages"])
+
+
 def test_a_search_without_its_closing_tag_is_made(controlled):
     graph, _ = controlled([Reply(SEARCH.removesuffix("</search>")), Reply(ANSWER)])
     result = run(graph, "invoke")

@@ -824,14 +824,17 @@ def test_no_image_is_sent_to_a_formatter_that_takes_none(serve, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("part", "says"), [(IMAGE, "no candidate of pool"), ({"type": "input_audio"}, "input_audio")]
+    ("part", "says"), [(IMAGE, "of the pool 'pool'"), ({"type": "input_audio"}, "input_audio")]
 )
-def test_a_part_that_nobody_takes_is_refused_before_anything_is_paid(part, says):
-    pool = make_pool()
-    graph = create_router_r1(pool, ScriptedController([answer()]), models=models(pool)).compile()
+def test_a_part_that_nobody_takes_is_refused_before_anything_is_paid(serve, tmp_path, part, says):
+    server = serve({"ada": Reply("A cat.")})
+    pool = yaml_pool(tmp_path, server, {"Ada": {}})
+    graph = create_router_r1(pool, ScriptedController([answer()])).compile()
     question = HumanMessage([{"type": "text", "text": "What is it?"}, part])
-    with pytest.raises(QuestionError, match=says):
+    with pytest.raises(QuestionError, match=says) as told:
         graph.invoke({"messages": [question]})
+    assert str(tmp_path) not in str(told.value)  # it may reach clients of a server
+    assert not server.requests
 
 
 def test_a_controller_that_takes_images_sees_them():

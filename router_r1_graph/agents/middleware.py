@@ -199,7 +199,9 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         pool = self.pool
         if any(images_in(message) for message in messages):
             if (able := pool.taking_images()) is None:
-                raise PoolError(f"{pool.where}: there are images, and no candidate takes any")
+                raise PoolError(
+                    f"there are images, and no candidate of the pool {pool.name!r} takes any"
+                )
             pool = able
         now = time.time()
         so_far: AgentBill = state.get("router_r1") or self.before_agent(state, None)["router_r1"]

@@ -166,7 +166,7 @@ class ChatModelController:
             names = [candidate.slug for candidate in view.pool.candidates]
             text, message = turn_in_tags(message, reply.text, whole=whole, names=names)
         else:
-            text = with_plain_thoughts(reply.text)
+            text = with_plain_thoughts(reply.text).removesuffix(protocol.STOP[0])
             text = protocol.close(text) if whole else text
         return replace(reply, text=text, error=error, message=message)
 
