@@ -325,16 +325,21 @@ async def test_who_waited_longest_is_asked_first_with_those_nearest_in_length(mo
     assert len(first) == len(second) == 2
 
 
-async def test_a_failing_model_is_a_controller_error_for_everyone_in_the_batch(model, tokenizer):
+async def test_a_failing_model_is_a_controller_error_for_everyone_in_the_batch(
+    model, tokenizer, caplog
+):
     policy = controller(model, tokenizer)
+    begun = []
 
     def broken(turns, **kwargs):
+        begun.append(turns)
         raise RuntimeError("out of memory")
 
     policy.generator.generate = broken
     results = await graph_of(policy).abatch([{"question": "a?"}, {"question": "b?"}])
     assert [r["stop_reason"] for r in results] == ["controller_error"] * 2
     assert all("out of memory" in r["error"] for r in results)
+    assert [bool(r.exc_info) for r in caplog.records].count(True) == len(begun)  # once each
 
 
 def test_a_context_that_is_too_long_ends_the_run_in_order(model, tokenizer):

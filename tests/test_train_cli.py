@@ -91,6 +91,17 @@ def test_the_command_is_the_program_of_the_checkout(mine):
     assert "nowhere.yaml: no such config file" in missing.stderr
 
 
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+@pytest.mark.parametrize("stages", ["warm_start", "best_of_n", "warm_start,grpo"])
+def test_sharded_weights_are_refused_before_any_stage(tmp_path, monkeypatch, variable, stages):
+    monkeypatch.setenv(variable, "true")
+    told = cli("train", "smoke", f"out={tmp_path}/run", f"stages=[{stages}]", cwd=tmp_path)
+    assert told.returncode == 2
+    assert "splits a model over GPUs" in told.stderr
+    assert not told.stdout
+    assert [file.name for file in (tmp_path / "run").rglob("*")] == [".lock"]
+
+
 def entered(folder):
     try:
         with _only_run_in(folder):

@@ -181,6 +181,9 @@ def test_a_hash_holds_the_same_questions_out_whatever_seed_file_order_and_spelli
     assert len(read_questions(other).train) == 600
     fewer = data.model_copy(update={"held_out": 0.02})
     assert {question_key(q.question) for q in read_questions(fewer).held_out} < keys
+    told = check_questions(data.model_copy(update={"held_out": 0.0}), 0)
+    assert "0 held out. All questions of" in told
+    assert told.endswith("are trained on (data.held_out: 0).")
 
 
 def test_files_of_their_own_and_rows_by_their_value_are_held_out(tmp_path):

@@ -28,7 +28,7 @@ from .batches import in_batches
 from .config import FitConfig
 from .export import SupervisedRow
 from .files import append_line
-from .models import Learner, is_adapted
+from .models import Learner, is_adapted, refuse_sharding
 from .progress import show
 from .signals import Handlers, give_back, take_signals
 from .trackers import VALIDATION
@@ -254,9 +254,11 @@ def fit(
     """Train on rows, from the last checkpoint in the folder where there is one.
 
     Raises:
+        ConfigError: the weights would be split over the processes.
         TrainingError: the loss is not a number.
         StoppedError: Ctrl-C; the checkpoint is written.
     """
+    refuse_sharding()
     learner.model.train()
     on_cpu = learner.model.device.type == "cpu"
     attention = learner.model.config._attn_implementation

@@ -41,7 +41,7 @@ from .fit import (
 from .graph_trainer import GraphGRPOTrainer
 from .items import Item
 from .judge import Judge
-from .models import Learner, processes
+from .models import Learner, processes, refuse_sharding
 from .outcomes import Outcomes
 from .own_graph import OwnGraph
 from .progress import show
@@ -220,28 +220,6 @@ def grpo_trainer(
         if isinstance(callback, Validation):
             callback.trainer = trainer
     return trainer, watch
-
-
-def refuse_sharding() -> None:
-    """Refuse to split the weights over processes.
-
-    Runs of the graph differ in length, so the processes cannot take their forward passes in step,
-    as sharded weights need (docs/experiments.md).
-
-    Raises:
-        ConfigError: accelerate was told to shard.
-    """
-    for variable, name in (
-        ("ACCELERATE_USE_FSDP", "FSDP"),
-        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
-    ):
-        if os.environ.get(variable, "").lower() in ("1", "true"):
-            raise ConfigError(
-                f"{name} splits a model over GPUs, and runs of the graph differ in length, so its "
-                "processes would wait for each other for ever; start plain processes "
-                "(torchrun --nproc_per_node N, or accelerate launch --multi_gpu), with "
-                "model.lora_rank where the model is too large for one GPU"
-            )
 
 
 def _prompts(items: Sequence[Item], learner: Learner) -> tuple[dict[str, Item], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -209,6 +210,28 @@ def _without_tags(text: str) -> str:
 def processes() -> PartialState:
     """Return which of the run's processes this one is, and its device."""
     return PartialState(cpu=not torch.cuda.is_available())
+
+
+def refuse_sharding() -> None:
+    """Refuse to split the weights over processes, before anything is trained or paid.
+
+    Runs of the graph differ in length, so the processes cannot take their forward passes in step,
+    as sharded weights need (docs/experiments.md); and one process alone saves and measures.
+
+    Raises:
+        ConfigError: accelerate was told to shard.
+    """
+    for variable, name in (
+        ("ACCELERATE_USE_FSDP", "FSDP"),
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+    ):
+        if os.environ.get(variable, "").lower() in ("1", "true"):
+            raise ConfigError(
+                f"{name} splits a model over GPUs, and runs of the graph differ in length, so its "
+                "processes would wait for each other for ever; start plain processes "
+                "(torchrun --nproc_per_node N, or accelerate launch --multi_gpu), with "
+                "model.lora_rank where the model is too large for one GPU"
+            )
 
 
 def _on_device(model: Any) -> Any:

@@ -93,13 +93,14 @@ def run_stages(config: RunConfig) -> int:
     from . import stages
     from .best_of_n import best_of_n
     from .hub import require_token, upload
-    from .models import finish, load_learner, processes
+    from .models import finish, load_learner, processes, refuse_sharding
     from .questions import check_questions
     from .report import next_step, told, write_card, write_report
     from .run import Run
     from .trackers import require_trackers
 
     gc.freeze()  # what is imported stays: no collection has to look at its many objects again
+    refuse_sharding()
     main = processes().is_main_process  # of those that torchrun or accelerate started
     # Before anything is paid.
     questions = check_questions(config.data, config.held_out_questions)

@@ -111,6 +111,8 @@ def how_held_out(data: DataConfig) -> str:
     if data.source == "world":
         return f"They are the test split of {_worlds(data)}, a fifth of the questions by meaning."
     of = ", ".join(_training_sources(data) if data.split_by_hash else _eval_sources(data))
+    if data.split_by_hash and not data.held_out:
+        return f"All questions of {of} are trained on (data.held_out: 0)."
     if data.split_by_hash:
         share = plain(100 * data.held_out)
         return f"They are {share}% of the questions of {of}, split off by a hash of their text."

@@ -7,6 +7,7 @@ import logging
 import sysconfig
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _ALL = ("name", "worst_case_usd", "decide", "adecide")
 _OURS = str(Path(__file__).parents[1])
+_LOGGED = "_router_r1_logged"
+"""On an exception: its traceback is in the log."""
 _INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 
 
@@ -122,10 +125,13 @@ def failure(error: BaseException, controller: str) -> ReplyError:
         return ReplyError("other", str(error))
     known = classify(error)
     builtin = type(error).__module__ == "builtins" and not isinstance(error, OSError)
+    if not getattr(error, _LOGGED, False):  # one batch's failure is that of all its questions
+        what = "has a bug" if builtin else "raised"
+        logger.error("controller %s %s", controller, what, exc_info=error)
+        with suppress(AttributeError):
+            setattr(error, _LOGGED, True)
     if not builtin:
-        logger.error("controller %s raised", controller, exc_info=error)
         return known
-    logger.error("controller %s has a bug", controller, exc_info=error)
     return ReplyError("bug", f"{scrub(known.message)}{_place(error)}")
 
 
