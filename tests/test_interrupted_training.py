@@ -140,6 +140,15 @@ def test_files_of_a_run_are_never_half_a_file(tmp_path):
     assert whole_lines(tmp_path / "none", 6, 2) == 0
 
 
+def test_a_line_that_a_killed_run_has_written_is_not_written_again(tmp_path):
+    config = load_config(CONFIGS / "smoke.yaml", [f"out={tmp_path}"])
+    for learned in (3, 3):
+        Run(config).log_once("warm_start_rows", 0, {"learned": learned})
+    Run(config).log_once("warm_start_rows", 1, {"learned": 4})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["learned"]) for line in lines] == [(0, 3), (1, 4)]
+
+
 def test_a_policy_that_a_disk_has_no_room_for_is_an_error_of_the_disk(tmp_path):
     learner = load_learner(load_config(SMOKE, [f"model={{pretrained: {DEMO}}}"]).model)
     (tmp_path / "model.safetensors").mkdir()  # the writer's error is of the same kind

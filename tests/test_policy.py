@@ -1,8 +1,11 @@
 """A checkpoint as the controller: real torch, a tiny model made on the spot."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from functools import wraps
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -657,3 +660,31 @@ async def test_what_is_sampled_does_not_depend_on_who_shares_the_batch(model, to
 def test_a_zero_byte_in_a_turn_is_the_text_that_every_store_can_hold(model, tokenizer):
     ids = tokenizer.encode("a\0b", add_special_tokens=False)
     assert controller(model, tokenizer).codec.text_of(ids) == "a\ufffdb"
+
+
+@pytest.mark.long
+def test_a_program_that_ends_while_a_turn_is_sampled_ends_in_order():
+    program = """
+import sys, threading, time
+from transformers import LlamaConfig, LlamaForCausalLM
+from router_r1_graph import CandidatePool, PolicyController, create_router_r1
+from router_r1_graph.controllers.policy.folder import PolicySettings
+from tiny_policy import make_tokenizer
+
+tokenizer = make_tokenizer()
+config = LlamaConfig(
+    vocab_size=len(tokenizer), hidden_size=1024, intermediate_size=4096, num_hidden_layers=2,
+    num_attention_heads=4, eos_token_id=None, bos_token_id=None,
+)
+settings = PolicySettings(max_new_tokens=100_000, max_context_tokens=200_000)
+policy = PolicyController(LlamaForCausalLM(config).eval(), tokenizer, settings)
+graph = create_router_r1(CandidatePool.embedded(), policy).compile()
+threading.Thread(target=graph.invoke, args=({"question": "Who?"},), daemon=True).start()
+while not policy.generator.prefilled_tokens:
+    time.sleep(0.01)
+time.sleep(0.5)
+sys.exit(130)
+"""
+    here = Path(__file__).parent
+    ended = subprocess.run([sys.executable, "-c", program], cwd=here, capture_output=True)
+    assert (ended.returncode, b"terminate" in ended.stderr) == (130, False), ended.stderr

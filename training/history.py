@@ -69,7 +69,7 @@ def read_history(folder: Path) -> History:
     steps: dict[int, Numbers] = {}
     validations: dict[int, dict[float, Numbers]] = {}
     learned = None
-    for line in _lines(folder / "metrics.jsonl"):
+    for line in read_lines(folder / "metrics.jsonl"):
         stage, step = line.pop("stage"), line["step"]
         if stage == "grpo" and "reward" in line:
             steps[step] = line
@@ -97,7 +97,8 @@ def _read(file: Path) -> Any:
     return None
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def read_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the whole lines of a run's metrics."""
     if not file.exists():
         return
     with file.open(encoding="utf-8", errors="replace") as lines:

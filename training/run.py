@@ -14,6 +14,7 @@ from router_r1_graph.candidates.records import stored_records, write_records
 from .config import RunConfig
 from .files import append_line
 from .fit import BudgetSpentError
+from .history import read_lines
 from .items import Item
 from .measurement import share_out
 from .models import processes
@@ -156,6 +157,12 @@ class Run:
         """Write a line of metrics, on the first process."""
         if processes().is_main_process:
             append_line(self.metrics, {"stage": stage, "step": step, **numbers})
+
+    def log_once(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
+        """Write a line of metrics, unless this run wrote it before it was killed."""
+        known = ((line["stage"], line["step"]) for line in read_lines(self.metrics))
+        if (stage, step) not in known:
+            self.log(stage, step, numbers)
 
     def fit_options(self, stage: str, seed: int) -> dict[str, Any]:
         """Return what every supervised fit of this run has in common."""

@@ -40,7 +40,7 @@ def warm_start(run: Run) -> Learner:
     rows = rows_to_learn(
         traces(), learner.codec, config.warm_start, "warm_start", _outcomes(run), left_out
     )
-    run.log("warm_start_rows", 0, {"learned": len(rows), "left_out": len(left_out)})
+    run.log_once("warm_start_rows", 0, {"learned": len(rows), "left_out": len(left_out)})
     fit(
         learner,
         rows,

@@ -7,12 +7,14 @@ One thread samples as long as there is something to sample. Each caller holds a 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Protocol
+from weakref import WeakSet
 
 from .generation import Generator
 from .sampling import Sample
@@ -24,6 +26,19 @@ _LONGEST_PAUSE_SECONDS = 0.25
 """If an event loop is busy for longer than this, the batch begins without it."""
 _IDLE_SECONDS = 1.0
 """The thread ends after this long without work."""
+_LEAVE_SECONDS = 30.0
+"""The longest that the end of the program waits for a token, or for a prompt to be read."""
+_threads: WeakSet[threading.Thread] = WeakSet()
+_ending = threading.Event()
+"""Whether the program ends."""
+
+
+@atexit.register
+def _leave() -> None:
+    """Have the threads leave torch: Python would end them within its C++, which aborts."""
+    _ending.set()
+    for thread in list(_threads):
+        thread.join(_LEAVE_SECONDS)
 
 
 class HasGenerator(Protocol):
@@ -70,11 +85,13 @@ class Batches:
                 self._changed.notify()
             else:
                 self._running = True
-                threading.Thread(target=self._run, name="policy", daemon=True).start()
+                thread = threading.Thread(target=self._run, name="policy", daemon=True)
+                _threads.add(thread)
+                thread.start()
         return done
 
     def _run(self) -> None:
-        while True:
+        while not _ending.is_set():
             with self._changed:
                 if (
                     not self._waiting
@@ -132,6 +149,8 @@ class Batches:
         def rest(going: int) -> bool:
             """Return whether a batch with the waiting turns would be twice as large."""
             nonlocal rested
+            if _ending.is_set():
+                return True
             if self.running:
                 return False
             rested = min(len(self._waiting), self._max_batch - going) >= going
@@ -147,7 +166,10 @@ class Batches:
                 _resolve(done, error)
             return
         going = {turn: done for turn, done in batch.items() if not done.done()}
-        if rested:
+        if _ending.is_set():
+            for done in going.values():
+                done.cancel()
+        elif rested:
             with self._changed:  # resting turns have waited longest
                 self._waiting = {**going, **self._waiting}
         else:  # another generator may not say of each turn that it has ended
