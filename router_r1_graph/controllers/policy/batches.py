@@ -28,17 +28,17 @@ _IDLE_SECONDS = 1.0
 """The thread ends after this long without work."""
 _LEAVE_SECONDS = 30.0
 """The longest that the end of the program waits for a token, or for a prompt to be read."""
-_threads: WeakSet[threading.Thread] = WeakSet()
 _ending = threading.Event()
 """Whether the program ends."""
+_all: WeakSet[Batches] = WeakSet()
 
 
 @atexit.register
 def _leave() -> None:
     """Have the threads leave torch: Python would end them within its C++, which aborts."""
     _ending.set()
-    for thread in list(_threads):
-        thread.join(_LEAVE_SECONDS)
+    for batches in list(_all):
+        batches.leave()
 
 
 class HasGenerator(Protocol):
@@ -68,6 +68,15 @@ class Batches:
         self._loops: set[asyncio.AbstractEventLoop] = set()
         """The event loops that turns of the next batch come from."""
         self._running = False
+        self._thread: threading.Thread | None = None
+        _all.add(self)
+
+    def leave(self) -> None:
+        """Wait until nothing is sampled any more; the program ends."""
+        with self._changed:
+            self._changed.notify()
+        if self._thread:
+            self._thread.join(_LEAVE_SECONDS)
 
     def join(self, turn: Sample, loop: asyncio.AbstractEventLoop | None = None) -> Future[None]:
         """Return a future that is done when the turn has ended; cancel it to leave.
@@ -85,19 +94,16 @@ class Batches:
                 self._changed.notify()
             else:
                 self._running = True
-                thread = threading.Thread(target=self._run, name="policy", daemon=True)
-                _threads.add(thread)
-                thread.start()
+                self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
+                self._thread.start()
         return done
 
     def _run(self) -> None:
         while not _ending.is_set():
             with self._changed:
-                if (
-                    not self._waiting
-                    and not self._changed.wait(_IDLE_SECONDS)
-                    and not self._waiting
-                ):
+                if not self._waiting:
+                    self._changed.wait(_IDLE_SECONDS)
+                if not self._waiting:
                     self._running = False
                     return
             if self.running:
