@@ -23,8 +23,8 @@ from router_r1_graph import protocol
 from router_r1_graph.budget import Left
 from router_r1_graph.candidates.providers import make_chat_model
 from router_r1_graph.controllers.controller import View, render_view
-from training.fit import device_options
 from training.items import Item
+from training.machine import device_options
 from training.models import Learner
 
 Call = tuple[str, str]

@@ -20,8 +20,10 @@ from trl import SFTConfig, SFTTrainer
 from in_process import program
 from router_r1_graph import CandidatePool, ConfigError, ControllerError, create_router_r1
 from router_r1_graph.controllers.policy.controller import PolicyController
+from training.checkpoints import last_checkpoint
 from training.config import FitConfig, load_config
-from training.fit import TrainingError, fit, last_checkpoint
+from training.errors import TrainingError
+from training.fit import fit
 from training.model_config import ModelConfig, ScratchModel
 from training.models import Learner, finish, is_adapted, load_learner, make_learner
 from training.turn_trainer import TurnTrainer

@@ -37,9 +37,10 @@ from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import reward
 from router_r1_graph.simulation import World, generate
+from training.checkpoints import last_checkpoint, train
 from training.config import GRPOConfig, ModelConfig, RewardConfig
+from training.errors import BudgetSpentError, OutsideError
 from training.export import rollout_row
-from training.fit import BudgetSpentError, OutsideError, last_checkpoint, train
 from training.grpo import grpo_trainer, run_grpo
 from training.items import Item
 from training.models import load_learner
@@ -148,11 +149,13 @@ def plain_credit(traces, alpha):
     return credit - credit.mean()
 
 
-def test_the_gradients_of_a_step_are_those_of_a_plain_loop(tmp_path):
+@pytest.mark.parametrize("micro_batch", [16, 4])
+def test_the_gradients_of_a_step_are_those_of_a_plain_loop(tmp_path, micro_batch):
     ours, group = learner(), 8
     model = learner().model
     codec = ours.codec
-    trainer, _ = grpo_trainer(ours, questions(2), config(), **options(tmp_path))
+    step = config(micro_batch=micro_batch)
+    trainer, _ = grpo_trainer(ours, questions(2), step, **options(tmp_path))
     kept = Gradients()
     trainer.add_callback(kept)
     train(trainer, tmp_path / "checkpoints", "grpo")

@@ -20,7 +20,7 @@ from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.rewards import reward
 from test_grpo import DEMO, SETTINGS, asked_of, config, learner, lines, options, questions
 from training.config import ModelConfig, RewardConfig, load_config
-from training.fit import OutsideError
+from training.errors import OutsideError
 from training.grpo import run_grpo
 from training.outcomes import Outcomes, verdict_of
 from training.own_graph import OwnGraph

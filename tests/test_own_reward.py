@@ -32,7 +32,7 @@ from test_grpo import DEMO, SETTINGS, config, learner, lines, options, questions
 from tiny_policy import make_tokenizer
 from training.best_of_n import best_of_n
 from training.config import ModelConfig, RewardConfig, load_config
-from training.fit import BudgetSpentError, OutsideError
+from training.errors import BudgetSpentError, OutsideError
 from training.grpo import run_grpo
 from training.learned_rows import rows_to_learn
 from training.models import load_learner

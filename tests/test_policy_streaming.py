@@ -82,8 +82,12 @@ def test_a_turn_comes_token_by_token_and_adds_up_to_its_text(policy, how):
 def test_streaming_changes_no_token(policy, how):
     graph = graph_of(policy)
     quiet = graph.invoke({"question": "Who wrote Hamlet?"})["scratchpad"]
-    ids = [m.additional_kwargs["tokens"] for m in quiet if isinstance(m, AIMessage)]
-    assert [m.additional_kwargs["tokens"] for m in turns(stream(graph, how))] == ids
+    expected = [m.additional_kwargs["tokens"] for m in quiet if isinstance(m, AIMessage)]
+    found = [m.additional_kwargs["tokens"] for m in turns(stream(graph, how))]
+    for kind in ("input_ids", "output_ids"):
+        assert [turn[kind] for turn in found] == [turn[kind] for turn in expected]
+    for turn, other in zip(found, expected, strict=True):  # what was read before is rounded apart
+        assert turn["logprobs"] == pytest.approx(other["logprobs"], abs=1e-5)
 
 
 def test_the_first_token_is_told_before_the_last_is_sampled(policy):

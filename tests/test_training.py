@@ -48,9 +48,9 @@ from router_r1_graph.simulation import (
     true_answer,
 )
 from training.best_of_n import _best_rows, rows_from_before
+from training.checkpoints import last_checkpoint
 from training.config import GRPOConfig, ModelConfig, RewardConfig, load_config
 from training.export import IGNORED
-from training.fit import last_checkpoint
 from training.grpo import grpo_trainer
 from training.items import Item, draw_items
 from training.judge import Judge

@@ -10,7 +10,7 @@ from transformers.trainer_callback import ExportableState
 
 from router_r1_graph.words import counted, usd
 
-from .fit import BudgetSpentError
+from .errors import BudgetSpentError
 from .judge import Judge
 from .progress import say
 from .rollout_func import Rollouts

@@ -19,6 +19,7 @@ from trl.trainer.utils import split_tensor_dict
 from router_r1_graph.controllers.policy.forward import Forward
 
 from .credit import Judged, credit_of_groups, of_tokens
+from .machine import attention_for_training
 from .shared_prefix import different_rows, logits_after
 
 
@@ -65,34 +66,66 @@ class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         compute_aux_loss: bool = False,
         **others: Any,
     ) -> Any:
-        ids, mask = input_ids, attention_mask
-        prompt = ids.shape[1] - logits_to_keep
+        prompt = input_ids.shape[1] - logits_to_keep
+        # TRL pads to the longest row of a step; a micro-batch may be far shorter.
+        before = prompt - int(attention_mask[:, :prompt].sum(1).max())
+        width = max(1, int(attention_mask[:, prompt:].sum(1).max()))
+        ids, mask = (one[:, before : prompt + width] for one in (input_ids, attention_mask))
+        prompt -= before
         first, which = different_rows(torch.cat([ids[:, :prompt], mask[:, :prompt]], dim=1))
-        if not self._shares or compute_aux_loss or len(first) == len(ids):
-            return super()._get_per_token_logps_and_entropies(
-                *(model, ids, mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss),
-                **others,
-            )
+        with attention_for_training(self.accelerator.unwrap_model(model), self.args.bf16):
+            if not self._shares or compute_aux_loss or len(first) == len(ids):
+                scores, entropy, loss = super()._get_per_token_logps_and_entropies(
+                    *(model, ids, mask, width, batch_size, compute_entropy, compute_aux_loss),
+                    **others,
+                )
+            else:
+                prefixes = ids[first, :prompt], mask[first, :prompt]
+                scores, entropy = self._after(
+                    model, prefixes, which, ids[:, prompt:], mask[:, prompt:], compute_entropy
+                )
+                loss = None
+        rest = (0, logits_to_keep - width)
+        pad = torch.nn.functional.pad
+        return pad(scores, rest), entropy if entropy is None else pad(entropy, rest), loss
+
+    def _after(
+        self,
+        model: Any,
+        prefixes: tuple[torch.Tensor, torch.Tensor],
+        which: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        with_entropy: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return each token's log-probability after a shared prompt, and its entropy if wanted.
+
+        Args:
+            model: the trained one.
+            prefixes: ids and mask of the different prompts, [prompts, P].
+            which: the prompt of each row: [rows].
+            ids: the completions, [rows, S], padded on the right.
+            mask: 1 for each real token of them.
+            with_entropy: whether to compute that.
+        """
         unwrapped = self.accelerator.unwrap_model(model)
-        prefixes = ids[first, :prompt], mask[first, :prompt]
-        after, real = ids[:, prompt:], mask[:, prompt:]
-        scored = torch.nn.functional.pad(real[:, 1:] == 1, (1, 0))  # the first one is apart
+        scored = torch.nn.functional.pad(mask[:, 1:] == 1, (1, 0))  # the first one is apart
         with self.accelerator.autocast():
             begin, rest = logits_after(
-                unwrapped, prefixes, which, after, real, scored.roll(-1, dims=1)
+                unwrapped, prefixes, which, ids, mask, scored.roll(-1, dims=1)
             )
         logits = torch.cat([begin[which], rest]).float() / self.temperature
         every = logits.log_softmax(-1)
-        targets = torch.cat([after[:, 0], after[scored]])
+        targets = torch.cat([ids[:, 0], ids[scored]])
 
         def laid_out(values: torch.Tensor) -> torch.Tensor:
-            rows = values.new_zeros(after.shape)
+            rows = values.new_zeros(ids.shape)
             rows[:, 0], rows[scored] = values[: len(rows)], values[len(rows) :]
             return rows
 
         scores = laid_out(every.gather(1, targets[:, None])[:, 0])
-        entropy = laid_out(-(every.exp() * every).sum(-1)) if compute_entropy else None
-        return scores, entropy, None
+        entropy = laid_out(-(every.exp() * every).sum(-1)) if with_entropy else None
+        return scores, entropy
 
     @cached_property
     def _shares(self) -> bool:

@@ -28,20 +28,14 @@ from router_r1_graph.controllers.policy.folder import TEMPLATE_FILE
 from router_r1_graph.words import counted
 
 from .callbacks import KeepBudget, KeepScale
+from .checkpoints import train
 from .config import GRPOConfig, RewardConfig
-from .fit import (
-    BudgetSpentError,
-    StoppedError,
-    Watch,
-    device_options,
-    lora_config,
-    taken_from,
-    train,
-)
+from .errors import BudgetSpentError, StoppedError
 from .graph_trainer import GraphGRPOTrainer
 from .items import Item
 from .judge import Judge
-from .models import Learner, processes, refuse_sharding
+from .machine import adapter_as_computed, device_options, keep_freed_memory
+from .models import Learner, is_adapted, lora_config, processes, refuse_sharding, taken_from
 from .outcomes import Outcomes
 from .own_graph import OwnGraph
 from .progress import show
@@ -51,6 +45,7 @@ from .shares import Shares
 from .spending import Spending
 from .validation import Validation
 from .vllm_rollouts import vllm_options
+from .watch import Watch
 
 # It prints a whole trace each time that one is left out, which is no mistake here.
 logging.getLogger("trl.trainer.grpo_trainer").addFilter(
@@ -73,7 +68,10 @@ def run_grpo(
     trainer, watch = grpo_trainer(learner, items, config, folder=folder, **options)
     validation = _callback(trainer, Validation)
     if not (validation and validation.is_over):  # it stopped early, and was killed after that
-        train(trainer, folder, "grpo")
+        with adapter_as_computed(
+            trainer.model, options.get("bf16", False) and is_adapted(trainer.model)
+        ):
+            train(trainer, folder, "grpo")
     at = f"grpo: stopped at step {trainer.state.global_step}"
     budget = _callback(trainer, KeepBudget)
     if budget.refused:
@@ -139,6 +137,8 @@ def grpo_trainer(
             f"of grpo.micro_batch * {processes().num_processes} processes = {each}"
         )
     refuse_sharding()
+    if learner.model.device.type == "cpu":
+        keep_freed_memory()
     by_prompt, prompts = _prompts(items, learner)
     # The whole run is one epoch in the items' order: TRL's shuffle of an epoch depends on those
     # before it, which a run that goes on from a checkpoint has not seen.

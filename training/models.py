@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -188,6 +189,27 @@ def finish(learner: Learner, config: ModelConfig) -> None:
 def is_adapted(model: Any) -> bool:
     """Return whether a model is PEFT's around another."""
     return hasattr(model, "peft_config") and hasattr(model, "merge_and_unload")
+
+
+def lora_config(rank: int, model: Any = None) -> Any:
+    """Return PEFT's config; None when all weights are trained, or the model has its adapter."""
+    if not rank or is_adapted(model):
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+
+
+def taken_from(trainer: Any) -> Any:
+    """Return the model that a trainer trained, and free what it held beside (the optimizer)."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.zero_grad(set_to_none=True)
+    trainer.accelerator.free_memory()
+    trainer.optimizer = trainer.lr_scheduler = None
+    if "ref" in getattr(model, "peft_config", {}):  # the reference, as TRL names it
+        model.delete_adapter("ref")
+    gc.collect()  # trainers are full of cycles
+    return model
 
 
 def settings_of(config: ModelConfig) -> PolicySettings:

@@ -16,8 +16,8 @@ from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.words import counted
 
 from .config import GRPOConfig
+from .errors import OutsideError
 from .export import RolloutRow, rollout_row
-from .fit import OutsideError
 from .items import Item
 from .models import Learner
 from .outcomes import Outcomes

@@ -19,7 +19,7 @@ from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.evaluation.loop import Ask, Item, ask_many, ask_router, run
 from router_r1_graph.words import counted
 
-from .fit import BudgetSpentError, OutsideError
+from .errors import BudgetSpentError, OutsideError
 from .outcomes import Outcomes, verdict_of
 from .own_graph import GRAPH_FAILED, NOT_ASKED, OwnGraph
 from .spending import Bill, Spending

@@ -12,8 +12,8 @@ from router_r1_graph import CandidatePool, Controller, ReplyStore, Trace
 from router_r1_graph.candidates.records import stored_records, write_records
 
 from .config import RunConfig
+from .errors import BudgetSpentError
 from .files import append_line
-from .fit import BudgetSpentError
 from .history import read_lines
 from .items import Item
 from .measurement import share_out

@@ -11,6 +11,10 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from .attention import sharing
+from .batch_cache import row_of
+from .prefixes import Prefix, Shared
+
 _KEYS_AND_VALUES = {DynamicLayer, DynamicSlidingWindowLayer}
 _CACHES = ("cache", "past_key_values", "cache_params")
 """What transformers' models call their cache; it was renamed in 5.24."""
@@ -50,6 +54,7 @@ class Forward:
         cache: Any,
         mask: Any = None,
         keep: int | torch.Tensor = 1,
+        shared: Shared | None = None,
     ) -> tuple[torch.Tensor, Any]:
         """Read on.
 
@@ -59,6 +64,8 @@ class Forward:
             cache: of the tokens before; None = a new one.
             mask: 1 for each real token, of those before too; None = all are real.
             keep: of how many last tokens logits are wanted (0 = of all), or of which.
+            shared: the prefixes of the rows, within `sharing`; the cache and the mask begin after
+                them.
 
         Returns:
             The logits, [rows, kept, vocabulary] (of each token, where a model cannot leave the
@@ -68,6 +75,8 @@ class Forward:
         options = {name: value for name, value in options.items() if name in self._takes}
         if self._cache:
             options |= {self._cache: cache, "use_cache": True}
+        if shared:
+            options["shared"] = shared
         outputs = self._model(input_ids=ids, **options)
         return outputs.logits, outputs.get(self._cache)
 
@@ -87,6 +96,39 @@ class Forward:
         # The last layers may share keys and values of earlier ones, and remember nothing.
         kinds = [type(layer) for layer in cache.layers if getattr(layer, "keys", layer) is not None]
         return set(kinds) <= _KEYS_AND_VALUES and kinds == [*map(type, cache.layers)][: len(kinds)]
+
+    @cached_property
+    def shares(self) -> bool:
+        """Whether rows may share prefixes: on a CPU, where each layer attends to all tokens.
+
+        Some attention has more than that (biases, sinks, limits on scores); so what the model says
+        after a prefix is compared with what it says without.
+        """
+        config = self._model.config
+        if self._model.device.type != "cpu" or config._attn_implementation != "sdpa":
+            return False
+        if not self.pads:
+            return False
+        ids = torch.arange(8)[None] + self._token
+        ids = ids % config.get_text_config().vocab_size
+        positions = torch.arange(8)[None]
+        with torch.no_grad():
+            expected, whole = self(ids, positions, None, torch.ones_like(ids))
+            if {*map(type, whole.layers)} != {DynamicLayer}:
+                return False
+            prefix = Prefix((0,) * 4, row_of(whole, 0, 0, 4))
+            shared = Shared.by([prefix, prefix], ids.device)
+            after, where = ids[:, 4:].expand(2, -1), positions[:, 4:].expand(2, -1)
+            try:
+                with sharing(self._model):
+                    found, _ = self(
+                        after, where, DynamicCache(), torch.ones_like(after), shared=shared
+                    )
+            except (AttributeError, RuntimeError, TypeError, ValueError):  # another attention
+                return False
+        likely = (logits.float().softmax(-1) for logits in (expected[:, -1], found[:, -1]))
+        most = 1e-4 if self._model.dtype == torch.float32 else 0.02
+        return bool((next(likely) - next(likely)).abs().max() < most)
 
     @property
     def continues(self) -> bool:

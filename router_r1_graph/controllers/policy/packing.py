@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 _PREFILL_ROWS = 32
 """The most rows whose new tokens are computed together. They are rows with about equally many,
 since padding is computed too."""
+_PREFILL_TOKENS = 2048
+"""The most new tokens of such rows together, unless one row has more: what they attend to is held
+for all of them."""
 _ALIKE = 1.25
 """The new tokens of the longest row computed together, at most, as a multiple of the shortest's."""
 
@@ -20,7 +23,8 @@ def alike(todo: Sequence[Unread]) -> Iterator[list[Unread]]:
     least = 0
     for row in sorted(todo, key=lambda row: (len(row[0]) - row[1], row[1])):
         new = len(row[0]) - row[1]
-        if part and (len(part) == _PREFILL_ROWS or new > _ALIKE * least):
+        full = len(part) == _PREFILL_ROWS or new * (len(part) + 1) > _PREFILL_TOKENS
+        if part and (full or new > _ALIKE * least):
             yield part
             part = []
         least = least if part else new

@@ -1,0 +1,86 @@
+"""Attention in which rows share prefixes, for transformers' models on a CPU.
+
+Rows with a common prefix read its keys and values once, in one product of matrices
+(docs/experiments.md has what that is worth).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask
+
+from .prefixes import Shared
+
+NAME = "router_r1_shared"
+
+
+def attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    shared: Shared | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, Any]:
+    """Return what each row's tokens attend to, in its prefix and after it.
+
+    Args:
+        module: the layer; `layer_idx` is its place.
+        query: [rows, heads, tokens, size].
+        key: after the prefixes: [rows, key heads, past and new tokens, size].
+        value: like `key`.
+        attention_mask: added to the scores after the prefixes: [rows, 1, tokens, past and new].
+        scaling: of the scores; None = 1 / sqrt(size).
+        shared: the prefixes of the rows; None = they have none.
+    """
+    if shared is None:
+        whole: tuple[torch.Tensor, Any] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling
+        )
+        return whole
+    rows, heads, tokens, size = query.shape
+    kinds = key.shape[1]
+    each = heads // kinds * tokens  # queries of one key head
+    query = query.reshape(rows, kinds, each, size) * (size**-0.5 if scaling is None else scaling)
+    own = query @ key.transpose(-1, -2)
+    if attention_mask is not None:
+        masked = own.view(rows, kinds, -1, tokens, own.shape[-1])
+        masked += attention_mask[:, :, None, :, : own.shape[-1]].to(own.dtype)
+    before = [(*layers[module.layer_idx], places) for layers, places in shared.groups]
+    longest = max(keys.shape[1] for keys, _, _ in before)
+    scores = own.new_full((rows, kinds, each, longest), -torch.inf)
+    for keys, _, places in before:
+        asked = query[places].transpose(0, 1).reshape(kinds, -1, size)
+        found = (asked @ keys.transpose(-1, -2)).view(kinds, len(places), each, -1)
+        scores[places, :, :, : keys.shape[1]] = found.transpose(0, 1)
+    weights = torch.cat([scores, own], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
+    read = weights[..., longest:] @ value
+    for _, values, places in before:
+        part = weights[places, :, :, : values.shape[1]].transpose(0, 1)
+        found = part.reshape(kinds, -1, values.shape[1]) @ values
+        read[places] += found.view(kinds, len(places), each, -1).transpose(0, 1)
+    read = read.reshape(rows, heads, tokens, value.shape[-1])
+    return read.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, eager_mask)
+
+
+@contextmanager
+def sharing(model: Any) -> Iterator[None]:
+    """Let a model attend so, while it lasts; its forward pass takes `shared` then."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
