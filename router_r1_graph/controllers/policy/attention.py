@@ -18,6 +18,8 @@ from transformers.masking_utils import eager_mask
 from .prefixes import Shared
 
 NAME = "router_r1_shared"
+_FEW = 32
+"""With more new tokens and no prefix, what each attends to is not held at once."""
 
 
 def attend(
@@ -41,7 +43,7 @@ def attend(
         scaling: of the scores; None = 1 / sqrt(size).
         shared: the prefixes of the rows; None = they have none.
     """
-    if shared is None:
+    if shared is None and query.shape[2] > _FEW:
         whole: tuple[torch.Tensor, Any] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling
         )
@@ -54,8 +56,9 @@ def attend(
     if attention_mask is not None:
         masked = own.view(rows, kinds, -1, tokens, own.shape[-1])
         masked += attention_mask[:, :, None, :, : own.shape[-1]].to(own.dtype)
-    before = [(*layers[module.layer_idx], places) for layers, places in shared.groups]
-    longest = max(keys.shape[1] for keys, _, _ in before)
+    groups = shared.groups if shared else []
+    before = [(*layers[module.layer_idx], places) for layers, places in groups]
+    longest = max((keys.shape[1] for keys, _, _ in before), default=0)
     scores = own.new_full((rows, kinds, each, longest), -torch.inf)
     for keys, _, places in before:
         asked = query[places].transpose(0, 1).reshape(kinds, -1, size)

@@ -30,7 +30,7 @@ from .sampling import Sample
 from .streaming import Listener, TurnStream, turn_stream
 from .tokens import TokenCodec, TurnTokens, random_of
 from .weighing import Weighing
-from .weights import end_ids, load_weights
+from .weights import end_ids, for_cpu, load_weights
 
 
 class PolicyController:
@@ -103,8 +103,8 @@ class PolicyController:
             path: a folder, or the name of a model on the hub.
             settings: how it is asked; None = as its `router_r1.json` says.
             device: `cpu`, `cuda`, ...; None = the GPU where there is one.
-            dtype: the type of the weights, such as `bfloat16`; `auto` = as saved, and float32 on
-                a CPU, which computes several times as fast in it. There an adapter is merged, too.
+            dtype: the type of the weights, such as `bfloat16`; `auto` = as saved, and on a CPU
+                that in which it computes fastest. There an adapter is merged, too.
             **options: passed to the constructor.
 
         Raises:
@@ -117,8 +117,7 @@ class PolicyController:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         model = load_weights(policy, dtype=dtype)
         if device == "cpu" and dtype == "auto":
-            model = model.float()
-            model = model.merge_and_unload() if policy.is_adapter else model
+            model = for_cpu(model)
         model.to(device)
         model.eval()
         options = {"name": f"policy:{path}", **options}

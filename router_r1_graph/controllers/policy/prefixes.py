@@ -21,7 +21,7 @@ make one of their own."""
 _LEAST = 64
 """A shorter one saves nothing."""
 _OTHERS = 4
-"""A prefix is as long as so many other contexts allow, where there are as many."""
+"""A prefix is as long as so many other contexts allow, where as many begin alike."""
 _AS_GOOD = 0.9
 """A known prefix is taken if it has this share of the tokens that a new one would have."""
 _RECENT = 64
@@ -83,7 +83,8 @@ class Prefixes:
         return [self._of(ids, (other for other in seen if other is not ids)) for ids in contexts]
 
     def _of(self, ids: tuple[int, ...], others: Iterable[tuple[int, ...]]) -> Prefix | None:
-        common = sorted((alike(ids, other) for other in others), reverse=True)
+        lengths = (alike(ids, other) for other in others)
+        common = sorted((size for size in lengths if size >= _LEAST), reverse=True)
         most = min(common[:_OTHERS][-1], len(ids) - 1) // _STEP * _STEP if common else 0
         fit = [p for p in self._known.values() if ids[: len(p)] == p.ids and len(p) < len(ids)]
         found = max(fit, key=len, default=None)
