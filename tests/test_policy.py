@@ -484,13 +484,13 @@ def test_a_turn_that_cannot_have_ended_is_not_decoded(tokenizer):
 def test_a_sampled_turn_ends_where_the_stop_text_is_spelled_out(model, tokenizer, monkeypatch):
     spelled = [i for part in ("a</ans", "wer>", "b") for i in tokenizer.encode(part)]
     policy = controller(model, tokenizer, settings={})
-    script = iter(spelled)
+    one = Sample([5], max_new_tokens=30)
 
     def say(logits, temperatures, drawn):
-        return torch.tensor([next(script)]), torch.tensor([0.0])
+        written = [*spelled, *[0] * 9][len(one.ids) :][: len(logits)]
+        return torch.tensor(written), torch.zeros(len(logits))
 
     monkeypatch.setattr(generation, "sample_tokens", say)
-    one = Sample([5], max_new_tokens=30)
     policy.generator.generate([one])
     assert one.finished
     assert tokenizer.decode(one.ids) == "a</answer>"

@@ -60,6 +60,7 @@ def run(
         return torch.tensor([next(waiting)]), torch.tensor([0.0])
 
     monkeypatch.setattr(generation, "sample_tokens", say)
+    monkeypatch.setattr(generation, "repeated", lambda _: ())  # one token at a time
     model = make_model(tokenizer)
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, *more_ends]
     policy = PolicyController(model, tokenizer, settings)

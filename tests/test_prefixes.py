@@ -7,6 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention
 
+from router_r1_graph.controllers.policy import generation
 from router_r1_graph.controllers.policy.generation import Generator
 from router_r1_graph.controllers.policy.prefixes import Prefixes
 from router_r1_graph.controllers.policy.sampling import Sample
@@ -156,3 +157,24 @@ def test_the_oldest_prefixes_are_dropped():
     assert again is first[-1]
     assert prefixes.of([(*begins[0], 5, 6)])[0] is not first[0]
     assert Prefixes(0).of([(*begins[0], 1, 2), (*begins[0], 3, 4)]) == [None, None]
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_guesses_change_nothing_that_is_sampled(monkeypatch, count):
+    model, rng = llama(), Random(7)
+    begin = some(rng, 20) * 5  # it repeats itself: everything is guessed
+
+    def sampled():
+        turns = turns_of(Random(8), begin, count)
+        reads = []
+        generator = Generator(model, pad_id=0, stop_ids=frozenset([7]))
+        generator.generate(turns, rest=lambda going: reads.append(going) and False)
+        return [(turn.ids, turn.logprobs) for turn in turns], reads
+
+    guessed, passes = sampled()
+    monkeypatch.setattr(generation, "repeated", lambda ids: ())
+    plain, each = sampled()
+    assert sum(passes) < sum(each)  # turns that repeat themselves end after fewer passes
+    for (ids, logprobs), (others, expected) in zip(guessed, plain, strict=True):
+        assert ids == others
+        assert logprobs == pytest.approx(expected, abs=1e-4)

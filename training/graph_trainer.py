@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from itertools import chain
 from typing import Any, Literal
@@ -73,7 +74,13 @@ class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         ids, mask = (one[:, before : prompt + width] for one in (input_ids, attention_mask))
         prompt -= before
         first, which = different_rows(torch.cat([ids[:, :prompt], mask[:, :prompt]], dim=1))
-        with attention_for_training(self.accelerator.unwrap_model(model), self.args.bf16):
+        # What is recomputed in the backward pass would attend otherwise.
+        plain = (
+            nullcontext()
+            if self.args.gradient_checkpointing
+            else attention_for_training(self.accelerator.unwrap_model(model), self.args.bf16)
+        )
+        with plain:
             if not self._shares or compute_aux_loss or len(first) == len(ids):
                 scores, entropy, loss = super()._get_per_token_logps_and_entropies(
                     *(model, ids, mask, width, batch_size, compute_entropy, compute_aux_loss),

@@ -47,6 +47,12 @@ class Forward:
         self._takes = arguments(model)
         self._cache = next((name for name in _CACHES if name in self._takes), None)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        device: torch.device = self._model.device
+        return device
+
     def __call__(
         self,
         ids: torch.Tensor,
@@ -81,21 +87,35 @@ class Forward:
         return outputs.logits, outputs.get(self._cache)
 
     @cached_property
+    def _kinds(self) -> list[type]:
+        """What the layers are that remember something; [] = they are of another kind.
+
+        The model shows that in the cache that it makes for one token.
+        """
+        if not self._cache or "attention_mask" not in self._takes:
+            return []
+        ids = torch.tensor([[self._token]], device=self.device)
+        with torch.no_grad():
+            _, cache = self(ids, torch.zeros_like(ids), None)
+        if type(cache) is not DynamicCache:  # a family's own kind
+            return []
+        # The last layers may share keys and values of earlier ones, and remember nothing.
+        kinds = [type(layer) for layer in cache.layers if getattr(layer, "keys", layer) is not None]
+        return kinds if kinds == [*map(type, cache.layers)][: len(kinds)] else []
+
+    @cached_property
     def pads(self) -> bool:
         """Whether rows of different lengths may share a batch.
 
         They may where each layer remembers keys and values of its tokens, and no more: padding is
-        masked there. The model shows that in the cache that it makes for one token.
+        masked there.
         """
-        if not self._cache or "attention_mask" not in self._takes:
-            return False
-        ids = torch.tensor([[self._token]], device=self._model.device)
-        _, cache = self(ids, torch.zeros_like(ids), None)
-        if type(cache) is not DynamicCache:  # a family's own kind
-            return False
-        # The last layers may share keys and values of earlier ones, and remember nothing.
-        kinds = [type(layer) for layer in cache.layers if getattr(layer, "keys", layer) is not None]
-        return set(kinds) <= _KEYS_AND_VALUES and kinds == [*map(type, cache.layers)][: len(kinds)]
+        return bool(self._kinds) and {*self._kinds} <= _KEYS_AND_VALUES
+
+    @property
+    def skips(self) -> bool:
+        """Whether tokens may be left out in the middle: no layer counts columns to forget some."""
+        return {*self._kinds} == {DynamicLayer}
 
     @cached_property
     def shares(self) -> bool:
@@ -107,15 +127,13 @@ class Forward:
         config = self._model.config
         if self._model.device.type != "cpu" or config._attn_implementation != "sdpa":
             return False
-        if not self.pads:
+        if not self.skips:
             return False
         ids = torch.arange(8)[None] + self._token
         ids = ids % config.get_text_config().vocab_size
         positions = torch.arange(8)[None]
         with torch.no_grad():
             expected, whole = self(ids, positions, None, torch.ones_like(ids))
-            if {*map(type, whole.layers)} != {DynamicLayer}:
-                return False
             prefix = Prefix((0,) * 4, row_of(whole, 0, 0, 4))
             shared = Shared.by([prefix, prefix], ids.device)
             after, where = ids[:, 4:].expand(2, -1), positions[:, 4:].expand(2, -1)

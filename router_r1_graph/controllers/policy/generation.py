@@ -2,35 +2,41 @@
 
 Tokens in, tokens out: a `Sample` holds the ids to sample after, and gets the sampled ids with their
 log-probabilities. The new context of each turn is computed first, a few rows at a time. Then all
-turns share one batch, and each step samples one token for each. Turns that end leave the batch. The
+turns share one batch, and each pass samples a token for each. Turns that end leave the batch. The
 last few may rest: they join the turns that have arrived meanwhile, and continue where they were.
 
-Rows of different lengths are padded on the left, so that their last tokens are in one column;
-positions count real tokens only. That is right where a layer remembers keys and values. What
-contexts begin with in common is computed once, held once, and read by all of them together. A model
-with other layers (linear attention, convolutions, state spaces) samples one turn at a time, without
-padding, and remembers what it has read in the cache that transformers makes for it.
+Where few turns share a batch, what each may repeat of earlier text is guessed, and a pass reads the
+guess as well: it samples after each of its tokens, up to the first that is not the sampled one.
+What is sampled is the same as without, at any temperature. Turns repeat names, prices and
+sub-questions of their context.
+
+Padding and prefixes (`Batch`) are right where a layer remembers keys and values. A model with other
+layers (linear attention, convolutions, state spaces) samples one turn at a time, without padding,
+and remembers what it has read in the cache that transformers makes for it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from transformers import Cache
 
 from .attention import sharing
-from .batch_cache import RoomyLayer, Rows, row_of
+from .batch import Batch
+from .contexts import Contexts
 from .forward import Forward
 from .kept_caches import KeptCaches
-from .packing import Unread, alike, closed_up
-from .prefixes import Prefix, Prefixes, Row, Shared
-from .sampling import Sample, drawn, repeated, sample_tokens
+from .packing import closed_up
+from .sampling import Sample, repeated, sample_tokens
 
 _CROWDED = 0.75
 """When no more than this share of the rows is still sampled, the others leave the batch."""
+_MOST_READ = 40
+"""The most tokens that a pass reads with guesses: with more, reading them takes longer than what
+they save (docs/experiments.md)."""
 
 
 class Generator:
@@ -59,17 +65,28 @@ class Generator:
         self.pad_id = pad_id
         self.stop_ids = stop_ids
         self.is_stop = is_stop
-        self.kept = KeptCaches(max_cached_tokens)
-        self.prefixes = Prefixes(max_cached_tokens // 8)
         self._forward = Forward(model, pad_id)
-        self.prefilled_tokens = 0
-        self.reused_tokens = 0
+        self._contexts = Contexts(self._forward, pad_id, max_cached_tokens)
         self.seconds = 0.0  # spent in the model
+
+    @property
+    def kept(self) -> KeptCaches:
+        """What is kept between turns."""
+        return self._contexts.kept
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """How many tokens of contexts were computed."""
+        return self._contexts.prefilled_tokens
+
+    @property
+    def reused_tokens(self) -> int:
+        """How many tokens of contexts had been computed before."""
+        return self._contexts.reused_tokens
 
     def forget(self) -> None:
         """Drop every cache: the weights have changed."""
-        self.kept.clear()
-        self.prefixes.clear()
+        self._contexts.forget()
 
     def generate(
         self,
@@ -85,7 +102,7 @@ class Generator:
         Args:
             turns: turns that have not ended; some may have begun.
             ended: receives each turn as soon as it has ended.
-            rest: called after each token with the number of unfinished turns; returns whether they
+            rest: called after each pass with the number of unfinished turns; returns whether they
                 are to rest.
         """
         start = time.perf_counter()
@@ -108,220 +125,105 @@ class Generator:
         ended: Callable[[Sample], None],
         rest: Callable[[int], bool],
     ) -> None:
-        device = self.model.device
-        computed = self._prefill(turns)
-        if len(turns) == 1 and not turns[0].temperature:
-            self._generate_one(turns[0], computed[0], ended, rest)
-            return
         # The turn of each row of the batch; None = it has ended.
         rows: list[Sample | None] = list(turns)
-        prefixes = [row.prefix for row in computed]
-        cache, mask, shared = self._batch(computed)
-        del computed
-        ids = torch.tensor([[turn.so_far[-1]] for turn in turns], device=device)
-        temperatures = torch.tensor([turn.temperature for turn in turns], device=device)
+        batch = Batch(self._forward, self._contexts.read(turns), self.pad_id)
+        last = [turn.so_far[-1] for turn in turns]
         while True:
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            positions = mask.sum(1, keepdim=True) - 1 + (shared.sizes if shared else 0)
-            logits, _ = self._forward(ids, positions, cache, mask, shared=shared)
-            chosen, scores = sample_tokens(logits[:, -1], temperatures, drawn(rows, device))
-            for place, (turn, token, score) in enumerate(
-                zip(rows, chosen.tolist(), scores.tolist(), strict=True)
-            ):
-                if turn is None:
-                    continue
-                self._append(turn, token, score)
-                if turn.ended:
+            most = _MOST_READ // len(rows) - 1 if self._forward.skips or len(rows) == 1 else 0
+            guesses = [_guess(turn, most) for turn in rows]
+            logits = batch.read([(token, *g) for token, g in zip(last, guesses, strict=True)])
+            accepted = self._sample(rows, guesses, logits)
+            last = [tokens[-1] for tokens in accepted]
+            batch.accept([*map(len, accepted)])
+            for place, turn in enumerate(rows):
+                if turn is not None and turn.ended:
                     rows[place] = None
-                    self._keep_row(turn, prefixes[place], cache, place)
+                    self._keep(turn, partial(batch.row, place))
                     ended(turn)
-            ids = chosen[:, None]
             going = [place for place, turn in enumerate(rows) if turn is not None]
             if not going:
                 return
             if rest(len(going)):
                 for place, turn in enumerate(rows):
                     if turn is not None:
-                        self._keep_row(turn, prefixes[place], cache, place)
+                        self._keep(turn, partial(batch.row, place))
                 return
             # Rows that ended leave the batch a quarter of it at a time, because each time other
             # rows are copied into their places.
             if len(going) <= _CROWDED * len(rows):
                 order = closed_up(going)
                 rows = [rows[place] for place in order]
-                prefixes = [prefixes[place] for place in order]
-                shared = Shared.by(prefixes, device)
-                keep = torch.tensor(order, device=device)
-                ids, mask, temperatures = ids[keep], mask[keep], temperatures[keep]
-                padding = mask.shape[1] - int(mask.sum(1).max())
-                mask = mask[:, padding:]
-                for layer in cache.layers:
-                    layer.take(order, padding)
+                last = [last[place] for place in order]
+                batch.take(order)
 
-    def _generate_one(
+    def _sample(
         self,
-        turn: Sample,
-        row: Row,
-        ended: Callable[[Sample], None],
-        rest: Callable[[int], bool],
-    ) -> None:
-        """Write a greedy turn that is alone: what may repeat earlier text is guessed and checked.
+        rows: Sequence[Sample | None],
+        guesses: Sequence[Sequence[int]],
+        logits: torch.Tensor,
+    ) -> list[list[int]]:
+        """Sample on, after the last token of each row and its guess; return what was sampled.
 
-        One pass reads the last token and the guess, and says which of it the model would have
-        written. Turns repeat names, prices and sub-questions of their context.
+        Args:
+            rows: the turns; None = it has ended, and its one token means nothing.
+            guesses: what was read after the last token.
+            logits: [rows, 1 + the longest guess, vocabulary].
         """
-        device = self.model.device
-        cache, _, shared = self._batch([row])
-        before = len(row.prefix) if row.prefix else 0
-        while True:
-            size = cache.get_seq_length()
-            guess = repeated(turn.so_far)[: turn.max_new_tokens - len(turn.ids) - 1]
-            ids = torch.tensor([[turn.so_far[-1], *guess]], device=device)
-            positions = torch.arange(size, size + ids.shape[1], device=device)[None] + before
-            logits, _ = self._forward(ids, positions, cache, keep=0, shared=shared)
-            greedy = torch.zeros(ids.shape[1], device=device)
-            chosen, scores = sample_tokens(logits[0], greedy, greedy[:, None])
-            read = 0
-            for token, score in zip(chosen.tolist(), scores.tolist(), strict=True):
-                self._append(turn, token, score)
-                read += 1
-                if turn.ended or read > len(guess) or token != guess[read - 1]:
-                    break
-            for layer in cache.layers:
-                layer.cut(size + read)
-            if turn.ended or rest(1):
-                break
-        self._keep_row(turn, row.prefix, cache, 0)
-        if turn.ended:
-            ended(turn)
-
-    def _prefill(self, turns: Sequence[Sample]) -> list[Row]:
-        """Return each turn's keys and values, except for its last token."""
-        # Samples of one question begin with the same prompt: it is computed once.
-        keys = [turn.so_far for turn in turns]
-        first = {
-            key: turn
-            for key, turn in sorted(zip(keys, turns, strict=True), key=lambda pair: pair[1].known)
-        }
-        rows: dict[tuple[int, ...], Row] = {}
-        todo: list[Unread] = []
-        new: list[Sample] = []
-        for ids, turn in first.items():
-            row, size = self._take(turn)
-            rows[ids] = row or Row()
-            if row is None and self._forward.shares:
-                new.append(turn)
-            elif size < len(ids) - 1:
-                todo.append((ids, size))
-        for turn, prefix in zip(new, self.prefixes.of([t.so_far for t in new]), strict=True):
-            ids = turn.so_far
-            rows[ids] = Row(prefix)
-            if prefix and prefix.rows:
-                self._reuse(turn, len(prefix))
-            elif prefix:
-                prefix.rows = self._read(prefix.ids)
-            size = len(prefix) if prefix else 0
-            if size < len(ids) - 1:
-                todo.append((ids, size))
-        for part in alike(todo):
-            for (ids, _), done in zip(part, self._compute(part, rows), strict=True):
-                rows[ids] = done
-        for key, turn in zip(keys, turns, strict=True):
-            turn.prefilled = turn.prefilled or first[key].prefilled
-        return [rows[key] for key in keys]
-
-    def _read(self, ids: tuple[int, ...]) -> Rows:
-        """Return the keys and values of some tokens."""
-        read = torch.tensor([ids], device=self.model.device)
-        positions = torch.arange(len(ids), device=self.model.device)[None]
-        cache = Cache(layer_class_to_replicate=RoomyLayer)
-        self._forward(read, positions, cache)
-        return row_of(cache, 0, 0, len(ids))
-
-    def _compute(self, part: Sequence[Unread], rows: dict[tuple[int, ...], Row]) -> list[Row]:
-        """Complete the known keys and values of some rows, up to their last token, and return them.
-
-        Here padding is on both sides: the new tokens are in the middle, next to the old ones.
-        """
-        device = self.model.device
-        known = [rows[ids] for ids, _ in part]
-        cache, old, shared = self._batch(known)
-        past = old.shape[1]
-        fresh = [ids[size:-1] for ids, size in part]
-        width = max(map(len, fresh))
-        ids = torch.tensor(
-            [[*new, *[self.pad_id] * (width - len(new))] for new in fresh], device=device
+        width, device = logits.shape[1], logits.device
+        drawn = torch.tensor([r.draw(width) if r else [0.5] * width for r in rows], device=device)
+        temperatures = torch.tensor([r.temperature if r else 0.0 for r in rows], device=device)
+        chosen, scores = sample_tokens(
+            logits.flatten(0, 1), temperatures.repeat_interleave(width), drawn.view(-1, 1)
         )
-        real = [[1] * len(new) + [0] * (width - len(new)) for new in fresh]
-        mask = torch.cat([old, torch.tensor(real, device=device)], dim=1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
-        positions = positions + (shared.sizes if shared else 0)
-        self._forward(ids, positions, cache, mask, shared=shared)
-        return [
-            Row(row.prefix, row_of(cache, place, past - row.own_size, past + len(new)))
-            for place, (row, new) in enumerate(zip(known, fresh, strict=True))
-        ]
-
-    def _batch(self, rows: Sequence[Row]) -> tuple[Cache, torch.Tensor, Shared | None]:
-        """Return rows as a batch: its cache after the prefixes, padded on the left; its mask."""
-        device = self.model.device
-        sizes = [row.own_size for row in rows]
-        width = max(sizes)
-        mask = torch.tensor([[0] * (width - size) + [1] * size for size in sizes], device=device)
-        shared = Shared.by([row.prefix for row in rows], device)
-        if not width:
-            return Cache(layer_class_to_replicate=RoomyLayer), mask.long(), shared
-        return Cache(layers=RoomyLayer.holding([row.own for row in rows], width)), mask, shared
+        sampled: list[list[int]] = []
+        for turn, guess, tokens, of_tokens in zip(
+            rows,
+            guesses,
+            chosen.view(-1, width).tolist(),
+            scores.view(-1, width).tolist(),
+            strict=True,
+        ):
+            sampled.append([])
+            for token, score in zip(tokens, of_tokens, strict=True):
+                sampled[-1].append(token)
+                if turn is not None:
+                    self._append(turn, token, score)
+                right = len(sampled[-1]) <= len(guess) and token == guess[len(sampled[-1]) - 1]
+                if not right or turn is None or turn.ended:
+                    break
+        return sampled
 
     def _sample_alone(self, turn: Sample) -> None:
         """Sample a turn to its end, without a batch, in the cache that the model makes itself."""
         device = self.model.device
-        cache, size = self._take(turn)
+        cache, size = self._contexts.take(turn)
         temperatures = torch.tensor([turn.temperature], device=device)
         while not turn.ended:
             ids = torch.tensor([turn.so_far[size:]], device=device)
             positions = torch.arange(size, len(turn.so_far), device=device)[None]
             logits, cache = self._forward(ids, positions, cache)
             size = len(turn.so_far) if cache is not None else 0  # else it reads everything again
-            token, score = sample_tokens(logits[:, -1], temperatures, drawn([turn], device))
+            drawn = torch.tensor([turn.draw(1)], device=device)
+            token, score = sample_tokens(logits[:, -1], temperatures, drawn)
             self._append(turn, token.item(), score.item())
         if cache is not None and self._forward.continues:
-            self._keep(turn, lambda _: cache)
+            self._keep(turn, lambda: cache)
 
     def _append(self, turn: Sample, token: int, score: float) -> None:
-        turn.ids.append(token)
-        turn.logprobs.append(score)
+        turn.append(token, score)
         turn.finished = token in self.stop_ids or bool(self.is_stop and self.is_stop(turn.ids))
         if turn.listener:
             turn.listener(turn.ids)
 
-    def _take(self, turn: Sample) -> tuple[Any, int]:
-        """Return what is kept of a turn's context (None if nothing), and of how many tokens."""
-        ids = turn.so_far
-        cache, size = self.kept.take(ids[: len(ids) if turn.ids else turn.known])
-        if not turn.ids:
-            turn.prefilled = len(ids)
-            self.prefilled_tokens += len(ids)
-            self._reuse(turn, size)
-        return cache, size
-
-    def _reuse(self, turn: Sample, size: int) -> None:
-        """Count tokens of a turn's context as read before."""
-        if not turn.ids:
-            turn.prefilled -= size
-            self.prefilled_tokens -= size
-            self.reused_tokens += size
-
-    def _keep(self, turn: Sample, cache: Callable[[int], Any]) -> None:
+    def _keep(self, turn: Sample, cache: Callable[[], Any]) -> None:
         """Keep the cache of a turn that ended or rests; the last sampled token is not in it yet."""
         if not (turn.ended and turn.is_last(turn.ids)):
             self.kept.put(turn.so_far, len(turn.so_far) - 1, cache)
 
-    def _keep_row(self, turn: Sample, prefix: Prefix | None, cache: Cache, place: int) -> None:
-        width = cache.get_seq_length()
 
-        def row(size: int) -> Row:
-            own = size - (len(prefix) if prefix else 0)
-            return Row(prefix, row_of(cache, place, width - own, width))
-
-        self._keep(turn, row)
+def _guess(turn: Sample | None, most: int) -> tuple[int, ...]:
+    """Return what a turn may write next."""
+    if turn is None or most < 1:
+        return ()
+    return repeated(turn.so_far)[: min(most, turn.max_new_tokens - len(turn.ids) - 1)]

@@ -37,18 +37,18 @@ class KeptCaches:
         self.tokens -= size
         return cache, size
 
-    def put(self, ids: tuple[int, ...], size: int, cache: Callable[[int], Any]) -> None:
+    def put(self, ids: tuple[int, ...], size: int, cache: Callable[[], Any]) -> None:
         """Keep a cache; one that is too large is not even made.
 
         Args:
             ids: the key.
             size: the number of tokens in the cache.
-            cache: takes the size, and returns the cache.
+            cache: returns the cache.
         """
         if not 0 < size <= self.max_tokens:
             return
         self.take(ids)  # the same turn of another sample: one is enough
-        self._kept[ids] = cache(size), size
+        self._kept[ids] = cache(), size
         self.tokens += size
         while self.tokens > self.max_tokens:
             self.take(next(iter(self._kept)))

@@ -41,6 +41,23 @@ class Sample:
     """Whether a stop token or stop string ended it, not the length."""
     prefilled: int = 0
     """Tokens of the context that had to be computed; the rest came from the cache."""
+    _drawn: list[float] = field(default_factory=list)
+
+    def draw(self, count: int) -> list[float]:
+        """Return the numbers by which the next tokens are drawn, whether or not all are sampled.
+
+        Args:
+            count: how many; each is from 0 to 1.
+        """
+        missing = count - len(self._drawn)
+        self._drawn += [self.random.random() if self.random else 0.5 for _ in range(missing)]
+        return self._drawn[:count]
+
+    def append(self, token: int, logprob: float) -> None:
+        """Add a sampled token."""
+        self.ids.append(token)
+        self.logprobs.append(logprob)
+        del self._drawn[:1]
 
     @property
     def ended(self) -> bool:
@@ -51,12 +68,6 @@ class Sample:
     def so_far(self) -> tuple[int, ...]:
         """The context and what has been sampled."""
         return (*self.context, *self.ids)
-
-
-def drawn(rows: Sequence[Sample | None], device: torch.device) -> torch.Tensor:
-    """Return a number from 0 to 1 for each row: [rows, 1]."""
-    numbers = [row.random.random() if row and row.random else 0.5 for row in rows]
-    return torch.tensor(numbers, device=device)[:, None]
 
 
 _ALIKE, _MOST_GUESSED = (3, 2, 1), 8

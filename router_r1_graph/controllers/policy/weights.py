@@ -51,7 +51,7 @@ def for_cpu(model: Any) -> Any:
     model = model.float()
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # of newer torch
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # of newer torch
     if halves and (known.get("avx512_bf16") or known.get("amx_bf16")):
         model = model.to(torch.bfloat16)
     return model
