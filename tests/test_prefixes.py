@@ -1,5 +1,7 @@
 """What contexts begin with in common: found, computed once, and attended to by all of them."""
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from random import Random
 
 import pytest
@@ -178,3 +180,13 @@ def test_guesses_change_nothing_that_is_sampled(monkeypatch, count):
     for (ids, logprobs), (others, expected) in zip(guessed, plain, strict=True):
         assert ids == others
         assert logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_two_samplers_may_hold_one_model():
+    model, begin = llama(), some(Random(9), 100)
+    turns = [turns_of(Random(seed), begin, 4) for seed in range(6)]
+    samplers = [Generator(model, pad_id=0, stop_ids=frozenset([7])) for _ in turns]
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(Generator.generate, samplers, turns))
+    for turn in chain(*turns):
+        assert turn.logprobs == pytest.approx(own_logprobs(model, turn), abs=1e-4)

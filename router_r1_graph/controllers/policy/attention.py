@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -78,12 +80,18 @@ AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, eager_mask)
 
 
+_locks: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
+"""One for each model: where two samplers hold the same, the other one waits."""
+
+
 @contextmanager
 def sharing(model: Any) -> Iterator[None]:
     """Let a model attend so, while it lasts; its forward pass takes `shared` then."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT's
+    with _locks.setdefault(inner, RLock()):
+        before = model.config._attn_implementation
+        model.set_attn_implementation(NAME)
+        try:
+            yield
+        finally:
+            model.set_attn_implementation(before)
