@@ -52,6 +52,7 @@ def says(monkeypatch: pytest.MonkeyPatch, ids: list[int]) -> None:
         return torch.full((len(logits),), token), torch.zeros(len(logits))
 
     monkeypatch.setattr(generation, "sample_tokens", say)
+    monkeypatch.setattr(generation, "repeated", lambda _: ())  # one token at a time
 
 
 @pytest.mark.parametrize("which", ["eos_token_id", "pad_token_id"])
