@@ -19,6 +19,7 @@ needs("train")
 import torch
 from langsmith.utils import get_env_var, tracing_is_enabled
 from safetensors.torch import load_file, save_file
+from transformers import TrainerControl, TrainerState
 
 import router_r1_graph
 from openai_server import OpenAIServer, Reply, Status
@@ -42,6 +43,7 @@ from training.run import Run
 from training.signals import give_back, take_signals
 from training.spending import Bill, Spending
 from training.teacher_traces import warm_traces
+from training.watch import Watch
 
 SMOKE = CONFIGS / "smoke.yaml"
 DEMO = Path(router_r1_graph.__file__).parent / "policies" / "demo"
@@ -146,8 +148,25 @@ def test_a_line_that_a_killed_run_has_written_is_not_written_again(tmp_path):
     for learned in (3, 3):
         Run(config).log_once("warm_start_rows", 0, {"learned": learned})
     Run(config).log_once("warm_start_rows", 1, {"learned": 4})
+    for weight in (0, 0.5, 0.5):
+        Run(config).log_once("grpo_test", 0, {"cost_weight": weight})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["learned"]) for line in lines] == [(0, 3), (1, 4)]
+    assert [(line["step"], line["learned"]) for line in lines[:2]] == [(0, 3), (1, 4)]
+    assert [line["cost_weight"] for line in lines[2:]] == [0, 0.5]
+
+
+def test_a_run_that_goes_on_behind_its_last_step_sums_it_up_once(tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+    state = TrainerState()
+    for steps in ([1, 2, 3], []):  # the second time, the last one is done
+        watch = Watch(metrics, "grpo")
+        watch.on_train_begin(None, state, TrainerControl())
+        for state.global_step in steps:
+            watch.on_log(None, state, TrainerControl(), logs={"loss": 0.5})
+        watch.on_log(None, state, TrainerControl(), logs={"train_runtime": 1.0})
+        watch.on_train_end(None, state, TrainerControl())
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [line.get("loss") for line in lines] == [0.5, 0.5, 0.5, None]
 
 
 def test_a_policy_that_a_disk_has_no_room_for_is_an_error_of_the_disk(tmp_path):

@@ -71,7 +71,7 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
             rows += rng.sample(before, min(len(before), round(len(rows) * stage.keep)))
             rng.shuffle(rows)
             numbers = means(judged_of(traces, "best_of_n"))
-            run.log("best_of_n", number, numbers | {"kept": kept})
+            run.log_once("best_of_n", number, numbers | {"kept": kept})
         if kept:
             fit(
                 learner,

@@ -160,8 +160,9 @@ class Run:
 
     def log_once(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:
         """Write a line of metrics, unless this run wrote it before it was killed."""
-        known = ((line["stage"], line["step"]) for line in read_lines(self.metrics))
-        if (stage, step) not in known:
+        ours = (stage, step, numbers.get("cost_weight"))
+        lines = read_lines(self.metrics)
+        if ours not in ((line["stage"], line["step"], line.get("cost_weight")) for line in lines):
             self.log(stage, step, numbers)
 
     def fit_options(self, stage: str, seed: int) -> dict[str, Any]:

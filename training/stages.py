@@ -131,5 +131,5 @@ def measure(run: Run, learner: Learner, stage: str) -> list[Numbers]:
     report_stage(config.report_to, stage, rows, run.folder(stage), config.out.name)
     measured = [{"cost_weight": weight, **row} for weight, row in rows.items()]
     for row in measured:
-        run.log(f"{stage}_test", 0, row)
+        run.log_once(f"{stage}_test", 0, row)
     return measured

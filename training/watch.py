@@ -28,6 +28,7 @@ class Watch(TrainerCallback):
         self.metrics = metrics
         self.stage = stage
         self.interrupted = False
+        self._began = -1
         self._before: Handlers = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -41,6 +42,7 @@ class Watch(TrainerCallback):
                 print("\nfinishing this step, then saving; Ctrl-C again stops at once")
 
         self._before = take_signals(note)
+        self._began = state.global_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Save and stop after a signal, which may have reached one of the processes only."""
@@ -56,6 +58,8 @@ class Watch(TrainerCallback):
         """
         if not logs or any(name.startswith(VALIDATION) for name in logs):
             return  # validation writes lines of its own
+        if "train_runtime" in logs and state.global_step == self._began:
+            return  # the summary of no step: that of the last one is written
         if state.is_world_process_zero:
             append_line(self.metrics, {"stage": self.stage, "step": state.global_step, **logs})
         for name in ("loss", "grad_norm"):  # either ruins the weights
