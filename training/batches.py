@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
+from router_r1_graph.controllers.policy.prefixes import begun_alike
+
 from .export import SupervisedRow
 
 _MORE = 32
@@ -52,5 +54,4 @@ def _alike(rows: Sequence[SupervisedRow]) -> Iterator[list[SupervisedRow]]:
 
 
 def _common(one: SupervisedRow, other: SupervisedRow) -> int:
-    pairs = zip(one["input_ids"], other["input_ids"], strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), len(other["input_ids"]))
+    return begun_alike(one["input_ids"], other["input_ids"])

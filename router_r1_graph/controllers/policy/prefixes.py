@@ -83,7 +83,7 @@ class Prefixes:
         return [self._of(ids, (other for other in seen if other is not ids)) for ids in contexts]
 
     def _of(self, ids: tuple[int, ...], others: Iterable[tuple[int, ...]]) -> Prefix | None:
-        lengths = (alike(ids, other) for other in others)
+        lengths = (begun_alike(ids, other) for other in others)
         common = sorted((size for size in lengths if size >= _LEAST), reverse=True)
         most = min(common[:_OTHERS][-1], len(ids) - 1) // _STEP * _STEP if common else 0
         fit = [p for p in self._known.values() if ids[: len(p)] == p.ids and len(p) < len(ids)]
@@ -123,10 +123,10 @@ class Shared:
         )
 
 
-def alike(one: Sequence[int], other: Sequence[int]) -> int:
+def begun_alike(one: Sequence[int], other: Sequence[int]) -> int:
     """Return how many tokens two contexts begin with alike.
 
-    >>> alike((1, 2, 3, 4), (1, 2, 5))
+    >>> begun_alike((1, 2, 3, 4), (1, 2, 5))
     2
     """
     low, high = 0, min(len(one), len(other))

@@ -15,6 +15,7 @@ from transformers import Cache
 
 from .batch_cache import RoomyLayer, Rows, row_of
 from .forward import Forward
+from .prefixes import begun_alike
 
 _MOST_TOKENS = 4096
 """The most tokens of one forward pass, cached ones included, unless a row has more. 134M parameters
@@ -59,7 +60,8 @@ class Scorer:
         first = contexts[0]
         (base,) = self._rows([None], [first[:-1]]) if len(first) > 1 else (None,)
         for part in _parts(contexts):
-            alike = [_alike(first, context) for context in part]
+            # The last tokens are read with the endings.
+            alike = [begun_alike(first[:-1], context[:-1]) for context in part]
             known = [_beginning(base, size) for size in alike]
             rows = known
             if fresh := [context[size:-1] for context, size in zip(part, alike, strict=True)]:
@@ -130,12 +132,6 @@ def _parts(contexts: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]
     size = max(1, _MOST_TOKENS // max(map(len, contexts)))
     for start in range(0, len(contexts), size):
         yield contexts[start : start + size]
-
-
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many tokens two contexts begin with alike, their last ones left out."""
-    most = min(len(one), len(other)) - 1
-    return next((place for place in range(most) if one[place] != other[place]), most)
 
 
 def _beginning(rows: Rows | None, size: int) -> Rows | None:
