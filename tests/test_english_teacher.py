@@ -101,6 +101,28 @@ def test_the_descriptors_are_read_aloud_in_their_order():
     assert min(kinds[kind] for kind in ("no", "asked", "score")) > 5, kinds
 
 
+def test_whom_it_may_ask_is_said_next_to_the_call_by_price():
+    fewer = 0
+    for trace in taught(draw_items(DATA, 60, 1)):
+        prices = {c.name: c.price_usd_per_mtok for c in trace.pool.candidates}
+        for turn in trace.turns:
+            thought = turn.split("</think>")[0]
+            lists = [x.split(", ") for x in re.findall(r"Cheapest first: ([^.]+)\.", thought)]
+            called = re.findall(r"<search> (.+?):", turn)
+            assert bool(lists) == bool(called) and {*called} <= {*sum(lists, [])}
+            for names in lists:
+                assert names == sorted(names, key=prices.__getitem__)
+                said = [
+                    what
+                    for name in names
+                    for what in re.findall(rf"\b{name} (no|asked|good|\d\S*)", thought)
+                ]
+                # who fits one sub-question need not fit another that is asked beside it
+                assert len(lists) > 1 or not {"no", "asked"} & {*said}
+                fewer += len(names) < len(prices)
+    assert fewer > 50
+
+
 @pytest.mark.long
 def test_whom_it_asks_depends_on_neither_price_nor_cost_weight():
     items = draw_items(replace_(DATA, cost_weights=(0,)), 60, 2)

@@ -76,16 +76,20 @@ class EnglishTeacher(RuleController):
         rng = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}")
         of_question = random.Random(f"{self.seed}/{view.question}")
         steady = of_question.choice(_HABITS) if of_question.random() < self.steady else ""
-        calls, given_up = [], False
+        calls: list[Call] = []
+        given_up = False
         for line, query in wanted[: view.context.max_calls_per_round]:
             asked = [call.candidate for call in view.replies if call.query == query]
             left = [c for c in view.pool.candidates if c.name not in asked]
             fit = [c for c in left if line.domain and _fits(c, line.domain)]
             thoughts += _aloud(line, view.pool.candidates, asked)
-            given_up |= bool(asked) and (not fit or rng.random() < self.give_up)
+            if asked and (not fit or rng.random() < self.give_up):
+                given_up = True
+                continue
+            choice = sorted(fit or left, key=lambda c: c.price_usd_per_mtok)
+            thoughts.append(f"Cheapest first: {', '.join(c.name for c in choice)}.")
             habit = HABITS[steady or rng.choice(_HABITS)]
-            everyone = left or view.pool.candidates
-            calls.append(Call(habit(rng, fit or everyone, everyone).name, query))
+            calls.append(Call(habit(rng, choice, choice).name, query))
         if not given_up:
             thoughts.append(f"Cost counts {100 * view.context.cost_weight:.0f}%.")
         thought = " ".join(dict.fromkeys(thoughts))
@@ -125,7 +129,8 @@ def _aloud(line: Line, candidates: Sequence[Candidate], asked: Sequence[str]) ->
     """Go through the descriptors in their order, and say what each has on a sub-question.
 
     Naming all is longer than naming those that fit, and far easier for a small policy: the next
-    name is the next line of the prompt, and each score is looked up in the line at hand.
+    name is the next line of the prompt, and each score is looked up in the line at hand. Those that
+    fit follow from it, next to the call: out of eight names, it asked some that it had read "no" of.
     """
     if asked:
         yield f"#{line.number} not known."
