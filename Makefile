@@ -45,7 +45,7 @@ $(STAMP): pyproject.toml
 	    "Python >= 3.11 is needed: make setup PYTHON=/path/to/python3.11")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing .[$(EXTRAS)] into $(VENV) ..."
-	@case ',$(EXTRAS),' in *,local,*|*,train,*) \
+	@case ',$(EXTRAS),' in *,local,*|*,train,*|*,smollm2,*) \
 	    $(BIN)/python -m pip install -qq --disable-pip-version-check $(TORCH) ;; esac
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@case ',$(EXTRAS),' in *,smollm2,*) \
