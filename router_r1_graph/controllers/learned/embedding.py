@@ -115,11 +115,10 @@ class TfidfEmbedding:
         """Return N x D float32, each row of length 1 or 0."""
         found = np.zeros((len(texts), self._axes.shape[1]), dtype=np.float32)
         for vector, text in zip(found, texts, strict=True):
-            times = Counter(
-                row for word in self._split(text) if (row := self._rows.get(word)) is not None
-            )
+            times = Counter(map(self._rows.get, self._split(text)))
+            times.pop(None, None)
             if times:
-                weights = 1 + np.log(np.array(list(times.values()), dtype=np.float32))
+                weights = 1 + np.log(np.fromiter(times.values(), np.float32, len(times)))
                 vector[:] = weights @ self._axes[list(times)]
         return unit(found)
 
