@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 from router_r1_graph.controllers.policy import generation
+from router_r1_graph.controllers.policy.forward import Forward
 from router_r1_graph.controllers.policy.generation import Generator
 from router_r1_graph.controllers.policy.prefixes import Prefixes
 from router_r1_graph.controllers.policy.sampling import Sample
@@ -135,6 +136,26 @@ def test_an_attention_of_its_own_shares_nothing(monkeypatch):
     generator.generate(turns)
     assert [turn.prefilled for turn in turns] == [len(turn.context) for turn in turns]
     assert turns[0].logprobs == pytest.approx(own_logprobs(model, turns[0]), abs=1e-4)
+
+
+def test_rounding_is_not_taken_for_another_attention():
+    model = llama().bfloat16()
+    for weights in model.parameters():  # as large as those of a trained model: rounding shows
+        weights.data *= 3
+    assert Forward(model).shares
+
+
+@pytest.mark.parametrize("keep", [1, 3, 6, 0])
+def test_the_last_matrix_multiplies_what_is_in_one_piece(keep):
+    model, seen = llama().requires_grad_(False), []
+    head = model.get_output_embeddings()
+    head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
+    ids = torch.tensor([some(Random(row), 6) for row in range(4)])
+    positions = torch.arange(6).expand_as(ids)
+    with torch.no_grad():
+        logits, _ = Forward(model)(ids, positions, None, keep=keep)
+        assert torch.equal(logits, model(ids).logits[:, -keep:])
+    assert seen == [True, True]
 
 
 def test_prefixes_are_as_long_as_four_others_allow():

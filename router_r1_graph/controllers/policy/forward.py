@@ -77,6 +77,10 @@ class Forward:
             The logits, [rows, kept, vocabulary] (of each token, where a model cannot leave the
             others out), and the cache with these tokens; None if the model has none.
         """
+        if isinstance(keep, int) and 0 < keep < ids.shape[1]:
+            # By place, since a slice is not in one piece: torch multiplies that by a copy of the
+            # last matrix for each row, where it is frozen (16 rows in bfloat16: 1,584 ms, not 11).
+            keep = torch.arange(ids.shape[1] - keep, ids.shape[1], device=ids.device)
         options = {"attention_mask": mask, "position_ids": positions, "logits_to_keep": keep}
         options = {name: value for name, value in options.items() if name in self._takes}
         if self._cache:
@@ -129,14 +133,16 @@ class Forward:
             return False
         if not self.skips:
             return False
-        ids = torch.arange(8)[None] + self._token
-        ids = ids % config.get_text_config().vocab_size
-        positions = torch.arange(8)[None]
+        words = config.get_text_config().vocab_size
+        # Four beginnings, each of four rows.
+        ids = torch.randint(words, (16, 8), generator=torch.Generator().manual_seed(0))
+        ids[:, :4] = ids[::4, :4].repeat_interleave(4, dim=0)
+        positions = torch.arange(8).expand_as(ids)
         with torch.no_grad():
             expected, whole = self(ids, positions, None, torch.ones_like(ids))
-            prefix = Prefix((0,) * 4, row_of(whole, 0, 0, 4))
-            shared = Shared.by([prefix, prefix], ids.device)
-            after, where = ids[:, 4:].expand(2, -1), positions[:, 4:].expand(2, -1)
+            prefixes = [Prefix((0,) * 4, row_of(whole, row, 0, 4)) for row in range(0, 16, 4)]
+            shared = Shared.by([p for p in prefixes for _ in range(4)], ids.device)
+            after, where = ids[:, 4:], positions[:, 4:]
             try:
                 with sharing(self._model):
                     found, _ = self(
@@ -144,9 +150,13 @@ class Forward:
                     )
             except (AttributeError, RuntimeError, TypeError, ValueError):  # another attention
                 return False
-        likely = (logits.float().softmax(-1) for logits in (expected[:, -1], found[:, -1]))
-        most = 1e-4 if self._model.dtype == torch.float32 else 0.02
-        return bool((next(likely) - next(likely)).abs().max() < most)
+        likely = [logits[:, -1].float().softmax(-1) for logits in (expected, found)]
+        moved = (likely[0] - likely[1]).abs().sum(-1) / 2
+        if self._model.dtype == torch.float32:
+            return bool(moved.max() < 1e-4)
+        # What rounding does differs from row to row: some logits move by 4, as from float32 to
+        # bfloat16. Another attention moves all rows.
+        return bool(moved.median() < 0.1)
 
     @property
     def continues(self) -> bool:
