@@ -6,6 +6,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from extras import needs
@@ -109,7 +110,8 @@ def test_whom_it_may_ask_is_said_next_to_the_call_by_price():
             thought = turn.split("</think>")[0]
             lists = [x.split(", ") for x in re.findall(r"Cheapest first: ([^.]+)\.", thought)]
             called = re.findall(r"<search> (.+?):", turn)
-            assert bool(lists) == bool(called) and {*called} <= {*sum(lists, [])}
+            assert bool(lists) == bool(called)
+            assert {*called} <= {*chain(*lists)}
             for names in lists:
                 assert names == sorted(names, key=prices.__getitem__)
                 said = [
@@ -117,7 +119,7 @@ def test_whom_it_may_ask_is_said_next_to_the_call_by_price():
                     for name in names
                     for what in re.findall(rf"\b{name} (no|asked|good|\d\S*)", thought)
                 ]
-                # who fits one sub-question need not fit another that is asked beside it
+                # Who fits one sub-question need not fit another that is asked beside it.
                 assert len(lists) > 1 or not {"no", "asked"} & {*said}
                 fewer += len(names) < len(prices)
     assert fewer > 50
