@@ -130,7 +130,7 @@ def _aloud(line: Line, candidates: Sequence[Candidate], asked: Sequence[str]) ->
 
     Naming all is longer than naming those that fit, and far easier for a small policy: the next
     name is the next line of the prompt, and each score is looked up in the line at hand. Those that
-    fit follow from it, next to the call: out of eight names, it asked some that it had read "no" of.
+    fit follow from it, next to the call: of eight names, it asked some that it had just refused.
     """
     if asked:
         yield f"#{line.number} not known."
