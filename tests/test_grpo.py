@@ -182,6 +182,25 @@ def test_the_gradients_of_a_step_are_those_of_a_plain_loop(tmp_path, micro_batch
         assert torch.allclose(parameter.grad, theirs[name], atol=1e-4 * largest, rtol=1e-3), name
 
 
+def test_a_question_whose_samples_are_worth_the_same_is_not_computed(tmp_path):
+    hopeless, other = (questions(13)[which] for which in (12, 9))  # see above
+    items = [replace(hopeless, gold=("nobody says this",)), other]
+    trainer, _ = grpo_trainer(learner(), items, config(micro_batch=8), **options(tmp_path))
+    computed, score = [], trainer._get_per_token_logps_and_entropies
+
+    def counted(model, ids, *args, **kwargs):
+        if model.training and torch.is_grad_enabled():
+            computed.append(len(ids))
+        return score(model, ids, *args, **kwargs)
+
+    trainer._get_per_token_logps_and_entropies = counted
+    kept = Gradients()
+    trainer.add_callback(kept)
+    train(trainer, tmp_path / "checkpoints", "grpo")
+    assert computed == [8]
+    assert any(gradient.any() for gradient in kept.steps[0].values())
+
+
 def test_the_papers_rule_is_one_setting(tmp_path):
     rules = RewardConfig(scale="percentile")
     trainer, _ = grpo_trainer(

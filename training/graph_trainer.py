@@ -56,6 +56,17 @@ class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._buffered_inputs = _side_by_side(self._buffered_inputs)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Return the loss of a micro-batch; where no trace has credit it is 0, and not computed.
+
+        That is a question whose samples are all worth the same: a third of them and more.
+        """
+        # Of several processes, each has to take part in every exchange of gradients.
+        if self.beta or inputs["advantages"].any() or self.accelerator.num_processes > 1:
+            loss: torch.Tensor = super()._compute_loss(model, inputs)
+            return loss
+        return 0 * torch.stack([p.sum() for p in model.parameters() if p.requires_grad]).sum()
+
     def _get_per_token_logps_and_entropies(
         self,
         model: Any,
