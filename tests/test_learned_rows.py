@@ -73,6 +73,27 @@ def test_the_cheapest_trace_of_each_question_can_be_chosen(codec):
     assert len(rows_to_learn([dear, cheap], codec, files(max_usd=0.0), "w")) == 1
 
 
+def test_of_some_traces_only_the_first_turn_is_learned(codec):
+    found = [
+        trace("t", search(f"Quillora: Who wrote {n}?"), answer("Shakespeare"), question=f"{n}?")
+        for n in range(12)
+    ]
+    whole = rows_to_learn(found, codec, files(), "w")
+    cut = rows_to_learn(found, codec, files(first_turns=1), "w")
+    for row, first in zip(whole, cut, strict=True):
+        size = len(first["input_ids"])
+        assert {**first} == {name: values[:size] for name, values in row.items()}
+        text = codec.tokenizer.decode(first["input_ids"])
+        assert text.endswith("</search><|end|>")
+        assert -100 in row["labels"][size:]
+    some = rows_to_learn(found, codec, files(first_turns=0.5), "w")
+    assert some != whole
+    assert some != cut
+    assert all(row in (a, b) for row, a, b in zip(some, whole, cut, strict=True))
+    longest = max(len(row["input_ids"]) for row in cut)
+    assert rows_to_learn(found, codec, files(first_turns=1, max_length=longest), "w") == cut
+
+
 def test_nothing_to_learn_from_is_an_error_that_says_so(codec):
     with pytest.raises(ConfigError, match="no trace is left to learn from; see above"):
         rows_to_learn([trace("wrong", answer("Marlowe"))], codec, files(), "warm_start")

@@ -53,6 +53,9 @@ class WarmStartConfig(FitConfig):
     same_pool: Count = 1
     """So many of the teacher's traces in a row are over the same pool, whose description a step
     then computes once for all of them."""
+    first_turns: Share = 0
+    """The share of the traces of which only the first turn is learned: the plan, at a third of the
+    tokens."""
     trace_files: tuple[Path, ...] = ()
     """Files of other traces (also from LangSmith), or folders of them (`grpo/traces` of a run), to
     use instead of the teacher's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -13,7 +14,7 @@ from router_r1_graph.ledger import price_usd, total
 from router_r1_graph.words import counted
 
 from .config import WarmStartConfig
-from .export import SupervisedRow, supervised_rows
+from .export import IGNORED, SupervisedRow, supervised_rows
 from .models import processes
 
 Outcomes = Callable[[Sequence[Trace]], list[float | None]]
@@ -78,6 +79,8 @@ def rows_to_learn(
             left_out.add(trace, "which have no turn")
             continue
         [row] = supervised_rows([trace], codec)
+        if random.Random(trace.question).random() < config.first_turns:
+            row = _first_turn(row)
         if len(row["input_ids"]) > config.max_length:
             left_out.add(
                 trace, f"which have more than {stage}.max_length = {config.max_length} tokens"
@@ -91,6 +94,14 @@ def rows_to_learn(
             + ("; see above for what was left out, and raise max_length" if left_out else "")
         )
     return rows
+
+
+def _first_turn(row: SupervisedRow) -> SupervisedRow:
+    """Return a row up to what the first turn was answered with."""
+    learned = [label != IGNORED for label in row["labels"]]
+    begin = learned.index(True)
+    end = learned.index(False, begin) if False in learned[begin:] else len(learned)
+    return {"input_ids": row["input_ids"][:end], "labels": row["labels"][:end]}
 
 
 def _good_enough(
