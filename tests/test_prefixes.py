@@ -143,6 +143,8 @@ def test_rounding_is_not_taken_for_another_attention():
     for weights in model.parameters():  # as large as those of a trained model: rounding shows
         weights.data *= 3
     assert Forward(model).shares
+    with torch.autocast("cpu", torch.bfloat16):  # as in training
+        assert Forward(model.float()).shares
 
 
 @pytest.mark.parametrize("keep", [1, 3, 6, 0])
