@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from concurrent.futures import Future
@@ -22,10 +23,14 @@ class Flight:
     """What came back, as soon as it is there."""
     failed: bool = False
     """Whether the call failed, rather than that nobody wanted it any more."""
+    loop: asyncio.AbstractEventLoop | None = None
+    """The event loop that makes the call; None = a thread does."""
 
     @property
     def seconds_left(self) -> float:
         """The longest that it can take from now on."""
+        if self.loop and self.loop.is_closed():
+            return 0.0
         return max(0.0, self.ends_at - time.monotonic())
 
 
@@ -47,7 +52,8 @@ class Flights:
             flight = self._by_key.get(key)
             if flight and flight.seconds_left and not flight.future.done():
                 return flight, False
-            flight = self._by_key[key] = Flight(time.monotonic() + seconds)
+            flight = Flight(time.monotonic() + seconds, loop=running_loop())
+            self._by_key[key] = flight
             return flight, True
 
     def land(self, key: str, flight: Flight) -> None:
@@ -56,3 +62,11 @@ class Flights:
             if self._by_key.get(key) is flight:
                 del self._by_key[key]
         flight.future.set_result(flight.reply)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop of this thread; None = there is none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

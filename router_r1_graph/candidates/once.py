@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 from langchain_core.messages import AnyMessage
 
 from .failures import ReplyError
-from .flights import Flight
+from .flights import Flight, running_loop
 from .reply import Reply, read_reply
 from .retry_after import LONGEST_RETRY_AFTER_SECONDS
 from .settings import ModelSettings
@@ -60,7 +59,7 @@ class Once:
             if left is not None and left <= 0:
                 error = ReplyError("timeout", "no time was left to ask")
                 return Reply(seconds=time.perf_counter() - start, attempts=0, error=error)
-            if failures == _MOST_FAILURES or (self.blocking and _in_event_loop()):
+            if failures == _MOST_FAILURES or (self.blocking and running_loop()):
                 # Nobody is waited for: the endpoint fails everybody, or this thread is the one that
                 # would have to go on for the other call to end.
                 return (yield from self._made(left))
@@ -121,11 +120,3 @@ class Once:
         attempt = self.settings.timeout_seconds + LONGEST_RETRY_AFTER_SECONDS
         longest = attempt * (self.settings.max_retries + 1)
         return longest if left is None else min(longest, left)
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
