@@ -409,7 +409,8 @@ def test_if_the_first_is_cancelled_the_next_makes_the_call(serve, tmp_path, stor
     assert server.count() == 2
 
 
-def test_an_event_loop_that_stopped_for_good_keeps_nobody_waiting(serve, tmp_path, store):
+@pytest.mark.parametrize("waits", [False, True], ids=["comes later", "waits already"])
+def test_an_event_loop_that_stopped_for_good_keeps_nobody_waiting(serve, tmp_path, store, waits):
     server = serve([Reply("Paris", delay=30), Reply("Paris")])
     pool = yaml_pool(tmp_path, server)
     one = candidate_tool(pool.candidates[0], replies=store)
@@ -419,11 +420,17 @@ def test_an_event_loop_that_stopped_for_good_keeps_nobody_waiting(serve, tmp_pat
     while not server.count():
         loop.call_later(0.01, loop.stop)
         loop.run_forever()
-    task.cancel()
-    del task
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
-    assert asked(pool, store)["text"] == "Paris"
+    with ThreadPoolExecutor(1) as thread:
+        if waits:
+            answer = thread.submit(asked, pool, store)
+            time.sleep(0.3)  # it looks again every two seconds, whether or not it waits by now
+        task.cancel()
+        del task
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+        if not waits:
+            answer = thread.submit(asked, pool, store)
+        assert answer.result()["text"] == "Paris"
 
 
 def test_a_thread_that_blocks_an_event_loop_does_not_wait_for_it(serve, tmp_path, store):

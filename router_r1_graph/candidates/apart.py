@@ -16,12 +16,18 @@ def run_apart(work: Callable[[], Any]) -> Any:
     Code that cannot run within a loop (`asyncio.run`) thus runs anywhere. Where a loop is running,
     it waits for a thread.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if running_loop() is None:
         return _awaited(work)
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(contextvars.copy_context().run, _awaited, work).result()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop of this thread; None = there is none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _awaited(work: Callable[[], Any]) -> Any:

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from .apart import running_loop
 from .stored import StoredReply
 
 
@@ -62,11 +63,3 @@ class Flights:
             if self._by_key.get(key) is flight:
                 del self._by_key[key]
         flight.future.set_result(flight.reply)
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop of this thread; None = there is none."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from langchain_core.messages import AnyMessage
 
+from .apart import running_loop
 from .failures import ReplyError
-from .flights import Flight, running_loop
+from .flights import Flight
 from .reply import Reply, read_reply
 from .retry_after import LONGEST_RETRY_AFTER_SECONDS
 from .settings import ModelSettings
@@ -21,6 +22,9 @@ _MOST_FAILURES = 2
 """So many others may fail one after another before a call is made without waiting any longer."""
 _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.02, 0.5
 """How often another process is looked after."""
+_LONGEST_WAIT_SECONDS = 2.0
+"""Whoever waits for a call looks so often whether somebody still makes it: its event loop may have
+been closed."""
 _FILE_SECONDS = 5.0
 """A file that is blocked for longer is not waited for: the call is made, or its reply used."""
 
@@ -66,7 +70,8 @@ class Once:
             flight, own = self.store.flights.join(self.key, self._longest(left))
             if own:
                 return (yield from self._flown(flight, left))
-            longest = flight.seconds_left if left is None else min(left, flight.seconds_left)
+            longest = min(_LONGEST_WAIT_SECONDS, flight.seconds_left)
+            longest = longest if left is None else min(left, longest)
             if reply := (yield Await(flight.future, longest)):
                 return self._again(reply)
             failures += flight.failed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import gc
 import sys
 from collections.abc import (
@@ -16,7 +15,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -25,6 +23,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
 from ..candidates import CandidatePool
+from ..candidates.apart import run_apart
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers import Controller
@@ -147,13 +146,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     LangGraph and LangChain make about thirty tasks per question, most of which never wait. From
     Python 3.12 on, tasks run as they are made, which saves a fifth of the time.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        _run(work)
-        return
-    with ThreadPoolExecutor(1) as thread:  # as in a notebook, whose loop runs already
-        thread.submit(contextvars.copy_context().run, _run, work).result()
+    run_apart(lambda: _run(work))
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
