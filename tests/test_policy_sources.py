@@ -241,6 +241,7 @@ def test_a_model_in_a_package_is_converted_once(monkeypatch, tokenizer, tmp_path
     policy = PolicyFolder("package:tiny_llama")
     assert (policy.on_hub, policy.settings()) == (False, UNTRAINED)
     policy.check()
+    assert policy.tokenizer().eos_token == tokenizer.eos_token
     made = policy.folder
     assert {f.suffix for f in made.iterdir()} == {".json", ".safetensors"}
     assert [policy.folder.parent, *policy.folder.parent.iterdir()] == [made.parent, made]

@@ -96,6 +96,7 @@ class Rollouts:
             traces = roll_out(
                 self._samples(prompts, trainer.accelerator.process_index),
                 controller,
+                in_flight=len(prompts),
                 patience=Patience(self.config.tries, self.config.wait_seconds),
                 replies=self.replies,
                 graph=self.graph,

@@ -46,12 +46,14 @@ class TurnTrainer(SFTTrainer):  # type: ignore[misc]
         """
         config = self.fit_config
         weighted = config.environment_weight or config.reasoning_weight != 1
-        if not weighted and inputs["input_ids"].is_cuda:  # TRL's kernel leaves the others out too
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         turns = inputs["labels"][:, 1:] != IGNORED
         weights = self._weights(inputs, turns) if weighted else turns.float()
         where = weights > 0
-        logits = self._logits(model, inputs, where).float()
+        shared = self._shared_columns(inputs["input_ids"], where)
+        if not weighted and not shared and where.is_cuda:
+            # TRL's kernel leaves the others out too.
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        logits = self._logits(model, inputs, where, shared).float()
         target = inputs["input_ids"][:, 1:][where]
         losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
         right = (logits.detach().argmax(-1) == target) & turns[where]
@@ -63,16 +65,26 @@ class TurnTrainer(SFTTrainer):  # type: ignore[misc]
             loss = loss * self.accelerator.num_processes  # of all; DDP takes the mean
         return (loss, {"logits": logits}) if return_outputs else loss
 
-    def _logits(self, model: Any, inputs: dict[str, Any], where: torch.Tensor) -> torch.Tensor:
+    def _shared_columns(self, ids: torch.Tensor, where: torch.Tensor) -> int:
+        """Return with how many tokens all rows begin, before any that `where` marks.
+
+        0 = fewer than an eighth, or they cannot be computed once for all.
+        """
+        if not self._shares:
+            return 0
+        shared = common_columns(ids, int(where.any(0).nonzero()[0]))
+        return shared if 8 * shared >= ids.shape[1] else 0
+
+    def _logits(
+        self, model: Any, inputs: dict[str, Any], where: torch.Tensor, shared: int
+    ) -> torch.Tensor:
         """Return a model's logits for the next tokens that `where` marks: [marked, vocabulary].
 
-        What all rows begin with is computed once, where it is at least an eighth of the tokens.
+        The first `shared` columns are computed once for all rows.
         """
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        first = int(where.any(0).nonzero()[0])
-        shared = common_columns(ids, first) if self._shares else 0
         where = torch.nn.functional.pad(where, (0, 1))  # nothing comes after the last token
-        if 8 * shared >= ids.shape[1]:
+        if shared:
             which = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
             prefix = ids[:1, :shared], mask[:1, :shared]
             rest = ids[:, shared:], mask[:, shared:], where[:, shared:]

@@ -61,7 +61,7 @@ class Contexts:
             size = len(prefix) if prefix else 0
             if size < len(ids) - 1:
                 todo.append((ids, size))
-        for part in alike(todo):
+        for part in alike(todo, gpu=self._forward.device.type == "cuda"):
             # The new tokens are in the middle, next to the old ones.
             batch = Batch(self._forward, [rows[ids] for ids, _ in part], self._pad_id)
             batch.read([ids[size:-1] for ids, size in part], keep=1)

@@ -91,21 +91,21 @@ class Forward:
         return outputs.logits, outputs.get(self._cache)
 
     @cached_property
-    def _kinds(self) -> list[type]:
-        """What the layers are that remember something; [] = they are of another kind.
-
-        The model shows that in the cache that it makes for one token.
-        """
+    def _layers(self) -> list[Any]:
+        """What the layers remember of one token; [] = it is of another kind."""
         if not self._cache or "attention_mask" not in self._takes:
             return []
         ids = torch.tensor([[self._token]], device=self.device)
         with torch.no_grad():
             _, cache = self(ids, torch.zeros_like(ids), None)
-        if type(cache) is not DynamicCache:  # a family's own kind
-            return []
+        return cache.layers if type(cache) is DynamicCache else []  # else a family's own kind
+
+    @cached_property
+    def _kinds(self) -> list[type]:
+        """What the layers are that remember something; [] = they are of another kind."""
         # The last layers may share keys and values of earlier ones, and remember nothing.
-        kinds = [type(layer) for layer in cache.layers if getattr(layer, "keys", layer) is not None]
-        return kinds if kinds == [*map(type, cache.layers)][: len(kinds)] else []
+        kinds = [type(layer) for layer in self._layers if getattr(layer, "keys", layer) is not None]
+        return kinds if kinds == [*map(type, self._layers)][: len(kinds)] else []
 
     @cached_property
     def pads(self) -> bool:
@@ -123,21 +123,36 @@ class Forward:
 
     @cached_property
     def shares(self) -> bool:
-        """Whether rows may share prefixes: on a CPU, where each layer attends to all tokens.
+        """Whether rows may share prefixes: on a CPU, where each layer attends to all tokens."""
+        return self._model.device.type == "cpu" and self._attends_alike
+
+    @cached_property
+    def graphs(self) -> bool:
+        """Whether passes may be recorded as CUDA graphs: all its layers remember the same kind."""
+        return self._model.device.type == "cuda" and self.uniform and self._attends_alike
+
+    @property
+    def uniform(self) -> bool:
+        """Whether keys and values of all layers have one shape."""
+        if len(self._kinds) < len(self._layers) or not self.skips:
+            return False
+        return len({one.shape for layer in self._layers for one in (layer.keys, layer.values)}) == 1
+
+    @cached_property
+    def _attends_alike(self) -> bool:
+        """Whether a model says the same with the attention of `sharing`.
 
         Some attention has more than that (biases, sinks, limits on scores); so what the model says
         after a prefix is compared with what it says without.
         """
-        config = self._model.config
-        if self._model.device.type != "cpu" or config._attn_implementation != "sdpa":
+        if self._model.config._attn_implementation != "sdpa" or not self.skips:
             return False
-        if not self.skips:
-            return False
-        words = config.get_text_config().vocab_size
+        words = self._model.config.get_text_config().vocab_size
         # Four beginnings, each of four rows.
         ids = torch.randint(words, (16, 8), generator=torch.Generator().manual_seed(0))
+        ids = ids.to(self.device)
         ids[:, :4] = ids[::4, :4].repeat_interleave(4, dim=0)
-        positions = torch.arange(8).expand_as(ids)
+        positions = torch.arange(8, device=ids.device).expand_as(ids)
         with torch.no_grad():
             expected, whole = self(ids, positions, None, torch.ones_like(ids))
             prefixes = [Prefix((0,) * 4, row_of(whole, row, 0, 4)) for row in range(0, 16, 4)]
@@ -152,7 +167,7 @@ class Forward:
                 return False
         likely = [logits[:, -1].float().softmax(-1) for logits in (expected, found)]
         moved = (likely[0] - likely[1]).abs().sum(-1) / 2
-        if self._model.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
+        if self._model.dtype == torch.float32 and not torch.is_autocast_enabled(ids.device.type):
             return bool(moved.max() < 1e-4)
         # What rounding does differs from row to row: some logits move by 4, as from float32 to
         # bfloat16. Another attention moves all rows.

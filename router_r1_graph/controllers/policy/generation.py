@@ -27,9 +27,11 @@ import torch
 from .attention import sharing
 from .batch import Batch
 from .contexts import Contexts
+from .cuda_graphs import GraphedBatch, Slots
 from .forward import Forward
 from .kept_caches import KeptCaches
 from .packing import closed_up
+from .prefixes import Row
 from .sampling import Sample, repeated, sample_tokens
 
 _CROWDED = 0.75
@@ -67,6 +69,7 @@ class Generator:
         self.is_stop = is_stop
         self._forward = Forward(model, pad_id)
         self._contexts = Contexts(self._forward, pad_id, max_cached_tokens)
+        self._slots: Slots | None = None
         self.seconds = 0.0  # spent in the model
 
     @property
@@ -108,7 +111,7 @@ class Generator:
         start = time.perf_counter()
         if turns:
             with torch.no_grad():
-                if self._forward.shares:
+                if self._forward.shares or self._forward.graphs:
                     with sharing(self.model):
                         self._generate(turns, ended, rest)
                 elif self._forward.pads:
@@ -127,10 +130,11 @@ class Generator:
     ) -> None:
         # The turn of each row of the batch; None = it has ended.
         rows: list[Sample | None] = list(turns)
-        batch = Batch(self._forward, self._contexts.read(turns), self.pad_id)
+        batch = self._batch(self._contexts.read(turns))
+        guesses_help = isinstance(batch, Batch) and (self._forward.skips or len(rows) == 1)
         last = [turn.so_far[-1] for turn in turns]
         while True:
-            most = _MOST_READ // len(rows) - 1 if self._forward.skips or len(rows) == 1 else 0
+            most = _MOST_READ // len(rows) - 1 if guesses_help else 0
             guesses = [_guess(turn, most) for turn in rows]
             logits = batch.read([(token, *g) for token, g in zip(last, guesses, strict=True)])
             accepted = self._sample(rows, guesses, logits)
@@ -156,6 +160,13 @@ class Generator:
                 rows = [rows[place] for place in order]
                 last = [last[place] for place in order]
                 batch.take(order)
+
+    def _batch(self, rows: Sequence[Row]) -> Batch | GraphedBatch:
+        own = next((row.own for row in rows if row.own), None)
+        if own is None or not self._forward.graphs:
+            return Batch(self._forward, rows, self.pad_id)
+        self._slots = self._slots or Slots(self._forward, own)
+        return GraphedBatch(self._slots, rows)
 
     def _sample(
         self,

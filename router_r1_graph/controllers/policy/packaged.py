@@ -91,6 +91,7 @@ def _convert(file: Path, folder: Path) -> None:
             f"{file.name} is a GGUF file, which transformers reads with gguf: pip install gguf"
         )
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -102,6 +103,11 @@ def _convert(file: Path, folder: Path) -> None:
                     file.parent, gguf_file=file.name, dtype=torch.float32
                 )
                 tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+                if tokenizer.eos_token_id not in (model.config.eos_token_id, None):
+                    raise ValueError(
+                        f"transformers {transformers.__version__} takes {tokenizer.eos_token} for "
+                        "the end of a turn, and the file does not: pip install -U transformers"
+                    )
                 # What was read from GGUF counts as quantized, and cannot be saved as it is.
                 vars(model.config).pop("quantization_config", None)
                 ordinary = type(model)(model.config).to(torch.bfloat16)

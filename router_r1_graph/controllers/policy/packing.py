@@ -13,18 +13,23 @@ for all of them."""
 _ALIKE = 1.25
 """The new tokens of the longest row computed together, at most, as a multiple of the shortest's."""
 
+_ON_A_GPU = 8
+"""A GPU, which a few rows leave idle, has so many times the rows, tokens and padding."""
+
 Unread = tuple[tuple[int, ...], int]
 """A row to compute: its ids, and how many of them are known."""
 
 
-def alike(todo: Sequence[Unread]) -> Iterator[list[Unread]]:
+def alike(todo: Sequence[Unread], *, gpu: bool = False) -> Iterator[list[Unread]]:
     """Divide rows to compute into groups with about equally many new tokens."""
+    times = _ON_A_GPU if gpu else 1
+    rows, tokens, longest = times * _PREFILL_ROWS, times * _PREFILL_TOKENS, times * _ALIKE
     part: list[Unread] = []
     least = 0
     for row in sorted(todo, key=lambda row: (len(row[0]) - row[1], row[1])):
         new = len(row[0]) - row[1]
-        full = len(part) == _PREFILL_ROWS or new * (len(part) + 1) > _PREFILL_TOKENS
-        if part and (full or new > _ALIKE * least):
+        full = len(part) == rows or new * (len(part) + 1) > tokens
+        if part and (full or new > longest * least):
             yield part
             part = []
         least = least if part else new
