@@ -38,7 +38,7 @@ def texts(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "train", "test"), [("decomposed", 340, 60), ("nothing_to_route", 240, 100)]
+    ("name", "train", "test"), [("decomposed", 1401, 60), ("nothing_to_route", 240, 100)]
 )
 def test_nothing_is_asked_in_training_and_in_test(name: str, train: int, test: int) -> None:
     rows = ROWS[name]
@@ -139,5 +139,5 @@ def test_splits_of_the_file_are_those_of_training() -> None:
     data = DataConfig(facts=(DECOMPOSED,))
     held_out = draw_items(data, 60, seed=1, split="test")
     assert {item.id.rsplit("/", 1)[-1] for item in held_out} == ids
-    drawn = {item.id.rsplit("/", 1)[-1] for item in draw_items(data, 340, seed=1)}
+    drawn = {item.id.rsplit("/", 1)[-1] for item in draw_items(data, 1401, seed=1)}
     assert not drawn & ids
