@@ -79,21 +79,23 @@ def same(one, other) -> None:
             assert a == pytest.approx(b, abs=1e-4)
 
 
-def test_slots_sample_what_a_batch_does(model, monkeypatch, graphed):
+def test_slots_sample_what_a_batch_does(model, monkeypatch, graphed, caplog):
     found, counts = conversations(model)
     monkeypatch.setattr(Forward, "graphs", False)
     expected, as_before = conversations(model)
     assert counts == as_before
     assert sum(len(ids) for turns in found for ids, _ in turns) > 500
     same(found, expected)
+    assert not caplog.records  # on a GPU, all was recorded
 
 
-def test_slots_make_room_while_rows_are_read(model, monkeypatch, graphed):
+def test_slots_make_room_while_rows_are_read(model, monkeypatch, graphed, caplog):
     expected, _ = conversations(model)
     monkeypatch.setattr(cuda_graphs, "_ROWS", 1)
     monkeypatch.setattr(cuda_graphs, "_COLUMNS", 16)
     found, _ = conversations(model)
     same(found, expected)
+    assert not caplog.records
 
 
 def test_they_are_taken_where_there_is_a_gpu_only(model):

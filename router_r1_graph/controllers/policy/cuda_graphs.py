@@ -45,7 +45,6 @@ class Slots:
         self._layers, (self._heads, _, self._size) = len(like), first.shape
         self._options = {"dtype": first.dtype, "device": first.device}
         self._passes: dict[tuple[int, int], _Pass] = {}
-        self._pool: Any = None
         self._records = True
         self._make(0, 0)
 
@@ -53,6 +52,7 @@ class Slots:
         shape = (self._layers, 2, rows, self._heads, columns, self._size)
         device = self._options["device"]
         self._passes.clear()
+        self._pool: Any = None  # it ends with the last graph that has memory of it
         self.whole = torch.zeros(shape, **self._options)
         """[layers, keys and values, rows, heads, columns, head size]."""
         self.real = torch.zeros((rows, columns), dtype=torch.bool, device=device)
@@ -154,8 +154,8 @@ class _Slot(DynamicLayer):  # type: ignore[misc]
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put the tokens in their column; return all columns, real or not."""
-        self.keys.index_copy_(2, self._column, key_states)
-        self.values.index_copy_(2, self._column, value_states)
+        self.keys.index_copy_(2, self._column, key_states.to(self.dtype))
+        self.values.index_copy_(2, self._column, value_states.to(self.dtype))
         return self.keys, self.values
 
 
