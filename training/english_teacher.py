@@ -7,7 +7,7 @@ to ask is drawn from good and bad habits: that is learned by reward alone.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from router_r1_graph import CallRecord, Candidate, RuleController, View
 from router_r1_graph.answers import is_abstention, short_answer
@@ -78,21 +78,28 @@ class EnglishTeacher(RuleController):
         steady = of_question.choice(_HABITS) if of_question.random() < self.steady else ""
         calls: list[Call] = []
         given_up = False
+        aloud: dict[str, list[int]] = {}
+        """What is read aloud, and for which sub-questions: those of one subject share it."""
         for line, query in wanted[: view.context.max_calls_per_round]:
             asked = [call.candidate for call in view.replies if call.query == query]
             left = [c for c in view.pool.candidates if c.name not in asked]
             fit = [c for c in left if line.domain and _fits(c, line.domain)]
-            thoughts += _aloud(line, view.pool.candidates, asked)
+            if asked:
+                thoughts.append(f"#{line.number} not known.")
+            read = _aloud(line, view.pool.candidates, asked)
             if asked and (not fit or rng.random() < self.give_up):
                 given_up = True
+                aloud.setdefault(read, []).append(line.number)
                 continue
             choice = sorted(fit or left, key=lambda c: c.price_usd_per_mtok)
-            thoughts.append(f"Cheapest first: {', '.join(c.name for c in choice)}.")
+            read += f" Cheapest first: {', '.join(c.name for c in choice)}."
+            aloud.setdefault(read, []).append(line.number)
             habit = HABITS[steady or rng.choice(_HABITS)]
             calls.append(Call(habit(rng, choice, choice).name, query))
+        thoughts += (f"{', '.join(f'#{n}' for n in of)} {read}" for read, of in aloud.items())
         if not given_up:
             thoughts.append(f"Cost counts {100 * view.context.cost_weight:.0f}%.")
-        thought = " ".join(dict.fromkeys(thoughts))
+        thought = " ".join(thoughts)
         return Turn((thought,), answer=UNKNOWN) if given_up else Turn((thought,), tuple(calls))
 
 
@@ -125,20 +132,17 @@ def _fits(candidate: Candidate, domain: str) -> bool:
     return score == "good" or float(score.split("-")[0]) >= 50
 
 
-def _aloud(line: Line, candidates: Sequence[Candidate], asked: Sequence[str]) -> Iterator[str]:
+def _aloud(line: Line, candidates: Sequence[Candidate], asked: Sequence[str]) -> str:
     """Go through the descriptors in their order, and say what each has on a sub-question.
 
     Naming all is longer than naming those that fit, and far easier for a small policy: the next
     name is the next line of the prompt, and each score is looked up in the line at hand. Those that
     fit follow from it, next to the call: of eight names, it asked some that it had just refused.
     """
-    if asked:
-        yield f"#{line.number} not known."
     if line.domain is None:
-        yield f"Nobody in particular{', not ' if asked else ''}{', '.join(asked)}."
-        return
+        return f"Nobody in particular{', not ' if asked else ''}{', '.join(asked)}."
     said = (f"{c.name} {'asked' if c.name in asked else _read(c, line.domain)}" for c in candidates)
-    yield f"{line.domain[:1].upper()}{line.domain[1:]}: {', '.join(said)}."
+    return f"{line.domain[:1].upper()}{line.domain[1:]}: {', '.join(said)}."
 
 
 def _read(candidate: Candidate, domain: str) -> str:

@@ -176,10 +176,11 @@ def _reason(structure: Structure, replies: Mapping[Ask, str], answer: str) -> st
             same = folded(values[0]) == folded(asked)
             return f"{values[0]} is {'' if same else 'not '}{asked}."
         case Compare(sides=sides, least=least):
-            numbers = ", ".join(
-                f"{_value(s, replies)} {v}" for s, v in zip(sides, values, strict=True)
-            )
-            return f"{numbers}. {'Smallest' if least else 'Largest'}: {answer}."
+            named = [(_value(s, replies), v) for s, v in zip(sides, values, strict=True)]
+            numbers = ", ".join(f"{name} {v}" for name, v in named)
+            # The number first: its name can be looked up then.
+            found = next(v for name, v in named if folded(name) == folded(answer))
+            return f"{numbers}. {'Smallest' if least else 'Largest'} {found}: {answer}."
         case Between():
             low, high = sorted(values, key=lambda v: (len(v), v))
             return f"{high} - {low} = {answer}."
