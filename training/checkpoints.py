@@ -37,7 +37,7 @@ def train(trainer: Any, folder: Path, stage: str) -> None:
         raise  # of standard output
     except (OSError, SafetensorError, RuntimeError) as error:
         # A full disk raises an OSError, Rust's error or PyTorch's own, depending on the file.
-        of_a_file = ("PytorchStreamWriter", "iostream error")
+        of_a_file = ("PytorchStreamWriter", "iostream error", "inline_container.cc")
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in of_a_file):
             raise
         raise TrainingError(

@@ -150,10 +150,23 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
+    stopped = False
+
+    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # A signal raises in whichever task is running, and a second one in the midst of closing:
+        # that these have ended so, or not at all, is what was asked for.
+        if not stopped:
+            loop.default_exception_handler(context)
+
     with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(report)
         if sys.version_info >= (3, 12):
             runner.get_loop().set_task_factory(asyncio.eager_task_factory)
-        runner.run(work)
+        try:
+            runner.run(work)
+        except KeyboardInterrupt:
+            stopped = True
+            raise
 
 
 @contextlib.asynccontextmanager
