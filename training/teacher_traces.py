@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,17 +17,24 @@ from typing import Any
 from rich.progress import Progress
 
 from router_r1_graph import Controller, Trace, read_traces, write_traces
+from router_r1_graph.evaluation.processes import end_with_parent, start_method
 
 from .english_teacher import EnglishTeacher
 from .files import whole_lines
 from .items import Item, TaughtItem, draw_items
 from .models import processes
 from .questions import without_held_out
+from .rollouts import roll_out
 from .run import Run
 from .teacher import TeacherController
 
 _BATCH = 256
 """Traces that are written together; which seed a sample has depends on the others."""
+_MANY = 8
+"""With fewer batches, several processes take longer to start than they save."""
+
+Batch = Sequence[tuple[int, Item]]
+"""Items, each with the number of its sample."""
 
 
 def warm_traces(run: Run) -> Any:
@@ -58,27 +72,71 @@ def write_teacher_traces(
     judged: bool = True,
     **habits: float,
 ) -> None:
-    """Write the traces that are not in the file yet; each item with the teacher of its seed."""
+    """Write the traces that are not in the file yet; each item with the teacher of its seed.
+
+    Many of them are made in several processes, where simulated candidates alone are asked, so that
+    nothing is paid and nobody judges.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     done = whole_lines(file, len(wanted), _BATCH)
-    with Progress() as progress:
+    batches = [wanted[start : start + _BATCH] for start in range(done, len(wanted), _BATCH)]
+    teacher = partial(_teacher, run.config.warm_start.teacher, habits)
+    costs_nothing = not judged and all(
+        candidate.provider == "simulated"
+        for pool in {id(item.pool): item.pool for _, item in wanted}.values()
+        for candidate in pool.candidates
+    )
+    if costs_nothing and len(batches) >= _MANY:
+        made: Generator[list[Trace], None, None] = _in_processes(
+            partial(_taught, teacher, seed, partial(roll_out, name="teacher")), batches
+        )
+    else:
+        ask = partial(run.roll_out, stage, name="teacher", judged=judged)
+        made = (_taught(teacher, seed, ask, batch) for batch in batches)
+    with Progress() as progress, closing(made):
         bar = progress.add_task(what, total=len(wanted), completed=done)
-        for start in range(done, len(wanted), _BATCH):
-            batch = wanted[start : start + _BATCH]
-            traces: list[Trace | None] = [None] * len(batch)
-            for sample in {sample for sample, _ in batch}:
-                places = [i for i, (other, _) in enumerate(batch) if other == sample]
-                ours = [batch[i][1] for i in places]
-                teacher = _teacher(run, ours, 1000 * seed + sample, **habits)
-                found = run.roll_out(stage, ours, teacher, name="teacher", judged=judged)
-                for place, trace in zip(places, found, strict=True):
-                    traces[place] = trace
-            write_traces(file, [t for t in traces if t is not None], append=True)
-            progress.update(bar, advance=len(batch))
+        for traces in made:
+            write_traces(file, traces, append=True)
+            progress.update(bar, advance=len(traces))
 
 
-def _teacher(run: Run, items: Sequence[Item], seed: int, **habits: float) -> Controller:
-    if run.config.warm_start.teacher == "brief":
+def _in_processes(
+    work: Callable[[Batch], list[Trace]], batches: Sequence[Batch]
+) -> Generator[list[Trace], None, None]:
+    """Yield what comes of each batch, in their order."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    pool = ProcessPoolExecutor(min(cores, len(batches)), start_method(__name__), _begin)
+    try:
+        yield from pool.map(work, batches)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the process that writes, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _taught(
+    teacher: Callable[[Sequence[Item], int], Controller],
+    seed: int,
+    ask: Callable[[Sequence[Item], Controller], Sequence[Trace]],
+    batch: Batch,
+) -> list[Trace]:
+    """Return the traces of a batch, in its order."""
+    traces: dict[int, Trace] = {}
+    for sample in {sample for sample, _ in batch}:
+        places = [i for i, (other, _) in enumerate(batch) if other == sample]
+        ours = [batch[i][1] for i in places]
+        traces |= zip(places, ask(ours, teacher(ours, 1000 * seed + sample)), strict=True)
+    return [traces[place] for place in range(len(batch))]
+
+
+def _teacher(
+    kind: str, habits: Mapping[str, float], items: Sequence[Item], seed: int
+) -> Controller:
+    if kind == "brief":
         return TeacherController(seed, **habits)
     lessons = {
         item.question: item.lesson for item in items if isinstance(item, TaughtItem) and item.lesson

@@ -64,7 +64,7 @@ def run_in_processes(
         RouterR1Error: what a process raised, or that it was killed.
         RuntimeError: whatever else a process raised, with its traceback.
     """
-    start = _context()
+    start = start_method(__name__)
     asked = [
         [
             q
@@ -121,15 +121,15 @@ def run_in_processes(
             pipe.close()
 
 
-def _context() -> Any:
-    """Return how processes start: if possible, as copies of one that has made the imports.
+def start_method(module: str) -> Any:
+    """Return how processes start: if possible, as copies of one that has imported a module.
 
     They inherit nothing from this process, such as a thread or a client's connection.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():  # pragma: no cover - Windows
         return multiprocessing.get_context("spawn")
     start = multiprocessing.get_context("forkserver")
-    start.set_forkserver_preload(["__main__", __name__])
+    start.set_forkserver_preload(["__main__", module])
     return start
 
 
