@@ -350,6 +350,70 @@ def test_a_broken_stream_is_the_error_that_it_names_and_half_a_text_no_reply(
     assert kind in TRANSIENT
 
 
+def of_provider(raw, code=429):
+    """OpenRouter's error, which hands the provider's own on."""
+    raw = raw if isinstance(raw, str) else json.dumps(raw)
+    return named(code=code, metadata={"provider_name": "Acme", "raw": raw})
+
+
+QUOTA = {"message": "No more.", "type": "insufficient_quota", "code": "insufficient_quota"}
+#: What names a cause that does not pass, or one that does, beside a number.
+TYPES = {
+    "a type": (named(type="insufficient_quota", code=429), "auth", "told to fail"),
+    "beside a text": (named(type="insufficient_quota", code="429"), "auth", "told to fail"),
+    "too long": (named(type="context_length_exceeded", code=400), "context_length", "to fail"),
+    "no words": ({"error": {"type": "insufficient_quota", "code": 429}}, "auth", "quota"),
+    "within": (
+        {"error": {"code": 429, "error": {"type": "insufficient_quota", "message": "x"}}},
+        "auth",
+        "x",
+    ),
+    "a type that says no more": (named(type="requests", code=429), "rate_limited", "told to fail"),
+    "OpenAI's behind OpenRouter": (of_provider({"error": QUOTA}), "auth", "Acme"),
+    "Anthropic's": (
+        of_provider({"type": "error", "error": {"type": "billing_error"}}, 400),
+        "auth",
+        "Acme",
+    ),
+    "Google's": (
+        of_provider([{"error": {"message": "x", "details": [{"retryDelay": "0.01s"}]}}]),
+        "rate_limited",
+        "told to fail: Acme: x (retry after 0.010 s)",
+    ),
+    "no object": (of_provider({"code": "context_length_exceeded"}, 400), "context_length", "Acme"),
+    "an object as it is": (
+        named(code=429, metadata={"provider_name": "Acme", "raw": {"error": QUOTA}}),
+        "auth",
+        "Acme",
+    ),
+    "words": (of_provider("slow down"), "rate_limited", "slow down"),
+    "a message": (
+        of_provider({"message": "prompt is too long: 9 tokens > 8 maximum"}, 400),
+        "context_length",
+        "told to fail: Acme: prompt is too long: 9 tokens > 8 maximum",
+    ),
+    "words that are half an object": (of_provider('{"error": {"typ'), "rate_limited", "Acme"),
+    "OpenRouter's own": (
+        named(code=400, metadata={"error_type": "context_length_exceeded"}),
+        "context_length",
+        "told to fail",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "kind", "says"), TYPES.values(), ids=TYPES)
+@pytest.mark.parametrize("form", ["whole", "an event", "a status"])
+def test_a_type_beside_a_number_names_the_cause(serve, tmp_path, form, body, kind, says):
+    code = {"a status": body["error"]["code"]}.get(form, 200)
+    server = serve(Wire(body, [half(), body], code=int(code), headers={"retry_after": "0"}))
+    graph = scripted(yaml_pool(tmp_path, server, max_retries=1), SEARCH, ANSWER)
+    modes = ["messages", "values"] if form == "an event" else ["values"]
+    (bill,) = bills(list(graph.stream({"question": "?"}, stream_mode=modes))[-1][1])
+    assert bill["error"]["kind"] == kind
+    assert says in bill["error"]["message"]
+    assert server.count() == 1 + (kind in TRANSIENT)
+
+
 def of_responses(kind, **more):
     """The last event of a stream of the Responses API."""
     return {"type": f"response.{kind}", "response": {"id": "r", "model": "m", "output": [], **more}}

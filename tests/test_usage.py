@@ -13,6 +13,7 @@ from langgraph.types import CachePolicy
 
 from openai_server import Reply, Wire
 from router_r1_graph import ChatRouterR1, ScriptedController, create_router_r1
+from router_r1_graph.candidates.providers import make_chat_model
 from router_r1_graph.candidates.usage import Usage, reported_usd, usage_metadata, usage_of
 from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
 
@@ -128,6 +129,17 @@ def test_cached_tokens_are_read_in_the_words_of_other_clients(details, means):
                 },
             },
             0.375,
+        ),
+        (
+            {
+                "cost": 0.01,
+                "is_byok": True,
+                "cost_details": {
+                    "upstream_inference_input_cost": 0.125,
+                    "upstream_inference_output_cost": 0.25,
+                },
+            },
+            0.385,
         ),
         ({"total_cost": 0.5}, 0.5),
         ({"cost": {"total_cost": 0.5, "request_cost": 0.1}}, 0.5),
@@ -263,6 +275,64 @@ def test_a_stream_is_paid_once_whichever_chunks_say_what_it_costs(serve, tmp_pat
     assert (bill["ok"], bill["error"], bill["reply"]) == (True, None, "Paris")
     assert (bill["input_tokens"], bill["output_tokens"]) == paid[:2]
     assert bill["cost_usd"] == pytest.approx(paid[2])
+
+
+#: What a reply of the Responses API reports, and its bill at 1, 2 and (cached) 0.1 USD a million.
+OF_RESPONSES = {
+    "counts": ({}, (1000, 5, 200e-6)),
+    "a cost": ({"cost": 0.5}, (1000, 5, 0.5)),
+    "a key of one's own": (
+        {"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.25}},
+        (1000, 5, 0.25),
+    ),
+    "its two parts": (
+        {
+            "cost": 0,
+            "cost_details": {
+                "upstream_inference_cost": None,
+                "upstream_inference_input_cost": 0.125,
+                "upstream_inference_output_cost": 0.25,
+            },
+        },
+        (1000, 5, 0.375),
+    ),
+    "no price": ({"cost": -1}, (1000, 5, 200e-6)),
+}
+
+
+@both_ways
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("metadata", [None, {"mine": "kept"}])
+@pytest.mark.parametrize(("report", "paid"), OF_RESPONSES.values(), ids=OF_RESPONSES)
+def test_a_cost_in_the_responses_api_counts(serve, tmp_path, how, stream, metadata, report, paid):
+    counts = {"input_tokens": 1000, "output_tokens": 5, "total_tokens": 1005}
+    details = {
+        "input_tokens_details": {"cached_tokens": 900},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
+    text = {"type": "output_text", "text": "Paris", "annotations": []}
+    said = {"type": "message", "id": "m", "role": "assistant", "content": [text]}
+    head = {"id": "r", "object": "response", "created_at": 1, "model": "m", "metadata": metadata}
+    body = {**head, "status": "completed", "output": [said], "usage": counts | details | report}
+    delta = {"output_index": 0, "content_index": 0, "item_id": "m", "delta": "Paris"}
+    events = [
+        {"type": "response.created", "response": {**head, "output": [], "usage": None}},
+        {"type": "response.output_text.delta", "logprobs": [], **delta},
+        {"type": "response.completed", "response": body},
+    ]
+    numbered = [{**event, "sequence_number": number} for number, event in enumerate(events)]
+    options = {"use_responses_api": True, "streaming": stream}
+    server = serve(Wire(body, numbered))
+    pool = yaml_pool(tmp_path, server, options=options, **ONE_DOLLAR, cached_input_usd_per_mtok=0.1)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert bool(server.requests[0].body.get("stream")) == stream
+    assert (bill["ok"], bill["reply"], bill["cached_input_tokens"]) == (True, "Paris", 900)
+    assert (bill["input_tokens"], bill["output_tokens"]) == paid[:2]
+    assert bill["cost_usd"] == pytest.approx(paid[2])
+    model = make_chat_model(pool.candidates[0])
+    reply = model.invoke("Capital of France?")
+    assert reply.response_metadata.get("metadata") == (metadata or {})
+    assert reply.usage_metadata["input_tokens"] == 1000
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -180,6 +180,15 @@ def test_the_pool_file_says_what_is_sent(serve, tmp_path, settings, sent, missin
     assert missing not in body
 
 
+@pytest.mark.parametrize("limit", ["auto", "max_completion_tokens", None])
+def test_the_responses_api_has_one_name_of_the_limit_and_null_sends_none(serve, tmp_path, limit):
+    server = serve(Wire({"id": "r", "object": "response", "model": "m", "output": []}))
+    settings = {"options": {"use_responses_api": True}, "token_limit_parameter": limit}
+    run(scripted(yaml_pool(tmp_path, server, **settings), search("Ada: ?"), answer()), "invoke")
+    sent = [name for name in server.requests[0].body if name.startswith("max_")]
+    assert sent == ([] if limit is None else ["max_output_tokens"])
+
+
 @pytest.mark.parametrize(
     ("refused", "message"),
     [

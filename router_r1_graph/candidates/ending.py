@@ -10,7 +10,7 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from .failures import CutReplyError, NoChoiceError
 from .usage import usage_metadata
-from .wire import REPORT, billed
+from .wire import REPORT, billed, with_kept
 
 _ERROR = "error"
 _ONCE = ("finish_reason", "model_name", "system_fingerprint", "service_tier")
@@ -102,9 +102,10 @@ class ResponsesEnding:
         self.complete = False
 
     def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
-        """Note whether a chunk is the last, and return it."""
+        """Return a chunk, with what is reported of the reply in its place if it is the last."""
         # Earlier releases of LangChain tell the last one by the status of the response alone.
         message = chunk.message
+        with_kept(message)
         is_last = isinstance(message, AIMessageChunk) and message.chunk_position == "last"
         self.complete |= is_last or "status" in message.response_metadata
         return chunk

@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from openai.types.chat import ChatCompletionChunk
+from openai.types.responses import Response
 
-from .wire import NAMED
+from .wire import NAMED, kept_for
 
 _ALIVE = re.compile(r"\s*(null|ping|heart-?beat|keep-?_?alive)?\s*", re.I)
 _DONE = "[DONE]"
@@ -34,9 +35,14 @@ def let_through(client: Any) -> None:
     if make := getattr(client, "_make_sse_decoder", None):
         client._make_sse_decoder = lambda: _Decoder(make())
     if read := getattr(client, "_process_response_data", None):
-        client._process_response_data = lambda *, cast_to, **of_it: read(
-            cast_to=_Chunk if cast_to is ChatCompletionChunk else cast_to, **of_it
-        )
+
+        def process(*, data: object, cast_to: Any, **of_it: Any) -> Any:
+            if isinstance(data, Mapping) and (cast_to is Response or "response" in data):
+                data = kept_for(data)
+            cast_to = _Chunk if cast_to is ChatCompletionChunk else cast_to
+            return read(data=data, cast_to=cast_to, **of_it)
+
+        client._process_response_data = process
 
 
 class _Chunk(ChatCompletionChunk):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -53,11 +54,14 @@ class BrokenReplyError(Exception):
     Attributes:
         code: the error's own code, such as 429 or `rate_limit_exceeded`; None = it names none.
         partial: what came before it, with the usage that is billed; None = nothing.
+        type: what it is called, such as `insufficient_quota`, where its code is a number, too.
     """
 
-    def __init__(self, message: str, code: object = None, partial: AIMessage | None = None) -> None:
+    def __init__(
+        self, message: str, code: object = None, partial: AIMessage | None = None, kind: str = ""
+    ) -> None:
         super().__init__(message)
-        self.code, self.partial = code, partial
+        self.code, self.partial, self.type = code, partial, kind
 
 
 class CutReplyError(BrokenReplyError):
@@ -140,6 +144,8 @@ def said(error: BaseException) -> str:
     body = attribute(error, "body")
     if body and _NO_WORDS.fullmatch(words):  # xAI's error is a text, which openai leaves out
         words += f" - {body}"
+    named = body.get("error", body) if isinstance(body, dict) else body
+    words = ": ".join([words, *(w for w in words_handed_on(named) if w not in words)])
     if re.search(CONNECTION, type(error).__name__) and str(root) not in words:
         return f"{words.rstrip('.')}: {root}"
     return words
@@ -162,16 +168,50 @@ def _facts(error: BaseException) -> Iterator[int | str]:
     reports = [attribute(error, name) for name in ("body", "details")]
     for thing in (error, response, *reports, first):
         inside = thing.get("error", thing.get("Error", thing)) if isinstance(thing, dict) else thing
-        for name in ("status_code", "code", "status", "type", "Code", "__type"):
-            fact = inside.get(name) if isinstance(inside, dict) else attribute(inside, name)
-            if callable(fact) and not isinstance(fact, type):  # of gRPC
-                with suppress(Exception):
-                    fact = fact()
-            fact = fact.name if isinstance(fact, Enum) and not isinstance(fact, int) else fact
-            if isinstance(fact, int | str) and not isinstance(fact, bool):
-                yield fact
+        for one in (inside, *handed_on(inside)):
+            for name in ("status_code", "code", "status", "type", "Code", "__type"):
+                fact = one.get(name) if isinstance(one, dict) else attribute(one, name)
+                if callable(fact) and not isinstance(fact, type):  # of gRPC
+                    with suppress(Exception):
+                        fact = fact()
+                fact = fact.name if isinstance(fact, Enum) and not isinstance(fact, int) else fact
+                if isinstance(fact, int | str) and not isinstance(fact, bool):
+                    yield fact
     if isinstance(response, dict):  # of AWS
         yield int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+
+
+def handed_on(named: object) -> list[dict[str, Any]]:
+    """Return the error objects in one of OpenRouter's: its `metadata`, and the provider's own.
+
+    Args:
+        named: the error object; of anything else there are none.
+    """
+    metadata = _metadata(named)
+    found = [{"type": metadata.get("error_type")}] if metadata else []
+    raw = metadata.get("raw")
+    if isinstance(raw, str):
+        with suppress(ValueError, RecursionError):
+            raw = json.loads(raw, strict=False)
+    if isinstance(raw, list):  # Google's
+        raw = next(iter(raw), None)
+    if isinstance(raw, dict):
+        own = raw.get("error")
+        found.append(own if isinstance(own, dict) else raw)
+    return found
+
+
+def words_handed_on(named: object) -> list[str]:
+    """Return which provider failed behind OpenRouter, and what it said: its message, or all."""
+    metadata = _metadata(named)
+    own = next((one["message"] for one in handed_on(named) if one.get("message")), None)
+    words = (metadata.get("provider_name"), own or metadata.get("raw"))
+    return [str(word) for word in words if word]  # whole: half of a key would not be found in it
+
+
+def _metadata(named: object) -> dict[str, Any]:
+    metadata = named.get("metadata") if isinstance(named, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def attribute(thing: object, name: str) -> Any:

@@ -22,7 +22,16 @@ from pydantic import Field
 
 from .connections import StreamedReplyError, WholeReplyError
 from .failures import chain
-from .refusals import STREAM, SYSTEM, TOKEN_LIMITS, WHOLE, ZERO, refused_by, refused_in
+from .refusals import (
+    OF_RESPONSES,
+    STREAM,
+    SYSTEM,
+    TOKEN_LIMITS,
+    WHOLE,
+    ZERO,
+    refused_by,
+    refused_in,
+)
 from .returned import FIELDS, RETURNED, give_back, returned_in
 from .streamed_calls import StreamedCalls
 from .tool_calls import plain_arguments
@@ -156,6 +165,8 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         name = next((name for name in taken if name not in without), None)
         if limits and name:
             payload[name] = limits[0]
+        if preferred is None:
+            payload.pop(OF_RESPONSES, None)
         if ZERO in without and payload.get("temperature") == 0:
             payload["temperature"] = _LOW_TEMPERATURE
         if "messages" in payload:

@@ -38,6 +38,7 @@ from .wire import (
     named_error,
     normalized,
     report_in,
+    with_kept,
 )
 
 logger = logging.getLogger(__name__)
@@ -91,14 +92,14 @@ class ChatOpenAI(LenientChatOpenAI):
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         try:
-            return super()._generate(*args, **kwargs)
+            return _whole(super()._generate(*args, **kwargs))
         except Exception as error:
             keyless = self._keyless(error)
         raise keyless
 
     async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
         try:
-            return await super()._agenerate(*args, **kwargs)
+            return _whole(await super()._agenerate(*args, **kwargs))
         except Exception as error:
             keyless = self._keyless(error)
         raise keyless
@@ -261,6 +262,13 @@ class ChatOpenAI(LenientChatOpenAI):
         keyless = _of_its_kind(error, message)
         vars(keyless).update(known)
         return keyless
+
+
+def _whole(result: ChatResult) -> ChatResult:
+    """Return a result; if it is one of the Responses API, with its usage as it was sent."""
+    for generation in result.generations:
+        with_kept(generation.message, **cost_in_headers())
+    return result
 
 
 def _of_its_kind(error: Exception, message: str) -> Exception:

@@ -21,6 +21,8 @@ ZERO = "temperature 0"
 """In the place of a parameter: the temperature of the most likely reply; a low one is sent."""
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 """The two names of the one limit: where a model refuses one, it may take the other."""
+OF_RESPONSES = "max_output_tokens"
+"""The limit's one name in OpenAI's Responses API."""
 
 _STATUS = (400, 404, 422)
 _NEEDED = frozenset({"model", "messages", "input", "tools", "functions", STREAM})

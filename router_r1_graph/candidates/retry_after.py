@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-from .failures import attribute, chain
+from .failures import attribute, chain, handed_on
 
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 
@@ -58,7 +58,9 @@ def with_wait(message: str, named: object) -> str:
         message: what is shown of the error.
         named: the object, or anything else that a server sent.
     """
-    seconds = None if _in_words(message) else _in_object(named, 6)
+    seconds = None
+    if not _in_words(message) and (seconds := _in_object(named, 6)) is None:
+        seconds = _in_object(handed_on(named), 6)
     return message if seconds is None else f"{message} (retry after {seconds:.3f} s)"
 
 

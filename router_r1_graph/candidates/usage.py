@@ -26,11 +26,14 @@ COSTS = ("cost", "total_cost", "estimated_cost", "cost_usd", "total_cost_usd")
 #: The names of the two counts, without case and underscores.
 _INPUT = ("prompttokens", "inputtokens")
 _OUTPUT = ("completiontokens", "outputtokens")
-#: OpenRouter's names of what the provider behind it takes: all of it, and its two parts.
+#: OpenRouter's names of what the provider behind it takes: all of it, and its two parts, which are
+#: called otherwise in the Responses API.
 _UPSTREAM = (
     "upstream_inference_cost",
     "upstream_inference_prompt_cost",
     "upstream_inference_completions_cost",
+    "upstream_inference_input_cost",
+    "upstream_inference_output_cost",
 )
 
 # Where providers put what OpenAI has in other places, or not at all: DeepSeek, Moonshot, Anthropic

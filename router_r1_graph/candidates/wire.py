@@ -6,14 +6,16 @@ Usage and a cost may come in any chunk of a stream, and in several; an error may
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from json import JSONDecodeError
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration
 
-from .failures import BrokenReplyError
+from ..outside import writable_within
+from .failures import BrokenReplyError, handed_on, words_handed_on
 from .retry_after import with_wait
 from .returned import RETURNED, returned_in
 from .thoughts import reported
@@ -23,6 +25,8 @@ REPORT = "token_usage"
 """In a message's response metadata, as LangChain has it: the usage block as it was sent."""
 NAMED = "named_error"
 """In an event of a stream, in the place of `error`, which openai's client does not let through."""
+_KEPT = "router_r1_usage"
+"""In the metadata of a reply of the Responses API, as a JSON text: its usage block."""
 #: How servers name the words of an error and its code, whatever the case and the underscores.
 _WORDS = ("message", "detail", "msg", "errormsg", "errormessage", "statusmsg")
 _CODES = ("code", "status", "type", "errorcode", "statuscode", "httpcode", "httpstatus")
@@ -136,22 +140,24 @@ def named_error(named: Any, report: Any = None) -> BrokenReplyError:
         report: the usage that is billed nevertheless.
     """
     code: object = None
+    kind = ""
     sent = named
     if isinstance(named, Mapping):
-        inner, metadata = named.get("error"), named.get("metadata")
+        inner = named.get("error")
         words = [inner] if isinstance(inner, str) else []
         words += [str(said) for said in _values(named, _WORDS)]
-        if isinstance(metadata, Mapping) and metadata.get("raw"):  # OpenRouter: the provider's own
-            words.append(str(metadata["raw"])[:200])
+        words += words_handed_on(named)
         codes = [*_values(named, _CODES)]
         if isinstance(inner, Mapping):
             words += [str(said) for said in _values(inner, _WORDS)]
             codes = [*_values(inner, _CODES), *codes]
+        codes += [code for own in handed_on(named) for code in _values(own, _CODES)]
         numbers = [c for c in codes if str(c).isdigit()]
-        code = numbers[0] if numbers else " ".join(map(str, codes))
-        named = ": ".join(words) or (f"error {code}" if code else "")
+        kind = " ".join(str(c) for c in codes if c not in numbers)
+        code = numbers[0] if numbers else kind
+        named = ": ".join(words) or " ".join(map(str, ["error", *codes] if codes else []))
     message = str(named or "the server reports an error, and no more")
-    return BrokenReplyError(with_wait(message, sent), code or None, billed(report))
+    return BrokenReplyError(with_wait(message, sent), code or None, billed(report), kind)
 
 
 def is_cut(error: JSONDecodeError) -> bool:
@@ -160,6 +166,39 @@ def is_cut(error: JSONDecodeError) -> bool:
         return False
     text = error.doc.strip()
     return error.pos >= len(text) or (text[0] in "{[" and text[-1] not in "}]")
+
+
+def kept_for(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a reply of the Responses API with its usage where LangChain keeps what was sent.
+
+    LangChain reads the counts of `usage` and drops its cost; `metadata` it hands on.
+
+    Args:
+        body: the JSON of a response, or of the event that ends a stream of one.
+    """
+    if isinstance(response := body.get("response"), Mapping):
+        return {**body, "response": kept_for(response)}
+    if (report := report_in(body)) is None:
+        return dict(body)
+    metadata = body.get("metadata")
+    own = metadata if isinstance(metadata, Mapping) else {}
+    return {**body, "usage": None, "metadata": {**own, _KEPT: json.dumps(report)}}
+
+
+def with_kept(message: BaseMessage, **costs: float) -> None:
+    """Put what `kept_for` has kept to its place in a message.
+
+    Args:
+        message: a reply, or the last chunk of one.
+        **costs: what was reported beside the body; the body's own counts before it.
+    """
+    metadata = message.response_metadata.get("metadata") or {}
+    if not isinstance(message, AIMessage) or _KEPT not in metadata:
+        return
+    report = {**costs, **writable_within(json.loads(metadata[_KEPT]))}
+    own = {name: value for name, value in metadata.items() if name != _KEPT}
+    message.response_metadata |= {"metadata": own, REPORT: report}
+    message.usage_metadata = usage_metadata(report)
 
 
 def complete(generation: ChatGeneration, report: Any, choice: Mapping[str, Any]) -> None:
