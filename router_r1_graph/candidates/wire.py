@@ -7,7 +7,6 @@ Usage and a cost may come in any chunk of a stream, and in several; an error may
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from json import JSONDecodeError
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -152,14 +151,6 @@ def named_error(named: Any, report: Any = None) -> BrokenReplyError:
         named = ": ".join(words) or (f"error {code}" if code else "")
     message = str(named or "the server reports an error, and no more")
     return BrokenReplyError(with_wait(message, sent), code or None, billed(report))
-
-
-def is_cut(error: JSONDecodeError) -> bool:
-    """Return whether a JSON text cannot be read because its end is missing."""
-    if not hasattr(error, "doc"):  # without its text, since that may hold a key
-        return False
-    text = error.doc.strip()
-    return error.pos >= len(text) or (text[0] in "{[" and text[-1] not in "}]")
 
 
 def complete(generation: ChatGeneration, report: Any, choice: Mapping[str, Any]) -> None:
