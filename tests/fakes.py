@@ -72,6 +72,37 @@ def fake_chat_model(settings: ModelSettings) -> FakeChat:
     return FakeChat(**settings.options)
 
 
+class OllamaChat(FakeChat):
+    """Behaves as `ChatOllama`: only the last line of a stream says whose it is, and that it ended.
+
+    It takes a temperature when it is made, and none with a call. `seen`: those it was asked with.
+    """
+
+    __module__ = "langchain_ollama.chat_models"
+    temperature: float | None = None
+    seen: list[float | None] = Field(default_factory=list)
+    halves: int = 0
+    """So many replies break off before the last line."""
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **kwargs: Any) -> ChatResult:
+        if "temperature" in kwargs:
+            raise TypeError("Client.chat() got an unexpected keyword argument 'temperature'")
+        self.seen.append(self.temperature)
+        result = super()._generate(messages)
+        if len(self.queries) > self.halves:
+            ended = {"model_provider": "ollama", "done": True}
+            result.generations[0].message.response_metadata = ended
+        return result
+
+    async def _agenerate(self, messages: list[BaseMessage], *_: Any, **kwargs: Any) -> ChatResult:
+        return self._generate(messages, **kwargs)
+
+
+def ollama_chat_model(settings: ModelSettings) -> OllamaChat:
+    """Build what `provider: fakes:ollama_chat_model` names."""
+    return OllamaChat(temperature=settings.temperature, **settings.options)
+
+
 def not_a_chat_model(settings: ModelSettings) -> str:
     """Build what no provider may build."""
     return f"a text, for {settings.model}"

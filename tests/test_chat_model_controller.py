@@ -18,6 +18,7 @@ from router_r1_graph import (
     create_router_r1,
     parse_controller,
 )
+from router_r1_graph.candidates.store import ReplyStore
 from router_r1_graph.controllers import SPECS
 from router_r1_graph.trace import Trace
 from yaml_pool import bills, both_ways, run, yaml_pool
@@ -199,6 +200,42 @@ def test_the_temperature_of_a_run_wins_over_that_of_the_controller(controlled, k
     graph, server = controlled(Reply(ANSWER), temperature=0.3)
     run(graph, "invoke", **knob)
     assert asked(server)[0]["temperature"] == sent
+
+
+@both_ways
+@pytest.mark.parametrize(("knob", "sent"), [({"temperature": 0.9}, 0.9), ({}, 0.3)])
+def test_the_temperature_of_a_run_reaches_a_client_that_takes_none_with_a_call(how, knob, sent):
+    asked = {"provider": "fakes:ollama_chat_model", "model": "llama3", "temperature": 0.3}
+    settings = ControllerSettings(**asked, options={"text": ANSWER})
+    controller = ChatModelController(settings=settings)
+    graph = create_router_r1(CandidatePool.embedded(), controller).compile()
+    assert run(graph, how, **knob)["answer"] == "Paris"
+    assert controller.model.seen == [sent]
+
+
+def test_a_reply_that_is_stored_is_one_of_the_temperature_of_the_run(tmp_path):
+    settings = ControllerSettings(
+        provider="fakes:ollama_chat_model", model="llama3", options={"text": ANSWER}
+    )
+    controller = ChatModelController(settings=settings)
+    with ReplyStore(tmp_path / "replies.sqlite", every=True) as store:
+        graph = create_router_r1(CandidatePool.embedded(), controller, replies=store).compile()
+        for temperature in (0.9, None, 0.9, 0.0):
+            run(graph, "invoke", temperature=temperature)
+    assert controller.model.seen == [0.9, 0.0]
+
+
+def test_a_temperature_that_cannot_be_taken_is_left_out_and_said(caplog):
+    def answer(messages, **kwargs):
+        if "temperature" in kwargs:
+            raise TypeError("got an unexpected keyword argument 'temperature'")
+        return AIMessage(ANSWER)
+
+    graph = create_router_r1(
+        CandidatePool.embedded(), ChatModelController(RunnableLambda(answer), name="Ida")
+    ).compile()
+    assert run(graph, "invoke", temperature=0.9)["answer"] == "Paris"
+    assert "controller Ida refuses the temperature: it goes without" in caplog.text
 
 
 @pytest.mark.parametrize("protocol", ["tags", "tools"])

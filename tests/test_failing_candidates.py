@@ -22,7 +22,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from fakes import make_pool
+from fakes import OllamaChat, make_pool
 from openai_server import Cut, EmptyChoices, Hang, Malformed, Reply, Status, Wire
 from patience import long_enough
 from router_r1_graph import ScriptedController, create_router_r1, parse_controller
@@ -524,7 +524,9 @@ def test_the_end_of_a_reply_is_read_in_every_providers_word(words, kind):
     [
         ({"model_provider": "anthropic"}, 2),
         ({"model_provider": "google_genai", "safety_ratings": []}, 2),
+        ({"model_provider": "ollama"}, 2),
         ({"model_provider": "anthropic", "stop_reason": "end_turn"}, 1),
+        ({"model_provider": "ollama", "done": True}, 1),
         ({"model_provider": "openai"}, 1),
         ({}, 1),
     ],
@@ -541,6 +543,18 @@ def test_half_a_stream_of_other_clients_is_no_reply(metadata, attempts):
     (bill,) = bills(run(graph, "invoke"))
     assert (bill["attempts"], bill["input_tokens"]) == (attempts, 10 * attempts)
     assert bill["reply"] == ("Paris" if attempts == 2 else "The capital")
+
+
+@both_ways
+@pytest.mark.parametrize("around", [lambda model: model, lambda model: model.with_retry()])
+def test_a_stream_of_ollama_that_ends_without_its_last_line_is_no_reply(how, around):
+    graph = create_router_r1(
+        make_pool({"name": "Ada", "max_retries": 1}),
+        ScriptedController([SEARCH, ANSWER]),
+        models={"Ada": around(OllamaChat(halves=1))},
+    ).compile()
+    (bill,) = bills(run(graph, how))
+    assert (bill["reply"], bill["error"], bill["attempts"]) == ("Paris", None, 2)
 
 
 @pytest.mark.parametrize("choices", [[], [{"message": None}]])
@@ -582,6 +596,27 @@ def test_a_wait_is_read_in_every_form(headers, seconds):
     headers = {} if isinstance(headers, str) else headers
     error.response = SimpleNamespace(headers=headers)
     assert told_to_wait(error) == seconds
+
+
+QUOTA = {"details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.2s"}]}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"details": {"error": {"code": 429, "message": "quota", **QUOTA}}},  # google-genai
+        {"details": [{"error": QUOTA}]},
+        {"body": {"message": "slow down", "retry_after": 1.2}},  # openai
+        {"response": {"ResponseMetadata": {"HTTPHeaders": {"retry-after": "1.2"}}}},  # AWS
+        {"args": ({"message": "slow down", "code": 429, **QUOTA},)},  # langchain-openai
+    ],
+)
+def test_a_wait_is_read_where_a_client_keeps_the_object_of_the_error(said):
+    error = Exception("slow down")
+    for name, value in said.items():
+        setattr(error, name, value)
+    assert told_to_wait(error) == 1.2
+    assert told_to_wait(caused(Exception("wrapped"), error)) == 1.2
 
 
 @pytest.mark.parametrize(
@@ -661,6 +696,18 @@ OTHERS = {
         "server_error",
     ),
     "ollama": (made("ResponseError", status_code=404), "not_found"),
+    "ollama, in a stream": (
+        made("ResponseError", "model runner has unexpectedly stopped", status_code=-1),
+        "server_error",
+    ),
+    "ollama, in a stream, vague": (made("ResponseError", "EOF", status_code=-1), "server_error"),
+    "ollama, in a stream, too long": (
+        made("ResponseError", "the input length exceeds the context length", status_code=-1),
+        "context_length",
+    ),
+    "ollama, cut": (json.JSONDecodeError("Unterminated", '{"model": "m", "mes', 15), "connection"),
+    "ollama, nothing": (ValueError("No data received from Ollama stream."), "empty"),
+    "openai, in a stream": (made("APIError", "it failed"), "server_error"),
     "ollama, not running": (ConnectionError("refused"), "connection"),
     "aws": (
         made("ClientError", response={"Error": {"Code": "ThrottlingException"}}),

@@ -118,6 +118,75 @@ def test_a_candidate_of_another_provider_is_read_billed_and_its_errors_are_typed
     assert "SECRET" not in str(result)
 
 
+@dataclass(frozen=True)
+class Lines:
+    """A stream of Ollama's: these lines, of which the last may be cut."""
+
+    lines: tuple[str, ...]
+
+    def send(self, request: Request, http: Any) -> None:
+        http.send(200, "\n".join(self.lines).encode())
+
+
+PAR = '{"model": "m", "message": {"role": "assistant", "content": "Par"}, "done": false}'
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        ((PAR,), "connection"),
+        ((PAR, '{"model": "m", "mess'), "connection"),
+        ((PAR, '{"error": "model runner has unexpectedly stopped"}'), "server_error"),
+        (('{"error": "an error was encountered while running it: EOF"}',), "server_error"),
+    ],
+)
+def test_half_a_stream_of_ollama_is_the_error_that_it_is_and_is_retried(
+    settings_of, how, lines, kind
+):
+    pytest.importorskip("langchain_ollama")
+    broken, whole = Lines(lines), Body(ollama("Paris"))
+    ada = settings_of("ollama", broken, broken, broken, whole) | {"name": "Ada"}
+    pool = CandidatePool.model_validate({"candidates": [ada]})
+    turns = [f"<search> Ada: {i}? </search>" for i in range(2)]
+    graph = create_router_r1(pool, ScriptedController([*turns, "<answer> x </answer>"])).compile()
+    failed, retried = bills(run(graph, how, max_rounds=2))
+    assert (failed["error"]["kind"], failed["attempts"]) == (kind, 2)
+    assert (retried["reply"], retried["error"], retried["attempts"]) == ("Paris", None, 2)
+
+
+@both_ways
+def test_a_wait_that_gemini_names_is_read(settings_of, how):
+    pytest.importorskip("langchain_google_genai")
+    info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "3600s"}
+    named = {"code": 429, "message": "no", "status": "RESOURCE_EXHAUSTED", "details": [info]}
+    ada = settings_of("google_genai", Body({"error": named}, 429)) | {"name": "Ada"}
+    pool = CandidatePool.model_validate({"candidates": [ada]})
+    turns = ["<search> Ada: Who? </search>", "<answer> x </answer>"]
+    graph = create_router_r1(pool, ScriptedController(turns)).compile()
+    (bill,) = bills(run(graph, how))
+    assert (bill["error"]["kind"], bill["attempts"]) == ("rate_limited", 1)  # nobody waits so long
+
+
+@both_ways
+@pytest.mark.parametrize("protocol", ["tags", "tools"])
+@pytest.mark.parametrize("built", [False, True])
+@pytest.mark.parametrize(("knob", "sent"), [({"temperature": 0.7}, 0.7), ({}, 0.0)])
+def test_the_temperature_of_a_run_reaches_ollama(serve, how, protocol, built, knob, sent):
+    pytest.importorskip("langchain_ollama")
+    server = serve(Body(ollama("<answer> Paris </answer>" if protocol == "tags" else "Paris")))
+    url = server.base_url.removesuffix("/v1")
+    settings = ControllerSettings(
+        provider="langchain", model="ollama:m", base_url=url, protocol=protocol
+    )
+    model = None if built else make_chat_model(settings)
+    controller = ChatModelController(model, settings)
+    graph = create_router_r1(CandidatePool.embedded(), controller).compile()
+    assert run(graph, how, **knob)["answer"] == "Paris"
+    (request,) = server.requests
+    assert request.body["options"]["temperature"] == sent
+
+
 @both_ways
 @pytest.mark.parametrize("protocol", ["tags", "tools"])
 @pytest.mark.parametrize(("provider", "package", "reply", "cut"), PROVIDERS)

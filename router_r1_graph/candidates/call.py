@@ -25,7 +25,7 @@ from .failures import classify, is_of_a_dead_loop
 from .in_time import ain_time, in_time
 from .keys import hide, hide_within
 from .once import Once
-from .reply import ChatModel, Reply, cost_of, read_reply
+from .reply import ChatModel, Reply, comes_from, cost_of, read_reply
 from .resilience.attempts import Attempts
 from .settings import ModelSettings
 from .steps import (
@@ -159,8 +159,11 @@ def _steps(
 ) -> Steps:
     """Return what `ask` and `aask` do: the call, or a look into the store and at most one call."""
     secrets = settings.secrets
+    is_ollama = comes_from(model, "langchain_ollama")
 
     def read(outcome: Any, seconds: float, attempt: int) -> Reply:
+        if is_ollama and isinstance(outcome, AIMessage):  # it names itself in the last line only
+            outcome.response_metadata.setdefault("model_provider", "ollama")
         # A key that a careless server echoes must reach no checkpoint and no other provider.
         return _without(secrets, _read(outcome, messages, settings, secrets, seconds, attempt))
 

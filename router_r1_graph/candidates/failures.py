@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from json import JSONDecodeError
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -125,8 +126,10 @@ def _kind(causes: Sequence[BaseException]) -> ErrorKind:
         return "timeout"
     if re.search(CONNECTION, joined):
         return "connection"
-    if isinstance(causes[0], BrokenReplyError):  # of a server that failed, and does not say how
-        return matching(str(causes[0]), BROAD) or "server_error"
+    if _names_an_error(causes[0]):  # of a server that failed, and does not say how
+        return matching(str(causes[0]), (*IN_WORDS, *BROAD)) or "server_error"
+    if any(isinstance(e, JSONDecodeError) and is_cut(e) and e.doc for e in causes):
+        return "connection"
     if _no_generation(causes[0]):
         return "empty"
     if re.search(r"ValueError|ValidationError|AttributeError|TypeError|KeyError", joined):
@@ -254,9 +257,24 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
+def _names_an_error(error: BaseException) -> bool:
+    """Return whether a reply of status 200 named an error: by our own client, or by another's."""
+    if isinstance(error, BrokenReplyError) or type(error).__name__ == "APIError":
+        return True
+    return bool(attribute(error, "status_code") == -1)  # Ollama's word for none
+
+
+def is_cut(error: JSONDecodeError) -> bool:
+    """Return whether a JSON text cannot be read because its end is missing."""
+    if not hasattr(error, "doc"):  # without its text, since that may hold a key
+        return False
+    text = error.doc.strip()
+    return error.pos >= len(text) or (text[0] in "{[" and text[-1] not in "}]")
+
+
 def _no_generation(error: BaseException) -> bool:
     """Return whether LangChain found no choice in a model's reply, streamed or whole."""
-    if isinstance(error, NoChoiceError) or "No generation" in str(error):
+    if isinstance(error, NoChoiceError) or re.search("No (generation|data received)", str(error)):
         return True
     frame = error.__traceback__
     while frame and frame.tb_next:

@@ -13,7 +13,7 @@ Finish = Literal["stop", "length", "content_filter", "refusal", "error"]
 #: Where the providers' clients keep it: most, Anthropic and AWS, Ollama.
 KEYS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 #: Providers, in LangChain's words, whose every reply says why it ended.
-_ALWAYS_SAY = ("anthropic", "google_genai")
+_ALWAYS_SAY = ("anthropic", "google_genai", "ollama")
 #: What the words of each kind have in common, in the order in which they are looked for.
 _WORDS: dict[Finish, str] = {
     "length": r"length|max_\w*tokens|token_limit|error_limit|context_window|truncat|incomplete",
@@ -55,10 +55,10 @@ def finish_of(message: AIMessage) -> Finish:
 def broke_off(message: AIMessage) -> bool:
     """Return whether a stream ended before the reply did, which LangChain's clients do not tell.
 
-    Our own client tells it by the stream; of other clients, two are known.
+    Our own client tells it by the stream; of other clients, three are known.
     """
     told = message.response_metadata
-    says = any(told.get(key) for key in KEYS)
+    says = any(told.get(key) for key in (*KEYS, "done"))  # old servers of Ollama give no reason
     return told.get("model_provider") in _ALWAYS_SAY and not says
 
 

@@ -23,7 +23,7 @@ from .connections import StreamedReplyError, clients_of, cost_in_headers
 from .ending import Ending, ResponsesEnding, broken
 from .error_kinds import BROAD, matching
 from .events import is_stream, let_through
-from .failures import CutReplyError, NoChoiceError, address_of, said, told
+from .failures import CutReplyError, NoChoiceError, address_of, is_cut, said, told
 from .keys import hide_within, scrub
 from .lenient import LenientChatOpenAI
 from .reply import ChatModel, writable_message
@@ -34,7 +34,6 @@ from .wire import (
     billed,
     complete,
     error_in,
-    is_cut,
     named_error,
     normalized,
     report_in,

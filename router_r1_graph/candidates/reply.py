@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 from langchain_core.runnables import Runnable
+from langchain_core.runnables.base import RunnableBindingBase
 
 from ..outside import count, number, writable, writable_within
 from ..words import usd
@@ -36,6 +37,16 @@ def with_tools(model: ChatModel, tools: Sequence[Any], **options: Any) -> ChatMo
     with suppress(NotImplementedError):
         return bind and bind(tools, **options)
     return None
+
+
+def comes_from(model: ChatModel, package: str) -> bool:
+    """Return whether a model is a class of a package, such as `langchain_openai`, or of its kind.
+
+    Nothing is imported for that. What is bound around a model (`with_retry`, ...) does not count.
+    """
+    while isinstance(model, RunnableBindingBase):
+        model = model.bound
+    return any(kind.__module__.startswith(f"{package}.") for kind in type(model).__mro__)
 
 
 RECORDED_SECONDS = "recorded_seconds"

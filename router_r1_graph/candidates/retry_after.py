@@ -24,6 +24,8 @@ _WAIT = re.compile(
 )
 #: Where an error object says it, without case, hyphens and underscores.
 _FIELDS = {"retryafter": 1.0, "retryafterseconds": 1.0, "retryafterms": 0.001, "retrydelay": 1.0}
+#: Where clients keep it: most, Google, AWS.
+_OBJECTS = ("body", "details", "response")
 _RESET = "xratelimitreset"
 
 
@@ -35,7 +37,8 @@ def forbids_retry(error: BaseException) -> bool:
 def told_to_wait(error: BaseException) -> float | None:
     """Return the seconds that a server wants one to wait; None = it does not say.
 
-    It says so in `retry-after-ms`, in `Retry-After` in seconds or as an HTTP date, or in words.
+    It says so in `retry-after-ms`, in `Retry-After` in seconds or as an HTTP date, in words, or in
+    the object of the error, where the client keeps it.
     """
     headers = _headers(error)
     if (milliseconds := _float(headers.get("retry-after-ms"))) is not None:
@@ -48,7 +51,8 @@ def told_to_wait(error: BaseException) -> float | None:
         date = parsedate_to_datetime(headers["retry-after"])
         return max(0.0, date.timestamp() - time.time())
     except (KeyError, TypeError, ValueError, OverflowError):
-        return _in_words(str(error))
+        told = _in_words(str(error))
+        return told if told is not None else _in_objects(error)
 
 
 def with_wait(message: str, named: object) -> str:
@@ -75,6 +79,14 @@ def _duration(text: str) -> float:
     """Return the seconds of a duration such as `1m2.5s`; 0 = it is none."""
     parts = _PART.findall(text)
     return sum(float(number) * _MILLISECONDS[unit.lower()] for number, unit in parts) / 1000
+
+
+def _in_objects(error: BaseException) -> float | None:
+    for e in chain(error):
+        for thing in (*(attribute(e, name) for name in _OBJECTS), *e.args[:1]):
+            if (seconds := _in_object(thing, 6)) is not None:
+                return seconds
+    return None
 
 
 def _in_object(named: object, depth: int) -> float | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from json import JSONDecodeError
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -158,14 +157,6 @@ def named_error(named: Any, report: Any = None) -> BrokenReplyError:
         named = ": ".join(words) or " ".join(map(str, ["error", *codes] if codes else []))
     message = str(named or "the server reports an error, and no more")
     return BrokenReplyError(with_wait(message, sent), code or None, billed(report), kind)
-
-
-def is_cut(error: JSONDecodeError) -> bool:
-    """Return whether a JSON text cannot be read because its end is missing."""
-    if not hasattr(error, "doc"):  # without its text, since that may hold a key
-        return False
-    text = error.doc.strip()
-    return error.pos >= len(text) or (text[0] in "{[" and text[-1] not in "}]")
 
 
 def kept_for(body: Mapping[str, Any]) -> dict[str, Any]:

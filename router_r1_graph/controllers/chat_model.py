@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..candidates.finish import finish_of
 from ..candidates.images import images_in, with_images
 from ..candidates.providers import make_chat_model
 from ..candidates.refusals import named_in
-from ..candidates.reply import ChatModel, Reply
+from ..candidates.reply import ChatModel, Reply, comes_from
 from ..errors import ControllerError
 from .chat_messages import (
     alternating,
@@ -28,6 +29,8 @@ from .chat_messages import (
 )
 from .controller import View, render_view
 from .tool_turns import as_tool_calls, turn_in_tags
+
+logger = logging.getLogger(__name__)
 
 
 class ChatModelController:
@@ -88,16 +91,16 @@ class ChatModelController:
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn."""
         while True:
-            model, kwargs = self._bound(view)
-            reply = ask(model, self.prompt(view), self.settings, config=config, **kwargs)
+            model, settings, kwargs = self._bound(view)
+            reply = ask(model, self.prompt(view), settings, config=config, **kwargs)
             if not self._learn(reply, view):
                 return self._in_tags(reply, view)
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn without blocking the event loop."""
         while True:
-            model, kwargs = self._bound(view)
-            reply = await aask(model, self.prompt(view), self.settings, config=config, **kwargs)
+            model, settings, kwargs = self._bound(view)
+            reply = await aask(model, self.prompt(view), settings, config=config, **kwargs)
             if not self._learn(reply, view):
                 return self._in_tags(reply, view)
 
@@ -114,21 +117,23 @@ class ChatModelController:
             ]
         )
 
-    def _bound(self, view: View) -> tuple[ChatModel, dict[str, Any]]:
-        """Return the model to invoke and the keyword arguments of `ask`."""
-        model, sent = self.model, self._sent(view)
+    def _bound(self, view: View) -> tuple[ChatModel, ControllerSettings, dict[str, Any]]:
+        """Return the model to invoke, its settings, and the keyword arguments of `ask`."""
+        model, settings, sent = self.model, self.settings, self._sent(view)
         kwargs: dict[str, Any] = {"seconds_left": view.left.seconds}
         kwargs["store"] = None if self._given else view.store
         temperature = sent.get("temperature")
         if not isinstance(model, BaseChatModel):
-            return model, {**kwargs, **sent}
-        if temperature is not None and self._given and "temperature" in type(model).model_fields:
-            # Not every client takes it with a call.
-            model = model.model_copy(update={"temperature": sent.pop("temperature")})
+            return model, settings, {**kwargs, **sent}
+        is_ours = not self._given and settings.provider == "openai"
+        if temperature is not None and not is_ours and "temperature" in type(model).model_fields:
+            # Not every client takes it with a call. A stored reply is one of the settings.
+            update = {"temperature": sent.pop("temperature")}
+            model, settings = model.model_copy(update=update), settings.model_copy(update=update)
         if not self.by_tools:
-            return model, {**kwargs, **sent}
+            return model, settings, {**kwargs, **sent}
         choice = {"tool_choice": sent.pop("tool_choice")} if "tool_choice" in sent else {}
-        return model.bind_tools(_tools(view), **choice), {**kwargs, **sent}
+        return model.bind_tools(_tools(view), **choice), settings, {**kwargs, **sent}
 
     def _sent(self, view: View) -> dict[str, Any]:
         """Return the parameters that are sent with a call, without those that the model refuses."""
@@ -137,7 +142,7 @@ class ChatModelController:
             sent["temperature"] = view.context.temperature
         if not self.by_tools:
             sent["stop"] = list(protocol.STOP)
-        elif _is_openai(self.model):  # others know other words for it
+        elif comes_from(self.model, "langchain_openai"):  # others know other words for it
             sent["tool_choice"] = "none" if view.must_answer else "auto"
         return {name: value for name, value in sent.items() if name not in self._refused}
 
@@ -153,6 +158,8 @@ class ChatModelController:
         if reply.error.kind not in ("bad_request", "malformed", "other") or refused is None:
             return False
         self._refused.add(refused)
+        if refused == "temperature":  # of a run: somebody asked for it
+            logger.warning("controller %s refuses the temperature: it goes without", self.name)
         return True
 
     def _in_tags(self, reply: Reply, view: View) -> Reply:
@@ -169,11 +176,6 @@ class ChatModelController:
             text = with_plain_thoughts(reply.text).removesuffix(protocol.STOP[0])
             text = protocol.close(text) if whole else text
         return replace(reply, text=text, error=error, message=message)
-
-
-def _is_openai(model: ChatModel) -> bool:
-    """Return whether a model speaks OpenAI's API."""
-    return any(kind.__module__.startswith("langchain_openai.") for kind in type(model).__mro__)
 
 
 def _tools(view: View) -> list[dict[str, Any]]:

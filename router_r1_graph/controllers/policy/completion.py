@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
-from ...candidates.failures import CutReplyError
-from ...candidates.wire import error_in, is_cut
+from ...candidates.failures import CutReplyError, is_cut
+from ...candidates.wire import error_in
 
 
 class _Token(BaseModel):
