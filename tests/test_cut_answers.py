@@ -29,12 +29,8 @@ def asked(url, how, messages, tools=(), **options):
                 text = "".join(c.delta.content or "" for c in choices)
                 calls = [call for c in choices for call in c.delta.tool_calls or ()]
                 return text, calls, choices[-1].finish_reason, str(choices)
-            return (
-                choice.message.content,
-                choice.message.tool_calls or [],
-                choice.finish_reason,
-                str(choice),
-            )
+            said = choice.message
+            return said.content, said.tool_calls or [], choice.finish_reason, str(choice)
         flat = [{"type": "function", **tool["function"]} for tool in tools]
         given = {"model": "router-r1", "input": messages, "tools": flat, **options}
         if how == "responses":
