@@ -26,7 +26,7 @@ from ..controllers.chat_messages import alternating
 from ..errors import ConfigError, ControllerError, did_you_mean
 from ..observations import instructions
 from ..protocol import render_observation
-from .schemas import check_schema
+from .schemas import as_json, as_object, check_schema, is_any_object
 
 OPTIONS = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "strict")
 """The options of a call to a chat model that say the form, as LangChain and OpenAI name them."""
@@ -62,7 +62,7 @@ class Form:
             about = {
                 "name": self.title,
                 "description": str(self.schema.get("description") or "Gives the final answer."),
-                "parameters": _as_object(self.schema),
+                "parameters": as_object(self.schema),
             }
             bound.append({"type": "function", "function": about})
         return bound
@@ -136,7 +136,7 @@ class Form:
         if calls and not any(c in halves for c in calls):
             return AIMessage("", additional_kwargs=kept_of(message), tool_calls=calls)
         if final and final[0] not in halves:
-            return AIMessage(_as_json(final[0]["args"], self.schema or {}))
+            return AIMessage(as_json(final[0]["args"], self.schema or {}))
         is_cut = bool(calls) or (begun and finish in CUT)
         if is_cut or (self.schema is None and self.choice == "auto"):
             asked = messages[last_human(messages) :]
@@ -202,7 +202,7 @@ def form_of(options: Mapping[str, Any]) -> Form | None:
     if choice == "any" and not tools:
         raise ConfigError("tool_choice: there is no tool to call; pass tools too")
     schema, title = _schema(options.get("response_format"))
-    if schema and _is_any_object(schema):
+    if schema and is_any_object(schema):
         schema = {}  # a tool without arguments would be called with none
     if schema is None and not tools:
         return None
@@ -271,31 +271,6 @@ def _schema(given: Any) -> tuple[Mapping[str, Any] | None, str]:
         f"response_format: type is 'text', 'json_object' or 'json_schema', not "
         f"{given.get('type')!r}"
     )
-
-
-def _as_object(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema as that of a tool's arguments, which are an object."""
-    if _is_object(schema):
-        return dict(schema)
-    inner = {key: value for key, value in schema.items() if key not in ("$defs", "definitions")}
-    outer = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-    return {"type": "object", "properties": {"value": inner}, "required": ["value"], **outer}
-
-
-def _as_json(args: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    value = args if _is_object(schema) else args.get("value", args)
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _is_object(schema: Mapping[str, Any]) -> bool:
-    return schema.get("type") == "object" or "properties" in schema
-
-
-def _is_any_object(schema: Mapping[str, Any]) -> bool:
-    """Whether an object of this schema may hold anything."""
-    says = schema.keys() - {"type", "title", "$schema", "$id"}
-    is_open = says <= {"additionalProperties"} and schema.get("additionalProperties", True) is True
-    return schema.get("type") == "object" and is_open
 
 
 def _call_id() -> str:
