@@ -74,7 +74,8 @@ class Reply:
             text = before + found * self.keeps_stop
         cut = text != self.text
         calls = [] if cut else self._calls()
-        finish = "tool_calls" if calls else "stop" if cut else self.finish_reason
+        finish = "stop" if cut else self.finish_reason
+        finish = "tool_calls" if calls and finish == "stop" else finish
         usage = {"usage": self._usage()} if self.usage else {}
         if not request.body.get("stream"):
             message: dict[str, Any] = {"role": "assistant", "content": text}

@@ -11,7 +11,13 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.structured_output import ProviderStrategy
 from langchain_core.caches import InMemoryCache
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import BaseModel, Field
 
@@ -26,6 +32,7 @@ from router_r1_graph import (
     PoolError,
     ScriptedController,
 )
+from router_r1_graph.candidates.tool_calls import plain_arguments
 from yaml_pool import both_ways
 
 HAMLET = "Who wrote Hamlet?"
@@ -246,6 +253,42 @@ async def test_beside_tools_json_is_the_last_word_and_a_call_comes_first():
     assert bob.bound[0]["tool_choice"] == "any"
 
 
+async def test_the_formatters_messages_alternate_and_none_is_empty():
+    model, bob = asks_ada(call("weather", city="Bath"))
+    said = [
+        *(AIMessage("Hello!"), SystemMessage("A"), HumanMessage("x"), AIMessage("")),
+        *(HumanMessage("y"), SystemMessage("B"), HumanMessage(HAMLET)),
+    ]
+    await ask(model.bind_tools([weather]), "invoke", said)
+    (asked,) = bob.asked
+    assert [m.type for m in asked] == ["system", "human"]
+    assert asked[0].text == "A\n\nB"
+    assert asked[1].text.startswith(f"x\n\ny\n\n{HAMLET}\n\n")
+
+
+async def test_a_worked_call_and_its_result_stay_where_they_are():
+    model, bob = asks_ada(AIMessage("Sun."))
+    said = [HumanMessage("x"), AIMessage(" "), HumanMessage("y"), call("weather", city="Bath")]
+    message = await ask(
+        model.bind_tools([weather]), "invoke", [*said, ToolMessage("sun", tool_call_id="1")]
+    )
+    assert [m.type for m in bob.asked[0]] == ["human", "ai", "tool"]
+    assert message.text == "Sun."
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream"])
+@pytest.mark.parametrize(
+    "told",
+    [{"finish_reason": "length"}, {"stop_reason": "max_tokens"}, {"done_reason": "length"}],
+)
+async def test_a_call_that_may_be_cut_is_none_with_every_provider(told, how):
+    cut = call("weather", city="Ba").model_copy(update={"response_metadata": told})
+    model, _ = asks_ada(cut)
+    message = await ask(model.bind_tools([weather], tool_choice="any"), how)
+    assert (message.text, message.tool_calls, message.invalid_tool_calls) == ("Shakespeare", [], [])
+    assert message.response_metadata["finish_reason"] == "length"
+
+
 def test_an_agent_calls_its_tools_and_the_question_is_routed_once():
     model, bob = asks_ada(call("weather", city="Ulm"), AIMessage("Sunny in Ulm."))
     result = create_agent(model, [weather]).invoke({"messages": [("user", "Shine, Ulm?")]})
@@ -316,6 +359,25 @@ def test_a_formatter_that_cannot_is_told_when_tools_are_bound(formatter, words):
             Author,
             AIMessage(
                 "", invalid_tool_calls=[{"name": "Author", "args": '{"a', "id": "1", "error": ""}]
+            ),
+            "half a JSON",
+        ),
+        (
+            Author,
+            AIMessage(
+                "",
+                invalid_tool_calls=[
+                    {"name": "Author", "args": plain_arguments('{"a'), "id": "1", "error": ""}
+                ],
+            ),
+            r"half a JSON \(its max_tokens\?\): '{\"a'",
+        ),
+        (  # as a client that completes half a JSON hands it on
+            Author,
+            AIMessage(
+                "",
+                tool_calls=[{"name": "Author", "args": {"author": "Shak"}, "id": "1"}],
+                response_metadata={"stop_reason": "max_tokens"},
             ),
             "half a JSON",
         ),

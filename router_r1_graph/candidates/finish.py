@@ -10,6 +10,8 @@ from langchain_core.messages import AIMessage
 
 Finish = Literal["stop", "length", "content_filter", "refusal", "error"]
 
+CUT: frozenset[Finish] = frozenset({"length", "content_filter"})
+"""Ends of a text that is not whole."""
 #: Where the providers' clients keep it: most, Anthropic and AWS, Ollama.
 KEYS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 #: Providers, in LangChain's words, whose every reply says why it ended.

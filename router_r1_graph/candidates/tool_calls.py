@@ -104,6 +104,11 @@ def plain_arguments(written: object) -> str:
     return text if text.startswith(_CUT) else _CUT + text
 
 
+def as_written(arguments: object) -> object:
+    """Return the arguments of an invalid call as the model wrote them, without our mark."""
+    return arguments.removeprefix(_CUT) if isinstance(arguments, str) else arguments
+
+
 @dataclass(frozen=True)
 class WrittenCall:
     """A call that a model wrote as text; arguments that cannot be read are {}."""

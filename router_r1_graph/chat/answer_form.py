@@ -12,17 +12,21 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from ..candidates.finish import CUT, finish_of
 from ..candidates.returned import as_it_came, kept_of
 from ..candidates.thoughts import apart
-from ..candidates.tool_calls import written_calls
+from ..candidates.tool_calls import as_written, written_calls
+from ..controllers.chat_messages import alternating
 from ..errors import ConfigError, ControllerError, did_you_mean
+from ..observations import instructions
 from ..protocol import render_observation
-from .schemas import check_schema
+from .schemas import as_json, as_object, check_schema, is_any_object
 
 OPTIONS = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "strict")
 """The options of a call to a chat model that say the form, as LangChain and OpenAI name them."""
@@ -58,7 +62,7 @@ class Form:
             about = {
                 "name": self.title,
                 "description": str(self.schema.get("description") or "Gives the final answer."),
-                "parameters": _as_object(self.schema),
+                "parameters": as_object(self.schema),
             }
             bound.append({"type": "function", "function": about})
         return bound
@@ -74,7 +78,7 @@ class Form:
         """Return the conversation with the answer told below the question.
 
         It is told there, and not at the end, since strict chat templates allow no user's message
-        after a tool's result.
+        after a tool's result. What the system says is one message, and stands first.
 
         Args:
             messages: the conversation; its last human message is the question.
@@ -95,10 +99,19 @@ class Form:
         )
         told_too = question.model_copy(update={"content": content})
         worked = [as_it_came(m) if isinstance(m, AIMessage) else m for m in messages[place + 1 :]]
-        return [*messages[:place], told_too, *worked]
+        system = [SystemMessage(text)] if (text := instructions(messages)) else []
+        shown = [*messages[:place], told_too, *worked]
+        fitted = alternating(m for m in shown if not isinstance(m, SystemMessage))
+        # What an assistant says before anybody asks is left out, as it is for controllers.
+        return [*system, *dropwhile(lambda m: not isinstance(m, HumanMessage), fitted)]
 
-    def read(self, message: AIMessage, messages: Sequence[AnyMessage], answer: str) -> AIMessage:
+    def read(
+        self, message: AIMessage, messages: Sequence[AnyMessage], answer: AIMessage
+    ) -> AIMessage:
         """Return the answer in its form: a message with tool calls, or with a text alone.
+
+        A call that was cut is none, and neither are those beside it: the answer is a text then, and
+        its finish reason says so.
 
         Args:
             message: what the formatter wrote.
@@ -110,42 +123,55 @@ class Form:
             ControllerError: it is not of the asked form.
         """
         text = apart(str(message.text))[1].strip()
-        called = [*message.tool_calls, *message.invalid_tool_calls] or self._written(text)
+        finish = finish_of(message)
+        called: list[Any] = [*message.tool_calls, *message.invalid_tool_calls]
+        begun = False
+        if not called:
+            text, called, begun = self._written(text)
         final = [c for c in called if self.schema and c["name"] == self.title]
         calls = [c for c in called if c not in final][: None if self.parallel else 1]
-        if calls:
-            return AIMessage(
-                "",
-                additional_kwargs=kept_of(message),
-                tool_calls=[c for c in calls if c["type"] == "tool_call"],
-                invalid_tool_calls=[c for c in calls if c["type"] == "invalid_tool_call"],
-            )
-        if final and isinstance(args := final[0]["args"], dict):
-            return AIMessage(_as_json(args, self.schema or {}))
-        if self.schema is None and self.choice == "auto":
+        # The last call of a cut turn may be half a call that a client has completed.
+        halves = [c for c in called if c["type"] == "invalid_tool_call"]
+        halves += called[-1:] if finish in CUT else []
+        if calls and not any(c in halves for c in calls):
+            return AIMessage("", additional_kwargs=kept_of(message), tool_calls=calls)
+        if final and final[0] not in halves:
+            return AIMessage(as_json(final[0]["args"], self.schema or {}))
+        is_cut = bool(calls) or (begun and finish in CUT)
+        if is_cut or (self.schema is None and self.choice == "auto"):
             asked = messages[last_human(messages) :]
             worked = any(isinstance(m, ToolMessage) for m in asked)
-            return AIMessage(text or answer if worked else answer)
+            if is_cut and finish not in CUT:
+                finish = "length"  # servers say `tool_calls` of half a call, too
+            elif not (is_cut or worked):
+                finish = finish_of(answer)
+            told = {"finish_reason": finish} if finish in CUT else {}
+            known = str(answer.text)
+            return AIMessage(text or known if worked else known, response_metadata=told)
         if self.schema == {} and (found := _json_in(text)) is not None:
             return AIMessage(json.dumps(found, ensure_ascii=False))
         if final:
             raise ControllerError(
-                f"it wrote half a JSON (its max_tokens?): {final[0]['args']!r:.80}"
+                f"it wrote half a JSON (its max_tokens?): {as_written(final[0]['args'])!r:.80}"
             )
         had_to = "wrote no JSON object" if self.schema == {} else "called no tool"
         raise ControllerError(f"it {had_to}, though it had to, and wrote {text[:80]!r}")
 
-    def _written(self, text: str) -> list[Any]:
-        """Return the calls, or the arguments of the one, that a model wrote as a text."""
+    def _written(self, text: str) -> tuple[str, list[Any], bool]:
+        """Return the calls, or the arguments of the one, that a model wrote as a text.
+
+        Before them stands the text without them, and behind whether it had begun a call.
+        """
         names = [tool["function"]["name"] for tool in self.bound]
-        _, written = written_calls(text, names)
+        before, written = written_calls(text, names)
         calls = [(call.name, dict(call.arguments)) for call in written if call.name in names]
         name = self.bound_choice
         if name == "any":
             name = names[0] if len(names) == 1 else ""
         if not calls and name != "auto" and (found := _json_in(text) if name else None) is not None:
             calls = [(name, found)]
-        return [{"type": "tool_call", "name": n, "args": a, "id": _call_id()} for n, a in calls]
+        made = [{"type": "tool_call", "name": n, "args": a, "id": _call_id()} for n, a in calls]
+        return before.strip(), made, bool(written)
 
 
 def form_of(options: Mapping[str, Any]) -> Form | None:
@@ -176,7 +202,7 @@ def form_of(options: Mapping[str, Any]) -> Form | None:
     if choice == "any" and not tools:
         raise ConfigError("tool_choice: there is no tool to call; pass tools too")
     schema, title = _schema(options.get("response_format"))
-    if schema and _is_any_object(schema):
+    if schema and is_any_object(schema):
         schema = {}  # a tool without arguments would be called with none
     if schema is None and not tools:
         return None
@@ -245,31 +271,6 @@ def _schema(given: Any) -> tuple[Mapping[str, Any] | None, str]:
         f"response_format: type is 'text', 'json_object' or 'json_schema', not "
         f"{given.get('type')!r}"
     )
-
-
-def _as_object(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema as that of a tool's arguments, which are an object."""
-    if _is_object(schema):
-        return dict(schema)
-    inner = {key: value for key, value in schema.items() if key not in ("$defs", "definitions")}
-    outer = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-    return {"type": "object", "properties": {"value": inner}, "required": ["value"], **outer}
-
-
-def _as_json(args: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    value = args if _is_object(schema) else args.get("value", args)
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _is_object(schema: Mapping[str, Any]) -> bool:
-    return schema.get("type") == "object" or "properties" in schema
-
-
-def _is_any_object(schema: Mapping[str, Any]) -> bool:
-    """Whether an object of this schema may hold anything."""
-    says = schema.keys() - {"type", "title", "$schema", "$id"}
-    is_open = says <= {"additionalProperties"} and schema.get("additionalProperties", True) is True
-    return schema.get("type") == "object" and is_open
 
 
 def _call_id() -> str:

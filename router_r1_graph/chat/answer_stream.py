@@ -76,10 +76,9 @@ class AnswerStream:
         *first, last = [left] if unanswered else words(left) or [""]
         for word in first:
             yield ChatGenerationChunk(message=AIMessageChunk(content=word))
-        calls: list[Any] = [*message.tool_calls, *message.invalid_tool_calls]
         chunk = AIMessageChunk(
             content=last,
-            tool_call_chunks=[_chunk(call, number) for number, call in enumerate(calls)],
+            tool_call_chunks=[_chunk(call, n) for n, call in enumerate(message.tool_calls)],
             additional_kwargs=message.additional_kwargs,
             usage_metadata=message.usage_metadata,
             response_metadata=message.response_metadata,
@@ -89,8 +88,7 @@ class AnswerStream:
 
 
 def _chunk(call: Mapping[str, Any], index: int) -> ToolCallChunk:
-    args = call["args"]
-    text = json.dumps(args, ensure_ascii=False) if isinstance(args, dict) else args
+    text = json.dumps(call["args"], ensure_ascii=False)
     return tool_call_chunk(name=call["name"], args=text, id=call["id"], index=index)
 
 

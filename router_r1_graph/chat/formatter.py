@@ -216,7 +216,7 @@ class Formatting:
         return [without_images(message) for message in messages]
 
     def _given(self, state: Mapping[str, Any], reply: Reply) -> Mapping[str, Any]:
-        name, answer = self.formatter.name, str(state["messages"][-1].text)
+        name, answer = self.formatter.name, state["messages"][-1]
         empty = reply.error is not None and reply.error.kind == "empty"  # for `read` to judge
         if reply.message is None or not (reply.ok or empty):
             why = f"{reply.error.kind}: {reply.error.message}" if reply.error else "no message"
@@ -225,8 +225,8 @@ class Formatting:
             message = self.form.read(reply.message, self.messages, answer)
         except ControllerError as error:
             raise ControllerError(f"formatter {name}: {error}") from None
-        if message.tool_calls or message.invalid_tool_calls or self.form.schema is not None:
-            message.response_metadata[ROUTED] = answer
+        if message.tool_calls or self.form.schema is not None:
+            message.response_metadata[ROUTED] = str(answer.text)
         ledger = self.formatter.charge(state["ledger"], reply)
         return {**state, "messages": [message], "ledger": ledger}
 

@@ -9,6 +9,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 
+from ..candidates.finish import finish_of
 from ..candidates.returned import kept_of
 from ..ledger import new_ledger, total
 from ..protocol import beginning
@@ -26,13 +27,15 @@ def result_of(state: Mapping[str, Any], stop: Sequence[str], max_tokens: int | N
         max_tokens: about how many tokens are kept of it; None = all.
     """
     answer = state["messages"][-1]
-    whole = text = str(answer.text)
+    text, finish = str(answer.text), finish_of(answer)
     routed = {ROUTED: before} if (before := answer.response_metadata.get(ROUTED)) else {}
     if not routed:  # half a JSON is none
         for mark in filter(None, stop):
-            whole = text = text.partition(mark)[0]
+            text, found, _ = text.partition(mark)
+            finish = "stop" if found else finish
+        whole = text
         text = beginning(text, max_tokens) if max_tokens else text
-    finish = "stop" if text == whole else "length"
+        finish = finish if text == whole else "length"
     totals = total(state["ledger"])
     usage = UsageMetadata(
         input_tokens=totals["input_tokens"],
@@ -52,7 +55,6 @@ def result_of(state: Mapping[str, Any], stop: Sequence[str], max_tokens: int | N
     message = AIMessage(
         text,
         tool_calls=answer.tool_calls,
-        invalid_tool_calls=answer.invalid_tool_calls,
         additional_kwargs=kept_of(answer) if answer.tool_calls else {},
         usage_metadata=usage,
         response_metadata=metadata,

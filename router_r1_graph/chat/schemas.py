@@ -1,7 +1,8 @@
-"""JSON schemas that a client sends: a broken one is refused before anybody is asked."""
+"""JSON schemas that a client sends: checked, and described as the arguments of a tool."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,3 +53,29 @@ def _parts(schema: Mapping[str, Any], where: str) -> Iterator[tuple[object, str]
     items = schema.get("items", ())  # a list of them describes a tuple
     parts = items if isinstance(items, list | tuple) else [items]
     yield from ((part, f"{where}.items") for part in parts)
+
+
+def as_object(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema as that of a tool's arguments, which are an object."""
+    if _is_object(schema):
+        return dict(schema)
+    inner = {key: value for key, value in schema.items() if key not in ("$defs", "definitions")}
+    outer = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    return {"type": "object", "properties": {"value": inner}, "required": ["value"], **outer}
+
+
+def as_json(args: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """Return the arguments of a tool that `as_object` describes as the JSON of its schema."""
+    value = args if _is_object(schema) else args.get("value", args)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_object(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") == "object" or "properties" in schema
+
+
+def is_any_object(schema: Mapping[str, Any]) -> bool:
+    """Return whether an object of this schema may hold anything."""
+    says = schema.keys() - {"type", "title", "$schema", "$id"}
+    is_open = says <= {"additionalProperties"} and schema.get("additionalProperties", True) is True
+    return schema.get("type") == "object" and is_open

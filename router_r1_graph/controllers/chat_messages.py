@@ -56,16 +56,11 @@ def alternating(messages: Iterable[AnyMessage]) -> list[AnyMessage]:
     """
     fitted: list[AnyMessage] = []
     for message in messages:
-        is_call = isinstance(message, ToolMessage) or bool(getattr(message, "tool_calls", None))
+        is_call = isinstance(message, ToolMessage) or _calls(message)
         if not (is_call or message.text.strip() or images_in(message)):
             continue
         last = fitted[-1] if fitted else None
-        if (
-            last is None
-            or is_call
-            or getattr(last, "tool_calls", None)
-            or last.type != message.type
-        ):
+        if last is None or is_call or _calls(last) or last.type != message.type:
             fitted.append(message)
         else:
             both: Any = (
@@ -75,6 +70,10 @@ def alternating(messages: Iterable[AnyMessage]) -> list[AnyMessage]:
             )
             fitted[-1] = last.model_copy(update={"content": both})
     return fitted
+
+
+def _calls(message: AnyMessage) -> bool:
+    return isinstance(message, AIMessage) and bool(message.tool_calls or message.invalid_tool_calls)
 
 
 def _parts(content: str | list[Any]) -> list[Any]:

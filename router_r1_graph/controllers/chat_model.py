@@ -14,7 +14,7 @@ from .. import protocol
 from ..candidates import ControllerSettings
 from ..candidates.call import aask, ask
 from ..candidates.candidate import QUERY
-from ..candidates.finish import finish_of
+from ..candidates.finish import CUT, finish_of
 from ..candidates.images import images_in, with_images
 from ..candidates.providers import make_chat_model
 from ..candidates.refusals import named_in
@@ -168,7 +168,7 @@ class ChatModelController:
             return reply
         error = None if reply.error and reply.error.kind == "empty" else reply.error
         message = reply.message
-        whole = finish_of(message) not in ("length", "content_filter")
+        whole = finish_of(message) not in CUT
         if self.by_tools:
             names = [candidate.slug for candidate in view.pool.candidates]
             text, message = turn_in_tags(message, reply.text, whole=whole, names=names)

@@ -17,7 +17,7 @@ from langgraph.types import Send
 from .. import events, protocol
 from .._compat import read_channel, remembers, runtime_of
 from .._streams import hand_up, hide
-from ..answers import is_abstention
+from ..answers import bare_answer, is_abstention
 from ..budget import StopReason
 from ..call_records import call_records
 from ..candidates import CandidatePool
@@ -119,6 +119,7 @@ class EndNodes:
             id=_new_id(),
             name=self.name,
             response_metadata={
+                **_cut(answer, state),
                 "router_r1": {
                     "stop_reason": reason,
                     "rounds": state["round"],
@@ -129,7 +130,7 @@ class EndNodes:
                     "calls": totals["calls"],
                     "failed_calls": totals["failed_calls"],
                     **stored,
-                }
+                },
             },
         )
         hide(config, state["scratchpad"])
@@ -150,6 +151,20 @@ def _ending(state: RouterState) -> tuple[str, str]:
         if nobody and (not state["answer"] or is_abstention(state["answer"])):
             return StopReason.NO_REPLY.value, calls[-1].error or ""
     return reason, ""
+
+
+def _cut(answer: str, state: RouterState) -> dict[str, Any]:
+    """Return the finish reason of an answer that is a candidate's own reply and was cut; {} = none.
+
+    A controller's own words are whole, and so is what stands before the cut, or in another reply.
+    """
+    answer = answer.strip()
+    calls = [call for call in call_records(state["scratchpad"]) if call.ok and answer]
+    own = [c for c in calls if answer in (c.reply.strip(), bare_answer(c.reply))]
+    ends = [c.error or "" for c in own if c.reply.rstrip().endswith(answer)]
+    if not own or len(ends) < len(own) or not all(end.startswith("cut:") for end in ends):
+        return {}
+    return {"finish_reason": "content_filter" if "content filter" in ends[-1] else "length"}
 
 
 def described(

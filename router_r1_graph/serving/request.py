@@ -133,9 +133,10 @@ def _check_only(name: str, value: object, allowed: tuple[object, ...]) -> None:
 
 def called(message: AIMessage) -> list[dict[str, str | None]]:
     """Return the tool calls of an answer: `id`, `name` and `arguments`, which are JSON."""
-    whole = [(c["id"], c["name"], json.dumps(c["args"])) for c in message.tool_calls]
-    broken = [(c["id"], c["name"], c["args"]) for c in message.invalid_tool_calls]
-    return [{"id": i, "name": name, "arguments": args} for i, name, args in whole + broken]
+    return [
+        {"id": call["id"], "name": call["name"], "arguments": json.dumps(call["args"])}
+        for call in message.tool_calls
+    ]
 
 
 def bill(message: AIMessage) -> dict[str, Any]:

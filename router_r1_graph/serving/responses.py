@@ -18,6 +18,9 @@ from .messages import to_messages
 from .refused import RefusedError
 from .request import Asked, TokenLimit, bill, called, reasoning_tokens
 
+#: Why a response is incomplete, by the finish reason.
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
 
 class ResponsesRequest(Asked):
     """The body of a request to /v1/responses."""
@@ -76,7 +79,8 @@ class ResponsesRequest(Asked):
 
     def _response(self, id_: str, item: str, message: AIMessage | None) -> dict[str, Any]:
         """Return the response object; without a message, it is in progress."""
-        cut = message is not None and message.response_metadata["finish_reason"] == "length"
+        finish = message and message.response_metadata["finish_reason"]
+        cut = _INCOMPLETE.get(finish or "")
         status = "in_progress" if message is None else "incomplete" if cut else "completed"
         return {
             "id": id_,
@@ -84,7 +88,7 @@ class ResponsesRequest(Asked):
             "created_at": int(time.time()),
             "status": status,
             "error": None,
-            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "incomplete_details": {"reason": cut} if cut else None,
             "instructions": self.instructions,
             "max_output_tokens": self.max_output_tokens,
             "model": self.model,
