@@ -14,6 +14,8 @@ from .settings import ModelSettings
 
 _LEARNED = "temperature"
 """The one parameter that is a client's own, and that it can do without."""
+_CONNECTIONS = ("http_client", "http_async_client", "http_socket_options", "openai_proxy")
+"""The settings by which a user of LangChain's client chooses connections."""
 
 
 def read_leniently(model: ChatModel, secrets: Sequence[str] = ()) -> ChatModel:
@@ -30,14 +32,43 @@ def read_leniently(model: ChatModel, secrets: Sequence[str] = ()) -> ChatModel:
     if isinstance(model, RunnableBindingBase):
         bound = read_leniently(model.bound, secrets)
         return model if bound is model.bound else model.model_copy(update={"bound": bound})
-    # By name: to import it takes half a second.
+    # By name: to import its module takes half a second.
     kind = (type(model).__module__, type(model).__name__)
     if kind != ("langchain_openai.chat_models.base", "ChatOpenAI"):
         return model
+    return _our_client(model, secrets)
+
+
+def _our_client(model: Any, secrets: Sequence[str]) -> ChatModel:
+    """Return our own client, with its connections unless the user chose others."""
+    from .connections import clients_of
+    from .events import let_through
     from .openai import ChatOpenAI
 
-    client: Any = model
-    return ChatOpenAI.of(client, secrets)
+    made = ChatOpenAI.model_construct(model.model_fields_set, **vars(model))
+    if made.stream_usage is None:  # LangChain asks nobody but OpenAI for it
+        made.stream_usage = True
+    made._secrets = tuple(secrets)
+    sync_client, async_client = clients_of(made.openai_api_base, None)
+    if made.model_fields_set.intersection(_CONNECTIONS):
+        sync_client, async_client = made.http_client, made.http_async_client
+    if _is_plain(made.root_client, made.client):
+        made.root_client = made.root_client.with_options(http_client=sync_client)
+        made.client = made.root_client.chat.completions
+        let_through(made.root_client)
+    if _is_plain(made.root_async_client, made.async_client):
+        made.root_async_client = made.root_async_client.with_options(http_client=async_client)
+        made.async_client = made.root_async_client.chat.completions
+        let_through(made.root_async_client)
+    return made
+
+
+def _is_plain(client: Any, completions: Any) -> bool:
+    """Return whether a client is openai's, and has no function of the user's in it."""
+    import openai
+
+    known = isinstance(client, openai.OpenAI | openai.AsyncOpenAI)
+    return known and "create" not in vars(completions)
 
 
 def without_refused(model: ChatModel, settings: ModelSettings) -> ChatModel:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from json import JSONDecodeError
 from types import SimpleNamespace
 from typing import Any
 
-import langchain_openai
 import openai
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from openai.types.chat import ChatCompletionMessage
@@ -45,9 +44,6 @@ logger = logging.getLogger(__name__)
 
 #: The settings that reach a server: a key may hide in any of them.
 _ACCESS = ("openai_api_base", "openai_proxy", "default_headers", "default_query")
-
-#: The settings by which a user chooses connections.
-_CONNECTIONS = ("http_client", "http_async_client", "http_socket_options", "openai_proxy")
 
 
 def openai_chat_model(settings: ModelSettings) -> ChatModel:
@@ -92,29 +88,6 @@ class ChatOpenAI(LenientChatOpenAI):
 
     _secrets: tuple[str, ...] = ()
     """The key, and what else the environment holds for this client."""
-
-    @classmethod
-    def of(cls, model: langchain_openai.ChatOpenAI, secrets: Sequence[str] = ()) -> ChatOpenAI:
-        """Return a client that asks as LangChain's does.
-
-        It has its own connections, for each event loop its own, unless the user chose others.
-        """
-        made = cls.model_construct(model.model_fields_set, **vars(model))
-        if made.stream_usage is None:  # LangChain asks nobody but OpenAI for it
-            made.stream_usage = True
-        made._secrets = tuple(secrets)
-        sync_client, async_client = clients_of(made.openai_api_base, None)
-        if model.model_fields_set.intersection(_CONNECTIONS):
-            sync_client, async_client = made.http_client, made.http_async_client
-        if _is_plain(made.root_client, made.client):
-            made.root_client = made.root_client.with_options(http_client=sync_client)
-            made.client = made.root_client.chat.completions
-            let_through(made.root_client)
-        if _is_plain(made.root_async_client, made.async_client):
-            made.root_async_client = made.root_async_client.with_options(http_client=async_client)
-            made.async_client = made.root_async_client.chat.completions
-            let_through(made.root_async_client)
-        return made
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         forget_cost()
@@ -290,12 +263,6 @@ class ChatOpenAI(LenientChatOpenAI):
         keyless = _of_its_kind(error, message)
         vars(keyless).update(known)
         return keyless
-
-
-def _is_plain(client: Any, completions: Any) -> bool:
-    """Return whether a client is openai's, and has no function of the user's in it."""
-    known = isinstance(client, openai.OpenAI | openai.AsyncOpenAI)
-    return known and "create" not in vars(completions)
 
 
 def _of_its_kind(error: Exception, message: str) -> Exception:
