@@ -39,6 +39,7 @@ from .._compat import node, only_async, without_context
 from ..errors import ConfigError, PoolError
 from .apart import run_apart
 from .candidate import Candidate
+from .given import read_leniently
 from .providers import import_name, looking_in, read_options
 from .reply import ChatModel
 from .usage import NO_TOKENS, is_cached, reported_usd
@@ -84,7 +85,7 @@ def adapted(candidate: Candidate) -> ChatModel:
 def as_chat_model(thing: Any) -> ChatModel:
     """Return what `reply.ask` can ask in the place of a tool, a retriever or a graph.
 
-    Anything else comes back as it is.
+    A chat model comes back as it is read (`given`).
 
     Raises:
         PoolError: a tool cannot be asked with a query alone.
@@ -99,7 +100,7 @@ def as_chat_model(thing: Any) -> ChatModel:
         # The knobs of this run are not those of the other graph, which may be a router too.
         configure = without_context if isinstance(thing, Pregel) else _without_thread
         return _asking(thing, lambda m: {"messages": list(m)}, _read_state, configure)
-    return thing  # type: ignore[no-any-return]
+    return read_leniently(thing)
 
 
 def _asking(

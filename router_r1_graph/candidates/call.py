@@ -22,6 +22,7 @@ from ..langsmith import runs
 from .candidate import Candidate
 from .error_kinds import TRANSIENT
 from .failures import classify, is_of_a_dead_loop
+from .given import learn, without_refused
 from .in_time import ain_time, in_time
 from .keys import hide, hide_within
 from .once import Once
@@ -89,11 +90,13 @@ def ask(
                     outcome = result_of(step)
                 case Invoke():
                     outcome = in_time(
-                        step.timeout, lambda: model.invoke(messages, config, **kwargs)
+                        step.timeout, lambda: _invoke(model, messages, settings, config, kwargs)
                     )
                 case Begin():
                     work = partial(
-                        in_time, step.timeout, lambda: model.invoke(messages, config, **kwargs)
+                        in_time,
+                        step.timeout,
+                        lambda: _invoke(model, messages, settings, config, kwargs),
                     )
                     outcome = begun_in_thread(work)
 
@@ -127,11 +130,14 @@ async def aask(
                     outcome = await aresult_of(step)
                 case Invoke():
                     outcome = await ain_time(
-                        step.timeout, lambda: _invoked(model, messages, config, kwargs)
+                        step.timeout, lambda: _ainvoke(model, messages, settings, config, kwargs)
                     )
                 case Begin():
                     outcome = begun(
-                        ain_time(step.timeout, lambda: _invoked(model, messages, config, kwargs))
+                        ain_time(
+                            step.timeout,
+                            lambda: _ainvoke(model, messages, settings, config, kwargs),
+                        )
                     )
 
 
@@ -215,18 +221,39 @@ def _without(secrets: tuple[str, ...], reply: Reply) -> Reply:
     return replace(reply, text=text, message=message.model_copy(update=hidden))
 
 
-async def _invoked(
+def _invoke(
     model: ChatModel,
     messages: Sequence[AnyMessage],
+    settings: ModelSettings,
     config: RunnableConfig | None,
     kwargs: dict[str, Any],
 ) -> Any:
-    """Invoke, again for each connection of an event loop that is closed."""
+    """Invoke, again without what the model refuses."""
+    model = without_refused(model, settings)
+    try:
+        return model.invoke(messages, config, **kwargs)
+    except Exception as error:
+        if not learn(model, settings, error):
+            raise
+    return without_refused(model, settings).invoke(messages, config, **kwargs)
+
+
+async def _ainvoke(
+    model: ChatModel,
+    messages: Sequence[AnyMessage],
+    settings: ModelSettings,
+    config: RunnableConfig | None,
+    kwargs: dict[str, Any],
+) -> Any:
+    """Invoke as `_invoke` does, again for each connection of an event loop that is closed."""
+    model = without_refused(model, settings)
     for _ in range(_MOST_DEAD_CONNECTIONS):
         try:
             return await model.ainvoke(messages, config, **kwargs)
         except Exception as error:
-            if not is_of_a_dead_loop(error):
+            if learn(model, settings, error):
+                model = without_refused(model, settings)
+            elif not is_of_a_dead_loop(error):
                 raise
     return await model.ainvoke(messages, config, **kwargs)
 

@@ -38,6 +38,11 @@ def cost_in_headers() -> dict[str, float]:
     return {"cost": cost} if cost else {}
 
 
+def forget_cost() -> None:
+    """Forget it, before a request that others' connections may carry."""
+    _cost.set("")
+
+
 class RedirectedError(Exception):
     """A server sent the request elsewhere in a way that loses what was asked."""
 

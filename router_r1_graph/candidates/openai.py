@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from ..outside import visible, writable, writable_within
 from .candidate import Candidate
-from .connections import StreamedReplyError, clients_of, cost_in_headers
+from .connections import StreamedReplyError, clients_of, cost_in_headers, forget_cost
 from .ending import Ending, ResponsesEnding, broken
 from .error_kinds import BROAD, matching
 from .events import is_stream, let_through
@@ -90,6 +90,7 @@ class ChatOpenAI(LenientChatOpenAI):
     """The key, and what else the environment holds for this client."""
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        forget_cost()
         try:
             return _whole(super()._generate(*args, **kwargs))
         except Exception as error:
@@ -97,6 +98,7 @@ class ChatOpenAI(LenientChatOpenAI):
         raise keyless
 
     async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        forget_cost()
         try:
             return _whole(await super()._agenerate(*args, **kwargs))
         except Exception as error:

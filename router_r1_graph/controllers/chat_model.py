@@ -15,6 +15,7 @@ from ..candidates import ControllerSettings
 from ..candidates.call import aask, ask
 from ..candidates.candidate import QUERY
 from ..candidates.finish import CUT, finish_of
+from ..candidates.given import read_leniently
 from ..candidates.images import images_in, with_images
 from ..candidates.providers import make_chat_model
 from ..candidates.refusals import named_in
@@ -67,7 +68,7 @@ class ChatModelController:
         self.template = protocol.load_template(
             self.settings.prompt_template or (protocol.TOOLS_TEMPLATE if self.by_tools else None)
         )
-        self.model = model if model is not None else make_chat_model(self.settings)
+        self.model = make_chat_model(self.settings) if model is None else read_leniently(model)
         self._given = model is not None  # nothing tells it apart from another: it is not stored
         self._refused: set[str] = set()
         """What the model refuses of what is sent with a call; our own client learns it itself."""
