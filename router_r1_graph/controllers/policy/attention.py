@@ -1,7 +1,7 @@
 """Attention in which rows share prefixes, for transformers' models.
 
 Rows with a common prefix read its keys and values once, in one product of matrices
-(docs/experiments.md has what that is worth on a CPU). On a GPU, where rows share none, each key head
+(docs/experiments.md has what that is worth on a CPU). On a GPU rows share none, and each key head
 is read once for all query heads that it serves, without a copy for each of them (`cuda_graphs`).
 """
 
