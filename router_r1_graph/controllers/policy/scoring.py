@@ -11,11 +11,11 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from transformers import Cache
 
-from .batch_cache import RoomyLayer, Rows, row_of
+from .batch import Batch
+from .batch_cache import Rows
 from .forward import Forward
-from .prefixes import begun_alike
+from .prefixes import Row, begun_alike
 
 _MOST_TOKENS = 4096
 """The most tokens of one forward pass, cached ones included, unless a row has more. 134M parameters
@@ -73,7 +73,7 @@ class Scorer:
             for start in range(0, len(pairs), size):
                 some = pairs[start : start + size]
                 read = [[part[place][-1], *ending[:-1]] for place, ending in some]
-                logits, _ = self._read([rows[place] for place, _ in some], read, 0)
+                logits = self._batch([rows[place] for place, _ in some]).read(read)
                 found.append(_taken(logits, [ending for _, ending in some]))
             yield torch.cat(found).view(len(part), len(endings))
 
@@ -81,33 +81,12 @@ class Scorer:
         self, known: Sequence[Rows | None], fresh: Sequence[Sequence[int]]
     ) -> list[Rows | None]:
         """Return the keys and values of some rows, read on by fresh tokens."""
-        _, cache = self._read(known, fresh, 1)
-        past = max(map(_size, known))
-        return [
-            row_of(cache, place, past - _size(row), past + len(new))
-            for place, (row, new) in enumerate(zip(known, fresh, strict=True))
-        ]
+        batch = self._batch(known)
+        batch.read(fresh, keep=1)
+        return [batch.row(place).own for place in range(len(known))]
 
-    def _read(
-        self, known: Sequence[Rows | None], fresh: Sequence[Sequence[int]], keep: int
-    ) -> tuple[torch.Tensor, Any]:
-        """Read fresh tokens after known ones; padding is on both sides of them."""
-        past, width = max(map(_size, known)), max(map(len, fresh))
-        ids = [[*new, *[self._pad] * (width - len(new))] for new in fresh]
-        mask = torch.tensor(
-            [
-                [0] * (past - _size(row)) + [1] * (_size(row) + len(new)) + [0] * (width - len(new))
-                for row, new in zip(known, fresh, strict=True)
-            ],
-            device=self._device,
-        )
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
-        cache = (
-            Cache(layers=RoomyLayer.holding(known, past))
-            if past
-            else Cache(layer_class_to_replicate=RoomyLayer)
-        )
-        return self._forward(torch.tensor(ids, device=self._device), positions, cache, mask, keep)
+    def _batch(self, known: Sequence[Rows | None]) -> Batch:
+        return Batch(self._forward, [Row(own=own) for own in known], self._pad)
 
     def _alone(self, context: Sequence[int], ending: Sequence[int]) -> float:
         read = torch.tensor([[*context, *ending[:-1]]], device=self._device)
@@ -136,7 +115,3 @@ def _parts(contexts: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]
 
 def _beginning(rows: Rows | None, size: int) -> Rows | None:
     return [(keys[:, :size], values[:, :size]) for keys, values in rows] if rows and size else None
-
-
-def _size(rows: Rows | None) -> int:
-    return rows[0][0].shape[1] if rows else 0
