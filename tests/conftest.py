@@ -9,6 +9,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -28,6 +29,9 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     OMP_NUM_THREADS="1",  # xdist already uses every core
     TOKENIZERS_PARALLELISM="false",
+    # Each client of a provider reads the authorities of TLS: 25 ms for those of a system, and no
+    # test needs one.
+    SSL_CERT_FILE=str(Path(__file__).with_name("authority.pem")),
 )
 
 # `make test ARGS=--hypothesis-profile=deep` looks further than every run can afford.
