@@ -138,7 +138,7 @@ def node(
 def only_async(asked: Runnable[Any, Any]) -> bool:
     """Return whether a tool or a graph has asynchronous code only, and cannot be invoked.
 
-    LangGraph says so when it comes to such a node: the nodes before it have been paid by then.
+    LangGraph raises an error only at such a node: the nodes before it have been paid by then.
     """
     if isinstance(asked, Tool | StructuredTool):
         return asked.func is None

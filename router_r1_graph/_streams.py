@@ -1,4 +1,4 @@
-"""What LangGraph's streams of messages show of a run; private to LangGraph, as `_compat` is."""
+"""The content of LangGraph's streams of messages; private to LangGraph, as `_compat` is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Part = TypeVar("_Part")
 
 
 def in_silence(config: RunnableConfig) -> RunnableConfig:
-    """Keep a node out of streams of messages: what it returns and, by the new config, what it asks.
+    """Keep a node out of streams of messages: its output and, by the new config, its calls.
 
     Without this function, a chat UI shows the turns and the replies of candidates.
     """
@@ -34,7 +34,7 @@ def in_silence(config: RunnableConfig) -> RunnableConfig:
 
 
 def unheard(config: RunnableConfig) -> RunnableConfig:
-    """Keep what is asked with a config out of streams of messages."""
+    """Keep the calls that are made with a config out of streams of messages."""
     callbacks, listeners = config.get("callbacks"), _listeners(config)
     if not (listeners and isinstance(callbacks, BaseCallbackManager)):
         return config
@@ -46,7 +46,7 @@ def unheard(config: RunnableConfig) -> RunnableConfig:
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Run a graph out of the hearing of the node that runs it.
+    """Run a graph without the callbacks of the node that runs it.
 
     LangGraph adds the callbacks of the node to those that a graph is given. Without this function,
     a stream that shows subgraphs has a chat model's answer and, as messages like it, the steps
@@ -102,7 +102,7 @@ def hand_up(config: RunnableConfig, message: BaseMessage, *, alone: bool) -> Non
 
     Args:
         config: the node's.
-        message: what the node returns.
+        message: the message that the node returns.
         alone: whether the subgraph shows nothing of its own; else its own stream has it, too.
     """
     callbacks = config.get("callbacks")

@@ -160,7 +160,7 @@ def gold_answers(gold: Any, parts: Iterable[Any] = ()) -> tuple[str, ...]:
     entries (`rendered`); of a mapping, its values alone are right, too.
 
     Args:
-        gold: what the file says.
+        gold: the value in the file.
         parts: the answers of the question's sub-questions, where there are any.
 
     Example:

@@ -1,4 +1,4 @@
-"""The budget of a run: what is left of it, what may still be asked, and why a run ended."""
+"""The budget of a run: the rest of it, the calls that it allows, and the reasons to end a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The calls of a run as records: who was asked what, and what came back."""
+"""The calls of a run as records: candidate, query and reply of each."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .observations import SUMMARY, ObservedBill, whole_reply
 
 @dataclass(frozen=True)
 class CallRecord:
-    """One call that was made, and what came back.
+    """One call that was made, and its reply.
 
     Attributes:
         round: the round in which it was made, from 1.
         candidate: the name of the candidate.
         query: the query that it got.
         reply: the whole text of the reply; for a failed call the error.
-        thoughts: what a reasoning model thought before it replied.
+        thoughts: the thoughts of a reasoning model before its reply.
         ok: whether the reply can be used.
         error: why it failed, or what is doubtful about it; None = nothing.
         cached: whether no call was made: this run had asked the same before, or LangChain's or
             LangGraph's cache had the reply.
         stored: whether the reply came out of the reply store, free of charge.
-        saved_usd: what a stored reply would have cost.
+        saved_usd: the price of a stored reply, had the call been made.
     """
 
     round: int

@@ -1,4 +1,4 @@
-"""The terminal: what it gets is in lines, and holds nothing that could control it."""
+"""The terminal: output is written in lines, without characters that could control it."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 class _Plain(logging.Formatter):
-    """Takes out of what is logged whatever could control a terminal, tracebacks included."""
+    """Removes characters that could control a terminal from logs, tracebacks included."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
 
 
 def plain_logs() -> None:
-    """Let what nobody else handles be logged on standard error as it can be shown."""
+    """Log on standard error, without such characters, if no other handler is set up."""
     if logging.lastResort:
         logging.lastResort.setFormatter(_Plain())
 
 
 def print_line(console: Console, label: tuple[str, str], *parts: tuple[str, str]) -> None:
-    """Print parts of a line, each with its style, beside a label; what is too long goes on below.
+    """Print parts of a line, each with its style, beside a label; a long line is wrapped.
 
     Args:
         console: where to.
         label: as wide as those of the other lines.
-        *parts: texts and their styles; what could control a terminal is taken out.
+        *parts: texts and their styles; characters that could control a terminal are removed.
     """
     text = Text()
     for words, style in parts:

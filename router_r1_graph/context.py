@@ -1,4 +1,4 @@
-"""The knobs of one run; `given_context` has how they are resolved from what the runtime passes.
+"""The knobs of one run; `given_context` resolves them from the context that the runtime passes.
 
 Each knob is defined once, here. The command line, `ChatRouterR1`, the served request and the docs
 are generated from these fields.
@@ -18,7 +18,7 @@ from .candidates.settings import AnswerStyle
 from .errors import ConfigError, did_you_mean
 
 _MOST = sys.float_info.max
-"""A whole number may be above it, and can then be compared with a number, but not added to one."""
+"""A whole number above it can be compared with a float, but not added to one."""
 CandidateContext = Literal["query", "question", "memory"]
 
 
@@ -30,7 +30,7 @@ class Knob:
         help: one or two sentences, for `--help` and the docs.
         low: the least value.
         high: the greatest value. Infinity itself is never allowed.
-        cap: what the operator of a server allows others by a value of their own: at most it, at
+        cap: the values that a server's operator, by setting one, allows clients: at most it, at
             least it, nothing else, or anything.
     """
 
@@ -51,7 +51,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class RouterContext:
-    """The settings (knobs) of one run. Pass it as `context=`, or pass a dict of those to change.
+    """The settings (knobs) of one run. Pass it as `context=`, or pass a dict of changes.
 
     Docs: the page Configuration describes each knob.
     """

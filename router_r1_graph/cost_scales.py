@@ -1,6 +1,6 @@
 """Cost scales: from the cost of a trace to cheapness in [0, 1]. Pure functions, no torch.
 
-Every result is finite, whatever the input.
+Every result is finite, for any input.
 
 Source: arXiv 2506.09033, section 3 (PAPER.md, section Reward).
 """

@@ -1,4 +1,4 @@
-"""Decisions: for each call, who else could have been asked, and with which probability.
+"""Decisions: for each call, the candidates that could have been asked, and their probabilities.
 
 A decision is one call that a controller wants to make, at a place in a run where everything before
 is known. Its probabilities are conditional on that, so those of a run multiply. With the knob
@@ -7,12 +7,12 @@ that the call may go to:
 
     p(candidate) = (1 - e) * p(the controller writes it) + e / K
 
-Where the controller does not draw, it writes its one candidate with the probability 1. A trained
-policy does draw, and what it wrote counts as known, like all else that came before the draw.
+A controller that does not draw writes its one candidate with the probability 1. A trained policy
+does draw. Its text counts as known, like everything else before the draw.
 
 The key invariant: a decision depends on nothing but what its trace holds. Its digest is a hash of
 that, and the draw is a function of the digest. The same seed and the same past give the same
-decision, and whoever has a trace can check each of them.
+decision, so each of them can be checked by its trace.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Decision:
-    """Who was asked in one call, and who could have been.
+    """The candidate that was asked in one call, and those that could have been.
 
     Attributes:
         call: the id of the call in its turn.
-        query: what was asked.
+        query: the query of the call.
         proposed: the candidate that the controller wrote.
         asked: the candidate that was asked.
         probabilities: of each candidate that could have been asked, in (0, 1], with the sum 1.
@@ -60,7 +60,7 @@ class Decision:
 
 @runtime_checkable
 class Draws(Protocol):
-    """A controller that draws whom it asks, and can say with which probabilities."""
+    """A controller that draws its candidates, and knows their probabilities."""
 
     def probabilities(self, view: View, call: Call) -> Mapping[str, float]:
         """Return the probability with which each candidate is asked in this call's place."""
@@ -75,15 +75,15 @@ def decide(
     view: View,
     draws: Draws | None = None,
 ) -> Decision:
-    """Decide who is asked.
+    """Decide which candidate is asked.
 
     Args:
-        call: what the controller wrote.
+        call: the call as the controller wrote it.
         call_id: the id of the call.
         proposed: the candidate that it names.
         others: the other candidates that may be asked instead.
-        view: what the controller was shown.
-        draws: the controller, where it draws and can say how.
+        view: the view that the controller had.
+        draws: the controller, if it draws and knows the probabilities.
     """
     rate, open_ = view.context.explore, [proposed, *others]
     own = dict.fromkeys(open_, 0.0)
@@ -121,7 +121,7 @@ def of_message(message: AnyMessage) -> list[Decision]:
 def replayed(
     question: str, context: RouterContext, scratchpad: Sequence[AnyMessage]
 ) -> Iterator[tuple[Decision, Decision]]:
-    """Yield each decision of a finished run, as it was logged and as it is made again.
+    """Yield each decision of a finished run twice: as it was logged, and as it is made again.
 
     Both are equal, unless the trace was changed.
 
@@ -167,7 +167,7 @@ def _digest(
 
 
 def _drawn(digest: str, rate: float, proposed: str, open_: Sequence[str]) -> str:
-    """Return who is asked: the digest is the only source of chance."""
+    """Return the candidate that is asked: the digest is the only source of chance."""
     number = int(digest, 16) / 16 ** len(digest)
     if number >= rate:
         return proposed

@@ -1,4 +1,4 @@
-"""The errors this library raises, one tree, split by who must act.
+"""The errors that this library raises: one tree, split by the person who must act.
 
     RouterR1Error
     +-- ConfigError            the author of the configuration: a pool file, a spec, an option
@@ -9,8 +9,8 @@
     +-- TraceError             a trace file that is broken or of another version
     +-- MatrixError            a score matrix, or its file, that cannot be used
 
-What is not here on purpose: a controller's mistakes (malformed text, an unknown candidate) and a
-candidate's failures (HTTP errors, time-outs) are values in the run, never exceptions. A bug of
+Two kinds of failures are values in the run, never exceptions: a controller's mistakes (malformed
+text, an unknown candidate), and a candidate's failures (HTTP errors, time-outs). A bug of
 ours crashes.
 """
 
@@ -25,10 +25,10 @@ from .outside import visible
 class RouterR1Error(RuntimeError):
     """Base of every error this library raises on purpose.
 
-    A RuntimeError, because the LangGraph server tells its clients the words of Python's own errors
-    alone; and not a ValueError, which pydantic would take for its own.
+    It is a RuntimeError, because the LangGraph server passes on only the messages of Python's own
+    errors to its clients; and no ValueError, because pydantic would take that for its own.
 
-    A message may quote a file or a server: it is one line, without what controls a terminal.
+    A message may quote a file or a server, so it is one line, without control characters.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -55,10 +55,10 @@ class MissingExtraError(ConfigError):
     """An optional dependency is needed, and not installed or not to be imported.
 
     Args:
-        what: what needs it.
+        what: the part of the library that needs it.
         extra: the name of the extra.
-        error: what importing it raised. Anything but a missing module is told: another version
-            may be installed, which installing the extra again need not change.
+        error: the exception of the import. The message repeats any but a missing module: a
+            wrong version may be installed, and installing the extra again may not change that.
     """
 
     def __init__(self, what: str, extra: str, error: ImportError | None = None) -> None:

@@ -24,16 +24,16 @@ except ImportError:  # pragma: no cover - Windows has no such locks
     fcntl = None
 
 _LARGEST_CELL = 64 * 1024 * 1024
-"""Characters of a cell: whole replies stand in them, and `csv` takes 131,072."""
+"""The most characters of a cell: cells hold whole replies, and `csv` takes 131,072 by default."""
 
 _DELIMITERS = ",;\t"
 
 _FIELDS = {"traces": ("version", "scratchpad"), "replies": ("question", "candidate", "reply")}
-"""What each line of a kind of file has, at least."""
+"""The fields that each line of a kind of file has, at least."""
 
 
 def has_file(path: str | Path) -> bool:
-    """Return whether there is such a file; False for a name that no file can have."""
+    """Return whether there is a file of this name; False for a name that no file can have."""
     try:
         return Path(path).is_file()
     except OSError:
@@ -72,8 +72,8 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueEr
 def csv_reader(path: Path) -> Iterator[csv.DictReader[str]]:
     """Open a CSV file; a byte-order mark is no part of its first column's name.
 
-    Columns are divided by what its first line has most of: a comma, a semicolon, or a tab, as
-    spreadsheets write them where the comma is a decimal point.
+    The separator is the most frequent one in its first line: a comma, a semicolon or a tab.
+    Spreadsheets write the latter two if the comma is a decimal point.
 
     Raises:
         OSError: the file cannot be read.
@@ -123,7 +123,7 @@ def require_lines(option: str, file: Path | None, what: Literal["traces", "repli
     Args:
         option: names it in errors.
         file: None = none is wanted.
-        what: what its lines are.
+        what: the kind of its lines.
 
     Raises:
         ConfigError: it cannot, or it holds something else.
@@ -163,9 +163,9 @@ def require_folder(option: str, folder: Path | None) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text so that the file holds all of it or what it held before, and keep its mode.
+    """Write a text so that the file holds all of it or its old content, and keep its mode.
 
-    Line ends are written as they are. A link stays one; what it names is written.
+    Line ends are written unchanged. A link stays a link; its target is written.
 
     Raises:
         OSError: it cannot be written; nothing is left behind.
@@ -190,10 +190,10 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def append_line(path: str | Path, line: str) -> None:
-    """Append a line, which other processes may do at the same time.
+    """Append a line; other processes may do so at the same time.
 
     A last line that a kill or a full disk has torn is mended: it gets its line end if it is whole
-    JSON, and goes if it is not, since no program could read on behind it.
+    JSON, and is removed if it is not, since no program could read the lines after it.
 
     Raises:
         OSError: it cannot be written.
@@ -229,7 +229,7 @@ def _mend(file: IO[bytes], size: int) -> None:
 
 @contextmanager
 def only_writer(option: str, folder: Path) -> Iterator[None]:
-    """Lock a folder, which is made if need be, against other processes that write there, too.
+    """Lock a folder against other processes that write there; it is made if it is missing.
 
     Raises:
         ConfigError: another process has locked it, or no folder can be made.

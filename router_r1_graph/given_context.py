@@ -1,4 +1,4 @@
-"""The knobs that the runtime passes to a run, over those that it has already."""
+"""The knobs that the runtime passes to a run; they override those that the run has already."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def resolve_context(context: object, known: RouterContext) -> RouterContext:
     reads only the key or field `router_r1`: a `RouterContext` or a dict.
 
     Args:
-        context: what the runtime passes.
+        context: the context that the runtime passes.
         known: the knobs that the run has already; at its start, the graph's defaults.
 
     Raises:

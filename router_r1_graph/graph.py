@@ -46,7 +46,7 @@ def create_router_r1(
 
     Args:
         pool: the candidates on offer: a `CandidatePool`, a pool file, or a shipped pool's name.
-        controller: decides which candidates to ask what: a `Controller`, any object with
+        controller: decides which candidates get which queries: a `Controller`, any object with
             `decide(view)`, a chat model, or a spec for `parse_controller`; None = the pool's
             controller block if there is one, else `keyword`.
         models: chat models, tools, retrievers or graphs to use for the named candidates instead
@@ -58,7 +58,7 @@ def create_router_r1(
         name: the name of the message that a run returns.
         input_schema: the schema of a run's input.
         output_schema: the schema of a run's output.
-        stream_steps: whether streams of messages show what comes before the answer (turns, replies,
+        stream_steps: whether streams of messages show the steps before the answer (turns, replies,
             tokens): the router's own stream, and that of a parent with `subgraphs=True`. False =
             the answer alone. A parent's stream without `subgraphs=True` always shows the answer
             alone.

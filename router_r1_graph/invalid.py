@@ -1,6 +1,6 @@
-"""What pydantic finds wrong, said in the terms of the file that it stands in.
+"""The errors that pydantic finds, in the terms of the file.
 
-Whoever wrote a YAML file knows lists, mappings, texts and numbers, and neither tuples nor models.
+The author of a YAML file knows lists, mappings, texts and numbers, but neither tuples nor models.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from .errors import did_you_mean
 
 _MOST = 5
-"""Errors that are told at once."""
+"""The most errors in one message."""
 _LONGEST = 80
 """Characters of a value or a key."""
 
@@ -90,11 +90,11 @@ def explain(
     """Turn pydantic's errors into one line: of each the key, the value, and what is allowed.
 
     Args:
-        error: what pydantic says.
+        error: pydantic's error.
         allowed: from the place of an unknown key to the keys that are known there.
-        name: from a place to what is said after its key.
-        at: the key that all of it stands under.
-        whole: what is said in the place of a key where no one key is wrong.
+        name: from a place to the words after its key.
+        at: the key above all of it.
+        whole: the words in place of a key, if no single key is wrong.
     """
     errors = error.errors(include_url=False)
     # To `min_length` an entry that cannot be read is a missing one: no second error for it.

@@ -19,9 +19,9 @@ class LedgerLine(TypedDict):
     `stored_calls` are those whose reply came out of the reply store: they cost nothing, and would
     have cost `saved_usd`. Traces of earlier releases have neither. Where prompt caches were used or
     left, there are also `cached_input_tokens`, a part of the input tokens, and `cache_loss_usd`, a
-    part of the cost: what changes of the model cost in an agent. Where there are any, so are
-    `waited_seconds`, for which candidates' own limits made calls wait, `hedges` among the retries,
-    and `uncertain_attempts`, which may be billed although no answer came.
+    part of the cost: the price of changes of the model in an agent. Three more appear if they are
+    not 0: `waited_seconds`, the waits for candidates' own limits; `hedges` among the retries; and
+    `uncertain_attempts`, which may be billed although no answer came.
     """
 
     calls: int
@@ -77,7 +77,7 @@ WHERE_ANY = (
     *("cached_input_tokens", "cache_loss_usd"),
     *("waited_seconds", "hedges", "uncertain_attempts"),
 )
-"""What stands in a bill only where there is any."""
+"""Fields of a bill that are left out if they are 0."""
 
 
 def new_ledger() -> Ledger:
@@ -181,7 +181,7 @@ def total(ledger: Ledger) -> LedgerTotals:
 
 
 def price_usd(line: LedgerLine | LedgerTotals) -> float:
-    """Return what a bill comes to where nothing is stored: what budgets and rewards go by.
+    """Return the cost of a bill as if nothing was stored; budgets and rewards use this cost.
 
     A run that finds replies in the store is thus the same as one that pays for them.
     """

@@ -1,4 +1,4 @@
-"""What the controller sees: the conversation before the question, and each round's observations.
+"""The controller's input: the conversation before the question, and each round's observations.
 
 An observation is a message for one call of a round, made or refused. If a round does not keep all
 (`keep`), the artifact still has the whole `reply`, and `kept` has the part that was kept.
@@ -39,14 +39,14 @@ FREE: Mapping[str, Any] = {
     "stored": False,
     "saved_usd": 0.0,
 }
-"""What the bill of a call says for which nobody was asked."""
+"""The fields in the bill of a call for which no candidate was asked."""
 
 
 _OF_A_CALL_MADE = frozenset({"waited_seconds", "hedges", "uncertain_attempts", "instead_of"})
 
 
 def free(bill: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the bill of a call for which nobody was asked, since its reply was known."""
+    """Return the bill of a call for which no candidate was asked, since its reply was known."""
     return {**{k: v for k, v in bill.items() if k not in _OF_A_CALL_MADE}, **FREE}
 
 
@@ -56,7 +56,7 @@ def conversation(
     """Return the messages before a question that the controller sees.
 
     Only those of people and assistants: incomplete tool calls of a parent graph make an API answer
-    400. What the system says is apart (`instructions`).
+    400. System messages are separate (`instructions`).
 
     Args:
         messages: the conversation, the question at its end.
@@ -80,7 +80,7 @@ def conversation(
 
 
 def instructions(messages: Iterable[AnyMessage]) -> str:
-    """Return what the system messages of a conversation say; "" = nothing."""
+    """Return the text of the system messages of a conversation; "" = there is none."""
     told = (str(m.text).strip() for m in messages if isinstance(m, SystemMessage))
     return writable("\n\n".join(filter(None, told)))
 
@@ -129,9 +129,9 @@ def observe(
 
 
 def shown(bill: Mapping[str, Any]) -> str:
-    """Return a reply as the controller sees it: told what is cut, it may ask for the rest.
+    """Return a reply as the controller sees it, with a note if it was cut.
 
-    It is told whose reply it is not: a fallback was asked in the place of a candidate.
+    A second note says that a fallback was asked in place of the candidate, if so.
     """
     error, failed = bill["error"], bill.get("instead_of")
     text = str(bill["reply"])
@@ -150,7 +150,7 @@ def _earlier(name: str, query: str, observations: Sequence[ToolMessage]) -> Tool
 
 
 def kept(observation: ToolMessage, *, whole: bool = False) -> str:
-    """Return what a round kept of a usable reply; "" for any other reply.
+    """Return the part of a usable reply that a round kept; "" for any other reply.
 
     Args:
         observation: of a call.
@@ -226,7 +226,7 @@ def _keep(observation: ToolMessage, text: str, shown: str) -> None:
 
 
 class ObservedBill(Bill, total=False):
-    """The artifact of an observation: the bill of the call, and what it was about."""
+    """The artifact of an observation: the bill of the call, with its query and reply."""
 
     query: str
     reply: str

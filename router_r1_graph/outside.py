@@ -1,8 +1,9 @@
-"""What comes from outside: the one gate that its texts and numbers pass before anything sees them.
+"""Input from outside: the one gate that its texts and numbers pass before other code sees them.
 
-Outside is whatever this program did not write itself: replies, errors, usage, questions, names, the
-arguments of tools, headers, files. Behind the gate, every file, checkpoint and database can hold a
-text, every count can be added up, and what is shown to people cannot control their terminal.
+Outside is everything that this program did not write itself: replies, errors, usage, questions,
+names, the arguments of tools, headers, files. Behind the gate, every file, checkpoint and database
+can hold a text, every count can be added up, and no text that people see can control their
+terminal.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ MOST_USD = 1_000.0
 """The most USD that are believed to be the price of one call."""
 _PLAIN = frozenset({int, float, bool, type(None)})
 _DEEPEST = 64
-"""So many lists and mappings may stand in one another; no server or file of ours has more."""
+"""The deepest nesting of lists and mappings; no server or file of ours has more."""
 
 #: What can control a terminal or the direction of a line: all but line breaks and tabs.
 CONTROL = re.compile(
@@ -31,8 +32,8 @@ _UNKNOWN = "\ufffd"
 def writable(text: str) -> str:
     r"""Return a text that every file, checkpoint and database can hold.
 
-    JSON can hold half a character, and a zero byte; little else can. Two halves that were sent one
-    after the other become their character again.
+    JSON can hold half a character and a zero byte, but few other formats can. Two halves that were
+    sent one after the other become their character again.
 
     Example:
         >>> writable("a\x00b \ud83d"), writable("\ud83d" + "\ude00") == "\N{GRINNING FACE}"
@@ -52,7 +53,7 @@ def writable(text: str) -> str:
 def writable_within(value: Any) -> Any:
     """Return nested lists and mappings with every text in them writable, the keys too.
 
-    What is writable comes back itself: this is asked several times of each message.
+    A writable object is returned itself, not copied: each message is checked several times.
     """
     return value if _are_writable((value,), 0) else _made_writable(value, 0)
 
@@ -112,8 +113,8 @@ def number(value: object, most: float = math.inf) -> float | None:
     """Return a number that is finite and not negative, also out of a text; None for all else.
 
     Args:
-        value: whatever somebody reports.
-        most: the most that is believed.
+        value: a reported value of any type.
+        most: the highest value that is believed.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -136,12 +137,12 @@ def count(value: object) -> int | None:
 
 
 def usd(value: object) -> float | None:
-    """Return the price of a call as somebody reports it; None for what no call costs."""
+    """Return the reported price of a call; None for a price that no call has."""
     return number(value, MOST_USD)
 
 
 def visible(text: str) -> str:
-    """Take out what could control a terminal or turn a line around; line breaks and tabs stay."""
+    """Remove what could control a terminal or reverse a line, but no line breaks and tabs."""
     return CONTROL.sub("", text)
 
 

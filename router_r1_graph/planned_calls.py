@@ -27,12 +27,12 @@ class PlannedCall:
 
     Attributes:
         candidate: the candidate's name; as it was written where the pool has no such candidate.
-        query: what it would be asked.
+        query: the query that it would get.
         refused: why a run would not make the call; "" where it would.
         worst_case_usd: the most that the call can cost; None = unknown, or refused.
-        choice: a number for each candidate of the pool; None where the controller tells none.
-        effects: what each part of each descriptor did to the candidate's probability; () unless
-            it was asked for.
+        choice: a number for each candidate of the pool; None if the controller reports none.
+        effects: the effect of each part of each descriptor on the candidate's probability; ()
+            unless it was asked for.
     """
 
     candidate: str
@@ -48,7 +48,7 @@ class Routing:
     """One turn of a controller, and how it chose.
 
     Attributes:
-        question: what was asked.
+        question: the question.
         controller: the controller's name.
         text: the turn as it was written.
         thoughts: its thoughts.
@@ -57,9 +57,9 @@ class Routing:
         mistakes: why other parts of the turn cannot be used.
         stop_reason: why a run would end with this turn; None where it would go on.
         error: why the controller failed; "" where it did not.
-        descriptors: the candidates' descriptors as the controller reads them; empty where it does
-            not tell.
-        reasons: why it takes an answer out of the replies; () unless it was asked for.
+        descriptors: the candidates' descriptors as the controller reads them; empty if it does
+            not report them.
+        reasons: the evidence for an answer out of the replies; () unless it was asked for.
         ledger: the bill of the turn.
     """
 
@@ -77,7 +77,7 @@ class Routing:
     ledger: Ledger = field(default_factory=new_ledger)
 
     def summary(self) -> dict[str, Any]:
-        """Return it as one JSON object: what `router-r1 ask --route-only --json` prints."""
+        """Return it as the one JSON object that `router-r1 ask --route-only --json` prints."""
         return {**asdict(self), "ledger": dict(total(self.ledger))}
 
 
@@ -106,7 +106,7 @@ def explain_run(trace: Trace, controller: Controller) -> Iterator[Routing]:
 
 
 def check_explains(controller: Controller) -> None:
-    """Raise ControllerError if a controller cannot say what it read of each descriptor."""
+    """Raise ControllerError if a controller cannot explain the effect of each descriptor."""
     if not isinstance(own_of(controller), Explains | Reasons):
         raise ControllerError(
             f"explain: {controller.name} tells no probabilities, so there is nothing to explain; a "
@@ -138,10 +138,10 @@ def _read(
     *,
     explain: bool,
 ) -> Routing:
-    """Return a turn with what its controller tells of it.
+    """Return a turn with its controller's explanation of it.
 
     Args:
-        view: what the controller was shown.
+        view: the view that the controller had.
         controller: the controller.
         reply: the turn.
         admitted: the same turn with its refused calls.

@@ -70,7 +70,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Turn:
-    """What the controller wrote in one turn."""
+    """The text of one turn of the controller, parsed."""
 
     thoughts: tuple[str, ...] = ()
     calls: tuple[Call, ...] = ()
@@ -80,7 +80,7 @@ class Turn:
 
 
 def parse(text: str) -> Turn:
-    """Read one turn of the controller. Never raises: what is malformed becomes a mistake.
+    """Read one turn of the controller. Never raises: malformed text becomes a mistake.
 
     A search inside an unclosed tag is a mistake and is not made; an answer inside one still counts
     (the paper's exact match reads the last answer whatever the format).
@@ -255,10 +255,10 @@ def render_prompt(
 
     Args:
         template: from `load_template`.
-        question: what the user asked.
+        question: the user's question.
         candidates: name -> descriptor, in the order in which they are shown.
         cost_weight: in [0, 1]; `$goal` says it in words.
-        budget: what may still be spent, in words.
+        budget: the rest of the budget, in words.
         brief_candidates: the same in short, by subject, for small policies.
         answer_style: how the answer is to be written; `$answer_form` says it in words.
     """

@@ -5,7 +5,7 @@
     r = (1 - a) * m + a * c      otherwise; a = cost weight, m = outcome, c = cheapness
 
 The key invariant: only what the controller wrote is judged, never a candidate's reply or failure.
-Every result is finite, whatever the input.
+Every result is finite, for any input.
 
 Source: arXiv 2506.09033, section 3 (PAPER.md, section Reward), and the evaluation scripts of SQuAD
 (normalisation) and HotpotQA (yes/no in F1), which the paper's metrics go back to.
@@ -30,16 +30,16 @@ from .trace import Trace
 
 @dataclass(frozen=True)
 class RewardBreakdown:
-    """A reward and what it is made of.
+    """A reward and its parts.
 
     Attributes:
         format: 1.0 when the format is right, else 0.0.
-        outcome: what the answer is worth, in [0, 1]: exact match or F1 of what the controller
-            wrote, or as it was given. It counts even if the format is wrong, like the paper's
+        outcome: the worth of the answer, in [0, 1]: exact match or F1 of the controller's own
+            answer, or the given one. It counts even if the format is wrong, like the paper's
             published exact match.
         cost: cheapness in [0, 1]: 1 = cheapest.
         total: the reward, in [-1, 1].
-        answer: what was compared with the gold answers; "" when the controller wrote none.
+        answer: the text that was compared with the gold answers; "" if the controller wrote none.
         errors: why the format is wrong.
     """
 
@@ -73,9 +73,9 @@ def reward(
         scale: how cost becomes cheapness.
         gold: gold answers; None = the trace's own.
         cost_weight: alpha in [0, 1]; None = the run's own.
-        metric: what counts as a good answer.
-        outcome: what the answer is worth, in [0, 1], by a judge of your own; 0 all the same where
-            the controller wrote none. None = by the metric.
+        metric: the measure of a good answer.
+        outcome: the worth of the answer, in [0, 1], by a judge of your own; it counts as 0 if
+            the controller wrote no answer. None = by the metric.
         gated: whether cost counts for right answers only, as in the paper's code; False = the
             equation as it is written, which also rewards cheap wrong answers.
 
@@ -132,7 +132,7 @@ _QUERY_PLACEHOLDERS = (
 def format_errors(
     turns: Sequence[str], pool: CandidatePool, *, cut_off: bool = False
 ) -> tuple[str, ...]:
-    """Return why the format of what the controller wrote is wrong; nothing when it is right.
+    """Return the format errors of the controller's turns; empty if there are none.
 
     Only the controller's own turns are judged: no reply, however broken or hostile, can make them
     wrong. So the paper's "as many searches as informations" becomes: each search can be made as it
@@ -143,7 +143,7 @@ def format_errors(
     ends with the answer. A turn with neither a search nor an answer is an error.
 
     Args:
-        turns: what the controller wrote, turn by turn.
+        turns: the texts of the controller's turns.
         pool: the candidates.
         cut_off: the run was ended from outside before the controller's next turn, so that a missing
             answer is no error.

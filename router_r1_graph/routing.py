@@ -1,4 +1,4 @@
-"""Whom a controller would ask: it writes one turn, and nobody is asked."""
+"""The candidates that a controller would ask: it writes one turn, and no candidate is asked."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def route_only(
         pool: see `create_router_r1`.
         controller: see `create_router_r1`; for many questions pass an object, since a spec is built
             anew for each.
-        question: what is asked; "" = the last human message of `messages`.
+        question: the question; "" = the last human message of `messages`.
         messages: the conversation, for controllers that read it.
-        context: the knobs of the run that it would be.
+        context: the knobs of a run.
         replies: where the turns of a paid controller are kept; see `create_router_r1`.
-        explain: also measure what each part of each descriptor does (policies), or what each
-            feature of the replies weighs (`reader`).
+        explain: also measure the effect of each part of each descriptor (policies), or the
+            weight of each feature of the replies (`reader`).
         config: of the node that calls this, so that its callbacks see a chat model's call.
 
     Raises:
@@ -92,7 +92,7 @@ def decide_only(
     *,
     explain: bool = False,
 ) -> Routing:
-    """Let a controller write one turn on what it is shown; a failure is in the result."""
+    """Let a controller write one turn for a view; a failure is in the result."""
     try:
         if reason := ending_of_turn(view.left, _worst_case_usd(view, controller)):
             return Routing(view.question, controller.name, stop_reason=reason)
@@ -132,7 +132,7 @@ def _begin(
     replies: ReplyStore | str | Path | None,
     explain: bool,
 ) -> tuple[View, Controller]:
-    """Return what a controller is shown before its first turn, and the controller."""
+    """Return the view of a controller before its first turn, and the controller."""
     pool = pool if isinstance(pool, CandidatePool) else CandidatePool.from_yaml(pool)
     controller = as_controller(controller, pool)
     if explain:

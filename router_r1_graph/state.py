@@ -1,7 +1,7 @@
 """The input of a run, its state and its output.
 
 State holds built-in types and LangChain messages only, so that a strict checkpoint serializer gives
-back what went in. Objects (models, tools) are bound when the graph is built. The knobs arrive in
+back the same values. Objects (models, tools) are bound when the graph is built. The knobs arrive in
 the context and are in the state from the first step on, so that a resumed run keeps them.
 """
 
@@ -62,7 +62,7 @@ class Setup(TypedDict, total=False):
 
 
 def written(old: list[AnyMessage], new: Messages) -> list[AnyMessage]:
-    """Add to a scratchpad, or replace what a person edited, whose messages need no ids.
+    """Add to a scratchpad, or replace messages that a person edited; they need no ids.
 
     A human message is a question: with it, the scratchpad begins anew. A reply replaces the one to
     the same call, and a turn the one that it follows. Messages may be JSON, as for `add_messages`.
@@ -126,13 +126,13 @@ class Fallback(TypedDict):
 
 
 class RouteCall(TypedDict):
-    """What one `Send` to the route node carries."""
+    """The payload of one `Send` to the route node."""
 
     id: str
     tool: str
     query: str
     background: str
-    """What the candidate sees besides the query; "" = nothing."""
+    """The text that the candidate sees besides the query; "" = nothing."""
     images: NotRequired[list[dict[str, Any]]]
     """The images of the question, for a candidate that takes them."""
     fallback: NotRequired[Fallback]
@@ -170,14 +170,14 @@ def knobs_of(state: RouterState, given: object, defaults: RouterContext) -> Rout
 
 
 def left_of(state: RouterState, ledger: Ledger, round_: int, context: RouterContext) -> Left:
-    """Return what is left of a run's budget after this many rounds and this bill."""
+    """Return the rest of a run's budget after this many rounds and this bill."""
     return left(ledger, round_, context, setup_of(state)["started_at"])
 
 
 def question_of(
     question: object, messages: Sequence[AnyMessage], pool: CandidatePool
 ) -> HumanMessage:
-    """Return what is asked, with its images: the `question`, else the last human message.
+    """Return the question with its images: the `question`, else the last human message.
 
     Raises:
         QuestionError: neither says or shows anything, or there is an image that no candidate takes.

@@ -47,8 +47,8 @@ class Trace(BaseModel):
     Attributes:
         version: the version of this record's layout.
         protocol_version: the version of the tag language that the controller wrote.
-        question: what the user asked.
-        answer: the final answer; made from what was known if the stop reason is not `answered`.
+        question: the user's question.
+        answer: the final answer; made from the replies so far if the stop reason is not `answered`.
         stop_reason: why it ended.
         error: why the controller failed or no candidate replied, if that is the stop reason.
         rounds: rounds of calls made.
@@ -136,16 +136,16 @@ class Trace(BaseModel):
 
     @property
     def decisions(self) -> list[Decision]:
-        """The decisions, in order: who was asked in each call, and who could have been."""
+        """The decisions of the calls, in order: the candidates asked, and the alternatives."""
         return [decision for message in self.scratchpad for decision in of_message(message)]
 
     @property
     def turns(self) -> list[str]:
-        """What the controller wrote, turn by turn: a script that replays the run."""
+        """The texts of the controller's turns: a script that replays the run."""
         return [str(m.text) for m in self.scratchpad if isinstance(m, AIMessage)]
 
     def summary(self) -> dict[str, Any]:
-        """Return the run as one JSON object: what `router-r1 ask --json` prints."""
+        """Return the run as the one JSON object that `router-r1 ask --json` prints."""
         return {
             "question": self.question,
             "answer": self.answer,
@@ -181,7 +181,7 @@ def write_traces(path: str | Path, traces: Iterable[Trace], *, append: bool = Fa
 
 
 class _Read(BaseModel):
-    """What is read out of a scratchpad: texts that are texts, and numbers that can be added up."""
+    """The values that are read from a scratchpad: real texts, and numbers that can be added."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 

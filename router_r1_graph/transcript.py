@@ -1,6 +1,6 @@
 """A run as people read it: live in a terminal, plain text in a pipe.
 
-Text of candidates is never trusted here either: control characters are taken out, and nothing is
+Text of candidates is never trusted here either: control characters are removed, and no text is
 read as markup.
 """
 
@@ -36,7 +36,7 @@ _WHY = {
 
 
 class Transcript:
-    """Prints what happens in a run while it happens.
+    """Prints the events of a run as they happen.
 
     Args:
         console: where to; colours and the spinner appear in a terminal only.
@@ -72,11 +72,11 @@ class Transcript:
             self._status.start()
 
     def question(self, question: str) -> None:
-        """Print what was asked."""
+        """Print the question."""
         self._line(("question  ", "bold"), (shortened(question), "bold"))
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Print one event of `stream_mode="tasks"`: a step that begins, or what it gave."""
+        """Print one event of `stream_mode="tasks"`: a step that begins, or its result."""
         name, result = event["name"], event.get("result")
         if result is None and name == "think":
             self._busy("thinking ...")
@@ -110,7 +110,7 @@ class Transcript:
             self._line(("not done  ", "yellow"), (name, "bold"), (refused["error"] or "", "yellow"))
 
     def reply(self, message: ToolMessage) -> None:
-        """Print what one call brought back and cost."""
+        """Print the reply to one call, and its cost."""
         bill = message.artifact
         price = usd(bill["cost_usd"])
         if bill["cached"]:
@@ -150,7 +150,7 @@ class Transcript:
         self._line(("stopped   ", "dim"), (why + (f": {shortened(error)}" if error else ""), "dim"))
 
     def bill(self, totals: LedgerTotals, ledger: Mapping[str, Any]) -> None:
-        """Print the bill, a line for everyone who was paid."""
+        """Print the bill, a line for each candidate or controller that was paid."""
         lines = [(name, line) for name, line in ledger["candidates"].items()]
         if price_usd(ledger["controller"]):
             lines.append(("controller", ledger["controller"]))
@@ -212,5 +212,5 @@ def as_text(trace: Trace) -> str:
 
 
 def _messages(update: Any) -> list[Any]:
-    """Return the messages of an update, whether it adds them or replaces what was there."""
+    """Return the messages of an update, whether it adds to the old ones or replaces them."""
     return list(getattr(update, "value", update) or [])

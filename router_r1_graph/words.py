@@ -1,4 +1,4 @@
-"""How amounts, counts and long texts are written, wherever somebody reads them."""
+"""The written form of amounts, counts and long texts, for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from decimal import Decimal
 
 _NOTHING = 1e-12
-"""What is below it is left over from adding up."""
+"""A smaller amount is a rounding error of additions."""
 
 
 def usd(amount: float, *, exact: bool = False) -> str:

@@ -1,8 +1,8 @@
-"""The form in which an answer is asked: as calls of the user's tools, as JSON, or as either.
+"""The requested form of an answer: calls of the user's tools, JSON, or either.
 
-The question is routed as ever. Then a model that can call tools, the formatter, is shown the answer
-and gives it in the asked form. JSON is asked for as a call too, of one tool whose arguments are the
-JSON: every provider knows tools, few know schemas.
+The question is routed as usual. Then a model that can call tools, the formatter, reads the answer
+and writes it in the requested form. JSON is requested as a call too, of one tool with the JSON as
+its arguments: every provider knows tools, few know schemas.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..protocol import render_observation
 from .schemas import as_json, as_object, check_schema, is_any_object
 
 OPTIONS = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "strict")
-"""The options of a call to a chat model that say the form, as LangChain and OpenAI name them."""
+"""The options of a call to a chat model that set the form, as LangChain and OpenAI name them."""
 
 _ANSWERED = "The question was put to other models, and this is the answer:"
 _BY_CALL = "Give this answer by calling a tool. Add nothing that is not known."
@@ -50,7 +50,7 @@ class Form:
     schema: Mapping[str, Any] | None = None
     """The JSON schema of a text; {} = any JSON object; None = the text is free."""
     title: str = "answer"
-    """What the schema describes, as the name of a tool."""
+    """The name of the tool for the schema: the thing that the schema describes."""
     parallel: bool = True
     """Whether several tools may be called at once."""
 
@@ -75,10 +75,10 @@ class Form:
         return "any" if self.tools else self.title
 
     def prompt(self, messages: Sequence[AnyMessage], answer: str) -> list[AnyMessage]:
-        """Return the conversation with the answer told below the question.
+        """Return the conversation with the answer added below the question.
 
-        It is told there, and not at the end, since strict chat templates allow no user's message
-        after a tool's result. What the system says is one message, and stands first.
+        It is there, and not at the end, since strict chat templates allow no user's message after a
+        tool's result. The system messages become one message, at the beginning.
 
         Args:
             messages: the conversation; its last human message is the question.
@@ -110,14 +110,14 @@ class Form:
     ) -> AIMessage:
         """Return the answer in its form: a message with tool calls, or with a text alone.
 
-        A call that was cut is none, and neither are those beside it: the answer is a text then, and
-        its finish reason says so.
+        A call that was cut is dropped, and so are those beside it. Then the answer is a text,
+        and its finish reason says that it was cut.
 
         Args:
-            message: what the formatter wrote.
+            message: the formatter's reply.
             messages: the conversation.
             answer: the routed answer. Without a call it is the text, unchanged; but once tools have
-                been called, only the formatter knows what came of it.
+                been called, only the formatter knows their results.
 
         Raises:
             ControllerError: it is not of the asked form.
@@ -160,7 +160,7 @@ class Form:
     def _written(self, text: str) -> tuple[str, list[Any], bool]:
         """Return the calls, or the arguments of the one, that a model wrote as a text.
 
-        Before them stands the text without them, and behind whether it had begun a call.
+        The result also has the text before them, and whether it had begun a call.
         """
         names = [tool["function"]["name"] for tool in self.bound]
         before, written = written_calls(text, names)
@@ -178,7 +178,7 @@ def form_of(options: Mapping[str, Any]) -> Form | None:
     """Return the form that the options of a call ask for; None = a text.
 
     Args:
-        options: of which `OPTIONS` are read. Tools may be functions, classes, LangChain tools or
+        options: those of `OPTIONS` are read. Tools may be functions, classes, LangChain tools or
             dicts; `tool_choice` has LangChain's or OpenAI's form; `response_format` has OpenAI's.
 
     Raises:

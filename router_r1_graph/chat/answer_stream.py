@@ -27,7 +27,7 @@ class AnswerStream:
     _told: list[str] = field(default_factory=list)
     """The parts of the answer that were streamed."""
     _again: str = ""
-    """What another turn has to repeat of them before anything of it is streamed."""
+    """The part of them that another turn has to repeat before it is streamed."""
     _turn: AnswerReader | None = None
     _id: str | None = None
 
@@ -40,7 +40,7 @@ class AnswerStream:
             yield ChatGenerationChunk(message=AIMessageChunk(content=text))
 
     def _heard(self, message: AnyMessage, metadata: Mapping[str, Any]) -> str:
-        """Return what is new of the answer in a piece of the controller's turn."""
+        """Return the new part of the answer in a piece of the controller's turn."""
         # A candidate that is a router too has a controller of its own, below a route.
         ours = metadata["langgraph_node"] == "think" and "candidate" not in metadata
         if not (ours and isinstance(message, AIMessageChunk)):

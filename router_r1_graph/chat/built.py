@@ -1,4 +1,4 @@
-"""The compiled router in the fields of a chat model: built, copied, pickled, told apart."""
+"""The compiled router in the fields of a chat model: building, copies, pickles, cache keys."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ else:  # one field for each knob, with its default
 
 
 class BuiltRouter(_WithKnobs):
-    """A chat model with a compiled router in it; `ChatRouterR1` says what the fields are."""
+    """A chat model with a compiled router in it; `ChatRouterR1` documents the fields."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,9 +55,9 @@ class BuiltRouter(_WithKnobs):
     formatter: str | None = None
     _graph: CompiledStateGraph[Any, RouterContext, Any, Any] = PrivateAttr()
     _made_of: tuple[object, ...] = PrivateAttr(default=())
-    """What the graph was made of; a copy or an assignment may have changed these fields since."""
+    """The values that the graph was built from; the fields may have changed since."""
     _specs: dict[str, Any] = PrivateAttr(default_factory=dict)
-    """What fields held before objects were built of it: what a pickle keeps of them."""
+    """The values of fields before objects were built from them; a pickle keeps these."""
     _mark: str = PrivateAttr(default="")
     """Tells objects that were given apart from any others, in the key of an LLM cache."""
 

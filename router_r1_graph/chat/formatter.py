@@ -1,4 +1,4 @@
-"""The formatter: the candidate, or the controller, that gives a routed answer in the asked form."""
+"""The formatter: the candidate or controller that writes a routed answer in the asked form."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NO_STREAM = "nostream"
 _ROUTING_SHARE = 0.75
 """The share of a deadline that routing may take; the rest is the formatter's."""
 _ANSWER_TOKENS = 1024
-"""The length of an answer for which the budget keeps enough back."""
+"""The length of an answer for which the budget reserves enough."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def make_formatter(
         store: where replies are kept.
 
     Raises:
-        ConfigError: nobody has that name, or the controller is no chat model.
+        ConfigError: no candidate has that name, or the controller is no chat model.
     """
     is_chat_model = isinstance(controller, ChatModelController)
     if name == CONTROLLER or (name is None and is_chat_model):
@@ -135,7 +135,7 @@ class Formatting:
 
     @property
     def context(self) -> RouterContext:
-        """The knobs for routing: what the formatter's call may cost and take is kept back.
+        """The knobs for routing: USD and seconds are reserved for the formatter's call.
 
         Raises:
             ConfigError: the budget cannot pay it.

@@ -57,7 +57,7 @@ class ChatRouterR1(BuiltRouter):
 
     Attributes:
         pool: the candidates; a `CandidatePool`, a pool file, or the name of a shipped pool.
-        controller: whatever `create_router_r1` takes; None = the pool's controller block if
+        controller: as for `create_router_r1`; None = the pool's controller block if
             there is one, else `keyword`.
         models: chat models for the named candidates; see `create_router_r1`.
         replies: where replies are kept, so that the same call is paid once: a `ReplyStore`, or its
@@ -72,8 +72,8 @@ class ChatRouterR1(BuiltRouter):
 
     Raises:
         PoolError: the pool cannot be read or asked.
-        ControllerError: the controller cannot be built; on a call, it failed before anything was
-            known; in a stream, the streamed text was not the beginning of the final answer.
+        ControllerError: the controller cannot be built; on a call, it failed before any reply
+            came; in a stream, the streamed text was not the beginning of the final answer.
         ConfigError: a knob is out of range; on a call, a form cannot be understood or given.
         QuestionError: on a call, there is no human message with a text.
 
@@ -240,5 +240,5 @@ class ChatRouterR1(BuiltRouter):
         return result_of(state, stop or self.stop or (), given.get("max_tokens") or self.max_tokens)
 
     def _convert_cached_generations(self, cache_val: list[Generation]) -> list[ChatGeneration]:
-        """Return what an LLM cache kept, free of charge: LangChain zeroes only its own fields."""
+        """Return an LLM cache's result, free of charge: LangChain zeroes only its own fields."""
         return [free(generation) for generation in super()._convert_cached_generations(cache_val)]

@@ -12,11 +12,11 @@ _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 
 def check_schema(schema: object, place: str) -> None:
-    """Check the parts of a schema that say which form a value has.
+    """Check the parts of a schema that define the form of a value.
 
     Args:
         schema: the schema.
-        place: where it stands, for the error.
+        place: its place, for the error.
 
     Raises:
         ConfigError: a part of it is none; the message names it.

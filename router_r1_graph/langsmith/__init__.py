@@ -1,1 +1,1 @@
-"""LangSmith: what a run looks like there (`runs`), and runs back into traces (`traces`)."""
+"""LangSmith: the look of a run there (`runs`), and runs read back as traces (`traces`)."""

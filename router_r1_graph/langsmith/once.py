@@ -1,4 +1,4 @@
-"""Runs below a router's are sent to LangSmith once, which LangChain has no option for.
+"""Runs below a router's are sent to LangSmith once; LangChain has no option for that.
 
 It sends every run at its start and at its end, by the tracer's `client`; this puts another one
 there. Without it, a traced question takes a quarter more CPU (docs/experiments.md, 2026-11-28).
@@ -55,7 +55,7 @@ _SWAPPING = threading.Lock()
 
 @dataclass
 class _Below:
-    """What is kept of the runs below a router's; `routers` are that one and those below it."""
+    """The data of the runs below a router's; `routers` are that one and those below it."""
 
     routers: set[Any]
     started: dict[Any, dict[str, Any]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class _Once(Client):
         # Not the runs, which have this client: a cycle that holds all runs would wait for Python's
         # collector.
         self._below: dict[str, _Below] = {}
-        """By the dotted order of a router, of which each run below has a longer one."""
+        """By the dotted order of a router; that of each run below begins with it."""
         self._orders: dict[Any, str] = {}
         """The dotted orders by the routers' ids."""
 
@@ -84,7 +84,7 @@ class _Once(Client):
         return getattr(object.__getattribute__(self, "_client"), name)
 
     def add(self, router: Run) -> None:
-        """Keep what is below a router; one below another belongs to that one."""
+        """Keep the runs below a router; a router below another one belongs to that."""
         if (above := self._find(router.dotted_order)) is not None:
             above.routers.add(router.id)
         else:
@@ -92,7 +92,7 @@ class _Once(Client):
             self._below[router.dotted_order] = _Below({router.id})
 
     def create_run(self, name: str, inputs: Any, run_type: Any, **kwargs: Any) -> None:
-        """Keep what is known of a run at its start."""
+        """Keep the data of a run's start."""
         # A tracer may serve more than routers: a graph around one, a chat model.
         if (below := self._find(str(kwargs.get("dotted_order")))) is None:
             self._client.create_run(name, inputs, run_type, **kwargs)
@@ -101,7 +101,7 @@ class _Once(Client):
         below.started[kwargs["id"]] = start
 
     def update_run(self, run_id: Any, **kwargs: Any) -> None:
-        """Send a run, or keep it a moment; at a router's end, send what is left."""
+        """Send a run, or keep it a moment; at a router's end, send all kept runs."""
         below = self._find(str(kwargs.get("dotted_order")))
         if below is not None and (run := below.started.pop(run_id, None)):
             run.update((key, value) for key, value in kwargs.items() if value is not None)
@@ -118,7 +118,7 @@ class _Once(Client):
             self._client.update_run(run_id, **kwargs)
 
     def _find(self, dotted_order: str) -> _Below | None:
-        """Return what is kept where a run is; None = it is below no router."""
+        """Return the kept data to which a run belongs; None = it is below no router."""
         if not self._below:
             return None
         place = dotted_order.find(".")
@@ -154,7 +154,7 @@ class _Once(Client):
 def _sends_as_it_is_told(client: Client) -> bool:
     """Return whether a client may receive a run once.
 
-    It may not if its class treats start and end in its own way (as one that hides text), nor if it
+    It may not if its class changes start and end in its own way (as one that hides text), nor if it
     makes OpenTelemetry spans: a span needs its parent's, which ends later.
     """
     own = type(client)

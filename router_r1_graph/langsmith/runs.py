@@ -1,4 +1,4 @@
-"""What a run looks like in LangSmith: names, tags and metadata, and costs on model runs only.
+"""The look of a run in LangSmith: names, tags and metadata, and costs on model runs only.
 
 Other tracers see the same names and metadata; `spans` writes OpenTelemetry.
 
@@ -38,7 +38,7 @@ Usage = Mapping[str, Any]
 
 
 def inside(config: RunnableConfig, tag: str, **metadata: Any) -> RunnableConfig:
-    """Return a node's config for what it asks: every run below has the tag and the metadata."""
+    """Return a node's config for its calls: every run below has the tag and the metadata."""
     return {
         **config,
         "tags": [*(config.get("tags") or ()), tag],
@@ -109,14 +109,14 @@ def model_call(
 
 
 def turn(command: Any) -> dict[str, Any]:
-    """Return what the run of a think records: the turn, since not every turn has a model's run."""
+    """Return the output of a think's run: the turn, since not every turn has a model's run."""
     update = command.update if isinstance(command, Command) else None
     turns = [m.text for m in (update or {}).get("scratchpad") or [] if isinstance(m, AIMessage)]
     return {"turn": turns[-1]} if turns else {}
 
 
 def nothing(_: Any) -> dict[str, Any]:
-    """Return what a node's run records if the output is recorded elsewhere."""
+    """Return the output that a node's run records if the real one is recorded elsewhere."""
     return {}
 
 
@@ -147,7 +147,7 @@ class _Bill(BaseCallbackHandler):
 
 
 class _Unbill(BaseCallbackHandler):
-    """Puts the messages back, after the tracers: LangChain cannot add usage up that has a cost."""
+    """Puts the messages back, after the tracers: LangChain cannot add up usage with a cost."""
 
     run_inline = True
 

@@ -1,6 +1,6 @@
 """The same runs as OpenTelemetry spans, by the conventions for generative AI, with their cost.
 
-For tracers other than LangSmith: MLflow, Langfuse, and whatever else takes OpenTelemetry. Their own
+For tracers other than LangSmith: MLflow, Langfuse, and others that accept OpenTelemetry. Their own
 callbacks for LangChain work too, and show the name of each candidate; but a callback has no place
 for a cost, so they compute one from their own price lists, or none.
 """
@@ -73,7 +73,7 @@ class GenAISpans(BaseTracer):
 
 
 def _beginning(run: Run) -> tuple[str, dict[str, Any]]:
-    """Return the name of a run's span, and what is known when it begins."""
+    """Return the name of a run's span, and the attributes known at its start."""
     told = run.metadata
     known = {"router_r1.candidate": told.get("candidate"), "router_r1.round": told.get("round")}
     match run.run_type:
@@ -97,7 +97,7 @@ def _beginning(run: Run) -> tuple[str, dict[str, Any]]:
 
 
 def _end(run: Run) -> dict[str, Any]:
-    """Return what is known of a run when it has ended: usage, cost, stop reason."""
+    """Return the attributes known at the end of a run: usage, cost, stop reason."""
     outputs: Mapping[str, Any] = run.outputs or {}
     if "ledger" in outputs and outputs.get("stop_reason"):
         ledger = outputs["ledger"]

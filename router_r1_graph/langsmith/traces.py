@@ -107,7 +107,7 @@ def trace_of(outputs: Mapping[str, Any], extra: Mapping[str, Any]) -> Trace:
     """Return the trace that a router's run holds.
 
     Args:
-        outputs: the run's outputs: what the graph returned.
+        outputs: the run's outputs, as the graph returned them.
         extra: the run's `extra`, with our record and the metadata.
 
     Raises:

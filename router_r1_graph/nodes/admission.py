@@ -25,7 +25,7 @@ class Admission:
     """A controller's turn as a message, and the calls of it that go to the route node."""
 
     message: AIMessage
-    """`tool_calls`: calls that get a reply; `invalid_tool_calls`: what is refused, and why."""
+    """`tool_calls`: calls that get a reply; `invalid_tool_calls`: refused calls with reasons."""
     routed: tuple[RouteCall, ...]
     """The calls to make: those of the message without the ones that were made before."""
     over_budget: bool
@@ -45,12 +45,12 @@ def admit(
     """Decide on every call of a turn; every refusal carries the reason that the controller sees.
 
     Args:
-        turn: what the controller wrote.
-        view: what it was shown.
-        reply: what the turn cost.
+        turn: the controller's turn.
+        view: the view that it had.
+        reply: the reply with the cost of the turn.
         round_: the round, from 0.
         ends_at: when the run has to end, in seconds since the epoch; None = no deadline.
-        draws: the controller, where it draws whom it asks and can say how.
+        draws: the controller, if it draws its candidates and knows the probabilities.
         decides: whether the calls are decisions, which `explore` may change and a trace keeps;
             those that a person wrote are not.
     """
@@ -159,7 +159,7 @@ def _add_fallback(
 ) -> float:
     """Add the fallback to a call.
 
-    There is none if it is too expensive, if it was asked the same already, or if the call waits for
+    None is added if it is too expensive, if it was asked the same already, or if the call waits for
     a person's approval.
 
     Returns:
@@ -191,13 +191,13 @@ def _others(
     usd_left: float | None,
     asked: set[tuple[str | None, str]],
 ) -> list[Candidate]:
-    """Return who else may be asked: new, within the budget, and without a person's approval.
+    """Return the others that may be asked: new, within the budget, and without a person's approval.
 
     Args:
         proposed: the candidate that the controller wrote.
-        query: what is asked.
-        view: what the controller was shown.
-        usd_left: what is left of the budget; None = there is none.
+        query: the query.
+        view: the view that the controller had.
+        usd_left: the rest of the budget; None = there is no budget.
         asked: the calls that were made, as candidate and query.
     """
     return [

@@ -1,4 +1,4 @@
-"""A person in the loop: what a call that waits says, and what a person may answer.
+"""A person in the loop: the request of a call that waits, and the person's decision.
 
 Both come in two forms: our own, and that of LangChain's `HumanInTheLoopMiddleware`, which agent
 chat UIs draw (`action_requests`, `review_configs`; `decisions`).
@@ -19,17 +19,17 @@ from ..words import usd
 
 _DECISIONS = ("approve", "edit", "reject", "respond")
 _INBOX = {"accept": "approve", "ignore": "reject", "response": "respond"}
-"""How the earlier agent inbox says the same."""
+"""The same decisions in the words of the earlier agent inbox."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a person decided on a call."""
+    """A person's decision on a call."""
 
     call: RouteCall
     """The call to make: as it was, or as it was edited."""
     reply: Reply | None = None
-    """What stands for the candidate's reply where the call is not made."""
+    """The text in place of the candidate's reply, if the call is not made."""
 
 
 def request(call: RouteCall, candidate: str, router: str, question: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def request(call: RouteCall, candidate: str, router: str, question: str) -> dict
 
 
 def decide(said: object, call: RouteCall, pool: CandidatePool) -> Verdict:
-    """Read what a person answered; whatever is not an approval, an edit or a reply refuses.
+    """Read a person's answer; anything but an approval, an edit or a reply is a refusal.
 
     Args:
         said: True, `{"approve": True}`, one decision, or `{"decisions": [decision]}`.

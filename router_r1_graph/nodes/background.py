@@ -1,4 +1,4 @@
-"""What a candidate sees besides its query.
+"""The text that a candidate sees besides its query.
 
 Source: RCR-Router (arXiv 2508.04903) scores memories by the role of the agent that is asked, within
 a budget of tokens. Here the score is the number of words shared with the query and the candidate's
@@ -18,9 +18,9 @@ from ..observations import kept
 
 
 def background(candidate: Candidate, query: str, view: View) -> str:
-    """Return what a candidate sees besides its query, by `candidate_context`; "" = nothing.
+    """Return the text that a candidate sees besides its query, by `candidate_context`; "" = none.
 
-    Who is asked the whole question writes the answer, and sees what the system messages say of it.
+    A candidate that is asked the whole question writes the answer, so it sees the system messages.
     Tools and retrievers see nothing else: they can read only a query.
     """
     policy = view.context.candidate_context

@@ -1,6 +1,6 @@
-"""What a person changed in the state of a run (LangGraph's `update_state`), and how it goes on.
+"""A person's edits of the state of a run (LangGraph's `update_state`), and its next step.
 
-A person may write the input, a turn or a reply in the place of the node that wrote it. The turn is
+A person may write the input, a turn or a reply in place of the node that writes it. The turn is
 taken as the controller's; a reply counts as the candidate's, and costs nothing more.
 """
 
@@ -28,7 +28,7 @@ from ..state import RouterState
 def go_on(state: RouterState, config: RunnableConfig) -> list[str | Send]:
     """Return where a run goes on from a state that a person wrote as think or aggregate.
 
-    In a run, these nodes say themselves what comes next, and this returns nothing.
+    In a run, these nodes name the next step themselves, and this returns nothing.
     """
     if runtime_of(config):
         return []
@@ -44,11 +44,11 @@ def go_on(state: RouterState, config: RunnableConfig) -> list[str | Send]:
 
 
 def check_input(state: RouterState, config: RunnableConfig) -> None:
-    """Check that a person who wrote in the place of the input wrote some.
+    """Check that a person who edited the input gave one.
 
     Raises:
         QuestionError: LangGraph took the input for the last node, since the first turn and its
-            calls are reached by `Send`; what was written is lost.
+            calls are reached by `Send`; the edit is lost.
     """
     same = state.get("messages") == read_channel(config, "messages")
     if runtime_of(config) is None and not state.get("question") and same:
@@ -101,7 +101,7 @@ _LEFT = re.compile(r"\n\(left: [^\n]*\)\Z")
 
 
 def reread(scratchpad: Sequence[AnyMessage], pool: CandidatePool) -> tuple[AnyMessage, ...]:
-    """Return the messages, observations that a person changed or added with what they say now."""
+    """Return the messages; changed or added observations get a bill that fits their new text."""
     calls: dict[str | None, ToolCall] = {}
     read: list[AnyMessage] = []
     for message in scratchpad:
@@ -123,13 +123,13 @@ def _as_written(observation: ToolMessage, text: str) -> bool:
 
 
 _OF_WHAT_CAME = ("ok", "error", "kept", "whole")
-"""What a bill says of the reply that a person's takes the place of."""
+"""The key in a bill for the reply that a person's reply replaces."""
 
 
 def reply_of_a_person(
     message: ToolMessage, call: ToolCall, text: str, pool: CandidatePool
 ) -> ToolMessage:
-    """Return a reply that a person wrote or changed, with a bill: what was paid stays paid."""
+    """Return a reply that a person wrote or changed, with a bill: earlier payments stay on it."""
     candidate = pool.find(call["name"])
     _, free = bill(candidate.name if candidate else call["name"], Reply(text, attempts=0))
     paid: dict[str, Any] = message.artifact or {}

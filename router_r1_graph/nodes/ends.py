@@ -47,7 +47,7 @@ class EndNodes:
     """Whether streams of messages show the turns and replies."""
 
     def begin(self, state: RouterState, config: RunnableConfig) -> Send:
-        """Start a question from a clean state, whatever an earlier one left on the thread.
+        """Start a question from a clean state, without anything of an earlier one on the thread.
 
         A person who edits the input begins it too: with the knobs of the run that is edited, and
         its time begins when it goes on.
@@ -140,7 +140,7 @@ class EndNodes:
 
 
 def _ending(state: RouterState) -> tuple[str, str]:
-    """Return the stop reason, and why nobody replied if so; "" = somebody did, or was not asked.
+    """Return the stop reason, and why no candidate replied; "" = one did, or none was asked.
 
     A controller that knows an answer of its own has answered all the same.
     """
@@ -156,7 +156,7 @@ def _ending(state: RouterState) -> tuple[str, str]:
 def _cut(answer: str, state: RouterState) -> dict[str, Any]:
     """Return the finish reason of an answer that is a candidate's own reply and was cut; {} = none.
 
-    A controller's own words are whole, and so is what stands before the cut, or in another reply.
+    The controller's own words are whole. So is text before the cut, or in another reply.
     """
     answer = answer.strip()
     calls = [call for call in call_records(state["scratchpad"]) if call.ok and answer]
@@ -170,7 +170,7 @@ def _cut(answer: str, state: RouterState) -> dict[str, Any]:
 def described(
     pool: CandidatePool, controller: Controller, context: RouterContext
 ) -> dict[str, Any]:
-    """Return what a trace says of a router: who may be asked, who decides, and its versions."""
+    """Return a trace's description of a router: its candidates, its controller and its versions."""
     return {
         "pool": pool.name,
         "controller": controller.name,

@@ -37,7 +37,7 @@ from .approval import decide, request
 from .edits import reply_of_a_person
 
 _MADE_AT = "made_at"
-"""In a reply's metadata until it is an observation: when it came, in seconds since the epoch."""
+"""In a reply's metadata until it is an observation: when it arrived (seconds since the epoch)."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class CandidateNodes:
         The node starts again at its top when the person has decided: nothing may happen before.
 
         Returns:
-            The call, which the person may have edited, and what stands for its reply where it is
+            The call, which the person may have edited, and the text in place of its reply if it is
             not made.
         """
         if call["needs_approval"]:
@@ -131,7 +131,7 @@ class CandidateNodes:
     def _replied(
         self, call: RouteCall, message: ToolMessage, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
-        """Cut a reply to what the controller may see, before any checkpoint holds it.
+        """Cut a reply to the part that the controller may see, before any checkpoint holds it.
 
         The artifact keeps a usable one whole.
         """
@@ -269,7 +269,7 @@ def _with_both(reply: ToolMessage, failed: ToolMessage) -> ToolMessage:
 def _paid_once(reply: ToolMessage, began: float) -> ToolMessage:
     """Return a reply free of charge if it is older than the run: a node cache of LangGraph gave it.
 
-    The cache replays what the node wrote, with the bill of that time.
+    The cache replays the node's output, with the bill of that time.
     """
     if reply.response_metadata.get(_MADE_AT, began) >= began:
         return reply

@@ -2,7 +2,7 @@
 
     begin -> think -> (one Send per call) route -> aggregate -> think ... -> answer
 
-A node is a function of the state; what it asks is bound when the graph is built. The controller's
+A node is a function of the state; its models are bound when the graph is built. The controller's
 mistakes are values here, never exceptions.
 """
 
@@ -45,7 +45,7 @@ from .ends import described
 logger = logging.getLogger(__name__)
 
 _SPARE_SECONDS = 0.2
-"""A controller that keeps to the deadline itself says what it has paid; it gets the time to."""
+"""Extra time for a controller that keeps to the deadline itself, so that it can report its cost."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class TurnNode:
     def _begun(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> tuple[RouterState, View, RunnableConfig, Command[str] | None]:
-        """Return what a turn needs, and where to go if nobody has to be asked for it."""
+        """Return the input of a turn, and the next node if the controller need not be asked."""
         state, edited = self._edited(state)
         view = self._view(state, config, runtime)
         config = self._trace_think(state, view, config)
@@ -110,7 +110,7 @@ class TurnNode:
         return state, view, config, self._stop(state, view, reason) if reason else None
 
     def _decided(self, view: View, config: RunnableConfig) -> Reply | BaseException:
-        """Ask the controller; under a deadline, one that takes longer is left alone."""
+        """Ask the controller; a deadline ends the wait for it."""
         if view.left.seconds is None:
             return self.controller.decide(view, config)
         return in_time(
@@ -186,7 +186,7 @@ class TurnNode:
 
         Args:
             state: the state before the turn.
-            view: what the controller was shown.
+            view: the view that the controller had.
             reply: the turn.
             asked: whether the controller was asked for it, and is on the bill.
         """
