@@ -1,4 +1,4 @@
-"""A tool, a retriever or a whole other graph in the place of a candidate's chat model.
+"""A tool, a retriever or a whole other graph in place of a candidate's chat model.
 
     candidates:
       - {name: Wikipedia, provider: retriever, options: {object: "my_app.search:wikipedia"}}
@@ -57,11 +57,11 @@ class AdapterOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     object: str
-    """`module:name` of what is asked, or of a function that makes it."""
+    """`module:name` of the object to ask, or of a function that makes it."""
 
 
 def adapted(candidate: Candidate) -> ChatModel:
-    """Build what a candidate with `provider: tool`, `retriever` or `graph` is asked by.
+    """Build the model of a candidate with `provider: tool`, `retriever` or `graph`.
 
     Raises:
         PoolError: `object` names nothing of that kind, or cannot be imported.
@@ -83,7 +83,7 @@ def adapted(candidate: Candidate) -> ChatModel:
 
 
 def as_chat_model(thing: Any) -> ChatModel:
-    """Return what `reply.ask` can ask in the place of a tool, a retriever or a graph.
+    """Return a model that `reply.ask` can ask, for a tool, a retriever or a graph.
 
     A chat model comes back as it is read (`given`).
 
@@ -134,7 +134,7 @@ def _asking(
 def _without_thread(config: RunnableConfig) -> RunnableConfig:
     """Return the config for a remote graph: each call is a question of its own there.
 
-    On this run's thread it would meet earlier ones, and calls at once are refused.
+    On this run's thread it would see earlier questions, and parallel calls would be refused.
     """
     configurable = dict(config.get("configurable") or {})
     configurable.pop("thread_id", None)
@@ -169,7 +169,7 @@ def _tool(tool: BaseTool) -> ChatModel:
 
 
 def _without_exit(tool: BaseTool) -> BaseTool:
-    """Return the same tool, whose `sys.exit()` is a failure as any other.
+    """Return the same tool with `sys.exit()` in it treated as any other failure.
 
     LangChain runs asynchronous code in a task, and an exit in a task ends the event loop with every
     other run in it.

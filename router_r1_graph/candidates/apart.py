@@ -11,7 +11,7 @@ from typing import Any
 
 
 def run_apart(work: Callable[[], Any]) -> Any:
-    """Run a function outside of any running event loop, and await what it returns if need be.
+    """Run a function outside of any running event loop, and await its result if need be.
 
     Code that cannot run within a loop (`asyncio.run`) thus runs anywhere. Where a loop is running,
     it waits for a thread.

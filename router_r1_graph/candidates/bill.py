@@ -1,4 +1,4 @@
-"""The bill of one call: what a candidate's tool message says beside its text."""
+"""The bill of one call: the data of a candidate's tool message beside its text."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ class Bill(TypedDict):
     stored: bool
     saved_usd: float
     thoughts: NotRequired[str]
-    """What a reasoning model thought, where it did."""
+    """The thoughts of a reasoning model, if there are any."""
     cached_input_tokens: NotRequired[int]
-    """How many of the input tokens the provider read out of its prompt cache, where it did."""
+    """How many of the input tokens the provider read from its prompt cache, if any."""
     waited_seconds: NotRequired[float]
-    """How long the candidate's own limits made it wait, where they did."""
+    """The seconds that the call waited for the candidate's own limits, if it did."""
     hedges: NotRequired[int]
-    """How many of the attempts were hedges: the same, asked a second time. Where there are any."""
+    """How many of the attempts were hedges (the same request, sent a second time), if any."""
     uncertain_attempts: NotRequired[int]
-    """Attempts without an answer, which the provider may bill nevertheless. Where there are any: a
-    hedge's loser is billed as the reply was, of all others nothing is known."""
+    """Attempts without an answer, if any; the provider may bill them nevertheless. The loser of a
+    hedge is billed like the reply; the cost of all others is not known."""
     instead_of: NotRequired[Bill]
-    """Where a fallback replied: the bill of the candidate that was asked first, and failed."""
+    """If a fallback replied: the bill of the candidate that was asked first, and failed."""
     cache_loss_usd: NotRequired[float]
     """In agents: how much of the cost is due to a prefix that another candidate has cached."""
     whole: NotRequired[str]
-    """The whole reply, where the controller sees it cut."""
+    """The whole reply, if the controller sees it cut."""
     background: NotRequired[str]
-    """What the candidate saw besides the query (`candidate_context`), where it did."""
+    """The text that the candidate saw besides the query (`candidate_context`), if any."""
 
 
 def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:

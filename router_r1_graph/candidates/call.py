@@ -1,7 +1,7 @@
 """One call to a chat model, and a failure as a value.
 
-What `resilience` decides is done here, for candidates and controllers alike. A failure is a `Reply`
-with an error, never an exception.
+This module does what `resilience` decides, for candidates and controllers alike. A failure is a
+`Reply` with an error, never an exception.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A candidate: what the router can ask, with the descriptor that the controller reads.
+"""A candidate: a model or source that can be asked, with the descriptor for the controller.
 
 It may be an LLM, a tool, a retriever, or a whole other graph. The facts that the controller sees
 about it (price, latency, strengths, example performance) are in the same record.

@@ -20,7 +20,7 @@ from ..outside import usd
 from .failures import plain_address
 
 _COST_HEADER = "x-litellm-response-cost"
-"""LiteLLM's proxy reports a cost in no other place; 0 = it does not know the model's price."""
+"""LiteLLM's proxy reports a cost only here; 0 = it does not know the model's price."""
 _cost: ContextVar[str] = ContextVar("cost", default="")
 
 
@@ -33,22 +33,22 @@ class StreamedReplyError(Exception):
 
 
 def cost_in_headers() -> dict[str, float]:
-    """Return the cost in the headers of the last whole reply here, as a body would report it."""
+    """Return the cost in the headers of the last whole reply in this task, as a body reports it."""
     cost = usd(_cost.get())
     return {"cost": cost} if cost else {}
 
 
 def forget_cost() -> None:
-    """Forget it, before a request that others' connections may carry."""
+    """Forget it, before a request that may go over another client's connections."""
     _cost.set("")
 
 
 class RedirectedError(Exception):
-    """A server sent the request elsewhere in a way that loses what was asked."""
+    """A server redirected the request in a way that loses its body."""
 
 
 class Client(openai.DefaultHttpxClient):
-    """A synchronous client that closes its connections when nobody holds it any more."""
+    """A synchronous client that closes its connections when it is no longer used."""
 
     def send(self, request: Any, **options: Any) -> Any:
         """Send a request."""
@@ -69,7 +69,7 @@ class LoopAwareClient(openai.DefaultAsyncHttpxClient):
     """An asynchronous client with its own connections for each event loop that uses it.
 
     Args:
-        **options: what httpx's client takes.
+        **options: the options of httpx's client.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -97,10 +97,10 @@ class LoopAwareClient(openai.DefaultAsyncHttpxClient):
 
 
 def _other_than_asked(request: Any, response: Any) -> Exception | None:
-    """Return why a reply is no stream, or one, against what was asked; None = it is as asked.
+    """Return an error if a reply is a stream against the request, or none; None = it fits.
 
-    openai's client hears nothing of a whole reply in the place of a stream, nor of a redirection
-    that makes a GET of its POST.
+    openai's client does not notice a whole reply in place of a stream, nor a redirection that
+    turns its POST into a GET.
     """
     if response.request.method != request.method:
         there = plain_address(str(response.url))

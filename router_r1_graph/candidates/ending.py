@@ -1,4 +1,4 @@
-"""The end of a streamed reply: what is said of all of it, and whether it came."""
+"""The end of a streamed reply: reports on the whole of it, and whether it is complete."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _ONCE = ("finish_reason", "model_name", "system_fingerprint", "service_tier")
 
 
 def broken(error: Exception, report: Any) -> ChatGenerationChunk:
-    """Return the chunk of a stream that stands for one that names an error; `Ending` raises it.
+    """Return a chunk that replaces a chunk with an error; `Ending` raises the error.
 
     Args:
-        error: what it names, without keys: callbacks see the chunk.
-        report: its usage block; anything else is none.
+        error: the error, without keys: callbacks see the chunk.
+        report: its usage block; any other value counts as none.
     """
     message = AIMessageChunk(content="", response_metadata={REPORT: report})
     return ChatGenerationChunk(message=message, generation_info={_ERROR: error})
 
 
 class Ending:
-    """The end of a stream: what may be said once only, and is said by many servers in each chunk.
+    """Collects what must be reported once per stream, though many servers repeat it in each chunk.
 
     LangChain adds the numbers of two chunks up, and joins their words.
     """
@@ -41,7 +41,7 @@ class Ending:
         self.error: Exception | None = None
 
     def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
-        """Take over what a chunk says of the whole reply, and return the rest of it."""
+        """Take over a chunk's reports on the whole reply, and return the rest of the chunk."""
         self.chunks += 1
         message = chunk.message
         metadata = message.response_metadata
@@ -69,7 +69,7 @@ class Ending:
         """Return the last chunk.
 
         Raises:
-            NoChoiceError: the stream holds chunks, and no reply.
+            NoChoiceError: the stream holds chunks, but no reply.
             CutReplyError: it ended before the reply did.
             Exception: the first error that a chunk named.
         """
@@ -93,7 +93,7 @@ class Ending:
 
 
 class ResponsesEnding:
-    """The end of a stream of OpenAI's Responses API, which LangChain does not miss."""
+    """The end of a stream of OpenAI's Responses API; LangChain does not notice if it is missing."""
 
     error = None
     billed = None
@@ -102,7 +102,7 @@ class ResponsesEnding:
         self.complete = False
 
     def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
-        """Return a chunk, with what is reported of the reply in its place if it is the last."""
+        """Return a chunk; the last one has the reports on the reply where LangChain keeps them."""
         # Earlier releases of LangChain tell the last one by the status of the response alone.
         message = chunk.message
         with_kept(message)
@@ -123,7 +123,7 @@ class ResponsesEnding:
 def _latest(known: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is known of the usage after one more report of it.
 
-    A count of 0 takes no other back, and where every count is 0, neither does a cost.
+    A count of 0 replaces no other count. If every count is 0, the cost replaces none either.
     """
     tokens = [value for name, value in report.items() if name.endswith("_tokens")]
     nothing = bool(known and tokens) and not any(tokens)

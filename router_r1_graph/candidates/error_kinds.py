@@ -1,4 +1,4 @@
-"""The kinds of errors, and the words by which they are told."""
+"""The kinds of errors, and the words by which they are recognised."""
 
 from __future__ import annotations
 

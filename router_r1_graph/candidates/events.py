@@ -1,9 +1,9 @@
 """The events of a stream, before openai's client reads them.
 
-Of an event that names an error, the client keeps the error alone: what the reply is billed for, and
-the words beside it, are lost. An event without JSON (a sign of life, words of a gateway) ends the
-stream with an error that says nothing. A mark at the beginning of the stream costs its first event,
-and events without blank lines between them are none.
+If an event names an error, the client keeps only the error, and loses the usage and the words
+beside it. An event without JSON (a sign of life, words of a gateway) ends the stream with an error
+without a message. A byte-order mark at the beginning of the stream loses its first event, and
+events without blank lines between them are not recognised.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _WHOLE = re.compile(rb"data:\s*(?:\{.*\}|\[DONE\])\s*")
 
 
 def let_through(client: Any) -> None:
-    """Let a client of openai's read events of servers that keep to no standard.
+    """Let a client of openai's read events of servers that do not keep to the standard.
 
     Args:
         client: synchronous or asynchronous. Without the private methods that read its streams, it
-            stays as it is: a broken stream is an error all the same, with less in it.
+            stays as it is: a broken stream is still an error, but with fewer details.
     """
     if make := getattr(client, "_make_sse_decoder", None):
         client._make_sse_decoder = lambda: _Decoder(make())
@@ -46,7 +46,7 @@ def let_through(client: Any) -> None:
 
 
 class _Chunk(ChatCompletionChunk):
-    """A chunk that LangChain can read without a warning, whatever is in it."""
+    """A chunk that LangChain can read without a warning, even with odd contents."""
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """Return the chunk as it was sent."""
@@ -54,12 +54,12 @@ class _Chunk(ChatCompletionChunk):
 
 
 def is_stream(text: str) -> bool:
-    """Return whether a text is a stream of events, whatever its server calls it."""
+    """Return whether a text is a stream of events, even if its content type is another."""
     return re.match(r"(data|event|id|retry)?:", text) is not None
 
 
 class _Decoder:
-    """openai's decoder, whose events are read again."""
+    """openai's decoder; its events are repaired."""
 
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
@@ -90,7 +90,7 @@ async def _aframed(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 class _Frames:
-    """The lines of a stream, with a blank one after each that is a whole event."""
+    """The lines of a stream, with a blank line after each whole event."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -99,7 +99,7 @@ class _Frames:
         """Whether a line of the event has come, and more may follow."""
 
     def closed(self, piece: bytes) -> bytes:
-        """Return the whole lines that there are with one more piece of the stream."""
+        """Return the lines that are complete after one more piece of the stream."""
         *lines, last = [*(self._rest + piece).splitlines(keepends=True), b""]
         if lines and not lines[-1].endswith(b"\n"):  # a CR may be half of a line's end
             last = lines.pop()
@@ -118,7 +118,7 @@ class _Frames:
 
 
 def _read(event: Any) -> Any:
-    """Return the event as openai's client takes it; None = it says nothing."""
+    """Return the event as openai's client takes it; None = it is empty."""
     data = event.data.strip()
     if data.startswith("{"):
         return _named(event, data) if '"error"' in data else event

@@ -1,4 +1,4 @@
-"""By how much the calls of an unfair provider have exceeded their worst case.
+"""The amount by which calls of an unfair provider have exceeded their worst case.
 
 An unfair provider ignores `max_tokens`, or charges more than its list price.
 """
@@ -18,15 +18,15 @@ class Excess:
     """The most of a call whose worst case was 0."""
 
     def worst_usd(self, fair_usd: float) -> float:
-        """Return the worst case of a call that should cost so much at most."""
+        """Return the worst case of a call, from the most that it should cost."""
         return max(fair_usd * self.factor, self.usd)
 
     def learn(self, cost_usd: float, fair_usd: float) -> bool:
         """Raise the next worst case if a call cost more than any before; return whether it did.
 
         Args:
-            cost_usd: what it cost.
-            fair_usd: what it should have cost at most.
+            cost_usd: its cost.
+            fair_usd: the most that it should have cost.
         """
         if cost_usd <= self.worst_usd(fair_usd) * (1 + 1e-9):
             return False

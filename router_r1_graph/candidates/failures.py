@@ -53,9 +53,9 @@ class BrokenReplyError(Exception):
     """A reply of status 200 that names an error.
 
     Attributes:
-        code: the error's own code, such as 429 or `rate_limit_exceeded`; None = it names none.
-        partial: what came before it, with the usage that is billed; None = nothing.
-        type: what it is called, such as `insufficient_quota`, where its code is a number, too.
+        code: the error's own code, such as 429 or `rate_limit_exceeded`; None = it has none.
+        partial: the message before it, with the usage that is billed; None = nothing.
+        type: its name beside a numeric code, such as `insufficient_quota`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ReplyError:
     message: str
 
     def __post_init__(self) -> None:
-        """Take out what no file can hold and no terminal should get: a server may have said it."""
+        """Remove characters that no file can hold or no terminal should get."""
         object.__setattr__(self, "message", visible(writable(self.message)))
 
 
@@ -86,12 +86,12 @@ def classify(
 ) -> ReplyError:
     """Turn an exception of any provider's client into a typed error, without secrets in it.
 
-    The clients share no base class. LangChain's shared exceptions say what they mean; of others
-    this reads the status, the code, and the words in the names of their classes.
+    The clients share no base class. LangChain's shared exceptions have a clear meaning. For
+    others, this reads the status, the code, and the words in the names of their classes.
 
     Args:
         error: the exception.
-        secrets: the key and others that are known.
+        secrets: the key and other known secrets.
         address: of the endpoint, to be named if the exception does not know the request.
     """
     error = innermost(error)
@@ -142,7 +142,7 @@ def _kind(causes: Sequence[BaseException]) -> ErrorKind:
 
 
 def said(error: BaseException) -> str:
-    """Return the words of an exception; if a connection was lost, with what the system said."""
+    """Return the words of an exception; if a connection was lost, with the system's message."""
     words, root = str(error), chain(error)[-1]
     body = attribute(error, "body")
     if body and _NO_WORDS.fullmatch(words):  # xAI's error is a text, which openai leaves out
@@ -155,7 +155,7 @@ def said(error: BaseException) -> str:
 
 
 def told(error: BaseException) -> tuple[int | None, str]:
-    """Return the status that an exception or one of its causes tells, and its words for a kind.
+    """Return the status of an exception or one of its causes, and its words that name a kind.
 
     The status is between 400 and 599, or None. The words are codes such as `insufficient_quota`.
     """
@@ -166,7 +166,7 @@ def told(error: BaseException) -> tuple[int | None, str]:
 
 
 def _facts(error: BaseException) -> Iterator[int | str]:
-    """Yield statuses and codes from wherever a client keeps them."""
+    """Yield statuses and codes from all places where clients keep them."""
     response, first = attribute(error, "response"), (error.args or (None,))[0]
     reports = [attribute(error, name) for name in ("body", "details")]
     for thing in (error, response, *reports, first):
@@ -188,7 +188,7 @@ def handed_on(named: object) -> list[dict[str, Any]]:
     """Return the error objects in one of OpenRouter's: its `metadata`, and the provider's own.
 
     Args:
-        named: the error object; of anything else there are none.
+        named: the error object; any other value holds none.
     """
     metadata = _metadata(named)
     found = [{"type": metadata.get("error_type")}] if metadata else []
@@ -205,7 +205,7 @@ def handed_on(named: object) -> list[dict[str, Any]]:
 
 
 def words_handed_on(named: object) -> list[str]:
-    """Return which provider failed behind OpenRouter, and what it said: its message, or all."""
+    """Return the provider that failed behind OpenRouter, and its message, or all that it sent."""
     metadata = _metadata(named)
     own = next((one["message"] for one in handed_on(named) if one.get("message")), None)
     words = (metadata.get("provider_name"), own or metadata.get("raw"))
@@ -218,7 +218,7 @@ def _metadata(named: object) -> dict[str, Any]:
 
 
 def attribute(thing: object, name: str) -> Any:
-    """Return an attribute of anything a client raised; None where there is none."""
+    """Return an attribute of an exception or object of any client; None if there is none."""
     try:
         return getattr(thing, name, None)
     except Exception:  # httpx raises where no request is known
@@ -251,14 +251,14 @@ def plain_address(url: str) -> str:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return the first exception in a group, which says what went wrong; another as it is."""
+    """Return the first exception in a group, since it names the cause; any other as it is."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 def _names_an_error(error: BaseException) -> bool:
-    """Return whether a reply of status 200 named an error: by our own client, or by another's."""
+    """Return whether a reply of status 200 named an error, read by our client or another."""
     if isinstance(error, BrokenReplyError) or type(error).__name__ == "APIError":
         return True
     return bool(attribute(error, "status_code") == -1)  # Ollama's word for none
@@ -296,5 +296,5 @@ def _status_kind(status: int) -> ErrorKind:
 
 
 def is_of_a_dead_loop(error: BaseException) -> bool:
-    """Return whether a connection of a closed event loop was used, whose reply nobody can read."""
+    """Return whether a connection of a closed event loop was used: its reply cannot be read."""
     return any(isinstance(e, RuntimeError) and "loop is closed" in str(e) for e in chain(error))

@@ -1,4 +1,4 @@
-"""Why a model stopped writing: one word for what each provider calls differently."""
+"""The reason why a model stopped writing, in one word for all providers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage
 Finish = Literal["stop", "length", "content_filter", "refusal", "error"]
 
 CUT: frozenset[Finish] = frozenset({"length", "content_filter"})
-"""Ends of a text that is not whole."""
+"""The finish reasons of a text that is not whole."""
 #: Where the providers' clients keep it: most, Anthropic and AWS, Ollama.
 KEYS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 #: Providers, in LangChain's words, whose every reply says why it ended.
@@ -32,7 +32,7 @@ _WORDS: dict[Finish, str] = {
 
 
 def finish_of(message: AIMessage) -> Finish:
-    """Return why a model stopped; `stop` for whatever is no reason to doubt the reply.
+    """Return why a model stopped; `stop` for every reason that leaves no doubt about the reply.
 
     Example:
         >>> finish_of(AIMessage("The capital is Pa", response_metadata={"done_reason": "length"}))
@@ -55,9 +55,9 @@ def finish_of(message: AIMessage) -> Finish:
 
 
 def broke_off(message: AIMessage) -> bool:
-    """Return whether a stream ended before the reply did, which LangChain's clients do not tell.
+    """Return whether a stream ended before the reply did; LangChain's clients do not report it.
 
-    Our own client tells it by the stream; of other clients, three are known.
+    Our own client recognises it by the stream. For other clients, three signs are known.
     """
     told = message.response_metadata
     says = any(told.get(key) for key in (*KEYS, "done"))  # old servers of Ollama give no reason

@@ -1,4 +1,4 @@
-"""Calls under way in this process: identical ones are made once, and the others wait for it."""
+"""Calls in progress in this process: identical calls are made once, and the others wait."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .stored import StoredReply
 
 @dataclass(eq=False)
 class Flight:
-    """A call under way. Its future gives the reply, or None if none came that can be used."""
+    """A call in progress. Its future gives the reply, or None if there is no usable one."""
 
     ends_at: float
     """When it is over at the latest, by `time.monotonic`: an event loop may have stopped for
     good."""
     future: Future[StoredReply | None] = field(default_factory=Future)
     reply: StoredReply | None = None
-    """What came back, as soon as it is there."""
+    """The reply, as soon as it is there."""
     failed: bool = False
-    """Whether the call failed, rather than that nobody wanted it any more."""
+    """Whether the call failed, rather than being cancelled by all that wanted it."""
     loop: asyncio.AbstractEventLoop | None = None
     """The event loop that makes the call; None = a thread does."""
 
@@ -58,7 +58,7 @@ class Flights:
             return flight, True
 
     def land(self, key: str, flight: Flight) -> None:
-        """End one's own flight; whoever waits for it gets the reply, or makes the call."""
+        """End one's own flight; each waiting caller gets the reply, or makes the call."""
         with self._lock:
             if self._by_key.get(key) is flight:
                 del self._by_key[key]

@@ -1,4 +1,4 @@
-"""Chat models that others have made: what is done for them that our own client does by itself."""
+"""Chat models of other packages: handling that our own client has built in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .reply import ChatModel
 from .settings import ModelSettings
 
 _LEARNED = "temperature"
-"""The one parameter that is a client's own, and that it can do without."""
+"""The one parameter of the client itself that can be left out."""
 _CONNECTIONS = ("http_client", "http_async_client", "http_socket_options", "openai_proxy")
 """The settings by which a user of LangChain's client chooses connections."""
 
@@ -27,7 +27,7 @@ def read_leniently(model: ChatModel, secrets: Sequence[str] = ()) -> ChatModel:
 
     Args:
         model: it stays as it is.
-        secrets: what no exception of the client may hold, besides its key.
+        secrets: strings that no exception of the client may hold, besides its key.
     """
     if isinstance(model, RunnableBindingBase):
         bound = read_leniently(model.bound, secrets)
@@ -72,7 +72,7 @@ def _is_plain(client: Any, completions: Any) -> bool:
 
 
 def without_refused(model: ChatModel, settings: ModelSettings) -> ChatModel:
-    """Return the model without a temperature, where it has refused one."""
+    """Return the model without a temperature, if it has refused one."""
     if isinstance(model, BaseChatModel) and _LEARNED in _refused(model, settings):
         return model.model_copy(update={_LEARNED: None})
     return model
@@ -89,7 +89,7 @@ def learn(model: ChatModel, settings: ModelSettings, error: BaseException) -> bo
 
 
 def _refused(model: BaseChatModel, settings: ModelSettings) -> set[str]:
-    """Return what a model has refused; a given one may be another than the settings name."""
+    """Return the parameters a model has refused; the settings may name another model."""
     fields = vars(model)
     name = fields.get("model_name") or fields.get("model") or settings.model
     return refused_by(f"{type(model).__name__} {settings.base_url}", str(name))

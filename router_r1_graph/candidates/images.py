@@ -1,4 +1,4 @@
-"""The images of a conversation: passed on, as they are, to those who take images."""
+"""The images of a conversation: passed on unchanged to models that take images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..outside import writable
 _IMAGES = ("image_url", "input_image", "image")
 
 IMAGE_ALONE = "Answer what the image asks. If it asks nothing, say what it shows."
-"""The question of a message that is an image alone: nobody can be asked an empty text."""
+"""The question for a message that is only an image: no model can be asked an empty text."""
 
 
 def text_asked(message: AnyMessage) -> str:
-    """Return what a message asks; "" = nothing."""
+    """Return the question in a message; "" = none."""
     text = writable(str(message.text)).strip()
     return text or (IMAGE_ALONE if images_in(message) else "")
 
@@ -46,7 +46,7 @@ def images_in(message: AnyMessage) -> tuple[dict[str, Any], ...]:
 
 
 def _plain(part: dict[str, Any]) -> dict[str, Any]:
-    """Return an image whose address stands alone, as Mistral has it, in OpenAI's form."""
+    """Return an image in OpenAI's form, if it is a bare address as Mistral has it."""
     if isinstance(url := part.get("image_url"), str):
         detail = {"detail": part["detail"]} if part.get("detail") else {}
         return {"type": "image_url", "image_url": {"url": url, **detail}}
@@ -60,7 +60,7 @@ def with_images(text: str, images: Iterable[dict[str, Any]]) -> HumanMessage:
 
 
 def without_images(message: AnyMessage) -> AnyMessage:
-    """Return a message for a model that takes no images: `[image]` stands for each."""
+    """Return a message for a model that takes no images: `[image]` replaces each of them."""
     if not (images := images_in(message)):
         return message
     text = "\n".join([*filter(None, [str(message.text)]), *["[image]"] * len(images)])

@@ -1,7 +1,7 @@
-"""Work that is left at its time-out, and whose exceptions are values, whatever they are.
+"""Work with a time-out, after which it is abandoned; exceptions of any kind are values.
 
-It may be anybody's code: a client that hangs, a tool that is deaf to its cancellation or blocks the
-event loop, a task within it that somebody cancels. Only an interrupt of LangGraph, Ctrl-C and the
+It may be any code: a client that hangs, a tool that ignores its cancellation or blocks the event
+loop, a task that something inside it cancels. Only an interrupt of LangGraph, Ctrl-C and the
 cancellation of the run itself are raised.
 """
 
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LATE_SECONDS = 0.5
-"""What comes later than this after its time is late: somebody blocked the event loop."""
+"""A result that comes this many seconds after its time-out is late: code blocked the event loop."""
 _CANCEL_SECONDS = 0.1
-"""So long is work waited for that was cancelled at its time-out; a slower one is left alone."""
+"""Seconds to wait for work that was cancelled at its time-out; slower work is abandoned."""
 _CLEAN_UP_SECONDS = 1.0
-"""The same, if the run was cancelled: there is no deadline then."""
+"""The same, if the run itself was cancelled: then there is no deadline."""
 _left: set[asyncio.Future[Any]] = set()
 
 
@@ -33,7 +33,7 @@ class TooLateError(TimeoutError):
     """Nothing came within its time.
 
     Attributes:
-        partial: what came long after it, and may have to be paid; None = nothing.
+        partial: a late reply, which may have to be paid; None = there is none.
     """
 
     def __init__(self, message: str, partial: object = None) -> None:
@@ -42,7 +42,7 @@ class TooLateError(TimeoutError):
 
 
 def in_time(seconds: float, work: Callable[[], T]) -> T | BaseException:
-    """Work in a thread, and leave it at the time-out; return the result or the exception."""
+    """Work in a thread, and abandon it at the time-out; return the result or the exception."""
     outcome: list[T | BaseException] = []
 
     def target() -> None:
@@ -59,7 +59,7 @@ def in_time(seconds: float, work: Callable[[], T]) -> T | BaseException:
 
 
 async def ain_time(seconds: float | None, work: Callable[[], Awaitable[T]]) -> T | BaseException:
-    """Work in a task, and leave it at the time-out; return the result or the exception."""
+    """Work in a task, and abandon it at the time-out; return the result or the exception."""
     start, ends = time.monotonic(), list[float]()
     task = asyncio.create_task(_outcome(work, ends))
     try:
@@ -85,7 +85,7 @@ async def ain_time(seconds: float | None, work: Callable[[], Awaitable[T]]) -> T
 
 
 def in_a_thread(work: Callable[[], T]) -> Coroutine[Any, Any, T]:
-    """Return what awaits synchronous work; unlike `asyncio.to_thread`, no program waits for it."""
+    """Return an awaitable of synchronous work; unlike `asyncio.to_thread`, it delays no exit."""
     done: asyncio.Future[T] = (loop := asyncio.get_running_loop()).create_future()
 
     def settle(settled: Callable[[Any], None], outcome: object) -> None:
@@ -125,7 +125,7 @@ async def _outcome(work: Callable[[], Awaitable[T]], ends: list[float]) -> T | B
 
 
 async def _cancel(task: asyncio.Future[Any], seconds: float) -> bool:
-    """Cancel work that nobody waits for any longer; return whether it has ended."""
+    """Cancel abandoned work; return whether it has ended."""
     if not task.done():
         task.cancel()
         _left.add(task)  # so that it is not collected while it runs

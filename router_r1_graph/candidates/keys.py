@@ -1,4 +1,4 @@
-"""Keys and other secrets: where they come from, and how they are taken out of texts.
+"""Keys and other secrets: read from the environment, and removed from texts.
 
 A secret comes from the environment: by `api_key_env`, or by `{env: NAME}` anywhere in the options.
 """
@@ -36,7 +36,7 @@ _PLACE = re.compile(
 # A scheme is short: without a bound, a long word is read again from each of its letters.
 _PASSWORD = re.compile(r"(?P<begin>\b[a-z][a-z0-9+.-]{0,30}://)[^\s/@'\"]+@")
 _SHORTEST = 6
-"""Characters of a secret: a shorter one would be found in any text."""
+"""The fewest characters of a secret: a shorter one may occur in any text by chance."""
 
 #: How the names of secrets end, wherever they stand, and in headers and the query of an address.
 _SECRET_NAME = re.compile(
@@ -78,7 +78,7 @@ def from_environment(options: Any) -> Any:
 
 
 def secret_in(options: Any, name: str = "", place: str = "", parameter: bool = False) -> str:
-    """Say which of nested options looks like a secret that is written out; "" for none.
+    """Name the one of nested options that looks like a literal secret; "" for none.
 
     The value is not repeated.
 
@@ -110,7 +110,7 @@ def secret_in(options: Any, name: str = "", place: str = "", parameter: bool = F
 
 
 def secret_in_address(url: str) -> str:
-    """Say that a secret stands in an address, and where it belongs; "" for none."""
+    """Return a complaint about a secret in an address, with its proper place; "" for none."""
     parts = urlsplit(url)
     if "@" not in parts.netloc and not secret_in({"default_query": dict(parse_qsl(parts.query))}):
         return ""
@@ -122,13 +122,13 @@ def secret_in_address(url: str) -> str:
 
 
 def scrub(text: str, *secrets: str) -> str:
-    """Take known secrets, and whatever looks like a key, out of a text."""
+    """Remove known secrets, and everything that looks like a key, from a text."""
     text = _PASSWORD.sub(r"\g<begin>***@", hide(text, *secrets))
     return _PLACE.sub(r"\g<begin>***", _KEY.sub(r"\g<begin>***", text))
 
 
 def hide_within(value: Any, *secrets: str) -> Any:
-    """Take known secrets out of every text in nested lists and dicts."""
+    """Remove known secrets from every text in nested lists and dicts."""
     if isinstance(value, str):
         return hide(value, *secrets)
     if isinstance(value, list):
@@ -141,7 +141,7 @@ def hide_within(value: Any, *secrets: str) -> Any:
 
 
 def hide(text: str, *secrets: str) -> str:
-    """Take known secrets out of a text; anything shorter than 6 characters is not one."""
+    """Remove known secrets from a text; anything shorter than 6 characters is not one."""
     for form in _forms(secrets):
         text = text.replace(form, "***")
     return text
@@ -160,7 +160,7 @@ def _forms(secrets: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class _Discretion(logging.Filter):
-    """Takes secrets out of what the clients of endpoints log, such as an address with its query."""
+    """Removes secrets from the logs of endpoints' clients, such as an address with its query."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""LangChain's client for servers and models that take or send something else than OpenAI's.
+"""LangChain's client for servers and models that differ from OpenAI's.
 
-What a model refuses is not sent again (`refusals`), and tool calls are read however they are
-written (`tool_calls`).
+A parameter that a model refuses is not sent again (`refusals`), and tool calls are read in any
+spelling (`tool_calls`).
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from .tool_calls import plain_arguments
 logger = logging.getLogger(__name__)
 
 _LOW_TEMPERATURE = 0.01
-"""In the place of 0, where a server takes only what is above it."""
+"""The temperature in place of 0, if a server refuses 0."""
 
 
 class LenientChatOpenAI(langchain_openai.ChatOpenAI):
-    """A client that learns what its model refuses, and reads what its server sends."""
+    """A client that learns its model's refusals, and reads its server's odd replies."""
 
     token_limit_parameter: str | None = TOKEN_LIMITS[1]
     """The name under which `max_tokens` is sent; None = it is not sent."""
@@ -135,7 +135,7 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         *,
         streamed: bool = False,
     ) -> bool:
-        """Remember what the model refuses, and return whether to ask it again without."""
+        """Remember a refused parameter, and return whether to ask the model again without it."""
         payload = self._get_request_payload(messages, stop=stop, **kwargs)
         sent = {name for name in payload if name != STREAM}
         sent |= {ZERO} if payload.get("temperature") == 0 else set()
@@ -156,7 +156,7 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         return True
 
     def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Leave out what the model refuses, and send the token limit under the name it takes."""
+        """Leave out refused parameters, and send the token limit under the name the model takes."""
         payload: dict[str, Any] = super()._get_request_payload(*args, **kwargs)
         without = {*self._refused, *self.never_sent}
         limits = [payload.pop(name) for name in TOKEN_LIMITS if name in payload]
@@ -176,7 +176,7 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
         return {k: v for k, v in payload.items() if k not in without or k == STREAM}
 
     def _create_chat_result(self, response: Any, *args: Any, **kwargs: Any) -> ChatResult:
-        """Let LangChain read the arguments of tool calls, whatever they are."""
+        """Let LangChain read the arguments of tool calls, in any form."""
         for choice in getattr(response, "choices", None) or []:
             if calls := getattr(choice.message, "tool_calls", None):
                 calls[:] = [call for call in calls if getattr(call, "function", None)]
@@ -207,7 +207,7 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
 
 
 def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages with those of the system in front of the first user's."""
+    """Return the messages with the system's text moved into the first user's."""
     told = [m["content"] for m in messages if m["role"] in ("system", "developer")]
     rest = [dict(m) for m in messages if m["role"] not in ("system", "developer")]
     user = next((m for m in rest if m["role"] == "user"), None)

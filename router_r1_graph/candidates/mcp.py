@@ -37,9 +37,9 @@ class McpOptions(BaseModel):
     url: str | None = None
     """The address of a server."""
     transport: Literal["streamable_http", "sse"] = "streamable_http"
-    """How a server with an address is spoken to."""
+    """The transport to a server with an address."""
     command: str | None = None
-    """The command that starts a server, which is spoken to over stdin and stdout."""
+    """The command that starts a server; the connection is over stdin and stdout."""
     args: tuple[str, ...] = ()
     """The arguments of the command."""
     cwd: str | None = None
@@ -53,7 +53,7 @@ class McpOptions(BaseModel):
 
 
 def mcp_tool(candidate: Candidate) -> ChatModel:
-    """Build what a candidate with `provider: mcp` is asked by.
+    """Build the tool of a candidate with `provider: mcp`.
 
     Raises:
         MissingExtraError: langchain-mcp-adapters is not installed.

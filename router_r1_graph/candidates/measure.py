@@ -1,10 +1,10 @@
-"""A pool measured from records: what candidates cost, how long they take, how often they are right.
+"""A pool measured from records: the candidates' prices, latency and scores.
 
 Only the questions of one split are used, so that the descriptors never leak a test question. The
 result is a pool file that replays the records.
 
 Records are read one at a time and only added up, so that a file of any size needs little memory.
-Kept are the seconds of each reply, for their median, and a hash of each question, to count them.
+Only the seconds of each reply are kept, for their median, and a hash of each question, as a count.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class _Measured:
 
 
 def pool_from_records(source: Source, out: Path) -> CandidatePool:
-    """Write a pool file of recorded candidates, described by what was measured; return the pool.
+    """Write a pool file of recorded candidates with their measurements; return the pool.
 
     Prices are fitted to tokens and cost, the latency is the median, and the benchmarks are
     `exact_match` of the answer in the reply and `contains` of the reply. Values that were not
@@ -146,7 +146,7 @@ def pool_from_records(source: Source, out: Path) -> CandidatePool:
 
 
 def _read(source: Source) -> tuple[list[_Measured], int]:
-    """Return what was measured, and on how many questions."""
+    """Return the measurements, and the number of questions."""
     found: dict[str, _Measured] = {}
     questions: set[int] = set()
     splits: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""A call that is paid once: looked up, waited for if it is under way, else made and stored."""
+"""A call that is paid once: looked up, waited for if it is in progress, else made and stored."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .store import ReplyStore
 from .stored import StoredReply, store_reply
 
 _MOST_FAILURES = 2
-"""So many others may fail one after another before a call is made without waiting any longer."""
+"""The number of others that may fail one after another before a call stops waiting for them."""
 _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.02, 0.5
-"""How often another process is looked after."""
+"""Seconds between two looks at another process."""
 _LONGEST_WAIT_SECONDS = 2.0
-"""Whoever waits for a call looks so often whether somebody still makes it: its event loop may have
-been closed."""
+"""Seconds after which a waiting caller checks whether the call is still being made: its event loop
+may have been closed."""
 _FILE_SECONDS = 5.0
-"""A file that is blocked for longer is not waited for: the call is made, or its reply used."""
+"""If the file is blocked for longer, the call is made, or its reply used, without it."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Once:
     """One call with a key, and how it is made.
 
     Attributes:
-        store: where its reply is looked for and kept.
+        store: the store of its reply.
         key: see `stored.key_of`.
         messages: the prompt.
-        settings: who is asked.
+        settings: the candidate or controller that is asked.
         make: takes the seconds left (None = no bound), and makes the call.
         blocking: whether this thread sleeps while it waits.
     """
@@ -77,7 +77,7 @@ class Once:
             failures += flight.failed
 
     def _flown(self, flight: Flight, left: float | None) -> Steps:
-        """Make the call for everybody, once no other process does."""
+        """Make the call for all waiting callers, once no other process makes it."""
         start, look = time.perf_counter(), _FIRST_LOOK_SECONDS
         try:
             while True:

@@ -87,7 +87,7 @@ class ChatOpenAI(LenientChatOpenAI):
     """
 
     _secrets: tuple[str, ...] = ()
-    """The key, and what else the environment holds for this client."""
+    """The key, and other secrets of this client from the environment."""
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         forget_cost()
@@ -146,20 +146,20 @@ class ChatOpenAI(LenientChatOpenAI):
         return data
 
     def __repr_args__(self) -> Any:
-        """Leave out what may hold a secret."""
+        """Leave out fields that may hold a secret."""
         for name, value in super().__repr_args__():
             if name not in _ACCESS:
                 yield name, hide_within(value, *self._secrets)
 
     def _get_invocation_params(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return what callbacks are told of a call, without secrets."""
+        """Return a call's parameters for callbacks, without secrets."""
         told: dict[str, Any] = super()._get_invocation_params(*args, **kwargs)
         return {name: hide_within(value, *self._secrets) for name, value in told.items()}
 
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], *args: Any, **kwargs: Any
     ) -> ChatGenerationChunk | None:
-        """Keep what LangChain drops; `_stream` takes what is said of the whole reply off again."""
+        """Keep what LangChain drops; `_stream` moves reports on the whole reply to the end."""
         chunk = writable_within(chunk)
         if error := error_in(chunk):  # raised at the end: what it is billed for may come later
             return broken(self._keyless(error), report_in(chunk))
@@ -174,7 +174,7 @@ class ChatOpenAI(LenientChatOpenAI):
         return generation
 
     def _create_chat_result(self, response: Any, *args: Any, **kwargs: Any) -> ChatResult:
-        """Raise the error that a reply of status 200 names, and read all that it is billed for."""
+        """Raise the error that a reply of status 200 names, and read its whole usage."""
         if isinstance(response, list) and response:  # Gemini puts an error into one
             response = response[0]
         if isinstance(response, str) and (words := response.strip())[:1] != "<":
@@ -233,8 +233,8 @@ class ChatOpenAI(LenientChatOpenAI):
 
         Args:
             error: the original.
-            ending: of the stream that it broke; the server may want money for it, or have named an
-                error before.
+            ending: of the broken stream; the server may bill it, or may have named an error
+                before.
         """
         error = (ending and ending.error) or error
         key = self.openai_api_key

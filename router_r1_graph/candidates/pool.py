@@ -28,8 +28,8 @@ from .resilience.settings import NEAREST, PoolResilience
 from .settings import AnswerStyle, ControllerSettings
 
 STORED = "stored"
-"""The context in which a pool is validated that was written down: nobody is asked in it, and it may
-be a part of a pool whose fallbacks are not in it."""
+"""The validation context of a pool that was written down, in a trace for example. None of its
+candidates is asked, and their fallbacks may not be in it."""
 
 
 class CandidatePool(BaseModel):
@@ -50,18 +50,18 @@ class CandidatePool(BaseModel):
     name: str = "pool"
     """The name of the pool in traces and reports."""
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
-    """The candidates, each as below."""
+    """The candidates; the fields of each are below."""
     controller: ControllerSettings | None = None
     """The LLM that decides; None = the default controller decides."""
     answer_style: AnswerStyle = "short"
-    """How answers are written where a run does not say: `short`, the paper's, or `full`."""
+    """The style of answers, unless a run sets it: `short`, the paper's, or `full`."""
     resilience: PoolResilience | None = None
     """Time-outs, retries, limits and fallback of the candidates that do not say otherwise."""
 
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_all(cls, data: Any) -> Any:
-        """Give the candidates what the `resilience:` block says, and they do not."""
+        """Give the candidates the values of the `resilience:` block that they do not set."""
         if not isinstance(data, Mapping) or not data.get("resilience"):
             return data
         try:
@@ -161,7 +161,7 @@ class CandidatePool(BaseModel):
     def describe_briefly(self) -> str:
         """Return the descriptors for a small policy: each subject's candidates, price level, score.
 
-        The cheapest comes first in each line, whatever the order of the pool.
+        The cheapest comes first in each line, for any order of the pool.
 
         Example:
             >>> print(CandidatePool.embedded().describe_briefly().splitlines()[0])
@@ -179,7 +179,7 @@ class CandidatePool(BaseModel):
         return "\n".join(f"{subject}: {', '.join(who)}" for subject, who in subjects.items())
 
     def descriptors(self) -> CandidatePool:
-        """Return the pool without what reaches its candidates: safe to store and to show."""
+        """Return the pool without its candidates' connections: safe to store and to show."""
         access: dict[str, Any] = {
             **{"base_url": None, "api_key_env": None, "options": {}, "limits_store": None},
             "fallback": None,
@@ -202,14 +202,14 @@ class CandidatePool(BaseModel):
     def with_candidates(self, candidates: Iterable[Candidate]) -> CandidatePool:
         """Return the pool with some of its candidates, or with others of its candidates' kind.
 
-        A fallback that is none of them is nobody.
+        A fallback that is none of them is dropped.
         """
         pool = self.model_copy(update={"candidates": tuple(candidates)})
         pool.__dict__.pop("_by_name", None)
         return pool
 
     def taking_images(self) -> CandidatePool | None:
-        """Return the pool of those candidates that take images; None = nobody does."""
+        """Return the pool of the candidates that take images; None = there are none."""
         able = tuple(candidate for candidate in self.candidates if candidate.image_inputs)
         if not able or len(able) == len(self.candidates):
             return self if able else None
@@ -220,7 +220,7 @@ class CandidatePool(BaseModel):
         return self._by_name.get(name.strip().casefold())
 
     def unknown(self, name: str) -> str:
-        """Say that no candidate has this name, and which is nearest."""
+        """Return the message that no candidate has this name, with the nearest name."""
         names = [candidate.name for candidate in self.candidates]
         nearest = did_you_mean(name[:100], names)
         return f"no candidate {name[:100]!r}{nearest}; candidates: {', '.join(names)}"

@@ -1,7 +1,7 @@
 """Values set in the text of a pool file; every other character of it stays as it was.
 
 A YAML library that writes a file anew loses its comments, or at least its layout. Here PyYAML's
-nodes say where each value stands, and only these places change.
+nodes give the place of each value, and only these places change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .pool_file import parse
 
 Value = str | float | date | Mapping[str, "Value"]
 _Edit = tuple[int, int, str]
-"""Start, end and what comes in their place."""
+"""Start and end of the old text, and the new text."""
 
 _ALIAS = re.compile(r"\s*:\s*(\*[^\s,\]}]+)")
 _REST_OF_LINE = re.compile(r"[^\r\n]*")
@@ -82,7 +82,7 @@ def _value(node: Any, key: str) -> Any:
 def _set(
     text: str, node: yaml.MappingNode, values: Mapping[str, Value], wanted: Mapping[str, Any]
 ) -> list[_Edit]:
-    """Return the edits that set keys of one mapping, so that it holds what is wanted."""
+    """Return the edits that set keys of one mapping."""
     edits: list[_Edit] = []
     new: list[str] = []
     there = {name.value: (name, value) for name, value in node.value}
@@ -140,7 +140,7 @@ def _on_a_line(value: yaml.Node) -> bool:
 
 
 def _written(value: Any) -> str:
-    """Return a value as YAML on one line, which may stand within braces."""
+    """Return a value as YAML on one line; it may be put within braces."""
     text = yaml.safe_dump(
         [value], default_flow_style=True, allow_unicode=True, sort_keys=False, width=float("inf")
     )

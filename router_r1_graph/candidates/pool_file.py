@@ -1,4 +1,4 @@
-"""Reading a pool file, and saying in one line what is wrong with it, without showing a key."""
+"""Reads a pool file, and explains its mistakes in one line, without showing a key."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _Loader.add_constructor("tag:yaml.org,2002:str", _text)
 
 
 def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
-    """Read a YAML file, or one of the shipped pools by name; return its path and what it holds.
+    """Read a YAML file, or one of the shipped pools by name; return its path and its content.
 
     Raises:
         PoolError: there is no such file, or it holds no mapping.
@@ -91,7 +91,7 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def parse(text: str) -> Any:
-    """Return what a YAML text holds.
+    """Return the content of a YAML text.
 
     Raises:
         yaml.YAMLError: it is no YAML, a key is there twice, or it is nested too deeply.
@@ -110,7 +110,7 @@ def parse(text: str) -> Any:
 
 
 def _require_plain(node: yaml.Node, sizes: dict[int, int], above: tuple[int, ...]) -> int:
-    """Return how many values a node stands for, with each alias written out.
+    """Return the number of values in a node, with each alias written out.
 
     Raises:
         yaml.YAMLError: there are too many, one in another, or all together.
@@ -139,7 +139,7 @@ def _where_and_why(error: Exception) -> str:
 
 
 def beside(file: Path, data: dict[str, Any]) -> None:
-    """Make the paths of files in a pool file ones beside it."""
+    """Make the paths of files in a pool file relative to its folder."""
     candidates = data.get("candidates")
     records = candidates if isinstance(candidates, list) else []
     for block in [data.get("resilience"), data.get("controller"), *records]:
@@ -163,8 +163,8 @@ def explain(
 
     Args:
         error: what pydantic says.
-        data: what the file holds.
-        models: top-level key -> the model of what stands below it; "" for the top level itself.
+        data: the content of the file.
+        models: top-level key -> the model of its value; "" for the top level itself.
     """
 
     def name(place: tuple[int | str, ...]) -> str:

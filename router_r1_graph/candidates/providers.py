@@ -26,7 +26,7 @@ Options = TypeVar("Options", bound=BaseModel)
 
 
 def make_chat_model(settings: ModelSettings) -> ChatModel:
-    """Build the chat model that a candidate or a controller is reached by.
+    """Build the chat model of a candidate or a controller.
 
     Raises:
         PoolError: the provider cannot be imported, fails, or does not return a chat model.
@@ -56,9 +56,9 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
 
 
 def import_name(path: str, folder: Path | None = None) -> Any:
-    """Import what `module:name` names: an installed module, or one of the user's own files.
+    """Import the object of `module:name`, from an installed module or one of the user's own files.
 
-    It is looked for beside the file that names it, in the current folder, and where Python looks.
+    It is searched for beside the file that names it, in the current folder, and on Python's path.
 
     Args:
         path: `module:name`; the name may have dots in it.
@@ -93,7 +93,7 @@ def code_of(settings: ModelSettings) -> str:
 
 
 def find_code(path: str, folder: Path | None = None) -> str:
-    """Return the file that `module:name` stands in, and import nothing.
+    """Return the file of `module:name`, without importing it.
 
     Args:
         path: `module:name`.
@@ -116,7 +116,7 @@ def find_code(path: str, folder: Path | None = None) -> str:
 
 
 def _why_not(module: str, folders: list[Path], error: Exception) -> str:
-    """Say why a module cannot be imported; one that is not there, or one that is broken."""
+    """Return why a module cannot be imported: it is missing, or broken."""
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if not missing or not f"{module}.".startswith(f"{missing}."):
         why = " ".join(f"{type(error).__name__}: {error}".split())
@@ -131,7 +131,7 @@ def looking_in(path: str, folder: Path | None) -> Iterator[list[Path]]:
     """Let Python look for a user's own modules first in a folder, and in the current one.
 
     Args:
-        path: `module:name` of what is imported.
+        path: `module:name` of the import.
         folder: of the file that names it.
     """
     folders = [p for p in dict.fromkeys((folder and folder.resolve(), Path.cwd())) if p]

@@ -1,4 +1,4 @@
-"""Records: what candidates replied, as JSON lines.
+"""Records: the replies of candidates, as JSON lines.
 
 A record is one reply with its candidate, query, tokens, cost and seconds. `Recorder` writes
 records, `provider: recorded` replays them, `pool from-records` measures candidates by them.
@@ -42,7 +42,7 @@ class Record(BaseModel):
     cost_usd: Amount | None = None
     seconds: Amount | None = None
     background: str = ""
-    """What the candidate saw besides the query."""
+    """The text that the candidate saw besides the query."""
 
     def as_line(self) -> dict[str, Any]:
         """Return the JSON object of its line; most replies have no background."""
@@ -50,7 +50,7 @@ class Record(BaseModel):
 
 
 def unknown_field(fields: Iterable[str]) -> str:
-    """Say which of these is no field of a record, and what fields there are; "" when all are."""
+    """Return a message that names a field which no record has, and the known ones; "" for none."""
     for name in fields:
         if name not in Record.model_fields:
             known = Record.model_fields
@@ -100,7 +100,7 @@ _MARKS = re.compile(r"[?!'\"`\u2018-\u201f\u2026]|[.,;:](?!\d)")
 
 
 def normalize_query(query: str) -> str:
-    """Return a query as records are looked up: without case, punctuation and extra spaces.
+    """Return a query as the key of a lookup: without case, punctuation and extra spaces.
 
     Example:
         >>> normalize_query(" Who wrote 'Hamlet'?")
@@ -133,8 +133,8 @@ class CandidateRecords:
         Args:
             query: as the controller wrote it.
             nearest: see `RecordedOptions.nearest`.
-            background: what the candidate sees besides; a record with another one serves only
-                where none has this.
+            background: the text that the candidate sees besides; a record with another one is used
+                only if none has this one.
         """
         query = normalize_query(query)
         record = self._seen_with.get((query, background)) or self._records.get(query)
@@ -257,7 +257,7 @@ class Recorder(BaseCallbackHandler):
 
 
 def _all_told(file: Path) -> Iterator[str]:
-    """Yield what a file of records has told already; a torn line has told nothing."""
+    """Yield the records that are in a file already; a torn line is skipped."""
     if not file.exists():
         return
     with file.open(encoding="utf-8", errors="replace") as lines:

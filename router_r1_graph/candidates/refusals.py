@@ -1,4 +1,4 @@
-"""What a model refuses to be sent: learned from its first refusal, and not sent again.
+"""Parameters that a model refuses: learned from its first refusal, and not sent again.
 
 Reasoning models refuse `temperature`, `stop` or `max_tokens`, some servers `stream_options` or a
 stream, strict chat templates a system message. A provider says so with status 400, each in its own
@@ -16,11 +16,11 @@ SYSTEM = "system"
 """In the place of a parameter: messages of the role system."""
 STREAM = "stream"
 WHOLE = "whole"
-"""In the place of a parameter: a reply that is no stream."""
+"""In the place of a parameter: a reply without a stream."""
 ZERO = "temperature 0"
 """In the place of a parameter: the temperature of the most likely reply; a low one is sent."""
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
-"""The two names of the one limit: where a model refuses one, it may take the other."""
+"""The two names of the one limit: a model that refuses one may take the other."""
 OF_RESPONSES = "max_output_tokens"
 """The limit's one name in OpenAI's Responses API."""
 
@@ -63,7 +63,7 @@ _refused: dict[tuple[str, str], set[str]] = {}
 
 
 def refused_by(address: str | None, model: str) -> set[str]:
-    """Return what a model has refused in this process; add to it what it refuses now.
+    """Return the parameters that a model has refused in this process; add those refused now.
 
     Args:
         address: of the endpoint; None = OpenAI's.
@@ -76,7 +76,7 @@ def refused_in(error: BaseException, sent: Collection[str], *, system: bool = Fa
     """Return the parameter that a provider refuses, by its exception; None = it names none.
 
     Args:
-        error: what the provider's client raised.
+        error: the exception of the provider's client.
         sent: the names of the parameters that were sent; `ZERO` for a temperature of 0, too.
         system: whether there was a message of the role system.
     """
@@ -107,7 +107,7 @@ def _first(error: BaseException, body: dict[str, Any], name: str) -> Any:
 
 
 def named_in(text: str, sent: Collection[str]) -> str | None:
-    """Return the parameter that a message says is refused: of those sent, the first it names.
+    """Return the parameter that a message refuses: the first of those sent that it names.
 
     Example:
         >>> named_in("Argument not supported on this model: stop", ["stop", "temperature"])

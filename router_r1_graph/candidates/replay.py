@@ -1,8 +1,9 @@
 """Recorded replies as candidates: `provider: recorded`.
 
 Each query gets its recorded reply, with the recorded cost and seconds; nothing is paid, and no
-network is needed. A recorded reply serves any price: with `cost: list` it costs what its tokens do
-at the candidate's prices. A query without a record fails with an error of the kind `no_record`.
+network is needed. A recorded reply can be used with other prices: `cost: list` computes its cost
+from its tokens at the candidate's prices. A query without a record fails with an error of the kind
+`no_record`.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class RecordedOptions(BaseModel):
     recorded_as: str | None = None
     """The candidate's name in the records; None = its name, its model's name or an alias."""
     cost: Literal["recorded", "list"] = "recorded"
-    """What a reply costs: what was recorded, or its tokens at the candidate's prices. A cost that
-    was not recorded is computed from the prices anyway."""
+    """The cost of a reply: the recorded one, or that of its tokens at the candidate's prices. A
+    cost that was not recorded is computed from the prices anyway."""
     nearest: Annotated[float, Field(ge=0, le=1)] | None = None
     """If a query has no record, the reply to the most similar recorded question is used, provided
     that their similarity is at least this. Similarity = twice the shared words / the words of both;
@@ -191,7 +192,7 @@ class RecordedChatModel(BaseChatModel):
         return record, ChatResult(generations=[ChatGeneration(message=message)])
 
     def _background(self, messages: Sequence[BaseMessage]) -> str:
-        """Return what is said besides the query; the candidate's own system prompt is no part."""
+        """Return the text besides the query, without the candidate's own system prompt."""
         told = next((str(m.text) for m in messages if isinstance(m, SystemMessage)), "")
         return told.removeprefix(self.candidate.system_prompt or "").removeprefix("\n")
 

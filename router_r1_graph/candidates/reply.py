@@ -1,4 +1,4 @@
-"""What came back from one call: text, tokens, USD, seconds, a typed error."""
+"""The reply to one call: text, tokens, USD, seconds, a typed error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def with_tools(model: ChatModel, tools: Sequence[Any], **options: Any) -> ChatMo
 def comes_from(model: ChatModel, package: str) -> bool:
     """Return whether a model is a class of a package, such as `langchain_openai`, or of its kind.
 
-    Nothing is imported for that. What is bound around a model (`with_retry`, ...) does not count.
+    Nothing is imported for that. A runnable around a model (`with_retry`, ...) does not count.
     """
     while isinstance(model, RunnableBindingBase):
         model = model.bound
@@ -52,19 +52,19 @@ def comes_from(model: ChatModel, package: str) -> bool:
 RECORDED_SECONDS = "recorded_seconds"
 """In a message's response metadata: how long the call took when it was really made."""
 _DOUBTFUL: frozenset[ErrorKind] = frozenset({"cut", "missing_usage"})
-"""What may be said of a reply whose text can be used."""
+"""Errors of a reply that leave its text usable."""
 _MOST_USD = 1e6
 """The most that all attempts of a call are believed to cost."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back from one call, after all retries.
+    """The reply to one call, after all retries.
 
-    Tokens and `cost_usd` are those of all attempts that were billed: what the provider reported,
-    else tokens at list prices. `attempts` counts requests sent; one of them at most is the reply.
-    `seconds` is wall time over all attempts and the waits between, or what a recorded or stored
-    reply took.
+    Tokens and `cost_usd` cover all attempts that were billed. A reported cost counts, otherwise the
+    tokens at list prices. `attempts` counts requests sent; one of them at most is the reply.
+    `seconds` is wall time over all attempts and the waits between them, or the recorded time of a
+    recorded or stored reply.
     """
 
     text: str = ""
@@ -75,27 +75,27 @@ class Reply:
     seconds: float = 0.0
     attempts: int = 1
     cached: bool = False
-    """Whether it came out of LangChain's or LangGraph's cache, so that nobody was asked."""
+    """Whether it came out of LangChain's or LangGraph's cache, so that no request was sent."""
     stored: bool = False
     """Whether it came out of the reply store, free of charge."""
     saved_usd: float = 0.0
-    """What a stored reply would have cost, at the prices of now."""
+    """The cost of a stored reply at today's prices, had the call been made."""
     error: ReplyError | None = None
     thoughts: str = ""
-    """What a reasoning model thought; the text does not have it."""
+    """The thoughts of a reasoning model; they are not in the text."""
     cached_input_tokens: int = 0
-    """How many of the input tokens the provider read out of its prompt cache."""
+    """How many of the input tokens the provider read from its prompt cache."""
     waited_seconds: float = 0.0
-    """How long its own limits made it wait, of its seconds."""
+    """The part of its seconds that it waited for the candidate's own limits."""
     hedges: int = 0
-    """How many attempts were asked a second time, before the first had answered."""
+    """How many requests were sent a second time, before the first was answered."""
     uncertain_attempts: int = 0
-    """Attempts without an answer, which the provider may bill nevertheless."""
+    """Attempts without an answer; the provider may bill them nevertheless."""
     message: AIMessage | None = field(default=None, repr=False, compare=False)
     """The model's message, if one came back, with native tool calls and token ids."""
 
     def __post_init__(self) -> None:
-        """Let through what can be written and added up, whoever made the reply."""
+        """Make texts writable and numbers valid, for replies from any source."""
         kept: dict[str, Any] = {name: writable(getattr(self, name)) for name in _TEXTS}
         kept |= {name: count(getattr(self, name)) or 0 for name in _COUNTS}
         kept |= {name: number(getattr(self, name), _MOST_USD) or 0.0 for name in _AMOUNTS}
@@ -123,7 +123,7 @@ _Message = TypeVar("_Message", bound=BaseMessage)
 
 
 def writable_message(message: _Message) -> _Message:
-    """Return a message whose texts every checkpoint and file can hold, those of its calls too."""
+    """Return a message with texts that every checkpoint and file can hold, in its calls too."""
     parts = {name: value for name, value in vars(message).items() if name in _OF_MESSAGE}
     kept = writable_within(parts)
     return message if kept is parts else message.model_copy(update=kept)
@@ -132,7 +132,7 @@ def writable_message(message: _Message) -> _Message:
 def text_alone(reply: Reply) -> Reply:
     """Return a candidate's reply without its thoughts in the text.
 
-    Thoughts alone are no reply, and neither is a call of a tool: a candidate was given none.
+    Thoughts alone are no reply. Nor is a call of a tool, since a candidate gets no tools.
     """
     if reply.ok and not reply.text.strip():
         calls = "the reply has no text, only calls of tools"
@@ -155,7 +155,7 @@ def read_reply(
     seconds: float,
     attempts: int,
 ) -> Reply:
-    """Read text, usage, cost, and what is wrong or doubtful from a message."""
+    """Read text, usage, cost, and any error or doubt from a message."""
     message = writable_message(message)
     text, usage = str(message.text), usage_of(message, messages)
     if is_cached(message):
@@ -185,7 +185,7 @@ def read_reply(
 
 
 def _learn(cost_usd: float, messages: Sequence[AnyMessage], settings: ModelSettings) -> None:
-    """Let the next call be expected to cost as much as this one, and warn if that is too much."""
+    """Expect the next call to cost as much as this one, and warn if it exceeded its worst case."""
     prompt = "".join(str(message.text) for message in messages)
     images = sum(len(images_in(message)) for message in messages)
     if messages and settings.excess.learn(cost_usd, settings.fair_usd(prompt, images)):
@@ -200,7 +200,7 @@ def _learn(cost_usd: float, messages: Sequence[AnyMessage], settings: ModelSetti
 def _doubt(
     message: AIMessage, text: str, usage: Usage, settings: ModelSettings
 ) -> ReplyError | None:
-    """Return why a reply cannot be used, or what is doubtful about it."""
+    """Return why a reply cannot be used, or is doubtful."""
     finish = finish_of(message)
     if finish == "error":
         return ReplyError("server_error", "the model stopped because of an error (finish reason)")
@@ -232,7 +232,7 @@ def _doubt(
 
 
 def cost_of(message: AIMessage, settings: ModelSettings, usage: Usage) -> float:
-    """Return USD of a call: what the provider reported, else tokens at list prices."""
+    """Return the USD of a call: the provider's report, otherwise the tokens at list prices."""
     if is_cached(message):
         return 0.0
     if (reported := reported_usd(message)) is not None:

@@ -1,4 +1,4 @@
-"""What a server says of another try: not at all, or after so many seconds."""
+"""A server's advice on retries: none at all, or after some seconds."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _RESET = "xratelimitreset"
 
 
 def forbids_retry(error: BaseException) -> bool:
-    """Return whether the server says that the same is not to be asked again."""
+    """Return whether the server forbids a retry of the same request."""
     return _headers(error).get("x-should-retry") == "false"
 
 
 def told_to_wait(error: BaseException) -> float | None:
-    """Return the seconds that a server wants one to wait; None = it does not say.
+    """Return the seconds that a server asks its clients to wait; None = it does not say.
 
     It says so in `retry-after-ms`, in `Retry-After` in seconds or as an HTTP date, in words, or in
     the object of the error, where the client keeps it.
@@ -59,8 +59,8 @@ def with_wait(message: str, named: object) -> str:
     """Return the message of an error with the wait that its object names elsewhere.
 
     Args:
-        message: what is shown of the error.
-        named: the object, or anything else that a server sent.
+        message: the message of the error.
+        named: the error object, or any other value that a server sent.
     """
     seconds = None
     if not _in_words(message) and (seconds := _in_object(named, 6)) is None:

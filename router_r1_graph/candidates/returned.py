@@ -1,7 +1,7 @@
-"""What a provider wants back with the tool calls of its model: thoughts, and their signatures.
+"""Data that a provider wants back with its model's tool calls: thoughts, and their signatures.
 
-DeepSeek and Kimi refuse a conversation whose calls have lost the thoughts that led to them, Gemini
-one whose calls have lost their signatures, Anthropic one whose thoughts have.
+DeepSeek and Kimi refuse a conversation if its calls have lost the thoughts before them. Gemini
+refuses one if its calls have lost their signatures, Anthropic one if its thoughts have lost theirs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 
 RETURNED = "returned"
-"""In the additional kwargs of a message with tool calls: what goes back with it, as it came."""
+"""In the additional kwargs of a message with tool calls: data that goes back with it, unchanged."""
 FIELDS = ("reasoning_content", "reasoning", "reasoning_details")
 """Of a message."""
 _OF_CALL = "extra_content"
@@ -25,7 +25,7 @@ _SIGNATURES = "signatures"
 
 
 def returned_in(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what goes back of a message, or of a piece of one, as its server sent it."""
+    """Return the data of a message, or of a piece of one, that goes back as its server sent it."""
     kept = {name: said[name] for name in FIELDS if said.get(name)}
     calls = [call for call in said.get("tool_calls") or () if isinstance(call, Mapping)]
     signed = {str(call.get("id")): call[_OF_CALL] for call in calls if call.get(_OF_CALL)}
@@ -33,7 +33,7 @@ def returned_in(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def joined(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what goes back of two pieces of a message, one after the other."""
+    """Return the data that goes back for two pieces of a message, one after the other."""
     both = dict(first)
     for name, value in then.items():
         before = both.get(name)
@@ -51,7 +51,7 @@ def joined(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
 def give_back(
     payload: Iterable[dict[str, Any]], messages: Iterable[BaseMessage], refused: Iterable[str]
 ) -> None:
-    """Add what goes back to the messages of a request.
+    """Add the data that goes back to the messages of a request.
 
     Args:
         payload: the messages as they will be sent; they are changed.
@@ -69,7 +69,7 @@ def give_back(
 
 
 def kept_of(message: AIMessage) -> dict[str, Any]:
-    """Return what goes back with a message's calls, as additional kwargs of any other message."""
+    """Return the data that goes back with a message's calls, as another message's kwargs."""
     kwargs = message.additional_kwargs
     kept = {n: kwargs[n] for n in kwargs if n in (RETURNED, _PARTS) or _SIGNATURES in n}
     parts = message.content if isinstance(message.content, list) else []
@@ -78,7 +78,7 @@ def kept_of(message: AIMessage) -> dict[str, Any]:
 
 
 def as_it_came(message: AIMessage) -> AIMessage:
-    """Return a message with what is kept of it where its client looks for it."""
+    """Return a message with its kept data in the place where its client looks for it."""
     kept = kept_of(message)
     if not (blocks := kept.pop(_PARTS, None)) or not isinstance(message.content, str):
         return message

@@ -1,4 +1,4 @@
-"""How a chat model is reached, and what it costs: what a candidate and a controller share."""
+"""The connection and prices of a chat model: the settings that candidates and controllers share."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _OPTION_OF_FIELD = {
 
 
 TOKENS_OF_AN_IMAGE = 2000
-"""What an image is assumed to count in a worst-case price; most providers count up to 1,600."""
+"""The assumed tokens of an image in a worst-case price; most providers count up to 1,600."""
 
 Option = str | int | float | bool | None | list[Any] | dict[str, Any]
 
@@ -54,7 +54,7 @@ Price = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class ModelSettings(Resilience):
-    """How a chat model is reached, and what it costs.
+    """The connection and prices of a chat model.
 
     Prices are USD per million tokens; None means unknown (counted as 0, and shown as unknown).
     """
@@ -99,7 +99,7 @@ class ModelSettings(Resilience):
 
     @cached_property
     def excess(self) -> Excess:
-        """What was learnt of its calls since the settings were read; their copies share it."""
+        """How much its calls have exceeded their worst cases so far; copies share it."""
         return Excess()
 
     def model_post_init(self, _: Any) -> None:
@@ -110,7 +110,7 @@ class ModelSettings(Resilience):
     def folder(self) -> Path | None:
         """The folder of the pool file, where a user's own modules may lie; None = no file.
 
-        Set when a file is read. No field: where settings stand makes them no other settings.
+        Set when a file is read. Not a field: the folder must not make settings unequal.
         """
         return None
 
@@ -184,19 +184,19 @@ class ModelSettings(Resilience):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What these variables hold, which must be shown nowhere."""
+        """The values of these variables, which must not be shown anywhere."""
         held = (os.environ.get(name, "") for name in self.variables)
         return (*filter(None, held), *self.resolved_secrets)
 
     @cached_property
     def resolved_secrets(self) -> tuple[str, ...]:
-        """Those that stand in the options of resolved settings. No field, as `folder` is none."""
+        """The secrets in the options of resolved settings. Not a field, like `folder`."""
         return ()
 
     def resolved(self) -> Self:
         """Return the settings with the values of the variables that options name.
 
-        Only what reaches an endpoint is made of them: settings are shown and stored.
+        Use the result only to reach an endpoint, since settings are shown and stored.
         """
         if not any(variables_in(self.options)):
             return self
@@ -254,7 +254,7 @@ class ModelSettings(Resilience):
         )
 
     def highest_usd(self, input_tokens: int, output_tokens: int) -> float:
-        """Return the most that a call with these token counts can cost, whatever is cached."""
+        """Return the most that a call with these token counts can cost, cached or not."""
         whole, read, written = self._input_prices
         return self.cost_usd(
             input_tokens,

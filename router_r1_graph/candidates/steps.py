@@ -1,4 +1,4 @@
-"""What a call waits for: its logic is a generator of these steps, run with and without asyncio."""
+"""The steps that a call waits for. Its logic is a generator of them, with or without asyncio."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Invoke:
 
 @dataclass(frozen=True)
 class Begin:
-    """The same, without waiting for it; gives a future of a tuple with what came.
+    """The same, without waiting for it; gives a future of a tuple with the result.
 
     To cancel the future ends the request, where a client can.
     """
@@ -40,7 +40,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Await:
-    """The result of somebody else's work; gives None if it takes longer than `seconds`."""
+    """The result of other work in progress; gives None if it takes longer than `seconds`."""
 
     future: Future[Any]
     seconds: float | None = None

@@ -110,7 +110,7 @@ class ReplyStore:
         self._submit(self._write_hits, None).result()
 
     def close(self) -> None:
-        """Write what is left to write, and close the file."""
+        """Write all pending changes, and close the file."""
         if self._pid == os.getpid():
             self.flush()
             self._writer.shutdown()
@@ -142,8 +142,8 @@ class ReplyStore:
     def count_hit(self, key: str, saved_usd: float) -> None:
         """Count a reply that was used again, without waiting for it.
 
-        What comes while the store writes is written together, after that. So a process that ends
-        without its exit handlers, as those of multiprocessing do, leaves its hits in the file.
+        Hits that come while the store writes are written together, after that. So a process that
+        ends without its exit handlers, as those of multiprocessing do, leaves its hits in the file.
         """
         self._after_fork()
         with self._lock:
@@ -156,17 +156,17 @@ class ReplyStore:
     # ------------------------------------------------------------------------------ as a whole
 
     def stats(self) -> list[StoreLine]:
-        """Return what is in the file, by candidate; controllers come last."""
+        """Return the content of the file, by candidate; controllers come last."""
         self.flush()
         return self._file.lines()
 
     @property
     def bytes(self) -> int:
-        """The size of what is in the file."""
+        """The size of the content of the file."""
         return self._file.bytes
 
     def replies(self) -> Iterator[StoredReply]:
-        """Yield what is in the file, from the oldest to the newest."""
+        """Yield the replies in the file, from the oldest to the newest."""
         return self._file.replies()
 
     def clear(
@@ -202,7 +202,7 @@ class ReplyStore:
             return done
 
     def _safely(self, work: Callable[[], T], otherwise: T) -> T:
-        """Do something with the file; say once that it failed, and go on without it."""
+        """Do something with the file; if it fails, log that once, and go on without it."""
         try:
             return work()
         except sqlite3.Error as error:

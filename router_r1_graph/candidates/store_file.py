@@ -1,4 +1,4 @@
-"""The file of a reply store: what is asked of SQLite. Files that are something else are refused."""
+"""The file of a reply store: its SQL. Files of another kind are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .stored import COLUMNS, StoredReply
 APPLICATION_ID = 0x52315270  # "R1Rp": how SQLite marks whose file it is
 SCHEMA_VERSION = 1
 _LOCKED_SECONDS = 30.0
-"""How long another process may hold the file."""
+"""Seconds for which another process may hold the file."""
 
 _SCHEMA = """
 CREATE TABLE replies (
@@ -36,20 +36,20 @@ CREATE TABLE claims (
 
 @dataclass(frozen=True)
 class StoreLine:
-    """What a store holds of one candidate; `candidate` is None for controllers."""
+    """The numbers of one candidate in a store; `candidate` is None for controllers."""
 
     candidate: str | None
     replies: int
     paid_usd: float
-    """What the replies cost when they were paid."""
+    """The USD that were paid for the replies."""
     hits: int
     """How often they were used again."""
     saved_usd: float
-    """What these hits would have cost."""
+    """The cost of these hits, had the calls been made."""
 
 
 class StoreFile:
-    """The tables of a store. Any thread may use it; whatever fails is an `sqlite3.Error`.
+    """The tables of a store. Any thread may use it; every failure is an `sqlite3.Error`.
 
     Args:
         path: the file.
@@ -116,7 +116,7 @@ class StoreFile:
             self._writer.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, owner))
 
     def add_hits(self, hits: Mapping[str, tuple[int, float]]) -> None:
-        """Add to what was used again: key -> how often, and the USD that it saved."""
+        """Add to the hits: key -> how often the reply was used again, and the USD that it saved."""
         now = time.time()
         with self._transaction() as connection:
             connection.executemany(
@@ -136,7 +136,7 @@ class StoreFile:
         return int((pages - free) * size)
 
     def lines(self) -> list[StoreLine]:
-        """Return what is in the file, by candidate; controllers come last."""
+        """Return the content of the file, by candidate; controllers come last."""
         rows = self._reader.execute(
             "SELECT candidate, count(*), sum(cost_usd), sum(hits), sum(saved_usd) "
             "FROM replies GROUP BY candidate ORDER BY candidate IS NULL, candidate"
@@ -144,7 +144,7 @@ class StoreFile:
         return [StoreLine(*row) for row in rows]
 
     def replies(self) -> Iterator[StoredReply]:
-        """Yield what is in the file, from the oldest to the newest."""
+        """Yield the replies in the file, from the oldest to the newest."""
         reader = _connect(self.path)  # of its own: the reading may take long
         try:
             rows = reader.execute(f"SELECT {COLUMNS} FROM replies ORDER BY created_at")
@@ -153,7 +153,7 @@ class StoreFile:
             reader.close()
 
     def clear(self, before: float, candidate: str | None) -> int:
-        """Delete what was written before a time (seconds of the epoch); return how many."""
+        """Delete the replies from before a time (seconds of the epoch); return how many."""
         with self._writing:
             deleted = self._writer.execute(
                 "DELETE FROM replies WHERE created_at <= ? AND ifnull(candidate = ?, ?)",
@@ -242,7 +242,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Check whose file it is, and make the tables if it is new."""
+    """Check that the file is a store, and make the tables if it is new."""
     _check(connection, path)  # before anything is changed in it
     _write_ahead(connection)
     # A crash of the machine may lose the last replies; a killed process loses none.

@@ -1,4 +1,4 @@
-"""What a store keeps of a call: the key that determines its reply, and the reply itself."""
+"""A call as a store keeps it: the key that determines its reply, and the reply itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .settings import ModelSettings
 from .usage import NO_TOKENS, reported_usd
 
 _KEY_VERSION = 1
-"""Goes up when a key is made of something else: older replies are then never found again."""
+"""Raise it when keys are made differently: then older replies are never found again."""
 
 #: Settings that no reply depends on: what a call costs, how long it may take, how it is described.
 _IRRELEVANT = frozenset(
@@ -46,10 +46,10 @@ _PARTS = ("content", "tool_calls", "invalid_tool_calls", "usage_metadata")
 
 @dataclass(frozen=True)
 class StoredReply:
-    """A reply in the store, with what it cost when it was paid."""
+    """A reply in the store, with the cost that was paid."""
 
     candidate: str | None
-    """Who was asked, by the name of that time; None = a controller's turn."""
+    """The candidate's name at that time; None = a controller's turn."""
     model: str
     question: str
     """The last human message."""
@@ -82,12 +82,12 @@ COLUMNS = ", ".join(field.name for field in fields(StoredReply))
 def store_reply(
     reply: Reply, messages: Sequence[AnyMessage], settings: ModelSettings, now: float
 ) -> StoredReply | None:
-    """Return what is kept of a reply; None if it cannot be written as JSON.
+    """Return a reply in its stored form; None if it cannot be written as JSON.
 
     Args:
         reply: a usable one.
-        messages: what was asked.
-        settings: who was asked.
+        messages: the prompt.
+        settings: of the candidate or controller that was asked.
         now: seconds since the epoch.
     """
     assert reply.message is not None
@@ -129,10 +129,10 @@ def key_of(
     """Return the key of a call: the same for two calls exactly if they would bring the same reply.
 
     Args:
-        model: what is asked, as the provider of `settings` made it.
+        model: the model, as the provider of `settings` made it.
         messages: the prompt.
-        settings: who is asked, how.
-        sampling: what is given with the call: `stop`, `temperature`, ...
+        settings: of the candidate or controller.
+        sampling: the parameters of the call: `stop`, `temperature`, ...
         every: whether a call has a key although it is sampled, or no model is asked.
 
     Returns:
@@ -163,7 +163,7 @@ def _model(settings: ModelSettings) -> str:
 
 
 def _asked(settings: ModelSettings) -> dict[str, Any]:
-    """Return what a reply depends on, of the settings."""
+    """Return the settings on which a reply depends."""
     is_openai = settings.provider == "openai"
     named = type(settings).model_fields
     names = _SENT if is_openai else frozenset(named) - _IRRELEVANT

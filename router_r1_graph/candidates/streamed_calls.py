@@ -1,7 +1,7 @@
-"""The tool calls of a stream, whose pieces servers cut in their own ways.
+"""The tool calls of a stream; servers cut them into pieces in different ways.
 
-A piece comes without an index, with another id, with a name that is repeated, or with all that came
-before it.
+A piece may come without an index, with another id, with a repeated name, or with all earlier
+pieces.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Call:
     arguments: str = ""
 
     def add(self, id_: str, name: str, arguments: str) -> None:
-        """Add a piece, which may also be all that there was so far, or the whole once more."""
+        """Add a piece; it may also repeat everything so far, or the whole."""
         self.id = self.id or id_
         if not self.name or not (id_ or self.arguments or name == self.name):
             self.name += name
@@ -38,11 +38,11 @@ class _Call:
 
 @dataclass
 class StreamedCalls:
-    """The tool calls of a stream, put together again of their pieces."""
+    """The tool calls of a stream, put together from their pieces."""
 
     calls: list[_Call] = field(default_factory=list)
     returned: dict[str, Any] = field(default_factory=dict)
-    """What goes back with them."""
+    """The data that goes back to the provider with them."""
 
     def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
         """Take over the pieces of calls in a chunk, and return the rest of it."""

@@ -1,4 +1,4 @@
-"""The thoughts of a reasoning model, set apart from what it says."""
+"""The thoughts of a reasoning model, separated from its reply."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ _LOWER = {ord(letter): ord(letter.lower()) for letter in string.ascii_uppercase}
 
 
 def apart(text: str) -> tuple[str, str]:
-    """Return the thoughts that a text begins with, and what follows them.
+    """Return the thoughts at the beginning of a text, and the rest.
 
     Thoughts without an opening tag are thoughts too: many chat templates write it themselves. An
     opening tag that is never closed makes all of it thoughts. A tag in quotation marks is text.
 
-    The time grows linearly with the text, whatever a server sends.
+    The time grows linearly with the text, even for a hostile one.
 
     Example:
         >>> apart("<think>Lyon? No.</think> Paris")
@@ -82,7 +82,7 @@ class _Thinking:
     """A text that is read once, from its beginning on: places are indices into it.
 
     Attributes:
-        end: where it ends, without the marks behind it.
+        end: the end of the text, without the marks after it.
     """
 
     def __init__(self, text: str) -> None:
@@ -93,7 +93,7 @@ class _Thinking:
         self._final = -1
 
     def says(self, start: int) -> tuple[int, bool]:
-        """Return where something is said from a place on, and whether a mark said so."""
+        """Return where the reply begins from a place on, and whether a mark introduced it."""
         found = _SAYS.match(self._text, start, self.end)
         assert found is not None  # it matches nothing, too
         return found.end(), found["mark"] is not None
@@ -134,7 +134,7 @@ class _Thinking:
         return None
 
     def _place(self, mark: str, start: int) -> int:
-        """Return where a mark stands next, whatever the case of its letters; the end = nowhere.
+        """Return the next place of a mark, in any case of its letters; the end = nowhere.
 
         It is looked for again only from places behind the last one.
         """

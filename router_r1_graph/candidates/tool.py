@@ -122,7 +122,7 @@ class CandidateTool(BaseTool):
 
 
 def _notable(reply: Reply) -> dict[str, Any]:
-    """Return what a trace shows of the attempts of a call, where there was more than one to it."""
+    """Return a trace's data on the attempts of a call, if there was more than one."""
     shown: dict[str, Any] = {
         "retries": max(0, reply.attempts - 1 - reply.hedges),
         "hedges": reply.hedges,
@@ -140,7 +140,7 @@ def prompt_of(
     background: str = "",
     images: Sequence[dict[str, Any]] = (),
 ) -> list[AnyMessage]:
-    """Return what a candidate is sent: its system prompt and the background, then the query."""
+    """Return the prompt of a candidate: its system prompt and the background, then the query."""
     own = candidate.system_prompt if candidate.kind not in ("tool", "retriever") else ""
     told = "\n".join(filter(None, (own, background)))
     return [*([SystemMessage(told)] if told else []), with_images(query, images)]
@@ -156,7 +156,7 @@ def candidate_tool(
 
     Args:
         candidate: the candidate to ask.
-        model: a chat model, tool, retriever or graph to use instead of what the candidate's
+        model: a chat model, tool, retriever or graph to use instead of the one that the candidate's
             provider makes.
         replies: where replies are kept, to be paid once: a store, or its file. Those of a `model`
             that is given are not: nothing tells it apart from another.

@@ -1,4 +1,4 @@
-"""Tool calls as models and servers really write them.
+"""Reads tool calls in all the forms that models and servers write.
 
 Arguments come as an object, encoded twice, in a code fence, or cut. A model may write a call as
 text.
@@ -17,7 +17,7 @@ from typing import Any
 
 _FENCE = re.compile(r"\A\s*```\w*\s*(.*?)\s*```\s*\Z", re.S)
 _CUT = "cut: "
-"""Before arguments that are no whole JSON: LangChain would complete them."""
+"""The mark before arguments that are incomplete JSON: LangChain would complete them."""
 #: How models mark a call in their text (Hermes and Qwen, Mistral, Llama, DeepSeek, Kimi; Jamba and
 #: Anthropic; MiniMax; Phi; gpt-oss).
 _MARK = re.compile(
@@ -52,7 +52,7 @@ _QUERY = re.compile(r"\Aquery\s*[:=]\s*")
 _PYTHON = re.compile(r"\A\[?\s*[^\W\d]\w*\(.*\)\s*\]?\Z", re.S)
 _DECODER = json.JSONDecoder(strict=False)
 _LEFT_OVER = re.compile(r"(?:[\s}]|<[^<>]*>)*")
-"""What a model writes after its arguments: a bracket too many, its own marks."""
+"""Text after the arguments that models write: a bracket too many, marks of their own."""
 
 
 def read_arguments(written: object) -> dict[str, Any] | None:
@@ -93,7 +93,7 @@ def _read(text: str) -> Any:
 def plain_arguments(written: object) -> str:
     """Return the arguments of a call as LangChain reads them: whole JSON of an object.
 
-    What is not that is marked, so that LangChain reads it as an invalid call. None and "" are none.
+    Anything else is marked, so that LangChain reads it as an invalid call. None and "" become "".
     """
     if written is None or written == "":
         return ""
@@ -118,10 +118,10 @@ class WrittenCall:
 
 
 def written_calls(text: str, names: Collection[str]) -> tuple[str, list[WrittenCall]]:
-    """Return the calls in a text, and what stands before them; no calls and the text for none.
+    """Return the text before the calls in a text, and the calls; the whole text and [] for none.
 
     Args:
-        text: what a model wrote.
+        text: the model's text.
         names: of the tools that it has.
 
     Example:
@@ -161,7 +161,7 @@ def _tagged_calls(text: str) -> list[WrittenCall]:
 
 
 def _react_calls(text: str, names: Collection[str]) -> tuple[str, list[WrittenCall]]:
-    """Return the calls in ReAct's steps, up to an invented observation, and what stands before."""
+    """Return the calls in ReAct's steps, up to an invented observation, and the text before."""
     known = {name.casefold() for name in names}
     text = _OBSERVATION.split(text, maxsplit=1)[0]
     calls: list[WrittenCall] = []
@@ -183,7 +183,7 @@ def _react_calls(text: str, names: Collection[str]) -> tuple[str, list[WrittenCa
 
 
 def final_answer(text: str) -> tuple[str, str]:
-    """Return what stands before a final answer in ReAct's words, and the answer.
+    """Return the text before a final answer in ReAct's words, and the answer.
 
     Without such words, "" and the text.
     """

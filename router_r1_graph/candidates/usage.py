@@ -1,7 +1,7 @@
-"""What a reply is billed for: token counts by price, and the cost that a provider reports.
+"""The usage of a reply: token counts by price, and the cost that a provider reports.
 
 Providers count differently. A part that is reported beside its whole (reasoning tokens beside the
-completion's, cached tokens beside the prompt's) belongs to it, and the total tells. A count that is
+completion's, cached tokens beside the prompt's) belongs to it, as the total shows. A count that is
 missing, null, 0 or impossible is estimated.
 """
 
@@ -64,8 +64,8 @@ class Usage:
 
     `input_tokens` and `output_tokens` are wholes. `cached_input_tokens` (read out of the provider's
     prompt cache) and `cache_write_tokens` are parts of the former, `reasoning_tokens` of the
-    latter. `estimated` names the wholes that nobody reported, and `impossible` what was reported
-    and cannot be, with its value.
+    latter. `estimated` names the wholes that were not reported, and `impossible` the reported
+    values that cannot be true.
     """
 
     input_tokens: int = 0
@@ -82,7 +82,7 @@ def usage_of(message: AIMessage, messages: Sequence[AnyMessage] = ()) -> Usage:
 
     Args:
         message: the reply.
-        messages: what was asked, to estimate from.
+        messages: the prompt, for estimates.
     """
     if message.response_metadata.get(NO_TOKENS):
         return Usage()
@@ -125,7 +125,7 @@ def usage_of(message: AIMessage, messages: Sequence[AnyMessage] = ()) -> Usage:
 def usage_metadata(report: Mapping[str, Any]) -> UsageMetadata | None:
     """Return the counts of an OpenAI-compatible `usage` block; None if it has none.
 
-    A count of null, or one that is none, is 0: `usage_of` estimates it.
+    A count of null, or an impossible one, becomes 0: `usage_of` estimates it.
     """
     plain = {str(name).lower().replace("_", ""): value for name, value in report.items()}
     input_, output, total = (
@@ -155,8 +155,8 @@ def usage_metadata(report: Mapping[str, Any]) -> UsageMetadata | None:
 def reported_usd(message: AIMessage) -> float | None:
     """Return the cost that the provider reports; None if it reports no valid price.
 
-    With a key of one's own at the provider behind a gateway ("BYOK"), the gateway's `cost` is its
-    fee, and the provider's price stands beside it.
+    If the user has a key at the provider behind a gateway ("BYOK"), the gateway's `cost` is only
+    its fee, and the provider's price is in another field.
     """
     metadata = message.response_metadata
     for report in (metadata.get("token_usage"), metadata):
@@ -191,7 +191,7 @@ def _reported(report: Mapping[str, Any]) -> float | None:
 
 
 def _impossible(message: AIMessage) -> Iterator[str]:
-    """Yield what is reported and is no count of tokens, or the price of no call, with its value."""
+    """Yield the names and values of reports that are no possible token count or price."""
     metadata = message.response_metadata
     reports = [(metadata.get("token_usage") or message.usage_metadata or {}, "")]
     reports += [({"cost": metadata.get("cost")}, "")]
@@ -213,7 +213,7 @@ def _impossible(message: AIMessage) -> Iterator[str]:
 
 
 def at(report: Any, path: Iterable[str]) -> Any:
-    """Return what stands in nested objects under these names; None = nothing does."""
+    """Return the value in nested objects under these names; None = there is none."""
     for name in path:
         report = report.get(name) if isinstance(report, Mapping) else None
     return report

@@ -1,4 +1,4 @@
-"""What servers that speak OpenAI's API send, and LangChain's client does not read.
+"""Data that servers of OpenAI's API send, and that LangChain's client does not read.
 
 Usage and a cost may come in any chunk of a stream, and in several; an error may come with status
 200; a stream may end too early.
@@ -30,7 +30,7 @@ _KEPT = "router_r1_usage"
 _WORDS = ("message", "detail", "msg", "errormsg", "errormessage", "statusmsg")
 _CODES = ("code", "status", "type", "errorcode", "statuscode", "httpcode", "httpstatus")
 _OF_GATEWAY = ("provider_metadata", "gateway", "cost")
-"""Where Vercel's gateway puts a cost, beside the text."""
+"""The field of Vercel's gateway for a cost, beside the text."""
 _SUCCESS = ("code", "status_code")
 _SAID = ("message", "delta", "text")
 #: The types of a part of a content that is a text.
@@ -60,7 +60,7 @@ def error_in(body: Mapping[str, Any]) -> BrokenReplyError | None:
 
 
 def _named_in_place_of_a_choice(body: Mapping[str, Any]) -> Any:
-    """Return what names the error in a body of words without a choice; None = it has no words."""
+    """Return the error in a body that has only words and no choice; None = it has no words."""
     errors = body.get("errors")  # Cloudflare
     if errors := errors[:1] if isinstance(errors, list) else [errors] if errors else []:
         return errors[0]
@@ -78,7 +78,7 @@ def _says_none(named: Mapping[str, Any]) -> bool:
 
 
 def normalized(choice: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a choice with what it says under one name, as a content that LangChain reads.
+    """Return a choice with its message under one name, and content that LangChain reads.
 
     Args:
         choice: of a reply, or of a chunk of one.
@@ -107,13 +107,13 @@ def _part(part: Any) -> Any:
 
 
 def _values(named: Mapping[str, Any], names: Sequence[str]) -> Iterator[Any]:
-    """Yield what stands under these names, however they are written; nothing that is empty."""
+    """Yield the non-empty values under these names, in any spelling."""
     plain = {str(name).lower().replace("_", ""): value for name, value in named.items()}
     yield from (plain[name] for name in names if plain.get(name))
 
 
 def report_in(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the usage block of a body or a chunk, wherever it stands; None = there is none.
+    """Return the usage block of a body or a chunk, in any place; None = there is none.
 
     Args:
         body: the JSON of a chat completion, or of a chunk.
@@ -132,7 +132,7 @@ def report_in(body: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def named_error(named: Any, report: Any = None) -> BrokenReplyError:
-    """Return what an `error` object, or text, says.
+    """Return the error that an `error` object, or text, describes.
 
     Args:
         named: the object; None = the server only says that there was one.
@@ -177,11 +177,11 @@ def kept_for(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_kept(message: BaseMessage, **costs: float) -> None:
-    """Put what `kept_for` has kept to its place in a message.
+    """Move the usage that `kept_for` has kept to its place in a message.
 
     Args:
         message: a reply, or the last chunk of one.
-        **costs: what was reported beside the body; the body's own counts before it.
+        **costs: the cost reported beside the body; the body's own has precedence.
     """
     metadata = message.response_metadata.get("metadata") or {}
     if not isinstance(message, AIMessage) or _KEPT not in metadata:

@@ -28,7 +28,7 @@ from .counts import count
 from .endpoint import FREE, Endpoint, Permit, endpoint_of, outcome_of
 
 Read = Callable[[Any, float, int], Reply]
-"""Reads what an attempt brought (a message or an exception), its seconds, and its number."""
+"""Reads the result of an attempt (a message or an exception), its seconds, and its number."""
 
 _BACKOFF = wait_exponential(multiplier=0.25, max=8) + wait_random(0, 0.25)
 _UNSENT = re.compile(r"refused|getaddrinfo|name resolution|name or service|unreachable", re.I)
@@ -37,11 +37,11 @@ _PERHAPS_BILLED: frozenset[ErrorKind] = frozenset({"timeout", "connection"})
 
 @dataclass
 class Attempts:
-    """One call: what it has cost so far, and what may still be tried.
+    """One call: its cost so far, and the attempts that are left.
 
     Attributes:
-        settings: who is asked, and what the calls keep to.
-        read: reads what an attempt brought.
+        settings: of the candidate or controller, with the limits of its calls.
+        read: reads the result of an attempt.
         left: seconds for all attempts and waits together; infinity = no bound.
     """
 
@@ -63,7 +63,7 @@ class Attempts:
         """Whether the attempts were used up."""
 
     def steps(self) -> Steps:
-        """Make the call; a failed attempt is tried again where that is of use."""
+        """Make the call; a failed attempt is repeated if that can help."""
         yield from self._attempt()
         if not self._may_be_tried_again():
             return self._done()
@@ -90,7 +90,7 @@ class Attempts:
 
     @property
     def seconds_left(self) -> float:
-        """What is left for further attempts."""
+        """The seconds that are left for further attempts."""
         return self.left - (time.perf_counter() - self.start)
 
     def _may_be_tried_again(self) -> bool:
@@ -113,7 +113,7 @@ class Attempts:
         self.over = True
 
     def _attempt(self) -> Generator[Invoke | Begin | Wait | Await, Any, None]:
-        """Ask once, or twice at the same time; only what was asked is an attempt."""
+        """Ask once, or twice at the same time; only requests that were sent count as attempts."""
         permit, self.asked = FREE, False
         if self.seconds_left <= 0:
             return
@@ -181,11 +181,11 @@ class Attempts:
     def _book(
         self, permit: Permit, timeout: float, outcome: Any, beside: Reply | None = None
     ) -> Reply:
-        """Add an attempt to the bill, and settle its permit; return what it brought.
+        """Add an attempt to the bill, and settle its permit; return its result.
 
         Args:
             permit: the attempt's.
-            timeout: what it had.
+            timeout: its time-out.
             outcome: its message or exception.
             beside: the reply that counts instead; None = this one counts.
         """
@@ -204,15 +204,15 @@ class Attempts:
         return one
 
     def _book_abandoned(self, permit: Permit, winner: Reply) -> None:
-        """Bill a request that is given up because the same was answered: as much as the answer.
+        """Bill a request that is abandoned because its twin was answered: as much as the answer.
 
-        Its provider goes on writing, most likely as much, and nobody hears how much it was.
+        Its provider most likely goes on writing as much, and the router never learns how much.
         """
         permit.settle("unknown", _tokens(winner))
         self._bill(winner, shown=self.reply, uncertain=True)
 
     def _bill(self, one: Reply, *, shown: Reply, uncertain: bool) -> None:
-        """Add what one attempt cost to the bill, of which another one may be what is shown."""
+        """Add one attempt's cost to the bill; `shown` may be another attempt."""
         sums = self.reply
         self.reply = replace(
             shown,

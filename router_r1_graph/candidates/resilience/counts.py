@@ -1,4 +1,4 @@
-"""What the layer did in this process, by candidate: for /metrics and `pool check --live`."""
+"""Counts of the layer's events in this process, by candidate, for /metrics and `pool check`."""
 
 from __future__ import annotations
 

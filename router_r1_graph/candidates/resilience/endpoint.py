@@ -1,4 +1,4 @@
-"""The endpoint of a candidate: who may ask it now, and what its answers say of it."""
+"""The endpoint of a candidate: admits attempts, and counts their outcomes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .store import Store
 from .stores import open_store
 
 _LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.02, 0.25
-"""How often a place is looked for that another process has."""
+"""Seconds between two tries to get a place that another process holds."""
 _DOWN: frozenset[ErrorKind] = frozenset({"server_error", "timeout", "connection"})
 
 Pauses = Generator[Await | Wait, Any, "Permit | ReplyError"]
@@ -32,16 +32,16 @@ Pauses = Generator[Await | Wait, Any, "Permit | ReplyError"]
 
 @dataclass
 class Permit:
-    """Leave to make one attempt; it is settled when the attempt is over, whatever came of it."""
+    """Permission for one attempt; it is settled when the attempt is over, with any outcome."""
 
     endpoint: Endpoint | None
     """None = nothing limits the candidate."""
     id: str = ""
     waited: float = 0.0
-    """Seconds that its limits took."""
+    """Seconds that it waited for its limits."""
 
     def settle(self, outcome: Outcome, tokens: int = 0) -> None:
-        """Give the place back, and count what the attempt says of the endpoint."""
+        """Give the place back, and count the attempt's outcome for the endpoint."""
         if self.endpoint:
             self.endpoint.settle(self.id, outcome, tokens)
             self.endpoint = None
@@ -52,7 +52,7 @@ FREE = Permit(None)
 
 @dataclass(eq=False)
 class Endpoint:
-    """What all calls to one model of one endpoint with one key have in common."""
+    """The shared state of all calls to one model of one endpoint with one key."""
 
     settings: ModelSettings
     key: str
@@ -179,7 +179,7 @@ _numbers = itertools.count()
 
 
 def _new_id() -> str:
-    """Return the id of an attempt, which no other process here or elsewhere has."""
+    """Return the id of an attempt, unique among all processes and machines."""
     return f"{_MACHINE}.{os.getpid()}.{next(_numbers)}"
 
 
@@ -203,7 +203,7 @@ def _broken(who: str, seconds: float) -> ReplyError:
 
 
 def outcome_of(error: ReplyError | None, *, whole_time: bool) -> Outcome:
-    """Return what an attempt says of its endpoint.
+    """Return the outcome of an attempt for its endpoint.
 
     Args:
         error: of the attempt; None = it succeeded.

@@ -1,4 +1,4 @@
-"""Who is asked instead of a candidate that cannot be reached."""
+"""The candidate that is asked instead of one that cannot be reached."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ judge."""
 
 
 def fallback_of(candidate: Candidate, pool: CandidatePool) -> Candidate | None:
-    """Return who is asked where a candidate cannot be reached; None = nobody.
+    """Return the candidate to ask if another cannot be reached; None = there is none.
 
     A fallback of the fallback is not asked: a call has one, so that its worst case is two prices,
     and two candidates may be each other's.

@@ -1,4 +1,4 @@
-"""The places of an endpoint within this process: whoever finds none waits in turn, without asking.
+"""The places of an endpoint within this process: callers without a place wait in turn.
 
 A store could count them alone, but 5,000 waiting calls would then ask it again and again.
 """
@@ -29,7 +29,7 @@ class Gate:
         self._waiting: deque[Future[bool]] = deque()
 
     def enter(self) -> Future[bool] | None:
-        """Take a place; None = it is taken, else a future that is done when it is one's turn."""
+        """Take a place; None = it is taken, else a future that is done when the turn comes."""
         if self._pid != os.getpid():  # forked: those inside are the other process's
             self._start()
         with self._lock:

@@ -1,4 +1,4 @@
-"""Where the limits are kept: memory, an SQLite file, or a Redis server."""
+"""The places where limits are kept: memory, an SQLite file, or a Redis server."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def find_place(place: str | None) -> str:
     """Return where `limits_store` points: `memory`, a URL, or the absolute path of a file.
 
     Raises:
-        ConfigError: a variable is not set or of no form, or Redis needs the extra `redis`.
+        ConfigError: a variable is not set or malformed, or Redis needs the extra `redis`.
     """
     if place is None:
         return str(_own_folder() / "limits.sqlite")

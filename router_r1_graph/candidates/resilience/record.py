@@ -1,10 +1,11 @@
-"""What is known of one endpoint, and what it means for the next attempt: plain arithmetic.
+"""The state of one endpoint, and its consequences for the next attempt: plain arithmetic.
 
 The record is read, changed and written in one step by a store, so that threads, event loops,
 processes and machines decide one after another. All moments are seconds since the epoch, 0 = never.
 
-Rates go by the generic cell rate algorithm (GCRA, of ATM networks): one moment up to which what was
-asked for uses the rate up. A request waits until that moment is no more than a burst away. Tokens
+Rates use the generic cell rate algorithm (GCRA, of ATM networks). It keeps one moment, up to
+which earlier requests use the rate up. A request waits until that moment is no more than a burst
+away. Tokens
 are counted when they are known, so that the next request pays for them.
 """
 
@@ -19,12 +20,12 @@ from pydantic import TypeAdapter
 from .settings import Resilience
 
 _BURST_SECONDS = 5.0
-"""What a rate allows in this time may come at once."""
+"""The requests that a rate allows in this time may come at once."""
 _LEASE_SECONDS = 5.0
-"""So much longer than its time-out an attempt's place is kept for it: its process may be dead."""
+"""An attempt's place is kept for this long beyond its time-out; then its process counts as dead."""
 
 Outcome = Literal["up", "down", "unknown"]
-"""What an attempt says of its endpoint: it answers, it does not, or neither (429, cancelled)."""
+"""An attempt's outcome for its endpoint: it answers, it does not, or neither (429, cancelled)."""
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Record:
     probes: dict[str, float] = field(default_factory=dict)
     """Probes under way, and when each is over at the latest."""
     places: dict[str, float] = field(default_factory=dict)
-    """Attempts under way, the same; kept only where there is a limit of them."""
+    """Attempts under way, the same; kept only if their number is limited."""
 
     def dumps(self) -> str:
         """Return the record as a line of JSON."""
@@ -48,7 +49,7 @@ class Record:
 
     @classmethod
     def loads(cls, text: str | bytes | None) -> Record:
-        """Read a record; of what is none, an empty one: a limit is no reason for a call to fail."""
+        """Read a record; an unreadable one counts as empty, since a limit must not fail a call."""
         try:
             return _RECORD.validate_json(text or "{}")
         except ValueError:
@@ -66,7 +67,7 @@ _RECORD = TypeAdapter(Record)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an attempt may do."""
+    """The permission of an attempt, or the reason why it has to wait."""
 
     wait: float = 0.0
     """Seconds until it may begin; its turn is kept."""
@@ -126,7 +127,7 @@ def settle(
     outcome: Outcome,
     tokens: int = 0,
 ) -> None:
-    """Give an attempt's place back, and count what it says."""
+    """Give an attempt's place back, and count its outcome."""
     record.places.pop(attempt, None)
     if settings.tokens_per_minute and tokens > 0:
         each = 60.0 / settings.tokens_per_minute

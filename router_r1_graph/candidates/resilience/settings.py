@@ -1,7 +1,7 @@
-"""What a candidate's calls withstand, and what they keep to: settings of one candidate or a pool.
+"""Failures and limits of a candidate's calls: settings of one candidate or a pool.
 
-They stand beside a candidate's prices in a pool file, and as defaults of all in its `resilience:`
-block.
+In a pool file, they are beside a candidate's prices; the `resilience:` block has defaults for all
+candidates.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from .places import check_place
 
 Transient = Literal["rate_limited", "server_error", "timeout", "connection"]
-"""Failures that may go away by themselves."""
+"""The kinds of failures that may be temporary."""
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -51,7 +51,7 @@ class Resilience(BaseModel):
     """After so many seconds without a reply, the request is sent a second time; the first reply
     counts, and both requests are paid. None = never."""
     limits_store: str | None = None
-    """What shares limits and breaker. None = all processes of this user on this machine, by
+    """The scope of limits and breaker. None = all processes of this user on this machine, by
     a file in the folder for temporary files; `memory` = this process alone; the path of an SQLite
     file, relative to the pool file; `redis://HOST:PORT/DATABASE`; or `env:NAME`, an environment
     variable with one of these, for a URL with a password."""
@@ -74,7 +74,7 @@ class Resilience(BaseModel):
 
     @property
     def limited(self) -> bool:
-        """Whether there is anything to keep to or to count."""
+        """Whether there is any limit to keep to, or anything to count."""
         return bool(
             self.max_concurrency
             or self.requests_per_minute
@@ -84,7 +84,7 @@ class Resilience(BaseModel):
 
 
 class PoolResilience(Resilience):
-    """The `resilience:` block of a pool file: defaults for candidates that do not say otherwise."""
+    """The `resilience:` block of a pool file: defaults for candidates without own values."""
 
     fallback: str | None = None
     """See `Candidate.fallback`."""

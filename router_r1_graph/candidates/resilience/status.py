@@ -1,4 +1,4 @@
-"""How an endpoint stands: for people and for what watches over a server."""
+"""The status of an endpoint: for people and for monitoring."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .endpoint import endpoint_of
 
 @dataclass(frozen=True)
 class Status:
-    """What limits the calls to an endpoint now, in all processes that share its store."""
+    """The limits on calls to an endpoint now, in all processes that share its store."""
 
     breaker: Literal["closed", "open", "half_open"] = "closed"
     open_seconds: float = 0.0
-    """Until the breaker lets a probe through."""
+    """Seconds until the breaker lets a probe through."""
     under_way: int = 0
     """Attempts that hold a place; counted only where places are limited."""
     waiting: int = 0
     """Calls of this process that wait for a place."""
     wait_seconds: float = 0.0
-    """How far requests and tokens a minute are used up: 5 s of them may come at once."""
+    """Seconds by which requests and tokens a minute are used up: 5 s of them may come at once."""
 
     def describe(self, settings: ModelSettings) -> str:
         """Return it in words; "" = nothing limits the candidate."""
@@ -38,7 +38,7 @@ class Status:
 
 
 def status_of(settings: ModelSettings) -> Status:
-    """Return how the endpoint of a candidate or a controller stands. This may take a while.
+    """Return the status of a candidate's or controller's endpoint. This may take a while.
 
     Raises:
         ConfigError: its store cannot be used.

@@ -1,7 +1,7 @@
-"""A store of what is known of endpoints: it changes one record in one step.
+"""A store of the states of endpoints: it changes one record in one step.
 
-A store that fails stops no call: a warning says so once, and for some seconds this process goes by
-its own memory. No store blocks an event loop: what may take longer happens in the store's thread.
+A store that fails stops no call: a warning is logged once, and for some seconds this process uses
+its own memory. No store blocks an event loop: slow work happens in the store's thread.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .record import Record
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Change = Callable[[Record], T]
-"""Changes a record in place, and returns what is to be known of it."""
+"""Changes a record in place, and returns the result for the caller."""
 
 PATIENCE_SECONDS = 2.0
-"""So long a store may take for one step."""
+"""Seconds that a store may take for one step."""
 _PAUSE_SECONDS = 5.0
-"""So long a store that failed is left alone."""
+"""Seconds for which a store that failed is not used."""
 
 
 class Store(ABC):
@@ -35,7 +35,7 @@ class Store(ABC):
 
     @abstractmethod
     def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
-        """Change a record while nobody else does; the steps are to be waited for."""
+        """Change a record alone; the caller has to wait for the steps."""
 
     @abstractmethod
     def post(self, key: str, change: Change[Any]) -> None:
@@ -76,7 +76,7 @@ class MemoryStore(Store):
 
 
 class SharedStore(Store):
-    """Records that several processes share; in the place of a store that fails, memory.
+    """Records that several processes share; if the store fails, memory replaces it.
 
     Args:
         where: the store's name in warnings.
@@ -97,14 +97,14 @@ class SharedStore(Store):
 
     @abstractmethod
     def _now_or_later(self, key: str, change: Change[T]) -> T:
-        """Change a record at once, or raise `LaterError` where that may take longer."""
+        """Change a record at once, or raise `LaterError` if that may take longer."""
 
     @abstractmethod
     def _change(self, key: str, change: Change[T]) -> T:
         """Change a record, in the store's thread."""
 
     def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
-        """Change a record; go by this process's own memory where the store fails."""
+        """Change a record; if the store fails, use this process's own memory."""
         self._after_fork()
         if time.monotonic() < self._failed_at + _PAUSE_SECONDS:
             return self._memory.change(key, change)

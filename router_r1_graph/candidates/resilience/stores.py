@@ -142,7 +142,7 @@ class RedisStore(SharedStore):
 
 
 def open_store(place: str | None) -> Store:
-    """Return the store of a place: one in a process, kept until the process ends.
+    """Return the store of a place: one for each process, kept until the process ends.
 
     Args:
         place: see `Resilience.limits_store`.
