@@ -1,4 +1,4 @@
-"""Controllers: what the think node asks. To use a trained policy, pass it as the controller.
+"""Controllers: the think node asks one. To use a trained policy, pass it as the controller.
 
 `KeywordController` and `OracleController` are in `embedded`, which imports the simulation.
 """

@@ -15,7 +15,7 @@ _FOR_THE_ANSWER = "The answer to the user has to follow these instructions:\n\n"
 
 
 def system_message(instructions: str) -> list[AnyMessage]:
-    """Return what the system messages say of the answer, as one message; none for ""."""
+    """Return the system messages' wishes for the answer as one message; none for ""."""
     return [SystemMessage(_FOR_THE_ANSWER + instructions)] if instructions else []
 
 
@@ -50,7 +50,7 @@ def as_text(scratchpad: Sequence[AnyMessage]) -> list[AnyMessage]:
 
 
 def alternating(messages: Iterable[AnyMessage]) -> list[AnyMessage]:
-    """Return messages none of which is empty, and whose roles alternate.
+    """Return messages with alternating roles, none of them empty.
 
     Two of one role become one. A message with tool calls, and the replies to it, stay as they are.
     """
@@ -85,8 +85,8 @@ def _parts(content: str | list[Any]) -> list[Any]:
 def with_plain_thoughts(text: str) -> str:
     """Return a turn in tags whose tags in its thoughts are text.
 
-    A reasoning model thinks about what it may write, in tags too; and many chat templates write the
-    opening tag of its thoughts themselves.
+    A reasoning model may write tags in its thoughts, too; and many chat templates write the opening
+    tag of its thoughts themselves.
     """
     opened = text.lstrip().startswith("<think>")
     thoughts, rest = apart(text)

@@ -45,7 +45,7 @@ class ChatModelController:
     Args:
         model: a LangChain chat model; None builds the one that `settings` describe.
         settings: prices, time-out, retries, protocol and prompt template.
-        name: what to call it in traces.
+        name: its name in traces.
 
     Raises:
         ControllerError: the protocol is `tools` and the model cannot bind tools.
@@ -71,7 +71,7 @@ class ChatModelController:
         self.model = make_chat_model(self.settings) if model is None else read_leniently(model)
         self._given = model is not None  # nothing tells it apart from another: it is not stored
         self._refused: set[str] = set()
-        """What the model refuses of what is sent with a call; our own client learns it itself."""
+        """The parameters of a call that the model refuses; our own client learns them itself."""
         if self.by_tools and not isinstance(self.model, BaseChatModel):
             raise ControllerError(
                 f"controller {name}: protocol 'tools' needs a chat model with bind_tools, not "
@@ -106,7 +106,7 @@ class ChatModelController:
                 return self._in_tags(reply, view)
 
     def prompt(self, view: View) -> list[AnyMessage]:
-        """Return the messages that the model is asked with."""
+        """Return the messages of the prompt."""
         images = view.images if self.settings.image_inputs else ()
         history = as_tool_calls if self.by_tools else as_text
         return alternating(
@@ -148,7 +148,7 @@ class ChatModelController:
         return {name: value for name, value in sent.items() if name not in self._refused}
 
     def _learn(self, reply: Reply, view: View) -> bool:
-        """Remember what the model refuses, and return whether to ask it again without."""
+        """Remember a refused parameter, and return whether to ask the model again without it."""
         if reply.error is None or reply.message is not None:
             return False
         sent = self._sent(view)

@@ -1,8 +1,8 @@
-"""How a controller chose a candidate: what it can tell beside the choice itself.
+"""How a controller chose a candidate: the numbers behind the choice.
 
-A controller that can tell has the methods of `Weighs`; one that can also tell what it read a
-descriptor for has those of `Explains`. One that judges replies has those of `Reasons`. The others
-show only their choice.
+A controller that knows such numbers has the methods of `Weighs`. If it can also explain the effect
+of each descriptor, it has those of `Explains`. A controller that judges replies has those of
+`Reasons`. The others show only their choice.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Choice:
 
     @property
     def best(self) -> str:
-        """The candidate that the numbers speak for; the first of equals."""
+        """The candidate with the best number; the first of equals."""
         lowest = self.unit == "usd_per_mtok"
         return (min if lowest else max)(self.values, key=lambda name: self.values[name])
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What one part of a candidate's descriptor does to the probability that it is asked.
+    """The effect of one part of a candidate's descriptor on the probability that it is asked.
 
     Measured by occlusion: the part is taken out of the prompt, and everything else stays, the
     policy's own words before the name included.
@@ -66,7 +66,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Reason:
-    """What one feature of the replies says of the answer that they hold.
+    """The evidence of one feature of the replies for or against the answer in them.
 
     Attributes:
         feature: its name.
@@ -81,13 +81,13 @@ class Reason:
 
 @runtime_checkable
 class Weighs(Protocol):
-    """A controller that can say how each call of a turn was chosen."""
+    """A controller that can explain how it chose each call of a turn."""
 
     def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
         """Return a choice for each call of a turn, in the order written; () = not known.
 
         Args:
-            view: what the controller was shown.
+            view: the view that the controller had.
             reply: the turn that it wrote then.
         """
         ...
@@ -95,7 +95,7 @@ class Weighs(Protocol):
 
 @runtime_checkable
 class Explains(Weighs, Protocol):
-    """A controller that can say what each part of a descriptor does to its choice."""
+    """A controller that can explain the effect of each part of a descriptor on its choice."""
 
     def reading(self, pool: CandidatePool) -> Mapping[str, str]:
         """Return each candidate's descriptor as the controller reads it."""
@@ -108,13 +108,13 @@ class Explains(Weighs, Protocol):
 
 @runtime_checkable
 class Reasons(Protocol):
-    """A controller that can say why it takes an answer out of replies."""
+    """A controller that can explain why it takes an answer out of replies."""
 
     def reasons(self, view: View, reply: Reply) -> tuple[Reason, ...]:
         """Return the reasons for and against the answer so far, those that count most first.
 
         Args:
-            view: what the controller was shown.
+            view: the view that the controller had.
             reply: the turn that it wrote then.
         """
         ...

@@ -1,4 +1,4 @@
-"""The controller interface: what the think node asks, and what it shows."""
+"""The controller interface: the methods that the think node calls, and the view that it passes."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from .step import AgentStep
 
 @dataclass(frozen=True)
 class View:
-    """What a controller is asked to decide on."""
+    """The input of a controller's decision."""
 
     question: str
     pool: CandidatePool
     context: RouterContext
     left: Left
     conversation: tuple[AnyMessage, ...] = ()
-    """What was said in the parent graph before the question."""
+    """The messages of the parent graph before the question."""
     scratchpad: tuple[AnyMessage, ...] = ()
     """This question's turns (`AIMessage`) and observations (`ToolMessage`) so far."""
     instructions: str = ""
-    """What the system messages of the conversation say, for whoever writes the answer."""
+    """The text of the conversation's system messages, for the model that writes the answer."""
     images: tuple[dict[str, Any], ...] = ()
     """The image parts of the question."""
     store: ReplyStore | None = None
-    """Where a controller that is paid may keep its turns; None = nowhere."""
+    """The store in which a paid controller may keep its turns; None = there is none."""
     step: AgentStep | None = None
     """The step of an agent that is to be decided; None = a question of its own. The candidate of
-    the first call then answers the step, whatever it would have been asked."""
+    the first call then answers the step; its query does not matter."""
 
     @cached_property
     def all_images(self) -> tuple[dict[str, Any], ...]:
-        """The images of the conversation and of the question, in order: what candidates see."""
+        """The images of the conversation and of the question, in order, as candidates see them."""
         before = (image for message in self.conversation for image in images_in(message))
         return (*before, *self.images)
 
     def of_those_who_see(self) -> View:
-        """Return the view with a pool of those who take images, if there is one to see.
+        """Return the view with only the candidates that take images, if the question has images.
 
         Without such a candidate, the pool stays as it is.
         """
@@ -96,12 +96,12 @@ class Decides(Protocol):
 
 
 class Controller(Protocol):
-    """Decides on one turn: which candidates to ask what, or the answer.
+    """Decides on one turn: queries to candidates, or the answer.
 
     `create_router_r1` accepts any object with `decide(view)` as a controller, and fills in the
     rest. Its `decide` may also return a `Turn` or text in tags.
 
-    The reply's text is in the tag language (`router_r1_graph.protocol`). Whatever it holds, the run
+    The reply's text is in the tag language (`router_r1_graph.protocol`). With any text, the run
     continues or ends with a stop reason. A failure is a reply with an error. An exception counts as
     a failure too, and is logged.
     """
@@ -125,7 +125,7 @@ class Controller(Protocol):
 
 
 def render_view(template: Template, view: View) -> str:
-    """Return the prompt of a question: the template filled with what the controller may know."""
+    """Return the prompt of a question: the template filled with the controller's view."""
     candidates = view.pool.candidates
     return render_prompt(
         template,
@@ -139,7 +139,7 @@ def render_view(template: Template, view: View) -> str:
 
 
 def read_descriptor(template: Template, candidate: Candidate) -> str:
-    """Return a candidate's descriptor as a prompt shows it; "" where the template shows none."""
+    """Return a candidate's descriptor as a prompt shows it; "" if the template shows none."""
     shown = template.get_identifiers()
     if "candidates" in shown:
         return candidate.describe_briefly()

@@ -111,7 +111,7 @@ def _order(candidate: Candidate, subjects: set[str]) -> tuple[int, float, float]
 class OracleController(RuleController):
     """Knows the embedded world: the best reachable answer at its least cost. An upper bound.
 
-    Only facts that candidates really know count. A question that no candidate can help with is
+    Only facts that candidates really know count. A question with which no candidate can help is
     answered "unknown", at no cost.
 
     Args:
@@ -155,7 +155,7 @@ def demo_questions(count: int, seed: int, choice: str = "known") -> list[Questio
 
     Args:
         count: how many.
-        seed: what is drawn.
+        seed: the seed of the draw.
         choice: WORDINGS or WORDINGS:KINDS, as `generate` takes them; the kinds with "+" between
             them, in equal parts, or "every" for a mix of all. The usual kinds if none are named.
 
@@ -175,7 +175,7 @@ def demo_questions(count: int, seed: int, choice: str = "known") -> list[Questio
 
 
 def _world(pool: CandidatePool) -> World | None:
-    """Return the world by which to read questions to a pool; None = the embedded one."""
+    """Return the world for reading questions to a pool; None = the embedded one."""
     try:
         return world_of(pool)
     except ControllerError:

@@ -87,12 +87,12 @@ def whole(controller: Any) -> Controller | None:
 
 
 def own_of(controller: Controller) -> object:
-    """Return the object that decides, which may tell more than a controller has to."""
+    """Return the object that decides; it may have more members than a controller needs."""
     return controller.own if isinstance(controller, OwnController) else controller
 
 
 def as_reply(turn: object, decide: Callable[..., Any]) -> Reply:
-    """Return what a controller decided as a reply.
+    """Return a controller's decision as a reply.
 
     Raises:
         TypeError: it is no reply, turn or text; the message says where `decide` is defined.

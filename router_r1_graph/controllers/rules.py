@@ -42,7 +42,7 @@ class RuleController(ABC):
         """Return the next turn, as a `Turn` or as text in tags."""
 
     def caution(self, cost_weight: float) -> str:
-        """Return why not to rely on it at this cost weight; "" = nothing is known."""
+        """Return why not to rely on it at this cost weight; "" = no reason is known."""
         return ""
 
     def worst_case_usd(self, view: View) -> float:
@@ -62,7 +62,7 @@ class RuleController(ABC):
 
 
 def replies_by_candidate(view: View) -> dict[str, str]:
-    """Return what each candidate replied to the question so far; "" for one that failed."""
+    """Return each candidate's reply to the question so far; "" for one that failed."""
     return {call.candidate: call.reply if call.ok else "" for call in view.replies}
 
 
@@ -194,7 +194,7 @@ def _by_price(view: View) -> list[Candidate]:
 class CascadeController(RuleController):
     """Asks the cheapest candidate, then the next in price while replies fail or are doubtful.
 
-    The first answer without a doubt is taken. If there is none, the answer of the most expensive
+    The first undoubted answer is taken. If there is none, the answer of the most expensive
     candidate that gave one is taken.
     """
 

@@ -15,8 +15,8 @@ class ScriptedController(RuleController):
     """Returns scripted turns: for tests of applications that embed the router, and for replays.
 
     Args:
-        script: the turns in order (text in tags, or `Turn`), of which the last is repeated; or a
-            function of the `View`.
+        script: the turns in order (text in tags, or `Turn`), the last one repeated; or a function
+            of the `View`.
 
     Example:
         >>> from router_r1_graph import CandidatePool, Left, RouterContext, View

@@ -1,4 +1,4 @@
-"""One step of an agent, as a controller sees it: what happened, and what is in whose prompt cache.
+"""One step of an agent, as a controller sees it: its history, and each candidate's prompt cache.
 
 Providers keep the prefix of a prompt for a while, and read it at a lower price. Only the model that
 has read a prefix has it: another model reads the whole conversation at the full price.
@@ -25,7 +25,7 @@ class AgentStep:
 
     Attributes:
         number: how many steps there were since the question.
-        messages: what was written since the question: turns of models, and results of tools.
+        messages: those since the question: turns of models, and results of tools.
         input_tokens: an estimate of the whole prompt.
         last: the candidate that answered the step before; "" if there was none.
         warm_tokens: how many tokens of the prompt are in each candidate's cache, by name; a
@@ -44,7 +44,7 @@ class AgentStep:
         return any(is_error(message) for message in last_results(self.messages))
 
     def cost_usd(self, candidate: Candidate) -> float:
-        """Return an estimate of what the step costs with a candidate, its cache considered."""
+        """Return an estimate of the step's cost with a candidate, its cache considered."""
         return candidate.cached_usd(
             self.input_tokens, TYPICAL_OUTPUT_TOKENS, self.warm_tokens.get(candidate.name, 0)
         )
@@ -77,14 +77,14 @@ def step_text(
 ) -> str:
     """Return the question of a step: the user's, then the calls before it and their results.
 
-    It is what a controller reads as the question, so that one that knows nothing of agents, or was
+    A controller reads it as the question. So a controller that knows nothing of agents, or was
     fitted on texts, decides by the step.
 
     Args:
-        question: what the user asked.
-        messages: what was written since.
+        question: the user's question.
+        messages: those since the question.
         max_tokens: the most tokens of each result.
-        last: who made the calls.
+        last: the candidate that made the calls.
 
     Example:
         >>> call = {"name": "run_tests", "args": {"path": "tests"}, "id": "1"}

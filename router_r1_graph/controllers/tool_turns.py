@@ -18,21 +18,21 @@ from ..protocol import Call, Turn
 CALL_IDS = "tool_call_ids"
 """In a turn's additional kwargs: the provider's ids of its calls, in the order of ours."""
 _NAME = re.compile(r"\W*(?:(?:functions?|default_api|tools?)[.:/])?([\w-]*)")
-"""What else models write around a name: quotes, `functions.` before it, `:0` behind it."""
+"""Additions of models around a name: quotes, `functions.` before it, `:0` after it."""
 
 
 def turn_in_tags(
     message: AIMessage, text: str, *, whole: bool, names: Collection[str]
 ) -> tuple[str, AIMessage]:
-    """Return the turn in tags, and the message with its thoughts and the ids of its calls apart.
+    """Return the turn in tags, and the message with its thoughts and the ids of its calls separate.
 
     A call whose arguments cannot be read is written without a query, so that the parser reports it;
     so is the last call of a turn that was cut: it may be half a query.
 
     Args:
-        message: what the model wrote.
+        message: the model's message.
         text: its text.
-        whole: whether it was not cut.
+        whole: whether it is complete.
         names: of the tools that it has.
     """
     thoughts, said = apart(text)
@@ -89,7 +89,7 @@ def _call(name: str | None, arguments: object) -> Call:
 
 
 def as_tool_calls(scratchpad: Sequence[AnyMessage]) -> list[AnyMessage]:
-    """Return the turns with native calls; every observation answers one, refused calls included."""
+    """Return the turns with native calls; each observation answers one, even of refused calls."""
     messages: list[AnyMessage] = []
     theirs: dict[str, str] = {}
     for message in scratchpad:
@@ -127,5 +127,5 @@ def _by_ours(calls: Iterable[ToolCall], ids: Sequence[str]) -> dict[str, str]:
 
 
 def _theirs(ours: str, theirs: Mapping[str, str]) -> str:
-    """Return the provider's id; else nine letters and figures, as the strictest one wants it."""
+    """Return the provider's id; else nine letters and digits, as the strictest provider wants."""
     return theirs.get(ours) or hashlib.sha256(ours.encode()).hexdigest()[:9]

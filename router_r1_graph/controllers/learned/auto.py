@@ -2,12 +2,12 @@
 
 A question goes to the best constant candidate unless another one's predicted utility is higher by a
 margin. Method, options, embedding and margin are chosen on some folds and judged on another one,
-which took no part: neither in that choice nor in the fit of what predicts there. With five folds
-that takes a fit for each fold and each pair of folds left out, 15 of every setting.
+which took no part in that choice, nor in the fit of the predictor there. With five folds, each
+setting is fitted 15 times: with each fold and each pair of folds left out.
 
-What is chosen at a cost weight has the highest pessimistic gain (mean less one standard error) over
-the constant, and sends at least 92% of reworded questions to the same candidate. If the gain of
-that whole procedure on the folds judged is not clear of zero, the constant is kept.
+The choice at a cost weight has the highest pessimistic gain (mean less one standard error) over the
+constant, and sends at least 92% of reworded questions to the same candidate. If the gain of that
+whole procedure on the folds judged is not clear of zero, the constant is kept.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def compare(
     embeddings: Sequence[str],
     progress: Callable[[str], None] | None = None,
 ) -> tuple[list[Verdict], list[Setting]]:
-    """Return what was found at each cost weight, and the settings that are kept, by number of part.
+    """Return the verdict at each cost weight, and the settings that are kept, by number of part.
 
     A method whose packages are not installed is left out.
 
@@ -56,7 +56,7 @@ def compare(
         seed: the seed of the folds and of every fit.
         methods: the methods to compare, by name.
         embeddings: the embeddings to compare, by name.
-        progress: is told what is done next, in words.
+        progress: called with the next step, in words.
 
     Raises:
         ConfigError: there are too few questions, or no such embedding.
@@ -141,7 +141,7 @@ def _cross_fit(
 
 @dataclass(frozen=True)
 class _View:
-    """Predictions S x 2 x Q x C, and which questions may be looked at for a choice."""
+    """Predictions S x 2 x Q x C, and the questions that may be used for a choice."""
 
     predicted: np.ndarray
     seen: np.ndarray
@@ -159,7 +159,7 @@ class _Judge:
     cost_weight: float
 
     def verdict(self, views: Sequence[_View]) -> tuple[Verdict, Setting | None]:
-        """Return what was found, and the setting that is kept; None = the constant."""
+        """Return the verdict, and the setting that is kept; None = the constant."""
         rows = np.arange(len(self.scores))
         chosen, again, base = (np.zeros(len(rows), dtype=int) for _ in range(3))
         methods = dict.fromkeys(setting.method for setting in self.settings)
@@ -208,7 +208,7 @@ class _Judge:
         return utility(self.scores, self.spent, self.spent.mean(axis=0), self.cost_weight)
 
     def _choices(self, view: _View) -> tuple[int, np.ndarray]:
-        """Return the constant, and what each setting chooses with each margin, S x M x 2 x Q."""
+        """Return the constant, and the choices of each setting with each margin, S x M x 2 x Q."""
         costs = self.spent[view.seen].mean(axis=0)
         means = np.nan_to_num(candidate_means(self.scores[view.seen]))
         constant = int(best_column(utility(means, costs, costs, self.cost_weight)[None], costs)[0])
@@ -219,7 +219,7 @@ class _Judge:
         return constant, np.where(lead[:, None] > least, best[:, None], constant)
 
     def _gains(self, choices: np.ndarray, constant: int) -> np.ndarray:
-        """Return what choices S x M x Q gain over the constant, question by question."""
+        """Return the gains of choices S x M x Q over the constant, question by question."""
         true = self._true
         return true[np.arange(len(true)), choices] - true[:, [constant]].T
 
@@ -233,7 +233,7 @@ class _Judge:
 
 
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard error over the last axis of what is not NaN; 0 where all are."""
+    """Return mean and standard error over the last axis, without NaN; 0 where all are NaN."""
     known = ~np.isnan(values)
     count = np.maximum(known.sum(axis=-1), 1)
     mean = np.where(known, values, 0.0).sum(axis=-1) / count

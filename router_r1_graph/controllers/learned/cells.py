@@ -17,14 +17,14 @@ from .columns import CANDIDATE, Columns, columns_of, name_in
 _QUESTION = ("question", "prompt")
 _NOT_MEASURED = ("", "none", "null", "nan", "na", "n/a")
 FIELDS = ("question", "candidate", "score", "cost_usd", "reply", "response", "gold", "split")
-"""What a line of a `.jsonl` may have, under other names too (`fields`)."""
+"""The fields that a line of a `.jsonl` may have, under other names too (`fields`)."""
 
 
 @dataclass(frozen=True)
 class Cell:
     """One measurement: the score in [0, 1] and the cost in USD, NaN where unknown.
 
-    `where` says where it comes from, for messages ("line 3").
+    `where` is its source, for messages ("line 3").
     """
 
     question: str
@@ -43,10 +43,10 @@ _Item = TypeVar("_Item", bound=_OfCandidate)
 
 
 def only(found: Iterable[_Item], names: Sequence[str], where: str) -> Iterator[_Item]:
-    """Yield what is of these candidates, called as the data calls them; no names = all.
+    """Yield the cells of these candidates, by their names in the data; no names = all.
 
     Raises:
-        MatrixError: nothing is of one of them; raised at the end.
+        MatrixError: there is none of one of them; raised at the end.
     """
     known: dict[str, None] = {}
     for item in found:
@@ -168,8 +168,8 @@ def csv_cells(
     Args:
         path: the file.
         pool: the allowed candidates; None = those of the file.
-        fields: what the file calls those of `FIELDS` that it has under other names.
-        candidates: only these candidates, called as the file calls them; none = all.
+        fields: the file's own names for those of `FIELDS` that it names differently.
+        candidates: only these candidates, by their names in the file; none = all.
 
     Raises:
         MatrixError: a column is missing or is there twice, or a line is broken.

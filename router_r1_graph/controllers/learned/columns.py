@@ -1,4 +1,4 @@
-"""What the columns of a `.csv` of scores are: the candidates' scores and costs, or neither."""
+"""The kinds of columns in a `.csv` of scores: the candidates' scores and costs, or neither."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from ...files import csv_reader
 
 COST = "|total_cost"
 CANDIDATE = ("candidate", "model")
-"""What the column is called that says whose a line is."""
+"""The names of the column with the candidate of a line."""
 _COSTS = (COST, "|cost", "_cost", "_cost_usd")  # what others call it
 #: Columns of RouterBench's files that are no candidates.
 _OTHER_COLUMNS = ("", "sample_id", "eval_name", "oracle_model_to_route_to")
 _INDEX = "Unnamed: "
-"""How pandas calls a column without a name, such as the rows' numbers that it writes."""
+"""The name that pandas gives a column without one, such as its row numbers."""
 _QUESTION_COLUMNS = ("prompt", "question")
 _NAMED = "named by --candidates"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a `.csv` with a column for each candidate are.
+    """The kinds of columns in a `.csv` with a column for each candidate.
 
     Attributes:
         question: the column of the question.
         costs: each candidate's column -> that of its costs, which need not be there.
-        why: by which rule these are the candidates'.
+        why: the rule by which these are the candidates'.
         others: the columns that are not read.
     """
 
@@ -51,7 +51,7 @@ def csv_columns(
     fields: Mapping[str, str],
     candidates: Sequence[str] = (),
 ) -> Columns | None:
-    """Return what the columns of a `.csv` are; None = it has a line for each cell.
+    """Return the kinds of a `.csv`'s columns; None = it has a line for each cell.
 
     Raises:
         MatrixError: a column is missing or is there twice.
@@ -67,7 +67,7 @@ def columns_of(
     fields: Mapping[str, str],
     candidates: Sequence[str],
 ) -> Columns | None:
-    """Return what the columns are; None = a line is about one candidate."""
+    """Return the kinds of columns; None = a line is about one candidate."""
     columns = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = columns
     if len(set(columns)) < len(columns):

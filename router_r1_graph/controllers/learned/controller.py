@@ -49,13 +49,13 @@ class LearnedController(OneCallController):
 
     Attributes:
         method: its name in `METHODS`, or `auto`.
-        parts: what predicts: one, or with `auto` those that were kept.
+        parts: the predictors: one, or with `auto` those that were kept.
         known: the candidates that were fitted (or added), as descriptors.
         means: the mean score of each, length C.
         costs: the cost of each, length C.
         cost_source: `measured` (USD for a question) or `prices` (USD per million tokens).
-        about: how it was made, for people who read the folder.
-        verdicts: what `auto` found at each cost weight; of others none.
+        about: its origin, for people who read the folder.
+        verdicts: those of `auto` at each cost weight; empty for other methods.
     """
 
     reads_cost_weight = True
@@ -106,7 +106,7 @@ class LearnedController(OneCallController):
             embedding: `tfidf` or `minilm`; of `auto` also both, as `tfidf,minilm`.
             options: options of the method; see `METHODS`.
             methods: those that `auto` compares; `encoder`, the slowest, only if it is named.
-            progress: is told what `auto` does next, in words.
+            progress: called with the next step of `auto`, in words.
 
         Raises:
             ConfigError: no such method, embedding or option, a candidate without any score, or too
@@ -196,7 +196,7 @@ class LearnedController(OneCallController):
         """Read a controller that `save` has written.
 
         Args:
-            folder: where it is.
+            folder: its folder.
             method: the one that it must be of; None = any.
             name: its name; None = its method and folder.
 
@@ -222,7 +222,7 @@ class LearnedController(OneCallController):
         return loaded
 
     def _whole(self) -> None:
-        """Check that what was loaded belongs together."""
+        """Check that the loaded parts belong together."""
         count = len(self.known.candidates)
         for what, values in (("costs", self.costs), ("means", self.means)):
             if values.shape != (count,):
@@ -255,13 +255,13 @@ class LearnedController(OneCallController):
         return columns(names, pool, self.name, fewer=fewer, advice=advice)
 
     def verdict(self, cost_weight: float) -> Verdict | None:
-        """Return what `auto` found at the nearest cost weight; None for another method."""
+        """Return the verdict of `auto` at the nearest cost weight; None for another method."""
         return min(
             self.verdicts, key=lambda found: abs(found.cost_weight - cost_weight), default=None
         )
 
     def caution(self, cost_weight: float) -> str:
-        """Return that routing does not pay, with numbers, where `auto` found so; else ""."""
+        """Return a warning that routing does not pay, with numbers, if `auto` found so; else ""."""
         found = self.verdict(cost_weight)
         if found is None or found.part is not None:
             return ""
@@ -331,7 +331,7 @@ class LearnedController(OneCallController):
         return step_utility(scores, step, view.pool.candidates, least_unit, weight)
 
     def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
-        """Return the utilities, if the turn asks somebody."""
+        """Return the utilities, if the turn asks a candidate."""
         if not parse(reply.text).calls:
             return ()
         if view.step is not None:

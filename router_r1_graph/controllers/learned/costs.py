@@ -1,4 +1,4 @@
-"""What a candidate costs, and what a score is worth against it."""
+"""The cost of a candidate, and the worth of a score against it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CostSource = Literal["measured", "prices"]
 
 
 def mean_costs(matrix: ScoreMatrix) -> tuple[np.ndarray, CostSource]:
-    """Return each candidate's cost, length C, and where it comes from."""
+    """Return each candidate's cost, length C, and its source."""
     measured = candidate_means(matrix.costs_usd)
     if not np.isnan(measured).any():
         return measured, "measured"
@@ -28,10 +28,10 @@ def mean_costs(matrix: ScoreMatrix) -> tuple[np.ndarray, CostSource]:
 def utility(
     scores: np.ndarray, spent: np.ndarray, costs: np.ndarray, cost_weight: float
 ) -> np.ndarray:
-    """Return (1 - a) * score - a * what was spent, N x C.
+    """Return (1 - a) * score - a * cost, N x C.
 
-    What was spent is scaled so that the lowest of `costs` (length C) is 0 and the highest 1; it is
-    0 where all cost the same.
+    The cost is scaled so that the lowest of `costs` (length C) is 0 and the highest 1; it is 0 if
+    all cost the same.
     """
     low, high = costs.min(), costs.max()
     share = (spent - low) / (high - low) if high > low else np.zeros_like(spent)
@@ -47,8 +47,8 @@ def step_utility(
 ) -> np.ndarray:
     """Return the utilities, length C, of an agent's step, whose costs depend on the prompt caches.
 
-    A step that costs little more with a better candidate weighs little, and a cold cache weighs
-    what it costs. The unit of cost is the range of the step's costs with cold caches, or
+    A small extra cost for a better candidate weighs little, and a cold cache weighs as much as it
+    costs. The unit of cost is the range of the step's costs with cold caches, or
     `least_unit`, whichever is more: a step's length alone is no reason for a weaker candidate.
 
     Args:

@@ -1,4 +1,4 @@
-"""What scores leave open, in sentences for the person who fits a controller on them."""
+"""Gaps in scores, in sentences for the person who fits a controller on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .matrix import ScoreMatrix
 
 
 def doubts(matrix: ScoreMatrix) -> list[str]:
-    """Return what to know of the numbers: which scores, costs and prices are missing."""
+    """Return sentences about the numbers: the scores, costs and prices that are missing."""
     names = matrix.names
     scored = (~np.isnan(matrix.scores)).sum(axis=0)
     rows = len(matrix.questions)

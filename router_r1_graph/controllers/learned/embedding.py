@@ -23,7 +23,7 @@ _MAX_WORDS = 20_000
 _DIMENSIONS = (64, 128)  # with more, and with pairs of words, a few hundred are overfitted
 _QUESTIONS = 25  # for each dimension beyond the least
 _STEADINESS = 15.0
-"""How much a direction in which rewording moves a question as much as on average is shortened."""
+"""The shortening of a direction in which rewording moves a question by the average amount."""
 
 
 class Embedding(Protocol):
@@ -100,7 +100,7 @@ class TfidfEmbedding:
     def _steadied(self, texts: Sequence[str]) -> np.ndarray:
         """Return the axes times (1 + c W)^-1/2.
 
-        W is the mean square of what rewording does to a vector (D x D, mean eigenvalue 1): as in
+        W is the mean square of a vector's change by rewording (D x D, mean eigenvalue 1), as in
         within-class covariance normalisation, where the forms of one question are the class.
         """
         moved = self.vectors(texts) - self.vectors([varied(text) for text in texts])
@@ -144,7 +144,7 @@ def fit_embedding(name: str, texts: Sequence[str], seed: int) -> Embedding:
 
 
 def load_embedding(name: str, words: Sequence[str], arrays: dict[str, np.ndarray]) -> Embedding:
-    """Return an embedding from what `words` and `arrays` gave.
+    """Return an embedding from its `words` and `arrays`.
 
     Raises:
         ConfigError: there is no such embedding.

@@ -1,7 +1,7 @@
 """The folder of a fitted controller, JSON and npz, and whether a pool is the one that it knows.
 
-Nothing in a folder runs code when it is loaded: `learned.json` says which method was fitted, in
-which version, and on whom; `learned.npz` holds its numbers.
+Nothing in a folder runs code when it is loaded: `learned.json` has the method, its version and the
+candidates of the fit; `learned.npz` has its numbers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def write(
     head: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
 ) -> None:
-    """Write what was fitted.
+    """Write the fitted parts.
 
     Raises:
         OSError: the folder cannot be written.
@@ -57,13 +57,13 @@ def write(
 def reading(
     folder: str | Path, what: str, methods: Collection[str], version: int
 ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Give head and arrays of a folder; what does not fit inside the block is a broken folder.
+    """Give head and arrays of a folder; an error in the block means that the folder is broken.
 
     Args:
-        folder: what `write` wrote.
-        what: what the caller reads, for the error.
-        methods: those that it can read.
-        version: the one that it can read.
+        folder: the folder that `write` made.
+        what: the thing that the caller reads, for the error.
+        methods: the methods that it can read.
+        version: the version that it can read.
 
     Raises:
         ControllerError: the folder holds none, a broken one, or one of another method or version.
@@ -125,7 +125,7 @@ def columns(
 
 
 def require_measured(matrix: ScoreMatrix) -> None:
-    """Check that there is something to learn of every candidate.
+    """Check that every candidate has a score.
 
     Raises:
         ConfigError: a candidate has no score.

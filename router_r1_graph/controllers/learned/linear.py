@@ -1,9 +1,9 @@
 """linear: ridge regression from a question's vector to every candidate's score.
 
-What a question is worth to all candidates (is it easy?) and what it is worth to each beyond that
-(the interaction of question and candidate) are two regressions, each with a strength of its own:
-only the second decides between candidates, and it is much the weaker signal. Strengths are chosen
-by leave-one-out cross-validation (`RidgeCV`).
+There are two regressions, each with a strength of its own. One predicts the question's score over
+all candidates (is it easy?), the other one each candidate's difference from that (the interaction
+of question and candidate). Only the latter decides between candidates; its signal is much weaker.
+Strengths are chosen by leave-one-out cross-validation (`RidgeCV`).
 """
 
 from __future__ import annotations

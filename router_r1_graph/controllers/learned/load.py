@@ -17,7 +17,7 @@ def load(
 
     Args:
         kind: a method of `METHODS`, `auto`, `reader` or `steps`.
-        folder: what the controller's `save` wrote.
+        folder: the folder that the controller's `save` made.
         pool: the pool it will choose from.
 
     Raises:

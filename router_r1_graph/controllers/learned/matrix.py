@@ -1,15 +1,15 @@
-"""Score matrices: what each candidate scored and cost on each question, and its files.
+"""Score matrices: each candidate's score and cost on each question, and its files.
 
 Shapes: Q questions x C candidates. NaN = not measured. Needs numpy (extra `eval`).
 
-| file | what it holds |
+| file | content |
 |---|---|
 | `.jsonl` | a line for each cell: `question`, `candidate` or `model`, `score`, `cost_usd` |
 | `.csv` | the same, or RouterBench's shape: `prompt`, `<model>` and `<model>|total_cost` (USD) |
 | `.npz` | everything, with the candidates' descriptors |
 
-A score may also be true or false: 1 or 0. A cell that stands several times has the mean of what
-was measured, as a prompt that RouterBench asks in two of its sets.
+A score may also be true or false: 1 or 0. If a cell occurs several times, its measurements are
+averaged; RouterBench, for example, has some prompts in two of its sets.
 
 Source: arXiv 2403.12031 (RouterBench) for the columns of the wide file.
 """
@@ -35,13 +35,13 @@ from .cells import Cell, csv_cells, long_cells, only
 from .columns import COST, name_in
 
 _MOST_USD = 1e9
-"""More is no cost of a question, and too much for pictures and sums."""
+"""The highest cost of a question; a higher one is a mistake, and too much for pictures and sums."""
 _NO_SCORE = " to 1 (another scale: --best-score; no candidate: --candidates names those that are)"
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreMatrix:
-    """What each candidate scored and cost on each question.
+    """Each candidate's score and cost on each question.
 
     Attributes:
         questions: Q texts, each once.
@@ -94,7 +94,7 @@ class ScoreMatrix:
             cells: the measurements; several of one candidate on one question count with their mean.
             pool: the allowed candidates, found by name, alias or the provider's model name; a
                 candidate without a cell is left out. None = all that occur, with prices unknown.
-            source: where the cells come from, for messages.
+            source: the source of the cells, for messages.
 
         Raises:
             MatrixError: there is no cell, or a cell names no candidate of the pool.
@@ -135,7 +135,7 @@ class ScoreMatrix:
         return [candidate.name for candidate in self.pool.candidates]
 
     def cells(self) -> Iterator[Cell]:
-        """Yield what was measured, question by question."""
+        """Yield the measured cells, question by question."""
         for question, scores, costs in zip(
             self.questions, self.scores, self.costs_usd, strict=True
         ):
@@ -173,10 +173,10 @@ def read_matrix(
         path: the file.
         pool: the allowed candidates, with their order and descriptors; None = as in the file.
         split: only lines of a `.jsonl` whose `split` is this; None = all.
-        fields: what the file calls those of `FIELDS` that it has under other names.
+        fields: the file's own names for those of `FIELDS` that it names differently.
         best_score: the best score that there can be in a text file: 100 for percents, 10 for
             ratings up to 10. Scores are divided by it.
-        candidates: only these candidates, called as the file calls them; none = all. In a `.csv`
+        candidates: only these candidates, by their names in the file; none = all. In a `.csv`
             with a column for each candidate, these columns.
 
     Raises:
@@ -264,7 +264,7 @@ _WRITERS = {".jsonl": _write_long, ".csv": _write_wide, ".npz": _write_npz}
 def _means(
     shape: tuple[int, int], places: tuple[array[int], array[int]], values: np.ndarray
 ) -> np.ndarray:
-    """Return a matrix with the mean of what was measured at each place; NaN where nothing was."""
+    """Return a matrix with the mean of the measurements at each place; NaN where there are none."""
     known = ~np.isnan(values)
     at = tuple(np.array(numbers)[known] for numbers in places)
     sums, counts = np.zeros(shape), np.zeros(shape)

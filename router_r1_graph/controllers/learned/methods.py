@@ -24,7 +24,7 @@ class Method:
 
     Attributes:
         describe: a description in one line.
-        options: what `fit` takes, with defaults: whole numbers of at least 1.
+        options: those of `fit`, with defaults: whole numbers of at least 1.
         fit: from vectors, scores, seed and options to a predictor.
         load: from `Predictor.arrays()` to a predictor.
         tries: the values of options that `auto` compares; one that is missing keeps its default.
@@ -76,7 +76,7 @@ METHODS: Mapping[str, Method] = {
 }
 
 COMPARED = tuple(name for name in METHODS if name != "encoder")
-"""What `auto` compares unless told: not the one that is several times as slow as the others."""
+"""The methods that `auto` compares by default: all but one, which is several times as slow."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """mf, irt and encoder: small networks from a question's vector to every candidate's score.
 
-Each gives logits N x C; the predicted score is their sigmoid, and what is minimised is the
-cross-entropy with the measured scores (which may be fractions), by AdamW. A tenth of the questions
-is held out; the weights of the epoch that was best on it are kept, and training ends where there is
-no better one for some epochs.
+Each gives logits N x C; the predicted score is their sigmoid. AdamW minimises the cross-entropy
+with the measured scores (which may be fractions). A tenth of the questions is held out; the weights
+of the epoch that was best on it are kept, and training ends if some epochs bring no better one.
 
 Sources:
     mf: arXiv 2406.18665 (RouteLLM), section 4: a bilinear form of model and query embedding. There
@@ -143,7 +142,7 @@ class Network:
 
 
 def _inputs(vectors: np.ndarray) -> Any:
-    """Return vectors of length 1 as numbers around 1, which is what layers are initialised for."""
+    """Return vectors of length 1 as numbers around 1, since layers are initialised for those."""
     return torch.tensor(vectors, dtype=torch.float32) * math.sqrt(vectors.shape[1])
 
 
@@ -180,7 +179,7 @@ def _train(module: Any, inputs: Any, scores: Any, epochs: int) -> None:
 
 
 def _loss(logits: Any, scores: Any) -> Any:
-    """Return the mean cross-entropy over what was measured; 0 where nothing was."""
+    """Return the mean cross-entropy over the measured scores; 0 if there are none."""
     measured = ~torch.isnan(scores)
     losses = functional.binary_cross_entropy_with_logits(
         logits, torch.where(measured, scores, 0.0), reduction="none"

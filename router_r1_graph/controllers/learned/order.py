@@ -8,7 +8,7 @@ from ...answers import bare_answer, contains, exact_match
 from .recorded import RecordedReplies
 
 _ORDER_WEIGHT = 0.1
-"""The cost weight for which the order is made. Where a call costs more than a reply can add, the
+"""The cost weight for which the order is made. If a call costs more than a reply can add, the
 reader stops at the first one anyway, so the order matters at low weights."""
 
 

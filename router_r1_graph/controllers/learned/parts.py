@@ -1,4 +1,4 @@
-"""What predicts in a fitted controller."""
+"""The predictors of a fitted controller."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def fit_parts(settings: Sequence[Setting], matrix: ScoreMatrix, seed: int) -> li
 
 
 def packed(parts: Sequence[Part]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return what a folder's head says of parts, and their arrays.
+    """Return the parts as entries of a folder's head, and their arrays.
 
-    What several parts read is there once.
+    An embedding that several parts read is there once.
     """
     embeddings = {part.embedding.name: part.embedding for part in parts}
     head = {

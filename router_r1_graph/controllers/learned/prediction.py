@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Predictor(Protocol):
-    """Predicts what each candidate would score.
+    """Predicts the score of each candidate.
 
     Shapes: Q questions fitted on, N asked about, C candidates, D the length of a vector.
     """
@@ -19,7 +19,7 @@ class Predictor(Protocol):
         ...
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what the predictor was fitted to: its class is built again from these names."""
+        """Return the fitted numbers: the class is built again from these names."""
         ...
 
 

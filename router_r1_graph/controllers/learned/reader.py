@@ -2,7 +2,7 @@
 
 After each reply it takes the span that is most likely right (`spans`, `reading`), and asks on while
 that is worth its price at the run's cost weight (`stopping`). Two settings are rules that are
-fitted: `cascade` asks from cheap to expensive, `vote` asks all at once, whatever they cost.
+fitted: `cascade` asks from cheap to expensive, `vote` asks all at once, at any cost.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class ReaderController(RuleController):
         known: the K candidates of the fit, as descriptors, in the order in which they are asked.
         costs: the cost of each, length K.
         cost_source: `measured` (USD for a question) or `prices` (USD per million tokens).
-        regressions: what the features are worth.
+        regressions: the weights of the features.
         sure: K x N, how sure it was of N recorded questions after each reply, by regressions that
             had not seen them.
         right: K x N, whether its answer was right.
-        about: how it was made, for people who read the folder.
+        about: its origin, for people who read the folder.
         kind: one of `KINDS`.
     """
 
@@ -96,7 +96,7 @@ class ReaderController(RuleController):
             recorded: the replies of all candidates, with gold answers.
             kind: one of `KINDS`.
             seed: of the folds and of the wrong spans that are seen.
-            judged: what `judge` makes of the replies, where it is known already.
+            judged: the result of `judge` for the replies, if it is known already.
 
         Raises:
             ConfigError: there are too few questions, or no reply holds a right answer.
@@ -195,7 +195,7 @@ class ReaderController(RuleController):
         columns(self._names, pool, self.name)
 
     def stop_at(self, cost_weight: float) -> np.ndarray:
-        """Return from which log-odds on it stops after each reply, length K."""
+        """Return the log-odds from which on it stops after each reply, length K."""
         if self.kind == "vote":
             return np.array([np.inf] * (len(self._names) - 1) + [-np.inf])
         if (last := self._last) is None or last[0] != cost_weight:
@@ -204,7 +204,7 @@ class ReaderController(RuleController):
         return last[1]
 
     def expected(self, cost_weight: float) -> Point:
-        """Return what it does at a cost weight on the recorded questions.
+        """Return its behaviour at a cost weight on the recorded questions.
 
         No regression had seen the question that it judges; the thresholds are chosen on these
         questions, so that new ones may do a little worse.
@@ -214,7 +214,7 @@ class ReaderController(RuleController):
     def turn(self, view: View) -> Turn:
         """Ask the next candidates, or answer.
 
-        Those between which it would not stop anyway are asked at once.
+        Candidates between which it would not stop anyway are asked at once.
         """
         columns(self._names, view.pool, self.name, fewer=True)  # some may not be shown: images
         replies, read_so_far = self._replies(view)
@@ -237,7 +237,7 @@ class ReaderController(RuleController):
         return Turn((why,), tuple(Call(name, view.question) for name in names))
 
     def reasons(self, view: View, reply: Reply) -> tuple[Reason, ...]:
-        """Return what speaks for and against the answer so far; before a reply, the weights.
+        """Return the evidence for and against the answer so far; before a reply, the weights.
 
         The first are those that count most.
         """

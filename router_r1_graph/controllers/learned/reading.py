@@ -1,7 +1,7 @@
 """The regressions of a reader: which span in the replies so far is most likely right.
 
-One logistic regression for each number of replies read, since what a feature is worth changes with
-what else is known. Shapes: K candidates in the order in which they are asked, F features.
+There is one logistic regression for each number of replies read, since the weight of a feature
+depends on the other replies. Shapes: K candidates in the order in which they are asked, F features.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .recorded import RecordedReplies
 from .spans import Reading, read
 
 _WRONG = 25
-"""Wrong spans of each question that a fit sees; they are weighted as all of its wrong ones."""
+"""The number of a question's wrong spans that a fit sees; they have the weight of all."""
 NO_SPAN = -np.inf
 """The log-odds where no reply holds a span."""
 _SHRINKAGE = 0.1
@@ -29,7 +29,7 @@ class Best:
 
     Attributes:
         row: its row in the reading.
-        log_odds: of its being right, as the regression says.
+        log_odds: of its being right, by the regression.
         features: length F.
     """
 
@@ -95,10 +95,10 @@ def judge(recorded: RecordedReplies) -> list[Judged]:
 
 
 class Examples:
-    """What regressions are fitted to: right spans, and some wrong ones, after each reply.
+    """The data for the regressions: right spans, and some wrong ones, after each reply.
 
     Args:
-        judged: N questions; the candidates stand in the order in which they are asked.
+        judged: N questions; the candidates are in the order in which they are asked.
         seed: draws the wrong spans.
     """
 
@@ -116,7 +116,7 @@ class Examples:
 
 
 _Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Features, whether they are of a right span, and how many spans each stands for."""
+"""Features, whether they are of a right span, and how many spans each represents."""
 
 
 def _drawn(judged: Judged, replies: int, rng: np.random.Generator) -> _Rows:

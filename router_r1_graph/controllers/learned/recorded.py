@@ -1,4 +1,4 @@
-"""Recorded replies with gold answers: what a `reader` is fitted on. Needs numpy (extra `eval`).
+"""Recorded replies with gold answers, for the fit of a `reader`. Needs numpy (extra `eval`).
 
 Shapes: Q questions x C candidates.
 """
@@ -19,10 +19,10 @@ from .prediction import candidate_means
 
 @dataclass(frozen=True)
 class Recorded:
-    """One reply to a whole question: what was said, what it cost, and what would be right.
+    """One reply to a whole question: its text, its cost, and the right answers.
 
-    `reply` is "" where the candidate failed; `cost_usd` is NaN where it is unknown; `where` says
-    where it comes from, for messages ("line 3").
+    `reply` is "" if the candidate failed; `cost_usd` is NaN if it is unknown; `where` is its
+    source, for messages ("line 3").
     """
 
     question: str
@@ -62,10 +62,10 @@ class RecordedReplies:
         Args:
             found: the replies.
             pool: the allowed candidates, with prices; None = those that are found.
-            source: where the replies come from, for messages.
+            source: the source of the replies, for messages.
 
         Raises:
-            MatrixError: a candidate is not in the pool, or no question has everybody's reply.
+            MatrixError: a candidate is not in the pool, or no question has every candidate's reply.
         """
         rows: dict[str, dict[str, Recorded]] = {}
         names: dict[str, None] = {}
@@ -102,7 +102,7 @@ class RecordedReplies:
         )
 
     def costs(self) -> tuple[np.ndarray, Literal["measured", "prices"]]:
-        """Return what each candidate costs, length C: its mean in USD, else its list price."""
+        """Return each candidate's cost, length C: its mean in USD, else its list price."""
         measured = candidate_means(self.costs_usd)
         if not np.isnan(measured).any():
             return measured, "measured"

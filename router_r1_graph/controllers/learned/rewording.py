@@ -1,7 +1,7 @@
 """The same question in other words, made by rules: does a router choose the same for it?
 
 Two sets of rules: fits see the questions that `varied` makes, and are judged by those of
-`reworded`, so that what is measured is not what was learned.
+`reworded`, so that the measured rewordings are not the learned ones.
 """
 
 from __future__ import annotations

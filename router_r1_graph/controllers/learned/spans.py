@@ -1,4 +1,4 @@
-"""Spans: the words in replies that may be the answer, and what speaks for each.
+"""Spans: the words in replies that may be the answer, and the features of each.
 
 A reply to a question is prose, a bare answer, or an answer in tags. All runs of up to `LONGEST`
 words are taken from it, and the answer that it states itself; each has features, and a fitted
@@ -21,11 +21,11 @@ from ...protocol import untagged
 from ..rules import is_doubtful
 
 LONGEST = 6
-"""Words of a span; an answer that a reply states itself may be longer."""
+"""The most words of a span; an answer that a reply states itself may be longer."""
 _READ = 600
-"""Characters of a reply that are read for spans, besides the answer that it states."""
+"""The characters of a reply that are read for spans, besides the answer that it states."""
 _LONGEST_STATED = 12
-"""Words up to which what a reply states counts as an answer, not as prose."""
+"""The most words of a stated answer; a longer statement counts as prose."""
 
 _TOKEN = re.compile(r"\w[\w'\u2019.\-\u2013&%$€£/]*|[$€£]\d[\w.,]*|\d[\d.,]*\d|[^\w\s]|\n")
 _WORD = re.compile(r"\w")
@@ -44,7 +44,7 @@ _NEVER_AT_EDGES = (
 _EDGES = frozenset(_NEVER_AT_EDGES.split())
 """Words at which no answer begins or ends."""
 _KINDS = ("who", "when", "where", "how many", "how", "which", "what")
-"""Words that say what kind of answer is asked; the first of these in a question counts."""
+"""Words for the kind of answer; the first of them in a question counts."""
 _BEFORE = {
     "is": {"is", "was", "are", "were", "be"},
     "by": {"by"},
@@ -57,12 +57,12 @@ _IN_REPLY = (
     *("early", "late", "capital", "edges", "quoted", "brief", "sure"),
     *(f"after {name}" for name in _BEFORE),
 )
-"""What is known of a span in one reply.
+"""The features of a span in one reply.
 
-Whether it is one of its spans, is what the reply states, stands in it word for word, stands within
-what it states, or holds that; how early and how late it stands, the share of capital letters,
-whether it ends where capitals do, stands in quotes or bold; how brief and how sure the reply is;
-and the word before it.
+Whether it is one of the reply's spans, is its stated answer, occurs in it word for word, is a part
+of the stated answer, or contains that; how early and how late it occurs, the share of capital
+letters, whether it ends where capitals do, is in quotes or bold; how brief and how sure the reply
+is; and the word before it.
 """
 _HELD, _STATED, _REPEATED, _WITHIN, _AROUND, _BEST = range(6)
 """From `_BEST` on, the highest value and the mean of the replies that hold the span count."""
@@ -70,9 +70,9 @@ _ALONE = (
     *("one word", "two words", "three words", "four words", "more words"),
     *("digit", "year", "month", "number", "words of the question", "length"),
 )
-"""What is known of a span without the replies."""
+"""The features of a span without the replies."""
 _SHAPES = ("digit", "capital", "length")
-"""What is weighed anew for each kind of question."""
+"""The features with a separate weight for each kind of question."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Reading:
         texts: S spans as they were written.
         in_reply: S x R x the features in `_IN_REPLY`, each in [0, 1].
         alone: S x the features in `_ALONE`.
-        kind: what kind of answer is asked, as a place in `_KINDS`; their number = another kind.
+        kind: the kind of answer, as a place in `_KINDS`; their number = another kind.
     """
 
     texts: tuple[str, ...]
@@ -96,7 +96,7 @@ class Reading:
         return replace(self, in_reply=self.in_reply[:, list(columns)])
 
     def features(self, replies: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return what speaks for each span when only the first replies are known.
+        """Return the features of each span when only the first replies are known.
 
         Args:
             replies: how many, 1 to R.

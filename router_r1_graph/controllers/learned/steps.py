@@ -1,7 +1,7 @@
-"""A controller of an agent's steps, fitted on traces: who masters a step, and at what price now.
+"""A controller of an agent's steps, fitted on traces: skill and current price of each candidate.
 
-For each candidate a logistic regression says how likely it masters the step, by the words of the
-last line of what a controller reads (`step_text`): what was called, by whom, what came back. Then
+For each candidate, a logistic regression estimates how likely it masters the step. It reads the
+words in the last line of `step_text`: the call, the candidate that made it, and the result. Then
 
     utility = (1 - a) * probability - a * cost / unit        a = the run's cost weight
 
@@ -31,7 +31,7 @@ from .prediction import candidate_means
 
 VERSION = 1
 _RAREST = 3
-"""A feature that stands in fewer rows is left out."""
+"""A feature that occurs in fewer rows is left out."""
 
 
 class StepController(OneCallController):
@@ -44,7 +44,7 @@ class StepController(OneCallController):
         words: feature -> its row in `weights`.
         weights: F x C, of the features.
         bias: length C.
-        unit_usd: what a cost is divided by.
+        unit_usd: the divisor of costs.
     """
 
     reads_cost_weight = True
@@ -68,11 +68,11 @@ class StepController(OneCallController):
 
     @classmethod
     def fit(cls, matrix: ScoreMatrix, *, strength: float = 1.0) -> StepController:
-        """Fit to what each candidate scored and cost at steps.
+        """Fit to each candidate's scores and costs at steps.
 
         Args:
-            matrix: Q x C; a row is what a controller read at a step, a score of at least 0.5 says
-                that the candidate mastered it.
+            matrix: Q x C; a row is the text that a controller read at a step. A score of at
+                least 0.5 means that the candidate mastered it.
             strength: the inverse of scikit-learn's regularisation.
 
         Raises:
@@ -165,7 +165,7 @@ class StepController(OneCallController):
         return view.pool.candidates[int(self.utilities(view).argmax())]
 
     def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
-        """Return the utilities, if the turn asks somebody."""
+        """Return the utilities, if the turn asks a candidate."""
         if not parse(reply.text).calls:
             return ()
         names = [candidate.name for candidate in view.pool.candidates]
@@ -174,7 +174,7 @@ class StepController(OneCallController):
 
 
 def features(text: str) -> set[str]:
-    r"""Return the words of the last line, their pairs, and who failed if it tells of an error.
+    r"""Return the words of the last line, their pairs, and on an error the candidate that failed.
 
     Example:
         >>> sorted(features('Mend it.\nAda: edit {"of": "x"}: error: no'))[:3]

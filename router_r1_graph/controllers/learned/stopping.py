@@ -2,7 +2,7 @@
 
     utility = (1 - a) * answer is right - a * cost        a = the run's cost weight
 
-The cost is that of the candidates asked, as a share of what all of them cost together. Going
+The cost is that of the candidates asked, as a share of the cost of all of them. Going
 backwards from the last candidate, the threshold after each reply is the one with the highest mean
 utility over recorded questions: where a reader is surer than it, it stops.
 
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 ALWAYS = float(np.finfo(float).min)
-"""The threshold at which every answer is enough; where there is none (-inf), a reader asks on."""
+"""The threshold at which every answer is enough; without an answer (-inf), a reader asks on."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What a reader does with given thresholds: means over questions.
+    """The behaviour of a reader with given thresholds: means over questions.
 
     Attributes:
         exact_match: in [0, 1].
-        cost: as a share of what all candidates cost together.
+        cost: as a share of the cost of all candidates together.
         calls: how many candidates are asked.
     """
 
@@ -37,7 +37,7 @@ class Point:
 def thresholds(
     sure: np.ndarray, right: np.ndarray, costs: np.ndarray, cost_weight: float
 ) -> np.ndarray:
-    """Return from which sureness on a reader stops after each reply, length K.
+    """Return the sureness from which on a reader stops after each reply, length K.
 
     Args:
         sure: K x N, how sure it was after each reply, on questions that it was not fitted to;
@@ -73,12 +73,12 @@ def thresholds(
 
 
 def stops(sure: np.ndarray, stop_at: np.ndarray) -> np.ndarray:
-    """Return after which reply, from 0, a reader stops on each question; length N."""
+    """Return the reply, from 0, after which a reader stops on each question; length N."""
     return np.asarray((sure >= stop_at[:, None]).argmax(axis=0))
 
 
 def walk(sure: np.ndarray, right: np.ndarray, costs: np.ndarray, stop_at: np.ndarray) -> Point:
-    """Return what thresholds do on recorded questions; see `thresholds` for the arguments."""
+    """Return the effect of thresholds on recorded questions; see `thresholds` for the arguments."""
     last = stops(sure, stop_at)
     spent = np.cumsum(costs)
     share = spent[last].mean() / spent[-1] if spent[-1] > 0 else 0.0

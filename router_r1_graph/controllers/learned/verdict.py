@@ -1,4 +1,4 @@
-"""What `auto` found at a cost weight: numbers that tables, pictures and warnings repeat."""
+"""The findings of `auto` at a cost weight: numbers that tables, pictures and warnings repeat."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ class Gain:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found at one cost weight, on folds that took no part in what is judged there.
+    """The findings at one cost weight, on folds that took no part in the fits judged there.
 
     Attributes:
         cost_weight: from 0 to 1.
         part: the number of the fitted part that decides; None = the constant does.
-        setting: that part, or what came next to it: the method with its options.
-        margin: how much more predicted utility than the constant's is asked for, divided by
+        setting: the method and options of that part, or of the one that came next to it.
+        margin: by how much the predicted utility has to exceed the constant's, divided by
             1 - cost weight, so that it is a score.
         score: the mean of `auto` with every choice made anew in each fold.
-        cost: what that cost for a question.
+        cost: its cost of a question.
         same: the share of reworded questions that it sent to the same candidate.
         gain: its utility less the best constant's.
         constant: the best constant at this cost weight, by name.
         constant_score: its mean score.
-        constant_cost: what it costs for a question.
+        constant_cost: its cost of a question.
         mix_score: the best random mix of two constants that costs as much as `auto`.
-        oracle_score: the mean over questions of the score of whoever has the highest utility.
-        oracle_cost: what that costs for a question.
+        oracle_score: the mean over questions of the score of the one with the highest utility.
+        oracle_cost: the cost of these for a question.
         methods: each method's gain with its best options and no margin.
     """
 
@@ -68,13 +68,13 @@ class Verdict:
 
     @property
     def kept(self) -> tuple[float, float]:
-        """Score and cost of what is kept: of `auto`, or of the constant where that decides."""
+        """Score and cost of the kept choice: of `auto`, or of the constant if that decides."""
         if self.part is None:
             return self.constant_score, self.constant_cost
         return self.score, self.cost
 
     def why_not(self, cost_source: CostSource) -> str:
-        """Return in words why the constant is asked each time, with the numbers."""
+        """Return the reason why the constant is asked each time, with the numbers."""
         method = max(self.methods, key=lambda name: self.methods[name].mean)
         numbers = f"score {self.constant_score:.3f}"
         if cost_source == "measured":
@@ -88,7 +88,7 @@ class Verdict:
 def read_verdict(
     *, gain: Mapping[str, float], methods: Mapping[str, Mapping[str, float]], **found: Any
 ) -> Verdict:
-    """Return the verdict of which this is the `asdict`.
+    """Return the verdict from its `asdict`.
 
     Raises:
         TypeError: it is of none.

@@ -1,7 +1,7 @@
 """Attention in which rows share prefixes, for transformers' models.
 
 Rows with a common prefix read its keys and values once, in one product of matrices
-(docs/experiments.md has what that is worth on a CPU). On a GPU rows share none, and each key head
+(docs/experiments.md has its effect on a CPU). On a GPU rows share none, and each key head
 is read once for all query heads that it serves, without a copy for each of them (`cuda_graphs`).
 """
 
@@ -22,7 +22,7 @@ from .prefixes import Shared
 
 NAME = "router_r1_shared"
 _FEW = 32
-"""With more new tokens and no prefix, what each attends to is not held at once."""
+"""With more new tokens and no prefix, their attention is not held all at once."""
 
 
 def attend(
@@ -35,7 +35,7 @@ def attend(
     shared: Shared | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, Any]:
-    """Return what each row's tokens attend to, in its prefix and after it.
+    """Return the attention of each row's tokens over its prefix and the tokens after it.
 
     Args:
         module: the layer; `layer_idx` is its place.
@@ -82,12 +82,12 @@ AttentionMaskInterface.register(NAME, eager_mask)
 
 
 _locks: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
-"""One for each model: where two samplers hold the same, the other one waits."""
+"""One for each model: if two samplers hold the same model, one waits for the other."""
 
 
 @contextmanager
 def sharing(model: Any) -> Iterator[None]:
-    """Let a model attend so, while it lasts; its forward pass takes `shared` then."""
+    """Let a model attend so within the block; its forward pass takes `shared` then."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT's
     with _locks.setdefault(inner, RLock()):
         before = model.config._attn_implementation

@@ -1,4 +1,4 @@
-"""Rows that are read together: their cache, which of its tokens are real, and their prefixes."""
+"""Rows that are read together: their cache, its real tokens, and their prefixes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .prefixes import Row, Shared
 class Batch:
     """Rows of different lengths, padded on the left so that their last tokens are in one column.
 
-    Positions count real tokens only. What a row has in common with others is not in the batch's
-    cache but in its prefix.
+    Positions count real tokens only. The tokens that a row has in common with others are not in
+    the batch's cache but in its prefix.
 
     Args:
         forward: of the model.
-        rows: what is known of each.
+        rows: the keys and values of each.
         pad_id: the padding token.
     """
 
@@ -45,7 +45,7 @@ class Batch:
         """Read on, and return the logits after the new tokens: [rows, kept, vocabulary].
 
         Args:
-            fresh: each row's next tokens; padding comes after them where another row has more.
+            fresh: each row's next tokens; padding comes after them if another row has more.
             keep: for how many last columns logits are wanted; 0 = for all of them.
         """
         self._read = max(map(len, fresh))

@@ -1,6 +1,6 @@
 """Turns that are asked for at the same time share a batch, from event loops and threads alike.
 
-One thread samples as long as there is something to sample. Each caller holds a future of
+One thread samples as long as turns are waiting. Each caller holds a future of
 `concurrent.futures`, which can wake a thread or any event loop.
 """
 
@@ -57,8 +57,8 @@ class Batches:
 
     running: Callable[[], int] | None = None
     """How many questions are running; where it is set, a batch begins when all of them wait for a
-    turn. So what shares a batch depends on the questions only, and not on the time that anything
-    takes: the last digits of a probability do depend on the batch."""
+    turn. So the rows of a batch depend on the questions only, and not on timing. That matters
+    because the last digits of a probability depend on the batch."""
 
     def __init__(self, owner: HasGenerator, max_batch: int) -> None:
         self._owner = owner
@@ -72,7 +72,7 @@ class Batches:
         _all.add(self)
 
     def leave(self) -> None:
-        """Wait until nothing is sampled any more; the program ends."""
+        """Wait until sampling has ended; the program ends."""
         with self._changed:
             self._changed.notify()
         if self._thread:
@@ -184,7 +184,7 @@ class Batches:
 
 
 def _without_time(turn: Sample) -> tuple[object, ...]:
-    """Return a turn's place in a batch, which does not depend on who came first."""
+    """Return a turn's place in a batch, which does not depend on the order of arrival."""
     return turn.so_far, turn.random.getstate() if turn.random else ()
 
 

@@ -1,4 +1,4 @@
-"""What a server of completions says: a body or the events of a stream, with ids, or an error."""
+"""The response of a completions server: a body or the events of a stream, with ids, or an error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Logprobs(BaseModel):
 
     @property
     def ids(self) -> list[int] | None:
-        """The ids of the sampled tokens, where the server writes them here."""
+        """The ids of the sampled tokens, if the server writes them here."""
         if self.content is not None:
             ids = [token.id for token in self.content if token.id is not None]
             return ids if len(ids) == len(self.content) else None
@@ -52,7 +52,7 @@ class _Choice(BaseModel):
 
     @property
     def ids(self) -> list[int] | None:
-        """The sampled ids; None where the server does not give them."""
+        """The sampled ids; None if the server does not give them."""
         if self.token_ids is not None:
             return self.token_ids
         return self.logprobs.ids if self.logprobs else None
@@ -65,7 +65,7 @@ class _Body(BaseModel):
 
 @dataclass
 class Completion:
-    """What a server said so far: a body, or the events of a stream."""
+    """The response of a server so far: a body, or the events of a stream."""
 
     text: str = ""
     ids: list[int] | None = None
@@ -83,7 +83,7 @@ class Completion:
 
         Raises:
             BrokenReplyError: it names an error, or breaks off.
-            ValueError: it is not a completion; the message quotes what the server says instead.
+            ValueError: it is not a completion; the message quotes the response.
         """
         try:
             sent = json.loads(data)
@@ -120,7 +120,7 @@ _REFUSES_IDS = re.compile(
 
 
 class TokenIdsError(Exception):
-    """A server takes no token ids as a prompt; to try again is of no use."""
+    """A server takes no token ids as a prompt; a retry cannot help."""
 
     status_code = 400
 
@@ -133,7 +133,7 @@ class TokenIdsError(Exception):
 
 
 def status_error(address: str, response: httpx.Response, body: bytes) -> Exception:
-    """Return what is wrong with a response whose status is not 200."""
+    """Return the error of a response whose status is not 200."""
     if response.status_code <= 500 and _REFUSES_IDS.search(body.decode(errors="replace")):
         return TokenIdsError(address, body)
     return HTTPStatusError(response, body)
@@ -149,6 +149,6 @@ class HTTPStatusError(Exception):
 
 
 def words(body: str | bytes) -> str:
-    """Return what a server says, on one line."""
+    """Return a server's message, on one line."""
     text = body if isinstance(body, str) else body.decode(errors="replace")
     return " ".join(text.split())[:300] or "empty"

@@ -52,10 +52,10 @@ class CompletionsController:
         settings: `base_url` (such as `http://localhost:8000/v1`), `model`, `api_key_env`, prices,
             time-out, retries. The temperature of a run (`RouterContext.temperature`) overrides
             theirs.
-        policy: how it is asked.
+        policy: the settings of its turns.
         template: the path of a prompt template; None = the library's.
         end_ids: tokens that end a turn, besides the tokenizer's.
-        name: what to call it in traces.
+        name: its name in traces.
 
     Raises:
         ControllerError: the settings have no `base_url`.
@@ -93,7 +93,7 @@ class CompletionsController:
         Args:
             path: the policy that the server holds.
             settings: how the server is reached. Without `model`, requests name `path` as the model.
-            name: what to call it in traces; `completions:` and the model when left out.
+            name: its name in traces; `completions:` and the model if left out.
 
         Raises:
             ControllerError: there is no such policy, or it cannot be used.
@@ -179,7 +179,7 @@ class CompletionsController:
         return replace(reply, message=message, error=error)
 
     def _message(self, answer: Completion, context: TokenContext) -> AIMessage:
-        """Return what the server sampled, with its ids."""
+        """Return the server's sample, with its ids."""
         ids, logprobs = answer.ids, answer.logprobs
         if ids is None:
             ids, logprobs = self._encoded(answer), []
@@ -203,7 +203,7 @@ class CompletionsController:
         )
 
     def _closed(self, ids: list[int]) -> list[int]:
-        """Return the ids of a turn with its closing tag, where the server leaves it out."""
+        """Return the ids of a turn with its closing tag, if the server leaves it out."""
         text = self.codec.text_of(ids)
         closed = protocol.close(text)
         if closed == text or ids[-1:] in [[end] for end in self.codec.ends]:
@@ -211,7 +211,7 @@ class CompletionsController:
         return [*ids, *self.codec.following(text, closed[len(text.rstrip()) :])]
 
     def _encoded(self, answer: Completion) -> list[int]:
-        """Return the ids of a turn of which only the text is known."""
+        """Return the ids of a turn, if only its text is known."""
         if not self._warned:
             self._warned = True
             logger.warning(

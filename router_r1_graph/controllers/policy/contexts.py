@@ -1,4 +1,4 @@
-"""What turns are sampled after: read a few rows at a time, where it was not read before."""
+"""The contexts of turns: new parts of them are read a few rows at a time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Contexts:
         self._pad_id = pad_id
 
     def forget(self) -> None:
-        """Drop all that is kept: the weights have changed."""
+        """Drop all kept contexts: the weights have changed."""
         self.kept.clear()
         self.prefixes.clear()
 
@@ -72,7 +72,7 @@ class Contexts:
         return [rows[key] for key in keys]
 
     def take(self, turn: Sample) -> tuple[Any, int]:
-        """Return what is kept of a turn's context (None if nothing), and of how many tokens."""
+        """Return the kept cache of a turn's context (None if there is none), and its tokens."""
         ids = turn.so_far
         kept, size = self.kept.take(ids[: len(ids) if turn.ids else turn.known])
         if not turn.ids:

@@ -1,9 +1,10 @@
 """A local checkpoint as the controller: tokens in, tokens out.
 
-The key invariant: what the policy sampled is what is trained. Each turn's `AIMessage` carries
-`input_ids` (what was added to the context before it: the prompt, later an observation, tokenised
-once on its own), `output_ids` (what was sampled) and `logprobs`. The context of a turn is their
-concatenation over all turns before; nothing is decoded, cut and encoded again.
+The key invariant: the tokens that the policy sampled are those that are trained. Each turn's
+`AIMessage` carries `input_ids` (the addition to the context before it: the prompt, later an
+observation, tokenised once on its own), `output_ids` (the sampled tokens) and `logprobs`. The
+context of a turn is their concatenation over all turns before; nothing is decoded, cut and encoded
+again.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ class PolicyController:
     Args:
         model: a Hugging Face causal LM, in evaluation or training.
         tokenizer: its tokenizer.
-        settings: how it is asked.
+        settings: those of its turns.
         template: the path of a prompt template; None = the library's.
         temperature: 0 = greedy; `RouterContext.temperature` overrides it for a run.
         max_batch: most questions in one forward pass.
         max_cached_tokens: the most tokens whose keys and values are kept between the turns of
             running questions; 0 = none. A 3B model in bfloat16 takes about 37 kB per token.
         seed: the seed of sampling. The seed of a run (`RouterContext.seed`) and the question are
-            mixed in, so that a question's samples do not depend on what shares its batch.
-        name: what to call it in traces.
+            mixed in, so that a question's samples do not depend on the other rows of its batch.
+        name: its name in traces.
     """
 
     streams_turns = True
@@ -101,7 +102,7 @@ class PolicyController:
 
         Args:
             path: a folder, or the name of a model on the hub.
-            settings: how it is asked; None = as its `router_r1.json` says.
+            settings: those of its turns; None = those in its `router_r1.json`.
             device: `cpu`, `cuda`, ...; None = the GPU where there is one.
             dtype: the type of the weights, such as `bfloat16`; `auto` = as saved, and on a CPU
                 that in which it computes fastest. There an adapter is merged, too.
@@ -126,8 +127,8 @@ class PolicyController:
     def wait_for_all(self, running: Callable[[], int] | None) -> None:
         """Begin a batch when all running questions wait for a turn, as training does.
 
-        What is sampled then depends on seeds and questions only, to the last digit, and not on the
-        time that calls take.
+        Then the samples depend on seeds and questions only, to the last digit, and not on the time
+        that calls take.
 
         Args:
             running: returns how many questions are running; None = as turns come.
@@ -162,7 +163,7 @@ class PolicyController:
         tokens that came before it, as a share of the names of the pool.
 
         Args:
-            view: what the policy was shown.
+            view: the view that the policy had.
             reply: the turn that it wrote then; () for one without token ids.
 
         Raises:
@@ -176,13 +177,13 @@ class PolicyController:
         return {c.name: read_descriptor(self.codec.template, c) for c in pool.candidates}
 
     def explain(self, view: View, reply: Reply) -> tuple[tuple[Effect, ...], ...]:
-        """Return, for each call of a turn, what each part of each descriptor did, by occlusion.
+        """Return the effect of each part of each descriptor on each call of a turn, by occlusion.
 
         The part is taken out of the prompt. The policy's own words before the name stay as they
-        are: what they say of the part already is not taken away.
+        are, even if they already contain the part.
 
         Args:
-            view: what the policy was shown.
+            view: the view that the policy had.
             reply: the turn that it wrote then; () for one without token ids.
         """
         tokens = _tokens(reply)

@@ -36,7 +36,7 @@ class Slots:
 
     Args:
         forward: of the model, whose layers all remember tensors of one shape (`Forward.uniform`).
-        like: keys and values of some row.
+        like: the keys and values of any row.
     """
 
     def __init__(self, forward: Forward, like: Rows) -> None:
@@ -56,14 +56,14 @@ class Slots:
         self.whole = torch.zeros(shape, **self._options)
         """[layers, keys and values, rows, heads, columns, head size]."""
         self.real = torch.zeros((rows, columns), dtype=torch.bool, device=device)
-        """Which columns of each row hold a token of it: [rows, columns]."""
+        """The columns of each row that hold a token of it: [rows, columns]."""
         self.ids = torch.zeros((rows, 1), dtype=torch.long, device=device)
         self.positions = torch.zeros((rows, 1), dtype=torch.long, device=device)
         self.column = torch.zeros(1, dtype=torch.long, device=device)
-        """Where a pass puts its tokens."""
+        """The column for the tokens of a pass."""
 
     def make_room(self, rows: int, columns: int) -> None:
-        """Have so much room at least; what is there stays, and its passes are recorded anew."""
+        """Make room for so much at least; the content stays, and its passes are recorded anew."""
         had_rows, had_columns = self.real.shape
         if rows <= had_rows and columns <= had_columns:
             return
@@ -106,7 +106,7 @@ class Slots:
         return logits
 
     def _record(self, rows: int, columns: int) -> _Pass:
-        """Return the pass; without a graph where there is no GPU, or the model does not allow it.
+        """Return the pass; without a graph if there is no GPU, or the model does not allow one.
 
         A model may wait for the GPU in the middle, as some with experts do.
         """
@@ -134,7 +134,7 @@ class Slots:
 
 @dataclass(frozen=True)
 class _Pass:
-    """A recorded pass, and where it puts its logits."""
+    """A recorded pass, and the tensor of its logits."""
 
     graph: Any
     logits: torch.Tensor
@@ -160,11 +160,11 @@ class _Slot(DynamicLayer):  # type: ignore[misc]
 
 
 class GraphedBatch:
-    """Rows in slots, of which each pass reads one token: a `Batch` for a GPU.
+    """Rows in slots; each pass reads one token of each row: a `Batch` for a GPU.
 
     Args:
-        slots: where they are held; one batch at a time.
-        rows: what is known of each, without prefixes.
+        slots: the room for them; one batch at a time.
+        rows: the keys and values of each, without prefixes.
     """
 
     def __init__(self, slots: Slots, rows: Sequence[Row]) -> None:
@@ -192,7 +192,7 @@ class GraphedBatch:
         return logits[:, None]
 
     def accept(self, counts: Sequence[int]) -> None:
-        """Keep what was read: there are no guesses."""
+        """Keep the tokens read: there are no guesses."""
 
     def take(self, order: Sequence[int]) -> None:
         """Keep the rows at these places, in this order."""

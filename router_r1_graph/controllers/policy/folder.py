@@ -1,4 +1,4 @@
-"""The folder of a trained policy: how it is asked, its prompt template and its tokenizer.
+"""The folder of a trained policy: the settings of its turns, its prompt template and tokenizer.
 
 A policy folder is a normal Hugging Face model with two more files. They are read alike whether the
 policy runs in this process or on a server that holds its weights. Imports no torch.
@@ -28,18 +28,18 @@ TEMPLATE_FILE = "prompt_template.txt"
 
 @dataclass(frozen=True)
 class PolicySettings:
-    """How a policy is asked; kept beside its weights as `router_r1.json`.
+    """The settings of a policy's turns; kept beside its weights as `router_r1.json`.
 
     Attributes:
         protocol_version: the version of the tag language that it was trained on.
         stop: texts that end a turn. A turn may hold several calls, and then ends in an end token of
             the model, or where a model begins to write the replies itself (such a tag is left open,
-            and so is none). The paper's are `</search>` and `</answer>`: one call a turn.
+            so it does not count). The paper's are `</search>` and `</answer>`: one call a turn.
         max_new_tokens: the most tokens of one turn.
         max_context_tokens: the longest context of a turn; beyond it, the run ends instead.
         observations: `plain` = they continue the same assistant turn, as in the paper; `chat` =
             they are a user message of the chat template, where the tokenizer has one.
-        thinking: whether a chat template that can switch a model's own thinking has it on. The
+        thinking: whether a model's own thinking is on, if its chat template can switch it. The
             protocol has thoughts of its own.
     """
 
@@ -54,7 +54,7 @@ class PolicySettings:
 
 
 UNTRAINED = PolicySettings(max_new_tokens=1024, observations="chat")
-"""How a model is asked that comes without settings: it was not trained here, and knows no protocol
+"""The settings of a model that comes without any: it was not trained here, and knows no protocol
 but its chat template."""
 
 
@@ -120,7 +120,7 @@ class PolicyFolder:
         return first != "runs" and not Path(first).is_dir()
 
     def settings(self) -> PolicySettings:
-        """Return how the policy is asked; `UNTRAINED` for a model that was not trained here.
+        """Return the settings of its turns; `UNTRAINED` for a model that was not trained here.
 
         Raises:
             ControllerError: the file cannot be used, or the policy speaks another version of the
@@ -248,7 +248,7 @@ _FIX = "correct it, or delete it to ask the policy with the defaults"
 
 
 def _read(file: Path) -> PolicySettings:
-    """Read the settings, and say in one line what is wrong with them and what to do."""
+    """Read the settings; an error says in one line what is wrong and what to do."""
     try:
         return _SETTINGS.validate_json(file.read_bytes(), strict=True)
     except OSError as error:

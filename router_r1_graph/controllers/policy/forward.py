@@ -1,4 +1,4 @@
-"""A model's forward pass with its cache: how a family names it, and what it remembers."""
+"""A model's forward pass with its cache: the names in each family, and the kinds of memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .prefixes import Prefix, Shared
 
 _KEYS_AND_VALUES = {DynamicLayer, DynamicSlidingWindowLayer}
 _CACHES = ("cache", "past_key_values", "cache_params")
-"""What transformers' models call their cache; it was renamed in 5.24."""
+"""The names of the cache in transformers' models; it was renamed in 5.24."""
 _CONTINUES = {
     *("falcon_h1", "granitemoehybrid", "lfm2", "nemotron_h", "olmo_hybrid"),
     *("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"),
 }
-"""Families with other layers that read several tokens on from a cache as they do from none; that
+"""Families with other layers that read several tokens after a cache as they do without one; this
 was compared (tests/test_policy_models.py). Mamba, Jamba and Zamba 2 do not."""
 
 
@@ -69,13 +69,13 @@ class Forward:
             positions: theirs: [rows, tokens].
             cache: of the tokens before; None = a new one.
             mask: 1 for each real token, of those before too; None = all are real.
-            keep: of how many last tokens logits are wanted (0 = of all), or of which.
+            keep: the number of last tokens that get logits (0 = all), or their places.
             shared: the prefixes of the rows, within `sharing`; the cache and the mask begin after
                 them.
 
         Returns:
-            The logits, [rows, kept, vocabulary] (of each token, where a model cannot leave the
-            others out), and the cache with these tokens; None if the model has none.
+            The logits, [rows, kept, vocabulary] (of each token, if a model cannot leave the others
+            out), and the cache with these tokens; None if the model has none.
         """
         if isinstance(keep, int) and 0 < keep < ids.shape[1]:
             # By place, since a slice is not in one piece: torch multiplies that by a copy of the
@@ -92,7 +92,7 @@ class Forward:
 
     @cached_property
     def _layers(self) -> list[Any]:
-        """What the layers remember of one token; [] = it is of another kind."""
+        """What the layers remember of one token, as tensors; [] = it is of another kind."""
         if not self._cache or "attention_mask" not in self._takes:
             return []
         ids = torch.tensor([[self._token]], device=self.device)
@@ -102,7 +102,7 @@ class Forward:
 
     @cached_property
     def _kinds(self) -> list[type]:
-        """What the layers are that remember something; [] = they are of another kind."""
+        """The kinds of the layers that remember something; [] = they are of another kind."""
         # The last layers may share keys and values of earlier ones, and remember nothing.
         kinds = [type(layer) for layer in self._layers if getattr(layer, "keys", layer) is not None]
         return kinds if kinds == [*map(type, self._layers)][: len(kinds)] else []
@@ -140,10 +140,10 @@ class Forward:
 
     @cached_property
     def _attends_alike(self) -> bool:
-        """Whether a model says the same with the attention of `sharing`.
+        """Whether a model gives the same logits with the attention of `sharing`.
 
-        Some attention has more than that (biases, sinks, limits on scores); so what the model says
-        after a prefix is compared with what it says without.
+        Some attention has more than that (biases, sinks, limits on scores). So the logits after a
+        prefix are compared with those without it.
         """
         if self._model.config._attn_implementation != "sdpa" or not self.skips:
             return False

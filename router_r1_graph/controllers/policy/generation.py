@@ -5,12 +5,12 @@ log-probabilities. The new context of each turn is computed first, a few rows at
 turns share one batch, and each pass samples a token for each. Turns that end leave the batch. The
 last few may rest: they join the turns that have arrived meanwhile, and continue where they were.
 
-Where few turns share a batch, what each may repeat of earlier text is guessed, and a pass reads the
-guess as well: it samples after each of its tokens, up to the first that is not the sampled one.
-What is sampled is the same as without, at any temperature. Turns repeat names, prices and
-sub-questions of their context.
+If few turns share a batch, the next tokens of each are guessed from earlier text, and a pass reads
+the guess as well: it samples after each of its tokens, up to the first that is not the sampled one.
+The samples are the same as without guesses, at any temperature. Guesses work because turns repeat
+names, prices and sub-questions of their context.
 
-Padding and prefixes (`Batch`) are right where a layer remembers keys and values. A model with other
+Padding and prefixes (`Batch`) are right if each layer remembers keys and values. A model with other
 layers (linear attention, convolutions, state spaces) samples one turn at a time, without padding,
 and remembers what it has read in the cache that transformers makes for it.
 """
@@ -74,7 +74,7 @@ class Generator:
 
     @property
     def kept(self) -> KeptCaches:
-        """What is kept between turns."""
+        """The caches that are kept between turns."""
         return self._contexts.kept
 
     @property
@@ -174,11 +174,11 @@ class Generator:
         guesses: Sequence[Sequence[int]],
         logits: torch.Tensor,
     ) -> list[list[int]]:
-        """Sample on, after the last token of each row and its guess; return what was sampled.
+        """Sample on, after the last token of each row and its guess; return the samples.
 
         Args:
             rows: the turns; None = it has ended, and its one token means nothing.
-            guesses: what was read after the last token.
+            guesses: the tokens that were read after the last one.
             logits: [rows, 1 + the longest guess, vocabulary].
         """
         width, device = logits.shape[1], logits.device
@@ -234,7 +234,7 @@ class Generator:
 
 
 def _guess(turn: Sample | None, most: int) -> tuple[int, ...]:
-    """Return what a turn may write next."""
+    """Return a guess of a turn's next tokens."""
     if turn is None or most < 1:
         return ()
     return repeated(turn.so_far)[: min(most, turn.max_new_tokens - len(turn.ids) - 1)]

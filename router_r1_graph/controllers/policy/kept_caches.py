@@ -1,4 +1,4 @@
-"""What is kept of the contexts of questions between their turns."""
+"""The caches of questions' contexts, kept between their turns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class KeptCaches:
         self.tokens = 0
 
     def take(self, ids: tuple[int, ...]) -> tuple[Any, int]:
-        """Return what is kept for these ids, and its size in tokens; it is no longer kept then.
+        """Return the cache for these ids, and its size in tokens; it is no longer kept then.
 
         Returns:
             `(None, 0)` if nothing is kept for them.

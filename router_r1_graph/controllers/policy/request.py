@@ -1,4 +1,4 @@
-"""One request to a server of completions, and what it answers."""
+"""One request to a completions server, and its answer."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class CompletionRequest(Runnable[Any, AIMessage]):
 
     Attributes:
         settings: how the server is reached.
-        tls: what its certificate is checked by.
-        body: what is sent.
-        read: makes a message of what the server said.
+        tls: the context that checks its certificate.
+        body: the body of the request.
+        read: makes a message of the server's response.
         listener: gets the ids of a stream, as they come; None = the body does not ask for one.
     """
 

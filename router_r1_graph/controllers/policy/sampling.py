@@ -13,7 +13,7 @@ from .streaming import Listener
 
 @dataclass(eq=False)
 class Sample:
-    """One turn: what it is sampled after, and what has been sampled.
+    """One turn: its context, and the tokens sampled so far.
 
     `ids` and `logprobs` have the same length; log-probabilities are of the distribution that was
     sampled from (of the model's own where sampling is greedy).
@@ -30,7 +30,7 @@ class Sample:
     listener: Listener | None = None
     """Receives the turn's ids after each sampled one."""
     random: Random | None = None
-    """The turn's own random stream, so that its sample does not depend on what shares the batch.
+    """The turn's own random stream, so that its sample does not depend on the rest of the batch.
     None = always the middle of the distribution."""
     is_last: Callable[[Sequence[int]], bool] = lambda _: False
     """Takes the ids of the turn, and returns whether the question ends with it: no cache is kept
@@ -44,7 +44,7 @@ class Sample:
     _drawn: list[float] = field(default_factory=list)
 
     def draw(self, count: int) -> list[float]:
-        """Return the numbers by which the next tokens are drawn, whether or not all are sampled.
+        """Return the numbers by which the next tokens are drawn, even if not all are sampled.
 
         Args:
             count: how many; each is from 0 to 1.
@@ -61,22 +61,22 @@ class Sample:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to sample."""
+        """Whether the turn has ended."""
         return self.finished or len(self.ids) >= self.max_new_tokens
 
     @property
     def so_far(self) -> tuple[int, ...]:
-        """The context and what has been sampled."""
+        """The context and the sampled tokens."""
         return (*self.context, *self.ids)
 
 
 _ALIKE, _MOST_GUESSED = (3, 2, 1), 8
-"""So many of the last tokens have stood before, as many as possible, and so many are guessed. A
-pass that checks a wrong guess takes a quarter longer than one without (docs/experiments.md)."""
+"""The numbers of last tokens that have to occur before (the longest match counts), and of guesses.
+A pass that checks a wrong guess takes a quarter longer than one without (docs/experiments.md)."""
 
 
 def repeated(ids: tuple[int, ...]) -> tuple[int, ...]:
-    """Return what followed the last tokens where they stood before; () where they did not.
+    """Return the tokens that followed the last ones at an earlier place; () if there is none.
 
     Source: A. Saxena, Prompt lookup decoding (2023).
 

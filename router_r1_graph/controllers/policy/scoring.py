@@ -1,4 +1,4 @@
-"""How likely given endings are after given contexts: log-probabilities, teacher-forced.
+"""The log-probabilities of given endings after given contexts, teacher-forced.
 
 Contexts that begin alike are computed once up to where they differ from the first one. All else
 shares forward passes, as many rows at a time as fit.
@@ -26,7 +26,7 @@ class Scorer:
     """Computes log-probabilities of endings.
 
     On a CPU, a model in half precision is copied into float32: there it is several times as fast,
-    and rounding in bfloat16 is as large as the effects that are looked for.
+    and rounding in bfloat16 is as large as the effects to be measured.
 
     Args:
         model: a causal LM of transformers.

@@ -29,7 +29,7 @@ class Increments:
     told: str = ""
 
     def of(self, text: str) -> str:
-        """Return what was added since the last call; "" while a character is not complete."""
+        """Return the text since the last call; "" while a character is not complete."""
         # A character of several tokens reads as U+FFFD until its last token has arrived.
         return self.rest(text.rstrip("\N{REPLACEMENT CHARACTER}").strip())
 

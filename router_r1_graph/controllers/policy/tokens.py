@@ -1,7 +1,7 @@
-"""From text to ids, once: the same for a policy that serves and for the data it is trained on.
+"""From text to ids, once: the same for a policy that serves and for its training data.
 
 The context of a policy is prompt, turn, observation, turn, observation, ...: each piece is
-tokenised on its own and never again, so what was sampled is what is trained. In a chat, an
+tokenised on its own and never again, so the sampled tokens are the trained ones. In a chat, an
 observation ends the assistant's turn, is a user message, and begins the next turn, in the tokens
 that the chat template has for a whole conversation. A text that spells a special token (the
 question's, a candidate's) stays text: it never ends a turn. This module imports no torch: a
@@ -43,8 +43,8 @@ def random_of(view: View, seed: int = 0) -> Random:
 class TurnTokens(TypedDict):
     """One turn of a policy, in `AIMessage.additional_kwargs["tokens"]`.
 
-    `input_ids`: what was added to the context before the turn (the prompt, later an observation);
-    `output_ids`: what was sampled; `logprobs`: of each sampled id, the same length.
+    `input_ids`: the addition to the context before the turn (the prompt, later an observation);
+    `output_ids`: the sampled ids; `logprobs`: of each sampled id, the same length.
     """
 
     input_ids: list[int]
@@ -54,7 +54,7 @@ class TurnTokens(TypedDict):
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a context and who wrote it."""
+    """A stretch of a context and its author."""
 
     ids: list[int]
     by_policy: bool
@@ -81,7 +81,7 @@ class TokenCodec:
     Attributes:
         tokenizer: a Hugging Face tokenizer.
         template: the prompt template.
-        settings: how the policy is asked.
+        settings: those of the policy's turns.
         end_ids: the model's end tokens, besides the tokenizer's.
     """
 
@@ -107,7 +107,7 @@ class TokenCodec:
         return self.end_ids | {self.tokenizer.eos_token_id}
 
     def prompt_ids(self, view: View) -> list[int]:
-        """Return the prompt of a question, in the tokenizer's chat template where it has one."""
+        """Return the prompt of a question, in the tokenizer's chat template if it has one."""
         text = render_view(self.template, view)
         if not self._has_chat:
             return self._encode(text + "\n")
@@ -146,7 +146,7 @@ class TokenCodec:
         return self._encode(text) + ([] if stopped else [self.tokenizer.eos_token_id])
 
     def following(self, before: str, text: str) -> list[int]:
-        """Return a text in the tokens that it has after another text, where that text ends one."""
+        """Return a text in the tokens that it has after another text, if that text ends a token."""
         start, whole = self._encode(before), self._encode(before + text)
         return whole[len(start) :] if whole[: len(start)] == start else self._encode(text)
 
@@ -203,7 +203,7 @@ class TokenCodec:
         return context
 
     def text_of(self, ids: Sequence[int]) -> str:
-        """Return what a turn's ids say, without the token that ended it, as the gate lets it in.
+        """Return the text of a turn's ids, without the token that ended it, as the gate lets it in.
 
         Where the chat template opens a thought before each turn, its tag is part of the text.
         """
@@ -221,7 +221,7 @@ class TokenCodec:
         return self._has_chat and self._around(_USER)[1].rstrip().endswith("<think>")
 
     def _around(self, content: str) -> tuple[str, str]:
-        """Return what the chat template writes before and after a user message.
+        """Return the text that the chat template writes before and after a user message.
 
         Args:
             content: `_USER` = the first message; `_OBSERVATION` = the one after the first turn.

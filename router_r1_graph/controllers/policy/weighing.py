@@ -1,4 +1,4 @@
-"""Whom a turn of a policy could have asked instead, and how likely each candidate was.
+"""The candidates that a turn of a policy could have asked, and how likely each was.
 
 Where a turn names a candidate, every name of the pool is read after the same tokens, with the colon
 after it; the values are the model's own, as they are before any temperature. The name that was
@@ -45,7 +45,7 @@ class Weighing:
         self._most = max_context_tokens
 
     def choices(self, view: View, tokens: TurnTokens) -> Iterator[Choice]:
-        """Yield how each call of a turn was chosen."""
+        """Yield the choice behind each call of a turn."""
         context = self.codec.context(view, self._most).ids
         for place in self._places(view.pool, tokens["output_ids"]):
             logprobs = self._scorer.logprobs([[*context, *place.before]], place.endings).double()

@@ -1,4 +1,4 @@
-"""The weights of a policy: which of transformers' classes loads them."""
+"""The weights of a policy, loaded by the right class of transformers."""
 
 from __future__ import annotations
 
