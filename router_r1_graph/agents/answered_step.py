@@ -1,4 +1,4 @@
-"""One step of an agent while it is decided and answered, and the bill of it all."""
+"""One step of an agent while it is decided and answered, and its bill."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 class DecidedStep(TypedDict):
-    """One step of an agent: who answered it, at what price.
+    """One step of an agent: the candidate that answered it, and the price.
 
-    `chosen` is the controller's choice, "" where it made none that can be used: then, and where the
-    chosen one failed or was too expensive, another candidate answered.
+    `chosen` is the controller's choice; "" if it made none that can be used. In this case, and if
+    the chosen one failed or was too expensive, another candidate answered.
     """
 
     candidate: str
@@ -77,7 +77,7 @@ class AnsweredStep:
 
     @property
     def ended(self) -> bool:
-        """Whether nobody may be asked any more."""
+        """Whether no further candidate may be asked."""
         return self.ending is not None
 
     def _affordable(self, candidate: Candidate) -> bool:
@@ -87,7 +87,7 @@ class AnsweredStep:
         return candidate.bounded and candidate.worst_case_usd(self.text, self.images) <= usd
 
     def take(self, routing: Routing) -> None:
-        """Take what the controller decided, and charge it."""
+        """Take the controller's decision, and charge it."""
         pool = self.view.pool
         self.ledger = added(self.ledger, routing.ledger)
         call = next((c for c in routing.calls if pool.find(c.candidate)), None)
@@ -112,7 +112,7 @@ class AnsweredStep:
         self.order = list({c.name: c for c in rest if self._affordable(c)}.values())
 
     def candidates(self) -> Sequence[AskedCandidate]:
-        """Return whom to ask, in order."""
+        """Return the candidates to ask, in order."""
         spent = time.monotonic() - self.started
         seconds = self.view.left.seconds
         limit = None if seconds is None else seconds - spent

@@ -24,7 +24,7 @@ class CandidateFailedError(RouterR1Error):
 
 
 class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
-    """What an agent calls as its model. Every call adds a `Reply` to `replies`, failed ones too.
+    """An agent's model. Every call adds a `Reply` to `replies`, even a failed one.
 
     It is no chat model itself, so that a trace has one model's run for each call.
 

@@ -15,7 +15,7 @@ from .controls import DifficultyController, score_matrix
 from .episodes import Episode, play_all, utilities
 
 USD_OF_A_SOLUTION = 1.0
-"""What a solved task is worth where controllers are compared by one number."""
+"""The worth of a solved task, if controllers are compared by one number."""
 TRAINING_TASKS = 100
 _WEIGHTS = (0.03, 0.05, 0.07, 0.1, 0.2)
 _LIMITS = ((0.3, 0.45, 0.6), (0.35, 0.5, 0.7), (0.4, 0.6, 0.8))
@@ -27,10 +27,10 @@ class Row:
 
     Attributes:
         controller: its name.
-        cost_weight: at which it decided.
+        cost_weight: the one at which it decided.
         solved: the share of tasks that it solved.
         cost_usd: of a task.
-        cache_loss_usd: of a task: what changes of the model cost.
+        cache_loss_usd: of a task: the price of changes of the model.
         calls: of a task.
         changes: of the model, in a task.
         ahead: how much more the fitted controller's tasks are worth, paired: a solved one is worth
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All controllers, the fitted one first, and what was fitted."""
+    """All controllers, the fitted one first, and the fitted controller itself."""
 
     rows: tuple[Row, ...]
     fitted: StepController
@@ -90,8 +90,8 @@ def compare(
     """Fit a controller on traces of training tasks, and compare it with others on test tasks.
 
     The traces are those of all constants and of random choices. The fitted controller's cost weight
-    and the limits of the rule by difficulty are chosen on training tasks, too: of those that solve
-    most, the cheapest.
+    and the limits of the rule by difficulty are chosen on training tasks, too: the cheapest of
+    those that solve most.
 
     Args:
         others: more controllers to compare with, beside constants, `sticky` and `difficulty`.
@@ -111,7 +111,7 @@ def compare(
     fitted = StepController.fit(score_matrix(traces, pool))
 
     def worth(controller: Controller, context: RouterContext) -> tuple[int, float]:
-        """Return what speaks for a setting: first of all, that it solves as many tasks."""
+        """Return the worth of a setting: first the solved tasks, then the cost."""
         episodes = play_all(train, pool, controller, context)
         solved = sum(episode.solved for episode in episodes)
         return solved, -sum(episode.cost_usd for episode in episodes)

@@ -1,4 +1,4 @@
-"""What a controller of the world of agents is compared with, and what it is fitted on."""
+"""Controls for a controller of the world of agents, and the matrix that it is fitted on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEXT = re.compile(r"Next: (\w+) \w+ (\w+)")
 
 
 class DifficultyController(OneCallController):
-    """A rule by difficulty: the words of a step say what it needs, and who is good enough.
+    """A rule by difficulty: the words of a step say its level, and so the cheapest fit candidate.
 
     It reads the words as the world means them. The levels are prices: up to the first limit the
     cheapest candidate, up to the next one the second, and so on. After a failed step the next in
@@ -49,9 +49,10 @@ class DifficultyController(OneCallController):
 
 
 def score_matrix(episodes: Iterable[Episode], pool: CandidatePool) -> ScoreMatrix:
-    """Return what traces say of each candidate at each kind of step: what `fit` takes.
+    """Return the scores of each candidate at each kind of step in traces, for `fit`.
 
-    A row is what a controller read at a step. Who was not asked there has no score.
+    A row is the text that a controller read at a step. Candidates that were not asked at a step
+    have no score.
     """
     names = [candidate.name for candidate in pool.candidates]
     scores: dict[str, list[list[float]]] = defaultdict(lambda: [[] for _ in names])

@@ -1,6 +1,6 @@
 """A controller behind LangChain's interface for decisions: `RouterDecisionModel`.
 
-LangChain's `ModelRouterMiddleware` asks such a model which of an agent's models fits.
+LangChain's `ModelRouterMiddleware` asks such a model for the right one of an agent's models.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..planned_calls import Routing
 from ..routing import aroute_only, route_only
 
 UTILITY_SCALE = 0.1
-"""Utilities become probabilities by a softmax: so much more utility is e times as probable."""
+"""Utilities become probabilities by a softmax: this much more utility is e times as probable."""
 
 
 class RouterDecisionModel(BaseDecisionModel):
@@ -37,17 +37,17 @@ class RouterDecisionModel(BaseDecisionModel):
     the candidates that a question has labels for, and no others.
 
     The probabilities are a policy's own. A fitted controller's utilities become probabilities by a
-    softmax (`UTILITY_SCALE`). Where a controller tells no numbers, its choice has the probability
+    softmax (`UTILITY_SCALE`). If a controller reports no numbers, its choice has the probability
     1. The confidence is the probability of the choice.
 
     Attributes:
         pool: the candidates; a `CandidatePool`, a pool file, or the name of a shipped pool.
-        controller: whatever `create_router_r1` takes: `irt:DIR`, `policy:demo`, an object.
+        controller: as for `create_router_r1`: `irt:DIR`, `policy:demo`, an object.
         context: the knobs, the cost weight among them.
 
     Raises:
         PoolError: the pool cannot be read.
-        ControllerError: the controller cannot be built; on a call, it failed or chose nobody.
+        ControllerError: the controller cannot be built; on a call, it failed or chose none.
         ConfigError: on a call, a question is of another type, or a label names no candidate.
 
     Example:
@@ -98,7 +98,7 @@ class RouterDecisionModel(BaseDecisionModel):
         return self._response(routed, questions)
 
     def _options(self, state: Any) -> dict[str, Any]:
-        """Return what a routing is about."""
+        """Return the options of the questions."""
         question, messages, config = _asked(state)
         return {
             "question": question,
@@ -150,7 +150,7 @@ class RouterDecisionModel(BaseDecisionModel):
 
 
 def _answer(routing: Routing, name_of: Mapping[str, str]) -> ChoiceAnswer:
-    """Return what a controller chose, as one of the labels."""
+    """Return a controller's choice as one of the labels."""
     label_of = {name: label for label, name in reversed(list(name_of.items()))}
     call = next((c for c in routing.calls if c.candidate in label_of), None)
     if call is None:
@@ -167,7 +167,7 @@ def _answer(routing: Routing, name_of: Mapping[str, str]) -> ChoiceAnswer:
 
 
 def _shares(choice: Choice) -> dict[str, float]:
-    """Return a controller's numbers as probabilities; {} where they are none (prices)."""
+    """Return a controller's numbers as probabilities; {} for prices, which are none."""
     if choice.unit == "usd_per_mtok":
         return {}
     if choice.unit == "probability":

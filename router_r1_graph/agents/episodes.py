@@ -1,7 +1,7 @@
 """Tasks of the embedded world of agents, played with any controller: traces, bills, outcomes.
 
 An episode makes the same `View` for each step that `RouterMiddleware` makes inside an agent, so
-that what is fitted on its traces decides there too.
+that a controller fitted on its traces decides there too.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class PlayedStep:
     """One step of an episode.
 
     Attributes:
-        question: what the controller read.
-        candidate: who answered.
+        question: the text that the controller read.
+        candidate: the one that answered.
         ok: whether the candidate mastered it.
         cost_usd: of the call, caches considered.
         cached_input_tokens: those of the prompt that were in the candidate's cache.
@@ -53,24 +53,24 @@ class Episode:
 
     @property
     def cost_usd(self) -> float:
-        """What all calls cost."""
+        """The cost of all calls."""
         return sum(step.cost_usd for step in self.steps)
 
     @property
     def cache_loss_usd(self) -> float:
-        """What changes of the model cost, since caches were left."""
+        """The cost of changes of the model, since caches were left."""
         return sum(step.cache_loss_usd for step in self.steps)
 
     @property
     def changes(self) -> int:
-        """How often another candidate took over."""
+        """The number of times that another candidate took over."""
         names = [step.candidate for step in self.steps]
         return sum(a != b for a, b in pairwise(names))
 
 
 @dataclass
 class _Caches:
-    """What each candidate has read, and when, in seconds since the task began."""
+    """The prefix that each candidate has read, and when, in seconds since the task began."""
 
     read: dict[str, tuple[int, float]] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ def play(
 ) -> Episode:
     """Play one task to its end, or until it is given up.
 
-    A controller that chooses nobody gives the step to the first candidate of the pool.
+    If a controller chooses no candidate, the first one of the pool gets the step.
     """
     todo: list[Step] = list(task.plan)
     unnoticed: list[Step] = []
@@ -156,7 +156,7 @@ def play_all(
 
 
 def utilities(episodes: Sequence[Episode], usd_of_a_solution: float) -> list[float]:
-    """Return what each episode was worth: 1 if solved, less its cost.
+    """Return the worth of each episode: 1 if solved, less its cost.
 
     Args:
         episodes: the episodes.

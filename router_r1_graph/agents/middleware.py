@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class RoutedAgentState(AgentState):  # type: ignore[misc]  # langchain is optional: Any to mypy
-    """What the middleware keeps in an agent's state."""
+    """The middleware's part of an agent's state."""
 
     router_r1: NotRequired[Annotated[AgentBill, OmitFromInput]]  # type: ignore[valid-type]
     router_r1_prefixes: NotRequired[  # type: ignore[valid-type]
@@ -54,9 +54,9 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
     """Chooses the candidate that answers each step of LangChain's `create_agent`.
 
     The candidate gets the agent's messages as they are and its tools. The agent's own model is not
-    asked. A controller sees as its question what the user asked and what the last tools returned;
+    asked. The controller's question is the user's question with the results of the last tools;
     `View.step` has the rest, prompt caches included. The candidate of its first call answers the
-    step. If a candidate fails, or may cost more than is left of the budget, the others are tried in
+    step. If a candidate fails, or may cost more than the budget has left, the others are tried in
     the controller's order, or from cheap to expensive if it gives none.
 
     The agent's state gets `router_r1` (an `AgentBill`). The `response_metadata` of each `AIMessage`
@@ -69,7 +69,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
 
     Args:
         pool: the candidates: models alone, which can call tools if the agent has any.
-        controller: whatever `create_router_r1` takes.
+        controller: as for `create_router_r1`.
         models: chat models to use for the named candidates; they need no key.
         context: the knobs.
 
@@ -122,7 +122,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
 
     @property
     def default_model(self) -> Any:
-        """The cheapest candidate's chat model, to give `create_agent` as the one it demands."""
+        """The cheapest candidate's chat model, as the model that `create_agent` demands."""
         return self.models[by_price(self.pool)[0].name]
 
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
@@ -192,7 +192,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         return runs.inside(ensure_config(), "think", controller=self.controller.name)
 
     def _step(self, request: Any) -> AnsweredStep:
-        """Return what there is to decide."""
+        """Return the step to decide."""
         state, messages = request.state, list(request.messages)
         if request.system_message:
             messages = [request.system_message, *messages]
@@ -243,6 +243,6 @@ def _schema(tool: Any) -> dict[str, Any]:
 
 
 def _all_of(message: AnyMessage) -> str:
-    """Return all that a message sends: its text and its calls, but no image."""
+    """Return the text that a message sends: its own and its calls, but no image."""
     calls = getattr(message, "tool_calls", None) or ""
     return f"{message.text}{calls}"

@@ -1,4 +1,4 @@
-"""Which part of an agent's prompt is in which candidate's cache."""
+"""The parts of an agent's prompt that are in the candidates' caches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..candidates import CandidatePool
 
 
 class Prefix(TypedDict):
-    """What a candidate has read last: so many messages and tokens, at this time (Unix seconds)."""
+    """The prompt that a candidate has read last: its messages and tokens, and the time (Unix)."""
 
     messages: int
     digest: str
@@ -21,7 +21,7 @@ class Prefix(TypedDict):
 
 
 def prefix_of(messages: Sequence[AnyMessage], tools: str, tokens: int, now: float) -> Prefix:
-    """Return what a candidate has read when it was sent these messages and tools."""
+    """Return the prefix that a candidate has read after these messages and tools."""
     return {
         "messages": len(messages),
         "digest": _digest(messages, tools),

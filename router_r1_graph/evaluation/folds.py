@@ -1,4 +1,4 @@
-"""Cross-validation: each part of the questions is for a controller fitted on the others."""
+"""Cross-validation: each part of the questions is asked of a controller fitted on the others."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def fitted_on_folds(
     """Yield a method, its controller fitted on all folds but one, and the questions of that one.
 
     Args:
-        methods: what to fit, of `FITTED`.
+        methods: the methods to fit, of `FITTED`.
         questions: all questions.
         outcomes: those of the single candidates are the scores.
         pool: the candidates.
         folds: the number of parts.
-        metric: what the scores are, for messages.
+        metric: the kind of scores, for messages.
         seed: of the split and the fits.
         traces: the file with the traces of these outcomes, from which a reader learns.
 

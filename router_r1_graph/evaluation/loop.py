@@ -37,11 +37,11 @@ class Item:
 
     Attributes:
         id: the id of the question.
-        question: what is asked.
+        question: the question.
         gold: gold answers, where known.
         pool: the candidates.
         context: the knobs.
-        metadata: whatever else its trace should keep, JSON types only.
+        metadata: anything else for its trace, JSON types only.
     """
 
     id: str
@@ -53,12 +53,12 @@ class Item:
 
 
 Asked = TypeVar("Asked")
-"""What is asked: an `Item`, in most places."""
+"""The input of one run: an `Item`, in most places."""
 Came = TypeVar("Came")
-"""What comes of it: traces, in most places."""
+"""The result of one run: traces, in most places."""
 
 Ask = Callable[[Item], Awaitable[Sequence[Trace]]]
-"""Asks one question, and returns the traces of the router's runs that came of it."""
+"""Asks one question, and returns the traces of the router's runs."""
 
 
 def ask_router(
@@ -68,11 +68,11 @@ def ask_router(
     callbacks: Sequence[BaseCallbackHandler] = (),
     replies: ReplyStore | None = None,
 ) -> Ask:
-    """Return what asks the router itself: one run, one trace.
+    """Return a function that asks the router itself: one run, one trace.
 
     Args:
         controller: the controller; questions that think at the same time may share a batch.
-        name: what the traces call the controller; "" = its own name.
+        name: the controller's name in traces; "" = its own name.
         callbacks: callbacks of every run, such as a `Recorder`.
         replies: where replies are kept, so that the same call is paid once; None = nowhere.
     """
@@ -113,10 +113,10 @@ async def ask_many(
     """Ask questions, many at once; the first error ends all of them and is raised.
 
     Args:
-        items: what is asked; read one by one as places become free, so there may be any number.
-        ask: what asks one of them: `ask_router`, another graph that the router is a part of, or
-            whatever else takes an item.
-        done: gets the place of each item and what came of it, as soon as it is there.
+        items: the questions; read one by one as places become free, so there may be any number.
+        ask: asks one of them: `ask_router`, another graph that the router is a part of, or any
+            other function of an item.
+        done: gets the place of each item and its result, as soon as it is there.
         at_once: most questions at once.
     """
     places = asyncio.Semaphore(at_once)
@@ -143,7 +143,7 @@ async def ask_many(
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine that asks many questions, in an event loop of its own.
 
-    LangGraph and LangChain make about thirty tasks per question, most of which never wait. From
+    LangGraph and LangChain make about thirty tasks per question, and most of them never wait. From
     Python 3.12 on, tasks run as they are made, which saves a fifth of the time.
     """
     run_apart(lambda: _run(work))
@@ -171,7 +171,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 @contextlib.asynccontextmanager
 async def _fewer_collections() -> AsyncIterator[None]:
-    """Run Python's garbage collector less often: with many questions at once, all is alive.
+    """Run Python's garbage collector less often: with many questions at once, it finds no garbage.
 
     At its defaults, the collector takes a fifth of an evaluation's time.
     """

@@ -66,7 +66,7 @@ def classification_bias(probabilities: np.ndarray) -> float:
 
 
 def oracle_probabilities(scores: np.ndarray) -> np.ndarray:
-    """Return what RouterEval takes the oracle's probabilities to be, Q x C.
+    """Return the oracle's probabilities by RouterEval's definition, Q x C.
 
     They are the scores as shares of their sum; where all are 0, each candidate's is the same.
     """
@@ -97,7 +97,7 @@ def choice_entropy(choices: np.ndarray) -> float:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Return the mean over the first axis of what is not NaN; NaN where all are."""
+    """Return the mean over the first axis without NaN; NaN where all are NaN."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns of an empty mean
         return np.nanmean(values, axis=0)

@@ -1,8 +1,8 @@
-"""Candidates measured by probes: how often they are right, what they cost, how long they take.
+"""Candidates measured by probes: their scores, prices and latency.
 
 Each candidate is asked each probe, as the router would ask it. A failing candidate is a value: it
-is given up, and the others go on. Nothing is asked that would exceed the limit in USD, as far as
-the replies so far tell; the calls in flight may.
+is given up, and the others go on. No call is made that would exceed the limit in USD, by the
+replies so far; calls in flight may exceed it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from .scorers import Scorer
 from .spending import Purse
 
 _TOKENS_OF_A_REPLY = 100
-"""What a reply is taken to have before there is any."""
+"""The assumed tokens of a reply, before the first one."""
 _FAILURES = 5
-"""A candidate that fails so often in a row is given up."""
+"""The failures in a row after which a candidate is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +50,17 @@ class Scored:
 
 @dataclass(eq=False)
 class Measured:
-    """What is known of one candidate so far.
+    """The measurements of one candidate so far.
 
     Attributes:
-        candidate: who is asked.
-        probes: what it is asked, in order.
-        probe_set: what the probes are called.
+        candidate: the candidate.
+        probes: its probes, in order.
+        probe_set: the name of the probes.
         scored: its replies; an empty one is a wrong answer.
-        failures: calls that brought no reply, which say nothing about its answers.
+        failures: calls that brought no reply; they do not count as wrong answers.
         error: the last of these failures.
-        paid_usd: what its calls cost; stored replies cost nothing.
-        ended: why it is asked no more, before the last probe.
+        paid_usd: the cost of its calls; stored replies cost nothing.
+        ended: why it gets no further probes, if some are left.
     """
 
     candidate: Candidate
@@ -85,14 +85,14 @@ class Measured:
 
     @property
     def usd_per_call(self) -> float:
-        """The mean price of a reply, whoever paid for it and when; before the first, a guess."""
+        """The mean price of a reply, even if it was paid earlier; before the first, a guess."""
         if not self.scored:
             return self._guess_usd(self.probes[0])
         return statistics.fmean(one.record.cost_usd or 0.0 for one in self.scored)
 
     @property
     def untimed(self) -> str:
-        """Why its seconds say nothing; "" = they do."""
+        """Why its seconds mean nothing; "" = they mean something."""
         if self.candidate.provider == "simulated" and not self.candidate.options.get("sleep"):
             return "it is simulated"
         limits = self.candidate.requests_per_minute, self.candidate.tokens_per_minute
@@ -113,11 +113,11 @@ class Measured:
 
     @property
     def unpriced(self) -> bool:
-        """Whether nobody says what it costs."""
+        """Whether its price is unknown."""
         return not self.candidate.priced and not any(one.reported for one in self.scored)
 
     def settings(self, today: date, metric: str) -> dict[str, Value]:
-        """Return what a pool file should say of the candidate.
+        """Return the candidate's settings for a pool file.
 
         Args:
             today: the day of the measurement.
@@ -139,7 +139,7 @@ class Measured:
         return {**found, "benchmarks": scores, "measured": measured}
 
     def expected_usd(self, probe: Probe) -> float:
-        """Return what the next call may cost: as much as the most expensive so far, or a guess."""
+        """Return the possible cost of the next call: the highest price so far, or a guess."""
         if not self.scored:
             return self._guess_usd(probe)
         return max(one.record.cost_usd or 0.0 for one in self.scored)
@@ -184,16 +184,16 @@ async def measure(
 ) -> None:
     """Ask every candidate its probes, until all are asked or the limit is reached.
 
-    What came back is in `measured` at any time, also when this is cancelled.
+    The replies so far are in `measured` at any time, also when this is cancelled.
 
     Args:
         measured: the candidates; filled.
         scorer: compares an answer with the gold answers.
-        budget_usd: the most that all of it may cost.
+        budget_usd: the most that all calls may cost.
         concurrency: calls at once to each candidate.
         replies: where replies are kept, so that the same call is paid once; None = nowhere.
-        estimated: told about how many USD all probes will cost, once each candidate has been asked
-            one of them.
+        estimated: called with about the USD that all probes will cost, once each candidate has
+            been asked one of them.
         done: called after each call.
 
     Raises:
@@ -234,7 +234,7 @@ async def measure(
 def _items(
     measured: Sequence[Measured], most: int | None = None
 ) -> Iterator[tuple[Measured, Probe]]:
-    """Yield who is asked what next: whoever has the fewest calls in flight.
+    """Yield the next probe and candidate: always the one with the fewest calls in flight.
 
     Args:
         measured: the candidates.

@@ -1,4 +1,4 @@
-"""Other controllers judged by logged runs: what they would have scored and cost, asking nobody."""
+"""Other controllers judged by logged runs: their scores and costs, without asking a candidate."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from .scorers import Scorer
 from .statistics import Interval
 
 FEW_RUNS = 30
-"""Below so many effective runs, an interval says little."""
+"""Below this number of effective runs, an interval means little."""
 
 _NO_GOLD = "no gold answer"
 
 TOO_MUCH_LOST = 0.5
-"""From this share of questions on for which the logs cannot tell, nothing is told."""
+"""If the logs cannot tell for this share of questions or more, no estimate is given."""
 
 
 @dataclass(frozen=True)
 class OffPolicyRow:
-    """What the logs tell of one controller.
+    """The estimates for one controller from the logs.
 
     Attributes:
         controller: its name.
         score: its mean outcome (a score, or feedback).
         cost_usd: its mean cost of a question.
-        effective: the effective number of runs; of `runs`, these speak for the controller.
+        effective: the effective number of runs that count for the controller.
         lost: the share of questions for which the logs cannot tell, in [0, 1].
         verdict: a sentence: whether it is safe to switch it on.
     """
@@ -56,9 +56,9 @@ class OffPolicy:
 
     Attributes:
         runs: the runs that could be used.
-        left_out: why others could not -> how many.
-        outcome: what the score is.
-        logged_score: the mean of the runs as they were.
+        left_out: why other runs could not be used -> how many.
+        outcome: the kind of score.
+        logged_score: the mean of the runs as logged.
         logged_cost_usd: their mean cost.
         rows: one for each controller.
     """
@@ -85,11 +85,11 @@ def judge(
     cost_weight: float | None = None,
     seed: int = 0,
 ) -> OffPolicy:
-    """Estimate what controllers would have scored and cost, from logged runs.
+    """Estimate the scores and costs that controllers would have had, from logged runs.
 
     Args:
         traces: of runs with decisions (`explore`), and gold answers or feedback.
-        controllers: who is judged; chat models among them are asked, and paid.
+        controllers: those that are judged; chat models among them are asked, and paid.
         scorer: scores answers; not used with feedback.
         metric: its name.
         feedback: the key of the feedback that is the outcome; "" = the scorer's.
@@ -253,7 +253,7 @@ def _signed(known: Interval) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Return a value with None for all numbers that JSON cannot say."""
+    """Return a value with None for all numbers that JSON does not have."""
     as_one: Callable[[Any], Any] = _finite
     if isinstance(value, dict):
         return {key: as_one(one) for key, one in value.items()}

@@ -1,4 +1,4 @@
-"""What another controller would have scored, estimated from logs: IPS, SNIPS, doubly robust.
+"""The score that another controller would have had, from logs: IPS, SNIPS, doubly robust.
 
 Shapes: N logged runs, D decisions of a run (padded), C candidates. A run is one question, and its
 decisions are its calls. With w_k the product of the first k ratios pi(asked) / p(asked), where pi
@@ -9,12 +9,12 @@ is the probability of the controller that is judged and p the logged one:
     DR     mean of w_D * r + sum over k of (w_(k-1) * V_k - w_k * Q_k)
 
 Q_k is a model of the outcome for the candidate asked, and V_k its mean over the controller's own
-choices. The terms of the model have the mean 0 whatever it says, so DR is as unbiased as IPS, and
-the better the model, the narrower its interval.
+choices. The terms of the model have the mean 0 for any model, so DR is as unbiased as IPS, and the
+better the model, the narrower its interval.
 
-Where the controller would do what the log never did (p = 0), no estimator can tell. The share of
-such runs, `lost`, is estimated too, and the intervals are widened by the outcome's least and
-greatest value for it.
+If the controller would do something that the log never did (p = 0), no estimator can tell. The
+share of such runs, `lost`, is estimated too, and the intervals are widened by the outcome's least
+and greatest value for it.
 
 Source: arXiv 1103.4601 (doubly robust), 1511.03722 (of several decisions), and Swaminathan and
 Joachims 2015 (SNIPS). The library `obp` was looked at first: its last release (0.5.7) is of April
@@ -48,12 +48,12 @@ class Logs:
         weights: [N, D] w_1 to w_D; after the last decision, the last weight goes on.
         asked: [N, D] the candidate asked, by its number; -1 = no more decisions.
         chosen: [N, D, C] the probabilities of the controller's choices that the log supports.
-        squares: [N] what w_D^2 is in the mean of what the log might have drawn.
+        squares: [N] the mean of w_D^2 over all draws that the log could have made.
         fourths: [N] the same of w_D^4.
-        lost: [N] the weight of what the controller would do and the log never did.
+        lost: [N] the weight of the controller's choices that the log never made.
         outcomes: [N] r, the outcome of the run as the controller would have ended it.
         logged: [N] the outcome as it was.
-        vectors: [N, V] what the model knows of each question.
+        vectors: [N, V] the model's features of each question.
     """
 
     groups: NDArray[np.intp]
@@ -83,8 +83,8 @@ class Logs:
 class Estimates:
     """Estimates of one mean, each with its 95% interval.
 
-    Where something is lost, the mean is that of the rest, and the interval has what the lost part
-    may be.
+    If a part is lost, the mean is that of the rest, and the interval covers all possible values of
+    the lost part.
     """
 
     ips: Interval
@@ -142,15 +142,14 @@ def _difference(
 def _half(logs: Logs, influence: Floats, reach: float) -> float:
     """Return half the width of an interval: Student's t over the sums of each question.
 
-    Few runs carry most of the error: those in which the log drew what it rarely draws. The known
-    probabilities tell how many are to be expected, whether or not they have come. They give the
-    degrees of freedom, and two more of them, one at each bound, are added (Agresti and Coull's two
-    successes and two failures, halved): where all that was seen is alike, it is not certain that
-    all there is is.
+    Few runs carry most of the error: those with a rare draw of the log. The known probabilities
+    tell how many of them to expect, whether or not they have come. This gives the degrees of
+    freedom. Two more runs, one at each bound, are added (Agresti and Coull's two successes and two
+    failures, halved): even if all runs so far are alike, others may differ.
 
     Args:
         logs: the runs.
-        influence: [N] what each run adds to the error.
+        influence: [N] the part of each run in the error.
         reach: half the range of the outcome.
     """
     sums = np.bincount(logs.groups, influence)
@@ -180,7 +179,7 @@ def _control(logs: Logs) -> Floats:
 
 
 def _cross_fitted(logs: Logs) -> Floats:
-    """Return the outcome that is expected of each candidate, from the other questions, [N, C]."""
+    """Return the expected outcome of each candidate, from the other questions, [N, C]."""
     runs, _, candidates = logs.chosen.shape
     predicted = np.zeros((runs, candidates))
     folds = logs.groups % _FOLDS
@@ -197,7 +196,7 @@ def _cross_fitted(logs: Logs) -> Floats:
 
 
 def _ridge(x: Floats, y: Floats, prior: float) -> Callable[[Floats], Floats]:
-    """Fit a ridge regression around the mean, which is drawn to the prior where runs are few."""
+    """Fit a ridge regression around the mean, which is drawn to the prior if runs are few."""
     mean = (float(y.sum()) + prior) / (len(y) + 1)
     if len(y) < 2:
         return lambda new: np.full(len(new), mean)

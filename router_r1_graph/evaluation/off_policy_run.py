@@ -1,12 +1,12 @@
 """One logged run, with another controller led along it.
 
-The controller sees at every turn what the logged controller saw, and says what it would do. While
+The controller sees the logged controller's view at every turn, and says what it would do. While
 both do the same, with the same queries, the replies are known. A decision is one call
 (`router_r1_graph.decisions`), and its ratio of probabilities weighs the run. A controller that
 would stop earlier, or answers otherwise, is scored by its own answer.
 
-What cannot be told is counted, not guessed: a candidate that the log could not have asked, another
-query, and going on where the log stopped.
+The unknown is counted, not guessed: a candidate that the log could not have asked, another query,
+and going on after the end of the log.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Followed:
     square: float = 1.0
     fourth: float = 1.0
     lost: float = 0.0
-    """The weight of what the log cannot tell; `elsewhere` is the part where it never was."""
+    """The weight of the part that the log cannot tell; `elsewhere` is the part it never reached."""
     elsewhere: float = 0.0
     answer: str = ""
     cost_usd: float = 0.0
@@ -51,7 +51,7 @@ class Followed:
         return self.weights[-1] if self.weights else 1.0
 
     def lose(self) -> None:
-        """Count what is left of the run as what the log cannot tell."""
+        """Count the rest of the run as a part that the log cannot tell."""
         self.lost += self.weight
         self.elsewhere += self.weight
         self.weights.append(0.0)
@@ -61,7 +61,7 @@ class Followed:
 
 
 def follow(trace: Trace, controller: Controller, cost_weight: float | None = None) -> Followed:
-    """Lead a controller along a run, up to where it would end it or the run cannot tell."""
+    """Lead a controller along a run, until it would end the run or the log cannot tell."""
     run = Followed(trace)
     context = replace(trace.context, explore=0.0, approve_above_usd=None)
     if cost_weight is not None:

@@ -1,4 +1,4 @@
-"""Where results come from: what was run, when, on which commit; a file beside the results."""
+"""The origin of results: command, date, commit and more, in a file beside the results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Origin(BaseModel):
     """How an evaluation was made.
 
     Attributes:
-        metric: what the score is.
+        metric: the kind of score.
         seed: of drawn questions, controllers and resamples.
         evaluated: the specs of the controllers that are no controls.
         controls: those of the controls.
@@ -49,7 +49,7 @@ class Origin(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Origin | None:
-        """Read it; None = the results are older than such files.
+        """Read it; None = the results are from before such files.
 
         Raises:
             ConfigError: the file is broken.
@@ -75,12 +75,12 @@ def difference(
     asked: Mapping[str, EvaluationQuestion] | None,
     context: RouterContext | None,
 ) -> str:
-    """Say in what a result differs from what is to be asked; "" = in nothing.
+    """Return how a result differs from the plan; "" = not at all.
 
     Args:
         trace: the result.
-        asked: the questions by id; None = whatever was asked.
-        context: the knobs, the cost weight apart; None = whatever they were.
+        asked: the questions by id; None = any.
+        context: the knobs, without the cost weight; None = any.
     """
     if asked is not None:
         question = asked.get(trace.id)

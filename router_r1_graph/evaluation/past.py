@@ -1,4 +1,4 @@
-"""Evaluations that were made, or are being made: read again from their folders, and compared."""
+"""Finished and running evaluations: read again from their folders, and compared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Past:
 
     Attributes:
         folder: the folder, of `evaluate --out`.
-        origin: how it was made; for a folder of an earlier release, as far as its results tell.
+        origin: its origin; for a folder of an earlier release, as far as its results show it.
         outcomes: of every controller and question so far.
         summary: the numbers.
     """

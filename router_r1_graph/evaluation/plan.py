@@ -1,4 +1,4 @@
-"""The plan of an evaluation, and what it needs before anything is asked."""
+"""The plan of an evaluation, and the checks before the first call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .run import Results
 from .scorers import parse_scorer
 
 MOST_CONSTANTS = 16
-"""Larger pools have their best and cheapest candidates as controls, not all."""
+"""For a larger pool, only the best and cheapest candidates are controls."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Evaluation:
         controllers: the specs of the controllers.
         cost_weights: the cost weights at which each controller that reads the cost weight is run.
         context: all other knobs.
-        metric: what the score is.
+        metric: the kind of score.
         controls: whether constants, random and oracle are run too.
         concurrency: most questions at once.
         processes: the number of processes; use several if the candidates are faster than a core.
@@ -50,7 +50,7 @@ class Evaluation:
             question is asked if the budget still covers its worst case, as far as this is known.
         resume: whether to continue with results that are there already.
         seed: the seed of the resamples.
-        skipped: rows of the data that were left out, with why.
+        skipped: rows of the data that were left out, with the reasons.
         command: the command line, for the report.
     """
 
@@ -75,7 +75,7 @@ class Evaluation:
 
 
 def control_specs(pool: CandidatePool) -> list[str]:
-    """Return the controls for a pool: constants, random, and the oracle where it can be known."""
+    """Return the controls for a pool: constants, random, and the oracle if it can be known."""
     candidates = list(pool.candidates)
     if len(candidates) > MOST_CONSTANTS:
         by_price = sorted(candidates, key=lambda c: c.price_usd_per_mtok)
@@ -94,7 +94,7 @@ def control_specs(pool: CandidatePool) -> list[str]:
 
 
 def open_results(plan: Evaluation) -> Results:
-    """Check that all that is written can be, and return the results that there are already.
+    """Check that all outputs can be written, and return the existing results.
 
     Raises:
         ConfigError: a file cannot be written, or holds results and `resume` is off.

@@ -18,9 +18,9 @@ _Point = tuple[float, float, float, float]
 _Label = tuple[float, float, str, str]
 """Cost and score of a point, its text and colour."""
 _MOST_LETTERS = 60
-"""Of a longer name, the middle is left out."""
+"""The most characters of a name; a longer one loses its middle."""
 _MOST_LABELS = 24
-"""So many are written even if they cover something."""
+"""The number of labels that are written even if they cover something."""
 #: Places of a label beside its point, the preferred ones first: x and y in points.
 _PLACES = ((6, 4), (6, -4), (-6, 4), (-6, -4), (6, 12), (-6, 12), (6, -12), (-6, -12))
 
@@ -77,7 +77,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
 
 
 def draw_fit(controller: LearnedController, folder: Path) -> list[Path]:
-    """Draw what `fit auto` keeps, cross-validated, as `curve.png` and `curve.svg` in a folder.
+    """Draw the choices of `fit auto`, cross-validated, as `curve.png` and `curve.svg` in a folder.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -130,7 +130,7 @@ def draw_fit(controller: LearnedController, folder: Path) -> list[Path]:
 
 
 def _legend(figure: Any, axes: Any) -> None:
-    """Write the legend below the axes, where it hides no point, in as many columns as fit."""
+    """Write the legend below the axes, so that it hides no point, in as many columns as fit."""
     marks, labels = axes.get_legend_handles_labels()
     columns = 110 // (8 + max(map(len, labels), default=0))  # in letters; a mark is as wide as 8
     figure.legend(
@@ -199,7 +199,7 @@ def _scatter(axes: Any, rows: list[Row], *, color: str, marker: str, label: str)
 
 
 def _scale(axes: Any, costs: list[float]) -> None:
-    """Write costs as $0.01, and let each decade have as much room where they span several."""
+    """Write costs as $0.01; if they span several decades, give each the same room."""
     from matplotlib import ticker
 
     paid = [cost for cost in costs if cost > 1e-12]  # less is nothing, and too little to draw
@@ -212,7 +212,7 @@ def _scale(axes: Any, costs: list[float]) -> None:
 
 
 def usd_tick(amount: float, place: object = None) -> str:
-    r"""Write an amount as an axis shows it; nothing costs less than 0.
+    r"""Write an amount for an axis; "" below 0, since no cost is negative.
 
     >>> [usd_tick(amount) for amount in (-0.1, 0, 0.0001, 0.1, 1)]
     ['', '\\$0', '\\$0.0001', '\\$0.10', '\\$1']
@@ -271,7 +271,7 @@ def _name(axes: Any, points: list[_Point], lines: list[Any], labels: list[_Label
 
 
 def _frontier(rows: list[Row]) -> list[Row]:
-    """Return the rows that no other one beats in both score and cost, the cheapest first."""
+    """Return the rows that no other row beats in both score and cost, the cheapest first."""
     found: list[Row] = []
     for row in sorted(rows, key=lambda row: (_cost(row), -_score(row))):
         if not found or _score(row) > _score(found[-1]):

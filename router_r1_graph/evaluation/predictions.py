@@ -28,14 +28,14 @@ from .measures import softmax
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What one router predicts for N questions.
+    """The predictions of one router for N questions.
 
     Attributes:
         router: its name.
         choices: length N: the number of the candidate in the pool.
-        probabilities: N x C, each row sums to 1; of a router that tells none, 1 for its choice.
-        others: how many of its turns would not simply ask one candidate the question: they ask
-            several, or in other words. Of these the first candidate counts.
+        probabilities: N x C, each row sums to 1; if a router reports none, 1 for its choice.
+        others: how many of its turns would not simply ask one candidate the question, but several,
+            or in other words. For these, the first candidate counts.
     """
 
     router: str
@@ -51,7 +51,7 @@ def predict(
     *,
     cost_weight: float = 0.0,
 ) -> Predictions:
-    """Return what a controller predicts.
+    """Return the predictions of a controller.
 
     The probabilities of a fitted controller are the softmax of its utilities, as RouterEval's kNN
     has them of its predicted scores; those of a policy are its own; `random` has the same for all.
@@ -63,7 +63,7 @@ def predict(
         cost_weight: from 0 to 1.
 
     Raises:
-        ControllerError: the controller fails, or asks nobody for a question.
+        ControllerError: the controller fails, or asks no candidate for a question.
     """
     if isinstance(controller, str):
         controller = parse_controller(controller, pool)

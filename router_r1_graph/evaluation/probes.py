@@ -13,9 +13,9 @@ from .questions import EvaluationQuestion, Reader
 
 SHIPPED_PROBES = SHIPPED_POOLS / "probes.jsonl"
 MOST_DOMAINS = 40
-"""A descriptor names each of them."""
+"""The most domains: a descriptor names each of them."""
 _DOMAIN_SLICES = ("domain", "category", "task", "dataset")
-"""Where the domain of a question may stand; the first of these counts."""
+"""The fields that may hold the domain of a question; the first one that exists counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def read_probes(source: str | Path, *, limit: int | None = None, seed: int = 0) 
 
 
 def in_turn(probes: Iterable[Probe]) -> list[Probe]:
-    """Return the probes so that each domain has as many as any other, wherever one stops."""
+    """Return the probes in turn, so that any first part has as many of each domain."""
     domains: dict[str, list[Probe]] = {}
     for probe in probes:
         domains.setdefault(probe.domain, []).append(probe)

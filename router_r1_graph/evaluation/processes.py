@@ -1,6 +1,6 @@
 """An evaluation in several processes: each takes the next question in turn; one writes the file.
 
-LangGraph keeps one core busy at several hundred questions a second. Below that, or where candidates
+LangGraph keeps one core busy at several hundred questions a second. Below that, or if candidates
 limit the rate, one process is enough.
 """
 
@@ -30,7 +30,7 @@ from .scorers import parse_scorer
 
 @dataclass(frozen=True)
 class Share:
-    """A controller, and what it is asked."""
+    """A controller, and the questions for it."""
 
     spec: str
     make: Callable[[], Controller]
@@ -61,8 +61,8 @@ def run_in_processes(
         done: receives each outcome as soon as it is there.
 
     Raises:
-        RouterR1Error: what a process raised, or that it was killed.
-        RuntimeError: whatever else a process raised, with its traceback.
+        RouterR1Error: a process raised it, or was killed.
+        RuntimeError: a process raised any other error; it has the traceback.
     """
     start = start_method(__name__)
     asked = [
@@ -122,7 +122,7 @@ def run_in_processes(
 
 
 def start_method(module: str) -> Any:
-    """Return how processes start: if possible, as copies of one that has imported a module.
+    """Return the start method: if possible, processes are copies of one that has imported a module.
 
     They inherit nothing from this process, such as a thread or a client's connection.
     """
@@ -161,7 +161,7 @@ def _in_turn(
 
 
 def end_with_parent() -> None:
-    """End this process with the one that started it: nobody would read what it pays for."""
+    """End this process with the one that started it: its results would be lost."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

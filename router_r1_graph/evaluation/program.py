@@ -1,4 +1,4 @@
-"""What `router-r1 evaluate` does: controls always, progress, resume, report."""
+"""The program of `router-r1 evaluate`: controls always, progress, resume, report."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _evaluate(plan: Evaluation, results: Results, console: Console | None) -> Su
 
 
 def estimate_of(plan: Evaluation) -> Estimate:
-    """Return about what a plan will cost; nothing is asked and nothing written.
+    """Return about the cost of a plan; nothing is asked and nothing written.
 
     Raises:
         ConfigError: a controller cannot be built.
@@ -118,9 +118,9 @@ def _estimate(plan: Evaluation, runs: Sequence[_Run], results: Results) -> Estim
 
 
 def _all_runs(plan: Evaluation, controls: Sequence[str], results: Results) -> list[_Run]:
-    """Return what is asked of every controller that needs no fit.
+    """Return the questions for every controller that needs no fit.
 
-    What does not read the cost weight goes on at the one that its earlier results have.
+    A controller that does not read the cost weight goes on at the one of its earlier results.
 
     Raises:
         ConfigError: a controller cannot be built.
@@ -139,7 +139,7 @@ def _all_runs(plan: Evaluation, controls: Sequence[str], results: Results) -> li
 
 
 def _note_one_weight(plan: Evaluation, runs: Sequence[_Run], console: Console | None) -> None:
-    """Say which of the evaluated controllers are run at one of several cost weights, and why."""
+    """Print which of the evaluated controllers run at only one of several cost weights, and why."""
     asked = [run.key for run in runs if run.share.spec in plan.controllers]
     weights: dict[str, set[float]] = {}
     for spec, weight in asked:
@@ -159,11 +159,11 @@ def _note_one_weight(plan: Evaluation, runs: Sequence[_Run], console: Console | 
 
 @dataclass(frozen=True)
 class _Run:
-    """A controller at a cost weight, and what it is asked."""
+    """A controller at a cost weight, and the questions for it."""
 
     share: Share
     controller: Controller
-    """What the share makes, made once for all cost weights."""
+    """The controller that the share makes, once for all cost weights."""
 
     @property
     def key(self) -> tuple[str, float]:
@@ -279,7 +279,7 @@ async def _run_here(
 
 
 def _limit(plan: Evaluation, run: _Run, purse: Purse | None) -> Callable[[Ask], Ask]:
-    """Return what bounds a controller's questions by what is left of the budget."""
+    """Return a wrapper that limits a controller's questions to the rest of the budget."""
     if purse is None:
         return lambda ask: ask
     every = plan.controls and len(plan.pool.candidates) <= MOST_CONSTANTS and not purse.refused

@@ -18,7 +18,7 @@ from .run import Outcome
 
 
 def progress_columns() -> tuple[ProgressColumn, ...]:
-    """Return what a line of the progress shows; names of controllers are not read as markup."""
+    """Return the columns of a line of the progress; names of controllers are not read as markup."""
     return (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -30,7 +30,7 @@ PAPER_SETS = {
 }
 FLASHRAG = "RUC-NLPIR/FlashRAG_datasets"
 PAPER_COUNT = 500
-"""Test questions of each of the paper's sets; also of the demo."""
+"""The number of test questions from each of the paper's sets, and from the demo."""
 
 _QUESTION_FIELDS = ("question", "query", "prompt", "problem")
 _ID_FIELDS = ("id", "qid", "question_id", "_id")
@@ -44,9 +44,9 @@ class EvaluationQuestion:
 
     Attributes:
         id: unique in an evaluation.
-        question: what is asked.
+        question: the question.
         gold: the gold answers.
-        slices: what it can be grouped by: dataset, hops, kind, ...
+        slices: the groups that it belongs to: dataset, hops, kind, ...
     """
 
     id: str

@@ -25,7 +25,7 @@ def load_recorded(
     fields: Mapping[str, str] | None = None,
     candidates: Sequence[str] = (),
 ) -> RecordedReplies:
-    """Read what candidates replied to whole questions.
+    """Read the replies of candidates to whole questions.
 
     A folder is that of an evaluation (`evaluate --out`). A line of a `.jsonl` of replies has
     `question`, `candidate` (or `model`), `reply` (or `response`), `gold` and perhaps `cost_usd`; a
@@ -36,7 +36,7 @@ def load_recorded(
         pool: the allowed candidates, with prices; None = those of the file.
         split: read only this split; None = all.
         fields: what the file calls fields that it has under other names.
-        candidates: only these candidates, called as the data calls them; none = all.
+        candidates: only these candidates, by their names in the data; none = all.
 
     Raises:
         MatrixError: the file cannot be used; the message names file and line.
@@ -56,7 +56,7 @@ def load_recorded(
 
 
 def results_in(path: str | Path) -> Path:
-    """Return the file of traces in the folder of an evaluation; a path to no folder is as it is.
+    """Return the file of traces in the folder of an evaluation; any other path is unchanged.
 
     Raises:
         MatrixError: the folder has no such file.

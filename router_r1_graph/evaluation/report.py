@@ -45,10 +45,10 @@ def write_report(
 
     Args:
         summary: the numbers.
-        folder: where.
-        outcomes: every question's, for the worst ones.
-        evaluated: the controllers that are no controls; of each the worst questions are shown.
-        skipped: rows of the data that were left out, with why.
+        folder: the folder.
+        outcomes: those of all questions, for the worst ones.
+        evaluated: the controllers that are no controls; the worst questions of each are shown.
+        skipped: rows of the data that were left out, with the reasons.
         pictures: whether to draw; needs matplotlib.
     """
     text = json.dumps(summary.to_json(), indent=2, ensure_ascii=False)
@@ -62,7 +62,7 @@ def write_report(
 
 
 def main_table(summary: Summary) -> Table:
-    """Return the table that is looked at first."""
+    """Return the main table."""
     metric = summary.metric.replace("_", " ")
     head = [
         "controller",
@@ -122,7 +122,7 @@ def show(summary: Summary, console: Console) -> None:
 
 
 def share_table(summary: Summary) -> Table:
-    """Return who was asked how often, and how even that is against the oracle."""
+    """Return how often each candidate was asked, and how even that is against the oracle."""
     names = list(dict.fromkeys(name for row in summary.rows for name in row.share))
     rows = [["controller", "cost weight", "entropy, bits", *names[:12]]]
     for row in summary.rows:
@@ -135,7 +135,7 @@ def share_table(summary: Summary) -> Table:
 
 
 def slice_tables(summary: Summary) -> dict[str, Table]:
-    """Return a table of mean scores for each thing that questions are grouped by."""
+    """Return a table of mean scores for each grouping of the questions."""
     tables: dict[str, Table] = {}
     for row in summary.rows:
         for name, values in row.slices.items():
@@ -162,7 +162,7 @@ def _worst(
 ) -> dict[str, list[Trace]]:
     """Return the traces where each controller is wrong and loses most to another.
 
-    Where nothing but controls was run, those of the best single candidate.
+    If only controls were run, those of the best single candidate.
     """
     if not results.is_file():
         return {}

@@ -1,7 +1,7 @@
 """RouterArena: the files of a submission, its robustness measure and its score.
 
 A submission is a config with the names of the models, and a prediction for each prompt of a data
-set; one for reworded prompts stands in a second file. RouterArena itself asks the models.
+set; those for reworded prompts are in a second file. RouterArena itself asks the models.
 
 Source: arXiv 2510.00202 (RouterArena); the files and formulas are those of its code
 (RouteWorks/RouterArena): `router_inference/generate_prediction_file.py`,
@@ -34,10 +34,10 @@ class ArenaEntry:
 
     Attributes:
         index: RouterArena's "global index".
-        prompt: what is asked.
-        prediction: the model that is asked; "" = there is none yet.
+        prompt: the prompt.
+        prediction: the model to ask; "" = there is none yet.
         accuracy: the score of its answer, in [0, 1]; None = not yet known.
-        cost_usd: what the answer cost; None = not yet known.
+        cost_usd: the cost of its answer; None = not yet known.
     """
 
     index: str
@@ -49,7 +49,7 @@ class ArenaEntry:
 
 @dataclass(frozen=True)
 class ArenaResult:
-    """What is known of a router; None = not known.
+    """The results of a router; None = not known.
 
     Attributes:
         prompts: how many predictions there are.
@@ -138,7 +138,7 @@ def arena_score(usd_per_1000: float, accuracy: float) -> float:
 def judge_submission(
     predicted: Sequence[ArenaEntry], reworded: Sequence[ArenaEntry] = ()
 ) -> ArenaResult:
-    """Return what is known of predictions: costs and scores only where RouterArena wrote them."""
+    """Return the results of predictions: costs and scores only if RouterArena wrote them."""
     same, compared = robustness(predicted, reworded)
     scores = [entry.accuracy for entry in predicted if entry.accuracy is not None]
     costs = [entry.cost_usd for entry in predicted if entry.cost_usd]
@@ -159,7 +159,7 @@ def submit(
     *,
     cost_weight: float = 0.0,
 ) -> tuple[ArenaResult, Predictions]:
-    """Write the files of a submission, as they stand in `router_inference/` of RouterArena.
+    """Write the files of a submission, as `router_inference/` of RouterArena has them.
 
     | file | what |
     |---|---|

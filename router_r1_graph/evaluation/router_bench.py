@@ -36,9 +36,9 @@ class BenchSet:
 
     Attributes:
         name: its `eval_name`; "" where the file has none.
-        matrix: the scores and costs of its Q different prompts; of a prompt that stands several
-            times, the means.
-        counts: length Q, how often each stands in the file.
+        matrix: the scores and costs of its Q different prompts; the means, if a prompt occurs
+            several times.
+            counts: length Q, how often each occurs in the file.
     """
 
     name: str
@@ -55,7 +55,7 @@ class BenchRow:
         model_name: a candidate, a router, or `ORACLE`.
         performance: the mean score.
         total_cost: the sum of costs in USD.
-        cost_weight: at which a router was asked; None = not a router.
+        cost_weight: the one at which a router was asked; None = not a router.
     """
 
     eval_name: str
@@ -104,11 +104,11 @@ def bench_table(
 ) -> list[BenchRow]:
     """Return the table: the candidates, the oracle and the routers on each data set and on all.
 
-    The oracle asks the cheapest of the best; where nobody scores, it asks nobody, for nothing.
+    The oracle asks the cheapest of the best. If none scores, it asks none, at no cost.
 
     Args:
         sets: the data sets, of the same candidates.
-        routers: of a data set: what each router predicts at each cost weight.
+        routers: for a data set, the predictions of each router at each cost weight.
     """
     rows: dict[tuple[str, float | None], list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
     for one in sets:
@@ -192,7 +192,7 @@ def _row(
 
 
 def _oracle(scores: np.ndarray, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the cheapest of the best scores and costs, length Q each."""
+    """Return score and cost of the cheapest of the best candidates, length Q each."""
     best = np.nan_to_num(scores, nan=-1.0).max(axis=1)
     paid = np.where(scores == best[:, None], np.nan_to_num(costs), np.inf).min(axis=1)
     return np.where(best < 0, np.nan, best), np.where(best > 0, paid, 0.0)
@@ -209,7 +209,7 @@ def _hull(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _rising(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """Yield points by cost, each of which scores more than all that are cheaper."""
+    """Yield points by cost, each with a higher score than all cheaper ones."""
     best = -1.0
     for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
         if score > best:

@@ -40,7 +40,7 @@ def router_eval(
 
     Args:
         matrix: Q x C scores.
-        predictions: what the routers predict for the Q questions.
+        predictions: those of the routers for the Q questions.
         reference: for V_R: a candidate of the matrix, or a score above 0.
 
     Raises:

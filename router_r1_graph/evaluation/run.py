@@ -49,9 +49,9 @@ class Outcome:
     """The score by the evaluation's metric, from 0 to 1."""
     exact_match: float
     f1: float
-    """The last two, whatever the metric."""
+    """The last two, for any metric."""
     cost_usd: float
-    """What it comes to where nothing is stored, so that controllers can be compared."""
+    """The cost as if nothing was stored, so that controllers can be compared."""
     seconds: float
     """The seconds on the ledger: candidates' and controller's, added up."""
     calls: float
@@ -59,7 +59,7 @@ class Outcome:
     failures: float
     """Calls that failed."""
     answered: float
-    """1.0 where the controller itself gave the answer."""
+    """1.0 if the controller itself gave the answer."""
     asked: Mapping[str, int]
     """Calls by candidate."""
     slices: Mapping[str, str]
@@ -68,9 +68,9 @@ class Outcome:
     saved_usd: float = 0.0
     """The part of `cost_usd` that these saved."""
     stated: float = 0.0
-    """1.0 where the answer states a gold one in whatever form, see `scorers.stated`."""
+    """1.0 if the answer states a gold one in any form, see `scorers.stated`."""
     error: str = ""
-    """Why nobody replied, the controller included; "" = somebody did."""
+    """Why neither a candidate nor the controller replied; "" = one did."""
     explore: float = 0.0
     """The share of calls whose candidate was drawn at random, from 0 to 1."""
 
@@ -114,9 +114,9 @@ def _failed(trace: Trace) -> bool:
 
 
 def _error(trace: Trace, calls: Sequence[CallRecord]) -> str:
-    """Return why nobody replied; "" = somebody did, or nobody was asked.
+    """Return why no candidate replied; "" = one did, or none was asked.
 
-    What was paid for is a reply, if only an empty one.
+    A paid reply counts as a reply, even an empty one.
     """
     if trace.stop_reason == StopReason.NO_REPLY:
         return trace.error
@@ -162,13 +162,13 @@ class Results:
     ) -> None:
         """Load the results of an earlier run, so that they are not asked again.
 
-        Dropped from the file are a line that was cut off, and questions that nobody replied to,
-        since a key may be right by now.
+        A line that was cut off is dropped from the file. So are questions without a reply, since a
+        key may be right by now.
 
         Args:
             pool: the candidates.
-            questions: what is asked; None = whatever was.
-            context: the knobs, the cost weight apart; None = whatever they were.
+            questions: the questions; None = any.
+            context: the knobs, without the cost weight; None = any.
 
         Raises:
             TraceError: a line in the middle is broken.
@@ -241,14 +241,14 @@ async def run_controller(
     Args:
         controller: the controller.
         spec: its name in the results.
-        questions: what to ask.
+        questions: the questions to ask.
         pool: the candidates.
         context: the knobs, cost weight included.
         results: where outcomes go.
         concurrency: most questions at once.
         callbacks: callbacks of every run, such as a `Recorder`.
         replies: where replies are kept, so that the same call is paid once; None = nowhere.
-        limited: wraps what asks, to bound what is paid (`spending.within`).
+        limited: wraps the function that asks, to limit the payments (`spending.within`).
         done: gets each outcome as soon as it is there.
     """
     asked = (
@@ -267,7 +267,7 @@ async def run_controller(
 
 
 def require_replies(outcomes: Sequence[Outcome]) -> None:
-    """Check that somebody replied to something, so that there is something to report.
+    """Check that there is a reply, so that there is something to report.
 
     Raises:
         RouterR1Error: every call failed; the message has the commonest error.
@@ -278,7 +278,7 @@ def require_replies(outcomes: Sequence[Outcome]) -> None:
 
 
 def unanswered(outcomes: Sequence[Outcome]) -> list[str]:
-    """Say to how many questions nobody replied, and the commonest cause; [] = to none."""
+    """Return how many questions got no reply, and the commonest cause; [] = none."""
     errors = Counter(outcome.error for outcome in outcomes if outcome.error)
     if not errors:
         return []
@@ -292,8 +292,8 @@ def cost_weights_of(
 ) -> list[float]:
     """Return the cost weights at which a controller has to be asked.
 
-    A rule that does not read the cost weight is asked at one only: it does the same at each. That
-    is the one that it has been asked at before, if any.
+    A rule that does not read the cost weight is asked at only one, since it does the same at each.
+    It is the one at which it has been asked before, if any.
     """
     if getattr(controller, "reads_cost_weight", True):
         return list(wanted)

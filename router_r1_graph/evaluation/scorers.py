@@ -1,4 +1,4 @@
-"""How an answer is compared with the gold answers: one number from 0 to 1."""
+"""Comparisons of an answer with the gold answers: one number from 0 to 1."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def _number(text: str) -> float | None:
 def stated(answer: str, gold: Sequence[str]) -> float:
     """Return 1.0 if the answer states a gold one, in a word or in a sentence, else 0.0.
 
-    The answer is extracted by the same rules whoever gave it: what stands in its tags or after "the
-    answer is", else all of it; it then has to hold a gold answer, word for word. A gold yes or no
+    The same rules extract every answer: the text in its tags or after "the answer is", else all of
+    it. This text has to hold a gold answer, word for word. A gold yes or no
     has to be its first word. A long reply is right by chance more often.
 
     Example:
@@ -67,7 +67,7 @@ SCORERS: Mapping[str, Scorer] = {
 
 
 def parse_scorer(name: str) -> Scorer:
-    """Return a scorer by name, or a user's own as `module:function`.
+    """Return a scorer by name, or the user's own as `module:function`.
 
     Raises:
         ConfigError: there is no such scorer, or it cannot be imported.

@@ -38,12 +38,12 @@ def load_scores(
         path: the file or folder.
         pool: the allowed candidates, with prices; None = those of the file.
         split: read only this split (a trace's split is in its metadata); None = all.
-        metric: scores a trace or a reply, see `parse_scorer`; a score that the file holds is taken
-            as it is, and another metric than exact match refused.
-        fields: what the file calls fields that it has under other names, such as
+        metric: scores a trace or a reply, see `parse_scorer`. A score in the file is used as it
+            is; then only exact match is allowed.
+        fields: the file's own names for fields that it names differently, such as
             `{"question": "query", "candidate": "model_name", "score": "performance"}`.
         best_score: of a score matrix, see `read_matrix`; refused for any other.
-        candidates: only these candidates, called as the data calls them; none = all.
+        candidates: only these candidates, by their names in the data; none = all.
 
     Raises:
         ConfigError: there is no such metric.
@@ -95,11 +95,11 @@ def _require_scale(path: Path, what: str, best_score: float) -> None:
 
 
 def require_scores(matrix: ScoreMatrix, what: str, *, scored: bool = True) -> None:
-    """Check that somebody is right somewhere, so that there is something to learn.
+    """Check that a score is above 0, so that there is something to learn.
 
     Args:
         matrix: the scores.
-        what: where they come from, and that all are 0.
+        what: the words for the error: their source, and that all are 0.
         scored: whether a metric made them of replies.
 
     Raises:
@@ -120,14 +120,14 @@ def matrix_of_traces(
 ) -> ScoreMatrix:
     """Build a score matrix from the runs of constant controllers on questions with gold answers.
 
-    A cost is what the run's candidates come to, retries and stored replies included. A run whose
-    candidate failed has the score that its answer has: 0. Runs of other controllers are left out.
+    A cost is that of the run's candidates, retries and stored replies included. A run whose
+    candidate failed has the score of its answer: 0. Runs of other controllers are left out.
 
     Args:
         traces: the runs; all of them in one pool where `pool` is None.
         pool: the allowed candidates; None = the first trace's.
         metric: scores an answer, see `parse_scorer`.
-        source: where they come from, for messages.
+        source: their source, for messages.
         candidates: only these candidates; none = all.
 
     Raises:
@@ -166,7 +166,7 @@ def matrix_of_traces(
 def _reply_cells(
     path: Path, split: str | None, scorer: Scorer, fields: Mapping[str, str]
 ) -> Iterator[Cell]:
-    """Yield the cells of recorded replies; a reply is scored as the answer of a constant is."""
+    """Yield the cells of recorded replies; a reply is scored like the answer of a constant."""
     for one in read_replies(path, split, fields):
         score = scorer(bare_answer(one.reply), one.gold)
         yield Cell(one.question, one.candidate, score, one.cost_usd, one.where)

@@ -1,4 +1,4 @@
-"""What an evaluation will cost, and what it may: an estimate before, a purse meanwhile."""
+"""The cost of an evaluation, and its limit: an estimate before, a purse meanwhile."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ..words import counted, usd
 from .loop import Ask, Item
 
 _TOKENS_OF_A_REPLY = 100
-"""What a reply is taken to have."""
+"""The assumed tokens of a reply."""
 _CALLS = 2
-"""So many calls is a controller taken to make that writes queries of its own."""
+"""The assumed number of calls of a controller that writes its own queries."""
 
 
 class Purse:
-    """What may still be paid; a call or run holds back what it may cost until it is known.
+    """The money that is left; a call or run reserves its worst case until its cost is known.
 
     Args:
         budget_usd: all that may be paid.
@@ -43,12 +43,12 @@ class Purse:
 
     @property
     def paid_usd(self) -> float:
-        """What was paid, once nothing is held back."""
+        """The USD paid; final once nothing is reserved."""
         return self.budget_usd - self.left_usd
 
     @property
     def stopped(self) -> str:
-        """What to say where something was not asked for want of money; "" = nothing."""
+        """The message if something was not asked for lack of money; "" = all was asked."""
         if not self.refused:
             return ""
         return (
@@ -57,7 +57,7 @@ class Purse:
         )
 
     async def hold(self, amount: float) -> bool:
-        """Hold back an amount, once there is room for it; False = there will be none."""
+        """Reserve an amount, once there is room for it; False = there will be none."""
         while amount > self.left_usd or self.left_usd < 0:
             if not self.calls:
                 self.refused += 1
@@ -76,12 +76,12 @@ class Purse:
 
 
 def within(purse: Purse, ask: Ask, worst_usd: Callable[[Item], float]) -> Ask:
-    """Return what asks a question only if the purse has what it may cost; else there is no trace.
+    """Return a function that asks only if the purse covers the worst case; else there is no trace.
 
     Args:
         purse: shared by all that is asked.
-        ask: what asks.
-        worst_usd: what a question may cost; where another one has cost more, that counts.
+        ask: the function that asks.
+        worst_usd: the worst case of a question; if another one has cost more, that counts.
     """
     highest = 0.0
 
@@ -104,9 +104,9 @@ def within(purse: Purse, ask: Ask, worst_usd: Callable[[Item], float]) -> Ask:
 def worst_case(
     controller: Controller, pool: CandidatePool, *, candidates_asked: bool
 ) -> Callable[[Item], float]:
-    """Return the most that a controller's run may cost, as far as it can be known beforehand.
+    """Return the most that a controller's run may cost, as far as that is known beforehand.
 
-    A controller that writes queries is taken to ask every candidate once.
+    A controller that writes queries is assumed to ask every candidate once.
 
     Args:
         controller: the controller.
@@ -135,12 +135,12 @@ def asks_whole_questions(controller: Controller) -> bool:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an evaluation will cost, by list prices.
+    """The expected cost of an evaluation, by list prices.
 
     Attributes:
         runs: the number of questions that are asked, of all controllers together.
-        usd: about what they cost; a call that several controllers make counts once.
-        most_usd: what the single candidates cost at most.
+        usd: about their cost; a call that several controllers make counts once.
+        most_usd: the most that the single candidates can cost.
         unpriced: candidates without a price, which count nothing.
     """
 
@@ -161,13 +161,13 @@ class Estimate:
 def estimate(
     runs: Iterable[tuple[Controller, Sequence[str]]], pool: CandidatePool, *, once: bool
 ) -> Estimate:
-    """Return about what runs will cost, before the first call.
+    """Return about the cost of runs, before the first call.
 
-    A reply is taken to have 100 tokens, and a controller that writes queries to make 2 calls. What
-    a chat model costs as the controller is not known.
+    The estimate assumes 100 tokens a reply, and 2 calls of a controller that writes queries. The
+    cost of a chat model as the controller is not known.
 
     Args:
-        runs: controllers, and the questions that each is still to be asked.
+        runs: controllers, and the remaining questions for each.
         pool: the candidates.
         once: whether the same call of several controllers is paid once.
     """
@@ -190,7 +190,7 @@ def estimate(
 
 
 def _share(controller: Controller, pool: CandidatePool) -> tuple[Sequence[Candidate], float]:
-    """Return who may be asked about a question, and how many calls each gets on average."""
+    """Return the candidates that may be asked about a question, and the mean calls of each."""
     if single := _single(controller, pool):
         return [single], 1.0
     if isinstance(controller, VoteController):

@@ -32,7 +32,7 @@ class Bootstrap:
     """Percentile bootstrap of means over the same N questions.
 
     The same resamples serve every value, so that differences of paired values are exact. A value
-    that never varies has an interval of width zero: nothing else is known from the sample.
+    that never varies has an interval of width zero, since the sample shows no other value.
 
     Args:
         count: N, the number of questions.
@@ -58,7 +58,7 @@ class Bootstrap:
         return self.mean(np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64))
 
     def ratio(self, ours: ArrayLike, theirs: ArrayLike) -> Interval:
-        """Return the ratio of the means, ours by theirs; infinite where theirs is 0."""
+        """Return the ratio of the means, ours by theirs; infinite if theirs is 0."""
         a, b = (np.asarray(v, dtype=np.float64) for v in (ours, theirs))
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = np.nan_to_num((self._times @ a) / (self._times @ b), nan=1.0)
@@ -72,13 +72,13 @@ def mix_at_cost(
 ) -> NDArray[np.float64] | None:
     """Return the expected scores of the best mix of two constants at the same cost.
 
-    A published baseline that is easily forgotten: for each question, one of two candidates is
-    drawn, with the probability at which the mean cost is `spend`.
+    This is a published baseline that is easily forgotten: for each question, one of two candidates
+    is drawn, with the probability at which the mean cost is `spend`.
 
     Args:
         costs: each constant's mean cost, K of them.
         scores: each constant's score of each question, [K, N].
-        spend: what may be spent on a question.
+        spend: the mean cost of a question.
 
     Returns:
         [N] expected scores; None where even the cheapest costs more.

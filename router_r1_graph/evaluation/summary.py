@@ -15,7 +15,7 @@ from .run import Outcome
 from .statistics import Bootstrap, Interval, entropy, mix_at_cost
 
 ORACLE_OF_CONSTANTS = "oracle of constants"
-"""Of the candidates that are right on the whole question, the cheapest: no rule of choosing one
+"""The cheapest of the candidates that are right on the whole question: no rule that chooses one
 candidate can do better."""
 
 _MEASURES: dict[str, Callable[[Outcome], float]] = {
@@ -49,17 +49,17 @@ class Row:
     against_constant_best: Interval | None
     against_matched_cost: Interval | None
     stated_against_best: Interval | None
-    """The difference of `stated` to the single candidate that is best by it, and not by the metric:
-    what is left of a difference where form does not count."""
+    """The difference of `stated` to the single candidate that is best by it, not by the metric: the
+    difference that is left if form does not count."""
     cost_ratio: Interval | None
-    """Its cost by that of the best single candidate; None = that one costs nothing."""
+    """Its cost divided by that of the best single candidate; None = that one costs nothing."""
     slices: dict[str, dict[str, tuple[float, int]]]
     """Mean score and number of questions, by slice and value."""
     is_control: bool
     error: str = ""
-    """Why nobody replied to any of the questions."""
+    """Why no question got a reply."""
     explore: float = 0.0
-    """The share of its calls that went to a candidate drawn at random instead."""
+    """The share of its calls that went to a candidate drawn at random."""
 
     @property
     def is_single(self) -> bool:
@@ -68,7 +68,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Its name for people: that of the candidate where it is one alone."""
+        """Its name for people: that of the candidate if it is a single one."""
         return self.controller.removeprefix("constant:") if self.is_single else self.controller
 
 
@@ -84,11 +84,11 @@ class Summary:
     stored_calls: int = 0
     """Calls whose reply came out of the reply store, controllers' included."""
     saved_usd: float = 0.0
-    """What these would have cost; the costs above include it."""
+    """The cost of these, had the calls been made; the costs above include it."""
     origin: Origin | None = None
-    """How it was made; None = not known."""
+    """Its origin; None = not known."""
     notes: Sequence[str] = ()
-    """What else a reader has to know, such as that it was stopped."""
+    """Further notes for a reader, such as that it was stopped."""
 
     @property
     def best(self) -> Row | None:
@@ -155,8 +155,8 @@ def summarise(
     Args:
         outcomes: of several controllers.
         pool: its name.
-        metric: what the score is.
-        controls: which controllers are controls rather than what is evaluated.
+        metric: the kind of score.
+        controls: the controllers that are controls.
         seed: of the resamples.
     """
     groups: dict[tuple[str, float], dict[str, Outcome]] = {}

@@ -1,4 +1,4 @@
-"""The verdict of an evaluation in plain sentences: quality, cost beside it, and what to doubt."""
+"""The verdict of an evaluation in plain sentences: quality, cost, and doubts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .statistics import Interval
 from .summary import Row, Summary
 
 AS_RIGHT = 0.05
-"""A controller is called as right as another if it is at most so much worse, interval included."""
+"""A controller counts as right as another if it is at most this much worse, interval included."""
 _ALIKE = 0.05
-"""Costs that differ by less than this share are called the same."""
+"""Costs that differ by less than this share count as the same."""
 _FORM = 0.05
-"""From this difference on, it is said that answers are right in another form."""
+"""From this difference on, a warning says that answers are right in another form."""
 
 
 def verdict(summary: Summary) -> list[str]:
-    """Return sentences: who beats the best single candidate in quality or cost, and who does not.
+    """Return sentences: which controllers beat the best single candidate in quality or cost.
 
     The first is the best candidate, the second the outcome; notes and warnings come last.
     """
@@ -84,7 +84,7 @@ def difference(value: Interval | None, digits: int = 3) -> str:
 
 
 def savings(summary: Summary) -> list[str]:
-    """Return a sentence on what the reply store saved; none where nothing was stored."""
+    """Return a sentence on the savings by the reply store; none if nothing was stored."""
     if not summary.stored_calls:
         return []
     stored = counted(summary.stored_calls, "stored reply", "stored replies")
@@ -92,7 +92,7 @@ def savings(summary: Summary) -> list[str]:
 
 
 def _who(singles: Sequence[Row]) -> str:
-    """Say among whom the best single candidate was found: without controls, not in the pool."""
+    """Return the words for the best single candidate; without controls, they name those asked."""
     if any(row.is_control for row in singles):
         return "The best single candidate"
     if len(singles) == 1:
@@ -115,7 +115,7 @@ def _as_right(row: Row) -> bool:
 
 
 def _wins(row: Row) -> bool:
-    """Whether it is as right for less, and a random mix of candidates at its cost is not."""
+    """Whether it is as right for less money, and a random mix of candidates at its cost is not."""
     cheaper = row.cost_ratio is not None and row.cost_ratio.high < 1 - _ALIKE
     mix = row.against_matched_cost
     return _as_right(row) and cheaper and (mix is None or mix.low > 0)
@@ -150,7 +150,7 @@ def _silent(summary: Summary) -> list[str]:
 
 
 def _forms(summary: Summary, rows: Sequence[Row]) -> list[str]:
-    """Warn where the form of answers, rather than what they say, decides who wins."""
+    """Warn if the form of answers, rather than their content, decides the comparison."""
     if summary.metric not in ("exact_match", "f1"):
         return []
     lines = []
