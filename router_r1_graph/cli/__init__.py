@@ -1,6 +1,6 @@
 """The command line: `router-r1 ask`, `chat`, `evaluate`, `fit`, `train`, `serve` and others.
 
-Whatever is wrong with the input is one line on stderr and exit code 2, before anything is asked.
+Any mistake in the input is one line on stderr and exit code 2, before anything is asked.
 """
 
 from __future__ import annotations

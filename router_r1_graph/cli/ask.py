@@ -55,7 +55,7 @@ router-r1 ask "Who wrote Hamlet?" --route-only --explain
 
 
 _EXPLAINED = ("text", "calls", "descriptors", "reasons")
-"""What --json has of an explained turn; its bill is the run's."""
+"""The keys of an explained turn in --json; its bill is the run's."""
 
 
 @takes_replies
@@ -82,15 +82,15 @@ def ask(
         bool,
         typer.Option(
             "--explain",
-            help="With policy:PATH: show what the policy read of each descriptor, and what each "
-            "part of it does to the choice (occlusion). With reader:DIR: show what it weighs.",
+            help="With policy:PATH: show each descriptor as the policy reads it, and the effect of "
+            "each part of it on the choice (occlusion). With reader:DIR: show its evidence.",
         ),
     ] = False,
     replies: Any = None,
 ) -> None:
-    """Ask a question, and see which candidates were asked what, the cost, and why the run ended.
+    """Ask a question, and see the calls to candidates, their cost, and why the run ended.
 
-    The exit code is 0 with an answer, be it the candidates' "unknown", and 1 without one.
+    The exit code is 0 with an answer, even the candidates' "unknown", and 1 without one.
     """
     if question == "-":
         question = sys.stdin.buffer.read().decode(errors="replace")
@@ -207,7 +207,7 @@ def told_once() -> Iterator[None]:
 
 
 def approve_call(call: Mapping[str, Any]) -> bool:
-    """Ask whoever sits at the terminal whether a call may be made; all but "y" is a no."""
+    """Ask the person at the terminal whether a call may be made; any answer but "y" is a no."""
     worst = call["worst_case_usd"]
     price = "no price is known" if worst is None else f"at most {usd(worst)}"
     asked = visible(f"{call['candidate']}: {shortened(call['query'])}  [{price}]")

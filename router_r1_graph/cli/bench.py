@@ -251,7 +251,7 @@ def _predicted(
 
 
 def _note_others(predictions: Sequence[Predictions]) -> None:
-    """Say on standard error where a router does more than a benchmark of choices can tell."""
+    """Print on standard error if a router does more than a benchmark of choices can show."""
     for name in dict.fromkeys(found.router for found in predictions if found.others):
         others = sum(found.others for found in predictions if found.router == name)
         print_note(

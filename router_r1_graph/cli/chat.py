@@ -53,7 +53,7 @@ def chat(
 ) -> None:
     """Ask questions one after the other, in one conversation, with the bill below each answer.
 
-    The limits of a run hold for each answer. Ctrl-C stops an answer, Ctrl-D leaves.
+    The limits of a run apply to each answer. Ctrl-C stops an answer, Ctrl-D leaves.
 
     Commands: /bill, /trace, /help, /quit.
 
@@ -97,7 +97,7 @@ def chat(
 
 @contextmanager
 def _ends_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the session: elsewhere it does what Ctrl-C does, and that only stops here."""
+    """Let SIGTERM end the session: it acts like Ctrl-C otherwise, and that only stops an answer."""
 
     def end(*_: object) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What `router-r1 fit auto` prints: every method, and what is kept at each cost weight."""
+"""The output of `router-r1 fit auto`: every method, and the choice at each cost weight."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _methods(verdicts: tuple[Verdict, ...]) -> Table:
 
 
 def _kept(verdicts: tuple[Verdict, ...], *, measured: bool) -> Table:
-    """Return what is kept; costs are USD for 1,000 questions, or prices per million tokens."""
+    """Return the kept choices; costs are USD for 1,000 questions, or prices per million tokens."""
     cost = "$/1,000" if measured else "$/Mtok"
     rows = [["weight", "score", cost, "constant", cost, "mix", "oracle", "same"]]
     scale = 1000 if measured else 1
@@ -88,7 +88,7 @@ def _kept(verdicts: tuple[Verdict, ...], *, measured: bool) -> Table:
 
 
 def _table(rows: list[list[str]], asks: Sequence[str] = ()) -> Table:
-    """Return a table whose numbers are whole in any terminal; the last column has what is left."""
+    """Return a table with uncut numbers in any terminal; the last column gets the other width."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     head, *body = rows
     for name, column in zip(head, zip(*rows, strict=True), strict=True):

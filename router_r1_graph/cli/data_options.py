@@ -1,4 +1,4 @@
-"""What commands that read data take, and what they say of it."""
+"""The options of commands that read data, and their notes on the data."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def read_pairs(option: str, items: list[str] | None) -> dict[str, str]:
 
 
 def read_names(names: str) -> list[str]:
-    """Return the names of an option that has commas between them, each once."""
+    """Return the names in an option, separated by commas, each once."""
     return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
 
 
 def note_columns(
     data: Path, pool: CandidatePool | None, fields: Mapping[str, str], candidates: Sequence[str]
 ) -> None:
-    """Say on standard error which columns of a .csv were read as candidates; needs numpy."""
+    """Print on standard error which columns of a .csv were read as candidates; needs numpy."""
     from ..controllers.learned.columns import csv_columns
 
     if data.suffix == ".csv" and not candidates and (columns := csv_columns(data, pool, fields)):
@@ -89,7 +89,7 @@ def note_columns(
 
 
 def note_left_out(reader: Reader) -> None:
-    """Say on standard error which rows were no questions, and how many repeat one."""
+    """Print on standard error which rows were no questions, and how many repeat one."""
     for reason in reader.skipped[:5]:
         print(f"left out: {visible(reason)}", file=sys.stderr)
     if reader.skipped:

@@ -110,7 +110,7 @@ def evaluate(
         ),
     ] = None,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Print what it will cost, and ask no candidate.")
+        bool, typer.Option("--estimate", help="Print the estimated cost, and ask no candidate.")
     ] = False,
     context: Any = None,
     seed: Annotated[

@@ -1,4 +1,4 @@
-"""One run, followed while it happens, so that an interrupt still shows what is known."""
+"""One run, followed while it happens, so that an interrupt still shows the results so far."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ INTERRUPTED = "interrupted"
 
 
 class LiveRun:
-    """Streams a run and keeps what has come so far.
+    """Streams a run and keeps its results so far.
 
     Args:
         graph: the compiled router.
         pool: the pool it was built over.
-        question: what to ask.
+        question: the question.
         context: the knobs.
-        transcript: where to print what happens; None = nowhere.
+        transcript: prints the events of the run; None = no transcript.
         callbacks: of the run, such as a `Recorder`.
-        approve: told what a call that waits for a person is (the value of its interrupt), says
-            whether to make it; the graph then needs a checkpointer.
+        approve: gets the value of the interrupt of a call that waits for a person, and returns
+            whether to make the call; the graph then needs a checkpointer.
         thread: the thread of a conversation that the question continues; None = no conversation.
     """
 
@@ -86,7 +86,7 @@ class LiveRun:
         return self.state
 
     async def _stream(self, given: Any) -> None:
-        """Run to the end, or until a person is waited for."""
+        """Run to the end, or until a call waits for a person."""
         stream = self.graph.astream(
             given, self.config, context=self.context, stream_mode=["tasks", "values"]
         )
@@ -115,9 +115,9 @@ class LiveRun:
                 self._replies[reply.tool_call_id] = reply
 
     def known(self) -> dict[str, Any]:
-        """Return what is known so far, in the form of `Trace.summary`.
+        """Return the results so far, in the form of `Trace.summary`.
 
-        A call that is still out is a failed one: its provider may bill it all the same.
+        A call in progress counts as failed: its provider may bill it all the same.
         """
         calls = call_records([*(self.state.get("scratchpad") or []), *self._round()])
         return {
@@ -130,7 +130,7 @@ class LiveRun:
         }
 
     def unanswered(self) -> list[ToolMessage]:
-        """Return the calls that are still out, as failed ones."""
+        """Return the calls in progress, as failed ones."""
         return [m for m in self._round() if m.tool_call_id not in self._replies]
 
     def ledger(self) -> Ledger:
@@ -139,7 +139,7 @@ class LiveRun:
         return charge_candidates(ledger, [message.artifact for message in self._round()])
 
     def _round(self) -> list[ToolMessage]:
-        """Return the calls of the round under way, each with what has come back so far."""
+        """Return the calls of the round under way, each with its reply so far."""
         messages = []
         for id_, (call, start) in self._asked.items():
             message = self._replies.get(id_)
@@ -158,7 +158,7 @@ class LiveRun:
 
 
 class _DaemonThreads(ThreadPoolExecutor):
-    """Runs models that cannot be awaited, in threads that nobody waits for.
+    """Runs models that cannot be awaited, in threads that do not delay the exit.
 
     The usual executor joins its threads when the loop closes and when the program ends: one
     hanging call would keep Ctrl-C, a deadline and the way out waiting for it.

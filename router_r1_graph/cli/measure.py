@@ -1,4 +1,4 @@
-"""`router-r1 pool measure`: strengths, latency and prices of candidates that nobody described."""
+"""`router-r1 pool measure`: measures scores, latency and prices of candidates."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ router-r1 pool measure embedded --out mine.yaml
 """
 
 _PROBES_OF_A_DOMAIN = 20
-"""So many questions about the facts of a simulated candidate's world."""
+"""The number of questions about the facts of a simulated candidate's world."""
 
 
 @takes_replies
@@ -83,7 +83,7 @@ def measure(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Print what it will cost; ask no candidate, and write nothing."
+            "--dry-run", help="Print the estimated cost; ask no candidate, and write nothing."
         ),
     ] = False,
 ) -> None:
@@ -91,7 +91,7 @@ def measure(
 
     Comments and all other keys of the file stay as they are.
 
-    If the limit in USD is reached, or after Ctrl-C, what was measured so far is written.
+    If the limit in USD is reached, or after Ctrl-C, the measurements so far are written.
     """
     from ..evaluation.measuring import Measured
     from ..evaluation.scorers import parse_scorer
@@ -147,7 +147,7 @@ def _chosen(pool: CandidatePool, names: Sequence[str] | None) -> list[Candidate]
 
 
 def _source(candidate: Candidate, source: str | None) -> str | World:
-    """Return what probes are read from: a simulated candidate knows the facts of its world only."""
+    """Return the source of probes: a simulated candidate knows only the facts of its world."""
     from ..evaluation.probes import SHIPPED_PROBES
     from ..simulation import known_world
 
@@ -159,7 +159,7 @@ def _source(candidate: Candidate, source: str | None) -> str | World:
 
 @cache
 def _probes(source: str | World, limit: int | None) -> tuple[list[Probe], str]:
-    """Return the probes of a source, and what they are called."""
+    """Return the probes of a source, and their name."""
     from ..evaluation.probes import SHIPPED_PROBES, Probe, in_turn, read_probes
     from ..simulation import by_domain
 
@@ -175,7 +175,7 @@ def _probes(source: str | World, limit: int | None) -> tuple[list[Probe], str]:
 
 
 def _try_to_write(pool: CandidatePool, target: Path, names: Sequence[str]) -> None:
-    """Check, before anything is paid, that the pool can be written, and used where it is written.
+    """Check, before anything is paid, that the pool can be written, and used from its new place.
 
     Raises:
         ConfigError: its candidates share values, or it names files that are elsewhere.
@@ -220,7 +220,7 @@ def _ask(
     concurrency: int,
     replies: Any,
 ) -> bool:
-    """Ask all candidates; return whether nobody interrupted it."""
+    """Ask all candidates; return whether it was not interrupted."""
     from ..evaluation.loop import run
     from ..evaluation.measuring import measure
 
@@ -276,7 +276,7 @@ def _progress(console: Console, measured: Sequence[Measured]) -> Iterator[Any]:
 
 
 def _changed(file: Path, found: Mapping[str, Mapping[str, Value]]) -> tuple[str, str]:
-    """Return the text of a pool file, and what it becomes with these settings of candidates."""
+    """Return the text of a pool file, before and after a change of candidates' settings."""
     text = file.read_bytes().decode()
     places = _places(CandidatePool.from_yaml(file))
     try:
@@ -286,7 +286,7 @@ def _changed(file: Path, found: Mapping[str, Mapping[str, Value]]) -> tuple[str,
 
 
 def _write(file: Path, target: Path, found: Mapping[str, Mapping[str, Value]]) -> None:
-    """Write the pool as it is by now, with what was measured, and print the lines that differ."""
+    """Write the pool file as it is now, with the measurements, and print the changed lines."""
     old, new = _changed(file, found)
     try:
         write_whole(target, new)

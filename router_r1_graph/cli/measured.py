@@ -1,4 +1,4 @@
-"""What `router-r1 pool measure` prints: what it will cost, and what was measured."""
+"""The output of `router-r1 pool measure`: the estimated cost, and the measurements."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def print_estimate(measured: Sequence[Measured]) -> None:
-    """Print what the calls will cost by list prices."""
+    """Print the cost of the calls by list prices."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", style="bold")
     for name in ("probes", "about", "at most"):
@@ -66,7 +66,7 @@ def measured_table(measured: Sequence[Measured]) -> Table:
 
 
 def explain(measured: Sequence[Measured], budget_usd: float) -> None:
-    """Say on standard error what was paid, who has fewer probes than planned, and what is open."""
+    """Print on standard error the cost, the candidates with too few probes, and open points."""
     paid = sum(one.paid_usd for one in measured)
     print(f"paid: {usd(paid)}", file=sys.stderr)
     short = [

@@ -1,4 +1,4 @@
-"""`router-r1 evaluate --off-policy`: controllers judged by logged runs; nobody is asked."""
+"""`router-r1 evaluate --off-policy`: controllers judged by logged runs; no candidate is asked."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def judge_logs(
 
 
 def show_judged(report: OffPolicy, console: Console) -> None:
-    """Print what the logs tell of each controller; a narrow terminal has no room for IPS, SNIPS."""
+    """Print the estimates for each controller; a narrow terminal has no room for IPS, SNIPS."""
     from ..evaluation.off_policy import TOO_MUCH_LOST
 
     if not console.is_terminal:

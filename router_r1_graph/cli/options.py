@@ -1,4 +1,4 @@
-"""What several commands take, and how they print."""
+"""The options that several commands share, and their output."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ControllerOption = Annotated[
     str | None,
     typer.Option(
         "--controller",
-        help="What decides: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
+        help="The controller: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
         "sticky[:SPEC], oracle, openai:MODEL, policy:PATH, completions:URL (with ?policy=PATH, in "
         "quotes: a policy on vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the "
         "pool's controller block, the default where there is one).",
@@ -60,7 +60,7 @@ _SHORT = {"deadline_seconds": "--deadline", "max_calls_per_round": "--max-calls"
 def takes_knobs(
     *, but: Collection[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each knob of a run, in the place of its parameter `context`.
+    """Give a command an option for each knob of a run, in place of its parameter `context`.
 
     Args:
         but: knobs that the command has no option for, or has one of its own.
@@ -126,7 +126,7 @@ def _short_option(name: str) -> inspect.Parameter:
 
 
 def given_knobs(ctx: typer.Context, context: RouterContext) -> dict[str, Any]:
-    """Return the knobs that stand on the command line, by either of their names."""
+    """Return the knobs that are on the command line, by either of their names."""
     sources = {
         name: {ctx.get_parameter_source(option) for option in (name, f"{name}_")}
         for name in knobs()
@@ -145,10 +145,10 @@ def flag(name: str) -> str:
 
 @contextmanager
 def about(option: str) -> Iterator[None]:
-    """Say which option a wrong configuration was given by.
+    """Name the option that gave a wrong configuration.
 
     Raises:
-        ConfigError: whatever is wrong, with the option before it.
+        ConfigError: the original error, with the option before it.
     """
     try:
         yield
@@ -158,7 +158,7 @@ def about(option: str) -> Iterator[None]:
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Say in a terminal what is waited for: torch alone takes seconds to import.
+    """Print in a terminal the reason for a wait: torch alone takes seconds to import.
 
     On standard error, and gone when it is over; without escape sequences it is a line.
     """
@@ -180,7 +180,7 @@ def load_pool(name: str) -> CandidatePool:
 def load_controller(spec: str | None, pool: CandidatePool, context: RouterContext) -> Controller:
     """Return the controller of --controller.
 
-    Notes say why it is not the policy, and that it was found not to pay.
+    Notes say why it is not the policy, or that routing was found not to pay.
     """
     from ..controllers import default_spec, parse_controller
 
@@ -194,7 +194,7 @@ def load_controller(spec: str | None, pool: CandidatePool, context: RouterContex
 
 
 def note_simulated(pool: CandidatePool) -> None:
-    """Say on standard error that nobody of a pool is real, and how to ask those who are."""
+    """Print on standard error that a pool is simulated, and how to ask real models."""
     if any(candidate.provider != "simulated" for candidate in pool.candidates):
         return
     from ..simulation import known_world
@@ -208,7 +208,7 @@ def note_simulated(pool: CandidatePool) -> None:
 
 
 def warn_unsure(controller: Controller, cost_weight: float) -> None:
-    """Say on standard error where a fitted controller was found not to pay."""
+    """Print a warning on standard error if a fitted controller was found not to pay."""
     from ..controllers.rules import RuleController
 
     if isinstance(controller, RuleController) and (why := controller.caution(cost_weight)):
@@ -216,7 +216,7 @@ def warn_unsure(controller: Controller, cost_weight: float) -> None:
 
 
 def warn_budget(pool: CandidatePool, context: RouterContext) -> None:
-    """Say on standard error which candidates a budget does not bound, or keeps from `explore`."""
+    """Print on standard error which candidates a budget cannot limit, or keeps from `explore`."""
     if (budget := context.budget_usd) is None:
         return
     if unpriced := [c.name for c in pool.candidates if not c.bounded]:
@@ -230,7 +230,7 @@ def warn_budget(pool: CandidatePool, context: RouterContext) -> None:
 
 
 def mask_variable(option: str, name: str) -> str:
-    """Return why a key cannot be read from a variable; what may be a key itself is not repeated."""
+    """Return why a key cannot be read from a variable; a name that may be a key is not repeated."""
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
         return (
             f"{option}: *** is not the NAME of an environment variable in capitals, such as "
@@ -240,9 +240,9 @@ def mask_variable(option: str, name: str) -> str:
 
 
 def print_json(data: dict[str, Any]) -> None:
-    """Print one object, as it is where standard output can say it, and escaped elsewhere.
+    """Print one object, unchanged if standard output can encode it, otherwise escaped.
 
-    What could control a terminal is escaped in any case: it is the same JSON.
+    Characters that could control a terminal are escaped in any case: it is the same JSON.
     """
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     text = json.dumps(data, ensure_ascii=not utf8)

@@ -93,7 +93,7 @@ def check(
 
 
 def _runs(settings: ModelSettings, name: str) -> str:
-    """Return what building the chat model of settings would run; "" for nothing of the user's."""
+    """Return the user's code that building the chat model would run; "" for none."""
     from ..candidates.providers import code_of, find_code
 
     if settings.provider == "mcp":

@@ -29,7 +29,7 @@ def controller_tool(settings: ControllerSettings) -> CandidateTool:
 
 
 def ask_each(tools: Sequence[CandidateTool]) -> list[Bill | None]:
-    """Ask each model at the same time; None = it is a tool, a retriever or a graph, and may act."""
+    """Ask all models at once; None = a tool, retriever or graph, which may have side effects."""
 
     async def ask(tool: CandidateTool) -> Bill | None:
         if tool.candidate.kind != "model":
@@ -46,7 +46,7 @@ def ask_each(tools: Sequence[CandidateTool]) -> list[Bill | None]:
 
 
 def reached_table(tools: Sequence[CandidateTool], bills: Sequence[Bill | None]) -> Table:
-    """Return who could be reached, what it took, and how each one's limits and breaker stand."""
+    """Return a table of the models: replies, seconds, and the status of limits and breakers."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", style="bold", no_wrap=True)
     table.add_column("reached")

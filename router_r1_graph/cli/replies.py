@@ -53,7 +53,7 @@ def stats(
     file: FileArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show how many replies are kept, what they cost, and what they have saved."""
+    """Show the number of kept replies, their cost, and their savings."""
     with _open(file) as store:
         lines, size = store.stats(), store.bytes
     whole = {

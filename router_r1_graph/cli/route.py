@@ -1,4 +1,4 @@
-"""`router-r1 ask --route-only`, `--explain`: whom a controller would ask, and why, as tables."""
+"""`router-r1 ask --route-only`, `--explain`: a controller's choices and reasons as tables."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from ..planned_calls import PlannedCall, Routing
 
 _NOTHING = ("          ", "")
-"""The label of a line that goes on."""
+"""The label of a continued line."""
 _SEEN = 0.01
-"""A change of a probability that is worth a word."""
+"""The least change of a probability that gets a word."""
 _RIVAL = 0.05
-"""A change of another candidate's probability that is worth a sentence."""
+"""The least change of another candidate's probability that gets a sentence."""
 _MARKED = 3
 """How many of the largest effects are marked."""
 _REASONS = 12
@@ -46,7 +46,7 @@ def show_routing(
     explain: bool,
     replies: ReplyStore | None,
 ) -> None:
-    """Print whom the controller would ask first, and ask nobody."""
+    """Print the candidates that the controller would ask first, and ask none."""
     with loading(masked(spec or "the controller")):
         from ..ledger import total
         from ..routing import route_only
@@ -84,7 +84,7 @@ def show_routing(
 
 
 def _show_call(console: Console, routing: Routing, call: PlannedCall) -> None:
-    """Print a call and, where it is known, how likely each candidate was."""
+    """Print a call and, if known, how likely each candidate was."""
     price = "" if call.worst_case_usd is None else f"  [at most {usd(call.worst_case_usd)}]"
     print_line(
         console,
@@ -137,7 +137,7 @@ def _fitted(name: str, names: Iterable[str], most: int = 28) -> str:
 
 
 def show_explained(console: Console, turns: Sequence[Routing]) -> None:
-    """Print what each part of each descriptor does to each call of some turns, or the reasons."""
+    """Print the effect of each descriptor's parts on each call of some turns, or the reasons."""
     for turn in turns:
         _show_reasons(console, turn)
         for call in turn.calls:
@@ -200,7 +200,7 @@ def _explain(console: Console, turn: Routing, call: PlannedCall, choice: Choice)
 
 
 def _sentences(turn: Routing, call: PlannedCall, choice: Choice) -> list[str]:
-    """Return in plain English what speaks for the candidate that is asked, and what against it."""
+    """Return in plain English the reasons for and against the candidate that is asked."""
     own = [effect for effect in call.effects if effect.candidate == call.candidate]
     if call.candidate not in choice.values:
         return [f"The pool has no {call.candidate}, so no descriptor speaks for it."]

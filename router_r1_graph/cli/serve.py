@@ -78,8 +78,8 @@ def serve(
     chores: Annotated[
         str,
         typer.Option(
-            help="The controller for what chat UIs ask on their own: a title, tags or follow-up "
-            "questions for a conversation. '' = the same as for all other questions."
+            help="The controller for prompts that chat UIs send by themselves: a title, tags or "
+            "follow-up questions for a conversation. '' = the same as for all other questions."
         ),
     ] = "cheapest",
     allow_origin: Annotated[

@@ -102,7 +102,7 @@ class Session:
         print(f"router-r1: no command {line!r}{near}; /help lists them", file=sys.stderr)
 
     def _answer(self, question: str) -> None:
-        """Answer one question; Ctrl-C ends it, and not the session."""
+        """Answer one question; Ctrl-C ends the answer, not the session."""
         shown = None if self.as_json else self.transcript
         if shown and not sys.stdin.isatty():
             shown.question(question)  # nobody has typed it here
@@ -139,7 +139,7 @@ class Session:
         self._line(run.ledger)
 
     def _interrupted(self, live: LiveRun, shown: Transcript | None) -> None:
-        """Show and bill what is known of a stopped answer; the thread goes on after it."""
+        """Show and bill the results of a stopped answer so far; the thread goes on after it."""
         self.ledger = added(self.ledger, live.ledger())
         said = AIMessage("(stopped before there was an answer)")
         self.graph.update_state(live.config, {"messages": [said]}, as_node="answer")

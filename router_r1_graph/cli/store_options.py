@@ -53,7 +53,7 @@ _OPTIONS = [
 
 
 def takes_replies(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a reply store, in the place of its parameter `replies`."""
+    """Give a command the options of a reply store, in place of its parameter `replies`."""
 
     def run(
         *,

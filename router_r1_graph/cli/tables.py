@@ -11,7 +11,7 @@ from ..words import plain
 
 
 def pool_table(pool: CandidatePool) -> Table:
-    """Return a pool as a table; prices are USD per million tokens, and per call where any is."""
+    """Return a pool as a table; prices are USD per million tokens, and per call if there is one."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", style="bold", no_wrap=True)
     by_call = any(c.usd_per_call is not None for c in pool.candidates)

@@ -1,4 +1,4 @@
-"""`router-r1 demo`: what the router does, in two minutes, and how controllers compare."""
+"""`router-r1 demo`: a two-minute tour of the router, and a comparison of controllers."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def training(module: str) -> ModuleType:
     """Import a module of the programs: of the checkout that this is in, or of the package.
 
     Raises:
-        ConfigError: neither is there.
+        ConfigError: there is neither.
     """
     here = Path(__file__).resolve().parents[2]
     found = find_spec("training")  # of a checkout, and not a folder of the user's that is called so

@@ -1,7 +1,7 @@
 """The router behind OpenAI's APIs: any client of chat completions or responses can ask it.
 
 Needs the extra `serve`. A request is answered in the event loop, and nothing in it blocks.
-`ChatRouterR1` describes what is streamed, and when.
+`ChatRouterR1` describes the streams.
 """
 
 from __future__ import annotations
@@ -89,15 +89,15 @@ def create_app(
         max_concurrency: the most questions that are answered at once.
         queue: the most further questions that may wait; any more are refused with status 429.
         api_key: the key that clients have to send to /v1; "" = none.
-        chores: the controller of what chat UIs ask on their own (a title, tags or follow-up
-            questions for a conversation); "" = these are routed as all questions are.
+        chores: the controller for prompts that chat UIs send by themselves (a title, tags or
+            follow-up questions for a conversation); "" = they are routed like all questions.
         allow_origins: the origins of web pages that may ask, such as `https://chat.example.com`;
             `*` = all.
-        shadow: a controller that is run beside on each answered question; /metrics has what it
-            would have cost. Nobody is asked for it where the router asked the same.
+        shadow: a second controller, run on each answered question; /metrics has the cost that it
+            would have had. It makes no call that the router has made already.
         traces: the file to which each run is appended, with its decisions; None = none.
         records: the file to which each reply of a candidate is appended; None = none.
-        docs: whether /docs and /redoc, which load scripts of others, show the API.
+        docs: whether /docs and /redoc show the API; they load scripts from other servers.
 
     Raises:
         ConfigError: the file of traces cannot be written.
@@ -229,7 +229,7 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(app: FastAPI, listening: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT; then finish requests in progress, for 30 seconds at most.
 
-    Those that take longer end in an error of the API, and so do all at a second signal.
+    Slower requests end in an error of the API, and so do all requests at a second signal.
     """
     # Python's collector walks everything alive again and again (benchmarks/overhead.py).
     gc.freeze()
@@ -247,9 +247,9 @@ def serve(app: FastAPI, listening: socket.socket) -> None:
 
 
 class AccessLog:
-    """Logs each request to `router_r1_graph.access`: who, what, the status and the seconds.
+    """Logs each request to `router_r1_graph.access`: client, path, status and seconds.
 
-    Not what stands behind the question mark of an address, which may hold a key.
+    The query string of an address is left out, since it may hold a key.
     """
 
     def __init__(self, app: ASGIApp) -> None:

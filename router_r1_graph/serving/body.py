@@ -18,8 +18,8 @@ _LARGEST_BODY = 4 * 1024 * 1024
 _LARGEST_WITH_IMAGES = 20 * 1024 * 1024
 """A photograph of a phone has about 5 MB in a request, and a conversation has several."""
 _MOST_READ = 8
-"""Of a body that is too long, so many times the largest are read and dropped: a client that still
-sends when the connection ends sees a broken pipe, and not what is wrong."""
+"""A body that is too long is read and dropped, up to this multiple of the limit: a client that
+still sends when the connection ends would see a broken pipe instead of the error."""
 _GZIP = b"\x1f\x8b"
 _BODY_SECONDS = 30.0
 
@@ -29,7 +29,7 @@ async def read_body(request: Request, *, images: bool) -> bytes:
 
     Args:
         request: the request.
-        images: whether somebody takes images.
+        images: whether a candidate takes images.
 
     Raises:
         RefusedError: it is too long, or takes too long.

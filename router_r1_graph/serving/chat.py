@@ -60,7 +60,7 @@ class ChatRequest(Asked):
         return {"stop": self.stop, "max_tokens": self.max_completion_tokens or self.max_tokens}
 
     def form(self) -> dict[str, Any]:
-        """Return the tools and the format that are asked for."""
+        """Return the requested tools and format."""
         asked: dict[str, Any] = {"tools": self.tools, "response_format": self.response_format}
         if self.tools or self.tool_choice not in ("auto", "none"):
             asked |= {"tool_choice": self.tool_choice}

@@ -1,8 +1,8 @@
-"""What a chat UI asks on its own: a title, tags or follow-up questions for a conversation.
+"""Prompts that a chat UI sends by itself: for a title, tags or follow-up questions.
 
 One rule tells these prompts: one of the first three sentences of the last user message orders such
 a thing, and says that it is for a conversation. In a system message, only the order of a title
-counts, since an assistant may well be told to suggest further questions with each answer. An
+counts, since an assistant's instructions may ask for further questions with each answer. An
 order of code (`Write a function that ...`) and a question are no such prompts.
 
 Source: read in the public sources of Open WebUI, LibreChat, LobeChat, NextChat, Chatbox, Vercel's
@@ -78,7 +78,7 @@ def _orders(text: str, *, others: bool = False) -> bool:
 
 
 def as_question(messages: Sequence[BaseMessage]) -> HumanMessage:
-    """Return all of a conversation as one question, since it is what is asked about."""
+    """Return a whole conversation as one question, since the prompt is about it."""
     names = {"human": "User", "ai": "Assistant", "tool": "Tool"}
     *earlier, last = messages
     told = [

@@ -1,7 +1,8 @@
 """The server's connections: how many there are, and how long one may take to send a request.
 
-Without these limits, whoever opens connections and says nothing on them takes all that the process
-can have. Of too many, the one that has been silent for the longest time is closed.
+Without these limits, a client that opens connections and sends nothing could use up all that the
+process may have. If there are too many, the connection that has been silent for the longest time is
+closed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ except ImportError:  # pragma: no cover - Windows
     resource = None
 
 HEADER_SECONDS = 10.0
-"""So long may the line and the headers of a request take."""
+"""The most seconds for the line and the headers of a request."""
 _MOST = 4096
 
 
@@ -102,7 +103,7 @@ class Server(uvicorn.Server):  # type: ignore[misc]
     Args:
         config: of uvicorn; its `timeout_graceful_shutdown` is longer than `seconds`.
         stop: ends the runs that are still in progress.
-        seconds: how long these may go on; a second signal ends them at once.
+        seconds: how long they may continue; a second signal ends them at once.
     """
 
     def __init__(self, config: uvicorn.Config, stop: Callable[[], None], seconds: float) -> None:

@@ -26,7 +26,7 @@ _BREAKER = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class EndpointCollector:
-    """Reads how the endpoints stand whenever they are asked for, and not before.
+    """Reads the status of the endpoints at each request for metrics, and not before.
 
     Args:
         pool: the candidates.

@@ -1,4 +1,4 @@
-"""Runs that end because their client has gone, or the server ends."""
+"""Runs that end because their client has disconnected, or the server ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def unless_gone(request: Request, stopped: asyncio.Event, work: Awaitable[
     Args:
         request: of the client.
         stopped: set when the server ends the runs in progress.
-        work: what is done.
+        work: the work to do.
 
     Raises:
         RefusedError: it was cancelled.

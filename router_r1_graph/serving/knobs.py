@@ -21,7 +21,7 @@ from .refused import RefusedError
 MODEL = "router-r1"
 
 _NEAR = 0.82
-"""From here on, a field is a misspelt knob; below are other servers' fields, such as `n_keep`."""
+"""From this similarity on, a field is a misspelt knob; below, it may be another server's field."""
 
 if TYPE_CHECKING:
     WithKnobs = BaseModel
@@ -40,7 +40,7 @@ def knob_called(name: str) -> str | None:
 
 
 def misspelt_knob(field: str) -> str | None:
-    """Return the knob that a client must have meant by a field that there is not."""
+    """Return the knob that a client must have meant by an unknown field."""
     return knob_called(field) or next(
         iter(difflib.get_close_matches(field, KNOBS, n=1, cutoff=_NEAR)), None
     )
@@ -50,7 +50,7 @@ def knobs_in_name(model: str) -> dict[str, Any]:
     """Return the knobs in a model's name, such as `router-r1:cost=0.8`.
 
     Raises:
-        RefusedError: it is no name of the router, or what stands behind it is no knob.
+        RefusedError: it is no name of the router, or the part after it is no knob.
     """
     name, _, rest = model.partition(":")
     pairs = [pair.partition("=") for pair in rest.split(",") if pair.strip()]
@@ -82,7 +82,7 @@ def _value(text: str) -> float | str:
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the knobs that are given; null is none.
+    """Return the given knobs; null counts as not given.
 
     Raises:
         RefusedError: one is out of range; the error names it.

@@ -32,7 +32,7 @@ def to_messages(
     Args:
         messages: messages of the chat completions API, as they came.
         param: the field that they come from, for errors.
-        images: whether somebody takes images.
+        images: whether a candidate takes images.
 
     Raises:
         RefusedError: a message has no role or content that can be read; the error says where.

@@ -1,4 +1,4 @@
-"""What the served runs cost, counted while they run: also where no answer comes of it."""
+"""The cost of served runs, counted while they run, even if they bring no answer."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Meter(BaseCallbackHandler):
     def on_chain_end(
         self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **_: Any
     ) -> None:
-        """Count what a controller's turn has cost, by the ledger that the node returns."""
+        """Count the cost of a controller's turn, by the ledger that the node returns."""
         update: Any = outputs.update if isinstance(outputs, Command) else outputs
         if not isinstance(update, Mapping) or parent_run_id is None or "stop_reason" in update:
             return
@@ -90,10 +90,10 @@ class Meter(BaseCallbackHandler):
             self.metrics.usd.inc(usd)
 
     def close(self, stop_reason: str, cost_usd: float = 0.0) -> None:
-        """Count how the run ended, and what its bill has beside what was counted.
+        """Count the end of the run, and the part of its bill that was not counted yet.
 
         Args:
-            stop_reason: of the run; `cancelled` = the client has gone, or the server ends.
+            stop_reason: of the run; `cancelled` = the client has disconnected, or the server ends.
             cost_usd: the whole bill, with the call that gives an answer its form.
         """
         self.metrics.stop_reasons.labels(stop_reason).inc()
@@ -106,7 +106,7 @@ class Meter(BaseCallbackHandler):
 
 @contextmanager
 def metered(metrics: Metrics) -> Iterator[Meter]:
-    """Yield what counts a run; one that ends without an answer is counted, too."""
+    """Yield a meter for a run; a run that ends without an answer is counted, too."""
     meter = Meter(metrics)
     try:
         yield meter

@@ -1,4 +1,4 @@
-"""What the requests of both APIs have in common: how they are read, and what is ignored."""
+"""The common part of both APIs' requests: how they are read, and the fields that are ignored."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Asked(WithKnobs):
     """A request: fields of OpenAI's API, and the knobs of `RouterContext`.
 
     Null is the same as a missing field. Unknown fields are ignored, since clients send sampling
-    settings of all kinds of servers; but a misspelt knob is refused, and so is what would change
-    the answer's form.
+    settings of all kinds of servers. But a misspelt knob is refused, and so is a field that would
+    change the answer's form.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -42,7 +42,7 @@ class Asked(WithKnobs):
     stream: bool = False
 
     only: ClassVar[Mapping[str, tuple[object, ...]]] = {}
-    """Fields of which only these values can be had."""
+    """Fields with only these supported values."""
 
     @abstractmethod
     def conversation(self, *, images: bool) -> list[BaseMessage]:
@@ -75,10 +75,10 @@ class Asked(WithKnobs):
         """
 
     def options(self, served: ChatRouterR1) -> dict[str, Any]:
-        """Return what the chat model is called with: the knobs and limits, as far as allowed.
+        """Return the arguments for the chat model: the knobs and limits, as far as allowed.
 
         Args:
-            served: the model as its operator has set it up. What is set there is a cap.
+            served: the model as its operator has set it up. Its own knobs are caps.
 
         Raises:
             RefusedError: a knob is out of range.
@@ -99,7 +99,7 @@ def read_request(kind: type[_Asked], data: object) -> _Asked:
     """Check the body of a request.
 
     Raises:
-        RefusedError: it holds what is not allowed; the error names the field.
+        RefusedError: a field is not allowed; the error names it.
     """
     if not isinstance(data, dict):
         raise RefusedError(400, f"the body is a JSON object, not {type(data).__name__}")

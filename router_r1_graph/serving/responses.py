@@ -59,7 +59,7 @@ class ResponsesRequest(Asked):
         return {"stop": None, "max_tokens": self.max_output_tokens}
 
     def form(self) -> dict[str, Any]:
-        """Return the tools and the format that are asked for."""
+        """Return the requested tools and format."""
         asked: dict[str, Any] = {}
         if self.tools:
             tools = [_as_chat_tool(tool) for tool in self.tools]
@@ -164,7 +164,7 @@ class ResponsesRequest(Asked):
 
 
 def _as_chat(item: Mapping[str, Any], where: str) -> dict[str, Any] | None:
-    """Return an item of the input as a message of the chat completions API; None = it says nothing.
+    """Return an item of the input as a message of the chat completions API; None = it is empty.
 
     Raises:
         RefusedError: it is of a kind that cannot be read.

@@ -1,7 +1,7 @@
 """A JSON schema in the text of a prompt.
 
 Clients that know no server's `json_schema` ask for `json_object` and write the schema into the
-prompt. Read from there, it is kept to as any other.
+prompt. It is read from there, and used like any other.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def with_schema(options: Mapping[str, Any], messages: Sequence[BaseMessage]) -> 
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects in a text that stand in no other one."""
+    """Yield the outermost JSON objects in a text."""
     place = text.find("{")
     while place >= 0:
         try:

@@ -1,4 +1,4 @@
-"""What the routes of the served router do: who is asked, how many at once, what is counted."""
+"""The routes of the served router: which model answers, how many at once, and the metrics."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120)
 
 
 class RouterService:
-    """What the routes of the app do.
+    """The routes of the app.
 
     Args:
         model: answers the questions.
         max_concurrency: the most questions that are answered at once.
         queue: the most further questions that may wait; any more are refused with status 429.
         api_key: the key that clients have to send; "" = none.
-        chores: answers what chat UIs ask on their own; None = `model` does.
-        shadow: the spec of a controller that is run beside; "" = none.
-        callbacks: of every run, such as what writes its trace.
+        chores: answers prompts that chat UIs send by themselves; None = `model` does.
+        shadow: the spec of a second controller; "" = none.
+        callbacks: of every run, such as a writer of its trace.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class RouterService:
         return await self._counted(request, ResponsesRequest)
 
     def _enter_loop(self) -> None:
-        """Make anew what waits: asyncio's events and semaphores wait in one event loop only.
+        """Make events and semaphores anew: asyncio's wait in one event loop only.
 
         A test client has a loop for each request.
         """
@@ -147,7 +147,7 @@ class RouterService:
     def _understood(
         self, kind: type[Asked], body: bytes
     ) -> tuple[Asked, list[BaseMessage], dict[str, Any]]:
-        """Return the request, its messages, and what the chat model is called with."""
+        """Return the request, its messages, and the arguments for the chat model."""
         asked = read_request(kind, parsed(body))
         messages = asked.conversation(images=self._images)
         with refusing(kind):
@@ -248,7 +248,7 @@ class RouterService:
         return JSONResponse({"object": "list", "data": [self._described(MODEL)]})
 
     async def one_model(self, request: Request, name: str) -> Response:
-        """Describe a model, also one with knobs in its name: GET /v1/models/NAME."""
+        """Describe a model, even one with knobs in its name: GET /v1/models/NAME."""
         self._authorize(request)
         checked(knobs_in_name(name))
         return JSONResponse(self._described(name))
@@ -262,7 +262,7 @@ class RouterService:
         return JSONResponse({"status": "ok"})
 
     async def metrics(self) -> Response:
-        """Return what Prometheus collects: GET /metrics."""
+        """Return the metrics for Prometheus: GET /metrics."""
         # In a thread: a store of limits may be a server that does not answer.
         text = await asyncio.to_thread(generate_latest, self.registry)
         return Response(text, media_type=CONTENT_TYPE_LATEST)

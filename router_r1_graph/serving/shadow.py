@@ -1,7 +1,7 @@
-"""A second controller beside the one that answers: what it would have done, and cost.
+"""A second controller beside the one that answers: its calls, answers and costs.
 
 It is run when a question has been answered, so that the replies to the first one are on record:
-for the same call, nobody is asked again. It answers nobody, and its failures are only counted.
+the same call is not made again. No client gets its answers, and its failures are only counted.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from ..controllers import as_controller
 logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 64
-"""So many questions may be in the shadow at once; others are not run there, and counted."""
+"""The most questions in the shadow at once; others are not run there, and counted."""
 
 
 class WrittenStore(ReplyStore):
-    """A store that is written, and not read: whoever has it asks as if there were none."""
+    """A store that is written and not read: calls are made as if there were none."""
 
     def find(self, key: str) -> StoredReply | None:
         """Return None."""

@@ -1,4 +1,4 @@
-"""A streamed answer: when its response begins, and what keeps its connection open."""
+"""A streamed answer: the start of its response, and comments that keep its connection open."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .refused import RefusedError
 from .request import Asked, bill
 
 KEEP_ALIVE_SECONDS = 15.0
-"""So long a stream may be silent: proxies cut connections that are silent for a minute."""
+"""Seconds for which a stream may be silent: proxies cut connections after a silent minute."""
 
 
 def require_reply(message: AIMessage) -> None:
@@ -40,13 +40,13 @@ async def streamed(
 ) -> StreamingResponse:
     """Return the response that streams an answer.
 
-    It begins with the first piece, so that a refusal has its status. An answer that takes longer
-    begins without: comments keep its connection open, and a refusal is an event.
+    It begins with the first piece, so that a refusal has its status. For a slow answer, it begins
+    before that: comments keep the connection open, and a refusal is an event.
 
     Args:
         request: of the client; if it disconnects, the run is cancelled.
         stopped: set when the server ends the runs in progress.
-        asked: what is asked.
+        asked: the request.
         pieces: of the answer.
 
     Raises:
@@ -84,7 +84,7 @@ async def _beginning_with(
 
 
 async def _kept_alive(events: AsyncIterator[str]) -> AsyncGenerator[str]:
-    """Yield events, and a comment of server-sent events where there was none for a while."""
+    """Yield events, and a comment of server-sent events if there was none for a while."""
     event = asyncio.ensure_future(anext(events))
     try:
         while True:
