@@ -1,4 +1,4 @@
-"""Rows in batches of what begins alike and is about equally long."""
+"""Rows in batches that begin alike and are about equally long."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _length(row: SupervisedRow) -> int:
 
 
 def _alike(rows: Sequence[SupervisedRow]) -> Iterator[list[SupervisedRow]]:
-    """Yield groups of rows that begin alike, for some tokens more than all rows do."""
+    """Yield groups of rows with a longer common beginning than that of all rows."""
     ordered = sorted(rows, key=lambda row: row["input_ids"])
     least = _common(ordered[0], ordered[-1]) + _MORE if ordered else 0
     group: list[SupervisedRow] = []

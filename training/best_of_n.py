@@ -89,7 +89,7 @@ def best_of_n(run: Run, learner: Learner) -> Learner:
 
 
 def _round(folder: Path, number: int) -> Path:
-    """Return where a round has its checkpoints, and its policy once it is done."""
+    """Return the folders of a round: of its checkpoints, and of its policy once it is done."""
     return folder / "checkpoints" / f"{number:03}"
 
 
@@ -128,8 +128,8 @@ def _best_rows(
 ) -> Iterator[SupervisedRow]:
     """Yield a question's best trace, and the best way on from each first turn that several share.
 
-    The way on is learned from its second turn on. Without it, nothing shows what to do when a
-    candidate fails: the best of many traces asked another candidate at once, by luck.
+    The way on is learned from its second turn on. Without it, no row shows a policy how to go on
+    after a failure: the best of many traces asked another candidate at once, by luck.
     """
     if not group:
         return
@@ -147,6 +147,6 @@ def _best_rows(
 
 
 def _best(scored: Sequence[tuple[float, Trace]]) -> Trace | None:
-    """Return the best trace where it earns something and not all are equally good."""
+    """Return the best trace, if it earns something and not all are equally good."""
     score, trace = max(scored, key=lambda s: s[0])
     return trace if score > 0 and score > min(s for s, _ in scored) else None

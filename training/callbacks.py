@@ -1,4 +1,4 @@
-"""What GRPO's trainer calls beside its steps: the cost scale and the budget of a run are kept."""
+"""Callbacks of GRPO's trainer: they keep the cost scale and the budget of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KeepScale(TrainerCallback, ExportableState):  # type: ignore[misc]
         self.judge = judge
 
     def state(self) -> dict[str, Any]:
-        """Return what transformers writes into a checkpoint."""
+        """Return the state that transformers writes into a checkpoint."""
         return {"args": {}, "attributes": {"scale": self.judge.state()}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -40,7 +40,7 @@ class KeepScale(TrainerCallback, ExportableState):  # type: ignore[misc]
 
 
 class KeepBudget(TrainerCallback):
-    """Says what the run will cost, and stops it with a checkpoint before it costs too much."""
+    """Prints the expected cost of the run, and stops it before it costs too much."""
 
     def __init__(self, spending: Spending, rollouts: Rollouts) -> None:
         self.spending = spending
@@ -49,7 +49,7 @@ class KeepBudget(TrainerCallback):
         self._told = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop before the first step of a run that may pay nothing any more.
+        """Stop before the first step, if the run may not pay anything more.
 
         Raises:
             BudgetSpentError: the budget is spent.
@@ -58,7 +58,7 @@ class KeepBudget(TrainerCallback):
             raise BudgetSpentError(f"grpo: {refused}; raise budget_usd to go on")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop where the next step would cost more than is left."""
+        """Stop if the next step would cost more than the budget has left."""
         each = self.rollouts.step_usd
         if each and not self._told and state.is_world_process_zero:
             left = state.max_steps - state.global_step

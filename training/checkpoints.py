@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 def train(trainer: Any, folder: Path, stage: str) -> None:
-    """Train from the last checkpoint in the folder where there is one.
+    """Train from the last checkpoint in the folder, if there is one.
 
     Raises:
         TrainingError: the loss is not a number, or a checkpoint cannot be written.
-        OutsideError, BudgetSpentError: what the trainer raised, once a checkpoint is written.
+        OutsideError, BudgetSpentError: raised by the trainer, once a checkpoint is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -63,7 +63,7 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def _broken(checkpoint: Path) -> Path | None:
-    """Return a file of a checkpoint that is not whole; None = all are."""
+    """Return a broken file of a checkpoint; None = there is none."""
     for file in sorted(checkpoint.iterdir()):
         try:
             if file.suffix == ".safetensors":

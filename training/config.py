@@ -34,9 +34,9 @@ class FitConfig(Section):
     0, a model from scratch learns the language, and how to copy, from all of the text."""
     reasoning_weight: Rate = 1.0
     """The weight of the loss on the thoughts of the last turn. Above 1, a model from scratch learns
-    sooner what an answer depends on, such as which of two is later."""
+    sooner on which facts an answer depends, such as which of two is later."""
     epochs: Rate = 1.0
-    """How often each row is learned."""
+    """The number of times that each row is learned."""
     max_length: Count = 1024
     """Longer rows are left out, in tokens."""
     save_steps: Count = 500
@@ -44,23 +44,23 @@ class FitConfig(Section):
 
 
 class WarmStartConfig(FitConfig):
-    """The teacher's traces show format, splitting and reading descriptors; not whom to ask."""
+    """The teacher's traces show format, splitting and reading descriptors, not the choice."""
 
     teacher: Literal["brief", "english"] = "brief"
-    """Who writes the traces: `english` = in short English thoughts, for a pretrained policy."""
+    """The teacher of the traces: `english` = in short English thoughts, for a pretrained policy."""
     traces: Count = 20_000
     """The number of the teacher's traces."""
     same_pool: Count = 1
-    """So many of the teacher's traces in a row are over the same pool, whose description a step
-    then computes once for all of them."""
+    """This many of the teacher's traces in a row are over the same pool. A step then computes its
+    description once for all of them."""
     first_turns: Share = 0
-    """The share of the traces of which only the first turn is learned: the plan, at a third of the
+    """Of this share of the traces, only the first turn is learned: the plan, at a third of the
     tokens."""
     trace_files: tuple[Path, ...] = ()
     """Files of other traces (also from LangSmith), or folders of them (`grpo/traces` of a run), to
     use instead of the teacher's."""
     correct_only: bool = True
-    """Of these files, whether traces with a wrong answer are left out, where gold is known."""
+    """Whether traces of these files with a wrong answer are left out, if gold answers are known."""
     best_of_question: bool = False
     """Whether only the cheapest trace of each question is learned."""
     max_usd: Annotated[float, Field(ge=0)] | None = None
@@ -116,24 +116,24 @@ class GRPOConfig(Section):
     """The sampling temperature of the policy."""
     advantage: Literal["sum", "apart", "per_call"] = "apart"
     """`sum` = the reward, normalised in its group. `apart` = outcome normalised over the group and
-    cost over its right traces, then weighted, so that the outcome's noise does not drown the cost.
-    `per_call` = the same, but each turn is judged by what is spent from that turn on."""
+    cost over its right traces, then weighted, so that the outcome's noise does not hide the cost.
+    `per_call` = the same, but each turn is judged by the money spent from that turn on."""
     save_steps: Count = 50
     """Steps between two checkpoints."""
     tries: Annotated[int, Field(ge=1, le=10)] = 3
-    """How often a rollout is tried whose sampler failed, or whose real candidates all did."""
+    """The number of tries of a rollout, if its sampler or all of its real candidates failed."""
     wait_seconds: Annotated[float, Field(ge=0)] = 5.0
     """The time before the second try; it doubles before each further one."""
     validate_every: Annotated[int, Field(ge=0)] = 50
-    """Held-out questions are asked every so many steps; 0 = never."""
+    """The number of steps between two validations, which ask held-out questions; 0 = never."""
     validate_questions: Count = 50
     """The number of held-out questions; each is asked at every cost weight."""
     validate_cost_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (0, 0.5, 0.9)
     """The cost weights at which held-out questions are asked."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """After so many validations without a better one, the stage stops; 0 = never."""
+    """The number of validations without a better one after which the stage stops; 0 = never."""
     vllm: Literal["off", "colocate", "server"] = "off"
-    """What samples: the trained model itself, vLLM on the same GPUs, or `trl vllm-serve` elsewhere
+    """The sampler: the trained model itself, vLLM on the same GPUs, or `trl vllm-serve` elsewhere
     (from one training process)."""
     vllm_url: str = "http://127.0.0.1:8000"
     """The address of `trl vllm-serve`, for `server`."""
@@ -152,15 +152,15 @@ class RepliesConfig(Section):
 
 
 class HubConfig(Section):
-    """Where the finished policy is uploaded: the Hugging Face hub.
+    """The upload of the finished policy to the Hugging Face hub.
 
     The token is that of the environment (`HF_TOKEN`) or of `hf auth login`.
     """
 
     repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
-    """The repository, as `name/policy`; made where there is none. None = nothing is uploaded."""
+    """The repository, as `name/policy`; made if it is missing. None = nothing is uploaded."""
     private: bool = True
-    """Whether a repository that is made is private."""
+    """Whether a new repository is private."""
 
 
 class RunConfig(Section):
@@ -169,7 +169,7 @@ class RunConfig(Section):
     out: Path
     """The folder of the run."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """The seed of all that is drawn at random."""
+    """The seed of all random draws."""
     stages: tuple[Stage, ...] = Field(("warm_start", "best_of_n", "grpo"), min_length=1)
     """The stages, in their order."""
     model: ModelConfig = ModelConfig()
@@ -200,7 +200,7 @@ class RunConfig(Section):
     def folder(self) -> Path | None:
         """The folder of the config file, where a user's own modules may lie; None = no file.
 
-        Set when a file is read. No field: where a config stands makes it no other config.
+        Set when a file is read. Not a field: the folder must not make configs unequal.
         """
         return None
 

@@ -1,4 +1,4 @@
-"""The file of a config: YAML with `key=value` of the command line, and what is wrong with it."""
+"""The file of a config: YAML with `key=value` of the command line, and its errors."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def _yaml(text: str, wrong: str) -> Any:
 
 
 def refusal(path: Path, error: ValidationError, config: type[BaseModel]) -> ConfigError:
-    """Return an error that says what is wrong with a config, and what is right.
+    """Return an error that names the mistakes in a config, and the allowed values.
 
     Args:
         path: the file.
-        error: what pydantic found.
-        config: of what kind the config is.
+        error: pydantic's error.
+        config: the class of the config.
     """
     first = error.errors(include_url=False)[0]
     place = first["loc"]
@@ -111,7 +111,7 @@ def _keys(config: type[BaseModel], place: Sequence[str | int]) -> list[str]:
 
 
 def _elsewhere(config: type[BaseModel], place: Sequence[str | int]) -> str:
-    """Return where a key belongs that stands in another section; "" where none knows it."""
+    """Return the section of a key that is in the wrong one; "" if no section knows it."""
     key = str(place[-1])
     sections = {
         f"{name}.": set(field.annotation.model_fields)

@@ -1,7 +1,7 @@
-"""What each trace of a group earns: the advantage of GRPO, computed over the whole group.
+"""The credit of each trace of a group: the advantage of GRPO, computed over the whole group.
 
-Outcome and cost are normalised apart. In a sum of both, the costs of two right answers differ by
-less than the noise of right and wrong, and normalising the sum drowns the difference
+Outcome and cost are normalised separately. In a sum of both, the costs of two right answers differ
+by less than the noise of right and wrong, and normalising the sum hides the difference
 (docs/experiments.md).
 """
 
@@ -15,19 +15,19 @@ import torch
 
 _EPSILON = 1e-4  # as in TRL's normalisation
 _NO_SPREAD = 0.05
-"""Costs that differ by less than this share of their mean are the noise of replies' lengths, and a
-spread of cheapness below it is worth next to nothing: neither is scaled up to a full signal."""
+"""Costs that differ by less than this share of their mean are noise of the replies' lengths. A
+spread of cheapness below it has next to no worth. So neither is scaled up to a full signal."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What the credit of a trace is made of; picklable, as the processes exchange it.
+    """The parts of a trace's credit; picklable, as the processes exchange it.
 
     Attributes:
         cost_weight: the paper's alpha, in [0, 1].
-        outcome: -1 where the format is wrong, else in [0, 1].
+        outcome: -1 if the format is wrong, else in [0, 1].
         cheapness: for each turn, how cheap the calls from this turn on are, by the run's scale.
-        usd: for each turn, what these calls cost.
+        usd: for each turn, the cost of these calls.
     """
 
     cost_weight: float
@@ -37,7 +37,7 @@ class Judged:
 
 
 def credit_of_groups(judged: Sequence[Judged | None], size: int) -> list[list[float]]:
-    """Return what each turn of each trace earns.
+    """Return the credit of each turn of each trace.
 
     A trace earns `(1 - a) * z(outcome)`, and a right one `a` times a bonus: its cheapness above
     that of the most expensive right trace, in standard deviations of the right traces. So at no
@@ -49,8 +49,8 @@ def credit_of_groups(judged: Sequence[Judged | None], size: int) -> list[list[fl
         size: the number of traces in a group.
 
     Returns:
-        For each trace the credit of its turns, of which the first is that of the whole trace; [0]
-        for one that is left out.
+        For each trace the credit of its turns; the first is that of the whole trace. [0] for a
+        trace that is left out.
     """
     credit: list[list[float]] = []
     for start in range(0, len(judged), size):
@@ -102,11 +102,11 @@ def _normalised(values: Mapping[int, float]) -> dict[int, float]:
 
 
 def of_tokens(credit: Sequence[Sequence[float]], mask: torch.Tensor) -> torch.Tensor:
-    """Spread what each turn earned over its tokens.
+    """Spread the credit of each turn over its tokens.
 
     Args:
         credit: for each row, the credit of its turns.
-        mask: (rows, tokens): 1 on what the policy wrote; each run of ones is a turn.
+        mask: (rows, tokens): 1 on the policy's tokens; each run of ones is a turn.
 
     Returns:
         (rows, tokens), 0 outside of turns.

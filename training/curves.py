@@ -109,7 +109,7 @@ def _validations(pyplot: Any, history: History) -> Any:
 
 
 def _without_the_other(names: Iterable[str], lines: Iterable[Numbers]) -> list[str]:
-    """Return the names without `exact_match`, or without `outcome` where nothing has that."""
+    """Return the names without `exact_match`, or without `outcome` if no line has that."""
     other = "exact_match" if any("outcome" in line for line in lines) else "outcome"
     return [name for name in names if name != other]
 

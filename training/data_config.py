@@ -1,4 +1,4 @@
-"""The section `data` of a config: questions, which of them are held out, pools, cost weights."""
+"""The section `data` of a config: questions, the held-out ones, pools, cost weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class VaryConfig(Section):
     """Newly drawn names, which cannot be memorised."""
     prices: Share = 0.0
     """Newly drawn prices of recorded and simulated candidates, from an eighth to eight times their
-    own. Costs follow. What real endpoints cost is never redrawn."""
+    own. Costs follow. The prices of real endpoints are never redrawn."""
     subset: Share = 0.0
     """Some of the candidates only, at least two."""
     order: Share = 0.0
@@ -42,7 +42,7 @@ class DataConfig(Section):
     """Questions, pools and cost weights."""
 
     source: Literal["world", "files", "hub"] = "world"
-    """Where questions come from: simulated worlds, `files`, or data sets of the Hugging Face
+    """The source of questions: simulated worlds, `files`, or data sets of the Hugging Face
     `hub`."""
     files: tuple[Path, ...] = ()
     """JSONL with question and golden_answers (FlashRAG's schema), for source `files`."""
@@ -77,8 +77,8 @@ class DataConfig(Section):
     `permuted:SEED` = that one with its objects permuted, `decomposed` = questions about everything
     else, which come with this program. () = the embedded world alone, or `worlds` permuted ones."""
     nothing_to_route: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """For source `world`: the share of prompts that nobody can answer by facts, such as arithmetic,
-    small talk, code and other languages."""
+    """For source `world`: the share of prompts that cannot be answered by facts, such as
+    arithmetic, small talk, code and other languages."""
     wordings: dict[Literal["known", "free"], Share] = Field(default_factory=lambda: {"known": 1.0})
     """Of worlds of facts: the shares of questions in the grammar's forms and in free wording."""
     every_kind: bool = False
@@ -94,7 +94,7 @@ class DataConfig(Section):
         *(0, 0.1, 0.2, 0.25, 0.3, 0.4),
         *(0.5, 0.6, 0.7, 0.75, 0.8, 0.9),
     )
-    """The cost weights, one of which is drawn for each question."""
+    """The cost weights; one of them is drawn for each question."""
     max_rounds: Annotated[tuple[Count, ...], Field(min_length=1)] = (4,)
     """One of them is drawn for each question, like the cost weight."""
 
@@ -112,9 +112,9 @@ class DataConfig(Section):
         return copy
 
     def world_names(self) -> list[str | None]:
-        """Return what each world is called where it is an option (`options: facts:`).
+        """Return the name of each world as an option (`options: facts:`).
 
-        None = the embedded world; the list is empty where it is the only one.
+        None = the embedded world; the list is empty if it is the only one.
         """
         if self.facts:
             known = {"embedded": None, "decomposed": str(SHIPPED / "decomposed.jsonl")}

@@ -1,7 +1,7 @@
 """The teacher of a pretrained policy: a plan of sub-questions, short English thoughts.
 
-It teaches the format, how a question is split, to read descriptors aloud, and how to answer. Whom
-to ask is drawn from good and bad habits: that is learned by reward alone.
+It teaches the format, the split of a question, the reading of descriptors, and the answer. The
+candidates are drawn by good and bad habits: that choice is learned by reward alone.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from .subjects import subject_of
 from .teacher import HABITS
 
 _HABITS = [name for name in HABITS if name != "any at all"]
-"""That one would say of what was just read aloud that it does not matter."""
+"""A thought that the descriptors just read do not matter."""
 
 
 class EnglishTeacher(RuleController):
-    """Writes turns for a policy to imitate; everything it draws follows from seed and question.
+    """Writes turns for a policy to imitate; all of its draws follow from seed and question.
 
     Args:
-        lessons: what each question asks, by its text.
+        lessons: the question of a world behind each text.
         seed: another one gives other traces of the same questions.
-        give_up: how often it gives up where a sub-question was asked before in vain.
+        give_up: how often it gives up if a sub-question was asked before in vain.
         steady: how often a question keeps one habit throughout; else each call draws its own.
     """
 
@@ -79,7 +79,7 @@ class EnglishTeacher(RuleController):
         calls: list[Call] = []
         given_up = False
         aloud: dict[str, list[int]] = {}
-        """What is read aloud, and for which sub-questions: those of one subject share it."""
+        """The text about the descriptors, and its sub-questions: those of one subject share it."""
         for line, query in wanted[: view.context.max_calls_per_round]:
             asked = [call.candidate for call in view.replies if call.query == query]
             left = [c for c in view.pool.candidates if c.name not in asked]
@@ -104,7 +104,7 @@ class EnglishTeacher(RuleController):
 
 
 def _replies(plan: Plan, calls: Sequence[CallRecord]) -> dict[int, str]:
-    """Return what is known of a plan's lines, by their numbers."""
+    """Return the known replies to a plan's lines, by their numbers."""
     said = {
         call.query: short_answer(call.reply)
         for call in calls
@@ -119,7 +119,7 @@ def _replies(plan: Plan, calls: Sequence[CallRecord]) -> dict[int, str]:
 
 
 def _score(candidate: Candidate, domain: str) -> str:
-    """Return what a descriptor says of a domain: `87`, `92-98`, `good`; "" = nothing."""
+    """Return a descriptor's score for a domain: `87`, `92-98`, `good`; "" = none."""
     scores = candidate.brief_scores.items()
     said = [score for subject, score in scores if subject_of(subject) == domain]
     claimed = any(subject_of(strength) == domain for strength in candidate.strengths)
@@ -133,11 +133,11 @@ def _fits(candidate: Candidate, domain: str) -> bool:
 
 
 def _aloud(line: Line, candidates: Sequence[Candidate], asked: Sequence[str]) -> str:
-    """Go through the descriptors in their order, and say what each has on a sub-question.
+    """Go through the descriptors in their order, and write the score of each for a sub-question.
 
-    Naming all is longer than naming those that fit, and far easier for a small policy: the next
-    name is the next line of the prompt, and each score is looked up in the line at hand. Those that
-    fit follow from it, next to the call: of eight names, it asked some that it had just refused.
+    A list of all is longer than a list of those that fit, but far easier for a small policy: the
+    next name is the next line of the prompt, and each score is looked up in the line at hand. Those
+    that fit are repeated next to the call, because the policy asked some that it had just refused.
     """
     if line.domain is None:
         return f"Nobody in particular{', not ' if asked else ''}{', '.join(asked)}."

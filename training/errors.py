@@ -1,4 +1,4 @@
-"""What ends a training run before its end."""
+"""The errors that end a training run early."""
 
 from __future__ import annotations
 

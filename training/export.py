@@ -1,8 +1,8 @@
 """Traces to training data: supervised rows, preference pairs, rollout rows.
 
-The key invariant: the ids are the ones that the policy saw and sampled, and who wrote a token is
-known from the trace, never looked for in the text. `env_mask` is 0 exactly on what the environment
-wrote, even where the policy itself wrote an information tag. A trace for which this cannot hold
+The key invariant: the ids are the ones that the policy saw and sampled, and the author of a token
+is known from the trace, never guessed from the text. `env_mask` is 0 exactly on the environment's
+tokens, even if the policy itself wrote an information tag. A trace for which this cannot hold
 (of another protocol or tokenizer, or torn) is refused.
 """
 
@@ -35,8 +35,8 @@ class SupervisedRow(TypedDict):
 class RolloutRow(TypedDict):
     """One episode as TRL's `rollout_func` wants it.
 
-    `completion_ids`, `logprobs` and `env_mask` have the same length; `env_mask` is 1 on what the
-    policy sampled, and `logprobs` is 0.0 where the mask is 0. It is also 0.0 where the turn has
+    `completion_ids`, `logprobs` and `env_mask` have the same length; `env_mask` is 1 on the
+    policy's tokens, and `logprobs` is 0.0 where the mask is 0. It is also 0.0 where the turn has
     none (a teacher's text): such a row cannot be weighted by importance.
     """
 
@@ -80,7 +80,7 @@ def rollout_row(trace: Trace, codec: TokenCodec) -> RolloutRow:
 def supervised_rows(
     traces: Iterable[Trace], codec: TokenCodec, *, from_turn: int = 0
 ) -> Iterator[SupervisedRow]:
-    """Yield a row for each trace; only what the controller wrote is learned.
+    """Yield a row for each trace; only the controller's tokens are learned.
 
     Args:
         traces: finished runs.
@@ -108,14 +108,14 @@ def supervised_rows(
 def preference_pairs(
     traces: Iterable[Trace], codec: TokenCodec, reward: Callable[[Trace], float]
 ) -> Iterator[PreferencePair]:
-    """Yield the best and the worst trace of each prompt, where their rewards differ.
+    """Yield the best and the worst trace of each prompt, if their rewards differ.
 
     Pairs come once all traces are read; no more than two traces of a prompt are held.
 
     Args:
         traces: several of a question (the same pool, in the same order, and the same knobs).
         codec: how to tokenise.
-        reward: what makes a trace better.
+        reward: the measure of a trace.
 
     Raises:
         TraceError: as `supervised_rows`, or a reward is not a number; also what `reward` raises
@@ -164,7 +164,7 @@ def _pieces(trace: Trace, codec: TokenCodec) -> list[Piece]:
 
 
 def _check_tokens(trace: Trace, message: AIMessage, codec: TokenCodec) -> None:
-    """Refuse ids that are not of this tokenizer, or that lost their log-probabilities on the way.
+    """Refuse ids of another tokenizer, and ids that lost their log-probabilities.
 
     Ids of another tokenizer look like any other: only their text shows the difference.
     """

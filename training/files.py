@@ -1,4 +1,4 @@
-"""The small files of a run: one that a kill or a full disk interrupts is never half a file."""
+"""The small files of a run: a kill or a full disk never leaves half of one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def replace_whole(file: Path, write: Callable[[Path], object]) -> None:
 
 
 def read_whole(file: Path) -> Any:
-    """Return what a JSON file holds; None where there is none, or it is broken, which is logged."""
+    """Return the content of a JSON file; None if it is missing or broken, which is logged."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -64,7 +64,7 @@ def append_line(file: Path, data: Mapping[str, Any]) -> None:
 
 
 def whole_lines(file: Path, of: int, each: int) -> int:
-    """Cut off what a kill has left behind the last whole batch of lines; return what is left.
+    """Cut off everything that a kill has left after the last whole batch of lines; return the rest.
 
     Args:
         file: a file of lines, which need not be there.

@@ -36,7 +36,7 @@ def fit(
     lora_rank: int = 0,
     report_to: Sequence[str] = (),
 ) -> None:
-    """Train on rows, from the last checkpoint in the folder where there is one.
+    """Train on rows, from the last checkpoint in the folder, if there is one.
 
     Raises:
         ConfigError: the weights would be split over the processes.

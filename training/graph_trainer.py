@@ -25,7 +25,7 @@ from .shared_prefix import different_rows, logits_after
 
 
 class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
-    """TRL's trainer, with our credit of each turn in the place of the normalised reward."""
+    """TRL's trainer, with our credit of each turn in place of the normalised reward."""
 
     advantage: Literal["sum", "apart", "per_call"] = "sum"
 
@@ -57,9 +57,9 @@ class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """Return the loss of a micro-batch; where no trace has credit it is 0, and not computed.
+        """Return the loss of a micro-batch; if no trace has credit, it is 0 and not computed.
 
-        That is a question whose samples are all worth the same: a third of them and more.
+        This happens if all samples of a question have the same worth: for a third of them or more.
         """
         # Of several processes, each has to take part in every exchange of gradients.
         if self.beta or inputs["advantages"].any() or self.accelerator.num_processes > 1:

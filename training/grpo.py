@@ -1,8 +1,8 @@
 """GRPO by TRL, whose rollouts are ordinary runs of the compiled graph.
 
 TRL calls `rollout_func` with the prompts of a generation batch, each repeated for its group. They
-are run through the graph with the trainer's own model as the controller; the ids, mask and traces
-that come back are what the policy sampled and what the environment wrote.
+are run through the graph with the trainer's own model as the controller. The ids, mask and traces
+that come back are the tokens of the policy and of the environment.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ logging.getLogger("trl.trainer.grpo_trainer").addFilter(
 def run_grpo(
     learner: Learner, items: Sequence[Item], config: GRPOConfig, *, folder: Path, **options: Any
 ) -> None:
-    """Train by reward, from the last checkpoint in the folder where there is one.
+    """Train by reward, from the last checkpoint in the folder, if there is one.
 
     Takes what `grpo_trainer` takes.
 
@@ -109,7 +109,7 @@ def grpo_trainer(
     """Return TRL's trainer over runs of the graph, and its `Watch`.
 
     Args:
-        learner: what is trained; its model is given up, as TRL loads one of its own.
+        learner: the model to train; it is given up, as TRL loads one of its own.
         items: the questions, in the order in which they are asked, again and again where the steps
             need more; two may have the same prompt.
         config: steps, group size and rates.
@@ -119,8 +119,8 @@ def grpo_trainer(
         seed: the seed of sampling and order.
         spending: the bill of the run.
         replies: the store of replies.
-        graph: the user's own graph, of which the router is a part; None = the router alone.
-        outcomes: what judges the traces, besides the metric; None = the functions of `reward`.
+        graph: the user's own graph around the router; None = the router alone.
+        outcomes: judges the traces, besides the metric; None = the functions of `reward`.
         held_out: questions to validate on.
         bf16: on a GPU, compute in bfloat16.
         gradient_checkpointing: trade time for memory.

@@ -1,4 +1,4 @@
-"""What a run has left in its folder so far: its config, numbers and bill."""
+"""The content of a run's folder so far: its config, numbers and bill."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class History:
         validations: at each validated step, the numbers of each cost weight.
         best_step: the step whose weights are the best on held-out questions; None = none was
             validated.
-        measured: what each finished stage reached on held-out questions, a row for each cost
+        measured: the results of each finished stage on held-out questions, a row for each cost
             weight.
-        bills: what each stage paid.
+            bills: the bill of each stage.
         learned: how many traces the warm start learned, and how many it left out; None = no warm
             start.
     """
@@ -51,9 +51,9 @@ class History:
 
 
 def read_history(folder: Path) -> History:
-    """Read what a run has left in its folder.
+    """Read the folder of a run.
 
-    Where a run was killed and went on, a step that was made twice counts once.
+    If a run was killed and went on, a step that was made twice counts once.
 
     Raises:
         ConfigError: no run has begun there.

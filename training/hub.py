@@ -19,7 +19,7 @@ class UploadError(RouterR1Error):
 
 
 def require_token(config: HubConfig) -> None:
-    """Check that there is somebody to upload as, before anything is paid.
+    """Check that there is a token for the upload, before anything is paid.
 
     Raises:
         ConfigError: there is no token.
@@ -32,14 +32,14 @@ def require_token(config: HubConfig) -> None:
 
 
 def upload(config: HubConfig, policy: Path) -> str:
-    """Upload a policy folder, and return where it is.
+    """Upload a policy folder, and return its address.
 
     Args:
         config: the repository.
         policy: the folder.
 
     Raises:
-        UploadError: the hub refused, or was not there; names the command that does it again.
+        UploadError: the hub refused, or did not answer; names the command for another try.
     """
     assert config.repo
     api = HfApi()

@@ -56,7 +56,7 @@ grpo:
 
 
 def write_config(file: Path, *, pool: str, questions: Path, model: str, budget_usd: float) -> str:
-    """Write a commented config, and return what to do next.
+    """Write a commented config, and return the next steps.
 
     Args:
         file: the file to write.

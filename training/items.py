@@ -40,9 +40,9 @@ def draw_items(
     are as their files say.
 
     Args:
-        data: where the questions and pools come from.
-        count: how many items; fewer come back where fewer questions are held out.
-        seed: of everything that is drawn.
+        data: the source of the questions and pools.
+        count: how many items; fewer come back if fewer questions are held out.
+        seed: the seed of all draws.
         split: `test` = the held-out questions.
         same_pool: so many questions in a row, of one world, have the same pool.
 
@@ -85,10 +85,10 @@ def draw_items(
 
 @dataclass(frozen=True)
 class TaughtItem(Item):
-    """An item with what its question asks, for a teacher.
+    """An item with the question of a world behind it, for a teacher.
 
     Attributes:
-        lesson: the question of a world; None = nobody knows.
+        lesson: the question of a world; None = it is not known.
     """
 
     lesson: Question | None = None
@@ -103,7 +103,7 @@ class _Asked(NamedTuple):
     text: str
     gold: tuple[str, ...]
     facts: str | None = None
-    """What simulated candidates know, where it is not the embedded world."""
+    """The facts of simulated candidates, if they are not those of the embedded world."""
     lesson: Question | None = None
 
 
@@ -131,7 +131,7 @@ def _again_and_again(questions: Sequence[EvaluationQuestion], seed: int) -> Iter
 
 
 def _nothing(count: int, seed: int, split: Split) -> Iterator[_Asked]:
-    """Yield prompts that nobody can answer by facts; those to train on come again and again."""
+    """Yield prompts that cannot be answered by facts; those to train on come again and again."""
     prompts = []
     for _, row in read_jsonl(SHIPPED / "nothing_to_route.jsonl"):
         assert not isinstance(row, ValueError)  # it comes with this program

@@ -26,7 +26,7 @@ class Judge:
 
     Args:
         config: the rules.
-        file: where the scale is written for people; None = nowhere.
+        file: the file of the scale, for people; None = it is not written.
     """
 
     def __init__(self, config: RewardConfig, file: Path | None = None) -> None:
@@ -51,7 +51,7 @@ class Judge:
         return reward(trace, self.scale, metric=rules.metric, outcome=outcome, gated=rules.gated)
 
     def by_turn(self, trace: Trace, parts: RewardBreakdown) -> Judged:
-        """Return what the credit of a trace is made of.
+        """Return the parts of a trace's credit.
 
         Args:
             trace: a finished run.
@@ -67,7 +67,7 @@ class Judge:
         )
 
     def costs(self, traces: Sequence[Trace]) -> list[float]:
-        """Return what traces cost, in the scale's unit."""
+        """Return the costs of traces, in the scale's unit."""
         return [self.scale.measure(trace) for trace in traces]
 
     def observe(self, costs: Iterable[float]) -> None:
@@ -77,7 +77,7 @@ class Judge:
                 self.scale.observe(cost)
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes: built-in types."""
+        """Return the state for `restore`: built-in types."""
         return self.scale.state() if isinstance(self.scale, PercentileCost) else {}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -35,11 +35,11 @@ class JudgeError(Exception):
 class LLMJudge:
     """Grades the answer of a trace by any chat model, as a number from 0 to 1.
 
-    An answer that was not written is worth 0, and nobody is asked. A reply without a grade is no
+    A missing answer is worth 0, and the judge is not asked. A reply without a grade is no
     judgement; it is paid all the same.
 
     Args:
-        rubric: what a good answer is, in a sentence or more.
+        rubric: the description of a good answer, in a sentence or more.
         replies: a reply store or its file, so that the same answer is graded and paid once; None =
             nowhere. In a training it is the run's own, unless another is named.
         **settings: the model and its prices, as of a candidate in a pool file: `model`, `base_url`,
@@ -68,7 +68,7 @@ class LLMJudge:
         self.system = _SYSTEM.format(rubric=rubric)
 
     async def __call__(self, trace: Trace) -> Mapping[str, float | None]:
-        """Return the grade, and what it cost.
+        """Return the grade, and its cost.
 
         Raises:
             JudgeError: the judge did not reply.

@@ -1,4 +1,4 @@
-"""From files of traces to supervised rows: which traces are learned from, and what is left out."""
+"""From files of traces to supervised rows: chooses the traces, and counts those left out."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .export import IGNORED, SupervisedRow, supervised_rows
 from .models import processes
 
 Outcomes = Callable[[Sequence[Trace]], list[float | None]]
-"""Says how good the answers of traces are, from 0 to 1; None = not known."""
+"""Judges the answers of traces, from 0 to 1; None = not known."""
 _BATCH = 256
 
 
 class LeftOut:
-    """Counts what is left out, by reason, and names the first ones."""
+    """Counts the traces that are left out, by reason, and names the first ones."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = defaultdict(list)
@@ -62,8 +62,8 @@ def rows_to_learn(
         codec: how to tokenise.
         config: the length of a row, and which traces are wanted.
         stage: the stage's name.
-        outcomes: what `min_reward` is compared with.
-        left_out: counts what is left out.
+        outcomes: the outcomes to compare with `min_reward`.
+        left_out: counts the traces that are left out.
 
     Raises:
         TraceError: a trace speaks another version of the protocol, or holds ids of another
@@ -97,7 +97,7 @@ def rows_to_learn(
 
 
 def _first_turn(row: SupervisedRow) -> SupervisedRow:
-    """Return a row up to what the first turn was answered with."""
+    """Return a row up to the replies to the first turn."""
     learned = [label != IGNORED for label in row["labels"]]
     begin = learned.index(True)
     end = learned.index(False, begin) if False in learned[begin:] else len(learned)

@@ -1,4 +1,4 @@
-"""What a trainer needs to know of the machine it computes on."""
+"""A trainer's settings for the machine that it computes on."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 
 _SMALL = 10_000_000
 """Below this many weights, PyTorch's fused attention takes twice the time of a plain one in a
-backward pass on a CPU; a model of 135M weights gains by it, but not where it computes in bfloat16,
-which only matrix products do fast (docs/experiments.md)."""
+backward pass on a CPU. A model of 135M weights gains by it, but not in bfloat16, in which only
+matrix products are fast (docs/experiments.md)."""
 
 
 def device_options(bf16: bool) -> dict[str, Any]:
-    """Return what TRL's configs need to know of this machine."""
+    """Return the options of TRL's configs for this machine."""
     gpu = torch.cuda.is_available()
     return {
         "use_cpu": not gpu,
@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def attention_for_training(model: Any, bf16: bool) -> Iterator[None]:
-    """Compute with the attention that is fastest in a backward pass on a CPU, while it lasts.
+    """Within the block, compute with the attention that is fastest in a backward pass on a CPU.
 
     Args:
         model: a model of transformers, or PEFT's around one.
@@ -61,7 +61,7 @@ def attention_for_training(model: Any, bf16: bool) -> Iterator[None]:
 
 
 def adapter_as_computed(model: Any, cast: bool) -> AbstractContextManager[None]:
-    """Leave what an adapter reads in the type that autocast computes in, while it lasts.
+    """Within the block, leave an adapter's inputs in the type in which autocast computes.
 
     PEFT casts each input to the type of the adapter's weights, float32, and autocast casts it back.
     """

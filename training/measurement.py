@@ -1,4 +1,4 @@
-"""Questions asked at several cost weights, on all processes, and the means of what came of them."""
+"""Questions asked at several cost weights, on all processes, and the means of their results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Numbers = dict[str, float]
 
 
 def at_weights(items: Iterable[Item], weights: Sequence[float]) -> list[Item]:
-    """Return every item at every cost weight, in the place of its own."""
+    """Return every item at every cost weight, in place of its own."""
     return [
         replace(item, context=replace(item.context, cost_weight=weight))
         for item in items
@@ -59,7 +59,7 @@ def by_weight(traces: Sequence[Trace]) -> dict[float, list[Trace]]:
 def means(traces: Sequence[Trace]) -> Numbers:
     """Return the means over traces; a stored reply counts at its price.
 
-    `exact_match` is of those with gold answers, `outcome` of those that reward functions judged.
+    `exact_match` is over those with gold answers, `outcome` over those with a verdict.
     """
     bills = [total(trace.ledger) for trace in traces]
     scale = AbsoluteCost(1.0)

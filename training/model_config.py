@@ -1,4 +1,4 @@
-"""The section `model` of a config: what is trained, and how it writes."""
+"""The section `model` of a config: the model to train, and the settings of its turns."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class ModelConfig(Section):
     user message of the chat template (`chat`). None = `chat` for a pretrained model, which knows
     that form before the first step, and ends its turns itself; `plain` for one from scratch."""
     thinking: bool = False
-    """Whether a chat template that can switch a model's own thinking has it on; `max_new_tokens`
-    has to leave room for it."""
+    """Whether the model's own thinking is on, if its chat template can switch it;
+    `max_new_tokens` has to leave room for it."""
     max_new_tokens: Count = 1024
     """The most tokens of a turn."""
     max_context_tokens: Count = 4096
@@ -65,8 +65,8 @@ class ModelConfig(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     lora_rank: Annotated[int, Field(ge=0)] = 0
-    """0 = all weights are trained. Else an adapter (LoRA) is, which the folders of the stages
-    hold."""
+    """0 = all weights are trained. Otherwise an adapter (LoRA) is; the folders of the stages hold
+    it."""
     merge: bool = True
     """Whether LoRA's changes are merged into the weights of the policy at the end, in float32. Else
     the policy is an adapter, and is loaded together with the pretrained model."""

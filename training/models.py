@@ -45,7 +45,7 @@ _TAGS = [
 
 @dataclass
 class Learner:
-    """A model under training with everything that a policy is made of."""
+    """A model under training with all other parts of a policy."""
 
     model: Any
     tokenizer: Any
@@ -54,7 +54,7 @@ class Learner:
 
     @property
     def codec(self) -> TokenCodec:
-        """How its contexts are tokenised."""
+        """The codec that tokenises its contexts."""
         return TokenCodec.of(self.tokenizer, self.template, self.settings, end_ids(self.model))
 
     def controller(self, *, temperature: float = 0.0, seed: int = 0) -> PolicyController:
@@ -201,7 +201,7 @@ def lora_config(rank: int, model: Any = None) -> Any:
 
 
 def taken_from(trainer: Any) -> Any:
-    """Return the model that a trainer trained, and free what it held beside (the optimizer)."""
+    """Return the model that a trainer trained, and free the rest of it (the optimizer)."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.zero_grad(set_to_none=True)
     trainer.accelerator.free_memory()
@@ -213,7 +213,7 @@ def taken_from(trainer: Any) -> Any:
 
 
 def settings_of(config: ModelConfig) -> PolicySettings:
-    """Return how the policy of this config is asked."""
+    """Return the settings of the turns of this config's policy."""
     return PolicySettings(
         stop=config.stop,
         observations=config.observations or ("chat" if config.pretrained else "plain"),
@@ -241,7 +241,7 @@ def refuse_sharding() -> None:
     as sharded weights need (docs/experiments.md); and one process alone saves and measures.
 
     Raises:
-        ConfigError: accelerate was told to shard.
+        ConfigError: accelerate is configured to shard.
     """
     for variable, name in (
         ("ACCELERATE_USE_FSDP", "FSDP"),

@@ -1,4 +1,4 @@
-"""The optimizer that models from scratch are trained with."""
+"""The optimizer for models from scratch."""
 
 from __future__ import annotations
 

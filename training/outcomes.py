@@ -1,9 +1,9 @@
-"""What the answers of a run are worth, by its reward functions.
+"""The outcomes of a run's answers, by its reward functions.
 
 The key invariant: a trace is judged once, right after its run, and its verdict travels with it, in
-`metadata["reward"]`. So what was paid for a judgement is on disk and on the bill, the trace files
-say what each trace earned, and whoever reads the verdict (GRPO, best of n, validation) reads the
-same one.
+`metadata["reward"]`. So the cost of a judgement is on disk and on the bill, the trace files have
+the reward of each trace, and all readers of the verdict (GRPO, best of n, validation) read the same
+one.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ logger = logging.getLogger(__name__)
 VERDICT = "reward"
 """The key of a trace's metadata that holds its `Verdict`."""
 COST = "cost_usd"
-"""The key of a function's mapping that is no part: what judging cost."""
+"""The key of a function's mapping that is no part: the cost of judging."""
 _AT_ONCE = 64
 
 
 class Verdict(TypedDict, total=False):
-    """What reward functions say of a trace; JSON types only."""
+    """The verdict of reward functions on a trace; JSON types only."""
 
     outcome: float | None
-    """Their weighted mean, in [0, 1]; None = none of them said anything."""
+    """Their weighted mean, in [0, 1]; None = none of them has a verdict."""
     parts: dict[str, float]
     """By name: each function's number, or the numbers that it named."""
     cost_usd: float
@@ -54,7 +54,7 @@ class Verdict(TypedDict, total=False):
 
 
 class _Said(NamedTuple):
-    """What one function says: its number and its parts; None = nothing."""
+    """The verdict of one function: its number and its parts; None = it has none."""
 
     value: float | None
     parts: Mapping[str, float]
@@ -71,7 +71,7 @@ class Outcomes:
         config: names the functions; with none, no trace is judged here.
         spending: the bill of the run, on which the cost of judging goes.
         folder: of the config file, where a user's own modules may lie.
-        replies: where the grades of `llm_judge` are kept, unless it names another store.
+        replies: the store of the grades of `llm_judge`, unless it names another one.
 
     Raises:
         ConfigError: a function cannot be imported, made or called.
@@ -101,8 +101,8 @@ class Outcomes:
         A function that raises fails the trace, not the run: such a trace is left out.
 
         Raises:
-            ConfigError: a function returned something else than a number from 0 to 1, a mapping of
-                such, or None.
+            ConfigError: a function returned anything but a number from 0 to 1, a mapping to such
+                numbers, or None.
         """
         judged = list(traces)
 
@@ -145,13 +145,13 @@ class Outcomes:
 
 
 def verdict_of(trace: Trace) -> Verdict:
-    """Return the verdict on a trace; an empty one where it was not judged."""
+    """Return the verdict on a trace; an empty one if it was not judged."""
     found = trace.metadata.get(VERDICT)
     return cast(Verdict, found) if isinstance(found, dict) else Verdict()
 
 
 def _mean(values: Iterable[tuple[float, float | None]]) -> float | None:
-    """Return the mean of values by their weights; None where no value counts."""
+    """Return the mean of values by their weights; None if no value counts."""
     known = [(weight, value) for weight, value in values if value is not None]
     whole = sum(weight for weight, _ in known)
     return sum(weight * value for weight, value in known) / whole if whole else None
@@ -218,7 +218,7 @@ async def _called(function: partial[Any], trace: Trace, threads: ThreadPoolExecu
 
 
 def _read(function: RewardFunction, short: str, value: Any) -> _Said:
-    """Read what a function returned.
+    """Read the result of a function.
 
     Raises:
         ConfigError: it is neither a number from 0 to 1, nor a mapping of such, nor None; or its

@@ -1,4 +1,4 @@
-"""The user's own LangGraph application, which embeds the router, as what is rolled out.
+"""Rollouts of the user's own LangGraph application, which embeds the router.
 
 The factory that a config names gets the compiled router and returns the application. The router
 that it gets hands over its final state in a node of its own at the end, so its runs are found
@@ -43,7 +43,7 @@ App = CompiledStateGraph[Any, Any, Any, Any]
 GRAPH = "graph"
 """The key of a trace's metadata that holds the application's final state, JSON types only."""
 GRAPH_FAILED = "graph_failed"
-"""The key of a trace's metadata that says why the application failed."""
+"""The key of a trace's metadata with the application's error."""
 NOT_ASKED = "not_asked"
 """The key of a trace's metadata that says that the application never asked the router."""
 
@@ -57,7 +57,7 @@ class OwnGraph:
         folder: of the config file, where the module may lie.
 
     Raises:
-        ConfigError: there is no such factory; in a run, what it returns cannot be asked.
+        ConfigError: there is no such factory; in a run, its result cannot be asked.
     """
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
@@ -78,17 +78,17 @@ class OwnGraph:
         callbacks: Sequence[BaseCallbackHandler] = (),
         replies: ReplyStore | None = None,
     ) -> Ask:
-        """Return what runs the application on one question.
+        """Return a function that runs the application on one question.
 
         Each run of the router inside is a trace, with the application's final state in
-        `metadata["graph"]`. Where there is none, because the router was never asked or the
+        `metadata["graph"]`. If there is none, because the router was never asked or the
         application failed before, one trace without a turn says so.
 
         Args:
-            controller: what decides inside the router.
-            name: what the traces call it; "" = its own name.
+            controller: the controller inside the router.
+            name: its name in traces; "" = its own name.
             callbacks: callbacks of every run.
-            replies: where the replies of candidates are kept.
+            replies: the store of the candidates' replies.
         """
 
         async def ask(item: Item) -> Sequence[Trace]:
@@ -150,7 +150,7 @@ class OwnGraph:
     async def _run(
         self, app: App, given: Mapping[str, Any], callbacks: Sequence[BaseCallbackHandler]
     ) -> dict[str, Any]:
-        """Return what the traces of a run are to say of it."""
+        """Return the metadata for the traces of a run."""
         # A thread of its own, for a graph that has a checkpointer.
         config: RunnableConfig = {
             "configurable": {"thread_id": str(uuid.uuid4())},

@@ -1,7 +1,7 @@
-"""A question's plan: the sub-questions that it takes, in order, and what follows from the replies.
+"""A question's plan: its sub-questions in order, and the use of the replies.
 
-`#2` stands for the reply to the second line. A small policy that writes its plan down once has
-nothing left to find out in later turns: it fills in and counts.
+`#2` is the reply to the second line. A small policy that writes its plan down once has nothing to
+find out in later turns: it fills in and counts.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Line:
 
     number: int
     text: str
-    """With `#1`, `#2` in the place of replies."""
+    """With `#1`, `#2` in place of replies."""
     domain: str | None
-    """Who may know it; None = nobody in particular."""
+    """The domain of the candidates that may know it; None = any."""
 
     def filled(self, replies: Mapping[int, str]) -> str | None:
         """Return the query; None = a reply that it needs is not there yet."""
@@ -57,7 +57,7 @@ class Plan:
 
     Attributes:
         lines: in the order in which they are asked.
-        end: what is done with the replies; "" = the last one is the answer.
+        end: the use of the replies; "" = the last one is the answer.
     """
 
     def __init__(self, lesson: Question) -> None:
@@ -110,7 +110,7 @@ class Plan:
                 return "Both."
 
     def answered(self, replies: Mapping[int, str]) -> Turn:
-        """Return the last turn, which says what the answer follows from.
+        """Return the last turn, which gives the reason for the answer.
 
         Args:
             replies: those to all lines, by number.
@@ -153,7 +153,7 @@ def _of_parts(whole: Decomposed) -> Iterator[Line]:
 
 
 def _referring(text: str, answer: str, number: int, whole: str) -> str:
-    """Put a reference in the place of an earlier answer, where the question did not name it."""
+    """Put a reference in place of an earlier answer, if the question did not name it."""
     meant = len(answer) > 1 or answer.isdecimal()
     if not meant or _stands(answer).search(whole):
         return text
@@ -169,7 +169,7 @@ def _value(term: str | Ask, replies: Mapping[Ask, str]) -> str:
 
 
 def _reason(structure: Structure, replies: Mapping[Ask, str], answer: str) -> str:
-    """Return what the answer follows from, so that it can be read off."""
+    """Return the reason for the answer, so that the answer can be read off."""
     values = [replies[part] for part in parts(structure)]
     match structure:
         case YesNo(value=asked):

@@ -96,10 +96,10 @@ def vary(rng: random.Random, pool: CandidatePool, shares: VaryConfig) -> Candida
 
 
 def require_free_prices(pool: CandidatePool, shares: VaryConfig) -> None:
-    """Check that the prices of a pool can be redrawn, where the config says so.
+    """Check that the prices of a pool can be redrawn, if the config says so.
 
     Raises:
-        ConfigError: no candidate has a price that is not paid to somebody.
+        ConfigError: every candidate has a real price.
     """
     if shares.prices and not any(_has_free_price(c) for c in pool.candidates):
         raise ConfigError(
@@ -114,7 +114,7 @@ def _has_free_price(candidate: Candidate) -> bool:
 
 
 def _renamed(candidate: Candidate, name: str) -> Candidate:
-    """Return a candidate with another name, which still is who it was to its provider."""
+    """Return a candidate with another name, which is still the same for its provider."""
     as_before: dict[str, Any] = {"model": candidate.model_name}
     if candidate.provider == "recorded":  # its replies may stand under either of its two names
         as_before["options"] = {"recorded_as": candidate.name, **candidate.options}
@@ -126,7 +126,7 @@ _PRICE_RANGE = 8.0
 
 
 def _repriced(rng: random.Random, candidate: Candidate) -> Candidate:
-    """Return a candidate with other prices; what a call costs follows from them."""
+    """Return a candidate with other prices; the costs of calls follow from them."""
     if not _has_free_price(candidate):
         return candidate
     factor = _log_uniform(rng, 1 / _PRICE_RANGE, _PRICE_RANGE)
@@ -156,7 +156,7 @@ def draw_pool(
     Args:
         rng: the source of randomness.
         size: how many candidates; None draws 4 to 8.
-        domains: those of the world that they know.
+        domains: the domains of the world that they know.
         other_names: whether descriptors call domains by other names, and may leave scores out.
     """
     size = size or rng.choice((4, 5, 6, 7, 8, 8))
@@ -187,7 +187,7 @@ def draw_pool(
 
 
 def _described_otherwise(rng: random.Random, candidate: Candidate) -> Candidate:
-    """Return a candidate who knows the same, and whose descriptor says it in other words."""
+    """Return a candidate that knows the same, with a descriptor in other words."""
     skills = candidate.benchmarks
     called = {d: rng.choice((d, *SUBJECTS.get(d, ()))) for d in skills}
     benchmarks = {called[d]: score for d, score in skills.items()}

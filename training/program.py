@@ -1,7 +1,7 @@
 """Train a policy that routes: the program behind `router-r1 train` and `training/finetune.py`.
 
 Stages: `warm_start` (SFT on the teacher's traces), `best_of_n` (learn the best of n sampled
-traces), `grpo` (TRL's GRPOTrainer over runs of the compiled graph). Run it again and it goes on
+traces), `grpo` (TRL's GRPOTrainer with runs of the compiled graph). If you run it again, it goes on
 where it stopped; the policy folder at the end is a normal Hugging Face model.
 
 Examples:

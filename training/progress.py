@@ -33,7 +33,7 @@ class Bar(ProgressCallback):  # type: ignore[misc]
         self._seen: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin, with what is known already: a run is validated before its first step."""
+        """Begin, with the numbers so far: a run is validated before its first step."""
         super().on_train_begin(args, state, control)
         self._show()
 

@@ -42,7 +42,7 @@ class _Found(NamedTuple):
 def read_questions(data: DataConfig) -> Questions:
     """Read what a config names; `per_source` limits the questions to train on.
 
-    A question that stands in several rows is asked once, and the gold answers of all of them count.
+    A question in several rows is asked once, and the gold answers of all of them count.
 
     Raises:
         ConfigError: a source is missing, empty or broken, a row has no gold answer though the
@@ -68,7 +68,7 @@ def read_questions(data: DataConfig) -> Questions:
 
 
 def require_held_out(questions: Questions, data: DataConfig) -> None:
-    """Check that there is something to measure on.
+    """Check that there are questions to measure on.
 
     Raises:
         ConfigError: no question is held out.
@@ -82,11 +82,11 @@ def require_held_out(questions: Questions, data: DataConfig) -> None:
 
 
 def check_questions(data: DataConfig, wanted: int) -> str:
-    """Read the questions before anything is trained or paid, and say what there is.
+    """Read the questions before anything is trained or paid, and print their numbers.
 
     Args:
-        data: where they come from.
-        wanted: how many held-out ones are to be measured on.
+        data: their source.
+        wanted: how many held-out ones are to be asked.
 
     Raises:
         ConfigError: see `read_questions`; or none is held out, and some are wanted.
@@ -107,7 +107,7 @@ def check_questions(data: DataConfig, wanted: int) -> str:
 
 
 def how_held_out(data: DataConfig) -> str:
-    """Say in one sentence where the held-out questions come from."""
+    """Return one sentence on the source of the held-out questions."""
     if data.source == "world":
         return f"They are the test split of {_worlds(data)}, a fifth of the questions by meaning."
     of = ", ".join(_training_sources(data) if data.split_by_hash else _eval_sources(data))
@@ -153,7 +153,7 @@ def without_held_out(traces: Iterable[Trace], data: DataConfig) -> Iterator[Trac
 
 
 def question_key(text: str) -> str:
-    """Return what two questions that are the same have in common.
+    """Return a key that is the same for two equal questions.
 
     Example:
         >>> question_key("Who wrote  “Hamlet”?") == question_key("who wrote Hamlet")

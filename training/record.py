@@ -1,4 +1,4 @@
-"""What a run remembers of its config, and which changes it goes on with."""
+"""The config as a run remembers it, and the changes with which it goes on."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _SHOWN = 60
 
 
 def changes(config: RunConfig) -> list[str]:
-    """Return the settings that are others than those that the run in this folder began with.
+    """Return the settings that differ from those at the begin of the run in this folder.
 
     Questions, pools, rewards, model and seed hold for a whole run: with others, it would end with a
     policy that no config makes.
 
     Raises:
-        ConfigError: one of these is another one, or the stages that have begun are not the first
-            ones any more.
+        ConfigError: one of these differs, or the stages that have begun are not the first ones any
+            more.
     """
     try:
         record = yaml.safe_load((config.out / FILE).read_text(encoding="utf-8"))

@@ -20,11 +20,11 @@ from .questions import how_held_out
 from .spending import Paid
 
 _USABLE = 0.5
-"""Share of readable answers below which nobody should use a policy."""
+"""The share of readable answers below which a policy should not be used."""
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.md`, and its pictures in `report/`, from what a run has left in its folder.
+    """Write `report.md`, and its pictures in `report/`, from the folder of a run.
 
     Args:
         folder: of a run, which may be running.
@@ -59,7 +59,7 @@ def write_report(folder: Path) -> Path:
 
 
 def write_card(folder: Path, policy: Path) -> None:
-    """Write the model card of a finished policy: what the run was, and what came of it.
+    """Write the model card of a finished policy: its run and its results.
 
     Args:
         folder: of the run.
@@ -92,7 +92,7 @@ def write_card(folder: Path, policy: Path) -> None:
 
 
 def next_step(measured: Mapping[str, Sequence[Numbers]], policy: Path | str) -> str:
-    """Say how the policy is used, or that it cannot be yet: most of what it writes is unreadable.
+    """Return how to use the policy, or that it is not usable yet: most turns are unreadable.
 
     Args:
         measured: the stages in order, each with a row for each cost weight.
@@ -128,7 +128,7 @@ def _made(history: History) -> str:
 
 
 def _training(history: History) -> list[str]:
-    """Return what each stage was, a sentence or two for each."""
+    """Return a description of each stage, in a sentence or two."""
     config = history.config
     model = config.model
     lines = [f"The model: {model.pretrained}." if model.pretrained else "A model from scratch."]
@@ -184,7 +184,7 @@ def _grpo(history: History) -> str:
 
 
 def _held_out(history: History) -> str:
-    """Return the table of what each stage reached."""
+    """Return the table of the results of each stage."""
     everything = [row for measured in history.measured.values() for row in measured]
     right = _right(everything[0]) if everything else "exact match"
     head = ["after", "cost weight", "questions", right, "USD / 1,000", "calls", "rounds"]
@@ -211,7 +211,7 @@ def _held_out(history: History) -> str:
 
 
 def _cost(history: History) -> str:
-    """Return the bill by stage, and what the first step of GRPO promised."""
+    """Return the bill by stage, and the estimate from the first step of GRPO."""
     if not history.bills:
         return "Nothing was paid: no candidate but simulated ones was asked."
     rows: Table = [["stage", "USD paid", "USD saved by the store", "calls", "stored calls"]]
@@ -257,7 +257,7 @@ def _share(row: Numbers) -> str:
 
 
 def _right(row: Numbers) -> str:
-    """Return what tells how good the answers of a row are."""
+    """Return the numbers that show how good the answers of a row are."""
     return "outcome" if "outcome" in row else "exact match"
 
 

@@ -1,4 +1,4 @@
-"""The section `reward` of a config: what an answer is worth, and how cost counts."""
+"""The section `reward` of a config: the worth of an answer, and the weight of its cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMED = (*SCORERS, "llm_judge")
 
 
 class RewardFunction(Section):
-    """What says how good the answer of a trace is; its name alone stands for it, too."""
+    """A function that judges the answer of a trace; its name alone is enough, too."""
 
     function: str
     """`module:name` of your own, `llm_judge`, `feedback:KEY` of LangSmith, or a metric, which

@@ -26,7 +26,7 @@ class Reward:
         self.judge = judge
         self.shares = shares
         self.judged: list[Judged | None] = []
-        """What the credit of the last traces is made of; None = left out."""
+        """The parts of the last traces' credit; None = left out."""
 
     def __call__(
         self, prompts: Sequence[str], trace: Sequence[Trace], left_out: Sequence[str], **kwargs: Any

@@ -38,18 +38,18 @@ from .vllm_rollouts import VLLMGenerator
 class Rollouts:
     """TRL's `rollout_func`: prompts in, episodes of the graph out.
 
-    A rollout that failed from outside is tried again; one that fails to the end is no part of loss
-    and group. If half a step's rollouts fail, in one step or in a row, the run stops.
+    A rollout that failed from outside is tried again. If it fails to the end, it is excluded from
+    loss and group. If half a step's rollouts fail, in one step or in a row, the run stops.
 
     Args:
-        learner: how the model is asked.
+        learner: the model, with the settings of its turns.
         items: the item of each prompt.
         config: the size of a group and the patience.
         spending: the bill of the run.
-        traces: the folder where the traces are kept, a compressed file for each step.
+        traces: the folder of the traces, a compressed file for each step.
         replies: the store of replies.
-        graph: the user's own graph, of which the router is a part.
-        outcomes: what judges the traces, besides the metric.
+        graph: the user's own graph around the router.
+        outcomes: judges the traces, besides the metric.
     """
 
     __name__ = "graph_rollouts"  # TRL logs it
@@ -74,7 +74,7 @@ class Rollouts:
         self.traces = traces
         self.replies = replies
         self.step_usd = 0.0
-        """What was paid for the last step's rollouts, by all processes."""
+        """The USD paid for the last step's rollouts, by all processes."""
         self._unheard = 0  # rollouts that got no reply, since one got one
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Rollouts:
         return controller
 
     def _samples(self, prompts: Sequence[str], process: int) -> list[Item]:
-        """Return the items, each with the seed of its place in the step, in whatever process."""
+        """Return the items, each with the seed of its place in the step, in any process."""
         first = process * len(prompts)
         samples = []
         for place, prompt in enumerate(prompts, first):
@@ -186,5 +186,5 @@ class Rollouts:
 
 
 def _left_out(end: int) -> RolloutRow:
-    """Return a row that no loss sees; TRL wants a row for each prompt, and no empty one."""
+    """Return a row without a loss; TRL wants a row for each prompt, and no empty one."""
     return {"prompt_ids": [end], "completion_ids": [end], "env_mask": [0], "logprobs": [0.0]}

@@ -32,7 +32,7 @@ _OUTSIDE = (
 
 
 NO_REPLY = "no candidate replied"
-"""How the failure of a rollout begins whose calls all failed."""
+"""The beginning of the message for a rollout whose calls all failed."""
 
 
 @dataclass(frozen=True)
@@ -61,31 +61,31 @@ def roll_out(
     done: Callable[[Trace], None] | None = None,
     bill: Bill | None = None,
 ) -> list[Trace]:
-    """Run every item and return the traces in the items' order, judged where that is wanted.
+    """Run every item and return the traces in the items' order, judged if that is wanted.
 
     A graph of the user's own may ask the router several times in one run. One of these traces,
-    drawn by the item's seed, stands for the run, so that each of them is learned over time.
+    drawn by the item's seed, represents the run, so that each of them is learned over time.
 
-    LangSmith gets none of the runs, whatever the environment says: a training makes a hundred
+    LangSmith gets none of the runs, even if tracing is on: a training makes a hundred
     thousand of them.
 
     Args:
-        items: what to ask; if an item occurs several times, each sample has a seed of its own.
+        items: the questions; if an item occurs several times, each sample has a seed of its own.
         controller: the controller.
         name: the controller's name in the traces.
-        in_flight: most questions at once; those that think at once share a batch.
-        patience: how a rollout that failed from outside is tried again.
-        replies: where replies are kept, so that the same call is paid once; None = nowhere.
-        graph: the user's own graph, of which the router is a part; None = the router alone.
-        outcomes: what judges the traces; None = they are not judged here.
+        in_flight: most questions at once; those that think at the same time share a batch.
+        patience: the retries of a rollout that failed from outside.
+        replies: the store of replies, so that the same call is paid once; None = no store.
+        graph: the user's own graph around the router; None = the router alone.
+        outcomes: judges the traces; None = they are not judged here.
         done: gets each trace as soon as it is there, those of failed tries among them.
-        bill: where each call is written down. If nothing more may be paid, the questions that are
-            running are finished, and no other one is asked. None = nobody pays.
+        bill: records each call. If nothing more may be paid, the running questions are finished,
+            and no other one is asked. None = nothing is paid.
 
     Raises:
         BudgetSpentError: not all items may be asked.
         ConfigError: the user's own graph cannot be made or asked, or a reward function returned
-            what is no reward.
+            no valid reward.
     """
     asked = list(_samples(items))
     asks = ask_router if graph is None else graph.asks
@@ -121,7 +121,7 @@ def roll_out(
 
 
 class _Try:
-    """One try of items, which ends early where nothing more may be paid."""
+    """One try of items, which ends early if nothing more may be paid."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class _Try:
         self.found: dict[int, list[Trace]] = defaultdict(list)
 
     def ask(self) -> Iterator[Item]:
-        """Yield what may be asked; those that are running are not stopped."""
+        """Yield the items that may be asked; running ones are not stopped."""
         for item in self.items:
             if refused := self.refuses():
                 self.refused = refused
@@ -174,7 +174,7 @@ def _together(controller: Controller, running: Callable[[], int] | None) -> Iter
 
 
 def _one_of(traces: Sequence[Trace], item: Item) -> Trace:
-    """Return the trace that stands for a run: one that failed, where one did."""
+    """Return the trace that represents a run: a failed one, if there is one."""
     if len(traces) == 1:
         return traces[0]
     failed = [trace for trace in traces if failure_from_outside(trace)]
@@ -204,7 +204,7 @@ def judged_of(traces: Sequence[Trace], stage: str) -> list[Trace]:
 
 
 def why_left_out(trace: Trace) -> str:
-    """Return why nothing can be learned from a rollout; "" where something can."""
+    """Return why nothing can be learned from a rollout; "" if something can."""
     if failure := failure_from_outside(trace):
         return failure
     if not trace.turns:
@@ -214,12 +214,12 @@ def why_left_out(trace: Trace) -> str:
 
 
 def failure_from_outside(trace: Trace) -> str:
-    """Return why a run failed through no fault of the policy; "" where it did not.
+    """Return why a run failed through no fault of the policy; "" if it did not.
 
-    That is a sampler that failed, real endpoints of which not one replied, a graph of the user's
-    own that failed, or a reward function that did. Where simulated
-    candidates fail, or some of the calls, the policy is to learn to ask others. A context that is
-    too long is the policy's fault, too, if it has written a turn of it.
+    The reasons are: the sampler failed, no real endpoint replied, the user's own graph failed, or a
+    reward function failed. If simulated candidates fail, or only some of the calls, the policy
+    should learn to ask others. A context that is too long is the policy's fault, too, if it has
+    written a turn of it.
     """
     if failure := trace.metadata.get(GRAPH_FAILED) or verdict_of(trace).get("failure"):
         return str(failure)

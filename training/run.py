@@ -26,7 +26,7 @@ from .spending import Bill, Spending
 
 @dataclass(frozen=True)
 class Run:
-    """A run's config and where its files are."""
+    """A run's config and the places of its files."""
 
     config: RunConfig
 
@@ -36,7 +36,7 @@ class Run:
         return self.config.out / "metrics.jsonl"
 
     def folder(self, stage: str) -> Path:
-        """Where a stage keeps its policy, checkpoints and traces."""
+        """The folder of a stage's policy, checkpoints and traces."""
         return self.config.out / stage
 
     @cached_property
@@ -47,7 +47,7 @@ class Run:
 
     @cached_property
     def replies(self) -> ReplyStore | None:
-        """The store of replies; None where nothing real is asked and no file is named."""
+        """The store of replies; None if no real candidate is asked and no file is named."""
         config = self.config
         pools = [CandidatePool.from_yaml(name) for name in {*config.data.pools} - {"drawn"}]
         kinds = {candidate.provider for pool in pools for candidate in pool.candidates}
@@ -59,18 +59,18 @@ class Run:
 
     @cached_property
     def outcomes(self) -> Outcomes:
-        """What judges the traces, besides the metric."""
+        """Judges the traces, besides the metric."""
         config = self.config
         return Outcomes(config.reward, self.spending, config.folder, self.replies)
 
     @cached_property
     def graph(self) -> OwnGraph | None:
-        """The user's own graph, of which the router is a part; None = the router alone."""
+        """The user's own graph around the router; None = the router alone."""
         name = self.config.graph
         return OwnGraph(name, self.config.folder) if name else None
 
     def check(self) -> None:
-        """Find what the config names of the user's own code, before anything is paid.
+        """Find the user's own code that the config names, before anything is paid.
 
         Raises:
             ConfigError: it is not there, or cannot be used.
@@ -96,15 +96,15 @@ class Run:
         judged: bool = True,
         done: Callable[[Trace], None] = lambda _: None,
     ) -> list[Trace]:
-        """Run items, once the budget allows it, and put what they cost on the bill.
+        """Run items, once the budget allows it, and put their cost on the bill.
 
         Args:
             stage: the stage's name on the bill.
-            items: what to ask.
+            items: the questions.
             controller: the controller.
             name: the controller's name in the traces.
-            judged: whether the traces earn something; those that only show the format are runs of
-                the router alone, which nobody judges.
+            judged: whether the traces get a reward; those that only show the format are runs of
+                the router alone, and are not judged.
             done: gets each trace as soon as it is there.
 
         Raises:
@@ -166,7 +166,7 @@ class Run:
             self.log(stage, step, numbers)
 
     def fit_options(self, stage: str, seed: int) -> dict[str, Any]:
-        """Return what every supervised fit of this run has in common."""
+        """Return the common options of every supervised fit of this run."""
         model = self.config.model
         return {
             "stage": stage,

@@ -1,4 +1,4 @@
-"""Logits at the least cost: of the tokens that count, and with what rows begin with computed once.
+"""Logits at the least cost: only of the tokens that count, and with common prefixes computed once.
 
 Questions over one pool have the whole description of the pool in common, and the samples of a
 question its prompt: most of the tokens of a step. Gradients go through the shared part.
@@ -17,7 +17,7 @@ from router_r1_graph.controllers.policy.forward import Forward
 
 @contextmanager
 def logits_of(model: Any, where: torch.Tensor) -> Iterator[None]:
-    """While it lasts, a model returns the logits of marked tokens only: [marked, vocabulary].
+    """Within the block, a model returns the logits of marked tokens only: [marked, vocabulary].
 
     Args:
         model: a causal LM of transformers, or PEFT's around one.
@@ -54,7 +54,7 @@ def logits_after(
         model: a causal LM whose rows may be padded (`Forward.pads`).
         prefixes: ids and mask of the different prefixes, [prefixes, P]; padding is on the left.
         which: the prefix of each row: [rows].
-        ids: what comes after it: [rows, S].
+        ids: the tokens after it: [rows, S].
         mask: 1 for each real token of it.
         where: the tokens of `ids` after which logits are wanted: [rows, S].
 

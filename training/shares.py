@@ -1,4 +1,4 @@
-"""Which candidates the calls of a training go to: by name, or by price where names vary."""
+"""The shares of candidates in the calls of a training: by name, or by price if names vary."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Shares:
     whose names vary, a candidate is the cheapest of its pool, the most expensive, or in between.
 
     Args:
-        items: what is asked; their pools decide between names and prices.
+        items: the questions; their pools decide between names and prices.
     """
 
     def __init__(self, items: Iterable[Item]) -> None:
@@ -38,7 +38,7 @@ class Shares:
         return [places[call.candidate] for call in trace.calls]
 
     def __call__(self, traces: Sequence[Trace]) -> dict[str, float]:
-        """Return the share of all calls that each label has; {} where nobody was asked."""
+        """Return the share of all calls that each label has; {} if no candidate was asked."""
         asked = Counter(label for trace in traces for label in self.of_calls(trace))
         every = asked.total()
         return {label: asked[label] / every for label in self.labels} if every else {}

@@ -13,12 +13,12 @@ Handlers = dict[int, Any]
 
 
 def take_signals(stop: Callable[..., Any] = signal.default_int_handler) -> Handlers:
-    """Have signals call a function, and return what they called before, for `give_back`.
+    """Have signals call a function, and return their earlier handlers, for `give_back`.
 
-    SIGHUP stays ignored under `nohup`. Where its terminal is gone, nothing is printed any more.
+    SIGHUP stays ignored under `nohup`. If the terminal is gone, nothing is printed any more.
 
     Args:
-        stop: what they call with number and frame; by default, it raises KeyboardInterrupt.
+        stop: called with number and frame; by default, it raises KeyboardInterrupt.
     """
     numbers = [signal.SIGINT, signal.SIGTERM]
     hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -34,13 +34,13 @@ def take_signals(stop: Callable[..., Any] = signal.default_int_handler) -> Handl
 
 
 def give_back(handlers: Handlers) -> None:
-    """Have signals call what they called before."""
+    """Give signals their earlier handlers back."""
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
 def silence(*streams: Any) -> None:
-    """Have streams write to nowhere, as there is nobody to read them."""
+    """Have streams write to nowhere, as they have no reader."""
     with open(os.devnull, "w") as nowhere:
         for stream in streams:
             with suppress(OSError, ValueError):  # ValueError: closed, or no file

@@ -1,4 +1,4 @@
-"""What a run has paid, in USD: on disk at once, so that a killed run knows it; and its limit."""
+"""The USD that a run has paid, on disk at once, so that a killed run knows them; and its limit."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .files import append_line
 
 @dataclass(frozen=True)
 class Paid:
-    """What rollouts came to, without simulated candidates.
+    """The cost of rollouts, without simulated candidates.
 
     Attributes:
-        usd: what was paid.
-        saved_usd: what the store of replies saved.
+        usd: the USD paid.
+        saved_usd: the USD that the store of replies saved.
         calls: calls to candidates.
         stored_calls: those of them that the store replied to.
     """
@@ -53,7 +53,7 @@ class Spending:
     Every process appends to a file of its own in the folder, a line for each call and judgement.
 
     Args:
-        folder: where the files are.
+        folder: the folder of the files.
         budget_usd: the most that the run may pay; None = no limit.
         process: the number of this process.
     """
@@ -66,14 +66,14 @@ class Spending:
         self._total = 0.0
         self._lock = threading.Lock()
         self.here_usd = 0.0
-        """What this process has paid since it started."""
+        """The USD that this process has paid since it started."""
 
     def add_usd(self, stage: str, usd: float) -> None:
-        """Write down what was paid besides rollouts, such as for judging them."""
+        """Record a payment besides rollouts, such as for judging them."""
         self.add(stage, Paid(usd=usd))
 
     def add(self, stage: str, paid: Paid) -> None:
-        """Write down what was paid; from any thread."""
+        """Record a payment; from any thread."""
         if paid == Paid():
             return
         with self._lock:
@@ -82,7 +82,7 @@ class Spending:
             append_line(self._file, {"stage": stage, **asdict(paid)})
 
     def total_usd(self) -> float:
-        """Return what all processes have paid, as far as it is on disk."""
+        """Return the USD that all processes have paid, as far as they are on disk."""
         for file in sorted(self.folder.glob("spending-*.jsonl")):
             with file.open("rb") as lines:
                 lines.seek(self._read[file])
@@ -101,19 +101,19 @@ class Spending:
         return stages
 
     def left_usd(self) -> float | None:
-        """Return what may still be paid; None = no limit."""
+        """Return the USD that may still be paid; None = no limit."""
         return None if self.budget_usd is None else self.budget_usd - self.total_usd()
 
     def refusal(self, stage: str) -> str:
-        """Return an error's text, if a stage may not pay anything more; "" where it may."""
+        """Return an error's text, if a stage may not pay anything more; "" if it may."""
         refused = self.refuses(0.0)
         return f"{stage}: {refused}; raise budget_usd, run again to go on" if refused else ""
 
     def refuses(self, next_usd: float) -> str:
-        """Return why this much more may not be paid; "" where it may.
+        """Return why this much more may not be paid; "" if it may.
 
         Args:
-            next_usd: what is paid next, as far as can be known.
+            next_usd: the next payment, as far as it is known.
         """
         left = self.left_usd()
         if left is None or (next_usd <= left and left > 0):
@@ -124,10 +124,10 @@ class Spending:
 
 @dataclass(frozen=True)
 class Bill:
-    """The bill of one stage's rollouts, on which each call is as soon as its reply is there.
+    """The bill of one stage's rollouts; each call is on it as soon as its reply is there.
 
-    So a run that is killed knows also what it paid for rollouts that it did not finish. What
-    simulated candidates would cost is not paid.
+    So a run that is killed knows also its payments for rollouts that it did not finish. Simulated
+    candidates are not paid.
 
     Attributes:
         spending: the bill of the run.
@@ -138,17 +138,17 @@ class Bill:
     stage: str
 
     def refusal(self) -> str:
-        """Return an error's text, if nothing more may be paid; "" where it may."""
+        """Return an error's text, if nothing more may be paid; "" if it may."""
         return self.spending.refusal(self.stage)
 
     def paid(self, make: Callable[[Sequence[BaseCallbackHandler]], Ask]) -> Ask:
-        """Return what asks, and writes down what it pays.
+        """Return a function that asks, and records its payments.
 
         Args:
-            make: takes callbacks of every run, and returns what asks.
+            make: takes callbacks of every run, and returns the function that asks.
 
         Raises:
-            OSError: (what asks does) the bill cannot be written.
+            OSError: (raised by that function) the bill cannot be written.
         """
         made: dict[frozenset[str], Ask] = {}
         broken: list[OSError] = []
@@ -175,9 +175,9 @@ class Bill:
 
 
 class _Calls(BaseCallbackHandler):
-    """Writes down what calls to some candidates cost.
+    """Records the costs of calls to some candidates.
 
-    Not those that a candidate makes which is a router itself: its bill has them.
+    Calls by a candidate that is a router itself are left out: its bill has them.
     """
 
     run_inline = True  # before the run goes on, in async runs too
@@ -196,7 +196,7 @@ class _Calls(BaseCallbackHandler):
             self._running.add(run_id)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **_: Any) -> None:
-        """Write the call down; one that failed may have cost something, too."""
+        """Record the call; a failed one may have cost something, too."""
         if run_id not in self._running:
             return
         self._running.discard(run_id)

@@ -1,4 +1,4 @@
-"""The stages of a run: warm start and GRPO (best of n has a module), and what measures them.
+"""The stages of a run: warm start and GRPO (best of n has a module), and their measurement.
 
 Each stage leaves a policy, and can be resumed.
 """
@@ -52,7 +52,7 @@ def warm_start(run: Run) -> Learner:
 
 
 def _outcomes(run: Run) -> Callable[[Sequence[Trace]], list[float | None]]:
-    """Return what says how good traces are, by the rules of the run; None = not known."""
+    """Return the judge of traces, by the rules of the run; None = not known."""
     rules = run.config.reward
 
     def outcomes(traces: Sequence[Trace]) -> list[float | None]:
@@ -65,7 +65,7 @@ def _outcomes(run: Run) -> Callable[[Sequence[Trace]], list[float | None]]:
 
 
 def _texts(traces: Iterator[Trace]) -> Iterator[str]:
-    """Yield what the tokenizer is made of: descriptors, questions, turns and replies."""
+    """Yield the texts for the tokenizer: descriptors, questions, turns and replies."""
     for number, trace in enumerate(traces):
         if number >= 8000:
             return

@@ -1,9 +1,9 @@
 """The teacher of the warm start: it can split a question and read descriptors, but does not choose.
 
-What it teaches are skills that a pretrained model brings along: the format, which sub-question
-comes next, which candidates fit it, how to copy, reading the cost weight aloud. Whom to ask is
-drawn from good and bad habits in equal parts, and whether to continue is drawn as well. The cost
-weight changes neither, so that choosing well is learned from reward alone.
+It teaches skills that a pretrained model has already: the format, the next sub-question, the
+candidates that fit it, copying, writing the cost weight down. The candidate is drawn from good and
+bad habits in equal parts, and whether to continue is drawn as well. The cost weight changes neither
+draw, so that good choices are learned from reward alone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def fits(candidate: Candidate, domain: str) -> bool:
 
 
 class TeacherController(RuleController):
-    """Writes turns for a policy to imitate; everything it draws follows from seed and question.
+    """Writes turns for a policy to imitate; all of its draws follow from seed and question.
 
     Args:
         seed: another one gives other traces of the same questions.
@@ -78,7 +78,7 @@ class TeacherController(RuleController):
         self.steady = steady
 
     def turn(self, view: View) -> Turn:
-        """Ask the next sub-questions aloud, or answer."""
+        """Ask the next sub-questions with thoughts, or answer."""
         structure = read(_world_of(view.pool), view.question)
         if structure is None:
             raise ValueError(f"the teacher cannot read {view.question!r}")
@@ -166,7 +166,7 @@ def _descriptor(candidate: Candidate, domain: str) -> str:
 def next_steps_of(
     structure: Structure, known: Mapping[Ask | YesNo, str]
 ) -> Sequence[Ask | YesNo] | str:
-    """Return what to ask next, or the answer.
+    """Return the next steps, or the answer.
 
     A yes/no question ends as one about a plain subject, so that the candidate that knows the fact
     compares.
@@ -186,8 +186,8 @@ def next_steps_of(
 def _next_parts(question: Decomposed, replies: Mapping[str, str]) -> Sequence[Decomposed] | str:
     """Return the sub-questions to ask next, or the answer.
 
-    The answer is the last reply where it is that of the last sub-question. What follows from the
-    replies in another way is known only if all of them are right.
+    The answer is the last reply, if it is that of the last sub-question. Any other answer is known
+    only if all replies are right.
     """
     steps = question.open_parts(replies.keys())
     if steps:
@@ -200,7 +200,7 @@ def _next_parts(question: Decomposed, replies: Mapping[str, str]) -> Sequence[De
 
 
 def _query(step: Ask | YesNo | Decomposed) -> tuple[str, str]:
-    """Return how a step is asked, and the domain of those who may know."""
+    """Return the query of a step, and its domain."""
     match step:
         case Decomposed():
             return step.question, step.domain
@@ -220,7 +220,7 @@ def _world_of(pool: CandidatePool) -> World:
 def _reason(
     structure: Structure | Decomposed, known: Mapping[Ask | YesNo, str], answer: str
 ) -> str:
-    """Return what the answer follows from, so that it can be read off."""
+    """Return the reason for the answer, so that the answer can be read off."""
 
     def value(term: Term) -> str:
         return term if isinstance(term, str) else known[Ask(term.relation, value(term.subject))]

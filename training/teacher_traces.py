@@ -74,8 +74,8 @@ def write_teacher_traces(
 ) -> None:
     """Write the traces that are not in the file yet; each item with the teacher of its seed.
 
-    Many of them are made in several processes, where simulated candidates alone are asked, so that
-    nothing is paid and nobody judges.
+    Many of them are made in several processes, if only simulated candidates are asked: then nothing
+    is paid or judged.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     done = whole_lines(file, len(wanted), _BATCH)
@@ -103,7 +103,7 @@ def write_teacher_traces(
 def _in_processes(
     work: Callable[[Batch], list[Trace]], batches: Sequence[Batch]
 ) -> Generator[list[Trace], None, None]:
-    """Yield what comes of each batch, in their order."""
+    """Yield the result of each batch, in their order."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     pool = ProcessPoolExecutor(min(cores, len(batches)), start_method(__name__), _begin)
     try:

@@ -1,7 +1,7 @@
 """The trackers of a run: TensorBoard, Weights & Biases or trackio, by transformers' own callbacks.
 
 The trainers log their steps to them. Numbers that no trainer knows go the same way: validations
-while it trains, and what a stage has taught once it has ended.
+while it trains, and the results of a stage once it has ended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VALIDATION = "eval_"
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Check that the trackers are there, before anything is paid.
+    """Check that the trackers are installed, before anything is paid.
 
     Raises:
         ConfigError: one is not installed, or not known.
@@ -58,14 +58,14 @@ def report_validation(trainer: Any, rows: Mapping[float, Numbers], reward: float
 def report_stage(
     names: Sequence[str], stage: str, rows: Mapping[float, Numbers], folder: Path, run_name: str
 ) -> None:
-    """Give trackers what a stage has taught, once its trainer has ended.
+    """Give trackers the results of a stage, once its trainer has ended.
 
     Args:
         names: the trackers.
         stage: the stage's name.
         rows: the numbers on held-out questions at each cost weight.
         folder: where a tracker that writes files may write.
-        run_name: what the run is called.
+        run_name: the name of the run.
     """
     if not names:
         return

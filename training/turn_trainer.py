@@ -66,7 +66,7 @@ class TurnTrainer(SFTTrainer):  # type: ignore[misc]
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def _shared_columns(self, ids: torch.Tensor, where: torch.Tensor) -> int:
-        """Return with how many tokens all rows begin, before any that `where` marks.
+        """Return the number of tokens with which all rows begin, before any that `where` marks.
 
         0 = fewer than an eighth, or they cannot be computed once for all.
         """
@@ -95,7 +95,7 @@ class TurnTrainer(SFTTrainer):  # type: ignore[misc]
 
     @cached_property
     def _shares(self) -> bool:
-        """Whether rows can share a prefix, through whose cache gradients go."""
+        """Whether rows can share a prefix: gradients have to go through its cache."""
         if self.accelerator.num_processes > 1 or self.args.gradient_checkpointing:
             return False
         return Forward(self._unwrapped).pads

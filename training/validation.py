@@ -37,11 +37,11 @@ class Validation(TrainerCallback):
     """Asks held-out questions every n steps, greedily, at several cost weights.
 
     The questions are shared out over the processes. The best weights are those with the highest
-    reward, as a mean over questions and cost weights; those that were trained are kept beside the
+    reward, as a mean over questions and cost weights; the trained weights are kept beside the
     checkpoints.
 
     Args:
-        learner: how the model is asked.
+        learner: the model, with the settings of its turns.
         items: held-out questions; their own cost weights are replaced.
         config: how often, at which cost weights, and the patience.
         judge: the rules of the reward; its scale is not moved.
@@ -49,8 +49,8 @@ class Validation(TrainerCallback):
         folder: the folder of checkpoints.
         spending: the bill of the run.
         replies: the store of replies.
-        graph: the user's own graph, of which the router is a part.
-        outcomes: what judges the traces, besides the metric.
+        graph: the user's own graph around the router.
+        outcomes: judges the traces, besides the metric.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Validation(TrainerCallback):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing has become better for so long that the stage stops early."""
+        """Whether the stage stops early, since no validation was better for a while."""
         return 0 < self.config.patience <= self._since(self._first_best) if self.rewards else False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -95,7 +95,7 @@ class Validation(TrainerCallback):
             self._validate(step, state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Validate after every n steps, and stop where nothing has become better for long."""
+        """Validate after every n steps, and stop if no validation was better for a while."""
         if not self._is_due(state):
             return
         self._validate(state.global_step, state)
@@ -121,7 +121,7 @@ class Validation(TrainerCallback):
         return sum(later > step for later in self.rewards)
 
     def take_best(self, model: Any) -> None:
-        """Load the best weights into a model, where they are not the last ones."""
+        """Load the best weights into a model, if they are not the last ones."""
         if not self.rewards or not self.best_file.exists():
             return
         best = load_file(self.best_file)

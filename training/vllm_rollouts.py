@@ -55,7 +55,7 @@ class VLLMGenerator:
 
 
 def vllm_options(mode: str, *, url: str, memory: float, stop: Sequence[str]) -> dict[str, Any]:
-    """Return what TRL's GRPOConfig needs for a mode of vLLM: `colocate` or `server`."""
+    """Return the options of TRL's GRPOConfig for a mode of vLLM: `colocate` or `server`."""
     options: dict[str, Any] = {
         "use_vllm": True,
         "vllm_mode": mode,

@@ -1,4 +1,4 @@
-"""What every trainer here calls beside its steps: metrics, NaN, and signals."""
+"""The callback of every trainer here: metrics, NaN, and signals."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Watch(TrainerCallback):
         self._began = state.global_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Save and stop after a signal, which may have reached one of the processes only."""
+        """Save and stop after a signal; it may have reached only one of the processes."""
         self.interrupted = any(gather_object([self.interrupted]))
         if self.interrupted:
             control.should_save = control.should_training_stop = True

@@ -1,9 +1,9 @@
-"""A world of agents' tasks: 10 to 30 steps with tools, easy and hard, and what goes wrong in them.
+"""A world of agents' tasks: 10 to 30 steps with tools, easy and hard, and their failures.
 
-A task is a plan of steps. The result of each step says what the next one is, so that whoever
-chooses a model can read it. A model masters a step if its skill at that kind of work reaches what
-the step needs. If it does not, the tool reports an error and the step is still to be done; a bad
-change may also go unnoticed, until the next tests fail and it has to be repaired. Everything is a
+A task is a plan of steps. The result of each step names the next one, so that a controller can read
+it. A model masters a step if its skill at that kind of work reaches the step's need. Otherwise, the
+tool reports an error and the step has to be repeated. A bad change may also go unnoticed, until the
+next tests fail and it has to be repaired. Everything is a
 function of the seed, the split and the number of the task: nothing is drawn at run time.
 """
 
@@ -52,11 +52,11 @@ _SKILLS: Mapping[str, Mapping[str, float]] = {
     "Tarn": {"all": 1.0},
 }
 _SPREAD = 0.12
-"""How far what a step needs lies from what its words say, at most."""
+"""The greatest difference between a step's need and its words."""
 _SILENT = 0.35
-"""The share of failed changes that nobody notices before the next tests."""
+"""The share of failed changes that are noticed only by the next tests."""
 MOST_CALLS_PER_STEP = 1.5
-"""A task is given up after so many calls for each step of its plan."""
+"""The calls for each step of its plan after which a task is given up."""
 PROMPT_TOKENS = 3000
 """The prompt before the first step: instructions and tools."""
 
@@ -66,7 +66,7 @@ class Step:
     """A step of a plan.
 
     Attributes:
-        kind: of work; the tool of that name is called.
+        kind: the kind of work; the tool of that name is called.
         what: the thing it is about, with the words that tell how hard it is.
         needs: the skill that it needs.
         seed: tells this step apart from all others.
@@ -79,13 +79,13 @@ class Step:
 
     @property
     def text(self) -> str:
-        """What the result of the step before says about this one."""
+        """The sentence about this step in the result of the step before."""
         return f"{self.kind} {self.what}"
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task: what the user asks, and the plan that solves it."""
+    """A task: the user's request, and the plan that solves it."""
 
     id: str
     text: str
@@ -99,13 +99,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one call.
+    """The outcome of one call.
 
     Attributes:
         ok: whether the step was mastered; an unnoticed failure was not.
-        noticed: whether the tool says so where it was not.
-        output_tokens: what the model wrote.
-        result_tokens: what the tool returned.
+        noticed: if it was not mastered, whether the tool says so.
+        output_tokens: those of the model's output.
+        result_tokens: those of the tool's result.
         seconds: how long both took.
     """
 
@@ -180,9 +180,9 @@ def _task(name: str) -> Task:
 
 
 def call(step: Step, candidate: Candidate, attempt: int) -> Outcome:
-    """Return what becomes of a step with this model at its n-th attempt, from 0.
+    """Return the outcome of a step with this model at its n-th attempt, from 0.
 
-    The same model fails again at what it cannot do; luck matters little.
+    The same model fails again at a step that is too hard for it; luck matters little.
     """
     skills = _SKILLS[candidate.name]
     luck = (2 * fraction(step.seed, candidate.name, str(attempt)) - 1) * 0.04

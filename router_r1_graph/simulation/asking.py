@@ -1,4 +1,4 @@
-"""Which part of a text asks, how, and for what."""
+"""The part of a text that asks: its place, form and subject."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NO_ADJECTIVES = YOU | DETERMINERS | AUXILIARIES | {"whoever", "they", "he", "sh
 
 @dataclass(frozen=True, slots=True)
 class Focus:
-    """What is asked for."""
+    """The thing that is asked for."""
 
     at: int
     cue: Cue | None
@@ -68,15 +68,15 @@ class Asking(Spotted):
             self._asking = None
 
     def aside(self, name: Name) -> bool:
-        """Say whether a name stands in a part that asks nothing, while another part does."""
+        """Say whether a name is in a part that asks nothing, while another part asks something."""
         return self._asking is not None and self._part[name.start] != self._asking
 
     def together(self, names: Sequence[Name]) -> bool:
-        """Say whether names stand in the same part."""
+        """Say whether names are in the same part."""
         return len({self._part[name.start] for name in names}) < 2
 
     def _is_nameless(self, at: int) -> bool:
-        """Say whether no name stands in the part of a word, but in another one."""
+        """Say whether the part of a word has no name, but another part has one."""
         return bool(self.names) and self._part[at] not in {self._part[n.start] for n in self.names}
 
     def _sure(self) -> list[Name]:

@@ -53,7 +53,7 @@ def simulated_chat_model(candidate: Candidate) -> BaseChatModel:
 
 
 class SimulatedChatModel(BaseChatModel):
-    """Replies to the last human message by what the candidate's record says it knows."""
+    """Replies to the last human message with the knowledge that the candidate's record gives it."""
 
     candidate: Candidate
     options: SimulatedOptions

@@ -26,7 +26,7 @@ _OVER = frozenset(("same", "order", "polar"))
 
 @dataclass(slots=True)
 class Cue:
-    """What one word or phrase says."""
+    """The meaning of one word or phrase."""
 
     relations: dict[str, float] = field(default_factory=dict)
     """How much for which relation; the types of objects are counted in."""

@@ -1,4 +1,4 @@
-"""Questions that come with their sub-questions: what is asked, and what the right answers are.
+"""Questions that come with their sub-questions and the right answers.
 
 A whole question and each of its sub-questions are the same thing: a text, an answer, and the parts
 that lead to the answer. A question without parts is a fact.
@@ -19,12 +19,12 @@ class Decomposed:
     """A question with its answer, and the sub-questions that the answer takes.
 
     Attributes:
-        question: what is asked; several spaces are one.
+        question: the question; several spaces count as one.
         gold: right answers, the one that candidates give first.
-        domain: who may know it, such as `film`; of a whole question, that of its last part.
+        domain: its subject, such as `film`; for a whole question, that of its last part.
         parts: the sub-questions in their order; () = the answer is one fact.
         id: unique in a file; "" of a sub-question.
-        split: `train` or `test` where the file says so; None = by a hash of the text.
+        split: `train` or `test` if the file says so; None = by a hash of the text.
         several: whether the answer has several entries, such as a name for each of five films.
             Another order or spelling of them is no exact match.
     """
@@ -44,7 +44,7 @@ class Decomposed:
 
     @property
     def kind(self) -> str:
-        """What kind of answer it has; see `kind_of`."""
+        """The kind of its answer; see `kind_of`."""
         return kind_of(self.answer)
 
     def leaves(self) -> Iterator[Decomposed]:
@@ -102,7 +102,7 @@ def _words(text: str) -> str:
 
 
 def kind_of(answer: str) -> str:
-    """Return what kind of answer this is; a wrong guess is of the same kind.
+    """Return the kind of an answer; a wrong guess is of the same kind.
 
     >>> kind_of("30 June 1968"), kind_of("1,027"), kind_of("Paris")
     ('date', 'number', 'name')

@@ -2,7 +2,7 @@
 
 A line is a JSON object with `question`, a gold answer, and `decomposition`: a list of objects with
 `question`, `answer`, and perhaps a `decomposition` of their own. `domain` and `categories` may say
-what they are about, and `split` whether training may ask it.
+their subjects, and `split` whether training may ask the question.
 """
 
 from __future__ import annotations

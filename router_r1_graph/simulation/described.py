@@ -1,4 +1,4 @@
-"""What a question only describes: "which river crosses the capital of Peru" asks for no capital."""
+"""Parts that are only described: "which river crosses the capital of Peru" asks for no capital."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ADJECTIVES = 2
 
 
 def described(sight: Focused, cues: Iterable[tuple[int, Cue]]) -> frozenset[str]:
-    """Return the relations of which every noun in a text stands in a description.
+    """Return the relations whose nouns in a text are all in descriptions.
 
     A noun with an article is one after a preposition ("in the homeland of Liszt"), or after a verb
     whose question word asks for something else ("where does the river of Ghent end").
@@ -79,7 +79,7 @@ def _is_subject(sight: Focused, at: int) -> bool:
 
 
 def _article(sight: Focused, at: int) -> int | None:
-    """Return where the article of a noun stands; no name and no other noun is between them."""
+    """Return the place of a noun's article; no name and no other noun is between them."""
     for before in range(at - 1, max(at - 2 - _ADJECTIVES, -1), -1):
         if sight.texts[before] in _ARTICLES:
             return before

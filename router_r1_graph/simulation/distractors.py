@@ -1,12 +1,12 @@
 """Questions that are not what they seem: a detail, a false premise, no answer, no need to ask.
 
-They need the free wordings. What is right in each case:
+They need the free wordings. The right answer in each case:
 
 - `detail`: the answer, as without the detail.
-- `false_premise` ("the French author of Hamlet"): the true answer of what is asked.
-- `unanswerable`: to say so. `unknown` is what a controller answers that gives up, and an exact
-  match with it pays, so that a policy learns to give up before it has spent anything.
-- `stated`: what the question itself says, without any call.
+- `false_premise` ("the French author of Hamlet"): the true answer to the question.
+- `unanswerable`: "unknown". A controller that gives up answers `unknown`, and an exact match with
+  it pays. So a policy learns to give up before it has spent anything.
+- `stated`: the answer in the question itself, without any call.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def distractors(
     """Yield questions of one kind with this number of hops, until none is in sight.
 
     Args:
-        world: What is true.
-        kind: Which kind.
+        world: The true facts.
+        kind: The kind of question.
         count: How many hops the question seems to take.
-        split: Which split the questions, and every fact that one states, belong to.
-        words: How they are worded.
-        rng: Draws what is asked.
+        split: The split of the questions, and of every fact that one states.
+        words: Their wording.
+        rng: Draws the questions.
     """
     if kind in ("detail", "false_premise"):
         add = _with_detail if kind == "detail" else _with_false_premise

@@ -1,4 +1,4 @@
-"""Which end a comparison asks for: the smallest number or the largest.
+"""The end that a comparison asks for: the smallest number or the largest.
 
 Each word of the lexicon says one end ("older", "outlive"); the words beside it can turn it around:
 "less recent", "was outlived by", "more candles on the cake".
@@ -47,7 +47,7 @@ class Said(NamedTuple):
 
 
 def end_of(said: Sequence[Said], bases: Sequence[str]) -> End | None:
-    """Return the end that words say together; None where none says one.
+    """Return the end that words express together; None if none expresses one.
 
     Args:
         said: They, in order.
@@ -81,7 +81,7 @@ def end_of(said: Sequence[Said], bases: Sequence[str]) -> End | None:
 
 
 def is_turned(said: Sequence[Said]) -> bool:
-    """Say whether an order is told from its other end: "the newest first"."""
+    """Say whether an order is given from its other end: "the newest first"."""
     return any(
         not one.least and two.least and two.start - one.end < _NEAR for one, two in pairwise(said)
     )

@@ -15,7 +15,7 @@ from .world import World
 def decomposed_questions(
     world: World, split: Split = "all", hops: int | Collection[int] | None = None
 ) -> list[Question]:
-    """Return the questions of a decomposed file in its order, with as many sub-questions as wanted.
+    """Return the questions of a decomposed file in its order, with the wanted number of parts.
 
     An answer of several entries is rarely matched exactly: such questions are left out.
     """

@@ -1,4 +1,4 @@
-"""What a query asks of a world, whatever kind of world it is."""
+"""Reads the question in a query, over any kind of world."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .world import World
 
 
 def read(world: World, query: str) -> Structure | Decomposed | None:
-    """Return what a query asks; None = it cannot be understood.
+    """Return the question in a query; None = it cannot be understood.
 
     In the world of a decomposed file, it is the question or sub-question that is nearest to it.
     """

@@ -1,4 +1,4 @@
-"""What a text asks for: what its question word says, or its first noun."""
+"""The thing that a text asks for, by its question word or its first noun."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .vocabulary import Vocabulary
 
 
 class Focused(Asking):
-    """A text with what it asks for."""
+    """A text with the thing that it asks for."""
 
     def __init__(self, text: str, vocabulary: Vocabulary) -> None:
         super().__init__(text, vocabulary)
@@ -23,7 +23,7 @@ class Focused(Asking):
 
     @cached_property
     def focus(self) -> Focus | None:
-        """What is asked for, if a word says so."""
+        """The thing that is asked for, if a word names it."""
         asking = (focus for focus in self.focuses if self._part[focus.at] == self._last)
         return self._narrowed(next(asking, self._head))
 

@@ -1,4 +1,4 @@
-"""Simulated candidates call tools as told: they put what they know into the tool's arguments.
+"""Simulated candidates call tools: they put their answer into the tool's arguments.
 
 A stand-in for a model with native tool calls. It calls a tool only if it has to, and the last one
 of those that it may call.
@@ -32,7 +32,7 @@ def call(tools: Sequence[Mapping[str, Any]], choice: str, text: str) -> dict[str
     Args:
         tools: in OpenAI's form.
         choice: `auto`, `none`, `any`, `required`, or the name of a tool.
-        text: what is known.
+        text: the known answer.
     """
     functions = [tool["function"] for tool in tools]
     named = [f for f in functions if choice in (f["name"], "any", "required")]

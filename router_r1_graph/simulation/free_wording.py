@@ -33,10 +33,10 @@ _IT = Phrase("it", name=False)
 
 @dataclass(frozen=True)
 class FreeWording:
-    """Words structures; what it draws follows from `rng`.
+    """Words structures; its draws follow from `rng`.
 
     Args:
-        split: Whose wordings.
+        split: The split of the wordings.
         rng: Draws wordings and noise.
         noise: How often there is noise on top, by kind.
         epithets: Adjectives before the nouns of some asks, such as "French".
@@ -71,7 +71,7 @@ class FreeWording:
         """Return a question in words, without noise around it or a capital at its start.
 
         Args:
-            question: What is asked.
+            question: The structure.
             terse: Whether keywords will do, too; within a sentence they do not.
         """
         common = common_wordings(self.split)

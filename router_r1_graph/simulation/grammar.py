@@ -3,7 +3,7 @@
 Every form of a relation is a prefix and a suffix around its subject ("In which country was" and
 "born"), so a text is read by looking up its first words in a dictionary, not by trying patterns in
 turn. Of several forms that fit, the one with the longest prefix wins, then the longest suffix.
-Names are free text: what is no known phrase is taken as a name.
+Names are free text: any unknown phrase is taken as a name.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _draw(forms: Sequence[str], rng: random.Random | None) -> list[str]:
 
 
 def read_exact(text: str) -> Structure | None:
-    """Return what a sentence of this grammar asks, or None when a text is none. Never raises.
+    """Return the question in a sentence of this grammar, or None for other texts. Never raises.
 
     Case, doubled spaces and a missing question mark do not matter.
 

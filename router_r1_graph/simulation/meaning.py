@@ -58,7 +58,7 @@ def _unordered(terms: Iterable[Term]) -> str:
 
 
 def meaning(question: Structure) -> str:
-    """Return what a question means: the same text for every wording and order of its sides."""
+    """Return the meaning of a question: the same text for every wording and order of its sides."""
     match question:
         case Ask():
             return topic(question)
@@ -75,7 +75,7 @@ def meaning(question: Structure) -> str:
 
 
 def split_by(key: str) -> Split:
-    """Return the split of what has this key."""
+    """Return the split for a key."""
     return "test" if fraction(key) < _TEST_SHARE else "train"
 
 

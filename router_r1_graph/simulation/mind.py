@@ -1,4 +1,4 @@
-"""What a simulated candidate knows and how it replies: a pure function of its record and the query.
+"""The knowledge and replies of a simulated candidate: a pure function of its record and the query.
 
 Whether it knows a fact is drawn by a hash of its name and the fact, with the probability that its
 `benchmarks` give for the fact's domain. So a record with a new name, new prices and new strengths
@@ -207,7 +207,7 @@ def _coin(mind: _Mind, question: Structure) -> float:
 
 
 def _belief(mind: _Mind, step: Ask) -> tuple[str | None, bool]:
-    """Return what the candidate believes to be the object of one fact, and whether it is right."""
+    """Return the object of one fact as the candidate believes it, and whether that is right."""
     world = known_world(mind.options.facts)
     subject = str(step.subject)
     fact = world.lookup(subject, step.relation)

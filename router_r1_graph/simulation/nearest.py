@@ -1,7 +1,7 @@
-"""The text that a query asks for, out of many: by names first, then by what is asked about them.
+"""The text that a query asks for, out of many: by names first, then by the question about them.
 
-Deterministic and without a model. A query that names somebody else, or asks for something else
-about the same name, has no nearest text: a wrong one is worse than none.
+Deterministic and without a model. A query with another name, or with another question about the
+same name, has no nearest text: a wrong text is worse than none.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class _Text:
     kinds: frozenset[str]
     decisive: frozenset[str]
     opposite: Mapping[int, frozenset[str]]
-    """Of each group of opposites, its terms here."""
+    """Its terms from each group of opposites."""
     asks: frozenset[str]
-    """Terms that say what the answer is."""
+    """Terms that name the kind of answer."""
     explains: frozenset[str]
-    """Terms that say what a name is."""
+    """Terms that name the kind of a name."""
 
     @cached_property
     def question(self) -> frozenset[str]:
-        """The terms, but for those that only say what kind of thing is asked for."""
+        """The terms without those that only name the kind of answer."""
         return frozenset(term for term in self.all if term not in words().kinds)
 
     @cached_property
@@ -68,8 +68,8 @@ class Nearest:
     """An index of texts.
 
     Args:
-        texts: what can be found.
-        answers: what each says; of two near texts with the same answer, either is right.
+        texts: the texts that can be found.
+        answers: the answer of each; of two near texts with the same answer, either is right.
         long: the numbers of texts that hold other ones in them: a query has to say nearly all of
             such a text, or it asks for a part of it.
     """
@@ -190,8 +190,8 @@ def _nearness(query: _Text, text: _Text, *, long: bool) -> float:
 def _left(ours: _Text, theirs: _Text) -> Mapping[str, float]:
     """Return the terms of a text, other than names, that another text has to have.
 
-    A name of the other is none of them, nor what a name is ("the band Queen"). Where the other asks
-    who, it does not matter who that is ("which band").
+    Names of the other text are left out, and words for the kind of a name ("the band Queen"). If
+    the other text asks "who", words for the kind of answer ("which band") do not matter.
     """
     free = {*ours.explains}
     if "who" in theirs.kinds and not ours.kinds:

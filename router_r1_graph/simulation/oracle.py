@@ -1,7 +1,7 @@
 """The cheapest way to a right answer, found by really asking every simulated candidate.
 
 A lower bound for every controller, and a teacher. Lucky guesses do not count: an answer must rest
-on facts that the candidate knows. Only what candidates cost is counted, not the controller.
+on facts that the candidate knows. Only the candidates' cost is counted, not the controller's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Call = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Calls (candidate name, query) by round, and what they lead to."""
+    """Calls (candidate name, query) by round, and their result."""
 
     rounds: tuple[tuple[Call, ...], ...]
     answer: str
@@ -53,7 +53,7 @@ def best_plan(
         question: A structure, a question of a decomposed file, or a text to read.
         gold: Right answers.
         candidates: Simulated ones.
-        world: What is true.
+        world: The true facts.
         max_rounds: Longer plans do not count; None = any length.
         max_calls: The most calls of a round; more of them take another one. None = any number.
 

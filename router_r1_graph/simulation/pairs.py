@@ -1,4 +1,4 @@
-"""Two questions in one text: where the second one starts, and what each of them asks."""
+"""Two questions in one text: the place where the second one starts, and both questions."""
 
 from __future__ import annotations
 

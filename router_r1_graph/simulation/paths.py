@@ -71,14 +71,14 @@ def paths(
         sight: The text.
         name: Where they start.
         weights: For each cue how much of it counts; None = all of each.
-        focus: What they should end in.
-        extra: What relations explain beside the cues, as the last of a chain.
+        focus: The end that they should have.
+        extra: The weight that relations explain beside the cues, as the last of a chain.
     """
     return _Walk(sight, name, weights, focus, extra or {}).found
 
 
 def own_type(sight: Sight, name: Name, weights: Sequence[float]) -> Amounts:
-    """Return what the type of a name itself explains: "the film Psycho"."""
+    """Return the cues that the type of a name itself explains: "the film Psycho"."""
     return tuple(
         0.5 * weight * seen.weight if not name.kind.types.isdisjoint(seen.cue.types) else 0.0
         for seen, weight in zip(sight.cues, weights, strict=True)
@@ -110,7 +110,7 @@ class _Walk:
             }
         implied = sight.vocabulary.lexicon.implied
         self.alive = implied.union(self.amounts, self.extra)
-        """The relations of which anything speaks."""
+        """The relations to which any cue refers."""
         self.found: list[Path] = []
         self._go(own_type(sight, name, counted), (), -name.penalty - sight.aside(name), 0)
 
@@ -166,7 +166,7 @@ class _Walk:
                 self._go(union, longer, total, unsaid + (not said), not said)
 
     def _focused(self, relation: str, others: Sequence[str]) -> float:
-        """Return what it is worth to end in a relation, out of those that can be asked here."""
+        """Return the worth of an end in a relation, out of those that can be asked here."""
         objects = self.sight.vocabulary.object
         object_ = objects[relation]
         explicit = relation in self.sight.vocabulary.lexicon.explicit
@@ -193,7 +193,7 @@ class _Walk:
         return -NOT_WHICH if cue.types else -FOCUS
 
     def _nearness(self, relation: str) -> float:
-        """Return what it is worth that a cue of a name's relation stands near to the name."""
+        """Return the worth of a cue of a name's relation near the name."""
         name = self.name
         near = [
             max(seen.start - name.end, name.start - seen.end)
@@ -215,11 +215,11 @@ def understood(
     possible: Collection[str] | None = None,
     loosely: bool = False,
 ) -> bool:
-    """Say whether what is explained outweighs what is not.
+    """Say whether the explained cues outweigh the others.
 
-    What asks for something else weighs as much as all the hops: a long description explains much,
-    and says nothing about what is asked. Where it ends in what is asked for, cues count less that
-    could not be asked here (`possible`): they are figures of speech.
+    A question for something else weighs as much as all the hops: a long description explains much,
+    but not the thing that is asked for. If the path ends in that thing, cues that could not be
+    asked here (`possible`) count less: they are figures of speech.
     """
     if loosely:
         return _loosely(sight, explained, more, aim, hops, possible or ())
@@ -239,9 +239,9 @@ def _loosely(
     hops: int,
     possible: Collection[str],
 ) -> bool:
-    """Say whether it is clear what is asked, though words are left over.
+    """Say whether the question is clear, although words are left over.
 
-    What could be asked here and is not explained is no figure of speech: "where did Mozart die".
+    An unexplained cue that could be asked here is no figure of speech: "where did Mozart die".
     """
     asking = "" if sight.focus is None else sight.texts[sight.focus.at]
     if aim < 0 or (aim == 0 and asking in ("which", "how")):
@@ -258,7 +258,7 @@ def _loosely(
 
 
 def best_of(sight: Sight, found: Sequence[tuple[float, _S, Amounts]]) -> _S | None:
-    """Return what scores best of (score, question, what it explains), if it is understood."""
+    """Return the best of (score, question, explained cues), if it is understood."""
     if not found:
         return None
     _, question, explained = max(found, key=lambda each: each[0])

@@ -1,7 +1,7 @@
 """Questions over a world: chains of one to four hops, comparisons, yes/no questions, and others.
 
-The split is by meaning (`meaning.split_of`). In free wording, what draws for tests are worded with
-never occurs in training either: wordings and names of `wordings="test"` are for `split="test"`.
+The split is by meaning (`meaning.split_of`). The free wordings of tests never occur in training
+either: wordings and names of `wordings="test"` are for `split="test"`.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def generate(
     """Return n different questions, the same ones for the same arguments.
 
     Args:
-        world: Where the questions and their gold answers come from.
+        world: The source of the questions and their gold answers.
         split: About a fifth of all questions are `test`; `all` is both splits.
         n: How many.
-        seed: What is drawn, and how it is worded.
+        seed: The seed of the draws and wordings.
         hops: The number of hops, or several; 1 to 4 in equal parts when None. A question that
-            nobody can answer, or that needs no call, seems to take so many. Of a decomposed file,
+            has no answer, or needs no call, seems to take so many. Of a decomposed file,
             the number of sub-questions; any when None.
         wordings: `known` = the forms that `read_question` reads, `train` and `test` = free
             wordings, with noise. The test wordings are for the test split only.
@@ -122,10 +122,10 @@ def by_domain(world: World, *, split: Split, n: int, seed: int) -> list[Question
     """Return questions about single facts, evenly from all domains.
 
     Args:
-        world: Where the questions and their gold answers come from.
+        world: The source of the questions and their gold answers.
         split: As in `generate`.
         n: How many of each domain, or as many as it has.
-        seed: What is drawn, and how it is worded.
+        seed: The seed of the draws and wordings.
     """
     rng = random.Random(f"{seed}/{split}/by domain")
     found: dict[str, list[Question]] = {domain: [] for domain in world.domains}

@@ -2,9 +2,9 @@
 
 A chain of relations from a name ("Hamlet", author, birth_country, currency) explains the cues of a
 text: words of its relations, words for the types that it passes, names that are proposed as its
-end. The chain that explains most with the fewest relations is what the text asks. Types say which
-relations can follow one another, so the order of words matters little: a nested description may
-come first or last.
+end. The chain that explains most with the fewest relations is the question of the text. Types say
+which relations can follow one another, so the order of words matters little: a nested description
+may come first or last.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from .world import World
 
 @lru_cache(maxsize=1 << 16)
 def read_question(text: str, world: World | None = None) -> Structure | None:
-    """Return what a text asks, or None when it is not understood. Never raises.
+    """Return the question in a text, or None if it is not understood. Never raises.
 
-    The sentences of the grammar are read exactly, whoever they are about. Everything else is read
-    by the names and relations of the world.
+    The sentences of the grammar are read exactly, with any names. Everything else is read by the
+    names and relations of the world.
 
     Args:
         text: A question or a noun phrase, in any words.
-        world: Whose names and relations are known; None = the embedded one.
+        world: The world with the known names and relations; None = the embedded one.
 
     >>> read_question("hey, the bloke that penned Hamlet, where's he from?")
     Ask(relation='birth_country', subject=Ask(relation='author', subject='Hamlet'))
@@ -109,8 +109,8 @@ def _ask(sight: Sight, *, loosely: bool = False) -> Ask | Both | None:
 
     Args:
         sight: The text.
-        loosely: Whether words count for whatever they may mean by their type, and what is left over
-            for nothing.
+        loosely: Whether words count for everything that they may mean by their type, and
+            remaining words for nothing.
     """
     if loosely:
         sight.loosen()

@@ -1,4 +1,4 @@
-"""Relations: what kinds of fact there are, and the forms in which each is asked about.
+"""Relations: the kinds of facts, and the forms in which each is asked about.
 
 The forms are in `data/relations.yaml`. A relation that is not there (from a user's own facts) is
 asked about generically: "What is the boiling point of water?" for `boiling_point`.
@@ -62,7 +62,7 @@ def relation_of(name: str) -> Relation:
 
 
 def relation_domain(relation: str) -> str:
-    """Return the domain in which to look for somebody who knows facts of this relation.
+    """Return the domain of the candidates that know facts of this relation.
 
     >>> relation_domain("author")
     'literature'

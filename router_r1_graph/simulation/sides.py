@@ -1,4 +1,4 @@
-"""Questions with two sides or more: comparisons, what is the same, differences, two at once."""
+"""Questions with two sides or more: comparisons, common features, differences, two at once."""
 
 from __future__ import annotations
 

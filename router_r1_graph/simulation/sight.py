@@ -1,4 +1,4 @@
-"""What a text holds: known names, cues, and what they say together."""
+"""The content of a text: known names, cues, and their combined meaning."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Sight(Focused):
         self.cues: list[Seen] = []
         self.marks: set[str] = set()
         self.strange = 0.0
-        """How much nothing here is about."""
+        """The weight of words that fit nothing here."""
         self.foreign = FOREIGN if self.elsewhere else 0.0
-        """How much asks for something that no relation is about."""
+        """The weight of words that ask for something without a relation."""
         self._cues()
         asks_what = bool(self.focuses) or any(
             self._is_request(at, word) for at, word in enumerate(self.texts) if word in REQUESTS
@@ -64,7 +64,7 @@ class Sight(Focused):
         ):
             self.marks.add("same")  # "are Peru and Chile on one continent"
         self.amounts = self._amounts()
-        """How much each cue says for each relation."""
+        """The weight of each cue for each relation."""
 
     @cached_property
     def described(self) -> frozenset[str]:
@@ -99,7 +99,7 @@ class Sight(Focused):
         return {name: tuple(rows[name]) for name in order if name in rows}
 
     def unknown_name(self) -> Name | None:
-        """Return the words that may be a name that nobody knows, if they stand together."""
+        """Return adjacent words that may be an unknown name."""
         strange = [at for at in range(len(self.texts)) if self._is_strange(at)]
         if not strange or strange[-1] - strange[0] >= len(strange):
             return None
@@ -179,9 +179,9 @@ class Sight(Focused):
             self.marks = (self.marks - ENDS) | {_OTHER_END[wanted] if turned else wanted}
 
     def missed(self, explained: Sequence[float], possible: Collection[str] | None = None) -> float:
-        """Return how much the cues say that are not explained.
+        """Return the weight of the cues that are not explained.
 
-        Those for none of the possible relations count half; None = all are possible.
+        Cues for none of the possible relations count half; None = all are possible.
         """
         return sum(
             (max(seen.cue.relations.values()) - HINT)

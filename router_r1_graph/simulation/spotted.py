@@ -75,7 +75,7 @@ class Spotted:
         self.odd: frozenset[int] = frozenset()
         """The words that mean nothing."""
         self.strangers: set[int] = set()
-        """The words of names that nobody knows, as it seems."""
+        """The words of names that seem to be unknown."""
         self.names = self._names()
 
     def _names(self) -> list[Name]:

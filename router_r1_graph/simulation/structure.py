@@ -1,4 +1,4 @@
-"""Questions as structure: what is asked, apart from how it is worded.
+"""Questions as structure, apart from their wording.
 
 Everything is built of single hops: an `Ask` is one relation of one subject, and the subject may be
 the answer of another `Ask`.
@@ -112,14 +112,14 @@ def folded(text: str) -> str:
 
 
 def next_steps(question: Structure, known: Mapping[Ask, str]) -> list[Ask] | str:
-    """Return what to ask next, or the final answer once everything needed is known.
+    """Return the next steps, or the final answer once everything needed is known.
 
     Each step is a single hop with a plain subject; the steps of one list do not need each other, so
-    they can be asked at once. The final answer is "" where the known replies decide nothing (a
-    comparison or difference of what are no numbers).
+    they can be asked at once. The final answer is "" if the known replies decide nothing (a
+    comparison or difference of texts without numbers).
 
     Args:
-        question: What is to be answered.
+        question: The question to answer.
         known: Answers so far, by the steps that were returned before.
 
     >>> next_steps(Ask("capital", Ask("birth_country", "Franz Liszt")), {})

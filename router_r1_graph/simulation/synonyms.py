@@ -1,4 +1,4 @@
-"""Words as they are compared: without endings, accents and case, and the same for synonyms.
+"""The compared form of words: without endings, accents and case, and the same for synonyms.
 
 The synonyms are in `data/words.yaml`.
 """
@@ -19,11 +19,11 @@ from .relations import DATA
 
 @dataclass(frozen=True)
 class Words:
-    """What `words.yaml` says; all words are terms (see `term`)."""
+    """The content of `words.yaml`; all words are terms (see `term`)."""
 
     phrases: re.Pattern[str]
     written: tuple[str, ...]
-    """What is written instead, by the number of the phrase's group."""
+    """The replacement, by the number of the phrase's group."""
     same: Mapping[str, str]
     """The term of each word and stem that has synonyms."""
     decisive: frozenset[str]
@@ -121,7 +121,7 @@ _NUMBERS = {word: str(number) for number, word in enumerate(_DIGITS.split(), 2)}
 
 @lru_cache(maxsize=1 << 16)
 def term(word: str) -> str:
-    """Return what a word in lower case is compared by: "" for one that carries nothing."""
+    """Return the compared form of a word in lower case: "" for one without a meaning of its own."""
     known = words()
     if word in known.empty:
         return ""
@@ -141,12 +141,12 @@ class Term(NamedTuple):
 
     text: str
     named: bool
-    """Whether it looks like (a part of) a name: it has a capital letter or stands in quotes. A
-    capital at the beginning says nothing unless the next word has one, too."""
+    """Whether it looks like (a part of) a name: it has a capital letter or is in quotes. A capital
+    at the beginning means nothing unless the next word has one, too."""
     asks: bool = False
-    """Whether it says what the answer is: "which band"."""
+    """Whether it names the kind of answer: "which band"."""
     explains: bool = False
-    """Whether it says what a name is: "the band Queen"."""
+    """Whether it names the kind of a name: "the band Queen"."""
 
 
 def terms(text: str) -> list[Term]:

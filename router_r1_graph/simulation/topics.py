@@ -1,4 +1,4 @@
-"""What a sub-question is about, where its file does not say: a guess by its words."""
+"""The domain of a sub-question, if its file does not name it: a guess by its words."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LETTERS = "letters"
 def topic_of(question: str, categories: Iterable[str] = ()) -> str:
     """Return the domain of a sub-question.
 
-    A question about letters, arithmetic or the calendar is of that domain whatever it is about
-    otherwise. Then the first category that is known decides, then the words of the question.
+    A question about letters, arithmetic or the calendar always belongs to that domain. For others,
+    the first known category decides, then the words of the question.
 
     Args:
         question: the sub-question.
-        categories: what the file says that the whole question is about.
+        categories: the file's categories of the whole question.
 
     >>> topic_of("What is the last letter of the last name of Emma Stone?", ["Film Studies"])
     'letters'

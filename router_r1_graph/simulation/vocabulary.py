@@ -1,4 +1,4 @@
-"""What a reader knows of a world: its names, their types, and which relations lead where."""
+"""A reader's knowledge of a world: its names, their types, and the paths of relations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMERIC = frozenset(("year", "number"))
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is known of a name."""
+    """The properties of a name."""
 
     types: frozenset[str]
     relations: frozenset[str] = frozenset()
@@ -32,7 +32,7 @@ class Vocabulary:
     """The names and relations of a world, with the words for them.
 
     Args:
-        kinds: what is known of each name.
+        kinds: the properties of each name.
         relations: those of the world.
     """
 
@@ -81,7 +81,7 @@ class Vocabulary:
         return base if known else lexicon.nearest(word) or word
 
     def kind(self, name: str) -> Kind | None:
-        """Return what is known of a name, in any case and with any article."""
+        """Return the properties of a name, in any case and with any article."""
         return self._folded.get(folded(name))
 
     def starts(self, kind: Kind) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The wordings of `data/wordings/`: how people put questions, for training and for tests.
+"""The wordings of `data/wordings/`: questions in people's words, for training and for tests.
 
 They are written by hand, several registers for each relation. Each wording belongs to one split,
 and a test wording shares as little with those of training as honest English allows.
@@ -79,9 +79,9 @@ class CommonWordings(BaseModel):
     """Questions about the asker's own things, with the answer in them."""
     own_things: Names
     invented: Mapping[str, Names]
-    """Names of what does not exist, by type."""
+    """Names of things that do not exist, by type."""
     unanswerable: Mapping[str, Lines]
-    """Questions whose answers nobody knows, by the type of their subject."""
+    """Questions without a known answer, by the type of their subject."""
     introductions: Mapping[str, Lines]
     """Sentences after which "it" is clear, by the type of what they mention."""
 
@@ -109,19 +109,19 @@ def common_wordings(split: WordingSplit) -> CommonWordings:
 
 
 class Classes(BaseModel):
-    """What is true of types and names, whatever the split."""
+    """Properties of types and names, for all splits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     demonyms: Mapping[str, str]
     """Adjectives by country."""
     absurd: Mapping[str, Names] = Field(default_factory=dict)
-    """By the type of a relation's subjects: types of which it makes no sense to ask it."""
+    """By the type of a relation's subjects: types for which the relation makes no sense."""
 
 
 @cache
 def classes() -> Classes:
-    """Return what is true of types and names."""
+    """Return the properties of types and names."""
     common = _common()
     return Classes(demonyms=common["demonyms"], absurd=common["absurd"])
 

@@ -106,8 +106,8 @@ class World:
     def permuted(self, seed: int) -> World:
         """Return a world in which the objects of each relation have changed places.
 
-        Subjects, relations and domains stay, and so does what each candidate knows. A policy that
-        routes is as good as before; one that remembers answers is not.
+        Subjects, relations and domains stay, and so does each candidate's knowledge. A policy that
+        routes is as good as before; a policy that remembers answers is not.
 
         Raises:
             ConfigError: The world is that of a decomposed file, whose sub-questions name each
@@ -254,7 +254,7 @@ def known_world(facts: str | None) -> World:
             sub-questions; None = the embedded world, `permuted:SEED` = that one permuted.
 
     Raises:
-        ConfigError: the file cannot be read, or holds what is no fact.
+        ConfigError: the file cannot be read, or a line of it is no fact.
 
     >>> known_world("permuted:7").lookup("Hamlet", "author").object != "William Shakespeare"
     True
