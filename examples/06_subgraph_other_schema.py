@@ -19,7 +19,7 @@ router = create_router_r1(CandidatePool.embedded(), KeywordController()).compile
 
 
 class Quiz(TypedDict):
-    """Questions in, a line for each out, and what it cost together."""
+    """Questions in, a line for each out, and the cost of all."""
 
     questions: list[str]
     lines: Annotated[list[str], operator.add]

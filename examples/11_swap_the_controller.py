@@ -27,7 +27,7 @@ class Fastest(RuleController):
     name = "fastest"
 
     def turn(self, view: View) -> Turn:
-        """Make one call, then answer with what came back."""
+        """Make one call, then answer with its reply."""
         if view.replies:
             return Turn(answer=view.replies[-1].reply)
         fastest = min(view.pool.candidates, key=lambda c: c.latency_seconds or 0)

@@ -1,4 +1,4 @@
-"""What a run looks like in LangSmith: here a client shows its runs instead of sending them.
+"""The look of a run in LangSmith: here a client shows its runs instead of sending them.
 
 With `LANGSMITH_TRACING=true` and a key in the environment, any run is traced with no code at all.
 `TextlessClient` sends names, numbers and metadata, but no text.
@@ -25,7 +25,7 @@ class Shown(Client):
     tree: dict[str, dict[str, Any]]
 
     def create_run(self, name: str, inputs: Any, run_type: Any, **run: Any) -> None:
-        """Ignore a run's start: all is known at its end."""
+        """Ignore a run's start: its end has everything."""
 
     def update_run(self, run_id: Any, **run: Any) -> None:
         """Keep a finished run."""

@@ -33,7 +33,7 @@ class LookUpFirst:
     """Sends questions about "us" to the handbook first; the other choice is not to retrieve."""
 
     def decide(self, view: View) -> Turn:
-        """Ask the handbook, then the writer, then say what the writer said."""
+        """Ask the handbook, then the writer, then answer with the writer's reply."""
         asked = [reply.candidate for reply in view.replies]
         if "Writer" in asked:
             return Turn(answer=view.replies[-1].reply)

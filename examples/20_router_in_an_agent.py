@@ -28,7 +28,7 @@ def run_tests(fix: bool) -> str:
 
 
 class Scripted(GenericFakeChatModel):
-    """A chat model that says its messages one after the other, whatever tools it has."""
+    """A chat model that says its messages one after the other, with any tools."""
 
     def bind_tools(self, tools: Any, **_: Any) -> Any:
         """Take any tools."""

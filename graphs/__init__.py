@@ -7,7 +7,7 @@ neither a key nor a network is needed:
     ROUTER_R1_CONTROLLER  a spec as for `router-r1 --controller` (the pool's, else keyword)
 
 No graph here has a checkpointer or a store: the server brings its own. Each module has its graph
-as `graph`, and as `serve` what langgraph.json names.
+as `graph`, and the factory for langgraph.json as `serve`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def pool_and_controller() -> tuple[CandidatePool, Controller]:
-    """Return what the environment names.
+    """Return the pool and the controller that the environment names.
 
     Raises:
         ConfigError: the pool or the controller cannot be used.
@@ -38,7 +38,7 @@ def pool_and_controller() -> tuple[CandidatePool, Controller]:
 def served(graph: CompiledStateGraph[Any, Any, Any, Any]) -> Callable[..., Any]:
     """Return a graph as the server takes it: one that refuses an unknown context key.
 
-    The server drops such a key before the graph sees it, so a misspelt limit would be none. Only a
+    The server drops such a key before the graph sees it, so a misspelt limit would not work. Only a
     factory gets the context as it was sent.
     """
 

@@ -23,7 +23,7 @@ router = create_router_r1(*pool_and_controller(), stream_steps=False).compile(na
 
 
 class Finding(TypedDict):
-    """What the router found out about one question."""
+    """The router's answer to one question."""
 
     question: str
     answer: str
@@ -46,7 +46,7 @@ class Research(Brief, total=False):
 
 
 class Ask(TypedDict):
-    """What one `Send` to the router carries."""
+    """The payload of one `Send` to the router."""
 
     question: str
 
@@ -86,7 +86,7 @@ async def ask(state: Ask) -> dict[str, Any]:
 
 
 def write(state: Research) -> dict[str, Any]:
-    """Write the findings up, in the order of the brief, with what they cost."""
+    """Write the findings up, in the order of the brief, with their cost."""
     findings = state["findings"]
     lines = [f"- {f['question']} {f['answer'] or '(no answer)'}" for f in findings]
     cost, calls = sum(f["cost_usd"] for f in findings), sum(f["calls"] for f in findings)

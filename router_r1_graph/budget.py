@@ -68,7 +68,7 @@ def ending_of_turn(left: Left, worst_case_usd: float) -> StopReason | None:
     """Return why the controller may not be asked again; None where it may.
 
     Args:
-        left: what is left of the budget.
+        left: the rest of the budget.
         worst_case_usd: the most that its turn can cost.
     """
     if left.seconds is not None and left.seconds <= 0:
@@ -82,7 +82,7 @@ def ending_of_round(left: Left, steps: int | None) -> StopReason | None:
     """Return why no further round may follow; None where one may.
 
     Args:
-        left: what is left of the budget.
+        left: the rest of the budget.
         steps: LangGraph's remaining steps; None = not known.
     """
     if left.seconds is not None and left.seconds <= 0:
@@ -95,11 +95,11 @@ def ending_of_round(left: Left, steps: int | None) -> StopReason | None:
 
 
 def left(ledger: Ledger, round_: int, context: RouterContext, started_at: float) -> Left:
-    """Return what is left of the budget.
+    """Return the rest of the budget.
 
-    A stored reply counts with what it would have cost, and with the time that it took: what a run
-    does never depends on what is stored. Seconds are wall-clock time, or the time on the ledger if
-    that is longer: a recorded reply, too, counts with its recorded time.
+    A stored reply counts with the cost and time of the original call, so the course of a run never
+    depends on the store. Seconds are wall-clock time, or the time on the ledger if that is longer:
+    a recorded reply, too, counts with its recorded time.
     """
     usd = seconds = None
     if context.budget_usd is not None:

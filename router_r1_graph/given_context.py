@@ -44,8 +44,8 @@ def resolve_context(context: object, known: RouterContext) -> RouterContext:
     """Return the knobs of a run from what the runtime passes.
 
     A `RouterContext` is taken as it is. A dict of knobs overrides the known ones. LangGraph passes
-    None on a bare invoke. Inside a parent graph it passes the parent's context, of which the router
-    reads only the key or field `router_r1`: a `RouterContext` or a dict.
+    None on a bare invoke. Inside a parent graph it passes the parent's context. The router
+    reads only its key or field `router_r1`: a `RouterContext` or a dict.
 
     Args:
         context: the context that the runtime passes.

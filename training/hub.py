@@ -48,7 +48,7 @@ def upload(config: HubConfig, policy: Path) -> str:
         api.upload_folder(
             repo_id=config.repo, folder_path=policy, commit_message="A Router-R1 policy"
         )
-    # Whatever the client or the network raises: the policy is whole, and the run is over.
+    # Any error of the client or the network: the policy is whole, and the run is over.
     except Exception as error:
         private = " --private" if config.private else ""
         raise UploadError(

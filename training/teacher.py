@@ -128,7 +128,7 @@ class TeacherController(RuleController):
             ]
             thoughts.append(f"{domain}: {', '.join(named)}")
             calls.append(Call(chosen.name, query))
-        # Last, so that it is next to what depends on it: whom to ask, and whether to.
+        # Last, so that it is next to the choices that depend on it: a candidate, or none.
         thought = ". ".join(thoughts) + _aloud(view.context.cost_weight)
         if given_up:
             return Turn((thought,), answer="unknown")

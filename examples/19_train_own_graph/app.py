@@ -1,4 +1,4 @@
-"""An application that embeds the router, and what its outcome is worth; see train.yaml."""
+"""An application that embeds the router, and the reward of its outcome; see train.yaml."""
 
 from typing import Any, TypedDict
 
@@ -8,7 +8,7 @@ from router_r1_graph import Trace
 
 
 class State(TypedDict, total=False):
-    """What the application knows of a reader's question."""
+    """The application's state for a reader's question."""
 
     question: str
     answer: str

@@ -58,7 +58,7 @@ class Candidate(ModelSettings):
     """The system prompt before each query, such as "Answer with the name alone, in no sentence.".
     Not for tools and retrievers, which read only the query."""
     strengths: tuple[str, ...] = ()
-    """What it is good at, in a few words each."""
+    """Its strengths, in a few words each."""
     benchmarks: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )

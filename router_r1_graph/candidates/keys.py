@@ -26,7 +26,7 @@ _KEY = re.compile(
     r"(?=[A-Za-z0-9]{16})"
     r")[\w.+/=-]+"
 )
-#: Where a key stands whatever it looks like: headers, parameters of an address, a user's password.
+#: Places of keys in any form: headers, parameters of an address, a user's password.
 _PLACE = re.compile(
     r"(?P<begin>\bBearer\s+|(?i:"
     r"\bauthorization['\"]?\s*[:=]\s*['\"]?(?:basic\s+|token\s+)?(?!bearer)|"
@@ -173,7 +173,7 @@ class _Discretion(logging.Filter):
 
 
 _DISCRETION = _Discretion()
-#: Those who log addresses and headers. `httpx2` is what newer releases of openai are made of.
+#: Loggers of addresses and headers. Newer releases of openai use `httpx2`.
 _TALKATIVE = (
     "openai._base_client",
     *(f"httpx{version}" for version in ("", "2")),

@@ -207,7 +207,7 @@ class ChatOpenAI(LenientChatOpenAI):
             choice.message = message.model_copy(
                 update={
                     "content": read["message"].get("content"),
-                    "role": "assistant",  # whatever a server calls it
+                    "role": "assistant",  # even if a server names another role
                 }
             )
         result = super()._create_chat_result(response, *args, **kwargs)

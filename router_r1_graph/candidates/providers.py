@@ -42,7 +42,7 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
             model = run_apart(lambda: factory(settings))
     except PoolError:
         raise
-    except Exception as error:  # whatever a provider raises, an option of the pool brought it about
+    except Exception as error:  # any error: an option of the pool caused it
         # Ours are sentences; of any other the class says half of it.
         name = "" if isinstance(error, RouterR1Error) else f"{type(error).__name__}: "
         why = " ".join(scrub(f"{name}{error}", *secrets).split())[:500]

@@ -232,7 +232,7 @@ class ModelSettings(Resilience):
             cache_write_tokens: those of the prompt that were written into it.
         """
         whole, read, written = self._input_prices
-        # A part is never more than the whole, whatever an endpoint says.
+        # A part is never more than the whole, even if an endpoint says so.
         cached_input_tokens = min(cached_input_tokens, input_tokens)
         cache_write_tokens = min(cache_write_tokens, input_tokens - cached_input_tokens)
         return (

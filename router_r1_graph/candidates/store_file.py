@@ -63,7 +63,7 @@ class StoreFile:
         self.path = path
         self._writer = _open(path, make=make)
         self._writing = threading.RLock()
-        # Of its own: whoever looks something up never waits for somebody who writes.
+        # A connection of its own: a reader never waits for a writer.
         self._reader = _connect(path)
         self._reading = threading.Lock()
 

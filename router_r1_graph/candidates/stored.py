@@ -36,7 +36,7 @@ _IRRELEVANT = frozenset(
         *("token_limit_parameter", "image_inputs"),
     }
 )
-#: All that an OpenAI-compatible endpoint is told, beside the address and the messages.
+#: All parameters of an OpenAI-compatible request, beside the address and the messages.
 _SENT = frozenset({"provider", "max_tokens", "temperature", "options"})
 _PROXY = "openai_proxy"
 #: What is kept of a message's response metadata: the rest is of no use to a later run.
@@ -139,7 +139,7 @@ def key_of(
         A SHA-256; None if the reply is not to be stored.
     """
     if settings.provider == "recorded" or not _model(settings):
-        return None  # recorded already; nobody knows who it is
+        return None  # recorded already, or an unknown object
     temperature = sampling.get("temperature", settings.temperature)
     is_model = settings.kind == "model" if isinstance(settings, Candidate) else True
     if not every and not (is_model and temperature == 0):

@@ -26,7 +26,7 @@ NAMED = "named_error"
 """In an event of a stream, in the place of `error`, which openai's client does not let through."""
 _KEPT = "router_r1_usage"
 """In the metadata of a reply of the Responses API, as a JSON text: its usage block."""
-#: How servers name the words of an error and its code, whatever the case and the underscores.
+#: The names that servers give an error's words and its code; case and underscores do not matter.
 _WORDS = ("message", "detail", "msg", "errormsg", "errormessage", "statusmsg")
 _CODES = ("code", "status", "type", "errorcode", "statuscode", "httpcode", "httpstatus")
 _OF_GATEWAY = ("provider_metadata", "gateway", "cost")

@@ -70,7 +70,7 @@ class AnswerStream:
                 "the streamed text is not the beginning of the final answer (stop reason: "
                 f"{message.response_metadata['stop_reason']}); ask again, or without a stream"
             )
-        # Whoever forwards the stream can still tell an outage before its first byte.
+        # A server that forwards the stream can still report an outage before its first byte.
         unanswered = message.response_metadata["stop_reason"] == StopReason.NO_REPLY
         left = answer[len(told) :]
         *first, last = [left] if unanswered else words(left) or [""]

@@ -54,7 +54,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     labels += [(_cost(row), _score(row), row.name, "0.35") for row in constants]
     frontier = _frontier([row for row in summary.rows if not row.controller.startswith("oracle")])
     if len(frontier) > 1:
-        # In steps: who spends a little more than a point has what the point has.
+        # In steps: a little more money than a point's cost buys no more than the point.
         xs = [_cost(row) for row in frontier for _ in (0, 1)][1:]
         ys = [_score(row) for row in frontier for _ in (0, 1)][:-1]
         lines += axes.plot(xs, ys, color="0.2", lw=1, ls="--", label="frontier")

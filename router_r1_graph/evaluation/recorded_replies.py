@@ -35,7 +35,7 @@ def load_recorded(
         path: the file or folder.
         pool: the allowed candidates, with prices; None = those of the file.
         split: read only this split; None = all.
-        fields: what the file calls fields that it has under other names.
+        fields: the file's own names for fields that it names differently.
         candidates: only these candidates, by their names in the data; none = all.
 
     Raises:
@@ -77,7 +77,7 @@ def read_replies(
     Args:
         path: a `.jsonl`.
         split: read only this split; None = all.
-        fields: what the file calls fields that it has under other names.
+        fields: the file's own names for fields that it names differently.
 
     Raises:
         MatrixError: a line is broken, or none has gold answers.

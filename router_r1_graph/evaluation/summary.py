@@ -168,7 +168,7 @@ def summarise(
     if not groups:
         return Summary(pool, metric, 0, [], None)
     first, *others = groups.values()
-    # In the same order whatever came first: a report that is made again has the same intervals.
+    # In an order that never varies: a report that is made again has the same intervals.
     ids = sorted(i for i in first if all(i in other for other in others))
     if not ids:
         return Summary(pool, metric, 0, [], None)

@@ -161,7 +161,7 @@ class TurnNode:
             instructions=instructions(messages),
             images=images_in(question),
         )
-        return view.of_those_who_see()  # whoever cannot see it cannot answer
+        return view.of_those_who_see()  # a model that cannot see it cannot answer
 
     def _stop(
         self, state: RouterState, view: View, reason: StopReason, reply: Reply | None = None

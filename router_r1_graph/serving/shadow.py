@@ -122,7 +122,7 @@ class Shadow:
         plain = {name: value for name, value in options.items() if name not in OPTIONS}
         try:
             other = await self._model.ainvoke(messages, **{**plain, "explore": 0.0})
-        except Exception as error:  # whatever it is, a client has its answer
+        except Exception as error:  # any error: the client has its answer already
             logger.warning("the shadow failed: %s: %s", type(error).__name__, error)
             self._failures.inc()
             return

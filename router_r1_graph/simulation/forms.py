@@ -40,7 +40,7 @@ def call(tools: Sequence[Mapping[str, Any]], choice: str, text: str) -> dict[str
         return None
     schema = named[-1].get("parameters") or {}
     name, args = named[-1]["name"], _fill({"type": "object", **schema}, text, schema)
-    if not isinstance(args, dict):  # arguments are an object, whatever a schema says
+    if not isinstance(args, dict):  # arguments are an object, even if a schema says otherwise
         args = {}
     id_ = f"call_{int(fraction('call', name, text) * 1e9):09}"
     return {"type": "tool_call", "name": name, "args": args, "id": id_}

@@ -40,7 +40,7 @@ class SimulatedOptions(BaseModel):
     hops: Annotated[int, Field(ge=1)] = 1
     """The most facts that it can combine for one question."""
     unknown: Literal["abstain", "wrong"] = "abstain"
-    """What it does when it does not know the answer, or when a question takes too many hops."""
+    """Its behaviour if it does not know the answer, or if a question takes too many hops."""
     style: Style = "terse"
     """How it words a reply: the bare answer, one sentence, or several."""
     sleep: bool = False

@@ -246,7 +246,7 @@ def _loosely(
     asking = "" if sight.focus is None else sight.texts[sight.focus.at]
     if aim < 0 or (aim == 0 and asking in ("which", "how")):
         return False
-    # "The famous children of which country": whatever is foreign, a country is asked for.
+    # "The famous children of which country": "foreign" or not, a country is asked for.
     clear = aim > 0 and asking in ("which", "what") and not sight.elsewhere and not sight.counted
     against = sight.strange + (0.0 if clear else hops * sight.foreign)
     left = (

@@ -21,7 +21,7 @@ class Kind:
 
     types: frozenset[str]
     relations: frozenset[str] = frozenset()
-    """The relations of which it is a subject."""
+    """The relations with it as a subject."""
 
 
 #: What is known of a number that is no name.
@@ -45,7 +45,7 @@ class Vocabulary:
         self.typed = frozenset(
             name for name in self.object if relation_of(name).domain != OTHER_DOMAIN
         )
-        """The relations of which the types are known."""
+        """The relations with known types."""
         self.numeric = tuple(
             name
             for name, object_ in self.object.items()

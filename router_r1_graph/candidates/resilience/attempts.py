@@ -69,7 +69,7 @@ class Attempts:
             return self._done()
         pauses: list[float] = []
         retrying = Retrying(
-            sleep=pauses.append,  # not here: whoever runs the steps does
+            sleep=pauses.append,  # not here: the caller of the steps does
             retry=retry_if_result(lambda _: self._may_be_tried_again()),
             wait=self._pause,
             stop=self._is_over,

@@ -112,7 +112,7 @@ class SharedStore(Store):
             return self._now_or_later(key, change)
         except LaterError:
             future = self._submit(key, change)
-        except Exception as error:  # whatever a client raises: it is no reason for a call to fail
+        except Exception as error:  # any error of a client: it must not fail a call
             return self._instead(key, change, error)
         done = yield Await(future, 2 * PATIENCE_SECONDS)
         return done[0] if done else self._memory.change(key, change)

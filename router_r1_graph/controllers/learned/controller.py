@@ -111,7 +111,7 @@ class LearnedController(OneCallController):
         Raises:
             ConfigError: no such method, embedding or option, a candidate without any score, or too
                 few questions for `auto`.
-            ImportError: what it needs is not installed.
+            ImportError: a package that it needs is not installed.
         """
         settings = [setting_of(method, embedding, options or {})]
         require_measured(matrix)
@@ -203,7 +203,7 @@ class LearnedController(OneCallController):
         Raises:
             ControllerError: the folder holds none, a broken one, or one of another method or
                 version.
-            ImportError: what it needs is not installed.
+            ImportError: a package that it needs is not installed.
         """
         what, methods = (method, [method]) if method else ("one of these", [*METHODS, AUTO])
         with reading(folder, what, methods, VERSION) as (head, arrays):

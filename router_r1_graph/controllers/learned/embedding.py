@@ -136,7 +136,7 @@ def fit_embedding(name: str, texts: Sequence[str], seed: int) -> Embedding:
 
     Raises:
         ConfigError: there is no such embedding.
-        ImportError: what it needs is not installed.
+        ImportError: a package that it needs is not installed.
     """
     if name == "tfidf":
         return TfidfEmbedding.fit(texts, seed)
@@ -148,7 +148,7 @@ def load_embedding(name: str, words: Sequence[str], arrays: dict[str, np.ndarray
 
     Raises:
         ConfigError: there is no such embedding.
-        ImportError: what it needs is not installed.
+        ImportError: a package that it needs is not installed.
     """
     if name == "tfidf":
         return TfidfEmbedding(words, **arrays)

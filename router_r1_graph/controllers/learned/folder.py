@@ -67,7 +67,7 @@ def reading(
 
     Raises:
         ControllerError: the folder holds none, a broken one, or one of another method or version.
-        ImportError: what it needs is not installed.
+        ImportError: a package that it needs is not installed.
     """
     folder = Path(folder)
     if not (folder / HEAD).is_file():

@@ -23,7 +23,7 @@ def load(
     Raises:
         ControllerError: the folder holds none, a broken one, one of another kind or version, or one
             that was fitted to other candidates.
-        ImportError: what it needs is not installed.
+        ImportError: a package that it needs is not installed.
     """
     name = f"{kind}:{folder}"
     loaded: LearnedController | ReaderController | StepController

@@ -96,7 +96,7 @@ class Setting:
         """Fit the method to vectors Q x D and scores Q x C.
 
         Raises:
-            ImportError: what it needs is not installed.
+            ImportError: a package that it needs is not installed.
         """
         return METHODS[self.method].fit(vectors, scores, seed=seed, **self.options)
 

@@ -32,7 +32,7 @@ def fit_parts(settings: Sequence[Setting], matrix: ScoreMatrix, seed: int) -> li
 
     Raises:
         ConfigError: there is no such embedding, or no word in the questions.
-        ImportError: what a setting needs is not installed.
+        ImportError: a package that a setting needs is not installed.
     """
     names = dict.fromkeys(setting.embedding for setting in settings)
     words = {name: fit_embedding(name, matrix.questions, seed) for name in names}
@@ -67,7 +67,7 @@ def unpacked(head: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> list[
     """Return the parts that `packed` was given; inside of `folder.reading`, which names errors.
 
     Raises:
-        ImportError: what they need is not installed.
+        ImportError: a package that they need is not installed.
     """
     embeddings = {
         name: load_embedding(name, words, _under(f"embedding/{name}/", arrays))

@@ -152,7 +152,7 @@ class StepController(OneCallController):
         """Return the utility of each of the pool's candidates, length C.
 
         A failed step is harder than it looks, and each further try makes the prompt longer: then
-        the surest candidate is asked, whatever the cost weight.
+        the surest candidate is asked, at any cost weight.
         """
         step = view.step or AgentStep()
         a = 0.0 if step.failed else view.context.cost_weight
