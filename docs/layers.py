@@ -41,7 +41,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "candidates": ("candidates",),
     "langsmith.runs": ("langsmith.runs", "langsmith.spans", "langsmith.once"),
     "protocol, answers": ("protocol", "answers"),
-    "what all stand on": (
+    "foundation": (
         *("errors", "_compat", "_streams", "files", "invalid", "outside", "words", "console"),
     ),
 }
