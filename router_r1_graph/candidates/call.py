@@ -32,12 +32,14 @@ from .settings import ModelSettings
 from .steps import (
     Await,
     Begin,
+    ClosedInTime,
     Invoke,
     Steps,
     Wait,
     aresult_of,
     begun,
     begun_in_thread,
+    next_step,
     result_of,
 )
 from .store import ReplyStore
@@ -79,7 +81,7 @@ def ask(
     with closing(steps):
         while True:
             try:
-                step = steps.send(outcome)
+                step = next_step(steps, outcome)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
             match step:
@@ -116,10 +118,10 @@ async def aask(
     steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=False)
     config = _traced(messages, settings, config)
     outcome: Any = None
-    with closing(steps):
+    with ClosedInTime(steps):
         while True:
             try:
-                step = steps.send(outcome)
+                step = next_step(steps, outcome)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
             match step:
