@@ -11,6 +11,8 @@ import langchain_openai
 import openai
 import pytest
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import ConfigurableField
+from pydantic import PrivateAttr
 
 from extras import needs
 from fakes import FakeChat, answer, make_pool, search
@@ -32,14 +34,62 @@ from yaml_pool import ONE_DOLLAR, bills, both_ways, run, yaml_pool
 SEARCH, ANSWER = search("Ada: Capital of France?"), answer("Paris")
 BY_NAME = {"provider": "langchain", "model": "openai:ada", "api_key_env": "ADA_KEY"}
 COST = "x-litellm-response-cost"
-each_kind = pytest.mark.parametrize("kind", ["given", "by name"])
+#: Clients of one family, and what LangChain puts around them.
+FAMILY = ["given", "by name", "azure", "own", "deepseek", "xai"]
+AROUND = ["bound", "with_retry", "with_fallbacks", "configurable", "configurable fields"]
+each_kind = pytest.mark.parametrize("kind", FAMILY)
+
+
+class Own(langchain_openai.ChatOpenAI):
+    """A user's own class, which reads as LangChain's does."""
+
+    team: str = "a"
+    _asked: int = PrivateAttr(default=0)
+
+    def model_post_init(self, _: Any) -> None:
+        self._asked = 7
 
 
 def given(server: Any, kind: str = "given", **options: Any) -> Any:
-    """LangChain's client of a server, as a user makes it."""
-    reached = {"base_url": server.base_url, "api_key": "x", "max_retries": 0}
-    model = langchain_openai.ChatOpenAI(model="ada", **reached, **options)
-    return model.bind(top_p=0.5) if kind == "bound" else model
+    """LangChain's client of a server, or one that is made of it, as a user makes it."""
+    reached = {"model": "ada", "api_key": "x", "max_retries": 0, **options}
+    address = {"base_url": server.base_url}
+    if kind == "azure":
+        root = server.base_url.removesuffix("/v1")
+        return langchain_openai.AzureChatOpenAI(
+            azure_endpoint=root,
+            azure_deployment=reached["model"],
+            api_version="2025-01-01",
+            **reached,
+        )
+    if kind == "deepseek":
+        theirs = pytest.importorskip("langchain_deepseek").ChatDeepSeek
+        return theirs(api_base=server.base_url, **reached)
+    if kind == "xai":
+        return pytest.importorskip("langchain_xai").ChatXAI(xai_api_base=server.base_url, **reached)
+    if kind == "own":
+        return Own(**reached, **address)
+    if kind == "configurable":
+        needs("langchain")
+        from langchain.chat_models import init_chat_model
+
+        of_openai = {"model_provider": "openai", "configurable_fields": ("temperature",)}
+        return init_chat_model(**of_openai, **reached, **address)
+    model = langchain_openai.ChatOpenAI(**reached, **address)
+    around: dict[str, Any] = {
+        "bound": lambda: model.bind(top_p=0.5),
+        "with_retry": lambda: model.with_retry(stop_after_attempt=1),
+        "with_fallbacks": lambda: _unreachable().with_fallbacks([model]),
+        "configurable fields": lambda: model.configurable_fields(
+            temperature=ConfigurableField(id="warmth")
+        ),
+    }
+    return around[kind]() if kind in around else model
+
+
+def _unreachable() -> Any:
+    reached = {"base_url": "http://127.0.0.1:9/v1", "api_key": "x", "max_retries": 0}
+    return langchain_openai.ChatOpenAI(model="bob", **reached)
 
 
 @pytest.fixture
@@ -47,14 +97,21 @@ def pool_of(serve, tmp_path, monkeypatch):
     """`pool_of(kind, answer, **settings)`: a pool with Ada, models for it, and their server."""
     monkeypatch.setenv("ADA_KEY", "sk-SECRET-of-Ada")
 
-    def make(kind: str, answer: Any, **settings: Any) -> tuple[CandidatePool, Any, Any]:
+    def make(
+        kind: str, answer: Any, temperature: float | None = None, **settings: Any
+    ) -> tuple[CandidatePool, Any, Any]:
         if kind == "by name":
             needs("langchain")
         server = serve(answer)
         pool = yaml_pool(
-            tmp_path, server, {"Ada": BY_NAME if kind == "by name" else {}}, **settings
+            tmp_path,
+            server,
+            {"Ada": BY_NAME if kind == "by name" else {}},
+            temperature=temperature,
+            **settings,
         )
-        return pool, None if kind == "by name" else {"Ada": given(server, kind)}, server
+        warm = {} if temperature is None else {"temperature": temperature}
+        return pool, None if kind == "by name" else {"Ada": given(server, kind, **warm)}, server
 
     return make
 
@@ -71,8 +128,16 @@ def last_state(graph: Any) -> Any:
     return list(graph.stream({"question": "?"}, stream_mode=modes))[-1][1]
 
 
-@each_kind
-@pytest.mark.parametrize(("events", "paid"), STREAMS.values(), ids=STREAMS)
+def of_each(cases: Any, few: Any) -> Any:
+    """Every case with the plainest client, a few with each."""
+    every = [pytest.param("given", *case, id=f"given-{name}") for name, case in cases.items()]
+    kinds = [*FAMILY[1:], *AROUND]
+    return every + [pytest.param(k, *cases[n], id=f"{k}-{n}") for k in kinds for n in few]
+
+
+@pytest.mark.parametrize(
+    ("kind", "events", "paid"), of_each(STREAMS, ["in each chunk, growing", "twice"])
+)
 def test_a_stream_of_langchains_client_is_paid_as_one_of_our_own(pool_of, kind, events, paid):
     pool, models, _ = pool_of(kind, Wire(events=events), **ONE_DOLLAR)
     (bill,) = bills(last_state(graph_of(pool, models)))
@@ -81,8 +146,7 @@ def test_a_stream_of_langchains_client_is_paid_as_one_of_our_own(pool_of, kind, 
     assert bill["cost_usd"] == pytest.approx(paid[2])
 
 
-@each_kind
-@pytest.mark.parametrize(("events", "error"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("kind", "events", "error"), of_each(BROKEN, ["no finish reason"]))
 def test_a_broken_stream_of_langchains_client_is_no_reply(pool_of, kind, events, error):
     pool, models, _ = pool_of(kind, [Wire(events=events), Wire(events=[half("stop")])])
     graph = graph_of(pool, models)
@@ -92,7 +156,7 @@ def test_a_broken_stream_of_langchains_client_is_no_reply(pool_of, kind, events,
         assert bill["error"]["kind"] == ("missing_usage" if ok else error)
 
 
-@pytest.mark.parametrize("kind", ["given", "bound", "by name"])
+@pytest.mark.parametrize("kind", [*FAMILY, *AROUND])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_cost_that_langchain_drops_is_paid(pool_of, kind, stream):
     """A server that is not OpenAI's is asked for the usage of a stream, too."""
@@ -135,7 +199,7 @@ def test_a_controllers_call_by_langchains_client_is_never_half(
         needs("langchain")
         controller = parse_controller("pool", pool)
     else:
-        boss = langchain_openai.ChatOpenAI(model="boss", base_url=server.base_url, api_key="x")
+        boss = given(server, kind, model="boss")
         controller = ChatModelController(boss, ControllerSettings(protocol="tools"))
     graph = create_router_r1(pool, controller).compile()
     state = last_state(graph) if stream else run(graph, "invoke")
@@ -151,8 +215,6 @@ def test_what_langchains_client_is_refused_is_learned_once(pool_of, how, kind):
         return refuses if "temperature" in request.body else Reply("Paris")
 
     pool, models, server = pool_of(kind, reply, temperature=0.5)
-    if models:
-        models["Ada"].temperature = 0.5
     for _ in range(2):
         (bill,) = bills(run(graph_of(pool, models), how))
         assert (bill["reply"], bill["attempts"]) == ("Paris", 1)
@@ -191,12 +253,14 @@ def test_another_client_is_asked_again_without_a_temperature_that_its_model_refu
 
 
 def test_a_users_own_class_and_object_stay_as_they_are(serve):
-    class Own(langchain_openai.ChatOpenAI):
-        pass
-
     server = serve(Reply("Paris"))
-    own = Own(model="ada", base_url=server.base_url, api_key="x")
-    assert read_leniently(own) is own
+    own = given(server, "own")
+    read: Any = read_leniently(own)
+    assert isinstance(read, Own)
+    assert (type(own), type(read).__name__, read.team, read._asked) == (Own, "Own", "a", 7)
+    assert read_leniently(read) is read
+    fake = FakeChat()
+    assert read_leniently(fake) is fake
     plain = given(server, timeout=7, default_headers={"x-team": "a"})
     ours = read_leniently(plain)
     assert type(plain) is langchain_openai.ChatOpenAI
