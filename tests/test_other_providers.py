@@ -139,6 +139,8 @@ PAR = '{"model": "m", "message": {"role": "assistant", "content": "Par"}, "done"
         ((PAR,), "connection"),
         ((PAR, '{"model": "m", "mess'), "connection"),
         ((PAR, '{"error": "model runner has unexpectedly stopped"}'), "server_error"),
+        ((PAR, '{"error": {"message": "slow down", "code": 429}}'), "rate_limited"),
+        (('{"error": {"type": "overloaded_error"}}',), "server_error"),
         (('{"error": "an error was encountered while running it: EOF"}',), "server_error"),
     ],
 )
@@ -292,3 +294,47 @@ def test_any_parameter_that_any_client_is_refused_is_learned_once(
     assert not {*gone} & {*sent_in(server.requests[-1])}
     kept = {"top_p", "topP", "seed"} & {*sent_in(server.requests[0])} - {*gone}
     assert kept <= {*sent_in(server.requests[-1])}
+
+
+@dataclass(frozen=True)
+class Events:
+    """A stream of Anthropic's, or of one that speaks OpenAI's API."""
+
+    events: tuple[dict[str, Any], ...]
+
+    def send(self, request: Request, http: Any) -> None:
+        lines = [f"event: {e.get('type')}\ndata: {json.dumps(e)}\n\n" for e in self.events]
+        http.send(200, "".join(lines).encode(), content_type="text/event-stream")
+
+
+def of_anthropic(block: dict[str, Any], *deltas: dict[str, Any]) -> Events:
+    start = {"type": "message_start", "message": anthropic("") | {"content": []}}
+    begin = {"type": "content_block_start", "index": 0, "content_block": block}
+    pieces = [{"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas]
+    stop = {"stop_reason": "tool_use", "stop_sequence": None}
+    end = {"type": "message_delta", "delta": stop, "usage": {"output_tokens": 5}}
+    last = ({"type": "content_block_stop", "index": 0}, end, {"type": "message_stop"})
+    return Events((start, begin, *pieces, *last))
+
+
+def pieces_of(arguments: str) -> Events:
+    call = {"type": "tool_use", "id": "t1", "name": "Quillora", "input": {}}
+    cut = (arguments[:9], arguments[9:])
+    return of_anthropic(call, *({"type": "input_json_delta", "partial_json": c} for c in cut))
+
+
+@both_ways
+@pytest.mark.parametrize("encoded", ["once", "twice", "cut"])
+def test_half_a_call_of_anthropics_stream_is_no_call(serve, how, encoded):
+    theirs = pytest.importorskip("langchain_anthropic").ChatAnthropic
+    whole = json.dumps({"query": QUERY})
+    arguments = {"once": whole, "twice": json.dumps(whole), "cut": whole[:18]}[encoded]
+    said = of_anthropic({"type": "text", "text": ""}, {"type": "text_delta", "text": "Paris"})
+    server = serve([pieces_of(arguments), said])
+    url = server.base_url.removesuffix("/v1")
+    boss = theirs(model="m", base_url=url, api_key="x", max_retries=0, streaming=True)
+    controller = ChatModelController(boss, ControllerSettings(protocol="tools"))
+    graph = create_router_r1(CandidatePool.embedded(), controller).compile()
+    result = run(graph, how)
+    assert result["answer"] == "Paris"
+    assert [bill["query"] for bill in bills(result)] == ([] if encoded == "cut" else [QUERY])

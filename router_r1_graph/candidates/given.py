@@ -39,8 +39,8 @@ def read_leniently(model: ChatModel, secrets: Sequence[str] = ()) -> ChatModel:
     """Return a client of `ChatOpenAI`'s family as one that reads as our own client does.
 
     LangChain adds up the usage of all chunks, drops a cost, and takes half a stream for a reply.
-    Also in whatever LangChain puts around a model (`bind`, `with_retry`, `with_fallbacks`, ...); any
-    other model comes back as it is.
+    Also in whatever LangChain puts around a model (`bind`, `with_retry`, `with_fallbacks`, ...).
+    Any other model comes back as it is.
 
     Args:
         model: it stays as it is, and its class is one of those of what comes back.

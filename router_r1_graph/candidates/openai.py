@@ -85,7 +85,7 @@ def openai_chat_model(settings: ModelSettings) -> ChatModel:
 @cache
 def reading(kind: type[Any]) -> type[Any]:
     """Return a client of OpenAI's family, under its name, with `Reading` in front of it."""
-    own = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+    own = {"__module__": kind.__module__}
     return new_class(kind.__name__, (Reading, kind), None, lambda names: names.update(own))
 
 
@@ -151,8 +151,7 @@ class Reading(Lenient):
         data = super().to_json()
         if data["type"] == "constructor":
             kept = {k: v for k, v in data["kwargs"].items() if k not in _ACCESS}
-            kept = hide_within(kept, *self._known.secrets)
-            data = {**data, "kwargs": kept}
+            data = {**data, "kwargs": hide_within(kept, *self._known.secrets)}
         return data
 
     def __repr_args__(self) -> Any:
