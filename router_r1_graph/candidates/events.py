@@ -17,7 +17,7 @@ from typing import Any
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import Response
 
-from .wire import NAMED, kept_for
+from .wire import NAMED, failure_in, kept_for
 
 _ALIVE = re.compile(r"\s*(null|ping|heart-?beat|keep-?_?alive)?\s*", re.I)
 _DONE = "[DONE]"
@@ -38,6 +38,8 @@ def let_through(client: Any) -> None:
 
         def process(*, data: object, cast_to: Any, **of_it: Any) -> Any:
             if isinstance(data, Mapping) and (cast_to is Response or "response" in data):
+                if error := failure_in(data):  # LangChain keeps its words alone
+                    raise error
                 data = kept_for(data)
             cast_to = _Chunk if cast_to is ChatCompletionChunk else cast_to
             return read(data=data, cast_to=cast_to, **of_it)
