@@ -355,38 +355,43 @@ def test_a_formatter_that_cannot_is_told_when_tools_are_bound(formatter, words):
             "formatter Bob: it called no tool, though it had to, and wrote 'No.'",
         ),
         ({"type": "json_object"}, AIMessage("No."), "formatter Bob: it wrote no JSON object"),
-        (
-            Author,
-            AIMessage(
-                "", invalid_tool_calls=[{"name": "Author", "args": '{"a', "id": "1", "error": ""}]
-            ),
-            "half a JSON",
-        ),
-        (
-            Author,
-            AIMessage(
-                "",
-                invalid_tool_calls=[
-                    {"name": "Author", "args": plain_arguments('{"a'), "id": "1", "error": ""}
-                ],
-            ),
-            r"half a JSON \(its max_tokens\?\): '{\"a'",
-        ),
-        (  # as a client that completes half a JSON hands it on
-            Author,
-            AIMessage(
-                "",
-                tool_calls=[{"name": "Author", "args": {"author": "Shak"}, "id": "1"}],
-                response_metadata={"stop_reason": "max_tokens"},
-            ),
-            "half a JSON",
-        ),
     ],
 )
 def test_what_has_not_the_form_is_an_error_and_no_answer(form, reply, words):
     model, _ = asks_ada(reply)
     with pytest.raises(ControllerError, match=words):
         model.invoke(HAMLET, response_format=form)
+
+
+@pytest.mark.parametrize(
+    ("calls", "half"),
+    [
+        (
+            {"invalid_tool_calls": [{"name": "Author", "args": '{"a', "id": "1", "error": ""}]},
+            '{"a',
+        ),
+        (
+            {
+                "invalid_tool_calls": [
+                    {"name": "Author", "args": plain_arguments('{"a'), "id": "1", "error": ""}
+                ]
+            },
+            '{"a',
+        ),
+        # As a client hands it on that completes half a JSON.
+        (
+            {"tool_calls": [{"name": "Author", "args": {"author": "Shak"}, "id": "1"}]},
+            '{"author": "Shak',
+        ),
+    ],
+)
+def test_half_a_json_is_no_whole_one_however_a_client_hands_it_on(calls, half):
+    cut = AIMessage("", **calls, response_metadata={"stop_reason": "max_tokens"})
+    model, _ = asks_ada(cut)
+    message = model.invoke(HAMLET, response_format=Author)
+    assert (message.text, message.tool_calls) == (half, [])
+    assert message.response_metadata["finish_reason"] == "length"
+    assert "Bob" in message.response_metadata["candidates"]
 
 
 def test_a_budget_pays_for_the_form_too_and_is_never_passed():

@@ -337,6 +337,67 @@ def test_what_chat_uis_ask_on_their_own_takes_one_call():
         assert ask(url, CHORES[0][0]).router_r1["calls"] == 2
 
 
+TITLE = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
+SAVE = {"type": "function", "function": {"name": "save", "parameters": TITLE}}
+AS_JSON = {"type": "json_schema", "json_schema": {"name": "title", "schema": TITLE}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("chores", ["cheapest", "constant:Ada"])
+@pytest.mark.parametrize(
+    ("form", "reply", "told"),
+    [
+        ({"tools": [SAVE]}, Reply("A talk"), "A talk"),
+        ({"tools": [SAVE]}, Reply("A ta", finish_reason="length"), "A ta"),
+        ({"tools": [SAVE]}, Reply("", tool_calls=[("save", {"title": "x"})]), "save"),
+        (
+            {"tools": [SAVE], "tool_choice": "required"},
+            Reply("", tool_calls=[("save", {"title": "x"})]),
+            "save",
+        ),
+        ({"tools": [SAVE], "tool_choice": "none"}, Reply("A talk"), "A talk"),
+        (
+            {"response_format": AS_JSON},
+            Reply("", tool_calls=[("title", {"title": "x"})]),
+            '{"title": "x"}',
+        ),
+        ({"response_format": {"type": "json_object"}}, Reply('{"title": 1}'), '{"title": 1}'),
+    ],
+)
+def test_a_chat_uis_own_prompt_takes_one_call_in_a_form_too(
+    serve, tmp_path, stream, chores, form, reply, told
+):
+    server = serve({"ada": reply, "bob": Reply("1"), "cy": Reply("2")})
+    prices = {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 2.0}
+    names = {"Ada": {"input_usd_per_mtok": 1.0}, "Bob": prices, "Cy": prices}
+    model = ChatRouterR1(
+        pool=yaml_pool(tmp_path, server, names), controller="constant:Bob", formatter="Cy"
+    )
+    if chores == "cheapest":  # whoever gives forms answers
+        model.formatter = None
+    texts = ["Who?", "Bo.", "Write a title of five words for this conversation."]
+    with serving_at(model, chores=chores) as url, client_of(url) as client:
+        asked = {"model": "router-r1", "messages": as_messages(texts), **form, "max_tokens": 50}
+        if stream:
+            chunks = list(client.chat.completions.create(**asked, stream=True))
+            choices = [chunk.choices[0] for chunk in chunks]
+            text = "".join(choice.delta.content or "" for choice in choices)
+            calls = [call for choice in choices for call in choice.delta.tool_calls or ()]
+            end, bill = choices[-1].finish_reason, chunks[-1].router_r1
+        else:
+            whole = client.chat.completions.create(**asked)
+            said, end = whole.choices[0].message, whole.choices[0].finish_reason
+            text, calls, bill = said.content, said.tool_calls, whole.router_r1
+    assert (calls[0].function.name if calls else text) == told
+    assert end == ("tool_calls" if calls else reply.finish_reason)
+    (request,) = server.requests
+    said = "User: Who?\n\nAssistant: Bo.\n\nWrite a title of five words for this conversation."
+    assert request.prompt.startswith(said)
+    assert "the answer" not in request.prompt
+    assert bill["cost_usd"] > 0
+    assert list(bill["candidates"]) == ["Ada"]
+
+
 def test_thoughts_in_earlier_replies_are_left_out():
     parts = [{"type": "thinking", "thinking": "Lyon?"}, {"type": "text", "text": "Paris"}]
     (read,) = to_messages([{"role": "assistant", "content": parts}])

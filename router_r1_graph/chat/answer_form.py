@@ -18,15 +18,15 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from ..candidates.finish import CUT, finish_of
+from ..candidates.finish import CUT, Finish, finish_of
 from ..candidates.returned import as_it_came, kept_of
 from ..candidates.thoughts import apart
-from ..candidates.tool_calls import as_written, written_calls
+from ..candidates.tool_calls import written_calls
 from ..controllers.chat_messages import alternating
 from ..errors import ConfigError, ControllerError, did_you_mean
 from ..observations import instructions
 from ..protocol import render_observation
-from .schemas import as_json, as_object, check_schema, is_any_object
+from .schemas import as_json, as_object, check_schema, half_json, is_any_object
 
 OPTIONS = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "strict")
 """The options of a call to a chat model that say the form, as LangChain and OpenAI name them."""
@@ -82,22 +82,21 @@ class Form:
 
         Args:
             messages: the conversation; its last human message is the question.
-            answer: the answer to it.
+            answer: the answer to it; "" = there is none yet.
         """
-        how = (
-            [_BY_CALL_IF_NEEDED if self.bound_choice == "auto" else _BY_CALL] if self.bound else []
-        )
+        how = [_ANSWERED, render_observation("answer", answer)] if answer else []
+        if answer and self.bound:
+            how += [_BY_CALL_IF_NEEDED if self.bound_choice == "auto" else _BY_CALL]
         how += [_AS_JSON] if self.schema == {} else []
-        told = "\n".join([_ANSWERED, render_observation("answer", answer), *how])
+        told = "\n".join(how)
         place = last_human(messages)
         question = messages[place]
-        said = question.content
-        content: Any = (
-            f"{said}\n\n{told}"
-            if isinstance(said, str)
-            else [*said, {"type": "text", "text": f"\n\n{told}"}]
-        )
-        told_too = question.model_copy(update={"content": content})
+        said: Any = question.content
+        if told and isinstance(said, str):
+            said = f"{said}\n\n{told}"
+        elif told:
+            said = [*said, {"type": "text", "text": f"\n\n{told}"}]
+        told_too = question.model_copy(update={"content": said})
         worked = [as_it_came(m) if isinstance(m, AIMessage) else m for m in messages[place + 1 :]]
         system = [SystemMessage(text)] if (text := instructions(messages)) else []
         shown = [*messages[:place], told_too, *worked]
@@ -111,23 +110,24 @@ class Form:
         """Return the answer in its form: a message with tool calls, or with a text alone.
 
         A call that was cut is none, and neither are those beside it: the answer is a text then, and
-        its finish reason says so.
+        its finish reason says so. Half a JSON is handed on as it is, with that reason.
 
         Args:
             message: what the formatter wrote.
             messages: the conversation.
             answer: the routed answer. Without a call it is the text, unchanged; but once tools have
-                been called, only the formatter knows what came of it.
+                been called, or if there is none, only the formatter knows the text.
 
         Raises:
-            ControllerError: it is not of the asked form.
+            ControllerError: it is whole, and not of the asked form.
         """
         text = apart(str(message.text))[1].strip()
         finish = finish_of(message)
         called: list[Any] = [*message.tool_calls, *message.invalid_tool_calls]
-        begun = False
+        begun = said = False
         if not called:
             text, called, begun = self._written(text)
+            said = bool(text)
         final = [c for c in called if self.schema and c["name"] == self.title]
         calls = [c for c in called if c not in final][: None if self.parallel else 1]
         # The last call of a cut turn may be half a call that a client has completed.
@@ -137,23 +137,22 @@ class Form:
             return AIMessage("", additional_kwargs=kept_of(message), tool_calls=calls)
         if final and final[0] not in halves:
             return AIMessage(as_json(final[0]["args"], self.schema or {}))
-        is_cut = bool(calls) or (begun and finish in CUT)
-        if is_cut or (self.schema is None and self.choice == "auto"):
+        # Servers say `tool_calls` of half a call, too.
+        cut: Finish = finish if finish in CUT else "length"
+        forced = self.choice != "auto"
+        if self.schema is not None and not calls and (final or finish in CUT):
+            half = half_json(final[0]["args"], self.schema) if final and not said else text
+            return AIMessage(half, response_metadata={"finish_reason": cut})
+        is_cut = bool(calls) or (finish in CUT and (begun or forced))
+        if is_cut or (self.schema is None and not forced):
             asked = messages[last_human(messages) :]
-            worked = any(isinstance(m, ToolMessage) for m in asked)
-            if is_cut and finish not in CUT:
-                finish = "length"  # servers say `tool_calls` of half a call, too
-            elif not (is_cut or worked):
-                finish = finish_of(answer)
-            told = {"finish_reason": finish} if finish in CUT else {}
             known = str(answer.text)
-            return AIMessage(text or known if worked else known, response_metadata=told)
+            knows_more = not known or any(isinstance(m, ToolMessage) for m in asked)
+            finish = cut if is_cut else finish if knows_more else finish_of(answer)
+            told = {"finish_reason": finish} if finish in CUT else {}
+            return AIMessage(text or known if knows_more else known, response_metadata=told)
         if self.schema == {} and (found := _json_in(text)) is not None:
             return AIMessage(json.dumps(found, ensure_ascii=False))
-        if final:
-            raise ControllerError(
-                f"it wrote half a JSON (its max_tokens?): {as_written(final[0]['args'])!r:.80}"
-            )
         had_to = "wrote no JSON object" if self.schema == {} else "called no tool"
         raise ControllerError(f"it {had_to}, though it had to, and wrote {text[:80]!r}")
 

@@ -15,6 +15,7 @@ from ..budget import StopReason
 from ..candidates import Candidate, CandidatePool
 from ..candidates.bill import bill
 from ..candidates.call import aask, ask
+from ..candidates.finish import CUT, finish_of
 from ..candidates.images import images_in, without_images
 from ..candidates.reply import ChatModel, Reply, with_tools
 from ..candidates.settings import ModelSettings
@@ -217,7 +218,10 @@ class Formatting:
 
     def _given(self, state: Mapping[str, Any], reply: Reply) -> Mapping[str, Any]:
         name, answer = self.formatter.name, state["messages"][-1]
-        empty = reply.error is not None and reply.error.kind == "empty"  # for `read` to judge
+        # `read` judges an empty one, and one that a filter has emptied.
+        empty = reply.error is not None and (
+            reply.error.kind == "empty" or (reply.message and finish_of(reply.message) in CUT)
+        )
         if reply.message is None or not (reply.ok or empty):
             why = f"{reply.error.kind}: {reply.error.message}" if reply.error else "no message"
             raise ControllerError(f"formatter {name} failed: {why}")

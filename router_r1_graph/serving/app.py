@@ -27,10 +27,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..candidates.records import Recorder
 from ..chat.router import ChatRouterR1
-from ..controllers import as_controller
 from ..errors import ConfigError
 from ..trace import TraceWriter
 from .chat import ChatRequest
+from .chores import aside
 from .connections import Server, limited
 from .refused import RefusedError
 from .request import Asked
@@ -108,15 +108,12 @@ def create_app(
         >>> "/v1/chat/completions" in app.openapi()["paths"]
         True
     """
-    aside = None
-    if chores:
-        aside = model.model_copy(update={"controller": as_controller(chores, model.pool)})
     service = RouterService(
         model,
         max_concurrency=max_concurrency,
         queue=queue,
         api_key=api_key,
-        chores=aside,
+        chores=aside(model, chores) if chores else None,
         shadow=shadow,
         callbacks=[
             *([TraceWriter(traces)] if traces else []),

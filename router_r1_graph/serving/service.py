@@ -28,7 +28,7 @@ from ..chat.router import ChatRouterR1
 from ..words import counted
 from .body import parsed, read_body, refusing
 from .chat import ChatRequest
-from .chores import as_question, is_chore
+from .chores import as_chore, is_chore
 from .endpoints import EndpointCollector
 from .gone import shutting_down, unless_gone
 from .knobs import MODEL, checked, knobs_in_name
@@ -134,9 +134,9 @@ class RouterService:
         else:  # not in the event loop, where everybody else would wait for it
             asked, messages, options = await asyncio.to_thread(self._understood, kind, body)
         model = self.model
-        if self.chores is not None and is_chore(messages):
-            model, messages = self.chores, [as_question(messages)]
         with refusing(kind):
+            if self.chores is not None and is_chore(messages):
+                model, messages = self.chores, as_chore(messages, options)
             if asked.stream:
                 pieces = self._pieces(model, messages, options)
                 return await streamed(request, self._stopped, asked, pieces)
