@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+import zlib
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -789,19 +790,88 @@ def test_connections_that_say_nothing_are_closed_and_the_most_silent_first():
         assert "ok" in get(f"{url}/health")
 
 
+CHAT = "v1/chat/completions"
+
+
 @pytest.mark.parametrize(
-    ("path", "body", "says"),
+    ("method", "path", "body", "encoding", "says"),
     [
-        ("chat/completions", b"{}", "404.*the base URL of a client ends in /v1"),
-        ("v1/chat/completions", gzip.compress(b"{}", mtime=0), "415.*the body is compressed"),
-        ("v1/chat/completions", b" " * 20_000_000, "413.*longer than 4194304 bytes"),
+        ("POST", "chat/completions", b"{}", "", "404.*no POST /chat/completions .* ends in /v1"),
+        ("POST", f"v1/{CHAT}", b"{}", "", "404.*no POST /v1/v1/chat.* has /v1/chat/completions"),
+        ("POST", "v1/embeddings", b"{}", "", "404.*has /v1/chat/completions, /v1/responses"),
+        ("GET", "api/tags", None, "", "404.*no GET /api/tags"),
+        ("GET", CHAT, None, "", "405.*this path takes POST"),
+        ("POST", CHAT, gzip.compress(b"{}", mtime=0), "gzip", "415.*the body is compressed"),
+        ("POST", CHAT, gzip.compress(b"{}", mtime=0), "", "415.*the body is compressed"),
+        ("POST", CHAT, zlib.compress(b"{}"), "deflate", "415.*the body is compressed"),
+        ("POST", CHAT, b"(\xb5/\xfd", "zstd", "415.*the body is compressed"),
+        ("POST", CHAT, b"{", "identity", "400.*the body is not JSON"),
+        ("POST", CHAT, b" " * 20_000_000, "", "413.*longer than 4194304 bytes"),
     ],
-    ids=["path", "compressed", "long"],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
 )
-def test_a_request_that_cannot_be_read_is_told_why(url, path, body, says):
+def test_a_request_that_cannot_be_read_is_told_why(url, method, path, body, encoding, says):
+    request = urllib.request.Request(f"{url}/{path}", body, method=method)
+    if encoding:
+        request.add_header("Content-Encoding", encoding)
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"{url}/{path}", data=body, timeout=100)
+        urllib.request.urlopen(request, timeout=100)
     assert re.match(says, f"{caught.value.code} {json.load(caught.value)['error']['message']}")
+
+
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "says"),
+    [
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": "f"}}, "tool_choice", "mode"),
+        (
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": ["f"]}}},
+            "tool_choice",
+            "a list of objects",
+        ),
+        ({"tool_choice": {"type": "allowed_tools", "tools": 5}}, "tool_choice", "a list"),
+        ({"tool_choice": {"type": "function", "function": "g"}}, "tool_choice", "no tool"),
+        ({"tools": [{"type": "custom", "custom": {"name": "c"}}]}, "tools", "a free text"),
+    ],
+)
+def test_a_tool_choice_that_cannot_be_read_is_told_why(url, fields, param, says):
+    with pytest.raises(openai.BadRequestError, match=says) as caught:
+        ask(url, extra_body={"tools": [FUNCTION], **fields})
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "says"),
+    [
+        ({"tools": [{"type": "custom", "name": "c"}]}, "tools", "a free text"),
+        ({"text": {"format": "json"}}, "text", "its format is an object"),
+        ({"input": 5}, "input", "a valid list"),
+        ({"input": ["Who?"]}, "input.0", "a valid dictionary"),
+        ({"input": ""}, "input", "at least 1"),
+        (
+            {"input": [{"type": "function_call_output", "call_id": "1", "output": "sun"}]},
+            "input",
+            "no question",
+        ),
+    ],
+)
+def test_the_responses_api_says_which_field_cannot_be_read(url, fields, param, says):
+    with client_of(url) as client, pytest.raises(openai.BadRequestError, match=says) as caught:
+        client.responses.create(model="router-r1", input=HAMLET, extra_body=fields)
+    assert caught.value.param == param
+
+
+def test_the_responses_api_takes_null_types_and_gives_metadata_back(url):
+    asked = [{"type": None, "role": "user", "content": HAMLET}]
+    with client_of(url) as client:
+        whole = client.responses.create(model="router-r1", input=asked, metadata={"a": "b"})
+    assert (whole.output_text, whole.metadata) == ("pound sterling", {"a": "b"})
+
+
+def test_the_list_of_models_may_end_in_a_slash(url):
+    assert json.loads(get(f"{url}/v1/models/"))["data"][0]["id"] == "router-r1"
 
 
 def test_the_access_log_has_who_what_and_how_long_but_no_query(caplog):

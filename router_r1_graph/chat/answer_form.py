@@ -186,10 +186,8 @@ def form_of(options: Mapping[str, Any]) -> Form | None:
     given = options.get("tool_choice")
     tools = tuple(_function(tool) for tool in options.get("tools") or ())
     if isinstance(given, Mapping) and given.get("type") == "allowed_tools":
-        allowed = given.get("allowed_tools") or given  # of chat completions, or of responses
-        few = [(tool.get("function") or tool).get("name") for tool in allowed.get("tools") or ()]
+        few, given = _allowed(given)
         tools = tuple(tool for tool in tools if tool["function"]["name"] in few)
-        given = allowed.get("mode")
     choice = _choice(given)
     if choice == "none":
         tools, choice = (), "auto"
@@ -218,6 +216,11 @@ def last_human(messages: Sequence[Any]) -> int:
 
 
 def _function(tool: Any) -> Mapping[str, Any]:
+    if isinstance(tool, Mapping) and tool.get("type") == "custom" and "input_schema" not in tool:
+        raise ConfigError(
+            f"tools: {tool!r:.80} is no function; tools that are called with a free text cannot be "
+            "used"
+        )
     try:
         converted = convert_to_openai_tool(tool)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -231,10 +234,25 @@ def _function(tool: Any) -> Mapping[str, Any]:
     return converted
 
 
+def _allowed(given: Mapping[str, Any]) -> tuple[list[str], Any]:
+    """Return the names of the tools that a tool choice allows, and its mode."""
+    allowed = given.get("allowed_tools") or given  # of chat completions, or of responses
+    try:
+        few = [(tool.get("function") or tool)["name"] for tool in allowed.get("tools") or ()]
+        return few, allowed.get("mode")
+    except (AttributeError, TypeError, KeyError):
+        raise ConfigError(
+            f"tool_choice: allowed_tools has a mode and tools, which are a list of objects with "
+            f"names, not {given!r:.80}"
+        ) from None
+
+
 def _choice(given: Any) -> str:
     """Return a tool choice as `auto`, `any`, `none`, or a name."""
     if isinstance(given, Mapping):
-        given = (given.get("function") or {}).get("name") or given.get("name") or given.get("type")
+        function = given.get("function")
+        named = function if isinstance(function, Mapping) else given
+        given = named.get("name") or given.get("type")
     if given is None or given is False:
         return "auto"
     if given is True or given == "required":

@@ -188,12 +188,17 @@ def _described(app: FastAPI) -> dict[str, Any]:
     return dict(app.openapi_schema)
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, RefusedError):  # FastAPI's own: no such path or method
-        status, why = getattr(error, "status_code", 500), getattr(error, "detail", str(error))
+        status, why = getattr(error, "status_code", 500), str(getattr(error, "detail", error))
+        headers = getattr(error, "headers", None) or {}
+        asked, code = f"{request.method} {quote(request.url.path)[:200]}", None
         if status == 404:
-            why = "there is nothing under this path; the base URL of a client ends in /v1"
-        error = RefusedError(status, str(why), headers=getattr(error, "headers", None))
+            paths, code = ", ".join([*_BODIES, "/v1/models"]), "unknown_url"
+            why = f"there is no {asked} here; a client's base URL ends in /v1, and has {paths}"
+        elif status == 405:
+            why = f"there is no {asked} here; this path takes {headers.get('Allow', 'others')}"
+        error = RefusedError(status, why, code=code, headers=headers)
     return _error(error)
 
 
