@@ -30,6 +30,7 @@ from router_r1_graph import (
     ControllerError,
     ControllerSettings,
     PoolError,
+    QuestionError,
     ScriptedController,
 )
 from router_r1_graph.candidates.tool_calls import plain_arguments
@@ -276,6 +277,26 @@ async def test_a_worked_call_and_its_result_stay_where_they_are():
     assert message.text == "Sun."
 
 
+@pytest.mark.parametrize("last", [AIMessage("It was"), call("weather", city="Bath")])
+async def test_the_formatter_has_the_last_word_whatever_an_assistant_has_begun(last):
+    model, bob = asks_ada(call("weather", city="Ulm"))
+    message = await ask(model.bind_tools([weather]), "invoke", [HumanMessage(HAMLET), last])
+    assert [m.type for m in bob.asked[0]] == ["human"]
+    assert message.tool_calls[0]["args"] == {"city": "Ulm"}
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream"])
+async def test_where_no_candidate_replied_nobody_is_asked_for_a_form(how):
+    pool = make_pool("Ada", "Bob")
+    bob = ToolChat(replies=[call("Author", author="(no answer)")])
+    given = models(pool, Ada=FakeChat(text=""), Bob=bob)
+    model = ChatRouterR1(pool=pool, controller="constant:Ada", formatter="Bob", models=given)
+    message = await ask(model.bind_tools([Author], tool_choice="any"), how)
+    assert (message.text, message.tool_calls, bob.asked) == ("unknown", [], [])
+    assert message.response_metadata["stop_reason"] == "no_reply"
+    assert model.with_structured_output(Author).invoke(HAMLET) is None
+
+
 @pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream"])
 @pytest.mark.parametrize(
     "told",
@@ -392,6 +413,22 @@ def test_half_a_json_is_no_whole_one_however_a_client_hands_it_on(calls, half):
     assert (message.text, message.tool_calls) == (half, [])
     assert message.response_metadata["finish_reason"] == "length"
     assert "Bob" in message.response_metadata["candidates"]
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream"])
+async def test_an_error_of_the_formatter_says_what_was_paid(how):
+    model, _ = asks_ada(call("weather", city="Ulm").model_copy(update={"tool_calls": []}))
+    with pytest.raises(ControllerError, match="called no tool") as raised:
+        await ask(model, how, tools=[weather], tool_choice="any")
+    assert raised.value.cost_usd == pytest.approx(0.002 + 20e-6 + 120e-6)
+    assert pickle.loads(pickle.dumps(raised.value)).cost_usd == raised.value.cost_usd
+
+
+@pytest.mark.parametrize("said", [[], [AIMessage("Hello!")], [HumanMessage(" ")]])
+def test_without_a_question_there_is_no_form_either(said):
+    model, _ = asks_ada()
+    with pytest.raises(QuestionError):
+        model.bind_tools([weather]).invoke(said, budget_usd=1)
 
 
 def test_a_budget_pays_for_the_form_too_and_is_never_passed():

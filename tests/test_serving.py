@@ -399,6 +399,28 @@ def test_a_chat_uis_own_prompt_takes_one_call_in_a_form_too(
     assert list(bill["candidates"]) == ["Ada"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_form_that_is_not_kept_to_is_in_the_metrics_and_the_error_says_what_it_cost(
+    serve, tmp_path, stream
+):
+    server = serve({"ada": Reply("1"), "bob": Reply("No.", cost=0.25)})
+    pool = yaml_pool(tmp_path, server, {"Ada": {}, "Bob": {}})
+    model = ChatRouterR1(pool=pool, controller="constant:Ada", formatter="Bob")
+    with serving_at(model) as url:
+        with pytest.raises(openai.InternalServerError, match="called no tool") as caught:
+            ask(url, tools=[SAVE], tool_choice="required", stream=stream)
+        assert caught.value.body["router_r1"] == {"cost_usd": 0.25}
+        assert "router_r1_cost_usd_total 0.25" in get(f"{url}/metrics")
+
+
+def test_a_budget_that_cannot_pay_a_chat_uis_own_prompt_is_told(serve, tmp_path):
+    pool = yaml_pool(tmp_path, serve({"ada": Reply("1")}), input_usd_per_mtok=1.0)
+    with serving_at(ChatRouterR1(pool=pool, controller="constant:Ada")) as url:
+        asked = {"tools": [SAVE], "extra_body": {"budget_usd": 1e-9}}
+        with pytest.raises(openai.BadRequestError, match="budget_usd: 1e-09 cannot pay Ada"):
+            ask(url, "Write a title for this conversation.", **asked)
+
+
 def test_thoughts_in_earlier_replies_are_left_out():
     parts = [{"type": "thinking", "thinking": "Lyon?"}, {"type": "text", "text": "Paris"}]
     (read,) = to_messages([{"role": "assistant", "content": parts}])
@@ -796,10 +818,10 @@ CHAT = "v1/chat/completions"
 @pytest.mark.parametrize(
     ("method", "path", "body", "encoding", "says"),
     [
-        ("POST", "chat/completions", b"{}", "", "404.*no POST /chat/completions .* ends in /v1"),
-        ("POST", f"v1/{CHAT}", b"{}", "", "404.*no POST /v1/v1/chat.* has /v1/chat/completions"),
+        ("POST", "chat/completions", b"{}", "", "404.*: POST /chat/completions; .* ends in /v1"),
+        ("POST", f"v1/{CHAT}", b"{}", "", "404.*: POST /v1/v1/chat.* has /v1/chat/completions"),
         ("POST", "v1/embeddings", b"{}", "", "404.*has /v1/chat/completions, /v1/responses"),
-        ("GET", "api/tags", None, "", "404.*no GET /api/tags"),
+        ("GET", "api/tags", None, "", "404.*: GET /api/tags"),
         ("GET", CHAT, None, "", "405.*this path takes POST"),
         ("POST", CHAT, gzip.compress(b"{}", mtime=0), "gzip", "415.*the body is compressed"),
         ("POST", CHAT, gzip.compress(b"{}", mtime=0), "", "415.*the body is compressed"),

@@ -101,6 +101,8 @@ class Form:
         system = [SystemMessage(text)] if (text := instructions(messages)) else []
         shown = [*messages[:place], told_too, *worked]
         fitted = alternating(m for m in shown if not isinstance(m, SystemMessage))
+        while fitted and isinstance(fitted[-1], AIMessage):  # strict templates want the last word
+            fitted.pop()
         # What an assistant says before anybody asks is left out, as it is for controllers.
         return [*system, *dropwhile(lambda m: not isinstance(m, HumanMessage), fitted)]
 

@@ -195,9 +195,10 @@ async def _refused(request: Request, error: Exception) -> Response:
         asked, code = f"{request.method} {quote(request.url.path)[:200]}", None
         if status == 404:
             paths, code = ", ".join([*_BODIES, "/v1/models"]), "unknown_url"
-            why = f"there is no {asked} here; a client's base URL ends in /v1, and has {paths}"
+            why = f"there is nothing under this path: {asked}; the base URL of a client ends in /v1"
+            why += f", and has {paths}"
         elif status == 405:
-            why = f"there is no {asked} here; this path takes {headers.get('Allow', 'others')}"
+            why = f"{asked} is not possible: this path takes {headers.get('Allow', 'others')}"
         error = RefusedError(status, why, code=code, headers=headers)
     return _error(error)
 

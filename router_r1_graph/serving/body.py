@@ -82,7 +82,8 @@ def refusing(kind: type[Asked]) -> Iterator[None]:
         asked = "messages" if "messages" in kind.model_fields else "input"
         raise RefusedError(400, str(error), param=asked) from None
     except ControllerError as error:
-        raise RefusedError(502, str(error), code="controller_error") from None
+        paid = {"cost_usd": error.cost_usd} if error.cost_usd else None
+        raise RefusedError(502, str(error), code="controller_error", more=paid) from None
     except ConfigError as error:  # it begins with the field: `keep`, `tools`, `budget_usd`
         field = str(error).partition(":")[0]
         param = field if field in kind.model_fields else None
