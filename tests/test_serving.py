@@ -297,6 +297,7 @@ CHORES = [
     [("system", "You summarise. Produce a concise title for the conversation."), "user: hello"],
     ["Read this conversation and give:\n1. its language\n2. A title of five words or less"],
     ["你需要将这段对话总结为一个标题"],
+    [("system", "You are a title generator. You output nothing but a thread title."), "hello"],
 ]
 NO_CHORES = [
     ["Who wrote Hamlet?"],

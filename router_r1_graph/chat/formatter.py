@@ -231,13 +231,13 @@ class Formatting:
             reply.error.kind == "empty" or (reply.message and finish_of(reply.message) in CUT)
         )
         ledger = self.formatter.charge(state["ledger"], reply)
+        paid = total(ledger)["cost_usd"]
+        if reply.message is None or not (reply.ok or empty):
+            why = f"{reply.error.kind}: {reply.error.message}" if reply.error else "no message"
+            raise ControllerError(f"formatter {name} failed: {why}", cost_usd=paid)
         try:
-            if reply.message is None or not (reply.ok or empty):
-                why = f"{reply.error.kind}: {reply.error.message}" if reply.error else "no message"
-                raise ControllerError(f"it failed: {why}")
             message = self.form.read(reply.message, self.messages, answer)
         except ControllerError as error:
-            paid = total(ledger)["cost_usd"]
             raise ControllerError(f"formatter {name}: {error}", cost_usd=paid) from None
         if message.tool_calls or self.form.schema is not None:
             message.response_metadata[ROUTED] = str(answer.text)

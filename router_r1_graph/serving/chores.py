@@ -32,7 +32,7 @@ _LONGEST = 400
 """Characters of a sentence; a longer one is no order."""
 
 _ORDER = (
-    r"\b(?:generat|creat|writ|provid|giv|mak|suggest|propos|find|summari[sz]|extract|produc|"
+    r"\b(?:generat|creat|writ|provid|giv|mak|suggest|propos|find|summari[sz]|extract|produc|output|"
     r"com(?:e|ing) up with)\w*"
 )
 _UP_TO_IT = r"(?:[^\w.!?]+(?!(?:that|which|who|with|about)\b)[\w'/-]+){0,12}?[^\w.!?]+"
