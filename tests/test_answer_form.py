@@ -277,6 +277,30 @@ async def test_a_worked_call_and_its_result_stay_where_they_are():
     assert message.text == "Sun."
 
 
+@pytest.mark.parametrize("how", ["invoke", "stream"])
+@pytest.mark.parametrize(
+    ("options", "reply", "told"),
+    [
+        ({}, call("whether", city="Ulm"), ("Shakespeare", [])),
+        ({}, call("functions.weather", city="Ulm"), ("", ["weather"])),
+        (
+            {"tools": [], "response_format": Author},
+            call("output", author="x"),
+            ('{"author": "x"}', []),
+        ),
+        ({"response_format": Author}, call("Author", author="x"), ('{"author": "x"}', [])),
+        ({"tools": [], "response_format": {"type": "json_object"}}, AIMessage("{}"), ("{}", [])),
+    ],
+)
+async def test_only_tools_that_were_asked_for_are_called(how, options, reply, told):
+    model, _ = asks_ada(reply)
+    message = await ask(model, how, **{"tools": [weather], **options})
+    assert (message.text, [c["name"] for c in message.tool_calls]) == told
+    forced, _ = asks_ada(call("whether", city="Ulm"))
+    with pytest.raises(ControllerError, match="called no tool"):
+        await ask(forced, how, tools=[weather], tool_choice="any")
+
+
 @pytest.mark.parametrize("last", [AIMessage("It was"), call("weather", city="Bath")])
 async def test_the_formatter_has_the_last_word_whatever_an_assistant_has_begun(last):
     model, bob = asks_ada(call("weather", city="Ulm"))

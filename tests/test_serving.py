@@ -278,6 +278,11 @@ NULLS += " budget_usd web_search_options functions keep prediction"
         {"chat_template_kwargs": {}, "usage": {"include": True}, "chat_id": "x", "id": "y"},
         {"max_tokens": "100", "stream": "false", "function_call": "auto", "think": False},
         dict.fromkeys(NULLS.split()),
+        {"stream_options": {"include_usage": None, "include_obfuscation": False}},
+        {"tools": [{"type": None, "function": {"name": "f"}}], "tool_choice": "none"},
+        {"store": True, "metadata": {"a": "b"}, "service_tier": "flex", "user": "me"},
+        {"reasoning_effort": "low", "prediction": {"type": "content", "content": "x"}},
+        {"parallel_tool_calls": True, "verbosity": "low", "safety_identifier": "x"},
     ],
 )
 def test_neutral_fields_and_nulls_change_nothing(url, fields):

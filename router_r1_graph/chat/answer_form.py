@@ -16,20 +16,17 @@ from itertools import dropwhile
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from ..candidates.finish import CUT, Finish, finish_of
 from ..candidates.returned import as_it_came, kept_of
 from ..candidates.thoughts import apart
 from ..candidates.tool_calls import written_calls
 from ..controllers.chat_messages import alternating
-from ..errors import ConfigError, ControllerError, did_you_mean
+from ..controllers.tool_turns import plain_name
+from ..errors import ControllerError
 from ..observations import instructions
 from ..protocol import render_observation
-from .schemas import as_json, as_object, check_schema, half_json, is_any_object
-
-OPTIONS = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "strict")
-"""The options of a call to a chat model that say the form, as LangChain and OpenAI name them."""
+from .schemas import as_json, as_object, half_json
 
 _ANSWERED = "The question was put to other models, and this is the answer:"
 _BY_CALL = "Give this answer by calling a tool. Add nothing that is not known."
@@ -125,7 +122,7 @@ class Form:
         """
         text = apart(str(message.text))[1].strip()
         finish = finish_of(message)
-        called: list[Any] = [*message.tool_calls, *message.invalid_tool_calls]
+        called = self._bound_calls(message)
         begun = said = False
         if not called:
             text, called, begun = self._written(text)
@@ -158,6 +155,16 @@ class Form:
         had_to = "wrote no JSON object" if self.schema == {} else "called no tool"
         raise ControllerError(f"it {had_to}, though it had to, and wrote {text[:80]!r}")
 
+    def _bound_calls(self, message: AIMessage) -> list[Any]:
+        """Return the calls of tools that are bound: a client knows no others."""
+        calls: list[Any] = [*message.tool_calls, *message.invalid_tool_calls]
+        names = [tool["function"]["name"] for tool in self.bound]
+        if self.schema and not self.tools:  # the only one, whatever the model calls it
+            return [{**call, "name": self.title} for call in calls]
+        return [
+            {**call, "name": name} for call in calls if (name := plain_name(call["name"])) in names
+        ]
+
     def _written(self, text: str) -> tuple[str, list[Any], bool]:
         """Return the calls, or the arguments of the one, that a model wrote as a text.
 
@@ -175,121 +182,10 @@ class Form:
         return before.strip(), made, bool(written)
 
 
-def form_of(options: Mapping[str, Any]) -> Form | None:
-    """Return the form that the options of a call ask for; None = a text.
-
-    Args:
-        options: of which `OPTIONS` are read. Tools may be functions, classes, LangChain tools or
-            dicts; `tool_choice` has LangChain's or OpenAI's form; `response_format` has OpenAI's.
-
-    Raises:
-        ConfigError: a tool is no function, or the choice or the format cannot be understood.
-    """
-    given = options.get("tool_choice")
-    tools = tuple(_function(tool) for tool in options.get("tools") or ())
-    if isinstance(given, Mapping) and given.get("type") == "allowed_tools":
-        few, given = _allowed(given)
-        tools = tuple(tool for tool in tools if tool["function"]["name"] in few)
-    choice = _choice(given)
-    if choice == "none":
-        tools, choice = (), "auto"
-    names = [tool["function"]["name"] for tool in tools]
-    if choice not in ("auto", "any", *names):
-        near = did_you_mean(choice, names)
-        known = ", ".join(names) or "none"
-        raise ConfigError(f"tool_choice: no tool {choice!r}{near}; tools: {known}")
-    if choice == "any" and not tools:
-        raise ConfigError("tool_choice: there is no tool to call; pass tools too")
-    schema, title = _schema(options.get("response_format"))
-    if schema and is_any_object(schema):
-        schema = {}  # a tool without arguments would be called with none
-    if schema is None and not tools:
-        return None
-    while title in names:
-        title += "_"
-    parallel = options.get("parallel_tool_calls") is not False
-    return Form(tools, choice, schema, title, parallel)
-
-
 def last_human(messages: Sequence[Any]) -> int:
     """Return the place of the last human message; that of the last message if there is none."""
     places = [n for n, message in enumerate(messages) if isinstance(message, HumanMessage)]
     return places[-1] if places else len(messages) - 1
-
-
-def _function(tool: Any) -> Mapping[str, Any]:
-    if isinstance(tool, Mapping) and tool.get("type") == "custom" and "input_schema" not in tool:
-        raise ConfigError(
-            f"tools: {tool!r:.80} is no function; tools that are called with a free text cannot be "
-            "used"
-        )
-    try:
-        converted = convert_to_openai_tool(tool)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"tools: {tool!r:.80} is no tool: {error}") from None
-    function = converted.get("function")
-    if not isinstance(function, Mapping) or not function.get("name"):
-        raise ConfigError(
-            f"tools: {tool!r:.80} is no function; tools that a provider runs itself cannot be used"
-        )
-    check_schema(function.get("parameters") or {}, f"tools: {function['name']}.parameters")
-    return converted
-
-
-def _allowed(given: Mapping[str, Any]) -> tuple[list[str], Any]:
-    """Return the names of the tools that a tool choice allows, and its mode."""
-    allowed = given.get("allowed_tools") or given  # of chat completions, or of responses
-    try:
-        few = [(tool.get("function") or tool)["name"] for tool in allowed.get("tools") or ()]
-        return few, allowed.get("mode")
-    except (AttributeError, TypeError, KeyError):
-        raise ConfigError(
-            f"tool_choice: allowed_tools has a mode and tools, which are a list of objects with "
-            f"names, not {given!r:.80}"
-        ) from None
-
-
-def _choice(given: Any) -> str:
-    """Return a tool choice as `auto`, `any`, `none`, or a name."""
-    if isinstance(given, Mapping):
-        function = given.get("function")
-        named = function if isinstance(function, Mapping) else given
-        given = named.get("name") or given.get("type")
-    if given is None or given is False:
-        return "auto"
-    if given is True or given == "required":
-        return "any"
-    if isinstance(given, str):
-        return given
-    raise ConfigError(f"tool_choice: 'auto', 'any', 'none' or the name of a tool, not {given!r}")
-
-
-def _schema(given: Any) -> tuple[Mapping[str, Any] | None, str]:
-    """Return the schema that a `response_format` asks for, and the name of what it describes."""
-    if given is None:
-        return None, "answer"
-    if not isinstance(given, Mapping):  # a class, as LangChain's clients take it
-        function = _function(given)["function"]
-        return function["parameters"], str(function["name"])
-    match given.get("type"):
-        case "text":
-            return None, "answer"
-        case "json_object":
-            asked = given.get("schema") or {}  # llama.cpp's, Together's and others' form
-            check_schema(asked, "response_format: schema")
-            return asked, "answer"
-        case "json_schema":
-            told = given.get("json_schema") or given  # Together's form
-            schema = told.get("schema") if isinstance(told, Mapping) else None
-            if not isinstance(schema, Mapping) or not schema:
-                raise ConfigError("response_format: json_schema.schema is missing")
-            check_schema(schema, "response_format: json_schema.schema")
-            name = str(told.get("name") or schema.get("title") or "answer")
-            return schema, re.sub(r"[^a-zA-Z0-9_-]+", "_", name)[:64]
-    raise ConfigError(
-        f"response_format: type is 'text', 'json_object' or 'json_schema', not "
-        f"{given.get('type')!r}"
-    )
 
 
 def _call_id() -> str:

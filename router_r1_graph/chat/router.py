@@ -31,10 +31,10 @@ from ..budget import StopReason
 from ..errors import ControllerError
 from ..langsmith import runs
 from ..ledger import total
-from .answer_form import form_of
 from .answer_stream import AnswerStream
 from .built import KNOBS as KNOBS
 from .built import BuiltRouter
+from .form_options import form_of
 from .formatter import Formatting
 from .result import free, result_of
 

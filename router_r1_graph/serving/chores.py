@@ -17,7 +17,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from ..chat.answer_form import form_of
+from ..chat.form_options import form_of
 from ..chat.formatter import CONTROLLER
 from ..chat.result import ROUTED
 from ..chat.router import ChatRouterR1
