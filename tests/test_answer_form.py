@@ -283,6 +283,7 @@ async def test_a_worked_call_and_its_result_stay_where_they_are():
     [
         ({}, call("whether", city="Ulm"), ("Shakespeare", [])),
         ({}, call("functions.weather", city="Ulm"), ("", ["weather"])),
+        ({}, call("ns.weather", city="Ulm"), ("", ["ns.weather"])),
         (
             {"tools": [], "response_format": Author},
             call("output", author="x"),
@@ -294,7 +295,8 @@ async def test_a_worked_call_and_its_result_stay_where_they_are():
 )
 async def test_only_tools_that_were_asked_for_are_called(how, options, reply, told):
     model, _ = asks_ada(reply)
-    message = await ask(model, how, **{"tools": [weather], **options})
+    dotted = {"type": "function", "function": {"name": "ns.weather"}}
+    message = await ask(model, how, **{"tools": [weather, dotted], **options})
     assert (message.text, [c["name"] for c in message.tool_calls]) == told
     forced, _ = asks_ada(call("whether", city="Ulm"))
     with pytest.raises(ControllerError, match="called no tool"):

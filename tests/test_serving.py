@@ -405,6 +405,16 @@ def test_a_chat_uis_own_prompt_takes_one_call_in_a_form_too(
     assert list(bill["candidates"]) == ["Ada"]
 
 
+def test_a_chat_uis_own_prompt_takes_one_call_in_the_responses_api_too(serve, tmp_path):
+    server = serve({"ada": Reply("", tool_calls=[("title", {"title": "x"})])})
+    model = ChatRouterR1(pool=yaml_pool(tmp_path, server), controller="constant:Ada")
+    form = {"format": {"type": "json_schema", "name": "title", "schema": TITLE}}
+    with serving_at(model) as url, client_of(url) as client:
+        asked = "Write a title of five words for this conversation."
+        whole = client.responses.create(model="router-r1", input=asked, text=form)
+    assert (whole.output_text, len(server.requests)) == ('{"title": "x"}', 1)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_form_that_is_not_kept_to_is_in_the_metrics_and_the_error_says_what_it_cost(
     serve, tmp_path, stream

@@ -157,13 +157,13 @@ class Form:
 
     def _bound_calls(self, message: AIMessage) -> list[Any]:
         """Return the calls of tools that are bound: a client knows no others."""
-        calls: list[Any] = [*message.tool_calls, *message.invalid_tool_calls]
+        calls: list[Any] = [{**c} for c in (*message.tool_calls, *message.invalid_tool_calls)]
         names = [tool["function"]["name"] for tool in self.bound]
         if self.schema and not self.tools:  # the only one, whatever the model calls it
             return [{**call, "name": self.title} for call in calls]
-        return [
-            {**call, "name": name} for call in calls if (name := plain_name(call["name"])) in names
-        ]
+        for call in calls:
+            call["name"] = call["name"] if call["name"] in names else plain_name(call["name"])
+        return [call for call in calls if call["name"] in names]
 
     def _written(self, text: str) -> tuple[str, list[Any], bool]:
         """Return the calls, or the arguments of the one, that a model wrote as a text.
