@@ -747,7 +747,9 @@ def test_system_messages_reach_the_controller_and_whoever_is_asked_it_all(
 
 
 @pytest.mark.parametrize("where", ["pool", "run"])
-@pytest.mark.parametrize("spec", ["constant:Ada", "cascade", "vote"])
+@pytest.mark.parametrize(
+    "spec", ["constant:Ada", "cascade", "vote", "keyword", "cheapest", "random", "sticky"]
+)
 def test_in_full_style_the_whole_reply_is_the_answer(spec, where):
     reply = f"The answer is Paris. {LONG}"
     pool = make_pool("Ada", **({"answer_style": "full"} if where == "pool" else {}))
