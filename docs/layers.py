@@ -35,7 +35,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "state, events": ("state", "events", "decisions"),
     "controllers": ("controllers",),
     "bill and budget": (
-        *("observations", "call_records", "budget", "ledger", "context", "given_context"),
+        *("observations", "call_records", "budget", "ledger", "context", "given_context", "knob"),
     ),
     "simulation": ("simulation",),
     "candidates": ("candidates",),

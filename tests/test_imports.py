@@ -116,7 +116,8 @@ def test_the_exported_names_are_the_front_door():
         *("AgentBill", "AgentStep", "RouterDecisionModel", "RouterMiddleware"),
         *("route_only", "aroute_only", "Routing", "PlannedCall", "Choice", "Effect"),
         *("GenAISpans", "TextlessClient", "log_feedback", "question_config", "read_langsmith"),
-        "write_experiment",
+        *("BudgetLeft", "Decision", "RouteEnd", "RouteStart", "ScoreMatrix", "StepController"),
+        *("replayed", "step_text", "visible", "write_experiment"),
     }
 
 

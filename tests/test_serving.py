@@ -568,7 +568,7 @@ def test_its_openapi_document_is_valid(url):
         ({"logprobs": True}, "logprobs", "only False"),
         ({"deadline": 3}, "deadline", "did you mean 'deadline_seconds'"),
         ({"model": "router-r1:cost=2"}, "cost_weight", "at most 1"),
-        ({"model": "router-r1:tokens=2"}, "model", "no knob is called 'tokens'"),
+        ({"model": "router-r1:tokens=2"}, "model", "no setting is called 'tokens'"),
         ({"stop": ""}, "stop.0", "at least 1 character"),
         ({"stop": ["a", ""]}, "stop.1", "at least 1 character"),
         ({"max_tokens": 0}, "max_tokens", "at least 1"),

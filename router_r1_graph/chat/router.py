@@ -43,7 +43,7 @@ class ChatRouterR1(BuiltRouter):
     """A chat model that asks other models: the compiled router behind LangChain's interface.
 
     The question is the last human message. Earlier messages are passed on, except for tool calls.
-    The settings (knobs) are those of `RouterContext`; each may also be given for one call:
+    The settings are those of `RouterContext`; each may also be given for one call:
     `model.invoke(question, budget_usd=0.01)`, `model.bind(cost_weight=0.9)`.
 
     `usage_metadata` counts the tokens of the candidates and the controller together;
@@ -67,7 +67,7 @@ class ChatRouterR1(BuiltRouter):
             `controller`; None = the controller if it is a chat model, else the cheapest candidate
             that is a model.
         stop: texts before which the answer is cut off.
-        max_tokens: about how many tokens of the answer are returned at most. The knobs limit the
+        max_tokens: about how many tokens of the answer are returned at most. The settings limit the
             cost of the run. May be given for one call too.
         streaming: whether `invoke` goes through the stream, as in other chat models of LangChain.
 
@@ -75,7 +75,8 @@ class ChatRouterR1(BuiltRouter):
         PoolError: the pool cannot be read or asked.
         ControllerError: the controller cannot be built; on a call, it failed before anything was
             known; in a stream, the streamed text was not the beginning of the final answer.
-        ConfigError: a knob is out of range; on a call, a form cannot be understood or given.
+        ConfigError: a field is unknown, or a setting is out of range; on a call, a form cannot be
+            understood or given.
         QuestionError: on a call, there is no human message with a text.
 
     Example:
@@ -101,7 +102,7 @@ class ChatRouterR1(BuiltRouter):
         Args:
             tools: functions, classes, LangChain tools, or dicts in OpenAI's form.
             tool_choice: `auto` (as None), `any` (or `required`), `none`, or the name of a tool.
-            **kwargs: further options of each call, such as `parallel_tool_calls` and knobs.
+            **kwargs: further options of each call, such as `parallel_tool_calls` and settings.
 
         Raises:
             ConfigError: a tool or the choice cannot be used, or the formatter cannot call tools.

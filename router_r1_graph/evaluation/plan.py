@@ -15,6 +15,7 @@ from ..context import RouterContext
 from ..controllers.embedded import world_of
 from ..errors import ConfigError, PoolError
 from ..files import require_file, require_folder, require_lines
+from ..given_context import as_context
 from .questions import EvaluationQuestion
 from .recorded_replies import RESULTS
 from .run import Results
@@ -33,7 +34,8 @@ class Evaluation:
         questions: the questions to ask.
         controllers: the specs of the controllers.
         cost_weights: the cost weights at which each controller that reads the cost weight is run.
-        context: all other knobs.
+        context: all other settings; a dict of those to change is made into a `RouterContext`.
+            `approve_above_usd` is refused: no person is there.
         metric: what the score is.
         controls: whether constants, random and oracle are run too.
         concurrency: most questions at once.
@@ -72,6 +74,17 @@ class Evaluation:
     skipped: Sequence[str] = ()
     budget_usd: float | None = None
     command: str = ""
+
+    def __post_init__(self) -> None:
+        """Read the knobs.
+
+        Raises:
+            ConfigError: a key of `context` names no setting, or a setting is out of range or waits
+                for a person.
+        """
+        self.context = as_context(self.context)
+        if self.context.approve_above_usd is not None:
+            raise ConfigError("approve_above_usd: no person can approve a call of an evaluation")
 
 
 def control_specs(pool: CandidatePool) -> list[str]:

@@ -24,7 +24,7 @@ from ..candidates import CandidatePool
 from ..context import RouterContext
 from ..controllers.controller import Controller
 from ..errors import ConfigError
-from ..given_context import resolve_context
+from ..given_context import as_context
 from ..langsmith import runs
 from ..langsmith.once import send_once
 from ..ledger import total
@@ -60,7 +60,8 @@ class EndNodes:
         edits.check_input(state, config)
         runtime = runtime_of(config)
         if runtime:
-            context = resolve_context(runtime.context, self.defaults)
+            inside = "|" in str(config["configurable"].get("checkpoint_ns"))  # of a parent graph
+            context = as_context(runtime.context, self.defaults, parents=inside)
         else:
             context = knobs_of(state, None, self.defaults)
         # Before anything is paid.
