@@ -259,6 +259,7 @@ def test_the_documentation_builds_without_a_warning(site):
     assert not (site / "policy.json").exists()
 
 
+@pytest.mark.long
 def test_no_page_makes_a_request_to_anybody_else(site):
     loads = re.compile(r"""<(?:script|img|iframe|source)[^>]+src=["']?((?:https?:)?//[^\s"'>]+)""")
     for path in site.rglob("*.html"):
@@ -269,6 +270,7 @@ def test_no_page_makes_a_request_to_anybody_else(site):
         assert [link for link in links if re.search(r"""href=["']?(https?:)?//""", link)] == []
 
 
+@pytest.mark.long
 def test_the_examples_of_the_reference_are_shown_as_programs(site):
     text = (site / "api" / "index.html").read_text(encoding="utf-8")
     shown = html.unescape(re.sub(r"<[^>]+>", "", text))
