@@ -328,11 +328,74 @@ def test_the_latest_messages_that_fit_are_shown_and_a_person_begins():
     ]
     pool = make_pool("Ada")
     graph = create_router_r1(pool, Least(turn), models=models(pool)).compile()
-    for tokens in (1000, 119, 30, 15, 0):
+    for tokens in (1000, 119, 51, 30, 15, 1, 0):
         graph.invoke({"messages": said}, context={"max_conversation_tokens": tokens})
     shown = ["".join(m.text[0] for m in view.conversation) for view in seen]
-    assert shown == ["abcd", "cd", "cd", "", ""]
+    assert shown == ["abcd", "abcd", "cd", "cd", "cd", "c", ""]
+    assert [CUT in m.text for m in seen[1].conversation] == [True, False, False, False]
     assert {view.question for view in seen} == {"And now?"}
+
+
+CUT = " [... cut ...] "
+LONG = "It begins. " + "word " * 3000 + "It ends."
+PICTURE = {"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (["Who wrote Hamlet?", LONG], ["Who wrote Hamlet?", CUT]),
+        ([LONG, "Shakespeare"], [CUT, "Shakespeare"]),
+        ([LONG, LONG], [CUT, CUT]),
+        (["Who?", "He.", LONG, "ok"], [CUT, "ok"]),
+        (["Who wrote Hamlet?", LONG, "When?", "1600"], ["Who wrote Hamlet?", CUT, "When?", "1600"]),
+        ([LONG, "He.", "When?", "1600"], [CUT, "He.", "When?", "1600"]),
+        (["a" * 7900, "He.", "When?", LONG], ["When?", CUT]),
+    ],
+)
+def test_a_long_message_is_cut_inside_and_the_newest_turn_is_always_shown(how, said, shown):
+    prompts: list[list[str]] = []
+
+    class Chat(FakeChat):
+        def _generate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            prompts.append([str(m.text) for m in messages])
+            return super()._generate(messages, *args, **kwargs)
+
+        async def _agenerate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            prompts.append([str(m.text) for m in messages])
+            return await super()._agenerate(messages, *args, **kwargs)
+
+    pool = make_pool("Ada")
+    graph = create_router_r1(
+        pool, ChatModelController(Chat(text=answer("the UK"))), models=models(pool)
+    ).compile()
+    roles = ["user", "ai"] * (len(said) // 2)
+    run(graph, {"messages": [*zip(roles, said, strict=True), ("user", "Where was he born?")]}, how)
+    told = prompts[0][:-1]
+    assert [CUT if CUT in text else text for text in told] == shown
+    assert sum(len(text) for text in told) <= 2000 * 4
+    for text in told:
+        if CUT in text:
+            assert text.startswith("It begins. word")
+            assert text.endswith("word It ends.")
+
+
+def test_a_message_that_is_cut_keeps_its_images():
+    seen: list[View] = []
+
+    def turn(view: View) -> str:
+        seen.append(view)
+        return answer()
+
+    pool = make_pool({"name": "Ada", "image_inputs": True})
+    graph = create_router_r1(pool, Least(turn), models=models(pool)).compile()
+    pictured = HumanMessage([{"type": "text", "text": LONG}, PICTURE])
+    graph.invoke({"messages": [pictured, AIMessage("A cat."), HumanMessage("Its name?")]})
+    (shown, _), (image,) = seen[0].conversation, seen[0].all_images
+    assert CUT in shown.text
+    assert image == PICTURE
+    assert pictured.text == LONG
 
 
 def test_a_follow_up_question_reaches_a_chat_model_with_what_was_said():
