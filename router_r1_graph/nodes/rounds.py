@@ -24,6 +24,7 @@ from .._streams import in_silence
 from ..budget import Left, StopReason
 from ..candidates import CandidatePool
 from ..candidates.bill import bill
+from ..candidates.bugs import located
 from ..candidates.failures import classify
 from ..candidates.reply import Reply
 from ..candidates.resilience.counts import count
@@ -73,7 +74,7 @@ class CandidateNodes:
         except GraphBubbleUp:
             raise
         except Exception as error:
-            return self._without_asking(call, Reply(error=classify(error)))
+            return self._failed(call, error)
 
     async def aroute(
         self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
@@ -95,7 +96,7 @@ class CandidateNodes:
         except GraphBubbleUp:
             raise
         except Exception as error:
-            return self._without_asking(call, Reply(error=classify(error)))
+            return self._failed(call, error)
 
     def _instead(self, call: RouteCall, message: ToolMessage) -> RouteCall | None:
         """Return the call to the fallback, where the candidate could not be reached."""
@@ -162,6 +163,10 @@ class CandidateNodes:
         candidate = self.pool.find(call["tool"])
         shown = call.get("max_reply_tokens", RouterContext.max_information_tokens)
         return max(8 * candidate.max_tokens if candidate else 0, shown)
+
+    def _failed(self, call: RouteCall, error: Exception) -> ToolMessage:
+        known = located(classify(error), error, self._name(call))
+        return self._without_asking(call, Reply(error=known))
 
     def _without_asking(self, call: RouteCall, reply: Reply) -> ToolMessage:
         text, artifact = bill(self._name(call), reply)
