@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from string import Template
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
@@ -130,6 +130,19 @@ class Controller(Protocol):
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn without blocking the event loop."""
+        ...
+
+
+@runtime_checkable
+class KeepsTurns(Protocol):
+    """A controller that keeps something of a turn for the next one of the question."""
+
+    def question_ended(self, scratchpad: Sequence[AnyMessage]) -> None:
+        """Drop what is kept: the question has no further turn.
+
+        Args:
+            scratchpad: its turns and observations.
+        """
         ...
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 
 from ..candidates import bugs
@@ -17,7 +18,7 @@ from ..candidates.in_time import in_a_thread
 from ..candidates.reply import Reply
 from ..errors import ContextLengthError, RouterR1Error
 from ..protocol import Turn, render
-from .controller import Controller, View
+from .controller import Controller, KeepsTurns, View
 
 _DECIDE = ("decide", "adecide")
 _OURS = f"{__name__.partition('.')[0]}."
@@ -97,6 +98,13 @@ def whole(controller: Any) -> Controller | None:
 def own_of(controller: object) -> object:
     """Return the object that decides, which may tell more than a controller has to."""
     return controller.own if isinstance(controller, OwnController) else controller
+
+
+def end_question(controller: object, scratchpad: Sequence[AnyMessage]) -> None:
+    """Tell a controller that keeps something between turns that a question has no further one."""
+    own = own_of(controller)
+    if isinstance(own, KeepsTurns):
+        own.question_ended(scratchpad)
 
 
 def as_reply(turn: object, decide: Callable[..., Any]) -> Reply:

@@ -23,6 +23,7 @@ from ..call_records import call_records
 from ..candidates import CandidatePool
 from ..context import RouterContext
 from ..controllers.controller import Controller
+from ..controllers.own import end_question
 from ..errors import ConfigError
 from ..given_context import resolve_context
 from ..langsmith import runs
@@ -87,6 +88,7 @@ class EndNodes:
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
         """Return one message, with the bill in its metadata."""
+        end_question(self.controller, state["scratchpad"])
         context = knobs_of(state, runtime.context, self.defaults)
         reason, error = _ending(state)
         remaining = left_of(state, state["ledger"], state["round"], context)

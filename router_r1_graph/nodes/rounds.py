@@ -6,6 +6,7 @@ A candidate's failures are values here, never exceptions.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from ..candidates.reply import Reply
 from ..candidates.resilience.counts import count
 from ..candidates.resilience.fallback import is_unreachable
 from ..context import RouterContext
+from ..controllers.controller import Controller
+from ..controllers.own import end_question
 from ..langsmith import runs
 from ..ledger import Ledger, charge_candidates
 from ..observations import SUMMARY, free, keep_majority, keep_summary, observe, to_summarize
@@ -47,6 +50,7 @@ class CandidateNodes:
 
     pool: CandidatePool
     tools: Mapping[str, BaseTool]
+    controller: Controller
     defaults: RouterContext
     """The knobs of runs that pass none."""
     router: str = "router_r1"
@@ -93,6 +97,9 @@ class CandidateNodes:
         try:
             message: ToolMessage = await self.tools[call["tool"]].ainvoke(_tool_call(call), config)
             return message
+        except asyncio.CancelledError:  # the run is over
+            end_question(self.controller, read_channel(config, "scratchpad") or ())
+            raise
         except GraphBubbleUp:
             raise
         except Exception as error:
