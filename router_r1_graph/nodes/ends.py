@@ -183,7 +183,7 @@ def described(
 
 
 def _new_id() -> str:
-    return f"r1-{secrets.token_urlsafe(9)}"
+    return f"r1-{secrets.token_urlsafe(6)}"
 
 
 @cache
