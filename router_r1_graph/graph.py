@@ -85,7 +85,7 @@ def create_router_r1(
     context = as_context(context)
     ends = EndNodes(pool, controller, context, name, stream_steps)
     turn = TurnNode(pool, controller, context, store, stream_steps)
-    rounds = CandidateNodes(pool, tools, context, name, stream_steps)
+    rounds = CandidateNodes(pool, tools, controller, context, name, stream_steps)
     graph: StateGraph[RouterState, RouterContext, Any, Any] = StateGraph(
         RouterState,
         context_schema=RouterContext,

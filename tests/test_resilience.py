@@ -12,6 +12,7 @@ import random
 import re
 import sqlite3
 import threading
+import time
 import uuid
 from contextlib import closing
 
@@ -189,7 +190,7 @@ async def test_who_is_cancelled_while_a_store_is_busy_leaves_no_place_taken(tmp_
     with closing(sqlite3.connect(tmp_path / "limits.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         call = asyncio.create_task(aask(model, QUESTION, ada))
-        await asyncio.sleep(0.05)
+        await until(lambda: endpoint.store._queued)
         call.cancel()
         await asyncio.wait([call])
         other.execute("COMMIT")
@@ -213,16 +214,17 @@ def test_threads_wait_for_a_place_in_turn():
     assert kinds(replies) == ["ok"] * 5
 
 
-async def test_a_breaker_opens_lets_one_probe_through_and_closes(place):
+async def test_a_breaker_opens_lets_one_probe_through_and_closes(place, monkeypatch):
     ada = candidate(
-        breaker_failures=2, breaker_seconds=0.3, limits_store=place, requests_per_minute=6000
+        breaker_failures=2, breaker_seconds=3000, limits_store=place, requests_per_minute=6000
     )
     down = FakeChat(text=ConnectionError("gone"))
     seen = kinds([await aask(down, QUESTION, ada) for _ in range(3)])
     assert seen == ["connection", "connection", "circuit_open"]
     assert len(down.queries) == 2
     endpoint = endpoint_of(ada)
-    await asyncio.sleep(0.4)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3001)
     back = Gated()
     probe = asyncio.create_task(aask(back, QUESTION, ada))
     await until(lambda: back.inside)

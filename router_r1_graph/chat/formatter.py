@@ -23,6 +23,7 @@ from ..candidates.store import ReplyStore
 from ..candidates.tool import candidate_tool
 from ..context import RouterContext
 from ..controllers import ChatModelController
+from ..controllers.own import own_of
 from ..errors import ConfigError, ControllerError
 from ..langsmith import runs
 from ..ledger import Ledger, charge_candidates, charge_controller, new_ledger, total
@@ -95,6 +96,7 @@ def make_formatter(
     Raises:
         ConfigError: nobody has that name, or the controller is no chat model.
     """
+    controller = own_of(controller)
     is_chat_model = isinstance(controller, ChatModelController)
     if name == CONTROLLER or (name is None and is_chat_model):
         if not isinstance(controller, ChatModelController):

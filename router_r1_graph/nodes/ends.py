@@ -23,6 +23,7 @@ from ..call_records import call_records
 from ..candidates import CandidatePool
 from ..context import RouterContext
 from ..controllers.controller import Controller
+from ..controllers.own import end_question
 from ..errors import ConfigError
 from ..given_context import as_context
 from ..langsmith import runs
@@ -88,6 +89,7 @@ class EndNodes:
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
         """Return one message, with the bill in its metadata."""
+        end_question(self.controller, state["scratchpad"])
         context = knobs_of(state, runtime.context, self.defaults)
         reason, error = _ending(state)
         remaining = left_of(state, state["ledger"], state["round"], context)
@@ -182,7 +184,7 @@ def described(
 
 
 def _new_id() -> str:
-    return f"r1-{secrets.token_urlsafe(9)}"
+    return f"r1-{secrets.token_urlsafe(6)}"
 
 
 @cache

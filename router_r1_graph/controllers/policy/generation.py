@@ -229,8 +229,11 @@ class Generator:
 
     def _keep(self, turn: Sample, cache: Callable[[], Any]) -> None:
         """Keep the cache of a turn that ended or rests; the last sampled token is not in it yet."""
-        if not (turn.ended and turn.is_last(turn.ids)):
-            self.kept.put(turn.so_far, len(turn.so_far) - 1, cache)
+        if turn.ended and (turn.left or turn.is_last(turn.ids)):
+            return
+        self.kept.put(turn.so_far, len(turn.so_far) - 1, cache)
+        if turn.left:  # since then
+            self.kept.take(turn.so_far)
 
 
 def _guess(turn: Sample | None, most: int) -> tuple[int, ...]:
