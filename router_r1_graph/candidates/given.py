@@ -42,8 +42,8 @@ def read_leniently(model: ChatModel, secrets: Sequence[str] = ()) -> ChatModel:
 def _our_client(model: Any, secrets: Sequence[str]) -> ChatModel:
     """Return our own client, with its connections unless the user chose others."""
     from .connections import clients_of
-    from .events import let_through
     from .openai import ChatOpenAI
+    from .server_events import let_through
 
     made = ChatOpenAI.model_construct(model.model_fields_set, **vars(model))
     if made.stream_usage is None:  # LangChain asks nobody but OpenAI for it

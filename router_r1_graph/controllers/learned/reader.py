@@ -24,7 +24,7 @@ from ..controller import View
 from ..rules import UNKNOWN, RuleController, answer_in, replies_by_candidate
 from .folder import columns, reading, write
 from .order import asking_order
-from .reading import NO_SPAN, Best, Examples, Judged, Regressions, judge
+from .reading import NO_SPAN, Best, Examples, JudgedSpans, Regressions, judge
 from .recorded import RecordedReplies
 from .spans import Reading, feature_names, read
 from .stopping import Point, thresholds, walk
@@ -32,8 +32,8 @@ from .stopping import Point, thresholds, walk
 VERSION = 1
 _FOLDS = 5
 
-Kind = Literal["reader", "cascade", "vote"]
-KINDS: tuple[Kind, ...] = ("reader", "cascade", "vote")
+ReaderKind = Literal["reader", "cascade", "vote"]
+KINDS: tuple[ReaderKind, ...] = ("reader", "cascade", "vote")
 
 
 class ReaderController(RuleController):
@@ -63,7 +63,7 @@ class ReaderController(RuleController):
         right: np.ndarray,
         about: Mapping[str, Any],
         *,
-        kind: Kind = "reader",
+        kind: ReaderKind = "reader",
         name: str = "",
     ) -> None:
         self.known = known
@@ -84,9 +84,9 @@ class ReaderController(RuleController):
         cls,
         recorded: RecordedReplies,
         *,
-        kind: Kind = "reader",
+        kind: ReaderKind = "reader",
         seed: int = 0,
-        judged: Sequence[Judged] | None = None,
+        judged: Sequence[JudgedSpans] | None = None,
     ) -> ReaderController:
         """Fit a reader to recorded replies.
 
