@@ -231,6 +231,15 @@ def read_otherwise(
         client._process_response_data = process(read)
 
 
+def configured(model: Any, config: RunnableConfig | None) -> Any:
+    """Return the model that one of `init_chat_model` with configurable fields makes for a call.
+
+    Any other comes back as it is. Without it, such a model is read as LangChain reads it.
+    """
+    made = getattr(model, "_model", None) if type(model).__name__ == "_ConfigurableModel" else None
+    return made(config) if made else model
+
+
 def asks_responses(client: Any, payload: Mapping[str, Any]) -> bool:
     """Return whether LangChain's client of OpenAI's sends a request to the Responses API.
 

@@ -9,8 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-#: LangSmith's own word for the tokens and costs of a run, in its form.
-KNOWN = {"Usage"}
+#: LangSmith's own word for the tokens and costs of a run, in its form; and whom a call asks, beside
+#: what a client of the server asks.
+KNOWN = {"Usage", "Asked"}
 
 
 def homes() -> tuple[dict[str, list[str]], dict[str, list[str]]]:

@@ -31,6 +31,8 @@ from openai_server import Reply
 from renamed import rename
 from router_r1_graph import ScriptedController, create_router_r1
 from router_r1_graph.candidates.adapters import as_chat_model
+from router_r1_graph.candidates.given import made_for
+from router_r1_graph.candidates.lenient import Lenient
 from router_r1_graph.candidates.providers import make_chat_model
 from router_r1_graph.trace import Trace
 from yaml_pool import yaml_pool
@@ -101,8 +103,8 @@ def private_uses(text: str, own: set[str], module: str = "") -> Iterator[str]:
                     yield f"{at} {ast.unparse(node)}"
 
 
-#: Public, though their names are not; and one of ours, of an object that another module makes.
-KNOWN = {"os._exit", "term._replace", "made._secrets"}
+#: Public, though their names are not; and ours, of an object that another module makes.
+KNOWN = {"os._exit", "term._replace", "ours._known", "model._known"}
 
 
 def test_private_parts_of_others_are_used_in_compat_alone():
@@ -144,9 +146,13 @@ def overrides() -> Iterator[str]:
             for one in vars(importlib.import_module(found.name)).values():
                 if not inspect.isclass(one) or one.__module__ != found.name:
                     continue
+                bases = [
+                    *one.__mro__,
+                    *(BaseChatOpenAI.__mro__ if issubclass(one, Lenient) else ()),
+                ]
                 for name in filter(is_private, vars(one)):
                     method = callable(getattr(one, name)) and not name.endswith("_")
-                    above = {c.__module__.partition(".")[0] for c in one.__mro__ if name in vars(c)}
+                    above = {c.__module__.partition(".")[0] for c in bases if name in vars(c)}
                     if method and above - {*OURS, "builtins", "typing", "abc", "enum"}:
                         yield f"{one.__name__}.{name}"
 
@@ -256,6 +262,16 @@ def test_a_client_that_reads_streams_in_another_way_reads_them(monkeypatch, name
     (call,) = Trace.from_state(state).calls
     assert (call.ok, call.reply) == (True, "Paris")
     assert any(missed)
+
+
+def test_a_model_that_langchain_makes_in_another_way_is_asked_by_langchain(monkeypatch):
+    init_chat_model = pytest.importorskip("langchain.chat_models").init_chat_model
+    model = init_chat_model(configurable_fields="any", model="openai:m", api_key="k")
+    made = made_for(model, {}, ())
+    assert made is not model
+    missed = rename(monkeypatch, type(model), "_model")
+    assert made_for(model, {}, ()) is model
+    assert missed
 
 
 def test_a_client_that_does_not_say_which_api_it_asks_is_asked(monkeypatch, serve, tmp_path):

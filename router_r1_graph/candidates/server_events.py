@@ -18,7 +18,7 @@ from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import Response
 
 from .._compat import read_otherwise
-from .wire import NAMED, kept_for
+from .wire import NAMED, failure_in, kept_for
 
 _ALIVE = re.compile(r"\s*(null|ping|heart-?beat|keep-?_?alive)?\s*", re.I)
 _DONE = "[DONE]"
@@ -40,6 +40,8 @@ def _processed(read: Callable[..., Any]) -> Callable[..., Any]:
 
     def process(*, data: object, cast_to: Any, **of_it: Any) -> Any:
         if isinstance(data, Mapping) and (cast_to is Response or "response" in data):
+            if error := failure_in(data):  # LangChain keeps its words alone
+                raise error
             data = kept_for(data)
         cast_to = _Chunk if cast_to is ChatCompletionChunk else cast_to
         return read(data=data, cast_to=cast_to, **of_it)

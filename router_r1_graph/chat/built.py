@@ -22,7 +22,7 @@ from ..context import RouterContext, knobs
 from ..controllers import Controller, as_controller
 from ..errors import ConfigError, did_you_mean
 from ..graph import create_router_r1
-from .answer_form import OPTIONS
+from .form_options import OPTIONS
 from .formatter import Formatter, make_formatter
 
 KNOBS = tuple(name for name in knobs() if name != "approve_above_usd")

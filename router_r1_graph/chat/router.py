@@ -30,10 +30,11 @@ from .._streams import aeach_apart, apart, each_apart, unheard
 from ..budget import StopReason
 from ..errors import ControllerError
 from ..langsmith import runs
-from .answer_form import form_of
+from ..ledger import total
 from .answer_stream import AnswerStream
 from .built import KNOBS as KNOBS
 from .built import BuiltRouter
+from .form_options import form_of
 from .formatter import Formatting
 from .result import free, result_of
 
@@ -116,7 +117,7 @@ class ChatRouterR1(BuiltRouter):
     ) -> Formatting | None:
         """Return how the answer gets its form; None = it is a plain text."""
         form = form_of(given)
-        if form is None:
+        if form is None or not messages:  # without a question there is no answer
             return None
         return Formatting(form, self._formatter(), messages, self._context(given))
 
@@ -128,10 +129,9 @@ class ChatRouterR1(BuiltRouter):
         **kwargs: Any,
     ) -> ChatResult:
         config = unheard(runs.below(CallbackManager, run_manager))
-        context = self._context(kwargs)
         formatting = self._formatting(messages, kwargs)
+        context = formatting.context if formatting else self._context(kwargs)
         if (state := formatting.routed if formatting else None) is None:
-            context = formatting.context if formatting else context
             with apart():
                 state = self._compiled().invoke({"messages": messages}, config, context=context)
         state = self._checked(state)
@@ -147,10 +147,9 @@ class ChatRouterR1(BuiltRouter):
         **kwargs: Any,
     ) -> ChatResult:
         config = unheard(runs.below(AsyncCallbackManager, run_manager))
-        context = self._context(kwargs)
         formatting = self._formatting(messages, kwargs)
+        context = formatting.context if formatting else self._context(kwargs)
         if (state := formatting.routed if formatting else None) is None:
-            context = formatting.context if formatting else context
             asked = {"messages": messages}
             with apart():
                 state = await self._compiled().ainvoke(asked, config, context=context)
@@ -230,7 +229,8 @@ class ChatRouterR1(BuiltRouter):
             ControllerError: the controller failed before anything was known.
         """
         if state["stop_reason"] == StopReason.CONTROLLER_ERROR and not state["answer"]:
-            raise ControllerError(f"controller {self.controller.name} failed: {state['error']}")
+            why = f"controller {self.controller.name} failed: {state['error']}"
+            raise ControllerError(why, cost_usd=total(state["ledger"])["cost_usd"])
         return state
 
     def _result(

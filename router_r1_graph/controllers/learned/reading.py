@@ -13,7 +13,7 @@ import numpy as np
 
 from ...answers import exact_match
 from .recorded import RecordedReplies
-from .spans import Reading, read
+from .spans import ReadSpans, read
 
 _WRONG = 25
 """Wrong spans of each question that a fit sees; they are weighted as all of its wrong ones."""
@@ -50,7 +50,7 @@ class Regressions:
     weights: np.ndarray
     intercepts: np.ndarray
 
-    def best(self, reading: Reading, replies: int) -> Best | None:
+    def best(self, reading: ReadSpans, replies: int) -> Best | None:
         """Return the best span when the first replies are known; None where there is no span."""
         rows, features = reading.features(replies)
         if not len(rows):
@@ -79,7 +79,7 @@ class JudgedSpans:
         right: length S, 1 where exact match accepts the span, else 0.
     """
 
-    reading: Reading
+    reading: ReadSpans
     right: np.ndarray
 
 
