@@ -39,7 +39,9 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     ),
     "simulation": ("simulation",),
     "candidates": ("candidates",),
-    "langsmith.runs": ("langsmith.runs", "langsmith.spans", "langsmith.once"),
+    "langsmith.runs": (
+        *("langsmith.runs", "langsmith.spans", "langsmith.once", "langsmith._compat"),
+    ),
     "protocol, answers": ("protocol", "answers"),
     "what all stand on": (
         *("errors", "_compat", "_streams", "files", "invalid", "outside", "words", "console"),

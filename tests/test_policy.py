@@ -802,18 +802,17 @@ def test_a_zero_byte_in_a_turn_is_the_text_that_every_store_can_hold(model, toke
 def test_a_program_that_ends_while_a_turn_is_sampled_ends_in_order():
     program = """
 import sys, threading, time
-from transformers import LlamaConfig, LlamaForCausalLM
 from router_r1_graph import CandidatePool, PolicyController, create_router_r1
 from router_r1_graph.controllers.policy.folder import PolicySettings
-from tiny_policy import make_tokenizer
+from tiny_policy import make_llama, make_tokenizer
 
 tokenizer = make_tokenizer()
-config = LlamaConfig(
+model = make_llama(
     vocab_size=len(tokenizer), hidden_size=1024, intermediate_size=4096, num_hidden_layers=2,
     num_attention_heads=4, eos_token_id=None, bos_token_id=None,
 )
 settings = PolicySettings(max_new_tokens=100_000, max_context_tokens=200_000)
-policy = PolicyController(LlamaForCausalLM(config).eval(), tokenizer, settings)
+policy = PolicyController(model, tokenizer, settings)
 passes = 0
 
 def count(*_):

@@ -35,8 +35,8 @@ from router_r1_graph import (
 from router_r1_graph.candidates.call import aask, ask
 from router_r1_graph.candidates.pool import STORED
 from router_r1_graph.candidates.resilience.endpoint import endpoint_of
+from router_r1_graph.candidates.resilience.endpoint_state import EndpointState, admit, settle
 from router_r1_graph.candidates.resilience.fallback import fallback_of
-from router_r1_graph.candidates.resilience.record import Record, admit, settle
 from router_r1_graph.candidates.resilience.settings import Resilience
 from router_r1_graph.candidates.resilience.stores import open_store
 from router_r1_graph.serving.endpoints import EndpointCollector
@@ -91,24 +91,24 @@ class Gated(FakeChat):
 # ------------------------------------------------------------------------------ the arithmetic
 
 
-def waits(settings: Resilience, record: Record, now: float, count: int) -> list[float]:
+def waits(settings: Resilience, record: EndpointState, now: float, count: int) -> list[float]:
     return [admit(record, settings, now, str(n), 1e9).wait for n in range(count)]
 
 
 def test_a_burst_goes_at_once_and_the_next_ones_wait_in_turn():
-    each_second, record = Resilience(requests_per_minute=60), Record()
+    each_second, record = Resilience(requests_per_minute=60), EndpointState()
     assert waits(each_second, record, 1000, 9) == pytest.approx([0] * 5 + [1, 2, 3, 4])
     assert waits(each_second, record, 1004, 1) == pytest.approx([1])
     assert waits(each_second, record, 1064, 6) == pytest.approx([0] * 5 + [1])
     rarely = Resilience(requests_per_minute=0.5)
-    assert waits(rarely, Record(), 1000, 3) == pytest.approx([0, 120, 240])
+    assert waits(rarely, EndpointState(), 1000, 3) == pytest.approx([0, 120, 240])
     # Who cannot wait so long takes no turn.
     assert admit(record, each_second, 1064, "late", 1.5).late == pytest.approx(2)
     assert waits(each_second, record, 1064, 1) == pytest.approx([2])
 
 
 def test_tokens_are_paid_off_before_the_next_request():
-    limit, record = Resilience(tokens_per_minute=600), Record()
+    limit, record = Resilience(tokens_per_minute=600), EndpointState()
     assert waits(limit, record, 1000, 1) == [0]
     settle(record, limit, 1000, "0", "up", 100)  # ten seconds' worth, of which five are a burst
     assert waits(limit, record, 1000, 1) == pytest.approx([5])
@@ -125,13 +125,13 @@ def test_whatever_happens_no_limit_is_passed(seed):
         breaker_probes=draw.randint(1, 2),
         timeout_seconds=10,
     )
-    record, now, under_way = Record(), 1000.0, {}
+    record, now, under_way = EndpointState(), 1000.0, {}
     for attempt in map(str, range(400)):
         now += draw.choice([0, 0.5, 8])
         under_way = {a: until for a, until in under_way.items() if until >= now}
         was = record.breaker(now)
         verdict = admit(record, limits, now, attempt, 1e9)
-        record = Record.loads(record.dumps())
+        record = EndpointState.loads(record.dumps())
         if verdict.admitted:
             under_way[attempt] = now + 15
         assert was != "open" or not verdict.admitted
@@ -147,7 +147,7 @@ def test_whatever_happens_no_limit_is_passed(seed):
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{", '{"failures": "x"}', '{"places": [1]}'])
 def test_a_record_that_is_none_limits_nothing(text):
-    assert Record.loads(text) == Record()
+    assert EndpointState.loads(text) == EndpointState()
 
 
 # ------------------------------------------------------------------------------------- stores

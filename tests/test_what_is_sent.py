@@ -27,8 +27,8 @@ from router_r1_graph import (
     parse_controller,
     route_only,
 )
-from router_r1_graph.candidates.events import let_through
 from router_r1_graph.candidates.images import IMAGE_ALONE
+from router_r1_graph.candidates.server_events import let_through
 from router_r1_graph.candidates.thoughts import apart
 from router_r1_graph.candidates.tool_calls import written_calls
 from router_r1_graph.chat.answer_reader import AnswerReader

@@ -15,6 +15,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.config import ensure_config, merge_configs
 
+from .._compat import configured
 from .candidate import Candidate
 from .error_kinds import ErrorKind
 from .failures import classify
@@ -63,9 +64,9 @@ def made_for(model: ChatModel, config: RunnableConfig | None, secrets: Sequence[
 
     Any other comes back as it is; so does one that makes none, since its call says why.
     """
-    if type(model).__name__ == "_ConfigurableModel":  # LangChain has no public way
-        with suppress(Exception):
-            return read_leniently(model._model(config), secrets)  # type: ignore[attr-defined]
+    with suppress(Exception):
+        if (made := configured(model, config)) is not model:
+            return read_leniently(made, secrets)
     return model
 
 
@@ -87,9 +88,9 @@ def _read_within(part: Any, secrets: Sequence[str]) -> Any:
 def _as_ours(model: Any, secrets: Sequence[str]) -> ChatModel:
     """Return a copy that reads as our own client, on its connections unless the user chose some."""
     from .connections import clients_of
-    from .events import let_through
     from .lenient import Known
     from .openai import Reading, reading
+    from .server_events import let_through
 
     if isinstance(model, Reading):
         return model

@@ -15,7 +15,7 @@ from langchain_core.language_models.chat_models import (
     agenerate_from_stream,
     generate_from_stream,
 )
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from .connections import StreamedReplyError, WholeReplyError
@@ -190,7 +190,8 @@ class Lenient(_Client):
         if ZERO in without and payload.get("temperature") == 0:
             payload["temperature"] = _LOW_TEMPERATURE
         if "messages" in payload:
-            give_back(payload["messages"], self._convert_input(args[0]).to_messages(), without)
+            asked = [args[0]] if isinstance(args[0], str) else args[0]
+            give_back(payload["messages"], convert_to_messages(asked), without)
         if SYSTEM in without and "messages" in payload:
             payload["messages"] = _without_system(payload["messages"])
         if STREAM in without and STREAM in payload:  # LangChain counts on its being there

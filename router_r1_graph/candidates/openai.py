@@ -19,17 +19,18 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from openai.types.chat import ChatCompletionMessage
 from pydantic import SecretStr
 
+from .._compat import asks_responses
 from ..outside import visible, writable, writable_within
 from .candidate import Candidate
 from .connections import StreamedReplyError, clients_of, cost_in_headers, forget_cost
 from .ending import CHOICE, Ending, ResponsesEnding, broken
 from .error_kinds import BROAD, matching
-from .events import is_stream, let_through
 from .failures import CutReplyError, NoChoiceError, address_of, is_cut, said, told
 from .keys import hide_within, scrub
 from .lenient import AS_LANGCHAIN, Known, Lenient
 from .reply import ChatModel, writable_message
 from .retry_after import with_wait
+from .server_events import is_stream, let_through
 from .settings import ModelSettings
 from .wire import (
     REPORT,
@@ -140,8 +141,7 @@ class Reading(Lenient):
         raise keyless
 
     def _ending(self, given: dict[str, Any]) -> Ending | ResponsesEnding:
-        responses = self._use_responses_api({**given, **self.model_kwargs})
-        return ResponsesEnding() if responses else Ending()
+        return ResponsesEnding() if asks_responses(self, given | self.model_kwargs) else Ending()
 
     def to_json(self) -> Any:
         """Return this client as LangSmith sees it: without its address, proxy, headers and query.

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from ..candidates import CandidatePool
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
-from ..controllers.embedded import world_of
 from ..errors import ConfigError, PoolError
 from ..files import require_file, require_folder, require_lines
 from ..given_context import as_context
@@ -98,6 +97,8 @@ def control_specs(pool: CandidatePool) -> list[str]:
         candidates = [by_price[0], *by_score[: MOST_CONSTANTS - 1]]
     specs = [f"constant:{c.name}" for c in {c.name: c for c in candidates}.values()]
     specs.append("random")
+    from ..controllers.embedded import world_of  # with the simulation, which others do without
+
     try:
         world_of(pool)
         specs.append("oracle")

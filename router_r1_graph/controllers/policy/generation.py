@@ -31,7 +31,7 @@ from .cuda_graphs import GraphedBatch, Slots
 from .forward import Forward
 from .kept_caches import KeptCaches
 from .packing import closed_up
-from .prefixes import Row
+from .prefixes import BatchRow
 from .sampling import Sample, repeated, sample_tokens
 
 _CROWDED = 0.75
@@ -161,7 +161,7 @@ class Generator:
                 last = [last[place] for place in order]
                 batch.take(order)
 
-    def _batch(self, rows: Sequence[Row]) -> Batch | GraphedBatch:
+    def _batch(self, rows: Sequence[BatchRow]) -> Batch | GraphedBatch:
         own = next((row.own for row in rows if row.own), None)
         if own is None or not self._forward.graphs:
             return Batch(self._forward, rows, self.pad_id)

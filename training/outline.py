@@ -1,6 +1,6 @@
-"""A question's plan: the sub-questions that it takes, in order, and what follows from the replies.
+"""A question's outline: the sub-questions that it takes, and what follows from the replies.
 
-`#2` stands for the reply to the second line. A small policy that writes its plan down once has
+`#2` stands for the reply to the second line. A small policy that writes its outline down once has
 nothing left to find out in later turns: it fills in and counts.
 """
 
@@ -52,7 +52,7 @@ class Line:
         return {int(number) for number in re.findall(r"#(\d+)", self.text)}
 
 
-class Plan:
+class Outline:
     """The lines of a question.
 
     Attributes:
