@@ -40,7 +40,7 @@ from router_r1_graph.candidates.providers import make_chat_model
 from router_r1_graph.controllers import RuleController
 from router_r1_graph.controllers.controller import View
 from router_r1_graph.evaluation import loop
-from router_r1_graph.evaluation.processes import Share, run_in_processes
+from router_r1_graph.evaluation.processes import ControllerRun, run_in_processes
 from router_r1_graph.evaluation.questions import EvaluationQuestion
 from router_r1_graph.evaluation.run import Results, run_controller
 from router_r1_graph.evaluation.scorers import parse_scorer
@@ -141,7 +141,7 @@ def evaluate_in_processes(
     make = partial(InRounds, most)
     start = time.perf_counter()
     run_in_processes(
-        [Share(make().name, make, questions(count), pool, RouterContext())],
+        [ControllerRun(make().name, make, questions(count), pool, RouterContext())],
         results,
         metric="exact_match",
         processes=processes,

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import langchain_openai
 from langchain_core.messages import HumanMessage
 
 from router_r1_graph import CandidatePool, ChatRouterR1, RouterContext, create_router_r1
 from router_r1_graph.candidates import call
 from router_r1_graph.candidates.candidate import Candidate
-from router_r1_graph.candidates.openai import ChatOpenAI
+from router_r1_graph.candidates.openai import reading
 from router_r1_graph.candidates.pool_file import SHIPPED_POOLS
 from router_r1_graph.candidates.reply import Reply
 from router_r1_graph.chat.answer_reader import AnswerReader
@@ -92,9 +93,9 @@ CANDIDATE = Candidate(
 _MOST_USD = 1e6
 
 
-def client(handler: Callable[[httpx.Request], httpx.Response], *, streaming: bool) -> ChatOpenAI:
+def client(handler: Callable[[httpx.Request], httpx.Response], *, streaming: bool) -> Any:
     """Return the client of candidates over a transport in this process."""
-    return ChatOpenAI(
+    return reading(langchain_openai.ChatOpenAI)(
         model="ada",
         base_url=CANDIDATE.base_url,
         api_key="sk-fuzz-0123456789abcdef",
@@ -106,7 +107,7 @@ def client(handler: Callable[[httpx.Request], httpx.Response], *, streaming: boo
 
 
 @cache
-def _clients() -> tuple[list[bytes], list[ChatOpenAI]]:
+def _clients() -> tuple[list[bytes], list[Any]]:
     """Return where the bytes of the next replies stand, and clients that get them."""
     body = [b""]
     kinds = ((200, "text/event-stream"), (200, "application/json"), (500, "text/plain"))

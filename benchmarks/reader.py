@@ -21,7 +21,7 @@ import numpy as np
 
 from router_r1_graph.answers import bare_answer, exact_match
 from router_r1_graph.controllers.learned.reader import ReaderController
-from router_r1_graph.controllers.learned.reading import Judged, judge
+from router_r1_graph.controllers.learned.reading import JudgedSpans, judge
 from router_r1_graph.controllers.learned.recorded import RecordedReplies
 from router_r1_graph.controllers.learned.stopping import stops
 from router_r1_graph.evaluation.recorded_replies import load_recorded
@@ -31,7 +31,7 @@ COST_WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
 def curve(
-    recorded: RecordedReplies, judged: Sequence[Judged], seeds: int, folds: int
+    recorded: RecordedReplies, judged: Sequence[JudgedSpans], seeds: int, folds: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return exact match, USD and calls of each question at each cost weight, [W, Q] each."""
     questions = len(recorded.questions)

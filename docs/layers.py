@@ -35,11 +35,13 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "state, events": ("state", "events", "decisions"),
     "controllers": ("controllers",),
     "bill and budget": (
-        *("observations", "call_records", "budget", "ledger", "context", "given_context"),
+        *("observations", "call_records", "budget", "ledger", "context", "given_context", "knob"),
     ),
     "simulation": ("simulation",),
     "candidates": ("candidates",),
-    "langsmith.runs": ("langsmith.runs", "langsmith.spans", "langsmith.once"),
+    "langsmith.runs": (
+        *("langsmith.runs", "langsmith.spans", "langsmith.once", "langsmith._compat"),
+    ),
     "protocol, answers": ("protocol", "answers"),
     "foundation": (
         *("errors", "_compat", "_streams", "files", "invalid", "outside", "words", "console"),

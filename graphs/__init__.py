@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from langgraph.graph.state import CompiledStateGraph
 
-from router_r1_graph import CandidatePool, Controller, parse_controller
-from router_r1_graph.given_context import GivenContext
+from router_r1_graph import CandidatePool, Controller, RouterContext, parse_controller
 
 if TYPE_CHECKING:
     from langgraph_sdk.runtime import ServerRuntime
@@ -54,7 +53,7 @@ def served(graph: CompiledStateGraph[Any, Any, Any, Any]) -> Callable[..., Any]:
         if isinstance(context, Mapping) and not any(
             key == "thread_id" or key.startswith("__") for key in context
         ):
-            GivenContext(**context)
+            RouterContext(**context)
         return graph
 
     return serve

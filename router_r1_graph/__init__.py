@@ -42,10 +42,13 @@ if TYPE_CHECKING:
     from .controllers.choice import Choice, Effect
     from .controllers.embedded import KeywordController, OracleController
     from .controllers.learned import LearnedController
+    from .controllers.learned.matrix import ScoreMatrix
+    from .controllers.learned.steps import StepController
     from .controllers.policy.completions import CompletionsController
     from .controllers.policy.controller import PolicyController
-    from .controllers.step import AgentStep
+    from .controllers.step import AgentStep, step_text
     from .cost_scales import AbsoluteCost, PercentileCost
+    from .decisions import Decision, replayed
     from .errors import (
         ConfigError,
         ControllerError,
@@ -59,12 +62,14 @@ if TYPE_CHECKING:
     from .evaluation.plan import Evaluation
     from .evaluation.program import evaluate
     from .evaluation.questions import Reader
+    from .events import BudgetLeft, RouteEnd, RouteStart
     from .graph import create_router_r1, create_router_r1_agent
     from .langsmith.experiments import log_feedback, write_experiment
     from .langsmith.spans import GenAISpans
     from .langsmith.textless import TextlessClient
     from .langsmith.traces import question_config, read_langsmith
     from .ledger import Ledger, total
+    from .outside import visible
     from .planned_calls import PlannedCall, Routing
     from .protocol import Call, Turn
     from .rewards import reward
@@ -78,6 +83,7 @@ __all__ = [
     "AgentBill",
     "AgentStep",
     "Bill",
+    "BudgetLeft",
     "Call",
     "CallRecord",
     "Candidate",
@@ -94,6 +100,7 @@ __all__ = [
     "Controller",
     "ControllerError",
     "ControllerSettings",
+    "Decision",
     "Effect",
     "Evaluation",
     "GenAISpans",
@@ -115,6 +122,8 @@ __all__ = [
     "Reply",
     "ReplyError",
     "ReplyStore",
+    "RouteEnd",
+    "RouteStart",
     "RouterContext",
     "RouterDecisionModel",
     "RouterInput",
@@ -123,8 +132,10 @@ __all__ = [
     "RouterR1Error",
     "Routing",
     "RuleController",
+    "ScoreMatrix",
     "ScriptedController",
     "Source",
+    "StepController",
     "StickyController",
     "StopReason",
     "TextlessClient",
@@ -149,97 +160,74 @@ __all__ = [
     "question_config",
     "read_langsmith",
     "read_traces",
+    "replayed",
     "reward",
     "route_only",
+    "step_text",
     "total",
+    "visible",
     "write_experiment",
     "write_traces",
 ]
 
 #: Names that are imported on first use: `router-r1 --help` then loads no LangGraph, and an extra
-#: (torch, numpy, FastAPI) is needed only where its names are used. Name -> module.
-_LATER = {
-    "AbsoluteCost": "cost_scales",
-    "AgentBill": "agents.answered_step",
-    "AgentStep": "controllers.step",
-    "Bill": "candidates.bill",
-    "Call": "protocol",
-    "CallRecord": "call_records",
-    "Candidate": "candidates",
-    "CandidatePool": "candidates",
-    "CandidateTool": "candidates.tool",
-    "CascadeController": "controllers",
-    "ChatModelController": "controllers",
-    "ChatRouterR1": "chat.router",
-    "Choice": "controllers.choice",
-    "CheapestController": "controllers",
-    "CompletionsController": "controllers.policy.completions",
-    "ConfigError": "errors",
-    "ConstantController": "controllers",
-    "Controller": "controllers",
-    "ControllerError": "errors",
-    "ControllerSettings": "candidates",
-    "Effect": "controllers.choice",
-    "Evaluation": "evaluation.plan",
-    "GenAISpans": "langsmith.spans",
-    "KeywordController": "controllers.embedded",
-    "LearnedController": "controllers.learned",
-    "Ledger": "ledger",
-    "Left": "budget",
-    "MatrixError": "errors",
-    "MissingExtraError": "errors",
-    "OracleController": "controllers.embedded",
-    "PercentileCost": "cost_scales",
-    "PlannedCall": "planned_calls",
-    "PolicyController": "controllers.policy.controller",
-    "PoolError": "errors",
-    "QuestionError": "errors",
-    "RandomController": "controllers",
-    "Reader": "evaluation.questions",
-    "Recorder": "candidates.records",
-    "Reply": "candidates.reply",
-    "ReplyError": "candidates.failures",
-    "ReplyStore": "candidates.store",
-    "RouterContext": "context",
-    "RouterDecisionModel": "agents.decision_model",
-    "RouterInput": "state",
-    "RouterMiddleware": "agents.middleware",
-    "RouterOutput": "state",
-    "RouterR1Error": "errors",
-    "Routing": "planned_calls",
-    "RuleController": "controllers",
-    "ScriptedController": "controllers",
-    "Source": "candidates.measure",
-    "StickyController": "controllers",
-    "StopReason": "budget",
-    "TextlessClient": "langsmith.textless",
-    "Trace": "trace",
-    "TraceError": "errors",
-    "Turn": "protocol",
-    "View": "controllers",
-    "VoteController": "controllers",
-    "aroute_only": "routing",
-    "candidate_tool": "candidates.tool",
-    "create_app": "serving.app",
-    "create_router_r1": "graph",
-    "create_router_r1_agent": "graph",
-    "evaluate": "evaluation.program",
-    "exact_match": "answers",
-    "f1_score": "answers",
-    "log_feedback": "langsmith.experiments",
-    "parse_controller": "controllers",
-    "pool_from_records": "candidates.measure",
-    "pool_tools": "candidates.tool",
-    "question_config": "langsmith.traces",
-    "read_langsmith": "langsmith.traces",
-    "read_traces": "trace",
-    "reward": "rewards",
-    "route_only": "routing",
-    "total": "ledger",
-    "write_experiment": "langsmith.experiments",
-    "TraceWriter": "trace",
-    "write_traces": "trace",
+#: (torch, numpy, FastAPI) is needed only where its names are used. Module -> names.
+_HOMES = {
+    "agents.answered_step": "AgentBill",
+    "agents.decision_model": "RouterDecisionModel",
+    "agents.middleware": "RouterMiddleware",
+    "answers": "exact_match f1_score",
+    "budget": "Left StopReason",
+    "call_records": "CallRecord",
+    "candidates": "Candidate CandidatePool ControllerSettings",
+    "candidates.bill": "Bill",
+    "candidates.failures": "ReplyError",
+    "candidates.measure": "Source pool_from_records",
+    "candidates.records": "Recorder",
+    "candidates.reply": "Reply",
+    "candidates.store": "ReplyStore",
+    "candidates.tool": "CandidateTool candidate_tool pool_tools",
+    "chat.router": "ChatRouterR1",
+    "context": "RouterContext",
+    "controllers": (
+        "CascadeController ChatModelController CheapestController ConstantController "
+        "Controller RandomController RuleController ScriptedController StickyController "
+        "View VoteController parse_controller"
+    ),
+    "controllers.choice": "Choice Effect",
+    "controllers.embedded": "KeywordController OracleController",
+    "controllers.learned": "LearnedController",
+    "controllers.learned.matrix": "ScoreMatrix",
+    "controllers.learned.steps": "StepController",
+    "controllers.policy.completions": "CompletionsController",
+    "controllers.policy.controller": "PolicyController",
+    "controllers.step": "AgentStep step_text",
+    "cost_scales": "AbsoluteCost PercentileCost",
+    "decisions": "Decision replayed",
+    "errors": (
+        "ConfigError ControllerError MatrixError MissingExtraError PoolError "
+        "QuestionError RouterR1Error TraceError"
+    ),
+    "evaluation.plan": "Evaluation",
+    "evaluation.program": "evaluate",
+    "evaluation.questions": "Reader",
+    "events": "BudgetLeft RouteEnd RouteStart",
+    "graph": "create_router_r1 create_router_r1_agent",
+    "langsmith.experiments": "log_feedback write_experiment",
+    "langsmith.spans": "GenAISpans",
+    "langsmith.textless": "TextlessClient",
+    "langsmith.traces": "question_config read_langsmith",
+    "ledger": "Ledger total",
+    "outside": "visible",
+    "planned_calls": "PlannedCall Routing",
+    "protocol": "Call Turn",
+    "rewards": "reward",
+    "routing": "aroute_only route_only",
+    "serving.app": "create_app",
+    "state": "RouterInput RouterOutput",
+    "trace": "Trace TraceWriter read_traces write_traces",
 }
+_LATER = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 
 #: Name -> the extra that it needs.
@@ -251,6 +239,8 @@ _EXTRAS = {
     "PolicyController": "local",
     "RouterDecisionModel": "agents",
     "RouterMiddleware": "agents",
+    "ScoreMatrix": "eval",
+    "StepController": "eval",
     "create_app": "serve",
     "evaluate": "eval",
 }

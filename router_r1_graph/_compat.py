@@ -1,20 +1,21 @@
 """Private or very new parts of other packages: what breaks without each, and a fallback.
 
-Private parts of TRL and transformers are in `training` and `controllers/policy`, those of
-LangGraph's streams of messages in `_streams`, those of LangSmith's tracer also in `langsmith/once`.
+Those of LangSmith's tracer are in `langsmith/_compat`, those of TRL in `training/_compat`. Methods
+of other packages' classes that ours override are where they are; docs/contributing.md says what is
+lost if nothing calls them any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import signature
 from typing import Any
+from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import var_child_runnable_config
-from langchain_core.tools import StructuredTool, Tool
-from langchain_core.tracers.langchain import LangChainTracer
-from langchain_core.tracers.schemas import Run
+from langchain_core.tools import BaseTool, StructuredTool, Tool
 from langgraph import types
 from langgraph.pregel import Pregel
 from langgraph.runtime import Runtime
@@ -31,6 +32,12 @@ try:
     from langchain_core.tracers._streaming import _StreamingCallbackHandler
 except ImportError:  # pragma: no cover - a LangChain that moved it
     _StreamingCallbackHandler = None  # type: ignore[assignment, misc]
+
+try:
+    # What listens for LangGraph's `stream_mode="messages"`; the second one is of version v3.
+    from langgraph.pregel._messages import StreamMessagesHandler, StreamMessagesHandlerV2
+except ImportError:  # pragma: no cover - a LangGraph that moved them
+    StreamMessagesHandler = StreamMessagesHandlerV2 = ()  # type: ignore[assignment, misc]
 
 try:
     from langgraph._internal._constants import (
@@ -83,31 +90,61 @@ def without_context(config: RunnableConfig) -> RunnableConfig:
     return {**config, "configurable": {**configurable, **own}}
 
 
-def tracer_of(config: RunnableConfig) -> LangChainTracer | None:
-    """Return LangSmith's tracer among a run's callbacks; None where nothing is traced."""
+def listeners(config: RunnableConfig) -> list[Any]:
+    """Return what streams messages among a run's callbacks; [] where nothing does.
+
+    Without it, streams of messages show the scratchpad and what candidates and controllers say.
+    """
     callbacks = config.get("callbacks")
     if not isinstance(callbacks, BaseCallbackManager):
-        return None
-    return next((h for h in callbacks.handlers if isinstance(h, LangChainTracer)), None)
+        return []
+    return [h for h in callbacks.handlers if isinstance(h, StreamMessagesHandler)]
 
 
-def node_run(config: RunnableConfig) -> Run | None:
-    """Return the run of the node that has this config, as the tracer keeps it until it ends.
+def heard(listener: Any, run: UUID | None) -> tuple[tuple[str, ...], dict[str, Any]] | None:
+    """Return the namespace and the metadata of a run that a listener streams the messages of.
 
-    No public API returns it. Without it, runs have none of our names, tags and metadata.
+    None where it does not, or does not say so: then a parent graph's stream of version v3 lacks the
+    answer of a router in it.
     """
-    tracer, callbacks = tracer_of(config), config.get("callbacks")
-    if tracer is None or not isinstance(callbacks, BaseCallbackManager):
-        return None
-    runs: dict[str, Run] = getattr(tracer, "run_map", {})
-    return runs.get(str(callbacks.parent_run_id))
+    match _heard(listener).get(run):
+        case (tuple() as namespace, dict() as metadata):
+            return namespace, metadata
+    return None
 
 
-def parent_run(config: RunnableConfig) -> Run | None:
-    """Return the run above the node's: the graph's."""
-    tracer, node_ = tracer_of(config), node_run(config)
-    runs: dict[str, Run] = getattr(tracer, "run_map", {})
-    return runs.get(str(node_.parent_run_id)) if node_ else None
+def unhear(listener: Any, run: UUID | None) -> None:
+    """Have a listener stream no message of a run's output.
+
+    Without it, streams of messages show what think and route return.
+    """
+    _heard(listener).pop(run, None)
+
+
+def _heard(listener: Any) -> dict[UUID | None, Any]:
+    found = getattr(listener, "metadata", None)
+    return found if isinstance(found, dict) else {}
+
+
+def mark_streamed(listener: Any, message_id: str) -> None:
+    """Have a listener take a message for one that it has streamed already.
+
+    Without it, a parent graph's stream of messages shows the scratchpad.
+    """
+    if isinstance(seen := getattr(listener, "seen", None), set):
+        seen.add(message_id)
+
+
+def stream_part(listener: Any, part: tuple[tuple[str, ...], str, Any]) -> bool:
+    """Stream a part through a listener; False where it cannot be: the listener has to do it."""
+    if stream := getattr(listener, "stream", None):
+        stream(part)
+    return stream is not None
+
+
+def has_own_stream(listener: Any) -> bool:
+    """Return whether a listener is of version v3, in which each graph has a stream of its own."""
+    return isinstance(listener, StreamMessagesHandlerV2)
 
 
 def wants_tokens(handler: BaseCallbackHandler) -> bool:
@@ -130,9 +167,28 @@ def node(
         async def async_(*args: Any, **kwargs: Any) -> Any:
             return sync(*args, **kwargs)
 
-    if RunnableCallable is None:  # pragma: no cover
-        return RunnableLambda(sync, afunc=async_, name=name)
+    if RunnableCallable is None:
+        return _lambda(name, sync, async_)
     return RunnableCallable(sync, async_, name=name, trace=False)
+
+
+def _lambda(
+    name: str, sync: Callable[..., Any], async_: Callable[..., Awaitable[Any]]
+) -> Runnable[Any, Any]:
+    """Return a node of public parts, which hand a function no runtime."""
+    named = signature(sync).parameters
+
+    def given(config: RunnableConfig) -> dict[str, Any]:
+        known = {"config": config, "runtime": runtime_of(config)}
+        return {key: value for key, value in known.items() if key in named}
+
+    def call(value: Any, config: RunnableConfig) -> Any:
+        return sync(value, **given(config))
+
+    async def acall(value: Any, config: RunnableConfig) -> Any:
+        return await async_(value, **given(config))
+
+    return RunnableLambda(call, afunc=acall, name=name)
 
 
 def only_async(asked: Runnable[Any, Any]) -> bool:
@@ -148,6 +204,60 @@ def only_async(asked: Runnable[Any, Any]) -> bool:
     steps = [step for one in bound for step in getattr(one, "steps", [one])]
     inner = (graph for _, graph in asked.get_subgraphs())
     return any(getattr(step, "func", step) is None for step in steps) or any(map(only_async, inner))
+
+
+def code_of(tool: BaseTool) -> Callable[..., Any] | None:
+    """Return the function behind a tool; None where it cannot be found.
+
+    Without it, a tool that needs what only an agent injects is refused when it is called, and not
+    when the pool is made.
+    """
+    return next(filter(None, (getattr(tool, n, None) for n in ("func", "coroutine", "_run"))), None)
+
+
+def read_otherwise(
+    client: Any,
+    decoder: Callable[[Callable[[], Any]], Callable[[], Any]],
+    process: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> None:
+    """Have a client of openai's read its streams by other functions.
+
+    Without it, a broken stream is an error all the same, with less in it. `decoder` gets what makes
+    a decoder of events, `process` what reads an event's data; each returns what takes its place.
+    """
+    if make := getattr(client, "_make_sse_decoder", None):
+        client._make_sse_decoder = decoder(make)
+    if read := getattr(client, "_process_response_data", None):
+        client._process_response_data = process(read)
+
+
+def configured(model: Any, config: RunnableConfig | None) -> Any:
+    """Return the model that one of `init_chat_model` with configurable fields makes for a call.
+
+    Any other comes back as it is. Without it, such a model is read as LangChain reads it.
+    """
+    made = getattr(model, "_model", None) if type(model).__name__ == "_ConfigurableModel" else None
+    return made(config) if made else model
+
+
+def asks_responses(client: Any, payload: Mapping[str, Any]) -> bool:
+    """Return whether LangChain's client of OpenAI's sends a request to the Responses API.
+
+    Without it, only the option says so: a stream that the client sends there by itself is billed
+    less exactly.
+    """
+    if asks := getattr(client, "_use_responses_api", None):
+        return bool(asks(payload))
+    return bool(client.use_responses_api)
+
+
+def attention_of(model: Any) -> str | None:
+    """Return which attention a model of transformers computes with; None where it does not say.
+
+    Without it, contexts share no prefix and a CPU trains with the attention that the model has:
+    both take longer, and nothing else changes.
+    """
+    return getattr(model.config, "_attn_implementation", None)
 
 
 def shows(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""The content of LangGraph's streams of messages; private to LangGraph, as `_compat` is."""
+"""The content of LangGraph's streams of messages during a run."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackManager
@@ -12,11 +12,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 
-try:
-    # What listens for LangGraph's `stream_mode="messages"`; the second one is of version v3.
-    from langgraph.pregel._messages import StreamMessagesHandler, StreamMessagesHandlerV2
-except ImportError:  # pragma: no cover - a LangGraph that moved them
-    StreamMessagesHandler = StreamMessagesHandlerV2 = ()  # type: ignore[assignment, misc]
+from ._compat import has_own_stream, heard, listeners, mark_streamed, stream_part, unhear
 
 _Part = TypeVar("_Part")
 
@@ -28,19 +24,19 @@ def in_silence(config: RunnableConfig) -> RunnableConfig:
     """
     callbacks = config.get("callbacks")
     if isinstance(callbacks, BaseCallbackManager):
-        for listener in _listeners(config):
-            listener.metadata.pop(callbacks.parent_run_id, None)  # of the node's run
+        for listener in listeners(config):
+            unhear(listener, callbacks.parent_run_id)  # the node's run
     return unheard(config)
 
 
 def unheard(config: RunnableConfig) -> RunnableConfig:
     """Keep the calls that are made with a config out of streams of messages."""
-    callbacks, listeners = config.get("callbacks"), _listeners(config)
-    if not (listeners and isinstance(callbacks, BaseCallbackManager)):
+    callbacks, listening = config.get("callbacks"), listeners(config)
+    if not (listening and isinstance(callbacks, BaseCallbackManager)):
         return config
     callbacks = callbacks.copy()
     for held in (callbacks.handlers, callbacks.inheritable_handlers):
-        held[:] = [handler for handler in held if handler not in listeners]
+        held[:] = [handler for handler in held if handler not in listening]
     return {**config, "callbacks": callbacks}
 
 
@@ -88,10 +84,10 @@ def hide(config: RunnableConfig, messages: Sequence[BaseMessage]) -> None:
     LangGraph streams every message of a node's output, whatever its key is. Without this function,
     a parent graph's stream shows the scratchpad.
     """
-    for listener in _listeners(config):
+    for listener in listeners(config):
         for message in messages:
             message.id = message.id or str(uuid4())  # as LangGraph does with one that it streams
-            listener.seen.add(message.id)
+            mark_streamed(listener, message.id)
 
 
 def hand_up(config: RunnableConfig, message: BaseMessage, *, alone: bool) -> None:
@@ -108,17 +104,9 @@ def hand_up(config: RunnableConfig, message: BaseMessage, *, alone: bool) -> Non
     callbacks = config.get("callbacks")
     if not isinstance(callbacks, BaseCallbackManager) or callbacks.parent_run_id is None:
         return
-    for listener in _listeners(config):
-        where = listener.metadata.get(callbacks.parent_run_id)
-        of_v3 = isinstance(listener, StreamMessagesHandlerV2)
-        if where and where[0] and (alone or of_v3):
-            del listener.metadata[callbacks.parent_run_id]
-            if not alone:
-                listener.stream((where[0], "messages", (message, where[1])))
-
-
-def _listeners(config: RunnableConfig) -> list[Any]:
-    callbacks = config.get("callbacks")
-    if not isinstance(callbacks, BaseCallbackManager):
-        return []
-    return [h for h in callbacks.handlers if isinstance(h, StreamMessagesHandler)]
+    for listener in listeners(config):
+        namespace, metadata = heard(listener, callbacks.parent_run_id) or ((), {})
+        if not namespace or not (alone or has_own_stream(listener)):
+            continue
+        if alone or stream_part(listener, (namespace, "messages", (message, metadata))):
+            unhear(listener, callbacks.parent_run_id)

@@ -1,4 +1,4 @@
-"""The knobs of one run; `given_context` resolves them from the context that the runtime passes.
+"""The knobs of one run; `given_context` reads them wherever a caller may give them.
 
 Each knob is defined once, here. The command line, `ChatRouterR1`, the served request and the docs
 are generated from these fields.
@@ -7,53 +7,57 @@ are generated from these fields.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from functools import lru_cache, wraps
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from .candidates import CandidatePool
 from .candidates.settings import AnswerStyle
 from .errors import ConfigError, did_you_mean
+from .knob import Knob
 
-_MOST = sys.float_info.max
-"""A whole number above it can be compared with a float, but not added to one."""
 CandidateContext = Literal["query", "question", "memory"]
 
 
-@dataclass(frozen=True)
-class Knob:
-    """The help text of a knob, and its allowed range.
+_Class = TypeVar("_Class", bound=type)
 
-    Attributes:
-        help: one or two sentences, for `--help` and the docs.
-        low: the least value.
-        high: the greatest value. Infinity itself is never allowed.
-        cap: the values that a server's operator, by setting one, allows clients: at most it, at
-            least it, nothing else, or anything.
+
+def _knows_what_it_names(cls: _Class) -> _Class:
+    """Let a context remember which knobs its maker named; the others may be a graph's own.
+
+    LangGraph makes a context of any dict that is passed to a graph with this schema. So a name that
+    is no knob is explained, and under `router_r1` stands what a parent graph would be given too.
     """
+    made, known = cls.__init__, tuple(field.name for field in fields(cls))  # type: ignore[misc]
 
-    help: str
-    low: float = 0
-    high: float = math.inf
-    cap: Literal["at most", "at least", "fixed", "free"] = "at most"
+    @wraps(made)
+    def init(self: Any, *args: Any, **given: Any) -> None:
+        if "router_r1" in given:
+            given = knobs_in(given["router_r1"], "context: router_r1")
+        for name in given:
+            if name not in known:
+                raise ConfigError(
+                    f"context: unknown key {name!r}{did_you_mean(str(name), known)}; allowed: "
+                    + ", ".join(known)
+                )
+        made(self, *args, **given)
+        object.__setattr__(self, "_named", (*known[: len(args)], *given))
 
-    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
-        """Describe the knob to Studio and to clients of the LangGraph server."""
-        schema: dict[str, Any] = handler(core_schema)
-        limits = {"minimum": self.low, "maximum": self.high}
-        for one in schema.get("anyOf", [schema]):
-            if one.get("type") in ("integer", "number"):
-                one |= {name: limit for name, limit in limits.items() if math.isfinite(limit)}
-        return {**schema, "description": self.help}
+    cls.__init__ = init  # type: ignore[misc]
+    return cls
 
 
+@_knows_what_it_names
 @dataclass(frozen=True)
 class RouterContext:
-    """The settings (knobs) of one run. Pass it as `context=`, or pass a dict of changes.
+    """The settings of one run. Pass it as `context=`, or pass a dict: both mean the same.
 
-    Docs: the page Configuration describes each knob.
+    The settings that it names override those that the graph was built with; the others stay. The
+    page Configuration describes each setting.
+
+    Raises:
+        ConfigError: a name is no setting, or a setting is out of range.
     """
 
     cost_weight: Annotated[
@@ -163,19 +167,8 @@ class RouterContext:
         """
         for name, (kind, knob, optional) in _checks().items():
             value = getattr(self, name)
-            if (value is None and optional) or kind is str:
-                continue
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int if kind is int else int | float)
-                or not knob.low <= value <= knob.high
-                or value == math.inf
-                or (kind is float and value > _MOST)
-            ):
-                what = "a whole number" if kind is int else "a number"
-                top = "" if knob.high == math.inf else f" and at most {knob.high}"
-                limits = f" of at least {knob.low}{top}" if math.isfinite(knob.low) else ""
-                raise ConfigError(f"{name} is {what}{limits}, not {value!r}")
+            if kind is not str and not (value is None and optional):
+                knob.check(name, kind, value)
         if self.answer_style not in (None, *get_args(AnswerStyle)):
             near = did_you_mean(str(self.answer_style), get_args(AnswerStyle))
             raise ConfigError(f"answer_style is short or full, not {self.answer_style!r}{near}")
@@ -210,6 +203,21 @@ class RouterContext:
         policy, _, name = str(self.keep).partition(":")
         return name.strip() if policy == "summary" else ""
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The knobs that its maker named. One that was read from a file or a state names all."""
+        held = vars(self)
+        return {name: held[name] for name in held.get("_named", _defaults())}
+
+    def over(self, known: RouterContext) -> RouterContext:
+        """Return the knobs that this one names, and for the others the known ones."""
+        given = self.given
+        if not given:
+            return known
+        if len(given) == len(_defaults()) or not known.given:
+            return self
+        return _restored(*{**known.to_state(), **given}.values())
+
     def to_state(self) -> dict[str, Any]:
         """Return the knobs as a plain dict, as a run keeps them in its state."""
         held = vars(self)
@@ -225,6 +233,27 @@ class RouterContext:
         if stored.keys() == _defaults().keys():
             return _restored(*map(stored.get, _defaults()))
         return _restored(*(stored.get(name, default) for name, default in _defaults().items()))
+
+
+def knobs_in(given: object, what: str = "context") -> dict[str, Any]:
+    """Return the knobs that a context, a dict of them, or None (no knob) names.
+
+    Args:
+        given: what a caller gives.
+        what: what it is called in the error.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if given is None:
+        return {}
+    if isinstance(given, RouterContext):
+        return given.given
+    if isinstance(given, Mapping):
+        return {name if isinstance(name, str) else repr(name): v for name, v in given.items()}
+    raise ConfigError(
+        f"{what} is a RouterContext or a dict of settings, not {type(given).__name__}"
+    )
 
 
 @lru_cache

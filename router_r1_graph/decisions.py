@@ -127,7 +127,7 @@ def replayed(
 
     Args:
         question: of the run.
-        context: the knobs of the run.
+        context: the settings of the run.
         scratchpad: its turns and observations.
     """
     for place, message in enumerate(scratchpad):

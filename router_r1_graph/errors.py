@@ -44,7 +44,16 @@ class PoolError(ConfigError):
 
 
 class ControllerError(ConfigError):
-    """A controller spec that names nothing, or a controller that cannot be built."""
+    """A controller spec that names nothing, or a controller that cannot be built, or that failed.
+
+    Args:
+        message: what is wrong.
+        cost_usd: what the run had cost until then.
+    """
+
+    def __init__(self, message: str = "", *, cost_usd: float = 0.0) -> None:
+        super().__init__(message)
+        self.cost_usd = cost_usd
 
 
 class ContextLengthError(ControllerError):

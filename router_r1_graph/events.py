@@ -38,7 +38,7 @@ class RouteEnd(TypedDict):
     """Whether the reply came out of the reply store."""
 
 
-class Budget(TypedDict):
+class BudgetLeft(TypedDict):
     """The budget left before each turn of the controller, and at the end; None = no limit."""
 
     type: Literal["budget"]
@@ -73,6 +73,6 @@ def route_end(call: RouteCall, bill: Mapping[str, Any]) -> RouteEnd:
     }
 
 
-def budget(left: Left) -> Budget:
+def budget(left: Left) -> BudgetLeft:
     """Return the event of the budget that is left."""
     return {"type": "budget", "rounds": left.rounds, "usd": left.usd, "seconds": left.seconds}

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -52,20 +52,39 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | ValueEr
     number = 0
     try:
         with opened(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    value = writable_within(json.loads(line.decode("utf-8-sig")))
-                except (ValueError, RecursionError) as error:
-                    yield number, ValueError(f"not JSON: {error}")
-                    continue
-                if isinstance(value, dict):
-                    yield number, value
-                else:
-                    yield number, ValueError(f"a line is a JSON object, not {value!r:.80}")
+            for number, value in objects_in(file):
+                yield number, value
     except (EOFError, zlib.error) as error:  # of a compressed file whose writer was killed
         yield number + 1, ValueError(f"the compressed file is broken there: {error}")
+
+
+def objects_in(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+    """Yield what lines hold, as `read_jsonl` does."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = writable_within(json.loads(line.decode("utf-8-sig")))
+        except (ValueError, RecursionError) as error:
+            yield number, ValueError(f"not JSON: {error}")
+            continue
+        if isinstance(value, dict):
+            yield number, value
+        else:
+            yield number, ValueError(f"a line is a JSON object, not {value!r:.80}")
+
+
+def whole_objects(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file that programs append to, without lines that a kill has torn.
+
+    A file that is not there holds none.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if Path(path).exists():
+        with Path(path).open("rb") as file:
+            yield from (value for _, value in objects_in(file) if isinstance(value, dict))
 
 
 @contextmanager

@@ -1,73 +1,46 @@
-"""The knobs that the runtime passes to a run; they override those that the run has already."""
+"""The one function that reads the knobs of a run, wherever a caller may give them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from .context import RouterContext, knobs
-from .errors import ConfigError, did_you_mean
+from .context import RouterContext, knobs_in
 
-
-class GivenContext(RouterContext):
-    """A dict of knobs as LangGraph reads it: they override the knobs that the run has already.
-
-    LangGraph makes one of a dict that is passed as `context=` to the router itself. A dict that is
-    passed to a parent graph stays a dict, and the router reads only its key `router_r1`.
-
-    Raises:
-        ConfigError: a key names no knob, or a knob is out of range.
-    """
-
-    def __init__(self, **given: Any) -> None:
-        if isinstance(own := given.get("router_r1"), Mapping):
-            given = dict(own)  # a context that a parent graph would take too
-        elif isinstance(own, RouterContext):
-            given = own.to_state()
-        for name in given:
-            if name not in knobs():
-                raise ConfigError(
-                    f"context: unknown key {name!r}{did_you_mean(str(name), knobs())}; allowed: "
-                    + ", ".join(knobs())
-                )
-        super().__init__(**given)
-        object.__setattr__(self, "_given", dict(given))
-
-    @property
-    def given(self) -> Mapping[str, Any]:
-        """The knobs that the dict names."""
-        return cast("Mapping[str, Any]", self.__dict__["_given"])
+Knobs = RouterContext | Mapping[str, Any]
+"""How knobs are given: a `RouterContext`, or a dict of those to change."""
+_DEFAULT = RouterContext()
 
 
-def resolve_context(context: object, known: RouterContext) -> RouterContext:
-    """Return the knobs of a run from what the runtime passes.
+def as_context(
+    given: object, known: RouterContext = _DEFAULT, *, parents: bool = False
+) -> RouterContext:
+    """Return the knobs of a run: the given ones over those that are known.
 
-    A `RouterContext` is taken as it is. A dict of knobs overrides the known ones. LangGraph passes
-    None on a bare invoke. Inside a parent graph it passes the parent's context. The router
-    reads only its key or field `router_r1`: a `RouterContext` or a dict.
+    A `RouterContext` or a dict overrides the knobs that it names, and None overrides none. Under
+    the key `router_r1`, a dict may hold the same settings as for a parent graph: then the rest of
+    the dict is the parent's own.
 
     Args:
-        context: the context that the runtime passes.
+        given: the context that a caller gives, or that the runtime passes.
         known: the knobs that the run has already; at its start, the graph's defaults.
+        parents: whether it is a parent graph's context: any dict or object with fields. Ours is
+            only what stands there under the key or field `router_r1`.
 
     Raises:
-        ConfigError: a dict of knobs has an unknown key, or a knob is out of range.
+        ConfigError: it is something else; or a key names no knob, or a knob is out of range.
     """
-    if isinstance(context, GivenContext):
-        return replace(known, **context.given)
-    if isinstance(context, RouterContext):
-        return context
-    if context is None:
+    if given is None:
         return known
-    if isinstance(context, Mapping):
-        own = context.get("router_r1")
-    else:
-        own = getattr(context, "router_r1", None)
-    if own is None or isinstance(own, RouterContext):
-        return resolve_context(own, known)
-    if isinstance(own, Mapping):
-        return resolve_context(GivenContext(**cast("Mapping[str, Any]", own)), known)
-    raise ConfigError(
-        f"context: router_r1 is a RouterContext or a dict of knobs, not {type(own).__name__}"
-    )
+    if isinstance(given, Mapping):
+        if parents:
+            given = {"router_r1": given.get("router_r1")}
+    elif hasattr(given, "router_r1"):
+        given = {"router_r1": given.router_r1}
+    elif parents and not isinstance(given, RouterContext | str | bytes | int | float | Sequence):
+        return known
+    if not isinstance(given, RouterContext):
+        if not (named := knobs_in(given)):
+            return known
+        given = RouterContext(**named)
+    return given.over(known)

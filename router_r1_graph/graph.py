@@ -18,7 +18,7 @@ from .candidates.tool import pool_tools
 from .context import RouterContext
 from .controllers import Controller, as_controller
 from .controllers.controller import Decides
-from .given_context import GivenContext
+from .given_context import Knobs, as_context
 from .langsmith import runs
 from .nodes.edits import go_on
 from .nodes.ends import EndNodes
@@ -33,7 +33,7 @@ def create_router_r1(
     *,
     models: Mapping[str, ChatModel] | None = None,
     replies: ReplyStore | str | Path | None = None,
-    context: RouterContext | None = None,
+    context: Knobs | None = None,
     name: str = "router_r1",
     input_schema: type[Any] = RouterInput,
     output_schema: type[Any] = RouterOutput,
@@ -54,7 +54,8 @@ def create_router_r1(
         replies: where replies are kept, so that the same call is paid once: a `ReplyStore`, or its
             file. None = every call is made. Those of `models` and of a chat model as the
             controller are not kept.
-        context: the knobs of runs that pass none.
+        context: the settings of a run that names no others: a `RouterContext`, or a dict of those
+            to change.
         name: the name of the message that a run returns.
         input_schema: the schema of a run's input.
         output_schema: the schema of a run's output.
@@ -66,7 +67,8 @@ def create_router_r1(
     Raises:
         PoolError: a pool file or a provider cannot be used, a key variable is not set, or `models`
             names no candidate of the pool.
-        ConfigError: the file of replies cannot be used.
+        ConfigError: the file of replies cannot be used; or a key of `context` names no setting, or
+            a setting is out of range.
         ControllerError: the object is not a controller, or the spec is unknown.
 
     Example:
@@ -80,13 +82,13 @@ def create_router_r1(
     controller = as_controller(controller, pool)
     store = as_store(replies)
     tools = {tool.name: tool for tool in pool_tools(pool, models, replies=store)}
-    context = context or RouterContext()
+    context = as_context(context)
     ends = EndNodes(pool, controller, context, name, stream_steps)
     turn = TurnNode(pool, controller, context, store, stream_steps)
-    rounds = CandidateNodes(pool, tools, context, name, stream_steps)
+    rounds = CandidateNodes(pool, tools, controller, context, name, stream_steps)
     graph: StateGraph[RouterState, RouterContext, Any, Any] = StateGraph(
         RouterState,
-        context_schema=GivenContext,
+        context_schema=RouterContext,
         input_schema=input_schema,
         output_schema=output_schema,
     )
@@ -125,7 +127,7 @@ def create_router_r1_agent(
     *,
     models: Mapping[str, ChatModel] | None = None,
     replies: ReplyStore | str | Path | None = None,
-    context: RouterContext | None = None,
+    context: Knobs | None = None,
     checkpointer: Checkpointer = None,
     name: str = "router_r1",
     stream_steps: bool = False,
@@ -139,7 +141,7 @@ def create_router_r1_agent(
         controller: see `create_router_r1`.
         models: see `create_router_r1`.
         replies: see `create_router_r1`.
-        context: the knobs of runs that pass none.
+        context: see `create_router_r1`.
         checkpointer: None inherits the parent's; False keeps nothing.
         name: the name of the agent, which supervisors need, and of the message that it returns.
         stream_steps: see `create_router_r1`; here, streams of messages show the answer alone.

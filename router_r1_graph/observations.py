@@ -20,10 +20,11 @@ from langchain_core.messages import (
 
 from .answers import bare_answer, normalize_answer
 from .candidates.bill import Bill
-from .candidates.images import text_asked
+from .candidates.images import images_in, text_asked
 from .candidates.reply import writable_message
 from .candidates.usage import estimate_tokens
 from .outside import writable
+from .protocol import cut_inside
 
 SUMMARY = "summary"
 """The id of the call that summarises a round, and the artifact's key for its bill."""
@@ -42,6 +43,8 @@ FREE: Mapping[str, Any] = {
 """The fields in the bill of a call for which no candidate was asked."""
 
 
+_LEAST_OF_A_TURN = 32
+"""With fewer tokens left, an earlier turn that does not fit is not begun."""
 _OF_A_CALL_MADE = frozenset({"waited_seconds", "hedges", "uncertain_attempts", "instead_of"})
 
 
@@ -58,11 +61,14 @@ def conversation(
     Only those of people and assistants: incomplete tool calls of a parent graph make an API answer
     400. System messages are separate (`instructions`).
 
+    The latest turns are taken first; a turn is a person's message and the answers to it. The newest
+    is always shown. In the turn that crosses the bound, a long message is cut inside, and what is
+    before that turn is left out.
+
     Args:
         messages: the conversation, the question at its end.
         question: the question.
-        max_tokens: the most tokens of them; the latest are taken first, up to the first that does
-            not fit.
+        max_tokens: the most tokens of them, marks of what is cut included; 0 = none of them.
     """
     said = [
         m
@@ -71,12 +77,44 @@ def conversation(
     ]
     if said and text_asked(said[-1]) == question:
         said.pop()
-    start, tokens = len(said), 0
-    while start and (tokens := tokens + estimate_tokens(str(said[start - 1].text))) <= max_tokens:
-        start -= 1
-    while start < len(said) and isinstance(said[start], AIMessage):
-        start += 1  # an answer whose question is not shown says nothing
-    return tuple(writable_message(message) for message in said[start:])
+    shown, turn, room = list[AnyMessage](), list[AnyMessage](), max_tokens
+    for message in reversed(said) if room else ():
+        turn.insert(0, message)
+        if not isinstance(message, HumanMessage):
+            continue  # an answer whose question is not shown says nothing
+        tokens = sum(map(_tokens, turn))
+        if tokens > room and shown and room < _LEAST_OF_A_TURN:
+            break
+        shown[:0] = turn if tokens <= room else _cut_turn(turn, room)
+        turn, room = [], room - tokens
+        if room < 0:
+            break
+    return tuple(writable_message(message) for message in shown)
+
+
+def _cut_turn(turn: Sequence[AnyMessage], max_tokens: int) -> list[AnyMessage]:
+    """Return what fits of a turn that is too long: up to half of the tokens are the question's.
+
+    What that half does not need is the answers'. The last answer comes before the others.
+    """
+    room, cut = max_tokens, list[AnyMessage]()
+    kept = min(_tokens(turn[0]), -(-max_tokens // 2))
+    for message in reversed(turn):
+        most = room if message is turn[0] else room - kept
+        if (tokens := _tokens(message)) > most:
+            text = cut_inside(str(message.text), most)
+            if not text:
+                continue
+            content: Any = [{"type": "text", "text": text}, *images_in(message)]
+            message = message.model_copy(update={"content": content if content[1:] else text})
+            tokens = most
+        cut.insert(0, message)
+        room -= tokens
+    return cut
+
+
+def _tokens(message: AnyMessage) -> int:
+    return estimate_tokens(str(message.text))
 
 
 def instructions(messages: Iterable[AnyMessage]) -> str:

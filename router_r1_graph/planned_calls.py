@@ -14,7 +14,7 @@ from .budget import Left, StopReason
 from .candidates.reply import Reply
 from .controllers import Controller, View
 from .controllers.choice import Choice, Effect, Explains, Reason, Reasons, Weighs
-from .controllers.own import own_of
+from .controllers.own import end_question, own_of
 from .errors import ControllerError
 from .ledger import Ledger, charge_controller, new_ledger, total
 from .nodes.admission import admit
@@ -116,6 +116,7 @@ def check_explains(controller: Controller) -> None:
 
 def read_first_turn(view: View, controller: Controller, reply: Reply, explain: bool) -> Routing:
     """Read a first turn, as the think node does."""
+    end_question(controller, [reply.message] if reply.message else [])
     ledger = charge_controller(new_ledger(), reply)
     if not reply.ok:
         why = f"{reply.error.kind}: {reply.error.message}" if reply.error else ""

@@ -42,6 +42,7 @@ ANSWER_FORMS: Mapping[str, str] = {
     "full": "the whole answer for the user, in the language, form and length that the user wants",
 }
 
+_CUT_INSIDE = " [... cut ...] "
 _NAMES = "think|search|information|answer"
 TAG = re.compile(rf"<(/?)({_NAMES})>")
 # What looks like a tag, or like a tag that was escaped (any number of times): one more level of
@@ -216,6 +217,21 @@ def cut(text: str, max_tokens: int) -> str:
     """Keep the `beginning` of a text, and mark it as cut: for controllers, never in an answer."""
     kept = beginning(text, max_tokens)
     return text if kept == text else f"{kept} [... cut]"
+
+
+def cut_inside(text: str, max_tokens: int) -> str:
+    """Keep the beginning and the end of a text, and mark what is cut between them.
+
+    The whole, mark included, has about `max_tokens` tokens (4 bytes each). Where these are too few
+    for the mark, the beginning alone is kept.
+    """
+    if beginning(text, max_tokens) == text:
+        return text
+    half = (4 * max_tokens - len(_CUT_INSIDE)) // 8
+    if half < 1:
+        return beginning(text, max_tokens)
+    end = text[-4 * half :].encode(errors="replace")[-4 * half :].decode(errors="ignore")
+    return f"{beginning(text, half)}{_CUT_INSIDE}{end}"
 
 
 def load_template(path: Path | None = None) -> Template:

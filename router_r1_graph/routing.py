@@ -15,10 +15,10 @@ from .candidates import CandidatePool
 from .candidates.images import images_in
 from .candidates.reply import ChatModel, Reply
 from .candidates.store import ReplyStore, as_store
-from .context import RouterContext
 from .controllers import Controller, View, as_controller
 from .controllers.controller import Decides
 from .controllers.own import failure
+from .given_context import Knobs, as_context
 from .observations import conversation, instructions
 from .planned_calls import Routing, check_explains, read_first_turn
 from .state import question_of
@@ -30,7 +30,7 @@ def route_only(
     question: str = "",
     *,
     messages: Sequence[AnyMessage] = (),
-    context: RouterContext | None = None,
+    context: Knobs | None = None,
     replies: ReplyStore | str | Path | None = None,
     explain: bool = False,
     config: RunnableConfig | None = None,
@@ -47,7 +47,7 @@ def route_only(
             anew for each.
         question: the question; "" = the last human message of `messages`.
         messages: the conversation, for controllers that read it.
-        context: the knobs of a run.
+        context: the settings of a run; see `create_router_r1`.
         replies: where the turns of a paid controller are kept; see `create_router_r1`.
         explain: also measure the effect of each part of each descriptor (policies), or the
             weight of each feature of the replies (`reader`).
@@ -56,6 +56,7 @@ def route_only(
     Raises:
         QuestionError: there is no question, or it has an image that no candidate takes.
         PoolError: a pool file cannot be used.
+        ConfigError: a key of `context` names no setting, or a setting is out of range.
         ControllerError: the object is no controller, the spec is unknown, or `explain` is wanted of
             a controller that cannot explain.
 
@@ -75,7 +76,7 @@ async def aroute_only(
     question: str = "",
     *,
     messages: Sequence[AnyMessage] = (),
-    context: RouterContext | None = None,
+    context: Knobs | None = None,
     replies: ReplyStore | str | Path | None = None,
     explain: bool = False,
     config: RunnableConfig | None = None,
@@ -128,7 +129,7 @@ def _begin(
     controller: Controller | Decides | ChatModel | str | None,
     question: str,
     messages: Sequence[AnyMessage],
-    context: RouterContext | None,
+    context: Knobs | None,
     replies: ReplyStore | str | Path | None,
     explain: bool,
 ) -> tuple[View, Controller]:
@@ -137,16 +138,16 @@ def _begin(
     controller = as_controller(controller, pool)
     if explain:
         check_explains(controller)
-    context = context or RouterContext()
-    context.check(pool)
+    knobs = as_context(context)
+    knobs.check(pool)
     asked = question_of(question, messages, pool)
     text = str(asked.text)
     view = View(
         text,
         pool,
-        context,
-        Left(context.max_rounds, context.budget_usd, context.deadline_seconds),
-        conversation(messages, text, context.max_conversation_tokens),
+        knobs,
+        Left(knobs.max_rounds, knobs.budget_usd, knobs.deadline_seconds),
+        conversation(messages, text, knobs.max_conversation_tokens),
         instructions=instructions(messages),
         images=images_in(asked),
         store=as_store(replies),

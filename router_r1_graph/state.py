@@ -24,7 +24,7 @@ from .candidates.images import images_asked, text_asked, with_images
 from .candidates.reply import writable_message
 from .context import RouterContext
 from .errors import QuestionError
-from .given_context import resolve_context
+from .given_context import as_context
 from .ledger import Ledger
 from .outside import writable
 
@@ -52,7 +52,7 @@ class Setup(TypedDict, total=False):
     started_at: float
     """When the run began, in seconds since the epoch."""
     context: dict[str, Any]
-    """The knobs, as `RouterContext.to_state` returns them."""
+    """The settings, as `RouterContext.to_state` returns them."""
     controller: str
     """The name of the controller."""
     protocol_version: int
@@ -166,7 +166,8 @@ def knobs_of(state: RouterState, given: object, defaults: RouterContext) -> Rout
         defaults: the knobs that the graph was built with.
     """
     stored = setup_of(state).get("context")
-    return resolve_context(given, RouterContext.from_state(stored) if stored else defaults)
+    known = RouterContext.from_state(stored) if stored else defaults
+    return as_context(given, known, parents=True)
 
 
 def left_of(state: RouterState, ledger: Ledger, round_: int, context: RouterContext) -> Left:

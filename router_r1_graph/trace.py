@@ -28,6 +28,7 @@ from .context import RouterContext
 from .decisions import Decision, of_message
 from .errors import ConfigError, TraceError
 from .files import append_line, opened, read_jsonl
+from .given_context import Knobs, as_context
 from .invalid import explain
 from .ledger import Ledger, total
 from .observations import ObservedBill
@@ -53,7 +54,7 @@ class Trace(BaseModel):
         error: why the controller failed or no candidate replied, if that is the stop reason.
         rounds: rounds of calls made.
         controller: the controller's spec or name.
-        context: the knobs of the run.
+        context: the settings of the run.
         pool: the candidates with their descriptors, in the order shown, and no secrets.
         scratchpad: the turns and observations, in order.
         ledger: the bill.
@@ -86,7 +87,7 @@ class Trace(BaseModel):
         *,
         pool: CandidatePool | None = None,
         controller: str = "",
-        context: RouterContext | None = None,
+        context: Knobs | None = None,
         id: str = "",
         gold: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
@@ -97,15 +98,22 @@ class Trace(BaseModel):
             state: the output of the graph (or its checkpointed state).
             pool: the pool that was on offer; None = the one in the state.
             controller: the name of the controller; "" = the one in the state.
-            context: the knobs; None = those in the state.
+            context: settings that override those in the state; None = no setting.
             id: the id of the question.
             gold: gold answers, if known.
             metadata: anything else to keep, JSON types only.
 
         Raises:
-            TraceError: the run has not finished.
+            TraceError: the run has not finished, or the state holds messages alone.
+            ConfigError: a key of `context` names no setting, or a setting is out of range.
         """
         if not state.get("stop_reason"):
+            if any(map(_is_answer, state.get("messages") or ())):
+                raise TraceError(
+                    "these are the messages of a run alone, as of create_router_r1_agent: give the "
+                    "output of create_router_r1(...).compile(), or what a checkpointer keeps "
+                    "(graph.get_state(config).values); or let the callback TraceWriter(file) write"
+                )
             raise TraceError("this run has not finished: its state has no stop reason")
         setup: Setup = state.get("router_r1") or {}
         if not setup and (pool is None or not controller):
@@ -119,7 +127,7 @@ class Trace(BaseModel):
             error=state.get("error", ""),
             rounds=state["round"],
             controller=controller or setup["controller"],
-            context=context or RouterContext.from_state(setup.get("context") or {}),
+            context=as_context(context, RouterContext.from_state(setup.get("context") or {})),
             pool=pool.descriptors()
             if pool
             else CandidatePool.model_validate(setup["pool"], context=STORED),
@@ -178,6 +186,12 @@ def write_traces(path: str | Path, traces: Iterable[Trace], *, append: bool = Fa
             file.flush()
             count += 1
     return count
+
+
+def _is_answer(message: object) -> bool:
+    """Whether a message is the answer of a finished run."""
+    about = getattr(message, "response_metadata", {}).get("router_r1")
+    return isinstance(about, Mapping) and bool(about.get("stop_reason"))
 
 
 class _Read(BaseModel):

@@ -45,19 +45,20 @@ settings.register_profile(
 settings.register_profile("deep", settings.get_profile("ci"), derandomize=False, max_examples=5000)
 settings.load_profile("ci")
 
-# Nothing of what is imported is garbage, and each collection would look at all of it.
-gc.disable()
-
 
 @given(none())
 def _first_example(_: None) -> None:
     """Have hypothesis set itself up."""
 
 
+def pytest_collection() -> None:
+    """Have done what is quick among few objects, and takes long among the millions of torch."""
+    _first_example()  # it looks for what refers to its random stream
+    gc.disable()  # nothing of what is imported is garbage
+
+
 def pytest_collection_finish() -> None:
     """Spare the collector what stays: torch and its like are millions of objects."""
-    _first_example()  # it looks for who refers to its random stream, and not among what is frozen
-    gc.collect()
     gc.freeze()
     gc.enable()
 

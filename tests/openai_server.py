@@ -326,7 +326,8 @@ class OpenAIServer(ThreadingHTTPServer):
 #: How the paths end that are answered; from the third on, tests say each byte.
 _PATHS = (
     *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"),
-    *("/api/chat", ":generateContent"),
+    *("/api/chat", ":generateContent", "/openai/deployments/ada/chat/completions"),
+    "/openai/deployments/boss/chat/completions",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 import time
@@ -340,6 +341,52 @@ def test_a_tool_that_raises_is_a_reply_with_an_error(how, error, kind):
     assert (bill["ok"], bill["error"]["kind"], bill["cost_usd"]) == (False, kind, 0.0)
     assert str(error) in bill["error"]["message"]
     assert result["answer"] == "42"
+
+
+class BrokenChat(FakeChat):
+    def _result(self, query: str) -> Any:
+        return len(None)  # type: ignore[arg-type]
+
+
+def unread(query: str) -> str:
+    return str(json.loads("{x"))
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("make", "kind", "line"),
+    [
+        (lambda: broken(ValueError("not a number")), "malformed", "in fail"),
+        (lambda: broken(LookupError("no such city")), "other", "in fail"),
+        (lambda: StructuredTool.from_function(unread, description="?"), "connection", "in unread"),
+        (BrokenChat, "malformed", "in _result"),
+        (lambda: broken(ConnectionError("gone")), "connection", ""),
+        (lambda: broken(ToolException("no such page")), "other", ""),
+    ],
+)
+def test_a_bug_in_a_users_own_tool_or_model_is_logged_and_its_line_named(
+    how, make, kind, line, caplog
+):
+    pool = make_pool(candidate("tool"))
+    result = run(pool, search("Tool: ?"), answer(), how=how, models={"Tool": make()})
+    error = bills(result)[0]["error"]
+    assert error["kind"] == kind
+    logged = [r for r in caplog.records if r.getMessage() == "candidate Tool has a bug"]
+    if not line:
+        assert (error["message"].endswith(")"), logged) == (False, [])
+        return
+    assert re.search(rf" \(test_adapters.py, line \d+, {line}\)$", error["message"])
+    assert [bool(record.exc_info) for record in logged] == [True]
+
+
+def test_the_traceback_of_a_bug_has_no_key(caplog, monkeypatch):
+    monkeypatch.setenv("OWN_KEY", "my-secret-value-1234")
+    pool = make_pool({"name": "Ada", "api_key_env": "OWN_KEY"})
+    leaky = FakeChat(text=ValueError("refused: my-secret-value-1234"))
+    error = bills(run(pool, search("Ada: ?"), answer(), models={"Ada": leaky}))[0]["error"]
+    assert "(fakes.py, line " in error["message"]
+    assert "Traceback" in caplog.text
+    assert "my-secret-value" not in caplog.text + error["message"]
 
 
 def test_an_error_that_a_tool_handles_itself_is_one_too():

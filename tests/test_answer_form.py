@@ -30,6 +30,7 @@ from router_r1_graph import (
     ControllerError,
     ControllerSettings,
     PoolError,
+    QuestionError,
     ScriptedController,
 )
 from router_r1_graph.candidates.tool_calls import plain_arguments
@@ -276,6 +277,52 @@ async def test_a_worked_call_and_its_result_stay_where_they_are():
     assert message.text == "Sun."
 
 
+@pytest.mark.parametrize("how", ["invoke", "stream"])
+@pytest.mark.parametrize(
+    ("options", "reply", "told"),
+    [
+        ({}, call("whether", city="Ulm"), ("Shakespeare", [])),
+        ({}, call("functions.weather", city="Ulm"), ("", ["weather"])),
+        ({}, call("ns.weather", city="Ulm"), ("", ["ns.weather"])),
+        (
+            {"tools": [], "response_format": Author},
+            call("output", author="x"),
+            ('{"author": "x"}', []),
+        ),
+        ({"response_format": Author}, call("Author", author="x"), ('{"author": "x"}', [])),
+        ({"tools": [], "response_format": {"type": "json_object"}}, AIMessage("{}"), ("{}", [])),
+    ],
+)
+async def test_only_tools_that_were_asked_for_are_called(how, options, reply, told):
+    model, _ = asks_ada(reply)
+    dotted = {"type": "function", "function": {"name": "ns.weather"}}
+    message = await ask(model, how, **{"tools": [weather, dotted], **options})
+    assert (message.text, [c["name"] for c in message.tool_calls]) == told
+    forced, _ = asks_ada(call("whether", city="Ulm"))
+    with pytest.raises(ControllerError, match="called no tool"):
+        await ask(forced, how, tools=[weather], tool_choice="any")
+
+
+@pytest.mark.parametrize("last", [AIMessage("It was"), call("weather", city="Bath")])
+async def test_the_formatter_has_the_last_word_whatever_an_assistant_has_begun(last):
+    model, bob = asks_ada(call("weather", city="Ulm"))
+    message = await ask(model.bind_tools([weather]), "invoke", [HumanMessage(HAMLET), last])
+    assert [m.type for m in bob.asked[0]] == ["human"]
+    assert message.tool_calls[0]["args"] == {"city": "Ulm"}
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream"])
+async def test_where_no_candidate_replied_nobody_is_asked_for_a_form(how):
+    pool = make_pool("Ada", "Bob")
+    bob = ToolChat(replies=[call("Author", author="(no answer)")])
+    given = models(pool, Ada=FakeChat(text=""), Bob=bob)
+    model = ChatRouterR1(pool=pool, controller="constant:Ada", formatter="Bob", models=given)
+    message = await ask(model.bind_tools([Author], tool_choice="any"), how)
+    assert (message.text, message.tool_calls, bob.asked) == ("unknown", [], [])
+    assert message.response_metadata["stop_reason"] == "no_reply"
+    assert model.with_structured_output(Author).invoke(HAMLET) is None
+
+
 @pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream"])
 @pytest.mark.parametrize(
     "told",
@@ -355,38 +402,59 @@ def test_a_formatter_that_cannot_is_told_when_tools_are_bound(formatter, words):
             "formatter Bob: it called no tool, though it had to, and wrote 'No.'",
         ),
         ({"type": "json_object"}, AIMessage("No."), "formatter Bob: it wrote no JSON object"),
-        (
-            Author,
-            AIMessage(
-                "", invalid_tool_calls=[{"name": "Author", "args": '{"a', "id": "1", "error": ""}]
-            ),
-            "half a JSON",
-        ),
-        (
-            Author,
-            AIMessage(
-                "",
-                invalid_tool_calls=[
-                    {"name": "Author", "args": plain_arguments('{"a'), "id": "1", "error": ""}
-                ],
-            ),
-            r"half a JSON \(its max_tokens\?\): '{\"a'",
-        ),
-        (  # as a client that completes half a JSON hands it on
-            Author,
-            AIMessage(
-                "",
-                tool_calls=[{"name": "Author", "args": {"author": "Shak"}, "id": "1"}],
-                response_metadata={"stop_reason": "max_tokens"},
-            ),
-            "half a JSON",
-        ),
     ],
 )
 def test_what_has_not_the_form_is_an_error_and_no_answer(form, reply, words):
     model, _ = asks_ada(reply)
     with pytest.raises(ControllerError, match=words):
         model.invoke(HAMLET, response_format=form)
+
+
+@pytest.mark.parametrize(
+    ("calls", "half"),
+    [
+        (
+            {"invalid_tool_calls": [{"name": "Author", "args": '{"a', "id": "1", "error": ""}]},
+            '{"a',
+        ),
+        (
+            {
+                "invalid_tool_calls": [
+                    {"name": "Author", "args": plain_arguments('{"a'), "id": "1", "error": ""}
+                ]
+            },
+            '{"a',
+        ),
+        # As a client hands it on that completes half a JSON.
+        (
+            {"tool_calls": [{"name": "Author", "args": {"author": "Shak"}, "id": "1"}]},
+            '{"author": "Shak',
+        ),
+    ],
+)
+def test_half_a_json_is_no_whole_one_however_a_client_hands_it_on(calls, half):
+    cut = AIMessage("", **calls, response_metadata={"stop_reason": "max_tokens"})
+    model, _ = asks_ada(cut)
+    message = model.invoke(HAMLET, response_format=Author)
+    assert (message.text, message.tool_calls) == (half, [])
+    assert message.response_metadata["finish_reason"] == "length"
+    assert "Bob" in message.response_metadata["candidates"]
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream"])
+async def test_an_error_of_the_formatter_says_what_was_paid(how):
+    model, _ = asks_ada(call("weather", city="Ulm").model_copy(update={"tool_calls": []}))
+    with pytest.raises(ControllerError, match="called no tool") as raised:
+        await ask(model, how, tools=[weather], tool_choice="any")
+    assert raised.value.cost_usd == pytest.approx(0.002 + 20e-6 + 120e-6)
+    assert pickle.loads(pickle.dumps(raised.value)).cost_usd == raised.value.cost_usd
+
+
+@pytest.mark.parametrize("said", [[], [AIMessage("Hello!")], [HumanMessage(" ")]])
+def test_without_a_question_there_is_no_form_either(said):
+    model, _ = asks_ada()
+    with pytest.raises(QuestionError):
+        model.bind_tools([weather]).invoke(said, budget_usd=1)
 
 
 def test_a_budget_pays_for_the_form_too_and_is_never_passed():

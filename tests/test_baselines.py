@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from facts_file import write_facts
 from router_r1_graph import (
     CandidatePool,
     ControllerError,
@@ -319,7 +320,7 @@ def test_the_oracle_asks_again_after_a_failure():
 
 
 def test_the_oracle_takes_the_world_of_the_pool(tmp_path):
-    World.embedded().permuted(3).to_csv(tmp_path / "facts.csv")
+    write_facts(World.embedded().permuted(3), tmp_path / "facts.csv")
     options = {"facts": str(tmp_path / "facts.csv")}
     other = [c.model_copy(update={"options": {**c.options, **options}}) for c in POOL.candidates]
     pool = POOL.model_copy(update={"candidates": tuple(other)})

@@ -10,7 +10,6 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from pydantic import ValidationError
 
 from fakes import FakeChat, PaidController, TypingChat, answer, make_pool, models, search
 from router_r1_graph import (
@@ -130,7 +129,7 @@ def test_an_answer_longer_than_max_tokens_is_its_beginning_alone_and_says_so():
         ({"controller": 7}, ControllerError, "an object with decide"),
         ({"budget_usd": -1}, ConfigError, "budget_usd is a number"),
         ({"models": {"Nobody": FakeChat()}}, PoolError, "no candidate 'Nobody'"),
-        ({"budget": 1}, ValidationError, "budget"),
+        ({"budget": 1}, ConfigError, "did you mean 'budget_usd'"),
     ],
 )
 def test_what_is_wrong_is_told_when_it_is_built(given, error, words):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,7 +15,7 @@ from typing_extensions import TypedDict
 from fakes import answer, make_pool, models
 from router_r1_graph import ConfigError, RouterContext, ScriptedController, create_router_r1
 from router_r1_graph.controllers.controller import View
-from router_r1_graph.given_context import GivenContext, resolve_context
+from router_r1_graph.given_context import as_context
 
 DEFAULT = RouterContext(max_rounds=7, cost_weight=0.25)
 
@@ -37,44 +39,58 @@ class Flat:
     keep: bool = True
 
 
+def inside(given: object) -> RouterContext:
+    """Return the knobs of a run in a parent graph with this context."""
+    return as_context(given, DEFAULT, parents=True)
+
+
 def test_no_context_is_the_default():
-    assert resolve_context(None, DEFAULT) is DEFAULT
+    assert as_context(None, DEFAULT) is DEFAULT
 
 
-def test_a_context_of_ours_is_taken_as_it_is():
-    mine = RouterContext(max_rounds=1)
-    assert resolve_context(mine, DEFAULT) is mine
+@pytest.mark.parametrize("kind", [dict, RouterContext])
+def test_a_dict_and_a_context_are_laid_over_what_is_known(kind):
+    assert as_context(kind(max_rounds=1), DEFAULT) == replace(DEFAULT, max_rounds=1)
+    assert as_context(kind(), DEFAULT) == DEFAULT
 
 
-def test_a_dict_of_knobs_is_laid_over_what_is_known():
-    assert resolve_context(GivenContext(max_rounds=1), DEFAULT) == replace(DEFAULT, max_rounds=1)
-    assert resolve_context(GivenContext(), DEFAULT) == DEFAULT
+def test_a_whole_context_is_taken_as_it_is():
+    for mine in (replace(DEFAULT, seed=3), RouterContext.from_state({"seed": 3})):
+        assert as_context(mine, DEFAULT) is mine
+
+
+def test_a_context_knows_what_it_was_given_in_every_copy():
+    mine = RouterContext(0.75, seed=3)
+    for one in (mine, copy.copy(mine), copy.deepcopy(mine), pickle.loads(pickle.dumps(mine))):
+        assert one == mine
+        assert one.given == {"cost_weight": 0.75, "seed": 3}
+    assert mine.to_state() == {**RouterContext().to_state(), **mine.given}
 
 
 def test_a_parents_own_fields_are_not_ours_whatever_they_are_called():
-    assert resolve_context(Flat(), DEFAULT) == DEFAULT
-    assert resolve_context({"user": "ada", "seed": None, "keep": True}, DEFAULT) == DEFAULT
+    assert inside(Flat()) == DEFAULT
+    assert inside({"user": "ada", "seed": None, "keep": True}) == DEFAULT
 
 
 def test_what_is_under_router_r1_has_to_be_knobs():
-    with pytest.raises(ConfigError, match="router_r1 is a RouterContext or a dict of knobs"):
-        resolve_context({"router_r1": 3}, DEFAULT)
+    with pytest.raises(ConfigError, match="router_r1 is a RouterContext or a dict of settings"):
+        inside({"router_r1": 3})
 
 
 @pytest.mark.parametrize("mine", [{"seed": 3}, replace(DEFAULT, seed=3)])
 def test_what_stands_under_router_r1_is_taken(mine):
     expected = replace(DEFAULT, seed=3)
-    assert resolve_context(Namespaced(mine), DEFAULT) == expected
-    assert resolve_context({"router_r1": mine, "max_rounds": 99}, DEFAULT) == expected
+    assert inside(Namespaced(mine)) == expected
+    assert inside({"router_r1": mine, "max_rounds": 99}) == expected
 
 
 def test_an_empty_router_r1_is_the_default():
-    assert resolve_context({"router_r1": {}, "max_rounds": 99}, DEFAULT) == DEFAULT
+    assert inside({"router_r1": {}, "max_rounds": 99}) == DEFAULT
 
 
 def test_an_unknown_key_under_router_r1_suggests_the_nearest():
     with pytest.raises(ConfigError) as raised:
-        resolve_context({"router_r1": {"max_round": 3}}, DEFAULT)
+        inside({"router_r1": {"max_round": 3}})
     assert str(raised.value) == (
         "context: unknown key 'max_round' (did you mean 'max_rounds'?); allowed: "
         + ", ".join(f.name for f in fields(RouterContext))
@@ -117,9 +133,9 @@ def test_no_limit_is_none(knob):
 
 def test_a_range_is_checked_in_a_dict_too():
     with pytest.raises(ConfigError, match="max_rounds"):
-        GivenContext(max_rounds=-1)
+        as_context({"max_rounds": -1})
     with pytest.raises(ConfigError, match="max_rounds"):
-        resolve_context({"router_r1": {"max_rounds": -1}}, DEFAULT)
+        inside({"router_r1": {"max_rounds": -1}})
 
 
 # ------------------------------------------------------------------------------ through a graph
@@ -180,7 +196,9 @@ def test_a_run_without_a_context_takes_the_graphs():
         (Flat, Flat(), DEFAULT),
         (None, {"max_rounds": 1, "seed": None}, DEFAULT),
         (None, {"router_r1": {"max_rounds": 1}}, replace(DEFAULT, max_rounds=1)),
-        (None, RouterContext(max_rounds=1), RouterContext(max_rounds=1)),
+        (None, RouterContext(max_rounds=1), replace(DEFAULT, max_rounds=1)),
+        (RouterContext, {"max_rounds": 1}, replace(DEFAULT, max_rounds=1)),
+        (RouterContext, {"router_r1": {"max_rounds": 1}}, replace(DEFAULT, max_rounds=1)),
         (Flat, None, DEFAULT),
     ],
 )

@@ -12,12 +12,13 @@ from extras import needs
 needs("local")
 
 import torch
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from router_r1_graph.controllers.policy import cuda_graphs
 from router_r1_graph.controllers.policy.forward import Forward
 from router_r1_graph.controllers.policy.generation import Generator
 from router_r1_graph.controllers.policy.sampling import Sample
+from tiny_policy import make_llama
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 END = frozenset(range(5))
@@ -25,16 +26,7 @@ END = frozenset(range(5))
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=300,
-        hidden_size=96,
-        intermediate_size=192,
-        num_hidden_layers=3,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-    )
-    return LlamaForCausalLM(config).eval().to(DEVICE)
+    return make_llama(hidden_size=96, intermediate_size=192).to(DEVICE)
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """Answers that were cut, as OpenAI's client gets them from a served router."""
 
+import openai
 import pytest
+from pydantic import BaseModel
 
 from openai_server import Reply
 from router_r1_graph import ChatRouterR1
 from served import client_of, serving_at
-from yaml_pool import yaml_pool
+from yaml_pool import both_ways, yaml_pool
 
 QUESTION = [{"role": "user", "content": "x?"}]
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -73,6 +75,105 @@ def test_half_a_call_is_none_and_the_end_says_so(serve, tmp_path, how, ends, cho
         text, called, end, sent = asked(url, how, QUESTION, TOOLS, tool_choice=choice)
     assert (text, called, end) == ("1", [], ends[finish == "content_filter"])
     assert "cut: " not in sent
+
+
+SCHEMA = {"type": "object", "properties": {"author": {"type": "string"}}, "required": ["author"]}
+AUTHOR = {"name": "author", "schema": SCHEMA, "strict": True}
+LIST = {"name": "author", "schema": {"type": "array", "items": {"type": "integer"}}}
+
+
+def format_of(how, schema):
+    """Return the option that asks for JSON; {} = any object."""
+    if how.startswith("chat"):
+        told = {"type": "json_schema", "json_schema": schema}
+        return {"response_format": told if schema else {"type": "json_object"}}
+    told = {"type": "json_schema", **schema}
+    return {"text": {"format": told if schema else {"type": "json_object"}}}
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("schema", "cut", "half"),
+    [
+        (AUTHOR, Reply("", tool_calls=[("author", '{"author": "Sha')]), '{"author": "Sha'),
+        (LIST, Reply("", tool_calls=[("author", '{"value": [1, 2')]), "[1, 2"),
+        (AUTHOR, Reply("Well.", tool_calls=[("author", '{"author"')]), '{"author"'),
+        (AUTHOR, Reply('{"author": "Sha', finish_reason="length"), '{"author": "Sha'),
+        (AUTHOR, Reply('{"author": "S"}', finish_reason="length"), '{"author": "S"}'),
+        (AUTHOR, Reply("", finish_reason="length"), ""),
+        (AUTHOR, Reply("", finish_reason="content_filter"), ""),
+        ({}, Reply('{"author": "Sha', finish_reason="length"), '{"author": "Sha'),
+        ({}, Reply('{"author": "Sha', finish_reason="content_filter"), '{"author": "Sha'),
+        ({}, Reply("", finish_reason="length"), ""),
+    ],
+)
+def test_half_a_json_is_handed_on_and_the_end_says_so(
+    serve, tmp_path, how, ends, schema, cut, half
+):
+    pool = yaml_pool(tmp_path, serve({"ada": Reply("1"), "bob": cut}), {"Ada": {}, "Bob": {}})
+    with serving_at(ChatRouterR1(pool=pool, controller="constant:Ada", formatter="Bob")) as url:
+        text, called, end, sent = asked(url, how, QUESTION, **format_of(how, schema))
+    assert (text, called) == (half, [])
+    assert end == ends[cut.finish_reason == "content_filter"]
+    assert "cut: " not in sent
+    assert "'Bob'" in sent or how.startswith("chat")  # the bill, which is none of the choice
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("choice", "text", "finish"),
+    [
+        *(("required", "", "length"), ("required", "Let me see.", "content_filter")),
+        *(("named", "", "content_filter"), ("named", "Let me see.", "length")),
+    ],
+)
+def test_a_forced_call_that_a_cut_forestalls_is_none_and_the_end_says_so(
+    serve, tmp_path, how, ends, choice, text, finish
+):
+    cut = Reply(text, finish_reason=finish)
+    pool = yaml_pool(tmp_path, serve({"ada": Reply("1"), "bob": cut}), {"Ada": {}, "Bob": {}})
+    if choice == "named" and how.startswith("chat"):
+        choice = {"type": "function", "function": {"name": "get_weather"}}
+    elif choice == "named":
+        choice = {"type": "function", "name": "get_weather"}
+    with serving_at(ChatRouterR1(pool=pool, controller="constant:Ada", formatter="Bob")) as url:
+        told, called, end, _ = asked(url, how, QUESTION, TOOLS, tool_choice=choice)
+    assert (told, called, end) == ("1", [], ends[finish == "content_filter"])
+
+
+class Author(BaseModel):
+    author: str
+
+
+def test_openais_parse_raises_its_own_error_for_half_a_json(serve, tmp_path):
+    cut = Reply("", tool_calls=[("Author", '{"author": "Sha')], finish_reason="length")
+    pool = yaml_pool(tmp_path, serve({"ada": Reply("1"), "bob": cut}), {"Ada": {}, "Bob": {}})
+    router = ChatRouterR1(pool=pool, controller="constant:Ada", formatter="Bob")
+    with serving_at(router) as url, client_of(url) as client:
+        asked = {"model": "router-r1", "messages": QUESTION, "response_format": Author}
+        with pytest.raises(openai.LengthFinishReasonError) as raised:
+            client.chat.completions.parse(**asked)
+        assert raised.value.completion.router_r1["candidates"]["Bob"]["calls"] == 1
+        with (
+            pytest.raises(openai.LengthFinishReasonError),
+            client.chat.completions.stream(**asked) as stream,
+        ):
+            list(stream)
+
+
+@both_ways
+@pytest.mark.parametrize("calls", [[("Author", '{"author": "Sha')], []])
+async def test_structured_output_that_was_cut_says_so_in_the_raw_message(
+    serve, tmp_path, how, calls
+):
+    replies = {"ada": Reply("1"), "bob": Reply("", tool_calls=calls, finish_reason="length")}
+    pool = yaml_pool(tmp_path, serve(replies), {"Ada": {}, "Bob": {}})
+    model = ChatRouterR1(pool=pool, controller="constant:Ada", formatter="Bob")
+    asks = model.with_structured_output(Author, include_raw=True)
+    found = await asks.ainvoke("x?") if how == "ainvoke" else asks.invoke("x?")
+    assert found["parsed"] is None
+    told = found["raw"].response_metadata
+    assert (told["finish_reason"], told["candidates"]["Bob"]["calls"]) == ("length", 1)
 
 
 @every_way

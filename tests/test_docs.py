@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import re
 import runpy
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+import router_r1_graph
 from in_process import cli, program
 from router_r1_graph import (
     Candidate,
@@ -140,6 +142,50 @@ def test_every_make_target_and_file_that_a_page_names_exists():
         assert [p for p in programs if not (ROOT / p).exists()] == [], path
 
 
+ELSEWHERE = {
+    *("ChatOpenAI", "Client", "usage_metadata"),  # LangChain's and LangSmith's
+    *("route_start", "route_end"),  # events
+    *("shutting_down", "best_plan"),  # a code of errors; a policy's name
+}
+"""What pages name, and what a module of ours happens to call something of its own too."""
+
+
+def test_what_the_pages_and_examples_name_is_exported():
+    exported = {*router_r1_graph._LATER, "__version__"}
+    trees = (ast.parse(path.read_text("utf-8")) for path in ROOT.glob("router_r1_graph/**/*.py"))
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    ours = {node.name for tree in trees for node in tree.body if isinstance(node, kinds)}
+    ours = {name for name in ours if "_" in name or name[0].isupper()} - exported - ELSEWHERE
+    programs = [
+        *ROOT.glob("examples/**/*.py"),
+        *ROOT.glob("examples/*.ipynb"),
+        *ROOT.glob("graphs/*"),
+    ]
+    for path in [*PAGES, ROOT / "README.md", *(p for p in programs if p.is_file())]:
+        text = path.read_text(encoding="utf-8")
+        imported = re.findall(r"from router_r1_graph[ \w.]* import|import router_r1_graph\.", text)
+        assert set(imported) <= {"from router_r1_graph import"}, path
+        if path.suffix == ".md" and path.name != "experiments.md":  # which tells of code of its day
+            named = re.findall(r"`router_r1_graph\.(\w+)", text)
+            assert [name for name in named if name not in exported] == [], path
+            assert ours & set(re.findall(r"`(\w+)[`(.]", text)) == set(), path
+
+
+def test_the_api_page_has_every_exported_name():
+    shown = re.findall(r"^::: router_r1_graph\.(\w+)$", page("api.md"), re.M)
+    assert sorted(shown) == sorted([*router_r1_graph._LATER, "errors"])
+
+
+def test_pages_and_errors_call_a_setting_a_setting():
+    for path in [p for p in PAGES if p.name != "experiments.md"]:
+        words = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+        assert not re.search(r"\bknobs?\b", words), path
+    for name in router_r1_graph._LATER:
+        if name not in router_r1_graph._EXTRAS:
+            told = getattr(router_r1_graph, name).__doc__ or ""
+            assert not re.search(r"\bknobs?\b", told), name
+
+
 def commands(text: str) -> list[list[str]]:
     """Return the arguments of each `router-r1` in the blocks of commands."""
     lines = "".join(re.findall(r"^```bash\n(.*?)^```$", text, re.M | re.S)).replace("\\\n", "")
@@ -213,6 +259,7 @@ def test_the_documentation_builds_without_a_warning(site):
     assert not (site / "policy.json").exists()
 
 
+@pytest.mark.long
 def test_no_page_makes_a_request_to_anybody_else(site):
     loads = re.compile(r"""<(?:script|img|iframe|source)[^>]+src=["']?((?:https?:)?//[^\s"'>]+)""")
     for path in site.rglob("*.html"):
@@ -223,6 +270,7 @@ def test_no_page_makes_a_request_to_anybody_else(site):
         assert [link for link in links if re.search(r"""href=["']?(https?:)?//""", link)] == []
 
 
+@pytest.mark.long
 def test_the_examples_of_the_reference_are_shown_as_programs(site):
     text = (site / "api" / "index.html").read_text(encoding="utf-8")
     shown = html.unescape(re.sub(r"<[^>]+>", "", text))

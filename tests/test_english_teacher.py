@@ -31,7 +31,7 @@ from training.batches import in_batches
 from training.data_config import DataConfig, VaryConfig
 from training.english_teacher import EnglishTeacher
 from training.items import TaughtItem, draw_items
-from training.plans import Plan
+from training.outline import Outline
 from training.pools import DOMAINS
 from training.rollouts import roll_out
 from training.subjects import SUBJECTS, subject_of
@@ -202,7 +202,7 @@ AUTHOR = Ask("author", "Hamlet")
 
 
 @pytest.mark.parametrize(
-    ("structure", "plan"),
+    ("structure", "outline"),
     [
         (AUTHOR, "#1 Who wrote Hamlet?"),
         (
@@ -239,15 +239,15 @@ AUTHOR = Ask("author", "Hamlet")
         (None, "#1 as asked."),
     ],
 )
-def test_a_plan_names_each_reply_by_its_line(structure, plan):
+def test_an_outline_names_each_reply_by_its_line(structure, outline):
     lesson = Question("1", "Hello?", ("x",), 1, "chain", (), structure)
-    assert str(Plan(lesson)) == plan
+    assert str(Outline(lesson)) == outline
 
 
-def test_each_query_is_a_line_of_the_plan_with_replies_put_in():
+def test_each_query_is_a_line_of_the_outline_with_replies_put_in():
     items = draw_items(DATA, 80, 4)
     for item, trace in zip(items, taught(items), strict=True):
-        lines = [re.escape(line.text).replace("\\#", "#") for line in Plan(item.lesson).lines]
+        lines = [re.escape(line.text).replace("\\#", "#") for line in Outline(item.lesson).lines]
         replies = [call.reply for call in trace.calls if call.ok]
         for call in trace.calls:
             found = (re.fullmatch(re.sub(r"#\d+", "(.+)", line), call.query) for line in lines)

@@ -22,11 +22,9 @@ from router_r1_graph import (
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import PolicySettings
 from router_r1_graph.controllers.policy.tokens import TokenCodec
-from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.protocol import load_template
-from router_r1_graph.rewards import reward
 from tiny_policy import make_model, make_tokenizer
-from training.export import IGNORED, preference_pairs, rollout_row, supervised_rows
+from training.export import IGNORED, rollout_row, supervised_rows
 
 QUESTION = "What is the currency of the country where the author of Hamlet was born?"
 STOP = ("</answer>",)
@@ -190,47 +188,12 @@ def test_the_gradient_at_masked_positions_is_exactly_zero(policy):
     assert gradient[~masked].min() > 0.0
 
 
-def test_preference_pairs_are_of_one_prompt_and_better_first(policy):
-    right = trace_of(KeywordController())
-    wrong = trace_of(ScriptedController(["<think> a </think> <answer> b </answer>"]))
-    other = trace_of(KeywordController(), cost_weight=0.9)
-
-    def score(trace):
-        return float(trace.answer == "pound sterling")
-
-    (pair,) = preference_pairs([wrong, right, other], policy.codec, score)
-    assert pair["chosen_ids"] == rollout_row(right, policy.codec)["completion_ids"]
-    assert pair["rejected_ids"] == rollout_row(wrong, policy.codec)["completion_ids"]
-    assert len(pair["chosen_mask"]) == len(pair["chosen_ids"])
-
-
 def test_what_cannot_be_learned_from_is_refused(policy):
     trace = trace_of(KeywordController())
     with pytest.raises(TraceError, match="protocol version 99"):
         rollout_row(trace.model_copy(update={"protocol_version": 99}), policy.codec)
     with pytest.raises(TraceError, match="the controller wrote nothing"):
         rollout_row(trace.model_copy(update={"scratchpad": ()}), policy.codec)
-
-
-def test_a_pair_is_of_the_best_and_the_worst_whatever_their_order(policy):
-    rows = [
-        trace_of(ScriptedController([f"<think> a </think> <answer> {mark} </answer>"]))
-        for mark in "314152"
-    ]
-    (pair,) = preference_pairs(rows, policy.codec, lambda one: float(one.answer))
-    chosen, rejected = (policy.tokenizer.decode(pair[k]) for k in ("chosen_ids", "rejected_ids"))
-    assert ("<answer> 5" in chosen, "<answer> 1" in rejected) == (True, True)
-    assert pair["chosen_mask"] == [1] * (len(pair["chosen_ids"]) - 1) + [0]
-    assert list(preference_pairs(rows[1:2], policy.codec, lambda one: 1.0)) == []
-
-
-def test_a_pair_without_gold_answers_is_refused_by_its_reward(policy):
-    trace = trace_of(KeywordController()).model_copy(update={"gold": ()})
-    scale = AbsoluteCost(usd=1.0)
-    with pytest.raises(TraceError, match="no gold answer"):
-        list(preference_pairs([trace], policy.codec, lambda one: reward(one, scale).total))
-    with pytest.raises(TraceError, match="its reward is not a number"):
-        list(preference_pairs([trace], policy.codec, lambda _: float("nan")))
 
 
 def test_rows_come_one_at_a_time(policy):

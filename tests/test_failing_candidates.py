@@ -423,12 +423,12 @@ DELTA = {"output_index": 0, "content_index": 0, "item_id": "m"}
 SAYS = {**DELTA, "type": "response.output_text.delta", "delta": "Paris", "logprobs": []}
 REFUSES = {**DELTA, "type": "response.refusal.done", "refusal": "I can't."}
 TOO_LONG = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
-FAILED = {"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "x"}}
+FAILED = {"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "told to fail"}}
 OF_RESPONSES = {
     "whole": ([SAYS, of_responses("completed")], "missing_usage", "no usage"),
     "cut": ([SAYS, of_responses("incomplete", **TOO_LONG)], "cut", "limit of 512 tokens"),
     "refused": ([REFUSES, of_responses("completed")], "declined", "I can't."),
-    "failed": ([SAYS, of_responses("failed", **FAILED)], "rate_limited", "rate_limit_exceeded"),
+    "failed": ([SAYS, of_responses("failed", **FAILED)], "rate_limited", "told to fail"),
     "error": ([{"type": "error", "code": "server_error", "message": "x"}], "server_error", "x"),
     "no end": ([SAYS], "connection", "ended before the reply did"),
 }
@@ -444,6 +444,23 @@ def test_the_end_of_a_stream_of_the_responses_api_is_read(serve, tmp_path, how, 
     (bill,) = bills(run(graph, how))
     assert (bill["error"]["kind"], bill["ok"]) == (kind, kind in ("missing_usage", "cut"))
     assert says in bill["error"]["message"]
+
+
+@both_ways
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_failed_response_that_is_billed_is_on_the_bill(serve, tmp_path, how, streaming):
+    usage = {"input_tokens": 1000, "output_tokens": 0, "total_tokens": 1000}
+    failed = of_responses("failed", **FAILED, usage=usage) | {"sequence_number": 1}
+    server = serve(Wire(failed["response"], [SAYS | {"sequence_number": 0}, failed]))
+    options = {"use_responses_api": True, "streaming": streaming}
+    pool = yaml_pool(tmp_path, server, options=options, max_retries=0, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["error"]["kind"], bill["ok"], bill["input_tokens"]) == (
+        "rate_limited",
+        False,
+        1000,
+    )
+    assert bill["cost_usd"] == pytest.approx(1000e-6)
 
 
 FINISHED = {

@@ -22,10 +22,12 @@ needs("train")
 
 import torch
 from transformers import TrainerCallback
+from trl import GRPOTrainer
 
 import router_r1_graph
 from fakes import answer, search
 from openai_server import Reply, Status
+from renamed import rename
 from router_r1_graph import (
     CandidatePool,
     ConfigError,
@@ -37,15 +39,17 @@ from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.ledger import total
 from router_r1_graph.rewards import reward
 from router_r1_graph.simulation import World, generate
+from training._compat import require_scoring
 from training.checkpoints import last_checkpoint, train
 from training.config import GRPOConfig, ModelConfig, RewardConfig
-from training.errors import BudgetSpentError, OutsideError
+from training.errors import BudgetSpentError, OutsideError, TrainingError
 from training.export import rollout_row
+from training.graph_trainer import GraphGRPOTrainer
 from training.grpo import grpo_trainer, run_grpo
 from training.items import Item
 from training.models import load_learner
 from training.rollouts import Patience, roll_out, why_left_out
-from training.spending import Bill, Spending
+from training.spending import Spending, StageBill
 
 pytestmark = [
     pytest.mark.timeout(1800),  # trainings
@@ -449,13 +453,14 @@ def test_each_call_is_on_the_bill_before_the_run_goes_on(tmp_path, serve):
 
     [item] = asked_of(serve(reply), max_rounds=3)
     turns = [search("Quillora: who?"), search("Ancestil: where?"), answer("x")]
-    bill = Bill(Spending(tmp_path), "grpo")
+    bill = StageBill(Spending(tmp_path), "grpo")
     [trace] = roll_out([item], ScriptedController(turns), bill=bill)
     assert paid == [0, pytest.approx(1e-4)]
     assert bill.spending.total_usd() == pytest.approx(total(trace.ledger)["cost_usd"])
     (tmp_path / "file").touch()  # a bill that cannot be written ends the run
     with pytest.raises(OSError, match="file"):
-        roll_out([item], ScriptedController(turns), bill=Bill(Spending(tmp_path / "file"), "grpo"))
+        broken = StageBill(Spending(tmp_path / "file"), "grpo")
+        roll_out([item], ScriptedController(turns), bill=broken)
 
 
 def test_spending_outlives_a_kill_and_counts_all_processes(tmp_path):
@@ -480,7 +485,7 @@ def test_simulated_candidates_are_not_paid(tmp_path, serve):
     embedded = CandidatePool.embedded().candidates[:1]
     pool = CandidatePool(candidates=(*embedded, *real.candidates[1:]))
     both = f"{search(f'{embedded[0].name}: who?')}{search('Ancestil: who?')}"
-    bill = Bill(Spending(tmp_path), "grpo")
+    bill = StageBill(Spending(tmp_path), "grpo")
     [trace] = roll_out(questions(1, pool), ScriptedController([both, answer("x")]), bill=bill)
     assert [line["cost_usd"] > 0 for line in trace.ledger["candidates"].values()] == [True, True]
     assert bill.spending.total_usd() == pytest.approx(1e-4)
@@ -516,6 +521,43 @@ def test_the_best_weights_on_held_out_questions_are_kept_and_a_stage_stops_early
     for model in (ours.model, again.model):
         for name, best in weights(model).items():
             assert torch.equal(best, before[name]), name
+
+
+@pytest.mark.parametrize("name", ["_buffered_inputs", "_step", "_save_checkpoint"])
+def test_a_trainer_that_keeps_its_own_otherwise_trains(tmp_path, monkeypatch, name):
+    missed = rename(monkeypatch, GraphGRPOTrainer, name)
+    trainer, _ = grpo_trainer(
+        learner(), questions(1), config(questions=1, group=4, micro_batch=2), **options(tmp_path)
+    )
+    ended = StopAfter(name == "_save_checkpoint")
+    trainer.add_callback(ended)
+    if name == "_save_checkpoint":
+        with pytest.raises(OutsideError, match=r"^no more; see to it, run again to go on$"):
+            train(trainer, tmp_path / "checkpoints", "grpo")
+        assert last_checkpoint(tmp_path / "checkpoints") is None
+    else:
+        train(trainer, tmp_path / "checkpoints", "grpo")
+    assert missed
+    assert ended.steps == 1
+
+
+class StopAfter(TrainerCallback):
+    """Counts steps, and may raise at the end of one what stops a run."""
+
+    def __init__(self, stops):
+        self.steps, self._stops = 0, stops
+
+    def on_step_end(self, args, state, control, **_):
+        self.steps += 1
+        if self._stops:
+            raise OutsideError("no more")
+
+
+def test_an_advantage_that_trl_does_not_ask_for_is_refused():
+    require_scoring(GRPOTrainer, "per_call")
+    require_scoring(object, "sum")
+    with pytest.raises(TrainingError, match=r"grpo\.advantage: per_call cannot be had"):
+        require_scoring(object, "per_call")
 
 
 def test_no_model_is_held_beside_those_of_trl(tmp_path):

@@ -49,6 +49,19 @@ def test_using_the_library_imports_no_training_stack_and_reads_no_data_file():
     assert not [name for name in loaded if name.startswith("router_r1_graph.simulation")]
 
 
+def test_no_name_but_those_of_the_embedded_world_loads_the_simulation():
+    names = {name for name in router_r1_graph.__all__ if _can_be_had(name)}
+    names -= {"KeywordController", "OracleController"}
+    assert {"evaluate", "Evaluation"} <= names or missing("eval")
+    loaded = modules_after(f"from router_r1_graph import {', '.join(sorted(names))}")
+    assert not [name for name in loaded if name.startswith("router_r1_graph.simulation")]
+
+
+def _can_be_had(name):
+    extra = router_r1_graph._EXTRAS.get(name)
+    return extra not in router_r1_graph._PACKAGES or not missing(extra)
+
+
 def test_the_version_is_the_packages():
     assert router_r1_graph.__version__ == version("router-r1-graph")
 
@@ -75,13 +88,7 @@ def test_a_star_takes_what_can_be_had():
 
 def test_every_exported_name_exists_once():
     names = router_r1_graph.__all__
-    extras = router_r1_graph._EXTRAS
-    here = [
-        n
-        for n in names
-        if extras.get(n) not in ("local", "eval", "agents") or not missing(extras[n])
-    ]
-    assert all(hasattr(router_r1_graph, name) for name in here)
+    assert all(hasattr(router_r1_graph, name) for name in names if _can_be_had(name))
     assert len(set(names)) == len(names)
 
 
@@ -116,7 +123,8 @@ def test_the_exported_names_are_the_front_door():
         *("AgentBill", "AgentStep", "RouterDecisionModel", "RouterMiddleware"),
         *("route_only", "aroute_only", "Routing", "PlannedCall", "Choice", "Effect"),
         *("GenAISpans", "TextlessClient", "log_feedback", "question_config", "read_langsmith"),
-        "write_experiment",
+        *("BudgetLeft", "Decision", "RouteEnd", "RouteStart", "ScoreMatrix", "StepController"),
+        *("replayed", "step_text", "visible", "write_experiment"),
     }
 
 

@@ -41,7 +41,7 @@ from training.record import changes, remember
 from training.rollouts import judged_of, roll_out
 from training.run import Run
 from training.signals import give_back, take_signals
-from training.spending import Bill, Spending
+from training.spending import Spending, StageBill
 from training.teacher_traces import warm_traces
 from training.watch import Watch
 
@@ -273,7 +273,7 @@ def test_nothing_is_asked_any_more_once_the_budget_is_spent(asked, tmp_path):
             items,
             ScriptedController(["<search>A: q?</search>", "<answer>x</answer>"]),
             in_flight=2,
-            bill=Bill(spending, "grpo"),
+            bill=StageBill(spending, "grpo"),
         )
     assert spending.total_usd() == 0.5 * server.count()  # those that ran were finished
     assert 2 <= server.count() <= 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 from dataclasses import dataclass
@@ -138,6 +139,8 @@ PAR = '{"model": "m", "message": {"role": "assistant", "content": "Par"}, "done"
         ((PAR,), "connection"),
         ((PAR, '{"model": "m", "mess'), "connection"),
         ((PAR, '{"error": "model runner has unexpectedly stopped"}'), "server_error"),
+        ((PAR, '{"error": {"message": "slow down", "code": 429}}'), "rate_limited"),
+        (('{"error": {"type": "overloaded_error"}}',), "server_error"),
         (('{"error": "an error was encountered while running it: EOF"}',), "server_error"),
     ],
 )
@@ -206,3 +209,132 @@ def test_a_controller_of_another_provider_calls_and_answers(
     assert (result["answer"], bill["candidate"]) == ("Paris", "Quillora")
     paid = result["ledger"]["controller"]
     assert (paid["input_tokens"], paid["output_tokens"]) == (20, 10)
+
+
+#: Of each client: what its model refuses in turn, in its provider's words, and where that is sent.
+REFUSALS = [
+    pytest.param(
+        *("anthropic", "langchain_anthropic", anthropic),
+        {"temperature top_p": "`temperature` and `top_p` cannot both be specified for this model."},
+        ["temperature"],
+        id="anthropic, both",
+    ),
+    pytest.param(
+        *("anthropic", "langchain_anthropic", anthropic),
+        {
+            "temperature": "`temperature` is deprecated for this model.",
+            "stop_sequences": "stop_sequences: Extra inputs are not permitted",
+        },
+        ["temperature", "stop_sequences"],
+        id="anthropic, a stop of the call",
+    ),
+    pytest.param(
+        *("google_genai", "langchain_google_genai", gemini),
+        {
+            "temperature": "temperature is not supported by this model.",
+            "topP": "Unable to submit request because topP is not supported.",
+            "stopSequences": "stopSequences is not supported by this model",
+            "seed": "seed is not supported",
+        },
+        ["temperature", "topP", "stopSequences", "seed"],
+        id="gemini",
+    ),
+    pytest.param(
+        *("ollama", "langchain_ollama", ollama),
+        {"seed": "invalid option: seed is not supported", "stop": "stop is not supported"},
+        ["seed", "stop"],
+        id="ollama",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Refusing:
+    """A provider whose model refuses these parameters, each or together, in these words."""
+
+    words: dict[str, str]
+    reply: Any
+
+    def __call__(self, request: Request) -> Body:
+        for names, words in self.words.items():
+            if {*names.split()} <= {*sent_in(request)}:
+                error = {"type": "invalid_request_error", "code": 400, "status": "INVALID_ARGUMENT"}
+                return Body({"type": "error", "error": error | {"message": words}}, 400)
+        return Body(self.reply("<answer> Paris </answer>"))
+
+
+def sent_in(request: Request) -> dict[str, Any]:
+    body = request.body
+    return {**body, **body.get("options", {}), **body.get("generationConfig", {})}
+
+
+@both_ways
+@pytest.mark.parametrize(("provider", "package", "reply", "words", "gone"), REFUSALS)
+def test_any_parameter_that_any_client_is_refused_is_learned_once(
+    serve, monkeypatch, how, provider, package, reply, words, gone
+):
+    pytest.importorskip(package)
+    monkeypatch.setenv("ADA_KEY", "x")
+    server = serve(Refusing(words, reply))
+    reached = {"provider": "langchain", "model": f"{provider}:m", "api_key_env": "ADA_KEY"}
+    options = {"top_p": 0.5} if provider != "ollama" else {}
+    options |= {"seed": 3} if provider != "anthropic" else {}
+    url = server.base_url.removesuffix("/v1")
+    settings = ControllerSettings(base_url=url, options=options, **reached)
+    graph = create_router_r1(
+        CandidatePool.embedded(), ChatModelController(settings=settings)
+    ).compile()
+
+    async def twice() -> list[Any]:  # in one event loop
+        return [await graph.ainvoke({"question": "?"}) for _ in range(2)]
+
+    states = asyncio.run(twice()) if how == "ainvoke" else [run(graph, how) for _ in range(2)]
+    assert [state["answer"] for state in states] == ["Paris"] * 2
+    assert len(server.requests) == 2 + len(gone)  # by tags: a stop goes with each call
+    assert not {*gone} & {*sent_in(server.requests[-1])}
+    kept = {"top_p", "topP", "seed"} & {*sent_in(server.requests[0])} - {*gone}
+    assert kept <= {*sent_in(server.requests[-1])}
+
+
+@dataclass(frozen=True)
+class Events:
+    """A stream of Anthropic's, or of one that speaks OpenAI's API."""
+
+    events: tuple[dict[str, Any], ...]
+
+    def send(self, request: Request, http: Any) -> None:
+        lines = [f"event: {e.get('type')}\ndata: {json.dumps(e)}\n\n" for e in self.events]
+        http.send(200, "".join(lines).encode(), content_type="text/event-stream")
+
+
+def of_anthropic(block: dict[str, Any], *deltas: dict[str, Any]) -> Events:
+    start = {"type": "message_start", "message": anthropic("") | {"content": []}}
+    begin = {"type": "content_block_start", "index": 0, "content_block": block}
+    pieces = [{"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas]
+    stop = {"stop_reason": "tool_use", "stop_sequence": None}
+    end = {"type": "message_delta", "delta": stop, "usage": {"output_tokens": 5}}
+    last = ({"type": "content_block_stop", "index": 0}, end, {"type": "message_stop"})
+    return Events((start, begin, *pieces, *last))
+
+
+def pieces_of(arguments: str) -> Events:
+    call = {"type": "tool_use", "id": "t1", "name": "Quillora", "input": {}}
+    cut = (arguments[:9], arguments[9:])
+    return of_anthropic(call, *({"type": "input_json_delta", "partial_json": c} for c in cut))
+
+
+@both_ways
+@pytest.mark.parametrize("encoded", ["once", "twice", "cut"])
+def test_half_a_call_of_anthropics_stream_is_no_call(serve, how, encoded):
+    theirs = pytest.importorskip("langchain_anthropic").ChatAnthropic
+    whole = json.dumps({"query": QUERY})
+    arguments = {"once": whole, "twice": json.dumps(whole), "cut": whole[:18]}[encoded]
+    said = of_anthropic({"type": "text", "text": ""}, {"type": "text_delta", "text": "Paris"})
+    server = serve([pieces_of(arguments), said])
+    url = server.base_url.removesuffix("/v1")
+    boss = theirs(model="m", base_url=url, api_key="x", max_retries=0, streaming=True)
+    controller = ChatModelController(boss, ControllerSettings(protocol="tools"))
+    graph = create_router_r1(CandidatePool.embedded(), controller).compile()
+    result = run(graph, how)
+    assert result["answer"] == "Paris"
+    assert [bill["query"] for bill in bills(result)] == ([] if encoded == "cut" else [QUERY])

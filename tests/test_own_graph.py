@@ -22,11 +22,11 @@ from test_grpo import DEMO, SETTINGS, asked_of, config, learner, lines, options,
 from training.config import ModelConfig, RewardConfig, load_config
 from training.errors import OutsideError
 from training.grpo import run_grpo
-from training.outcomes import Outcomes, verdict_of
+from training.outcomes import Outcomes, judgement_of
 from training.own_graph import OwnGraph
 from training.rollouts import roll_out, why_left_out
 from training.run import Run
-from training.spending import Bill, Spending
+from training.spending import Spending, StageBill
 from training.stages import measure
 
 pytestmark = [
@@ -94,7 +94,7 @@ def test_of_several_runs_in_one_each_is_paid_and_one_that_the_seed_draws_is_lear
 def test_a_run_of_which_nothing_can_be_learned_says_why(name, why):
     [one] = run_of(name, outcomes=Outcomes(RewardConfig.model_validate("own_app:fixed")))
     assert why_left_out(one) == why
-    assert verdict_of(one) == {}  # nobody pays to judge it
+    assert judgement_of(one) == {}  # nobody pays to judge it
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_replies_inside_the_application_are_stored_and_paid_once(tmp_path, serve
 )
 def test_what_the_router_pays_is_on_the_bill_wherever_it_is_asked_from(name, runs, tmp_path, serve):
     server = serve(Reply("Carel Fabritius", input_tokens=40, output_tokens=30))
-    bill = Bill(Spending(tmp_path), "grpo")
+    bill = StageBill(Spending(tmp_path), "grpo")
     run_of(name, items=asked_of(server), bill=bill)
     assert len(server.requests) == bill.spending.by_stage()["grpo"].calls == runs
     assert bill.spending.total_usd() == pytest.approx(1e-4 * runs)

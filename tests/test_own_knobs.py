@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sqlite3
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
+from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -24,6 +29,8 @@ from router_r1_graph import (
     ControllerError,
     Reply,
     RouterContext,
+    RouterR1Error,
+    RuleController,
     ScriptedController,
     Trace,
     TraceError,
@@ -169,12 +176,10 @@ class Least:
         return self.decided(view)
 
 
-def asked_by(controller: Any, how: str = "invoke") -> dict[str, Any]:
+def asked_by(controller: Any, how: str = "invoke", **options: Any) -> dict[str, Any]:
     pool = make_pool("Ada")
     graph = create_router_r1(pool, controller, models=models(pool)).compile()
-    if how == "invoke":
-        return graph.invoke({"question": "?"})
-    return asyncio.run(graph.ainvoke({"question": "?"}))
+    return run(graph, {"question": "?"}, how, **options)
 
 
 @both_ways
@@ -255,8 +260,126 @@ def test_a_bug_in_a_controller_is_named_with_its_line_and_logged(how, bug, kind,
     assert "controller Least has a bug" in record.getMessage()
 
 
+class OwnError(Exception):
+    """An exception of a user's own."""
+
+
+def raises(error: Exception) -> Any:
+    raise error
+
+
+def of_a_server(view: View) -> Any:
+    request = httpx.Request("GET", "http://x.example")
+    raise httpx.HTTPStatusError("no", request=request, response=httpx.Response(500))
+
+
+def asks_a_closed_port(view: View) -> Any:
+    httpx.get("http://127.0.0.1:9")
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("raising", "kind"),
+    [
+        (lambda view: json.loads("{x"), "bug: JSONDecodeError"),
+        (lambda view: json.loads(""), "bug: JSONDecodeError"),
+        (lambda view: np.linalg.inv(np.zeros((2, 2))), "bug: LinAlgError"),
+        (lambda view: CandidatePool.model_validate({}), "bug: ValidationError"),
+        (lambda view: raises(OutputParserException("no")), "bug: OutputParserException"),
+        (lambda view: Path("/nonexistent").read_text(), "bug: FileNotFoundError"),
+        (lambda view: raises(OwnError("mine")), "bug: OwnError: mine"),
+        (lambda view: raises(ExceptionGroup("all", [OwnError("mine")])), "bug: OwnError: mine"),
+        (lambda view: replace(view, nothing=1), "bug: TypeError"),
+        (of_a_server, "server_error: HTTPStatusError"),
+        (asks_a_closed_port, "connection: ConnectError"),
+        (lambda view: raises(TimeoutError("slow")), "timeout: TimeoutError"),
+        (lambda view: raises(RouterR1Error("mine")), "other: mine"),
+    ],
+)
+def test_whatever_a_controller_raises_is_named_with_its_line(how, raising, kind, caplog):
+    result = asked_by(Least(raising), how)
+    assert result["stop_reason"] == "controller_error"
+    assert result["error"].startswith(kind)
+    assert f"({os.path.basename(__file__)}, line " in result["error"]
+    named = [r.getMessage() for r in caplog.records if "has a bug" in r.getMessage()]
+    assert named == ["controller Least has a bug"] * kind.startswith("bug")
+
+
+class LeastAsync:
+    """The least that an asynchronous controller has."""
+
+    def __init__(self, turn: Any) -> None:
+        self.decided = turn
+
+    async def adecide(self, view: View) -> Any:
+        await asyncio.sleep(0)
+        return self.decided(view)
+
+
+class All(Whole):
+    """All that a controller has."""
+
+    def decide(self, view: View, config: Any = None) -> Any:
+        return self.decided(view)
+
+    async def adecide(self, view: View, config: Any = None) -> Any:
+        await asyncio.sleep(0)
+        return self.decided(view)
+
+
+class Inherited(RuleController):
+    """A rule that decides itself."""
+
+    name = "mine"
+
+    def __init__(self, turn: Any) -> None:
+        self.decided = turn
+
+    def turn(self, view: View) -> Turn:
+        raise NotImplementedError
+
+    def decide(self, view: View, config: Any = None) -> Any:
+        return self.decided(view)
+
+
+@both_ways
+@pytest.mark.parametrize("form", [Least, LeastAsync, All, Inherited])
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        (Turn(answer="42"), "42"),
+        (answer(), "42"),
+        (Reply(text=answer()), "42"),
+        (None, "not NoneType"),
+        ({"answer": "42"}, "not dict"),
+    ],
+)
+def test_each_form_of_a_controller_may_return_each_form_of_a_turn(how, form, turn, said):
+    result = asked_by(form(lambda view: turn), how)
+    if said == "42":
+        assert (result["answer"], result["stop_reason"]) == ("42", "answered")
+        return
+    assert result["stop_reason"] == "controller_error"
+    assert " returns a Reply, a Turn, or text in tags, " + said in result["error"]
+    inherits = form is Inherited and how == "ainvoke"  # what returned it is not the user's
+    assert (f"({os.path.basename(__file__)}, line " in result["error"]) is not inherits
+
+
+@both_ways
+@pytest.mark.parametrize("usd", [None, "much", float("nan"), -1])
+def test_a_worst_case_that_is_no_number_is_named_with_its_line(how, usd):
+    class Priced(All):
+        def worst_case_usd(self, view: View) -> Any:
+            return usd
+
+    result = asked_by(Priced(lambda view: answer()), how, context={"budget_usd": 1})
+    assert result["error"].startswith(
+        f"bug: TypeError: worst_case_usd returns a number of USD, not {usd!r} (test_own_knobs.py"
+    )
+
+
 def test_what_is_no_controller_is_refused_when_the_graph_is_built():
-    with pytest.raises(ControllerError, match=r"object with decide\(view\), not int"):
+    with pytest.raises(ControllerError, match=r"decide\(view\) or adecide\(view\), not int"):
         create_router_r1("embedded", 7)  # type: ignore[arg-type]
 
 
@@ -328,11 +451,74 @@ def test_the_latest_messages_that_fit_are_shown_and_a_person_begins():
     ]
     pool = make_pool("Ada")
     graph = create_router_r1(pool, Least(turn), models=models(pool)).compile()
-    for tokens in (1000, 119, 30, 15, 0):
+    for tokens in (1000, 119, 51, 30, 15, 1, 0):
         graph.invoke({"messages": said}, context={"max_conversation_tokens": tokens})
     shown = ["".join(m.text[0] for m in view.conversation) for view in seen]
-    assert shown == ["abcd", "cd", "cd", "", ""]
+    assert shown == ["abcd", "abcd", "cd", "cd", "cd", "c", ""]
+    assert [CUT in m.text for m in seen[1].conversation] == [True, False, False, False]
     assert {view.question for view in seen} == {"And now?"}
+
+
+CUT = " [... cut ...] "
+LONG = "It begins. " + "word " * 3000 + "It ends."
+PICTURE = {"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (["Who wrote Hamlet?", LONG], ["Who wrote Hamlet?", CUT]),
+        ([LONG, "Shakespeare"], [CUT, "Shakespeare"]),
+        ([LONG, LONG], [CUT, CUT]),
+        (["Who?", "He.", LONG, "ok"], [CUT, "ok"]),
+        (["Who wrote Hamlet?", LONG, "When?", "1600"], ["Who wrote Hamlet?", CUT, "When?", "1600"]),
+        ([LONG, "He.", "When?", "1600"], [CUT, "He.", "When?", "1600"]),
+        (["a" * 7900, "He.", "When?", LONG], ["When?", CUT]),
+    ],
+)
+def test_a_long_message_is_cut_inside_and_the_newest_turn_is_always_shown(how, said, shown):
+    prompts: list[list[str]] = []
+
+    class Chat(FakeChat):
+        def _generate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            prompts.append([str(m.text) for m in messages])
+            return super()._generate(messages, *args, **kwargs)
+
+        async def _agenerate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            prompts.append([str(m.text) for m in messages])
+            return await super()._agenerate(messages, *args, **kwargs)
+
+    pool = make_pool("Ada")
+    graph = create_router_r1(
+        pool, ChatModelController(Chat(text=answer("the UK"))), models=models(pool)
+    ).compile()
+    roles = ["user", "ai"] * (len(said) // 2)
+    run(graph, {"messages": [*zip(roles, said, strict=True), ("user", "Where was he born?")]}, how)
+    told = prompts[0][:-1]
+    assert [CUT if CUT in text else text for text in told] == shown
+    assert sum(len(text) for text in told) <= 2000 * 4
+    for text in told:
+        if CUT in text:
+            assert text.startswith("It begins. word")
+            assert text.endswith("word It ends.")
+
+
+def test_a_message_that_is_cut_keeps_its_images():
+    seen: list[View] = []
+
+    def turn(view: View) -> str:
+        seen.append(view)
+        return answer()
+
+    pool = make_pool({"name": "Ada", "image_inputs": True})
+    graph = create_router_r1(pool, Least(turn), models=models(pool)).compile()
+    pictured = HumanMessage([{"type": "text", "text": LONG}, PICTURE])
+    graph.invoke({"messages": [pictured, AIMessage("A cat."), HumanMessage("Its name?")]})
+    (shown, _), (image,) = seen[0].conversation, seen[0].all_images
+    assert CUT in shown.text
+    assert image == PICTURE
+    assert pictured.text == LONG
 
 
 def test_a_follow_up_question_reaches_a_chat_model_with_what_was_said():

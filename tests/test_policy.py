@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from random import Random
@@ -18,25 +19,29 @@ needs("local")
 import torch
 from langchain_core.messages import AIMessage, ToolMessage
 
+from fakes import NEVER, FakeChat, make_pool, models, search
 from hostile import TEXTS
-from patience import wait_until
+from patience import long_enough, wait_until
 from router_r1_graph import (
     CandidatePool,
     ControllerError,
     Trace,
+    aroute_only,
     create_router_r1,
     parse_controller,
     protocol,
+    route_only,
 )
 from router_r1_graph.budget import Left
 from router_r1_graph.context import RouterContext
 from router_r1_graph.controllers.controller import View, render_view
 from router_r1_graph.controllers.policy import batches as batches_module
 from router_r1_graph.controllers.policy import generation
-from router_r1_graph.controllers.policy.controller import PolicyController, StopTexts
+from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import PolicyFolder, PolicySettings
 from router_r1_graph.controllers.policy.generation import Generator
 from router_r1_graph.controllers.policy.sampling import Sample, sample_tokens
+from router_r1_graph.controllers.policy.stop_texts import StopTexts
 from router_r1_graph.outside import writable
 from tiny_policy import make_model, make_tokenizer
 
@@ -628,6 +633,136 @@ def test_a_question_that_is_over_keeps_no_cache(model, tokenizer):
     assert (len(policy.generator.kept), policy.generator.kept.tokens) == (0, 0)
 
 
+class Held:
+    """A model whose passes wait until they are let go."""
+
+    def __init__(self, model: Any, monkeypatch: Any) -> None:
+        self.begun, self.go = threading.Event(), threading.Event()
+        forward = model.forward
+
+        @wraps(forward)
+        def held(*args: Any, **kwargs: Any) -> Any:
+            self.begun.set()
+            assert self.go.wait(300)
+            return forward(*args, **kwargs)
+
+        monkeypatch.setattr(model, "forward", held)
+        monkeypatch.setattr(batches_module, "_IDLE_SECONDS", 0.01)
+
+    def sampled(self, policy: PolicyController) -> int:
+        """Let the passes go, wait until nothing is sampled, and return how many caches are kept."""
+        self.go.set()
+        assert policy._batches._thread is not None
+        policy._batches._thread.join(300)
+        return len(policy.generator.kept)
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+def test_a_question_whose_time_is_over_in_its_turn_keeps_no_cache(
+    how, model, tokenizer, monkeypatch
+):
+    policy = controller(model, tokenizer)
+    held = Held(model, monkeypatch)
+    graph, given = graph_of(policy), {"question": "Who?"}
+
+    def attempt(seconds: float) -> Any:
+        knobs = RouterContext(deadline_seconds=seconds)
+        if how == "invoke":
+            return graph.invoke(given, context=knobs)
+        return asyncio.run(graph.ainvoke(given, context=knobs))
+
+    state = long_enough(0.3, attempt, lambda _: held.begun.is_set())
+    assert state["stop_reason"] == "deadline"
+    assert state["error"].startswith("timeout: no reply within ")
+    assert held.sampled(policy) == 0
+    assert policy.generator.kept.tokens == 0
+
+
+async def test_a_question_that_is_cancelled_in_its_turn_keeps_no_cache_and_is_not_sampled_on(
+    model, tokenizer, monkeypatch
+):
+    policy = controller(model, tokenizer)
+    held = Held(model, monkeypatch)
+    turns = []
+    generate = policy.generator.generate
+
+    def recording(batch, **kwargs):
+        turns.extend(batch)
+        generate(batch, **kwargs)
+
+    policy.generator.generate = recording
+    graph = graph_of(policy)
+    runs = [asyncio.create_task(graph.ainvoke({"question": q})) for q in ("Who?", "When?")]
+    await asyncio.to_thread(held.begun.wait, 300)
+    for run in runs:
+        run.cancel()
+    await asyncio.wait(runs)
+    assert await asyncio.to_thread(held.sampled, policy) == 0
+    assert max(len(turn.ids) for turn in turns) <= 1
+
+
+async def test_one_that_is_cancelled_between_turns_keeps_no_cache(model, tokenizer):
+    policy = controller(model, tokenizer)
+    pool, asked = make_pool("Ada"), asyncio.Event()
+
+    class Hanging(FakeChat):
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+            asked.set()
+            return await super()._agenerate(*args, **kwargs)
+
+    class Asks:
+        """Asks a candidate in the policy's place, which has sampled its turn."""
+
+        name = "asks"
+
+        async def adecide(self, view: View) -> Any:
+            reply = await policy.adecide(view)
+            return replace(reply, text=search("Ada: who?"))
+
+        def question_ended(self, scratchpad: Any) -> None:
+            policy.question_ended(scratchpad)
+
+    graph = create_router_r1(pool, Asks(), models=models(pool, Ada=Hanging(delay=NEVER))).compile()
+    run = asyncio.create_task(graph.ainvoke({"question": "Who?"}))
+    await asked.wait()
+    assert len(policy.generator.kept) == 1
+    run.cancel()
+    await asyncio.wait([run])
+    assert len(policy.generator.kept) == 0
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+def test_a_question_whose_time_is_over_between_turns_keeps_no_cache(how, model, tokenizer):
+    policy, seen = controller(model, tokenizer), []
+
+    class Slow:
+        """A policy that has sampled its turn when the time is over."""
+
+        def decide(self, view: View) -> Any:
+            reply = policy.decide(replace(view, left=replace(view.left, seconds=None)))
+            seen.append(len(policy.generator.kept))
+            return replace(reply, seconds=3600.0)
+
+        def question_ended(self, scratchpad: Any) -> None:
+            policy.question_ended(scratchpad)
+
+    graph, knobs = graph_of(Slow()), RouterContext(deadline_seconds=3599.0)
+    given = {"question": "Who?"}
+    if how == "invoke":
+        state = graph.invoke(given, context=knobs)
+    else:
+        state = asyncio.run(graph.ainvoke(given, context=knobs))
+    assert (state["stop_reason"], seen) == ("deadline", [1])
+    assert len(policy.generator.kept) == 0
+
+
+def test_a_routed_question_keeps_no_cache(model, tokenizer):
+    policy, pool = controller(model, tokenizer), CandidatePool.embedded()
+    assert route_only(pool, policy, "Who?").text
+    assert asyncio.run(aroute_only(pool, policy, "When?")).text
+    assert len(policy.generator.kept) == 0
+
+
 def test_the_cap_of_the_caches_is_an_option(model, tokenizer):
     policy = controller(model, tokenizer, max_cached_tokens=7)
     assert policy.generator.kept.max_tokens == 7
@@ -667,23 +802,28 @@ def test_a_zero_byte_in_a_turn_is_the_text_that_every_store_can_hold(model, toke
 def test_a_program_that_ends_while_a_turn_is_sampled_ends_in_order():
     program = """
 import sys, threading, time
-from transformers import LlamaConfig, LlamaForCausalLM
 from router_r1_graph import CandidatePool, PolicyController, create_router_r1
 from router_r1_graph.controllers.policy.folder import PolicySettings
-from tiny_policy import make_tokenizer
+from tiny_policy import make_llama, make_tokenizer
 
 tokenizer = make_tokenizer()
-config = LlamaConfig(
+model = make_llama(
     vocab_size=len(tokenizer), hidden_size=1024, intermediate_size=4096, num_hidden_layers=2,
     num_attention_heads=4, eos_token_id=None, bos_token_id=None,
 )
 settings = PolicySettings(max_new_tokens=100_000, max_context_tokens=200_000)
-policy = PolicyController(LlamaForCausalLM(config).eval(), tokenizer, settings)
+policy = PolicyController(model, tokenizer, settings)
+passes = 0
+
+def count(*_):
+    global passes
+    passes += 1
+
+policy.model.register_forward_hook(count)
 graph = create_router_r1(CandidatePool.embedded(), policy).compile()
 threading.Thread(target=graph.invoke, args=({"question": "Who?"},), daemon=True).start()
-while not policy.generator.prefilled_tokens:
+while passes < 20:
     time.sleep(0.01)
-time.sleep(0.5)
 sys.exit(130)
 """
     here = Path(__file__).parent

@@ -16,7 +16,7 @@ from transformers import CONFIG_MAPPING, AutoConfig
 from router_r1_graph import ControllerError
 from router_r1_graph.controllers.policy.generation import Generator
 from router_r1_graph.controllers.policy.sampling import Sample
-from router_r1_graph.controllers.policy.scoring import Scorer
+from router_r1_graph.controllers.policy.scoring import EndingScorer
 from router_r1_graph.controllers.policy.weights import class_of
 
 torch.set_num_threads(1)
@@ -160,7 +160,7 @@ def test_endings_are_as_likely_as_in_a_forward_pass_of_their_own(kind):
     common = text(20)
     contexts = [[*common, *text(9)], [*common, *text(4)], text(30), text(1)]
     endings = [text(1), text(3), text(2)]
-    found = Scorer(model, 0).logprobs(contexts, endings)
+    found = EndingScorer(model, 0).logprobs(contexts, endings)
     assert found.shape == (4, 3)
     for context, row in zip(contexts, found.tolist(), strict=True):
         for ending, logprob in zip(endings, row, strict=True):

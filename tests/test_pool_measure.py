@@ -15,7 +15,7 @@ from openai_server import OpenAIServer, Reply, Request, Status
 from router_r1_graph import CandidatePool, PoolError
 from router_r1_graph.answers import contains
 from router_r1_graph.candidates.pool_edit import edited
-from router_r1_graph.candidates.pool_file import parse
+from router_r1_graph.candidates.pool_file import parse_yaml
 from router_r1_graph.evaluation.probes import SHIPPED_PROBES, in_turn, read_probes
 
 KEY = "sk-test-0123456789abcdef"
@@ -97,9 +97,9 @@ WHERE = [
 def test_a_value_is_set_wherever_it_stands_and_all_else_stays(text):
     scores = {"code": 0.9, "film and music": 1.0, "yes": 0.5}
     values = {"latency_seconds": 0.4, "benchmarks": scores, "measured": {"source": "a: b, c"}}
-    place = [c["name"][:3] for c in parse(text)["candidates"]].index("Ada")
+    place = [c["name"][:3] for c in parse_yaml(text)["candidates"]].index("Ada")
     new = edited(text, {place: values})
-    before, after = parse(text), parse(new)
+    before, after = parse_yaml(text), parse_yaml(new)
     had, has = before["candidates"].pop(place), after["candidates"].pop(place)
     assert after == before
     assert has == {**had, **values, "benchmarks": {**(had.get("benchmarks") or {}), **scores}}

@@ -6,29 +6,17 @@ from random import Random
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import MistralConfig, MistralForCausalLM, PreTrainedConfig
 from transformers.models.llama.modeling_llama import LlamaAttention
 
+from renamed import rename
 from router_r1_graph.controllers.policy import generation
 from router_r1_graph.controllers.policy.forward import Forward
 from router_r1_graph.controllers.policy.generation import Generator
 from router_r1_graph.controllers.policy.prefixes import Prefixes
 from router_r1_graph.controllers.policy.sampling import Sample
-
-SIZES = {
-    "vocab_size": 300,
-    "hidden_size": 48,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 1000,
-}
-
-
-def llama():
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+from tiny_policy import SIZES, make_llama
+from training.machine import attention_for_training
 
 
 def some(rng, count):
@@ -58,7 +46,7 @@ def turns_of(rng, begin, count, **options):
 
 
 def test_shared_prefixes_change_no_logprob():
-    model, rng = llama(), Random(1)
+    model, rng = make_llama(), Random(1)
     generator = Generator(model, pad_id=0, stop_ids=frozenset([7]))
     turns = [
         *turns_of(rng, some(rng, 150), 9),
@@ -88,7 +76,7 @@ def test_shared_prefixes_change_no_logprob():
 
 
 def test_a_turn_that_rests_keeps_its_prefix():
-    model, rng = llama(), Random(2)
+    model, rng = make_llama(), Random(2)
     generator = Generator(model, pad_id=0, stop_ids=frozenset([7]))
     turns = turns_of(rng, some(rng, 100), 6)
     generator.generate(turns, rest=lambda going: True)  # one token each
@@ -100,7 +88,7 @@ def test_a_turn_that_rests_keeps_its_prefix():
 
 
 def test_questions_one_after_the_other_share_what_they_begin_with():
-    model, rng = llama(), Random(3)
+    model, rng = make_llama(), Random(3)
     generator = Generator(model, pad_id=0, stop_ids=frozenset([7]))
     begin = some(rng, 200)
     read = []
@@ -122,8 +110,21 @@ def test_layers_that_forget_share_nothing():
     assert [turn.prefilled for turn in turns] == [len(turn.context) for turn in turns]
 
 
+def test_a_model_that_does_not_name_its_attention_shares_nothing(monkeypatch):
+    model, rng = make_llama(), Random(4)
+    missed = rename(monkeypatch, PreTrainedConfig, "_attn_implementation")
+    generator = Generator(model, pad_id=0, stop_ids=frozenset([7]))
+    turns = turns_of(rng, some(rng, 100), 4)
+    generator.generate(turns)
+    assert missed
+    assert [turn.prefilled for turn in turns] == [len(turn.context) for turn in turns]
+    assert turns[0].logprobs == pytest.approx(own_logprobs(model, turns[0]), abs=1e-4)
+    with attention_for_training(model, bf16=True):  # which has a model keep the one it has
+        assert model(torch.tensor([[9]])).logits.isfinite().all()
+
+
 def test_an_attention_of_its_own_shares_nothing(monkeypatch):
-    model, rng = llama(), Random(4)
+    model, rng = make_llama(), Random(4)
     forward = LlamaAttention.forward
 
     def biased(self, *args, **kwargs):
@@ -139,7 +140,7 @@ def test_an_attention_of_its_own_shares_nothing(monkeypatch):
 
 
 def test_rounding_is_not_taken_for_another_attention():
-    model = llama().bfloat16()
+    model = make_llama().bfloat16()
     for weights in model.parameters():  # as large as those of a trained model: rounding shows
         weights.data *= 3
     assert Forward(model).shares
@@ -151,7 +152,7 @@ def test_rounding_is_not_taken_for_another_attention():
 
 @pytest.mark.parametrize("keep", [1, 3, 6, 0])
 def test_the_last_matrix_multiplies_what_is_in_one_piece(keep):
-    model, seen = llama().requires_grad_(False), []
+    model, seen = make_llama().requires_grad_(False), []
     head = model.get_output_embeddings()
     head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
     ids = torch.tensor([some(Random(row), 6) for row in range(4)])
@@ -188,7 +189,7 @@ def test_the_oldest_prefixes_are_dropped():
 
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_guesses_change_nothing_that_is_sampled(monkeypatch, count):
-    model, rng = llama(), Random(7)
+    model, rng = make_llama(), Random(7)
     begin = some(rng, 20) * 5  # it repeats itself: everything is guessed
 
     def sampled():
@@ -208,7 +209,7 @@ def test_guesses_change_nothing_that_is_sampled(monkeypatch, count):
 
 
 def test_two_samplers_may_hold_one_model():
-    model, begin = llama(), some(Random(9), 100)
+    model, begin = make_llama(), some(Random(9), 100)
     turns = [turns_of(Random(seed), begin, 4) for seed in range(6)]
     samplers = [Generator(model, pad_id=0, stop_ids=frozenset([7])) for _ in turns]
     with ThreadPoolExecutor() as threads:

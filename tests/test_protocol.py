@@ -18,6 +18,7 @@ from router_r1_graph.protocol import (
     Turn,
     close,
     cut,
+    cut_inside,
     escape,
     load_template,
     parse,
@@ -291,6 +292,25 @@ def test_no_character_of_several_bytes_is_cut_in_half():
 def test_a_text_of_just_the_budget_is_whole_and_half_a_character_is_cut_as_one():
     assert cut("x" * 12, 3) == "x" * 12
     assert cut("\ud800" * 9, 1) == "???? [... cut]"
+
+
+@given(ANY_TEXT | st.text(" \nwé🦉", min_size=60), st.integers(0, 30))
+def test_a_text_that_is_cut_inside_keeps_both_ends_within_the_budget(text, max_tokens):
+    kept = cut_inside(text, max_tokens)
+    if kept == text:
+        return
+    assert len(kept.encode(errors="replace")) <= max_tokens * 4
+    beginning, _, end = kept.partition(" [... cut ...] ")
+    clean = text.encode(errors="replace").decode()
+    assert clean.startswith(beginning)
+    assert clean.endswith(end)
+    assert end or max_tokens < 8
+
+
+def test_a_text_cut_inside_says_where():
+    assert cut_inside("a" * 100 + "b" * 100, 8) == "aaaaaaaa [... cut ...] bbbbbbbb"
+    assert cut_inside("a" * 100 + "b" * 100, 4) == "a" * 16
+    assert cut_inside("a" * 16, 4) == "a" * 16
 
 
 def test_white_space_alone_can_be_cut():

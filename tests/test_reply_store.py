@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import multiprocessing
@@ -13,11 +14,15 @@ import signal
 import sqlite3
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import thread as futures_thread
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
 from langgraph.types import Command
@@ -40,7 +45,8 @@ from router_r1_graph import (
     read_traces,
     total,
 )
-from router_r1_graph.candidates.call import ask
+from router_r1_graph.candidates.call import aask, ask
+from router_r1_graph.candidates.providers import make_chat_model
 from router_r1_graph.candidates.records import read_records, stored_records, write_records
 from yaml_pool import ONE_DOLLAR, both_ways, run, yaml_pool
 
@@ -76,6 +82,12 @@ def asked(
     call = call_of(pool, query, **args)
     message = one.invoke(call) if how == "invoke" else asyncio.run(one.ainvoke(call))
     return {**message.artifact, "text": message.text}
+
+
+def has_waiters(store: ReplyStore) -> bool:
+    """Return whether somebody waits for a call that another makes: a task, or a thread."""
+    futures = [flight.future for flight in store.flights._by_key.values()]
+    return any(future._done_callbacks or future._condition._waiters for future in futures)
 
 
 # ------------------------------------------------------------------------------------------- hits
@@ -393,7 +405,7 @@ def test_if_everybody_fails_nobody_waits_for_all_of_them(serve, tmp_path, store)
 
 
 def test_if_the_first_is_cancelled_the_next_makes_the_call(serve, tmp_path, store):
-    server = serve(Reply("Paris", delay=0.3))
+    server = serve([Reply("Rome", delay=30), Reply("Paris")])
     pool = yaml_pool(tmp_path, server)
     one = candidate_tool(pool.candidates[0], replies=store)
 
@@ -401,7 +413,7 @@ def test_if_the_first_is_cancelled_the_next_makes_the_call(serve, tmp_path, stor
         first = asyncio.create_task(one.ainvoke(call_of(pool)))
         await asyncio.to_thread(wait_until, server.count)
         second = asyncio.create_task(one.ainvoke(call_of(pool)))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(wait_until, lambda: has_waiters(store))
         first.cancel()
         return await second
 
@@ -423,7 +435,7 @@ def test_an_event_loop_that_stopped_for_good_keeps_nobody_waiting(serve, tmp_pat
     with ThreadPoolExecutor(1) as thread:
         if waits:
             answer = thread.submit(asked, pool, store)
-            time.sleep(0.3)  # it looks again every two seconds, whether or not it waits by now
+            wait_until(lambda: has_waiters(store))
         task.cancel()
         del task
         loop.run_until_complete(loop.shutdown_asyncgens())
@@ -431,6 +443,50 @@ def test_an_event_loop_that_stopped_for_good_keeps_nobody_waiting(serve, tmp_pat
         if not waits:
             answer = thread.submit(asked, pool, store)
         assert answer.result()["text"] == "Paris"
+
+
+class Silent(BaseChatModel):
+    """A model that never answers."""
+
+    _llm_type = "silent"
+
+    def _generate(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
+    async def _agenerate(self, *_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("hedged", [{}, {"hedge_after_seconds": 0.01}], ids=["", "hedged"])
+def test_a_call_that_is_thrown_away_takes_no_lock_of_the_thread_that_collects_it(
+    serve, tmp_path, store, stored, hedged
+):
+    settings = yaml_pool(tmp_path, serve(Reply("Paris")), max_concurrency=2, **hedged).candidates[0]
+    replies = store if stored else None
+    loop = asyncio.new_event_loop()
+    call = aask(Silent(), [HumanMessage(FRANCE)], settings, store=replies)
+    task = loop.create_task(call)
+    with suppress(TimeoutError):
+        loop.run_until_complete(asyncio.wait_for(asyncio.shield(task), 0.2))
+    loop.close()
+    thrown_away = weakref.ref(task)
+    del task, call, loop
+
+    def collect() -> None:
+        with futures_thread._global_shutdown_lock:  # as in the midst of any `submit`
+            gc.collect()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    # Neither its claim nor its places are held.
+    one = make_chat_model(settings)
+    answers = [ask(one, [HumanMessage(FRANCE)], settings, store=replies) for _ in range(2)]
+    assert [answer.text for answer in answers] == ["Paris", "Paris"]
+    gc.collect()
+    assert thrown_away() is None
 
 
 def test_a_thread_that_blocks_an_event_loop_does_not_wait_for_it(serve, tmp_path, store):

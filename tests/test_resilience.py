@@ -12,6 +12,7 @@ import random
 import re
 import sqlite3
 import threading
+import time
 import uuid
 from contextlib import closing
 
@@ -34,8 +35,8 @@ from router_r1_graph import (
 from router_r1_graph.candidates.call import aask, ask
 from router_r1_graph.candidates.pool import STORED
 from router_r1_graph.candidates.resilience.endpoint import endpoint_of
+from router_r1_graph.candidates.resilience.endpoint_state import EndpointState, admit, settle
 from router_r1_graph.candidates.resilience.fallback import fallback_of
-from router_r1_graph.candidates.resilience.record import Record, admit, settle
 from router_r1_graph.candidates.resilience.settings import Resilience
 from router_r1_graph.candidates.resilience.stores import open_store
 from router_r1_graph.serving.endpoints import EndpointCollector
@@ -90,24 +91,24 @@ class Gated(FakeChat):
 # ------------------------------------------------------------------------------ the arithmetic
 
 
-def waits(settings: Resilience, record: Record, now: float, count: int) -> list[float]:
+def waits(settings: Resilience, record: EndpointState, now: float, count: int) -> list[float]:
     return [admit(record, settings, now, str(n), 1e9).wait for n in range(count)]
 
 
 def test_a_burst_goes_at_once_and_the_next_ones_wait_in_turn():
-    each_second, record = Resilience(requests_per_minute=60), Record()
+    each_second, record = Resilience(requests_per_minute=60), EndpointState()
     assert waits(each_second, record, 1000, 9) == pytest.approx([0] * 5 + [1, 2, 3, 4])
     assert waits(each_second, record, 1004, 1) == pytest.approx([1])
     assert waits(each_second, record, 1064, 6) == pytest.approx([0] * 5 + [1])
     rarely = Resilience(requests_per_minute=0.5)
-    assert waits(rarely, Record(), 1000, 3) == pytest.approx([0, 120, 240])
+    assert waits(rarely, EndpointState(), 1000, 3) == pytest.approx([0, 120, 240])
     # Who cannot wait so long takes no turn.
     assert admit(record, each_second, 1064, "late", 1.5).late == pytest.approx(2)
     assert waits(each_second, record, 1064, 1) == pytest.approx([2])
 
 
 def test_tokens_are_paid_off_before_the_next_request():
-    limit, record = Resilience(tokens_per_minute=600), Record()
+    limit, record = Resilience(tokens_per_minute=600), EndpointState()
     assert waits(limit, record, 1000, 1) == [0]
     settle(record, limit, 1000, "0", "up", 100)  # ten seconds' worth, of which five are a burst
     assert waits(limit, record, 1000, 1) == pytest.approx([5])
@@ -124,13 +125,13 @@ def test_whatever_happens_no_limit_is_passed(seed):
         breaker_probes=draw.randint(1, 2),
         timeout_seconds=10,
     )
-    record, now, under_way = Record(), 1000.0, {}
+    record, now, under_way = EndpointState(), 1000.0, {}
     for attempt in map(str, range(400)):
         now += draw.choice([0, 0.5, 8])
         under_way = {a: until for a, until in under_way.items() if until >= now}
         was = record.breaker(now)
         verdict = admit(record, limits, now, attempt, 1e9)
-        record = Record.loads(record.dumps())
+        record = EndpointState.loads(record.dumps())
         if verdict.admitted:
             under_way[attempt] = now + 15
         assert was != "open" or not verdict.admitted
@@ -146,7 +147,7 @@ def test_whatever_happens_no_limit_is_passed(seed):
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{", '{"failures": "x"}', '{"places": [1]}'])
 def test_a_record_that_is_none_limits_nothing(text):
-    assert Record.loads(text) == Record()
+    assert EndpointState.loads(text) == EndpointState()
 
 
 # ------------------------------------------------------------------------------------- stores
@@ -189,7 +190,7 @@ async def test_who_is_cancelled_while_a_store_is_busy_leaves_no_place_taken(tmp_
     with closing(sqlite3.connect(tmp_path / "limits.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         call = asyncio.create_task(aask(model, QUESTION, ada))
-        await asyncio.sleep(0.05)
+        await until(lambda: endpoint.store._queued)
         call.cancel()
         await asyncio.wait([call])
         other.execute("COMMIT")
@@ -213,16 +214,17 @@ def test_threads_wait_for_a_place_in_turn():
     assert kinds(replies) == ["ok"] * 5
 
 
-async def test_a_breaker_opens_lets_one_probe_through_and_closes(place):
+async def test_a_breaker_opens_lets_one_probe_through_and_closes(place, monkeypatch):
     ada = candidate(
-        breaker_failures=2, breaker_seconds=0.3, limits_store=place, requests_per_minute=6000
+        breaker_failures=2, breaker_seconds=3000, limits_store=place, requests_per_minute=6000
     )
     down = FakeChat(text=ConnectionError("gone"))
     seen = kinds([await aask(down, QUESTION, ada) for _ in range(3)])
     assert seen == ["connection", "connection", "circuit_open"]
     assert len(down.queries) == 2
     endpoint = endpoint_of(ada)
-    await asyncio.sleep(0.4)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3001)
     back = Gated()
     probe = asyncio.create_task(aask(back, QUESTION, ada))
     await until(lambda: back.inside)

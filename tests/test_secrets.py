@@ -281,6 +281,25 @@ def test_what_an_option_takes_from_the_environment_is_kept_like_a_key(
             assert secret not in text
 
 
+@both_ways
+@pytest.mark.parametrize("provider", ["openai", "langchain"])
+def test_callbacks_see_nothing_of_how_a_server_is_reached(
+    serve, tmp_path, monkeypatch, how, provider
+):
+    server, listener = serve([Reply("Paris"), Status(400)]), Listener()
+    options = {"default_headers": {"X-Title": "My App"}, "default_query": {"api-version": "v-one"}}
+    own = {"model": "openai:ada", "provider": provider} if provider == "langchain" else {}
+    candidates = {"Ada": {**own, "options": options}}
+    pool = keyed_pool(tmp_path, server, monkeypatch, KEYS[0], candidates=candidates)
+    graph = scripted(pool, SEARCH, SEARCH.replace("?", "!"), ANSWER)
+    run(graph, how, {"callbacks": [listener]}, max_calls_per_round=1)
+    assert {request.headers["x-title"] for request in server.requests} == {"My App"}
+    assert server.requests[0].path.endswith("api-version=v-one")
+    for text in listener.texts:
+        for part in ("My App", "X-Title", "v-one", "api-version", server.base_url):
+            assert part not in text
+
+
 @pytest.mark.parametrize(
     ("settings", "key"),
     [

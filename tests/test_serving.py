@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+import zlib
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -277,6 +278,11 @@ NULLS += " budget_usd web_search_options functions keep prediction"
         {"chat_template_kwargs": {}, "usage": {"include": True}, "chat_id": "x", "id": "y"},
         {"max_tokens": "100", "stream": "false", "function_call": "auto", "think": False},
         dict.fromkeys(NULLS.split()),
+        {"stream_options": {"include_usage": None, "include_obfuscation": False}},
+        {"tools": [{"type": None, "function": {"name": "f"}}], "tool_choice": "none"},
+        {"store": True, "metadata": {"a": "b"}, "service_tier": "flex", "user": "me"},
+        {"reasoning_effort": "low", "prediction": {"type": "content", "content": "x"}},
+        {"parallel_tool_calls": True, "verbosity": "low", "safety_identifier": "x"},
     ],
 )
 def test_neutral_fields_and_nulls_change_nothing(url, fields):
@@ -296,6 +302,7 @@ CHORES = [
     [("system", "You summarise. Produce a concise title for the conversation."), "user: hello"],
     ["Read this conversation and give:\n1. its language\n2. A title of five words or less"],
     ["你需要将这段对话总结为一个标题"],
+    [("system", "You are a title generator. You output nothing but a thread title."), "hello"],
 ]
 NO_CHORES = [
     ["Who wrote Hamlet?"],
@@ -335,6 +342,99 @@ def test_what_chat_uis_ask_on_their_own_takes_one_call():
         assert len(ada.queries) == len(CHORES)
     with serving_at(model, chores="") as url:
         assert ask(url, CHORES[0][0]).router_r1["calls"] == 2
+
+
+TITLE = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
+SAVE = {"type": "function", "function": {"name": "save", "parameters": TITLE}}
+AS_JSON = {"type": "json_schema", "json_schema": {"name": "title", "schema": TITLE}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("chores", ["cheapest", "constant:Ada"])
+@pytest.mark.parametrize(
+    ("form", "reply", "told"),
+    [
+        ({"tools": [SAVE]}, Reply("A talk"), "A talk"),
+        ({"tools": [SAVE]}, Reply("A ta", finish_reason="length"), "A ta"),
+        ({"tools": [SAVE]}, Reply("", tool_calls=[("save", {"title": "x"})]), "save"),
+        (
+            {"tools": [SAVE], "tool_choice": "required"},
+            Reply("", tool_calls=[("save", {"title": "x"})]),
+            "save",
+        ),
+        ({"tools": [SAVE], "tool_choice": "none"}, Reply("A talk"), "A talk"),
+        (
+            {"response_format": AS_JSON},
+            Reply("", tool_calls=[("title", {"title": "x"})]),
+            '{"title": "x"}',
+        ),
+        ({"response_format": {"type": "json_object"}}, Reply('{"title": 1}'), '{"title": 1}'),
+    ],
+)
+def test_a_chat_uis_own_prompt_takes_one_call_in_a_form_too(
+    serve, tmp_path, stream, chores, form, reply, told
+):
+    server = serve({"ada": reply, "bob": Reply("1"), "cy": Reply("2")})
+    prices = {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 2.0}
+    names = {"Ada": {"input_usd_per_mtok": 1.0}, "Bob": prices, "Cy": prices}
+    model = ChatRouterR1(
+        pool=yaml_pool(tmp_path, server, names), controller="constant:Bob", formatter="Cy"
+    )
+    if chores == "cheapest":  # whoever gives forms answers
+        model.formatter = None
+    texts = ["Who?", "Bo.", "Write a title of five words for this conversation."]
+    with serving_at(model, chores=chores) as url, client_of(url) as client:
+        asked = {"model": "router-r1", "messages": as_messages(texts), **form, "max_tokens": 50}
+        if stream:
+            chunks = list(client.chat.completions.create(**asked, stream=True))
+            choices = [chunk.choices[0] for chunk in chunks]
+            text = "".join(choice.delta.content or "" for choice in choices)
+            calls = [call for choice in choices for call in choice.delta.tool_calls or ()]
+            end, bill = choices[-1].finish_reason, chunks[-1].router_r1
+        else:
+            whole = client.chat.completions.create(**asked)
+            said, end = whole.choices[0].message, whole.choices[0].finish_reason
+            text, calls, bill = said.content, said.tool_calls, whole.router_r1
+    assert (calls[0].function.name if calls else text) == told
+    assert end == ("tool_calls" if calls else reply.finish_reason)
+    (request,) = server.requests
+    said = "User: Who?\n\nAssistant: Bo.\n\nWrite a title of five words for this conversation."
+    assert request.prompt.startswith(said)
+    assert "the answer" not in request.prompt
+    assert bill["cost_usd"] > 0
+    assert list(bill["candidates"]) == ["Ada"]
+
+
+def test_a_chat_uis_own_prompt_takes_one_call_in_the_responses_api_too(serve, tmp_path):
+    server = serve({"ada": Reply("", tool_calls=[("title", {"title": "x"})])})
+    model = ChatRouterR1(pool=yaml_pool(tmp_path, server), controller="constant:Ada")
+    form = {"format": {"type": "json_schema", "name": "title", "schema": TITLE}}
+    with serving_at(model) as url, client_of(url) as client:
+        asked = "Write a title of five words for this conversation."
+        whole = client.responses.create(model="router-r1", input=asked, text=form)
+    assert (whole.output_text, len(server.requests)) == ('{"title": "x"}', 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_form_that_is_not_kept_to_is_in_the_metrics_and_the_error_says_what_it_cost(
+    serve, tmp_path, stream
+):
+    server = serve({"ada": Reply("1"), "bob": Reply("No.", cost=0.25)})
+    pool = yaml_pool(tmp_path, server, {"Ada": {}, "Bob": {}})
+    model = ChatRouterR1(pool=pool, controller="constant:Ada", formatter="Bob")
+    with serving_at(model) as url:
+        with pytest.raises(openai.InternalServerError, match="called no tool") as caught:
+            ask(url, tools=[SAVE], tool_choice="required", stream=stream)
+        assert caught.value.body["router_r1"] == {"cost_usd": 0.25}
+        assert "router_r1_cost_usd_total 0.25" in get(f"{url}/metrics")
+
+
+def test_a_budget_that_cannot_pay_a_chat_uis_own_prompt_is_told(serve, tmp_path):
+    pool = yaml_pool(tmp_path, serve({"ada": Reply("1")}), input_usd_per_mtok=1.0)
+    with serving_at(ChatRouterR1(pool=pool, controller="constant:Ada")) as url:
+        asked = {"tools": [SAVE], "extra_body": {"budget_usd": 1e-9}}
+        with pytest.raises(openai.BadRequestError, match="budget_usd: 1e-09 cannot pay Ada"):
+            ask(url, "Write a title for this conversation.", **asked)
 
 
 def test_thoughts_in_earlier_replies_are_left_out():
@@ -468,7 +568,7 @@ def test_its_openapi_document_is_valid(url):
         ({"logprobs": True}, "logprobs", "only False"),
         ({"deadline": 3}, "deadline", "did you mean 'deadline_seconds'"),
         ({"model": "router-r1:cost=2"}, "cost_weight", "at most 1"),
-        ({"model": "router-r1:tokens=2"}, "model", "no knob is called 'tokens'"),
+        ({"model": "router-r1:tokens=2"}, "model", "no setting is called 'tokens'"),
         ({"stop": ""}, "stop.0", "at least 1 character"),
         ({"stop": ["a", ""]}, "stop.1", "at least 1 character"),
         ({"max_tokens": 0}, "max_tokens", "at least 1"),
@@ -728,19 +828,88 @@ def test_connections_that_say_nothing_are_closed_and_the_most_silent_first():
         assert "ok" in get(f"{url}/health")
 
 
+CHAT = "v1/chat/completions"
+
+
 @pytest.mark.parametrize(
-    ("path", "body", "says"),
+    ("method", "path", "body", "encoding", "says"),
     [
-        ("chat/completions", b"{}", "404.*the base URL of a client ends in /v1"),
-        ("v1/chat/completions", gzip.compress(b"{}", mtime=0), "415.*the body is compressed"),
-        ("v1/chat/completions", b" " * 20_000_000, "413.*longer than 4194304 bytes"),
+        ("POST", "chat/completions", b"{}", "", "404.*: POST /chat/completions; .* ends in /v1"),
+        ("POST", f"v1/{CHAT}", b"{}", "", "404.*: POST /v1/v1/chat.* has /v1/chat/completions"),
+        ("POST", "v1/embeddings", b"{}", "", "404.*has /v1/chat/completions, /v1/responses"),
+        ("GET", "api/tags", None, "", "404.*: GET /api/tags"),
+        ("GET", CHAT, None, "", "405.*this path takes POST"),
+        ("POST", CHAT, gzip.compress(b"{}", mtime=0), "gzip", "415.*the body is compressed"),
+        ("POST", CHAT, gzip.compress(b"{}", mtime=0), "", "415.*the body is compressed"),
+        ("POST", CHAT, zlib.compress(b"{}"), "deflate", "415.*the body is compressed"),
+        ("POST", CHAT, b"(\xb5/\xfd", "zstd", "415.*the body is compressed"),
+        ("POST", CHAT, b"{", "identity", "400.*the body is not JSON"),
+        ("POST", CHAT, b" " * 20_000_000, "", "413.*longer than 4194304 bytes"),
     ],
-    ids=["path", "compressed", "long"],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
 )
-def test_a_request_that_cannot_be_read_is_told_why(url, path, body, says):
+def test_a_request_that_cannot_be_read_is_told_why(url, method, path, body, encoding, says):
+    request = urllib.request.Request(f"{url}/{path}", body, method=method)
+    if encoding:
+        request.add_header("Content-Encoding", encoding)
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"{url}/{path}", data=body, timeout=100)
+        urllib.request.urlopen(request, timeout=100)
     assert re.match(says, f"{caught.value.code} {json.load(caught.value)['error']['message']}")
+
+
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "says"),
+    [
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": "f"}}, "tool_choice", "mode"),
+        (
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": ["f"]}}},
+            "tool_choice",
+            "a list of objects",
+        ),
+        ({"tool_choice": {"type": "allowed_tools", "tools": 5}}, "tool_choice", "a list"),
+        ({"tool_choice": {"type": "function", "function": "g"}}, "tool_choice", "no tool"),
+        ({"tools": [{"type": "custom", "custom": {"name": "c"}}]}, "tools", "a free text"),
+    ],
+)
+def test_a_tool_choice_that_cannot_be_read_is_told_why(url, fields, param, says):
+    with pytest.raises(openai.BadRequestError, match=says) as caught:
+        ask(url, extra_body={"tools": [FUNCTION], **fields})
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "says"),
+    [
+        ({"tools": [{"type": "custom", "name": "c"}]}, "tools", "a free text"),
+        ({"text": {"format": "json"}}, "text", "its format is an object"),
+        ({"input": 5}, "input", "a valid list"),
+        ({"input": ["Who?"]}, "input.0", "a valid dictionary"),
+        ({"input": ""}, "input", "at least 1"),
+        (
+            {"input": [{"type": "function_call_output", "call_id": "1", "output": "sun"}]},
+            "input",
+            "no question",
+        ),
+    ],
+)
+def test_the_responses_api_says_which_field_cannot_be_read(url, fields, param, says):
+    with client_of(url) as client, pytest.raises(openai.BadRequestError, match=says) as caught:
+        client.responses.create(model="router-r1", input=HAMLET, extra_body=fields)
+    assert caught.value.param == param
+
+
+def test_the_responses_api_takes_null_types_and_gives_metadata_back(url):
+    asked = [{"type": None, "role": "user", "content": HAMLET}]
+    with client_of(url) as client:
+        whole = client.responses.create(model="router-r1", input=asked, metadata={"a": "b"})
+    assert (whole.output_text, whole.metadata) == ("pound sterling", {"a": "b"})
+
+
+def test_the_list_of_models_may_end_in_a_slash(url):
+    assert json.loads(get(f"{url}/v1/models/"))["data"][0]["id"] == "router-r1"
 
 
 def test_the_access_log_has_who_what_and_how_long_but_no_query(caplog):

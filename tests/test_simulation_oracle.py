@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from facts_file import write_facts
 from router_r1_graph.answers import is_abstention, short_answer
 from router_r1_graph.candidates import Candidate, CandidatePool
 from router_r1_graph.simulation import (
@@ -161,7 +162,7 @@ def test_routing_well_is_better_and_far_cheaper_than_asking_the_dearest(name: st
 
 def test_in_a_permuted_world_the_candidates_know_its_facts(tmp_path: Path) -> None:
     world = WORLD.permuted(5)
-    world.to_csv(tmp_path / "facts.csv")
+    write_facts(world, tmp_path / "facts.csv")
     facts = str(tmp_path / "facts.csv")
     pool = [
         one.model_copy(update={"options": {**one.options, "facts": facts}})

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from facts_file import write_facts
 from router_r1_graph.errors import ConfigError
 from router_r1_graph.simulation import Ask, World, read_question
 from router_r1_graph.simulation.grammar import MAX_PREFIX, _noun_forms, _question_forms, read_exact
 from router_r1_graph.simulation.relations import relation_of, relations
 from router_r1_graph.simulation.structure import folded
-from router_r1_graph.simulation.world import counts_by_domain
 
 WORLD = World.embedded()
 HEADER = "subject,relation,object,domain\n"
@@ -25,7 +25,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_there_are_many_facts_in_seven_domains() -> None:
-    counts = counts_by_domain(WORLD)
+    counts = Counter(fact.domain for fact in WORLD.facts)
     assert len(WORLD.facts) >= 4000
     assert len(counts) == 7
     assert min(counts.values()) >= 200
@@ -149,8 +149,8 @@ def test_a_permuted_world_keeps_subjects_and_objects_and_changes_what_belongs_to
     assert other.facts == WORLD.permuted(7).facts != WORLD.permuted(8).facts
 
 
-def test_a_world_written_to_a_file_comes_back(tmp_path: Path) -> None:
-    WORLD.to_csv(tmp_path / "facts.csv")
+def test_the_facts_of_a_file_are_those_of_its_world(tmp_path: Path) -> None:
+    write_facts(WORLD, tmp_path / "facts.csv")
     assert World.from_csv(tmp_path / "facts.csv").facts == WORLD.facts
 
 

@@ -27,8 +27,8 @@ from router_r1_graph import (
     parse_controller,
     route_only,
 )
-from router_r1_graph.candidates.events import let_through
 from router_r1_graph.candidates.images import IMAGE_ALONE
+from router_r1_graph.candidates.server_events import let_through
 from router_r1_graph.candidates.thoughts import apart
 from router_r1_graph.candidates.tool_calls import written_calls
 from router_r1_graph.chat.answer_reader import AnswerReader
@@ -216,6 +216,26 @@ def test_a_model_that_cannot_stream_is_asked_for_the_whole(serve, tmp_path, refu
         (bill,) = bills(state)
         assert (bill["ok"], bill["reply"]) == (True, "Paris")
     assert len(server.requests) == 3  # it is learned once
+
+
+@both_ways
+def test_the_responses_api_is_asked_for_the_whole_where_it_cannot_stream(serve, tmp_path, how):
+    said = {"type": "output_text", "text": "Paris", "annotations": []}
+    message = {"type": "message", "id": "m", "role": "assistant", "content": [said]}
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, "cost": 0.5}
+    whole = {"id": "r", "model": "ada", "status": "completed", "output": [message], "usage": usage}
+
+    def reply(request: Request) -> Any:
+        refusal = Error({"message": "Streaming is not supported for this model"})
+        return refusal if request.body.get("stream") else Wire(whole)
+
+    server = serve(reply)
+    options = {"use_responses_api": True, "streaming": True}
+    graph = scripted(yaml_pool(tmp_path, server, options=options), search("Ada: ?"), answer())
+    for _ in range(2):
+        (bill,) = bills(run(graph, how))
+        assert (bill["error"], bill["reply"], bill["cost_usd"]) == (None, "Paris", 0.5)
+    assert [bool(r.body.get("stream")) for r in server.requests] == [True, False, False]
 
 
 @both_ways
@@ -727,7 +747,9 @@ def test_system_messages_reach_the_controller_and_whoever_is_asked_it_all(
 
 
 @pytest.mark.parametrize("where", ["pool", "run"])
-@pytest.mark.parametrize("spec", ["constant:Ada", "cascade", "vote"])
+@pytest.mark.parametrize(
+    "spec", ["constant:Ada", "cascade", "vote", "keyword", "cheapest", "random", "sticky"]
+)
 def test_in_full_style_the_whole_reply_is_the_answer(spec, where):
     reply = f"The answer is Paris. {LONG}"
     pool = make_pool("Ada", **({"answer_style": "full"} if where == "pool" else {}))

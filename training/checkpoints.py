@@ -10,6 +10,7 @@ from zipfile import is_zipfile
 
 from safetensors import SafetensorError, safe_open
 
+from ._compat import save_checkpoint
 from .errors import BudgetSpentError, OutsideError, TrainingError
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,11 @@ def train(trainer: Any, folder: Path, stage: str) -> None:
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     except (OutsideError, BudgetSpentError) as error:
         step = trainer.state.global_step
-        if step and not (folder / f"checkpoint-{step}" / "trainer_state.json").exists():
-            trainer._save_checkpoint(trainer.model, trial=None)  # as at the end of that step
-        kept = f"the checkpoint of step {step} is written: " if step else ""
+        kept = ""
+        if step:
+            there = (folder / f"checkpoint-{step}" / "trainer_state.json").exists()
+            if there or save_checkpoint(trainer):
+                kept = f"the checkpoint of step {step} is written: "
         if isinstance(error, BudgetSpentError):
             raise
         raise OutsideError(f"{error}; {kept}see to it, run again to go on") from None

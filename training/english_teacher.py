@@ -1,4 +1,4 @@
-"""The teacher of a pretrained policy: a plan of sub-questions, short English thoughts.
+"""The teacher of a pretrained policy: an outline of sub-questions, short English thoughts.
 
 It teaches the format, the split of a question, the reading of descriptors, and the answer. The
 candidates are drawn by good and bad habits: that choice is learned by reward alone.
@@ -14,7 +14,7 @@ from router_r1_graph.answers import is_abstention, short_answer
 from router_r1_graph.protocol import Call, Turn
 from router_r1_graph.simulation import Question
 
-from .plans import UNKNOWN, Line, Plan
+from .outline import UNKNOWN, Line, Outline
 from .subjects import subject_of
 from .teacher import HABITS
 
@@ -54,18 +54,19 @@ class EnglishTeacher(RuleController):
         lesson = self.lessons[view.question]
         if lesson.kind == "stated":
             return Turn(("The question says it.",), answer=lesson.gold[0])
-        plan = Plan(lesson)
+        outline = Outline(lesson)
         calls = view.replies
         last = calls[-1].round if calls else 0
-        before = _replies(plan, [call for call in calls if call.round < last])
-        replies = _replies(plan, calls)
+        before = _replies(outline, [call for call in calls if call.round < last])
+        replies = _replies(outline, calls)
         thoughts = [f"#{n} {reply}." for n, reply in replies.items() if n not in before]
         if not calls:
-            thoughts.append(str(plan))
-        open_ = [(line, line.filled(replies)) for line in plan.lines if line.number not in replies]
-        wanted = [(line, query) for line, query in open_ if query is not None]
+            thoughts.append(str(outline))
+        open_ = [line for line in outline.lines if line.number not in replies]
+        filled = [(line, line.filled(replies)) for line in open_]
+        wanted = [(line, query) for line, query in filled if query is not None]
         if not wanted:
-            end = plan.answered(replies)
+            end = outline.answered(replies)
             return Turn((" ".join([*thoughts, *end.thoughts]),), answer=end.answer)
         if view.must_answer:
             return Turn(("Nobody knew.",), answer=UNKNOWN)
@@ -103,15 +104,15 @@ class EnglishTeacher(RuleController):
         return Turn((thought,), answer=UNKNOWN) if given_up else Turn((thought,), tuple(calls))
 
 
-def _replies(plan: Plan, calls: Sequence[CallRecord]) -> dict[int, str]:
-    """Return the known replies to a plan's lines, by their numbers."""
+def _replies(outline: Outline, calls: Sequence[CallRecord]) -> dict[int, str]:
+    """Return the known replies to an outline's lines, by their numbers."""
     said = {
         call.query: short_answer(call.reply)
         for call in calls
         if call.ok and not is_abstention(call.reply)
     }
     replies: dict[int, str] = {}
-    for line in plan.lines:
+    for line in outline.lines:
         query = line.filled(replies)
         if query in said:
             replies[line.number] = said[query]

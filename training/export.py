@@ -1,4 +1,4 @@
-"""Traces to training data: supervised rows, preference pairs, rollout rows.
+"""Traces to training data: supervised rows and rollout rows.
 
 The key invariant: the ids are the ones that the policy saw and sampled, and the author of a token
 is known from the trace, never guessed from the text. `env_mask` is 0 exactly on the environment's
@@ -8,8 +8,7 @@ tokens, even if the policy itself wrote an information tag. A trace for which th
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TypedDict
 
@@ -44,16 +43,6 @@ class RolloutRow(TypedDict):
     completion_ids: list[int]
     logprobs: list[float]
     env_mask: list[int]
-
-
-class PreferencePair(TypedDict):
-    """Two episodes of one question, the better one first; masks as in `RolloutRow`."""
-
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    chosen_mask: list[int]
-    rejected_ids: list[int]
-    rejected_mask: list[int]
 
 
 def rollout_row(trace: Trace, codec: TokenCodec) -> RolloutRow:
@@ -103,44 +92,6 @@ def supervised_rows(
                 for token in piece.ids
             ],
         }
-
-
-def preference_pairs(
-    traces: Iterable[Trace], codec: TokenCodec, reward: Callable[[Trace], float]
-) -> Iterator[PreferencePair]:
-    """Yield the best and the worst trace of each prompt, if their rewards differ.
-
-    Pairs come once all traces are read; no more than two traces of a prompt are held.
-
-    Args:
-        traces: several of a question (the same pool, in the same order, and the same knobs).
-        codec: how to tokenise.
-        reward: the measure of a trace.
-
-    Raises:
-        TraceError: as `supervised_rows`, or a reward is not a number; also what `reward` raises
-            where a trace has no gold answer.
-    """
-    groups: dict[tuple[int, ...], tuple[tuple[float, RolloutRow], tuple[float, RolloutRow]]] = {}
-    for trace in traces:
-        row, score = rollout_row(trace, codec), reward(trace)
-        if math.isnan(score):
-            raise TraceError(f"trace {trace.id!r}: its reward is not a number")
-        prompt_ids, scored = tuple(row["prompt_ids"]), (score, row)
-        best, worst = groups.get(prompt_ids, (scored, scored))
-        groups[prompt_ids] = (
-            scored if score > best[0] else best,
-            scored if score < worst[0] else worst,
-        )
-    for prompt, (best, worst) in groups.items():
-        if best[0] > worst[0]:
-            yield {
-                "prompt_ids": list(prompt),
-                "chosen_ids": best[1]["completion_ids"],
-                "chosen_mask": best[1]["env_mask"],
-                "rejected_ids": worst[1]["completion_ids"],
-                "rejected_mask": worst[1]["env_mask"],
-            }
 
 
 def _pieces(trace: Trace, codec: TokenCodec) -> list[Piece]:

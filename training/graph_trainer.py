@@ -19,6 +19,7 @@ from trl.trainer.utils import split_tensor_dict
 
 from router_r1_graph.controllers.policy.forward import Forward
 
+from ._compat import micro_batches, put_micro_batches
 from .credit import Judged, credit_of_groups, of_tokens
 from .machine import attention_for_training
 from .shared_prefix import different_rows, logits_after
@@ -48,13 +49,12 @@ class GraphGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Return the next micro-batch; samples of one prompt are put next to each other."""
-        before = self._buffered_inputs
+        before = micro_batches(self)
         inputs = super()._prepare_inputs(generation_batch)
-        fresh = self._buffered_inputs is not before
-        if not (fresh and self.model.training and self._shares):
+        batches = micro_batches(self)
+        if batches is None or batches is before or not (self.model.training and self._shares):
             return inputs
-        self._buffered_inputs = _side_by_side(self._buffered_inputs)
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return put_micro_batches(self, _side_by_side(batches))
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """Return the loss of a micro-batch; if no trace has credit, it is 0 and not computed.

@@ -27,6 +27,7 @@ from router_r1_graph.controllers.controller import View
 from router_r1_graph.controllers.policy.folder import TEMPLATE_FILE
 from router_r1_graph.words import counted
 
+from ._compat import require_scoring
 from .callbacks import KeepBudget, KeepScale
 from .checkpoints import train
 from .config import GRPOConfig, RewardConfig
@@ -214,6 +215,7 @@ def grpo_trainer(
             **vllm,
         ),
     )
+    require_scoring(GRPOTrainer, config.advantage)
     trainer.advantage = config.advantage
     show(trainer, spending)
     for callback in callbacks:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from router_r1_graph import ConfigError
+from router_r1_graph.files import whole_objects
 
 from .config import RunConfig
 from .measurement import Numbers, best_step
@@ -98,12 +99,5 @@ def _read(file: Path) -> Any:
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of a run's metrics."""
-    if not file.exists():
-        return
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            with suppress(ValueError):  # torn by a kill, or being written
-                read = json.loads(line)
-                if isinstance(read, dict) and {"stage", "step"} <= read.keys():
-                    yield read
+    """Return the whole lines of a run's metrics, one at a time."""
+    return (read for read in whole_objects(file) if {"stage", "step"} <= read.keys())

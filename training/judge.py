@@ -14,7 +14,7 @@ from router_r1_graph.rewards import RewardBreakdown, reward
 
 from .credit import Judged
 from .files import write_whole
-from .outcomes import verdict_of
+from .outcomes import judgement_of
 from .reward_config import RewardConfig
 
 
@@ -45,7 +45,7 @@ class Judge:
             TraceError: there is no gold answer, or the reward functions have not judged it.
         """
         rules = self.config
-        outcome = verdict_of(trace).get("outcome") if rules.functions else None
+        outcome = judgement_of(trace).get("outcome") if rules.functions else None
         if rules.functions and outcome is None:
             raise TraceError(f"trace {trace.id!r}: the reward functions have not judged it")
         return reward(trace, self.scale, metric=rules.metric, outcome=outcome, gated=rules.gated)

@@ -17,7 +17,7 @@ from .config import WarmStartConfig
 from .export import IGNORED, SupervisedRow, supervised_rows
 from .models import processes
 
-Outcomes = Callable[[Sequence[Trace]], list[float | None]]
+OutcomesOf = Callable[[Sequence[Trace]], list[float | None]]
 """Judges the answers of traces, from 0 to 1; None = not known."""
 _BATCH = 256
 
@@ -52,7 +52,7 @@ def rows_to_learn(
     codec: TokenCodec,
     config: WarmStartConfig,
     stage: str,
-    outcomes: Outcomes | None = None,
+    outcomes: OutcomesOf | None = None,
     left_out: LeftOut | None = None,
 ) -> list[SupervisedRow]:
     """Return the rows of the traces that can be learned from; print how many are left out, and why.
@@ -105,7 +105,7 @@ def _first_turn(row: SupervisedRow) -> SupervisedRow:
 
 
 def _good_enough(
-    traces: Iterable[Trace], least: float, outcomes: Outcomes, left_out: LeftOut
+    traces: Iterable[Trace], least: float, outcomes: OutcomesOf, left_out: LeftOut
 ) -> Iterator[Trace]:
     traces = iter(traces)
     while batch := list(islice(traces, _BATCH)):

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from router_r1_graph._compat import attention_of
+
 _SMALL = 10_000_000
 """Below this many weights, PyTorch's fused attention takes twice the time of a plain one in a
 backward pass on a CPU. A model of 135M weights gains by it, but not in bfloat16, in which only
@@ -48,9 +50,9 @@ def attention_for_training(model: Any, bf16: bool) -> Iterator[None]:
         model: a model of transformers, or PEFT's around one.
         bf16: whether it computes in bfloat16.
     """
-    before = model.config._attn_implementation
+    before = attention_of(model)
     plain = bf16 or model.num_parameters() < _SMALL
-    if model.device.type != "cpu" or not plain:
+    if before is None or model.device.type != "cpu" or not plain:
         yield
         return
     model.set_attn_implementation("eager")

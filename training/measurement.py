@@ -16,7 +16,7 @@ from router_r1_graph.rewards import reward
 
 from .items import Item
 from .models import processes
-from .outcomes import verdict_of
+from .outcomes import judgement_of
 
 Numbers = dict[str, float]
 """A line of metrics, or a row of the report."""
@@ -64,7 +64,7 @@ def means(traces: Sequence[Trace]) -> Numbers:
     bills = [total(trace.ledger) for trace in traces]
     scale = AbsoluteCost(1.0)
     matches = [reward(trace, scale).outcome for trace in traces if trace.gold]
-    worth = [worth for trace in traces if (worth := verdict_of(trace).get("outcome")) is not None]
+    worth = [worth for trace in traces if (worth := judgement_of(trace).get("outcome")) is not None]
     return {
         **({"outcome": fmean(worth)} if worth else {}),
         **({"exact_match": fmean(matches)} if matches else {}),

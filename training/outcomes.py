@@ -1,9 +1,9 @@
 """The outcomes of a run's answers, by its reward functions.
 
-The key invariant: a trace is judged once, right after its run, and its verdict travels with it, in
-`metadata["reward"]`. So the cost of a judgement is on disk and on the bill, the trace files have
-the reward of each trace, and all readers of the verdict (GRPO, best of n, validation) read the same
-one.
+The key invariant: a trace is judged once, right after its run, and its judgement travels with it,
+in `metadata["reward"]`. So the cost of a judgement is on disk and on the bill, the trace files have
+the reward of each trace, and all readers of the judgement (GRPO, best of n, validation) read the
+same one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from router_r1_graph import ConfigError, ReplyStore, Trace
 from router_r1_graph.candidates.keys import scrub
 from router_r1_graph.candidates.providers import import_name
 from router_r1_graph.errors import did_you_mean
-from router_r1_graph.evaluation.loop import run
+from router_r1_graph.evaluation.loop import ask_many, run
 from router_r1_graph.evaluation.scorers import SCORERS
 from router_r1_graph.rewards import written_answer
 
@@ -34,15 +34,15 @@ from .spending import Spending
 
 logger = logging.getLogger(__name__)
 
-VERDICT = "reward"
-"""The key of a trace's metadata that holds its `Verdict`."""
+JUDGEMENT = "reward"
+"""The key of a trace's metadata that holds its `Judgement`."""
 COST = "cost_usd"
 """The key of a function's mapping that is no part: the cost of judging."""
 _AT_ONCE = 64
 
 
-class Verdict(TypedDict, total=False):
-    """The verdict of reward functions on a trace; JSON types only."""
+class Judgement(TypedDict, total=False):
+    """The judgement of reward functions on a trace; JSON types only."""
 
     outcome: float | None
     """Their weighted mean, in [0, 1]; None = none of them has a verdict."""
@@ -96,7 +96,7 @@ class Outcomes:
         return bool(self._functions)
 
     def judge(self, traces: Sequence[Trace]) -> list[Trace]:
-        """Return the traces with their verdicts.
+        """Return the traces with their judgements.
 
         A function that raises fails the trace, not the run: such a trace is left out.
 
@@ -108,13 +108,11 @@ class Outcomes:
 
         async def work() -> None:
             with ThreadPoolExecutor(_AT_ONCE) as threads:
-                places = asyncio.Semaphore(_AT_ONCE)
 
-                async def one(place: int, trace: Trace) -> None:
-                    async with places:
-                        judged[place] = await self._judge(trace, threads)
+                async def judge(trace: Trace) -> Sequence[Trace]:
+                    return [await self._judge(trace, threads)]
 
-                await asyncio.gather(*(one(place, trace) for place, trace in enumerate(traces)))
+                await ask_many(traces, judge, judged.__setitem__, at_once=_AT_ONCE)
 
         if self._functions:
             run(work())
@@ -134,20 +132,20 @@ class Outcomes:
             said.append((part.weight, _read(part, name, value)))
         cost = sum(one.cost_usd for _, one in said)
         if self._spending:
-            self._spending.add_usd(VERDICT, cost)
-        verdict = Verdict(
+            self._spending.add_usd(JUDGEMENT, cost)
+        judgement = Judgement(
             outcome=None if failure else _mean((weight, one.value) for weight, one in said),
             parts={name: number for _, one in said for name, number in one.parts.items()},
             cost_usd=cost,
             failure=failure,
         )
-        return trace.model_copy(update={"metadata": {**trace.metadata, VERDICT: verdict}})
+        return trace.model_copy(update={"metadata": {**trace.metadata, JUDGEMENT: judgement}})
 
 
-def verdict_of(trace: Trace) -> Verdict:
-    """Return the verdict on a trace; an empty one if it was not judged."""
-    found = trace.metadata.get(VERDICT)
-    return cast(Verdict, found) if isinstance(found, dict) else Verdict()
+def judgement_of(trace: Trace) -> Judgement:
+    """Return the judgement on a trace; an empty one if it was not judged."""
+    found = trace.metadata.get(JUDGEMENT)
+    return cast(Judgement, found) if isinstance(found, dict) else Judgement()
 
 
 def _mean(values: Iterable[tuple[float, float | None]]) -> float | None:

@@ -32,7 +32,7 @@ from router_r1_graph import (
 from router_r1_graph._compat import node
 from router_r1_graph.candidates.keys import scrub
 from router_r1_graph.candidates.providers import import_name
-from router_r1_graph.evaluation.loop import Ask, Item, trace_of
+from router_r1_graph.evaluation.loop import AskItem, Item, trace_of
 from router_r1_graph.ledger import new_ledger
 from router_r1_graph.state import RouterState
 
@@ -77,7 +77,7 @@ class OwnGraph:
         name: str = "",
         callbacks: Sequence[BaseCallbackHandler] = (),
         replies: ReplyStore | None = None,
-    ) -> Ask:
+    ) -> AskItem:
         """Return a function that runs the application on one question.
 
         Each run of the router inside is a trace, with the application's final state in

@@ -20,7 +20,7 @@ _SHOWN = {
 }
 
 
-class Bar(ProgressCallback):  # type: ignore[misc]
+class TrainingBar(ProgressCallback):  # type: ignore[misc]
     """Shows reward, exact match, the last validation and USD, instead of all numbers.
 
     Args:
@@ -64,7 +64,7 @@ class Bar(ProgressCallback):  # type: ignore[misc]
 def show(trainer: Any, spending: Spending | None = None) -> None:
     """Give a trainer this bar instead of its own, which prints every number of a step."""
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(Bar(spending))
+    trainer.add_callback(TrainingBar(spending))
 
 
 def say(text: str) -> None:

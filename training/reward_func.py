@@ -13,7 +13,7 @@ from router_r1_graph.ledger import price_usd, total
 
 from .credit import Judged
 from .judge import Judge
-from .outcomes import verdict_of
+from .outcomes import judgement_of
 from .shares import Shares
 
 
@@ -49,7 +49,7 @@ class Reward:
                 for part in there:
                     log(logged_as.get(name, name), getattr(part, name))
             for one in kept:
-                for name, value in verdict_of(one).get("parts", {}).items():
+                for name, value in judgement_of(one).get("parts", {}).items():
                     log(f"outcome/{name}", value)
                 log("calls", len(one.calls))
                 log("failed_calls", sum(not call.ok for call in one.calls))

@@ -31,7 +31,7 @@ from .rollouts import (
     roll_out,
     why_left_out,
 )
-from .spending import Bill, Spending
+from .spending import Spending, StageBill
 from .vllm_rollouts import VLLMGenerator
 
 
@@ -101,7 +101,7 @@ class Rollouts:
                 replies=self.replies,
                 graph=self.graph,
                 outcomes=self.outcomes,
-                bill=Bill(self.spending, "grpo"),
+                bill=StageBill(self.spending, "grpo"),
             )
             outside = time.perf_counter() - start - controller.generator.seconds
             model.train(was_training)

@@ -16,13 +16,13 @@ from langsmith import tracing_context
 from router_r1_graph import Controller, ReplyStore, StopReason, Trace
 from router_r1_graph.call_records import CallRecord
 from router_r1_graph.controllers.policy.controller import PolicyController
-from router_r1_graph.evaluation.loop import Ask, Item, ask_many, ask_router, run
+from router_r1_graph.evaluation.loop import AskItem, Item, ask_many, ask_router, run
 from router_r1_graph.words import counted
 
 from .errors import BudgetSpentError, OutsideError
-from .outcomes import Outcomes, verdict_of
+from .outcomes import Outcomes, judgement_of
 from .own_graph import GRAPH_FAILED, NOT_ASKED, OwnGraph
-from .spending import Bill, Spending
+from .spending import Spending, StageBill
 
 #: Kinds of errors that say nothing about the policy: its endpoint, key or network is at fault.
 _OUTSIDE = (
@@ -59,7 +59,7 @@ def roll_out(
     graph: OwnGraph | None = None,
     outcomes: Outcomes | None = None,
     done: Callable[[Trace], None] | None = None,
-    bill: Bill | None = None,
+    bill: StageBill | None = None,
 ) -> list[Trace]:
     """Run every item and return the traces in the items' order, judged if that is wanted.
 
@@ -90,7 +90,7 @@ def roll_out(
     asked = list(_samples(items))
     asks = ask_router if graph is None else graph.asks
     make = partial(asks, controller, name=name, replies=replies)
-    ask: Ask = bill.paid(lambda callbacks: make(callbacks=callbacks)) if bill else make()
+    ask: AskItem = bill.paid(lambda callbacks: make(callbacks=callbacks)) if bill else make()
     traces: dict[int, Trace] = {}
     waiting = list(range(len(asked)))
     wait = patience.wait_seconds
@@ -209,7 +209,7 @@ def why_left_out(trace: Trace) -> str:
         return failure
     if not trace.turns:
         return str(trace.metadata.get(NOT_ASKED, "the policy wrote nothing"))
-    silent = verdict_of(trace).get("outcome", 0.0) is None
+    silent = judgement_of(trace).get("outcome", 0.0) is None
     return "no reward function said anything" if silent else ""
 
 
@@ -221,7 +221,7 @@ def failure_from_outside(trace: Trace) -> str:
     should learn to ask others. A context that is too long is the policy's fault, too, if it has
     written a turn of it.
     """
-    if failure := trace.metadata.get(GRAPH_FAILED) or verdict_of(trace).get("failure"):
+    if failure := trace.metadata.get(GRAPH_FAILED) or judgement_of(trace).get("failure"):
         return str(failure)
     if trace.stop_reason == StopReason.CONTROLLER_ERROR and NOT_ASKED not in trace.metadata:
         if trace.error.startswith("context_length:") and trace.turns:

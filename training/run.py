@@ -21,7 +21,7 @@ from .models import processes
 from .outcomes import Outcomes
 from .own_graph import OwnGraph
 from .rollouts import require_budget, roll_out
-from .spending import Bill, Spending
+from .spending import Spending, StageBill
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Run:
             graph=self.graph if judged else None,
             outcomes=self.outcomes if judged else None,
             done=done,
-            bill=Bill(self.spending, stage),
+            bill=StageBill(self.spending, stage),
         )
 
     def log(self, stage: str, step: int, numbers: Mapping[str, float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,8 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from router_r1_graph import Trace
 from router_r1_graph.candidates.tool import CANDIDATE_TAG
-from router_r1_graph.evaluation.loop import Ask, Item
+from router_r1_graph.evaluation.loop import AskItem, Item
+from router_r1_graph.files import objects_in
 from router_r1_graph.words import usd
 
 from .files import append_line
@@ -123,7 +123,7 @@ class Spending:
 
 
 @dataclass(frozen=True)
-class Bill:
+class StageBill:
     """The bill of one stage's rollouts; each call is on it as soon as its reply is there.
 
     So a run that is killed knows also its payments for rollouts that it did not finish. Simulated
@@ -141,7 +141,7 @@ class Bill:
         """Return an error's text, if nothing more may be paid; "" if it may."""
         return self.spending.refusal(self.stage)
 
-    def paid(self, make: Callable[[Sequence[BaseCallbackHandler]], Ask]) -> Ask:
+    def paid(self, make: Callable[[Sequence[BaseCallbackHandler]], AskItem]) -> AskItem:
         """Return a function that asks, and records its payments.
 
         Args:
@@ -150,7 +150,7 @@ class Bill:
         Raises:
             OSError: (raised by that function) the bill cannot be written.
         """
-        made: dict[frozenset[str], Ask] = {}
+        made: dict[frozenset[str], AskItem] = {}
         broken: list[OSError] = []
 
         def write(paid: Paid) -> None:
@@ -210,7 +210,7 @@ class _Calls(BaseCallbackHandler):
 
 
 def _paid(lines: bytes) -> Iterator[tuple[str, Paid]]:
-    for line in lines.splitlines():
-        with suppress(ValueError, KeyError, TypeError):  # torn by a kill or a full disk
-            read = json.loads(line)
-            yield read.pop("stage"), Paid(**read)
+    for _, read in objects_in(lines.splitlines()):
+        if isinstance(read, dict):  # else torn by a kill or a full disk
+            with suppress(KeyError, TypeError):
+                yield read.pop("stage"), Paid(**read)

@@ -19,7 +19,7 @@ from .items import draw_items
 from .learned_rows import LeftOut, rows_to_learn
 from .measurement import Numbers, at_weights, by_weight, summary
 from .models import Learner, load_learner, make_learner, processes
-from .outcomes import verdict_of
+from .outcomes import judgement_of
 from .rollouts import judged_of
 from .run import Run
 from .teacher_traces import warm_traces
@@ -57,7 +57,7 @@ def _outcomes(run: Run) -> Callable[[Sequence[Trace]], list[float | None]]:
 
     def outcomes(traces: Sequence[Trace]) -> list[float | None]:
         if run.outcomes:
-            return [verdict_of(trace)["outcome"] for trace in run.outcomes.judge(traces)]
+            return [judgement_of(trace)["outcome"] for trace in run.outcomes.judge(traces)]
         scale = AbsoluteCost(1.0)
         return [reward(t, scale, metric=rules.metric).outcome if t.gold else None for t in traces]
 

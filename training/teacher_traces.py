@@ -33,7 +33,7 @@ _BATCH = 256
 _MANY = 8
 """With fewer batches, several processes take longer to start than they save."""
 
-Batch = Sequence[tuple[int, Item]]
+_Samples = Sequence[tuple[int, Item]]
 """Items, each with the number of its sample."""
 
 
@@ -101,7 +101,7 @@ def write_teacher_traces(
 
 
 def _in_processes(
-    work: Callable[[Batch], list[Trace]], batches: Sequence[Batch]
+    work: Callable[[_Samples], list[Trace]], batches: Sequence[_Samples]
 ) -> Generator[list[Trace], None, None]:
     """Yield the result of each batch, in their order."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
@@ -122,7 +122,7 @@ def _taught(
     teacher: Callable[[Sequence[Item], int], Controller],
     seed: int,
     ask: Callable[[Sequence[Item], Controller], Sequence[Trace]],
-    batch: Batch,
+    batch: _Samples,
 ) -> list[Trace]:
     """Return the traces of a batch, in its order."""
     traces: dict[int, Trace] = {}

@@ -27,7 +27,7 @@ from .own_graph import OwnGraph
 from .progress import say
 from .rollouts import judged_of, require_budget, roll_out
 from .shares import Shares
-from .spending import Bill, Spending
+from .spending import Spending, StageBill
 from .trackers import report_validation
 
 _BILLED = "validation"
@@ -149,7 +149,7 @@ class Validation(TrainerCallback):
                 replies=self.replies,
                 graph=self.graph,
                 outcomes=self.outcomes,
-                bill=Bill(self.spending, _BILLED),
+                bill=StageBill(self.spending, _BILLED),
             ),
         )
         model.train(was_training)

@@ -46,6 +46,8 @@ class AgentBill(TypedDict):
     stop_reason: str
     """`answered`, `budget_usd` or `deadline`; "" while it runs."""
     started_at: float
+    context: dict[str, Any]
+    """The settings, as `RouterContext.to_state` returns them."""
 
 
 @dataclass

@@ -18,10 +18,11 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from ..candidates import CandidatePool
-from ..context import RouterContext
+from ..context import RouterContext, knobs
 from ..controllers import Controller, as_controller
 from ..controllers.choice import Choice
 from ..errors import ConfigError, ControllerError, did_you_mean
+from ..given_context import as_context
 from ..planned_calls import Routing
 from ..routing import aroute_only, route_only
 
@@ -43,12 +44,14 @@ class RouterDecisionModel(BaseDecisionModel):
     Attributes:
         pool: the candidates; a `CandidatePool`, a pool file, or the name of a shipped pool.
         controller: as for `create_router_r1`: `irt:DIR`, `policy:demo`, an object.
-        context: the knobs, the cost weight among them.
+        context: the settings, the cost weight among them: a `RouterContext`, or a dict of those
+            to change.
 
     Raises:
         PoolError: the pool cannot be read.
+        ConfigError: a field is unknown, a key of `context` names no setting, or a setting is out of
+            range; on a call, a question is of another type, or a label names no candidate.
         ControllerError: the controller cannot be built; on a call, it failed or chose none.
-        ConfigError: on a call, a question is of another type, or a label names no candidate.
 
     Example:
         >>> from langchain_core.decisions import Choice
@@ -70,6 +73,21 @@ class RouterDecisionModel(BaseDecisionModel):
     @classmethod
     def _read_pool(cls, value: Any) -> Any:
         return value if isinstance(value, CandidatePool) else CandidatePool.from_yaml(value)
+
+    @field_validator("context", mode="before")
+    @classmethod
+    def _read_context(cls, value: Any) -> Any:
+        return as_context(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_fields(cls, values: Any) -> Any:
+        for name in values if isinstance(values, dict) else ():
+            if name not in cls.model_fields:
+                where = "; pass it in context=" if name in knobs() else ""
+                near = where or did_you_mean(name, cls.model_fields)
+                raise ConfigError(f"RouterDecisionModel takes no {name!r}{near}")
+        return values
 
     @model_validator(mode="after")
     def _build(self) -> RouterDecisionModel:

@@ -30,6 +30,7 @@ from ..controllers import Controller, View, as_controller
 from ..controllers.controller import Decides
 from ..controllers.step import AgentStep, step_text
 from ..errors import PoolError
+from ..given_context import Knobs, as_context
 from ..langsmith import runs
 from ..ledger import new_ledger, total
 from ..observations import conversation, instructions
@@ -64,17 +65,21 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
     run the totals.
 
     The limits `budget_usd` and `deadline_seconds` apply to one run of the agent. When one is
-    reached, the agent ends with a message that says so. `max_rounds` does not limit an agent: use
-    LangChain's `ModelCallLimitMiddleware`.
+    reached, the agent ends with a message that says so. `max_rounds` does not limit an agent, and
+    `approve_above_usd` lets no step wait: use LangChain's `ModelCallLimitMiddleware` and
+    `HumanInTheLoopMiddleware`.
 
     Args:
         pool: the candidates: models alone, which can call tools if the agent has any.
         controller: as for `create_router_r1`.
         models: chat models to use for the named candidates; they need no key.
-        context: the knobs.
+        context: the settings: a `RouterContext`, or a dict of those to change. The context of a
+            run of the agent overrides them, where it is a `RouterContext` or has some under the one
+            key or field `router_r1`.
 
     Raises:
         PoolError: the pool cannot be used, or has candidates that are no models.
+        ConfigError: a key of the context names no setting, or a setting is out of range.
         ControllerError: the controller cannot be built.
 
     Example:
@@ -97,11 +102,11 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         controller: Controller | Decides | ChatModel | str | None = None,
         *,
         models: Mapping[str, ChatModel] | None = None,
-        context: RouterContext | None = None,
+        context: Knobs | None = None,
     ) -> None:
         super().__init__()
         self.pool = pool if isinstance(pool, CandidatePool) else CandidatePool.from_yaml(pool)
-        self.context = context or RouterContext()
+        self.context = as_context(context)
         for candidate in self.pool.candidates:
             if candidate.kind != "model":
                 raise PoolError(
@@ -126,18 +131,19 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         return self.models[by_price(self.pool)[0].name]
 
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
-        """Begin a bill."""
+        """Begin a bill, and keep the knobs of the run in it."""
         return {
             "router_r1": {
                 "ledger": new_ledger(),
                 "steps": [],
                 "stop_reason": "",
                 "started_at": time.time(),
+                "context": self._knobs(runtime).to_state(),
             }
         }
 
     async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
-        """Begin a bill."""
+        """Do what `before_agent` does."""
         return self.before_agent(state, runtime)
 
     def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
@@ -175,7 +181,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             lambda: {
                 "controller": self.controller.name,
                 "pool": self.pool.name,
-                "cost_weight": self.context.cost_weight,
+                "cost_weight": self._knobs(runtime, done).cost_weight,
                 "stop_reason": done["stop_reason"],
                 "steps": len(done["steps"]),
                 "candidates": [step["candidate"] for step in done["steps"]],
@@ -187,6 +193,12 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
     async def aafter_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
         """Close the bill, and show it in LangSmith."""
         return self.after_agent(state, runtime)
+
+    def _knobs(self, runtime: Any, so_far: AgentBill | None = None) -> RouterContext:
+        """Return the knobs of a run: its own, overridden by those that it is resumed with."""
+        stored = so_far.get("context") if so_far else None
+        known = RouterContext.from_state(stored) if stored else self.context
+        return as_context(runtime.context if runtime else None, known, parents=True)
 
     def _config(self) -> Any:
         return runs.inside(ensure_config(), "think", controller=self.controller.name)
@@ -204,7 +216,9 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
                 )
             pool = able
         now = time.time()
-        so_far: AgentBill = state.get("router_r1") or self.before_agent(state, None)["router_r1"]
+        so_far: AgentBill = (
+            state.get("router_r1") or self.before_agent(state, request.runtime)["router_r1"]
+        )
         prefixes: dict[str, Prefix] = state.get("router_r1_prefixes") or {}
         tools = json.dumps([_schema(tool) for tool in request.tools], default=str)
         text = tools + "".join(_all_of(message) for message in messages)
@@ -221,7 +235,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             last=steps[-1]["candidate"] if steps else "",
             warm_tokens=warm,
         )
-        context = self.context
+        context = self._knobs(request.runtime, so_far)
         remaining = left(so_far["ledger"], 0, context, so_far["started_at"])
         view = View(
             step_text(question, since, context.max_information_tokens, agent.last),

@@ -35,7 +35,7 @@ from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
 from pydantic import BaseModel, ConfigDict
 
-from .._compat import node, only_async, without_context
+from .._compat import code_of, node, only_async, without_context
 from ..errors import ConfigError, PoolError
 from .apart import run_apart
 from .candidate import Candidate
@@ -191,10 +191,10 @@ def _without_exit(tool: BaseTool) -> BaseTool:
 def _injected(tool: BaseTool, asked: Container[str]) -> list[str]:
     """Return the arguments that a tool needs and no model writes: its agent has to inject them."""
     if isinstance(tool.args_schema, dict):  # a server's: only the code tells
-        code = getattr(tool, "func", None) or getattr(tool, "coroutine", None) or tool._run
+        code = code_of(tool)
         needed = [
             p.name
-            for p in inspect.signature(code).parameters.values()
+            for p in (inspect.signature(code).parameters.values() if code else ())
             if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         ]
     else:

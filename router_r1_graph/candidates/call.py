@@ -22,22 +22,24 @@ from ..langsmith import runs
 from .candidate import Candidate
 from .error_kinds import TRANSIENT
 from .failures import classify, is_of_a_dead_loop
-from .given import learn, without_refused
+from .given import Asked, made_for, named
 from .in_time import ain_time, in_time
 from .keys import hide, hide_within
 from .once import Once
-from .reply import ChatModel, Reply, comes_from, cost_of, read_reply
+from .reply import ChatModel, Reply, cost_of, read_reply
 from .resilience.attempts import Attempts
 from .settings import ModelSettings
 from .steps import (
     Await,
     Begin,
+    ClosedInTime,
     Invoke,
     Steps,
     Wait,
     aresult_of,
     begun,
     begun_in_thread,
+    next_step,
     result_of,
 )
 from .store import ReplyStore
@@ -72,14 +74,14 @@ def ask(
             call is made in any case. The model must be the one that `settings` describe.
         **kwargs: passed to the model (`stop=`, ...).
     """
-    model, kwargs = _unbound(model, kwargs)
+    model, kwargs = _unbound(made_for(model, config, settings.secrets), kwargs)
     steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=True)
     config = _traced(messages, settings, config)
     outcome: Any = None
     with closing(steps):
         while True:
             try:
-                step = steps.send(outcome)
+                step = next_step(steps, outcome)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
             match step:
@@ -112,14 +114,14 @@ async def aask(
     **kwargs: Any,
 ) -> Reply:
     """Ask as `ask` does, without blocking the event loop."""
-    model, kwargs = _unbound(model, kwargs)
+    model, kwargs = _unbound(made_for(model, config, settings.secrets), kwargs)
     steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=False)
     config = _traced(messages, settings, config)
     outcome: Any = None
-    with closing(steps):
+    with ClosedInTime(steps):
         while True:
             try:
-                step = steps.send(outcome)
+                step = next_step(steps, outcome)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
             match step:
@@ -165,11 +167,8 @@ def _steps(
 ) -> Steps:
     """Return what `ask` and `aask` do: the call, or a look into the store and at most one call."""
     secrets = settings.secrets
-    is_ollama = comes_from(model, "langchain_ollama")
 
     def read(outcome: Any, seconds: float, attempt: int) -> Reply:
-        if is_ollama and isinstance(outcome, AIMessage):  # it names itself in the last line only
-            outcome.response_metadata.setdefault("model_provider", "ollama")
         # A key that a careless server echoes must reach no checkpoint and no other provider.
         return _without(secrets, _read(outcome, messages, settings, secrets, seconds, attempt))
 
@@ -229,13 +228,15 @@ def _invoke(
     kwargs: dict[str, Any],
 ) -> Any:
     """Invoke, again without what the model refuses."""
-    model = without_refused(model, settings)
-    try:
-        return model.invoke(messages, config, **kwargs)
-    except Exception as error:
-        if not learn(model, settings, error):
-            raise
-    return without_refused(model, settings).invoke(messages, config, **kwargs)
+    asked = Asked(model, settings, kwargs)
+    while True:
+        try:
+            came = asked.model.invoke(messages, asked.config(config), **asked.kwargs)
+        except Exception as error:
+            if not asked.learn(error):
+                raise named(error) from error.__cause__
+        else:
+            return asked.read(came)
 
 
 async def _ainvoke(
@@ -246,16 +247,18 @@ async def _ainvoke(
     kwargs: dict[str, Any],
 ) -> Any:
     """Invoke as `_invoke` does, again for each connection of an event loop that is closed."""
-    model = without_refused(model, settings)
-    for _ in range(_MOST_DEAD_CONNECTIONS):
+    asked = Asked(model, settings, kwargs)
+    dead = 0
+    while True:
         try:
-            return await model.ainvoke(messages, config, **kwargs)
+            came = await asked.model.ainvoke(messages, asked.config(config), **asked.kwargs)
         except Exception as error:
-            if learn(model, settings, error):
-                model = without_refused(model, settings)
-            elif not is_of_a_dead_loop(error):
-                raise
-    return await model.ainvoke(messages, config, **kwargs)
+            dead += is_of_a_dead_loop(error)
+            again = is_of_a_dead_loop(error) and dead <= _MOST_DEAD_CONNECTIONS
+            if not (again or asked.learn(error)):
+                raise named(error) from error.__cause__
+        else:
+            return asked.read(came)
 
 
 def _traced(

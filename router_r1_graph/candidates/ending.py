@@ -12,6 +12,8 @@ from .failures import CutReplyError, NoChoiceError
 from .usage import usage_metadata
 from .wire import REPORT, billed, with_kept
 
+CHOICE = "choice"
+"""In the response metadata of a chunk, until `Ending` takes it: whether it holds a choice."""
 _ERROR = "error"
 _ONCE = ("finish_reason", "model_name", "system_fingerprint", "service_tier")
 
@@ -45,7 +47,7 @@ class Ending:
         self.chunks += 1
         message = chunk.message
         metadata = message.response_metadata
-        choice = "model_provider" in metadata  # LangChain's mark of a chunk with a choice
+        choice = bool(metadata.pop(CHOICE, False))
         self.choices += choice
         report = metadata.pop(REPORT, None)
         if isinstance(report, Mapping):  # the last one counts
@@ -105,6 +107,7 @@ class ResponsesEnding:
         """Return a chunk; the last one has the reports on the reply where LangChain keeps them."""
         # Earlier releases of LangChain tell the last one by the status of the response alone.
         message = chunk.message
+        message.response_metadata.pop(CHOICE, None)
         with_kept(message)
         is_last = isinstance(message, AIMessageChunk) and message.chunk_position == "last"
         self.complete |= is_last or "status" in message.response_metadata

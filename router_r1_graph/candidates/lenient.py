@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import langchain_openai
 from langchain_core.language_models.chat_models import (
     agenerate_from_stream,
     generate_from_stream,
 )
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from pydantic import Field
 
 from .connections import StreamedReplyError, WholeReplyError
-from .failures import chain
+from .ending import CHOICE
+from .failures import attribute, chain
 from .refusals import (
     OF_RESPONSES,
     STREAM,
@@ -33,22 +32,40 @@ from .refusals import (
     refused_in,
 )
 from .returned import FIELDS, RETURNED, give_back, returned_in
-from .streamed_calls import StreamedCalls
+from .streamed_calls import StreamedCalls, chunks_of
 from .tool_calls import plain_arguments
+
+if TYPE_CHECKING:
+    from langchain_openai.chat_models.base import BaseChatOpenAI as _Client
+else:  # beside a class of its family, whose fields stay as they are
+    _Client = object
 
 logger = logging.getLogger(__name__)
 
+AS_LANGCHAIN = "auto"
+"""The limit of tokens is sent under the name that the client has for it."""
 _LOW_TEMPERATURE = 0.01
 """The temperature in place of 0, if a server refuses 0."""
 
 
-class LenientChatOpenAI(langchain_openai.ChatOpenAI):
-    """A client that learns its model's refusals, and reads its server's odd replies."""
+@dataclass(frozen=True)
+class Known:
+    """What a client knows besides its fields."""
 
-    token_limit_parameter: str | None = TOKEN_LIMITS[1]
+    secrets: tuple[str, ...] = ()
+    """What the environment holds for it, besides its key."""
+    token_limit: str | None = AS_LANGCHAIN
     """The name under which `max_tokens` is sent; None = it is not sent."""
-    never_sent: list[str] = Field(default_factory=list)
+    never: tuple[str, ...] = ()
     """Parameters that the user has set to null."""
+
+
+class Lenient(_Client):
+    """In front of a client of OpenAI's family: learns what it is refused, reads what comes."""
+
+    __slots__ = ()  # an object of the client's class may become one of both
+
+    _known: Known = Known()
 
     def _generate(
         self,
@@ -124,7 +141,8 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
 
     @property
     def _refused(self) -> set[str]:
-        return refused_by(self.openai_api_base, self.model_name)
+        client = self.root_client or self.root_async_client
+        return refused_by(str(attribute(client, "base_url")), str(self.model_name))
 
     def _learn(
         self,
@@ -158,21 +176,26 @@ class LenientChatOpenAI(langchain_openai.ChatOpenAI):
     def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Leave out refused parameters, and send the token limit under the name the model takes."""
         payload: dict[str, Any] = super()._get_request_payload(*args, **kwargs)
-        without = {*self._refused, *self.never_sent}
-        limits = [payload.pop(name) for name in TOKEN_LIMITS if name in payload]
-        preferred = self.token_limit_parameter
+        without = {*self._refused, *self._known.never}
+        limits = {name: payload.pop(name) for name in TOKEN_LIMITS if name in payload}
+        preferred = self._known.token_limit
+        if preferred == AS_LANGCHAIN:
+            preferred = next(iter(limits), "")
         taken = [preferred, *TOKEN_LIMITS] if preferred else []
         name = next((name for name in taken if name not in without), None)
         if limits and name:
-            payload[name] = limits[0]
+            payload[name] = next(iter(limits.values()))
         if preferred is None:
             payload.pop(OF_RESPONSES, None)
         if ZERO in without and payload.get("temperature") == 0:
             payload["temperature"] = _LOW_TEMPERATURE
         if "messages" in payload:
-            give_back(payload["messages"], self._convert_input(args[0]).to_messages(), without)
+            asked = [args[0]] if isinstance(args[0], str) else args[0]
+            give_back(payload["messages"], convert_to_messages(asked), without)
         if SYSTEM in without and "messages" in payload:
             payload["messages"] = _without_system(payload["messages"])
+        if STREAM in without and STREAM in payload:  # LangChain counts on its being there
+            payload[STREAM] = False
         return {k: v for k, v in payload.items() if k not in without or k == STREAM}
 
     def _create_chat_result(self, response: Any, *args: Any, **kwargs: Any) -> ChatResult:
@@ -226,18 +249,14 @@ def _as_chunk(result: ChatResult) -> ChatGenerationChunk:
     message = generation.message
     assert isinstance(message, AIMessage)
     told = result.llm_output or {}
-    kept = ("token_usage", "model_name", "model_provider")
-    calls = [
-        tool_call_chunk(
-            name=call["name"], args=plain_arguments(call["args"]), id=call["id"], index=number
-        )
-        for number, call in enumerate([*message.tool_calls, *message.invalid_tool_calls])
-    ]
+    names = ("token_usage", "model_name", "model_provider")
+    kept = {name: told[name] for name in names if name in told}
     whole = AIMessageChunk(
         content=message.content,
         additional_kwargs=message.additional_kwargs,
-        response_metadata={name: told[name] for name in kept if name in told},
+        response_metadata={CHOICE: True, **message.response_metadata, **kept},
         usage_metadata=message.usage_metadata,
-        tool_call_chunks=calls,
+        tool_call_chunks=chunks_of(message),
+        chunk_position="last",
     )
     return ChatGenerationChunk(message=whole, generation_info=generation.generation_info)

@@ -8,26 +8,29 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from json import JSONDecodeError
-from types import SimpleNamespace
+from types import SimpleNamespace, new_class
 from typing import Any
 
+import langchain_openai
 import openai
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from openai.types.chat import ChatCompletionMessage
 from pydantic import SecretStr
 
+from .._compat import asks_responses
 from ..outside import visible, writable, writable_within
 from .candidate import Candidate
 from .connections import StreamedReplyError, clients_of, cost_in_headers, forget_cost
-from .ending import Ending, ResponsesEnding, broken
+from .ending import CHOICE, Ending, ResponsesEnding, broken
 from .error_kinds import BROAD, matching
-from .events import is_stream, let_through
 from .failures import CutReplyError, NoChoiceError, address_of, is_cut, said, told
 from .keys import hide_within, scrub
-from .lenient import LenientChatOpenAI
+from .lenient import AS_LANGCHAIN, Known, Lenient
 from .reply import ChatModel, writable_message
 from .retry_after import with_wait
+from .server_events import is_stream, let_through
 from .settings import ModelSettings
 from .wire import (
     REPORT,
@@ -43,7 +46,10 @@ from .wire import (
 logger = logging.getLogger(__name__)
 
 #: The settings that reach a server: a key may hide in any of them.
-_ACCESS = ("openai_api_base", "openai_proxy", "default_headers", "default_query")
+_ACCESS = (
+    *("openai_api_base", "azure_endpoint", "api_base", "xai_api_base"),
+    *("openai_proxy", "default_headers", "default_query"),
+)
 
 
 def openai_chat_model(settings: ModelSettings) -> ChatModel:
@@ -53,7 +59,7 @@ def openai_chat_model(settings: ModelSettings) -> ChatModel:
     proxy = settings.options.get("openai_proxy") or os.environ.get("OPENAI_PROXY")
     sync_client, async_client = clients_of(settings.base_url, str(proxy) if proxy else None)
     limit = settings.token_limit_parameter
-    if limit == "auto":  # other servers than OpenAI's may ignore its new name
+    if limit == AS_LANGCHAIN:  # other servers than OpenAI's may ignore its new name
         limit = "max_tokens" if settings.base_url else "max_completion_tokens"
     options = {
         "model": name,
@@ -61,8 +67,6 @@ def openai_chat_model(settings: ModelSettings) -> ChatModel:
         "api_key": os.environ.get(variable, "") if variable else "no-key-needed",
         "temperature": settings.temperature,
         "max_tokens": settings.max_tokens,
-        "token_limit_parameter": limit,
-        "never_sent": [option for option, value in settings.options.items() if value is None],
         "timeout": settings.timeout_seconds,
         "max_retries": 0,
         "stream_usage": True,  # else a streamed reply would be free of charge
@@ -71,23 +75,30 @@ def openai_chat_model(settings: ModelSettings) -> ChatModel:
         "http_client": sync_client,
         "http_async_client": async_client,
     }
-    model = ChatOpenAI(**options)
-    model._secrets = settings.secrets
+    never = tuple(option for option, value in settings.options.items() if value is None)
+    model: Any = reading(langchain_openai.ChatOpenAI)(**options)
+    model._known = Known(settings.secrets, limit, never)
     let_through(model.root_client)
     let_through(model.root_async_client)
-    return model
+    return model  # type: ignore[no-any-return]
 
 
-class ChatOpenAI(LenientChatOpenAI):
-    """LangChain's client, under its name, with the key removed from its exceptions.
+@cache
+def reading(kind: type[Any]) -> type[Any]:
+    """Return a client of OpenAI's family, under its name, with `Reading` in front of it."""
+    own = {"__module__": kind.__module__}
+    return new_class(kind.__name__, (Reading, kind), None, lambda names: names.update(own))
+
+
+class Reading(Lenient):
+    """In front of a client: its replies are read as they are meant, no exception holds its key.
 
     A server may echo the key, and callbacks (LangSmith's among them) receive an exception before we
     can catch it. Each method raises outside of its `except`, so that the original exception is
     neither the cause nor the context of the new one.
     """
 
-    _secrets: tuple[str, ...] = ()
-    """The key, and other secrets of this client from the environment."""
+    __slots__ = ()
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         forget_cost()
@@ -130,8 +141,7 @@ class ChatOpenAI(LenientChatOpenAI):
         raise keyless
 
     def _ending(self, given: dict[str, Any]) -> Ending | ResponsesEnding:
-        responses = self._use_responses_api({**given, **self.model_kwargs})
-        return ResponsesEnding() if responses else Ending()
+        return ResponsesEnding() if asks_responses(self, given | self.model_kwargs) else Ending()
 
     def to_json(self) -> Any:
         """Return this client as LangSmith sees it: without its address, proxy, headers and query.
@@ -141,20 +151,19 @@ class ChatOpenAI(LenientChatOpenAI):
         data = super().to_json()
         if data["type"] == "constructor":
             kept = {k: v for k, v in data["kwargs"].items() if k not in _ACCESS}
-            kept = hide_within(kept, *self._secrets)
-            data = {**data, "kwargs": kept}
+            data = {**data, "kwargs": hide_within(kept, *self._known.secrets)}
         return data
 
     def __repr_args__(self) -> Any:
         """Leave out fields that may hold a secret."""
         for name, value in super().__repr_args__():
             if name not in _ACCESS:
-                yield name, hide_within(value, *self._secrets)
+                yield name, hide_within(value, *self._known.secrets)
 
     def _get_invocation_params(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return a call's parameters for callbacks, without secrets."""
         told: dict[str, Any] = super()._get_invocation_params(*args, **kwargs)
-        return {name: hide_within(value, *self._secrets) for name, value in told.items()}
+        return {name: hide_within(value, *self._known.secrets) for name, value in told.items()}
 
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], *args: Any, **kwargs: Any
@@ -170,7 +179,7 @@ class ChatOpenAI(LenientChatOpenAI):
         generation = super()._convert_chunk_to_generation_chunk(chunk, *args, **kwargs)
         if generation is not None:
             complete(generation, report, choices[0] if choices else {})
-            generation.message.response_metadata[REPORT] = report
+            generation.message.response_metadata |= {REPORT: report, CHOICE: bool(choices)}
         return generation
 
     def _create_chat_result(self, response: Any, *args: Any, **kwargs: Any) -> ChatResult:
@@ -210,9 +219,15 @@ class ChatOpenAI(LenientChatOpenAI):
                     "role": "assistant",  # even if a server names another role
                 }
             )
+            choice.finish_reason = None  # Azure's class raises at `content_filter`, and bills none
         result = super()._create_chat_result(response, *args, **kwargs)
         for generation, choice in zip(result.generations, sent["choices"], strict=True):
             complete(generation, report, choice)
+            end = choice.get("finish_reason")
+            generation.generation_info = {
+                **(generation.generation_info or {}),
+                "finish_reason": end,
+            }
         return ChatResult(
             generations=[
                 ChatGeneration(
@@ -237,9 +252,8 @@ class ChatOpenAI(LenientChatOpenAI):
                 before.
         """
         error = (ending and ending.error) or error
-        key = self.openai_api_key
-        own = key.get_secret_value() if isinstance(key, SecretStr) else ""
-        secrets = (*self._secrets, own)
+        keys = (value for value in vars(self).values() if isinstance(value, SecretStr))
+        secrets = (*self._known.secrets, *(key.get_secret_value() for key in keys))
         if isinstance(error, JSONDecodeError) and is_cut(error):
             error = CutReplyError("the reply broke off in the middle")
         if type(error) is openai.APIError:  # an event of a stream named it

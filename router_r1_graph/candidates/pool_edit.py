@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import PoolError
-from .pool_file import parse
+from .pool_file import parse_yaml
 
 Value = str | float | date | Mapping[str, "Value"]
 _Edit = tuple[int, int, str]
@@ -43,7 +43,7 @@ def edited(text: str, changes: Mapping[int, Mapping[str, Value]]) -> str:
             latency_seconds: 0.4
         <BLANKLINE>
     """
-    wanted = parse(text)
+    wanted = parse_yaml(text)
     edits: list[_Edit] = []
     nodes = _value(yaml.compose(text, yaml.SafeLoader), "candidates").value
     for place, values in changes.items():
@@ -53,7 +53,7 @@ def edited(text: str, changes: Mapping[int, Mapping[str, Value]]) -> str:
     for start, end, new in reversed(sorted(edits, key=lambda edit: edit[:2])):
         found = found[:start] + new + found[end:]
     try:
-        same = parse(found) == wanted
+        same = parse_yaml(found) == wanted
     except yaml.YAMLError:
         same = False
     if not same:

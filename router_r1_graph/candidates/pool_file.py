@@ -80,7 +80,7 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
         )
         raise PoolError(f"{path}: no such pool file{near}; shipped pools: {', '.join(names)}")
     try:
-        data = parse(file.read_text(encoding="utf-8"))
+        data = parse_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8
         raise PoolError(f"{file}: not a YAML file: {_where_and_why(error)}") from None
     if data is None:
@@ -90,7 +90,7 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
     return file, data
 
 
-def parse(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
     """Return the content of a YAML text.
 
     Raises:

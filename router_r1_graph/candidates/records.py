@@ -21,7 +21,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import PoolError, did_you_mean
-from ..files import append_line, read_jsonl
+from ..files import append_line, read_jsonl, whole_objects
 from .store import ReplyStore
 from .tool import CANDIDATE_TAG
 
@@ -258,14 +258,10 @@ class Recorder(BaseCallbackHandler):
 
 def _all_told(file: Path) -> Iterator[str]:
     """Yield the records that are in a file already; a torn line is skipped."""
-    if not file.exists():
-        return
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            with suppress(ValueError, KeyError, TypeError):
-                row = json.loads(line)
-                background = row.get("background", "")
-                yield _told(row["candidate"], str(row["question"]), row["reply"], background)
+    for row in whole_objects(file):
+        with suppress(KeyError, TypeError):
+            background = row.get("background", "")
+            yield _told(row["candidate"], str(row["question"]), row["reply"], background)
 
 
 def _told(candidate: str, query: str, reply: str, background: str) -> str:

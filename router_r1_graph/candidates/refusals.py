@@ -59,6 +59,8 @@ _ONLY_STREAMS = re.compile(
     r"|\bstream(?:ing|ed)?\b[^.]{0,30}\b(?:only|must|required)\b",
     re.I,
 )
+#: Parameters that providers have other words for.
+_WORDS = {STREAM: "stream(?:ing)?", "stop": "stop(?:_?sequences)?"}
 _refused: dict[tuple[str, str], set[str]] = {}
 
 
@@ -117,7 +119,7 @@ def named_in(text: str, sent: Collection[str]) -> str | None:
         sent = _NAMED.intersection(sent)
     places = {}
     for name in sent:
-        word = "stream(?:ing)?" if name == STREAM else re.escape(name)
+        word = _WORDS.get(name) or re.escape(name).replace("_", "_?")  # topP is top_p
         if name not in _NEEDED - {STREAM} and (
             at := re.search(rf"(?<!\w){word}(?!\w)", text, re.I)
         ):

@@ -8,7 +8,10 @@ import threading
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from types import TracebackType
 from typing import Any
 
 from .reply import Reply
@@ -48,6 +51,58 @@ class Await:
 
 Steps = Generator[Invoke | Begin | Wait | Await, Any, Reply]
 
+_under_way: dict[asyncio.AbstractEventLoop, set[Steps]] = {}
+"""The steps of coroutines. The garbage collector must not find them: it would close them."""
+_thrown_away: SimpleQueue[Steps] = SimpleQueue()
+"""Steps whose coroutine the garbage collector has ended."""
+
+
+class ClosedInTime:
+    """Closes a coroutine's steps at its end, or at a later step of any call if it has none.
+
+    A coroutine whose event loop stops for good has no end, or the garbage collector ends it, in
+    whatever thread, in the midst of whatever that does. To close its steps takes locks, and that
+    thread may hold them.
+    """
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        _under_way.setdefault(self._loop, set()).add(self._steps)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if kind is GeneratorExit:
+            _thrown_away.put(self._steps)  # takes no lock that this thread may hold
+            return
+        if others := _under_way.get(self._loop):
+            others.discard(self._steps)
+            if not others:
+                del _under_way[self._loop]
+        self._steps.close()
+
+
+def next_step(steps: Steps, outcome: Any) -> Invoke | Begin | Wait | Await:
+    """Return the next step, given what the last one brought.
+
+    Raises:
+        StopIteration: there is none; its value is the reply.
+    """
+    for loop in list(_under_way):
+        if loop.is_closed():
+            for left in _under_way.pop(loop, ()):
+                left.close()
+    while not _thrown_away.empty():
+        with suppress(Empty):  # another thread was faster
+            left = _thrown_away.get_nowait()
+            left.close()
+            for others in list(_under_way.values()):
+                others.discard(left)
+    return steps.send(outcome)
+
 
 def begun_in_thread(work: Callable[[], Any]) -> Future[tuple[Any]]:
     """Begin work in a thread, which nobody can end."""
@@ -84,7 +139,8 @@ def begun(work: Coroutine[Any, Any, Any]) -> Future[tuple[Any]]:
 
     def end(future: Future[Any]) -> None:
         if future.cancelled() and not task.done():
-            loop.call_soon_threadsafe(task.cancel)
+            with suppress(RuntimeError):  # the loop is closed, and the request ended
+                loop.call_soon_threadsafe(task.cancel)
 
     task.add_done_callback(finish)
     future.add_done_callback(end)

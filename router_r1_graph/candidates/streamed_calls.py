@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
@@ -87,3 +87,13 @@ class StreamedCalls:
         return ChatGenerationChunk(
             message=AIMessageChunk(content="", tool_call_chunks=chunks, additional_kwargs=kept)
         )
+
+
+def chunks_of(message: AIMessage) -> list[ToolCallChunk]:
+    """Return the calls of a message as pieces of a stream, each whole or said to be invalid."""
+    return [
+        tool_call_chunk(
+            name=call["name"], args=plain_arguments(call["args"]), id=call["id"], index=number
+        )
+        for number, call in enumerate([*message.tool_calls, *message.invalid_tool_calls])
+    ]

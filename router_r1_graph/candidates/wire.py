@@ -159,6 +159,20 @@ def named_error(named: Any, report: Any = None) -> BrokenReplyError:
     return BrokenReplyError(with_wait(message, sent), code or None, billed(report), kind)
 
 
+def failure_in(body: Mapping[str, Any]) -> BrokenReplyError | None:
+    """Return the error of a response of the Responses API, with its usage; None = it has none.
+
+    Args:
+        body: see `kept_for`.
+    """
+    response = body.get("response", body)
+    if not isinstance(response, Mapping):
+        return None
+    named = response.get("error")
+    failed = named or response.get("status") == "failed"
+    return named_error(named, report_in(response)) if failed else None
+
+
 def kept_for(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return a reply of the Responses API with its usage where LangChain keeps what was sent.
 

@@ -16,20 +16,17 @@ from itertools import dropwhile
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from ..candidates.finish import CUT, finish_of
+from ..candidates.finish import CUT, Finish, finish_of
 from ..candidates.returned import as_it_came, kept_of
 from ..candidates.thoughts import apart
-from ..candidates.tool_calls import as_written, written_calls
+from ..candidates.tool_calls import written_calls
 from ..controllers.chat_messages import alternating
-from ..errors import ConfigError, ControllerError, did_you_mean
+from ..controllers.tool_turns import plain_name
+from ..errors import ControllerError
 from ..observations import instructions
 from ..protocol import render_observation
-from .schemas import as_json, as_object, check_schema, is_any_object
-
-OPTIONS = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "strict")
-"""The options of a call to a chat model that set the form, as LangChain and OpenAI name them."""
+from .schemas import as_json, as_object, half_json
 
 _ANSWERED = "The question was put to other models, and this is the answer:"
 _BY_CALL = "Give this answer by calling a tool. Add nothing that is not known."
@@ -82,26 +79,27 @@ class Form:
 
         Args:
             messages: the conversation; its last human message is the question.
-            answer: the answer to it.
+            answer: the answer to it; "" = there is none yet.
         """
-        how = (
-            [_BY_CALL_IF_NEEDED if self.bound_choice == "auto" else _BY_CALL] if self.bound else []
-        )
+        how = [_ANSWERED, render_observation("answer", answer)] if answer else []
+        if answer and self.bound:
+            how += [_BY_CALL_IF_NEEDED if self.bound_choice == "auto" else _BY_CALL]
         how += [_AS_JSON] if self.schema == {} else []
-        told = "\n".join([_ANSWERED, render_observation("answer", answer), *how])
+        told = "\n".join(how)
         place = last_human(messages)
         question = messages[place]
-        said = question.content
-        content: Any = (
-            f"{said}\n\n{told}"
-            if isinstance(said, str)
-            else [*said, {"type": "text", "text": f"\n\n{told}"}]
-        )
-        told_too = question.model_copy(update={"content": content})
+        said: Any = question.content
+        if told and isinstance(said, str):
+            said = f"{said}\n\n{told}"
+        elif told:
+            said = [*said, {"type": "text", "text": f"\n\n{told}"}]
+        told_too = question.model_copy(update={"content": said})
         worked = [as_it_came(m) if isinstance(m, AIMessage) else m for m in messages[place + 1 :]]
         system = [SystemMessage(text)] if (text := instructions(messages)) else []
         shown = [*messages[:place], told_too, *worked]
         fitted = alternating(m for m in shown if not isinstance(m, SystemMessage))
+        while fitted and isinstance(fitted[-1], AIMessage):  # strict templates want the last word
+            fitted.pop()
         # What an assistant says before anybody asks is left out, as it is for controllers.
         return [*system, *dropwhile(lambda m: not isinstance(m, HumanMessage), fitted)]
 
@@ -111,23 +109,25 @@ class Form:
         """Return the answer in its form: a message with tool calls, or with a text alone.
 
         A call that was cut is dropped, and so are those beside it. Then the answer is a text,
-        and its finish reason says that it was cut.
+        and its finish reason says that it was cut. Half a JSON is handed on as it is, with that
+        reason.
 
         Args:
             message: the formatter's reply.
             messages: the conversation.
             answer: the routed answer. Without a call it is the text, unchanged; but once tools have
-                been called, only the formatter knows their results.
+                been called, or if there is none, only the formatter knows the text.
 
         Raises:
-            ControllerError: it is not of the asked form.
+            ControllerError: it is whole, and not of the asked form.
         """
         text = apart(str(message.text))[1].strip()
         finish = finish_of(message)
-        called: list[Any] = [*message.tool_calls, *message.invalid_tool_calls]
-        begun = False
+        called = self._bound_calls(message)
+        begun = said = False
         if not called:
             text, called, begun = self._written(text)
+            said = bool(text)
         final = [c for c in called if self.schema and c["name"] == self.title]
         calls = [c for c in called if c not in final][: None if self.parallel else 1]
         # The last call of a cut turn may be half a call that a client has completed.
@@ -137,25 +137,34 @@ class Form:
             return AIMessage("", additional_kwargs=kept_of(message), tool_calls=calls)
         if final and final[0] not in halves:
             return AIMessage(as_json(final[0]["args"], self.schema or {}))
-        is_cut = bool(calls) or (begun and finish in CUT)
-        if is_cut or (self.schema is None and self.choice == "auto"):
+        # Servers say `tool_calls` of half a call, too.
+        cut: Finish = finish if finish in CUT else "length"
+        forced = self.choice != "auto"
+        if self.schema is not None and not calls and (final or finish in CUT):
+            half = half_json(final[0]["args"], self.schema) if final and not said else text
+            return AIMessage(half, response_metadata={"finish_reason": cut})
+        is_cut = bool(calls) or (finish in CUT and (begun or forced))
+        if is_cut or (self.schema is None and not forced):
             asked = messages[last_human(messages) :]
-            worked = any(isinstance(m, ToolMessage) for m in asked)
-            if is_cut and finish not in CUT:
-                finish = "length"  # servers say `tool_calls` of half a call, too
-            elif not (is_cut or worked):
-                finish = finish_of(answer)
-            told = {"finish_reason": finish} if finish in CUT else {}
             known = str(answer.text)
-            return AIMessage(text or known if worked else known, response_metadata=told)
+            knows_more = not known or any(isinstance(m, ToolMessage) for m in asked)
+            finish = cut if is_cut else finish if knows_more else finish_of(answer)
+            told = {"finish_reason": finish} if finish in CUT else {}
+            return AIMessage(text or known if knows_more else known, response_metadata=told)
         if self.schema == {} and (found := _json_in(text)) is not None:
             return AIMessage(json.dumps(found, ensure_ascii=False))
-        if final:
-            raise ControllerError(
-                f"it wrote half a JSON (its max_tokens?): {as_written(final[0]['args'])!r:.80}"
-            )
         had_to = "wrote no JSON object" if self.schema == {} else "called no tool"
         raise ControllerError(f"it {had_to}, though it had to, and wrote {text[:80]!r}")
+
+    def _bound_calls(self, message: AIMessage) -> list[Any]:
+        """Return the calls of tools that are bound: a client knows no others."""
+        calls: list[Any] = [{**c} for c in (*message.tool_calls, *message.invalid_tool_calls)]
+        names = [tool["function"]["name"] for tool in self.bound]
+        if self.schema and not self.tools:  # the only one, whatever the model calls it
+            return [{**call, "name": self.title} for call in calls]
+        for call in calls:
+            call["name"] = call["name"] if call["name"] in names else plain_name(call["name"])
+        return [call for call in calls if call["name"] in names]
 
     def _written(self, text: str) -> tuple[str, list[Any], bool]:
         """Return the calls, or the arguments of the one, that a model wrote as a text.
@@ -174,103 +183,10 @@ class Form:
         return before.strip(), made, bool(written)
 
 
-def form_of(options: Mapping[str, Any]) -> Form | None:
-    """Return the form that the options of a call ask for; None = a text.
-
-    Args:
-        options: those of `OPTIONS` are read. Tools may be functions, classes, LangChain tools or
-            dicts; `tool_choice` has LangChain's or OpenAI's form; `response_format` has OpenAI's.
-
-    Raises:
-        ConfigError: a tool is no function, or the choice or the format cannot be understood.
-    """
-    given = options.get("tool_choice")
-    tools = tuple(_function(tool) for tool in options.get("tools") or ())
-    if isinstance(given, Mapping) and given.get("type") == "allowed_tools":
-        allowed = given.get("allowed_tools") or given  # of chat completions, or of responses
-        few = [(tool.get("function") or tool).get("name") for tool in allowed.get("tools") or ()]
-        tools = tuple(tool for tool in tools if tool["function"]["name"] in few)
-        given = allowed.get("mode")
-    choice = _choice(given)
-    if choice == "none":
-        tools, choice = (), "auto"
-    names = [tool["function"]["name"] for tool in tools]
-    if choice not in ("auto", "any", *names):
-        near = did_you_mean(choice, names)
-        known = ", ".join(names) or "none"
-        raise ConfigError(f"tool_choice: no tool {choice!r}{near}; tools: {known}")
-    if choice == "any" and not tools:
-        raise ConfigError("tool_choice: there is no tool to call; pass tools too")
-    schema, title = _schema(options.get("response_format"))
-    if schema and is_any_object(schema):
-        schema = {}  # a tool without arguments would be called with none
-    if schema is None and not tools:
-        return None
-    while title in names:
-        title += "_"
-    parallel = options.get("parallel_tool_calls") is not False
-    return Form(tools, choice, schema, title, parallel)
-
-
 def last_human(messages: Sequence[Any]) -> int:
     """Return the place of the last human message; that of the last message if there is none."""
     places = [n for n, message in enumerate(messages) if isinstance(message, HumanMessage)]
     return places[-1] if places else len(messages) - 1
-
-
-def _function(tool: Any) -> Mapping[str, Any]:
-    try:
-        converted = convert_to_openai_tool(tool)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"tools: {tool!r:.80} is no tool: {error}") from None
-    function = converted.get("function")
-    if not isinstance(function, Mapping) or not function.get("name"):
-        raise ConfigError(
-            f"tools: {tool!r:.80} is no function; tools that a provider runs itself cannot be used"
-        )
-    check_schema(function.get("parameters") or {}, f"tools: {function['name']}.parameters")
-    return converted
-
-
-def _choice(given: Any) -> str:
-    """Return a tool choice as `auto`, `any`, `none`, or a name."""
-    if isinstance(given, Mapping):
-        given = (given.get("function") or {}).get("name") or given.get("name") or given.get("type")
-    if given is None or given is False:
-        return "auto"
-    if given is True or given == "required":
-        return "any"
-    if isinstance(given, str):
-        return given
-    raise ConfigError(f"tool_choice: 'auto', 'any', 'none' or the name of a tool, not {given!r}")
-
-
-def _schema(given: Any) -> tuple[Mapping[str, Any] | None, str]:
-    """Return the schema that a `response_format` asks for, and the name of what it describes."""
-    if given is None:
-        return None, "answer"
-    if not isinstance(given, Mapping):  # a class, as LangChain's clients take it
-        function = _function(given)["function"]
-        return function["parameters"], str(function["name"])
-    match given.get("type"):
-        case "text":
-            return None, "answer"
-        case "json_object":
-            asked = given.get("schema") or {}  # llama.cpp's, Together's and others' form
-            check_schema(asked, "response_format: schema")
-            return asked, "answer"
-        case "json_schema":
-            told = given.get("json_schema") or given  # Together's form
-            schema = told.get("schema") if isinstance(told, Mapping) else None
-            if not isinstance(schema, Mapping) or not schema:
-                raise ConfigError("response_format: json_schema.schema is missing")
-            check_schema(schema, "response_format: json_schema.schema")
-            name = str(told.get("name") or schema.get("title") or "answer")
-            return schema, re.sub(r"[^a-zA-Z0-9_-]+", "_", name)[:64]
-    raise ConfigError(
-        f"response_format: type is 'text', 'json_object' or 'json_schema', not "
-        f"{given.get('type')!r}"
-    )
 
 
 def _call_id() -> str:

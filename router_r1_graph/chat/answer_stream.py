@@ -68,7 +68,8 @@ class AnswerStream:
         if not answer.startswith(told):
             raise ControllerError(
                 "the streamed text is not the beginning of the final answer (stop reason: "
-                f"{message.response_metadata['stop_reason']}); ask again, or without a stream"
+                f"{message.response_metadata['stop_reason']}); ask again, or without a stream",
+                cost_usd=message.response_metadata["cost_usd"],
             )
         # A server that forwards the stream can still report an outage before its first byte.
         unanswered = message.response_metadata["stop_reason"] == StopReason.NO_REPLY

@@ -22,11 +22,20 @@ from ..context import RouterContext, knobs
 from ..controllers import Controller, as_controller
 from ..errors import ConfigError, did_you_mean
 from ..graph import create_router_r1
-from .answer_form import OPTIONS
+from .form_options import OPTIONS
 from .formatter import Formatter, make_formatter
 
 KNOBS = tuple(name for name in knobs() if name != "approve_above_usd")
 """The knobs of a chat model: all but the one that waits for a person, since it cannot wait."""
+
+
+def _unknown(name: str) -> ConfigError:
+    """Return the error about an argument that is no field of the chat model."""
+    if name in knobs():
+        return ConfigError(f"ChatRouterR1 takes no {name!r}: no person can approve a call here")
+    near = did_you_mean(name, KNOBS)
+    return ConfigError(f"ChatRouterR1 takes no {name!r}{near}; allowed: {', '.join(KNOBS)}")
+
 
 if TYPE_CHECKING:
     _WithKnobs = BaseChatModel
@@ -65,6 +74,14 @@ class BuiltRouter(_WithKnobs):
     @classmethod
     def _read_pool(cls, value: Any) -> Any:
         return CandidatePool.from_yaml(value) if isinstance(value, str | Path) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_fields(cls, values: Any) -> Any:
+        for name in values if isinstance(values, dict) else ():
+            if name not in cls.model_fields:
+                raise _unknown(name)
+        return values
 
     @model_validator(mode="after")
     def _build(self) -> Self:
@@ -121,10 +138,7 @@ class BuiltRouter(_WithKnobs):
         for name in given:
             # "stream" is LangChain's own; a form's options are read by `form_of`.
             if name not in (*KNOBS, *OPTIONS, "max_tokens", "stream"):
-                raise ConfigError(
-                    f"ChatRouterR1 takes no {name!r}{did_you_mean(name, KNOBS)}; allowed: "
-                    + ", ".join(KNOBS)
-                )
+                raise _unknown(name)
         own = RouterContext(**{name: getattr(self, name) for name in KNOBS})
         context = replace(own, **{name: given[name] for name in KNOBS if name in given})
         context.check(self.pool)

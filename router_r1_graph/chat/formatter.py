@@ -15,6 +15,7 @@ from ..budget import StopReason
 from ..candidates import Candidate, CandidatePool
 from ..candidates.bill import bill
 from ..candidates.call import aask, ask
+from ..candidates.finish import CUT, finish_of
 from ..candidates.images import images_in, without_images
 from ..candidates.reply import ChatModel, Reply, with_tools
 from ..candidates.settings import ModelSettings
@@ -22,6 +23,7 @@ from ..candidates.store import ReplyStore
 from ..candidates.tool import candidate_tool
 from ..context import RouterContext
 from ..controllers import ChatModelController
+from ..controllers.own import own_of
 from ..errors import ConfigError, ControllerError
 from ..langsmith import runs
 from ..ledger import Ledger, charge_candidates, charge_controller, new_ledger, total
@@ -94,6 +96,7 @@ def make_formatter(
     Raises:
         ConfigError: no candidate has that name, or the controller is no chat model.
     """
+    controller = own_of(controller)
     is_chat_model = isinstance(controller, ChatModelController)
     if name == CONTROLLER or (name is None and is_chat_model):
         if not isinstance(controller, ChatModelController):
@@ -172,6 +175,8 @@ class Formatting:
     def give(self, state: Mapping[str, Any], config: RunnableConfig) -> Mapping[str, Any]:
         """Return the state with the answer in its form, and the call for it in the ledger.
 
+        Where no candidate replied, there is nothing to give a form, and the state stays as it is.
+
         Args:
             state: that of the run.
             config: the parent run's.
@@ -179,11 +184,15 @@ class Formatting:
         Raises:
             ControllerError: the formatter fails, or does not give the form.
         """
+        if state["stop_reason"] == StopReason.NO_REPLY:
+            return state
         messages, options = self._call(state, config)
         return self._given(state, ask(self.model, messages, self.formatter.settings, **options))
 
     async def agive(self, state: Mapping[str, Any], config: RunnableConfig) -> Mapping[str, Any]:
         """Do as `give` does, without blocking the event loop."""
+        if state["stop_reason"] == StopReason.NO_REPLY:
+            return state
         messages, options = self._call(state, config)
         reply = await aask(self.model, messages, self.formatter.settings, **options)
         return self._given(state, reply)
@@ -194,11 +203,13 @@ class Formatting:
         answer = str(state["messages"][-1].text)
         budget, deadline = self.given.budget_usd, self.given.deadline_seconds
         if budget is not None:
-            left = budget - total(state["ledger"])["cost_usd"]
+            paid = total(state["ledger"])["cost_usd"]
+            left = budget - paid
             if self._worst_case_usd(answer) > left:
                 raise ControllerError(
                     f"budget_usd: {left:.2g} USD are left, too little to pay {self.formatter.name} "
-                    f"for giving an answer of {len(answer)} characters its form"
+                    f"for giving an answer of {len(answer)} characters its form",
+                    cost_usd=paid,
                 )
         spent = time.monotonic() - self.started_at
         options: dict[str, Any] = {
@@ -217,17 +228,21 @@ class Formatting:
 
     def _given(self, state: Mapping[str, Any], reply: Reply) -> Mapping[str, Any]:
         name, answer = self.formatter.name, state["messages"][-1]
-        empty = reply.error is not None and reply.error.kind == "empty"  # for `read` to judge
+        # `read` judges an empty one, and one that a filter has emptied.
+        empty = reply.error is not None and (
+            reply.error.kind == "empty" or (reply.message and finish_of(reply.message) in CUT)
+        )
+        ledger = self.formatter.charge(state["ledger"], reply)
+        paid = total(ledger)["cost_usd"]
         if reply.message is None or not (reply.ok or empty):
             why = f"{reply.error.kind}: {reply.error.message}" if reply.error else "no message"
-            raise ControllerError(f"formatter {name} failed: {why}")
+            raise ControllerError(f"formatter {name} failed: {why}", cost_usd=paid)
         try:
             message = self.form.read(reply.message, self.messages, answer)
         except ControllerError as error:
-            raise ControllerError(f"formatter {name}: {error}") from None
+            raise ControllerError(f"formatter {name}: {error}", cost_usd=paid) from None
         if message.tool_calls or self.form.schema is not None:
             message.response_metadata[ROUTED] = str(answer.text)
-        ledger = self.formatter.charge(state["ledger"], reply)
         return {**state, "messages": [message], "ledger": ledger}
 
     def _worst_case_usd(self, answer: str) -> float:

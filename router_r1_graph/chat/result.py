@@ -15,7 +15,8 @@ from ..ledger import new_ledger, total
 from ..protocol import beginning
 
 ROUTED = "routed_answer"
-"""In the response metadata of an answer in a form: the routed answer, as a text."""
+"""In the response metadata of an answer in a form: the routed answer, as a text; "" = nobody was
+asked, and the form is given to the conversation itself."""
 
 
 def result_of(state: Mapping[str, Any], stop: Sequence[str], max_tokens: int | None) -> ChatResult:
@@ -28,7 +29,8 @@ def result_of(state: Mapping[str, Any], stop: Sequence[str], max_tokens: int | N
     """
     answer = state["messages"][-1]
     text, finish = str(answer.text), finish_of(answer)
-    routed = {ROUTED: before} if (before := answer.response_metadata.get(ROUTED)) else {}
+    before = answer.response_metadata.get(ROUTED)
+    routed = {} if before is None else {ROUTED: before}
     if not routed:  # half a JSON is none
         for mark in filter(None, stop):
             text, found, _ = text.partition(mark)

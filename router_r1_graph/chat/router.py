@@ -30,10 +30,11 @@ from .._streams import aeach_apart, apart, each_apart, unheard
 from ..budget import StopReason
 from ..errors import ControllerError
 from ..langsmith import runs
-from .answer_form import form_of
+from ..ledger import total
 from .answer_stream import AnswerStream
 from .built import KNOBS as KNOBS
 from .built import BuiltRouter
+from .form_options import form_of
 from .formatter import Formatting
 from .result import free, result_of
 
@@ -42,7 +43,7 @@ class ChatRouterR1(BuiltRouter):
     """A chat model that asks other models: the compiled router behind LangChain's interface.
 
     The question is the last human message. Earlier messages are passed on, except for tool calls.
-    The settings (knobs) are those of `RouterContext`; each may also be given for one call:
+    The settings are those of `RouterContext`; each may also be given for one call:
     `model.invoke(question, budget_usd=0.01)`, `model.bind(cost_weight=0.9)`.
 
     `usage_metadata` counts the tokens of the candidates and the controller together;
@@ -66,7 +67,7 @@ class ChatRouterR1(BuiltRouter):
             `controller`; None = the controller if it is a chat model, else the cheapest candidate
             that is a model.
         stop: texts before which the answer is cut off.
-        max_tokens: about how many tokens of the answer are returned at most. The knobs limit the
+        max_tokens: about how many tokens of the answer are returned at most. The settings limit the
             cost of the run. May be given for one call too.
         streaming: whether `invoke` goes through the stream, as in other chat models of LangChain.
 
@@ -74,7 +75,8 @@ class ChatRouterR1(BuiltRouter):
         PoolError: the pool cannot be read or asked.
         ControllerError: the controller cannot be built; on a call, it failed before any reply
             came; in a stream, the streamed text was not the beginning of the final answer.
-        ConfigError: a knob is out of range; on a call, a form cannot be understood or given.
+        ConfigError: a field is unknown, or a setting is out of range; on a call, a form cannot be
+            understood or given.
         QuestionError: on a call, there is no human message with a text.
 
     Example:
@@ -100,7 +102,7 @@ class ChatRouterR1(BuiltRouter):
         Args:
             tools: functions, classes, LangChain tools, or dicts in OpenAI's form.
             tool_choice: `auto` (as None), `any` (or `required`), `none`, or the name of a tool.
-            **kwargs: further options of each call, such as `parallel_tool_calls` and knobs.
+            **kwargs: further options of each call, such as `parallel_tool_calls` and settings.
 
         Raises:
             ConfigError: a tool or the choice cannot be used, or the formatter cannot call tools.
@@ -116,7 +118,7 @@ class ChatRouterR1(BuiltRouter):
     ) -> Formatting | None:
         """Return how the answer gets its form; None = it is a plain text."""
         form = form_of(given)
-        if form is None:
+        if form is None or not messages:  # without a question there is no answer
             return None
         return Formatting(form, self._formatter(), messages, self._context(given))
 
@@ -128,10 +130,9 @@ class ChatRouterR1(BuiltRouter):
         **kwargs: Any,
     ) -> ChatResult:
         config = unheard(runs.below(CallbackManager, run_manager))
-        context = self._context(kwargs)
         formatting = self._formatting(messages, kwargs)
+        context = formatting.context if formatting else self._context(kwargs)
         if (state := formatting.routed if formatting else None) is None:
-            context = formatting.context if formatting else context
             with apart():
                 state = self._compiled().invoke({"messages": messages}, config, context=context)
         state = self._checked(state)
@@ -147,10 +148,9 @@ class ChatRouterR1(BuiltRouter):
         **kwargs: Any,
     ) -> ChatResult:
         config = unheard(runs.below(AsyncCallbackManager, run_manager))
-        context = self._context(kwargs)
         formatting = self._formatting(messages, kwargs)
+        context = formatting.context if formatting else self._context(kwargs)
         if (state := formatting.routed if formatting else None) is None:
-            context = formatting.context if formatting else context
             asked = {"messages": messages}
             with apart():
                 state = await self._compiled().ainvoke(asked, config, context=context)
@@ -230,7 +230,8 @@ class ChatRouterR1(BuiltRouter):
             ControllerError: the controller failed before anything was known.
         """
         if state["stop_reason"] == StopReason.CONTROLLER_ERROR and not state["answer"]:
-            raise ControllerError(f"controller {self.controller.name} failed: {state['error']}")
+            why = f"controller {self.controller.name} failed: {state['error']}"
+            raise ControllerError(why, cost_usd=total(state["ledger"])["cost_usd"])
         return state
 
     def _result(

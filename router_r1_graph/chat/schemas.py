@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..candidates.tool_calls import as_written
 from ..errors import ConfigError, did_you_mean
 
+_VALUE = re.compile(r'\A\s*\{\s*"value"\s*:\s*')
+"""What `as_object` has put around a value."""
 _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 
@@ -68,6 +72,20 @@ def as_json(args: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     """Return the arguments of a tool that `as_object` describes as the JSON of its schema."""
     value = args if _is_object(schema) else args.get("value", args)
     return json.dumps(value, ensure_ascii=False)
+
+
+def half_json(args: Mapping[str, Any] | str | None, schema: Mapping[str, Any]) -> str:
+    """Return the arguments of a call that was cut as the beginning of the JSON of a schema.
+
+    Args:
+        args: as the model wrote them, or as a client has completed them: then what closes them is
+            taken off, so that nobody reads half a JSON as a whole one.
+        schema: describes them, by `as_object`.
+    """
+    if isinstance(args, Mapping):
+        return as_json(args, schema).rstrip('}]"')
+    text = str(as_written(args or ""))
+    return text if _is_object(schema) else _VALUE.sub("", text)
 
 
 def _is_object(schema: Mapping[str, Any]) -> bool:

@@ -12,13 +12,13 @@ from ..errors import ConfigError, MissingExtraError
 from ..words import counted, rounded
 
 if TYPE_CHECKING:
-    from ..controllers.learned.reader import Kind
+    from ..controllers.learned.reader import ReaderKind
 
 _COST_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def fit_reader(
-    kind: Kind,
+    kind: ReaderKind,
     data: Path,
     out: Path,
     pool: CandidatePool | None,

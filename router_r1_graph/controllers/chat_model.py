@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,6 @@ from ..candidates.finish import CUT, finish_of
 from ..candidates.given import read_leniently
 from ..candidates.images import images_in, with_images
 from ..candidates.providers import make_chat_model
-from ..candidates.refusals import named_in
 from ..candidates.reply import ChatModel, Reply, comes_from
 from ..errors import ControllerError
 from .chat_messages import (
@@ -30,8 +28,6 @@ from .chat_messages import (
 )
 from .controller import View, render_view
 from .tool_turns import as_tool_calls, turn_in_tags
-
-logger = logging.getLogger(__name__)
 
 
 class ChatModelController:
@@ -70,8 +66,6 @@ class ChatModelController:
         )
         self.model = make_chat_model(self.settings) if model is None else read_leniently(model)
         self._given = model is not None  # nothing tells it apart from another: it is not stored
-        self._refused: set[str] = set()
-        """The parameters of a call that the model refuses; our own client learns them itself."""
         if self.by_tools and not isinstance(self.model, BaseChatModel):
             raise ControllerError(
                 f"controller {name}: protocol 'tools' needs a chat model with bind_tools, not "
@@ -91,19 +85,15 @@ class ChatModelController:
 
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn."""
-        while True:
-            model, settings, kwargs = self._bound(view)
-            reply = ask(model, self.prompt(view), settings, config=config, **kwargs)
-            if not self._learn(reply, view):
-                return self._in_tags(reply, view)
+        model, settings, kwargs = self._bound(view)
+        reply = ask(model, self.prompt(view), settings, config=config, **kwargs)
+        return self._in_tags(reply, view)
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn without blocking the event loop."""
-        while True:
-            model, settings, kwargs = self._bound(view)
-            reply = await aask(model, self.prompt(view), settings, config=config, **kwargs)
-            if not self._learn(reply, view):
-                return self._in_tags(reply, view)
+        model, settings, kwargs = self._bound(view)
+        reply = await aask(model, self.prompt(view), settings, config=config, **kwargs)
+        return self._in_tags(reply, view)
 
     def prompt(self, view: View) -> list[AnyMessage]:
         """Return the messages of the prompt."""
@@ -137,7 +127,7 @@ class ChatModelController:
         return model.bind_tools(_tools(view), **choice), settings, {**kwargs, **sent}
 
     def _sent(self, view: View) -> dict[str, Any]:
-        """Return the parameters that are sent with a call, without those that the model refuses."""
+        """Return the parameters that are sent with a call."""
         sent: dict[str, Any] = {}
         if view.context.temperature is not None:
             sent["temperature"] = view.context.temperature
@@ -145,23 +135,7 @@ class ChatModelController:
             sent["stop"] = list(protocol.STOP)
         elif comes_from(self.model, "langchain_openai"):  # others know other words for it
             sent["tool_choice"] = "none" if view.must_answer else "auto"
-        return {name: value for name, value in sent.items() if name not in self._refused}
-
-    def _learn(self, reply: Reply, view: View) -> bool:
-        """Remember a refused parameter, and return whether to ask the model again without it."""
-        if reply.error is None or reply.message is not None:
-            return False
-        sent = self._sent(view)
-        text = reply.error.message.replace("stop_sequences", "stop").replace(
-            "stopSequences", "stop"
-        )
-        refused = named_in(text, sent)
-        if reply.error.kind not in ("bad_request", "malformed", "other") or refused is None:
-            return False
-        self._refused.add(refused)
-        if refused == "temperature":  # of a run: somebody asked for it
-            logger.warning("controller %s refuses the temperature: it goes without", self.name)
-        return True
+        return sent
 
     def _in_tags(self, reply: Reply, view: View) -> Reply:
         """Return the reply with its text in tags; an empty text is a mistake, not a failure."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from string import Template
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
@@ -86,20 +86,29 @@ class View:
         return self.left.rounds == 0
 
 
-class Decides(Protocol):
-    """The minimum that a controller of your own needs."""
-
+class _Decide(Protocol):
     @property
     def decide(self) -> Callable[..., Reply | Turn | str]:
         """Takes a `View`, and returns the next turn."""
         ...
 
 
+class _Adecide(Protocol):
+    @property
+    def adecide(self) -> Callable[..., Awaitable[Reply | Turn | str]]:
+        """Does what `decide` does, without blocking the event loop."""
+        ...
+
+
+Decides = _Decide | _Adecide
+"""The minimum that a controller of your own needs."""
+
+
 class Controller(Protocol):
     """Decides on one turn: queries to candidates, or the answer.
 
-    `create_router_r1` accepts any object with `decide(view)` as a controller, and fills in the
-    rest. Its `decide` may also return a `Turn` or text in tags.
+    `create_router_r1` accepts any object with `decide(view)` or `adecide(view)` as a controller,
+    and fills in the rest. These may also return a `Turn` or text in tags.
 
     The reply's text is in the tag language (`router_r1_graph.protocol`). With any text, the run
     continues or ends with a stop reason. A failure is a reply with an error. An exception counts as
@@ -121,6 +130,19 @@ class Controller(Protocol):
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn without blocking the event loop."""
+        ...
+
+
+@runtime_checkable
+class KeepsTurns(Protocol):
+    """A controller that keeps something of a turn for the next one of the question."""
+
+    def question_ended(self, scratchpad: Sequence[AnyMessage]) -> None:
+        """Drop what is kept: the question has no further turn.
+
+        Args:
+            scratchpad: its turns and observations.
+        """
         ...
 
 

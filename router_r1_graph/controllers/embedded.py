@@ -37,9 +37,11 @@ def _replies(view: View) -> list[CallRecord]:
     return [call for call in view.replies if call.ok and not is_abstention(call.reply)]
 
 
-def _answer(view: View, why: str) -> Turn:
+def _answer(view: View, why: str, *, to_it_all: bool = False) -> Turn:
+    """Answer by the last reply, which in full style is the answer if it is one to the question."""
     replies = _replies(view)
-    text = short_answer(replies[-1].reply) if replies else ""
+    last = replies[-1].reply.strip() if replies else ""
+    text = last if to_it_all and view.answer_style == "full" else short_answer(last)
     return Turn(thoughts=(why,), answer=text or UNKNOWN)
 
 
@@ -61,7 +63,7 @@ class KeywordController(RuleController):
         structure = read_question(view.question, world)
         if structure is None:
             if _replies(view) or view.must_answer:
-                return _answer(view, "The reply is the answer.")
+                return _answer(view, "The reply is the answer.", to_it_all=True)
             return self._ask(view, [(view.question, _words(view.question))])
         known: dict[Ask, str] = {}
         for call in _replies(view):

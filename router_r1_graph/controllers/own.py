@@ -1,52 +1,45 @@
-"""A controller of your own: any object with `decide(view)`, and how its bugs are reported."""
+"""A controller of your own: an object with `decide(view)`, and how its bugs are reported."""
 
 from __future__ import annotations
 
 import inspect
-import logging
-import sysconfig
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 
+from ..candidates import bugs
+from ..candidates.apart import run_apart
 from ..candidates.failures import ReplyError, classify
 from ..candidates.in_time import in_a_thread
-from ..candidates.keys import scrub
 from ..candidates.reply import Reply
 from ..errors import ContextLengthError, RouterR1Error
 from ..protocol import Turn, render
-from .controller import Controller, View
+from .controller import Controller, KeepsTurns, View
 
-logger = logging.getLogger(__name__)
-
-_ALL = ("name", "worst_case_usd", "decide", "adecide")
-_OURS = str(Path(__file__).parents[1])
-_LOGGED = "_router_r1_logged"
-"""On an exception: its traceback is in the log."""
-_INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+_DECIDE = ("decide", "adecide")
+_OURS = f"{__name__.partition('.')[0]}."
 
 
 class OwnController:
-    """Makes a whole controller of an object with `decide(view)`; missing members are filled in.
+    """Makes a whole controller of an object of a user's; missing members are filled in.
 
-    Without `adecide`, `decide` runs in a thread. Without `name`, the name of the class is used.
-    Without `worst_case_usd`, it costs nothing.
+    Without `adecide`, `decide` runs in a thread. Without `decide`, `adecide` runs in an event loop
+    of its own. Without `name`, the name of the class is used. Without `worst_case_usd`, it costs
+    nothing.
 
     Args:
-        own: the object; `decide` returns a `Reply`, a `Turn`, or text in tags.
+        own: the object; what decides returns a `Reply`, a `Turn`, or text in tags.
     """
 
     def __init__(self, own: Any) -> None:
         self.own = own
         self.name = str(getattr(own, "name", None) or type(own).__name__)
         self._config = {
-            method: _takes_config(getattr(own, method))
-            for method in ("decide", "adecide")
-            if hasattr(own, method)
+            name: _takes_config(method) for name in _DECIDE if (method := _method(own, name))
         }
 
     @property
@@ -60,12 +53,23 @@ class OwnController:
         return bool(getattr(self.own, "streams_turns", False))
 
     def worst_case_usd(self, view: View) -> float:
-        """Return the most that the next turn can cost."""
-        own = getattr(self.own, "worst_case_usd", None)
-        return float(own(view)) if own else 0.0
+        """Return the most that the next turn can cost.
+
+        Raises:
+            TypeError: the object says no number from 0.
+        """
+        own = _method(self.own, "worst_case_usd")
+        usd = own(view) if own else 0.0
+        with suppress(TypeError, ValueError):
+            if float(usd) >= 0:
+                return float(usd)
+        raise TypeError(f"worst_case_usd returns a number of USD, not {usd!r}{_defined(own)}")
 
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn."""
+        if "decide" not in self._config:
+            reply: Reply = run_apart(lambda: self.adecide(view, config))
+            return reply
         own = self.own.decide
         return as_reply(own(view, *([config] if self._config["decide"] else [])), own)
 
@@ -78,17 +82,29 @@ class OwnController:
 
 
 def whole(controller: Any) -> Controller | None:
-    """Return an object as a controller: itself if it has all members; None if it cannot be one."""
-    if not callable(getattr(controller, "decide", None)):
+    """Return an object as a controller; None if it cannot be one.
+
+    One of this package is returned itself, since what it decides is a reply. So is a subclass that
+    leaves `decide` and `adecide` to it.
+    """
+    methods = [_method(controller, name) for name in _DECIDE]
+    if not any(methods):
         return None
-    if all(hasattr(controller, name) for name in _ALL) and _takes_config(controller.decide):
+    if all(map(_is_ours, methods)):
         return controller  # type: ignore[no-any-return]
     return OwnController(controller)
 
 
-def own_of(controller: Controller) -> object:
-    """Return the object that decides; it may have more members than a controller needs."""
+def own_of(controller: object) -> object:
+    """Return the object that decides, which may have more members than a controller needs."""
     return controller.own if isinstance(controller, OwnController) else controller
+
+
+def end_question(controller: object, scratchpad: Sequence[AnyMessage]) -> None:
+    """Tell a controller that keeps something between turns that a question has no further one."""
+    own = own_of(controller)
+    if isinstance(own, KeepsTurns):
+        own.question_ended(scratchpad)
 
 
 def as_reply(turn: object, decide: Callable[..., Any]) -> Reply:
@@ -103,11 +119,28 @@ def as_reply(turn: object, decide: Callable[..., Any]) -> Reply:
         return Reply(text=render(turn))
     if isinstance(turn, str):
         return Reply(text=turn)
-    code = getattr(decide, "__code__", None)
-    where = f" ({Path(code.co_filename).name}, line {code.co_firstlineno})" if code else ""
+    name = getattr(decide, "__name__", "decide")
+    wrong = type(turn).__name__
     raise TypeError(
-        f"decide returns a Reply, a Turn, or text in tags, not {type(turn).__name__}{where}"
+        f"{name} returns a Reply, a Turn, or text in tags, not {wrong}{_defined(decide)}"
     )
+
+
+def _defined(method: Any) -> str:
+    """Return where a user's method is defined, such as " (mine.py, line 3)"; "" = not known."""
+    code = None if _is_ours(method) else getattr(method, "__code__", None)
+    return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})" if code else ""
+
+
+def _is_ours(method: Any) -> bool:
+    """Return whether a method is this package's own, inherited by a user's class or not."""
+    return (getattr(method, "__module__", None) or "").startswith(_OURS)
+
+
+def _method(own: Any, name: str) -> Any:
+    """Return a method of an object; None = it has none of that name."""
+    method = getattr(own, name, None)
+    return method if callable(method) else None
 
 
 def failure(error: BaseException, controller: str) -> ReplyError:
@@ -121,28 +154,14 @@ def failure(error: BaseException, controller: str) -> ReplyError:
     """
     if isinstance(error, ContextLengthError):
         return ReplyError("context_length", str(error))
-    if isinstance(error, RouterR1Error):  # says what is wrong, and where
-        return ReplyError("other", str(error))
+    where = bugs.place(error)
+    if isinstance(error, RouterR1Error):  # says what is wrong
+        return ReplyError("other", f"{error}{where}")
     known = classify(error)
-    builtin = type(error).__module__ == "builtins" and not isinstance(error, OSError)
-    if not getattr(error, _LOGGED, False):  # one batch's failure is that of all its questions
-        what = "has a bug" if builtin else "raised"
-        logger.error("controller %s %s", controller, what, exc_info=error)
-        with suppress(AttributeError):
-            setattr(error, _LOGGED, True)
-    if not builtin:
-        return known
-    return ReplyError("bug", f"{scrub(known.message)}{_place(error)}")
-
-
-def _place(error: BaseException) -> str:
-    """Return the line that raised: the last one outside of installed code and ours; "" for none."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if not f.filename.startswith((_OURS, *_INSTALLED))]
-    if not theirs:
-        return ""
-    frame = theirs[-1]
-    return f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})"
+    is_bug = bugs.is_bug(error, known.kind)
+    what = "has a bug" if is_bug else "raised"
+    bugs.log(f"controller {controller} {what}", error)
+    return ReplyError("bug" if is_bug else known.kind, f"{known.message}{where}")
 
 
 def _takes_config(method: Any) -> bool:

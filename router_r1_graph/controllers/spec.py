@@ -71,7 +71,8 @@ def as_controller(controller: Any, pool: CandidatePool) -> Controller:
 
     Args:
         controller: a spec (see `parse_controller`), a LangChain chat model, a `Controller`, or any
-            object with `decide(view)`; None = the pool's controller block, else `keyword`.
+            object with `decide(view)` or `adecide(view)`; None = the pool's controller block, else
+            `keyword`.
         pool: the pool it will choose from.
 
     Raises:
@@ -84,8 +85,8 @@ def as_controller(controller: Any, pool: CandidatePool) -> Controller:
         return ChatModelController(controller)
     if (found := whole(controller)) is None:
         raise ControllerError(
-            "controller: a spec such as 'keyword', a chat model, or an object with decide(view), "
-            f"not {type(controller).__name__}"
+            "controller: a spec such as 'keyword', a chat model, or an object with decide(view) or "
+            f"adecide(view), not {type(controller).__name__}"
         )
     return found
 

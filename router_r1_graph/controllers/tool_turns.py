@@ -81,11 +81,16 @@ def _calls(message: AIMessage) -> list[tuple[Call, str | None]]:
     return calls
 
 
-def _call(name: str | None, arguments: object) -> Call:
+def plain_name(name: str | None) -> str:
+    """Return the name of a tool without what models write around it; "" = there is none."""
     match = _NAME.match(name or "")
+    return match[1] if match else ""
+
+
+def _call(name: str | None, arguments: object) -> Call:
     query = (read_arguments(arguments) or {}).get("query")
     is_text = isinstance(query, str | int | float) and not isinstance(query, bool)
-    return Call(match[1] if match else "", str(query).strip() if is_text else "")
+    return Call(plain_name(name), str(query).strip() if is_text else "")
 
 
 def as_tool_calls(scratchpad: Sequence[AnyMessage]) -> list[AnyMessage]:

@@ -52,12 +52,12 @@ class Item:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-Asked = TypeVar("Asked")
+_Asked = TypeVar("_Asked")
 """The input of one run: an `Item`, in most places."""
-Came = TypeVar("Came")
+_Came = TypeVar("_Came")
 """The result of one run: traces, in most places."""
 
-Ask = Callable[[Item], Awaitable[Sequence[Trace]]]
+AskItem = Callable[[Item], Awaitable[Sequence[Trace]]]
 """Asks one question, and returns the traces of the router's runs."""
 
 
@@ -67,7 +67,7 @@ def ask_router(
     name: str = "",
     callbacks: Sequence[BaseCallbackHandler] = (),
     replies: ReplyStore | None = None,
-) -> Ask:
+) -> AskItem:
     """Return a function that asks the router itself: one run, one trace.
 
     Args:
@@ -104,9 +104,9 @@ def trace_of(item: Item, state: Mapping[str, Any], controller: str) -> Trace:
 
 
 async def ask_many(
-    items: Iterable[Asked],
-    ask: Callable[[Asked], Awaitable[Sequence[Came]]],
-    done: Callable[[int, Came], None],
+    items: Iterable[_Asked],
+    ask: Callable[[_Asked], Awaitable[Sequence[_Came]]],
+    done: Callable[[int, _Came], None],
     *,
     at_once: int = 64,
 ) -> None:
@@ -121,7 +121,7 @@ async def ask_many(
     """
     places = asyncio.Semaphore(at_once)
 
-    async def one(place: int, item: Asked) -> None:
+    async def one(place: int, item: _Asked) -> None:
         try:
             came = await ask(item)
         finally:

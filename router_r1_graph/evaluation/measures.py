@@ -35,16 +35,11 @@ def oracle_score(scores: np.ndarray) -> float:
     return float(_mean(np.fmax.reduce(scores, axis=1)))
 
 
-def gain_over_best(scores: np.ndarray, choices: np.ndarray) -> float:
-    """Return V_B = mu / the best single candidate's score; above 1, routing pays.
-
-    It is NaN where the best candidate scores 0.
-    """
-    return gain_over(best_single_score(scores), router_score(scores, choices))
-
-
 def gain_over(reference: float, score: float) -> float:
-    """Return V_R = mu / the score of a reference model; NaN where that is 0."""
+    """Return V_R = mu / the score of a reference model; NaN where that is 0.
+
+    With the best single candidate as the reference it is V_B; above 1, routing pays.
+    """
     return score / reference if reference else float("nan")
 
 

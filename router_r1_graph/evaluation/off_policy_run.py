@@ -21,7 +21,7 @@ from ..budget import Left
 from ..call_records import call_records
 from ..context import RouterContext
 from ..controllers import Controller, View
-from ..controllers.own import own_of
+from ..controllers.own import end_question, own_of
 from ..decisions import Decision, Draws, of_message
 from ..errors import ControllerError
 from ..observations import kept
@@ -79,6 +79,7 @@ def follow(trace: Trace, controller: Controller, cost_weight: float | None = Non
         left = _left(context, 0 if over else context.max_rounds - round_, run.cost_usd)
         view = View(trace.question, trace.pool, context, left, scratchpad=before)
         reply = controller.decide(view)
+        end_question(controller, [*before, *([reply.message] if reply.message else [])])
         own += reply.cost_usd + reply.saved_usd
         run.cost_usd = sum(calls) + own
         if reply.error:

@@ -15,7 +15,7 @@ from .recorded_replies import RESULTS
 from .run import Outcome, outcome_of, read_results
 from .scorers import parse_scorer
 from .statistics import Bootstrap
-from .summary import Row, Summary, summarise
+from .summary import Summary, SummaryRow, summarise
 from .verdict import difference, verdict
 
 _CONTROLS = ("random", "oracle")
@@ -124,7 +124,7 @@ def comparison_page(runs: Sequence[Past]) -> list[Block]:
     return blocks
 
 
-def _key(row: Row) -> _Key:
+def _key(row: SummaryRow) -> _Key:
     return row.controller, None if row.is_single else row.cost_weight
 
 

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from ..candidates import CandidatePool
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
-from ..controllers.embedded import world_of
 from ..errors import ConfigError, PoolError
 from ..files import require_file, require_folder, require_lines
+from ..given_context import as_context
 from .questions import EvaluationQuestion
 from .recorded_replies import RESULTS
 from .run import Results
@@ -33,7 +33,8 @@ class Evaluation:
         questions: the questions to ask.
         controllers: the specs of the controllers.
         cost_weights: the cost weights at which each controller that reads the cost weight is run.
-        context: all other knobs.
+        context: all other settings; a dict of changes is made into a `RouterContext`.
+            `approve_above_usd` is refused: nobody can approve a call there.
         metric: the kind of score.
         controls: whether constants, random and oracle are run too.
         concurrency: most questions at once.
@@ -73,6 +74,17 @@ class Evaluation:
     budget_usd: float | None = None
     command: str = ""
 
+    def __post_init__(self) -> None:
+        """Read the knobs.
+
+        Raises:
+            ConfigError: a key of `context` names no setting, or a setting is out of range or waits
+                for a person.
+        """
+        self.context = as_context(self.context)
+        if self.context.approve_above_usd is not None:
+            raise ConfigError("approve_above_usd: no person can approve a call of an evaluation")
+
 
 def control_specs(pool: CandidatePool) -> list[str]:
     """Return the controls for a pool: constants, random, and the oracle if it can be known."""
@@ -85,6 +97,8 @@ def control_specs(pool: CandidatePool) -> list[str]:
         candidates = [by_price[0], *by_score[: MOST_CONSTANTS - 1]]
     specs = [f"constant:{c.name}" for c in {c.name: c for c in candidates}.values()]
     specs.append("random")
+    from ..controllers.embedded import world_of  # with the simulation, which others do without
+
     try:
         world_of(pool)
         specs.append("oracle")

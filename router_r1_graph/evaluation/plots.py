@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MissingExtraError
 from ..outside import visible
 from ..words import counted
-from .summary import Row, Summary
+from .summary import Summary, SummaryRow
 
 if TYPE_CHECKING:
     from ..controllers.learned import LearnedController
@@ -181,7 +181,7 @@ def load_pyplot(what: str, extra: str) -> Any:
     return pyplot
 
 
-def _scatter(axes: Any, rows: list[Row], *, color: str, marker: str, label: str) -> None:
+def _scatter(axes: Any, rows: list[SummaryRow], *, color: str, marker: str, label: str) -> None:
     if not rows:
         return
     scores = [row.measures["score"] for row in rows]
@@ -270,18 +270,18 @@ def _name(axes: Any, points: list[_Point], lines: list[Any], labels: list[_Label
         taken.append(box)
 
 
-def _frontier(rows: list[Row]) -> list[Row]:
+def _frontier(rows: list[SummaryRow]) -> list[SummaryRow]:
     """Return the rows that no other row beats in both score and cost, the cheapest first."""
-    found: list[Row] = []
+    found: list[SummaryRow] = []
     for row in sorted(rows, key=lambda row: (_cost(row), -_score(row))):
         if not found or _score(row) > _score(found[-1]):
             found.append(row)
     return found
 
 
-def _cost(row: Row) -> float:
+def _cost(row: SummaryRow) -> float:
     return 1000 * row.measures["cost_usd"].mean
 
 
-def _score(row: Row) -> float:
+def _score(row: SummaryRow) -> float:
     return row.measures["score"].mean

@@ -29,7 +29,7 @@ from .scorers import parse_scorer
 
 
 @dataclass(frozen=True)
-class Share:
+class ControllerRun:
     """A controller, and the questions for it."""
 
     spec: str
@@ -42,7 +42,7 @@ class Share:
 
 
 def run_in_processes(
-    runs: Sequence[Share],
+    runs: Sequence[ControllerRun],
     results: Results,
     *,
     metric: str,
@@ -169,7 +169,7 @@ def end_with_parent() -> None:
 
 
 def _work(
-    todo: Sequence[tuple[Share, Synchronized[int]]],
+    todo: Sequence[tuple[ControllerRun, Synchronized[int]]],
     metric: str,
     concurrency: int,
     pipe: Connection,

@@ -21,11 +21,11 @@ from ..files import only_writer
 from ..words import usd
 from . import loop
 from .folds import FITTED, READER, fitted_on_folds
-from .loop import Ask
+from .loop import AskItem
 from .origin import Origin
 from .plan import MOST_CONSTANTS, Evaluation, control_specs, is_free, open_results, paid_once
 from .plots import load_pyplot
-from .processes import Share, run_in_processes
+from .processes import ControllerRun, run_in_processes
 from .progress import Bar, progress_columns
 from .questions import EvaluationQuestion
 from .recorded_replies import RESULTS
@@ -161,7 +161,7 @@ def _note_one_weight(plan: Evaluation, runs: Sequence[_Run], console: Console | 
 class _Run:
     """A controller at a cost weight, and the questions for it."""
 
-    share: Share
+    share: ControllerRun
     controller: Controller
     """The controller that the share makes, once for all cost weights."""
 
@@ -189,9 +189,9 @@ def _share(
     make: Callable[[], Controller],
     weight: float,
     questions: Sequence[EvaluationQuestion],
-) -> Share:
+) -> ControllerRun:
     context = dataclasses.replace(plan.context, cost_weight=weight)
-    return Share(spec, make, questions, plan.pool, context, plan.replies)
+    return ControllerRun(spec, make, questions, plan.pool, context, plan.replies)
 
 
 def _fold_runs(plan: Evaluation, learned: Sequence[str], results: Results) -> list[_Run]:
@@ -278,7 +278,7 @@ async def _run_here(
         )
 
 
-def _limit(plan: Evaluation, run: _Run, purse: Purse | None) -> Callable[[Ask], Ask]:
+def _limit(plan: Evaluation, run: _Run, purse: Purse | None) -> Callable[[AskItem], AskItem]:
     """Return a wrapper that limits a controller's questions to the rest of the budget."""
     if purse is None:
         return lambda ask: ask

@@ -153,10 +153,6 @@ def _cell(value: Interval, digits: int = 3) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def _money(value: Interval) -> str:
-    return f"{fixed(value.mean, 4)} [{fixed(value.low, 4)}, {fixed(value.high, 4)}]"
-
-
 def _worst(
     results: Path, outcomes: list[Outcome], evaluated: Sequence[str], summary: Summary
 ) -> dict[str, list[Trace]]:

@@ -28,7 +28,7 @@ from ..invalid import explain
 from ..ledger import price_usd, total
 from ..trace import Trace
 from ..words import counted
-from .loop import Ask, Item, ask_many, ask_router
+from .loop import AskItem, Item, ask_many, ask_router
 from .origin import difference
 from .questions import EvaluationQuestion
 from .scorers import Scorer, stated
@@ -233,7 +233,7 @@ async def run_controller(
     concurrency: int = 64,
     callbacks: Sequence[BaseCallbackHandler] = (),
     replies: ReplyStore | None = None,
-    limited: Callable[[Ask], Ask] = lambda ask: ask,
+    limited: Callable[[AskItem], AskItem] = lambda ask: ask,
     done: Callable[[Outcome], None] | None = None,
 ) -> None:
     """Ask a controller the remaining questions, and add the outcomes to the results.

@@ -19,7 +19,7 @@ from ..controllers.rules import (
 from ..ledger import total
 from ..trace import Trace
 from ..words import counted, usd
-from .loop import Ask, Item
+from .loop import AskItem, Item
 
 _TOKENS_OF_A_REPLY = 100
 """The assumed tokens of a reply."""
@@ -75,7 +75,7 @@ class Purse:
         self._settled = asyncio.Event()
 
 
-def within(purse: Purse, ask: Ask, worst_usd: Callable[[Item], float]) -> Ask:
+def within(purse: Purse, ask: AskItem, worst_usd: Callable[[Item], float]) -> AskItem:
     """Return a function that asks only if the purse covers the worst case; else there is no trace.
 
     Args:

@@ -22,11 +22,6 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
-    @property
-    def clear_of_zero(self) -> bool:
-        """Whether zero lies outside."""
-        return self.low > 0 or self.high < 0
-
 
 class Bootstrap:
     """Percentile bootstrap of means over the same N questions.

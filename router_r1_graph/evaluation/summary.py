@@ -33,7 +33,7 @@ _MEASURES: dict[str, Callable[[Outcome], float]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """One controller at one cost weight.
 
     `measures` are means over questions. The differences are of the score: against the best single
@@ -79,7 +79,7 @@ class Summary:
     pool: str
     metric: str
     questions: int
-    rows: list[Row]
+    rows: list[SummaryRow]
     constant_best: str | None
     stored_calls: int = 0
     """Calls whose reply came out of the reply store, controllers' included."""
@@ -91,7 +91,7 @@ class Summary:
     """Further notes for a reader, such as that it was stopped."""
 
     @property
-    def best(self) -> Row | None:
+    def best(self) -> SummaryRow | None:
         """The row of the best single candidate."""
         return next((row for row in self.rows if row.controller == self.constant_best), None)
 
@@ -195,7 +195,7 @@ def summarise(
             asked.update(outcome.asked)
         share = {name: count / asked.total() for name, count in asked.most_common()}
         rows.append(
-            Row(
+            SummaryRow(
                 controller=controller,
                 cost_weight=weight,
                 measures={name: bootstrap.mean(_values(column, name)) for name in _MEASURES},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..words import counted, plain, rounded, usd
 from .statistics import Interval
-from .summary import Row, Summary
+from .summary import Summary, SummaryRow
 
 AS_RIGHT = 0.05
 """A controller counts as right as another if it is at most this much worse, interval included."""
@@ -91,7 +91,7 @@ def savings(summary: Summary) -> list[str]:
     return [f"{stored} saved {usd(summary.saved_usd)}, which the costs include."]
 
 
-def _who(singles: Sequence[Row]) -> str:
+def _who(singles: Sequence[SummaryRow]) -> str:
     """Return the words for the best single candidate; without controls, they name those asked."""
     if any(row.is_control for row in singles):
         return "The best single candidate"
@@ -100,28 +100,28 @@ def _who(singles: Sequence[Row]) -> str:
     return f"The best of the {len(singles)} single candidates asked"
 
 
-def _called(row: Row) -> str:
+def _called(row: SummaryRow) -> str:
     return f"{row.controller} at cost weight {row.cost_weight:g}"
 
 
-def _is_better(row: Row) -> bool:
+def _is_better(row: SummaryRow) -> bool:
     d = row.against_constant_best
     return d is not None and d.low > 0
 
 
-def _as_right(row: Row) -> bool:
+def _as_right(row: SummaryRow) -> bool:
     d = row.against_constant_best
     return d is not None and d.low >= -AS_RIGHT
 
 
-def _wins(row: Row) -> bool:
+def _wins(row: SummaryRow) -> bool:
     """Whether it is as right for less money, and a random mix of candidates at its cost is not."""
     cheaper = row.cost_ratio is not None and row.cost_ratio.high < 1 - _ALIKE
     mix = row.against_matched_cost
     return _as_right(row) and cheaper and (mix is None or mix.low > 0)
 
 
-def _sentence(row: Row, best: str) -> str:
+def _sentence(row: SummaryRow, best: str) -> str:
     d = row.against_constant_best
     assert d is not None  # there is a best candidate
     if d.low > 0:
@@ -149,7 +149,7 @@ def _silent(summary: Summary) -> list[str]:
     ]
 
 
-def _forms(summary: Summary, rows: Sequence[Row]) -> list[str]:
+def _forms(summary: Summary, rows: Sequence[SummaryRow]) -> list[str]:
     """Warn if the form of answers, rather than their content, decides the comparison."""
     if summary.metric not in ("exact_match", "f1"):
         return []

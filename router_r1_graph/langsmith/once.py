@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,14 @@ from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.schemas import Run
 from langsmith import Client
 
-from .._compat import parent_run, tracer_of
+from ._compat import (
+    client_of,
+    has_replicas,
+    keep_no_children,
+    parent_run,
+    send_by,
+    tracer_of,
+)
 
 _BURST_SECONDS = 1.0
 """Runs that end within this time are sent together."""
@@ -35,18 +41,18 @@ def send_once(config: RunnableConfig) -> None:
     if not (tracer and router):
         return
     # A caller's replicas say where else a run goes, under the same id or under another.
-    if not router.replicas:
+    if not has_replicas(router):
         with _SWAPPING:
-            # One tracer may serve many questions at once.
-            if _sends_as_it_is_told(tracer.client):
-                tracer.client = _Once(tracer)
-            if isinstance(tracer.client, _Once):
-                router.ls_client = tracer.client
-                tracer.client.add(router)
+            client = client_of(tracer, router)  # one tracer may serve many questions at once
+            if client is not None and _sends_as_it_is_told(client):
+                client = _Once(tracer, client)
+            if isinstance(client, _Once):
+                send_by(client, tracer=tracer, run=router)
+                client.add(router)
     if router.parent_run_id is None:
         # Only an evaluator reads the children of its own run. Those of a root need not stay in
         # memory until the end, nor be walked by Python's collector.
-        router.child_runs = deque(maxlen=0)  # type: ignore[assignment]
+        keep_no_children(router)
 
 
 _SWAPPING = threading.Lock()
@@ -71,8 +77,8 @@ class _Once(Client):
     has not ended when the router has (a model that timed out) is sent as it started.
     """
 
-    def __init__(self, tracer: LangChainTracer) -> None:
-        self._tracer, self._client = tracer, tracer.client
+    def __init__(self, tracer: LangChainTracer, client: Client) -> None:
+        self._tracer, self._client = tracer, client
         # Not the runs, which have this client: a cycle that holds all runs would wait for Python's
         # collector.
         self._below: dict[str, _Below] = {}
@@ -133,7 +139,7 @@ class _Once(Client):
             # What ends after the router (nobody waited for it) is sent at once.
             below = self._below.pop(self._orders.pop(router_id))
             if not self._below and self._tracer.client is self:
-                self._tracer.client = self._client
+                send_by(self._client, tracer=self._tracer)
         while below.started:
             below.ended.append(below.started.popitem()[1])
         self._send(below)

@@ -27,7 +27,8 @@ from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.schemas import Run
 from langgraph.types import Command
 
-from .._compat import node_run, parent_run, wants_tokens
+from .._compat import wants_tokens
+from ._compat import node_run, parent_run
 from .spans import GenAISpans
 
 ROUTER = "router-r1"

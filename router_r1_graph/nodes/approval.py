@@ -23,7 +23,7 @@ _INBOX = {"accept": "approve", "ignore": "reject", "response": "respond"}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Ruling:
     """A person's decision on a call."""
 
     call: RouteCall
@@ -52,7 +52,7 @@ def request(call: RouteCall, candidate: str, router: str, question: str) -> dict
     }
 
 
-def decide(said: object, call: RouteCall, pool: CandidatePool) -> Verdict:
+def decide(said: object, call: RouteCall, pool: CandidatePool) -> Ruling:
     """Read a person's answer; anything but an approval, an edit or a reply is a refusal.
 
     Args:
@@ -65,23 +65,23 @@ def decide(said: object, call: RouteCall, pool: CandidatePool) -> Verdict:
     if isinstance(said, list | tuple) and len(said) == 1:
         said = said[0]
     if said is True:
-        return Verdict(call)
+        return Ruling(call)
     if not isinstance(said, Mapping):
         return _refused(call)
     kind = str(said.get("type"))
     match _INBOX.get(kind, kind):
         case "approve":
-            return Verdict(call)
+            return Ruling(call)
         case "edit":
             return _edited(said, call, pool)
         case "reject":
             return _refused(call, said.get("message", said.get("args")))
         case "respond" if text := _text(said.get("message", said.get("args"))):
-            return Verdict(call, Reply(text, attempts=0))
-    return Verdict(call) if said.get("approve") is True else _refused(call)
+            return Ruling(call, Reply(text, attempts=0))
+    return Ruling(call) if said.get("approve") is True else _refused(call)
 
 
-def _edited(said: Mapping[str, Any], call: RouteCall, pool: CandidatePool) -> Verdict:
+def _edited(said: Mapping[str, Any], call: RouteCall, pool: CandidatePool) -> Ruling:
     """Return the call as a person edited it, within the budget."""
     action = said.get("edited_action", said.get("args"))
     action = action if isinstance(action, Mapping) else {}
@@ -99,13 +99,13 @@ def _edited(said: Mapping[str, Any], call: RouteCall, pool: CandidatePool) -> Ve
         may, left = usd(price, exact=True), usd(most, exact=True)
         return _refused(call, f"the edited call may cost {may}, and only {left} are left")
     known = price if candidate.bounded else None
-    return Verdict({**call, "tool": candidate.slug, "query": query, "worst_case_usd": known})
+    return Ruling({**call, "tool": candidate.slug, "query": query, "worst_case_usd": known})
 
 
-def _refused(call: RouteCall, why: object = "") -> Verdict:
+def _refused(call: RouteCall, why: object = "") -> Ruling:
     reason = f": {why}" if (why := _text(why)) else ""
     error = ReplyError("refused", f"refused by a person{reason}")
-    return Verdict(call, Reply(attempts=0, error=error))
+    return Ruling(call, Reply(attempts=0, error=error))
 
 
 def _text(said: object) -> str:

@@ -23,8 +23,9 @@ from ..call_records import call_records
 from ..candidates import CandidatePool
 from ..context import RouterContext
 from ..controllers.controller import Controller
+from ..controllers.own import end_question
 from ..errors import ConfigError
-from ..given_context import resolve_context
+from ..given_context import as_context
 from ..langsmith import runs
 from ..langsmith.once import send_once
 from ..ledger import total
@@ -60,7 +61,8 @@ class EndNodes:
         edits.check_input(state, config)
         runtime = runtime_of(config)
         if runtime:
-            context = resolve_context(runtime.context, self.defaults)
+            inside = "|" in str(config["configurable"].get("checkpoint_ns"))  # of a parent graph
+            context = as_context(runtime.context, self.defaults, parents=inside)
         else:
             context = knobs_of(state, None, self.defaults)
         # Before anything is paid.
@@ -87,6 +89,7 @@ class EndNodes:
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> dict[str, Any]:
         """Return one message, with the bill in its metadata."""
+        end_question(self.controller, state["scratchpad"])
         context = knobs_of(state, runtime.context, self.defaults)
         reason, error = _ending(state)
         remaining = left_of(state, state["ledger"], state["round"], context)
@@ -181,7 +184,7 @@ def described(
 
 
 def _new_id() -> str:
-    return f"r1-{secrets.token_urlsafe(9)}"
+    return f"r1-{secrets.token_urlsafe(6)}"
 
 
 @cache

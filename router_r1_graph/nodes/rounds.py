@@ -6,6 +6,7 @@ A candidate's failures are values here, never exceptions.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,11 +25,14 @@ from .._streams import in_silence
 from ..budget import Left, StopReason
 from ..candidates import CandidatePool
 from ..candidates.bill import bill
+from ..candidates.bugs import located
 from ..candidates.failures import classify
 from ..candidates.reply import Reply
 from ..candidates.resilience.counts import count
 from ..candidates.resilience.fallback import is_unreachable
 from ..context import RouterContext
+from ..controllers.controller import Controller
+from ..controllers.own import end_question
 from ..langsmith import runs
 from ..ledger import Ledger, charge_candidates
 from ..observations import SUMMARY, free, keep_majority, keep_summary, observe, to_summarize
@@ -46,6 +50,7 @@ class CandidateNodes:
 
     pool: CandidatePool
     tools: Mapping[str, BaseTool]
+    controller: Controller
     defaults: RouterContext
     """The knobs of runs that pass none."""
     router: str = "router_r1"
@@ -73,7 +78,7 @@ class CandidateNodes:
         except GraphBubbleUp:
             raise
         except Exception as error:
-            return self._without_asking(call, Reply(error=classify(error)))
+            return self._failed(call, error)
 
     async def aroute(
         self, call: RouteCall, config: RunnableConfig, runtime: Runtime[RouterContext]
@@ -92,10 +97,13 @@ class CandidateNodes:
         try:
             message: ToolMessage = await self.tools[call["tool"]].ainvoke(_tool_call(call), config)
             return message
+        except asyncio.CancelledError:  # the run is over
+            end_question(self.controller, read_channel(config, "scratchpad") or ())
+            raise
         except GraphBubbleUp:
             raise
         except Exception as error:
-            return self._without_asking(call, Reply(error=classify(error)))
+            return self._failed(call, error)
 
     def _instead(self, call: RouteCall, message: ToolMessage) -> RouteCall | None:
         """Return the call to the fallback, where the candidate could not be reached."""
@@ -162,6 +170,10 @@ class CandidateNodes:
         candidate = self.pool.find(call["tool"])
         shown = call.get("max_reply_tokens", RouterContext.max_information_tokens)
         return max(8 * candidate.max_tokens if candidate else 0, shown)
+
+    def _failed(self, call: RouteCall, error: Exception) -> ToolMessage:
+        known = located(classify(error), error, self._name(call))
+        return self._without_asking(call, Reply(error=known))
 
     def _without_asking(self, call: RouteCall, reply: Reply) -> ToolMessage:
         text, artifact = bill(self._name(call), reply)

@@ -27,10 +27,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..candidates.records import Recorder
 from ..chat.router import ChatRouterR1
-from ..controllers import as_controller
 from ..errors import ConfigError
 from ..trace import TraceWriter
 from .chat import ChatRequest
+from .chores import aside
 from .connections import Server, limited
 from .refused import RefusedError
 from .request import Asked
@@ -108,15 +108,12 @@ def create_app(
         >>> "/v1/chat/completions" in app.openapi()["paths"]
         True
     """
-    aside = None
-    if chores:
-        aside = model.model_copy(update={"controller": as_controller(chores, model.pool)})
     service = RouterService(
         model,
         max_concurrency=max_concurrency,
         queue=queue,
         api_key=api_key,
-        chores=aside,
+        chores=aside(model, chores) if chores else None,
         shadow=shadow,
         callbacks=[
             *([TraceWriter(traces)] if traces else []),
@@ -191,12 +188,18 @@ def _described(app: FastAPI) -> dict[str, Any]:
     return dict(app.openapi_schema)
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, RefusedError):  # FastAPI's own: no such path or method
-        status, why = getattr(error, "status_code", 500), getattr(error, "detail", str(error))
+        status, why = getattr(error, "status_code", 500), str(getattr(error, "detail", error))
+        headers = getattr(error, "headers", None) or {}
+        asked, code = f"{request.method} {quote(request.url.path)[:200]}", None
         if status == 404:
-            why = "there is nothing under this path; the base URL of a client ends in /v1"
-        error = RefusedError(status, str(why), headers=getattr(error, "headers", None))
+            paths, code = ", ".join([*_BODIES, "/v1/models"]), "unknown_url"
+            why = f"there is nothing under this path: {asked}; the base URL of a client ends in /v1"
+            why += f", and has {paths}"
+        elif status == 405:
+            why = f"{asked} is not possible: this path takes {headers.get('Allow', 'others')}"
+        error = RefusedError(status, why, code=code, headers=headers)
     return _error(error)
 
 

@@ -54,17 +54,22 @@ async def read_body(request: Request, *, images: bool) -> bytes:
     return bytes(body)
 
 
-def parsed(body: bytes) -> object:
+def parsed(body: bytes, encoding: str = "") -> object:
     """Parse the body of a request.
+
+    Args:
+        body: the body.
+        encoding: how it is compressed, by its header Content-Encoding.
 
     Raises:
         RefusedError: it is not JSON.
     """
-    if body.startswith(_GZIP):
-        raise RefusedError(415, "the body is compressed, which is not read here; send it as it is")
     try:
         return read_json(body)
     except (ValueError, RecursionError) as error:
+        if body.startswith(_GZIP) or encoding.strip().lower() not in ("", "identity"):
+            why = "the body is compressed, which is not read here; send it as it is"
+            raise RefusedError(415, why) from None
         raise RefusedError(400, f"the body is not JSON: {error}") from None
 
 
@@ -74,9 +79,11 @@ def refusing(kind: type[Asked]) -> Iterator[None]:
     try:
         yield
     except QuestionError as error:
-        raise RefusedError(400, str(error), param="messages") from None
+        asked = "messages" if "messages" in kind.model_fields else "input"
+        raise RefusedError(400, str(error), param=asked) from None
     except ControllerError as error:
-        raise RefusedError(502, str(error), code="controller_error") from None
+        paid = {"cost_usd": error.cost_usd} if error.cost_usd else None
+        raise RefusedError(502, str(error), code="controller_error", more=paid) from None
     except ConfigError as error:  # it begins with the field: `keep`, `tools`, `budget_usd`
         field = str(error).partition(":")[0]
         param = field if field in kind.model_fields else None

@@ -21,7 +21,7 @@ class StreamOptions(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 def _texts(stop: object) -> object:
@@ -86,7 +86,7 @@ class ChatRequest(Asked):
     async def events(self, pieces: AsyncIterable[AIMessageChunk]) -> AsyncIterator[str]:
         """Yield chat completion chunks."""
         head = self._head("chat.completion.chunk")
-        with_usage = self.stream_options is not None and self.stream_options.include_usage
+        with_usage = bool(self.stream_options and self.stream_options.include_usage)
         if with_usage:
             head["usage"] = None  # OpenAI's chunks have it, all but the last as null
 

@@ -12,9 +12,17 @@ chatbot, big-AGI and n8n in November 2026.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+
+from ..chat.form_options import form_of
+from ..chat.formatter import CONTROLLER
+from ..chat.result import ROUTED
+from ..chat.router import ChatRouterR1
+from ..controllers import ChatModelController, as_controller
+from ..controllers.rules import ConstantController
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _ITEM = re.compile(r"\n\s*(?:\d+[.)]|[-*])\s+")
@@ -24,7 +32,7 @@ _LONGEST = 400
 """Characters of a sentence; a longer one is no order."""
 
 _ORDER = (
-    r"\b(?:generat|creat|writ|provid|giv|mak|suggest|propos|find|summari[sz]|extract|produc|"
+    r"\b(?:generat|creat|writ|provid|giv|mak|suggest|propos|find|summari[sz]|extract|produc|output|"
     r"com(?:e|ing) up with)\w*"
 )
 _UP_TO_IT = r"(?:[^\w.!?]+(?!(?:that|which|who|with|about)\b)[\w'/-]+){0,12}?[^\w.!?]+"
@@ -47,6 +55,27 @@ _NO_ORDER = re.compile(
     r"|\?\s*$",
     re.I,
 )
+
+
+def aside(model: ChatRouterR1, controller: str) -> ChatRouterR1:
+    """Return the router that answers a chat UI's own prompts.
+
+    Args:
+        model: the served router.
+        controller: the spec of what answers instead of its own. A candidate that this names gives
+            an answer its form too.
+
+    Raises:
+        ControllerError: it is no controller.
+    """
+    who = as_controller(controller, model.pool)
+    formatter = model.formatter
+    if isinstance(who, ConstantController):
+        named = model.pool.find(who.candidate)
+        formatter = named.name if named and named.kind == "model" else formatter
+    if formatter == CONTROLLER and not isinstance(who, ChatModelController):
+        formatter = None  # it was another controller's name
+    return model.model_copy(update={"controller": who, "formatter": formatter})
 
 
 def is_chore(messages: Sequence[BaseMessage]) -> bool:
@@ -77,8 +106,18 @@ def _orders(text: str, *, others: bool = False) -> bool:
     return False
 
 
-def as_question(messages: Sequence[BaseMessage]) -> HumanMessage:
-    """Return a whole conversation as one question, since the prompt is about it."""
+def as_chore(messages: Sequence[BaseMessage], options: Mapping[str, Any]) -> list[BaseMessage]:
+    """Return a whole conversation as one question, since the prompt is about it.
+
+    If the answer has a form, the formatter answers too, so this is one call as well.
+
+    Args:
+        messages: the conversation; the last one is the chat UI's prompt.
+        options: of the call, which may ask for a form.
+
+    Raises:
+        ConfigError: the form cannot be understood.
+    """
     names = {"human": "User", "ai": "Assistant", "tool": "Tool"}
     *earlier, last = messages
     told = [
@@ -86,4 +125,9 @@ def as_question(messages: Sequence[BaseMessage]) -> HumanMessage:
         for m in earlier
         if str(m.text).strip()
     ]
-    return HumanMessage("\n\n".join([*told, str(last.text)]))
+    question = HumanMessage("\n\n".join([*told, str(last.text)]))
+    return (
+        [question, AIMessage("", response_metadata={ROUTED: ""})]
+        if form_of(options)
+        else [question]
+    )

@@ -1,8 +1,8 @@
-"""The knobs of a request: fields of its body or parts of its model's name, within limits.
+"""The knobs of a request: fields of its body, or parts of its model's name, within limits.
 
-A client that can send no fields of its own writes them behind the name:
-`router-r1:cost=0.8,rounds=2`. A knob is called by its name, or by a word that no other knob's name
-has.
+They may stand together under `router_r1`. A client that can send no fields of its own writes them
+behind the name: `router-r1:cost=0.8,rounds=2`. A knob is called by its name, or by a word that no
+other knob's name has.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field, create_model
 
 from ..chat.built import KNOBS
 from ..context import RouterContext, knobs
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
+from ..given_context import as_context
 from .refused import RefusedError
 
 MODEL = "router-r1"
@@ -23,12 +24,22 @@ MODEL = "router-r1"
 _NEAR = 0.82
 """From this similarity on, a field is a misspelt knob; below, it may be another server's field."""
 
+_WORDS = sorted({word for knob in KNOBS for word in knob.split("_")})
+
 if TYPE_CHECKING:
-    WithKnobs = BaseModel
+
+    class WithKnobs(BaseModel):
+        """What the knobs of a request are to mypy."""
+
+        router_r1: dict[str, Any] | None = None
 else:  # one field for each knob, checked by `RouterContext`
     WithKnobs = create_model(
         "WithKnobs",
         __module__=__name__,
+        router_r1=(
+            dict[str, Any] | None,
+            Field(None, description="Settings of the run, by name; fields of their own go first."),
+        ),
         **{name: (Any, Field(None, description=knobs()[name][1].help)) for name in KNOBS},
     )
 
@@ -66,9 +77,29 @@ def knobs_in_name(model: str) -> dict[str, Any]:
     for word, _, value in pairs:
         knob = knob_called(word.strip())
         if knob is None:
-            why = f"no knob is called {word.strip()[:50]!r}; knobs: {', '.join(KNOBS)}"
+            word = word.strip()[:50]
+            near = did_you_mean(word, [*KNOBS, *filter(knob_called, _WORDS)])
+            why = f"no setting is called {word!r}{near}; settings: {', '.join(KNOBS)}"
             raise RefusedError(400, why, param="model")
         found[knob] = _value(value.strip())
+    return found
+
+
+def knobs_under_key(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the knobs under `router_r1`; null is none.
+
+    Raises:
+        RefusedError: a key is no knob of a served run, or a knob is out of range.
+    """
+    given = {name: value for name, value in own.items() if value is not None}
+    try:
+        found = as_context(given).given
+    except ConfigError as error:
+        why = str(error).removeprefix("context: ")
+        raise RefusedError(400, why, param="router_r1") from None
+    if refused := [name for name in found if name not in KNOBS]:
+        why = f"unknown key {refused[0]!r}: no person can approve a call here"
+        raise RefusedError(400, why, param="router_r1")
     return found
 
 

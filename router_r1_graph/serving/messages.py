@@ -138,5 +138,6 @@ def _part(part: Any, where: str, images: bool) -> dict[str, Any]:
         why = "no candidate here takes images: only parts of type 'text' can be read"
     else:
         what = f"of type {str(kind)[:50]!r}" if kind else "without a type"
-        why = f"a part {what} cannot be read: only texts and images can"
+        readable = "texts ('text', 'input_text') and images ('image_url', 'input_image')"
+        why = f"a part {what} cannot be read: only {readable} can"
     raise RefusedError(400, why, param=where, code="unsupported_content")

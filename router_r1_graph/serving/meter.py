@@ -113,8 +113,8 @@ def metered(metrics: Metrics) -> Iterator[Meter]:
     except asyncio.CancelledError:
         meter.close("cancelled")
         raise
-    except ControllerError:
-        meter.close(StopReason.CONTROLLER_ERROR)
+    except ControllerError as error:
+        meter.close(StopReason.CONTROLLER_ERROR, error.cost_usd)
         raise
     except BaseException:
         meter.close("error")

@@ -14,7 +14,7 @@ from ..chat.built import KNOBS
 from ..chat.router import ChatRouterR1
 from ..context import knobs
 from ..errors import did_you_mean
-from .knobs import WithKnobs, capped, checked, knobs_in_name, misspelt_knob
+from .knobs import WithKnobs, capped, checked, knobs_in_name, knobs_under_key, misspelt_knob
 from .refused import RefusedError
 
 
@@ -81,10 +81,11 @@ class Asked(WithKnobs):
             served: the model as its operator has set it up. Its own knobs are caps.
 
         Raises:
-            RefusedError: a knob is out of range.
+            RefusedError: a knob is unknown or out of range.
         """
         own = {name: getattr(self, name) for name in KNOBS if getattr(self, name) is not None}
-        given = checked({**knobs_in_name(self.model), **own})
+        keyed = knobs_under_key(self.router_r1 or {})
+        given = checked({**knobs_in_name(self.model), **keyed, **own})
         caps = {name: getattr(served, name) for name in served.model_fields_set & set(KNOBS)}
         limits = self.limits()
         tokens = [n for n in (limits["max_tokens"], served.max_tokens) if n is not None]

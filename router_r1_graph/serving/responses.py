@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from .messages import to_messages
 from .refused import RefusedError
@@ -22,16 +22,33 @@ from .request import Asked, TokenLimit, bill, called, reasoning_tokens
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
+def _items_of(given: object) -> object:
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}] if given else []
+    return given
+
+
+def _with_format(text: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(text.get("format"), dict | None):
+        raise ValueError("its format is an object, such as {'type': 'text'}")
+    return text
+
+
 class ResponsesRequest(Asked):
     """The body of a request to /v1/responses."""
 
-    input: Annotated[str | list[dict[str, Any]], Field(min_length=1)]
+    input: Annotated[
+        list[dict[str, Any]],
+        Field(min_length=1),
+        BeforeValidator(_items_of, json_schema_input_type=str | list[dict[str, Any]]),
+    ]
     instructions: str | None = None
     max_output_tokens: TokenLimit = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    text: dict[str, Any] | None = None
+    text: Annotated[dict[str, Any], AfterValidator(_with_format)] | None = None
+    metadata: dict[str, Any] | None = None
 
     only: ClassVar = {
         **{"previous_response_id": (), "conversation": (), "prompt": ()},
@@ -41,11 +58,8 @@ class ResponsesRequest(Asked):
     def conversation(self, *, images: bool) -> list[BaseMessage]:
         """Return the instructions and the input as LangChain's messages."""
         system = [{"role": "system", "content": self.instructions}] if self.instructions else []
-        items = self.input
-        if isinstance(items, str):
-            items = [{"role": "user", "content": items}]
         told: list[dict[str, Any]] = []
-        for number, item in enumerate(items):
+        for number, item in enumerate(self.input):
             message = _as_chat(item, f"input.{number}")
             if message and told and told[-1].get("tool_calls") and "tool_calls" in message:
                 told[-1]["tool_calls"] += message["tool_calls"]  # of one turn
@@ -102,7 +116,7 @@ class ResponsesRequest(Asked):
             "tools": [{"strict": None, **tool} for tool in self.tools or ()],
             "top_p": None,
             "truncation": "disabled",
-            "metadata": {},
+            "metadata": self.metadata or {},
             "usage": None if message is None else _usage(message),
             **({} if message is None else {"router_r1": bill(message)}),
         }
@@ -169,7 +183,7 @@ def _as_chat(item: Mapping[str, Any], where: str) -> dict[str, Any] | None:
     Raises:
         RefusedError: it is of a kind that cannot be read.
     """
-    match item.get("type", "message"):
+    match item.get("type") or "message":
         case "message":
             return {"role": item.get("role"), "content": item.get("content")}
         case "function_call":

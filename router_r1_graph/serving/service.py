@@ -7,6 +7,7 @@ import hmac
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -28,7 +29,7 @@ from ..chat.router import ChatRouterR1
 from ..words import counted
 from .body import parsed, read_body, refusing
 from .chat import ChatRequest
-from .chores import as_question, is_chore
+from .chores import as_chore, is_chore
 from .endpoints import EndpointCollector
 from .gone import shutting_down, unless_gone
 from .knobs import MODEL, checked, knobs_in_name
@@ -129,14 +130,14 @@ class RouterService:
     async def _answer(self, request: Request, kind: type[Asked]) -> Response:
         self._authorize(request)
         body = await read_body(request, images=self._images)
-        if len(body) < _LARGE_BODY:
-            asked, messages, options = self._understood(kind, body)
-        else:  # not in the event loop, where everybody else would wait for it
-            asked, messages, options = await asyncio.to_thread(self._understood, kind, body)
+        read = partial(self._understood, kind, body, request.headers.get("content-encoding", ""))
+        # A large one is not read in the event loop, where everybody else would wait for it.
+        large = len(body) >= _LARGE_BODY
+        asked, messages, options = await asyncio.to_thread(read) if large else read()
         model = self.model
-        if self.chores is not None and is_chore(messages):
-            model, messages = self.chores, [as_question(messages)]
         with refusing(kind):
+            if self.chores is not None and is_chore(messages):
+                model, messages = self.chores, as_chore(messages, options)
             if asked.stream:
                 pieces = self._pieces(model, messages, options)
                 return await streamed(request, self._stopped, asked, pieces)
@@ -145,10 +146,10 @@ class RouterService:
         return JSONResponse(asked.response(message))
 
     def _understood(
-        self, kind: type[Asked], body: bytes
+        self, kind: type[Asked], body: bytes, encoding: str
     ) -> tuple[Asked, list[BaseMessage], dict[str, Any]]:
         """Return the request, its messages, and the arguments for the chat model."""
-        asked = read_request(kind, parsed(body))
+        asked = read_request(kind, parsed(body, encoding))
         messages = asked.conversation(images=self._images)
         with refusing(kind):
             return asked, messages, with_schema(asked.options(self.model), messages)
@@ -249,6 +250,8 @@ class RouterService:
 
     async def one_model(self, request: Request, name: str) -> Response:
         """Describe a model, even one with knobs in its name: GET /v1/models/NAME."""
+        if not name:  # GET /v1/models/
+            return await self.models(request)
         self._authorize(request)
         checked(knobs_in_name(name))
         return JSONResponse(self._described(name))

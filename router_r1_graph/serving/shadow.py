@@ -23,7 +23,7 @@ from ..candidates.flights import Flight, Flights
 from ..candidates.store import ReplyStore
 from ..candidates.store_file import StoreFile
 from ..candidates.stored import StoredReply
-from ..chat.answer_form import OPTIONS
+from ..chat.form_options import OPTIONS
 from ..chat.router import ChatRouterR1
 from ..controllers import as_controller
 

@@ -98,7 +98,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepResult:
     """The outcome of one call.
 
     Attributes:
@@ -179,7 +179,7 @@ def _task(name: str) -> Task:
     return Task(name, f"Mend the {place} service.", tuple(plan))
 
 
-def call(step: Step, candidate: Candidate, attempt: int) -> Outcome:
+def call(step: Step, candidate: Candidate, attempt: int) -> StepResult:
     """Return the outcome of a step with this model at its n-th attempt, from 0.
 
     The same model fails again at a step that is too hard for it; luck matters little.
@@ -190,7 +190,7 @@ def call(step: Step, candidate: Candidate, attempt: int) -> Outcome:
     silent = step.kind in ("edit", "debug") and fraction(step.seed, "silent") < _SILENT
     slow = fraction(step.seed, "slow") < 0.25
     tool_seconds = {"test": 400.0 if slow else 40.0, "query": 30.0}.get(step.kind, 2.0)
-    return Outcome(
+    return StepResult(
         ok=ok,
         noticed=not silent,
         output_tokens=100 + int(200 * fraction(step.seed, "output")),

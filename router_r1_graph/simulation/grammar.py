@@ -40,7 +40,7 @@ _GENERIC_NOUN = re.compile(r"the ([a-z][a-z0-9 ]{0,40}?) of ((?:the )?[A-Z0-9].*
 _OR = " or "
 _SLOT = re.compile(r"\{[abx]\}")
 
-Kind = Literal["one", "least", "most", "same"]
+FormKind = Literal["one", "least", "most", "same"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class _Form:
     """A form cut at its slots, in lower case; `middle` is None for a form with one slot."""
 
     relation: str
-    kind: Kind
+    kind: FormKind
     prefix: str
     middle: str | None
     suffix: str
@@ -265,7 +265,7 @@ def _noun_forms() -> _Index:
     )
 
 
-def _texts(relation: Relation) -> tuple[tuple[Kind, tuple[str, ...]], ...]:
+def _texts(relation: Relation) -> tuple[tuple[FormKind, tuple[str, ...]], ...]:
     return (
         ("one", relation.questions),
         ("least", relation.least),
@@ -274,7 +274,7 @@ def _texts(relation: Relation) -> tuple[tuple[Kind, tuple[str, ...]], ...]:
     )
 
 
-def _form(relation: str, kind: Kind, text: str) -> _Form:
+def _form(relation: str, kind: FormKind, text: str) -> _Form:
     pieces = _SLOT.split(text.lower().rstrip("?."))
     middle = pieces[1] if len(pieces) == 3 else None
     return _Form(relation, kind, pieces[0], middle, pieces[-1])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .names import Spelling
-from .synonyms import Term, terms, words
+from .synonyms import TextTerm, terms, words
 
 # Shares, by weight, that are needed at least: chosen on other wordings of texts, which have to be
 # found, and on texts that were taken out of the index, for which no other one may be.
@@ -123,7 +123,7 @@ class Nearest:
                 return None
         return number
 
-    def _ready(self, found: Sequence[Term]) -> _Text:
+    def _ready(self, found: Sequence[TextTerm]) -> _Text:
         known = words()
         names: dict[str, float] = {}
         asked: dict[str, float] = {}

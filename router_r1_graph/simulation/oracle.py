@@ -18,14 +18,14 @@ from .mind import reply_text_and_tokens
 from .structure import Ask, Between, Both, Compare, Same, Structure, Term, YesNo, folded, parts
 from .world import World, true_answer
 
-Call = tuple[str, str]
+_Call = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Calls (candidate name, query) by round, and their result."""
 
-    rounds: tuple[tuple[Call, ...], ...]
+    rounds: tuple[tuple[_Call, ...], ...]
     answer: str
     cost_usd: float
     reachable: bool

@@ -136,7 +136,7 @@ def term(word: str) -> str:
     return known.same.get(word) or known.same.get(short, short)
 
 
-class Term(NamedTuple):
+class TextTerm(NamedTuple):
     """A word of a text, ready to be compared."""
 
     text: str
@@ -149,7 +149,7 @@ class Term(NamedTuple):
     """Whether it names the kind of a name: "the band Queen"."""
 
 
-def terms(text: str) -> list[Term]:
+def terms(text: str) -> list[TextTerm]:
     """Return the terms of a text in order.
 
     >>> [term.text for term in terms("Who's the director of The Cup?")]
@@ -174,7 +174,7 @@ def terms(text: str) -> list[Term]:
             capital = after_capital and compared not in known.topics
         named = capital or any(start < at < end for start, end in quoted)
         result.append(
-            Term(
+            TextTerm(
                 compared,
                 named,
                 asks=not named and before in ("which", "what"),

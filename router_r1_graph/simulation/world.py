@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import random
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
@@ -125,15 +124,6 @@ class World:
             tuple(replace(fact, object=objects[fact.relation].pop()) for fact in self.facts)
         )
 
-    def to_csv(self, path: str | Path) -> None:
-        """Write the facts to a file that `from_csv` reads."""
-        with Path(path).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(
-                (fact.subject, fact.relation, fact.object, fact.domain) for fact in self.facts
-            )
-
     @cached_property
     def _index(self) -> dict[tuple[str, str], Fact]:
         return {(folded(fact.subject), fact.relation): fact for fact in self.facts}
@@ -169,11 +159,6 @@ def true_answer(world: World, question: Structure | Decomposed) -> str | None:
                 return None
             known[step] = fact.object
     return plan or None
-
-
-def counts_by_domain(world: World) -> dict[str, int]:
-    """Return how many facts each domain has."""
-    return dict(Counter(fact.domain for fact in world.facts))
 
 
 @cache

@@ -20,9 +20,9 @@ From the inside out:
 - **fallback** is outermost, in the route node of the graph: it is a call to another candidate, with
   that one's own layer, bill and share of the budget, and the controller sees that it replied.
 
-Limits and breaker are one `Record` for each endpoint, changed in one step by a store that threads,
-event loops, processes or machines share. Rates are kept by moments, not by a row for each token (as
-pyrate-limiter does in SQLite) nor within one event loop (aiolimiter). All of it is decided in
+Limits and breaker are one `EndpointState` for each endpoint, changed in one step by a store that
+threads, event loops, processes or machines share. Rates are kept by moments, not by a row for each
+token (as pyrate-limiter does in SQLite) nor within one event loop (aiolimiter). It is decided in
 generators of `steps`, so that there is one logic for synchronous and asynchronous callers; every
 wait ends with the deadline, and a cancelled call gives its place, turn and probe back.
 """

@@ -18,6 +18,7 @@ from tenacity import (
     wait_random,
 )
 
+from ..bugs import located
 from ..error_kinds import ErrorKind
 from ..failures import ReplyError
 from ..reply import Reply
@@ -190,7 +191,7 @@ class Attempts:
             beside: the reply that counts instead; None = this one counts.
         """
         seconds = time.perf_counter() - self.start
-        one = self.read(outcome, seconds, self.sent)
+        one = self._located(self.read(outcome, seconds, self.sent), outcome)
         whole_time = timeout >= self.settings.timeout_seconds
         permit.settle(outcome_of(one.error, whole_time=whole_time), _tokens(one))
         if beside is None:
@@ -202,6 +203,12 @@ class Attempts:
         )
         self._bill(one, shown=beside or one, uncertain=uncertain)
         return one
+
+    def _located(self, one: Reply, outcome: Any) -> Reply:
+        """Return a failed attempt with the line of a user's own tool or model that has a bug."""
+        if one.error is None or not isinstance(outcome, BaseException):
+            return one
+        return replace(one, error=located(one.error, outcome, self.who, self.settings.secrets))
 
     def _book_abandoned(self, permit: Permit, winner: Reply) -> None:
         """Bill a request that is abandoned because its twin was answered: as much as the answer.

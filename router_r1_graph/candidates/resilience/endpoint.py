@@ -17,8 +17,8 @@ from ..failures import ReplyError
 from ..settings import ModelSettings
 from ..steps import Await, Wait
 from .counts import count
+from .endpoint_state import Admittance, EndpointState, Health, admit, give_back, settle
 from .gate import Gate
-from .record import Outcome, Record, Verdict, admit, give_back, settle
 from .settings import Resilience
 from .store import Store
 from .stores import open_store
@@ -40,7 +40,7 @@ class Permit:
     waited: float = 0.0
     """Seconds that it waited for its limits."""
 
-    def settle(self, outcome: Outcome, tokens: int = 0) -> None:
+    def settle(self, outcome: Health, tokens: int = 0) -> None:
         """Give the place back, and count the attempt's outcome for the endpoint."""
         if self.endpoint:
             self.endpoint.settle(self.id, outcome, tokens)
@@ -58,7 +58,7 @@ class Endpoint:
     key: str
     store: Store
     gate: Gate | None
-    known: Record = field(default_factory=Record)
+    known: EndpointState = field(default_factory=EndpointState)
     """As it was when this process last saw it."""
 
     def enter(self, who: str, left: float) -> Pauses:
@@ -104,16 +104,16 @@ class Endpoint:
             if self.gate and not entered:
                 self.gate.leave()
 
-    def settle(self, id_: str, outcome: Outcome, tokens: int) -> None:
+    def settle(self, id_: str, outcome: Health, tokens: int) -> None:
         """Settle a permit."""
         if self.gate:
             self.gate.leave()
         settings = self.settings
         if settings.max_concurrency or settings.breaker_failures or settings.tokens_per_minute:
 
-            def change(record: Record) -> None:
-                settle(record, settings, time.time(), id_, outcome, tokens)
-                self.known = record
+            def change(state: EndpointState) -> None:
+                settle(state, settings, time.time(), id_, outcome, tokens)
+                self.known = state
 
             self.store.post(self.key, change)
 
@@ -145,17 +145,17 @@ class Endpoint:
         waited = time.monotonic() - start
         return Permit(self, id_, waited if waited > 0.001 else 0.0)
 
-    def _ask(self, id_: str, left: float) -> Generator[Await | Wait, Any, Verdict]:
-        said: list[Verdict] = []
+    def _ask(self, id_: str, left: float) -> Generator[Await | Wait, Any, Admittance]:
+        said: list[Admittance] = []
 
-        def change(record: Record) -> Verdict:
-            said[:] = [admit(record, self.settings, time.time(), id_, left)]
-            self.known = record
+        def change(state: EndpointState) -> Admittance:
+            said[:] = [admit(state, self.settings, time.time(), id_, left)]
+            self.known = state
             return said[0]
 
-        def undo(record: Record) -> None:
+        def undo(state: EndpointState) -> None:
             if said and said[0].admitted:
-                _undo(self.settings, id_, record)
+                _undo(self.settings, id_, state)
 
         answered = False
         try:
@@ -183,10 +183,10 @@ def _new_id() -> str:
     return f"{_MACHINE}.{os.getpid()}.{next(_numbers)}"
 
 
-def _undo(settings: ModelSettings, id_: str, record: Record) -> None:
+def _undo(settings: ModelSettings, id_: str, state: EndpointState) -> None:
     """Take an admission back whose request was never sent."""
-    settle(record, settings, time.time(), id_, "unknown")
-    give_back(record, settings)
+    settle(state, settings, time.time(), id_, "unknown")
+    give_back(state, settings)
 
 
 def _late(why: str) -> ReplyError:
@@ -202,7 +202,7 @@ def _broken(who: str, seconds: float) -> ReplyError:
     )
 
 
-def outcome_of(error: ReplyError | None, *, whole_time: bool) -> Outcome:
+def outcome_of(error: ReplyError | None, *, whole_time: bool) -> Health:
     """Return the outcome of an attempt for its endpoint.
 
     Args:

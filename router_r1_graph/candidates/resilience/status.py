@@ -47,11 +47,11 @@ def status_of(settings: ModelSettings) -> Status:
     endpoint = endpoint_of(settings)
     if endpoint is None:
         return Status()
-    record, now = endpoint.store.read(endpoint.key), time.time()
+    state, now = endpoint.store.read(endpoint.key), time.time()
     return Status(
-        breaker=record.breaker(now) if settings.breaker_failures else "closed",
-        open_seconds=max(0.0, record.open_until - now),
-        under_way=sum(until >= now for until in record.places.values()),
+        breaker=state.breaker(now) if settings.breaker_failures else "closed",
+        open_seconds=max(0.0, state.open_until - now),
+        under_way=sum(until >= now for until in state.places.values()),
         waiting=endpoint.gate.waiting if endpoint.gate else 0,
-        wait_seconds=max(0.0, record.requests_until - now, record.tokens_until - now),
+        wait_seconds=max(0.0, state.requests_until - now, state.tokens_until - now),
     )

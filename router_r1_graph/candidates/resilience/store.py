@@ -1,4 +1,4 @@
-"""A store of the states of endpoints: it changes one record in one step.
+"""A store of the states of endpoints: it changes one of them in one step.
 
 A store that fails stops no call: a warning is logged once, and for some seconds this process uses
 its own memory. No store blocks an event loop: slow work happens in the store's thread.
@@ -17,12 +17,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ..steps import Await
-from .record import Record
+from .endpoint_state import EndpointState
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-Change = Callable[[Record], T]
-"""Changes a record in place, and returns the result for the caller."""
+Change = Callable[[EndpointState], T]
+"""Changes a state in place, and returns the result for the caller."""
 
 PATIENCE_SECONDS = 2.0
 """Seconds that a store may take for one step."""
@@ -31,52 +31,52 @@ _PAUSE_SECONDS = 5.0
 
 
 class Store(ABC):
-    """Records by key, for any number of threads and event loops."""
+    """States by key, for any number of threads and event loops."""
 
     @abstractmethod
     def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
-        """Change a record alone; the caller has to wait for the steps."""
+        """Change a state alone; the caller has to wait for the steps."""
 
     @abstractmethod
     def post(self, key: str, change: Change[Any]) -> None:
-        """Change a record, and do not wait until it is done."""
+        """Change a state, and do not wait until it is done."""
 
     @abstractmethod
-    def read(self, key: str) -> Record:
-        """Return a record, for people to look at; this may take a while."""
+    def read(self, key: str) -> EndpointState:
+        """Return a state, for people to look at; this may take a while."""
 
 
 class MemoryStore(Store):
-    """Records of this process."""
+    """States of this process."""
 
     def __init__(self) -> None:
-        self._records: dict[str, Record] = {}
+        self._states: dict[str, EndpointState] = {}
         self._lock = threading.Lock()
 
     def change(self, key: str, change: Change[T]) -> T:
-        """Change a record."""
+        """Change a state."""
         with self._lock:
-            record = self._records.get(key)
-            if record is None:
-                record = self._records[key] = Record()
-            return change(record)
+            state = self._states.get(key)
+            if state is None:
+                state = self._states[key] = EndpointState()
+            return change(state)
 
     def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
-        """Change a record at once."""
+        """Change a state at once."""
         yield from ()  # nothing to wait for
         return self.change(key, change)
 
     def post(self, key: str, change: Change[Any]) -> None:
-        """Change a record at once."""
+        """Change a state at once."""
         self.change(key, change)
 
-    def read(self, key: str) -> Record:
-        """Return a copy of a record."""
+    def read(self, key: str) -> EndpointState:
+        """Return a copy of a state."""
         return self.change(key, copy.deepcopy)
 
 
 class SharedStore(Store):
-    """Records that several processes share; if the store fails, memory replaces it.
+    """States that several processes share; if the store fails, memory replaces it.
 
     Args:
         where: the store's name in warnings.
@@ -97,14 +97,14 @@ class SharedStore(Store):
 
     @abstractmethod
     def _now_or_later(self, key: str, change: Change[T]) -> T:
-        """Change a record at once, or raise `LaterError` if that may take longer."""
+        """Change a state at once, or raise `LaterError` if that may take longer."""
 
     @abstractmethod
     def _change(self, key: str, change: Change[T]) -> T:
-        """Change a record, in the store's thread."""
+        """Change a state, in the store's thread."""
 
     def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
-        """Change a record; if the store fails, use this process's own memory."""
+        """Change a state; if the store fails, use this process's own memory."""
         self._after_fork()
         if time.monotonic() < self._failed_at + _PAUSE_SECONDS:
             return self._memory.change(key, change)
@@ -118,7 +118,7 @@ class SharedStore(Store):
         return done[0] if done else self._memory.change(key, change)
 
     def post(self, key: str, change: Change[Any]) -> None:
-        """Change a record, at once or in the store's thread."""
+        """Change a state, at once or in the store's thread."""
         self._after_fork()
         try:
             if self._queued:  # it may take back what is still to be done
@@ -127,8 +127,8 @@ class SharedStore(Store):
         except Exception:
             self._submit(key, change)
 
-    def read(self, key: str) -> Record:
-        """Return a record.
+    def read(self, key: str) -> EndpointState:
+        """Return a state.
 
         Raises:
             OSError: the store cannot be reached.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from .endpoint_state import EndpointState
 from .places import MEMORY, find_place
-from .record import Record
 from .store import PATIENCE_SECONDS, Change, LaterError, MemoryStore, SharedStore, Store, T
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ _REDIS_KEEPS_SECONDS = 7 * 86400
 
 
 class SqliteStore(SharedStore):
-    """Records in an SQLite file, for the processes of one machine.
+    """States in an SQLite file, for the processes of one machine.
 
     Args:
         file: its path; made if it is not there.
@@ -85,9 +85,9 @@ def _changed(connection: sqlite3.Connection, key: str, change: Change[T]) -> T:
     connection.execute("BEGIN IMMEDIATE")
     try:
         row = connection.execute("SELECT record FROM endpoints WHERE key = ?", (key,)).fetchone()
-        record = Record.loads(row and row[0])
-        done = change(record)
-        text = record.dumps()
+        state = EndpointState.loads(row and row[0])
+        done = change(state)
+        text = state.dumps()
         if row is None:
             connection.execute("INSERT INTO endpoints VALUES (?, ?)", (key, text))
         elif text != row[0]:
@@ -100,7 +100,7 @@ def _changed(connection: sqlite3.Connection, key: str, change: Change[T]) -> T:
 
 
 class RedisStore(SharedStore):
-    """Records in a Redis server, for any number of machines, whose clocks have to agree.
+    """States in a Redis server, for any number of machines, whose clocks have to agree.
 
     Args:
         url: `redis://HOST:PORT/DATABASE`, `rediss://` or `unix://`.
@@ -131,10 +131,10 @@ class RedisStore(SharedStore):
 
         def transact(pipe: Any) -> None:  # again where somebody else was faster
             text = pipe.get(key)
-            record = Record.loads(text)
-            done[:] = [change(record)]
+            state = EndpointState.loads(text)
+            done[:] = [change(state)]
             pipe.multi()
-            if (new := record.dumps().encode()) != text:
+            if (new := state.dumps().encode()) != text:
                 pipe.set(key, new, ex=_REDIS_KEEPS_SECONDS)
 
         self._client.transaction(transact, key)

@@ -24,16 +24,16 @@ from ..controller import View
 from ..rules import UNKNOWN, RuleController, answer_in, replies_by_candidate
 from .folder import columns, reading, write
 from .order import asking_order
-from .reading import NO_SPAN, Best, Examples, Judged, Regressions, judge
+from .reading import NO_SPAN, Best, Examples, JudgedSpans, Regressions, judge
 from .recorded import RecordedReplies
-from .spans import Reading, feature_names, read
+from .spans import ReadSpans, feature_names, read
 from .stopping import Point, thresholds, walk
 
 VERSION = 1
 _FOLDS = 5
 
-Kind = Literal["reader", "cascade", "vote"]
-KINDS: tuple[Kind, ...] = ("reader", "cascade", "vote")
+ReaderKind = Literal["reader", "cascade", "vote"]
+KINDS: tuple[ReaderKind, ...] = ("reader", "cascade", "vote")
 
 
 class ReaderController(RuleController):
@@ -63,7 +63,7 @@ class ReaderController(RuleController):
         right: np.ndarray,
         about: Mapping[str, Any],
         *,
-        kind: Kind = "reader",
+        kind: ReaderKind = "reader",
         name: str = "",
     ) -> None:
         self.known = known
@@ -84,9 +84,9 @@ class ReaderController(RuleController):
         cls,
         recorded: RecordedReplies,
         *,
-        kind: Kind = "reader",
+        kind: ReaderKind = "reader",
         seed: int = 0,
-        judged: Sequence[Judged] | None = None,
+        judged: Sequence[JudgedSpans] | None = None,
     ) -> ReaderController:
         """Fit a reader to recorded replies.
 
@@ -266,12 +266,12 @@ class ReaderController(RuleController):
 
     def _best(
         self, question: str, replies: list[str], read_so_far: int
-    ) -> tuple[Reading, Best] | None:
+    ) -> tuple[ReadSpans, Best] | None:
         reading = read(question, replies)
         best = self.regressions.best(reading, read_so_far) if read_so_far else None
         return None if best is None else (reading, best)
 
-    def _answer(self, view: View, replies: list[str], best: tuple[Reading, Best] | None) -> Turn:
+    def _answer(self, view: View, replies: list[str], best: tuple[ReadSpans, Best] | None) -> Turn:
         if best is None:
             given = (answer for reply in replies if reply and (answer := answer_in(reply, view)))
             return Turn(("No reply holds an answer.",), answer=next(given, UNKNOWN))
@@ -287,7 +287,7 @@ class ReaderController(RuleController):
 _SHAPES = {"costs": "K", "weights": "KF", "intercepts": "K", "sure": "KN", "right": "KN"}
 
 
-def _sureness(best: tuple[Reading, Best] | None) -> str:
+def _sureness(best: tuple[ReadSpans, Best] | None) -> str:
     if best is None:
         return "No answer yet"
     reading, found = best

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...answers import exact_match
 from .recorded import RecordedReplies
-from .spans import Reading, read
+from .spans import ReadSpans, read
 
 _WRONG = 25
 """The number of a question's wrong spans that a fit sees; they have the weight of all."""
@@ -50,7 +50,7 @@ class Regressions:
     weights: np.ndarray
     intercepts: np.ndarray
 
-    def best(self, reading: Reading, replies: int) -> Best | None:
+    def best(self, reading: ReadSpans, replies: int) -> Best | None:
         """Return the best span when the first replies are known; None where there is no span."""
         rows, features = reading.features(replies)
         if not len(rows):
@@ -59,7 +59,7 @@ class Regressions:
         top = int(odds.argmax())
         return Best(int(rows[top]), float(odds[top]), features[top])
 
-    def judge(self, judged: Sequence[Judged]) -> tuple[np.ndarray, np.ndarray]:
+    def judge(self, judged: Sequence[JudgedSpans]) -> tuple[np.ndarray, np.ndarray]:
         """Return how sure they are after each reply, and whether they are right, K x N each."""
         found = np.full((2, len(self.weights), len(judged)), NO_SPAN)
         found[1] = 0.0
@@ -71,7 +71,7 @@ class Regressions:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedSpans:
     """The spans in the replies to one recorded question, and which of them are right.
 
     Attributes:
@@ -79,18 +79,18 @@ class Judged:
         right: length S, 1 where exact match accepts the span, else 0.
     """
 
-    reading: Reading
+    reading: ReadSpans
     right: np.ndarray
 
 
-def judge(recorded: RecordedReplies) -> list[Judged]:
+def judge(recorded: RecordedReplies) -> list[JudgedSpans]:
     """Read the replies to each question, the candidates in the order of the pool."""
     judged = []
     rows = zip(recorded.questions, recorded.replies, recorded.gold, strict=True)
     for question, replies, gold in rows:
         reading = read(question, replies)
         right = np.array([exact_match(text, gold) for text in reading.texts])
-        judged.append(Judged(reading, right))
+        judged.append(JudgedSpans(reading, right))
     return judged
 
 
@@ -102,7 +102,7 @@ class Examples:
         seed: draws the wrong spans.
     """
 
-    def __init__(self, judged: Sequence[Judged], seed: int) -> None:
+    def __init__(self, judged: Sequence[JudgedSpans], seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.replies = judged[0].reading.in_reply.shape[1]
         self._rows = [
@@ -119,7 +119,7 @@ _Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Features, whether they are of a right span, and how many spans each represents."""
 
 
-def _drawn(judged: Judged, replies: int, rng: np.random.Generator) -> _Rows:
+def _drawn(judged: JudgedSpans, replies: int, rng: np.random.Generator) -> _Rows:
     rows, features = judged.reading.features(replies)
     right = judged.right[rows].astype(bool)
     wrong = np.flatnonzero(~right)

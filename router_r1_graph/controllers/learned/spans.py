@@ -76,7 +76,7 @@ _SHAPES = ("digit", "capital", "length")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadSpans:
     """The spans in the replies to one question.
 
     Attributes:
@@ -91,7 +91,7 @@ class Reading:
     alone: np.ndarray
     kind: int
 
-    def ordered(self, columns: Sequence[int]) -> Reading:
+    def ordered(self, columns: Sequence[int]) -> ReadSpans:
         """Return the reading with its replies in another order."""
         return replace(self, in_reply=self.in_reply[:, list(columns)])
 
@@ -144,7 +144,7 @@ def feature_names(candidates: Sequence[str]) -> list[str]:
     ]
 
 
-def read(question: str, replies: Sequence[str]) -> Reading:
+def read(question: str, replies: Sequence[str]) -> ReadSpans:
     """Find the spans in replies, "" for one that failed or is not known yet."""
     asked = frozenset(normalize_answer(question).split())
     held: dict[str, tuple[str, dict[int, list[float]]]] = {}
@@ -162,7 +162,7 @@ def read(question: str, replies: Sequence[str]) -> Reading:
         in_reply[row, :, _AROUND] = [words != "" and f" {words} " in f" {key} " for words in stated]
     alone = np.array([_alone(key, asked) for key in held], np.float16)
     alone = alone.reshape(len(held), len(_ALONE))
-    return Reading(tuple(text for text, _ in held.values()), in_reply, alone, _kind(question))
+    return ReadSpans(tuple(text for text, _ in held.values()), in_reply, alone, _kind(question))
 
 
 def _stated(reply: str) -> str:

@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
+from ..._compat import attention_of
 from .prefixes import Shared
 
 NAME = "router_r1_shared"
@@ -90,7 +91,7 @@ def sharing(model: Any) -> Iterator[None]:
     """Let a model attend so within the block; its forward pass takes `shared` then."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT's
     with _locks.setdefault(inner, RLock()):
-        before = model.config._attn_implementation
+        before = attention_of(model)
         model.set_attn_implementation(NAME)
         try:
             yield

@@ -9,7 +9,7 @@ from transformers import Cache
 
 from .batch_cache import RoomyLayer
 from .forward import Forward
-from .prefixes import Row, Shared
+from .prefixes import BatchRow, Shared
 
 
 class Batch:
@@ -24,7 +24,7 @@ class Batch:
         pad_id: the padding token.
     """
 
-    def __init__(self, forward: Forward, rows: Sequence[Row], pad_id: int) -> None:
+    def __init__(self, forward: Forward, rows: Sequence[BatchRow], pad_id: int) -> None:
         self._forward = forward
         self._pad_id = pad_id
         self._device = forward.device
@@ -80,11 +80,11 @@ class Batch:
         for layer in self._cache.layers:
             layer.take(order, padding)
 
-    def row(self, place: int) -> Row:
+    def row(self, place: int) -> BatchRow:
         """Return a copy of a row."""
         columns = self._mask[place].nonzero()[:, 0]
         if not len(columns):
-            return Row(self._prefixes[place])
+            return BatchRow(self._prefixes[place])
         layers = self._cache.layers
         own = [(one.keys[place][:, columns], one.values[place][:, columns]) for one in layers]
-        return Row(self._prefixes[place], own)
+        return BatchRow(self._prefixes[place], own)

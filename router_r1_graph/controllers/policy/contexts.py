@@ -9,7 +9,7 @@ from .batch import Batch
 from .forward import Forward
 from .kept_caches import KeptCaches
 from .packing import Unread, alike
-from .prefixes import Prefix, Prefixes, Row
+from .prefixes import BatchRow, Prefixes, TokenPrefix
 from .sampling import Sample
 
 
@@ -36,7 +36,7 @@ class Contexts:
         self.kept.clear()
         self.prefixes.clear()
 
-    def read(self, turns: Sequence[Sample]) -> list[Row]:
+    def read(self, turns: Sequence[Sample]) -> list[BatchRow]:
         """Return each turn's keys and values, except for its last token."""
         # Samples of one question begin with the same prompt: it is computed once.
         keys = [turn.so_far for turn in turns]
@@ -44,18 +44,18 @@ class Contexts:
             key: turn
             for key, turn in sorted(zip(keys, turns, strict=True), key=lambda pair: pair[1].known)
         }
-        rows: dict[tuple[int, ...], Row] = {}
+        rows: dict[tuple[int, ...], BatchRow] = {}
         todo: list[Unread] = []
         new: list[tuple[int, ...]] = []
         for ids, turn in first.items():
             kept, size = self.take(turn)
-            rows[ids] = kept or Row()
+            rows[ids] = kept or BatchRow()
             if kept is None and self._forward.shares:
                 new.append(ids)
             elif size < len(ids) - 1:
                 todo.append((ids, size))
         for ids, prefix in zip(new, self.prefixes.of(new), strict=True):
-            rows[ids] = Row(prefix)
+            rows[ids] = BatchRow(prefix)
             if prefix:
                 self._begin(first[ids], prefix)
             size = len(prefix) if prefix else 0
@@ -81,12 +81,12 @@ class Contexts:
             self._reuse(turn, size)
         return kept, size
 
-    def _begin(self, turn: Sample, prefix: Prefix) -> None:
+    def _begin(self, turn: Sample, prefix: TokenPrefix) -> None:
         """Read a prefix at its first use."""
         if prefix.rows:
             self._reuse(turn, len(prefix))
             return
-        batch = Batch(self._forward, [Row()], self._pad_id)
+        batch = Batch(self._forward, [BatchRow()], self._pad_id)
         batch.read([prefix.ids], keep=1)
         prefix.rows = batch.row(0).own or []
 

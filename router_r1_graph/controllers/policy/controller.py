@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import RunnableConfig
 
 from ... import protocol
 from ...candidates import CandidatePool
+from ...candidates.failures import ReplyError
 from ...candidates.reply import Reply
 from ..choice import Choice, Effect
 from ..controller import View, read_descriptor
@@ -28,6 +31,7 @@ from .batches import Batches
 from .folder import PolicyFolder, PolicySettings
 from .generation import Generator
 from .sampling import Sample
+from .stop_texts import StopTexts
 from .streaming import Listener, TurnStream, turn_stream
 from .tokens import TokenCodec, TurnTokens, random_of
 from .weighing import Weighing
@@ -84,6 +88,7 @@ class PolicyController:
             is_stop=stop.ends if self.settings.stop else None,
             max_cached_tokens=max_cached_tokens,
         )
+        self._kept = self.generator.kept
         self._batches = Batches(self, max_batch)
 
     @classmethod
@@ -144,8 +149,10 @@ class PolicyController:
         start = time.perf_counter()
         with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
             turn, added = self._begin(view, stream.listener() if stream else None)
-            self._batches.join(turn).result()
-            return self._reply(turn, added, start, stream)
+            done = self._batches.join(turn)
+            with self._leaving(turn, done):
+                futures.wait([done], view.left.seconds)
+            return self._reply(view, turn, added, done, start, stream)
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Sample one turn without blocking, in one batch with the other waiting turns."""
@@ -153,8 +160,37 @@ class PolicyController:
         loop = asyncio.get_running_loop()
         with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
             turn, added = self._begin(view, stream.listener(loop) if stream else None)
-            await asyncio.wrap_future(self._batches.join(turn, loop))
-            return self._reply(turn, added, start, stream)
+            done = self._batches.join(turn, loop)
+            with self._leaving(turn, done):
+                waiting = asyncio.wrap_future(done)
+                await asyncio.wait([waiting], timeout=view.left.seconds)
+                if waiting.done():
+                    waiting.result()
+            return self._reply(view, turn, added, done, start, stream)
+
+    def question_ended(self, scratchpad: Sequence[AnyMessage]) -> None:
+        """Drop the cache that was kept for the question's next turn.
+
+        A turn that a person wrote has no token ids; after it, the cache goes with the oldest.
+        """
+        ids: list[int] = []
+        for message in scratchpad:
+            if isinstance(message, AIMessage) and (
+                tokens := message.additional_kwargs.get("tokens")
+            ):
+                ids += [*tokens["input_ids"], *tokens["output_ids"]]
+        self._kept.take(tuple(ids))
+
+    @contextmanager
+    def _leaving(self, turn: Sample, done: futures.Future[None]) -> Iterator[None]:
+        """Leave a turn that was not waited for to its end: the question ends without it."""
+        try:
+            yield
+        finally:
+            if not done.done() and done.cancel():
+                turn.left = True
+                for ids in (turn.so_far[: turn.known], turn.so_far):
+                    self._kept.take(ids)
 
     def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
         """Return the probability of each candidate at each place where a turn names one.
@@ -209,8 +245,25 @@ class PolicyController:
         return turn, context.added
 
     def _reply(
-        self, turn: Sample, added: list[int], start: float, stream: TurnStream | None
+        self,
+        view: View,
+        turn: Sample,
+        added: list[int],
+        done: futures.Future[None],
+        start: float,
+        stream: TurnStream | None,
     ) -> Reply:
+        if turn.left:
+            late = f"no reply within {view.left.seconds:.3g} s"
+            if stream:
+                stream.fail(TimeoutError(late))
+            return Reply(
+                input_tokens=turn.prefilled,
+                output_tokens=len(turn.ids),
+                seconds=max(time.perf_counter() - start, view.left.seconds or 0.0),
+                error=ReplyError("timeout", late),
+            )
+        done.result()
         text = self.codec.text_of(turn.ids)
         if stream:
             stream.end(text)
@@ -234,36 +287,3 @@ def _answers(turn: str) -> bool:
     """Return whether a turn ends its question."""
     read = protocol.parse(turn)
     return read.answer is not None and not read.calls
-
-
-class StopTexts:
-    """Ends a turn at an end token, or as soon as it contains a stop text.
-
-    Args:
-        tokenizer: the model's tokenizer.
-        texts: the texts that end a turn.
-        end_ids: the end tokens.
-    """
-
-    def __init__(self, tokenizer: Any, texts: Sequence[str], end_ids: frozenset[int]) -> None:
-        self._decode = tokenizer.decode
-        self._texts = texts
-        self._last = {text[-1] for text in texts}
-        # No token is shorter than a byte.
-        self._tail = max((len(text.encode()) for text in texts), default=0)
-        self._may_end: dict[int, bool] = {}
-        encoded = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-        #: Stop texts that are one token end a turn without decoding it.
-        self.ids = end_ids | {ids[0] for ids in encoded if len(ids) == 1}
-
-    def ends(self, ids: Sequence[int]) -> bool:
-        """Return whether the last of a turn's ids completed a text, however it was spelled."""
-        last = ids[-1]
-        if last not in self._may_end:  # most tokens cannot, and their turns are not decoded
-            piece = self._decode([last])
-            part = not piece or "\N{REPLACEMENT CHARACTER}" in piece  # of a character
-            self._may_end[last] = part or not self._last.isdisjoint(piece)
-        if not self._may_end[last]:
-            return False
-        tail = self._decode(ids[-self._tail :])
-        return any(text in tail for text in self._texts)

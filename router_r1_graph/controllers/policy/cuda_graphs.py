@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicLayer
 
 from .batch_cache import Rows
 from .forward import Forward
-from .prefixes import Row
+from .prefixes import BatchRow
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class GraphedBatch:
         rows: the keys and values of each, without prefixes.
     """
 
-    def __init__(self, slots: Slots, rows: Sequence[Row]) -> None:
+    def __init__(self, slots: Slots, rows: Sequence[BatchRow]) -> None:
         self._slots = slots
         sizes = [row.own_size for row in rows]
         self._column = max(sizes)
@@ -205,14 +205,14 @@ class GraphedBatch:
             for layer in slots.whole:
                 layer[:, new] = layer[:, old]
 
-    def row(self, place: int) -> Row:
+    def row(self, place: int) -> BatchRow:
         """Return a copy of a row."""
         columns = self._slots.real[place, : self._column].nonzero()[:, 0]
         if not len(columns):
-            return Row()
+            return BatchRow()
         first = int(columns[0])  # no column after it is empty
         whole = self._slots.whole[:, :, place, :, first : self._column].clone()
-        return Row(own=_Stacked(whole))
+        return BatchRow(own=_Stacked(whole))
 
 
 class _Stacked(list[tuple[torch.Tensor, torch.Tensor]]):

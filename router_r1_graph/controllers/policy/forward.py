@@ -11,9 +11,10 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from ..._compat import attention_of
 from .attention import sharing
 from .batch_cache import row_of
-from .prefixes import Prefix, Shared
+from .prefixes import Shared, TokenPrefix
 
 _KEYS_AND_VALUES = {DynamicLayer, DynamicSlidingWindowLayer}
 _CACHES = ("cache", "past_key_values", "cache_params")
@@ -145,7 +146,7 @@ class Forward:
         Some attention has more than that (biases, sinks, limits on scores). So the logits after a
         prefix are compared with those without it.
         """
-        if self._model.config._attn_implementation != "sdpa" or not self.skips:
+        if attention_of(self._model) != "sdpa" or not self.skips:
             return False
         words = self._model.config.get_text_config().vocab_size
         # Four beginnings, each of four rows.
@@ -155,7 +156,7 @@ class Forward:
         positions = torch.arange(8, device=ids.device).expand_as(ids)
         with torch.no_grad():
             expected, whole = self(ids, positions, None, torch.ones_like(ids))
-            prefixes = [Prefix((0,) * 4, row_of(whole, row, 0, 4)) for row in range(0, 16, 4)]
+            prefixes = [TokenPrefix((0,) * 4, row_of(whole, row, 0, 4)) for row in range(0, 16, 4)]
             shared = Shared.by([p for p in prefixes for _ in range(4)], ids.device)
             after, where = ids[:, 4:], positions[:, 4:]
             try:

@@ -31,7 +31,7 @@ from .cuda_graphs import GraphedBatch, Slots
 from .forward import Forward
 from .kept_caches import KeptCaches
 from .packing import closed_up
-from .prefixes import Row
+from .prefixes import BatchRow
 from .sampling import Sample, repeated, sample_tokens
 
 _CROWDED = 0.75
@@ -161,7 +161,7 @@ class Generator:
                 last = [last[place] for place in order]
                 batch.take(order)
 
-    def _batch(self, rows: Sequence[Row]) -> Batch | GraphedBatch:
+    def _batch(self, rows: Sequence[BatchRow]) -> Batch | GraphedBatch:
         own = next((row.own for row in rows if row.own), None)
         if own is None or not self._forward.graphs:
             return Batch(self._forward, rows, self.pad_id)
@@ -229,8 +229,11 @@ class Generator:
 
     def _keep(self, turn: Sample, cache: Callable[[], Any]) -> None:
         """Keep the cache of a turn that ended or rests; the last sampled token is not in it yet."""
-        if not (turn.ended and turn.is_last(turn.ids)):
-            self.kept.put(turn.so_far, len(turn.so_far) - 1, cache)
+        if turn.ended and (turn.left or turn.is_last(turn.ids)):
+            return
+        self.kept.put(turn.so_far, len(turn.so_far) - 1, cache)
+        if turn.left:  # since then
+            self.kept.take(turn.so_far)
 
 
 def _guess(turn: Sample | None, most: int) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ _RECENT = 64
 
 
 @dataclass(eq=False)
-class Prefix:
+class TokenPrefix:
     """The first tokens of some contexts."""
 
     ids: tuple[int, ...]
@@ -40,10 +40,10 @@ class Prefix:
 
 
 @dataclass
-class Row:
+class BatchRow:
     """The keys and values of one context."""
 
-    prefix: Prefix | None = None
+    prefix: TokenPrefix | None = None
     own: Rows | None = None
     """Those of the tokens after the prefix; None = there are none."""
 
@@ -63,7 +63,7 @@ class Prefixes:
 
     def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
-        self._known: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
+        self._known: OrderedDict[tuple[int, ...], TokenPrefix] = OrderedDict()
         self._recent: deque[tuple[int, ...]] = deque(maxlen=_RECENT)
 
     def clear(self) -> None:
@@ -71,7 +71,7 @@ class Prefixes:
         self._known.clear()
         self._recent.clear()
 
-    def of(self, contexts: Sequence[tuple[int, ...]]) -> list[Prefix | None]:
+    def of(self, contexts: Sequence[tuple[int, ...]]) -> list[TokenPrefix | None]:
         """Return the prefix of each of some new contexts; None = it has too little in common.
 
         The last token of a context is never in it, since the next one is computed from that.
@@ -82,7 +82,7 @@ class Prefixes:
         self._recent.extend(contexts)
         return [self._of(ids, (other for other in seen if other is not ids)) for ids in contexts]
 
-    def _of(self, ids: tuple[int, ...], others: Iterable[tuple[int, ...]]) -> Prefix | None:
+    def _of(self, ids: tuple[int, ...], others: Iterable[tuple[int, ...]]) -> TokenPrefix | None:
         lengths = (begun_alike(ids, other) for other in others)
         common = sorted((size for size in lengths if size >= _LEAST), reverse=True)
         most = min(common[:_OTHERS][-1], len(ids) - 1) // _STEP * _STEP if common else 0
@@ -91,7 +91,7 @@ class Prefixes:
         if found is None or len(found) < _AS_GOOD * most:
             if most < _LEAST:
                 return None
-            found = Prefix(ids[:most])
+            found = TokenPrefix(ids[:most])
             self._known[found.ids] = found
         self._known.move_to_end(found.ids)
         while sum(map(len, self._known)) > self.max_tokens and len(self._known) > 1:
@@ -109,9 +109,9 @@ class Shared:
     """The number of tokens of each row's prefix: [rows, 1]."""
 
     @classmethod
-    def by(cls, prefixes: Sequence[Prefix | None], device: torch.device) -> Shared | None:
+    def by(cls, prefixes: Sequence[TokenPrefix | None], device: torch.device) -> Shared | None:
         """Return the prefixes of rows; None = there are none."""
-        places: dict[Prefix, list[int]] = {}
+        places: dict[TokenPrefix, list[int]] = {}
         for place, prefix in enumerate(prefixes):
             if prefix is not None:
                 places.setdefault(prefix, []).append(place)

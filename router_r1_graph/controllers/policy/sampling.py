@@ -39,6 +39,8 @@ class Sample:
     logprobs: list[float] = field(default_factory=list)
     finished: bool = False
     """Whether a stop token or stop string ended it, not the length."""
+    left: bool = False
+    """Whether nobody waits for it any more: it is not sampled on, and no cache is kept."""
     prefilled: int = 0
     """Tokens of the context that had to be computed; the rest came from the cache."""
     _drawn: list[float] = field(default_factory=list)
@@ -62,7 +64,7 @@ class Sample:
     @property
     def ended(self) -> bool:
         """Whether the turn has ended."""
-        return self.finished or len(self.ids) >= self.max_new_tokens
+        return self.finished or self.left or len(self.ids) >= self.max_new_tokens
 
     @property
     def so_far(self) -> tuple[int, ...]:

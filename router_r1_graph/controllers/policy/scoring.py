@@ -15,14 +15,14 @@ import torch
 from .batch import Batch
 from .batch_cache import Rows
 from .forward import Forward
-from .prefixes import Row, begun_alike
+from .prefixes import BatchRow, begun_alike
 
 _MOST_TOKENS = 4096
 """The most tokens of one forward pass, cached ones included, unless a row has more. 134M parameters
 (SmolLM2) keep 46 kB of each in float32."""
 
 
-class Scorer:
+class EndingScorer:
     """Computes log-probabilities of endings.
 
     On a CPU, a model in half precision is copied into float32: there it is several times as fast,
@@ -86,7 +86,7 @@ class Scorer:
         return [batch.row(place).own for place in range(len(known))]
 
     def _batch(self, known: Sequence[Rows | None]) -> Batch:
-        return Batch(self._forward, [Row(own=own) for own in known], self._pad)
+        return Batch(self._forward, [BatchRow(own=own) for own in known], self._pad)
 
     def _alone(self, context: Sequence[int], ending: Sequence[int]) -> float:
         read = torch.tensor([[*context, *ending[:-1]]], device=self._device)

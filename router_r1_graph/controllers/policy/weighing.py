@@ -15,7 +15,7 @@ from ... import protocol
 from ...candidates import Candidate, CandidatePool
 from ..choice import Choice, Effect
 from ..controller import View, read_descriptor
-from .scoring import Scorer
+from .scoring import EndingScorer
 from .tokens import TokenCodec, TurnTokens
 
 
@@ -41,7 +41,7 @@ class Weighing:
 
     def __init__(self, model: Any, codec: TokenCodec, pad_id: int, max_context_tokens: int) -> None:
         self.codec = codec
-        self._scorer = Scorer(model, pad_id)
+        self._scorer = EndingScorer(model, pad_id)
         self._most = max_context_tokens
 
     def choices(self, view: View, tokens: TurnTokens) -> Iterator[Choice]:

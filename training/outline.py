@@ -1,7 +1,7 @@
-"""A question's plan: its sub-questions in order, and the use of the replies.
+"""A question's outline: its sub-questions in order, and the use of the replies.
 
-`#2` is the reply to the second line. A small policy that writes its plan down once has nothing to
-find out in later turns: it fills in and counts.
+`#2` is the reply to the second line. A small policy that writes its outline down once has
+nothing to find out in later turns: it fills in and counts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Line:
         return {int(number) for number in re.findall(r"#(\d+)", self.text)}
 
 
-class Plan:
+class Outline:
     """The lines of a question.
 
     Attributes:

@@ -1,6 +1,6 @@
 """The state of one endpoint, and its consequences for the next attempt: plain arithmetic.
 
-The record is read, changed and written in one step by a store, so that threads, event loops,
+The state is read, changed and written in one step by a store, so that threads, event loops,
 processes and machines decide one after another. All moments are seconds since the epoch, 0 = never.
 
 Rates use the generic cell rate algorithm (GCRA, of ATM networks). It keeps one moment, up to
@@ -24,12 +24,12 @@ _BURST_SECONDS = 5.0
 _LEASE_SECONDS = 5.0
 """An attempt's place is kept for this long beyond its time-out; then its process counts as dead."""
 
-Outcome = Literal["up", "down", "unknown"]
+Health = Literal["up", "down", "unknown"]
 """An attempt's outcome for its endpoint: it answers, it does not, or neither (429, cancelled)."""
 
 
 @dataclass
-class Record:
+class EndpointState:
     """The state of one endpoint."""
 
     requests_until: float = 0.0
@@ -44,14 +44,14 @@ class Record:
     """Attempts under way, the same; kept only if their number is limited."""
 
     def dumps(self) -> str:
-        """Return the record as a line of JSON."""
+        """Return the state as a line of JSON."""
         return json.dumps(vars(self))
 
     @classmethod
-    def loads(cls, text: str | bytes | None) -> Record:
-        """Read a record; an unreadable one counts as empty, since a limit must not fail a call."""
+    def loads(cls, text: str | bytes | None) -> EndpointState:
+        """Read a state; an unreadable one counts as empty, since a limit must not fail a call."""
         try:
-            return _RECORD.validate_json(text or "{}")
+            return _STATE.validate_json(text or "{}")
         except ValueError:
             return cls()
 
@@ -62,11 +62,11 @@ class Record:
         return "open" if now < self.open_until else "half_open"
 
 
-_RECORD = TypeAdapter(Record)
+_STATE = TypeAdapter(EndpointState)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Admittance:
     """The permission of an attempt, or the reason why it has to wait."""
 
     wait: float = 0.0
@@ -86,70 +86,72 @@ class Verdict:
         return self.broken is None and self.late is None and not self.full
 
 
-def admit(record: Record, settings: Resilience, now: float, attempt: str, left: float) -> Verdict:
+def admit(
+    state: EndpointState, settings: Resilience, now: float, attempt: str, left: float
+) -> Admittance:
     """Take a place and a turn for an attempt, unless it may not begin within the seconds left."""
     seconds = settings.timeout_seconds + _LEASE_SECONDS
     probe = False
-    if settings.breaker_failures and record.open_until:
-        _forget(record.probes, now)
-        if now < record.open_until:
-            return Verdict(broken=record.open_until - now)
-        if len(record.probes) >= settings.breaker_probes:
-            return Verdict(broken=max(0.0, min(record.probes.values()) - now))
+    if settings.breaker_failures and state.open_until:
+        _forget(state.probes, now)
+        if now < state.open_until:
+            return Admittance(broken=state.open_until - now)
+        if len(state.probes) >= settings.breaker_probes:
+            return Admittance(broken=max(0.0, min(state.probes.values()) - now))
         probe = True
     if settings.max_concurrency:
-        _forget(record.places, now)
-        if len(record.places) >= settings.max_concurrency:
-            return Verdict(full=True)
-    wait, requests_until = 0.0, record.requests_until
+        _forget(state.places, now)
+        if len(state.places) >= settings.max_concurrency:
+            return Admittance(full=True)
+    wait, requests_until = 0.0, state.requests_until
     if settings.tokens_per_minute:
-        wait = record.tokens_until - now - _BURST_SECONDS
+        wait = state.tokens_until - now - _BURST_SECONDS
     if settings.requests_per_minute:
         each = 60.0 / settings.requests_per_minute
         burst = max(_BURST_SECONDS, each) - each
-        begins = max(record.requests_until, now)
+        begins = max(state.requests_until, now)
         wait, requests_until = max(wait, begins - now - burst), begins + each
     if (wait := max(0.0, wait)) >= left:
-        return Verdict(late=wait)
-    record.requests_until = requests_until
+        return Admittance(late=wait)
+    state.requests_until = requests_until
     if settings.max_concurrency:
-        record.places[attempt] = now + wait + seconds
+        state.places[attempt] = now + wait + seconds
     if probe:
-        record.probes[attempt] = now + wait + seconds
-    return Verdict(wait=wait, probe=probe)
+        state.probes[attempt] = now + wait + seconds
+    return Admittance(wait=wait, probe=probe)
 
 
 def settle(
-    record: Record,
+    state: EndpointState,
     settings: Resilience,
     now: float,
     attempt: str,
-    outcome: Outcome,
+    outcome: Health,
     tokens: int = 0,
 ) -> None:
     """Give an attempt's place back, and count its outcome."""
-    record.places.pop(attempt, None)
+    state.places.pop(attempt, None)
     if settings.tokens_per_minute and tokens > 0:
         each = 60.0 / settings.tokens_per_minute
-        record.tokens_until = max(record.tokens_until, now) + tokens * each
+        state.tokens_until = max(state.tokens_until, now) + tokens * each
     if not settings.breaker_failures:
         return
-    probe = record.probes.pop(attempt, None) is not None
-    if record.open_until and not probe:
+    probe = state.probes.pop(attempt, None) is not None
+    if state.open_until and not probe:
         return  # it began before the breaker opened, and says nothing of now
     if outcome == "up":
-        record.failures, record.open_until = 0, 0.0
-        record.probes.clear()
+        state.failures, state.open_until = 0, 0.0
+        state.probes.clear()
     elif outcome == "down":
-        record.failures += 1
-        if probe or record.failures >= settings.breaker_failures:
-            record.open_until = now + settings.breaker_seconds
+        state.failures += 1
+        if probe or state.failures >= settings.breaker_failures:
+            state.open_until = now + settings.breaker_seconds
 
 
-def give_back(record: Record, settings: Resilience) -> None:
+def give_back(state: EndpointState, settings: Resilience) -> None:
     """Give the turn of a request back that was never sent."""
     if settings.requests_per_minute:
-        record.requests_until -= 60.0 / settings.requests_per_minute
+        state.requests_until -= 60.0 / settings.requests_per_minute
 
 
 def _forget(leases: dict[str, float], now: float) -> None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import Response
 
-from .wire import NAMED, kept_for
+from .._compat import read_otherwise
+from .wire import NAMED, failure_in, kept_for
 
 _ALIVE = re.compile(r"\s*(null|ping|heart-?beat|keep-?_?alive)?\s*", re.I)
 _DONE = "[DONE]"
@@ -29,20 +30,23 @@ def let_through(client: Any) -> None:
     """Let a client of openai's read events of servers that do not keep to the standard.
 
     Args:
-        client: synchronous or asynchronous. Without the private methods that read its streams, it
-            stays as it is: a broken stream is still an error, but with fewer details.
+        client: synchronous or asynchronous.
     """
-    if make := getattr(client, "_make_sse_decoder", None):
-        client._make_sse_decoder = lambda: _Decoder(make())
-    if read := getattr(client, "_process_response_data", None):
+    read_otherwise(client, lambda make: lambda: _Decoder(make()), _processed)
 
-        def process(*, data: object, cast_to: Any, **of_it: Any) -> Any:
-            if isinstance(data, Mapping) and (cast_to is Response or "response" in data):
-                data = kept_for(data)
-            cast_to = _Chunk if cast_to is ChatCompletionChunk else cast_to
-            return read(data=data, cast_to=cast_to, **of_it)
 
-        client._process_response_data = process
+def _processed(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what reads the data of an event, and keeps what `read` would drop."""
+
+    def process(*, data: object, cast_to: Any, **of_it: Any) -> Any:
+        if isinstance(data, Mapping) and (cast_to is Response or "response" in data):
+            if error := failure_in(data):  # LangChain keeps its words alone
+                raise error
+            data = kept_for(data)
+        cast_to = _Chunk if cast_to is ChatCompletionChunk else cast_to
+        return read(data=data, cast_to=cast_to, **of_it)
+
+    return process
 
 
 class _Chunk(ChatCompletionChunk):

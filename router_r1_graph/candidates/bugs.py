@@ -1,0 +1,113 @@
+"""Bugs in a user's own code: what is one, where it is, and its traceback in the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sysconfig
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from json import JSONDecodeError
+from pathlib import Path
+
+from langchain_core.tools import ToolException
+
+from .error_kinds import ErrorKind
+from .failures import ReplyError, chain, innermost
+from .keys import scrub
+
+logger = logging.getLogger(__name__)
+
+_VAGUE: frozenset[ErrorKind] = frozenset({"malformed", "other"})
+"""The kinds of exceptions that say nothing of a server or a model."""
+_CLIENTS = re.compile(
+    r"openai|anthropic|httpx|httpcore|h11|h2|requests|urllib3|aiohttp|websockets|grpc|google"
+    r"|botocore|boto3|groq|mistralai|cohere|ollama|together|fireworks|huggingface_hub|litellm|mcp"
+    r"|langchain_(?!core)\w+"
+)
+"""Packages whose exceptions are about a server, whatever their kind."""
+_NOT_THEIRS = tuple(
+    f"{folder}{os.sep}"
+    for folder in (
+        Path(__file__).parents[1],
+        *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
+    )
+)
+_LOGGED = "_router_r1_logged"
+"""On an exception: its traceback is in the log."""
+
+
+def is_bug(error: BaseException, kind: ErrorKind) -> bool:
+    """Return whether an exception tells of a mistake in code, and of no server.
+
+    Args:
+        error: the exception.
+        kind: as it was classified.
+    """
+    classes = {c for e in chain(innermost(error)) for c in type(e).__mro__}
+    if any(_CLIENTS.fullmatch(c.__module__.partition(".")[0]) for c in classes):
+        return False
+    if ToolException in classes:  # a tool raises it to say that it cannot help
+        return False
+    return kind in _VAGUE or JSONDecodeError in classes
+
+
+def place(error: BaseException) -> str:
+    """Return the line of a user's code that raised, such as " (mine.py, line 3, in decide)".
+
+    It is the last one outside of installed packages and of this one; "" = there is none.
+    """
+    raised = (error, innermost(error))  # one in a group may never have been raised itself
+    frames = [frame for e in raised for frame in traceback.extract_tb(e.__traceback__)]
+    theirs = [frame for frame in frames if _is_theirs(frame)]
+    if not theirs:
+        return ""
+    frame = theirs[-1]
+    return f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})"
+
+
+def _is_theirs(frame: traceback.FrameSummary) -> bool:
+    made = frame.filename.startswith("<") and frame.name.startswith("__")  # a dataclass's methods
+    return not (made or frame.filename.startswith((*_NOT_THEIRS, "<frozen ")))
+
+
+def located(
+    known: ReplyError, error: BaseException, who: str, secrets: Sequence[str] = ()
+) -> ReplyError:
+    """Return a candidate's error with the line of a user's own code that has a bug, and log it.
+
+    Its kind stays: what is asked again, and who is asked instead, depends on it.
+
+    Args:
+        known: the error, as it was classified.
+        error: the exception.
+        who: the candidate.
+        secrets: the keys that are known.
+    """
+    where = place(error)
+    if not (where and is_bug(error, known.kind)):
+        return known
+    log(f"candidate {who} has a bug", error, secrets)
+    return replace(known, message=f"{known.message}{where}")
+
+
+def log(what: str, error: BaseException, secrets: Sequence[str] = ()) -> None:
+    """Log an exception with its traceback, once, without keys in it.
+
+    Args:
+        what: who raised it, and whether it is a bug.
+        error: the exception.
+        secrets: the keys that are known.
+    """
+    if getattr(error, _LOGGED, False):  # one batch's failure is that of all its questions
+        return
+    told = "".join(traceback.format_exception(error))
+    if (clean := scrub(told, *secrets)) == told:
+        logger.error(what, exc_info=error)  # whole, for those who collect exceptions
+    else:
+        logger.error("%s\n%s", what, clean)
+    with suppress(AttributeError):
+        setattr(error, _LOGGED, True)
