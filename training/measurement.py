@@ -59,7 +59,7 @@ def by_weight(traces: Sequence[Trace]) -> dict[float, list[Trace]]:
 def means(traces: Sequence[Trace]) -> Numbers:
     """Return the means over traces; a stored reply counts at its price.
 
-    `exact_match` is over those with gold answers, `outcome` over those with a verdict.
+    `exact_match` is over those with gold answers, `outcome` over those with a judgement.
     """
     bills = [total(trace.ledger) for trace in traces]
     scale = AbsoluteCost(1.0)

@@ -45,7 +45,7 @@ class Judgement(TypedDict, total=False):
     """The judgement of reward functions on a trace; JSON types only."""
 
     outcome: float | None
-    """Their weighted mean, in [0, 1]; None = none of them has a verdict."""
+    """Their weighted mean, in [0, 1]; None = none of them has a judgement."""
     parts: dict[str, float]
     """By name: each function's number, or the numbers that it named."""
     cost_usd: float
@@ -54,7 +54,7 @@ class Judgement(TypedDict, total=False):
 
 
 class _Said(NamedTuple):
-    """The verdict of one function: its number and its parts; None = it has none."""
+    """The judgement of one function: its number and its parts; None = it has none."""
 
     value: float | None
     parts: Mapping[str, float]
