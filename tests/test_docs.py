@@ -149,6 +149,9 @@ ELSEWHERE = {
 }
 """What pages name, and what a module of ours happens to call something of its own too."""
 
+OF_THE_CODE = ("experiments.md", "contributing.md")
+"""Pages for those who work on the code: of its day, or of today."""
+
 
 def test_what_the_pages_and_examples_name_is_exported():
     exported = {*router_r1_graph._LATER, "__version__"}
@@ -165,7 +168,7 @@ def test_what_the_pages_and_examples_name_is_exported():
         text = path.read_text(encoding="utf-8")
         imported = re.findall(r"from router_r1_graph[ \w.]* import|import router_r1_graph\.", text)
         assert set(imported) <= {"from router_r1_graph import"}, path
-        if path.suffix == ".md" and path.name != "experiments.md":  # which tells of code of its day
+        if path.suffix == ".md" and path.name not in OF_THE_CODE:
             named = re.findall(r"`router_r1_graph\.(\w+)", text)
             assert [name for name in named if name not in exported] == [], path
             assert ours & set(re.findall(r"`(\w+)[`(.]", text)) == set(), path
