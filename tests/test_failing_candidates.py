@@ -62,6 +62,17 @@ FAILURES = {
         Malformed('{"code": "Arrearage", "message": "Access denied"}'),
         "auth",
     ),
+    "no credit, in xAI's words": (
+        Status(429, "Your team has used all available credits or reached its spending limit."),
+        "auth",
+    ),
+    "filtered, in MiniMax's words": (
+        Malformed(
+            '{"choices": null, "base_resp": {"status_code": 1026, "status_msg": "input new_'
+            'sensitive"}}'
+        ),
+        "declined",
+    ),
     "no choices": (EmptyChoices(), "empty"),
     "no text": (Reply("  \n"), "empty"),
 }
@@ -524,7 +535,7 @@ def test_a_reply_that_is_not_whole_says_so_in_the_bill_and_the_trace(
         ("stop eos_token COMPLETE end_turn tool_calls function_call stop_sequence OTHER", "stop"),
         ("length MAX_TOKENS max_new_tokens model_length context_length_exceeded", "length"),
         (
-            "SAFETY content_filtered MODEL_ARMOR IMAGE_PROHIBITED_CONTENT blocklist",
+            "SAFETY content_filtered MODEL_ARMOR IMAGE_PROHIBITED_CONTENT blocklist blacklist",
             "content_filter",
         ),
         ("error USER_CANCEL failed TIMED_OUT engine_overloaded MALFORMED_FUNCTION_CALL", "error"),
@@ -611,7 +622,8 @@ def test_a_reply_without_a_choice_is_empty_and_paid(serve, tmp_path, choices):
 def test_a_wait_is_read_in_every_form(headers, seconds):
     error = Exception(headers if isinstance(headers, str) else "")
     headers = {} if isinstance(headers, str) else headers
-    error.response = SimpleNamespace(headers=headers)
+    sent = {name: value() if callable(value) else value for name, value in headers.items()}
+    error.response = SimpleNamespace(headers=sent)
     assert told_to_wait(error) == seconds
 
 
@@ -766,6 +778,61 @@ OTHERS = {
         "rate_limited",
     ),
     "no credit, Zhipu": (made("X", "1113: 余额不足或无可用资源包", status_code=429), "auth"),
+    **{
+        f"no credit: {words}": (made("X", words, status_code=429), "auth")
+        for words in (
+            "Your team has used all available credits.",
+            "Your team has reached its monthly spending limit.",
+            "Your prepayment credits are depleted.",
+            "you have used up your daily free allocation of 10,000 neurons",
+            "you have reached your weekly usage limit",
+        )
+    },
+    **{
+        f"a rate: {words}": (made("X", words, status_code=429), "rate_limited")
+        for words in (
+            "Rate limit exceeded. Add 10 credits to unlock 1000 free model requests per day",
+            "Limit 30000, Used 29000, Requested 2000. Add a payment method.",
+            "Usage limit of 60 requests a minute was reached.",
+        )
+    },
+    "no credit, Anthropic's limit": (
+        made("X", "You have reached your specified API usage limits.", status_code=400),
+        "auth",
+    ),
+    "filtered, xAI": (
+        made(
+            "X",
+            "Content violates usage guidelines. API key ID: k, Failed check: SAFETY_CHECK_TYPE_BIO",
+            status_code=403,
+            code="The caller does not have permission to execute the specified operation",
+        ),
+        "declined",
+    ),
+    **{
+        f"filtered: {words}": (made("X", words, status_code=400), "declined")
+        for words in (
+            "Content Exists Risk",
+            "potentially unsafe or sensitive content in input or generation",
+            "1301: 系统检测到输入或生成内容可能包含不安全或敏感内容",
+            "Your prompt violates our content policies.",
+        )
+    },
+    **{
+        f"too long: {words}": (made("X", words, status_code=400), "context_length")
+        for words in (
+            "Invalid request: Your request exceeded model token limit: 8192",
+            "Range of input length should be [1, 30720]",
+            "Prompt exceeds max length",
+            "Requested input length 9000 exceeds maximum input length 4096",
+            "This model's maximum prompt length is 131072 but the request contains 200000 tokens.",
+            "`inputs` must have less than 1024 tokens. Given: 2000",
+        )
+    },
+    "too many tokens to write, in other words": (
+        made("X", "max_tokens exceeds max length", status_code=400),
+        "bad_request",
+    ),
     "no capacity, Groq": (made("X", status_code=498), "server_error"),
     "failed behind it, Bedrock": (made("X", status_code=424), "server_error"),
     "no call that could be read, Groq": (

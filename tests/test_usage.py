@@ -145,6 +145,7 @@ def test_cached_tokens_are_read_in_the_words_of_other_clients(details, means):
         ({"cost": {"total_cost": 0.5, "request_cost": 0.1}}, 0.5),
         ({"estimated_cost": 0.5}, 0.5),
         ({"cost_usd": 0.5}, 0.5),
+        ({"cost_usd_total": 0.5, "cost_usd_input": 0.2, "cost_usd_output": 0.3}, 0.5),
         ({"cost": {"input": 0.1, "total": 0.5}}, 0.5),
         ({"cost_in_usd_ticks": 37756000}, 0.0037756),
         ({"cost": "free"}, None),
@@ -249,6 +250,17 @@ STREAMS = {
         (10, 5, 0.5),
     ),
     "a cost beside the usage": ([*TEXT, END, chunk(usage=usage(), cost=0.5)], (10, 5, 0.5)),
+    "the whole message at the end (MiniMax)": (
+        [
+            *TEXT,
+            {
+                "object": "chat.completion",
+                "choices": [{"finish_reason": "stop", "message": {"content": "Paris"}}],
+                "usage": usage(),
+            },
+        ],
+        (10, 5, 20e-6),
+    ),
     "the finish reason twice": ([*TEXT, END, END, chunk(usage=usage())], (10, 5, 20e-6)),
 }
 

@@ -14,6 +14,7 @@ import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
+from langchain_openai import ChatOpenAI
 
 from fakes import FakeChat, answer, make_pool, models, search
 from openai_server import Malformed, Reply, Request, Status, Wire
@@ -346,6 +347,21 @@ def test_a_call_is_read_or_told_as_a_mistake_and_never_half(
             [piece('{"query": "1"}', id_=None, index=None), piece('{"query": "2"}', index=None)],
             ["1", "2"],
         ),
+        *(  # all of them under one index, and without ids (Gemini)
+            ([piece('{"query": "1"}', id_=first), *then], ["1", "2"])
+            for first in ("", None, "a")
+            for then in (
+                [piece('{"query": "2"}', id_="")],
+                [piece('{"query": "2"}', None, None)],
+                [piece('{"query":', None, ""), piece(' "2"}', None, None)],
+                [piece("", "Ada", ""), piece('{"query": "2"}', None, None)],
+                [piece('{"query": "2"}', id_=""), piece("{}", None, None)],
+            )
+        ),
+        ([piece('{"query": "1"}', id_="a"), piece('{"query": "2"}', id_="a")], []),
+        ([piece('{"query": "1"}', id_=""), piece('{"query":"1"}', id_="")], ["1"]),
+        ([piece("{}", "Bob", ""), piece('{"query": "2"}', id_="")], ["2"]),
+        ([piece('{"query": "1"}', id_=""), piece("", "Bob", ""), piece("{}", "", "")], ["1"]),
     ],
 )
 def test_a_streamed_call_is_put_together_of_any_pieces(serve, tmp_path, pieces, asked):
@@ -658,6 +674,53 @@ def test_a_reply_is_read_wherever_its_text_is(serve, tmp_path, choice, stream):
         (bill,) = bills(list(graph.stream({"question": "?"}, stream_mode=modes))[-1][1])
         assert (bill["error"], bill["reply"], bill["cost_usd"]) == (None, "Paris", 20e-6)
         assert server.requests[0].body["stream"] == stream
+
+
+def of_choice(finish: str | None = None, **said: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "finish_reason": finish, **said}]}
+
+
+THINKS = [of_choice(delta={"reasoning_content": "Not "}), of_choice(delta={"reasoning": "Lyon."})]
+SPEAKS = [of_choice(delta={"content": "Par"}), of_choice(delta={"content": "is"})]
+WHOLE: dict[str, Any] = {"role": "assistant", "content": "Paris", "reasoning_content": "Not Lyon."}
+#: Streams with a whole message at their end, beside a delta, or in the place of deltas.
+AGAIN = {
+    "thoughts and a text": [*THINKS, *SPEAKS, of_choice("stop", message=WHOLE)],
+    "no delta": [*THINKS, *SPEAKS, of_choice("stop", delta=None, message=WHOLE)],
+    "a text that had no deltas": [*THINKS, of_choice("stop", message=WHOLE)],
+    "thoughts that had no deltas": [*SPEAKS, of_choice("stop", message=WHOLE)],
+    "a role before": [of_choice(delta={"content": ""}), of_choice("stop", message=WHOLE)],
+    "messages alone": [
+        of_choice(message={"content": "Par", "reasoning_content": "Not "}),
+        of_choice("stop", message={"content": "is", "reasoning_content": "Lyon."}),
+    ],
+    "beside the deltas (Perplexity)": [
+        of_choice(delta={"content": "Par", "reasoning": "Not "}, message={"reasoning": "Not "}),
+        of_choice("stop", delta={"content": "is", "reasoning": "Lyon."}, message=WHOLE),
+    ],
+}
+
+
+@pytest.mark.parametrize("events", AGAIN.values(), ids=AGAIN)
+@pytest.mark.parametrize("given", [False, True])
+def test_what_a_stream_says_again_as_a_message_is_read_once(serve, tmp_path, events, given):
+    server = serve(Wire(events=events))
+    pool = yaml_pool(tmp_path, server)
+    client = ChatOpenAI(model="ada", base_url=server.base_url, api_key="x", max_retries=0)
+    controller = ScriptedController([search("Ada: ?"), answer()])
+    made = {"Ada": client} if given else {}
+    graph = create_router_r1(pool, controller, models=made).compile()
+    state = list(graph.stream({"question": "?"}, stream_mode=["messages", "values"]))[-1][1]
+    (bill,) = bills(state)
+    assert (bill["ok"], bill["reply"], bill["thoughts"]) == (True, "Paris", "Not Lyon.")
+
+
+@pytest.mark.parametrize("id_", ["", "a"])
+def test_calls_that_a_stream_says_again_as_a_message_are_made_once(serve, tmp_path, id_):
+    call = piece('{"query": "Who?"}', id_=id_)
+    again = of_choice("tool_calls", message={"content": "", "tool_calls": [call, call]})
+    turn = Wire(events=[of_choice(delta={"tool_calls": [call]}), again])
+    assert _asked_by_tools(serve, tmp_path, turn, True)[0] == ["Who?"]
 
 
 PIECES = [{"choices": [{"delta": {"content": text}}]} for text in ("Par", "ís")]

@@ -9,11 +9,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 
 from .failures import CutReplyError, NoChoiceError
+from .returned import RETURNED
 from .usage import usage_metadata
-from .wire import REPORT, billed, with_kept
+from .wire import CHOICE, REPORT, billed, with_kept
 
-CHOICE = "choice"
-"""In the response metadata of a chunk, until `Ending` takes it: whether it holds a choice."""
 _ERROR = "error"
 _ONCE = ("finish_reason", "model_name", "system_fingerprint", "service_tier")
 
@@ -92,6 +91,39 @@ class Ending:
         if self.report:
             message.response_metadata[REPORT] = self.report
         return ChatGenerationChunk(message=message, generation_info=self.info)
+
+
+class Deltas:
+    """What the deltas of a stream have said, which MiniMax's last chunk says again as a message."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
+        """Return a chunk; if it is a message, without the kinds of parts that deltas have had.
+
+        A stream all of whose chunks are messages stays as it is.
+        """
+        message, info = chunk.message, chunk.generation_info or {}
+        if not isinstance(message, AIMessageChunk):
+            return chunk
+        parts = {
+            **{"content": message.content, "calls": message.tool_call_chunks},
+            **{RETURNED: info.get(RETURNED), **message.additional_kwargs},
+        }
+        if message.response_metadata.get(CHOICE) != "message":
+            self._said |= {name for name, part in parts.items() if part}
+            return chunk
+        kwargs = {n: part for n, part in message.additional_kwargs.items() if n not in self._said}
+        new: dict[str, Any] = {"additional_kwargs": kwargs}
+        if "content" in self._said:
+            new["content"] = ""
+        if "calls" in self._said:
+            new |= {"tool_call_chunks": [], "tool_calls": [], "invalid_tool_calls": []}
+        return ChatGenerationChunk(
+            message=message.model_copy(update=new),
+            generation_info={n: v for n, v in info.items() if n != RETURNED or n not in self._said},
+        )
 
 
 class ResponsesEnding:

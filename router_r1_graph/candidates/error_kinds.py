@@ -79,30 +79,38 @@ BROAD: tuple[tuple[ErrorKind, str], ...] = (
     ("server_error", r"overload|unavailable|internal|server|api_error|gateway|upstream|abort"),
     ("bad_request", r"invalid|unsupported|bad_?request|validation|unprocessable"),
 )
+#: Of an account that has nothing left to spend: each is the words of some provider, and the two in
+#: Chinese are Zhipu's. They are bounded, so that the time grows linearly with the text.
+_SPENT = (
+    r"insufficient_(balance|credit|fund)|used_\w{0,40}(credit|allocation)|余额不足|欠费"
+    r"|credits?_\w{0,40}(deplet|exhaust|used_up)|out_of_credit|no_(more|remaining)_credit"
+    r"|spend(ing)?_(limit|cap)|(daily|weekly|monthly)_usage_limit"
+)
 #: What the words of a refused request have in common, where its status and its code say no more.
 IN_WORDS: tuple[tuple[ErrorKind, str], ...] = (
     ("rate_limited", r"throttling|rate_exceeded|rate_limit_(is_)?(exceeded|reached)"),
     (
         "context_length",
         r"context_(length|window|size)|(prompt|input|request|messages?)_(is|are)?_?too_(long|large)"
-        r"|maximum_(context|number_of_tokens)|input_token_count|tokens`?_\+_`?max|too_many_tokens"
-        r"|request_entity_too_large",
+        r"|max(imum)?_(context|number_of_tokens|(prompt|input)_length)|input_token_count"
+        r"|tokens`?_\+_`?max|too_many_tokens|request_entity_too_large|range_of_input_length"
+        r"|(prompt|input|request|messages?)_exceed(s|ed)?_(the_)?(model_token_limit|max(imum)?_length)"
+        r"|inputs`?_must_have_less|超长",
     ),
     (
         "declined",
-        r"content_(management_)?polic|usage_polic|flagged|requires_moderation"
-        r"|inappropriate_content|safety_(system|filter|reasons)",
+        r"content_(management_)?polic|usage_(polic|guideline)|flagged|requires_moderation"
+        r"|(inappropriate|sensitive)_(content|word)|new_sensitive|exists_risk|敏感"
+        r"|safety_(system|filter|reasons|check)|violat\w{0,40}_(polic|guideline)",
     ),
     (
         "auth",
         r"(incorrect|invalid|missing|wrong)_api_key|api_key_(is_)?(not_|in|missing|expired)"
-        r"|credit_balance|insufficient_(balance|credit|fund|quota)",
+        rf"|credit_balance|insufficient_quota|usage_limits|{_SPENT}",
     ),
 )
-#: Of a status of 429 that does not pass by itself; the second and third are Zhipu's words.
-NO_CREDIT: tuple[tuple[ErrorKind, str], ...] = (
-    ("auth", r"insufficient_(balance|credit|fund)|余额不足|欠费"),
-)
+#: Of a status of 429 that does not pass by itself.
+NO_CREDIT: tuple[tuple[ErrorKind, str], ...] = (("auth", _SPENT),)
 CONNECTION = (
     r"CutReply|Connect|TransportError|ProtocolError|ReadError|WriteError|NetworkError|ProxyError|SSLError|"
     r"Disconnected|URLError|PayloadError|IncompleteRead|ChunkedEncoding|ClosedResource|BrokenResource|gaierror"

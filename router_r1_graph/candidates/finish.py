@@ -20,8 +20,8 @@ _ALWAYS_SAY = ("anthropic", "google_genai", "ollama")
 _WORDS: dict[Finish, str] = {
     "length": r"length|max_\w*tokens|token_limit|error_limit|context_window|truncat|incomplete",
     "content_filter": (
-        r"filter|guardrail|toxic|sensitive|safety|recitation|prohibited|blocklist|blocked|spii"
-        r"|moderation|policy|armor"
+        r"filter|guardrail|toxic|sensitive|safety|recitation|prohibited|(?:block|black|deny)list|blocked"
+        r"|spii|moderation|policy|armor|violat|censor|unsafe"
     ),
     "refusal": r"refus",
     "error": (

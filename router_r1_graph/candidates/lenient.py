@@ -19,7 +19,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, conv
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from .connections import StreamedReplyError, WholeReplyError
-from .ending import CHOICE
+from .ending import Deltas
 from .failures import attribute, chain
 from .refusals import (
     OF_RESPONSES,
@@ -34,6 +34,7 @@ from .refusals import (
 from .returned import FIELDS, RETURNED, give_back, returned_in
 from .streamed_calls import StreamedCalls, chunks_of
 from .tool_calls import plain_arguments
+from .wire import CHOICE
 
 if TYPE_CHECKING:
     from langchain_openai.chat_models.base import BaseChatOpenAI as _Client
@@ -105,11 +106,11 @@ class Lenient(_Client):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         while STREAM not in self._refused:
-            calls, begun = StreamedCalls(), False
+            calls, deltas, begun = StreamedCalls(), Deltas(), False
             try:
                 for chunk in super()._stream(messages, stop, run_manager, **kwargs):
                     begun = True
-                    yield calls.without(chunk)
+                    yield calls.without(deltas.without(chunk))
                 if last := calls.chunk():
                     yield last
                 return
@@ -126,11 +127,11 @@ class Lenient(_Client):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         while STREAM not in self._refused:
-            calls, begun = StreamedCalls(), False
+            calls, deltas, begun = StreamedCalls(), Deltas(), False
             try:
                 async for chunk in super()._astream(messages, stop, run_manager, **kwargs):
                     begun = True
-                    yield calls.without(chunk)
+                    yield calls.without(deltas.without(chunk))
                 if last := calls.chunk():
                     yield last
                 return

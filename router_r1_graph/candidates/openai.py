@@ -23,7 +23,7 @@ from .._compat import asks_responses
 from ..outside import visible, writable, writable_within
 from .candidate import Candidate
 from .connections import StreamedReplyError, clients_of, cost_in_headers, forget_cost
-from .ending import CHOICE, Ending, ResponsesEnding, broken
+from .ending import Ending, ResponsesEnding, broken
 from .error_kinds import BROAD, matching
 from .failures import CutReplyError, NoChoiceError, address_of, is_cut, said, told
 from .keys import hide_within, scrub
@@ -179,7 +179,6 @@ class Reading(Lenient):
         generation = super()._convert_chunk_to_generation_chunk(chunk, *args, **kwargs)
         if generation is not None:
             complete(generation, report, choices[0] if choices else {})
-            generation.message.response_metadata |= {REPORT: report, CHOICE: bool(choices)}
         return generation
 
     def _create_chat_result(self, response: Any, *args: Any, **kwargs: Any) -> ChatResult:

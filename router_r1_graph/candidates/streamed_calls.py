@@ -1,7 +1,7 @@
 """The tool calls of a stream; servers cut them into pieces in different ways.
 
 A piece may come without an index, with another id, with a repeated name, or with all earlier
-pieces.
+pieces. Several calls may come under one index, and without ids.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
 from .returned import RETURNED, joined
-from .tool_calls import plain_arguments
+from .tool_calls import plain_arguments, read_arguments
 
 
 @dataclass
@@ -32,8 +32,22 @@ class _Call:
         known = self.arguments.strip()
         if known == "{}" or (len(known) > 1 and arguments.startswith(known)):
             self.arguments = arguments or known
-        elif not (arguments.strip() == "{}" and known):
+        elif not (known and (arguments.strip() == "{}" or self._is(arguments))):
             self.arguments += arguments
+
+    def is_over(self, id_: str, name: str, arguments: str) -> bool:
+        """Return whether a piece belongs to another call: this one is whole, and it says new."""
+        new, other = arguments.strip(), bool(name and name != self.name)
+        if (id_ and id_ == self.id) or not (other or new.startswith("{")):
+            return False
+        if read_arguments(self.arguments) is None:
+            return False
+        return other or not ("{}" in (new, self.arguments.strip()) or self._is(new))
+
+    def _is(self, arguments: str) -> bool:
+        """Return whether a piece is all the arguments of this call, however it is written."""
+        given = read_arguments(arguments) if arguments.lstrip().startswith("{") else None
+        return given is not None and given == read_arguments(self.arguments)
 
 
 @dataclass
@@ -52,23 +66,24 @@ class StreamedCalls:
         if not isinstance(message, AIMessageChunk) or not message.tool_call_chunks:
             return chunk
         for piece in message.tool_call_chunks:
-            call = self._of(piece["index"], piece["id"] or "", piece["name"] or "")
-            call.add(piece["id"] or "", piece["name"] or "", piece["args"] or "")
+            said = piece["id"] or "", piece["name"] or "", piece["args"] or ""
+            self._of(piece["index"], *said).add(*said)
         empty: dict[str, Any] = {"tool_call_chunks": [], "tool_calls": [], "invalid_tool_calls": []}
         rest = message.model_copy(update=empty)
         return ChatGenerationChunk(message=rest, generation_info=chunk.generation_info)
 
-    def _of(self, index: int | None, id_: str, name: str) -> _Call:
+    def _of(self, index: int | None, id_: str, name: str, arguments: str) -> _Call:
         """Return the call that a piece belongs to: a known one, or a new one."""
         here = [call for call in self.calls if call.index == index]
         if id_ and (name or index is None):  # without a name, it is the id that is new
             here = [c for c in here if c.id == id_ or (index is not None and not c.id)]
         elif index is None and name:
             here = []
-        if not here:
-            self.calls.append(_Call(index, id_))
-            return self.calls[-1]
-        return here[-1]
+        if here and not here[-1].is_over(id_, name, arguments):
+            return here[-1]
+        before = here[-1].name if here and not name else ""
+        self.calls.append(_Call(index, id_, before))
+        return self.calls[-1]
 
     def chunk(self) -> ChatGenerationChunk | None:
         """Return all calls in one chunk; None where there are none."""

@@ -21,8 +21,8 @@ NO_TOKENS = "no_tokens"
 _USD_PER_TICK = 1e-10
 """xAI's unit. Source: https://docs.x.ai/developers/cost-tracking"""
 
-COSTS = ("cost", "total_cost", "estimated_cost", "cost_usd", "total_cost_usd")
-"""The names of a reported cost: most gateways', others', DeepInfra's."""
+COSTS = ("cost", "total_cost", "estimated_cost", "cost_usd", "total_cost_usd", "cost_usd_total")
+"""The names of a reported cost: most gateways', others', DeepInfra's; the last is LLM Gateway's."""
 #: The names of the two counts, without case and underscores.
 _INPUT = ("prompttokens", "inputtokens")
 _OUTPUT = ("completiontokens", "outputtokens")

@@ -22,6 +22,9 @@ from .usage import COSTS, at, usage_metadata
 
 REPORT = "token_usage"
 """In a message's response metadata, as LangChain has it: the usage block as it was sent."""
+CHOICE = "choice"
+"""In a normalized choice, and in the response metadata of a chunk until `Ending` takes it: the name
+under which the server has what it says, such as `delta`; empty = the chunk holds no choice."""
 NAMED = "named_error"
 """In an event of a stream, in the place of `error`, which openai's client does not let through."""
 _KEPT = "router_r1_usage"
@@ -78,17 +81,20 @@ def _says_none(named: Mapping[str, Any]) -> bool:
 
 
 def normalized(choice: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a choice with its message under one name, and content that LangChain reads.
+    """Return a choice with its message under one name alone, and content that LangChain reads.
 
     Args:
         choice: of a reply, or of a chunk of one.
-        name: `message` or `delta`; other servers have the other one, or a text alone.
+        name: `message` or `delta`; other servers have the other one, or a text alone. Where there
+            are both, Perplexity's message has all that came so far.
     """
-    found: Any = next((choice[key] for key in (name, *_SAID) if choice.get(key) is not None), {})
+    place = next((key for key in (name, *_SAID) if choice.get(key) is not None), name)
+    found: Any = choice.get(place) or {}
     said = dict(found) if isinstance(found, Mapping) else {"content": found}
     if "content" in said:
         said["content"] = _content(said["content"])
-    return {**choice, name: said}
+    rest = {key: value for key, value in choice.items() if key not in _SAID}
+    return {**rest, name: said, CHOICE: place}
 
 
 def _content(content: Any) -> Any:
@@ -218,9 +224,9 @@ def complete(generation: ChatGeneration, report: Any, choice: Mapping[str, Any])
     said = choice.get("message") or choice.get("delta") or {}
     if thoughts := reported(said):
         message.additional_kwargs["reasoning_content"] = thoughts
-    # Of a stream, `StreamedCalls` puts it together.
-    called = not isinstance(message, AIMessageChunk) and said.get("tool_calls")
-    if called and (returned := returned_in(said)):
+    if isinstance(message, AIMessageChunk):  # `Ending` takes both, and `StreamedCalls` the calls
+        message.response_metadata |= {REPORT: report, CHOICE: choice.get(CHOICE, "")}
+    elif said.get("tool_calls") and (returned := returned_in(said)):
         message.additional_kwargs[RETURNED] = returned
     if isinstance(refusal := said.get("refusal"), str) and refusal:
         message.additional_kwargs["refusal"] = refusal
