@@ -20,7 +20,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 from ..candidates.finish import CUT, Finish, finish_of
 from ..candidates.returned import as_it_came, kept_of
 from ..candidates.thoughts import apart
-from ..candidates.tool_calls import written_calls
+from ..candidates.written_calls import written_calls
 from ..controllers.chat_messages import alternating
 from ..controllers.tool_turns import plain_name
 from ..errors import ControllerError

@@ -12,7 +12,8 @@ from langchain_core.messages import AIMessage, AnyMessage, ToolCall, ToolMessage
 from .. import protocol
 from ..candidates.returned import as_it_came, kept_of
 from ..candidates.thoughts import apart
-from ..candidates.tool_calls import final_answer, read_arguments, written_calls
+from ..candidates.tool_calls import read_arguments
+from ..candidates.written_calls import final_answer, written_calls
 from ..protocol import Call, Turn
 
 CALL_IDS = "tool_call_ids"
