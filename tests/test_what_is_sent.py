@@ -550,8 +550,8 @@ HARMONY = {
     "the recipient of a role": "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant "
     'to=functions.Ada<|channel|>commentary json<|message|>{"query": "Who?"}<|call|>',
     "a commentary": "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
-    "<|channel|>commentary<|message|>I ask.<|end|><|start|>assistant<|channel|>commentary to=functions.Ada code"
-    '<|message|>{"query": "Who?"}',
+    "<|channel|>commentary<|message|>I ask.<|end|><|start|>assistant<|channel|>commentary "
+    'to=functions.Ada code<|message|>{"query": "Who?"}',
     "no marks": 'analysisHm.assistantcommentary to=functions.Ada json{"query":"Who?"}',
 }
 
@@ -622,6 +622,20 @@ def test_an_action_without_a_query_is_a_mistake_and_not_the_answer(serve, tmp_pa
         ("<|channel|>analysis<|message|>Lyon? or", "Lyon? or", ""),
         ("analysis of the final assistant", "", "analysis of the final assistant"),
         ("<think>Lyon? or", "Lyon? or", ""),
+        ("<think>Lyon?</think><response>\nParis\n</response>\n", "Lyon?", "Paris"),
+        ("<think></think><response>Paris</response>", "", "Paris"),
+        ("<response>Paris</response>", "", "<response>Paris</response>"),  # asked for by a user
+        (
+            "<think>Lyon?</think><response>a</response> or <response>b</response>",
+            "Lyon?",
+            "<response>a</response> or <response>b</response>",
+        ),
+        ("\n<|begin_of_box|>Paris<|end_of_box|>", "", "Paris"),
+        (
+            "It is <|begin_of_box|>Paris<|end_of_box|>",
+            "",
+            "It is <|begin_of_box|>Paris<|end_of_box|>",
+        ),
         ("Thoughts end with `</think>`.", "", "Thoughts end with `</think>`."),
         ("Here is my thought process: Lyon?\n\nHere is my response: Paris", "Lyon?", "Paris"),
         ("Here is my response: Paris", "", "Here is my response: Paris"),
@@ -681,6 +695,25 @@ def test_thoughts_never_push_the_answer_out(spec):
     assert bills(state)[0]["thoughts"] == LONG
 
 
+@pytest.mark.parametrize("style", ["short", "full"])
+@pytest.mark.parametrize("spec", ["constant:Ada", "cascade", "vote"])
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("<think>Lyon?</think>\n<answer>\nParis\n</answer>", "Paris"),
+        ("<think>Lyon?</think><response>Paris</response>", "Paris"),
+        ("\n<|begin_of_box|>Paris<|end_of_box|>", "Paris"),
+        ("<answer>Paris</answer>", "<answer>Paris</answer>"),  # asked for by a user
+    ],
+)
+def test_marks_around_an_answer_are_no_part_of_it(text, full, spec, style):
+    pool = make_pool()
+    given = models(pool, Ada=FakeChat(text=text), Bob=FakeChat(text=text))
+    graph = create_router_r1(pool, parse_controller(spec, pool), models=given).compile()
+    state = graph.invoke({"question": "?"}, context={"answer_style": style})
+    assert state["answer"] == (full if style == "full" else "Paris")
+
+
 def test_thoughts_that_a_provider_reports_are_kept_and_thoughts_alone_are_no_reply():
     reported = AIMessage("Paris", additional_kwargs={"reasoning_content": "Lyon? No."})
     pool = make_pool()
@@ -698,6 +731,9 @@ def test_thoughts_that_a_provider_reports_are_kept_and_thoughts_alone_are_no_rep
     [
         ("tools", "<think> Lyon? </think>\nParis"),
         ("tools", "<think> Lyon? </think><answer>\nParis\n</answer>"),
+        ("tools", "<think>Lyon?</think><answer><|begin_of_box|>Paris<|end_of_box|></answer>"),
+        ("tools", "<think>Lyon?</think><response>Paris</response>"),
+        ("tags", "<think>Lyon?</think><answer><|begin_of_box|>Paris<|end_of_box|></answer>"),
         ("tools", "Thought: Not Lyon.\nFinal Answer: Paris<|eot_id|>"),
         ("tags", "<think> <answer> Lyon? No. </think> <answer> Paris </answer>"),
         ("tags", "Maybe <search> Ada: ? </search> </think> <answer> Paris </answer>"),

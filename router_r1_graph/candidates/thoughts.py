@@ -43,6 +43,9 @@ _ENDS = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
     *("<|end_of_turn|>", "</s>", "<end_of_turn>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
 )
+#: Around what is said: GLM's vision models; Granite and ERNIE, behind thoughts.
+_BOX = ("<|begin_of_box|>", "<|end_of_box|>")
+_RESPONSE = ("<response>", "</response>")
 _QUOTES = "`'\""
 _LOWER = {ord(letter): ord(letter.lower()) for letter in string.ascii_uppercase}
 
@@ -52,7 +55,7 @@ def apart(text: str) -> tuple[str, str]:
 
     Thoughts without an opening tag are thoughts too: many chat templates write it themselves. An
     opening tag that is never closed makes all of it thoughts. A tag in quotation marks is text.
-    Calls of gpt-oss stand behind what it says, with their marks.
+    Calls of gpt-oss stand behind what it says, with their marks. Marks around all that follows go.
 
     The time grows linearly with the text, whatever a server sends.
 
@@ -70,6 +73,7 @@ def apart(text: str) -> tuple[str, str]:
         if thinking.is_harmony(start):
             own, said, calls = harmony.cut(text[start : thinking.end])
             inner, said = apart(said)  # once: no header is left in it
+            said = enclosed(said, *_RESPONSE)
             rest = "\n".join(filter(None, (said, calls)))
             return "\n\n".join(filter(None, (*thoughts, *own, inner))), rest
         if (found := thinking.next(start)) is None:
@@ -78,7 +82,23 @@ def apart(text: str) -> tuple[str, str]:
         thoughts.append(text[thought].strip())
         start, _ = thinking.says(after)
     rest = text[start : thinking.end].strip() if thoughts else whole
-    return "\n\n".join(filter(None, thoughts)), rest
+    if thoughts:  # else a user may have asked for it
+        rest = enclosed(rest, *_RESPONSE)
+    return "\n\n".join(filter(None, thoughts)), unboxed(rest)
+
+
+def unboxed(text: str) -> str:
+    """Return a text without the box that encloses all of it (GLM's vision models)."""
+    return enclosed(text, *_BOX)
+
+
+def enclosed(text: str, opening: str, closing: str) -> str:
+    """Return what two marks enclose, where they enclose all of a text; else the text."""
+    inside = text.strip()
+    if not (inside.startswith(opening) and inside.endswith(closing)):
+        return text
+    inside = inside[len(opening) : -len(closing)]
+    return text if opening in inside or closing in inside else inside.strip()
 
 
 class _Thinking:
