@@ -199,6 +199,16 @@ async def test_thoughts_that_a_provider_wants_back_go_back_with_the_calls(how):
         ),
         ('<think>{"city": "Bonn"}</think>{"city": "Ulm"}', [("weather", {"city": "Ulm"})]),
         ('It is:\n```json\n{"city": "Ulm"}\n```\nDone.', [("weather", {"city": "Ulm"})]),
+        (
+            'I look.\n\n{"name": "weather", "arguments": {"city": "Ulm"}}',
+            [("weather", {"city": "Ulm"})],
+        ),
+        ("<|python_start|>[weather(city='Ulm')]<|python_end|>", [("weather", {"city": "Ulm"})]),
+        (
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary "
+            'to=functions.weather <|constrain|>json<|message|>{"city": "Ulm"}<|call|>',
+            [("weather", {"city": "Ulm"})],
+        ),
     ],
 )
 async def test_a_call_that_the_formatter_writes_as_text_is_a_call(text, calls):
@@ -226,6 +236,32 @@ def json_schema(schema: Any, name: str = "my author!") -> dict[str, Any]:
     [
         (json_schema(SCHEMA), call("my_author_", author="Ł"), '{"author": "Ł"}'),
         (json_schema(SCHEMA), AIMessage('```json\n{"author": "x"}\n```'), '{"author": "x"}'),
+        (
+            json_schema(SCHEMA),
+            AIMessage('{"author": "x"}\n\nI hope this helps.'),
+            '{"author": "x"}',
+        ),
+        (json_schema(SCHEMA), AIMessage("Here: {'author': 'x'} as asked [1]."), '{"author": "x"}'),
+        (json_schema(SCHEMA), AIMessage(json.dumps('{"author": "x"}')), '{"author": "x"}'),
+        (
+            json_schema(SCHEMA),
+            AIMessage('<|begin_of_box|>{"author": "x"}<|end_of_box|>'),
+            '{"author": "x"}',
+        ),
+        (
+            {"type": "json_object"},
+            AIMessage('<think>Hm</think><response>{"author": "x"}</response>'),
+            '{"author": "x"}',
+        ),
+        (
+            {"type": "json_object"},
+            AIMessage(
+                "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>final "
+                '<|constrain|>json<|message|>{"author": "x"}'
+            ),
+            '{"author": "x"}',
+        ),
+        ({"type": "json_object"}, AIMessage('{"author": "x"}\nDone.'), '{"author": "x"}'),
         (json_schema({"type": "array"}, "a"), call("a", value=[1, 2]), "[1, 2]"),
         ({"type": "json_object"}, AIMessage('{"a":  [1]}'), '{"a": [1]}'),
         (json_schema({"type": "object", "title": "T"}), AIMessage('{"a": 1}'), '{"a": 1}'),
@@ -402,6 +438,9 @@ def test_a_formatter_that_cannot_is_told_when_tools_are_bound(formatter, words):
             "formatter Bob: it called no tool, though it had to, and wrote 'No.'",
         ),
         ({"type": "json_object"}, AIMessage("No."), "formatter Bob: it wrote no JSON object"),
+        ({"type": "json_object"}, AIMessage('{"a": 1} or {"a": 2}'), "wrote no JSON object"),
+        ({"type": "json_object"}, AIMessage('Both: [{"a": 1}]'), "wrote no JSON object"),
+        ({"type": "json_object"}, AIMessage('Of {"a": 1}: {"b": '), "wrote no JSON object"),
     ],
 )
 def test_what_has_not_the_form_is_an_error_and_no_answer(form, reply, words):

@@ -31,7 +31,7 @@ from router_r1_graph import (
 from router_r1_graph.candidates.images import IMAGE_ALONE
 from router_r1_graph.candidates.server_events import let_through
 from router_r1_graph.candidates.thoughts import apart
-from router_r1_graph.candidates.tool_calls import written_calls
+from router_r1_graph.candidates.written_calls import written_calls
 from router_r1_graph.chat.answer_reader import AnswerReader
 from router_r1_graph.controllers.chat_messages import alternating
 from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
@@ -484,6 +484,51 @@ def _asked_by_tools(serve: Any, tmp_path: Any, turn: Any, streamed: bool) -> tup
             "Who?",
         ),
         ('{"action": "Ada", "action_input": "Who?"}', "Who?"),
+        ('<|channel|>analysis to=functions.Ada code<|message|>{"query": "Who?"}<|call|>', "Who?"),
+        (
+            "<|start|>assistant to=functions.Ada<|channel|>commentary json<|message|>"
+            '{"query": "Who?"}<|call|><|start|>functions.Ada to=assistant<|channel|>commentary'
+            '<|message|>{"query": "of a reply that is invented"}<|end|>',
+            "Who?",
+        ),
+        ('commentary to=functions.Ada json{"query": "Who?"}', "Who?"),
+        ('<|python_start|>[Ada(query="Who?")]<|python_end|>', "Who?"),
+        ('<|python_tag|>Ada.call(query="Who?")', "Who?"),
+        ('<|tool_call_start|>[Ada(query="Who?")]<|tool_call_end|>', "Who?"),
+        ('<function_calls>\nAda(query="Who?")\n</function_calls>', "Who?"),
+        ('<TOOLCALL>[{"name": "Ada", "arguments": {"query": "Who?"}}]</TOOLCALL>', "Who?"),
+        (
+            '<|START_ACTION|>[\n  {"tool_call_id": "0", "tool_name": "Ada", "parameters": '
+            '{"query": "Who?"}}\n]<|END_ACTION|>',
+            "Who?",
+        ),
+        (
+            '<|action_start|><|plugin|>{"name": "Ada", "parameters": {"query": "Who?"}}'
+            "<|action_end|>",
+            "Who?",
+        ),
+        (
+            '<xai:function_call name="Ada"><parameter name="query">Who?</parameter>'
+            "</xai:function_call>",
+            "Who?",
+        ),
+        (
+            "<tool_call>\n{'arguments': {'query': 'Who?'}, 'name': 'Ada'}\n</tool_call>",
+            "Who?",
+        ),
+        ('{"tool": "Ada", "tool_input": {"query": "Who?"}}', "Who?"),
+        ('{"tool": "Ada", "tool_input": "Who?"}', "Who?"),
+        ('{"tool_name": "Ada", "parameters": {"query": "Who?"}}', "Who?"),
+        ('print(default_api.Ada(query="Who?"))', "Who?"),
+        ('```tool_code\nprint(default_api.Ada(query="Who?"))\n```', "Who?"),
+        ('I ask.\n```tool_code\nprint(Ada(query="Who?"))\n```', "Who?"),
+        (
+            'I ask.\n```json\n{"name": "Ada", "arguments": {"query": "Who?"}}\n```\nI wait.',
+            "Who?",
+        ),
+        ('```json\n{"name": "Ada", "arguments": {"query": "Who?"}}\n```\nI wait.', "Who?"),
+        ('I ask.\n\n{"name": "Ada",\n "arguments":\n {"query": "Who?"}}\nI wait.', "Who?"),
+        ('I ask:\n[{"name": "Ada", "arguments": {"query": "Who?"}}]', "Who?"),
         ('<tool_call>{"name": "Ada", "arguments": {"query": "Wh', None),  # told as a mistake
     ],
 )
@@ -503,10 +548,47 @@ def test_a_call_that_is_written_as_text_is_a_call(text, query):
             "Final Answer: Paris",
         ),
         *("Thought: it is Ada.\nFinal Answer: Ada", "Reaction: Ada", "Observation: it is Ada"),
+        # Examples of what somebody else may call, or of nothing that can be called.
+        'It is:\n```json\n{"name": "Bob", "arguments": {"query": "Who?"}}\n```',
+        'It is:\n{"name": "Ada", "args": {"query": "?"}}\n{"name": "Bob", "args": {"a": 1}}',
+        'It is:\n{"name": "Ada"}',
+        'It is:\n```python\nprint("Ada")\n```',
+        'It is {"name": "Ada", "arguments": {"query": "Who?"}}',
     ],
 )
 def test_any_other_text_is_no_call(text):
     assert written_calls(text, ["Ada"]) == (text, [])
+
+
+HARMONY = {
+    "a header": "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary "
+    'to=functions.Ada <|constrain|>json<|message|>{"query": "Who?"}<|call|>',
+    "the recipient of a role": "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant "
+    'to=functions.Ada<|channel|>commentary json<|message|>{"query": "Who?"}<|call|>',
+    "a commentary": "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+    "<|channel|>commentary<|message|>I ask.<|end|><|start|>assistant<|channel|>commentary "
+    'to=functions.Ada code<|message|>{"query": "Who?"}',
+    "no marks": 'analysisHm.assistantcommentary to=functions.Ada json{"query":"Who?"}',
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("text", HARMONY.values(), ids=HARMONY)
+def test_a_call_behind_thoughts_is_a_call_and_no_thought(serve, tmp_path, text, streamed):
+    asked, server = _asked_by_tools(serve, tmp_path, Reply(text), streamed)
+    assert asked == ["Who?"]
+    turn = next(m for m in server.requests[-1].body["messages"] if m["role"] == "assistant")
+    assert "Who?" not in (turn.get("content") or "")
+
+
+def test_a_call_is_no_reply_of_a_candidate():
+    pool = make_pool()
+    given = models(pool, Ada=FakeChat(text=HARMONY["a header"]), Bob=FakeChat(text="Paris"))
+    script = ScriptedController([search("Ada: ?", "Bob: ?"), answer()])
+    ada, bob = bills(
+        create_router_r1(pool, script, models=given).compile().invoke({"question": "?"})
+    )
+    assert (ada["error"]["kind"], ada["thoughts"], bob["reply"]) == ("empty", "Hm.", "Paris")
 
 
 @pytest.mark.parametrize(
@@ -543,10 +625,33 @@ def test_an_action_without_a_query_is_a_mistake_and_not_the_answer(serve, tmp_pa
             "Lyon?",
             "Paris",
         ),
+        ("<|channel|>commentary<|message|>Paris.<|end|>", "", "Paris."),
+        (
+            "<|channel|>analysis<|message|>Lyon?<|end|><|start|>assistant<|channel|>analysis"
+            "<|message|>No.<|end|><|start|>assistant<|channel|>commentary<|message|>I know."
+            "<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>{}<|return|>",
+            "Lyon?\n\nNo.\n\nI know.",
+            "{}",
+        ),
+        ("analysisLyon?assistantfinaljson{}", "Lyon?", "{}"),
         ("analysisLyon?assistantfinalParis", "Lyon?", "Paris"),  # of a server that drops them
         ("<|channel|>analysis<|message|>Lyon? or", "Lyon? or", ""),
         ("analysis of the final assistant", "", "analysis of the final assistant"),
         ("<think>Lyon? or", "Lyon? or", ""),
+        ("<think>Lyon?</think><response>\nParis\n</response>\n", "Lyon?", "Paris"),
+        ("<think></think><response>Paris</response>", "", "Paris"),
+        ("<response>Paris</response>", "", "<response>Paris</response>"),  # asked for by a user
+        (
+            "<think>Lyon?</think><response>a</response> or <response>b</response>",
+            "Lyon?",
+            "<response>a</response> or <response>b</response>",
+        ),
+        ("\n<|begin_of_box|>Paris<|end_of_box|>", "", "Paris"),
+        (
+            "It is <|begin_of_box|>Paris<|end_of_box|>",
+            "",
+            "It is <|begin_of_box|>Paris<|end_of_box|>",
+        ),
         ("Thoughts end with `</think>`.", "", "Thoughts end with `</think>`."),
         ("Here is my thought process: Lyon?\n\nHere is my response: Paris", "Lyon?", "Paris"),
         ("Here is my response: Paris", "", "Here is my response: Paris"),
@@ -580,11 +685,20 @@ def test_thoughts_are_set_apart_from_what_is_said(text, thoughts, said):
         ("</think></thought>", "`"),
         ("<think>`</think>`", " "),
         ("analysisassistantfinal", "<|im_start|>assistant"),
+        ("<|channel|>final<|message|>", "assistant to="),
+        ("assistantfinal", " "),
+        ("analysis to=functions.", "<|constrain|>"),
+        ("<|start|>assistant to=", "<|end|>"),
+        ("```", " "),
+        ("{", "[\n"),
+        ('\n[{"a":', "<tool_call>"),
     ],
 )
 def test_a_reply_of_nothing_but_marks_stalls_nobody(first, then):
-    thoughts, said = apart(first * 50_000 + then * 50_000)  # minutes, if each is read for each
-    assert len(thoughts) + len(said) <= len(first + then) * 50_000 + 2 * 50_000
+    text = first * 50_000 + then * 50_000  # minutes, if each is read for each
+    thoughts, said = apart(text)
+    assert len(thoughts) + len(said) <= 2 * len(text)
+    written_calls(text, ["Ada"])
 
 
 @pytest.mark.parametrize("spec", ["constant:Ada", "cheapest", "cascade", "vote"])
@@ -595,6 +709,25 @@ def test_thoughts_never_push_the_answer_out(spec):
     state = result.invoke({"question": "Capital?"})
     assert state["answer"] == "Paris"
     assert bills(state)[0]["thoughts"] == LONG
+
+
+@pytest.mark.parametrize("style", ["short", "full"])
+@pytest.mark.parametrize("spec", ["constant:Ada", "cascade", "vote"])
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("<think>Lyon?</think>\n<answer>\nParis\n</answer>", "Paris"),
+        ("<think>Lyon?</think><response>Paris</response>", "Paris"),
+        ("\n<|begin_of_box|>Paris<|end_of_box|>", "Paris"),
+        ("<answer>Paris</answer>", "<answer>Paris</answer>"),  # asked for by a user
+    ],
+)
+def test_marks_around_an_answer_are_no_part_of_it(text, full, spec, style):
+    pool = make_pool()
+    given = models(pool, Ada=FakeChat(text=text), Bob=FakeChat(text=text))
+    graph = create_router_r1(pool, parse_controller(spec, pool), models=given).compile()
+    state = graph.invoke({"question": "?"}, context={"answer_style": style})
+    assert state["answer"] == (full if style == "full" else "Paris")
 
 
 def test_thoughts_that_a_provider_reports_are_kept_and_thoughts_alone_are_no_reply():
@@ -614,6 +747,9 @@ def test_thoughts_that_a_provider_reports_are_kept_and_thoughts_alone_are_no_rep
     [
         ("tools", "<think> Lyon? </think>\nParis"),
         ("tools", "<think> Lyon? </think><answer>\nParis\n</answer>"),
+        ("tools", "<think>Lyon?</think><answer><|begin_of_box|>Paris<|end_of_box|></answer>"),
+        ("tools", "<think>Lyon?</think><response>Paris</response>"),
+        ("tags", "<think>Lyon?</think><answer><|begin_of_box|>Paris<|end_of_box|></answer>"),
         ("tools", "Thought: Not Lyon.\nFinal Answer: Paris<|eot_id|>"),
         ("tags", "<think> <answer> Lyon? No. </think> <answer> Paris </answer>"),
         ("tags", "Maybe <search> Ada: ? </search> </think> <answer> Paris </answer>"),

@@ -14,6 +14,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 
 from ..outside import count, number, writable, writable_within
 from ..words import usd
+from . import harmony
 from .error_kinds import ErrorKind
 from .failures import ReplyError
 from .finish import broke_off, finish_of, refusal_in
@@ -138,12 +139,15 @@ def text_alone(reply: Reply) -> Reply:
         calls = "the reply has no text, only calls of tools"
         return replace(reply, error=ReplyError("empty", calls))
     thoughts, text = apart(reply.text)
+    said, called = harmony.calls(text)
+    text = said.strip() if called else text
     reported = reasoning_of(reply.message) if reply.message else ""
     if not (thoughts or reported) and text == reply.text:
         return reply
     error = reply.error
     if reply.ok and not text:
-        error = ReplyError("empty", "the reply has no text, only reasoning")
+        only = "calls of tools" if called else "reasoning"
+        error = ReplyError("empty", f"the reply has no text, only {only}")
     thoughts = "\n\n".join(filter(None, (reported, thoughts)))
     return replace(reply, text=text, thoughts=thoughts, error=error)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
+from . import harmony
+
 #: Most; Seed; Mistral; Kimi; Cohere; OpenThinker; Gemma.
 _TAGS = (
     ("<think>", "</think>"),
@@ -29,13 +31,6 @@ _WORDS = (
     ("Here is my thought process:", "Here is my response:"),
     ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
 )
-#: What thoughts begin and end with in gpt-oss, also where a server has dropped special tokens.
-_ANALYSIS = re.compile(r"\s*(?:<\|start\|>assistant)?(?:<\|channel\|>)?analysis(?:<\|message\|>)?")
-_FINAL = re.compile(
-    r"(?:<\|end\|>)?(?:<\|start\|>)?assistant(?:<\|channel\|>)?final(?:<\|message\|>)?"
-)
-#: One of both alone.
-_CHANNEL = re.compile(r"\s*<\|channel\|>(?:analysis|(?P<final>final))<\|message\|>")
 #: Before what follows the thoughts: Cohere, OpenThinker, and the beginning of a turn.
 _SAYS = re.compile(
     r"\s*(?P<mark><\|(?:START_RESPONSE|begin_of_solution|im_start\|>assistant"
@@ -48,6 +43,9 @@ _ENDS = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
     *("<|end_of_turn|>", "</s>", "<end_of_turn>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
 )
+#: Around what is said: GLM's vision models; Granite and ERNIE, behind thoughts.
+_BOX = ("<|begin_of_box|>", "<|end_of_box|>")
+_RESPONSE = ("<response>", "</response>")
 _QUOTES = "`'\""
 _LOWER = {ord(letter): ord(letter.lower()) for letter in string.ascii_uppercase}
 
@@ -57,6 +55,7 @@ def apart(text: str) -> tuple[str, str]:
 
     Thoughts without an opening tag are thoughts too: many chat templates write it themselves. An
     opening tag that is never closed makes all of it thoughts. A tag in quotation marks is text.
+    Calls of gpt-oss stand behind what it says, with their marks. Marks around all that follows go.
 
     The time grows linearly with the text, even for a hostile one.
 
@@ -70,12 +69,36 @@ def apart(text: str) -> tuple[str, str]:
     thoughts: list[str] = []
     start, says = thinking.says(0)
     whole = text[start if says else 0 : thinking.end]
-    while (found := thinking.next(start)) is not None:
+    while True:
+        if thinking.is_harmony(start):
+            own, said, calls = harmony.cut(text[start : thinking.end])
+            inner, said = apart(said)  # once: no header is left in it
+            said = enclosed(said, *_RESPONSE)
+            rest = "\n".join(filter(None, (said, calls)))
+            return "\n\n".join(filter(None, (*thoughts, *own, inner))), rest
+        if (found := thinking.next(start)) is None:
+            break
         thought, after = found
         thoughts.append(text[thought].strip())
         start, _ = thinking.says(after)
     rest = text[start : thinking.end].strip() if thoughts else whole
-    return "\n\n".join(filter(None, thoughts)), rest
+    if thoughts:  # else a user may have asked for it
+        rest = enclosed(rest, *_RESPONSE)
+    return "\n\n".join(filter(None, thoughts)), unboxed(rest)
+
+
+def unboxed(text: str) -> str:
+    """Return a text without the box that encloses all of it (GLM's vision models)."""
+    return enclosed(text, *_BOX)
+
+
+def enclosed(text: str, opening: str, closing: str) -> str:
+    """Return what two marks enclose, where they enclose all of a text; else the text."""
+    inside = text.strip()
+    if not (inside.startswith(opening) and inside.endswith(closing)):
+        return text
+    inside = inside[len(opening) : -len(closing)]
+    return text if opening in inside or closing in inside else inside.strip()
 
 
 class _Thinking:
@@ -90,7 +113,7 @@ class _Thinking:
         self._text = text
         self._lower = text.translate(_LOWER)  # as long as the text
         self._places: dict[str, int] = {}
-        self._final = -1
+        self._header = -1
 
     def says(self, start: int) -> tuple[int, bool]:
         """Return where the reply begins from a place on, and whether a mark introduced it."""
@@ -98,21 +121,19 @@ class _Thinking:
         assert found is not None  # it matches nothing, too
         return found.end(), found["mark"] is not None
 
+    def is_harmony(self, start: int) -> bool:
+        """Return whether a message of gpt-oss begins at a place.
+
+        Where a server has dropped its marks, another one has to follow: else it is a text.
+        """
+        bare = self._text.startswith("analysis", start, self.end)
+        if self._header < start + bare:
+            self._header = harmony.next_header(self._text, start + bare, self.end)
+        return self._header < self.end if bare else self._header == start < self.end
+
     def next(self, start: int) -> tuple[slice, int] | None:
         """Return the thought that begins at a place, and where it is over; None = there is none."""
-        return self._harmony(start) or self._opened(start) or self._unopened(start)
-
-    def _harmony(self, start: int) -> tuple[slice, int] | None:
-        if analysis := _ANALYSIS.match(self._text, start, self.end):
-            if self._final < analysis.end():
-                final = _FINAL.search(self._text, analysis.end(), self.end)
-                self._final = final.start() if final else self.end
-            if final := _FINAL.match(self._text, self._final, self.end):
-                return slice(analysis.end(), final.start()), final.end()
-        if alone := _CHANNEL.match(self._text, start, self.end):
-            after = alone.end() if alone["final"] else self.end
-            return slice(alone.end(), after), after
-        return None
+        return self._opened(start) or self._unopened(start)
 
     def _opened(self, start: int) -> tuple[slice, int] | None:
         for opening, closing in _TAGS + _WORDS:

@@ -20,7 +20,8 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 from ..candidates.finish import CUT, Finish, finish_of
 from ..candidates.returned import as_it_came, kept_of
 from ..candidates.thoughts import apart
-from ..candidates.tool_calls import written_calls
+from ..candidates.tool_calls import read_arguments
+from ..candidates.written_calls import written_calls
 from ..controllers.chat_messages import alternating
 from ..controllers.tool_turns import plain_name
 from ..errors import ControllerError
@@ -194,10 +195,14 @@ def _call_id() -> str:
 
 
 def _json_in(text: str) -> dict[str, Any] | None:
-    """Return the JSON object that a text is, in a code block or not; None if it is none."""
-    fenced = re.search(r"^```\w*\s*(.*?)\s*^```", text, re.DOTALL | re.MULTILINE)
-    try:
-        found = json.loads(fenced[1] if fenced else text)
-    except ValueError:
+    """Return the JSON object that a text is, in a code block, or amid prose; None = it is none.
+
+    It is read as arguments of a call are. One of several objects is none, and so is one of a list.
+    """
+    fence = re.search(r"^```\w*\s*(.*?)\s*^```", text, re.DOTALL | re.MULTILINE)
+    inside = fence[1] if fence else text.strip()
+    start, end = inside.find("{"), inside.rfind("}") + 1
+    if "[" in (inside[:1], inside[:start].rstrip()[-1:]) or "{" in inside[end:]:
         return None
-    return found if isinstance(found, dict) else None
+    found = read_arguments(inside)
+    return read_arguments(inside[start:end]) if found is None and 0 <= start < end else found

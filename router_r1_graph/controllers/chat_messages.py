@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -82,12 +83,20 @@ def _parts(content: str | list[Any]) -> list[Any]:
     return [{"type": "text", "text": content}] if content.strip() else []
 
 
+#: An answer in a box within its tags (GLM's vision models).
+_BOXED = re.compile(
+    r"(<answer>\s{0,9})<\|begin_of_box\|>((?:(?!<\|).)*)<\|end_of_box\|>(?=\s{0,9}(?:</answer>|\Z))",
+    re.S,
+)
+
+
 def with_plain_thoughts(text: str) -> str:
-    """Return a turn in tags whose tags in its thoughts are text.
+    """Return a turn in tags whose tags in its thoughts are text, and whose answer has no box.
 
     A reasoning model may write tags in its thoughts, too; and many chat templates write the opening
     tag of its thoughts themselves.
     """
+    text = _BOXED.sub(r"\1\2", text)
     opened = text.lstrip().startswith("<think>")
     thoughts, rest = apart(text)
     if not ((opened and "</think>" in text) or protocol.tags(rest)):

@@ -18,6 +18,7 @@ from ..answers import bare_answer, normalize_answer
 from ..candidates import Candidate, CandidatePool
 from ..candidates.in_time import in_a_thread
 from ..candidates.reply import Reply
+from ..candidates.thoughts import enclosed
 from ..errors import ControllerError
 from ..protocol import Call, Turn, parse, render
 from .choice import Choice
@@ -72,7 +73,11 @@ def answer_in(reply: str, view: View) -> str:
     "" = the reply declines to answer.
     """
     bare = bare_answer(reply)
-    return reply.strip() if bare and view.answer_style == "full" else bare
+    if not bare or view.answer_style != "full":
+        return bare
+    # A reasoning model may mark its answer so (Hunyuan); else the user may have asked for tags.
+    thought = any(call.reply == reply and call.thoughts for call in view.replies)
+    return (enclosed(reply, "<answer>", "</answer>") if thought else reply).strip()
 
 
 class OneCallController(RuleController):

@@ -11,8 +11,9 @@ from langchain_core.messages import AIMessage, AnyMessage, ToolCall, ToolMessage
 
 from .. import protocol
 from ..candidates.returned import as_it_came, kept_of
-from ..candidates.thoughts import apart
-from ..candidates.tool_calls import final_answer, read_arguments, written_calls
+from ..candidates.thoughts import apart, unboxed
+from ..candidates.tool_calls import read_arguments
+from ..candidates.written_calls import final_answer, written_calls
 from ..protocol import Call, Turn
 
 CALL_IDS = "tool_call_ids"
@@ -44,7 +45,7 @@ def turn_in_tags(
     if not calls:
         steps, said = final_answer(said)
         if re.fullmatch(r"\s*<answer>.*</answer>\s*", said, re.S):  # all of it: else it is text
-            said = protocol.tagged_answer(said) or said
+            said = unboxed(protocol.tagged_answer(said) or said)
         thoughts = "\n\n".join(filter(None, (thoughts, steps)))
     if calls and not whole:
         last, id_ = calls[-1]
