@@ -580,7 +580,7 @@ def test_any_provider_that_langchain_knows_is_reached_by_name(serve, monkeypatch
 
 @pytest.mark.parametrize(
     ("model", "package"),
-    [("anthropic:claude-x", "langchain-anthropic"), ("mistralai:small", "langchain-mistralai")],
+    [("groq:llama-x", "langchain-groq"), ("mistralai:small", "langchain-mistralai")],
 )
 def test_the_package_that_a_provider_lacks_is_named(model, package):
     needs("langchain")
