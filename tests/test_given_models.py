@@ -37,9 +37,11 @@ from yaml_pool import ONE_DOLLAR, bills, both_ways, run, yaml_pool
 
 SEARCH, ANSWER = search("Ada: Capital of France?"), answer("Paris")
 BY_NAME = {"provider": "langchain", "model": "openai:ada", "api_key_env": "ADA_KEY"}
+BY_FACTORY = {"provider": "test_given_models:made", "model": "ada", "api_key_env": "ADA_KEY"}
+IN_FILE = {"by name": BY_NAME, "factory": BY_FACTORY}
 COST = "x-litellm-response-cost"
 #: Clients of one family, and what LangChain puts around them.
-FAMILY = ["given", "by name", "azure", "own", "deepseek", "xai"]
+FAMILY = ["given", *IN_FILE, "azure", "own", "deepseek", "xai"]
 AROUND = ["bound", "with_retry", "with_fallbacks", "configurable", "configurable fields"]
 each_kind = pytest.mark.parametrize("kind", FAMILY)
 
@@ -91,6 +93,18 @@ def given(server: Any, kind: str = "given", **options: Any) -> Any:
     return around[kind]() if kind in around else model
 
 
+def made(settings: Any) -> Any:
+    """A user's factory, which a pool file names."""
+    reached = {"base_url": settings.base_url, "api_key": "x", "max_retries": 0}
+    return langchain_openai.ChatOpenAI(
+        model=settings.model,
+        temperature=settings.temperature,
+        max_tokens=settings.max_tokens,
+        **reached,
+        **settings.options,
+    )
+
+
 def _unreachable() -> Any:
     reached = {"base_url": "http://127.0.0.1:9/v1", "api_key": "x", "max_retries": 0}
     return langchain_openai.ChatOpenAI(model="bob", **reached)
@@ -110,12 +124,12 @@ def pool_of(serve, tmp_path, monkeypatch):
         pool = yaml_pool(
             tmp_path,
             server,
-            {"Ada": BY_NAME if kind == "by name" else {}},
+            {"Ada": IN_FILE.get(kind, {})},
             temperature=temperature,
             **settings,
         )
         warm = {} if temperature is None else {"temperature": temperature}
-        return pool, None if kind == "by name" else {"Ada": given(server, kind, **warm)}, server
+        return pool, None if kind in IN_FILE else {"Ada": given(server, kind, **warm)}, server
 
     return make
 
@@ -197,14 +211,15 @@ def test_a_controllers_call_by_langchains_client_is_never_half(
 ):
     monkeypatch.setenv("ADA_KEY", "x")
     server = serve({"boss": [ToolCalls([piece(arguments)]), Reply("Paris")], "ada": Reply("ok")})
-    settings = {"protocol": "tools", **BY_NAME, "model": "openai:boss"}
-    pool = yaml_pool(tmp_path, server, controller=settings if kind == "by name" else None)
-    if kind == "by name":
+    boss = {"model": "openai:boss" if kind == "by name" else "boss", "protocol": "tools"}
+    settings = {**IN_FILE[kind], **boss} if kind in IN_FILE else None
+    pool = yaml_pool(tmp_path, server, controller=settings)
+    if kind in IN_FILE:
         needs("langchain")
         controller = parse_controller("pool", pool)
     else:
-        boss = given(server, kind, model="boss")
-        controller = ChatModelController(boss, ControllerSettings(protocol="tools"))
+        model = given(server, kind, model="boss")
+        controller = ChatModelController(model, ControllerSettings(protocol="tools"))
     graph = create_router_r1(pool, controller).compile()
     state = last_state(graph) if stream else run(graph, "invoke")
     assert state["answer"] == "Paris"

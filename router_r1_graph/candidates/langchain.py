@@ -12,7 +12,6 @@ from typing import Any
 
 from ..errors import ConfigError, MissingExtraError
 from .candidate import Candidate
-from .given import read_leniently
 from .reply import ChatModel
 from .settings import ModelSettings
 
@@ -55,4 +54,4 @@ def langchain_chat_model(settings: ModelSettings) -> ChatModel:
         found = re.search(r"pip install (?:-U )?([\w.\[\]-]+)", str(error))
         package = found[1] if found else str(error.name or "").replace("_", "-")
         raise ConfigError(f"model {name!r} needs another package: pip install {package}") from error
-    return read_leniently(model, settings.secrets)
+    return model

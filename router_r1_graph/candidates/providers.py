@@ -17,6 +17,7 @@ from ..errors import ConfigError, PoolError, RouterR1Error, did_you_mean
 from ..invalid import explain
 from .apart import run_apart
 from .candidate import Candidate
+from .given import read_leniently
 from .keys import keep_out_of_logs, scrub
 from .reply import ChatModel
 from .resilience.endpoint import endpoint_of
@@ -52,7 +53,7 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
             f"{who}: provider {settings.provider!r} returned {type(model).__name__}, "
             "not a LangChain chat model"
         )
-    return model
+    return read_leniently(model, secrets)
 
 
 def import_name(path: str, folder: Path | None = None) -> Any:
