@@ -441,6 +441,7 @@ def test_a_formatter_that_cannot_is_told_when_tools_are_bound(formatter, words):
         ({"type": "json_object"}, AIMessage('{"a": 1} or {"a": 2}'), "wrote no JSON object"),
         ({"type": "json_object"}, AIMessage('Both: [{"a": 1}]'), "wrote no JSON object"),
         ({"type": "json_object"}, AIMessage('Of {"a": 1}: {"b": '), "wrote no JSON object"),
+        ({"type": "json_object"}, AIMessage("```json\n" + " " * 100_000), "wrote no JSON object"),
     ],
 )
 def test_what_has_not_the_form_is_an_error_and_no_answer(form, reply, words):

@@ -692,6 +692,10 @@ def test_thoughts_are_set_apart_from_what_is_said(text, thoughts, said):
         ("```", " "),
         ("{", "[\n"),
         ('\n[{"a":', "<tool_call>"),
+        ("<|channel|>analysis<|message|>a", "<|end|> "),
+        ("<function=", "<invoke name="),
+        ("<function=Ada><parameter=a>", "<arg_key>a</arg_key><arg_value>"),
+        ("\n{", '\n{"a":"'),
     ],
 )
 def test_a_reply_of_nothing_but_marks_stalls_nobody(first, then):

@@ -91,7 +91,7 @@ def located(
     if not (where and is_bug(error, known.kind)):
         return known
     log(f"candidate {who} has a bug", error, secrets)
-    return replace(known, message=f"{known.message}{where}")
+    return replace(known, message=f"{known.message.rstrip()}{where}")
 
 
 def log(what: str, error: BaseException, secrets: Sequence[str] = ()) -> None:

@@ -18,23 +18,26 @@ from .tool_calls import DECODER, literal, read_arguments, unfenced
 _MARK = re.compile(
     r"<tool_call>|\[TOOL_CALLS\]|<\|(?:python_tag|python_start|START_ACTION|action_start)\|>"
     r"|<function=|<[|\uff5c]tool[\u2581_]call|functools\[|<TOOLCALL>"
-    r"|<(?:[\w|\uff5c]+:?)?(?:(?:function|tool)_calls?|(?:invoke|function_call) name=[^>]*)>"
+    r"|<(?:[\w|\uff5c]+:?)?(?:(?:function|tool)_calls?|(?:invoke|function_call) name=[^<>]{0,200})>"
 )
 _ANY_MARK = re.compile(r"</?[|\w\uff5c\u2581:]+>|\[/?[A-Z_]+\]")
 _NAMES = ("name", "tool", "function", "action", "tool_name")
 _ARGUMENTS = ("arguments", "parameters", "args", "input", "action_input", "tool_input")
-#: Calls in tags, and what they are called with: Qwen, Anthropic and MiniMax, GLM.
+#: Calls in tags, and what they are called with: Qwen, Anthropic and MiniMax, GLM. Numbers bound
+#: what is read twice, so that no text of a server stalls anybody.
 _TAGGED = re.compile(
     r"<(?:[\w|\uff5c]+:?)?(?:function=|(?:invoke|function_call) name=)"
-    r"[\"']?(?P<name>[^>\"'\s]+)[\"']?\s*>"
-    r"|<tool_call>\s*(?P<line>[^\s<>{}]+)\s*(?=<arg_key>)"
+    r"[\"']?(?P<name>[^<>\"'\s]{1,200})[\"']?\s*>"
+    r"|<tool_call>\s*(?P<line>[^\s<>{}]{1,200})\s*(?=<arg_key>)"
 )
 _PARAMETER = re.compile(
-    r"<(?:[\w|\uff5c]+:?)?parameter(?:=| name=)[\"']?(?P<name>[^>\"'<]+)[^>]*>(?P<value>.*?)"
-    r"</(?:[\w|\uff5c]+:?)?parameter>"
-    r"|<arg_key>(?P<key>[^<]*)</arg_key>\s*<arg_value>(?P<of_key>.*?)</arg_value>",
-    re.S,
+    r"<(?:[\w|\uff5c]+:?)?parameter(?:=| name=)[\"']?(?P<name>[^<>\"']{1,200})[^<>]{0,200}>"
+    r"|<arg_key>(?P<key>[^<]{0,200})</arg_key>\s*<arg_value>"
 )
+_PARAMETER_ENDS = re.compile(r"</(?:[\w|\uff5c]+:?)?parameter>")
+_VALUE_ENDS = re.compile(r"</arg_value>")
+_MOST_FAILURES = 100
+"""JSON is looked for behind so many braces that begin none: each takes a look at the whole text."""
 #: ReAct's steps, one a line, plain or in Markdown. An observation is the model's own invention.
 _LINE, _COLON = r"^[ \t>*_#]*", r"(?: \d+)?[*_ \t]*:[*_ \t]*"
 _ACTION = re.compile(rf"{_LINE}action{_COLON}(?P<line>[^\n]*)", re.I | re.M)
@@ -111,7 +114,7 @@ def _calls_in_prose(text: str) -> tuple[int, list[list[WrittenCall]]]:
 
     An object begins a line. With none, the place is the end.
     """
-    first, parts, at = len(text), [], 0
+    first, parts, at, failures = len(text), list[list[WrittenCall]](), 0, 0
     for n, piece in enumerate(text.split("```")):
         if n % 2:
             code = unfenced(f"```{piece}```")
@@ -121,8 +124,12 @@ def _calls_in_prose(text: str) -> tuple[int, list[list[WrittenCall]]]:
         for found in () if n % 2 else _AT_A_LINE.finditer(piece):
             if found.end() < end:  # within the last one
                 continue
-            with suppress(ValueError, RecursionError):
+            try:
                 end = DECODER.raw_decode(piece, found.end())[1]
+            except (ValueError, RecursionError):
+                if (failures := failures + 1) == _MOST_FAILURES:
+                    break
+            else:
                 parts.append(_json_calls(piece[found.end() : end], ()))
                 first = min(first, at + found.start())
         at += len(piece) + 3
@@ -135,13 +142,21 @@ def _tagged_calls(text: str) -> list[WrittenCall]:
     found = [*_TAGGED.finditer(text)]
     for call, following in zip_longest(found, found[1:]):
         end = following.start() if following else len(text)
-        given = {
-            (p["name"] or p["key"] or "").strip(): (p["value"] or p["of_key"] or "").strip()
-            for p in _PARAMETER.finditer(text, call.end(), end)
-        }
+        given = dict(_parameters(text, call.end(), end))
         if given:
             calls.append(WrittenCall(call["name"] or call["line"], given))
     return calls
+
+
+def _parameters(text: str, start: int, end: int) -> Iterator[tuple[str, str]]:
+    """Yield the names and the values of parameters in tags, up to one that is not closed."""
+    while opening := _PARAMETER.search(text, start, end):
+        name, key = opening["name"], opening["key"]
+        closes = _VALUE_ENDS if name is None else _PARAMETER_ENDS
+        if (closing := closes.search(text, opening.end(), end)) is None:
+            return
+        yield (name or key or "").strip(), text[opening.end() : closing.start()].strip()
+        start = closing.end()
 
 
 def _react_calls(text: str, names: Collection[str]) -> tuple[str, list[WrittenCall]]:
@@ -234,12 +249,12 @@ def _literal_calls(text: str) -> list[WrittenCall]:
 def _json_calls(text: str, names: Collection[str]) -> list[WrittenCall]:
     """Return the calls in JSON; where an object names no tool, the last name before it counts."""
     calls: list[WrittenCall] = []
-    at = text.find("{")
-    while at >= 0:
+    at, failures = text.find("{"), 0
+    while at >= 0 and failures < _MOST_FAILURES:
         try:
             data, end = DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
-            data, end = {}, at + 1
+            data, end, failures = {}, at + 1, failures + 1
         if call := _json_call(data) or _named_before(text[max(0, at - 100) : at], data, names):
             calls.append(call)
         elif isinstance(data.get("tool_calls"), list):

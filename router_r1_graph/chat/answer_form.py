@@ -199,8 +199,8 @@ def _json_in(text: str) -> dict[str, Any] | None:
 
     It is read as arguments of a call are. One of several objects is none, and so is one of a list.
     """
-    fence = re.search(r"^```\w*\s*(.*?)\s*^```", text, re.DOTALL | re.MULTILINE)
-    inside = fence[1] if fence else text.strip()
+    fence = re.search(r"^```\w*+(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    inside = (fence[1] if fence else text).strip()
     start, end = inside.find("{"), inside.rfind("}") + 1
     if "[" in (inside[:1], inside[:start].rstrip()[-1:]) or "{" in inside[end:]:
         return None
