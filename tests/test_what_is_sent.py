@@ -696,6 +696,7 @@ def test_thoughts_are_set_apart_from_what_is_said(text, thoughts, said):
         ("<function=", "<invoke name="),
         ("<function=Ada><parameter=a>", "<arg_key>a</arg_key><arg_value>"),
         ("\n{", '\n{"a":"'),
+        ("\n{" * 3 + "```\nx\n```", "\n{" * 9),
     ],
 )
 def test_a_reply_of_nothing_but_marks_stalls_nobody(first, then):

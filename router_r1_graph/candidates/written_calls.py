@@ -122,13 +122,14 @@ def _calls_in_prose(text: str) -> tuple[int, list[list[WrittenCall]]]:
             first = min(first, at - 3)
         end = 0
         for found in () if n % 2 else _AT_A_LINE.finditer(piece):
+            if failures >= _MOST_FAILURES:
+                break
             if found.end() < end:  # within the last one
                 continue
             try:
                 end = DECODER.raw_decode(piece, found.end())[1]
             except (ValueError, RecursionError):
-                if (failures := failures + 1) == _MOST_FAILURES:
-                    break
+                failures += 1
             else:
                 parts.append(_json_calls(piece[found.end() : end], ()))
                 first = min(first, at + found.start())
