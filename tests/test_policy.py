@@ -813,6 +813,7 @@ model = make_llama(
 )
 settings = PolicySettings(max_new_tokens=100_000, max_context_tokens=200_000)
 policy = PolicyController(model, tokenizer, settings)
+policy.generator.stop_ids, policy.generator.is_stop = frozenset(), None  # no turn ends
 passes = 0
 
 def count(*_):
