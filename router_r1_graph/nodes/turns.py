@@ -136,7 +136,7 @@ class TurnNode:
     def _view(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> View:
-        context = knobs_of(state, runtime.context, self.defaults)
+        context = knobs_of(state, runtime.context, self.defaults, self.pool)
         question, *scratchpad = state["scratchpad"]
         messages = state.get("messages")
         if messages is None:  # begin sent no copy of them
