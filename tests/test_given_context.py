@@ -329,6 +329,19 @@ def test_who_summarises_is_checked_when_it_is_built():
         RouterDecisionModel(pool=POOL, context=wrong)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"cost_weight": "0.9"}, {"max_rounds": True}, {"max_rounds": 2.0}, {"keep": 5}],
+    ids=str,
+)
+def test_a_chat_router_refuses_what_a_graph_refuses(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))) as graphs:
+        built(wrong)
+    with pytest.raises(ConfigError) as fields:
+        ChatRouterR1(**wrong)
+    assert str(fields.value) == str(graphs.value)
+
+
 def test_a_key_that_is_no_text_is_named():
     with pytest.raises(ConfigError, match="unknown key '1'"):
         built({1: 2})
@@ -429,12 +442,14 @@ def test_a_served_request_takes_settings_under_the_key_too():
         for wrong, says in (
             ({"max_ronds": 1}, r"unknown key 'max_ronds' \(did you mean 'max_rounds'\?\)"),
             ({"max_rounds": -1}, "max_rounds is a whole number"),
+            ({"router_r1": {"max_rounds": 1}}, "unknown key 'router_r1'; allowed: cost_weight"),
             ({"approve_above_usd": 1}, "no person can approve a call here"),
             (5, "dictionary"),
         ):
             with pytest.raises(openai.BadRequestError, match=says) as caught:
                 ask(url, "?", extra_body={"router_r1": wrong})
             assert caught.value.param == "router_r1"
+            assert "approve_above_usd" not in str(caught.value).partition("unknown key")[2][20:]
         with pytest.raises(openai.BadRequestError, match=r"'cots' \(did you mean 'cost'\?\)"):
             ask(url, "?", model="router-r1:cots=0.8")
 
