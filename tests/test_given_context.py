@@ -342,6 +342,20 @@ def test_a_chat_router_refuses_what_a_graph_refuses(wrong):
     assert str(fields.value) == str(graphs.value)
 
 
+def test_who_summarises_need_be_no_label_of_a_decision():
+    needs("agents")
+    from langchain_core.decisions import Choice
+
+    from router_r1_graph import RouterDecisionModel
+
+    model = RouterDecisionModel(
+        pool="embedded", controller="cheapest", context={"keep": "summary:Magnivor"}
+    )
+    which = Choice(instructions="Which?", criteria={"Vantegro": None})
+    decided = model.invoke({"state": "?", "questions": {"model": which}})
+    assert decided.choices["model"].choice == "Vantegro"
+
+
 def test_a_key_that_is_no_text_is_named():
     with pytest.raises(ConfigError, match="unknown key '1'"):
         built({1: 2})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.decisions import BaseDecisionModel, ClassifierResponse
@@ -116,7 +117,8 @@ class RouterDecisionModel(BaseDecisionModel):
         return {
             "question": question,
             "messages": messages,
-            "context": self.context,
+            # Nobody summarises a decision, and the labels may leave out who would.
+            "context": replace(self.context, keep="all"),
             "config": config,
         }
 
