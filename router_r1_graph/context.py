@@ -9,52 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache, wraps
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
+
+from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from .candidates import CandidatePool
 from .candidates.settings import AnswerStyle
 from .errors import ConfigError, did_you_mean
-from .knob import Knob
+from .knob import Knob, knows_what_it_names, named_by
 
 CandidateContext = Literal["query", "question", "memory"]
 
 
-_Class = TypeVar("_Class", bound=type)
-
-
-def _knows_what_it_names(cls: _Class) -> _Class:
-    """Let a context remember which knobs its maker named; the others may be a graph's own.
-
-    LangGraph makes a context of any dict that is passed to a graph with this schema. So a name that
-    is no knob is explained, and under `router_r1` stands what a parent graph would be given too.
-    """
-    made, known = cls.__init__, tuple(field.name for field in fields(cls))  # type: ignore[misc]
-
-    @wraps(made)
-    def init(self: Any, *args: Any, **given: Any) -> None:
-        if "router_r1" in given:
-            given = knobs_in(given["router_r1"], "context: router_r1")
-        for name in given:
-            if name not in known:
-                raise ConfigError(
-                    f"context: unknown key {name!r}{did_you_mean(str(name), known)}; allowed: "
-                    + ", ".join(known)
-                )
-        made(self, *args, **given)
-        object.__setattr__(self, "_named", (*known[: len(args)], *given))
-
-    cls.__init__ = init  # type: ignore[misc]
-    return cls
-
-
-@_knows_what_it_names
+@knows_what_it_names(lambda under: knobs_in(under, "context: router_r1"))
 @dataclass(frozen=True)
 class RouterContext:
     """The settings of one run. Pass it as `context=`, or pass a dict: both mean the same.
 
-    The settings that it names override those that the graph was built with; the others stay. The
-    page Configuration describes each setting.
+    The settings that it names override those that the graph was built with; the others stay. One
+    that `dataclasses.replace` makes names all. The page Configuration describes each setting.
 
     Raises:
         ConfigError: a name is no setting, or a setting is out of range.
@@ -159,6 +133,27 @@ class RouterContext:
         ),
     ] = 0
 
+    def __new__(cls, *args: Any, **given: Any) -> Self:
+        """Remember what is named where a subclass has an `__init__` of its own, as dataclasses do.
+
+        Raises:
+            ConfigError: a name is no setting.
+        """
+        made = super().__new__(cls)
+        if cls.__init__ is not RouterContext.__init__:
+            object.__setattr__(made, "_named", named_by(cls.__init__, args, given))
+        return made
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Let Pydantic read a context as a graph does: with the same errors, and what it names."""
+        own = dict(handler(source))  # says how it is written, and its JSON schema
+        return no_info_wrap_validator_function(
+            lambda given, _: given if isinstance(given, cls) else cls(**knobs_in(given)),
+            own,
+            ref=own.pop("ref", None),  # so that a second field of the kind is read so too
+        )
+
     def __post_init__(self) -> None:
         """Check every knob.
 
@@ -205,9 +200,16 @@ class RouterContext:
 
     @property
     def given(self) -> dict[str, Any]:
-        """The knobs that its maker named. One that was read from a file or a state names all."""
-        held = vars(self)
-        return {name: held[name] for name in held.get("_named", _defaults())}
+        """The knobs that its maker named.
+
+        One that was read from a file or a state, or made by `dataclasses.replace`, names all. A
+        subclass names those to which it gives other defaults.
+        """
+        held, named = vars(self), vars(self).get("_named", _defaults())
+        if type(self) is RouterContext:
+            return {name: held[name] for name in named}
+        own = vars(type(self))
+        return {name: held[name] for name in _defaults() if name in named or name in own}
 
     def over(self, known: RouterContext) -> RouterContext:
         """Return the knobs that this one names, and for the others the known ones."""

@@ -83,6 +83,7 @@ def create_router_r1(
     store = as_store(replies)
     tools = {tool.name: tool for tool in pool_tools(pool, models, replies=store)}
     context = as_context(context)
+    context.check(pool)
     ends = EndNodes(pool, controller, context, name, stream_steps)
     turn = TurnNode(pool, controller, context, store, stream_steps)
     rounds = CandidateNodes(pool, tools, controller, context, name, stream_steps)

@@ -1,13 +1,16 @@
-"""A knob of a run, which pages and errors call a setting: its help, and the range of its value."""
+"""A knob of a run, which pages and errors call a setting: its help, its range, and who named it."""
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache, wraps
+from inspect import signature
+from typing import Any, Literal, TypeVar
 
-from .errors import ConfigError
+from .errors import ConfigError, did_you_mean
 
 _MOST = sys.float_info.max
 """A whole number above it can be compared with a float, but not added to one."""
@@ -61,3 +64,65 @@ class Knob:
             top = "" if self.high == math.inf else f" and at most {self.high}"
             limits = f" of at least {self.low}{top}" if math.isfinite(self.low) else ""
             raise ConfigError(f"{name} is {what}{limits}, not {value!r}")
+
+
+_Class = TypeVar("_Class", bound=type)
+
+
+def knows_what_it_names(
+    under_key: Callable[[object], dict[str, Any]],
+) -> Callable[[_Class], _Class]:
+    """Let a context remember which knobs its maker named; the others may be a graph's own.
+
+    LangGraph makes a context of any dict that is passed to a graph with this schema. So a name that
+    is no knob is explained, and under `router_r1` stands what a parent graph would be given too.
+
+    Args:
+        under_key: returns the knobs that stand under `router_r1`.
+    """
+
+    def decorated(cls: _Class) -> _Class:
+        made = cls.__init__  # type: ignore[misc]
+
+        @wraps(made)
+        def init(self: Any, *args: Any, **given: Any) -> None:
+            if "router_r1" in given:
+                given = under_key(given["router_r1"])
+            named = named_by(made, args, given)
+            made(self, *args, **given)
+            object.__setattr__(self, "_named", named)
+
+        cls.__init__ = init  # type: ignore[misc]
+        return cls
+
+    return decorated
+
+
+def named_by(init: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the arguments that a call of an `__init__` gives.
+
+    Args:
+        init: the `__init__` of a context.
+        args: the arguments by place, without `self`.
+        given: those by name.
+
+    Raises:
+        ConfigError: there is no such name.
+    """
+    known, any_name = _arguments(init)
+    for name in () if any_name else given:
+        if name not in known:
+            near = did_you_mean(str(name), known)
+            allowed = ", ".join(known)
+            raise ConfigError(f"context: unknown key {name!r}{near}; allowed: {allowed}")
+    return (*known[: len(args)], *given)
+
+
+@lru_cache
+def _arguments(init: Any) -> tuple[tuple[str, ...], bool]:
+    """Return the names of the arguments of an `__init__`, and whether it takes any other name."""
+    _, *arguments = signature(init).parameters.values()
+    any_name = any(a.kind is a.VAR_KEYWORD for a in arguments)
+    return tuple(
+        a.name for a in arguments if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL)
+    ), any_name

@@ -141,6 +141,14 @@ def usd(value: object) -> float | None:
     return number(value, MOST_USD)
 
 
+def text_of(thing: object) -> str:
+    """Return an object's text; "" where its own `__str__` fails, as that of an exception may."""
+    try:
+        return str(thing)
+    except Exception:
+        return ""
+
+
 def visible(text: str) -> str:
     """Remove what could control a terminal or reverse a line, but no line breaks and tabs."""
     return CONTROL.sub("", text)

@@ -13,11 +13,12 @@ from langgraph.errors import GraphBubbleUp
 from .budget import Left, ending_of_turn
 from .candidates import CandidatePool
 from .candidates.images import images_in
+from .candidates.in_time import ain_time
 from .candidates.reply import ChatModel, Reply
 from .candidates.store import ReplyStore, as_store
 from .controllers import Controller, View, as_controller
 from .controllers.controller import Decides
-from .controllers.own import failure
+from .controllers.own import RAISED, failure
 from .given_context import Knobs, as_context
 from .observations import conversation, instructions
 from .planned_calls import Routing, check_explains, read_first_turn
@@ -100,7 +101,7 @@ def decide_only(
         reply = controller.decide(view, config)
     except GraphBubbleUp:  # an interrupt of the node that calls this
         raise
-    except Exception as error:
+    except RAISED as error:
         reply = Reply(error=failure(error, controller.name))
     return read_first_turn(view, controller, reply, explain)
 
@@ -116,11 +117,13 @@ async def adecide_only(
     try:
         if reason := ending_of_turn(view.left, _worst_case_usd(view, controller)):
             return Routing(view.question, controller.name, stop_reason=reason)
-        reply = await controller.adecide(view, config)
-    except GraphBubbleUp:  # an interrupt of the node that calls this
-        raise
-    except Exception as error:
+    except RAISED as error:
         reply = Reply(error=failure(error, controller.name))
+    else:  # as `think` does
+        came = await ain_time(None, lambda: controller.adecide(view, config))
+        if isinstance(came, BaseException):
+            came = Reply(error=failure(came, controller.name))
+        reply = came
     return await asyncio.to_thread(read_first_turn, view, controller, reply, explain)
 
 

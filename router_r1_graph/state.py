@@ -157,17 +157,26 @@ def setup_of(state: RouterState) -> Setup:
     return setup if "started_at" in setup else {"started_at": time.time(), **setup}
 
 
-def knobs_of(state: RouterState, given: object, defaults: RouterContext) -> RouterContext:
+def knobs_of(
+    state: RouterState, given: object, defaults: RouterContext, pool: CandidatePool
+) -> RouterContext:
     """Return the knobs of a run: its own, overridden by those that it is resumed with.
 
     Args:
         state: the state of the run.
         given: the context that the runtime passes.
         defaults: the knobs that the graph was built with.
+        pool: the candidates.
+
+    Raises:
+        ConfigError: those that it is resumed with cannot be used.
     """
     stored = setup_of(state).get("context")
     known = RouterContext.from_state(stored) if stored else defaults
-    return as_context(given, known, parents=True)
+    context = as_context(given, known, parents=True)
+    if context is not known:
+        context.check(pool)
+    return context
 
 
 def left_of(state: RouterState, ledger: Ledger, round_: int, context: RouterContext) -> Left:

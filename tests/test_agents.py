@@ -211,6 +211,9 @@ def test_a_controller_that_chooses_nobody_leaves_the_step_to_the_last_one(caplog
     state = ask(agent_of(router, ModelRetryMiddleware(max_retries=0)), "invoke")
     assert [s["candidate"] for s in state["router_r1"]["steps"]] == ["Bob"] * 3
     assert [s["chosen"] for s in state["router_r1"]["steps"]] == ["Bob", "", ""]
+    chosen, silent, broken = (s["error"] for s in state["router_r1"]["steps"])
+    assert (chosen, silent) == ("", "it made no call that can be used")
+    assert broken.startswith("bug: KeyError: 'broken' (test_agents.py, line ")
     assert caplog.text.count("chose no candidate for a step of an agent") == 2
 
 

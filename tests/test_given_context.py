@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
+from pydantic import BaseModel, TypeAdapter
 
 from extras import needs
 from fakes import FakeChat, answer, make_pool, models, search
@@ -110,6 +112,19 @@ def in_a_parent_with_a_class(given: Any) -> RouterContext:
     return seen.contexts[0]
 
 
+class Model(BaseModel):
+    """A parent's context that is a Pydantic model."""
+
+    router_r1: RouterContext | None = None
+    spare: RouterContext = RouterContext()  # a second field of the kind
+
+
+def in_a_parent_with_a_model(given: Any) -> RouterContext:
+    graph = parent(Model, router(seen := Seen(), KNOWN).compile())
+    graph.invoke(QUESTION, context={"router_r1": given, "spare": given})
+    return seen.contexts[0]
+
+
 def in_a_parent_of_our_schema(given: Any) -> RouterContext:
     graph = parent(RouterContext, router(seen := Seen(), KNOWN).compile())
     graph.invoke(QUESTION, context=given)
@@ -186,7 +201,7 @@ BUILT: list[Callable[[Any], RouterContext]] = [
 """Entries that begin with the settings' own defaults."""
 RUN: list[Callable[[Any], RouterContext]] = [
     *(a_run, an_async_run, a_resumed_run, alone_under_the_key, in_a_parent),
-    *(in_a_parent_with_a_class, in_a_parent_of_our_schema, a_trace),
+    *(in_a_parent_with_a_class, in_a_parent_with_a_model, in_a_parent_of_our_schema, a_trace),
     *(a_run_of_an_agent, a_run_of_an_agent_of_our_schema),
 ]
 """Entries that are given settings over those of a graph or a run."""
@@ -232,6 +247,113 @@ def test_a_setting_by_keyword_is_explained_too():
         ChatRouterR1(max_ronds=1)
     with pytest.raises(ConfigError, match="no person can approve a call here"):
         ChatRouterR1(approve_above_usd=1)
+
+
+def test_pydantic_reads_a_context_as_a_graph_does():
+    adapter = TypeAdapter(RouterContext)
+    assert adapter.validate_json('{"seed": 4}').given == {"seed": 4}
+    assert adapter.validate_python(kept := RouterContext(seed=4)) is kept
+    for wrong in ('{"sed": 4}', '{"max_rounds": "2"}', "5"):
+        with pytest.raises(ConfigError):
+            adapter.validate_json(wrong)
+    assert adapter.dump_python(kept) == kept.to_state()
+    schema = adapter.json_schema()
+    assert schema["properties"]["max_rounds"]["maximum"] == 1000
+    assert schema == adapter.json_schema(mode="serialization")
+    assert "max_rounds" in Model.model_json_schema()["$defs"]["RouterContext"]["properties"]
+
+
+@dataclass(frozen=True)
+class Extended(RouterContext):
+    """A context with a field of the user's own, and a default."""
+
+    user: str = "nobody"
+    seed: int = 5
+
+
+class ByHand(RouterContext):
+    """A context with an `__init__` that is written by hand."""
+
+    def __init__(self, user: str, **knobs: Any) -> None:
+        super().__init__(**knobs)
+        object.__setattr__(self, "user", user)
+
+
+@pytest.mark.parametrize("copied", [lambda c: c, copy.deepcopy, copy.copy])
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (Extended(), {"seed": 5}),
+        (Extended(user="ada"), {"seed": 5}),
+        (Extended(0.5, user="ada"), {"seed": 5, "cost_weight": 0.5}),
+        (ByHand("ada", cost_weight=0.5), {"cost_weight": 0.5}),
+        (ByHand("ada"), {}),
+        (replace(RouterContext(), seed=1), {**RouterContext().to_state(), "seed": 1}),
+    ],
+)
+def test_a_subclass_overrides_only_what_its_maker_names(given, names, copied):
+    given = copied(given)
+    assert given.given == names
+    assert a_run(given).to_state() == {**KNOWN.to_state(), **names}
+    graph = parent(type(given), router(seen := Seen(), KNOWN).compile())
+    graph.invoke(QUESTION, context=given)
+    assert seen.contexts[0].to_state() == {**KNOWN.to_state(), **names}
+
+
+def test_a_typo_of_a_subclass_is_explained():
+    with pytest.raises(ConfigError, match=r"did you mean 'max_rounds'\?\).*, user"):
+        Extended(max_ronds=1)
+    with pytest.raises(ConfigError, match=r"did you mean 'max_rounds'\?\)"):
+        ByHand("ada", max_ronds=1)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [*(entry for entry in [*BUILT, *RUN] if entry is not a_trace)],
+    ids=lambda e: e.__name__,
+)
+def test_who_summarises_is_a_candidate_of_the_pool(entry):
+    with pytest.raises(ConfigError, match="keep: no candidate 'Nobody'"):
+        entry({"keep": "summary:Nobody"})
+
+
+def test_who_summarises_is_checked_when_it_is_built():
+    wrong = {"keep": "summary:Nobody"}
+    with pytest.raises(ConfigError, match="keep: no candidate 'Nobody'"):
+        router(Seen(), wrong)
+    with pytest.raises(ConfigError, match="keep: no candidate 'Nobody'"):
+        agent(Seen(), wrong)
+    from router_r1_graph import RouterDecisionModel
+
+    with pytest.raises(ConfigError, match="keep: no candidate 'Nobody'"):
+        RouterDecisionModel(pool=POOL, context=wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"cost_weight": "0.9"}, {"max_rounds": True}, {"max_rounds": 2.0}, {"keep": 5}],
+    ids=str,
+)
+def test_a_chat_router_refuses_what_a_graph_refuses(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))) as graphs:
+        built(wrong)
+    with pytest.raises(ConfigError) as fields:
+        ChatRouterR1(**wrong)
+    assert str(fields.value) == str(graphs.value)
+
+
+def test_who_summarises_need_be_no_label_of_a_decision():
+    needs("agents")
+    from langchain_core.decisions import Choice
+
+    from router_r1_graph import RouterDecisionModel
+
+    model = RouterDecisionModel(
+        pool="embedded", controller="cheapest", context={"keep": "summary:Magnivor"}
+    )
+    which = Choice(instructions="Which?", criteria={"Vantegro": None})
+    decided = model.invoke({"state": "?", "questions": {"model": which}})
+    assert decided.choices["model"].choice == "Vantegro"
 
 
 def test_a_key_that_is_no_text_is_named():
@@ -334,12 +456,14 @@ def test_a_served_request_takes_settings_under_the_key_too():
         for wrong, says in (
             ({"max_ronds": 1}, r"unknown key 'max_ronds' \(did you mean 'max_rounds'\?\)"),
             ({"max_rounds": -1}, "max_rounds is a whole number"),
+            ({"router_r1": {"max_rounds": 1}}, "unknown key 'router_r1'; allowed: cost_weight"),
             ({"approve_above_usd": 1}, "no person can approve a call here"),
             (5, "dictionary"),
         ):
             with pytest.raises(openai.BadRequestError, match=says) as caught:
                 ask(url, "?", extra_body={"router_r1": wrong})
             assert caught.value.param == "router_r1"
+            assert "approve_above_usd" not in str(caught.value).partition("unknown key")[2][20:]
         with pytest.raises(openai.BadRequestError, match=r"'cots' \(did you mean 'cost'\?\)"):
             ask(url, "?", model="router-r1:cots=0.8")
 

@@ -37,12 +37,12 @@ from router_r1_graph.controllers.learned.prediction import unit
 from router_r1_graph.controllers.learned.rewording import reworded
 from router_r1_graph.controllers.learned.verdict import as_good_for_less
 from router_r1_graph.evaluation.measures import (
-    best_single_score,
     gain_over,
     oracle_score,
     router_score,
 )
 from router_r1_graph.evaluation.statistics import Bootstrap
+from single_best import best_single_score
 
 NEEDS_TORCH = ("mf", "irt", "encoder")
 no_torch = pytest.mark.skipif(bool(missing("local")), reason="needs the extra 'local'")

@@ -23,7 +23,6 @@ from router_r1_graph.controllers.learned.cells import Cell
 from router_r1_graph.controllers.learned.columns import csv_columns
 from router_r1_graph.controllers.learned.matrix import ScoreMatrix, read_matrix
 from router_r1_graph.evaluation.measures import (
-    best_single_score,
     choice_entropy,
     classification_bias,
     gain_over,
@@ -32,6 +31,7 @@ from router_r1_graph.evaluation.measures import (
     softmax,
 )
 from router_r1_graph.evaluation.scores import load_scores, matrix_of_traces
+from single_best import best_single_score
 
 POOL = CandidatePool.model_validate(
     {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import os
 import sqlite3
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
@@ -23,6 +26,7 @@ from langgraph.types import Command
 
 from fakes import FakeChat, answer, make_pool, models, search
 from router_r1_graph import (
+    Call,
     CandidatePool,
     ChatModelController,
     ChatRouterR1,
@@ -36,7 +40,9 @@ from router_r1_graph import (
     TraceError,
     Turn,
     View,
+    aroute_only,
     create_router_r1,
+    route_only,
     total,
 )
 
@@ -376,6 +382,200 @@ def test_a_worst_case_that_is_no_number_is_named_with_its_line(how, usd):
     assert result["error"].startswith(
         f"bug: TypeError: worst_case_usd returns a number of USD, not {usd!r} (test_own_knobs.py"
     )
+
+
+class BrokenError(Exception):
+    """An exception whose own code is broken."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+class WordlessError(Exception):
+    """An exception that cannot be written."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class NoTextError(Exception):
+    """An exception whose words are no text."""
+
+    def __str__(self) -> str:
+        return 5  # type: ignore[return-value]
+
+
+@both_ways
+@pytest.mark.parametrize("deadline", [None, 10])
+@pytest.mark.parametrize("form", [Least, LeastAsync])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(
+            BrokenError("x"),
+            WordlessError("x"),
+            NoTextError("x"),
+            StopIteration(5),
+            GeneratorExit(),
+        ),
+        *(asyncio.CancelledError(), RouterR1Error("x")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_odd_exceptions_end_no_run_raw_and_are_logged_each_time(how, deadline, form, error, caplog):
+    for _ in range(2):
+        caplog.clear()
+        controller = form(lambda view: raises(error))
+        result = asked_by(controller, how, context={"deadline_seconds": deadline})
+        assert result["stop_reason"] == "controller_error"
+        assert f"({os.path.basename(__file__)}, line " in result["error"]
+        if not isinstance(error, RouterR1Error):
+            (told,) = (r.getMessage() for r in caplog.records if "has a bug" in r.getMessage())
+            assert told.startswith(f"controller {form.__name__} has a bug")
+
+
+def test_an_odd_exception_of_a_controller_fails_no_other_entry():
+    for error in (BrokenError("x"), WordlessError("x"), asyncio.CancelledError()):
+        controller = Least(lambda view, error=error: raises(error))
+        assert "test_own_knobs.py, line" in route_only("embedded", controller, "?").error
+        routing = asyncio.run(aroute_only("embedded", controller, "?"))
+        assert "test_own_knobs.py, line" in routing.error
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "error",
+    [BrokenError("x"), WordlessError("x"), NoTextError("x")],
+    ids=lambda e: type(e).__name__,
+)
+def test_an_odd_exception_of_a_candidate_is_a_failed_call(how, error):
+    pool = make_pool("Ada")
+    controller = ScriptedController([search("Ada: ?"), answer()])
+    graph = create_router_r1(pool, controller, models={"Ada": FakeChat(text=error)}).compile()
+    result = run(graph, {"question": "?"}, how)
+    assert (result["answer"], total(result["ledger"])["failed_calls"]) == ("42", 1)
+
+
+class NoView:
+    """A controller whose methods take no view."""
+
+    def decide(self) -> str:
+        return answer()
+
+    def worst_case_usd(self) -> float:
+        return 0.0
+
+
+class AdecideNoView:
+    """The same, asynchronous."""
+
+    async def adecide(self) -> str:
+        return answer()
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("controller", "says"),
+    [
+        (NoView(), "takes 1 positional argument but 2 were given"),
+        (AdecideNoView(), "takes 1 positional argument but 2 were given"),
+        (Least(lambda view: Turn(answer=5)), "Turn whose answer is a text or None, not int"),
+        (Least(lambda view: Turn(calls=(("Ada", "x"),))), "Turn whose calls are Calls, not tuple"),
+        (Least(lambda view: Turn(calls=(Call("Ada", 5),))), "texts as candidate and query, not "),
+        (Least(lambda view: Turn(thoughts="x")), "thoughts are a tuple of texts, not str"),
+        (Least(lambda view: Turn(thoughts=(1,))), "thoughts are texts, not int"),
+    ],
+)
+def test_a_call_that_no_line_of_the_users_reached_names_the_method(how, controller, says, caplog):
+    for context in ({}, {"budget_usd": 1}):
+        result = asked_by(controller, how, context=context)
+        assert result["error"].startswith("bug: TypeError: ")
+        assert says in result["error"]
+        assert result["error"].count(f"({os.path.basename(__file__)}, line ") == 1
+
+
+@both_ways
+def test_an_adecide_may_return_its_turn_at_once(how):
+    class Plain:
+        def adecide(self, view: View) -> str:
+            return answer()
+
+    assert asked_by(Plain(), how)["answer"] == "42"
+
+
+def defaults_of_its_own(self: Any, view: View, scale: Any = 2) -> Any:
+    return scale == 2
+
+
+def by_name(self: Any, view: View, *, config: Any = None) -> Any:
+    return "configurable" in config
+
+
+def annotated(self: Any, view: View, scale: Any = 2, run: RunnableConfig | None = None) -> Any:
+    return scale == 2 and "configurable" in run
+
+
+def second(self: Any, view: View, c: Any) -> Any:
+    return "configurable" in c
+
+
+def by_place(self: Any, view: View, config: Any = None, /) -> Any:
+    return "configurable" in config
+
+
+def everything(self: Any, *given: Any) -> Any:
+    return "configurable" in given[1]
+
+
+def others(self: Any, view: View, **more: Any) -> Any:
+    return not more
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "taken", [defaults_of_its_own, by_name, annotated, second, by_place, everything, others]
+)
+def test_the_config_is_given_to_the_parameter_that_is_for_it(how, taken):
+    def decide(*args: Any, **given: Any) -> str:
+        return answer("yes" if taken(*args, **given) else "no")
+
+    decide.__signature__ = inspect.signature(taken)  # type: ignore[attr-defined]
+
+    async def adecide(*args: Any, **given: Any) -> str:
+        return decide(*args, **given)
+
+    adecide.__signature__ = inspect.signature(taken)  # type: ignore[attr-defined]
+    for members in ({"decide": decide}, {"adecide": adecide}):
+        assert asked_by(type("Mine", (), members)(), how)["answer"] == "yes"
+
+
+@both_ways
+def test_a_bug_in_question_ended_is_logged_and_ends_nothing(how, caplog):
+    class Keeps(Least):
+        def question_ended(self, scratchpad: Any) -> None:
+            raise KeyError("kept")
+
+    controller = Keeps(lambda view: answer())
+    result = asked_by(controller, how)
+    assert (result["answer"], result["stop_reason"]) == ("42", "answered")
+    assert [r.getMessage() for r in caplog.records if r.exc_info] == ["controller Keeps has a bug"]
+    assert route_only("embedded", controller, "?").answer == "42"
+
+
+@pytest.mark.parametrize("name", ["name", "decide", "adecide"])
+@pytest.mark.parametrize("error", [ValueError("mine"), AttributeError("mine")])
+@pytest.mark.parametrize("kind", [property, cached_property])
+def test_a_property_that_raises_is_an_error_when_the_graph_is_built(name, error, kind):
+    class Mine:
+        def decide(self, view: View) -> str:
+            return answer()
+
+    broken = kind(lambda self: raises(error))
+    setattr(Mine, name, broken)
+    if kind is cached_property:
+        broken.__set_name__(Mine, name)
+    with pytest.raises(ControllerError, match=r"controller Mine: \w+: mine \(test_own_knobs.py"):
+        create_router_r1("embedded", Mine())
 
 
 def test_what_is_no_controller_is_refused_when_the_graph_is_built():

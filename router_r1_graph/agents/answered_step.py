@@ -30,12 +30,14 @@ class DecidedStep(TypedDict):
     """One step of an agent: the candidate that answered it, and the price.
 
     `chosen` is the controller's choice; "" if it made none that can be used. In this case, and if
-    the chosen one failed or was too expensive, another candidate answered.
+    the chosen one failed or was too expensive, another candidate answered. `error` says why the
+    controller made no choice, such as a bug of its own; "" = it made one.
     """
 
     candidate: str
     chosen: str
     cost_usd: float
+    error: str
 
 
 class AgentBill(TypedDict):
@@ -64,6 +66,8 @@ class AnsweredStep:
     images: int
     ending: StopReason | None = None
     chosen: str = ""
+    unchosen: str = ""
+    """Why the controller chose none; "" = it chose one."""
     order: list[Candidate] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
     error: CandidateFailedError | None = None
@@ -94,10 +98,11 @@ class AnsweredStep:
         self.ledger = added(self.ledger, routing.ledger)
         call = next((c for c in routing.calls if pool.find(c.candidate)), None)
         if call is None:
+            self.unchosen = routing.error or "it made no call that can be used"
             logger.warning(
                 "%s chose no candidate for a step of an agent: %s",
                 routing.controller,
-                routing.error or "it made no call that can be used",
+                self.unchosen,
             )
         cheapest = by_price(pool)
         last = pool.find(self.view.step.last) if self.view.step else None
@@ -148,7 +153,12 @@ class AnsweredStep:
         read = next((r.input_tokens for r in reversed(self.replies) if r.ok), 0)
         usd = self._charge(candidate)
         prefix = prefix_of(self.messages, self.tools, read, time.time())
-        step: DecidedStep = {"candidate": candidate.name, "chosen": self.chosen, "cost_usd": usd}
+        step: DecidedStep = {
+            "candidate": candidate.name,
+            "chosen": self.chosen,
+            "cost_usd": usd,
+            "error": self.unchosen,
+        }
         update = {
             "router_r1": {
                 **self.so_far,

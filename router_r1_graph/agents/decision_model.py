@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.decisions import BaseDecisionModel, ClassifierResponse
@@ -22,7 +23,6 @@ from ..context import RouterContext, knobs
 from ..controllers import Controller, as_controller
 from ..controllers.choice import Choice
 from ..errors import ConfigError, ControllerError, did_you_mean
-from ..given_context import as_context
 from ..planned_calls import Routing
 from ..routing import aroute_only, route_only
 
@@ -74,11 +74,6 @@ class RouterDecisionModel(BaseDecisionModel):
     def _read_pool(cls, value: Any) -> Any:
         return value if isinstance(value, CandidatePool) else CandidatePool.from_yaml(value)
 
-    @field_validator("context", mode="before")
-    @classmethod
-    def _read_context(cls, value: Any) -> Any:
-        return as_context(value)
-
     @model_validator(mode="before")
     @classmethod
     def _know_fields(cls, values: Any) -> Any:
@@ -91,6 +86,7 @@ class RouterDecisionModel(BaseDecisionModel):
 
     @model_validator(mode="after")
     def _build(self) -> RouterDecisionModel:
+        self.context.check(self.pool)
         self._controller = as_controller(self.controller, self.pool)
         self.model = self.model or self._controller.name
         return self
@@ -121,7 +117,8 @@ class RouterDecisionModel(BaseDecisionModel):
         return {
             "question": question,
             "messages": messages,
-            "context": self.context,
+            # Nobody summarises a decision, and the labels may leave out who would.
+            "context": replace(self.context, keep="all"),
             "config": config,
         }
 

@@ -107,6 +107,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         super().__init__()
         self.pool = pool if isinstance(pool, CandidatePool) else CandidatePool.from_yaml(pool)
         self.context = as_context(context)
+        self.context.check(self.pool)
         for candidate in self.pool.candidates:
             if candidate.kind != "model":
                 raise PoolError(
@@ -198,7 +199,10 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         """Return the knobs of a run: its own, overridden by those that it is resumed with."""
         stored = so_far.get("context") if so_far else None
         known = RouterContext.from_state(stored) if stored else self.context
-        return as_context(runtime.context if runtime else None, known, parents=True)
+        context = as_context(runtime.context if runtime else None, known, parents=True)
+        if context is not known:
+            context.check(self.pool)
+        return context
 
     def _config(self) -> Any:
         return runs.inside(ensure_config(), "think", controller=self.controller.name)

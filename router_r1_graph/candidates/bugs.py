@@ -16,7 +16,7 @@ from pathlib import Path
 from langchain_core.tools import ToolException
 
 from .error_kinds import ErrorKind
-from .failures import ReplyError, chain, innermost
+from .failures import ReplyError, attribute, chain, innermost
 from .keys import scrub
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,10 @@ _NOT_THEIRS = tuple(
         *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
     )
 )
-_LOGGED = "_router_r1_logged"
-"""On an exception: its traceback is in the log."""
+_SHARED = "_router_r1_shared"
+"""On an exception that several questions get: whether its traceback is in the log."""
+_DEFINED = "_router_r1_defined"
+"""On an exception that no line of the user's raised: where the method that was called is."""
 
 
 def is_bug(error: BaseException, kind: ErrorKind) -> bool:
@@ -58,15 +60,28 @@ def is_bug(error: BaseException, kind: ErrorKind) -> bool:
 def place(error: BaseException) -> str:
     """Return the line of a user's code that raised, such as " (mine.py, line 3, in decide)".
 
-    It is the last one outside of installed packages and of this one; "" = there is none.
+    It is the last one outside of installed packages and of this one; "" = there is none. An
+    exception that was made of another one may have the line of the other.
     """
-    raised = (error, innermost(error))  # one in a group may never have been raised itself
-    frames = [frame for e in raised for frame in traceback.extract_tb(e.__traceback__)]
-    theirs = [frame for frame in frames if _is_theirs(frame)]
-    if not theirs:
-        return ""
-    frame = theirs[-1]
-    return f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})"
+    # One in a group may never have been raised itself.
+    for raised in (*chain(innermost(error)), error):
+        frames = [f for f in traceback.extract_tb(raised.__traceback__) if _is_theirs(f)]
+        if frames:
+            frame = frames[-1]
+            return f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})"
+    return attribute(error, _DEFINED) or ""
+
+
+def blame(error: BaseException, defined: str) -> None:
+    """Keep where the method is defined whose call raised, for `place`; "" = not known."""
+    with suppress(Exception):
+        setattr(error, _DEFINED, defined)
+
+
+def share(error: BaseException) -> None:
+    """Mark an exception that several questions get, so that it is logged once."""
+    with suppress(Exception):
+        setattr(error, _SHARED, False)
 
 
 def _is_theirs(frame: traceback.FrameSummary) -> bool:
@@ -95,19 +110,26 @@ def located(
 
 
 def log(what: str, error: BaseException, secrets: Sequence[str] = ()) -> None:
-    """Log an exception with its traceback, once, without keys in it.
+    """Log an exception with its traceback, without keys in it.
 
     Args:
         what: who raised it, and whether it is a bug.
         error: the exception.
         secrets: the keys that are known.
     """
-    if getattr(error, _LOGGED, False):  # one batch's failure is that of all its questions
+    shared = attribute(error, _SHARED)
+    if shared:
         return
-    told = "".join(traceback.format_exception(error))
-    if (clean := scrub(told, *secrets)) == told:
-        logger.error(what, exc_info=error)  # whole, for those who collect exceptions
+    try:
+        told = "".join(traceback.format_exception(error))
+    except Exception:  # of the exception's own code
+        lines = "".join(traceback.format_tb(error.__traceback__))
+        told = f"Traceback (most recent call last):\n{lines}{type(error).__name__}"
+        logger.error("%s\n%s", what, scrub(told, *secrets))
     else:
-        logger.error("%s\n%s", what, clean)
-    with suppress(AttributeError):
-        setattr(error, _LOGGED, True)
+        if (clean := scrub(told, *secrets)) == told:
+            logger.error(what, exc_info=error)  # whole, for those who collect exceptions
+        else:
+            logger.error("%s\n%s", what, clean)
+    if shared is not None:
+        setattr(error, _SHARED, True)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from langchain_core.messages import AIMessage
 
-from ..outside import visible, writable
+from ..outside import text_of, visible, writable
 from .error_kinds import (
     BROAD,
     CONNECTION,
@@ -94,8 +94,7 @@ def classify(
         secrets: the key and other known secrets.
         address: of the endpoint, to be named if the exception does not know the request.
     """
-    error = innermost(error)
-    causes = chain(error)
+    causes = chain(error := innermost(error))
     kind = _kind(causes)
     message = said(error)
     if kind in ("connection", "not_found"):
@@ -143,13 +142,13 @@ def _kind(causes: Sequence[BaseException]) -> ErrorKind:
 
 def said(error: BaseException) -> str:
     """Return the words of an exception; if a connection was lost, with the system's message."""
-    words, root = str(error), chain(error)[-1]
+    words, root = text_of(error), text_of(chain(error)[-1])
     body = attribute(error, "body")
     if body and _NO_WORDS.fullmatch(words):  # xAI's error is a text, which openai leaves out
         words += f" - {body}"
     named = body.get("error", body) if isinstance(body, dict) else body
     words = ": ".join([words, *(w for w in words_handed_on(named) if w not in words)])
-    if re.search(CONNECTION, type(error).__name__) and str(root) not in words:
+    if re.search(CONNECTION, type(error).__name__) and root not in words:
         return f"{words.rstrip('.')}: {root}"
     return words
 
@@ -274,7 +273,8 @@ def is_cut(error: JSONDecodeError) -> bool:
 
 def _no_generation(error: BaseException) -> bool:
     """Return whether LangChain found no choice in a model's reply, streamed or whole."""
-    if isinstance(error, NoChoiceError) or re.search("No (generation|data received)", str(error)):
+    words = "No (generation|data received)"
+    if isinstance(error, NoChoiceError) or re.search(words, text_of(error)):
         return True
     frame = error.__traceback__
     while frame and frame.tb_next:
@@ -297,4 +297,4 @@ def _status_kind(status: int) -> ErrorKind:
 
 def is_of_a_dead_loop(error: BaseException) -> bool:
     """Return whether a connection of a closed event loop was used: its reply cannot be read."""
-    return any(isinstance(e, RuntimeError) and "loop is closed" in str(e) for e in chain(error))
+    return any(isinstance(e, RuntimeError) and "loop is closed" in text_of(e) for e in chain(error))

@@ -97,7 +97,9 @@ def in_a_thread(work: Callable[[], T]) -> Coroutine[Any, Any, T]:
         try:
             told = (done.set_result, work())
         except StopIteration as error:  # which no future holds
-            told = (done.set_exception, RuntimeError(f"it raised {error!r}"))
+            raised = RuntimeError(f"it raised {error!r}")
+            raised.__cause__ = error
+            told = (done.set_exception, raised)
         except BaseException as error:
             told = (done.set_exception, error)
         if not loop.is_closed():

@@ -12,6 +12,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from ..outside import text_of
+
 SYSTEM = "system"
 """In the place of a parameter: messages of the role system."""
 STREAM = "stream"
@@ -83,7 +85,8 @@ def refused_in(error: BaseException, sent: Collection[str], *, system: bool = Fa
         system: whether there was a message of the role system.
     """
     body = getattr(error, "body", None)
-    text = f"{error} {json.dumps(body, default=str) if isinstance(body, dict | list | str) else ''}"
+    words = text_of(error)
+    text = f"{words} {json.dumps(body, default=str) if isinstance(body, dict | list | str) else ''}"
     if system and _NO_SYSTEM.search(text):
         return SYSTEM
     status = getattr(error, "status_code", None)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
+from ..outside import text_of
 from .failures import attribute, chain, handed_on
 
 LONGEST_RETRY_AFTER_SECONDS = 60.0
@@ -51,7 +52,7 @@ def told_to_wait(error: BaseException) -> float | None:
         date = parsedate_to_datetime(headers["retry-after"])
         return max(0.0, date.timestamp() - time.time())
     except (KeyError, TypeError, ValueError, OverflowError):
-        told = _in_words(str(error))
+        told = _in_words(text_of(error))
         return told if told is not None else _in_objects(error)
 
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.language_models import BaseChatModel, LangSmithParams
 from langgraph.graph.state import CompiledStateGraph
-from pydantic import ConfigDict, Field, PrivateAttr, create_model, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SkipValidation,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from ..candidates import CandidatePool
 from ..candidates.reply import ChatModel
@@ -45,7 +53,10 @@ else:  # one field for each knob, with its default
         __base__=BaseChatModel,
         __module__=__name__,
         **{
-            name: (kind, Field(default=getattr(RouterContext, name), description=knob.help))
+            name: (
+                SkipValidation[kind],  # `RouterContext` checks it, as everywhere
+                Field(default=getattr(RouterContext, name), description=knob.help),
+            )
             for name, (kind, knob) in knobs().items()
             if name in KNOBS
         },

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphBubbleUp
 
 from ..candidates import bugs
 from ..candidates.apart import run_apart
@@ -17,11 +20,15 @@ from ..candidates.failures import ReplyError, classify
 from ..candidates.in_time import in_a_thread
 from ..candidates.reply import Reply
 from ..errors import ContextLengthError, RouterR1Error
-from ..protocol import Turn, render
+from ..outside import text_of
+from ..protocol import Call, Turn, render
 from .controller import Controller, KeepsTurns, View
 
 _DECIDE = ("decide", "adecide")
 _OURS = f"{__name__.partition('.')[0]}."
+_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+RAISED = (Exception, asyncio.CancelledError, GeneratorExit)
+"""What the synchronous code of a controller raises; the others end the program."""
 
 
 class OwnController:
@@ -37,9 +44,9 @@ class OwnController:
 
     def __init__(self, own: Any) -> None:
         self.own = own
-        self.name = str(getattr(own, "name", None) or type(own).__name__)
+        self.name = str(_member(own, "name") or type(own).__name__)
         self._config = {
-            name: _takes_config(method) for name in _DECIDE if (method := _method(own, name))
+            name: _config_parameter(method) for name in _DECIDE if (method := _method(own, name))
         }
 
     @property
@@ -59,11 +66,12 @@ class OwnController:
             TypeError: the object says no number from 0.
         """
         own = _method(self.own, "worst_case_usd")
-        usd = own(view) if own else 0.0
-        with suppress(TypeError, ValueError):
-            if float(usd) >= 0:
-                return float(usd)
-        raise TypeError(f"worst_case_usd returns a number of USD, not {usd!r}{_defined(own)}")
+        with _placed(own):
+            usd = own(view) if own else 0.0
+            with suppress(TypeError, ValueError):
+                if float(usd) >= 0:
+                    return float(usd)
+            raise TypeError(f"worst_case_usd returns a number of USD, not {usd!r:.100}")
 
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn."""
@@ -71,14 +79,17 @@ class OwnController:
             reply: Reply = run_apart(lambda: self.adecide(view, config))
             return reply
         own = self.own.decide
-        return as_reply(own(view, *([config] if self._config["decide"] else [])), own)
+        with _placed(own):
+            return as_reply(_call(own, view, self._config["decide"], config), own)
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn without blocking the event loop."""
         if "adecide" not in self._config:
             return await in_a_thread(lambda: self.decide(view, config))
         own = self.own.adecide
-        return as_reply(await own(view, *([config] if self._config["adecide"] else [])), own)
+        with _placed(own):
+            came = _call(own, view, self._config["adecide"], config)
+            return as_reply(await came if inspect.isawaitable(came) else came, own)
 
 
 def whole(controller: Any) -> Controller | None:
@@ -100,34 +111,72 @@ def own_of(controller: object) -> object:
     return controller.own if isinstance(controller, OwnController) else controller
 
 
-def end_question(controller: object, scratchpad: Sequence[AnyMessage]) -> None:
-    """Tell a controller that keeps something between turns that a question has no further one."""
+def end_question(controller: Controller, scratchpad: Sequence[AnyMessage]) -> None:
+    """Tell a controller that keeps something between turns that a question has no further one.
+
+    A bug there is logged, and ends nothing: what the question cost is paid.
+    """
     own = own_of(controller)
-    if isinstance(own, KeepsTurns):
-        own.question_ended(scratchpad)
+    try:
+        if isinstance(own, KeepsTurns):
+            own.question_ended(scratchpad)
+    except GraphBubbleUp:  # an interrupt, not a failure
+        raise
+    except RAISED as error:
+        bugs.log(f"controller {controller.name} has a bug", error)
 
 
 def as_reply(turn: object, decide: Callable[..., Any]) -> Reply:
     """Return a controller's decision as a reply.
 
     Raises:
-        TypeError: it is no reply, turn or text; the message says where `decide` is defined.
+        TypeError: it is no reply, turn or text, or a turn with a field of another type.
     """
+    name = getattr(decide, "__name__", "decide")
     if isinstance(turn, Reply):
         return turn
     if isinstance(turn, Turn):
+        if wrong := _wrong_field(turn):
+            raise TypeError(f"{name} returns a Turn whose {wrong}")
         return Reply(text=render(turn))
     if isinstance(turn, str):
         return Reply(text=turn)
-    name = getattr(decide, "__name__", "decide")
     wrong = type(turn).__name__
-    raise TypeError(
-        f"{name} returns a Reply, a Turn, or text in tags, not {wrong}{_defined(decide)}"
-    )
+    raise TypeError(f"{name} returns a Reply, a Turn, or text in tags, not {wrong}")
+
+
+def _wrong_field(turn: Turn) -> str:
+    """Return what is wrong with a field of a turn that is written out; "" = nothing."""
+    answer: object = turn.answer
+    if not isinstance(answer, str | None):
+        return f"answer is a text or None, not {type(answer).__name__}"
+    for field, what, kind in (("thoughts", "texts", str), ("calls", "Calls", Call)):
+        items = getattr(turn, field)
+        if not isinstance(items, tuple | list):
+            return f"{field} are a tuple of {what}, not {type(items).__name__}"
+        for item in items:
+            if not isinstance(item, kind):
+                return f"{field} are {what}, not {type(item).__name__}"
+            texts = (item.candidate, item.query) if isinstance(item, Call) else ()
+            if not all(isinstance(text, str) for text in texts):
+                return f"calls have texts as candidate and query, not {texts!r:.100}"
+    return ""
+
+
+@contextmanager
+def _placed(method: Any) -> Iterator[None]:
+    """Let an exception that no line of the user's raised say where their method is defined."""
+    try:
+        yield
+    except BaseException as error:
+        bugs.blame(error, _defined(method))
+        raise
 
 
 def _defined(method: Any) -> str:
     """Return where a user's method is defined, such as " (mine.py, line 3)"; "" = not known."""
+    while isinstance(method, partial):
+        method = method.func
     code = None if _is_ours(method) else getattr(method, "__code__", None)
     return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})" if code else ""
 
@@ -139,8 +188,22 @@ def _is_ours(method: Any) -> bool:
 
 def _method(own: Any, name: str) -> Any:
     """Return a method of an object; None = it has none of that name."""
-    method = getattr(own, name, None)
+    method = _member(own, name)
     return method if callable(method) else None
+
+
+def _member(own: Any, name: str) -> Any:
+    """Return a member of an object; None = it has none of that name.
+
+    Raises:
+        Exception: of a property's own code.
+    """
+    try:
+        return getattr(own, name)
+    except AttributeError:
+        if isinstance(inspect.getattr_static(own, name, None), property | cached_property):
+            raise
+        return None
 
 
 def failure(error: BaseException, controller: str) -> ReplyError:
@@ -153,10 +216,10 @@ def failure(error: BaseException, controller: str) -> ReplyError:
         controller: the controller's name.
     """
     if isinstance(error, ContextLengthError):
-        return ReplyError("context_length", str(error))
+        return ReplyError("context_length", text_of(error))
     where = bugs.place(error)
     if isinstance(error, RouterR1Error):  # says what is wrong
-        return ReplyError("other", f"{error}{where}")
+        return ReplyError("other", f"{text_of(error)}{where}")
     known = classify(error)
     is_bug = bugs.is_bug(error, known.kind)
     what = "has a bug" if is_bug else "raised"
@@ -164,13 +227,33 @@ def failure(error: BaseException, controller: str) -> ReplyError:
     return ReplyError("bug" if is_bug else known.kind, f"{known.message}{where}")
 
 
-def _takes_config(method: Any) -> bool:
-    """Return whether a method takes more than the view."""
+def _config_parameter(method: Any) -> inspect.Parameter | None:
+    """Return the parameter of a method that takes the config of the run; None = there is none.
+
+    It is the one that is called `config` or annotated as a `RunnableConfig`, else a second one
+    without a default. One with a default is the user's own.
+    """
     try:
-        parameters = inspect.signature(method).parameters.values()
+        parameters = list(inspect.signature(method).parameters.values())
     except (TypeError, ValueError):  # of an extension type
-        return False
-    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in plain for p in parameters) > 1 or any(
-        p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters
-    )
+        return None
+    takes_all = bool(parameters) and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
+    others = parameters if takes_all else parameters[1:]
+    for one in others:
+        if one.name == "config" or "RunnableConfig" in str(one.annotation):
+            return one if one.kind is not one.VAR_KEYWORD else None
+    second = next(iter(others), None)
+    if second and second.default is second.empty and second.kind not in _BY_NAME:
+        return second
+    return None
+
+
+def _call(
+    method: Any, view: View, takes: inspect.Parameter | None, config: RunnableConfig | None
+) -> Any:
+    """Call a method with the view, and with the config where it takes it."""
+    if takes is None:
+        return method(view)
+    if takes.kind is takes.POSITIONAL_OR_KEYWORD or takes.kind is takes.KEYWORD_ONLY:
+        return method(view, **{takes.name: config})
+    return method(view, config)

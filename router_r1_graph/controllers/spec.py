@@ -9,6 +9,8 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 
 from ..candidates import CandidatePool
+from ..candidates.bugs import place
+from ..candidates.failures import classify
 from ..errors import ControllerError, did_you_mean
 from ..invalid import masked
 from .builders import BUILDERS
@@ -76,14 +78,19 @@ def as_controller(controller: Any, pool: CandidatePool) -> Controller:
         pool: the pool it will choose from.
 
     Raises:
-        ControllerError: it is none of these, or an unknown spec.
+        ControllerError: it is none of these, or an unknown spec; or a property of it raises.
         ConfigError: the controller cannot be built.
     """
     if controller is None or isinstance(controller, str):
         return parse_controller(controller, pool)
     if isinstance(controller, BaseChatModel):
         return ChatModelController(controller)
-    if (found := whole(controller)) is None:
+    try:
+        found = whole(controller)
+    except Exception as error:  # of a property's own code
+        why = f"{classify(error).message}{place(error)}"
+        raise ControllerError(f"controller {type(controller).__name__}: {why}") from error
+    if found is None:
         raise ControllerError(
             "controller: a spec such as 'keyword', a chat model, or an object with decide(view) or "
             f"adecide(view), not {type(controller).__name__}"

@@ -25,11 +25,6 @@ def router_score(scores: np.ndarray, choices: np.ndarray) -> float:
     return float(_mean(scores[np.arange(len(choices)), choices]))
 
 
-def best_single_score(scores: np.ndarray) -> float:
-    """Return the best mean score of a single candidate, each over its own measured scores."""
-    return float(np.nanmax(_mean(scores)))
-
-
 def oracle_score(scores: np.ndarray) -> float:
     """Return the mean of each question's best score: no router can do better."""
     return float(_mean(np.fmax.reduce(scores, axis=1)))

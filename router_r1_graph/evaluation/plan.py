@@ -14,7 +14,7 @@ from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..errors import ConfigError, PoolError
 from ..files import require_file, require_folder, require_lines
-from ..given_context import as_context
+from ..given_context import Knobs, as_context
 from .questions import EvaluationQuestion
 from .recorded_replies import RESULTS
 from .run import Results
@@ -33,7 +33,7 @@ class Evaluation:
         questions: the questions to ask.
         controllers: the specs of the controllers.
         cost_weights: the cost weights at which each controller that reads the cost weight is run.
-        context: all other settings; a dict of changes is made into a `RouterContext`.
+        context: all other settings: a `RouterContext`, which a dict of changes is made into.
             `approve_above_usd` is refused: nobody can approve a call there.
         metric: the kind of score.
         controls: whether constants, random and oracle are run too.
@@ -59,7 +59,7 @@ class Evaluation:
     questions: Sequence[EvaluationQuestion]
     controllers: Sequence[str]
     cost_weights: Sequence[float] = (0.5,)
-    context: RouterContext = field(default_factory=RouterContext)
+    context: Knobs = field(default_factory=RouterContext)
     metric: str = "exact_match"
     controls: bool = True
     concurrency: int = 64
@@ -81,8 +81,9 @@ class Evaluation:
             ConfigError: a key of `context` names no setting, or a setting is out of range or waits
                 for a person.
         """
-        self.context = as_context(self.context)
-        if self.context.approve_above_usd is not None:
+        self.context = context = as_context(self.context)
+        context.check(self.pool)
+        if context.approve_above_usd is not None:
             raise ConfigError("approve_above_usd: no person can approve a call of an evaluation")
 
 
@@ -133,7 +134,7 @@ def open_results(plan: Evaluation) -> Results:
             f"{file} holds results already: go on with --resume, or name another --out"
         )
     results = Results(file, scorer)
-    results.load(plan.pool, plan.questions, plan.context)
+    results.load(plan.pool, plan.questions, as_context(plan.context))
     return results
 
 

@@ -18,6 +18,7 @@ from ..candidates.records import Recorder
 from ..controllers import Controller, parse_controller
 from ..errors import ConfigError
 from ..files import only_writer
+from ..given_context import as_context
 from ..words import usd
 from . import loop
 from .folds import FITTED, READER, fitted_on_folds
@@ -105,7 +106,7 @@ def estimate_of(plan: Evaluation) -> Estimate:
     controls = control_specs(plan.pool) if plan.controls else []
     results = Results(plan.out and plan.out / RESULTS, parse_scorer(plan.metric))
     if plan.resume:
-        results.load(plan.pool, plan.questions, plan.context)
+        results.load(plan.pool, plan.questions, as_context(plan.context))
     return _estimate(plan, _all_runs(plan, controls, results), results)
 
 
@@ -190,7 +191,7 @@ def _share(
     weight: float,
     questions: Sequence[EvaluationQuestion],
 ) -> ControllerRun:
-    context = dataclasses.replace(plan.context, cost_weight=weight)
+    context = dataclasses.replace(as_context(plan.context), cost_weight=weight)
     return ControllerRun(spec, make, questions, plan.pool, context, plan.replies)
 
 

@@ -64,7 +64,7 @@ class EndNodes:
             inside = "|" in str(config["configurable"].get("checkpoint_ns"))  # of a parent graph
             context = as_context(runtime.context, self.defaults, parents=inside)
         else:
-            context = knobs_of(state, None, self.defaults)
+            context = knobs_of(state, None, self.defaults, self.pool)
         # Before anything is paid.
         if runtime and context.approve_above_usd is not None and not remembers(config):
             raise ConfigError(
@@ -90,7 +90,7 @@ class EndNodes:
     ) -> dict[str, Any]:
         """Return one message, with the bill in its metadata."""
         end_question(self.controller, state["scratchpad"])
-        context = knobs_of(state, runtime.context, self.defaults)
+        context = knobs_of(state, runtime.context, self.defaults, self.pool)
         reason, error = _ending(state)
         remaining = left_of(state, state["ledger"], state["round"], context)
         runtime.stream_writer(events.budget(remaining))

@@ -189,7 +189,7 @@ class CandidateNodes:
         """Add the replies of the round to the scratchpad and the ledger; check the budget."""
         if not self.stream_steps:
             in_silence(config)
-        context = knobs_of(state, runtime.context, self.defaults)
+        context = knobs_of(state, runtime.context, self.defaults, self.pool)
         turn = state["scratchpad"][-1]
         assert isinstance(turn, AIMessage)
         began = (state.get("router_r1") or {}).get("started_at", 0.0)

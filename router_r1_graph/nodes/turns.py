@@ -32,7 +32,7 @@ from ..candidates.reply import Reply
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers.controller import Controller, View
-from ..controllers.own import failure, own_of
+from ..controllers.own import RAISED, failure, own_of
 from ..decisions import Draws
 from ..langsmith import runs
 from ..ledger import charge_controller, new_ledger
@@ -73,7 +73,7 @@ class TurnNode:
             came = self._decided(view, config)
         except GraphBubbleUp:  # an interrupt, not a failure
             raise
-        except Exception as error:
+        except RAISED as error:
             came = error
         return self._after_think(state, view, _turn(view, self.controller.name, came))
 
@@ -104,7 +104,7 @@ class TurnNode:
             return state, view, config, self._after_think(state, view, edited, asked=False)
         try:
             reason = budget.ending_of_turn(view.left, self._worst_case_usd(view))
-        except Exception as error:  # of a controller's own code
+        except RAISED as error:
             reply = Reply(error=failure(error, self.controller.name))
             return state, view, config, self._after_think(state, view, reply)
         return state, view, config, self._stop(state, view, reason) if reason else None
@@ -136,7 +136,7 @@ class TurnNode:
     def _view(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]
     ) -> View:
-        context = knobs_of(state, runtime.context, self.defaults)
+        context = knobs_of(state, runtime.context, self.defaults, self.pool)
         question, *scratchpad = state["scratchpad"]
         messages = state.get("messages")
         if messages is None:  # begin sent no copy of them

@@ -16,7 +16,6 @@ from pydantic import BaseModel, Field, create_model
 from ..chat.built import KNOBS
 from ..context import RouterContext, knobs
 from ..errors import ConfigError, did_you_mean
-from ..given_context import as_context
 from .refused import RefusedError
 
 MODEL = "router-r1"
@@ -92,15 +91,16 @@ def knobs_under_key(own: Mapping[str, Any]) -> dict[str, Any]:
         RefusedError: a key is no knob of a served run, or a knob is out of range.
     """
     given = {name: value for name, value in own.items() if value is not None}
+    for name in given:
+        if name not in KNOBS:
+            why = f"{did_you_mean(name, KNOBS)}; allowed: {', '.join(KNOBS)}"
+            if name in knobs():
+                why = ": no person can approve a call here"
+            raise RefusedError(400, f"unknown key {name!r:.100}{why}", param="router_r1")
     try:
-        found = as_context(given).given
+        return RouterContext(**given).given
     except ConfigError as error:
-        why = str(error).removeprefix("context: ")
-        raise RefusedError(400, why, param="router_r1") from None
-    if refused := [name for name in found if name not in KNOBS]:
-        why = f"unknown key {refused[0]!r}: no person can approve a call here"
-        raise RefusedError(400, why, param="router_r1")
-    return found
+        raise RefusedError(400, str(error), param="router_r1") from None
 
 
 def _value(text: str) -> float | str:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
 
+from ...candidates.bugs import share
 from .generation import Generator
 from .sampling import Sample
 
@@ -168,6 +169,7 @@ class Batches:
                 turns, ended=lambda turn: _resolve(batch[turn]), rest=rest
             )
         except BaseException as error:  # every caller that waits receives it
+            share(error)
             for done in batch.values():
                 _resolve(done, error)
             return
