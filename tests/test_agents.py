@@ -265,6 +265,7 @@ def test_a_prefix_is_warm_for_its_time_and_only_to_the_letter():
 # ----------------------------------------------------------------------------- the world of agents
 
 
+@pytest.mark.long
 def test_what_is_fitted_on_traces_halves_the_cost_and_beats_sticky_and_a_rule(tmp_path):
     needs("eval")
     out = tmp_path / "run"

@@ -523,6 +523,7 @@ def test_the_demo_table_as_json(two):
     assert best["oracle"] == max(best.values())
 
 
+@pytest.mark.long
 def test_the_demo_in_a_pipe_is_plain(two, tmp_path):
     pytest.importorskip("matplotlib")
     run = cli("demo", "--questions", "1", "--pool", two, "--out", tmp_path / "tour")

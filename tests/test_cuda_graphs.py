@@ -81,6 +81,7 @@ def test_slots_sample_what_a_batch_does(model, monkeypatch, graphed, caplog):
     assert not caplog.records  # on a GPU, all was recorded
 
 
+@pytest.mark.long
 def test_slots_make_room_while_rows_are_read(model, monkeypatch, graphed, caplog):
     expected, _ = conversations(model)
     monkeypatch.setattr(cuda_graphs, "_ROWS", 1)

@@ -369,6 +369,7 @@ def test_a_resumed_run_asks_nothing_twice_and_ends_the_same(tmp_path):
     assert again == whole
 
 
+@pytest.mark.long
 def test_several_processes_find_what_one_does_and_one_file_has_it_all(tmp_path):
     pool = CandidatePool(candidates=CandidatePool.embedded().candidates[:3])
     options = {"controllers": ["keyword", "knn"], "folds": 2, "pool": pool}

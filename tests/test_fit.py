@@ -140,6 +140,7 @@ def types_in(folder: Path) -> set[str]:
         return {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
 
 
+@pytest.mark.long
 def test_an_adapter_is_trained_from_stage_to_stage_on_a_base_in_bfloat16(pretrained, tmp_path):
     config = ModelConfig(pretrained=str(pretrained), bf16=True, lora_rank=4)
     learner = trained(config, tmp_path / "one")
@@ -230,6 +231,7 @@ def test_a_policy_is_saved_in_the_type_that_its_steps_computed_with(
         assert served.dtype is (halves if bf16 else torch.float32)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 4])
 def test_supervised_steps_recompute_activations_where_the_config_says_so(
     pretrained, tmp_path, rank

@@ -128,6 +128,7 @@ class Gradients(TrainerCallback):
         self.steps.append({n: p.grad.clone() for n, p in model.named_parameters()})
 
 
+@pytest.mark.long
 def test_reward_goes_up(tmp_path):
     # The policy answers these two right about every second time.
     items = [questions(13)[which] for which in (9, 12)]

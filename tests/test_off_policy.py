@@ -90,6 +90,7 @@ def test_the_draws_come_as_often_as_the_log_says():
         assert abs(share - chance) < 4 * (chance * (1 - chance) / len(asked)) ** 0.5
 
 
+@pytest.mark.long
 def test_logs_tell_what_they_can_and_say_so_where_they_cannot(questions, tmp_path):
     """Whoever is judged by exploring logs is found where a real run finds it, and no closer."""
     from router_r1_graph.evaluation.off_policy import judge

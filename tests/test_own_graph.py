@@ -111,6 +111,7 @@ def test_a_graph_that_cannot_be_asked_is_named(name, message):
         run_of(name)
 
 
+@pytest.mark.long
 def test_grpo_trains_the_router_by_the_outcome_of_the_application(tmp_path):
     rules = RewardConfig.model_validate(
         {"functions": ["own_app:short"], "scale": "absolute", "usd": 1e-4}

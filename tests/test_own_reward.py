@@ -383,6 +383,7 @@ def test_the_budget_stops_a_run_whose_judge_is_dear(mine):
         )
 
 
+@pytest.mark.long
 def test_best_of_n_and_the_measurement_go_by_the_reward(mine):
     asked = [{"question": one.question} for one in questions(8)]
     (mine / "q.jsonl").write_text("\n".join(map(json.dumps, asked)))

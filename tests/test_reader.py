@@ -323,6 +323,7 @@ def test_failed_calls_and_traces_of_any_controller_are_read(tmp_path, fitted):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not SHARED.is_file(), reason="../shared is not here")
 def test_on_recorded_nq_reading_gains_on_the_best_constant():
     recorded = load_recorded(SHARED).select(range(120))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
     file = Path(path)
     shipped = SHIPPED_POOLS / f"{path}.yaml"
     if not has_file(file) and has_file(shipped):
-        file = shipped
+        return shipped, deepcopy(_shipped(shipped))
     if not has_file(file):
         names = sorted(p.stem for p in SHIPPED_POOLS.glob("*.yaml"))
         near = did_you_mean(
@@ -88,6 +90,13 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
     if not isinstance(data, dict):
         raise PoolError(f"{file}: a pool is a mapping with the key 'candidates', not {show(data)}")
     return file, data
+
+
+@cache
+def _shipped(file: Path) -> dict[str, Any]:
+    """Return the content of a shipped pool, which is read once: a part of the package."""
+    content: dict[str, Any] = parse_yaml(file.read_text(encoding="utf-8"))
+    return content
 
 
 def parse_yaml(text: str) -> Any:

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import yaml
-
 from .function_words import DETERMINERS
 from .names import Spelling, words_of
-from .relations import DATA, relation_of
+from .relations import read_data, relation_of
 from .synonyms import irregular_forms
 
 #: How much a word says for a relation: a cue, the type of its object, a hint.
@@ -137,7 +135,7 @@ class Lexicon:
 
 @cache
 def _data() -> Mapping[str, Any]:
-    found: Mapping[str, Any] = yaml.safe_load((DATA / "cues.yaml").read_text(encoding="utf-8"))
+    found: Mapping[str, Any] = read_data("cues.yaml")
     return found
 
 

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-import yaml
-
-from .relations import DATA
+from .relations import read_data
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Words:
 
 @cache
 def _data() -> Mapping[str, Any]:
-    found: Mapping[str, Any] = yaml.safe_load((DATA / "words.yaml").read_text(encoding="utf-8"))
+    found: Mapping[str, Any] = read_data("words.yaml")
     return found
 
 

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from .relations import DATA, relation_of, relations
+from .relations import read_data, relation_of, relations
 
 WordingSplit = Literal["train", "test"]
 
@@ -134,8 +133,7 @@ def demonyms() -> Mapping[str, str]:
 
 @cache
 def _common() -> Mapping[str, Any]:
-    text = (DATA / "wordings" / "common.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = yaml.safe_load(text)
+    loaded: dict[str, Any] = read_data("wordings/common.yaml")
     return loaded
 
 
@@ -143,8 +141,7 @@ def _common() -> Mapping[str, Any]:
 def _by_relation() -> Mapping[str, Mapping[WordingSplit, Wordings]]:
     found: dict[str, Mapping[WordingSplit, Wordings]] = {}
     for domain in dict.fromkeys(relation.domain for relation in relations().values()):
-        text = (DATA / "wordings" / f"{domain}.yaml").read_text(encoding="utf-8")
-        for name, splits in yaml.safe_load(text).items():
+        for name, splits in read_data(f"wordings/{domain}.yaml").items():
             found[name] = {
                 "train": Wordings.model_validate(splits["train"]),
                 "test": Wordings.model_validate(splits["test"]),
