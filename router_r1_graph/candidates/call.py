@@ -230,8 +230,9 @@ def _invoke(
     """Invoke, again without what the model refuses."""
     asked = Asked(model, settings, kwargs)
     while True:
+        client, own = asked.without()
         try:
-            came = asked.model.invoke(messages, asked.config(config), **asked.kwargs)
+            came = client.invoke(messages, asked.config(config), **own)
         except Exception as error:
             if not asked.learn(error):
                 raise named(error) from error.__cause__
@@ -250,8 +251,9 @@ async def _ainvoke(
     asked = Asked(model, settings, kwargs)
     dead = 0
     while True:
+        client, own = asked.without()
         try:
-            came = await asked.model.ainvoke(messages, asked.config(config), **asked.kwargs)
+            came = await client.ainvoke(messages, asked.config(config), **own)
         except Exception as error:
             dead += is_of_a_dead_loop(error)
             again = is_of_a_dead_loop(error) and dead <= _MOST_DEAD_CONNECTIONS

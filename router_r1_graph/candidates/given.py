@@ -142,19 +142,16 @@ class Asked:
         name = fields.get("model_name") or fields.get("model") or own  # a given one's may differ
         self._refused = refused_by(kind, str(name))
         self._learns = not comes_from(model, "router_r1_graph.candidates")
+        self._known = frozenset[str]()  # what was known to be refused when the call was sent
         self._heard = _Heard()
 
-    @property
-    def model(self) -> ChatModel:
-        """The model without those of its own parameters that it refuses."""
-        if without := {name: None for name in self._own() if name in self._refused}:
-            return self._model.model_copy(update=without)  # type: ignore[attr-defined,no-any-return]
-        return self._model
-
-    @property
-    def kwargs(self) -> dict[str, Any]:
-        """What is passed with the call."""
-        return {name: value for name, value in self._kwargs.items() if name not in self._refused}
+    def without(self) -> tuple[ChatModel, dict[str, Any]]:
+        """Return the model and what is passed with the call, both without what it refuses."""
+        self._known = frozenset(self._refused)
+        model = self._model
+        if without := {name: None for name in self._own() if name in self._known}:
+            model = model.model_copy(update=without)  # type: ignore[attr-defined]
+        return model, {name: v for name, v in self._kwargs.items() if name not in self._known}
 
     def config(self, config: RunnableConfig | None) -> RunnableConfig | None:
         """Return the config, with an ear for the calls of tools in a stream."""
@@ -174,11 +171,12 @@ class Asked:
         """Remember a refused parameter, and return whether to ask the model again without it."""
         if not self._learns or classify(error).kind not in _REFUSALS:
             return False
-        name = refused_in(error, {*self._own(), *self.kwargs} - self._refused)
+        name = refused_in(error, {*self._own(), *self._kwargs} - self._known)
         if name is None:
             return False
-        self._refused.add(name)
-        logger.warning("%s refuses %s: it goes without", type(self._model).__name__, name)
+        if name not in self._refused:  # else another call at once has learned it
+            self._refused.add(name)
+            logger.warning("%s refuses %s: it goes without", type(self._model).__name__, name)
         return True
 
     def _own(self) -> list[str]:

@@ -75,11 +75,11 @@ class Lenient(_Client):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        while WHOLE not in self._refused:
+        while WHOLE not in (known := frozenset(self._refused)):
             try:
                 return super()._generate(messages, stop, run_manager, **kwargs)
             except Exception as error:
-                if not self._learn(error, messages, stop, kwargs):
+                if not self._learn(error, known, messages, stop, kwargs):
                     raise
         return generate_from_stream(self._stream(messages, stop, **kwargs))
 
@@ -90,11 +90,11 @@ class Lenient(_Client):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        while WHOLE not in self._refused:
+        while WHOLE not in (known := frozenset(self._refused)):
             try:
                 return await super()._agenerate(messages, stop, run_manager, **kwargs)
             except Exception as error:
-                if not self._learn(error, messages, stop, kwargs):
+                if not self._learn(error, known, messages, stop, kwargs):
                     raise
         return await agenerate_from_stream(self._astream(messages, stop, **kwargs))
 
@@ -105,7 +105,7 @@ class Lenient(_Client):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        while STREAM not in self._refused:
+        while STREAM not in (known := frozenset(self._refused)):
             calls, deltas, begun = StreamedCalls(), Deltas(), False
             try:
                 for chunk in super()._stream(messages, stop, run_manager, **kwargs):
@@ -115,7 +115,7 @@ class Lenient(_Client):
                     yield last
                 return
             except Exception as error:
-                if begun or not self._learn(error, messages, stop, kwargs, streamed=True):
+                if begun or not self._learn(error, known, messages, stop, kwargs, streamed=True):
                     raise
         yield _as_chunk(self._generate(messages, stop, run_manager, **kwargs))
 
@@ -126,7 +126,7 @@ class Lenient(_Client):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        while STREAM not in self._refused:
+        while STREAM not in (known := frozenset(self._refused)):
             calls, deltas, begun = StreamedCalls(), Deltas(), False
             try:
                 async for chunk in super()._astream(messages, stop, run_manager, **kwargs):
@@ -136,7 +136,7 @@ class Lenient(_Client):
                     yield last
                 return
             except Exception as error:
-                if begun or not self._learn(error, messages, stop, kwargs, streamed=True):
+                if begun or not self._learn(error, known, messages, stop, kwargs, streamed=True):
                     raise
         yield _as_chunk(await self._agenerate(messages, stop, run_manager, **kwargs))
 
@@ -148,27 +148,37 @@ class Lenient(_Client):
     def _learn(
         self,
         error: Exception,
+        known: frozenset[str],
         messages: list[BaseMessage],
         stop: list[str] | None,
         kwargs: dict[str, Any],
         *,
         streamed: bool = False,
     ) -> bool:
-        """Remember a refused parameter, and return whether to ask the model again without it."""
+        """Remember a refused parameter, and return whether to ask the model again without it.
+
+        Args:
+            known: what was known to be refused when the call was sent. Calls at once are refused
+                the same: the first one's error teaches it, and the others go again, too.
+        """
         payload = self._get_request_payload(messages, stop=stop, **kwargs)
-        sent = {name for name in payload if name != STREAM}
+        since = self._refused - known
+        sent = {name for name in payload if name != STREAM} | since
         sent |= {ZERO} if payload.get("temperature") == 0 else set()
         if streamed:
-            sent |= {STREAM, "stream_options"} - self._refused
+            sent |= {STREAM, "stream_options"} - known
         sent |= {name for m in payload.get("messages", ()) for name in FIELDS if name in m}
-        system = any(m["role"] in ("system", "developer") for m in payload.get("messages", ()))
+        roles = {m["role"] for m in payload.get("messages", ())}
+        system = SYSTEM in since or bool(roles & {"system", "developer"})
         kinds = {type(e) for e in chain(error)}
         if kinds & {WholeReplyError, StreamedReplyError}:
             name: str | None = STREAM if WholeReplyError in kinds else WHOLE
         else:
             name = refused_in(error, sent, system=system)
+        if name in since:
+            return True
         both = {name} | self._refused >= {STREAM, WHOLE}  # nothing is left to ask for
-        if name is None or name in self._refused or both:
+        if name is None or name in known or both:
             return False
         self._refused.add(name)
         logger.info("%s refuses %s: it is not sent again", self.model_name, name)
