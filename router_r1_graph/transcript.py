@@ -47,6 +47,7 @@ class Transcript:
         self.console = console
         self.pool = pool
         self._asking: list[str] = []
+        self._replied: set[str] = set()  # the calls of the round whose replies are printed
         self._status: Status | None = None
 
     def __enter__(self) -> Transcript:
@@ -92,7 +93,14 @@ class Transcript:
                 came = (bill.get("instead_of") or bill)["candidate"]
                 self._asking = [name for name in self._asking if name != came]
                 self._busy(f"asking {', '.join(self._asking)} ..." if self._asking else "")
+                self._replied.add(message.tool_call_id)
                 self.reply(message)
+        elif result and name == "aggregate":
+            for message in _messages(result.get("scratchpad")):
+                if message.artifact and message.tool_call_id not in self._replied:
+                    # The same query to the same candidate again: nobody was asked.
+                    self.reply(message.model_copy(update={"content": message.artifact["reply"]}))
+            self._replied.clear()
 
     def turn(self, message: Any) -> None:
         """Print one turn of the controller."""

@@ -1,5 +1,6 @@
 """What somebody meets who has never used it: own modules, first lines, and errors that help."""
 
+import asyncio
 import io
 import json
 import re
@@ -13,10 +14,22 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from router_r1_graph import Candidate, CandidatePool, ConfigError, Left, PoolError, Trace
+from fakes import answer, make_pool, models, search
+from router_r1_graph import (
+    Candidate,
+    CandidatePool,
+    ConfigError,
+    Left,
+    PoolError,
+    RouterContext,
+    ScriptedController,
+    Trace,
+    create_router_r1,
+)
 from router_r1_graph.candidates.providers import import_name
 from router_r1_graph.candidates.records import read_records
 from router_r1_graph.cli import app, main
+from router_r1_graph.cli.live import LiveRun
 from router_r1_graph.cli.options import loading
 from router_r1_graph.console import make_console
 from router_r1_graph.transcript import Transcript
@@ -564,3 +577,18 @@ def test_a_transcript_shows_a_failed_controllers_long_error_by_its_beginning():
     console = Console(file=io.StringIO(), width=80)
     Transcript(console, CandidatePool.embedded()).stopped("controller_error", "x" * 9000)
     assert "... (9,000 characters)" in console.file.getvalue()
+
+
+def test_a_live_transcript_shows_the_reply_to_a_query_that_was_asked_before():
+    pool = make_pool()
+    again = search("Ada: Capital of France?")
+    graph = create_router_r1(
+        pool, ScriptedController([again, again, answer("Paris")]), models=models(pool)
+    ).compile()
+    console = Console(file=io.StringIO(), width=80)
+    live = LiveRun(graph, pool, "Capital?", RouterContext(), Transcript(console, pool))
+    asyncio.run(live.run())
+    written = console.file.getvalue()
+    assert written.count("route     Ada: ") == written.count("reply     Ada: ") == 2
+    assert written.count("(cached)") == 1
+    assert "(left: " not in written

@@ -282,6 +282,14 @@ def test_a_folder_of_compressed_files_is_read_in_order_and_a_torn_one_is_named(t
     assert list(read_traces(tmp_path)) == traces
     shown = cli("traces", "show", tmp_path, "--id", "b")
     assert shown.stdout.count("question  ") == 1
+    by = traces[0].controller
+    for options, missing in [
+        (["--id", "c", "--controller", by], "no question 'c' is in it"),
+        (["--id", "a", "--controller", f"{by}x"], f"'{by}x' is in it (did you mean {by!r}?)"),
+    ]:
+        refused = cli("traces", "show", tmp_path, *options)
+        assert refused.returncode == 2
+        assert missing in refused.stderr
     last = tmp_path / "000002-0.jsonl.gz"
     last.write_bytes(last.read_bytes()[:-20])  # as a kill leaves it
     with pytest.raises(TraceError, match=r"000002-0\.jsonl\.gz, line 1: .*broken"):

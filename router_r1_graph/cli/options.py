@@ -40,16 +40,18 @@ RecordOption = Annotated[
     Path | None,
     typer.Option(help="Append every reply to this JSONL file, for router-r1 pool from-records."),
 ]
+_SPECS = (
+    "The controller: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
+    "sticky[:SPEC], oracle, openai:MODEL, policy:PATH, completions:URL (with ?policy=PATH, in "
+    "quotes: a policy on vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the "
+    "pool's controller block, the default where there is one)."
+)
 ControllerOption = Annotated[
     str | None,
-    typer.Option(
-        "--controller",
-        help="The controller: keyword, cheapest, random[:SEED], constant:NAME, cascade, vote[:N], "
-        "sticky[:SPEC], oracle, openai:MODEL, policy:PATH, completions:URL (with ?policy=PATH, in "
-        "quotes: a policy on vLLM or SGLang), knn:DIR and others that fit wrote, or pool (the "
-        "pool's controller block, the default where there is one).",
-        show_default="pool, else policy:demo, else keyword",
-    ),
+    typer.Option("--controller", help=_SPECS, show_default="pool, else policy:demo, else keyword"),
+]
+ServedControllerOption = Annotated[
+    str | None, typer.Option("--controller", help=_SPECS, show_default="pool, else keyword")
 ]
 
 

@@ -15,9 +15,9 @@ from ..errors import ConfigError, MissingExtraError
 from ..files import require_lines
 from ..invalid import masked
 from .options import (
-    ControllerOption,
     PoolOption,
     RecordOption,
+    ServedControllerOption,
     about,
     given_knobs,
     load_pool,
@@ -51,7 +51,7 @@ In Python: OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="x")
 def serve(
     ctx: typer.Context,
     pool: PoolOption = "embedded",
-    controller: ControllerOption = None,
+    controller: ServedControllerOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int,

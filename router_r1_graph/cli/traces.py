@@ -18,8 +18,9 @@ SHOW_EXAMPLES = """[bold]Examples[/bold]
 
 router-r1 traces show traces.jsonl
 
-router-r1 traces show runs/evaluation/results.jsonl --id q17 \\
-  --controller keyword
+# the runs of one controller, and of one question by its id:
+router-r1 traces show runs/evaluation/results.jsonl \\
+  --controller keyword --id chain-2159b29d88d6
 """
 
 
@@ -50,9 +51,12 @@ def show(
         Transcript(make_console(), trace.pool).whole(trace)
         shown += 1
     if not shown:
-        near = did_you_mean(controller, controllers) if controller else ""
-        near = near or (did_you_mean(id, ids) if id else "")
-        raise ConfigError(f"{file}: no such trace in it{near}")
+        if controller and controller not in controllers:
+            near = did_you_mean(controller, controllers)
+            raise ConfigError(f"{file}: no run of the controller {controller!r} is in it{near}")
+        if id is not None and id not in ids:
+            raise ConfigError(f"{file}: no question {id!r} is in it{did_you_mean(id, ids)}")
+        raise ConfigError(f"{file}: no run of {controller!r} on the question {id!r} is in it")
 
 
 FROM_LANGSMITH_EXAMPLES = """[bold]Examples[/bold]

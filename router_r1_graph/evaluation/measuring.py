@@ -193,7 +193,7 @@ async def measure(
         concurrency: calls at once to each candidate.
         replies: where replies are kept, so that the same call is paid once; None = nowhere.
         estimated: called with about the USD that all probes will cost, once each candidate has
-            been asked one of them.
+            been asked one of them; not called if none has replied.
         done: called after each call.
 
     Raises:
@@ -227,7 +227,8 @@ async def measure(
 
     at_once = concurrency * len(measured)
     await ask_many(_items(measured, 1), ask, lambda *_: done(), at_once=at_once)
-    estimated(sum(one.usd_per_call * len(one.probes) for one in measured if one.scored))
+    if known := [one for one in measured if one.scored]:
+        estimated(sum(one.usd_per_call * len(one.probes) for one in known))
     await ask_many(_items(measured), ask, lambda *_: done(), at_once=at_once)
 
 
