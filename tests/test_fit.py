@@ -177,6 +177,7 @@ def test_an_adapter_is_merged_in_float32(pretrained, tmp_path):
     assert torch.allclose(logits_of(served), exact, atol=1e-5)
 
 
+@pytest.mark.long
 def test_an_adapter_that_is_kept_is_a_policy_with_its_base(pretrained, tmp_path, monkeypatch):
     config = ModelConfig(pretrained=str(pretrained), lora_rank=4, merge=False, max_new_tokens=8)
     learner = trained(config, tmp_path)

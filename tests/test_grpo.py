@@ -154,7 +154,7 @@ def plain_credit(traces, alpha):
     return credit - credit.mean()
 
 
-@pytest.mark.parametrize("micro_batch", [16, 4])
+@pytest.mark.parametrize("micro_batch", [pytest.param(16, marks=pytest.mark.long), 4])
 def test_the_gradients_of_a_step_are_those_of_a_plain_loop(tmp_path, micro_batch):
     ours, group = learner(), 8
     model = learner().model

@@ -49,6 +49,7 @@ def test_using_the_library_imports_no_training_stack_and_reads_no_data_file():
     assert not [name for name in loaded if name.startswith("router_r1_graph.simulation")]
 
 
+@pytest.mark.long
 def test_no_name_but_those_of_the_embedded_world_loads_the_simulation():
     names = {name for name in router_r1_graph.__all__ if _can_be_had(name)}
     names -= {"KeywordController", "OracleController"}

@@ -607,7 +607,7 @@ def test_recorded_replies_of_the_papers_pool_can_be_fitted(tmp_path, method):
 
 
 @pytest.mark.skipif(not NQ.exists(), reason="the shared data are not here")
-@pytest.mark.parametrize("metric", ["em", "contains"])
+@pytest.mark.parametrize("metric", ["em", pytest.param("contains", marks=pytest.mark.long)])
 def test_auto_is_not_worse_than_the_best_constant_on_nq(metric):
     """The bar in reduced form: `python -m benchmarks.learned --splits 1 auto` has every method."""
     found = read_matrix(NQ, CandidatePool.from_yaml("router_r1"), fields={"score": metric})

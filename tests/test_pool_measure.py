@@ -136,6 +136,7 @@ def test_the_shipped_probes_can_be_scored():
     assert {p.domain for p in probes[:10]} == {p.domain for p in in_turn(probes)[-10:]}
 
 
+@pytest.mark.long
 def test_measured_skills_of_simulated_candidates_are_the_true_ones(tmp_path):
     done = cli("pool", "measure", "embedded", "--out", tmp_path / "mine.yaml")
     assert done.returncode == 0, done.stderr

@@ -238,6 +238,7 @@ def test_the_command_prints_the_curve_and_ask_shows_the_weights(fitted, tmp_path
     assert {reason["value"] for reason in planned["reasons"]} == {None}
 
 
+@pytest.mark.long
 def test_it_is_cross_validated_in_one_command(tmp_path):
     data = written(tmp_path, lines(30))
     made = ("--fields", "candidate=model,reply=response", "--gold-field", "gold")

@@ -207,6 +207,7 @@ def test_a_world_of_ones_own_is_read_by_its_own_names_and_relations(tmp_path: Pa
         assert read_question(text, world) == expected
 
 
+@pytest.mark.long
 def test_a_test_question_is_in_training_in_no_wording_and_by_no_detour() -> None:
     train = {topic(q.structure) for q in generate(WORLD, split="train", n=8000, seed=1)}
     test = generate(WORLD, split="test", n=2000, seed=1)
