@@ -14,6 +14,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+try:
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # a PyYAML that was built without libyaml
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 DATA = Path(__file__).parent / "data"
 
 #: The domain of a relation that `relations.yaml` does not know.
@@ -44,8 +49,7 @@ def read_data(name: str) -> Any:
     libyaml reads it in an eighth of the time that PyYAML's own parser takes. Files of others do
     not come here: what they say wrong is explained by `candidates.pool_file`.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load((DATA / name).read_text(encoding="utf-8"), loader)
+    return yaml.load((DATA / name).read_text(encoding="utf-8"), Loader=SafeLoader)
 
 
 @cache
