@@ -290,6 +290,10 @@ def test_a_folder_of_compressed_files_is_read_in_order_and_a_torn_one_is_named(t
         refused = cli("traces", "show", tmp_path, *options)
         assert refused.returncode == 2
         assert missing in refused.stderr
+    (tmp_path / "none.jsonl").write_text("")
+    refused = cli("traces", "show", tmp_path / "none.jsonl")
+    assert (refused.returncode, refused.stderr.count("no trace is in it")) == (2, 1)
+    (tmp_path / "none.jsonl").unlink()
     last = tmp_path / "000002-0.jsonl.gz"
     last.write_bytes(last.read_bytes()[:-20])  # as a kill leaves it
     with pytest.raises(TraceError, match=r"000002-0\.jsonl\.gz, line 1: .*broken"):

@@ -51,6 +51,8 @@ def show(
         Transcript(make_console(), trace.pool).whole(trace)
         shown += 1
     if not shown:
+        if not ids:
+            raise ConfigError(f"{file}: no trace is in it")
         if controller and controller not in controllers:
             near = did_you_mean(controller, controllers)
             raise ConfigError(f"{file}: no run of the controller {controller!r} is in it{near}")
