@@ -270,6 +270,10 @@ class OwnError(Exception):
     """An exception of a user's own."""
 
 
+class OutOfMemoryError(RuntimeError):
+    """As torch names its own."""
+
+
 def raises(error: Exception) -> Any:
     raise error
 
@@ -299,6 +303,8 @@ def asks_a_closed_port(view: View) -> Any:
         (of_a_server, "server_error: HTTPStatusError"),
         (asks_a_closed_port, "connection: ConnectError"),
         (lambda view: raises(TimeoutError("slow")), "timeout: TimeoutError"),
+        (lambda view: raises(MemoryError("of numpy")), "other: MemoryError: of numpy"),
+        (lambda view: raises(OutOfMemoryError("CUDA out of memory")), "other: OutOfMemoryError"),
         (lambda view: raises(RouterR1Error("mine")), "other: mine"),
     ],
 )

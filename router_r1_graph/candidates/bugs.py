@@ -54,6 +54,8 @@ def is_bug(error: BaseException, kind: ErrorKind) -> bool:
         return False
     if ToolException in classes:  # a tool raises it to say that it cannot help
         return False
+    if any(c.__name__ in ("MemoryError", "OutOfMemoryError") for c in classes):  # torch's, too
+        return False
     return kind in _VAGUE or JSONDecodeError in classes
 
 
