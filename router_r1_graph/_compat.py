@@ -13,19 +13,13 @@ from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tools import BaseTool, StructuredTool, Tool
 from langgraph import types
+from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 from langgraph.runtime import Runtime
-
-try:
-    # One object that runs as sync and as async, without a span of its own in the trace. It takes
-    # half the time of a RunnableLambda for each step. langgraph-supervisor imports it too.
-    from langgraph._internal._runnable import RunnableCallable
-except ImportError:  # pragma: no cover - a LangGraph that moved it
-    RunnableCallable = None  # type: ignore[assignment, misc]
 
 try:
     # The callbacks that LangGraph's stream modes listen with; LangGraph imports it too.
@@ -40,6 +34,11 @@ except ImportError:  # pragma: no cover - a LangGraph that moved them
     StreamMessagesHandler = StreamMessagesHandlerV2 = ()  # type: ignore[assignment, misc]
 
 try:
+    from langgraph.graph._branch import BranchSpec
+except ImportError:  # pragma: no cover - a LangGraph that moved it
+    BranchSpec = None  # type: ignore[assignment, misc]
+
+try:
     from langgraph._internal._constants import (
         CONFIG_KEY_CHECKPOINTER,
         CONFIG_KEY_READ,
@@ -51,17 +50,37 @@ except ImportError:  # pragma: no cover - a LangGraph that moved them
     CONFIG_KEY_READ, TASKS = "__pregel_read", "__pregel_tasks"
 
 
-def read_channel(config: RunnableConfig, name: str) -> Any:
+def read_channel(config: RunnableConfig, name: str, *, written: bool = False) -> Any:
     """Return the value of a graph's channel from within a node; None where it cannot be read.
 
     A node that is reached by `Send` gets only the payload. Without this function, `begin` sends the
     whole conversation along, and every checkpoint holds it twice.
+
+    Args:
+        written: whether what the node itself writes counts.
     """
     read = (config.get("configurable") or {}).get(CONFIG_KEY_READ)
     try:
-        return read([name]).get(name) if read else None
+        return read([name], written).get(name) if read else None
     except (KeyError, TypeError):  # pragma: no cover - a LangGraph that reads otherwise
         return None
+
+
+def without_state(graph: StateGraph[Any, Any, Any, Any], source: str, edge: str) -> None:
+    """Have a conditional edge get what its node returns, and not the state with that in it.
+
+    Without it, each step copies all channels for an edge that needs them for `update_state` alone:
+    a tenth of a question's time.
+    """
+    if BranchSpec is not None and (branch := graph.branches[source].get(edge)):
+        graph.branches[source][edge] = _WithoutState(*branch)
+
+
+if BranchSpec is not None:
+
+    class _WithoutState(BranchSpec):
+        def run(self, writer: Any, reader: Any = None) -> Any:
+            return super().run(writer)
 
 
 def runtime_of(config: RunnableConfig) -> Runtime[Any] | None:
@@ -154,41 +173,42 @@ def wants_tokens(handler: BaseCallbackHandler) -> bool:
     return isinstance(handler, _StreamingCallbackHandler)
 
 
-def node(
-    name: str, sync: Callable[..., Any], async_: Callable[..., Awaitable[Any]] | None = None
-) -> Runnable[Any, Any]:
-    """Return one node that runs under `invoke` and `ainvoke`.
+class Node(Runnable[Any, Any]):
+    """One node that runs under `invoke` and `ainvoke`, without a span of its own in the trace.
 
-    A node without `async_` does not wait for anything, so under `ainvoke` it runs in the event loop
-    too. LangGraph would send a plain function to a thread, which takes longer than the work.
+    A RunnableLambda takes twice the time for each step. Into a plain function LangGraph looks for
+    graphs, by its bytecode, each time a router is compiled.
+
+    Args:
+        name: its name in pictures and traces.
+        sync: takes the state and the config, and the run's runtime if it has a parameter for it.
+        async_: the same for `ainvoke`. A node without it waits for nothing, so it runs in the event
+            loop too: LangGraph would send it to a thread, which takes longer than the work.
     """
-    if async_ is None:
 
-        async def async_(*args: Any, **kwargs: Any) -> Any:
-            return sync(*args, **kwargs)
+    def __init__(
+        self,
+        name: str,
+        sync: Callable[..., Any],
+        async_: Callable[..., Awaitable[Any]] | None = None,
+    ) -> None:
+        self.name = name
+        self._sync, self._async = sync, async_
+        self._takes_runtime = "runtime" in signature(sync).parameters
 
-    if RunnableCallable is None:
-        return _lambda(name, sync, async_)
-    return RunnableCallable(sync, async_, name=name, trace=False)
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> Any:
+        config = config or ensure_config()
+        if self._takes_runtime:
+            return self._sync(input, config, runtime_of(config))
+        return self._sync(input, config)
 
-
-def _lambda(
-    name: str, sync: Callable[..., Any], async_: Callable[..., Awaitable[Any]]
-) -> Runnable[Any, Any]:
-    """Return a node of public parts, which hand a function no runtime."""
-    named = signature(sync).parameters
-
-    def given(config: RunnableConfig) -> dict[str, Any]:
-        known = {"config": config, "runtime": runtime_of(config)}
-        return {key: value for key, value in known.items() if key in named}
-
-    def call(value: Any, config: RunnableConfig) -> Any:
-        return sync(value, **given(config))
-
-    async def acall(value: Any, config: RunnableConfig) -> Any:
-        return await async_(value, **given(config))
-
-    return RunnableLambda(call, afunc=acall, name=name)
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> Any:
+        if self._async is None:
+            return self.invoke(input, config)
+        config = config or ensure_config()
+        if self._takes_runtime:
+            return await self._async(input, config, runtime_of(config))
+        return await self._async(input, config)
 
 
 def only_async(asked: Runnable[Any, Any]) -> bool:

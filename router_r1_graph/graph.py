@@ -10,7 +10,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
-from ._compat import node, shows
+from ._compat import Node, shows, without_state
 from .candidates import CandidatePool
 from .candidates.reply import ChatModel
 from .candidates.store import ReplyStore, as_store
@@ -95,28 +95,29 @@ def create_router_r1(
     )
     graph.add_node(
         "think",
-        node("think", turn.think, turn.athink),
+        Node("think", turn.think, turn.athink),
         destinations=("route", "aggregate", "answer"),
         **shows(runs.turn),
     )
     graph.add_node(
         "route",
-        node("route", rounds.route, rounds.aroute),
+        Node("route", rounds.route, rounds.aroute),
         input_schema=RouteCall,
         **shows(runs.nothing),
     )
     graph.add_node(
         "aggregate",
-        node("aggregate", rounds.aggregate),
+        Node("aggregate", rounds.aggregate),
         destinations=("think", "answer", "route"),
         **shows(runs.nothing),
     )
-    graph.add_node("answer", node("answer", ends.answer), **shows(runs.nothing))
-    graph.add_conditional_edges(START, node("begin", ends.begin), ["think"])
+    graph.add_node("answer", Node("answer", ends.answer), **shows(runs.nothing))
+    graph.add_conditional_edges(START, Node("begin", ends.begin), ["think"])
     # Where a person wrote the state in the place of one of these (`update_state`). Without targets,
     # so that no picture shows it.
     for written in ("think", "aggregate"):
-        graph.add_conditional_edges(written, node("go_on", go_on), {})
+        graph.add_conditional_edges(written, Node("go_on", go_on), {})
+        without_state(graph, written, "go_on")
     graph.add_edge("route", "aggregate")
     graph.set_finish_point("answer")
     return graph

@@ -24,6 +24,7 @@ from router_r1_graph.protocol import load_template
 from tiny_policy import make_tokenizer
 from training.config import WarmStartConfig
 from training.learned_rows import rows_to_learn
+from training.reward_config import RewardConfig
 
 POOL = CandidatePool.embedded()
 
@@ -61,6 +62,26 @@ def test_what_cannot_be_learned_from_is_counted_named_and_left_out(codec, capsys
     assert f"max_length = {limit} tokens: 'long'" in out
     assert "whose answer is wrong (warm_start.correct_only): 'wrong'" in out
     assert len(rows_to_learn([good, wrong], codec, files(correct_only=False), "warm_start")) == 2
+
+
+@pytest.mark.parametrize(
+    ("reward", "kept"),
+    [
+        ({}, ["exact"]),
+        ({"metric": "f1"}, ["exact"]),
+        ({"functions": ["contains"]}, ["exact", "sentence"]),
+        ({"functions": ["exact_match", "contains"]}, ["exact", "sentence"]),
+        ({"functions": ["f1", "mine:polite"]}, ["exact"]),
+        ({"functions": ["mine:polite"]}, ["exact", "sentence", "wrong"]),
+    ],
+)
+def test_the_metrics_of_the_run_tell_which_traces_are_right(codec, reward, kept):
+    answers = {"exact": "Shakespeare", "sentence": "It is by Shakespeare.", "wrong": "Marlowe"}
+    traces = {name: trace(name, answer(text)) for name, text in answers.items()}
+    right = RewardConfig(**reward).right
+    rows = rows_to_learn(traces.values(), codec, files(), "w", right=right)
+    every = rows_to_learn(traces.values(), codec, files(correct_only=False), "w")
+    assert rows == [row for row, name in zip(every, traces, strict=True) if name in kept]
 
 
 def test_the_cheapest_trace_of_each_question_can_be_chosen(codec):

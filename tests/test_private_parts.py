@@ -20,6 +20,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import BaseTool
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_openai.chat_models.base import BaseChatOpenAI
+from langgraph.channels import LastValue
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.pregel._messages import StreamMessagesHandler
 from langsmith import RunTree
@@ -284,18 +285,17 @@ def test_a_client_that_does_not_say_which_api_it_asks_is_asked(monkeypatch, serv
 
 WITHOUT = """
 import langgraph.graph, langgraph.pregel, langgraph.pregel._messages, langgraph.types
-import langgraph._internal._runnable as runnable, langgraph._internal._constants as constants
+import langgraph._internal._constants as constants, langgraph.graph._branch as branch
 import langchain_core.language_models.chat_models, langchain_core.tracers._streaming as streaming
 import langchain_core.callbacks, langchain_core.tracers.langchain
 
-del runnable.RunnableCallable, streaming._StreamingCallbackHandler
+del branch.BranchSpec, streaming._StreamingCallbackHandler
 del constants.CONFIG_KEY_READ, constants.TASKS
 del langgraph.pregel._messages.StreamMessagesHandler
 if hasattr(langgraph.types, "TracePolicy"):
     del langgraph.types.TracePolicy
 
 import asyncio
-from langchain_core.runnables import RunnableLambda
 from router_r1_graph import _compat, CandidatePool, create_router_r1, ScriptedController
 
 script = ["<search> Quillora: Who wrote Hamlet? </search>", "<answer> Shakespeare </answer>"]
@@ -304,7 +304,6 @@ graph = create_router_r1(CandidatePool.embedded(), ScriptedController(script)).c
 asked = {"question": "Who wrote Hamlet?"}
 states = [graph.invoke(asked), asyncio.run(graph.ainvoke(asked))]
 shown = [message.text for message, _ in graph.stream(asked, stream_mode="messages")]
-assert isinstance(_compat.node("n", lambda _: 1), RunnableLambda)
 assert not _compat.wants_tokens(object())
 assert _compat.shows(lambda _: {}) == {}
 assert _compat.CONFIG_KEY_READ == "__pregel_read"
@@ -312,6 +311,18 @@ assert "Shakespeare" in shown
 for state in states:
     assert (state["answer"], state["round"]) == ("Shakespeare", 1)
 """
+
+
+def test_the_state_is_copied_where_a_run_begins_and_at_no_later_edge(monkeypatch):
+    copied = []
+    whole = LastValue.copy
+    monkeypatch.setattr(LastValue, "copy", lambda self: copied.append(self.key) or whole(self))
+    pool = make_pool("Ada")
+    script = ScriptedController([search("Ada: q?"), answer("x")])
+    graph = create_router_r1(pool, script, models=models(pool)).compile()
+    assert graph.invoke({"question": "q?"})["round"] == 1
+    assert copied
+    assert len(copied) == len(set(copied))
 
 
 def test_without_all_that_is_imported_a_graph_runs():

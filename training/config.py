@@ -60,7 +60,9 @@ class WarmStartConfig(FitConfig):
     """Files of other traces (also from LangSmith), or folders of them (`grpo/traces` of a run), to
     use instead of the teacher's."""
     correct_only: bool = True
-    """Whether traces of these files with a wrong answer are left out, if gold answers are known."""
+    """Whether traces of these files with a wrong answer are left out, if gold answers are known.
+    Metrics among the rewards tell (any of them, f1 by exact match). If all rewards are functions
+    of your own, each answer counts as right."""
     best_of_question: bool = False
     """Whether only the cheapest trace of each question is learned."""
     max_usd: Annotated[float, Field(ge=0)] | None = None

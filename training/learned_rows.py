@@ -19,6 +19,8 @@ from .models import processes
 
 OutcomesOf = Callable[[Sequence[Trace]], list[float | None]]
 """Judges the answers of traces, from 0 to 1; None = not known."""
+Right = Callable[[str, Sequence[str]], bool | float]
+"""Tells whether an answer is right, by the gold answers."""
 _BATCH = 256
 
 
@@ -54,6 +56,7 @@ def rows_to_learn(
     stage: str,
     outcomes: OutcomesOf | None = None,
     left_out: LeftOut | None = None,
+    right: Right = exact_match,
 ) -> list[SupervisedRow]:
     """Return the rows of the traces that can be learned from; print how many are left out, and why.
 
@@ -64,6 +67,7 @@ def rows_to_learn(
         stage: the stage's name.
         outcomes: the outcomes to compare with `min_reward`.
         left_out: counts the traces that are left out.
+        right: tells whether an answer is right, by the gold answers.
 
     Raises:
         TraceError: a trace speaks another version of the protocol, or holds ids of another
@@ -74,7 +78,7 @@ def rows_to_learn(
     rows: list[SupervisedRow] = []
     if config.min_reward is not None and outcomes:
         traces = _good_enough(traces, config.min_reward, outcomes, left_out)
-    for trace in _wanted(traces, config, left_out):
+    for trace in _wanted(traces, config, left_out, right):
         if not trace.turns:
             left_out.add(trace, "which have no turn")
             continue
@@ -118,13 +122,15 @@ def _good_enough(
                 yield trace
 
 
-def _wanted(traces: Iterable[Trace], config: WarmStartConfig, left_out: LeftOut) -> Iterator[Trace]:
+def _wanted(
+    traces: Iterable[Trace], config: WarmStartConfig, left_out: LeftOut, right: Right
+) -> Iterator[Trace]:
     if not config.trace_files:  # the teacher's show format, right or wrong
         yield from traces
         return
     best: dict[str, tuple[float, Trace]] = {}
     for trace in traces:
-        if config.correct_only and trace.gold and not exact_match(trace.answer, trace.gold):
+        if config.correct_only and trace.gold and not right(trace.answer, trace.gold):
             left_out.add(trace, "whose answer is wrong (warm_start.correct_only)")
             continue
         cost = price_usd(total(trace.ledger))

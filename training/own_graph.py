@@ -29,7 +29,7 @@ from router_r1_graph import (
     Trace,
     create_router_r1,
 )
-from router_r1_graph._compat import node
+from router_r1_graph._compat import Node
 from router_r1_graph.candidates.keys import scrub
 from router_r1_graph.candidates.providers import import_name
 from router_r1_graph.evaluation.loop import AskItem, Item, trace_of
@@ -112,13 +112,13 @@ class OwnGraph:
         replies: ReplyStore | None,
         states: list[Mapping[str, Any]],
     ) -> App:
-        def hand_over(state: RouterState) -> dict[str, Any]:
+        def hand_over(state: RouterState, _: RunnableConfig) -> dict[str, Any]:
             states.append(dict(state))
             return {}
 
         # As its defaults, the knobs reach the router wherever it is asked from.
         router = create_router_r1(item.pool, controller, replies=replies, context=item.context)
-        router.add_node("hand_over", node("hand_over", hand_over)).add_edge("answer", "hand_over")
+        router.add_node("hand_over", Node("hand_over", hand_over)).add_edge("answer", "hand_over")
         # For where it is asked in a thread of its own; elsewhere it has those of the application.
         asked = router.compile(name="router_r1").with_config(callbacks=[*callbacks])
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -113,6 +114,15 @@ class RewardConfig(Section):
     def needs_gold(self) -> bool:
         """Whether every question needs gold answers to be judged."""
         return all(one.needs_gold for one in self.functions)
+
+    def right(self, answer: str, gold: Sequence[str]) -> bool:
+        """Return whether an answer is right, by any of the metrics; f1 counts as an exact match.
+
+        If there are functions but none is a metric, gold answers tell nothing: each answer is.
+        """
+        named = [one.function for one in self.functions] or [self.metric]
+        metrics = ["exact_match" if name == "f1" else name for name in named if name in SCORERS]
+        return not metrics or any(SCORERS[name](answer, gold) == 1 for name in metrics)
 
     @property
     def feedback_only(self) -> bool:

@@ -38,7 +38,13 @@ def warm_start(run: Run) -> Learner:
         learner = make_learner(config.model, _texts(traces()), config.seed)
     left_out = LeftOut()
     rows = rows_to_learn(
-        traces(), learner.codec, config.warm_start, "warm_start", _outcomes(run), left_out
+        traces(),
+        learner.codec,
+        config.warm_start,
+        "warm_start",
+        _outcomes(run),
+        left_out,
+        config.reward.right,
     )
     run.log_once("warm_start_rows", 0, {"learned": len(rows), "left_out": len(left_out)})
     fit(

@@ -35,7 +35,7 @@ from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
 from pydantic import BaseModel, ConfigDict
 
-from .._compat import code_of, node, only_async, without_context
+from .._compat import Node, code_of, only_async, without_context
 from ..errors import ConfigError, PoolError
 from .apart import run_apart
 from .candidate import Candidate
@@ -128,7 +128,7 @@ def _asking(
     async def aask(prompt: Sequence[AnyMessage], config: RunnableConfig) -> AIMessage:
         return read(await asked.ainvoke(write(prompt), configure(config)))
 
-    return node(asked.get_name(), ask, aask)
+    return Node(asked.get_name(), ask, aask)
 
 
 def _without_thread(config: RunnableConfig) -> RunnableConfig:

@@ -25,14 +25,15 @@ from ..protocol import Call, Turn, parse, render
 from ..state import RouterState
 
 
-def go_on(state: RouterState, config: RunnableConfig) -> list[str | Send]:
+def go_on(_: Any, config: RunnableConfig) -> list[str | Send]:
     """Return where a run goes on from a state that a person wrote as think or aggregate.
 
     In a run, these nodes name the next step themselves, and this returns nothing.
     """
     if runtime_of(config):
         return []
-    known, now = read_channel(config, "scratchpad") or [], state.get("scratchpad") or []
+    known = read_channel(config, "scratchpad") or []
+    now = read_channel(config, "scratchpad", written=True) or []
     for begun in pending_sends(config, "think"):
         # The first turn has not been written: the question is only in what begin sent.
         added = [message for message in now if message not in known]
@@ -40,7 +41,8 @@ def go_on(state: RouterState, config: RunnableConfig) -> list[str | Send]:
             added = [*begun["scratchpad"], *added]
         return [Send("think", {**begun, "scratchpad": added})]
     # LangGraph takes think for the last node where route was: a person may have edited a reply.
-    return ["aggregate" if state.get("replies") and now == known else "think"]
+    replied = read_channel(config, "replies", written=True)
+    return ["aggregate" if replied and now == known else "think"]
 
 
 def check_input(state: RouterState, config: RunnableConfig) -> None:
