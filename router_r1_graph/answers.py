@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import string
 from collections import Counter
@@ -201,6 +202,8 @@ def rendered(answer: Any) -> str:
     """
     match answer:
         case None:
+            return ""
+        case float() if not math.isfinite(answer):  # as pandas writes an empty cell
             return ""
         case bool():
             return "yes" if answer else "no"

@@ -312,7 +312,7 @@ def test_what_is_sampled_does_not_depend_on_the_time_that_calls_take(serve):
 DOMAINS = ("literature", "geography", "music", "science", "film", "biography", "art")
 
 
-def asked_of(server, max_rounds=1):
+def asked_of(server, max_rounds=1, **resilience):
     """A question of several hops, for real candidates that seem to know everything."""
     candidates = [
         {
@@ -325,7 +325,7 @@ def asked_of(server, max_rounds=1):
         }
         for name in ("Quillora", "Ancestil")
     ]
-    pool = CandidatePool.model_validate({"candidates": candidates})
+    pool = CandidatePool.model_validate({"candidates": candidates, "resilience": resilience})
     return questions(4, pool, max_rounds=max_rounds)[3:]
 
 
@@ -335,6 +335,13 @@ def test_an_endpoint_that_is_away_stops_the_run_with_the_cause(tmp_path, serve):
     with pytest.raises(OutsideError, match=r"(?s) of 8 rollouts of step 1 .* 2 attempts.*503"):
         run_grpo(learner(), asked_of(server), settings, **options(tmp_path))
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_an_endpoint_that_is_left_alone_for_a_while_is_away_too(tmp_path, serve):
+    items = asked_of(serve(Status(503)), breaker_failures=2)
+    settings = config(questions=1, micro_batch=8, tries=1)
+    with pytest.raises(OutsideError, match=r"(?s) of 8 rollouts of step 1 "):
+        run_grpo(learner(), items, settings, **options(tmp_path))
 
 
 @pytest.mark.long
@@ -491,6 +498,30 @@ def test_simulated_candidates_are_not_paid(tmp_path, serve):
     assert [line["cost_usd"] > 0 for line in trace.ledger["candidates"].values()] == [True, True]
     assert bill.spending.total_usd() == pytest.approx(1e-4)
     assert bill.spending.by_stage()["grpo"].calls == 1
+
+
+def test_the_same_answers_are_worth_the_same_at_each_validation(tmp_path):
+    # So small a rate changes no answer, while the scale of the training's costs fills.
+    settings = config(
+        steps=2,
+        questions=1,
+        group=4,
+        micro_batch=4,
+        learning_rate=1e-30,
+        save_steps=1,
+        validate_every=1,
+        validate_cost_weights=(0.5,),
+    )
+    held_out = questions(3, seed=77, max_rounds=2)
+    more = options(tmp_path, held_out=held_out, rules=RewardConfig())
+    items = questions(8, max_rounds=2)[6:]
+    run_grpo(learner(), items, settings, **more)
+    longer = settings.model_copy(update={"steps": 3})
+    run_grpo(learner(), items, longer, **more)  # the scale is that of before
+    seen = lines(tmp_path, "grpo_validation")
+    assert [line["step"] for line in seen] == [0, 1, 2, 3]
+    assert len({line["reward"] for line in seen}) == 1
+    assert seen[0]["reward"] < seen[0]["exact_match"]  # cost counts from the first one on
 
 
 @pytest.mark.long

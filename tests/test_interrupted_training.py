@@ -112,8 +112,28 @@ def test_a_run_goes_on_under_its_own_settings_only(tmp_path):
     (tmp_path / "warm_start" / "done.json").write_text("[]")
     late = changes(load_config(SMOKE, [*begun, "warm_start.epochs=9"]))
     assert late == ["warm_start.epochs: 2.0 -> 9.0 (too late: warm_start is done)"]
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"config": {"of": "another version"}}))
-    assert changes(load_config(SMOKE, begun)) == []
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        ({"config": {"out": "x", "of": "another"}}, r"is of another version .*unknown key of"),
+        ({"config": 7}, "is of another version"),
+        ({}, "cannot be read"),
+        ("[", "cannot be read"),
+    ],
+)
+def test_a_run_whose_record_cannot_be_compared_does_not_go_on_under_other_settings(
+    tmp_path, record, why
+):
+    config = load_config(SMOKE, [f"out={tmp_path}", "stages=[warm_start, grpo]"])
+    text = record if isinstance(record, str) else yaml.safe_dump(record)
+    (tmp_path / "config.yaml").write_text(text)
+    assert changes(config) == []  # nothing has begun
+    (tmp_path / "grpo").mkdir()
+    with pytest.raises(ConfigError, match=f"out {tmp_path}: the run there .*{why}"):
+        changes(config)
+    assert (tmp_path / "config.yaml").read_text() == text
 
 
 def test_files_of_a_run_are_never_half_a_file(tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shlex
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,6 +19,7 @@ needs("train")
 from in_process import cli, program
 from router_r1_graph import ConfigError
 from training.config import load_config
+from training.items import draw_items
 from training.program import CONFIGS, _only_run_in
 
 POOL = """
@@ -56,6 +59,42 @@ def test_init_writes_a_commented_config_that_can_be_run(mine, monkeypatch):
     text = (mine / "train.yaml").read_text()
     assert sum("#" in line for line in text.splitlines()) > 15
     assert set(yaml.safe_load(text)) >= {"out", "budget_usd", "model", "data", "grpo"}
+
+
+@pytest.mark.parametrize("count", [4, 30])
+def test_init_of_few_questions_can_be_run_too(mine, count, monkeypatch):
+    rows = (mine / "mine.jsonl").read_text().splitlines()[1 : count + 1]
+    (mine / "mine.jsonl").write_text("\n".join(rows))
+    run = init(mine)
+    assert run.returncode == 0, run.stderr
+    monkeypatch.chdir(mine)
+    config = load_config(mine / "train.yaml")
+    held_out = draw_items(config.data, config.held_out_questions, 0, split="test")
+    assert bool(held_out) == bool(config.evaluate_questions) == bool(config.grpo.validate_every)
+    assert len(held_out) + len({item.question for item in draw_items(config.data, 40, 0)}) >= count
+
+
+@pytest.mark.parametrize("out", ["v2: mine.yaml", "run #1.yaml", "a" + " long name" * 20 + ".yaml"])
+def test_init_writes_to_a_file_of_any_name(mine, out, monkeypatch):
+    run = init(mine, "--out", out)
+    assert run.returncode == 0, run.stderr
+    monkeypatch.chdir(mine)
+    assert load_config(mine / out).out == Path("runs") / Path(out).stem
+    assert shlex.quote(out) in run.stdout.replace("\n", " ")
+
+
+@pytest.mark.parametrize("price", [{}, {"output_usd_per_mtok": 2}])
+def test_init_varies_the_prices_that_there_are(mine, price, monkeypatch):
+    record = {"question": "q?", "candidate": "Ada", "reply": "x"}
+    (mine / "records.jsonl").write_text(json.dumps(record))
+    replayed = {"provider": "recorded", "options": {"records": "records.jsonl"}, **price}
+    pool = {"candidates": [{"name": "Ada", **replayed}, {"name": "Bob", **replayed}]}
+    (mine / "mine.yaml").write_text(yaml.safe_dump(pool))
+    assert init(mine).returncode == 0
+    monkeypatch.chdir(mine)
+    config = load_config(mine / "train.yaml")
+    assert config.data.vary.prices == (0.5 if price else 0)
+    assert draw_items(config.data, 3, 0)
 
 
 @pytest.mark.parametrize(

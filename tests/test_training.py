@@ -313,6 +313,22 @@ def test_drawn_pools_know_every_domain_and_share_no_name_with_the_shipped_ones()
     assert len({c.name for pool in pools for c in pool.candidates}) > 400
 
 
+def test_names_may_have_the_form_of_models_ids_with_families_and_one_that_begins_another():
+    rng = random.Random(0)
+    pools = [draw_pool(rng, model_ids=True) for _ in range(100)]
+    names = [[c.name for c in pool.candidates] for pool in pools]
+    assert all(re.fullmatch(r"([a-z]+/)?[a-z]+(-[0-9a-z.]+)*", n) for pool in names for n in pool)
+    assert all(len({*pool}) == len(pool) for pool in names)
+    assert sum(any(a != b and a.startswith(b) for a in n for b in n) for n in names) > 20
+    assert sum(len({n.split("-")[0] for n in pool}) < len(pool) for pool in names) > 50
+    assert len({name.split("-")[0] for pool in names for name in pool}) > 300
+    config = load_config(ROOT / "training/configs/smollm2.yaml", ["data.vary.model_ids=0.5"])
+    items = draw_items(config.data, 400, seed=1)
+    drawn = {tuple(c.name for c in item.pool.candidates) for item in items}
+    ids = [all(name.islower() for name in pool) for pool in drawn]
+    assert 0.3 < sum(ids) / len(ids) < 0.7
+
+
 def test_in_other_worlds_the_facts_have_changed_places_and_the_candidates_know_those():
     data = load_config(ROOT / "training/configs/smoke.yaml", ["data.worlds=3"]).data
     items = draw_items(data, 30, seed=2)

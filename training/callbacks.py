@@ -15,6 +15,7 @@ from .judge import Judge
 from .progress import say
 from .rollout_func import Rollouts
 from .spending import Spending
+from .validation import Validation
 
 
 class KeepScale(TrainerCallback, ExportableState):  # type: ignore[misc]
@@ -40,11 +41,26 @@ class KeepScale(TrainerCallback, ExportableState):  # type: ignore[misc]
 
 
 class KeepBudget(TrainerCallback):
-    """Prints the expected cost of the run, and stops it before it costs too much."""
+    """Prints the expected cost of the run, and stops it before it costs too much.
 
-    def __init__(self, spending: Spending, rollouts: Rollouts) -> None:
+    Args:
+        spending: the bill of the run.
+        rollouts: those of the steps.
+        validation: the validations between steps; None = there are none.
+        measured: how many questions are asked after the last step.
+    """
+
+    def __init__(
+        self,
+        spending: Spending,
+        rollouts: Rollouts,
+        validation: Validation | None = None,
+        measured: int = 0,
+    ) -> None:
         self.spending = spending
         self.rollouts = rollouts
+        self.validation = validation
+        self.measured = measured
         self.refused = ""
         self._told = False
 
@@ -64,14 +80,25 @@ class KeepBudget(TrainerCallback):
             left = state.max_steps - state.global_step
             limit = self.spending.budget_usd
             budget = "" if limit is None else f"; budget_usd is {usd(limit)}"
+            more = self._questions_usd(state)
+            held_out = f", questions that are held out {usd(more)} more" if more else ""
             say(
                 f"step {state.global_step} cost {usd(each)}: the {counted(left, 'step')} to come "
-                f"will cost about {usd(each * left)}{budget}"
+                f"will cost about {usd(each * left)}{held_out}{budget}"
             )
         self._told = True
         if state.global_step < state.max_steps and (refused := self._refused(each)):
             self.refused = refused
             control.should_save = control.should_training_stop = True
+
+    def _questions_usd(self, state: Any) -> float:
+        """Return what the validations and the measurement to come will cost."""
+        rollouts = self.rollouts.config
+        each, count = self.rollouts.step_usd / (rollouts.questions * rollouts.group), self.measured
+        if validation := self.validation:
+            each = validation.last_usd / len(validation.items) or each
+            count += validation.left(state) * len(validation.items)
+        return each * count
 
     def _refused(self, next_usd: float) -> str:
         # One process decides for all: each reads the files at another moment.

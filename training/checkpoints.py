@@ -10,6 +10,8 @@ from zipfile import is_zipfile
 
 from safetensors import SafetensorError, safe_open
 
+from router_r1_graph import ConfigError
+
 from ._compat import save_checkpoint
 from .errors import BudgetSpentError, OutsideError, TrainingError
 
@@ -21,12 +23,13 @@ def train(trainer: Any, folder: Path, stage: str) -> None:
 
     Raises:
         TrainingError: the loss is not a number, or a checkpoint cannot be written.
-        OutsideError, BudgetSpentError: raised by the trainer, once a checkpoint is written.
+        OutsideError, BudgetSpentError, ConfigError: raised by the trainer, such as for what a
+            reward function returned, once a checkpoint is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    except (OutsideError, BudgetSpentError) as error:
+    except (OutsideError, BudgetSpentError, ConfigError) as error:
         step = trainer.state.global_step
         kept = ""
         if step:
@@ -35,7 +38,9 @@ def train(trainer: Any, folder: Path, stage: str) -> None:
                 kept = f"the checkpoint of step {step} is written: "
         if isinstance(error, BudgetSpentError):
             raise
-        raise OutsideError(f"{error}; {kept}see to it, run again to go on") from None
+        if isinstance(error, ConfigError) and not kept:
+            raise
+        raise type(error)(f"{error}; {kept}see to it, run again to go on") from None
     except BrokenPipeError:
         raise  # of standard output
     except (OSError, SafetensorError, RuntimeError) as error:

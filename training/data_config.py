@@ -18,11 +18,13 @@ class VaryConfig(Section):
     """How often the candidates of a pool file are varied, so that descriptors have to be read.
 
     Each is a share of the questions that are trained on. Held-out questions have the pool as its
-    file says, and `drawn` pools differ in all of it anyway.
+    file says, and `drawn` pools differ in names, prices, number and order anyway.
     """
 
     names: Share = 0.0
     """Newly drawn names, which cannot be memorised."""
+    model_ids: Share = 0.0
+    """Of the newly drawn names: those like `vond/skiora-2.5-72b-instruct`, as models are called."""
     prices: Share = 0.0
     """Newly drawn prices of recorded and simulated candidates, from an eighth to eight times their
     own. Costs follow. The prices of real endpoints are never redrawn."""

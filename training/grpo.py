@@ -102,6 +102,7 @@ def grpo_trainer(
     graph: OwnGraph | None = None,
     outcomes: Outcomes | None = None,
     held_out: Sequence[Item] = (),
+    measured: int = 0,
     bf16: bool = False,
     gradient_checkpointing: bool = False,
     lora_rank: int = 0,
@@ -123,6 +124,7 @@ def grpo_trainer(
         graph: the user's own graph around the router; None = the router alone.
         outcomes: judges the traces, besides the metric; None = the functions of `reward`.
         held_out: questions to validate on.
+        measured: how many questions are asked after the stage, for the estimate of its cost.
         bf16: on a GPU, compute in bfloat16.
         gradient_checkpointing: trade time for memory.
         lora_rank: 0 = all weights.
@@ -171,14 +173,14 @@ def grpo_trainer(
     rollouts = Rollouts(
         learner, by_prompt, config, spending, folder.parent / "traces", replies, graph, outcomes
     )
-    callbacks = [watch, KeepScale(judge), KeepBudget(spending, rollouts)]
+    validation = None
     if config.validate_every and held_out:
-        callbacks.append(
-            Validation(
-                *(learner, held_out, config, judge, metrics, folder, spending),
-                *(replies, graph, outcomes),
-            )
+        validation = Validation(
+            *(learner, held_out, config, reward, metrics, folder, spending),
+            *(replies, graph, outcomes),
         )
+    callbacks = [watch, KeepScale(judge), KeepBudget(spending, rollouts, validation, measured)]
+    callbacks += [validation] if validation else []
     trainer = GraphGRPOTrainer(
         # An adapter goes on as it is, on its model in bfloat16; TRL copies it as the reference.
         model=model,
@@ -218,9 +220,8 @@ def grpo_trainer(
     require_scoring(GRPOTrainer, config.advantage)
     trainer.advantage = config.advantage
     show(trainer, spending)
-    for callback in callbacks:
-        if isinstance(callback, Validation):
-            callback.trainer = trainer
+    if validation:
+        validation.trainer = trainer
     return trainer, watch
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 from pathlib import Path
 
 import yaml
@@ -11,6 +13,7 @@ from router_r1_graph.files import require_file
 
 from .config import load_config
 from .data_config import DataConfig
+from .pools import has_free_price
 from .questions import read_questions
 
 _TEMPLATE = """\
@@ -50,7 +53,7 @@ grpo:
   group: 8             # rollouts of each question: {rollouts} rollouts a step
   micro_batch: 16      # rows in a forward pass; lower it where memory runs out
   learning_rate: 1.0e-5
-  validate_every: 25   # steps; the best weights are kept
+  validate_every: {every:<3}  # steps; the best weights are kept. 0 = no question is held out to ask
   patience: 4          # validations without a better one, then it stops
 """
 
@@ -74,30 +77,36 @@ def write_config(file: Path, *, pool: str, questions: Path, model: str, budget_u
     require_file("--out", file)
     candidates = CandidatePool.from_yaml(pool).candidates
     read = read_questions(DataConfig(source="files", files=(questions,), pools=(pool,)))
-    replayed = any(c.provider in ("recorded", "simulated") for c in candidates)
     vary = {"names": 0.5, "order": 0.5}
     if len(candidates) > 2:
         vary["subset"] = 0.5
-    if replayed:
+    if any(map(has_free_price, candidates)):
         vary["prices"] = 0.5
+    held_out = len(read.held_out)
+    quoted = shlex.quote(str(file))
     text = _TEMPLATE.format(
-        file=file,
-        out=f"runs/{file.stem}",
+        file=quoted,
+        out=_scalar(f"runs/{file.stem}"),
         budget=f"{budget_usd:g}",
-        evaluate=min(200, len(read.held_out)),
+        evaluate=min(200, held_out),
         model=_scalar(model),
         questions=_scalar(str(questions)),
         pool=_scalar(pool),
-        held_out=len(read.held_out),
-        count=len(read.held_out) + len(read.train),
+        held_out=held_out,
+        count=held_out + len(read.train),
+        every=25 if held_out else 0,
         vary=yaml.safe_dump(vary, default_flow_style=True, sort_keys=False).strip(),
         rollouts=16 * 8,
     )
     file.write_text(text, encoding="utf-8")
-    load_config(file)  # what is written here can be read
-    return f"{file} is written: look it through, then run\n\n  router-r1 train {file}"
+    try:
+        load_config(file)
+    except ConfigError:
+        file.unlink()
+        raise
+    return f"{file} is written: look it through, then run\n\n  router-r1 train {quoted}"
 
 
 def _scalar(text: str) -> str:
     """Write a text as YAML."""
-    return str(yaml.safe_dump([text], default_flow_style=True)).strip()[1:-1]
+    return str(yaml.safe_dump([text], default_flow_style=True, width=math.inf)).strip()[1:-1]

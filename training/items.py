@@ -72,6 +72,7 @@ def draw_items(
                     size=None if data.pool_sizes == _SIZES else rng.choice(data.pool_sizes),
                     domains=domains,
                     other_names=data.vary.subjects > 0 and rng.random() < data.vary.subjects,
+                    model_ids=data.vary.model_ids > 0 and rng.random() < data.vary.model_ids,
                 )
             else:
                 pool = vary(rng, found, data.vary) if split == "train" else found

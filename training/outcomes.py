@@ -26,6 +26,7 @@ from router_r1_graph.candidates.providers import import_name
 from router_r1_graph.errors import did_you_mean
 from router_r1_graph.evaluation.loop import ask_many, run
 from router_r1_graph.evaluation.scorers import SCORERS
+from router_r1_graph.outside import writable
 from router_r1_graph.rewards import written_answer
 
 from .judges import LLMJudge
@@ -62,6 +63,8 @@ class _Said(NamedTuple):
 
 
 _NOTHING = _Said(None, {})
+_ROUNDING = 1e-6
+"""A cosine or a sum of shares may be so far from 0 or 1."""
 
 
 class Outcomes:
@@ -125,7 +128,7 @@ class Outcomes:
             try:
                 value = await _called(function, trace, threads)
             except Exception as error:  # a user's function may raise anything
-                why = " ".join(scrub(f"{type(error).__name__}: {error}").split())[:300]
+                why = " ".join(writable(scrub(f"{type(error).__name__}: {error}")).split())[:300]
                 failure = f"the reward failed: {part.function}: {why}"
                 logger.warning("trace %r: %s", trace.id, failure)
                 break
@@ -232,7 +235,7 @@ def _read(function: RewardFunction, short: str, value: Any) -> _Said:
         return _Said(number, {short: number})
     cost = _number(name, COST, value.get(COST, 0.0), most=math.inf)
     parts = {
-        str(key): _number(name, str(key), number, most=1.0)
+        writable(str(key)): _number(name, str(key), number, most=1.0)
         for key, number in value.items()
         if key != COST and number is not None
     }
@@ -253,7 +256,10 @@ def _number(name: str, key: str, value: Any, most: float) -> float:
             f"reward {name} gave {what}, a {type(value).__name__}; a reward function returns a "
             "number from 0 to 1, a mapping of names to such, or None"
         )
-    if not 0 <= float(value) <= most or math.isinf(value):
+    number = float(value)
+    if most == 1 and -_ROUNDING <= number <= 1 + _ROUNDING:
+        return min(1.0, max(0.0, number))
+    if not 0 <= number <= most or math.isinf(number):
         allowed = "from 0 to 1" if most == 1 else "of 0 or above"
         raise ConfigError(f"reward {name} gave {what}; it must be a number {allowed}")
-    return float(value)
+    return number

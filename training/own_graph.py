@@ -34,6 +34,7 @@ from router_r1_graph.candidates.keys import scrub
 from router_r1_graph.candidates.providers import import_name
 from router_r1_graph.evaluation.loop import AskItem, Item, trace_of
 from router_r1_graph.ledger import new_ledger
+from router_r1_graph.outside import writable, writable_within
 from router_r1_graph.state import RouterState
 
 logger = logging.getLogger(__name__)
@@ -160,13 +161,14 @@ class OwnGraph:
             state = await app.ainvoke(given, config)
             if isinstance(state, Mapping) and state.get("__interrupt__"):
                 return {GRAPH_FAILED: "the graph waits for a person (an interrupt)"}
-            return {GRAPH: to_jsonable_python(state, serialize_unknown=True, bytes_mode="base64")}
+            plain = to_jsonable_python(state, serialize_unknown=True, bytes_mode="base64")
+            return {GRAPH: writable_within(plain)}
         except Exception as error:  # a user's graph may raise anything
             return {GRAPH_FAILED: f"the graph failed: {_said(error)}"}
 
 
 def _said(error: Exception) -> str:
-    return " ".join(scrub(f"{type(error).__name__}: {error}").split())[:300]
+    return " ".join(writable(scrub(f"{type(error).__name__}: {error}")).split())[:300]
 
 
 def _with(item: Item, known: Mapping[str, Any]) -> Item:

@@ -9,7 +9,7 @@ and order can be varied.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -35,6 +35,11 @@ _ENDS = [
     "", "", "n", "r", "l", "s", "m", "x", "nd", "th", "k", "t", "d", "ll", "tt", "ck", "rd", "wyn",
     "ne", "lia", "ria", "van", "ston", "ric", "gard",
 ]
+_SIZES = [
+    "0.5b", "1b", "3b", "7b", "8b", "13b", "27b", "32b", "70b", "72b", "120b", "8x7b", "8x22b",
+    "nano", "mini", "small", "lite", "fast", "medium", "large", "pro", "plus", "max", "ultra",
+]
+_VARIANTS = ["instruct", "instruct", "chat", "it", "preview", "latest", "v0.1", "v0.3", "2411"]
 # fmt: on
 
 
@@ -54,6 +59,25 @@ def draw_name_like(rng: random.Random, other: str) -> str:
     before = draw_name(rng)[: rng.randint(1, 5)] if rng.random() < 0.8 else ""
     after = rng.choice(_VOWELS) + rng.choice(_ENDS) if rng.random() < 0.6 else ""
     return (before + other[start : start + length] + after).capitalize()
+
+
+def draw_model_ids(rng: random.Random, count: int) -> list[str]:
+    """Return different names in the form of models' ids, such as `vond/skiora-2.5-72b-instruct`.
+
+    Some are of one family, and one may begin another.
+    """
+    families = [_family(rng) for _ in range(rng.randint((count + 1) // 2, count))]
+    names: dict[str, None] = {}
+    while len(names) < count:
+        parts = [rng.choice(families), rng.choice(_SIZES), rng.choice(_VARIANTS)]
+        names["-".join(parts[: rng.choice((1, 2, 2, 2, 3, 3))])] = None
+    return list(names)
+
+
+def _family(rng: random.Random) -> str:
+    maker = f"{draw_name(rng).lower()}/" if rng.random() < 0.3 else ""
+    versions = ("", str(rng.randint(1, 5)), f"{rng.randint(1, 4)}.{rng.randint(1, 9)}")
+    return maker + "-".join(filter(None, (draw_name(rng).lower(), rng.choice(versions))))
 
 
 def draw_names(rng: random.Random, count: int) -> list[str]:
@@ -81,8 +105,10 @@ def vary(rng: random.Random, pool: CandidatePool, shares: VaryConfig) -> Candida
 
     before = candidates = list(pool.candidates)
     if drawn(shares.names):
-        names = draw_names(rng, len(candidates))
-        candidates = [_renamed(c, name) for c, name in zip(candidates, names, strict=True)]
+        draw = draw_model_ids if drawn(shares.model_ids) else draw_names
+        drawn_names = draw(rng, len(candidates))
+        names = {c.name: name for c, name in zip(candidates, drawn_names, strict=True)}
+        candidates = [_renamed(c, names, pool) for c in candidates]
     if drawn(shares.prices):
         candidates = [_repriced(rng, c) for c in candidates]
     if drawn(shares.subset) and len(candidates) > 2:
@@ -101,7 +127,7 @@ def require_free_prices(pool: CandidatePool, shares: VaryConfig) -> None:
     Raises:
         ConfigError: every candidate has a real price.
     """
-    if shares.prices and not any(_has_free_price(c) for c in pool.candidates):
+    if shares.prices and not any(has_free_price(c) for c in pool.candidates):
         raise ConfigError(
             f"data.vary.prices: {pool.where} has no recorded or simulated candidate with a price, "
             "and what others cost is real; record their replies (router-r1 evaluate --record, "
@@ -109,16 +135,19 @@ def require_free_prices(pool: CandidatePool, shares: VaryConfig) -> None:
         )
 
 
-def _has_free_price(candidate: Candidate) -> bool:
+def has_free_price(candidate: Candidate) -> bool:
+    """Return whether a candidate's price can be redrawn: it has one, and nobody really pays it."""
     return candidate.priced and candidate.provider in ("recorded", "simulated")
 
 
-def _renamed(candidate: Candidate, name: str) -> Candidate:
-    """Return a candidate with another name, which is still the same for its provider."""
+def _renamed(candidate: Candidate, names: Mapping[str, str], pool: CandidatePool) -> Candidate:
+    """Return a candidate with another name, which is still the same for provider and store."""
     as_before: dict[str, Any] = {"model": candidate.model_name}
+    if candidate.fallback and (other := pool.find(candidate.fallback)):
+        as_before["fallback"] = names[other.name]
     if candidate.provider == "recorded":  # its replies may stand under either of its two names
         as_before["options"] = {"recorded_as": candidate.name, **candidate.options}
-    return candidate.model_copy(update={"name": name, **as_before})
+    return candidate.renamed(names[candidate.name], **as_before)
 
 
 #: The most that a redrawn price is above its own, and the most that it is below.
@@ -127,7 +156,7 @@ _PRICE_RANGE = 8.0
 
 def _repriced(rng: random.Random, candidate: Candidate) -> Candidate:
     """Return a candidate with other prices; the costs of calls follow from them."""
-    if not _has_free_price(candidate):
+    if not has_free_price(candidate):
         return candidate
     factor = _log_uniform(rng, 1 / _PRICE_RANGE, _PRICE_RANGE)
     update: dict[str, Any] = {"prices_checked": None}
@@ -148,6 +177,7 @@ def draw_pool(
     size: int | None = None,
     domains: Sequence[str] = DOMAINS,
     other_names: bool = False,
+    model_ids: bool = False,
 ) -> CandidatePool:
     """Draw a pool in which at least one candidate knows each domain.
 
@@ -158,6 +188,7 @@ def draw_pool(
         size: how many candidates; None draws 4 to 8.
         domains: the domains of the world that they know.
         other_names: whether descriptors call domains by other names, and may leave scores out.
+        model_ids: whether the candidates have names like `vond/skiora-2.5-72b-instruct`.
     """
     size = size or rng.choice((4, 5, 6, 7, 8, 8))
     generalists = min(rng.randint(1, 4), size // 2)
@@ -173,7 +204,7 @@ def draw_pool(
         others = [d for d in domains if d not in share]
         if others and (not share or (len(share) < 4 and rng.random() < 0.25)):
             share.append(rng.choice(others))
-    names = draw_names(rng, size)
+    names = draw_model_ids(rng, size) if model_ids else draw_names(rng, size)
     candidates = [_specialist(rng, names.pop(), share) for share in shares]
     strong = rng.randrange(generalists)
     candidates += [

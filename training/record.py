@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
 from router_r1_graph import ConfigError
 
-from .config import RunConfig
+from .config import RunConfig, Stage
+from .config_file import refusal
 from .files import write_whole
 
 FILE = "config.yaml"
@@ -33,17 +34,23 @@ def changes(config: RunConfig) -> list[str]:
     policy that no config makes.
 
     Raises:
-        ConfigError: one of these differs, or the stages that have begun are not the first ones any
-            more.
+        ConfigError: one of these differs, the stages that have begun are not the first ones any
+            more, or the run is of another version of this package.
     """
+    if not any((config.out / stage).is_dir() for stage in get_args(Stage)):
+        return []  # nothing has begun
+    file = config.out / FILE
     try:
-        record = yaml.safe_load((config.out / FILE).read_text(encoding="utf-8"))
+        record = yaml.safe_load(file.read_text(encoding="utf-8"))
         before = RunConfig.model_validate(record["config"])
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, ValidationError):
-        return []  # there is none, or of a version that cannot be compared
-    begun = [stage for stage in before.stages if (config.out / stage).is_dir()]
-    if not begun:
+    except FileNotFoundError:
         return []
+    except ValidationError as error:
+        why = f"is of another version ({refusal(file, error, RunConfig)})"
+        raise _another(config, why, "") from None
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise _another(config, f"left a record that cannot be read ({file}: {error})", "") from None
+    begun = [stage for stage in before.stages if (config.out / stage).is_dir()]
     first = list(config.stages[: len(begun)])
     if first != begun[: len(first)]:
         raise _another(config, f"did {', '.join(begun)} first, and stages begins with {first[0]}")
@@ -60,9 +67,9 @@ def changes(config: RunConfig) -> list[str]:
     return changed
 
 
-def _another(config: RunConfig, why: str) -> ConfigError:
+def _another(config: RunConfig, why: str, mend: str = "set it back, or ") -> ConfigError:
     return ConfigError(
-        f"out {config.out}: the run there {why}; set it back, or begin another run: out=runs/other"
+        f"out {config.out}: the run there {why}; {mend}begin another run: out=runs/other"
     )
 
 

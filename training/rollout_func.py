@@ -23,12 +23,12 @@ from .models import Learner
 from .outcomes import Outcomes
 from .own_graph import OwnGraph
 from .rollouts import (
-    NO_REPLY,
     Patience,
     failure_from_outside,
     got_reply,
     require_budget,
     roll_out,
+    unheard,
     why_left_out,
 )
 from .spending import Spending, StageBill
@@ -96,7 +96,6 @@ class Rollouts:
             traces = roll_out(
                 self._samples(prompts, trainer.accelerator.process_index),
                 controller,
-                in_flight=len(prompts),
                 patience=Patience(self.config.tries, self.config.wait_seconds),
                 replies=self.replies,
                 graph=self.graph,
@@ -112,7 +111,8 @@ class Rollouts:
         if any(gather_object([got_reply(trace) for trace in traces])):
             self._unheard = 0
         failures = gather_object([failure_from_outside(trace) for trace in traces])
-        self._stop_if_most_failed(failures, gather_object(left_out), step)
+        silent = gather_object([unheard(trace) for trace in traces])
+        self._stop_if_most_failed(failures, silent, gather_object(left_out), step)
         self.step_usd = sum(gather_object([self.spending.here_usd - before]))
         rows = [
             _left_out(controller.codec.tokenizer.eos_token_id)
@@ -162,16 +162,15 @@ class Rollouts:
         return samples
 
     def _stop_if_most_failed(
-        self, failures: Sequence[str], left_out: Sequence[str], step: int
+        self, failures: Sequence[str], silent: Sequence[str], left_out: Sequence[str], step: int
     ) -> None:
-        failed = [failure for failure in failures if failure]
-        unheard = sum(failure.startswith(NO_REPLY) for failure in failed)
-        self._unheard += unheard
+        failed, silent = list(filter(None, failures)), list(filter(None, silent))
+        self._unheard += len(silent)
         tries = counted(self.config.tries, "attempt")
-        if unheard and 2 * self._unheard >= len(failures) > 2 * len(failed):
+        if silent and 2 * self._unheard >= len(failures) > 2 * len(failed):
             raise OutsideError(
                 f"grpo: none of the last {self._unheard} rollouts that asked candidates, up to "
-                f"step {step + 1}, got a reply, after {tries}; the last: {failed[-1]}"
+                f"step {step + 1}, got a reply, after {tries}; the last: {silent[-1]}"
             )
         if 2 * len(failed) >= len(failures):
             raise OutsideError(

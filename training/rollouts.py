@@ -15,6 +15,7 @@ from langsmith import tracing_context
 
 from router_r1_graph import Controller, ReplyStore, StopReason, Trace
 from router_r1_graph.call_records import CallRecord
+from router_r1_graph.candidates.resilience.fallback import UNREACHABLE
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.evaluation.loop import AskItem, Item, ask_many, ask_router, run
 from router_r1_graph.words import counted
@@ -24,15 +25,8 @@ from .outcomes import Outcomes, judgement_of
 from .own_graph import GRAPH_FAILED, NOT_ASKED, OwnGraph
 from .spending import Spending, StageBill
 
-#: Kinds of errors that say nothing about the policy: its endpoint, key or network is at fault.
-_OUTSIDE = (
-    *("auth", "not_found", "rate_limited", "server_error", "timeout", "connection"),
-    "malformed",  # such as the page of a gateway
-)
-
-
-NO_REPLY = "no candidate replied"
-"""The beginning of the message for a rollout whose calls all failed."""
+_OUTSIDE = tuple(UNREACHABLE)
+"""Kinds of errors that say nothing about the policy."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +172,9 @@ def _one_of(traces: Sequence[Trace], item: Item) -> Trace:
     if len(traces) == 1:
         return traces[0]
     failed = [trace for trace in traces if failure_from_outside(trace)]
-    return random.Random(f"{item.context.seed}/{item.question}").choice(failed or traces)
+    # The order in which they finish depends on timing.
+    ordered = sorted(failed or traces, key=lambda trace: (trace.question, trace.turns))
+    return random.Random(f"{item.context.seed}/{item.question}").choice(ordered)
 
 
 def judged_of(traces: Sequence[Trace], stage: str) -> list[Trace]:
@@ -189,11 +185,16 @@ def judged_of(traces: Sequence[Trace], stage: str) -> list[Trace]:
     """
     kept = [trace for trace in traces if not why_left_out(trace)]
     failed = [failure for trace in traces if (failure := failure_from_outside(trace))]
-    unheard = [failure for failure in failed if failure.startswith(NO_REPLY)]
-    if (failed and 2 * len(failed) >= len(traces)) or (unheard and not any(map(got_reply, traces))):
+    if failed and 2 * len(failed) >= len(traces):
         raise OutsideError(
             f"{stage}: {len(failed)} of {counted(len(traces), 'rollout')} failed through no fault "
             f"of the policy; the last: {failed[-1]}"
+        )
+    silent = [error for trace in traces if (error := unheard(trace))]
+    if silent and not any(map(got_reply, traces)):
+        raise OutsideError(
+            f"{stage}: none of {counted(len(silent), 'rollout')} that asked candidates got a "
+            f"reply; the last: {silent[-1]}"
         )
     if traces and not kept:
         raise OutsideError(
@@ -230,8 +231,24 @@ def failure_from_outside(trace: Trace) -> str:
     calls = _real_calls(trace)
     errors = [call.error or "" for call in calls if not call.ok]
     if errors and len(errors) == len(trace.calls) and all(e.startswith(_OUTSIDE) for e in errors):
-        return f"{NO_REPLY}: {calls[-1].candidate}: {errors[-1]}"
+        return f"no candidate replied: {calls[-1].candidate}: {errors[-1]}"
     return ""
+
+
+_OF_THE_QUERY = ("declined", "context_length", "no_record", "refused")
+"""Kinds of errors that another query might not have brought."""
+
+
+def unheard(trace: Trace) -> str:
+    """Return the last error of a run that asked real candidates, if none of them replied; else "".
+
+    Whether the policy or the endpoints are at fault is told by many runs only.
+    """
+    calls = _real_calls(trace)
+    errors = [call.error or "" for call in calls if not call.ok]
+    if not errors or len(errors) < len(calls) or all(e.startswith(_OF_THE_QUERY) for e in errors):
+        return ""
+    return f"{calls[-1].candidate}: {errors[-1]}"
 
 
 def got_reply(trace: Trace) -> bool:

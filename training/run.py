@@ -82,8 +82,7 @@ class Run:
         if self.replies is None:
             return None
         file = self.config.out / "records.jsonl"
-        renamed = self.config.data.vary.names > 0
-        write_records(file, stored_records(self.replies, model_names=renamed))
+        write_records(file, stored_records(self.replies))
         return file
 
     def roll_out(

@@ -105,6 +105,7 @@ def grpo(run: Run, learner: Learner) -> Learner:
         held_out=draw_items(config.data, config.grpo.validate_questions, config.seed, split="test")
         if config.grpo.validate_every
         else (),
+        measured=config.evaluate_questions * len(config.grpo.validate_cost_weights),
         bf16=config.model.bf16,
         gradient_checkpointing=config.model.gradient_checkpointing,
         lora_rank=config.model.lora_rank,

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
@@ -25,6 +26,7 @@ from .models import Learner
 from .outcomes import Outcomes
 from .own_graph import OwnGraph
 from .progress import say
+from .reward_config import RewardConfig
 from .rollouts import judged_of, require_budget, roll_out
 from .shares import Shares
 from .spending import Spending, StageBill
@@ -44,7 +46,8 @@ class Validation(TrainerCallback):
         learner: the model, with the settings of its turns.
         items: held-out questions; their own cost weights are replaced.
         config: how often, at which cost weights, and the patience.
-        judge: the rules of the reward; its scale is not moved.
+        reward: the rules of the reward. A scale of costs is that of the first validation for all of
+            them, so that the same answers are worth the same at each step.
         metrics: the file of metrics.
         folder: the folder of checkpoints.
         spending: the bill of the run.
@@ -58,7 +61,7 @@ class Validation(TrainerCallback):
         learner: Learner,
         items: Sequence[Item],
         config: GRPOConfig,
-        judge: Judge,
+        reward: RewardConfig,
         metrics: Path,
         folder: Path,
         spending: Spending,
@@ -72,7 +75,8 @@ class Validation(TrainerCallback):
         self.items = at_weights(items, config.validate_cost_weights)
         self.shares = Shares(items)
         self.config = config
-        self.judge = judge
+        scale = folder / "validation_scale.json"
+        self.judge = Judge(reward, scale)
         self.metrics = metrics
         self.spending = spending
         self.replies = replies
@@ -81,6 +85,10 @@ class Validation(TrainerCallback):
         self.trainer: Any = None
         self.rewards = {int(k): v for k, v in (read_whole(self.file) or {}).items()}
         """The mean reward of each step that was validated."""
+        self.last_usd = 0.0
+        """The USD that the last validation has cost, on all processes."""
+        if self.rewards:
+            self.judge.restore(read_whole(scale) or {})
 
     @property
     def is_over(self) -> bool:
@@ -108,6 +116,11 @@ class Validation(TrainerCallback):
                 )
             control.should_save = control.should_training_stop = True
 
+    def left(self, state: Any) -> int:
+        """Return how many validations there will be, if the stage goes to its end."""
+        every, steps = self.config.validate_every, range(state.global_step + 1, state.max_steps + 1)
+        return sum(step % every == 0 or step == state.max_steps for step in steps)
+
     def _is_due(self, state: Any) -> bool:
         step = state.global_step
         return step % self.config.validate_every == 0 or step == state.max_steps
@@ -133,6 +146,7 @@ class Validation(TrainerCallback):
         require_budget(self.spending, _BILLED)
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         was_training = model.training
+        before = self.spending.here_usd
         model.eval()
         controller = PolicyController(
             model,
@@ -153,11 +167,15 @@ class Validation(TrainerCallback):
             ),
         )
         model.train(was_training)
+        self.last_usd = sum(gather_object([self.spending.here_usd - before]))
         traces = judged_of(asked, "grpo: validation")
+        if not self.rewards:
+            self.judge.observe(self.judge.costs(traces))
         self.rewards[step] = fmean(self.judge(trace).total for trace in traces)
         if not state.is_world_process_zero:
             return
         self._log(step, traces)
+        self.judge.save()
         if best_step(self.rewards) == step:
             best = {name: weights.detach().cpu() for name, weights in _trained(model).items()}
             replace_whole(self.best_file, lambda file: save_file(best, file))

@@ -11,9 +11,9 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from ..outside import plain_name
 from ..words import plain
@@ -66,6 +66,8 @@ class Candidate(ModelSettings):
     measured: Measurement | None = None
     """When and how latency and scores were measured (`date`, `source`); None = not known."""
 
+    _first_name: str = PrivateAttr("")
+
     @field_validator("name", "aliases")
     @classmethod
     def _can_be_written_in_a_tag(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -77,6 +79,17 @@ class Candidate(ModelSettings):
                 )
             plain_name(name)
         return value
+
+    @property
+    def stored_as(self) -> str:
+        """The name under which a store keeps its replies: the first one, if it was renamed."""
+        return self._first_name or self.name
+
+    def renamed(self, name: str, **changed: Any) -> Candidate:
+        """Return the candidate under another name, and with other values of these fields."""
+        copy = self.model_copy(update={"name": name, **changed})
+        copy._first_name = self.stored_as
+        return copy
 
     @property
     def model_name(self) -> str:

@@ -135,11 +135,11 @@ def looking_in(path: str, folder: Path | None) -> Iterator[list[Path]]:
         path: `module:name` of the import.
         folder: of the file that names it.
     """
-    folders = [p for p in dict.fromkeys((folder and folder.resolve(), Path.cwd())) if p]
     top = path.partition(":")[0].partition(".")[0]
     if top == __package__.partition(".")[0]:
-        yield folders
+        yield [Path.cwd()]
         return
+    folders = [p for p in dict.fromkeys((folder and folder.resolve(), Path.cwd())) if p]
     importlib.invalidate_caches()  # a file that was written a moment ago
     places = [str(p) for p in folders]
     spec, loaded = PathFinder.find_spec(top, places), sys.modules.get(top)

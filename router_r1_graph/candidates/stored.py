@@ -49,7 +49,8 @@ class StoredReply:
     """A reply in the store, with the cost that was paid."""
 
     candidate: str | None
-    """The candidate's name at that time; None = a controller's turn."""
+    """The candidate's name at that time, and that of its pool file in a training that draws names;
+    None = a controller's turn."""
     model: str
     question: str
     """The last human message."""
@@ -106,7 +107,7 @@ def store_reply(
     except (TypeError, ValueError):
         return None
     return StoredReply(
-        candidate=settings.name if isinstance(settings, Candidate) else None,
+        candidate=settings.stored_as if isinstance(settings, Candidate) else None,
         model=_model(settings),
         question=hide(question, *secrets),
         message=text,
