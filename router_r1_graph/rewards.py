@@ -2,7 +2,8 @@
 
     r = -1                       the format is wrong
     r = 0                        there is no answer, or the outcome is 0 (gated; see `reward`)
-    r = (1 - a) * m + a * c      otherwise; a = cost weight, m = outcome, c = cheapness
+    r = (1 - a) * m + a * c      otherwise; a = cost weight, m = outcome, c = cheapness (gated: at
+                                 least 0, where the scale has scores below)
 
 The key invariant: only what the controller wrote is judged, never a candidate's reply or failure.
 Every result is finite, for any input.
@@ -104,6 +105,8 @@ def reward(
         total = -1.0
     elif written is None or (gated and outcome == 0):
         total = 0.0
+    elif gated:  # no cost makes a right answer worse than a wrong one
+        total = max(0.0, total)
     return RewardBreakdown(float(not errors), outcome, cheap, total, answer, errors)
 
 

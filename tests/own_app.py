@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypedDict
 
@@ -52,6 +53,43 @@ def twice(router: Any) -> Any:
         first = router.invoke({"question": state["question"]})["answer"]
         second = router.invoke({"question": f"Who wrote {first or 'Emma'}?"})["answer"]
         return {"reply": f"{first}, {second}"}
+
+    return StateGraph(Letter).add_node("ask", ask).add_edge(START, "ask").compile()
+
+
+WAITS = [0.0, 0.0]
+"""How long each branch of `both` waits before it asks, in seconds."""
+
+
+def both(router: Any) -> Any:
+    """Ask the router twice at once."""
+
+    async def ask(state: Letter) -> Letter:
+        async def one(question: str, wait: float) -> str:
+            await asyncio.sleep(wait)
+            return str((await router.ainvoke({"question": question}))["answer"])
+
+        asked = zip((state["question"], "Who wrote Emma?"), WAITS, strict=True)
+        return {"reply": ", ".join(await asyncio.gather(*(one(*a) for a in asked)))}
+
+    return StateGraph(Letter).add_node("ask", ask).add_edge(START, "ask").compile()
+
+
+def odd(router: Any) -> Any:
+    """Leave a state that no file can hold."""
+
+    async def ask(state: Letter) -> Letter:
+        await router.ainvoke({"question": state["question"]})
+        return {"reply": "half a \ud83d letter"}
+
+    return StateGraph(Letter).add_node("ask", ask).add_edge(START, "ask").compile()
+
+
+def odd_error(router: Any) -> Any:
+    """Fail with a text that no file can hold."""
+
+    async def ask(state: Letter) -> Letter:
+        raise ValueError("half a \ud83d letter")
 
     return StateGraph(Letter).add_node("ask", ask).add_edge(START, "ask").compile()
 

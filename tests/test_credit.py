@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -42,6 +43,14 @@ def test_right_is_never_worth_less_than_wrong_and_a_group_sums_to_nothing(traces
         assert min(right) >= max(wrong) - 1e-9
     assert sum(credit) == pytest.approx(0, abs=1e-9)
     assert all(abs(c) < 20 for c in credit)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=8), st.floats(0, 1), st.floats(0.05, 1))
+def test_a_grade_is_worth_its_share_of_what_cheapness_adds(costs, weight, grade):
+    group = [Judged(weight, grade, (1 - cost,), (cost,)) for cost in costs]
+    whole = first(credit_of_groups([replace(one, outcome=1.0) for one in group], len(group)))
+    part = first(credit_of_groups(group, len(group)))
+    assert part == pytest.approx([grade * one for one in whole], abs=1e-6)
 
 
 def test_the_cheaper_of_two_right_answers_earns_more_and_the_more_the_cost_weighs():

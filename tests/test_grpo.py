@@ -344,6 +344,16 @@ def test_an_endpoint_that_is_left_alone_for_a_while_is_away_too(tmp_path, serve)
         run_grpo(learner(), items, settings, **options(tmp_path))
 
 
+@pytest.mark.parametrize("said", [Status(400), Reply("")])
+def test_endpoints_that_refuse_whatever_they_are_asked_stop_the_run_with_the_cause(
+    tmp_path, serve, said
+):
+    settings = config(questions=1, micro_batch=8, tries=1)
+    with pytest.raises(OutsideError, match=r"none of the last \d rollouts .*to step 1, got a re"):
+        run_grpo(learner(), asked_of(serve(said)), settings, **options(tmp_path))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 @pytest.mark.long
 def test_an_endpoint_that_goes_away_in_mid_run_leaves_a_checkpoint_to_go_on_from(tmp_path, serve):
     server = serve(Reply("Carel Fabritius"))

@@ -12,10 +12,18 @@ from extras import needs
 
 needs("train")
 
+import own_app
 from fakes import answer, search
 from in_process import cli
 from openai_server import Reply
-from router_r1_graph import ConfigError, ReplyStore, RouterContext, ScriptedController, read_traces
+from router_r1_graph import (
+    ConfigError,
+    ReplyStore,
+    RouterContext,
+    ScriptedController,
+    read_traces,
+    write_traces,
+)
 from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.rewards import reward
 from test_grpo import DEMO, SETTINGS, asked_of, config, learner, lines, options, questions
@@ -81,6 +89,26 @@ def test_of_several_runs_in_one_each_is_paid_and_one_that_the_seed_draws_is_lear
         asked.add(one.question)
     assert asked == {item.question, "Who wrote Ann?"}
     assert len(paid) == 8
+
+
+def test_which_of_several_runs_is_learned_does_not_depend_on_which_is_the_first(monkeypatch):
+    [item] = questions(1)
+    items = [replace(item, context=replace(item.context, seed=seed)) for seed in range(6)]
+
+    def learned(*waits):
+        monkeypatch.setattr(own_app, "WAITS", waits)
+        return [one.question for one in run_of("both", items=items)]
+
+    assert learned(0, 0.05) == learned(0.05, 0)
+    assert len(set(learned(0, 0))) == 2
+
+
+@pytest.mark.parametrize("name", ["odd", "odd_error"])
+def test_a_state_or_error_that_no_file_can_hold_is_written_all_the_same(name, tmp_path):
+    found = run_of(name)
+    write_traces(tmp_path / "t.jsonl", found)
+    assert list(read_traces(tmp_path / "t.jsonl")) == found
+    assert "letter" in str(found[0].metadata)
 
 
 @pytest.mark.parametrize(

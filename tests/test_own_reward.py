@@ -73,6 +73,12 @@ def waits(trace):
 def fails(trace):
     raise RuntimeError("the judge is away, sk-abcdefgh12345678")
 
+def odd_name(trace):
+    return {"half a \\ud83d letter": 0.5}
+
+def odd_error(trace):
+    raise RuntimeError("half a \\ud83d letter")
+
 def value(trace, value):
     return value
 
@@ -186,9 +192,22 @@ def test_a_function_that_raises_fails_the_trace_and_shows_no_key(mine):
     assert Spending(mine / "spending").total_usd() == 0.25  # what was paid before it failed
 
 
+def test_a_text_that_no_file_can_hold_is_written_all_the_same(mine):
+    for function in ("mine:odd_name", "mine:odd_error"):
+        one = judged(mine, function)
+        assert one.model_validate_json(one.model_dump_json()) == one
+
+
+@pytest.mark.parametrize(("value", "outcome"), [(1 + 4e-10, 1.0), (-2e-9, 0.0), (0.1 + 0.2, 0.3)])
+def test_rounding_of_floats_is_no_mistake(mine, value, outcome):
+    found = judged(mine, {"function": "mine:value", "options": {"value": value}})
+    assert judgement_of(found)["outcome"] == pytest.approx(outcome, abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
+        (1.0001, r"gave 1\.0001; it must be a number from 0 to 1"),
         (1.5, r"mine:value gave 1\.5; it must be a number from 0 to 1"),
         (-0.1, r"gave -0\.1"),
         (float("nan"), "gave nan"),

@@ -37,6 +37,9 @@ def trace(*turns, cost_weight=0.5, gold=("Paris",), replies=None, pool=POOL, **k
     return Trace.from_state(state, pool=pool, controller="x", context=context, gold=gold)
 
 
+RIGHT, BROKEN = trace(ASK, PARIS), trace(ASK, "Paris")
+
+
 def test_a_right_answer_is_paid_by_outcome_and_cheapness():
     scale = AbsoluteCost(usd=trace_cost() * 4)
     got = reward(trace(ASK, PARIS, cost_weight=0.4), scale)
@@ -247,6 +250,21 @@ def test_what_is_dearer_stays_dearer_down_to_a_floor_below_0():
     assert [AbsoluteCost(usd=2.0).score(cost) for cost in (0.0, 1.0, 3.0)] == [1.0, 0.5, 0.0]
     scale = AbsoluteCost(usd=2.0, floor=-1.0)
     assert [scale.score(cost) for cost in (0.0, 3.0, 9.0, math.nan)] == [1.0, -0.5, -1.0, -1.0]
+
+
+@given(
+    weight=st.floats(0, 1),
+    usd=st.floats(1e-9, 10),
+    floor=st.floats(-20, 0),
+    outcome=st.floats(0, 1),
+)
+def test_a_right_answer_is_never_worth_less_than_a_wrong_one(weight, usd, floor, outcome):
+    scale = AbsoluteCost(usd=usd, floor=floor)
+    given = {"cost_weight": weight, "gated": True}
+    right = reward(RIGHT, scale, outcome=outcome, **given).total
+    wrong = reward(RIGHT, scale, outcome=0.0, **given).total
+    broken = reward(BROKEN, scale, outcome=outcome, **given).total
+    assert 1 >= right >= wrong == 0 > broken == -1
 
 
 @pytest.mark.parametrize("floor", [0.1, math.nan, -math.inf])

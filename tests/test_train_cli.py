@@ -130,7 +130,13 @@ def test_the_command_is_the_program_of_the_checkout(mine):
     assert "nowhere.yaml: no such config file" in missing.stderr
 
 
-@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM"),
+        "ACCELERATE_USE_PARALLELISM_CONFIG",
+    ],
+)
 @pytest.mark.parametrize("stages", ["warm_start", "best_of_n", "warm_start,grpo"])
 def test_sharded_weights_are_refused_before_any_stage(tmp_path, monkeypatch, variable, stages):
     monkeypatch.setenv(variable, "true")

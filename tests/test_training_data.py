@@ -36,6 +36,7 @@ from training.questions import check_questions, how_held_out, question_key, read
 from training.rollouts import roll_out
 from training.run import Run
 from training.spending import Spending
+from training.teacher_traces import warm_traces
 from yaml_pool import yaml_pool
 
 ROOT = Path(__file__).parent.parent
@@ -455,6 +456,19 @@ def test_what_a_real_endpoint_costs_is_never_redrawn(tmp_path, serve):
     assert tool.invoke({"query": "What is the capital of France?"}) == "Paris"
     assert server.requests[-1].model in ("ada", "bob", "cleo")
     assert tool.name not in {c.name for c in real.candidates}
+
+
+def test_traces_of_questions_of_the_world_that_are_measured_are_not_learned(tmp_path):
+    smoke = ROOT / "training" / "configs" / "smoke.yaml"
+    traces, out = tmp_path / "t.jsonl", f"out={tmp_path}/run"
+    config = load_config(smoke, [out, f"warm_start.trace_files=[{traces}]"])
+    measured = draw_items(config.data, config.evaluate_questions, config.seed, split="test")
+    validated = draw_items(config.data, config.grpo.validate_questions, config.seed, split="test")
+    trained = draw_items(config.data, 5, config.seed)
+    script = ScriptedController(["<answer> x </answer>"])
+    write_traces(traces, roll_out([*measured, *trained, *validated], script))
+    learned = [trace.question for trace in warm_traces(Run(config))()]
+    assert learned == [item.question for item in trained]
 
 
 def test_a_run_on_own_questions_learns_and_measures_apart_and_says_how(tmp_path, caplog):

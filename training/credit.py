@@ -40,8 +40,9 @@ def credit_of_groups(judged: Sequence[Judged | None], size: int) -> list[list[fl
     """Return the credit of each turn of each trace.
 
     A trace earns `(1 - a) * z(outcome)`, and a right one `a` times a bonus: its cheapness above
-    that of the most expensive right trace, in standard deviations of the right traces. So at no
-    cost weight is a right answer worth less than a wrong one. A turn is compared with the same turn
+    that of the most expensive right trace, in standard deviations of the right traces, times its
+    outcome where this is graded. So at no cost weight is a right answer worth less than a wrong
+    one. A turn is compared with the same turn
     of the other traces. In each turn, the credit of a group sums to 0.
 
     Args:
@@ -74,7 +75,8 @@ def _credit(group: Sequence[Judged | None]) -> list[list[float]]:
             }
         )
         earned = {
-            place: (1 - one.cost_weight) * worth[place] + one.cost_weight * bonus.get(place, 0.0)
+            place: (1 - one.cost_weight) * worth[place]
+            + one.cost_weight * one.outcome * bonus.get(place, 0.0)
             for place, one in traces.items()
             if turn < len(one.cheapness)
         }

@@ -246,8 +246,11 @@ def refuse_sharding() -> None:
     for variable, name in (
         ("ACCELERATE_USE_FSDP", "FSDP"),
         ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+        ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "accelerate's parallelism_config"),
     ):
-        if os.environ.get(variable, "").lower() in ("1", "true"):
+        # As accelerate reads them.
+        if os.environ.get(variable, "").lower() in ("1", "true", "t", "yes", "y", "on"):
             raise ConfigError(
                 f"{name} splits a model over GPUs, and runs of the graph differ in length, so its "
                 "processes would wait for each other for ever; start plain processes "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -124,20 +124,24 @@ def _worlds(data: DataConfig) -> str:
     return ", ".join(data.facts) if data.facts else "the embedded world"
 
 
-def without_held_out(traces: Iterable[Trace], data: DataConfig) -> Iterator[Trace]:
+def without_held_out(
+    traces: Iterable[Trace], data: DataConfig, measured: Iterable[str] = ()
+) -> Iterator[Trace]:
     """Yield the traces whose question is not held out, and log how many are left out.
 
-    With source `world`, all are yielded.
+    Args:
+        traces: traces of any questions.
+        data: says which questions are held out.
+        measured: the questions that are held out with source `world`.
 
     Raises:
         ConfigError: see `read_questions`; or no trace is left.
     """
-    if data.source == "world":
-        yield from traces
-        return
-    by_hash = data.split_by_hash
-    share = data.held_out if by_hash else 0.0
-    keys = {} if by_hash else _read(_eval_sources(data), data.eval_where, data)
+    world, by_hash = data.source == "world", data.split_by_hash
+    share = data.held_out if by_hash and not world else 0.0
+    keys: Container[str] = {question_key(text) for text in measured}
+    if not (world or by_hash):
+        keys = _read(_eval_sources(data), data.eval_where, data)
     kept = left_out = 0
     for trace in traces:
         key = question_key(trace.question)

@@ -54,9 +54,15 @@ def warm_traces(run: Run) -> Any:
             what = "teacher's traces"
             write_teacher_traces(run, "warm_start", file, pairs, config.seed, what, judged=False)
 
+    measured: Sequence[str] = ()
+    if config.warm_start.trace_files and config.data.source == "world":
+        counts = {config.evaluate_questions, config.grpo.validate_questions}
+        drawn = (draw_items(config.data, count, config.seed, "test") for count in counts)
+        measured = [item.question for items in drawn for item in items]
+
     def read() -> Iterator[Trace]:
         traces = chain.from_iterable(map(read_traces, files))
-        yield from without_held_out(traces, config.data)
+        yield from without_held_out(traces, config.data, measured)
 
     return read
 
