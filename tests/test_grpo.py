@@ -50,6 +50,7 @@ from training.items import Item
 from training.models import load_learner
 from training.rollouts import Patience, roll_out, why_left_out
 from training.spending import Spending, StageBill
+from training.validation import Validation
 
 pytestmark = [
     pytest.mark.timeout(1800),  # trainings
@@ -430,6 +431,14 @@ def test_a_prompt_that_is_too_long_is_named_and_left_out(tmp_path, capsys):
     assert {trace.question for trace in traces} <= {item.question for item in items}
     with pytest.raises(ConfigError, match="every question"):
         run_grpo(learner(), [long], settings, **options(tmp_path / "other"))
+    validated = config(group=2, micro_batch=4, validate_every=1, validate_cost_weights=(0, 0.5))
+    held_out = options(tmp_path / "validated", held_out=[long, *items])
+    trainer, _ = grpo_trainer(learner(), items, validated, **held_out)
+    assert "grpo_validation: 1 question left out" in capsys.readouterr().out
+    [validation] = [c for c in trainer.callback_handler.callbacks if isinstance(c, Validation)]
+    assert {item.id for item in validation.items} == {item.id for item in items}
+    with pytest.raises(ConfigError, match="grpo_validation: the prompt of every question"):
+        grpo_trainer(learner(), items, validated, **held_out | {"held_out": [long]})
 
 
 def test_fewer_questions_than_a_step_needs_are_asked_again(tmp_path):

@@ -250,6 +250,8 @@ def test_best_of_n_goes_on_to_the_same_weights(tmp_path):
 
     whole = policy()
     folder = tmp_path / "best_of_n"
+    kept = [folder / "traces" / name for name in ("000001.jsonl.gz", "000002.jsonl.gz")]
+    times = [file.stat().st_mtime_ns for file in kept]
     first = load_file(folder / "checkpoints" / "001" / "policy" / "model.safetensors")
     assert any(not torch.equal(whole[name], first[name]) for name in whole if name in first)
     # As a kill in the second round leaves it: at its last step but one, where an epoch begins.
@@ -261,6 +263,7 @@ def test_best_of_n_goes_on_to_the_same_weights(tmp_path):
     assert state["epoch"] == 2
     stopped = policy()
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+    assert [file.stat().st_mtime_ns for file in kept] == times  # nothing was sampled again
 
 
 class Page:

@@ -54,6 +54,7 @@ from training.export import IGNORED
 from training.grpo import grpo_trainer
 from training.items import Item, draw_items
 from training.judge import Judge
+from training.learned_rows import LeftOut
 from training.models import load_learner, make_learner
 from training.pools import DOMAINS, draw_pool
 from training.rollouts import roll_out
@@ -435,7 +436,8 @@ def test_what_to_do_after_a_first_turn_is_learned_of_those_that_share_it():
     ]
     config = load_config(ROOT / "training/configs/smoke.yaml", ["reward.scale=absolute"])
     learner = make_learner(config.model, (turn for script in scripts for turn in script), 0)
-    rows = list(_best_rows(traces, Judge(config.reward), learner, random.Random(0)))
+    judge, left_out = Judge(config.reward), LeftOut()
+    rows = list(_best_rows(traces, judge, learner, random.Random(0), 9000, left_out))
     learned = [learner.tokenizer.decode([i for i in row["labels"] if i != IGNORED]) for row in rows]
     assert [text.count("<search>") for text in learned] == [1, 1]
     assert all(text.startswith(other[:20]) for text in learned)

@@ -57,8 +57,8 @@ class WarmStartConfig(FitConfig):
     """Of this share of the traces, only the first turn is learned: the plan, at a third of the
     tokens."""
     trace_files: tuple[Path, ...] = ()
-    """Files of other traces (also from LangSmith), or folders of them (`grpo/traces` of a run), to
-    use instead of the teacher's."""
+    """Files of other traces (also from LangSmith), or folders of them (`grpo/traces` or
+    `best_of_n/traces` of a run), to use instead of the teacher's."""
     correct_only: bool = True
     """Whether traces of these files with a wrong answer are left out, if gold answers are known.
     Metrics among the rewards tell (any of them, f1 by exact match). If all rewards are functions

@@ -22,10 +22,7 @@ from trl import GRPOConfig as TRLGRPOConfig
 from trl import GRPOTrainer
 
 from router_r1_graph import ConfigError, ReplyStore
-from router_r1_graph.budget import Left
-from router_r1_graph.controllers.controller import View
 from router_r1_graph.controllers.policy.folder import TEMPLATE_FILE
-from router_r1_graph.words import counted
 
 from ._compat import require_scoring
 from .callbacks import KeepBudget, KeepScale
@@ -40,6 +37,7 @@ from .models import Learner, is_adapted, lora_config, processes, refuse_sharding
 from .outcomes import Outcomes
 from .own_graph import OwnGraph
 from .progress import show
+from .prompts import askable
 from .reward_func import Reward
 from .rollout_func import Rollouts
 from .shares import Shares
@@ -131,7 +129,8 @@ def grpo_trainer(
         report_to: trackers besides the metrics file.
 
     Raises:
-        ConfigError: the batch cannot be split over the processes, or the weights would be.
+        ConfigError: the batch cannot be split over the processes, or the weights would be; or the
+            prompts of all questions are too long.
     """
     each = config.micro_batch * processes().num_processes
     if (config.questions * config.group) % each:
@@ -143,6 +142,9 @@ def grpo_trainer(
     if learner.model.device.type == "cpu":
         keep_freed_memory()
     by_prompt, prompts = _prompts(items, learner)
+    if config.validate_every:
+        weights = config.validate_cost_weights
+        held_out = [item for item, _ in askable(held_out, learner, "grpo_validation", weights)]
     # The whole run is one epoch in the items' order: TRL's shuffle of an epoch depends on those
     # before it, which a run that goes on from a checkpoint has not seen.
     asked = islice(cycle(prompts), config.steps * config.questions)
@@ -231,28 +233,10 @@ def _prompts(items: Sequence[Item], learner: Learner) -> tuple[dict[str, Item], 
     Raises:
         ConfigError: all are too long.
     """
-    codec, most = learner.codec, learner.settings.max_context_tokens
     by_prompt: dict[str, Item] = {}
     prompts: list[str] = []
-    too_long: list[str] = []
-    for item in items:
-        start = Left(item.context.max_rounds)
-        ids = codec.prompt_ids(View(item.question, item.pool, item.context, start))
-        if len(ids) >= most:
-            too_long.append(f"{item.id or item.question[:40]!r} ({len(ids)} tokens)")
-            continue
+    for item, ids in askable(items, learner, "grpo"):
         prompt = learner.tokenizer.decode(ids)
         by_prompt[prompt] = item
         prompts.append(prompt)
-    if too_long and processes().is_main_process:
-        print(
-            f"grpo: {counted(len(too_long), 'question')} left out, whose prompt has "
-            f"{most} tokens (model.max_context_tokens) or more: {', '.join(too_long[:3])}"
-            + (", ..." if len(too_long) > 3 else "")
-        )
-    if not prompts:
-        raise ConfigError(
-            f"grpo: the prompt of every question has more than model.max_context_tokens = {most} "
-            "tokens; raise it, or describe the candidates in fewer words"
-        )
     return by_prompt, prompts

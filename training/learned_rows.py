@@ -6,16 +6,21 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Literal
 
 from router_r1_graph import ConfigError, Trace
 from router_r1_graph.answers import exact_match
 from router_r1_graph.controllers.policy.tokens import TokenCodec
+from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.ledger import price_usd, total
+from router_r1_graph.rewards import reward
 from router_r1_graph.words import counted
 
 from .config import WarmStartConfig
 from .export import IGNORED, SupervisedRow, supervised_rows
 from .models import processes
+from .outcomes import judgement_of
+from .run import Run
 
 OutcomesOf = Callable[[Sequence[Trace]], list[float | None]]
 """Judges the answers of traces, from 0 to 1; None = not known."""
@@ -34,19 +39,66 @@ class LeftOut:
         """Count a trace."""
         self._names[reason].append(repr(trace.id or trace.question[:40]))
 
+    def too_long(self, trace: Trace, row: SupervisedRow, stage: str, most: int) -> bool:
+        """Return whether a row has more tokens than `most`; if so, count its trace."""
+        if len(row["input_ids"]) <= most:
+            return False
+        self.add(trace, f"which have more than {stage}.max_length = {most} tokens")
+        return True
+
     def tell(self, stage: str) -> None:
         """Print the counts, on one of the processes."""
         if not processes().is_main_process:
             return
         for reason, names in self._names.items():
-            more = ", ..." if len(names) > 3 else ""
+            first = [*dict.fromkeys(names)]  # of a question, several traces may be left out
+            more = ", ..." if len(first) > 3 else ""
             print(
                 f"{stage}: {counted(len(names), 'trace')} left out, {reason}: "
-                f"{', '.join(names[:3])}{more}"
+                f"{', '.join(first[:3])}{more}"
             )
 
     def __len__(self) -> int:
         return sum(map(len, self._names.values()))
+
+
+def warm_rows(
+    run: Run,
+    traces: Iterable[Trace],
+    codec: TokenCodec,
+    stage: Literal["warm_start", "best_of_n"],
+    *,
+    left_out: LeftOut | None = None,
+    most: int | None = None,
+) -> list[SupervisedRow]:
+    """Return the rows of a warm start's traces, by the rules of the run; see `rows_to_learn`.
+
+    Args:
+        run: the run, whose `warm_start` says which traces are wanted.
+        traces: the traces of the teacher, or of `warm_start.trace_files`.
+        codec: how to tokenise.
+        stage: the stage that learns them, whose `max_length` counts.
+        left_out: counts the traces that are left out.
+        most: so many rows at most.
+    """
+    config = run.config
+    length = getattr(config, stage).max_length
+    wanted = config.warm_start.model_copy(update={"max_length": length})
+    right = config.reward.right
+    return rows_to_learn(traces, codec, wanted, stage, _outcomes(run), left_out, right, most)
+
+
+def _outcomes(run: Run) -> OutcomesOf:
+    """Return the judge of traces, by the rules of the run; None = not known."""
+    rules = run.config.reward
+
+    def outcomes(traces: Sequence[Trace]) -> list[float | None]:
+        if run.outcomes:
+            return [judgement_of(trace)["outcome"] for trace in run.outcomes.judge(traces)]
+        scale = AbsoluteCost(1.0)
+        return [reward(t, scale, metric=rules.metric).outcome if t.gold else None for t in traces]
+
+    return outcomes
 
 
 def rows_to_learn(
@@ -57,6 +109,7 @@ def rows_to_learn(
     outcomes: OutcomesOf | None = None,
     left_out: LeftOut | None = None,
     right: Right = exact_match,
+    most: int | None = None,
 ) -> list[SupervisedRow]:
     """Return the rows of the traces that can be learned from; print how many are left out, and why.
 
@@ -68,6 +121,7 @@ def rows_to_learn(
         outcomes: the outcomes to compare with `min_reward`.
         left_out: counts the traces that are left out.
         right: tells whether an answer is right, by the gold answers.
+        most: so many rows at most; the other traces are not read.
 
     Raises:
         TraceError: a trace speaks another version of the protocol, or holds ids of another
@@ -85,19 +139,26 @@ def rows_to_learn(
         [row] = supervised_rows([trace], codec)
         if random.Random(trace.question).random() < config.first_turns:
             row = _first_turn(row)
-        if len(row["input_ids"]) > config.max_length:
-            left_out.add(
-                trace, f"which have more than {stage}.max_length = {config.max_length} tokens"
-            )
-            continue
-        rows.append(row)
+        if not left_out.too_long(trace, row, stage, config.max_length):
+            rows.append(row)
+        if len(rows) == most:
+            break
     left_out.tell(stage)
+    require_rows(rows, stage, left_out)
+    return rows
+
+
+def require_rows(rows: Sequence[SupervisedRow], stage: str, left_out: LeftOut) -> None:
+    """Check that a trace is left to learn from, once it was told which are left out.
+
+    Raises:
+        ConfigError: none is.
+    """
     if not rows:
         raise ConfigError(
             f"{stage}: no trace is left to learn from"
             + ("; see above for what was left out, and raise max_length" if left_out else "")
         )
-    return rows
 
 
 def _first_turn(row: SupervisedRow) -> SupervisedRow:

@@ -5,21 +5,16 @@ Each stage leaves a policy, and can be resumed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
-from router_r1_graph import (
-    Trace,
-    write_traces,
-)
-from router_r1_graph.cost_scales import AbsoluteCost
-from router_r1_graph.rewards import reward
+from router_r1_graph import Trace, write_traces
 
 from .fit import fit
 from .items import draw_items
-from .learned_rows import LeftOut, rows_to_learn
+from .learned_rows import LeftOut, warm_rows
 from .measurement import Numbers, at_weights, by_weight, summary
 from .models import Learner, load_learner, make_learner, processes
-from .outcomes import judgement_of
+from .prompts import askable
 from .rollouts import judged_of
 from .run import Run
 from .teacher_traces import warm_traces
@@ -37,15 +32,7 @@ def warm_start(run: Run) -> Learner:
     else:
         learner = make_learner(config.model, _texts(traces()), config.seed)
     left_out = LeftOut()
-    rows = rows_to_learn(
-        traces(),
-        learner.codec,
-        config.warm_start,
-        "warm_start",
-        _outcomes(run),
-        left_out,
-        config.reward.right,
-    )
+    rows = warm_rows(run, traces(), learner.codec, "warm_start", left_out=left_out)
     run.log_once("warm_start_rows", 0, {"learned": len(rows), "left_out": len(left_out)})
     fit(
         learner,
@@ -55,19 +42,6 @@ def warm_start(run: Run) -> Learner:
         **run.fit_options("warm_start", config.seed),
     )
     return learner
-
-
-def _outcomes(run: Run) -> Callable[[Sequence[Trace]], list[float | None]]:
-    """Return the judge of traces, by the rules of the run; None = not known."""
-    rules = run.config.reward
-
-    def outcomes(traces: Sequence[Trace]) -> list[float | None]:
-        if run.outcomes:
-            return [judgement_of(trace)["outcome"] for trace in run.outcomes.judge(traces)]
-        scale = AbsoluteCost(1.0)
-        return [reward(t, scale, metric=rules.metric).outcome if t.gold else None for t in traces]
-
-    return outcomes
 
 
 def _texts(traces: Iterator[Trace]) -> Iterator[str]:
@@ -122,12 +96,15 @@ def measure(run: Run, learner: Learner, stage: str) -> list[Numbers]:
 
     Raises:
         BudgetSpentError: the budget is spent.
+        ConfigError: the prompts of all questions are too long.
     """
     config = run.config
     if not config.evaluate_questions:
         return []
     items = draw_items(config.data, config.evaluate_questions, config.seed, split="test")
-    asked = at_weights(items, config.grpo.validate_cost_weights)
+    weights = config.grpo.validate_cost_weights
+    items = [item for item, _ in askable(items, learner, f"{stage}_test", weights)]
+    asked = at_weights(items, weights)
     controller = learner.controller()
     traces = run.share_out(f"{stage}_test", asked, controller)
     if not processes().is_main_process:
