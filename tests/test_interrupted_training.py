@@ -311,7 +311,7 @@ def test_candidates_of_which_none_replies_stop_a_run_however_few_are_asked(asked
     for answer in (Status(400), Status(401), Status(402, "no credit"), Status(404), Page()):
         server.answer = answer
         failed = roll_out(items[:1], asking)
-        with pytest.raises(OutsideError, match="none of 1 rollout that asked .*; the last: A"):
+        with pytest.raises(OutsideError, match=r"none of 1 rollout that asked .*; the last: A"):
             judged_of([*silent, *failed], "test")
         assert len(judged_of([*silent, *failed, *replied], "test")) == 9
 
