@@ -47,6 +47,7 @@ from training.export import rollout_row
 from training.graph_trainer import GraphGRPOTrainer
 from training.grpo import grpo_trainer, run_grpo
 from training.items import Item
+from training.judge import Judge
 from training.models import load_learner
 from training.rollouts import Patience, roll_out, why_left_out
 from training.spending import Spending, StageBill
@@ -541,6 +542,21 @@ def test_the_same_answers_are_worth_the_same_at_each_validation(tmp_path):
     assert [line["step"] for line in seen] == [0, 1, 2, 3]
     assert len({line["reward"] for line in seen}) == 1
     assert seen[0]["reward"] < seen[0]["exact_match"]  # cost counts from the first one on
+
+
+def test_a_scale_that_stays_begins_where_something_is_paid():
+    judge = Judge(RewardConfig())
+
+    def cheapness(*costs):
+        judge.fix(costs)
+        return [judge.scale.score(cost) for cost in costs]
+
+    assert cheapness(0.0, 0.0) == [1, 1]  # an untrained model asks nobody
+    assert cheapness(10.0, 10.0) == [0, 0]  # one that asks the same candidate each time
+    assert cheapness(0.0, 5.0, 20.0) == [1, 0.5, 0]
+    absolute = Judge(RewardConfig(scale="absolute", usd=1.0))
+    absolute.fix([0.5])
+    assert absolute.scale.score(0.25) == 0.75
 
 
 @pytest.mark.long

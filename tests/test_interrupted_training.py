@@ -308,16 +308,20 @@ def test_candidates_of_which_none_replies_stop_a_run_however_few_are_asked(asked
     silent = roll_out(items[1:], ScriptedController(["<answer>x</answer>"]))
     replied = roll_out(items[:1], asking)
     assert len(judged_of([*silent, *replied], "test")) == 9
-    # Of a refusal, one query may be the cause: it counts where somebody else replied.
-    for answer, kept in (
-        *((Status(401), 9), (Status(402, "no credit"), 9), (Status(404), 9), (Page(), 9)),
-        (Status(400), 10),
-    ):
+    for answer in (Status(401), Status(402, "no credit"), Status(404), Page()):
         server.answer = answer
         failed = roll_out(items[:1], asking)
-        with pytest.raises(OutsideError, match=r"none of 1 rollout that asked .*; the last: A"):
+        with pytest.raises(OutsideError, match=r"1 of 9 rollouts .* no candidate replied: A"):
             judged_of([*silent, *failed], "test")
-        assert len(judged_of([*silent, *failed, *replied], "test")) == kept
+        assert len(judged_of([*silent, *failed, *replied], "test")) == 9
+    # Of a refusal, one query may be the cause: many have to be refused, and nobody to reply.
+    for answer in (Status(400), Reply("")):
+        server.answer = answer
+        failed = [roll_out(items[:1], asking)[0] for _ in range(8)]
+        assert len(judged_of([*silent, *failed[:1]], "test")) == 9
+        assert len(judged_of([*failed, *replied], "test")) == 9
+        with pytest.raises(OutsideError, match=r"none of 8 rollouts that asked .*; the last: A"):
+            judged_of([*silent, *failed], "test")
 
 
 def test_langsmith_gets_no_rollout_whatever_the_environment_says(asked, monkeypatch):

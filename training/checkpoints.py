@@ -33,14 +33,15 @@ def train(trainer: Any, folder: Path, stage: str) -> None:
         step = trainer.state.global_step
         kept = ""
         if step:
-            there = (folder / f"checkpoint-{step}" / "trainer_state.json").exists()
-            if there or save_checkpoint(trainer):
+            whole = folder / f"checkpoint-{step}" / "trainer_state.json"
+            # Of several processes, one alone may have failed, which writes no whole checkpoint.
+            if whole.exists() or (save_checkpoint(trainer) and whole.exists()):
                 kept = f"the checkpoint of step {step} is written: "
         if isinstance(error, BudgetSpentError):
             raise
-        if isinstance(error, ConfigError) and not kept:
-            raise
-        raise type(error)(f"{error}; {kept}see to it, run again to go on") from None
+        if isinstance(error, ConfigError):
+            raise (ConfigError(f"{error}; {kept}run again to go on") if kept else error) from None
+        raise OutsideError(f"{error}; {kept}see to it, run again to go on") from None
     except BrokenPipeError:
         raise  # of standard output
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -76,6 +76,14 @@ class Judge:
             for cost in costs:
                 self.scale.observe(cost)
 
+    def fix(self, costs: Sequence[float]) -> None:
+        """Have a scale that stays: from no cost to the highest of the first ones that are not 0.
+
+        Before, everything costs nothing, and its cheapness is 1; on the scale, it still is.
+        """
+        if not self.state().get("seen") and any(cost > 0 for cost in costs):
+            self.observe([*[0.0] * len(costs), *costs])
+
     def state(self) -> dict[str, Any]:
         """Return the state for `restore`: built-in types."""
         return self.scale.state() if isinstance(self.scale, PercentileCost) else {}

@@ -27,6 +27,8 @@ from .spending import Spending, StageBill
 
 _OUTSIDE = tuple(UNREACHABLE)
 """Kinds of errors that say nothing about the policy."""
+NO_REPLY = "no candidate replied"
+"""The beginning of the message for a rollout whose candidates could not be reached."""
 
 
 @dataclass(frozen=True)
@@ -185,13 +187,15 @@ def judged_of(traces: Sequence[Trace], stage: str) -> list[Trace]:
     """
     kept = [trace for trace in traces if not why_left_out(trace)]
     failed = [failure for trace in traces if (failure := failure_from_outside(trace))]
-    if failed and 2 * len(failed) >= len(traces):
+    away = any(failure.startswith(NO_REPLY) for failure in failed)
+    nobody = not any(map(got_reply, traces))
+    if (failed and 2 * len(failed) >= len(traces)) or (away and nobody):
         raise OutsideError(
             f"{stage}: {len(failed)} of {counted(len(traces), 'rollout')} failed through no fault "
             f"of the policy; the last: {failed[-1]}"
         )
     silent = [error for trace in traces if (error := unheard(trace))]
-    if silent and not any(map(got_reply, traces)):
+    if nobody and silent and 2 * len(silent) >= len(traces):
         raise OutsideError(
             f"{stage}: none of {counted(len(silent), 'rollout')} that asked candidates got a "
             f"reply; the last: {silent[-1]}"
@@ -231,7 +235,7 @@ def failure_from_outside(trace: Trace) -> str:
     calls = _real_calls(trace)
     errors = [call.error or "" for call in calls if not call.ok]
     if errors and len(errors) == len(trace.calls) and all(e.startswith(_OUTSIDE) for e in errors):
-        return f"no candidate replied: {calls[-1].candidate}: {errors[-1]}"
+        return f"{NO_REPLY}: {calls[-1].candidate}: {errors[-1]}"
     return ""
 
 

@@ -46,8 +46,9 @@ class Validation(TrainerCallback):
         learner: the model, with the settings of its turns.
         items: held-out questions; their own cost weights are replaced.
         config: how often, at which cost weights, and the patience.
-        reward: the rules of the reward. A scale of costs is that of the first validation for all of
-            them, so that the same answers are worth the same at each step.
+        reward: the rules of the reward. A scale of costs is the same for all validations, so that
+            the same answers are worth the same at each step: from no cost to the highest costs of
+            the first one that cost anything.
         metrics: the file of metrics.
         folder: the folder of checkpoints.
         spending: the bill of the run.
@@ -118,8 +119,9 @@ class Validation(TrainerCallback):
 
     def left(self, state: Any) -> int:
         """Return how many validations there will be, if the stage goes to its end."""
-        every, steps = self.config.validate_every, range(state.global_step + 1, state.max_steps + 1)
-        return sum(step % every == 0 or step == state.max_steps for step in steps)
+        every, last = self.config.validate_every, state.max_steps
+        due = (n for n in range(state.global_step, last + 1) if n % every == 0 or n == last)
+        return sum(step not in self.rewards for step in due)
 
     def _is_due(self, state: Any) -> bool:
         step = state.global_step
@@ -169,8 +171,7 @@ class Validation(TrainerCallback):
         model.train(was_training)
         self.last_usd = sum(gather_object([self.spending.here_usd - before]))
         traces = judged_of(asked, "grpo: validation")
-        if not self.rewards:
-            self.judge.observe(self.judge.costs(traces))
+        self.judge.fix(self.judge.costs(traces))
         self.rewards[step] = fmean(self.judge(trace).total for trace in traces)
         if not state.is_world_process_zero:
             return
