@@ -158,9 +158,11 @@ def _read(
         descriptors, effects = dict(own.reading(view.pool)), own.explain(view, reply)
     reasons = own.reasons(view, reply) if explain and isinstance(own, Reasons) else ()
     refused = {_number(c["id"]): c["error"] or "" for c in admitted.invalid_tool_calls}
+    # Of a turn with very many mistakes, the calls behind them were not read.
+    read = turn.calls[: len(admitted.tool_calls) + len(admitted.invalid_tool_calls)]
     calls = []
     for number, (call, choice, told) in enumerate(
-        zip_longest(turn.calls, choices[: len(turn.calls)], effects[: len(turn.calls)])
+        zip_longest(read, choices[: len(read)], effects[: len(read)])
     ):
         candidate = view.pool.find(call.candidate)
         calls.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from langgraph.errors import GraphBubbleUp
 from .budget import Left, ending_of_turn
 from .candidates import CandidatePool
 from .candidates.images import images_in
-from .candidates.in_time import ain_time
+from .candidates.in_time import ain_time, in_a_thread
 from .candidates.reply import ChatModel, Reply
 from .candidates.store import ReplyStore, as_store
 from .controllers import Controller, View, as_controller
@@ -124,7 +123,7 @@ async def adecide_only(
         if isinstance(came, BaseException):
             came = Reply(error=failure(came, controller.name))
         reply = came
-    return await asyncio.to_thread(read_first_turn, view, controller, reply, explain)
+    return await in_a_thread(lambda: read_first_turn(view, controller, reply, explain))
 
 
 def _begin(

@@ -70,25 +70,24 @@ def written(old: list[AnyMessage], new: Messages) -> list[AnyMessage]:
     given = convert_to_messages(new if isinstance(new, list) else [new])
     added = [writable_message(message) for message in given]
     messages = [] if added and isinstance(added[0], HumanMessage) else list(old)
+    places = {_key(message): place for place, message in enumerate(messages)}
     for message in added:
-        place = _replaced(messages, message)
+        place = places.get(_key(message)) if _key(message)[1] else None
+        if place is None:
+            place = len(messages)
+            if messages and isinstance(message, AIMessage) and isinstance(messages[-1], AIMessage):
+                place -= 1
+                places.pop(_key(messages[-1]))
         messages[place : place + 1] = [cast("AnyMessage", message)]
+        places[_key(message)] = place
     return messages
 
 
-def _same(old: AnyMessage, new: BaseMessage) -> bool:
-    if isinstance(new, ToolMessage) and isinstance(old, ToolMessage):
-        return new.tool_call_id == old.tool_call_id
-    return bool(new.id) and new.id == old.id
-
-
-def _replaced(messages: list[AnyMessage], new: BaseMessage) -> int:
-    """Return the place of the message that a new one replaces; the end for none."""
-    for place in reversed(range(len(messages))):
-        if _same(messages[place], new):
-            return place
-    turns = isinstance(new, AIMessage) and bool(messages) and isinstance(messages[-1], AIMessage)
-    return len(messages) - turns
+def _key(message: BaseMessage) -> tuple[bool, str | None]:
+    """Return what a message and the one that replaces it share; without an id, none does."""
+    if isinstance(message, ToolMessage):
+        return True, message.tool_call_id
+    return False, message.id
 
 
 class RouterOutput(TypedDict, total=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from zlib import crc32
 
@@ -240,3 +241,20 @@ def test_a_refusal_does_not_end_the_turn():
     assert len(refusals(admitted("Ada: a", "Ada: b", rounds=0))) == 2
     one = View("q?", POOL, RouterContext(max_calls_per_round=1), Left(1))
     assert len(refusals(admitted("Ada: a", "Ada: b", "Ada: c", view=one))) == 2
+
+
+@pytest.mark.parametrize("tag", ["<answer>", "<search>", "<think>", "</think>"])
+def test_a_turn_of_very_many_mistakes_is_told_in_few_words(tag):
+    got = admitted("Ada: a", mistakes=tag * 4000)
+    told = [error for *_, error in refusals(got)]
+    assert len(told) == 17
+    assert re.fullmatch(r"and 39\d\d more searches and mistakes of this turn", told[-1])
+    assert len(got.routed) == 1
+
+
+def test_a_turn_of_very_many_searches_is_not_read_to_its_end():
+    got = admitted("Ada: a", *["Who: is it?"] * 4000, mistakes="<answer>")
+    ids, _, _, told = zip(*refusals(got), strict=True)
+    assert ids == tuple(f"call_1_{n}" for n in range(1, 18))
+    assert told[-1] == "and 3985 more searches and mistakes of this turn"
+    assert len(got.routed) == 1

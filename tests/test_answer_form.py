@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 import pickle
+import threading
 from typing import Any
 
 import cloudpickle
@@ -559,3 +560,34 @@ def test_an_llm_cache_gives_an_answer_free_of_charge_and_only_to_the_same_router
         asked = free.invoke(HAMLET).response_metadata["candidates"]
         assert asked
         assert all(map(free.pool.find, asked))
+
+
+async def test_tools_are_read_beside_the_event_loop():
+    class Watched(dict[str, Any]):
+        def get(self, *args: Any) -> Any:
+            readers.add(threading.current_thread())
+            return super().get(*args)
+
+    readers: set[threading.Thread] = set()
+    model, _ = asks_ada(call("f"), call("f"))
+    tool = Watched(type="function", function={"name": "f", "parameters": {}})
+    await model.ainvoke(HAMLET, tools=[tool])
+    assert [c async for c in model.astream(HAMLET, tools=[tool])]
+    assert readers
+    assert threading.current_thread() not in readers
+
+
+def test_more_than_a_thousand_tools_are_refused_before_anything_is_asked():
+    model, bob = asks_ada()
+    tools = [{"name": f"f{number}", "parameters": {}} for number in range(1025)]
+    with pytest.raises(ConfigError, match="tools: 1025 tools; at most 1024"):
+        model.invoke(HAMLET, tools=tools)
+    assert not bob.asked
+
+
+def test_of_a_formatters_megabytes_the_beginning_is_kept():
+    model, _ = asks_ada(AIMessage("<" * 3_000_000))
+    called = AIMessage("", tool_calls=[{"name": "weather", "args": {}, "id": "1"}])
+    said = [HumanMessage(HAMLET), called, ToolMessage("sun", tool_call_id="1")]
+    message = model.invoke(said, tools=[weather])
+    assert (len(message.text), message.response_metadata["finish_reason"]) == (2**20, "length")

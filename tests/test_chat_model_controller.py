@@ -9,6 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.sqlite import SqliteSaver
 
+from fakes import FakeChat, make_pool
 from openai_server import EmptyChoices, Reply, Status
 from router_r1_graph import (
     CandidatePool,
@@ -576,3 +577,15 @@ def test_the_key_of_openai_is_sent_to_nobody_elses_server(serve, tmp_path, monke
     assert len(server.requests) == 3
     for request in server.requests:
         assert "sk-the-key-of-openai" not in repr(request)
+
+
+@pytest.mark.parametrize("tag", ["<answer>", "<search>", "<think>"])
+async def test_of_a_controllers_megabytes_the_beginning_and_the_end_are_kept(tag):
+    chat = FakeChat(text=f"{tag * 300_000} </think> <answer> Paris </answer>")
+    graph = create_router_r1(
+        make_pool("Ada"), ChatModelController(chat), models={"Ada": FakeChat()}
+    ).compile()
+    state = await graph.ainvoke({"question": "?"})
+    assert state["answer"] == "Paris"
+    assert len(state["scratchpad"][1].text) < 2**19
+    assert len(state["scratchpad"]) < 99

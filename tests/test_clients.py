@@ -10,6 +10,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
@@ -184,3 +185,9 @@ def test_a_schema_in_the_prompt_is_kept_to_if_json_is_asked_for():
         said = model._convert_input(text).to_messages()
         assert with_schema(asked, said) == asked
     assert with_schema({}, human) == {}
+
+
+@pytest.mark.parametrize("piece", ["{", '{"a":1', '{"properties":', '{"a": "', '{ "', '{"a":[\n'])
+def test_a_prompt_of_nothing_but_braces_stalls_nobody(piece):
+    asked = {"response_format": {"type": "json_object"}}
+    assert with_schema(asked, [HumanMessage(piece * 300_000)]) == asked  # minutes, if all are read

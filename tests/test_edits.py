@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from fakes import FakeChat, answer, make_pool, models, search
 from router_r1_graph import QuestionError, ScriptedController, View, create_router_r1
+from router_r1_graph.state import written
 from router_r1_graph.trace import Trace
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
@@ -182,3 +185,27 @@ def test_inside_a_parent_the_routers_own_state_is_edited():
     for _ in range(3):
         result = graph.invoke(None, THREAD)
     assert result["messages"][-1].text == "<2 of q after <mine>>"
+
+
+def test_adding_to_a_scratchpad_takes_time_in_proportion_to_what_is_added():
+    def calls(count):
+        """Return how many functions are called while so many messages are added."""
+        new = [ToolMessage("x", tool_call_id=str(number)) for number in range(count)]
+        events = Counter()
+        sys.setprofile(lambda _, event, __: events.update([event]))
+        try:
+            added = written([HumanMessage("q?"), AIMessage("a turn")], new)
+        finally:
+            sys.setprofile(None)
+        assert len(added) == count + 2
+        return events["call"]
+
+    assert calls(800) < 3 * calls(400)
+
+
+def test_a_message_replaces_the_last_one_that_it_is_meant_for():
+    turn, reply = AIMessage("a", id="1"), ToolMessage("x", tool_call_id="c")
+    old = written([], [HumanMessage("q?"), turn, reply, AIMessage("b", id="2")])
+    again = [ToolMessage("y", tool_call_id="c"), AIMessage("c", id="3"), AIMessage("d", id="1")]
+    texts = [str(m.text) for m in written(old, [*again, AIMessage("e"), AIMessage("f")])]
+    assert texts == ["q?", "d", "y", "f"]

@@ -42,6 +42,7 @@ from router_r1_graph.controllers.policy.folder import PolicyFolder, PolicySettin
 from router_r1_graph.controllers.policy.generation import Generator
 from router_r1_graph.controllers.policy.sampling import Sample, sample_tokens
 from router_r1_graph.controllers.policy.stop_texts import StopTexts
+from router_r1_graph.errors import ContextLengthError
 from router_r1_graph.outside import writable
 from tiny_policy import make_model, make_tokenizer
 
@@ -830,3 +831,19 @@ sys.exit(130)
     here = Path(__file__).parent
     ended = subprocess.run([sys.executable, "-c", program], cwd=here, capture_output=True)
     assert (ended.returncode, b"terminate" in ended.stderr) == (130, False), ended.stderr
+
+
+async def test_a_long_question_is_tokenised_beside_the_event_loop(model, tokenizer):
+    async def count():
+        while True:
+            beats.append(1)
+            await asyncio.sleep(0)
+
+    beats = []
+    policy = controller(model, tokenizer, settings={"max_context_tokens": 50})
+    counting = asyncio.create_task(count())
+    view = View("Who? " * 100_000, CandidatePool.embedded(), RouterContext(), Left(1, None))
+    with pytest.raises(ContextLengthError):
+        await policy.adecide(view)
+    assert beats  # without a thread, nobody else would have had a turn
+    counting.cancel()

@@ -281,3 +281,11 @@ def test_a_controller_without_numbers_says_so():
     assert (
         "keyword does not tell how likely the others were; only its choice is known" in run.stdout
     )
+
+
+def test_of_very_many_calls_the_first_are_told_and_the_others_counted():
+    routing = route_only(POOL, ScriptedController(["<search> Nobody: x? </search>" * 4000]), "q?")
+    assert len(routing.calls) == 17
+    assert all(call.refused for call in routing.calls)
+    assert routing.calls[-1].refused.startswith("and 3984 more")
+    assert routing.mistakes == ()

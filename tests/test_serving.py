@@ -801,6 +801,23 @@ def test_a_run_that_the_end_of_the_server_cuts_off_ends_in_an_error_of_the_api(s
         assert raised.value.status_code == 503
 
 
+def test_a_body_that_the_end_of_the_server_cuts_off_ends_in_an_error_of_the_api():
+    bob, model = hanging_after_a_paid_call()
+    stops = []
+    with serving_at(model, stops=stops) as url, ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(ask, url)
+        assert bob.asked.wait(100)
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+            connection.sendall(chat_body()[:-1])  # its last byte never comes
+            connection.settimeout(20)  # less than a body may take
+            bob.loop.call_soon_threadsafe(stops[0])
+            said = connection.recv(1 << 16)
+        with pytest.raises(openai.InternalServerError):
+            asked.result(100)
+    assert said.startswith(b"HTTP/1.1 503")
+    assert b"shutting_down" in said
+
+
 def test_connections_that_say_nothing_are_closed_and_the_most_silent_first():
     def connect(url, said=b""):
         port = int(url.rpartition(":")[2])

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 LATE_SECONDS = 0.5
 """A result that comes this many seconds after its time-out is late: code blocked the event loop."""
+LONG = 64 * 1024
+"""From this size on, a text is read in a thread: in the event loop, all others would wait."""
 _CANCEL_SECONDS = 0.1
 """Seconds to wait for work that was cancelled at its time-out; slower work is abandoned."""
 _CLEAN_UP_SECONDS = 1.0

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import dropwhile
 from typing import Any
 
@@ -26,7 +27,7 @@ from ..controllers.chat_messages import alternating
 from ..controllers.tool_turns import plain_name
 from ..errors import ControllerError
 from ..observations import instructions
-from ..protocol import render_observation
+from ..protocol import beginning, render_observation
 from .schemas import as_json, as_object, half_json
 
 _ANSWERED = "The question was put to other models, and this is the answer:"
@@ -34,6 +35,8 @@ _BY_CALL = "Give this answer by calling a tool. Add nothing that is not known."
 _BY_CALL_IF_NEEDED = (
     "If this is enough, repeat it word by word. Call a tool only if the question needs it."
 )
+_LONGEST = 256 * 1024
+"""Tokens that are read of a reply: no model writes so many, but a hostile server does."""
 _AS_JSON = "Give this answer as one JSON object, and write nothing else."
 
 
@@ -52,7 +55,7 @@ class Form:
     parallel: bool = True
     """Whether several tools may be called at once."""
 
-    @property
+    @cached_property
     def bound(self) -> list[dict[str, Any]]:
         """The tools that the formatter is given: the user's, and one whose arguments are JSON."""
         bound = [dict(tool) for tool in self.tools]
@@ -122,8 +125,10 @@ class Form:
         Raises:
             ControllerError: it is whole, and not of the asked form.
         """
-        text = apart(str(message.text))[1].strip()
-        finish = finish_of(message)
+        whole = str(message.text)
+        kept = beginning(whole, _LONGEST)
+        text = apart(kept)[1].strip()
+        finish = finish_of(message) if kept == whole else "length"
         called = self._bound_calls(message)
         begun = said = False
         if not called:

@@ -15,6 +15,9 @@ from .schemas import check_schema, is_any_object
 OPTIONS = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "strict")
 """The options of a call to a chat model that set the form, as LangChain and OpenAI name them."""
 
+_MOST_TOOLS = 1024
+"""More than any provider takes in one call."""
+
 
 def form_of(options: Mapping[str, Any]) -> Form | None:
     """Return the form that the options of a call ask for; None = a text.
@@ -24,9 +27,12 @@ def form_of(options: Mapping[str, Any]) -> Form | None:
             dicts; `tool_choice` has LangChain's or OpenAI's form; `response_format` has OpenAI's.
 
     Raises:
-        ConfigError: a tool is no function, or the choice or the format cannot be understood.
+        ConfigError: a tool is no function, there are too many, or the choice or the format cannot
+            be understood.
     """
     given = options.get("tool_choice")
+    if (count := len(options.get("tools") or ())) > _MOST_TOOLS:
+        raise ConfigError(f"tools: {count} tools; at most {_MOST_TOOLS}")
     tools = tuple(_function(tool) for tool in options.get("tools") or ())
     if isinstance(given, Mapping) and given.get("type") == "allowed_tools":
         few, given = _allowed(given)

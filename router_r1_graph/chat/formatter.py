@@ -17,6 +17,7 @@ from ..candidates.bill import bill
 from ..candidates.call import aask, ask
 from ..candidates.finish import CUT, finish_of
 from ..candidates.images import images_in, without_images
+from ..candidates.in_time import in_a_thread
 from ..candidates.reply import ChatModel, Reply, with_tools
 from ..candidates.settings import ModelSettings
 from ..candidates.store import ReplyStore
@@ -193,9 +194,12 @@ class Formatting:
         """Do as `give` does, without blocking the event loop."""
         if state["stop_reason"] == StopReason.NO_REPLY:
             return state
-        messages, options = self._call(state, config)
-        reply = await aask(self.model, messages, self.formatter.settings, **options)
-        return self._given(state, reply)
+        # In threads: tools, schemas and replies may have megabytes.
+        (messages, options), model = await in_a_thread(
+            lambda: (self._call(state, config), self.model)
+        )
+        reply = await aask(model, messages, self.formatter.settings, **options)
+        return await in_a_thread(lambda: self._given(state, reply))
 
     def _call(
         self, state: Mapping[str, Any], config: RunnableConfig

@@ -28,13 +28,15 @@ from pydantic import Field
 
 from .._streams import aeach_apart, apart, each_apart, unheard
 from ..budget import StopReason
+from ..candidates.in_time import in_a_thread
+from ..context import RouterContext
 from ..errors import ControllerError
 from ..langsmith import runs
 from ..ledger import total
 from .answer_stream import AnswerStream
 from .built import KNOBS as KNOBS
 from .built import BuiltRouter
-from .form_options import form_of
+from .form_options import OPTIONS, form_of
 from .formatter import Formatting
 from .result import free, result_of
 
@@ -122,6 +124,17 @@ class ChatRouterR1(BuiltRouter):
             return None
         return Formatting(form, self._formatter(), messages, self._context(given))
 
+    async def _aformatting(
+        self, messages: list[BaseMessage], given: Mapping[str, Any]
+    ) -> tuple[Formatting | None, RouterContext]:
+        """Return the same, and the knobs for routing; tools and schemas are read in a thread."""
+
+        def read() -> tuple[Formatting | None, RouterContext]:
+            formatting = self._formatting(messages, given)
+            return formatting, formatting.context if formatting else self._context(given)
+
+        return await in_a_thread(read) if any(map(given.get, OPTIONS)) else read()
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -148,8 +161,7 @@ class ChatRouterR1(BuiltRouter):
         **kwargs: Any,
     ) -> ChatResult:
         config = unheard(runs.below(AsyncCallbackManager, run_manager))
-        formatting = self._formatting(messages, kwargs)
-        context = formatting.context if formatting else self._context(kwargs)
+        formatting, context = await self._aformatting(messages, kwargs)
         if (state := formatting.routed if formatting else None) is None:
             asked = {"messages": messages}
             with apart():
@@ -195,11 +207,11 @@ class ChatRouterR1(BuiltRouter):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         answer = AnswerStream()
-        if self._formatting(messages, kwargs):
+        formatting, context = await self._aformatting(messages, kwargs)
+        if formatting:
             result = await self._agenerate(messages, stop, run_manager, **kwargs)
         else:
             config = unheard(runs.below(AsyncCallbackManager, run_manager))
-            context = self._context(kwargs)
             modes = self._modes(stop, **kwargs)
             parts = self._compiled().astream(
                 {"messages": messages}, config, context=context, stream_mode=modes

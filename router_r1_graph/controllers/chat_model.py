@@ -29,6 +29,10 @@ from .chat_messages import (
 from .controller import View, render_view
 from .tool_turns import as_tool_calls, turn_in_tags
 
+_LONGEST_TURN = 64 * 1024
+"""Tokens that are kept of a turn, or 8 times its limit if that is more: a server may ignore it, and
+all that comes later would read megabytes."""
+
 
 class ChatModelController:
     """Asks a chat model for each turn.
@@ -143,12 +147,13 @@ class ChatModelController:
             return reply
         error = None if reply.error and reply.error.kind == "empty" else reply.error
         message = reply.message
+        said = protocol.cut_inside(reply.text, max(8 * self.settings.max_tokens, _LONGEST_TURN))
         whole = finish_of(message) not in CUT
         if self.by_tools:
             names = [candidate.slug for candidate in view.pool.candidates]
-            text, message = turn_in_tags(message, reply.text, whole=whole, names=names)
+            text, message = turn_in_tags(message, said, whole=whole, names=names)
         else:
-            text = with_plain_thoughts(reply.text).removesuffix(protocol.STOP[0])
+            text = with_plain_thoughts(said).removesuffix(protocol.STOP[0])
             text = protocol.close(text) if whole else text
         return replace(reply, text=text, error=error, message=message)
 

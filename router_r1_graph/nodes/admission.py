@@ -19,6 +19,9 @@ from ..state import RouteCall
 from ..words import usd
 from .background import background
 
+_MOST_REFUSED = 16
+"""The most refusals that a controller reads of one turn; the rest of the turn is counted."""
+
 
 @dataclass(frozen=True)
 class Admission:
@@ -44,6 +47,8 @@ def admit(
 ) -> Admission:
     """Decide on every call of a turn; every refusal carries the reason that the controller sees.
 
+    A turn with very many refusals is not read to its end: the last refusal counts the rest.
+
     Args:
         turn: the controller's turn.
         view: the view that it had.
@@ -59,7 +64,7 @@ def admit(
     routed: list[RouteCall] = []
     prices: list[float] = []
     decisions: list[Decision] = []
-    over_budget = False
+    over_budget, unread = False, 0
     price = reply.cost_usd + reply.saved_usd
     usd_left = None if view.left.usd is None else view.left.usd - price
     reserved = 0.0  # for the calls of this round: together they must not overspend either
@@ -79,7 +84,10 @@ def admit(
             )
         )
 
-    for call in turn.calls:
+    for number, call in enumerate(turn.calls):
+        if len(refused) == _MOST_REFUSED:
+            unread += len(turn.calls) - number
+            break
         candidate = view.pool.find(call.candidate)
         if candidate is None:
             refuse(None, call.query, view.pool.unknown(call.candidate))
@@ -144,8 +152,11 @@ def admit(
         routed = [
             {**call, "most_usd": share + price} for call, price in zip(routed, prices, strict=True)
         ]
-    for mistake in turn.mistakes:
+    listed = turn.mistakes[: _MOST_REFUSED - len(refused)]
+    for mistake in listed:
         refuse(None, mistake.text, mistake.reason)
+    if unread := unread + len(turn.mistakes) - len(listed):
+        refuse(None, "", f"and {unread} more searches and mistakes of this turn")
     if turn.calls and turn.answer is not None and not view.must_answer:
         refuse(None, turn.answer, "an answer beside a search is not taken; read the replies first")
     message = _message(reply, tool_calls, refused, decisions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 
@@ -13,11 +13,11 @@ from .refused import RefusedError
 _T = TypeVar("_T")
 
 
-async def unless_gone(request: Request, stopped: asyncio.Event, work: Awaitable[_T]) -> _T:
+async def unless_gone(request: Request | None, stopped: asyncio.Event, work: Awaitable[_T]) -> _T:
     """Do the work; cancel it if the client disconnects, or the server ends.
 
     Args:
-        request: of the client.
+        request: of the client; None = the work itself reads it, and notices.
         stopped: set when the server ends the runs in progress.
         work: the work to do.
 
@@ -25,12 +25,14 @@ async def unless_gone(request: Request, stopped: asyncio.Event, work: Awaitable[
         RefusedError: it was cancelled.
     """
 
-    async def gone() -> None:
+    async def gone(request: Request) -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
     task = asyncio.ensure_future(work)
-    ends = asyncio.ensure_future(gone()), asyncio.ensure_future(stopped.wait())
+    ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait())]
+    if request:
+        ends.append(asyncio.ensure_future(gone(request)))
     try:
         await asyncio.wait({task, *ends}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():

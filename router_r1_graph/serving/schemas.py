@@ -7,12 +7,17 @@ prompt. It is read from there, and used like any other.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage, SystemMessage
 
 _DECODER = json.JSONDecoder()
+_BEGINS = re.compile(r'\{(?=\s{0,100}")')
+"""The beginning of an object with a key; code in a prompt has many other braces."""
+_MOST_FAILURES = 100
+"""Objects are looked for behind so many beginnings that are none: each may take the whole text."""
 
 
 def with_schema(options: Mapping[str, Any], messages: Sequence[BaseMessage]) -> dict[str, Any]:
@@ -41,13 +46,12 @@ def with_schema(options: Mapping[str, Any], messages: Sequence[BaseMessage]) -> 
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the outermost JSON objects in a text."""
-    place = text.find("{")
-    while place >= 0:
+    """Yield the outermost JSON objects in a text that have a key."""
+    end = failures = 0
+    while failures < _MOST_FAILURES and (begun := _BEGINS.search(text, end)):
         try:
-            found, end = _DECODER.raw_decode(text, place)
+            found, end = _DECODER.raw_decode(text, begun.start())
         except (ValueError, RecursionError):
-            end = place + 1
+            end, failures = begun.end(), failures + 1
         else:
             yield found
-        place = text.find("{", end)

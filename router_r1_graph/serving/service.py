@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from prometheus_client import (
 )
 
 from .._compat import inherit
+from ..candidates.in_time import LONG, in_a_thread
 from ..chat.router import ChatRouterR1
 from ..words import counted
 from .body import parsed, read_body, refusing
@@ -41,8 +42,8 @@ from .schemas import with_schema
 from .shadow import Shadow
 from .streams import require_reply, streamed
 
-_LARGE_BODY = 64 * 1024
-"""From this size on, a body is read in a thread."""
+_LARGE_AT_ONCE = 4
+"""The most large bodies that are read at once: each takes processor time and memory."""
 _RETRY_AFTER_SECONDS = 1
 _T = TypeVar("_T")
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120)
@@ -87,6 +88,7 @@ class RouterService:
         self._callbacks = callbacks
         self._stopped = asyncio.Event()
         self._places = asyncio.Semaphore(max_concurrency)
+        self._readers = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._metrics = Metrics(self.registry)
         self._requests = Counter("requests", "Requests, by HTTP status", ["status"], **of)
         self._in_flight = Gauge("in_flight", "Questions being answered now", **of)
@@ -113,6 +115,7 @@ class RouterService:
         if (loop := asyncio.get_running_loop()) is not self._loop:
             self._loop, self._stopped = loop, asyncio.Event()
             self._places = asyncio.Semaphore(self._at_once)
+            self._readers = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def _counted(self, request: Request, kind: type[Asked]) -> Response:
         self._enter_loop()
@@ -129,11 +132,14 @@ class RouterService:
 
     async def _answer(self, request: Request, kind: type[Asked]) -> Response:
         self._authorize(request)
-        body = await read_body(request, images=self._images)
+        coming = read_body(request, images=self._images)
+        body = await unless_gone(None, self._stopped, coming)
         read = partial(self._understood, kind, body, request.headers.get("content-encoding", ""))
-        # A large one is not read in the event loop, where everybody else would wait for it.
-        large = len(body) >= _LARGE_BODY
-        asked, messages, options = await asyncio.to_thread(read) if large else read()
+        if len(body) < LONG:
+            asked, messages, options = read()
+        else:
+            reading = self._read_apart(read)
+            asked, messages, options = await unless_gone(request, self._stopped, reading)
         model = self.model
         with refusing(kind):
             if self.chores is not None and is_chore(messages):
@@ -144,6 +150,11 @@ class RouterService:
             message = await unless_gone(request, self._stopped, self._ask(model, messages, options))
             require_reply(message)
         return JSONResponse(asked.response(message))
+
+    async def _read_apart(self, read: Callable[[], _T]) -> _T:
+        """Read a large body in a thread, which is left where the client goes or the server ends."""
+        async with self._readers:
+            return await in_a_thread(read)
 
     def _understood(
         self, kind: type[Asked], body: bytes, encoding: str
@@ -267,5 +278,5 @@ class RouterService:
     async def metrics(self) -> Response:
         """Return the metrics for Prometheus: GET /metrics."""
         # In a thread: a store of limits may be a server that does not answer.
-        text = await asyncio.to_thread(generate_latest, self.registry)
+        text = await in_a_thread(lambda: generate_latest(self.registry))
         return Response(text, media_type=CONTENT_TYPE_LATEST)

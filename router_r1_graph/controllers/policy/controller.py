@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from langchain_core.runnables import RunnableConfig
 from ... import protocol
 from ...candidates import CandidatePool
 from ...candidates.failures import ReplyError
+from ...candidates.in_time import LONG, in_a_thread
 from ...candidates.reply import Reply
 from ..choice import Choice, Effect
 from ..controller import View, read_descriptor
@@ -159,7 +161,10 @@ class PolicyController:
         start = time.perf_counter()
         loop = asyncio.get_running_loop()
         with turn_stream(config, self.codec.text_of, self.name, view.question) as stream:
-            turn, added = self._begin(view, stream.listener(loop) if stream else None)
+            listener = stream.listener(loop) if stream else None
+            begin = partial(self._begin, view, listener)
+            size = len(view.question) + sum(len(str(m.text)) for m in view.scratchpad)
+            turn, added = begin() if size < LONG else await in_a_thread(begin)
             done = self._batches.join(turn, loop)
             with self._leaving(turn, done):
                 waiting = asyncio.wrap_future(done)
