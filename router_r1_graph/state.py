@@ -77,7 +77,7 @@ def written(old: list[AnyMessage], new: Messages) -> list[AnyMessage]:
             place = len(messages)
             if messages and isinstance(message, AIMessage) and isinstance(messages[-1], AIMessage):
                 place -= 1
-                places.pop(_key(messages[-1]))
+                places.pop(_key(messages[-1]), None)
         messages[place : place + 1] = [cast("AnyMessage", message)]
         places[_key(message)] = place
     return messages
