@@ -34,11 +34,11 @@ from router_r1_graph import (
 )
 from router_r1_graph.candidates.call import aask, ask
 from router_r1_graph.candidates.pool import STORED
+from router_r1_graph.candidates.resilience import stores
 from router_r1_graph.candidates.resilience.endpoint import endpoint_of
 from router_r1_graph.candidates.resilience.endpoint_state import EndpointState, admit, settle
 from router_r1_graph.candidates.resilience.fallback import fallback_of
 from router_r1_graph.candidates.resilience.settings import Resilience
-from router_r1_graph.candidates.resilience import stores
 from router_r1_graph.candidates.resilience.stores import SqliteStore, open_store
 from router_r1_graph.serving.endpoints import EndpointCollector
 from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
@@ -289,7 +289,9 @@ def test_two_processes_make_the_same_new_file_at_any_moment(tmp_path, step):
         with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             other.execute(f"PRAGMA application_id = {stores._APPLICATION_ID}")
-            other.execute("CREATE TABLE IF NOT EXISTS endpoints (key TEXT PRIMARY KEY, record TEXT)")
+            other.execute(
+                "CREATE TABLE IF NOT EXISTS endpoints (key TEXT PRIMARY KEY, record TEXT)"
+            )
             other.execute("COMMIT")
 
     class Watched(SqliteStore):

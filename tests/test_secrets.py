@@ -346,12 +346,33 @@ def test_a_secret_that_is_written_out_is_refused_with_the_way_to_name_it(tmp_pat
     )
 
 
-NAMES_OF_SECRETS = (
-    "aws_secret_access_key secret_access_key secret_key access_key accessKey private_key "
-    "account_key AccountKey subscription_key azure_ad_token token hf_token huggingfacehub_api_token "
-    "watsonx_token auth_token client_secret clientSecret passphrase credentials password db_pwd jwt "
-    "sas connection_string session_token"
-).split()
+NAMES_OF_SECRETS = [
+    "aws_secret_access_key",
+    "secret_access_key",
+    "secret_key",
+    "access_key",
+    "accessKey",
+    "private_key",
+    "account_key",
+    "AccountKey",
+    "subscription_key",
+    "azure_ad_token",
+    "token",
+    "hf_token",
+    "hub_api_token",
+    "watsonx_token",
+    "auth_token",
+    "client_secret",
+    "clientSecret",
+    "passphrase",
+    "credentials",
+    "password",
+    "db_pwd",
+    "jwt",
+    "sas",
+    "connection_string",
+    "session_token",
+]
 
 
 @pytest.mark.parametrize("name", NAMES_OF_SECRETS)
