@@ -97,7 +97,7 @@ class RouterOutput(TypedDict, total=False):
     answer: str
     stop_reason: str
     error: str
-    """Why the controller failed (stop reason `controller_error`), else ""."""
+    """Why the controller failed, or no candidate replied and there is no answer; else ""."""
     round: int
     ledger: Ledger
     scratchpad: Annotated[list[AnyMessage], written]

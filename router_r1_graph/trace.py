@@ -51,7 +51,7 @@ class Trace(BaseModel):
         question: the user's question.
         answer: the final answer; made from the replies so far if the stop reason is not `answered`.
         stop_reason: why it ended.
-        error: why the controller failed or no candidate replied, if that is the stop reason.
+        error: why the controller failed, or no candidate replied and there is no answer.
         rounds: rounds of calls made.
         controller: the controller's spec or name.
         context: the settings of the run.

@@ -430,6 +430,57 @@ def test_a_resumed_run_of_another_plan_is_refused_and_the_difference_named(tmp_p
             evaluate(replace(first, context=RouterContext(**knobs), resume=True))
 
 
+def a_pool(controller=None, **changed):
+    ada = {
+        "name": "Ada",
+        "provider": "fakes:fake_chat_model",
+        "options": {"seed": 1, "x": {"y": 1}},
+    }
+    block = {"model": "c", "base_url": "http://127.0.0.1:1/v1", **(controller or {})}
+    return CandidatePool.model_validate(
+        {"candidates": [{**ada, **changed}, {**ada, "name": "Bob"}], "controller": block}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"options": {"seed": 2, "x": {"y": 1}}}, "seed of candidate Ada was another"),
+        ({"options": {"seed": 1, "x": {"y": 2}}}, "x of candidate Ada was another"),
+        ({"options": {"seed": 1}}, "x of candidate Ada was another"),
+        ({"options": {"seed": 1, "x": {"y": 1}, "z": 1}}, "z of candidate Ada was another"),
+        ({"model": "new"}, "model of candidate Ada is '', not 'new'"),
+        ({"temperature": 1.0}, "temperature of candidate Ada is 0.0, not 1.0"),
+        ({"name": "Eve"}, "candidates 'Ada, Bob', not 'Eve, Bob'"),
+    ],
+)
+def test_a_resumed_run_of_another_pool_is_refused_and_the_difference_named(
+    tmp_path, changed, words
+):
+    first = plan(tmp_path, pool=a_pool(), controls=False, controllers=["constant:Bob"])
+    evaluate(first)
+    with pytest.raises(ConfigError, match=rf"another pool \('pool'\): {re.escape(words)}; write"):
+        evaluate(replace(first, pool=a_pool(**changed), resume=True))
+
+
+def test_a_resumed_run_may_ask_another_address_or_another_controller_block(tmp_path):
+    first = plan(tmp_path, pool=a_pool(), controls=False, controllers=["constant:Bob"])
+    evaluate(first)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "options" not in summary["origin"]
+    moved = a_pool({"model": "d"}, base_url="http://127.0.0.1:2/v1", api_key_env="PATH")
+    evaluate(replace(first, pool=moved, resume=True))
+    origin = tmp_path / "out" / "origin.json"
+    told = json.loads(origin.read_text())
+    assert set(told["options"]) == {"Ada", "Bob", "the controller block"}
+    origin.write_text(json.dumps({**told, "evaluated": ["pool"]}))
+    with pytest.raises(ConfigError, match="model of the controller block was another"):
+        evaluate(replace(first, pool=a_pool({"model": "e"}), resume=True))
+    del told["options"]  # of an earlier release
+    origin.write_text(json.dumps(told))
+    evaluate(replace(first, pool=a_pool(options={"seed": 3}), resume=True))
+
+
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
     out = tmp_path / "out"
     with only_writer("--out", out):

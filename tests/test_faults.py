@@ -18,13 +18,14 @@ needs("serve")
 from langchain_core.tools import tool
 
 from benchmarks import chaos, crash
-from fakes import FakeChat, answer, make_pool, search
+from fakes import NEVER, FakeChat, PaidController, answer, make_pool, search
 from in_process import cli
 from openai_server import Reply, Status
 from patience import wait_until
 from router_r1_graph import RouterContext, ScriptedController, create_router_r1
 from router_r1_graph.evaluation.processes import end_with_parent
-from yaml_pool import yaml_pool
+from router_r1_graph.trace import Trace
+from yaml_pool import run, yaml_pool
 
 
 @pytest.mark.parametrize("way", chaos.WAYS)
@@ -91,6 +92,40 @@ def test_a_controller_that_knows_the_answer_itself_has_answered_in_an_outage(own
     graph = create_router_r1(make_pool("Ada"), controller, models=down).compile()
     state = graph.invoke({"question": "6 x 7?"})
     assert (state["answer"], state["stop_reason"]) == (own, reason)
+
+
+GONE, LATE = FakeChat(text=ConnectionError("gone")), FakeChat(delay=NEVER)
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+@pytest.mark.parametrize(
+    ("controller", "ada", "knobs", "reason", "error"),
+    [
+        ("constant:Ada", LATE, {"deadline_seconds": 0.5}, "deadline", "timeout: "),
+        (
+            ScriptedController([search("Ada: q?"), "garbage"]),
+            GONE,
+            {"max_rounds": 1},
+            "invalid",
+            "connection: ConnectionError: gone",
+        ),
+        (
+            PaidController([search("Ada: q?"), answer()], usd=0.6),
+            GONE,
+            {"budget_usd": 1},
+            "budget_usd",
+            "connection: ConnectionError: gone",
+        ),
+    ],
+    ids=["deadline", "invalid", "budget_usd"],
+)
+def test_an_outage_is_said_whatever_ends_the_run(how, controller, ada, knobs, reason, error):
+    graph = create_router_r1(make_pool("Ada"), controller, models={"Ada": ada}).compile()
+    state = run(graph, how, **knobs)
+    assert (state["answer"], state["stop_reason"]) == ("", reason)
+    assert state["error"].startswith(error)
+    trace = Trace.from_state(state)
+    assert trace.error == state["error"]
 
 
 def test_commands_say_an_outage(serve, tmp_path):

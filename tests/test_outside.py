@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langsmith import tracing_context
@@ -33,6 +34,7 @@ from router_r1_graph.candidates.candidate import Candidate
 from router_r1_graph.candidates.records import Recorder, read_records
 from router_r1_graph.candidates.reply import Reply as CallReply
 from router_r1_graph.candidates.thoughts import apart
+from router_r1_graph.candidates.usage import reported_usd, usage_metadata, usage_of
 from router_r1_graph.errors import PoolError
 from router_r1_graph.evaluation.page import as_html, markdown
 from router_r1_graph.evaluation.questions import Reader
@@ -290,6 +292,51 @@ def test_a_price_that_cannot_be_is_flagged_and_taken_from_the_list(serve, tmp_pa
     (bill,) = bills(run(scripted(pool, search("Ada: Capital?"), answer()), "invoke"))
     assert "reported the impossible: cost" in bill["error"]["message"]
     assert bill["cost_usd"] == pytest.approx(20e-6)
+
+
+@pytest.mark.parametrize(
+    ("report", "flagged"),
+    [
+        ({"cost": {"total": -1}}, "cost.total -1"),
+        ({"cost": {"total_cost": -1}}, "cost.total_cost -1"),
+        ({"total_cost": {"total": "much"}}, "total_cost.total 'much'"),
+        ({"cost_in_usd_ticks": -5}, "cost_in_usd_ticks -5"),
+        ({"cost_in_usd_ticks": 1e308}, "cost_in_usd_ticks 1e+308"),
+        ({"promptTokens": -5, "completionTokens": 3}, "promptTokens -5"),
+        ({"inputTokens": 1.5}, "inputTokens 1.5"),
+        ({"input_token_details": {"cache_read": -5}}, "input_token_details.cache_read -5"),
+        ({"prompt_cache_hit_tokens": 10**30}, "prompt_cache_hit_tokens 10000"),
+        ({"cost_details": {"upstream_inference_cost": -1}}, "upstream_inference_cost -1"),
+    ],
+)
+def test_each_value_that_is_not_believed_is_flagged(report, flagged):
+    counts = usage_metadata(report)
+    served = AIMessage("hello", usage_metadata=counts, response_metadata={"token_usage": report})
+    beside = AIMessage("hello", response_metadata=report)  # as some of LangChain's clients have it
+    for message in (served, beside) if "cost" in str(report) else (served,):
+        assert any(flagged in told for told in usage_of(message).impossible)
+        assert not reported_usd(message)
+
+
+def test_a_count_that_langchains_client_reports_is_flagged_beside_a_report_without_it():
+    counts = UsageMetadata(input_tokens=9, output_tokens=2, total_tokens=11)
+    counts["input_token_details"] = {"cache_read": -5}
+    message = AIMessage("hello", usage_metadata=counts, response_metadata={"token_usage": {"x": 1}})
+    assert usage_of(message).impossible == ("input_token_details.cache_read -5",)
+
+
+def test_what_no_price_or_count_is_is_not_flagged():
+    report = {
+        **{"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11, "cost": {"total": 0.1}},
+        **{"cache_discount": -0.01, "queue_time": -1.0, "total_duration": 10**12, "is_byok": False},
+        **{"cost_in_usd_ticks": 5, "prompt_tokens_details": {"cached_tokens": None}},
+    }
+    message = AIMessage(
+        "hello",
+        usage_metadata=usage_metadata(report),
+        response_metadata={"token_usage": report, "total_cost": None},
+    )
+    assert usage_of(message).impossible == ()
 
 
 def test_a_reply_of_anybodys_own_code_holds_numbers_that_add_up():

@@ -17,7 +17,7 @@ import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as futures_thread
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ from router_r1_graph import (
     read_traces,
     total,
 )
+from router_r1_graph.candidates import store_file
 from router_r1_graph.candidates.call import aask, ask
 from router_r1_graph.candidates.providers import make_chat_model
 from router_r1_graph.candidates.records import read_records, stored_records, write_records
@@ -707,6 +708,34 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(file, spoil, words):
         ReplyStore(file)
     assert str(file) in str(raised.value)
     assert (file.is_file() and file.read_bytes()) == before
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_two_processes_make_the_same_new_file_at_any_moment(file, step):
+    steps: list[str] = []
+
+    def make() -> None:  # as the other process does it
+        with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            if not other.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in store_file._SCHEMA.split(";"):
+                    other.execute(statement)
+            other.execute(f"PRAGMA application_id = {store_file.APPLICATION_ID}")
+            other.execute(f"PRAGMA user_version = {store_file.SCHEMA_VERSION}")
+            other.execute("COMMIT")
+
+    def begins(statement: str) -> None:
+        steps.append(statement)
+        if len(steps) == step + 1:
+            with suppress(sqlite3.OperationalError):  # locked: its turn is after this one
+                make()
+
+    with closing(store_file._connect(file)) as connection:
+        connection.set_trace_callback(begins)
+        store_file._prepare(connection, file)
+    assert "SELECT count(*) FROM sqlite_master" in steps
+    with ReplyStore(file) as store:
+        assert store.stats() == []
 
 
 @pytest.mark.parametrize("path", ["missing/replies.sqlite", "/proc/replies.sqlite", "a\0b"])

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 from langchain_core.messages import HumanMessage
@@ -34,11 +34,12 @@ from router_r1_graph import (
 )
 from router_r1_graph.candidates.call import aask, ask
 from router_r1_graph.candidates.pool import STORED
+from router_r1_graph.candidates.resilience import stores
 from router_r1_graph.candidates.resilience.endpoint import endpoint_of
 from router_r1_graph.candidates.resilience.endpoint_state import EndpointState, admit, settle
 from router_r1_graph.candidates.resilience.fallback import fallback_of
 from router_r1_graph.candidates.resilience.settings import Resilience
-from router_r1_graph.candidates.resilience.stores import open_store
+from router_r1_graph.candidates.resilience.stores import SqliteStore, open_store
 from router_r1_graph.serving.endpoints import EndpointCollector
 from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
 
@@ -280,6 +281,40 @@ def test_a_store_that_fails_limits_each_process_by_itself_and_says_so_once(tmp_p
     assert caplog.text.count("limits are not shared") == 1
 
 
+@pytest.mark.parametrize("step", range(8))
+def test_two_processes_make_the_same_new_file_at_any_moment(tmp_path, step):
+    file, steps = tmp_path / "limits.sqlite", []
+
+    def make() -> None:  # as the other process does it
+        with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute(f"PRAGMA application_id = {stores._APPLICATION_ID}")
+            other.execute(
+                "CREATE TABLE IF NOT EXISTS endpoints (key TEXT PRIMARY KEY, record TEXT)"
+            )
+            other.execute("COMMIT")
+
+    class Watched(SqliteStore):
+        def _connect(self, patience: float) -> sqlite3.Connection:
+            connection = super()._connect(patience)
+            connection.set_trace_callback(self._begins)
+            return connection
+
+        def _begins(self, statement: str) -> None:
+            steps.append(statement)
+            if len(steps) == step + 1:
+                with suppress(sqlite3.OperationalError):  # locked: its turn is after this one
+                    make()
+
+    Watched(str(file))
+    assert "SELECT count(*) FROM sqlite_master" in steps
+    ada = candidate(max_concurrency=1, limits_store=str(file))
+    assert by("invoke", FakeChat(), ada).ok
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("SELECT count(*) FROM endpoints").fetchone() == (1,)
+
+
 def test_a_redis_that_is_not_there_stops_no_call(caplog):
     pytest.importorskip("redis")
     ada = candidate(max_concurrency=2, limits_store="redis://127.0.0.1:1/0")
@@ -291,8 +326,10 @@ def test_another_programs_database_is_left_alone(tmp_path):
     file = tmp_path / "other.sqlite"
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("CREATE TABLE theirs (x)")
+    before = file.read_bytes()
     with pytest.raises(ConfigError, match="another program's database"):
         open_store(str(file))
+    assert file.read_bytes() == before
     (tmp_path / "text").write_text("no database" * 100)
     with pytest.raises(ConfigError, match="cannot be used"):
         open_store(str(tmp_path / "text"))

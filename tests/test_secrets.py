@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import traceback
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from langchain_core.load import dumps
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langsmith import Client, tracing_context
+from pydantic import ValidationError
 
 from openai_server import EmptyChoices, Malformed, Reply, Status
 from router_r1_graph import CandidatePool, create_router_r1, parse_controller
@@ -281,6 +283,24 @@ def test_what_an_option_takes_from_the_environment_is_kept_like_a_key(
             assert secret not in text
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "Basic", "Token", "ApiKey", "SSO-Key", ""])
+@pytest.mark.parametrize("secret", ["t0k-9f8e7d6c5b4a", 'p"ss\\w0rd77', "\u00fcber-schl\u00fcssel"])
+def test_a_server_that_tells_a_part_of_a_header_tells_no_secret(
+    serve, tmp_path, monkeypatch, scheme, secret
+):
+    def told(request):
+        return Status(401, f"{secret}, {json.dumps(secret)}")
+
+    given = b64encode(f"me:{secret}".encode()).decode() if scheme == "Basic" else secret
+    monkeypatch.setenv("MYAUTH", f"{scheme} {given}".strip())
+    # Not as a header: those hold no letters beyond ASCII.
+    pool = yaml_pool(tmp_path, serve(told), options={"extra_body": {"x": {"env": "MYAUTH"}}})
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), "invoke"))
+    assert bill["error"]["kind"] == "auth"
+    for part in (secret, secret[1:], secret[-5:], json.dumps(secret)[1:-1], given):
+        assert part not in str(bill["error"]["message"])
+
+
 @both_ways
 @pytest.mark.parametrize("provider", ["openai", "langchain"])
 def test_callbacks_see_nothing_of_how_a_server_is_reached(
@@ -326,8 +346,65 @@ def test_a_secret_that_is_written_out_is_refused_with_the_way_to_name_it(tmp_pat
     )
 
 
+NAMES_OF_SECRETS = [
+    "aws_secret_access_key",
+    "secret_access_key",
+    "secret_key",
+    "access_key",
+    "accessKey",
+    "private_key",
+    "account_key",
+    "AccountKey",
+    "subscription_key",
+    "azure_ad_token",
+    "token",
+    "hf_token",
+    "hub_api_token",
+    "watsonx_token",
+    "auth_token",
+    "client_secret",
+    "clientSecret",
+    "passphrase",
+    "credentials",
+    "password",
+    "db_pwd",
+    "jwt",
+    "sas",
+    "connection_string",
+    "session_token",
+]
+
+
+@pytest.mark.parametrize("name", NAMES_OF_SECRETS)
+@pytest.mark.parametrize("above", [(), ("model_kwargs",), ("client_kwargs", "deep")])
+def test_an_option_that_is_named_like_a_secret_names_a_variable(monkeypatch, name, above):
+    def options(value):
+        option = {name: value}
+        for outer in reversed(above):
+            option = {outer: [option] if outer == "deep" else option}
+        return option
+
+    with pytest.raises(ValidationError, match=rf"{name}: a secret .*write {{env: NAME}}") as raised:
+        Candidate(name="Ada", options=options("hunter22"))
+    assert "hunter22" not in str(raised.value).partition("[type=")[0]
+    for allowed in ({"env": "NAME"}, 7, True, None):
+        assert Candidate(name="Ada", options=options(allowed))
+
+
+def test_a_private_key_is_a_secret_by_any_name():
+    text = json.dumps({"type": "service_account", "pem": "-----BEGIN PRIVATE KEY-----\nMIIE"})
+    with pytest.raises(ValidationError, match="account_info: a secret"):
+        Candidate(name="Ada", options={"account_info": text})
+
+
 def test_what_only_sounds_like_a_secret_is_an_option(monkeypatch):
     options = {
+        "stop_token_ids": [1, 2],
+        "min_tokens": "5",
+        "prompt_cache_key": "mine",
+        "model_kwargs": {"stop_token": "END", "image_token": "<image>", "mask_token": "[MASK]"},
+        "output_key": "answer",
+        "add_bos_token": False,
         "default_headers": {"X-Title": "My App 2", "User-Agent": "MyApp/1.2.3", "Accept": "x/y"},
         "default_query": {"api-version": "2024-10-21"},
         "extra_body": {"pad_token": "<pad>", "key": "c", "tokenizer": "Qwen2Tokenizer"},

@@ -789,6 +789,62 @@ def test_an_outage_has_a_status_and_its_cause(controller, stream):
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("controller", "ada", "knobs", "code", "cause"),
+    [
+        (
+            "constant:Ada",
+            FakeChat(delay=NEVER),
+            {"deadline_seconds": 0.5},
+            "deadline",
+            "no candidate replied: timeout",
+        ),
+        (
+            ChatModelController(FakeChat(delay=NEVER)),
+            FakeChat(),
+            {"deadline_seconds": 0.5},
+            "deadline",
+            "the controller never replied: timeout",
+        ),
+        (
+            ScriptedController([search("Ada: q?"), "garbage"]),
+            FakeChat(text=ConnectionError("gone")),
+            {"max_rounds": 1},
+            "invalid",
+            "no candidate replied: connection: ConnectionError: gone",
+        ),
+    ],
+    ids=["deadline", "deadline of the controller", "invalid"],
+)
+def test_an_outage_is_refused_whatever_ends_the_run(controller, ada, knobs, code, cause, stream):
+    pool = make_pool("Ada")
+    model = ChatRouterR1(pool=pool, controller=controller, models={"Ada": ada}, **knobs)
+    with serving_at(model) as url:
+        with pytest.raises(openai.InternalServerError, match=cause) as raised:
+            ask(url, stream=stream)
+        metrics = get(f"{url}/metrics")
+    assert (raised.value.status_code, raised.value.code) == (503, code)
+    assert f'router_r1_stop_reasons_total{{reason="{code}"}} 1.0' in metrics
+    assert 'router_r1_requests_total{status="503"} 1.0' in metrics
+
+
+def test_an_answer_that_a_deadline_ends_is_no_outage():
+    late = PaidController([search("Ada: q?"), ReplyError("timeout", "late")])
+    given = {"Ada": FakeChat(text="I do not know."), "Bob": FakeChat(text=ConnectionError("gone"))}
+    model = ChatRouterR1(pool=make_pool("Ada", "Bob"), controller=late, models=given)
+    message = model.invoke("6 x 7?")
+    assert message.response_metadata["stop_reason"] == "controller_error"
+    assert "unanswered" not in message.response_metadata
+    slow = ScriptedController([search("Ada: q?", "Bob: q?")])
+    given["Bob"] = FakeChat(delay=NEVER)
+    model = ChatRouterR1(
+        pool=make_pool("Ada", "Bob"), controller=slow, models=given, deadline_seconds=1
+    )
+    with serving_at(model) as url:
+        assert ask(url).choices[0].message.content == "I do not know."
+
+
+@pytest.mark.parametrize("stream", [True, False])
 def test_a_run_that_the_end_of_the_server_cuts_off_ends_in_an_error_of_the_api(stream):
     bob, model = hanging_after_a_paid_call()
     stops = []

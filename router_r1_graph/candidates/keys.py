@@ -5,10 +5,13 @@ A secret comes from the environment: by `api_key_env`, or by `{env: NAME}` anywh
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
@@ -38,13 +41,23 @@ _PASSWORD = re.compile(r"(?P<begin>\b[a-z][a-z0-9+.-]{0,30}://)[^\s/@'\"]+@")
 _SHORTEST = 6
 """The fewest characters of a secret: a shorter one may occur in any text by chance."""
 
-#: How the names of secrets end, wherever they stand, and in headers and the query of an address.
+#: How the names of secrets end, wherever they stand. A key of a mapping (`prompt_cache_key`), a
+#: number of tokens and a token of a vocabulary (`pad_token`) are none.
 _SECRET_NAME = re.compile(
-    r"(api[-_]?key|secret|password|passwd|credentials?|authorization|cookie|signature|"
-    r"(access|auth|api|bearer|refresh|session|id|security)[-_]?token)s?$",
+    r"((access|account|api|app|auth|consumer|encryption|function|license|master|private|secret|"
+    r"service|shared|signing|ssh|storage|subscription)[-_]?key|"
+    r"(access|auth|api|bearer|refresh|session|id|security)[-_]?token|"
+    r"secret|passw(or)?d|pass[-_]?(phrase|code)|credentials?|authorization|cookie|signature|"
+    r"connection[-_]?string)s?$|"
+    r"(?<!pad.)(?<!bos.)(?<!eos.)(?<!sep.)(?<!cls.)(?<!unk.)(?<!mask.)(?<!stop.)(?<!start.)"
+    r"(?<!end.)token$|"
+    r"(^|[-_])(jwt|pass|pat|pwd?|sas)$",
     re.I,
 )
-_SECRET_PARAMETER = re.compile(r"((^|[-_])(key|token|auth|code|sig|sas|jwt|pw|pwd))$", re.I)
+_SPECIAL_TOKEN = re.compile(r"<.*>|\[.*\]", re.S)
+#: How the names of other secrets end in headers and in the query of an address.
+_SECRET_PARAMETER = re.compile(r"(^|[-_])(auth|code|key|sig)$", re.I)
+_SECRET_FILE = re.compile("-----BEGIN [A-Z ]*PRIVATE KEY-----")
 #: A word of letters in both cases and digits is no English.
 _SECRET_WORD = re.compile(r"(?=\w*[a-z])(?=\w*[A-Z])(?=\w*\d)[A-Za-z0-9]{12,}")
 _PARAMETERS = ("default_headers", "default_query", "headers", "extra_headers", "extra_query")
@@ -102,7 +115,8 @@ def secret_in(options: Any, name: str = "", place: str = "", parameter: bool = F
         return next(filter(None, found), "")
     if not isinstance(options, str) or not options:
         return ""
-    looks = bool(_SECRET_NAME.search(name) or _KEY.search(options) or _PASSWORD.search(options))
+    named = _SECRET_NAME.search(name) and not _SPECIAL_TOKEN.fullmatch(options)
+    looks = bool(named or any(kind.search(options) for kind in (_KEY, _PASSWORD, _SECRET_FILE)))
     if parameter and not looks:
         words = re.split(r"[-_. ]", options)
         looks = bool(_SECRET_PARAMETER.search(name)) or any(map(_SECRET_WORD.fullmatch, words))
@@ -149,14 +163,30 @@ def hide(text: str, *secrets: str) -> str:
 
 @lru_cache(maxsize=256)
 def _forms(secrets: tuple[str, ...]) -> tuple[str, ...]:
-    """Return how secrets may be written: as they are, in an address, and a password alone."""
+    """Return how secrets and their parts may be written: as they are, in an address, in JSON."""
     forms: set[str] = set()
-    for secret in map(str.strip, secrets):
-        forms |= {secret, quote(secret, safe=""), quote_plus(secret)}
-        if "://" in secret:
-            forms.add(urlsplit(secret).netloc.rpartition("@")[0])
-            forms.add(urlsplit(secret).netloc.rpartition("@")[0].partition(":")[2])
+    for part in {part for secret in secrets for part in _parts(secret.strip())}:
+        forms |= {part, quote(part, safe=""), quote_plus(part)}
+        forms |= {json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]}
     return tuple(sorted((f for f in forms if len(f) >= _SHORTEST), key=len, reverse=True))
+
+
+def _parts(secret: str) -> Iterator[str]:
+    """Yield a secret, and what of it a server may tell alone.
+
+    That is a password in an address, what follows the scheme of a header (`Bearer TOKEN`), and the
+    password that the scheme Basic encodes.
+    """
+    yield secret
+    users = [urlsplit(secret).netloc.rpartition("@")[0]] if "://" in secret else []
+    scheme, _, given = secret.partition(" ")
+    if given := given.strip():
+        yield given
+        if scheme.lower() == "basic":
+            with suppress(ValueError):  # it is no base64, or no text
+                users.append(b64decode(given).decode())
+    for user in users:
+        yield from (user, user.partition(":")[2])
 
 
 class _Discretion(logging.Filter):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
+from .sqlite import write_ahead
 from .stored import COLUMNS, StoredReply
 
 APPLICATION_ID = 0x52315270  # "R1Rp": how SQLite marks whose file it is
@@ -242,9 +243,10 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Check that the file is a store, and make the tables if it is new."""
-    _check(connection, path)  # before anything is changed in it
-    _write_ahead(connection)
+    """Check that the file is a store, and make the tables if it is new.
+
+    Both happen in one transaction, since other processes may open the same new file.
+    """
     # A crash of the machine may lose the last replies; a killed process loses none.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("BEGIN IMMEDIATE")
@@ -260,6 +262,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+    write_ahead(connection, _LOCKED_SECONDS)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> bool:
@@ -281,16 +284,3 @@ def _check(connection: sqlite3.Connection, path: Path) -> bool:
             f"{SCHEMA_VERSION}): update router-r1-graph, or name another file"
         )
     return True
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log; SQLite does not wait for another process that does it too."""
-    give_up = time.monotonic() + _LOCKED_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > give_up:
-                raise
-            time.sleep(0.01)

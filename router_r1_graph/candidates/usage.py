@@ -7,7 +7,7 @@ missing, null, 0 or impossible is estimated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,12 @@ NO_TOKENS = "no_tokens"
 """In a message's response metadata: no model wrote it, so there are no tokens to estimate."""
 _USD_PER_TICK = 1e-10
 """xAI's unit. Source: https://docs.x.ai/developers/cost-tracking"""
+_TICKS = "cost_in_usd_ticks"
 
 COSTS = ("cost", "total_cost", "estimated_cost", "cost_usd", "total_cost_usd", "cost_usd_total")
 """The names of a reported cost: most gateways', others', DeepInfra's; the last is LLM Gateway's."""
+_WHOLE = ("total_cost", "total")
+"""The names of the whole in a cost that has parts."""
 #: The names of the two counts, without case and underscores.
 _INPUT = ("prompttokens", "inputtokens")
 _OUTPUT = ("completiontokens", "outputtokens")
@@ -174,12 +177,14 @@ def is_cached(message: AIMessage) -> bool:
 def _reported(report: Mapping[str, Any]) -> float | None:
     costs = (report.get(name) for name in COSTS)
     whole = (
-        cost.get("total_cost", cost.get("total")) if isinstance(cost, Mapping) else cost
+        next((cost[name] for name in _WHOLE if name in cost), None)
+        if isinstance(cost, Mapping)
+        else cost
         for cost in costs
     )
     paid = next((read for cost in whole if (read := usd(cost)) is not None), None)
-    if paid is None and (ticks := number(report.get("cost_in_usd_ticks"))) is not None:
-        paid = usd(ticks * _USD_PER_TICK)
+    if paid is None:
+        paid = _usd_of_ticks(report.get(_TICKS))
     own_key = report.get("is_byok")
     if own_key or (own_key is None and not paid):
         details = report.get("cost_details")
@@ -190,26 +195,39 @@ def _reported(report: Mapping[str, Any]) -> float | None:
     return paid
 
 
+def _usd_of_ticks(value: object) -> float | None:
+    ticks = number(value)
+    return None if ticks is None else usd(ticks * _USD_PER_TICK)
+
+
 def _impossible(message: AIMessage) -> Iterator[str]:
     """Yield the names and values of reports that are no possible token count or price."""
     metadata = message.response_metadata
-    reports = [(metadata.get("token_usage") or message.usage_metadata or {}, "")]
-    reports += [({"cost": metadata.get("cost")}, "")]
+    beside = {name: metadata.get(name) for name in (*COSTS, _TICKS, "cost_details")}
+    reports = [(metadata.get("token_usage"), ""), (message.usage_metadata, ""), (beside, "")]
     for report, place in reports:  # which grows
         for name, value in report.items() if isinstance(report, Mapping) else ():
             where = f"{place}{name}"
             if isinstance(value, Mapping):
                 reports.append((value, f"{where}."))
-            elif value is not None:
-                read = (
-                    count
-                    if name.endswith("_tokens")
-                    else usd
-                    if name in (*COSTS, *_UPSTREAM)
-                    else None
-                )
-                if read and read(value) is None:
-                    yield f"{where} {value!r:.40}"
+            elif value is not None and (read := _gate(str(name), place)) and read(value) is None:
+                yield f"{where} {value!r:.40}"
+
+
+def _gate(name: str, place: str) -> Callable[[object], float | None] | None:
+    """Return what reads a value of a report; None = nothing does.
+
+    Args:
+        name: its name.
+        place: the names above it, each with a dot behind it.
+    """
+    if name in (*COSTS, *_UPSTREAM) or (name in _WHOLE and place[:-1] in COSTS):
+        return usd
+    if name == _TICKS:
+        return _usd_of_ticks
+    plain = name.lower().replace("_", "")
+    counted = plain.endswith(("tokens", "cacheread", "cachecreation", "reasoning"))
+    return count if counted or "ephemeral" in plain else None
 
 
 def at(report: Any, path: Iterable[str]) -> Any:

@@ -12,10 +12,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from ..budget import StopReason
 from ..errors import ControllerError
 from ..outside import writable
 from .answer_reader import AnswerReader
+from .result import UNANSWERED
 
 
 @dataclass
@@ -72,7 +72,7 @@ class AnswerStream:
                 cost_usd=message.response_metadata["cost_usd"],
             )
         # A server that forwards the stream can still report an outage before its first byte.
-        unanswered = message.response_metadata["stop_reason"] == StopReason.NO_REPLY
+        unanswered = UNANSWERED in message.response_metadata
         left = answer[len(told) :]
         *first, last = [left] if unanswered else words(left) or [""]
         for word in first:

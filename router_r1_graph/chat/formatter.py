@@ -29,7 +29,7 @@ from ..errors import ConfigError, ControllerError
 from ..langsmith import runs
 from ..ledger import Ledger, charge_candidates, charge_controller, new_ledger, total
 from .answer_form import Form, last_human
-from .result import ROUTED
+from .result import ROUTED, is_unanswered
 
 CONTROLLER = "controller"
 """The name of a formatter that is the controller."""
@@ -185,14 +185,14 @@ class Formatting:
         Raises:
             ControllerError: the formatter fails, or does not give the form.
         """
-        if state["stop_reason"] == StopReason.NO_REPLY:
+        if is_unanswered(state):
             return state
         messages, options = self._call(state, config)
         return self._given(state, ask(self.model, messages, self.formatter.settings, **options))
 
     async def agive(self, state: Mapping[str, Any], config: RunnableConfig) -> Mapping[str, Any]:
         """Do as `give` does, without blocking the event loop."""
-        if state["stop_reason"] == StopReason.NO_REPLY:
+        if is_unanswered(state):
             return state
         # In threads: tools, schemas and replies may have megabytes.
         (messages, options), model = await in_a_thread(

@@ -9,14 +9,28 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 
+from ..answers import is_abstention
 from ..candidates.finish import finish_of
 from ..candidates.returned import kept_of
 from ..ledger import new_ledger, total
 from ..protocol import beginning
 
+UNANSWERED = "unanswered"
+"""In the response metadata of an answer that is none, since nobody replied: True."""
 ROUTED = "routed_answer"
 """In the response metadata of an answer in a form: the routed answer, as a text; "" = nobody was
 asked, and the form is given to the conversation itself."""
+
+
+def is_unanswered(state: Mapping[str, Any]) -> bool:
+    """Return whether a run has no answer since nobody replied; its `error` has the cause.
+
+    Args:
+        state: the output of the graph.
+    """
+    totals = total(state["ledger"])
+    replied = totals["calls"] > totals["failed_calls"]
+    return bool(state.get("error")) and not replied and is_abstention(state["answer"])
 
 
 def result_of(state: Mapping[str, Any], stop: Sequence[str], max_tokens: int | None) -> ChatResult:
@@ -51,6 +65,7 @@ def result_of(state: Mapping[str, Any], stop: Sequence[str], max_tokens: int | N
         "stop_reason": state["stop_reason"],
         "rounds": state["round"],
         **({"error": error} if (error := state.get("error")) else {}),
+        **({UNANSWERED: True} if is_unanswered(state) else {}),
         **totals,
         "candidates": state["ledger"]["candidates"],
     }

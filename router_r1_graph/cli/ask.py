@@ -126,7 +126,6 @@ def _ask(
         from langgraph.checkpoint.memory import InMemorySaver
 
         from ..answers import is_abstention
-        from ..budget import StopReason
         from ..candidates.records import Recorder
         from ..graph import create_router_r1
         from ..ledger import total
@@ -171,7 +170,7 @@ def _ask(
             print_json(known)
         raise
     record = Trace.from_state(state)
-    outage = record.stop_reason == StopReason.NO_REPLY
+    outage = any(call.error == record.error for call in record.calls)
     explained: list[Routing] = []
     if explain:
         with loading("the explanation"):

@@ -14,7 +14,6 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
 from langgraph.graph.state import CompiledStateGraph
 
-from ..budget import StopReason
 from ..console import print_line
 from ..context import RouterContext
 from ..errors import RouterR1Error, did_you_mean
@@ -129,7 +128,7 @@ class Session:
         if shown is None:
             print_json({**run.summary(), "session_usd": self._session_usd()})
             if run.error:
-                outage = run.stop_reason == StopReason.NO_REPLY
+                outage = any(call.error == run.error for call in run.calls)
                 who = "no candidate replied" if outage else "the controller failed"
                 print(f"{who}: {shortened(run.error)}", file=sys.stderr)
             return

@@ -23,7 +23,7 @@ from ..words import usd
 from . import loop
 from .folds import FITTED, READER, fitted_on_folds
 from .loop import AskItem
-from .origin import Origin
+from .origin import Origin, digests
 from .plan import MOST_CONSTANTS, Evaluation, control_specs, is_free, open_results, paid_once
 from .plots import load_pyplot
 from .processes import ControllerRun, run_in_processes
@@ -62,6 +62,7 @@ def _evaluate(plan: Evaluation, results: Results, console: Console | None) -> Su
         evaluated=tuple(plan.controllers),
         controls=tuple(controls),
         command=plan.command,
+        options=digests(plan.pool),
     )
     if plan.out is not None:
         load_pyplot("the picture of a report", "eval")  # before anything is paid

@@ -29,7 +29,7 @@ from ..ledger import price_usd, total
 from ..trace import Trace
 from ..words import counted
 from .loop import AskItem, Item, ask_many, ask_router
-from .origin import difference
+from .origin import Origin, difference, other_options, other_pool
 from .questions import EvaluationQuestion
 from .scorers import Scorer, stated
 
@@ -178,14 +178,11 @@ class Results:
         if self.path is None or not self.path.exists():
             return
         ours, whole, failed = pool.descriptors(), 0, False
+        origin = Origin.read(self.path.parent)
+        options = origin and other_options(origin, pool)
         asked = None if questions is None else {question.id: question for question in questions}
         for trace, line in read_results(self.path):
-            other = (
-                f"another pool ({trace.pool.name!r})"
-                if ours not in (trace.pool, trace.pool.descriptors())  # earlier ones say more
-                else difference(trace, asked, context)
-            )
-            if other:
+            if other := other_pool(trace, ours) or options or difference(trace, asked, context):
                 raise ConfigError(
                     f"{self.path}: its results are of {other}; write to another folder"
                 )

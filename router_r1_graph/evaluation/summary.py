@@ -108,7 +108,7 @@ class Summary:
             "constant_best": self.constant_best,
             "stored_calls": self.stored_calls,
             "saved_usd": self.saved_usd,
-            "origin": None if self.origin is None else self.origin.model_dump(mode="json"),
+            "origin": self.origin and self.origin.model_dump(mode="json", exclude={"options"}),
             "notes": list(self.notes),
             "controllers": [
                 {

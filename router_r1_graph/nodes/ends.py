@@ -145,15 +145,16 @@ class EndNodes:
 def _ending(state: RouterState) -> tuple[str, str]:
     """Return the stop reason, and why no candidate replied; "" = one did, or none was asked.
 
-    A controller that knows an answer of its own has answered all the same.
+    A controller that knows an answer of its own has answered all the same. A deadline, say, is the
+    reason in an outage too.
     """
-    reason = state["ending"]
+    reason, calls = state["ending"], call_records(state["scratchpad"])
+    replied = not calls or any(call.ok for call in calls)
+    if replied or reason == StopReason.CONTROLLER_ERROR or not is_abstention(state["answer"]):
+        return reason, ""
     if reason in (StopReason.ANSWERED, StopReason.ROUND_LIMIT):
-        calls = call_records(state["scratchpad"])
-        nobody = calls and not any(call.ok for call in calls)
-        if nobody and (not state["answer"] or is_abstention(state["answer"])):
-            return StopReason.NO_REPLY.value, calls[-1].error or ""
-    return reason, ""
+        reason = StopReason.NO_REPLY.value
+    return reason, calls[-1].error or ""
 
 
 def _cut(answer: str, state: RouterState) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from fastapi import Request
 from langchain_core.messages import AIMessage, AIMessageChunk
 from starlette.responses import StreamingResponse
 
-from ..budget import StopReason
+from ..chat.result import UNANSWERED
 from .body import refusing
 from .gone import unless_gone
 from .refused import RefusedError
@@ -21,15 +21,16 @@ KEEP_ALIVE_SECONDS = 15.0
 
 
 def require_reply(message: AIMessage) -> None:
-    """Check that a candidate replied.
+    """Check that somebody replied.
 
     Raises:
-        RefusedError: none did, with the cause and the bill.
+        RefusedError: nobody did; with the stop reason, the cause and the bill.
     """
     told = message.response_metadata
-    if told.get("stop_reason") == StopReason.NO_REPLY:
-        why = f"no candidate replied: {told.get('error', '')}"
-        raise RefusedError(503, why, code=StopReason.NO_REPLY.value, more=bill(message))
+    if UNANSWERED in told:
+        who = "no candidate" if told["calls"] else "the controller never"
+        why = f"{who} replied: {told['error']}"
+        raise RefusedError(503, why, code=told["stop_reason"], more=bill(message))
 
 
 async def streamed(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from ..sqlite import write_ahead
 from .endpoint_state import EndpointState
 from .places import MEMORY, find_place
 from .store import PATIENCE_SECONDS, Change, LaterError, MemoryStore, SharedStore, Store, T
@@ -35,19 +37,29 @@ class SqliteStore(SharedStore):
         super().__init__(file)
         try:
             Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            connection = self._connect(PATIENCE_SECONDS)
-            owner = connection.execute("PRAGMA application_id").fetchone()[0]
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if owner != _APPLICATION_ID and (owner or tables):
-                raise ConfigError(f"limits_store: {file} is another program's database")
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS endpoints "
-                "(key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID"
-            )
-            connection.close()
+            with closing(self._connect(PATIENCE_SECONDS)) as connection:
+                self._prepare(connection)
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"limits_store: {file} cannot be used: {error}") from None
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Check whose file it is, and make the table.
+
+        Both happen in one transaction, since other processes may open the same new file. Closing
+        the connection ends it where the file is another program's.
+        """
+        connection.execute("BEGIN IMMEDIATE")
+        owner = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if owner != _APPLICATION_ID and (owner or tables):
+            raise ConfigError(f"limits_store: {self._file} is another program's database")
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS endpoints "
+            "(key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID"
+        )
+        connection.execute("COMMIT")
+        write_ahead(connection, PATIENCE_SECONDS)
 
     def _start(self) -> None:
         super()._start()
@@ -59,7 +71,6 @@ class SqliteStore(SharedStore):
         connection = sqlite3.connect(
             self._file, timeout=patience, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")  # a crash of the machine ends all calls too
         return connection
 
