@@ -275,6 +275,7 @@ def test_a_model_that_hangs_in_a_thread_does_not_keep_ctrl_c_waiting(tmp_path):
     assert "Ada: error: interrupted before a reply came" in stdout
 
 
+@pytest.mark.long
 def test_a_model_that_hangs_in_a_thread_does_not_outlast_the_deadline(tmp_path):
     pool = hanging_in_a_thread(tmp_path)
     run = process("ask", "q?", "--pool", pool, "--deadline", "1", PYTHONPATH=str(tmp_path))

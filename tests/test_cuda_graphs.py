@@ -71,6 +71,7 @@ def same(one, other) -> None:
             assert a == pytest.approx(b, abs=1e-4)
 
 
+@pytest.mark.long
 def test_slots_sample_what_a_batch_does(model, monkeypatch, graphed, caplog):
     found, counts = conversations(model)
     monkeypatch.setattr(Forward, "graphs", False)

@@ -165,6 +165,7 @@ def test_a_loss_that_is_no_number_stops_before_it_is_saved(pretrained, tmp_path)
     assert all(weights.isfinite().all() for weights in saved.values())
 
 
+@pytest.mark.long
 def test_an_adapter_is_merged_in_float32(pretrained, tmp_path):
     config = ModelConfig(pretrained=str(pretrained), bf16=True, lora_rank=4)
     learner = trained(config, tmp_path)

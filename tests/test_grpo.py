@@ -189,6 +189,7 @@ def test_the_gradients_of_a_step_are_those_of_a_plain_loop(tmp_path, micro_batch
         assert torch.allclose(parameter.grad, theirs[name], atol=1e-4 * largest, rtol=1e-3), name
 
 
+@pytest.mark.long
 def test_a_question_whose_samples_are_worth_the_same_is_not_computed(tmp_path):
     hopeless, other = (questions(13)[which] for which in (12, 9))  # see above
     items = [replace(hopeless, gold=("nobody says this",)), other]
@@ -442,6 +443,7 @@ def test_a_prompt_that_is_too_long_is_named_and_left_out(tmp_path, capsys):
         grpo_trainer(learner(), items, validated, **held_out | {"held_out": [long]})
 
 
+@pytest.mark.long
 def test_fewer_questions_than_a_step_needs_are_asked_again(tmp_path):
     run_grpo(learner(), questions(1), config(group=2, micro_batch=4), **options(tmp_path))
     assert lines(tmp_path)[0]["step"] == 1

@@ -71,6 +71,7 @@ def test_the_library_and_its_command_line_wait_for_nothing_that_is_not_used():
     assert not modules_after("import router_r1_graph.cli") & {"langgraph", "langchain_core"}
 
 
+@pytest.mark.long
 def test_a_star_takes_what_can_be_had():
     program = (
         "import sys\n"

@@ -326,6 +326,7 @@ def without_gold(count):
     return [one.__class__(**{**vars(one), "gold": ()}) for one in questions(count)]
 
 
+@pytest.mark.long
 def test_grpo_learns_from_a_reward_of_ones_own_without_gold(mine):
     spending = Spending(mine / "spending")
     ours = rules("mine:short", "mine:every_other", scale="absolute", usd=1e-4)

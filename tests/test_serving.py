@@ -1094,6 +1094,7 @@ def test_sigterm_lets_the_question_in_flight_be_answered(serve, tmp_path):
         assert process.stderr.read() == ""
 
 
+@pytest.mark.long
 def test_the_key_of_the_command_comes_from_the_environment_and_its_knobs_are_caps():
     options = ["--api-key-env", "ROUTER_KEY", "--budget-usd", "0", "--controller", "keyword"]
     with command(*options, ROUTER_KEY="secret word") as (_, url):

@@ -88,10 +88,12 @@ def test_it_routes(policy):
     assert cost(traces) < 5e-5, "a twentieth of always asking the best"
 
 
+@pytest.mark.long
 def test_it_reads_the_cost_weight(policy):
     dear, cheap = (cost(ask(policy, cost_weight=weight, count=8)) for weight in (0.0, 0.9))
     assert cheap < dear
 
 
+@pytest.mark.long
 def test_it_uses_candidates_that_it_has_never_seen(policy):
     assert right(ask(policy, pool="embedded_unseen")) >= 0.7

@@ -107,6 +107,7 @@ def test_what_it_knows_depends_on_its_name_and_not_on_the_wording() -> None:
     assert knows[0] == reworded
 
 
+@pytest.mark.long
 def test_the_same_question_gets_the_same_reply_in_another_process() -> None:
     code = (
         "from router_r1_graph.candidates import CandidatePool\n"
