@@ -346,7 +346,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        size = int(self.headers.get("Content-Length", 0))
+        data = self.rfile.read(size)
+        if len(data) < size:  # the client has left: it was interrupted
+            self.close_connection = True
+            return
+        body = json.loads(data)
         headers = {name.lower(): value for name, value in self.headers.items()}
         if self.path.partition("?")[0].endswith(_PATHS):
             request = Request(self.path, headers, body, time.monotonic())
