@@ -1,6 +1,6 @@
 """Is routing per step worth it? The fitted controller in the embedded world of agents.
 
-    python -m benchmarks.agents --tasks 200 --seeds 3
+    python -m benchmarks.agents --seeds 3
 
 Prints, for each seed, the table of `router-r1 evaluate agents`, and fails unless the fitted
 controller solves what the best constant solves at no more than half of its cost, and is worth more
@@ -13,11 +13,12 @@ import argparse
 import sys
 
 from router_r1_graph.agents.comparison import compare
+from router_r1_graph.cli.agents import AGENT_TASKS
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--tasks", type=int, default=AGENT_TASKS)
     parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()
     missed = 0

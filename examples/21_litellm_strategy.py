@@ -1,7 +1,8 @@
 """A LiteLLM router whose deployments a controller chooses: a custom routing strategy.
 
-LiteLLM asks and retries; the controller chooses the deployment. It needs `litellm`. Here the
-endpoints are stand-ins and the controller is `random`: use your own, and a fitted one (`auto:DIR`).
+LiteLLM asks and retries; the controller chooses the deployment. It needs `litellm`, which takes
+only older versions of some packages: install it in an environment of its own. Here the endpoints
+are stand-ins and the controller is `random`: use your own, and a fitted one (`auto:DIR`).
 
 Prints:
     Who wrote Hamlet? -> qwen2.5-7b-instruct: William Shakespeare

@@ -20,7 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import itemgetter
 from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.messages import AIMessage, AnyMessage
@@ -56,6 +57,9 @@ class Decision:
     def probability(self) -> float:
         """The probability of the candidate that was asked."""
         return self.probabilities[self.asked]
+
+
+_KEYS = itemgetter(*(field.name for field in fields(Decision)))
 
 
 @runtime_checkable
@@ -113,9 +117,12 @@ def to_message(decisions: Iterable[Decision]) -> list[dict[str, Any]]:
 
 
 def of_message(message: AnyMessage) -> list[Decision]:
-    """Return the decisions of a turn; [] where none were logged."""
-    known = message.response_metadata.get("router_r1", {})
-    return [Decision(**one) for one in known.get("decisions") or []]
+    """Return the decisions of a turn; [] where none were logged.
+
+    Keys that a newer release may add are ignored.
+    """
+    known = message.response_metadata.get("router_r1") or {}
+    return [Decision(*_KEYS(one)) for one in known.get("decisions") or []]
 
 
 def replayed(

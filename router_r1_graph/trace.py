@@ -31,9 +31,9 @@ from .files import append_line, opened, read_jsonl
 from .given_context import Knobs, as_context
 from .invalid import explain
 from .ledger import Ledger, total
-from .observations import ObservedBill
 from .protocol import VERSION as PROTOCOL_VERSION
 from .state import RouterOutput, Setup
+from .trace_check import check_scratchpad
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +137,33 @@ class Trace(BaseModel):
             metadata=dict(metadata or {}),
         )
 
+    @classmethod
+    def read(cls, data: Mapping[str, Any] | ValueError) -> Trace:
+        """Return the trace in data from outside: the one gate for files, resumed runs, LangSmith.
+
+        Args:
+            data: an object of JSON, or why there is none.
+
+        Raises:
+            TraceError: it is no trace, of another version, or a value in it cannot be used.
+        """
+        if isinstance(data, ValueError):
+            raise TraceError(str(data))
+        if (version := data.get("version", TRACE_VERSION)) != TRACE_VERSION:
+            raise TraceError(
+                f"trace version {version!r}; this release reads version {TRACE_VERSION}"
+            )
+        try:
+            trace = cls.model_validate(data, context=STORED)
+            check_scratchpad(trace.scratchpad)
+        except ValidationError as error:
+            raise TraceError(explain(error)) from error
+        except (TypeError, AttributeError, KeyError) as error:  # LangChain's, of a message
+            raise TraceError(f"a message cannot be read: {error}") from error
+        except ConfigError as error:  # of a knob out of range
+            raise TraceError(f"context: {error}") from error
+        return trace
+
     @property
     def calls(self) -> list[CallRecord]:
         """The calls that got a reply or an error, in order, without refused ones."""
@@ -192,38 +219,6 @@ def _is_answer(message: object) -> bool:
     """Whether a message is the answer of a finished run."""
     about = getattr(message, "response_metadata", {}).get("router_r1")
     return isinstance(about, Mapping) and bool(about.get("stop_reason"))
-
-
-class _Read(BaseModel):
-    """The values that are read from a scratchpad: real texts, and numbers that can be added."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    bills: list[ObservedBill]
-    queries: list[str]
-    decisions: list[Decision]
-
-
-def _checked(trace: Trace) -> Trace:
-    """Return the trace.
-
-    Raises:
-        ValidationError: a bill, a query or a decision in it cannot be read.
-    """
-    turns = [message for message in trace.scratchpad if isinstance(message, AIMessage)]
-    about = [turn.response_metadata.get("router_r1") or {} for turn in turns]
-    _Read.model_validate(
-        {
-            "bills": [
-                {"stored": False, "saved_usd": 0.0, **message.artifact}  # as of earlier releases
-                for message in trace.scratchpad
-                if isinstance(message, ToolMessage) and message.artifact
-            ],
-            "queries": [call["args"].get("query") for turn in turns for call in turn.tool_calls],
-            "decisions": [one for told in about for one in told.get("decisions") or ()],
-        }
-    )
-    return trace
 
 
 class TraceWriter(BaseCallbackHandler):
@@ -283,18 +278,7 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
         if isinstance(data, ValueError) or "version" not in data:
             why = data if isinstance(data, ValueError) else "there is no 'version'"
             raise TraceError(f"{path}, line {number}: not a trace: {why}")
-        version = data["version"]
-        if version != TRACE_VERSION:
-            raise TraceError(
-                f"{path}, line {number}: trace version {version!r}; this release reads "
-                f"version {TRACE_VERSION}"
-            )
         try:
-            yield _checked(Trace.model_validate(data, context=STORED))
-        except ValidationError as error:
-            raise TraceError(f"{path}, line {number}: {explain(error)}") from error
-        except (TypeError, AttributeError, KeyError) as error:  # LangChain's, of a message
-            why = f"a message cannot be read: {error}"
-            raise TraceError(f"{path}, line {number}: {why}") from error
-        except ConfigError as error:  # of a knob out of range
-            raise TraceError(f"{path}, line {number}: context: {error}") from error
+            yield Trace.read(data)
+        except TraceError as error:
+            raise TraceError(f"{path}, line {number}: {error}") from error

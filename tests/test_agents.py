@@ -265,11 +265,18 @@ def test_a_prefix_is_warm_for_its_time_and_only_to_the_letter():
 # ----------------------------------------------------------------------------- the world of agents
 
 
-@pytest.mark.long
-def test_what_is_fitted_on_traces_halves_the_cost_and_beats_sticky_and_a_rule(tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--limit", "20", "--cost-weight", "0.1"),
+        pytest.param(("--limit", "60"), marks=pytest.mark.long),  # chooses the weight itself
+    ],
+    ids=["small", "whole"],
+)
+def test_what_is_fitted_on_traces_halves_the_cost_and_beats_sticky_and_a_rule(tmp_path, options):
     needs("eval")
     out = tmp_path / "run"
-    run = cli("evaluate", "agents", "--limit", "60", "--out", out, "--json")
+    run = cli("evaluate", "agents", *options, "--out", out, "--json")
     assert run.returncode == 0, run.stderr
     rows = {row["controller"]: row for row in json.loads(run.stdout)["controllers"]}
     ours, best = rows["steps"], rows["constant:Tarn"]

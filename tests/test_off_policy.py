@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from extras import needs
+from fakes import make_pool, models
 from in_process import cli
 from patience import wait_until
 from router_r1_graph import (
@@ -18,6 +20,7 @@ from router_r1_graph import (
     ChatRouterR1,
     ConfigError,
     RouterContext,
+    TraceError,
     create_router_r1,
     exact_match,
     parse_controller,
@@ -90,22 +93,22 @@ def test_the_draws_come_as_often_as_the_log_says():
         assert abs(share - chance) < 4 * (chance * (1 - chance) / len(asked)) ** 0.5
 
 
-@pytest.mark.long
-def test_logs_tell_what_they_can_and_say_so_where_they_cannot(questions, tmp_path):
+@pytest.mark.parametrize("count", [20, pytest.param(QUESTIONS, marks=pytest.mark.long)])
+def test_logs_tell_what_they_can_and_say_so_where_they_cannot(questions, tmp_path, count):
     """Whoever is judged by exploring logs is found where a real run finds it, and no closer."""
     from router_r1_graph.evaluation.off_policy import judge
 
-    logs = tmp_path / "logs.jsonl"
+    logs, questions = tmp_path / "logs.jsonl", questions[:count]
     write_traces(logs, run(questions, "constant:Hearthwyn", explore=0.8))
     specs = ["constant:Magnivor", "constant:Hearthwyn", "cheapest", "random", "keyword", "cascade"]
     options = [part for spec in specs for part in ("--controller", spec)]
     judged = json.loads(cli("evaluate", "--off-policy", logs, *options, "--json").stdout)
-    assert judged["runs"] == QUESTIONS
+    assert judged["runs"] == count
     rows = {row["controller"]: row for row in judged["rows"]}
     for spec in ("constant:Magnivor", "cheapest"):
         truth = run(questions, spec)
-        score = sum(exact_match(t.answer, t.gold) for t in truth) / QUESTIONS
-        cost = sum(t.summary()["ledger"]["cost_usd"] for t in truth) / QUESTIONS
+        score = sum(exact_match(t.answer, t.gold) for t in truth) / count
+        cost = sum(t.summary()["ledger"]["cost_usd"] for t in truth) / count
         for name in ("ips", "snips", "dr"):
             assert rows[spec]["score"][name]["low"] <= score <= rows[spec]["score"][name]["high"]
         assert rows[spec]["cost_usd"]["dr"]["low"] <= cost <= rows[spec]["cost_usd"]["dr"]["high"]
@@ -121,7 +124,7 @@ def test_logs_tell_what_they_can_and_say_so_where_they_cannot(questions, tmp_pat
     )
     (row,) = judged["rows"]
     truth = run(questions, "keyword")
-    score = sum(exact_match(t.answer, t.gold) for t in truth) / QUESTIONS
+    score = sum(exact_match(t.answer, t.gold) for t in truth) / count
     assert max(len(trace.decisions) for trace in truth) > 2
     assert judged["logged_score"] < score
     assert row["lost"] == 0
@@ -143,9 +146,120 @@ def test_logs_tell_what_they_can_and_say_so_where_they_cannot(questions, tmp_pat
     write_traces(logs, bare)
     refused = cli("evaluate", "--off-policy", logs, "--controller", "cheapest")
     assert refused.returncode == 2
-    assert f"no gold answer: {QUESTIONS}); name a file with their questions" in refused.stderr
-    joined = cli("evaluate", "demo", "--limit", QUESTIONS, "--off-policy", logs, "--json").stdout
+    assert f"no gold answer: {count}); name a file with their questions" in refused.stderr
+    joined = cli("evaluate", "demo", "--limit", count, "--off-policy", logs, "--json").stdout
     assert len(json.loads(joined)["rows"]) == len(POOL.candidates)
+
+
+BROKEN = {
+    "0.0": ({"Ada": 0.0, "Bob": 1.0}, "the probability of 'Ada' is 0, and only"),
+    "negative": ({"Ada": -0.2, "Bob": 1.2}, "probabilities.Ada: must be at least 0, not -0.2"),
+    "above 1": ({"Ada": 5, "Bob": 0.5}, "probabilities.Ada: must be at most 1, not 5"),
+    "nan": ({"Ada": math.nan, "Bob": 0.5}, "probabilities.Ada: a finite number is wanted"),
+    "a text": ({"Ada": "0.5", "Bob": 0.5}, "probabilities.Ada: a number is wanted, not '0.5'"),
+    "a switch": ({"Ada": True}, "probabilities.Ada: a number is wanted, not true"),
+    "none": ({}, "'Bob' was asked, and has no probability; mend the line"),
+    "not the asked one": ({"Ada": 1.0}, "'Bob' was asked, and has no probability"),
+    "a hundredth": ({"Ada": 0.005, "Bob": 0.005}, "add up to 0.01, not to 1; mend the line"),
+    "missing": (None, "probabilities: is missing"),
+}
+
+
+@pytest.mark.parametrize(("chances", "says"), BROKEN.values(), ids=BROKEN)
+def test_probabilities_that_no_draw_can_have_are_refused_by_line(tmp_path, chances, says):
+    needs("eval")
+    from router_r1_graph.evaluation.run import read_results
+
+    rows = [json.loads(logged().model_dump_json()) for _ in range(2)]
+    (decision,) = rows[1]["scratchpad"][0]["response_metadata"]["router_r1"]["decisions"]
+    decision |= {"asked": "Bob", "probabilities": chances}
+    if chances is None:
+        del decision["probabilities"]
+    logs = tmp_path / "results.jsonl"
+    logs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused = cli("evaluate", "--off-policy", logs, "--controller", "constant:Ada")
+    assert refused.returncode == 2
+    assert f"{logs}, line 2: decisions[0]" in refused.stderr
+    assert says in refused.stderr
+    with pytest.raises(TraceError, match=re.escape(says)):
+        list(read_results(logs))  # of a run that is resumed, or reported
+
+
+def logged(**probabilities: float) -> Trace:
+    """Return a run whose one call was explored."""
+    pool = make_pool()
+    graph = create_router_r1(
+        pool, "constant:Ada", models=models(pool), context=RouterContext(explore=0.5)
+    )
+    trace = Trace.from_state(graph.compile().invoke({"question": "Who wrote Emma?"}), gold=["x"])
+    if probabilities:
+        (decision,) = trace.scratchpad[0].response_metadata["router_r1"]["decisions"]
+        decision |= {"asked": next(iter(probabilities)), "probabilities": probabilities}
+    return trace
+
+
+def test_keys_of_a_newer_release_and_hardly_possible_draws_stop_no_estimate(tmp_path):
+    needs("eval")
+    trace = logged(Ada=1 - 1e-200, Bob=1e-200)
+    (decision,) = trace.scratchpad[0].response_metadata["router_r1"]["decisions"]
+    decision["of_tomorrow"] = 1
+    write_traces(tmp_path / "logs.jsonl", [trace])
+    (read,) = read_traces(tmp_path / "logs.jsonl")
+    assert read.decisions == trace.decisions
+    assert read.decisions[0].probabilities == {"Ada": 1.0, "Bob": 1e-200}
+    judged = cli("evaluate", "--off-policy", tmp_path / "logs.jsonl", "--json")
+    rows = {row["controller"]: row for row in json.loads(judged.stdout)["rows"]}
+    assert (rows["constant:Ada"]["lost"], rows["constant:Bob"]["lost"]) == (0, 1)
+    assert "only 1 run can be counted for it, and about 30" in rows["constant:Ada"]["verdict"]
+
+
+@pytest.mark.parametrize("runs", [1, 2, 5, 20])
+def test_an_estimate_of_few_runs_lies_in_its_interval_and_both_are_possible(runs):
+    """A rare draw weighs so much that a mean of few runs may be beyond all that can be."""
+    needs("eval")
+    import numpy as np
+
+    from benchmarks.off_policy import coverage
+    from router_r1_graph.evaluation.off_policy_estimates import Logs, estimate
+
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        hit = rng.random(runs) < 0.3
+        weights = np.where(hit, 40.0, 0.0)[:, None]
+        outcomes = rng.integers(0, 2, runs).astype(float)
+        logs = Logs(
+            groups=np.arange(runs) // 2,
+            weights=weights,
+            asked=hit.astype(int)[:, None],
+            chosen=np.tile([0.0, 1.0], (runs, 1, 1)),
+            squares=np.full(runs, 40.0),
+            fourths=np.full(runs, 40.0**3),
+            lost=rng.choice([0.0, 0.3], runs),
+            outcomes=outcomes,
+            logged=outcomes,
+            vectors=np.eye(runs),
+        )
+        for high in (1.0, np.inf):
+            found = estimate(logs, 0.0, high)
+            for one, low in (
+                (found.ips, 0),
+                (found.snips, 0),
+                (found.dr, 0),
+                (found.difference, -high),
+            ):
+                assert low <= one.low <= one.high <= high
+                assert one.low <= one.mean <= one.high or np.isnan(one.mean)
+                assert high > 1 or one.high - one.low > 0.9  # so few runs tell next to nothing
+    assert min(coverage(worlds=50, runs=runs, rate=0.5, candidates=3).values()) >= 93
+
+
+def test_runs_of_one_question_count_as_one():
+    needs("eval")
+    from router_r1_graph.evaluation.off_policy import judge
+
+    pool = make_pool()
+    (row,) = judge([logged(Ada=1.0)] * 40, [parse_controller("constant:Ada", pool)]).rows
+    assert row.effective == 1
 
 
 def test_a_budget_that_lets_a_candidate_never_be_explored_is_said(tmp_path):

@@ -628,6 +628,19 @@ def test_what_is_no_trace_is_left_out_with_a_warning(sink, caplog):
     assert "left out" in caplog.text
 
 
+def test_a_run_whose_decisions_no_draw_can_have_made_is_left_out_with_the_reason(sink, caplog):
+    client = sink.client()
+    traced(client)
+    (run,) = (run for run in sink.runs.values() if "scratchpad" in (run.get("outputs") or {}))
+    turns = [m for m in run["outputs"]["scratchpad"] if m["type"] == "ai"]
+    decision = turns[0]["response_metadata"]["router_r1"]["decisions"][0]
+    decision["of_tomorrow"] = 1
+    assert len(read_langsmith("test", client=sink.client())) == 1
+    decision["probabilities"] = {decision["asked"]: 0.0}
+    assert read_langsmith("test", client=sink.client()) == []
+    assert "left out: decisions[0]: the probability of 'Ada' is 0" in caplog.text
+
+
 def test_a_project_that_does_not_exist_is_a_trace_error(sink):
     with pytest.raises(TraceError, match="LangSmith project 'nowhere'"):
         read_langsmith("nowhere", client=sink.client())

@@ -9,6 +9,9 @@ from pathlib import Path
 from ..console import make_console, print_line
 from ..errors import MissingExtraError
 
+AGENT_TASKS = 600
+"""Tasks without `--limit`: with 200, one seed in 13 does not tell the controls apart."""
+
 
 def evaluate_agents(
     controllers: Sequence[str],

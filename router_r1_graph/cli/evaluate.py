@@ -16,7 +16,7 @@ from ..context import RouterContext
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import require_folder, require_lines
 from ..invalid import masked
-from .agents import evaluate_agents
+from .agents import AGENT_TASKS, evaluate_agents
 from .data_options import FieldOption, WhereOption, note_left_out, read_pairs
 from .options import (
     MetricOption,
@@ -213,7 +213,7 @@ def evaluate(
         evaluate_agents(
             controller or (),
             cost_weight=cost_weight[0] if cost_weight else None,
-            count=limit or 200,
+            count=limit or AGENT_TASKS,
             seed=seed,
             out=out,
             as_json=as_json,

@@ -15,13 +15,14 @@ from ..controllers.learned.embedding import fit_embedding
 from ..errors import ConfigError
 from ..ledger import price_usd, total
 from ..trace import Trace
+from ..words import counted
 from .off_policy_estimates import Estimates, Logs, estimate, numbered
 from .off_policy_run import Followed, follow
 from .scorers import Scorer
 from .statistics import Interval
 
 FEW_RUNS = 30
-"""Below this number of effective runs, an interval means little."""
+"""Below this number of effective runs, an interval is too wide for most decisions."""
 
 _NO_GOLD = "no gold answer"
 
@@ -244,7 +245,10 @@ def _verdict(
     if lost:
         said += f"; for {lost:.1%} of the questions the logs cannot tell"
     if effective < FEW_RUNS:
-        said += f"; only {effective:.0f} runs speak for it"
+        said += (
+            f"; only {counted(max(1, round(effective)), 'run')} can be counted for it, and about "
+            f"{FEW_RUNS} are needed: log more"
+        )
     return said
 
 

@@ -74,9 +74,10 @@ class Logs:
 
     @property
     def effective(self) -> float:
-        """The effective number of runs: (sum of w)^2 / sum of w^2."""
-        squares = float((self.last**2).sum())
-        return float(self.last.sum() ** 2 / squares) if squares else 0.0
+        """The effective number of runs, (sum of w)^2 / sum of w^2; of one question they are one."""
+        sums = np.bincount(self.groups, self.last)
+        squares = float((sums**2).sum())
+        return float(sums.sum() ** 2 / squares) if squares else 0.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Estimates:
     """Estimates of one mean, each with its 95% interval.
 
     If a part is lost, the mean is that of the rest, and the interval covers all possible values of
-    the lost part.
+    the lost part. The mean lies within its interval, and both within the possible values.
     """
 
     ips: Interval
@@ -111,32 +112,43 @@ def estimate(logs: Logs, low: float, high: float) -> Estimates:
     lost = float(logs.lost.mean())
     most = min(1.0, lost + _half(logs, logs.lost - lost, 0.0)) if lost else 0.0
 
-    def interval(values: Floats, scale: float = 1.0, value: float | None = None) -> Interval:
+    def interval(values: Floats, scale: float = 1.0) -> Interval:
         if not mean:
             return Interval(float("nan"), low, high)
         middle = float(values.mean())
         half = _half(logs, values - middle, reach)
         least = scale * (middle - half) + (most * low if most else 0.0)
         greatest = scale * (middle + half) + (most * high if most else 0.0)
-        value = middle if value is None else value
-        return Interval(value, max(low, least), min(high, greatest))
+        return _possible(middle, least, greatest, low, high)
 
-    # The error of a ratio, as a mean: what each run adds to it.
+    best = interval(doubly)
+    paired = doubly - logs.logged
+    behind = _half(logs, paired - paired.mean(), reach)
     return Estimates(
         interval(w * r),
+        # The error of a ratio, as a mean: what each run adds to it.
         interval(ratio + w * (r - ratio) / mean if mean else w, 1 - lost),
-        interval(doubly, value=float(np.clip(doubly.mean(), low, high))),  # no cost below 0
-        _difference(logs, doubly, reach, (most * low, most * high if most else 0.0), high - low),
+        best,
+        _possible(
+            best.mean - float(logs.logged.mean()),
+            float(paired.mean()) - behind + most * low,
+            float(paired.mean()) + behind + (most * high if most else 0.0),
+            low - high,
+            high - low,
+        ),
     )
 
 
-def _difference(
-    logs: Logs, ours: Floats, reach: float, lost: tuple[float, float], most: float
-) -> Interval:
-    paired = ours - logs.logged
-    mean = float(paired.mean())
-    half = _half(logs, paired - mean, reach)
-    return Interval(mean, max(-most, mean - half + lost[0]), min(most, mean + half + lost[1]))
+def _possible(mean: float, least: float, greatest: float, low: float, high: float) -> Interval:
+    """Return an estimate that can be true, in an interval of values that can be.
+
+    A few heavy runs may put an estimate, and even the whole interval, beyond the possible values.
+    In the latter case, the interval tells nothing.
+    """
+    if least > high or greatest < low:
+        least, greatest = low, high
+    least, greatest = max(low, least), min(high, greatest)
+    return Interval(float(np.clip(mean, least, greatest)), least, greatest)
 
 
 def _half(logs: Logs, influence: Floats, reach: float) -> float:

@@ -28,6 +28,9 @@ from ..observations import kept
 from ..protocol import Call
 from ..trace import Trace
 
+_RAREST = 1e-6
+"""Below this logged probability, no log is long enough: the candidate counts as never asked."""
+
 
 @dataclass
 class Followed:
@@ -121,7 +124,7 @@ def _chances(controller: Controller, view: View, call: Call) -> Mapping[str, flo
 def _weigh(run: Followed, decision: Decision, chances: Mapping[str, float]) -> None:
     """Go on behind one decision."""
     logged, before = decision.probabilities, run.weight
-    known = {name: p for name, p in chances.items() if p > 0 and name in logged}
+    known = {name: p for name, p in chances.items() if p > 0 and logged.get(name, 0) >= _RAREST}
     run.lost += before * max(0.0, 1 - sum(known.values()))
     ratios = {name: p / logged[name] for name, p in known.items()}
     run.square = before**2 * sum(p * ratios[n] for n, p in known.items())

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from langchain_core.callbacks import BaseCallbackHandler
-from pydantic import ValidationError
 
 from ..answers import exact_match, f1_score
 from ..budget import StopReason
@@ -23,8 +22,7 @@ from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers import Controller
 from ..errors import ConfigError, RouterR1Error, TraceError
-from ..files import append_line, write_whole
-from ..invalid import explain
+from ..files import append_line, objects_in, write_whole
 from ..ledger import price_usd, total
 from ..trace import Trace
 from ..words import counted
@@ -135,10 +133,11 @@ def read_results(path: Path) -> Iterator[tuple[Trace, bytes]]:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
+            ((_, data),) = objects_in([line])
             try:
-                yield Trace.model_validate_json(line), line
-            except ValidationError as error:
-                raise TraceError(f"{path}, line {number}: not a trace: {explain(error)}") from None
+                yield Trace.read(data), line
+            except TraceError as error:
+                raise TraceError(f"{path}, line {number}: not a trace: {error}") from None
 
 
 class Results:

@@ -15,11 +15,9 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langsmith import Client
-from pydantic import ValidationError
 
 from ..candidates.keys import scrub
-from ..errors import ConfigError, TraceError
-from ..invalid import explain
+from ..errors import TraceError
 from ..trace import Trace
 from .runs import ROUTER
 
@@ -129,9 +127,4 @@ def trace_of(outputs: Mapping[str, Any], extra: Mapping[str, Any]) -> Trace:
         **{key: value for key, value in setup.items() if key in OF_SETUP},
         **known,
     }
-    try:
-        return Trace.model_validate(fields)
-    except ValidationError as error:
-        raise TraceError(explain(error)) from error
-    except ConfigError as error:
-        raise TraceError(f"context: {error}") from error
+    return Trace.read(fields)
