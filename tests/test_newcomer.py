@@ -473,6 +473,8 @@ def test_a_key_in_the_place_of_a_name_is_not_repeated(cli, args):
     ],
 )
 def test_what_cannot_be_written_is_told_before_anything_is_asked(cli, tmp_path, args):
+    if args[0] == "fit":
+        needs("eval")
     write(tmp_path, "", "file")
     places = {"file": tmp_path / "file", "nowhere": tmp_path / "nowhere"}
     code, out, err = cli(*(arg.format(**places) for arg in args))
