@@ -14,6 +14,7 @@ from router_r1_graph import ChatRouterR1
 def serving_at(
     model: ChatRouterR1 | None = None,
     *,
+    waits: bool = True,
     http: Any = "auto",
     stops: list[Callable[[], Any]] | None = None,
     **options: Any,
@@ -22,6 +23,7 @@ def serving_at(
 
     Args:
         model: the router; None = the embedded pool's.
+        waits: at the end until it has ended: uvicorn sleeps for up to a fifth of a second.
         http: uvicorn's HTTP protocol.
         stops: gets the function that ends the runs in progress, to be called in the thread.
         options: of `create_app`.
@@ -41,4 +43,5 @@ def serving_at(
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join()
+        if waits:
+            thread.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 from contextlib import contextmanager
+from functools import partial
 
 import openai
 import pytest
@@ -11,9 +12,12 @@ import pytest
 pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 pytest.importorskip("router_r1_graph.serving.app", reason="needs the extra 'serve'")
 
-from benchmarks.served import serving_at  # noqa: F401  # for the tests that ask it
+from benchmarks import served
 
 HAMLET = "What is the currency of the country where the author of Hamlet was born?"
+
+
+serving_at = partial(served.serving_at, waits=False)  # it ends beside the next test
 
 
 @contextmanager

@@ -182,7 +182,7 @@ def test_a_tool_a_retriever_or_a_graph_stands_in_a_pool_beside_llms(
 
 
 def test_a_vector_store_of_langchain_is_a_retriever():
-    pytest.importorskip("numpy")
+    needs("eval")
 
     class Letters(Embeddings):
         def embed_documents(self, texts: list[str]) -> list[list[float]]:

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extras import needs
 from in_process import cli
 from router_r1_graph import CandidatePool
 
-np = pytest.importorskip("numpy")
-pytest.importorskip("sklearn")
+needs("eval")
+
+import numpy as np
 
 from router_r1_graph.controllers.learned import LearnedController
 from router_r1_graph.controllers.learned.matrix import read_matrix

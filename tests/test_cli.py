@@ -18,7 +18,7 @@ import time
 
 import pytest
 
-from extras import missing
+from extras import missing, needs
 from in_process import STREAMS, Command, cli
 from openai_server import Hang, Reply, Status
 from router_r1_graph import CandidatePool, read_traces
@@ -512,7 +512,7 @@ def two(tmp_path):
 
 
 def test_the_demo_table_as_json(two):
-    pytest.importorskip("numpy")
+    needs("eval")
     run = cli("demo", "--questions", "1", "--json", "--pool", two)
     assert run.returncode == 0, run.stderr
     rows = json.loads(run.stdout)["controllers"]

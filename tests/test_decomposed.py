@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from extras import needs
+
+needs("eval")
+
 from router_r1_graph import ConfigError
 from router_r1_graph.answers import exact_match, is_abstention, normalize_answer
 from router_r1_graph.candidates import Candidate

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -154,3 +155,48 @@ def test_a_package_that_cannot_be_imported_is_not_called_missing(monkeypatch, mo
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(RouterR1Error, match=r"needs the optional extra '\w+': pip install"):
         use()
+
+
+BLOCKED = ("numpy", "sklearn", "scipy", "pandas", "matplotlib", "torch", "transformers", "trl")
+IN_CORE = (  # a command, and whether it needs no extra
+    ("ask --pool embedded --controller keyword --json Hi", True),
+    ("ask --route-only --pool embedded --controller keyword Hi", True),
+    ("pool check {pool}", True),
+    ("pool measure {pool} --dry-run", True),
+    ("traces --help", True),
+    ("evaluate demo --limit 1", False),
+    ("fit knn --data x --out y", False),
+    ("report .", False),
+    ("demo --questions 1", True),
+    ("bench routerbench x.csv", False),
+    ("train smoke", False),
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("command", "works"), IN_CORE, ids=lambda v: str(v).split(" -")[0])
+def test_a_command_works_in_a_core_install_or_names_its_extra(tmp_path, command, works):
+    pool = tmp_path / "pool.yaml"
+    pool.write_text("candidates:\n  - {name: Ada, base_url: http://127.0.0.1:9/v1}\n")
+    program = (
+        "import sys\n"
+        "from importlib.machinery import PathFinder\n"
+        f"blocked = {BLOCKED}\n"
+        "class Finder(PathFinder):\n"
+        "    @classmethod\n"
+        "    def find_spec(cls, name, *rest):\n"
+        "        return None if name.split('.')[0] in blocked else super().find_spec(name, *rest)\n"
+        "sys.meta_path = [f for f in sys.meta_path if f is not PathFinder] + [Finder]\n"
+        "from router_r1_graph.cli import main\n"
+        "main()\n"
+    )
+    args = [arg.format(pool=pool) for arg in command.split()]
+    run = subprocess.run(
+        [sys.executable, "-c", program, *args], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "Traceback" not in run.stderr
+    if works:
+        assert run.returncode == 0, run.stderr
+    else:
+        assert run.returncode == 2
+        assert re.search(r"needs the optional extra '\w+'|no such (file|folder)", run.stderr)

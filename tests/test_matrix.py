@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from extras import needs
 from router_r1_graph import (
     CandidatePool,
     MatrixError,
@@ -17,7 +18,9 @@ from router_r1_graph import (
 )
 from router_r1_graph.simulation import World, generate
 
-np = pytest.importorskip("numpy")
+needs("eval")
+
+import numpy as np
 
 from router_r1_graph.controllers.learned.cells import Cell
 from router_r1_graph.controllers.learned.columns import csv_columns

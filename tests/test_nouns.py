@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 #: LangSmith's own word for the tokens and costs of a run, in its form; and whom a call asks, beside
 #: what a client of the server asks.
-KNOWN = {"Usage", "Asked"}
+KNOWN = {"Usage"}
 
 
 def homes() -> tuple[dict[str, list[str]], dict[str, list[str]]]:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from extras import needs
+
+needs("eval")
+
 from docs import layers, pictures
 from router_r1_graph import CandidatePool, KeywordController, create_router_r1
 

@@ -5,6 +5,11 @@ from itertools import chain
 from random import Random
 
 import pytest
+
+from extras import needs
+
+needs("local")
+
 import torch
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedConfig
 from transformers.models.llama.modeling_llama import LlamaAttention

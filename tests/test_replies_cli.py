@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from extras import needs
 from in_process import Done, cli
 from openai_server import OpenAIServer, Reply
 from router_r1_graph import ReplyStore
@@ -109,6 +110,7 @@ def test_a_wrong_option_is_said_before_anything_is_asked(desk, options, words):
 
 
 def test_an_evaluation_pays_once_and_its_costs_can_still_be_compared(desk):
+    needs("eval")
     (desk.folder / "questions.jsonl").write_text(
         "".join(
             json.dumps({"id": str(i), "question": f"{FRANCE} ({i})", "gold": ["x"]}) + "\n"
@@ -137,6 +139,7 @@ def test_an_evaluation_pays_once_and_its_costs_can_still_be_compared(desk):
 
 
 def test_an_evaluation_in_several_processes_shares_the_file(tmp_path, desk):
+    needs("eval")
     given = ("--limit", 6, "--processes", 2, "--no-controls", "--controller", "keyword")
     for _ in range(2):
         done = cli("evaluate", "demo", *given, "--replies", desk.replies, "--json")

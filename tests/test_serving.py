@@ -804,7 +804,14 @@ def test_an_outage_has_a_status_and_its_cause(controller, stream):
             FakeChat(),
             {"deadline_seconds": 0.5},
             "deadline",
-            "the controller never replied: timeout",
+            "the controller never replied: timeout|the time was up before anybody was asked",
+        ),
+        (
+            "constant:Ada",
+            FakeChat(),
+            {"deadline_seconds": 1e-9},
+            "deadline",
+            "the time was up before anybody was asked",
         ),
         (
             ScriptedController([search("Ada: q?"), "garbage"]),
@@ -814,7 +821,7 @@ def test_an_outage_has_a_status_and_its_cause(controller, stream):
             "no candidate replied: connection: ConnectionError: gone",
         ),
     ],
-    ids=["deadline", "deadline of the controller", "invalid"],
+    ids=["deadline", "deadline of the controller", "nobody asked", "invalid"],
 )
 def test_an_outage_is_refused_whatever_ends_the_run(controller, ada, knobs, code, cause, stream):
     pool = make_pool("Ada")

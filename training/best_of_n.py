@@ -14,9 +14,10 @@ from pathlib import Path
 from rich.progress import Progress
 
 from router_r1_graph import Trace, TraceError, read_traces, write_traces
+from router_r1_graph.files import write_whole
 
 from .export import SupervisedRow, supervised_rows
-from .files import read_whole, write_whole
+from .files import read_whole
 from .fit import fit
 from .items import Item, draw_items
 from .judge import Judge

@@ -13,19 +13,6 @@ from router_r1_graph import files
 logger = logging.getLogger(__name__)
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a file, or leave the one that is there as it is.
-
-    Args:
-        file: the file; its folder is there.
-        text: all of it.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    replace_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
-
-
 def replace_whole(file: Path, write: Callable[[Path], object]) -> None:
     """Have a file written under another name, and give it its own once it is whole.
 

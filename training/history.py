@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from router_r1_graph import ConfigError
 from router_r1_graph.files import whole_objects
 
 from .config import RunConfig
+from .files import read_whole
 from .measurement import Numbers, best_step
 from .spending import Paid, Spending
 
@@ -36,7 +35,7 @@ class History:
             validated.
         measured: the results of each finished stage on held-out questions, a row for each cost
             weight.
-            bills: the bill of each stage.
+        bills: the bill of each stage.
         learned: how many traces the warm start learned, and how many it left out; None = no warm
             start.
     """
@@ -78,8 +77,8 @@ def read_history(folder: Path) -> History:
             validations.setdefault(step, {})[line["cost_weight"]] = line
         elif stage == "warm_start_rows":
             learned = (line["learned"], line["left_out"])
-    done = {stage: _read(folder / stage / "done.json") for stage in config.stages}
-    validated = _read(folder / "grpo" / "checkpoints" / REWARDS_FILE) or {}
+    done = {stage: read_whole(folder / stage / "done.json") for stage in config.stages}
+    validated = read_whole(folder / "grpo" / "checkpoints" / REWARDS_FILE) or {}
     return History(
         config,
         made,
@@ -90,12 +89,6 @@ def read_history(folder: Path) -> History:
         Spending(folder / "spending").by_stage(),
         learned,
     )
-
-
-def _read(file: Path) -> Any:
-    with suppress(FileNotFoundError, ValueError):  # a file that is being written is not whole
-        return json.loads(file.read_text(encoding="utf-8"))
-    return None
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -10,10 +10,10 @@ from typing import Any
 from router_r1_graph import Trace, TraceError
 from router_r1_graph.call_records import CallRecord
 from router_r1_graph.cost_scales import AbsoluteCost, CostScale, PercentileCost
+from router_r1_graph.files import write_whole
 from router_r1_graph.rewards import RewardBreakdown, reward
 
 from .credit import Judged
-from .files import write_whole
 from .outcomes import judgement_of
 from .reward_config import RewardConfig
 

@@ -28,10 +28,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see router_r1_graph/controllers/policy
 
 from router_r1_graph import RouterR1Error
-from router_r1_graph.files import only_writer
+from router_r1_graph.files import only_writer, write_whole
 
 from .config import RunConfig, load_config
-from .files import read_whole, write_whole
+from .files import read_whole
 from .record import changes, remember
 from .signals import silence, take_signals
 

@@ -15,10 +15,10 @@ import yaml
 from pydantic import ValidationError
 
 from router_r1_graph import ConfigError
+from router_r1_graph.files import write_whole
 
 from .config import RunConfig, Stage
 from .config_file import refusal
-from .files import write_whole
 
 FILE = "config.yaml"
 """In the folder of a run: its resolved config, with versions and commit."""

@@ -15,9 +15,10 @@ from transformers import TrainerCallback
 
 from router_r1_graph import ReplyStore, Trace
 from router_r1_graph.controllers.policy.controller import PolicyController
+from router_r1_graph.files import write_whole
 
 from .config import GRPOConfig
-from .files import append_line, read_whole, replace_whole, write_whole
+from .files import append_line, read_whole, replace_whole
 from .history import REWARDS_FILE
 from .items import Item
 from .judge import Judge

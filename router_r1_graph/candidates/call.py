@@ -22,7 +22,7 @@ from ..langsmith import runs
 from .candidate import Candidate
 from .error_kinds import TRANSIENT
 from .failures import classify, is_of_a_dead_loop
-from .given import Asked, made_for, named
+from .given import ModelRequest, made_for, named
 from .in_time import ain_time, in_time
 from .keys import hide, hide_within
 from .once import Once
@@ -228,7 +228,7 @@ def _invoke(
     kwargs: dict[str, Any],
 ) -> Any:
     """Invoke, again without what the model refuses."""
-    asked = Asked(model, settings, kwargs)
+    asked = ModelRequest(model, settings, kwargs)
     while True:
         client, own = asked.without()
         try:
@@ -248,7 +248,7 @@ async def _ainvoke(
     kwargs: dict[str, Any],
 ) -> Any:
     """Invoke as `_invoke` does, again for each connection of an event loop that is closed."""
-    asked = Asked(model, settings, kwargs)
+    asked = ModelRequest(model, settings, kwargs)
     dead = 0
     while True:
         client, own = asked.without()

@@ -122,7 +122,7 @@ def _is_plain(client: Any, completions: Any) -> bool:
     return known and "create" not in vars(completions)
 
 
-class Asked:
+class ModelRequest:
     """One request to a chat model: without refused parameters; its reply is read correctly.
 
     Our own client does so by itself, and knows more of what is sent.

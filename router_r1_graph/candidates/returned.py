@@ -19,8 +19,8 @@ _OF_CALL = "extra_content"
 """Of a tool call: Gemini's signature."""
 _CALLS = "calls"
 _PARTS = "parts"
-_BLOCKS = ("thinking", "redacted_thinking", "reasoning")
-"""Parts of a content that LangChain's clients of other providers send back."""
+THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+"""Parts of a content: what a reasoning model thought, which its client sends back."""
 _SIGNATURES = "signatures"
 
 
@@ -73,7 +73,7 @@ def kept_of(message: AIMessage) -> dict[str, Any]:
     kwargs = message.additional_kwargs
     kept = {n: kwargs[n] for n in kwargs if n in (RETURNED, _PARTS) or _SIGNATURES in n}
     parts = message.content if isinstance(message.content, list) else []
-    blocks = [part for part in parts if isinstance(part, dict) and part.get("type") in _BLOCKS]
+    blocks = [part for part in parts if isinstance(part, dict) and part.get("type") in THOUGHTS]
     return {**kept, _PARTS: blocks} if blocks else kept
 
 

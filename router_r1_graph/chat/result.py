@@ -10,6 +10,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from ..answers import is_abstention
+from ..budget import StopReason
 from ..candidates.finish import finish_of
 from ..candidates.returned import kept_of
 from ..ledger import new_ledger, total
@@ -25,12 +26,15 @@ asked, and the form is given to the conversation itself."""
 def is_unanswered(state: Mapping[str, Any]) -> bool:
     """Return whether a run has no answer since nobody replied; its `error` has the cause.
 
+    Without an error, its time was up before anybody was asked.
+
     Args:
         state: the output of the graph.
     """
     totals = total(state["ledger"])
     replied = totals["calls"] > totals["failed_calls"]
-    return bool(state.get("error")) and not replied and is_abstention(state["answer"])
+    failed = bool(state.get("error")) or state["stop_reason"] == StopReason.DEADLINE
+    return failed and not replied and is_abstention(state["answer"])
 
 
 def result_of(state: Mapping[str, Any], stop: Sequence[str], max_tokens: int | None) -> ChatResult:

@@ -28,8 +28,8 @@ from ..candidates.tool import prompt_of
 from ..candidates.usage import estimate_tokens, reported_usd
 from .loop import ask_many
 from .probes import Probe
+from .purse import Purse
 from .scorers import Scorer
-from .spending import Purse
 
 _TOKENS_OF_A_REPLY = 100
 """The assumed tokens of a reply, before the first one."""

@@ -28,12 +28,13 @@ from .plan import MOST_CONSTANTS, Evaluation, control_specs, is_free, open_resul
 from .plots import load_pyplot
 from .processes import ControllerRun, run_in_processes
 from .progress import Bar, progress_columns
+from .purse import Purse
 from .questions import EvaluationQuestion
 from .recorded_replies import RESULTS
 from .report import write_report
 from .run import Outcome, Results, cost_weights_of, require_replies, run_controller, unanswered
 from .scorers import parse_scorer
-from .spending import Estimate, Purse, estimate, within, worst_case
+from .spending import Estimate, estimate, within, worst_case
 from .summary import Summary, summarise
 
 

@@ -1,8 +1,7 @@
-"""The cost of an evaluation, and its limit: an estimate before, a purse meanwhile."""
+"""The cost of an evaluation: an estimate before, and what a purse has to cover meanwhile."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,59 +19,12 @@ from ..ledger import total
 from ..trace import Trace
 from ..words import counted, usd
 from .loop import AskItem, Item
+from .purse import Purse
 
 _TOKENS_OF_A_REPLY = 100
 """The assumed tokens of a reply."""
 _CALLS = 2
 """The assumed number of calls of a controller that writes its own queries."""
-
-
-class Purse:
-    """The money that is left; a call or run reserves its worst case until its cost is known.
-
-    Args:
-        budget_usd: all that may be paid.
-    """
-
-    def __init__(self, budget_usd: float) -> None:
-        self.budget_usd = budget_usd
-        self.left_usd = budget_usd
-        self.calls = 0
-        self.refused = 0
-        self._settled = asyncio.Event()
-
-    @property
-    def paid_usd(self) -> float:
-        """The USD paid; final once nothing is reserved."""
-        return self.budget_usd - self.left_usd
-
-    @property
-    def stopped(self) -> str:
-        """The message if something was not asked for lack of money; "" = all was asked."""
-        if not self.refused:
-            return ""
-        return (
-            f"Stopped at the budget of {usd(self.budget_usd)} ({usd(self.paid_usd)} paid): "
-            f"{counted(self.refused, 'run')} not made. Go on by --resume with another budget."
-        )
-
-    async def hold(self, amount: float) -> bool:
-        """Reserve an amount, once there is room for it; False = there will be none."""
-        while amount > self.left_usd or self.left_usd < 0:
-            if not self.calls:
-                self.refused += 1
-                return False
-            await self._settled.wait()
-        self.left_usd -= amount
-        self.calls += 1
-        return True
-
-    def settle(self, held_usd: float, paid_usd: float) -> None:
-        """Pay for a call."""
-        self.left_usd += held_usd - paid_usd
-        self.calls -= 1
-        self._settled.set()
-        self._settled = asyncio.Event()
 
 
 def within(purse: Purse, ask: AskItem, worst_usd: Callable[[Item], float]) -> AskItem:

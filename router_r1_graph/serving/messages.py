@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.messages.tool import invalid_tool_call
 from pydantic import ValidationError
 
+from ..candidates.returned import THOUGHTS
 from .refused import RefusedError
 
 #: Parts of a message's content that are texts, with the key of the text.
@@ -19,8 +20,6 @@ _IMAGES = ("image_url", "input_image")
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _MOST_PARTS = 4096
 """Messages, and parts of their contents, of one request."""
-_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
-"""Parts of earlier replies of reasoning models, which no other model reads."""
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
 
 
@@ -113,7 +112,7 @@ def _is_broken(call: Any) -> bool:
 
 
 def _is_thought(part: Any) -> bool:
-    return isinstance(part, Mapping) and str(part.get("type")) in _THOUGHTS
+    return isinstance(part, Mapping) and str(part.get("type")) in THOUGHTS
 
 
 def _part(part: Any, where: str, images: bool) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def require_reply(message: AIMessage) -> None:
     told = message.response_metadata
     if UNANSWERED in told:
         who = "no candidate" if told["calls"] else "the controller never"
-        why = f"{who} replied: {told['error']}"
+        error = told.get("error")
+        why = f"{who} replied: {error}" if error else "the time was up before anybody was asked"
         raise RefusedError(503, why, code=told["stop_reason"], more=bill(message))
 
 
