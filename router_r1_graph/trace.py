@@ -21,7 +21,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .budget import StopReason
-from .call_records import CallRecord, call_records
+from .call_records import CallRecord, call_records, check_scratchpad
 from .candidates import CandidatePool
 from .candidates.pool import STORED
 from .context import RouterContext
@@ -33,7 +33,6 @@ from .invalid import explain
 from .ledger import Ledger, total
 from .protocol import VERSION as PROTOCOL_VERSION
 from .state import RouterOutput, Setup
-from .trace_check import check_scratchpad
 
 logger = logging.getLogger(__name__)
 
