@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .answer_words import words
 from .protocol import tagged_answer
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -80,18 +81,27 @@ def exact_match(answer: str, gold: Iterable[str]) -> float:
 
 
 def contains(text: str, gold: Iterable[str]) -> float:
-    """Return 1.0 if a text contains one of the gold answers, word for word, else 0.0.
+    r"""Return 1.0 if a text contains one of the gold answers, word for word, else 0.0.
 
-    Unlike exact match, it accepts an answer within prose; a long reply is right by chance more
-    often.
+    Unlike exact match, it accepts an answer within prose or markup; a long reply is right by chance
+    more often. Numbers are compared whole: 12 is in `\boxed{12}`, and neither in 12.5 nor in 112.
+    A gold answer of a script without spaces may stand anywhere.
 
     Example:
         >>> contains("It is the pound sterling, of course.", ["Pound Sterling"])
         1.0
     """
-    words = f" {normalize_answer(text)} "
-    wanted = [normalize_answer(right) for right in gold]
-    return float(any(f" {right} " in words for right in wanted if right))
+    plain, said = f" {normalize_answer(text)} ", f" {' '.join(words(text))} "
+    for right in gold:
+        wanted = normalize_answer(right)
+        if not wanted:
+            continue
+        # Without its punctuation, 12.5 is 125; a name may well be written without: McDonalds.
+        if f" {wanted} " == plain or f" {' '.join(words(right))} " in said:
+            return 1.0
+        if f" {wanted} " in plain and not any(map(str.isdigit, wanted)):
+            return 1.0
+    return 0.0
 
 
 def f1_score(answer: str, gold: Iterable[str]) -> float:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from ..answer_words import words
 from ..answers import bare_answer, contains, exact_match, f1_score, normalize_answer
 from ..candidates.providers import import_name
 from ..errors import ConfigError, did_you_mean
@@ -43,18 +44,25 @@ def stated(answer: str, gold: Sequence[str]) -> float:
     """Return 1.0 if the answer states a gold one, in a word or in a sentence, else 0.0.
 
     The same rules extract every answer: the text in its tags or after "the answer is", else all of
-    it. This text has to hold a gold answer, word for word. A gold yes or no
-    has to be its first word. A long reply is right by chance more often.
+    it. This text has to hold a gold answer, word for word, whatever punctuation or markup joins the
+    words (`contains`). A gold yes or no has to be its first word. A long reply is right by chance
+    more often.
 
     Example:
         >>> stated("The capital of France is Paris.", ["Paris"]), stated("I do not know.", ["I"])
         (1.0, 0.0)
     """
-    text = normalize_answer(bare_answer(answer))
-    closed = [right for right in map(normalize_answer, gold) if right in ("yes", "no")]
+    text = bare_answer(answer)
+    closed = [right for right in map(normalize_answer, gold) if right in _CLOSED]
     if closed:
-        return float(text.partition(" ")[0] in closed)
+        first = next((word for word in words(text) if word not in _LABEL), "")
+        return float(first in closed)
     return contains(text, gold)
+
+
+_CLOSED = ("yes", "no", "是", "否")
+_LABEL = ("final", "correct", "answer", "is")
+"""Words before an answer."""
 
 
 SCORERS: Mapping[str, Scorer] = {
