@@ -343,6 +343,15 @@ def test_it_is_said_plainly_where_no_controller_is_better_than_the_best_candidat
         assert any(map(nobody.fullmatch, said)) == (not better)
 
 
+def test_a_metric_that_sees_no_right_answer_calls_nobody_as_right(evaluated):
+    results = Results(evaluated[1] / "results.jsonl", parse_scorer("exact_match"))
+    results.load(CandidatePool.embedded())
+    blind = [replace(o, score=0.0, stated=0.0) for o in results.outcomes.values()]
+    said = " ".join(verdict(summarise(blind, pool="p", metric="exact_match")))
+    assert "No metric sees a right answer" in said
+    assert "s right" not in said.replace("is right", "")
+
+
 async def test_an_evaluation_runs_where_a_loop_runs_already_as_in_a_notebook(tmp_path):
     summary = evaluate(plan(tmp_path, controls=False))
     assert summary.questions > 0

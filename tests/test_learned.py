@@ -459,6 +459,33 @@ def test_what_cannot_be_fitted_is_said(train_test):
         LearnedController.fit("knn", marks)
 
 
+def test_few_pairs_of_scores_are_no_sure_gain_and_many_are():
+    from router_r1_graph.controllers.learned.auto import _gain
+
+    known = np.zeros(80)
+    known[:5] = 1.0
+    assert not _gain(known, 1.0).sure  # five of five pairs: by luck in one case of 32
+    known[:20] = 1.0
+    assert _gain(known, 1.0).sure
+
+
+def test_a_long_question_is_read_at_its_ends_and_chinese_by_characters():
+    from router_r1_graph.controllers.learned.embedding import TfidfEmbedding
+
+    known = TfidfEmbedding.fit(["acid bond", "river sea", "酸和碱的反应", "河流与海"], 0)
+    long = "acid " + "z" * 1500 + " river " + "z" * 1500 + " bond"
+    np.testing.assert_array_equal(known.vectors([long]), known.vectors(["acid bond"]))
+    assert known.vectors(["什么是酸"]).any()
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+@pytest.mark.parametrize("command", [("fit", "knn", "--data", "x", "--out", "y"), ("evaluate",)])
+def test_a_seed_that_not_every_generator_takes_is_a_usage_error(command, seed):
+    done = cli(*command, "--seed", seed)
+    assert done.returncode == 2
+    assert "seed" in done.stderr
+
+
 def test_questions_of_single_letters_have_words_too(tmp_path):
     (tmp_path / "m.csv").write_text("prompt,A,B\nq 1,100,0\nq 2,0,100\n")
     fit_here(

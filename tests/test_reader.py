@@ -255,7 +255,11 @@ def test_it_is_cross_validated_in_one_command(tmp_path):
     assert sure["exact_match"]["mean"] > 0.9
     assert cheap["calls"]["mean"] == 1.0
     assert "reader is not fitted" in cli(*run).stderr
-    assert "at least 10 are needed" in cli(*run, "--folds", "3", "--limit", "12").stderr
+    few = cli(*run, "--folds", "3", "--limit", "12", "--json")
+    assert few.returncode == 0, few.stderr
+    rows = json.loads(few.stdout)["controllers"]  # the controls have been paid for
+    assert "at least 10 are needed" in next(r for r in rows if r["controller"] == "reader")["error"]
+    assert any(r["controller"] == "constant:Cheap" and not r["error"] for r in rows)
 
 
 def test_the_same_replies_and_seed_fit_the_same_and_a_folder_keeps_it(fitted):
@@ -295,7 +299,10 @@ def test_a_broken_folder_and_another_pool_are_named(fitted, tmp_path):
     ("change", "message"),
     [
         (lambda r: r[:15], "at least 10 are needed"),
-        (lambda r: [x | {"gold": ["nobody at all"]} for x in r], "no reply holds a gold answer"),
+        (
+            lambda r: [x | {"gold": ["nobody at all"]} for x in r],
+            "no span of a reply matches a gold answer",
+        ),
         (lambda r: [x | {"gold": []} for x in r], "line 1: 'gold' holds no answer"),
         (lambda r: [x | {"response": 3} for x in r], "line 1: 'response' is a text or null, not 3"),
         (lambda r: [x for n, x in enumerate(r) if n == 0 or n % 3], "at least 10 are needed"),

@@ -24,6 +24,7 @@ from .options import (
     ControllerOption,
     PoolOption,
     RecordOption,
+    SeedOption,
     load_controller,
     load_pool,
     loading,
@@ -234,7 +235,7 @@ def demo(
     questions: Annotated[
         int, typer.Option(metavar="N", min=1, help="How many test questions the table is made of.")
     ] = 100,
-    seed: Annotated[int, typer.Option(help="The seed by which questions are drawn.")] = 0,
+    seed: SeedOption = 0,
     pool: PoolOption = "embedded",
     out: Annotated[Path, typer.Option(help="The folder for the picture.")] = Path("runs/tour"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON only.")] = False,

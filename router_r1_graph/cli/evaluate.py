@@ -21,6 +21,7 @@ from .data_options import FieldOption, WhereOption, note_left_out, read_pairs
 from .options import (
     MetricOption,
     PoolOption,
+    SeedOption,
     about,
     load_pool,
     loading,
@@ -113,9 +114,7 @@ def evaluate(
         bool, typer.Option("--estimate", help="Print the estimated cost, and ask no candidate.")
     ] = False,
     context: Any = None,
-    seed: Annotated[
-        int, typer.Option(help="The seed of drawn questions, of controllers and of resampling.")
-    ] = 0,
+    seed: SeedOption = 0,
     concurrency: Annotated[
         int, typer.Option(metavar="N", min=1, help="How many questions are asked at once.")
     ] = 64,

@@ -17,7 +17,7 @@ from ..words import counted
 from .compared import print_compared
 from .data_options import CandidatesOption, FieldsOption, note_columns, read_fields, read_names
 from .fit_reader import fit_reader
-from .options import about, load_pool
+from .options import SeedOption, about, load_pool
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -56,7 +56,7 @@ def fit(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    seed: Annotated[int, typer.Option(help="The seed of all that is drawn at random.")] = 0,
+    seed: SeedOption = 0,
     pool: Annotated[
         str | None,
         typer.Option(

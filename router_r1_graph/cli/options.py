@@ -36,6 +36,11 @@ MetricOption = Annotated[
         "module:function."
     ),
 ]
+_MOST_SEED = 2**32 - 1
+"""The highest seed that every generator takes: numpy's and scikit-learn's, Python's, torch's."""
+SeedOption = Annotated[
+    int, typer.Option(min=0, max=_MOST_SEED, help="The seed of all that is drawn at random.")
+]
 RecordOption = Annotated[
     Path | None,
     typer.Option(help="Append every reply to this JSONL file, for router-r1 pool from-records."),
@@ -107,7 +112,10 @@ def _option(name: str) -> inspect.Parameter:
     plain = {"candidate_context": str, "answer_style": str | None}.get(name, kind)
     text = knob.help.replace("; None = no limit", "").replace(" None = no limit.", "")
     text = text.replace("; None = ", "; not given = ").replace(" None = ", " Not given = ")
-    option = typer.Option(flag(name), help=text, rich_help_panel="Settings of a run")
+    low, high = (0, _MOST_SEED) if name == "seed" else (None, None)
+    option = typer.Option(
+        flag(name), help=text, rich_help_panel="Settings of a run", min=low, max=high
+    )
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

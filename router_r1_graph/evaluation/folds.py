@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from ..candidates import CandidatePool
@@ -13,6 +13,7 @@ from ..controllers.learned.cells import Cell
 from ..controllers.learned.matrix import ScoreMatrix
 from ..controllers.learned.reader import ReaderController
 from ..controllers.learned.reading import judge
+from ..errors import RouterR1Error
 from .questions import EvaluationQuestion
 from .recorded_replies import load_recorded
 from .run import Outcome
@@ -36,8 +37,10 @@ def fitted_on_folds(
     metric: str,
     seed: int,
     traces: Path | None = None,
-) -> Iterator[tuple[str, Controller, Sequence[EvaluationQuestion]]]:
-    """Yield a method, its controller fitted on all folds but one, and the questions of that one.
+) -> tuple[list[tuple[str, Controller, Sequence[EvaluationQuestion]]], dict[str, str]]:
+    """Fit methods on all folds but one, for each fold.
+
+    A method that cannot be fitted ends nothing: the outcomes that it learns from have been paid.
 
     Args:
         methods: the methods to fit, of `FITTED`.
@@ -49,24 +52,48 @@ def fitted_on_folds(
         seed: of the split and the fits.
         traces: the file with the traces of these outcomes, from which a reader learns.
 
-    Raises:
-        MatrixError: every score is 0, or no question has every candidate's reply.
-        ConfigError: there are too few questions.
+    Returns:
+        A method, its controller and the questions of the fold that it has not seen, for each fold
+        and method; and the reasons of the methods that cannot be fitted, by name.
     """
     order = list(questions)
     random.Random(seed).shuffle(order)
-    fits: dict[str, _Fit] = {}
-    if scored := [method for method in methods if method != READER]:
-        cells = _cells(order, outcomes)
-        every = ScoreMatrix.from_cells(cells, pool)
-        require_scores(every, f"the single candidates: every score by {metric} is 0")
-        fits = {method: _fits_scores(method, cells, pool, seed) for method in scored}
-    if READER in methods and traces is not None:
-        fits[READER] = _fits_replies(traces, pool, seed)
-    for number in range(folds):
-        fold = order[number::folds]
-        for method in methods:
-            yield method, fits[method]({question.question for question in fold}), fold
+    parts = [order[number::folds] for number in range(folds)]
+    fits: list[tuple[str, Controller, Sequence[EvaluationQuestion]]] = []
+    unfitted = {}
+    cells = _cells(order, outcomes)
+    for method in methods:
+        try:
+            if method == READER and traces is not None:
+                fit = _fits_replies(traces, pool, seed)
+            else:
+                fit = _fits_scores(method, cells, pool, seed, metric)
+            fits += [(method, fit({q.question for q in part}), part) for part in parts]
+        except (RouterR1Error, ImportError) as error:
+            unfitted[method] = f"not fitted: {error}"
+    return fits, unfitted
+
+
+def not_asked(controller: str, cost_weight: float, id_: str, error: str) -> Outcome:
+    """Return the outcome of a question that a controller could not be asked."""
+    return Outcome(
+        controller=controller,
+        cost_weight=cost_weight,
+        id=id_,
+        answer="",
+        score=0.0,
+        exact_match=0.0,
+        f1=0.0,
+        cost_usd=0.0,
+        seconds=0.0,
+        calls=0.0,
+        rounds=0.0,
+        failures=0.0,
+        answered=0.0,
+        asked={},
+        slices={},
+        error=error,
+    )
 
 
 def _cells(questions: Sequence[EvaluationQuestion], outcomes: Iterable[Outcome]) -> list[Cell]:
@@ -83,7 +110,12 @@ def _cells(questions: Sequence[EvaluationQuestion], outcomes: Iterable[Outcome])
     return cells
 
 
-def _fits_scores(method: str, cells: Sequence[Cell], pool: CandidatePool, seed: int) -> _Fit:
+def _fits_scores(
+    method: str, cells: Sequence[Cell], pool: CandidatePool, seed: int, metric: str
+) -> _Fit:
+    every = ScoreMatrix.from_cells(cells, pool)
+    require_scores(every, f"the single candidates: every score by {metric} is 0")
+
     def fit(held_out: Collection[str]) -> Controller:
         known = (cell for cell in cells if cell.question not in held_out)
         matrix = ScoreMatrix.from_cells(known, pool, source="the controls")

@@ -37,9 +37,10 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     labels: list[_Label] = []
     lines: list[Any] = []
-    constants = [row for row in summary.rows if row.is_single]
+    drawn = [row for row in summary.rows if not row.error]
+    constants = [row for row in drawn if row.is_single]
     _scatter(axes, constants, color="0.55", marker="o", label="always the same candidate")
-    rest = [row for row in summary.rows if row not in constants]
+    rest = [row for row in drawn if row not in constants]
     for number, controller in enumerate(dict.fromkeys(row.controller for row in rest)):
         rows = sorted(
             (row for row in rest if row.controller == controller), key=lambda r: r.cost_weight
@@ -52,7 +53,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
             lines += axes.plot(xs, ys, color=color, lw=1)
             labels += [(_cost(r), _score(r), f"a={r.cost_weight:g}", color) for r in rows]
     labels += [(_cost(row), _score(row), row.name, "0.35") for row in constants]
-    frontier = _frontier([row for row in summary.rows if not row.controller.startswith("oracle")])
+    frontier = _frontier([row for row in drawn if not row.controller.startswith("oracle")])
     if len(frontier) > 1:
         # In steps: a little more money than a point's cost buys no more than the point.
         xs = [_cost(row) for row in frontier for _ in (0, 1)][1:]
@@ -65,13 +66,11 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     axes.set_title(f"{asked}, pool {shown(summary.pool)}; bars are 95% intervals{weights}")
     axes.grid(alpha=0.25)
     axes.margins(x=0.07)
-    _scale(axes, [_cost(row) for row in summary.rows])
+    _scale(axes, [_cost(row) for row in drawn])
     _legend(figure, axes)
     figure.draw_without_rendering()  # gives everything its place
     figure.set_layout_engine(None)  # where it stays, also while labels are added
-    points = [
-        (_cost(r), s.low, s.mean, s.high) for r in summary.rows for s in [r.measures["score"]]
-    ]
+    points = [(_cost(r), s.low, s.mean, s.high) for r in drawn for s in [r.measures["score"]]]
     _name(axes, points, lines, labels)
     return _write(pyplot, figure, folder)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +22,7 @@ from ..files import only_writer
 from ..given_context import as_context
 from ..words import usd
 from . import loop
-from .folds import FITTED, READER, fitted_on_folds
+from .folds import FITTED, READER, fitted_on_folds, not_asked
 from .loop import AskItem
 from .origin import Origin, digests
 from .plan import MOST_CONSTANTS, Evaluation, control_specs, is_free, open_results, paid_once
@@ -76,8 +77,9 @@ def _evaluate(plan: Evaluation, results: Results, console: Console | None) -> Su
         if console and not is_free(plan.pool):
             console.print(Text(str(_estimate(plan, runs, results))), soft_wrap=True)
         _run(plan, runs, results, console, purse)
+        unfitted: list[Outcome] = []
         if learned and not (purse and purse.refused):
-            fitted = _fold_runs(plan, learned, results)
+            fitted, unfitted = _fold_runs(plan, learned, results)
             _run(plan, fitted, results, console, purse)
             runs = [*fitted, *runs]
     # In a fixed order, not that of arrival: a resumed run has to end with the same intervals.
@@ -88,11 +90,11 @@ def _evaluate(plan: Evaluation, results: Results, console: Console | None) -> Su
             f"a budget of {usd(purse.budget_usd)} allows no question: the worst case of one is more"
         )
     require_replies(outcomes)
+    notes = ([purse.stopped] if purse and purse.refused else []) + unanswered(outcomes)
+    outcomes = [*unfitted, *outcomes]
     summary = summarise(
         outcomes, pool=plan.pool.name, metric=plan.metric, controls=controls, seed=plan.seed
     )
-    notes = [purse.stopped] if purse and purse.refused else []
-    notes += unanswered(outcomes)
     summary = dataclasses.replace(summary, origin=origin, notes=notes)
     if plan.out is not None:
         write_report(summary, plan.out, outcomes, evaluated=plan.controllers, skipped=plan.skipped)
@@ -197,10 +199,15 @@ def _share(
     return ControllerRun(spec, make, questions, plan.pool, context, plan.replies)
 
 
-def _fold_runs(plan: Evaluation, learned: Sequence[str], results: Results) -> list[_Run]:
-    """For each fold, fit each method on the other folds, to be asked this one."""
-    runs = []
-    for spec, controller, fold in fitted_on_folds(
+def _fold_runs(
+    plan: Evaluation, learned: Sequence[str], results: Results
+) -> tuple[list[_Run], list[Outcome]]:
+    """For each fold, fit each method on the other folds, to be asked this one.
+
+    Methods that cannot be fitted have outcomes without runs, which are not kept.
+    """
+    runs: list[_Run] = []
+    fits, unfitted = fitted_on_folds(
         learned,
         plan.questions,
         results.outcomes.values(),
@@ -209,11 +216,13 @@ def _fold_runs(plan: Evaluation, learned: Sequence[str], results: Results) -> li
         metric=plan.metric,
         seed=plan.seed,
         traces=results.path,
-    ):
+    )
+    for spec, controller, fold in fits:
         make = partial(_same, controller)
         shares = [_share(plan, spec, make, weight, fold) for weight in plan.cost_weights]
         runs += [_Run(share, controller) for share in shares]
-    return runs
+    rows = product(unfitted.items(), plan.cost_weights, plan.questions)
+    return runs, [not_asked(spec, weight, q.id, why) for (spec, why), weight, q in rows]
 
 
 def _same(controller: Controller) -> Controller:

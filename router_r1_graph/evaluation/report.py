@@ -76,6 +76,10 @@ def main_table(summary: Summary) -> Table:
     rows = [head]
     for row in summary.rows:
         m = row.measures
+        if row.error:
+            said = [row.controller, f"{row.cost_weight:g}", f"none: {row.error}"]
+            rows.append([*said, *("" for _ in head[len(said) :])])
+            continue
         rows.append(
             [
                 row.controller,
@@ -105,6 +109,9 @@ def show(summary: Summary, console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for row in summary.rows:
         m = row.measures
+        if row.error:
+            table.add_row(Text(visible(row.name)), f"{row.cost_weight:g}", "none")
+            continue
         table.add_row(
             Text(visible(row.name)),
             f"{row.cost_weight:g}",

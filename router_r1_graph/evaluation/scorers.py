@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from ..answers import bare_answer, contains, exact_match, f1_score, normalize_answer
+from ..answers import bare_answer, contains, exact_match, f1_score, normalize_answer, words
 from ..candidates.providers import import_name
 from ..errors import ConfigError, did_you_mean
 
@@ -40,21 +40,39 @@ def _number(text: str) -> float | None:
 
 
 def stated(answer: str, gold: Sequence[str]) -> float:
-    """Return 1.0 if the answer states a gold one, in a word or in a sentence, else 0.0.
+    r"""Return 1.0 if the answer states a gold one, in a word or in a sentence, else 0.0.
 
     The same rules extract every answer: the text in its tags or after "the answer is", else all of
-    it. This text has to hold a gold answer, word for word. A gold yes or no
-    has to be its first word. A long reply is right by chance more often.
+    it. This text has to hold a gold answer, word for word, whatever punctuation or markup joins the
+    words. Numbers are compared whole: 12 is in `\boxed{12}`, and neither in 12.5 nor in 112. A
+    gold answer of a script without spaces may stand anywhere. A gold yes or no has to be the first
+    word. A long reply is right by chance more often.
 
     Example:
         >>> stated("The capital of France is Paris.", ["Paris"]), stated("I do not know.", ["I"])
         (1.0, 0.0)
     """
-    text = normalize_answer(bare_answer(answer))
-    closed = [right for right in map(normalize_answer, gold) if right in ("yes", "no")]
+    text = bare_answer(answer)
+    closed = [right for right in map(normalize_answer, gold) if right in _CLOSED]
     if closed:
-        return float(text.partition(" ")[0] in closed)
-    return contains(text, gold)
+        first = next((word for word in words(text) if word not in _LABEL), "")
+        return float(first in closed)
+    plain, said = f" {normalize_answer(text)} ", f" {' '.join(words(text))} "
+    for right in gold:
+        wanted = normalize_answer(right)
+        if not wanted:
+            continue
+        # Without its punctuation, 12.5 is 125; a name may well be written without: McDonalds.
+        if f" {wanted} " == plain or f" {' '.join(words(right))} " in said:
+            return 1.0
+        if f" {wanted} " in plain and not any(map(str.isdigit, wanted)):
+            return 1.0
+    return 0.0
+
+
+_CLOSED = ("yes", "no", "是", "否")
+_LABEL = ("final", "correct", "answer", "is")
+"""Words before an answer."""
 
 
 SCORERS: Mapping[str, Scorer] = {

@@ -38,6 +38,8 @@ def verdict(summary: Summary) -> list[str]:
         f"{_who(singles)} is {name}: {metric} {rounded(score, 3)} at "
         f"${plain(1000 * cost, 3)} for 1,000 questions."
     ]
+    if (unseen := _unseen(summary)) is not None:
+        return [*lines, unseen, *notes, *_forms(summary, [])]
     rows = [row for row in summary.rows if not (row.is_control or row.is_single or row.error)]
     better = [row for row in rows if _is_better(row)]
     wins = [row for row in rows if _wins(row) and row not in better]
@@ -111,7 +113,7 @@ def _is_better(row: SummaryRow) -> bool:
 
 def _as_right(row: SummaryRow) -> bool:
     d = row.against_constant_best
-    return d is not None and d.low >= -AS_RIGHT
+    return d is not None and d.low >= -AS_RIGHT and row.measures["score"].mean > 0
 
 
 def _wins(row: SummaryRow) -> bool:
@@ -141,9 +143,27 @@ def _sentence(row: SummaryRow, best: str) -> str:
     return text + "."
 
 
+def _unseen(summary: Summary) -> str | None:
+    """Return the sentence for a metric by which every answer is wrong; None = one is not."""
+    rows = [row for row in summary.rows if not row.error]
+    if any(row.measures["score"].mean for row in rows):
+        return None
+    metric = summary.metric.replace("_", " ")
+    if stating := max((row.measures["stated"].mean for row in rows), default=0.0):
+        return (
+            f"By {metric} no answer is right, so it does not say who is better; up to "
+            f"{stating:.0%} of a controller's answers state a gold answer."
+        )
+    return (
+        f"No metric sees a right answer: none is right by {metric}, and none states a gold answer. "
+        "So nothing says who is better. Look at the answers and at the gold answers, or score them "
+        "by a function of yours: --metric module:function."
+    )
+
+
 def _silent(summary: Summary) -> list[str]:
     return [
-        f"Nobody replied to {row.controller}, whose score says nothing: {row.error}."
+        f"{row.controller} has no answer, and its score says nothing: {row.error}."
         for row in summary.rows
         if row.error
     ]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
 import numpy as np
+from scipy.special import stdtrit
 
 from ...errors import ConfigError
 from .costs import best_column, mean_costs, utility
@@ -179,7 +180,7 @@ class _Judge:
         constant, choices = self._choices(views[-1])
         best = self._best(self._gains(choices[:, :, 0], constant), choices)
         true = self._true
-        gain = _gain(true[rows, chosen] - true[rows, base])
+        gain = self._gain(chosen, base)
         cost = float(self.spent[rows, chosen].mean())
         oracle = np.where(np.isnan(true), -np.inf, true).argmax(axis=1)
         verdict = Verdict(
@@ -197,11 +198,13 @@ class _Judge:
             mix_score=_mix(candidate_means(self.scores), self.spent.mean(axis=0), cost),
             oracle_score=float(np.nanmean(self.scores[rows, oracle])),
             oracle_cost=float(self.spent[rows, oracle].mean()),
-            methods={
-                method: _gain(true[rows, to] - true[rows, base]) for method, to in plain.items()
-            },
+            methods={method: self._gain(to, base) for method, to in plain.items()},
         )
         return verdict, self.settings[best[0]] if best and gain.sure else None
+
+    def _gain(self, to: np.ndarray, base: np.ndarray) -> Gain:
+        true, rows = self._true, np.arange(len(to))
+        return _gain(true[rows, to] - true[rows, base], 1 - self.cost_weight)
 
     @property
     def _true(self) -> np.ndarray:
@@ -241,9 +244,26 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt((away**2).sum(axis=-1)) / count
 
 
-def _gain(differences: np.ndarray) -> Gain:
+def _gain(differences: np.ndarray, unit: float) -> Gain:
+    """Return a mean of paired differences with an interval that holds for few pairs as well.
+
+    Most questions are sent to the constant either way: their differences are 0 and say nothing of
+    the others. So Student's t counts the pairs that differ, and one pair more has won and lost half
+    a time each (Agresti and Min, 2005): where three of three were won, the fourth may be lost.
+
+    Args:
+        differences: length Q; NaN where a score is not known.
+        unit: the difference between right and wrong.
+    """
     mean, error = map(float, _moments(differences))
-    return Gain(mean, mean - 1.96 * error, mean + 1.96 * error)
+    known, differ = (
+        int(n.sum()) for n in (~np.isnan(differences), np.nan_to_num(differences) != 0)
+    )
+    if not differ:
+        return Gain(mean, mean, mean)
+    error = float(np.hypot(error, unit / known))
+    reach = float(stdtrit(max(differ - 1, 1), 0.975)) * error
+    return Gain(mean, mean - reach, mean + reach)
 
 
 def _mix(scores: np.ndarray, costs: np.ndarray, spend: float) -> float:

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from ...answers import UNSPACED
 from ...errors import ConfigError, did_you_mean
 from .prediction import unit
 from .rewording import varied
@@ -44,8 +45,13 @@ class Embedding(Protocol):
         ...
 
 
-_WORD, _SHORT_WORD = r"(?u)\w\w+", r"(?u)\w+"
-"""scikit-learn's words, of two letters or more (found faster); of one, where no others are."""
+_OTHER = rf"[^\W{UNSPACED}]"
+_WORD, _SHORT_WORD = (rf"(?u)[{UNSPACED}]|{_OTHER}{least}" for least in ("{2,}", "+"))
+"""Words of two letters or more, as scikit-learn's; of one letter, where no others are. A character
+of a script without spaces is a word."""
+_HEAD, _TAIL = 1000, 500
+"""The characters at the beginning and the end of a question that are read: a decision on a page
+takes no longer than one on a paragraph."""
 
 
 class TfidfEmbedding:
@@ -84,7 +90,7 @@ class TfidfEmbedding:
         for pattern in (_WORD, _SHORT_WORD):
             vectorizer = _vectorizer(pattern, max_features=_MAX_WORDS)
             try:
-                weights = vectorizer.fit_transform(texts)
+                weights = vectorizer.fit_transform(map(_ends, texts))
                 break
             except ValueError:  # no word
                 continue
@@ -115,7 +121,7 @@ class TfidfEmbedding:
         """Return N x D float32, each row of length 1 or 0."""
         found = np.zeros((len(texts), self._axes.shape[1]), dtype=np.float32)
         for vector, text in zip(found, texts, strict=True):
-            times = Counter(map(self._rows.get, self._split(text)))
+            times = Counter(map(self._rows.get, self._split(_ends(text))))
             times.pop(None, None)
             if times:
                 weights = 1 + np.log(np.fromiter(times.values(), np.float32, len(times)))
@@ -129,6 +135,11 @@ class TfidfEmbedding:
     def words(self) -> list[str]:
         """Return the vocabulary, by row."""
         return list(self._rows)
+
+
+def _ends(text: str) -> str:
+    """Return what is read of a question; a long one's beginning and end."""
+    return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} {text[-_TAIL:]}"
 
 
 def fit_embedding(name: str, texts: Sequence[str], seed: int) -> Embedding:

@@ -99,7 +99,7 @@ class ReaderController(RuleController):
             judged: the result of `judge` for the replies, if it is known already.
 
         Raises:
-            ConfigError: there are too few questions, or no reply holds a right answer.
+            ConfigError: there are too few questions, or no span of a reply is right.
             ImportError: scikit-learn is not installed.
         """
         questions = len(recorded.questions)
@@ -116,7 +116,10 @@ class ReaderController(RuleController):
             replace(one, reading=one.reading.ordered(order)) for one in judged or judge(recorded)
         ]
         if not any(one.right.any() for one in judged):
-            raise ConfigError("reader: no reply holds a gold answer: nothing to learn from")
+            raise ConfigError(
+                "reader: no span of a reply matches a gold answer by exact match: there is nothing "
+                "to learn"
+            )
         examples = Examples(judged, seed)
         sure, right = np.zeros((2, len(order), questions))
         fold = np.random.default_rng(seed).permutation(questions) % _FOLDS

@@ -13,10 +13,11 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
-from ...answers import bare_answer, normalize_answer
+from ...answers import UNSPACED, bare_answer, normalize_answer
 from ...protocol import untagged
 from ..rules import is_doubtful
 
@@ -24,10 +25,15 @@ LONGEST = 6
 """The most words of a span; an answer that a reply states itself may be longer."""
 _READ = 600
 """The characters of a reply that are read for spans, besides the answer that it states."""
+_MOST_TOKENS = 250
+"""The most words and signs of these; each character of an unspaced script is a word."""
 _LONGEST_STATED = 12
 """The most words of a stated answer; a longer statement counts as prose."""
 
-_TOKEN = re.compile(r"\w[\w'\u2019.\-\u2013&%$€£/]*|[$€£]\d[\w.,]*|\d[\d.,]*\d|[^\w\s]|\n")
+_TOKEN = re.compile(
+    rf"[{UNSPACED}]"
+    r"|\w[\w'\u2019.\-\u2013&%$€£/]*|[$€£]\d[\w.,]*|\d[\d.,]*\d|[^\w\s]|\n"
+)
 _WORD = re.compile(r"\w")
 _BREAKS = frozenset(';:!?()[]\n"“”|*')
 _OPENING, _CLOSING = frozenset('*"“'), frozenset('*"”')
@@ -46,7 +52,7 @@ _EDGES = frozenset(_NEVER_AT_EDGES.split())
 _KINDS = ("who", "when", "where", "how many", "how", "which", "what")
 """Words for the kind of answer; the first of them in a question counts."""
 _BEFORE = {
-    "is": {"is", "was", "are", "were", "be"},
+    "is": {"is", "was", "are", "were", "be", "是", "为", "為", "は"},
     "by": {"by"},
     "in": {"in", "on", "at", "of", "from"},
 }
@@ -195,7 +201,7 @@ def _spans(reply: str, asked: frozenset[str]) -> dict[str, tuple[str, list[float
     wanted = normalize_answer(stated)
     of_reply = [1 / (1 + len(reply) / 100), float(not is_doubtful(reply))]
     body = untagged(reply)[:_READ]
-    tokens = [(m.group(), m.start(), m.end()) for m in _TOKEN.finditer(body)]
+    tokens = [(m.group(), m.start(), m.end()) for m in islice(_TOKEN.finditer(body), _MOST_TOKENS)]
     found: dict[str, tuple[str, list[float]]] = {}
     for first, last, capitals in _runs([token for token, _, _ in tokens]):
         start, end = tokens[first][1], tokens[last][2]
