@@ -25,7 +25,7 @@ class DecidedStep(TypedDict):
     error: str
 
 
-class Paid(TypedDict):
+class PaidSoFar(TypedDict):
     """What a run has paid so far; it is changed in place."""
 
     ledger: Ledger

@@ -25,7 +25,7 @@ from ..candidates.reply import ChatModel, Reply, read_reply
 from ..controllers import View
 from ..ledger import added, charge_candidates
 from ..planned_calls import Routing
-from .agent_bill import AgentBill, DecidedStep, Paid
+from .agent_bill import AgentBill, DecidedStep, PaidSoFar
 from .asked import AskedCandidate, CandidateFailedError, OverBudgetError
 from .prefixes import Prefix, prefix_of
 
@@ -42,7 +42,7 @@ class AnsweredStep:
     models: Mapping[str, ChatModel]
     view: View
     so_far: AgentBill
-    paid: Paid
+    paid: PaidSoFar
     prefixes: dict[str, Prefix]
     messages: list[AnyMessage]
     tools: str

@@ -34,7 +34,7 @@ class OverBudgetError(CandidateFailedError):
     """A candidate was not asked, since its call may cost more than the budget has left."""
 
 
-class Purse(Protocol):
+class StepBudget(Protocol):
     """Who pays for the calls of a step."""
 
     @property
@@ -52,7 +52,7 @@ class Purse(Protocol):
 
 
 class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
-    """An agent's model. Its purse admits each call before it is sent, and is charged for it.
+    """An agent's model. Its budget admits each call before it is sent, and is charged for it.
 
     It is no chat model itself, so that a trace has one model's run for each call.
 
@@ -61,10 +61,10 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
         OverBudgetError: on a call, it may cost too much, and was not sent.
     """
 
-    def __init__(self, candidate: Candidate, model: ChatModel, purse: Purse) -> None:
+    def __init__(self, candidate: Candidate, model: ChatModel, budget: StepBudget) -> None:
         self.candidate = candidate
         self.model = model
-        self.purse = purse
+        self.budget = budget
 
     def __getattr__(self, name: str) -> Any:
         """Return what other middlewares read of a model."""
@@ -85,7 +85,7 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
                 f"candidate {self.candidate.name} ({type(self.model).__name__}) cannot call tools; "
                 "leave it out of an agent's pool"
             )
-        return AskedCandidate(self.candidate, bound, self.purse)
+        return AskedCandidate(self.candidate, bound, self.budget)
 
     def with_structured_output(self, schema: Any, **options: Any) -> Runnable[Any, Any]:
         """Return the candidate with a schema of its reply, as LangChain's chat models do.
@@ -115,7 +115,7 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
             self.model,
             messages,
             candidate,
-            seconds_left=self.purse.seconds_left,
+            seconds_left=self.budget.seconds_left,
             config=self._config(config),
             **kwargs,
         )
@@ -131,7 +131,7 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
             self.model,
             messages,
             candidate,
-            seconds_left=self.purse.seconds_left,
+            seconds_left=self.budget.seconds_left,
             config=self._config(config),
             **kwargs,
         )
@@ -145,7 +145,7 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
         if limits:
             candidate = candidate.model_copy(update={"max_tokens": max(limits)})
         text = "".join(map(text_sent, messages)) + text_of_options(options)
-        self.purse.admit(candidate, text, sum(len(images_in(message)) for message in messages))
+        self.budget.admit(candidate, text, sum(len(images_in(message)) for message in messages))
         return candidate
 
     def _config(self, config: RunnableConfig | None) -> RunnableConfig:
@@ -153,7 +153,7 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
         return runs.inside(ensure_config(config), CANDIDATE_TAG, candidate=name)
 
     def _message(self, reply: Reply) -> AIMessage:
-        self.purse.take(self.candidate, reply)
+        self.budget.take(self.candidate, reply)
         assert reply.message is not None
         told = {"candidate": self.candidate.name, "cost_usd": reply.cost_usd}
         metadata = {**reply.message.response_metadata, "router_r1": told}

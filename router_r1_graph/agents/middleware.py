@@ -36,7 +36,7 @@ from ..langsmith import runs
 from ..ledger import new_ledger, total
 from ..observations import conversation, instructions
 from ..routing import adecide_only, decide_only
-from .agent_bill import AgentBill, Paid
+from .agent_bill import AgentBill, PaidSoFar
 from .answered_step import AnsweredStep, by_price
 from .asked import CandidateFailedError, text_sent
 from .prefixes import Prefix, warm_tokens
@@ -53,7 +53,7 @@ class RoutedAgentState(AgentState):  # type: ignore[misc]  # langchain is option
     ]
     # The same object in all steps of a run, and in no checkpoint.
     router_r1_paid: NotRequired[  # type: ignore[valid-type]
-        Annotated[Paid, UntrackedValue, PrivateStateAttr]
+        Annotated[PaidSoFar, UntrackedValue, PrivateStateAttr]
     ]
 
 
@@ -241,7 +241,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             state.get("router_r1") or self.before_agent(state, request.runtime)["router_r1"]
         )
         # A resumed run has none yet. The attempts of another middleware at a step share its state.
-        paid: Paid = state.setdefault("router_r1_paid", {"ledger": so_far["ledger"]})
+        paid: PaidSoFar = state.setdefault("router_r1_paid", {"ledger": so_far["ledger"]})
         prefixes: dict[str, Prefix] = state.get("router_r1_prefixes") or {}
         tools = json.dumps([_schema(tool) for tool in request.tools], default=str)
         text = tools + "".join(text_sent(message) for message in messages)
