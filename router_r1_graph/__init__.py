@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .agents.answered_step import AgentBill
+    from .agents.agent_bill import AgentBill
     from .agents.decision_model import RouterDecisionModel
     from .agents.middleware import RouterMiddleware
     from .answers import exact_match, f1_score
@@ -173,7 +173,7 @@ __all__ = [
 #: Names that are imported on first use: `router-r1 --help` then loads no LangGraph, and an extra
 #: (torch, numpy, FastAPI) is needed only where its names are used. Module -> names.
 _HOMES = {
-    "agents.answered_step": "AgentBill",
+    "agents.agent_bill": "AgentBill",
     "agents.decision_model": "RouterDecisionModel",
     "agents.middleware": "RouterMiddleware",
     "answers": "exact_match f1_score",

@@ -11,9 +11,11 @@ from langchain_core.messages import AIMessage
 
 from . import protocol
 from .budget import Left, StopReason
+from .candidates import CandidatePool
 from .candidates.reply import Reply
 from .controllers import Controller, View
-from .controllers.choice import Choice, Effect, Explains, Reason, Reasons, Weighs
+from .controllers.choice import Choice, Effect, Explains, Leans, Reason, Reasons, Weighs
+from .controllers.naming import until_named
 from .controllers.own import end_question, own_of
 from .errors import ControllerError
 from .ledger import Ledger, charge_controller, new_ledger, total
@@ -57,6 +59,9 @@ class Routing:
         mistakes: why other parts of the turn cannot be used.
         stop_reason: why a run would end with this turn; None where it would go on.
         error: why the controller failed; "" where it did not.
+        leaning: where the turn calls no candidate of the pool: the one that it began to name, or
+            else the most probable one for a policy in this process. `refused` says so. None if
+            there is none.
         descriptors: the candidates' descriptors as the controller reads them; empty if it does
             not report them.
         reasons: the evidence for an answer out of the replies; () unless it was asked for.
@@ -72,9 +77,14 @@ class Routing:
     mistakes: tuple[str, ...] = ()
     stop_reason: StopReason | None = None
     error: str = ""
+    leaning: PlannedCall | None = None
     descriptors: dict[str, str] = field(default_factory=dict)
     reasons: tuple[Reason, ...] = ()
     ledger: Ledger = field(default_factory=new_ledger)
+
+    def first(self, pool: CandidatePool) -> PlannedCall | None:
+        """Return the call whose candidate counts as the choice: the first to one of the pool."""
+        return next((call for call in self.calls if pool.find(call.candidate)), self.leaning)
 
     def summary(self) -> dict[str, Any]:
         """Return it as the one JSON object that `router-r1 ask --route-only --json` prints."""
@@ -127,7 +137,23 @@ def read_first_turn(view: View, controller: Controller, reply: Reply, explain: b
     read = _read(view, controller, reply, plan.message, prices, explain=explain)
     answered = StopReason.ANSWERED if read.answer is not None and not read.calls else None
     reason = StopReason.ROUND_LIMIT if view.must_answer else answered
-    return replace(read, stop_reason=reason, ledger=ledger)
+    leaning = None if read.first(view.pool) else _leaning(view, controller, reply)
+    return replace(read, stop_reason=reason, ledger=ledger, leaning=leaning)
+
+
+def _leaning(view: View, controller: Controller, reply: Reply) -> PlannedCall | None:
+    """Return whom a turn without a call to a candidate of the pool would ask."""
+    own = own_of(controller)
+    choice = own.lean(view, reply) if isinstance(own, Leans) else None
+    _, _, name = until_named(reply.text)
+    if candidate := view.pool.find(name):
+        why = "its turn has no call that can be used, but names this candidate"
+    elif choice:
+        candidate = view.pool.find(choice.best)
+        why = "its turn asks no candidate of the pool; this is the most probable one"
+    if candidate is None:
+        return None
+    return PlannedCall(candidate.name, "", why, choice=choice)
 
 
 def _read(

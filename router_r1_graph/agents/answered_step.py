@@ -1,55 +1,38 @@
-"""One step of an agent while it is decided and answered, and its bill."""
+"""One step of an agent while it is decided and answered, and its bill.
+
+The key invariant: a call is charged when its reply comes, into an object that is the same in all
+steps of a run. So it is on the bill whatever other middlewares do with the response.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelResponse
 from langchain_core.messages import AIMessage, AnyMessage
 from langgraph.types import Command
-from typing_extensions import TypedDict
 
-from ..budget import StopReason
+from ..budget import StopReason, left
 from ..candidates import Candidate, CandidatePool
 from ..candidates.bill import bill
-from ..candidates.reply import ChatModel, Reply
+from ..candidates.reply import ChatModel, Reply, read_reply
 from ..controllers import View
-from ..ledger import Ledger, added, charge_candidates
+from ..ledger import added, charge_candidates
 from ..planned_calls import Routing
-from .asked import AskedCandidate, CandidateFailedError
+from .agent_bill import AgentBill, DecidedStep, PaidSoFar
+from .asked import AskedCandidate, CandidateFailedError, OverBudgetError
 from .prefixes import Prefix, prefix_of
 
 logger = logging.getLogger(__name__)
 
-
-class DecidedStep(TypedDict):
-    """One step of an agent: the candidate that answered it, and the price.
-
-    `chosen` is the controller's choice; "" if it made none that can be used. In this case, and if
-    the chosen one failed or was too expensive, another candidate answered. `error` says why the
-    controller made no choice, such as a bug of its own; "" = it made one.
-    """
-
-    candidate: str
-    chosen: str
-    cost_usd: float
-    error: str
-
-
-class AgentBill(TypedDict):
-    """The bill of one run of an agent, in its state as `router_r1`: plain dicts."""
-
-    ledger: Ledger
-    steps: list[DecidedStep]
-    stop_reason: str
-    """`answered`, `budget_usd` or `deadline`; "" while it runs."""
-    started_at: float
-    context: dict[str, Any]
-    """The settings, as `RouterContext.to_state` returns them."""
+_CHARGING = threading.Lock()
+"""Another middleware may ask twice at once."""
 
 
 @dataclass
@@ -59,6 +42,7 @@ class AnsweredStep:
     models: Mapping[str, ChatModel]
     view: View
     so_far: AgentBill
+    paid: PaidSoFar
     prefixes: dict[str, Prefix]
     messages: list[AnyMessage]
     tools: str
@@ -70,11 +54,14 @@ class AnsweredStep:
     """Why the controller chose none; "" = it chose one."""
     order: list[Candidate] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
+    """Those of the candidate that is asked now."""
+    failure: CandidateFailedError | None = None
+    """The last failure of the candidate that is asked now."""
     error: CandidateFailedError | None = None
+    instead: Any = None
+    """The response that another middleware gave instead of the last failure."""
 
     def __post_init__(self) -> None:
-        self.ledger = self.so_far["ledger"]
-        self.started = time.monotonic()
         remaining = self.view.left
         if remaining.seconds is not None and remaining.seconds <= 0:
             self.ending = StopReason.DEADLINE
@@ -86,17 +73,54 @@ class AnsweredStep:
         """Whether no further candidate may be asked."""
         return self.ending is not None
 
+    @property
+    def seconds_left(self) -> float | None:
+        """The time that the run has left; None = it has no deadline."""
+        return left(self.paid["ledger"], 0, self.view.context, self.so_far["started_at"]).seconds
+
     def _affordable(self, candidate: Candidate) -> bool:
-        usd = self.view.left.usd
+        """Return whether a candidate can be paid: what is known of the call before it is made."""
+        return self._payable(candidate, self.text, self.images)
+
+    def _payable(self, candidate: Candidate, text: str, images: int) -> bool:
+        usd = left(self.paid["ledger"], 0, self.view.context, self.so_far["started_at"]).usd
         if usd is None:
             return True
-        return candidate.bounded and candidate.worst_case_usd(self.text, self.images) <= usd
+        return candidate.bounded and candidate.worst_case_usd(text, images) <= usd
 
-    def take(self, routing: Routing) -> None:
+    def admit(self, candidate: Candidate, text: str, images: int) -> None:
+        """Raise OverBudgetError if a call that sends so much may cost more than is left."""
+        if not self._payable(candidate, text, images):
+            self.failure = OverBudgetError(f"candidate {candidate.name} may cost more than is left")
+            raise self.failure
+
+    def take(self, candidate: Candidate, reply: Reply) -> None:
+        """Charge a call.
+
+        Raises:
+            CandidateFailedError: it failed.
+        """
+        billed = bill(candidate.name, reply)[1]
+        agent = self.view.step
+        if agent and reply.ok and not any(before.ok for before in self.replies):
+            counted = replace(agent, input_tokens=billed["input_tokens"])
+            # Never more than was paid: the loss is an estimate, and the provider's bill is not.
+            if loss := min(counted.cache_loss_usd(candidate), billed["cost_usd"]):
+                billed["cache_loss_usd"] = loss
+        with _CHARGING:
+            self.paid["ledger"] = charge_candidates(self.paid["ledger"], [billed])
+        self.replies.append(reply)
+        if reply.message is None or not reply.ok:
+            why = f"{reply.error.kind}: {reply.error.message}" if reply.error else "no message"
+            self.failure = CandidateFailedError(f"candidate {candidate.name} failed: {why}")
+            raise self.failure
+
+    def decided(self, routing: Routing) -> None:
         """Take the controller's decision, and charge it."""
         pool = self.view.pool
-        self.ledger = added(self.ledger, routing.ledger)
-        call = next((c for c in routing.calls if pool.find(c.candidate)), None)
+        with _CHARGING:
+            self.paid["ledger"] = added(self.paid["ledger"], routing.ledger)
+        call = routing.first(pool)
         if call is None:
             self.unchosen = routing.error or "it made no call that can be used"
             logger.warning(
@@ -111,6 +135,7 @@ class AnsweredStep:
             found = pool.find(call.candidate)
             assert found is not None
             self.chosen = found.name
+            self.unchosen = call.refused if call is routing.leaning else ""
             rest = cheapest
             if call.choice:
                 values, sign = call.choice.values, 1 if call.choice.unit == "usd_per_mtok" else -1
@@ -118,54 +143,71 @@ class AnsweredStep:
             rest = [found, *rest]
         self.order = list({c.name: c for c in rest if self._affordable(c)}.values())
 
-    def candidates(self) -> Sequence[AskedCandidate]:
-        """Return the candidates to ask, in order."""
-        spent = time.monotonic() - self.started
-        seconds = self.view.left.seconds
-        limit = None if seconds is None else seconds - spent
-        return [
-            AskedCandidate(candidate, self.models[candidate.name], self.replies, limit)
-            for candidate in self.order
-        ]
+    def candidates(self) -> Iterator[AskedCandidate]:
+        """Yield the candidates to ask, in order."""
+        for candidate in self.order:
+            self.replies, self.failure = [], None
+            yield AskedCandidate(candidate, self.models[candidate.name], self)
 
-    def failed(self, asked: AskedCandidate, error: CandidateFailedError) -> None:
-        """Charge a candidate that failed."""
-        self._charge(asked.candidate)
-        self.error = error
-        logger.warning("%s; the next candidate is asked", error)
+    def failed(self, error: CandidateFailedError) -> None:
+        """Go on to the next candidate."""
+        if not isinstance(error, OverBudgetError):
+            self.error = error
+            logger.warning("%s; the next candidate is asked", error)
 
-    def _charge(self, candidate: Candidate) -> float:
-        bills = [bill(candidate.name, reply)[1] for reply in self.replies]
-        agent = self.view.step
-        if agent and bills and bills[-1]["ok"]:
-            counted = replace(agent, input_tokens=bills[-1]["input_tokens"])
-            # Never more than was paid: the loss is an estimate, and the provider's bill is not.
-            if loss := min(counted.cache_loss_usd(candidate), bills[-1]["cost_usd"]):
-                bills[-1]["cache_loss_usd"] = loss
-        for one in bills:  # one after the other, not at once
-            self.ledger = charge_candidates(self.ledger, [one])
-        self.replies.clear()
-        return float(sum(one["cost_usd"] for one in bills))
+    def done(self, candidate: Candidate, response: Any) -> ExtendedModelResponse | None:
+        """Return the response with the bill; None if the next candidate is to be asked.
 
-    def done(self, asked: AskedCandidate, response: Any) -> ExtendedModelResponse:
-        """Return the response with the bill."""
-        candidate = asked.candidate
+        This is so if the candidate failed, and another middleware made a message of that.
+        """
+        message = _message_of(response)
+        answered = self._answered(candidate, message)
+        if not answered and self.failure and not _is_a_models(message):
+            self.failed(self.failure)
+            self.instead = response
+            return None
+        return self._billed(response, answered)
+
+    def _answered(self, asked: Candidate, message: AIMessage) -> str:
+        """Return the candidate that wrote a message; "" if none of them did."""
+        told = message.response_metadata.get("router_r1") or {}
+        if told.get("candidate") == asked.name:
+            return asked.name
+        if not _is_a_models(message):
+            return asked.name if any(reply.ok for reply in self.replies) else ""
+        model = message.response_metadata.get("model_name") or ""
+        named = [c for c in self.view.pool.candidates if model in (c.model, c.model_name)]
+        if len(named) != 1:
+            logger.warning(
+                "another middleware had a step answered by the model %s, which is on no bill: it "
+                "stands behind RouterMiddleware and replaces the model",
+                model or "of its own",
+            )
+            return ""
+        with suppress(CandidateFailedError):  # the other middleware has taken it as an answer
+            self.take(named[0], read_reply(message, self.messages, named[0], 0.0, 1))
+        return named[0].name
+
+    def _billed(self, response: Any, candidate: str) -> ExtendedModelResponse:
         read = next((r.input_tokens for r in reversed(self.replies) if r.ok), 0)
-        usd = self._charge(candidate)
-        prefix = prefix_of(self.messages, self.tools, read, time.time())
+        prefixes = self.prefixes
+        if candidate:
+            prefix = prefix_of(self.messages, self.tools, read, time.time())
+            prefixes = {**prefixes, candidate: prefix}
         step: DecidedStep = {
-            "candidate": candidate.name,
+            "candidate": candidate,
             "chosen": self.chosen,
-            "cost_usd": usd,
+            "cost_usd": float(sum(reply.cost_usd for reply in self.replies)),
             "error": self.unchosen,
         }
         update = {
             "router_r1": {
                 **self.so_far,
-                "ledger": self.ledger,
+                "ledger": self.paid["ledger"],
                 "steps": [*self.so_far["steps"], step],
             },
-            "router_r1_prefixes": {**self.prefixes, candidate.name: prefix},
+            "router_r1_prefixes": prefixes,
+            "router_r1_paid": self.paid,
         }
         return _extended(response, update)
 
@@ -175,6 +217,8 @@ class AnsweredStep:
         Raises:
             CandidateFailedError: every candidate failed.
         """
+        if self.error and self.instead is not None:
+            return self._billed(self.instead, "")
         if self.error:
             raise self.error
         reason = self.ending or StopReason.BUDGET_USD
@@ -182,8 +226,23 @@ class AnsweredStep:
             f"(no answer: {reason.value})",
             response_metadata={"router_r1": {"stop_reason": reason.value}},
         )
-        done = {**self.so_far, "ledger": self.ledger, "stop_reason": reason.value}
-        return _extended(message, {"router_r1": done})
+        done = {**self.so_far, "ledger": self.paid["ledger"], "stop_reason": reason.value}
+        return _extended(message, {"router_r1": done, "router_r1_paid": self.paid})
+
+
+def _message_of(response: Any) -> AIMessage:
+    """Return the model's message of a response."""
+    if isinstance(response, AIMessage):
+        return response
+    if isinstance(response, ExtendedModelResponse):
+        response = response.model_response
+    said = [message for message in response.result if isinstance(message, AIMessage)]
+    return said[-1] if said else AIMessage("")
+
+
+def _is_a_models(message: AIMessage) -> bool:
+    """Return whether a model wrote a message, and no middleware."""
+    return bool(message.usage_metadata or message.response_metadata.get("model_name"))
 
 
 def _extended(response: Any, update: dict[str, Any]) -> ExtendedModelResponse:

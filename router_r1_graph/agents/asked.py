@@ -3,46 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AnyMessage
-from langchain_core.messages.utils import convert_to_messages
+from langchain_core.messages.utils import convert_to_messages, count_tokens_approximately
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 
 from ..candidates import Candidate
-from ..candidates.call import aask, ask
-from ..candidates.reply import ChatModel, Reply, with_tools
+from ..candidates.call import aask, ask, unbound
+from ..candidates.images import images_in
+from ..candidates.refusals import TOKEN_LIMITS
+from ..candidates.reply import ChatModel, Reply, text_of_options, with_tools
 from ..candidates.tool import CANDIDATE_TAG
 from ..errors import ConfigError, RouterR1Error
 from ..langsmith import runs
+
+_LIMITS = (*TOKEN_LIMITS, "max_output_tokens", "num_predict")
+"""The names of the limit of a reply's tokens, at all providers."""
+_TOLD = frozenset({"profile", "model_name", "_llm_type", "_get_ls_params", "get_num_tokens"})
+"""What other middlewares read of a model: they ask nobody for it."""
 
 
 class CandidateFailedError(RouterR1Error):
     """A candidate gave no reply to a step, after all retries."""
 
 
+class OverBudgetError(CandidateFailedError):
+    """A candidate was not asked, since its call may cost more than the budget has left."""
+
+
+class StepBudget(Protocol):
+    """Who pays for the calls of a step."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time that is left; None = no limit."""
+        ...
+
+    def admit(self, candidate: Candidate, text: str, images: int) -> None:
+        """Raise OverBudgetError if a call that sends so much may cost too much."""
+        ...
+
+    def take(self, candidate: Candidate, reply: Reply) -> None:
+        """Charge a call; raise CandidateFailedError if it failed."""
+        ...
+
+
 class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
-    """An agent's model. Every call adds a `Reply` to `replies`, even a failed one.
+    """An agent's model. Its budget admits each call before it is sent, and is charged for it.
 
     It is no chat model itself, so that a trace has one model's run for each call.
 
     Raises:
         CandidateFailedError: on a call, the candidate failed; the message says why.
+        OverBudgetError: on a call, it may cost too much, and was not sent.
     """
 
-    def __init__(
-        self,
-        candidate: Candidate,
-        model: ChatModel,
-        replies: list[Reply],
-        seconds_left: float | None = None,
-    ) -> None:
+    def __init__(self, candidate: Candidate, model: ChatModel, budget: StepBudget) -> None:
         self.candidate = candidate
         self.model = model
-        self.replies = replies
-        self.seconds_left = seconds_left
+        self.budget = budget
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what other middlewares read of a model."""
+        if name not in _TOLD:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.model, name)
 
     def bind_tools(self, tools: Sequence[Any], **options: Any) -> AskedCandidate:
         """Return the candidate with an agent's tools.
@@ -57,17 +85,37 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
                 f"candidate {self.candidate.name} ({type(self.model).__name__}) cannot call tools; "
                 "leave it out of an agent's pool"
             )
-        return AskedCandidate(self.candidate, bound, self.replies, self.seconds_left)
+        return AskedCandidate(self.candidate, bound, self.budget)
+
+    def with_structured_output(self, schema: Any, **options: Any) -> Runnable[Any, Any]:
+        """Return the candidate with a schema of its reply, as LangChain's chat models do.
+
+        Raises:
+            ConfigError: its model cannot call tools.
+        """
+        return BaseChatModel.with_structured_output(self, schema, **options)  # type: ignore[arg-type]
+
+    def get_num_tokens_from_messages(
+        self, messages: Sequence[AnyMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Return how many tokens the messages have, estimated if the model cannot tell."""
+        try:
+            tokens: int = self.model.get_num_tokens_from_messages(messages, tools)  # type: ignore[attr-defined]
+        except (AttributeError, NotImplementedError, OSError):  # its vocabulary is elsewhere
+            tokens = count_tokens_approximately(messages, tools=list(tools) if tools else None)
+        return tokens
 
     def invoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """Ask the candidate."""
+        messages = _messages(input)
+        candidate = self._admitted(messages, kwargs)
         reply = ask(
             self.model,
-            _messages(input),
-            self.candidate,
-            seconds_left=self.seconds_left,
+            messages,
+            candidate,
+            seconds_left=self.budget.seconds_left,
             config=self._config(config),
             **kwargs,
         )
@@ -77,28 +125,45 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """Ask the candidate without blocking the event loop."""
+        messages = _messages(input)
+        candidate = self._admitted(messages, kwargs)
         reply = await aask(
             self.model,
-            _messages(input),
-            self.candidate,
-            seconds_left=self.seconds_left,
+            messages,
+            candidate,
+            seconds_left=self.budget.seconds_left,
             config=self._config(config),
             **kwargs,
         )
         return self._message(reply)
+
+    def _admitted(self, messages: Sequence[AnyMessage], kwargs: dict[str, Any]) -> Candidate:
+        """Return the candidate with the limits of this call, if its worst case can be paid."""
+        _, options = unbound(self.model, kwargs)
+        limits = [options[name] for name in _LIMITS if isinstance(options.get(name), int)]
+        candidate = self.candidate
+        if limits:
+            candidate = candidate.model_copy(update={"max_tokens": max(limits)})
+        text = "".join(map(text_sent, messages)) + text_of_options(options)
+        self.budget.admit(candidate, text, sum(len(images_in(message)) for message in messages))
+        return candidate
 
     def _config(self, config: RunnableConfig | None) -> RunnableConfig:
         name = self.candidate.name
         return runs.inside(ensure_config(config), CANDIDATE_TAG, candidate=name)
 
     def _message(self, reply: Reply) -> AIMessage:
-        self.replies.append(reply)
-        if reply.message is None or not reply.ok:
-            why = f"{reply.error.kind}: {reply.error.message}" if reply.error else "no message"
-            raise CandidateFailedError(f"candidate {self.candidate.name} failed: {why}")
+        self.budget.take(self.candidate, reply)
+        assert reply.message is not None
         told = {"candidate": self.candidate.name, "cost_usd": reply.cost_usd}
         metadata = {**reply.message.response_metadata, "router_r1": told}
         return reply.message.model_copy(update={"response_metadata": metadata})
+
+
+def text_sent(message: AnyMessage) -> str:
+    """Return the text that a message sends: its own and its calls, but no image."""
+    calls = getattr(message, "tool_calls", None) or ""
+    return f"{message.text}{calls}"
 
 
 def _messages(given: LanguageModelInput) -> list[AnyMessage]:

@@ -6,6 +6,7 @@ LangChain's `ModelRouterMiddleware` asks such a model for the right one of an ag
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from langchain_core.decisions import BaseDecisionModel, ClassifierResponse
 from langchain_core.decisions import Choice as ChoiceQuestion
 from langchain_core.decisions.types import ChoiceAnswer
 from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
+from langchain_core.messages.utils import convert_to_messages
 from langchain_core.runnables import RunnableConfig, ensure_config
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
@@ -25,6 +27,8 @@ from ..controllers.choice import Choice
 from ..errors import ConfigError, ControllerError, did_you_mean
 from ..planned_calls import Routing
 from ..routing import aroute_only, route_only
+
+logger = logging.getLogger(__name__)
 
 UTILITY_SCALE = 0.1
 """Utilities become probabilities by a softmax: this much more utility is e times as probable."""
@@ -39,7 +43,8 @@ class RouterDecisionModel(BaseDecisionModel):
 
     The probabilities are a policy's own. A fitted controller's utilities become probabilities by a
     softmax (`UTILITY_SCALE`). If a controller reports no numbers, its choice has the probability
-    1. The confidence is the probability of the choice.
+    1. The confidence is the probability of the choice. If a policy's turn asks none of the
+    candidates, its choice is the one that it names, or else the most probable one; the log says so.
 
     Attributes:
         pool: the candidates; a `CandidatePool`, a pool file, or the name of a shipped pool.
@@ -125,13 +130,11 @@ class RouterDecisionModel(BaseDecisionModel):
     def _offered(self, questions: Mapping[str, Any]) -> dict[frozenset[str], CandidatePool]:
         """Return the pools that the questions offer, by the names in them: mostly one."""
         self._check(questions)
-        offered = {}
-        for question in questions.values():
-            names = frozenset(self._names(question).values())
-            offered[names] = self.pool.with_candidates(
-                candidate for candidate in self.pool.candidates if candidate.name in names
-            )
-        return offered
+        of_each = (frozenset(self._names(question).values()) for question in questions.values())
+        return {names: self._pool_of(names) for names in of_each}
+
+    def _pool_of(self, names: frozenset[str]) -> CandidatePool:
+        return self.pool.with_candidates(c for c in self.pool.candidates if c.name in names)
 
     def _names(self, question: ChoiceQuestion) -> dict[str, str]:
         """Return the candidate of each label."""
@@ -160,17 +163,20 @@ class RouterDecisionModel(BaseDecisionModel):
         answers = {}
         for number, question in questions.items():
             name_of = self._names(question)
-            answers[number] = _answer(routed[frozenset(name_of.values())], name_of)
+            names = frozenset(name_of.values())
+            answers[number] = _answer(routed[names], self._pool_of(names), name_of)
         return ClassifierResponse(model=self.model, answers=answers)
 
 
-def _answer(routing: Routing, name_of: Mapping[str, str]) -> ChoiceAnswer:
+def _answer(routing: Routing, pool: CandidatePool, name_of: Mapping[str, str]) -> ChoiceAnswer:
     """Return a controller's choice as one of the labels."""
     label_of = {name: label for label, name in reversed(list(name_of.items()))}
-    call = next((c for c in routing.calls if c.candidate in label_of), None)
+    call = routing.first(pool)
     if call is None:
         why = routing.error or "it made no call that can be used"
         raise ControllerError(f"controller {routing.controller} chose no candidate: {why}")
+    if call is routing.leaning:
+        logger.info("%s chose %s: %s", routing.controller, call.candidate, call.refused)
     shares = _shares(call.choice) if call.choice else {}
     if not shares.get(call.candidate):
         shares = {call.candidate: 1.0}
@@ -195,14 +201,27 @@ def _shares(choice: Choice) -> dict[str, float]:
 def _asked(state: Any) -> tuple[str, Sequence[AnyMessage], RunnableConfig]:
     """Return the question and the conversation that a state holds, and the config of the run."""
     config = ensure_config()
-    if isinstance(state, Mapping) and "messages" in state:
+    whole = isinstance(state, Mapping) and "messages" in state
+    if whole:
         state = state["messages"]
-    if isinstance(state, BaseMessage):
+    if isinstance(state, BaseMessage) or (whole and isinstance(state, Mapping | tuple)):
         state = [state]
     if isinstance(state, str):
         return state, (), config
-    if isinstance(state, Sequence) and any(isinstance(m, HumanMessage) for m in state):
-        return "", [m for m in state if isinstance(m, BaseMessage)], config  # type: ignore[misc]
-    if isinstance(state, Sequence) and all(isinstance(m, BaseMessage) for m in state):
-        return "\n".join(str(m.text) for m in state), (), config
-    return json.dumps(state, default=str), (), config
+    if not (isinstance(state, Sequence) and (whole or all(map(_is_message, state)))):
+        return json.dumps(state, default=str), (), config
+    try:
+        messages = convert_to_messages(state)
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigError(f"the state's messages cannot be read: {error}") from None
+    if any(isinstance(message, HumanMessage) for message in messages):
+        return "", messages, config  # type: ignore[return-value]
+    return "\n".join(str(message.text) for message in messages), (), config
+
+
+def _is_message(part: Any) -> bool:
+    """Return whether a part of a list is a message, or a dict or pair that stands for one."""
+    if isinstance(part, Mapping):
+        return "role" in part and "content" in part
+    pair = isinstance(part, tuple) and len(part) == 2 and all(isinstance(p, str) for p in part)
+    return pair or isinstance(part, BaseMessage)

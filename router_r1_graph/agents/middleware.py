@@ -15,9 +15,10 @@ from langchain.agents.middleware.types import (
     OmitFromInput,
     PrivateStateAttr,
 )
-from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.channels import UntrackedValue
 
 from ..budget import Left, StopReason, left
 from ..candidates import CandidatePool
@@ -35,8 +36,9 @@ from ..langsmith import runs
 from ..ledger import new_ledger, total
 from ..observations import conversation, instructions
 from ..routing import adecide_only, decide_only
-from .answered_step import AgentBill, AnsweredStep, by_price
-from .asked import CandidateFailedError
+from .agent_bill import AgentBill, PaidSoFar
+from .answered_step import AnsweredStep, by_price
+from .asked import CandidateFailedError, text_sent
 from .prefixes import Prefix, warm_tokens
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,10 @@ class RoutedAgentState(AgentState):  # type: ignore[misc]  # langchain is option
     router_r1: NotRequired[Annotated[AgentBill, OmitFromInput]]  # type: ignore[valid-type]
     router_r1_prefixes: NotRequired[  # type: ignore[valid-type]
         Annotated[dict[str, Prefix], PrivateStateAttr]
+    ]
+    # The same object in all steps of a run, and in no checkpoint.
+    router_r1_paid: NotRequired[  # type: ignore[valid-type]
+        Annotated[PaidSoFar, UntrackedValue, PrivateStateAttr]
     ]
 
 
@@ -133,14 +139,16 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
 
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
         """Begin a bill, and keep the knobs of the run in it."""
+        ledger = new_ledger()
         return {
             "router_r1": {
-                "ledger": new_ledger(),
+                "ledger": ledger,
                 "steps": [],
                 "stop_reason": "",
                 "started_at": time.time(),
                 "context": self._knobs(runtime).to_state(),
-            }
+            },
+            "router_r1_paid": {"ledger": ledger},
         }
 
     async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
@@ -152,12 +160,15 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         step = self._step(request)
         if step.ended:
             return step.end()
-        step.take(decide_only(step.view, self.controller, self._config()))
+        step.decided(decide_only(step.view, self.controller, self._config()))
         for asked in step.candidates():
             try:
-                return step.done(asked, handler(request.override(model=asked)))
+                response = handler(request.override(model=asked))
             except CandidateFailedError as error:
-                step.failed(asked, error)
+                step.failed(error)
+            else:
+                if done := step.done(asked.candidate, response):
+                    return done
         return step.end()
 
     async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -165,18 +176,24 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         step = self._step(request)
         if step.ended:
             return step.end()
-        step.take(await adecide_only(step.view, self.controller, self._config()))
+        step.decided(await adecide_only(step.view, self.controller, self._config()))
         for asked in step.candidates():
             try:
-                return step.done(asked, await handler(request.override(model=asked)))
+                response = await handler(request.override(model=asked))
             except CandidateFailedError as error:
-                step.failed(asked, error)
+                step.failed(error)
+            else:
+                if done := step.done(asked.candidate, response):
+                    return done
         return step.end()
 
     def after_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
         """Close the bill, and show it in LangSmith."""
         done: AgentBill = state["router_r1"]
-        done = {**done, "stop_reason": done["stop_reason"] or StopReason.ANSWERED.value}
+        # What another middleware has thrown away with its response was paid all the same.
+        ledger = state.get("router_r1_paid", done)["ledger"]
+        reason = done["stop_reason"] or StopReason.ANSWERED.value
+        done = {**done, "ledger": ledger, "stop_reason": reason}
         runs.label_router(
             ensure_config(),
             lambda: {
@@ -223,9 +240,11 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         so_far: AgentBill = (
             state.get("router_r1") or self.before_agent(state, request.runtime)["router_r1"]
         )
+        # A resumed run has none yet. The attempts of another middleware at a step share its state.
+        paid: PaidSoFar = state.setdefault("router_r1_paid", {"ledger": so_far["ledger"]})
         prefixes: dict[str, Prefix] = state.get("router_r1_prefixes") or {}
         tools = json.dumps([_schema(tool) for tool in request.tools], default=str)
-        text = tools + "".join(_all_of(message) for message in messages)
+        text = tools + "".join(text_sent(message) for message in messages)
         asked = [place for place, m in enumerate(messages) if isinstance(m, HumanMessage)]
         place = asked[-1] if asked else -1
         question = text_asked(messages[place]) if messages else ""
@@ -240,7 +259,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             warm_tokens=warm,
         )
         context = self._knobs(request.runtime, so_far)
-        remaining = left(so_far["ledger"], 0, context, so_far["started_at"])
+        remaining = left(paid["ledger"], 0, context, so_far["started_at"])
         view = View(
             step_text(question, since, context.max_information_tokens, agent.last),
             pool,
@@ -252,15 +271,11 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             step=agent,
         )
         images = sum(len(images_in(message)) for message in messages)
-        return AnsweredStep(self.models, view, so_far, prefixes, messages, tools, text, images)
+        return AnsweredStep(
+            self.models, view, so_far, paid, prefixes, messages, tools, text, images
+        )
 
 
 def _schema(tool: Any) -> dict[str, Any]:
     """Return a tool as a provider reads it; one that is a provider's own is a dict already."""
     return tool if isinstance(tool, dict) else convert_to_openai_tool(tool)
-
-
-def _all_of(message: AnyMessage) -> str:
-    """Return the text that a message sends: its own and its calls, but no image."""
-    calls = getattr(message, "tool_calls", None) or ""
-    return f"{message.text}{calls}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -74,7 +74,7 @@ def ask(
             call is made in any case. The model must be the one that `settings` describe.
         **kwargs: passed to the model (`stop=`, ...).
     """
-    model, kwargs = _unbound(made_for(model, config, settings.secrets), kwargs)
+    model, kwargs = unbound(made_for(model, config, settings.secrets), kwargs)
     steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=True)
     config = _traced(messages, settings, config)
     outcome: Any = None
@@ -114,7 +114,7 @@ async def aask(
     **kwargs: Any,
 ) -> Reply:
     """Ask as `ask` does, without blocking the event loop."""
-    model, kwargs = _unbound(made_for(model, config, settings.secrets), kwargs)
+    model, kwargs = unbound(made_for(model, config, settings.secrets), kwargs)
     steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=False)
     config = _traced(messages, settings, config)
     outcome: Any = None
@@ -143,7 +143,7 @@ async def aask(
                     )
 
 
-def _unbound(model: ChatModel, kwargs: dict[str, Any]) -> tuple[ChatModel, dict[str, Any]]:
+def unbound(model: ChatModel, kwargs: dict[str, Any]) -> tuple[ChatModel, dict[str, Any]]:
     """Return a bound model (`bind_tools`) as the model and what is bound to it.
 
     A binding merges its config with the one around it, whose callbacks then come first: a tracer
@@ -170,7 +170,7 @@ def _steps(
 
     def read(outcome: Any, seconds: float, attempt: int) -> Reply:
         # A key that a careless server echoes must reach no checkpoint and no other provider.
-        return _without(secrets, _read(outcome, messages, settings, secrets, seconds, attempt))
+        return _without(secrets, _read(outcome, messages, settings, kwargs, seconds, attempt))
 
     def make(left: float | None) -> Steps:
         return Attempts(settings, read, float("inf") if left is None else left).steps()
@@ -185,14 +185,15 @@ def _read(
     outcome: Any,
     messages: Sequence[AnyMessage],
     settings: ModelSettings,
-    secrets: tuple[str, ...],
+    kwargs: Mapping[str, Any],
     seconds: float,
     attempt: int,
 ) -> Reply:
     """Return what one attempt brought; of a failed one, the usage that the server reports."""
+    secrets = settings.secrets
     if isinstance(outcome, AIMessage):
         try:
-            reply = read_reply(outcome, messages, settings, seconds, attempt)
+            reply = read_reply(outcome, messages, settings, seconds, attempt, kwargs)
         except Exception as why:  # the attempt was made, and is on the bill all the same
             logger.warning("a reply of %s cannot be read", settings.model, exc_info=why)
             unread = replace(classify(why, secrets), kind="malformed")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
@@ -111,6 +113,8 @@ class Reply:
         return self.error is None or self.error.kind in _DOUBTFUL
 
 
+_UNSENT = frozenset({"stop", "ls_structured_output_format"})
+"""Options that are no part of the prompt."""
 _TEXTS = ("text", "thoughts")
 _COUNTS = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_input_tokens")
 _AMOUNTS = ("cost_usd", "saved_usd", "seconds")
@@ -158,8 +162,18 @@ def read_reply(
     settings: ModelSettings,
     seconds: float,
     attempts: int,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Reply:
-    """Read text, usage, cost, and any error or doubt from a message."""
+    """Read text, usage, cost, and any error or doubt from a message.
+
+    Args:
+        message: the model's.
+        messages: the prompt.
+        settings: prices and limits.
+        seconds: how long the call took.
+        attempts: requests sent so far.
+        options: sent with the prompt (`tools`, ...).
+    """
     message = writable_message(message)
     text, usage = str(message.text), usage_of(message, messages)
     if is_cached(message):
@@ -173,7 +187,7 @@ def read_reply(
             settings.max_tokens,
         )
     cost_usd = cost_of(message, settings, usage)
-    _learn(cost_usd, messages, settings)
+    _learn(cost_usd, messages, settings, options)
     return Reply(
         text=text,
         input_tokens=usage.input_tokens,
@@ -188,9 +202,24 @@ def read_reply(
     )
 
 
-def _learn(cost_usd: float, messages: Sequence[AnyMessage], settings: ModelSettings) -> None:
+def text_of_options(options: Mapping[str, Any]) -> str:
+    """Return what the options of a call add to its prompt: schemas of tools and of the reply."""
+    parts = {
+        name: value
+        for name, value in options.items()
+        if isinstance(value, dict | list) and name not in _UNSENT
+    }
+    return json.dumps(parts, default=str) if parts else ""
+
+
+def _learn(
+    cost_usd: float,
+    messages: Sequence[AnyMessage],
+    settings: ModelSettings,
+    options: Mapping[str, Any],
+) -> None:
     """Expect the next call to cost as much as this one, and warn if it exceeded its worst case."""
-    prompt = "".join(str(message.text) for message in messages)
+    prompt = "".join(str(message.text) for message in messages) + text_of_options(options)
     images = sum(len(images_in(message)) for message in messages)
     if messages and settings.excess.learn(cost_usd, settings.fair_usd(prompt, images)):
         logger.warning(

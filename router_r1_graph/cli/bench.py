@@ -255,8 +255,8 @@ def _note_others(predictions: Sequence[Predictions]) -> None:
     for name in dict.fromkeys(found.router for found in predictions if found.others):
         others = sum(found.others for found in predictions if found.router == name)
         print_note(
-            f"note: {name} asks several candidates, or in other words, on "
-            f"{counted(others, 'question')}; the first one counts here"
+            f"note: {name} asks several candidates, none, or in other words, on "
+            f"{counted(others, 'question')}; the first one counts here, or the most probable one"
         )
 
 

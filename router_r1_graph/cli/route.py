@@ -66,7 +66,8 @@ def show_routing(
     transcript.question(question)
     for thought in routing.thoughts:
         print_line(console, ("think     ", "magenta"), (thought, "dim"))
-    for call in routing.calls:
+    unread = [routing.leaning] if routing.leaning and routing.answer is None else []
+    for call in (*routing.calls, *unread):
         _show_call(console, routing, call)
     if routing.calls and not any(call.choice for call in routing.calls):
         words = "does not tell how likely the others were; only its choice is known"

@@ -1,8 +1,9 @@
 """How a controller chose a candidate: the numbers behind the choice.
 
-A controller that knows such numbers has the methods of `Weighs`. If it can also explain the effect
-of each descriptor, it has those of `Explains`. A controller that judges replies has those of
-`Reasons`. The others show only their choice.
+A controller that knows such numbers has the methods of `Weighs`. If it knows them even for a turn
+that calls nobody, it has that of `Leans`. If it can explain the effect of each descriptor, it has
+those of `Explains`. A controller that judges replies has those of `Reasons`. The others show only
+their choice.
 """
 
 from __future__ import annotations
@@ -89,6 +90,20 @@ class Weighs(Protocol):
         Args:
             view: the view that the controller had.
             reply: the turn that it wrote then.
+        """
+        ...
+
+
+@runtime_checkable
+class Leans(Protocol):
+    """A controller that knows whom it would ask even where its turn makes no usable call."""
+
+    def lean(self, view: View, reply: Reply) -> Choice | None:
+        """Return a choice for the place where a turn first names a candidate, or would name one.
+
+        Args:
+            view: the view that the controller had.
+            reply: the turn that it wrote then; it may be cut.
         """
         ...
 

@@ -35,7 +35,8 @@ class Predictions:
         choices: length N: the number of the candidate in the pool.
         probabilities: N x C, each row sums to 1; if a router reports none, 1 for its choice.
         others: how many of its turns would not simply ask one candidate the question, but several,
-            or in other words. For these, the first candidate counts.
+            in other words, or none. For these, the first candidate counts; where a policy asks
+            none, its most probable one.
     """
 
     router: str
@@ -78,12 +79,11 @@ def predict(
     context = RouterContext(cost_weight=cost_weight)
     for row, question in enumerate(questions):
         routing = route_only(pool, controller, question, context=context)
-        calls = [call for call in routing.calls if call.candidate in place]
-        if not calls:
+        first = routing.first(pool)
+        if first is None:
             why = routing.error or "it asks none of the candidates"
             raise ControllerError(f"{controller.name}: no prediction for {question[:60]!r}: {why}")
-        first = calls[0]
-        others += len(calls) > 1 or first.query != question
+        others += len(routing.calls) > 1 or first.query != question
         choices[row] = place[first.candidate]
         if first.choice is not None and first.choice.unit == "probability":
             shares = np.array([first.choice.values.get(name, 0.0) for name in place])

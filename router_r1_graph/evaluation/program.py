@@ -69,7 +69,7 @@ def _evaluate(plan: Evaluation, results: Results, console: Console | None) -> Su
     if plan.out is not None:
         load_pyplot("the picture of a report", "eval")  # before anything is paid
         origin.write(plan.out)
-    learned = [spec for spec in plan.controllers if spec in FITTED]
+    learned, unfitted = [spec for spec in plan.controllers if spec in FITTED], list[Outcome]()
     purse = None if plan.budget_usd is None else Purse(plan.budget_usd)
     with paid_once(plan) as plan:
         runs = _all_runs(plan, controls, results)
@@ -77,7 +77,6 @@ def _evaluate(plan: Evaluation, results: Results, console: Console | None) -> Su
         if console and not is_free(plan.pool):
             console.print(Text(str(_estimate(plan, runs, results))), soft_wrap=True)
         _run(plan, runs, results, console, purse)
-        unfitted: list[Outcome] = []
         if learned and not (purse and purse.refused):
             fitted, unfitted = _fold_runs(plan, learned, results)
             _run(plan, fitted, results, console, purse)

@@ -213,6 +213,11 @@ class PolicyController:
         tokens = _tokens(reply)
         return tuple(self._weighing().choices(view, tokens)) if tokens else ()
 
+    def lean(self, view: View, reply: Reply) -> Choice | None:
+        """Do what `weigh` does where a turn without a call names, or would name, a candidate."""
+        tokens = _tokens(reply)
+        return self._weighing().leaning(view, tokens) if tokens else None
+
     def reading(self, pool: CandidatePool) -> Mapping[str, str]:
         """Return each candidate's descriptor as the prompt has it; "" where it has none."""
         return {c.name: read_descriptor(self.codec.template, c) for c in pool.candidates}

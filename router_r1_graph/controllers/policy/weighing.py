@@ -15,6 +15,7 @@ from ... import protocol
 from ...candidates import Candidate, CandidatePool
 from ..choice import Choice, Effect
 from ..controller import View, read_descriptor
+from ..naming import until_named
 from .scoring import EndingScorer
 from .tokens import TokenCodec, TurnTokens
 
@@ -27,6 +28,25 @@ class _Place:
     """The ids of the turn before it."""
     endings: list[list[int]]
     """The ids of each candidate's name there, in the pool's order."""
+
+
+class _Spoken:
+    """The tokens of a turn, and what it says after each of them."""
+
+    def __init__(self, codec: TokenCodec, turn: Sequence[int]) -> None:
+        self.ids = list(turn[:-1] if turn and turn[-1] in codec.ends else turn)
+        sizes = range(len(self.ids) + 1)
+        self.read = [str(codec.tokenizer.decode(self.ids[:size])) for size in sizes]
+        self.text, self.parsed = self.read[-1], codec.text_of(turn)
+        # Half a character reads otherwise than the whole one: there is no boundary inside it.
+        self.sizes = [size for size in sizes if self.text.startswith(self.read[size])]
+        text = self.text
+        # The parsed text has no space around it, and may have a tag before it.
+        self.shift = len(text) - len(text.lstrip()) + len(text.strip()) - len(self.parsed)
+
+    def size_of(self, length: int) -> int:
+        """Return how many tokens say no more than so many characters."""
+        return max(size for size in self.sizes if len(self.read[size]) <= length)
 
 
 class Weighing:
@@ -46,13 +66,28 @@ class Weighing:
 
     def choices(self, view: View, tokens: TurnTokens) -> Iterator[Choice]:
         """Yield the choice behind each call of a turn."""
-        context = self.codec.context(view, self._most).ids
         for place in self._places(view.pool, tokens["output_ids"]):
-            logprobs = self._scorer.logprobs([[*context, *place.before]], place.endings).double()
-            shares = logprobs[0].softmax(0).tolist()
-            names = [candidate.name for candidate in view.pool.candidates]
-            together = min(1.0, logprobs[0].logsumexp(0).exp().item())
-            yield Choice("probability", dict(zip(names, shares, strict=True)), together)
+            yield self._choice(view, place)
+
+    def leaning(self, view: View, tokens: TurnTokens) -> Choice:
+        """Return the choice where a turn without a call that can be used names, or would name."""
+        turn = _Spoken(self.codec, tokens["output_ids"])
+        kept, lacks, _ = until_named(turn.parsed)
+        cut = max(0, kept + turn.shift)
+        start = turn.size_of(cut)
+        said = turn.read[start]
+        lacks = turn.text[len(said) : cut] + lacks
+        names = [candidate.name for candidate in view.pool.candidates]
+        endings = [self.codec.following(said, f"{lacks}{name}:") for name in names]
+        return self._choice(view, _Place(turn.ids[:start], endings))
+
+    def _choice(self, view: View, place: _Place) -> Choice:
+        context = self.codec.context(view, self._most).ids
+        logprobs = self._scorer.logprobs([[*context, *place.before]], place.endings).double()
+        shares = logprobs[0].softmax(0).tolist()
+        names = [candidate.name for candidate in view.pool.candidates]
+        together = min(1.0, logprobs[0].logsumexp(0).exp().item())
+        return Choice("probability", dict(zip(names, shares, strict=True)), together)
 
     def effects(self, view: View, tokens: TurnTokens) -> Iterator[tuple[Effect, ...]]:
         """Yield the effects of all parts of all descriptors on each call of a turn."""
@@ -90,27 +125,20 @@ class Weighing:
 
     def _places(self, pool: CandidatePool, turn: Sequence[int]) -> Iterator[_Place]:
         """Yield the places where a turn names a candidate."""
-        ids = turn[:-1] if turn and turn[-1] in self.codec.ends else turn
-        # What the turn says after each of its tokens.
-        read = [str(self.codec.tokenizer.decode(ids[:size])) for size in range(len(ids) + 1)]
-        text, parsed = read[-1], self.codec.text_of(turn)
-        # Half a character reads otherwise than the whole one: there is no boundary inside it.
-        sizes = [size for size, part in enumerate(read) if text.startswith(part)]
-        # The parsed text has no space around it, and may have a tag before it.
-        shift = len(text) - len(text.lstrip()) + len(text.strip()) - len(parsed)
-        for call in protocol.parse(parsed).calls:
-            at = call.at + shift
+        said = _Spoken(self.codec, turn)
+        ids, read, text = said.ids, said.read, said.text
+        for call in protocol.parse(said.parsed).calls:
+            at = call.at + said.shift
             colon = text.index(":", at)
             # The space before a name is often a part of its first token.
-            said = len(text[:at].rstrip())
-            start = max(size for size in sizes if len(read[size]) <= said)
-            end = min(size for size in sizes if len(read[size]) > colon)
+            start = said.size_of(len(text[:at].rstrip()))
+            end = min(size for size in said.sizes if len(read[size]) > colon)
             space, rest = text[len(read[start]) : at], text[colon + 1 : len(read[end])]
             named = pool.find(call.candidate)
             yield _Place(
-                list(ids[:start]),
+                ids[:start],
                 [
-                    list(ids[start:end])
+                    ids[start:end]
                     if candidate is named
                     else self.codec.following(read[start], f"{space}{candidate.name}:{rest}")
                     for candidate in pool.candidates
