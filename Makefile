@@ -110,7 +110,7 @@ chaos: setup ## Send 2,000 questions to a server that fails as providers do, in 
 soak: setup ## Serve 32 clients for ten minutes over a server that fails as providers do
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
-crash: setup ## Kill evaluations, served questions and trainings 50 times each, and resume them
+crash: setup ## Kill evaluations, servers, questions and trainings 50 times each, and resume them
 	@$(BIN)/python -m benchmarks.crash $(ARGS)
 
 fuzz: setup ## Fuzz all parsers, guided by coverage (EXTRAS=security, SECONDS=600)

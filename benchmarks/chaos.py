@@ -4,8 +4,10 @@
     python -m benchmarks.chaos graph -n 200        one of: graph, evaluate, serve
 
 What is checked: every question ends with a stop reason; the server's own count of attempts equals
-the ledger's for each call, and so do the tokens wherever its usage was sane; no task and no socket
-is left; memory comes back. The exit code is 1 if anything is wrong.
+that of the calls' bills, and so do the tokens wherever its usage was sane; each ledger is the sum
+of its bills, and what `serve` tells its clients and /metrics is the sum of the ledgers; no socket
+and no task is left (the event loop of `evaluate` cancels its own); memory comes back. The exit code
+is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import argparse
 import asyncio
 import gc
 import logging
+import math
 import random
+import re
 import sys
 import tempfile
 import time
@@ -22,7 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from langchain_core.messages import AIMessage, ToolMessage
 
@@ -42,6 +46,10 @@ NAMES = ("Ada", "Bob", "Cyd", "Dee")
 HANGS = "Dee"
 """The only one whose requests hang: its time-out is short, and that of all others is long."""
 _MOST_LEFT_MB = 64
+_NUMBERS = ("calls", "retries", "stored_calls", "input_tokens", "output_tokens", "cost_usd")
+"""What is compared of each candidate."""
+Sums: TypeAlias = defaultdict[str, Counter[str]]
+"""The numbers of each candidate."""
 
 
 @dataclass
@@ -62,18 +70,49 @@ class Found:
     bills: dict[tuple[str, str], list[Mapping[str, Any]]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    lines: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    ledgers: Sums = field(default_factory=lambda: defaultdict(Counter))
 
-    def add(self, scratchpad: Iterable[Any]) -> None:
-        """Add the calls of a run."""
+    def add(self, scratchpad: Iterable[Any], ledger: Mapping[str, Any]) -> None:
+        """Add the calls of a run, and compare its ledger with their bills."""
+        bills: Sums = defaultdict(Counter)
         for message in scratchpad:
             if isinstance(message, ToolMessage) and (bill := message.artifact):
                 self.bills[bill["candidate"], bill["query"]].append(bill)
+                counts = {"calls": 1, "retries": max(0, bill["attempts"] - 1)}
+                counts["stored_calls"] = int(bill["stored"])
+                _count(bills, bill["candidate"], {**bill, **counts})
+        for name, line in ledger["candidates"].items():
+            _count(self.ledgers, name, line)
+        self.compare("a ledger", ledger["candidates"], "its bills", bills)
+
+    def compare(
+        self,
+        what: str,
+        ours: Mapping[str, Mapping[str, float]],
+        whose: str,
+        theirs: Mapping[str, Mapping[str, float]],
+    ) -> None:
+        """Add a problem where the numbers of a candidate differ."""
+        for name in sorted(ours.keys() | theirs.keys()):
+            one, other = ours.get(name, {}), theirs.get(name, {})
+            for key in _NUMBERS:
+                if not math.isclose(one.get(key, 0), other.get(key, 0), abs_tol=1e-12):
+                    said = f"{what} has {one.get(key, 0):g} {key} of {name}"
+                    self.problems.append(f"{said}, {whose} {other.get(key, 0):g}")
+
+    def compare_memory(self, before: float) -> None:
+        """Add a problem where memory has grown since the first half, which makes what stays."""
+        if (more := _memory_mb() - before) > _MOST_LEFT_MB:
+            self.problems.append(f"memory: {more:.0f} MB more after the second half")
 
     def __str__(self) -> str:
         stops = ", ".join(f"{reason} {count}" for reason, count in self.stop_reasons.most_common())
         said = f"{self.attempts} attempts, {self.seconds:.0f} s; {stops}"
         return "\n  ".join([said, *self.problems[:20]])
+
+
+def _count(sums: Sums, name: str, line: Mapping[str, Any]) -> None:
+    sums[name].update({key: line[key] for key in _NUMBERS})
 
 
 def pool_of(server: FaultServer, *, hang_seconds: float) -> CandidatePool:
@@ -122,7 +161,7 @@ def through_graph(server: FaultServer, count: int, at_once: int, hang_seconds: f
         question = {"question": f"question {number}"}
         state = await graph.ainvoke(question, context=RouterContext(max_rounds=3))
         found.stop_reasons[state["stop_reason"]] += 1
-        found.add(state["scratchpad"])
+        found.add(state["scratchpad"], state["ledger"])
         if state["answer"] != f"question {number}":
             found.problems.append(f"question {number} was answered {state['answer']!r:.80}")
 
@@ -139,26 +178,35 @@ def through_evaluate(server: FaultServer, count: int, at_once: int, hang_seconds
     from router_r1_graph.trace import read_traces
 
     found = Found()
-    questions = [
-        EvaluationQuestion(f"q{n}", f"evaluated question {n}", ("x",), {}) for n in range(count)
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        evaluate(
-            Evaluation(
-                pool_of(server, hang_seconds=hang_seconds),
-                questions,
-                ["vote", "cascade"],
-                controls=False,
-                concurrency=at_once,
-                out=Path(folder),
+    pool = pool_of(server, hang_seconds=hang_seconds)
+    asked: Counter[str] = Counter()
+
+    def ask(numbers: Iterable[int]) -> None:
+        questions = [
+            EvaluationQuestion(f"q{n}", f"evaluated question {n}", ("x",), {}) for n in numbers
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            evaluate(
+                Evaluation(
+                    pool,
+                    questions,
+                    ["vote", "cascade"],
+                    controls=False,
+                    concurrency=at_once,
+                    out=Path(folder),
+                )
             )
-        )
-        asked = Counter()
-        for trace in read_traces(Path(folder) / "results.jsonl"):
-            found.stop_reasons[trace.stop_reason] += 1
-            found.add(trace.scratchpad)
-            asked[trace.controller] += 1
-    if dict(asked) != {"vote": count, "cascade": count}:
+            for trace in read_traces(Path(folder) / "results.jsonl"):
+                found.stop_reasons[trace.stop_reason] += 1
+                found.add(trace.scratchpad, trace.ledger)
+                asked[trace.controller] += 1
+
+    half = count // 2
+    ask(range(half))
+    before = _memory_mb()
+    ask(range(half, count))
+    found.compare_memory(before)
+    if asked != {"vote": count, "cascade": count}:
         found.problems.append(f"results of {dict(asked)} questions instead of {count} each")
     _compare_calls(found, server)
     return found
@@ -169,61 +217,83 @@ def through_serve(server: FaultServer, count: int, at_once: int, hang_seconds: f
     import httpx
 
     from router_r1_graph.serving.connections import limited
+    from router_r1_graph.trace import read_traces
 
     found = Found()
+    told: Sums = defaultdict(Counter)
     pool = pool_of(server, hang_seconds=hang_seconds)
     model = ChatRouterR1(pool=pool, controller="vote", max_rounds=2)
-    with serving_at(model, http=limited(), max_concurrency=at_once) as url:
 
-        async def ask_all() -> str:
-            limits = httpx.Limits(max_connections=at_once)
-            async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
+    async def ask_all(url: str) -> str:
+        limits = httpx.Limits(max_connections=at_once)
+        async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
 
-                async def one(number: int) -> None:
-                    said = [{"role": "user", "content": f"served question {number}"}]
-                    body = {"model": "router-r1", "messages": said}
-                    response = await client.post("/v1/chat/completions", json=body)
-                    data = response.json()
-                    bill = data.get("router_r1") or data["error"].get("router_r1")
-                    if response.status_code not in (200, 503) or not bill:
-                        found.problems.append(f"{response.status_code}: {response.text[:200]}")
-                        return
-                    found.stop_reasons[bill["stop_reason"]] += 1
-                    for name, line in bill["candidates"].items():
-                        found.lines[name].update(calls=line["calls"] + line["retries"])
+            async def one(number: int) -> None:
+                said = [{"role": "user", "content": f"served question {number}"}]
+                body = {"model": "router-r1", "messages": said}
+                response = await client.post("/v1/chat/completions", json=body)
+                data = response.json()
+                bill = data.get("router_r1") or data["error"].get("router_r1")
+                if response.status_code not in (200, 503) or not bill:
+                    found.problems.append(f"{response.status_code}: {response.text[:200]}")
+                    return
+                found.stop_reasons[bill["stop_reason"]] += 1
+                for name, line in bill["candidates"].items():
+                    _count(told, name, line)
+                usage = data.get("usage")
+                sums = [bill["input_tokens"], bill["output_tokens"]]
+                if usage and [usage["prompt_tokens"], usage["completion_tokens"]] != sums:
+                    found.problems.append(f"usage is {usage}, and the bill says {sums}")
 
-                await _gather(one, count, at_once)
-                return (await client.get("/metrics")).text
+            await client.get("/health")  # the server has begun
+            tasks = _tasks_elsewhere(server)
+            await _halves(found, one, count, at_once)
+            for seconds in (0.1, 0.5, 1, 3, 5):  # for those that are about to end
+                if not (left := _tasks_elsewhere(server) - tasks):
+                    break
+                await asyncio.sleep(seconds)
+            else:
+                found.problems.append(f"{len(left)} tasks are left, such as {left.pop()!r:.200}")
+            return (await client.get("/metrics")).text
 
-        metrics = asyncio.run(ask_all())
-    counted = Counter(attempt.model for attempt in server.attempts)
-    for name in NAMES:
-        ours = found.lines[name]["calls"]
-        if not _agree(name, ours, counted[name]):
-            found.problems.append(f"{name}: {ours} attempts on the bills, {counted[name]} counted")
-    ended = sum(
-        float(line.rpartition(" ")[2])
-        for line in metrics.splitlines()
-        if line.startswith("router_r1_stop_reasons_total")
-    )
-    if ended != count:
-        found.problems.append(f"/metrics has {ended:g} stop reasons of {count} questions")
+    with tempfile.TemporaryDirectory() as folder:
+        traces = Path(folder) / "traces.jsonl"
+        with serving_at(model, http=limited(), max_concurrency=at_once, traces=traces) as url:
+            metrics = asyncio.run(ask_all(url))
+        for trace in read_traces(traces):
+            found.add(trace.scratchpad, trace.ledger)
+    found.compare("what clients were told", told, "the ledgers", found.ledgers)
+    _compare_calls(found, server)
+    _compare_metrics(found, metrics, count)
     return found
+
+
+def _compare_metrics(found: Found, text: str, count: int) -> None:
+    """Compare what /metrics says with the ledgers of so many questions."""
+    sums: Counter[str] = Counter()
+    for line in text.splitlines():
+        if given := re.fullmatch(r'router_r1_(\w+)_total(?:{candidate="(\w+)"}|{.*})? (\S+)', line):
+            sums[given[1] + (f" of {given[2]}" if given[2] else "")] += float(given[3])
+    expected = {"stop_reasons": float(count)}
+    expected["cost_usd"] = sum(line["cost_usd"] for line in found.ledgers.values())
+    expected |= {f"calls of {name}": line["calls"] for name, line in found.ledgers.items()}
+    for name, ours in expected.items():
+        if not math.isclose(sums[name], ours):
+            found.problems.append(f"/metrics has {sums[name]:g} {name} instead of {ours:g}")
+
+
+def _tasks_elsewhere(server: FaultServer) -> set[asyncio.Task[Any]]:
+    """Return the unfinished tasks of all event loops but this one and the failing server's."""
+    loops = (asyncio.get_running_loop(), server.loop)
+    tasks = [each for each in gc.get_objects() if type(each) is asyncio.Task]
+    return {task for task in tasks if not task.done() and task.get_loop() not in loops}
 
 
 def _all_at_once(found: Found, one: Callable[[int], Any], count: int, at_once: int) -> None:
     """Ask everything in one event loop, and look at what is left in it."""
 
     async def run() -> None:
-        before = 0.0
-        for share in (count // 2, count - count // 2):  # the first makes all that is made once
-            begun = 0 if share == count // 2 else count // 2
-            await _gather(lambda number, begun=begun: one(begun + number), share, at_once)
-            gc.collect()
-            if share == count // 2 and not before:
-                before = _memory_mb()
-        if (more := _memory_mb() - before) > _MOST_LEFT_MB:
-            found.problems.append(f"memory: {more:.0f} MB more after the second half")
+        await _halves(found, one, count, at_once)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:
             found.problems.append(f"{len(left)} tasks are left, such as {next(iter(left))!r:.200}")
@@ -231,7 +301,16 @@ def _all_at_once(found: Found, one: Callable[[int], Any], count: int, at_once: i
     asyncio.run(run())
 
 
-async def _gather(one: Callable[[int], Any], count: int, at_once: int) -> None:
+async def _halves(found: Found, one: Callable[[int], Any], count: int, at_once: int) -> None:
+    """Ask everything in two halves; compare the memory after them."""
+    half = count // 2
+    await _gather(one, range(half), at_once)
+    before = _memory_mb()
+    await _gather(one, range(half, count), at_once)
+    found.compare_memory(before)
+
+
+async def _gather(one: Callable[[int], Any], numbers: Iterable[int], at_once: int) -> None:
     places = asyncio.Semaphore(at_once)
 
     async def placed(number: int) -> None:
@@ -239,11 +318,12 @@ async def _gather(one: Callable[[int], Any], count: int, at_once: int) -> None:
             await one(number)
 
     async with asyncio.TaskGroup() as group:
-        for number in range(count):
+        for number in numbers:
             group.create_task(placed(number))
 
 
 def _memory_mb() -> float:
+    gc.collect()
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 1e6
 
@@ -258,7 +338,12 @@ def _agree(name: str, billed: int, counted: int) -> bool:
 
 
 def _compare_calls(found: Found, server: FaultServer) -> None:
-    """Compare the server's account with the bills, call by call."""
+    """Compare the server's account with the bills, call by call, and with the ledgers' attempts."""
+    made = Counter(attempt.model for attempt in server.attempts)
+    for name, line in found.ledgers.items():
+        ours = line["calls"] - line["stored_calls"] + line["retries"]
+        if not _agree(name, ours, made[name]):
+            found.problems.append(f"{name}: {ours} attempts on the ledgers, {made[name]} made")
     counted = server.by_call()
     for call in counted.keys() | found.bills.keys():
         attempts, bills = counted.get(call, []), found.bills.get(call, [])

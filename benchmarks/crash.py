@@ -5,13 +5,14 @@
 
 evaluate    `router-r1 evaluate --resume`, in one process
 processes   the same in two processes; only the parent is killed, and its workers have to end
-sqlite      questions of a graph with a checkpointer in SQLite, and a store of replies
+serve       `router-r1 serve --replies` under eight clients
+sqlite      questions of a graph with a checkpointer in SQLite, or with a store of replies
 postgres    likewise in PostgreSQL, whose address is in ROUTER_R1_POSTGRES
 finetune    `training/finetune.py`, whose candidates are over HTTP
 
-A server that counts says whether a call was made again whose reply had been sent to the killed
-process a second before, which is when it must have been kept. The exit code is 1 if anything is
-wrong.
+A server that counts says whether a call was made again whose reply must have been kept: since it
+was sent, the killed process had slept for .3 s in all, or 3 s had gone by. The exit code is 1 if
+anything is wrong.
 """
 
 from __future__ import annotations
@@ -32,31 +33,45 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from .crash_serve import crash_serve
 from .faults import Attempt, FaultServer
 from .kills import (
-    KEPT_SECONDS,
+    DELAYS,
+    NAMES,
     ROOT,
+    Kill,
     kill_often,
     kill_runs,
     last_line,
     paid_again,
+    pool_text,
     preload_training,
     start,
 )
 
 POSTGRES = "ROUTER_R1_POSTGRES"
-NAMES = ("Ada", "Bob", "Cyd")
+_ENDED_SECONDS = 1.0
+"""The workers of a killed process end so long after it."""
 
 
 def crash_evaluate(
-    kills: int, seed: int, *, processes: int = 1, questions: int = 200, within_seconds: float = 1.0
+    kills: int,
+    seed: int,
+    *,
+    processes: int = 1,
+    questions: int = 120,
+    within_seconds: float = 4.0,
+    module: str = "router_r1_graph.cli",
 ) -> list[str]:
-    """Kill evaluations of so many questions; return what is wrong."""
+    """Kill evaluations of so many questions; return what is wrong.
+
+    `module` is the command line.
+    """
     problems: list[str] = []
-    with tempfile.TemporaryDirectory() as made, FaultServer(rate=0, delay=0.15) as server:
+    with tempfile.TemporaryDirectory() as made, FaultServer(rate=0, delays=DELAYS) as server:
         folder = Path(made)
         pool, asked = folder / "pool.yaml", folder / "questions.jsonl"
-        pool.write_text(_pool(server))
+        pool.write_text(pool_text(server))
         rows = (
             {"id": f"q{n}", "question": f"question {n}?", "gold": ["x"]} for n in range(questions)
         )
@@ -65,16 +80,16 @@ def crash_evaluate(
         def begin(out: Path) -> BaseProcess:
             options = ["--pool", str(pool), "--controller", "vote", "--no-controls", "--resume"]
             options += ["--concurrency", "8", "--out", str(out), "--processes", str(processes)]
-            command = ["-m", "router_r1_graph.cli", "evaluate", str(asked), *options]
+            command = ["-m", module, "evaluate", str(asked), *options]
             return start(command, folder / "log")
 
         def orphans() -> None:
             """Check that the workers of a killed process ask nothing more."""
             if processes > 1:
-                time.sleep(KEPT_SECONDS)
-                before = len(server.attempts)
-                time.sleep(2 * KEPT_SECONDS)
-                if len(server.attempts) > before:
+                time.sleep(_ENDED_SECONDS)
+                before = server.begun
+                time.sleep(2 * _ENDED_SECONDS)
+                if server.begun > before:
                     problems.append("the workers of a killed process went on")
 
         begin(folder / "whole").join()
@@ -101,15 +116,6 @@ def crash_evaluate(
     return problems
 
 
-def _pool(server: FaultServer) -> str:
-    rows = (
-        f"  - {{name: {name}, base_url: {server.base_url}, input_usd_per_mtok: {n}, "
-        f"output_usd_per_mtok: {n + 1}}}\n"
-        for n, name in enumerate(NAMES, 1)
-    )
-    return "name: crash\ncandidates:\n" + "".join(rows)
-
-
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file of JSON lines.
 
@@ -132,26 +138,31 @@ def _outcome(result: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------- checkpoints
 
 
-def crash_checkpoints(kills: int, seed: int, *, where: str = "sqlite") -> list[str]:
-    """Kill the questions of a graph that keeps checkpoints; return what is wrong."""
+def crash_checkpoints(kills: int, seed: int, *, where: str = "sqlite", most: int = 3) -> list[str]:
+    """Kill questions of a graph with checkpoints, each at most so often; return what is wrong.
+
+    Either would hide the other's faults, so that questions in turn have the checkpoints of each
+    step and no store of replies, or a store and no checkpoint before they end.
+    """
     problems: list[str] = []
     draw = random.Random(seed)
-    with tempfile.TemporaryDirectory() as made, FaultServer(rate=0, delay=0.15) as server:
+    with tempfile.TemporaryDirectory() as made, FaultServer(rate=0, delays=DELAYS) as server:
         folder = Path(made)
-        (folder / "pool.yaml").write_text(_pool(server))
-        times: list[float] = []
+        (folder / "pool.yaml").write_text(pool_text(server))
+        landed: list[Kill] = []
         expected, number = "", 0
-        while len(times) < kills or number < 2:
-            thread = f"thread {seed}.{number}" if times else f"thread {seed}.first{number}"
+        while len(landed) < kills or number < 2:
+            thread = f"thread {seed}.{number}" if landed else f"thread {seed}.first{number}"
+            keeper = "store" if number % 2 else "checkpoints"
             number += 1
 
-            def begin(thread: str = thread) -> BaseProcess:
-                question = ["-m", "benchmarks.crash", "--question", made, thread, where]
+            def begin(thread: str = thread, keeper: str = keeper) -> BaseProcess:
+                question = ["-m", "benchmarks.crash", "--question", made, thread, where, keeper]
                 return start(question, folder / "log")
 
-            most = min(kills - len(times), 3) if number > 1 else 0
-            killed, code = kill_often(begin, server, most, draw, within_seconds=1.2)
-            times += killed
+            left = min(kills - len(landed), most) if number > 1 else 0
+            killed, code = kill_often(begin, server, left, draw, within_seconds=4.0)
+            landed += killed
             result = folder / f"{thread}.json"
             if code or not result.exists():
                 problems.append(f"{thread} ended with {code}: {last_line(folder / 'log')}")
@@ -159,11 +170,11 @@ def crash_checkpoints(kills: int, seed: int, *, where: str = "sqlite") -> list[s
             expected = expected or result.read_text()
             if result.read_text() != expected:
                 problems.append(f"{thread} ended otherwise: {result.read_text():.200}")
-        problems += paid_again(server.attempts, times)
+        problems += paid_again(server.attempts, landed)
     return problems
 
 
-async def _question(folder: Path, thread: str, where: str) -> None:
+async def _question(folder: Path, thread: str, where: str, keeper: str) -> None:
     """Ask a question on a thread, or go on with it, and write what came of it."""
     from router_r1_graph import CandidatePool, ReplyStore, ScriptedController, create_router_r1
 
@@ -176,13 +187,17 @@ async def _question(folder: Path, thread: str, where: str) -> None:
 
     pool = CandidatePool.from_yaml(folder / "pool.yaml")
     config: Any = {"configurable": {"thread_id": thread}}
-    with ReplyStore(folder / "replies.sqlite", every=True) as replies:
+    stored = keeper == "store"
+    with ReplyStore(folder / "replies.sqlite", every=True) as store:
+        replies = store if stored else None
         graph = create_router_r1(pool, ScriptedController(turn), replies=replies)
         async with _saver(folder, where) as saver:
             await saver.setup()
             known = await saver.aget_tuple(config)
             given = None if known else {"question": thread}
-            state = await graph.compile(checkpointer=saver).ainvoke(given, config)
+            state = await graph.compile(checkpointer=saver).ainvoke(
+                given, config, durability="exit" if stored else "async"
+            )
     lines = state["ledger"]["candidates"]
     told = {name: [line["calls"], line["failed_calls"]] for name, line in lines.items()}
     said = [state["answer"], state["stop_reason"], told, len(state["scratchpad"])]
@@ -217,7 +232,7 @@ def crash_finetune(kills: int, seed: int) -> list[str]:
     """Kill trainings; return what is wrong."""
     with tempfile.TemporaryDirectory() as made, FaultServer(rate=0, delay=0.05) as server:
         folder = Path(made)
-        (folder / "pool.yaml").write_text(_pool(server))
+        (folder / "pool.yaml").write_text(pool_text(server))
         policy = ROOT / "router_r1_graph/policies/demo"
 
         def command(out: Path) -> list[str]:
@@ -243,8 +258,8 @@ def crash_finetune(kills: int, seed: int) -> list[str]:
         began = time.perf_counter()
         begin(folder / "timed").join()
 
-        def compare(out: Path, attempts: Sequence[Attempt], times: Sequence[float]) -> list[str]:
-            wrong, left = _bill(out, attempts, times), _left(out)
+        def compare(out: Path, attempts: Sequence[Attempt], killed: Sequence[Kill]) -> list[str]:
+            wrong, left = _bill(out, attempts, killed), _left(out)
             for name in sorted(expected | left):
                 odd = sorted(expected.get(name, set()) ^ left.get(name, set()))
                 if odd or (name in expected) != (name in left):
@@ -294,7 +309,7 @@ def _unharmed(value: Any) -> Any:
     return {name: _unharmed(value[name]) for name in names}
 
 
-def _bill(out: Path, attempts: Sequence[Attempt], kills: Sequence[float]) -> list[str]:
+def _bill(out: Path, attempts: Sequence[Attempt], kills: Sequence[Kill]) -> list[str]:
     """Compare a training's bill with the server's account, but for replies at a kill."""
     prices = {name: (n, n + 1) for n, name in enumerate(NAMES, 1)}
 
@@ -304,7 +319,7 @@ def _bill(out: Path, attempts: Sequence[Attempt], kills: Sequence[float]) -> lis
 
     billed = sum(line["usd"] for file in out.glob("spending/*") for line in _lines(file))
     most = sum(map(usd, attempts))
-    kept = (a for a in attempts if not any(abs(kill - a.sent_at) < KEPT_SECONDS for kill in kills))
+    kept = (a for a in attempts if not any(kill.may_lose(a) for kill in kills))
     least = sum(map(usd, kept))
     if least - 1e-9 <= billed <= most + 1e-9:
         return []
@@ -314,6 +329,7 @@ def _bill(out: Path, attempts: Sequence[Attempt], kills: Sequence[float]) -> lis
 KINDS: Mapping[str, Callable[[int, int], list[str]]] = {
     "evaluate": crash_evaluate,
     "processes": lambda kills, seed: crash_evaluate(kills, seed, processes=2),
+    "serve": crash_serve,
     "sqlite": crash_checkpoints,
     "postgres": crash_postgres,
     "finetune": crash_finetune,
@@ -328,11 +344,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("-n", "--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--question", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--question", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.question:
-        folder, thread, where = given.question
-        asyncio.run(_question(Path(folder), thread, where))
+        folder, *rest = given.question
+        asyncio.run(_question(Path(folder), *rest))
         return 0
     if "finetune" in (given.kinds or KINDS):
         preload_training()

@@ -77,12 +77,14 @@ class FaultServer:
         seed: of the faults.
         faults: which ones; a hanging request is never answered.
         delay: seconds before every reply.
+        delays: those of models with their own.
         log: a file to which each attempt is appended; None = none.
         never_hanging: models whose requests never hang.
 
     Attributes:
         attempts: the account.
         open: connections that are open now.
+        loop: the event loop that serves.
     """
 
     def __init__(
@@ -92,17 +94,23 @@ class FaultServer:
         seed: int = 0,
         faults: Sequence[str] = FAULTS,
         delay: float = 0.0,
+        delays: Mapping[str, float] | None = None,
         log: Path | None = None,
         never_hanging: Sequence[str] = (),
     ) -> None:
         self.rate, self.seed, self.faults, self.delay = rate, seed, tuple(faults), delay
-        self.never_hanging = never_hanging
+        self.delays, self.never_hanging = delays or {}, never_hanging
         self.attempts: list[Attempt] = []
         self.open = 0
         self._log: IO[str] | None = log.open("a", encoding="utf-8") if log else None
         self._begun: Counter[tuple[str, str]] = Counter()
         self._ready = threading.Event()
         self.port = 0
+
+    @property
+    def begun(self) -> int:
+        """How many requests have come, whether or not they were answered."""
+        return self._begun.total()
 
     @property
     def base_url(self) -> str:
@@ -116,13 +124,13 @@ class FaultServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
+        self.loop.call_soon_threadsafe(self._end.set)
         self._thread.join()
         if self._log:
             self._log.close()
 
     async def _serve(self) -> None:
-        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        self.loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=2048)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
@@ -166,7 +174,8 @@ class FaultServer:
         text = f"The answer is {of_call.randint(0, 99)}."
         attempt = Attempt(model, prompt, number, fault)
         billed = Attempt(model, prompt, number, fault, *tokens)
-        await asyncio.sleep(self.delay + (draw.uniform(0.05, 0.4) if fault == "slow" else 0))
+        delay = self.delays.get(model, self.delay)
+        await asyncio.sleep(delay + (draw.uniform(0.05, 0.4) if fault == "slow" else 0))
         if fault == "hang":
             self._note(attempt)
             await reader.read(1)  # until the client goes

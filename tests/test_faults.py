@@ -17,7 +17,8 @@ needs("serve")
 
 from langchain_core.tools import tool
 
-from benchmarks import chaos, crash
+from benchmarks import chaos, crash, kills
+from benchmarks.faults import Attempt
 from fakes import NEVER, FakeChat, PaidController, answer, make_pool, search
 from in_process import cli
 from openai_server import Reply, Status
@@ -36,12 +37,70 @@ def test_under_faults_each_question_ends_and_the_bill_is_the_servers(way):
 
 
 def test_a_killed_evaluation_goes_on_without_asking_again():
-    assert crash.crash_evaluate(1, 0, questions=12, within_seconds=0.2) == []
+    assert crash.crash_evaluate(1, 0, questions=8, within_seconds=2.0) == []
+
+
+@pytest.mark.long
+def test_a_killed_server_starts_again_without_asking_again():
+    assert crash.crash_serve(2, 0, questions=12) == []
 
 
 @pytest.mark.long
 def test_a_killed_question_goes_on_from_its_checkpoint_without_asking_again():
-    assert crash.crash_checkpoints(1, 0) == []
+    assert crash.crash_checkpoints(2, 0, most=1) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [crash.crash_evaluate, crash.crash_serve])
+def test_kills_show_a_reply_store_that_keeps_nothing(kind):
+    problems = kind(3, 0, questions=24, module="keeps_nothing")
+    assert any("was asked again" in problem for problem in problems), problems
+
+
+ASKED_AGAIN = [
+    Attempt("Ada", "when?", 1, "", sent_at=99.5),
+    Attempt("Ada", "when?", 2, "", sent_at=105.0),
+]
+ASLEEP = [(98 + i / 10, 0.1) for i in range(1, 21)]
+BUSY = [(at, 0.0) for at, _ in ASLEEP]
+
+
+@pytest.mark.parametrize(
+    ("samples", "reported"),
+    [
+        (ASLEEP, True),
+        (BUSY, False),
+        (ASLEEP[:10] + BUSY[10:], False),
+        (BUSY[:10] + ASLEEP[10:], True),
+    ],
+    ids=["asleep", "busy", "busy at last", "asleep at last"],
+)
+def test_a_call_is_paid_again_if_its_reply_came_before_the_process_slept(samples, reported):
+    kill = kills.Kill(kills.kept_until(samples, began=98.0, killed=100.0), until=100.1)
+    said = kills.paid_again(ASKED_AGAIN, [kill])
+    assert said == (["Ada was asked again: 'when?'"] if reported else [])
+
+
+def test_a_reply_that_came_long_before_the_kill_must_be_kept_however_busy_the_machine_is():
+    assert kills.kept_until([], began=90.0, killed=100.0) == 97.0
+    assert kills.kept_until([], began=99.0, killed=100.0) == 99.0
+
+
+def test_a_ledger_that_is_not_the_sum_of_its_bills_is_a_problem():
+    graph = create_router_r1(
+        make_pool("Ada"),
+        ScriptedController([search("Ada: what?"), answer()]),
+        models={"Ada": FakeChat()},
+    ).compile()
+    state = graph.invoke({"question": "6 x 7?"})
+    found = chaos.Found()
+    found.add(state["scratchpad"], state["ledger"])
+    assert found.problems == []
+    line = state["ledger"]["candidates"]["Ada"]
+    tokens = line["input_tokens"]
+    assert tokens
+    found.add(state["scratchpad"], {"candidates": {"Ada": {**line, "input_tokens": 5 * tokens}}})
+    assert found.problems == [f"a ledger has {5 * tokens} input_tokens of Ada, its bills {tokens}"]
 
 
 def test_a_worker_ends_with_the_process_that_started_it():
