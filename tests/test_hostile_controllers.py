@@ -72,7 +72,10 @@ def controller_of(kind, pool, chat, said, serve, folder):
     if kind == "openai":
         return ChatModelController(chat)
     if kind in ("policy", "completions"):
-        tokenizer, settings = make_tokenizer(), PolicySettings(max_new_tokens=12)
+        tokenizer, settings = (
+            make_tokenizer(),
+            PolicySettings(max_context_tokens=1024, max_new_tokens=12),
+        )
         if kind == "policy":
             return PolicyController(make_model(tokenizer), tokenizer, settings)
 
@@ -97,12 +100,11 @@ def test_a_hostile_text_ends_no_run_of_any_controller(serve, tmp_path, kind, eve
     met = TEXTS[8 * KINDS.index(kind) % every :: every]
     assert len(met) >= len(TEXTS) // every
     for now[0] in met:
-        for question in (now[0], "What is the capital of France?"):
-            if not question.strip():
-                continue
-            state = graph.invoke({"question": question}, context=RouterContext(max_rounds=2))
-            reasons.add(state["stop_reason"])
-            assert Trace.model_validate_json(Trace.from_state(state).model_dump_json()), now[0]
-    # Only a model may write what nobody can read.
-    readable = {"answered", "round_limit", "no_reply"}
-    assert reasons <= (readable | {"invalid"} if kind in MODELS else readable)
+        question = now[0] if now[0].strip() else "What is the capital of France?"
+        state = graph.invoke({"question": question}, context=RouterContext(max_rounds=2))
+        too_long = kind in MODELS and str(state.get("error")).startswith("context_length: ")
+        reasons.add("too long" if too_long else state["stop_reason"])
+        assert Trace.model_validate_json(Trace.from_state(state).model_dump_json()), now[0]
+    # Only a model may write what nobody can read, or have no place for a text.
+    ended = {"answered", "round_limit", "no_reply"}
+    assert reasons <= (ended | {"invalid", "too long"} if kind in MODELS else ended)
