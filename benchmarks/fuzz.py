@@ -59,6 +59,14 @@ def keeping(check: Callable[[bytes], None], found: Path) -> Callable[[bytes], No
     return tried
 
 
+def saved(found: Path) -> set[tuple[str, int]]:
+    """Return the name of each saved input, and when it was saved, in ns since the epoch.
+
+    What is found again, by a later run, is saved again: under the same name, at another time.
+    """
+    return {(file.name, file.stat().st_mtime_ns) for file in found.iterdir()}
+
+
 def fuzz(name: str, seconds: int, corpus: Path) -> None:
     """Fuzz one target in this process, which ends with it."""
     import atheris
@@ -94,7 +102,7 @@ def fuzz_all(names: list[str], seconds: int, corpus: Path) -> int:
         found = corpus / "found" / name
         for folder in (corpus / name, found):
             folder.mkdir(parents=True, exist_ok=True)
-        before = set(found.iterdir())
+        before = saved(found)
         log = corpus / f"{name}.log"
         arguments = [name, "--seconds", str(seconds // len(names)), "--corpus", str(corpus)]
         with log.open("w", encoding="utf-8") as file:
@@ -104,7 +112,7 @@ def fuzz_all(names: list[str], seconds: int, corpus: Path) -> int:
                 cwd=ROOT,
                 check=False,
             )
-        new = set(found.iterdir()) - before
+        new = saved(found) - before
         findings += len(new) or int(ended.returncode != 0)
         tried = [
             line.split()[-1] for line in log.read_text().splitlines() if "executed_units" in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -13,9 +14,11 @@ needs("serve")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz import NAMES, fuzz_all, keeping
+from benchmarks.fuzz import NAMES, fuzz_all, keeping, saved
 from benchmarks.fuzz_targets import TARGETS
+from benchmarks.served import serving_at
 from hostile import TEXTS
+from router_r1_graph import ChatRouterR1
 
 DEEP = "[" * 100_000
 BAD = "a\nb\x1b[31m\u202e"
@@ -128,17 +131,27 @@ def test_parts_of_what_can_be_read_are_read_or_refused(name):
     one_in_the_other()
 
 
-def test_a_finding_is_saved_and_printed_once(tmp_path, capsys):
-    def check(data):
-        if b"x" in data:
-            raise ValueError(f"no {data!r}")
+def failing_on_x(data):
+    if b"x" in data:
+        raise ValueError(f"no {data!r}")
 
-    tried = keeping(check, tmp_path)
+
+def test_a_finding_is_saved_and_printed_once(tmp_path, capsys):
+    tried = keeping(failing_on_x, tmp_path)
     for data in (b"a", b"x", b"xx"):
         tried(data)
     (file,) = tmp_path.iterdir()
     assert file.read_bytes() == b"x"
     assert f"FOUND {file}" in capsys.readouterr().out
+
+
+def test_a_finding_counts_in_each_run_that_finds_it(tmp_path):
+    (tmp_path / "another").write_bytes(b"of an earlier run, and not found again")
+    for _ in range(2):
+        before = saved(tmp_path)
+        keeping(failing_on_x, tmp_path)(b"x")
+        ((name, _),) = saved(tmp_path) - before
+        os.utime(tmp_path / name, (1, 1))  # the next run is later
 
 
 def test_the_fuzzer_runs(tmp_path):
@@ -147,21 +160,20 @@ def test_the_fuzzer_runs(tmp_path):
     assert len(list((tmp_path / "protocol").iterdir())) >= len(TARGETS["protocol"].seeds())
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:Overriding standard format")  # of hypothesis-jsonschema
 def test_the_served_api_keeps_to_its_description():
-    schemathesis = pytest.importorskip("schemathesis", reason="the extra 'security' is missing")
+    schemathesis = pytest.importorskip("schemathesis", reason="needs the extra 'dev'")
     from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-    from router_r1_graph import ChatRouterR1
-    from router_r1_graph.serving.app import create_app
+    with serving_at(ChatRouterR1(pool="embedded", max_rounds=1)) as url:
+        described = schemathesis.openapi.from_url(f"{url}/openapi.json")
+        for found in described.get_all_operations():
 
-    app = create_app(ChatRouterR1(pool="embedded", max_rounds=1))
-    described = schemathesis.openapi.from_asgi("/openapi.json", app)
-    for found in described.get_all_operations():
+            @settings(max_examples=20)
+            @given(found.ok().as_strategy())
+            def answered(case):
+                # Not all that a request must hold can be said in its schema.
+                case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
-        @settings(max_examples=20)
-        @given(found.ok().as_strategy())
-        def answered(case):
-            # Not all that a request must hold can be said in its schema.
-            case.call_and_validate(excluded_checks=[positive_data_acceptance])
-
-        answered()
+            answered()

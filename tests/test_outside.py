@@ -6,9 +6,9 @@ import csv
 import json
 import logging
 import os
-import re
 from contextlib import contextmanager
 from html.parser import HTMLParser
+from urllib.parse import quote
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
@@ -24,11 +24,8 @@ from langsmith_sink import LangSmithSink
 from openai_server import Reply, Status, Wire
 from router_r1_graph import (
     CandidatePool,
-    ChatModelController,
     ChatRouterR1,
-    RouterContext,
     create_router_r1,
-    parse_controller,
 )
 from router_r1_graph.candidates.candidate import Candidate
 from router_r1_graph.candidates.records import Recorder, read_records
@@ -45,7 +42,7 @@ from router_r1_graph.transcript import as_text
 from yaml_pool import ONE_DOLLAR, bills, run, scripted, yaml_pool
 
 WRITABLE = [writable(text) for text in TEXTS]
-THREAD = {"configurable": {"thread_id": "1"}}
+ENDPOINTS = {"/v1/chat/completions": "messages", "/v1/responses": "input"}
 
 
 def test_what_is_behind_the_gate_can_be_written_and_is_told_apart():
@@ -89,10 +86,11 @@ def careless(request):
     return Wire({"error": {"message": text, "code": text, "type": "x"}}, code=400)
 
 
+@pytest.mark.parametrize("every", [7, pytest.param(2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_no_reply_or_error_of_a_server_ends_a_run_or_reaches_a_reader(serve, tmp_path, kind):
+def test_no_reply_or_error_of_a_server_ends_a_run_or_reaches_a_reader(serve, tmp_path, kind, every):
     pool = yaml_pool(tmp_path, serve(careless), **ONE_DOLLAR)
-    replies = list(range(kind == "postgres", len(TEXTS), 2))  # one half for each database
+    replies = list(range(kind == "postgres", len(TEXTS), every))  # others for each
     errors = [len(TEXTS) + number for number in replies[::3]]
     files = [tmp_path / "traces.jsonl", tmp_path / "records.jsonl"]
     config = {"configurable": {"thread_id": "hostile"}}
@@ -153,43 +151,26 @@ class Elements(HTMLParser):
         self.found.append(tag)
 
 
-def test_a_hostile_text_ends_no_run_of_any_controller():
-    """Candidates and models say the text that the question numbers; each kind takes its turn."""
-    pool = make_pool("Ada", "Bob")
-
-    def say(prompt):
-        found = re.search(r"number (\d+)", prompt)
-        return TEXTS[int(found[1])] if found else "Paris"
-
-    chat = FakeChat(text=say)
-    kinds = [parse_controller(spec, pool) for spec in ("constant:Ada", "vote", "cascade")]
-    kinds += [parse_controller(spec, pool) for spec in ("cheapest", "keyword")]
-    kinds.append(ChatModelController(chat))
-    asked = {"Ada": chat, "Bob": chat}
-    graphs = [create_router_r1(pool, kind, models=asked).compile() for kind in kinds]
-    for number in range(0, len(TEXTS), 8):  # one of each shape, a kind after the other
-        graph, text = graphs[number % len(graphs)], TEXTS[number]
-        question = {"question": f"What is number {number}?"}
-        state = graph.invoke(question, context=RouterContext(max_rounds=2))
-        assert state["stop_reason"], text
-        assert Trace.model_validate_json(Trace.from_state(state).model_dump_json())
-
-
 def test_a_question_and_a_conversation_may_be_hostile(tmp_path):
     serving = pytest.importorskip("router_r1_graph.serving.app", reason="needs the extra 'serve'")
     testclient = pytest.importorskip("starlette.testclient")
     pool, chat = make_pool("Ada"), FakeChat()
     served = ChatRouterR1(pool=pool, controller="constant:Ada", models={"Ada": chat})
     said = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(TEXTS)]
-    bodies = [{"messages": [*said, {"role": "user", "content": "a \ud800 \x00?"}], "stream": stream}
-              for stream in (False, True)]  # fmt: skip
+    said.append({"role": "user", "content": "a \ud800 \x00?"})
+    asked = [(path, key, stream) for path, key in ENDPOINTS.items() for stream in (False, True)]
     with testclient.TestClient(serving.create_app(served)) as client:
-        for body in bodies:
-            data = json.dumps({"model": "router-r1", "max_conversation_tokens": 10**6, **body})
-            response = client.post("/v1/chat/completions", content=data)
+        posts = [path for path, of in client.app.openapi()["paths"].items() if "post" in of]
+        assert posts == list(ENDPOINTS)  # those that take a text
+        for path, key, stream in asked:
+            body = {"model": "router-r1", "max_conversation_tokens": 10**6, "stream": stream}
+            response = client.post(path, content=json.dumps({**body, key: said}))
             assert response.status_code == 200, response.text
             assert "Paris" in response.text
-    assert chat.queries == ["a \ufffd \ufffd?"] * 2
+        for text in WRITABLE[::8]:  # beside the body, a name in the address is all that is read
+            response = client.get(f"/v1/models/{quote(text, safe='')}")
+            assert response.status_code in (200, 404), text
+    assert chat.queries == ["a \ufffd \ufffd?"] * len(asked)
     graph = create_router_r1(pool, "constant:Ada", models={"Ada": chat}).compile()
     state = graph.invoke({"messages": [HumanMessage(text) for text in TEXTS if text.strip()]})
     assert json.dumps(state["answer"])

@@ -138,7 +138,7 @@ class StepController(OneCallController):
         """
         return columns(self.names, pool, self.name, fewer=True)
 
-    def probabilities(self, text: str, pool: CandidatePool) -> np.ndarray:
+    def mastery(self, text: str, pool: CandidatePool) -> np.ndarray:
         """Return how likely each of the pool's candidates masters a step, length C.
 
         Raises:
@@ -157,8 +157,8 @@ class StepController(OneCallController):
         step = view.step or AgentStep()
         a = 0.0 if step.failed else view.context.cost_weight
         usd = np.array([step.cost_usd(candidate) for candidate in view.pool.candidates])
-        probabilities = self.probabilities(view.question, view.pool)
-        return np.asarray((1 - a) * probabilities - a * usd / (self.unit_usd or 1.0))
+        mastery = self.mastery(view.question, view.pool)
+        return np.asarray((1 - a) * mastery - a * usd / (self.unit_usd or 1.0))
 
     def choose(self, view: View) -> Candidate:
         """Return the candidate with the highest utility."""
