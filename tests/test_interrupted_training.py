@@ -29,11 +29,12 @@ from router_r1_graph import (
     RouterContext,
     ScriptedController,
 )
+from router_r1_graph.files import write_whole
 from training.best_of_n import best_of_n
 from training.checkpoints import last_checkpoint
 from training.config import load_config
 from training.errors import BudgetSpentError, OutsideError
-from training.files import append_line, read_whole, replace_whole, whole_lines, write_whole
+from training.files import append_line, read_whole, replace_whole, whole_lines
 from training.items import Item
 from training.models import load_learner
 from training.program import CONFIGS

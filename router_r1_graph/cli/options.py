@@ -36,10 +36,17 @@ MetricOption = Annotated[
         "module:function."
     ),
 ]
-_MOST_SEED = 2**32 - 1
-"""The highest seed that every generator takes: numpy's and scikit-learn's, Python's, torch's."""
+
+
+def _seed(value: int | None) -> int | None:
+    """Return a seed that every generator takes: numpy's and scikit-learn's, Python's, torch's."""
+    if value is not None and not 0 <= value < 2**32:
+        raise typer.BadParameter(f"{value} is not in the range 0 to {2**32 - 1}")
+    return value
+
+
 SeedOption = Annotated[
-    int, typer.Option(min=0, max=_MOST_SEED, help="The seed of all that is drawn at random.")
+    int, typer.Option(callback=_seed, help="The seed of all that is drawn at random.")
 ]
 RecordOption = Annotated[
     Path | None,
@@ -112,9 +119,9 @@ def _option(name: str) -> inspect.Parameter:
     plain = {"candidate_context": str, "answer_style": str | None}.get(name, kind)
     text = knob.help.replace("; None = no limit", "").replace(" None = no limit.", "")
     text = text.replace("; None = ", "; not given = ").replace(" None = ", " Not given = ")
-    low, high = (0, _MOST_SEED) if name == "seed" else (None, None)
+    check = _seed if name == "seed" else None
     option = typer.Option(
-        flag(name), help=text, rich_help_panel="Settings of a run", min=low, max=high
+        flag(name), help=text, rich_help_panel="Settings of a run", callback=check
     )
     return inspect.Parameter(
         name,
