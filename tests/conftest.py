@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -55,6 +56,18 @@ def pytest_collection() -> None:
     """Have done what is quick among few objects, and takes long among the millions of torch."""
     _first_example()  # it looks for what refers to its random stream
     gc.disable()  # nothing of what is imported is garbage
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave each n-th case of a test that is `sampled` to `make test`, the others to test-long."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        if sampled := item.get_closest_marker("sampled"):
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % sampled.args[0]:
+                item.add_marker("long")
+            seen[test] += 1
 
 
 def pytest_collection_finish() -> None:

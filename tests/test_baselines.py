@@ -231,6 +231,7 @@ def test_the_oracle_is_right_most_often(results):
     assert right["oracle"] > right["cheapest"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("spec", SPECS)
 def test_the_oracle_pays_no_more_than_whoever_knows_it_too(questions, results, spec):
     # These two abstain when they do not know. The others may guess, and a guess of yes or no, or of

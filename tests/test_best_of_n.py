@@ -134,6 +134,7 @@ def test_a_best_trace_that_is_too_long_is_counted_named_and_left_out(run_of, cap
     assert capsys.readouterr().out == f"{told}: 'wordy'\n"
 
 
+@pytest.mark.long
 def test_a_round_keeps_its_traces_and_a_killed_run_reads_them_again(run_of, capsys):
     run = run_of()
     folder = run.folder("best_of_n")

@@ -116,6 +116,7 @@ def same_tokens(result, other):
     assert [m.text for m in turns(result)] == [m.text for m in turns(other)]
 
 
+@pytest.mark.sampled(3)
 @both_ways
 @pytest.mark.parametrize("ids_as", ["token_ids", "token_id:N"])
 def test_over_http_and_in_process_a_run_is_the_same_tokens(

@@ -57,6 +57,7 @@ every_way = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.sampled(3)
 @every_way
 @pytest.mark.parametrize("choice", ["auto", "required"])
 @pytest.mark.parametrize(
@@ -91,6 +92,7 @@ def format_of(how, schema):
     return {"text": {"format": told if schema else {"type": "json_object"}}}
 
 
+@pytest.mark.sampled(3)
 @every_way
 @pytest.mark.parametrize(
     ("schema", "cut", "half"),
@@ -194,6 +196,7 @@ def test_a_text_after_results_that_was_cut_says_so(serve, tmp_path, how, ends, b
     assert (text, called, end) == ("Let me see.", [], ends[0])
 
 
+@pytest.mark.sampled(5)
 @every_way
 @pytest.mark.parametrize("style", ["short", "full"])
 @pytest.mark.parametrize("tools", [(), TOOLS])

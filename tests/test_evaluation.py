@@ -451,6 +451,7 @@ def a_pool(controller=None, **changed):
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

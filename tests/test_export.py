@@ -213,6 +213,7 @@ def with_tokens(trace, **changes):
     return trace.model_copy(update={"scratchpad": (torn, *rest)})
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

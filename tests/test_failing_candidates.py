@@ -345,6 +345,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("events", "kind"), BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("end", [True, False], ids=["done", "not done"])
 def test_a_broken_stream_is_the_error_that_it_names_and_half_a_text_no_reply(

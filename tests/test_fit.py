@@ -215,6 +215,7 @@ def test_an_adapter_without_its_weights_or_base_is_one_clear_line(pretrained, tm
         PolicyController.from_pretrained(tmp_path / "policy")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("bf16", "type_"), [(True, "BF16"), (False, "F32")])
 def test_a_policy_is_saved_in_the_type_that_its_steps_computed_with(
     pretrained, tmp_path, bf16, type_, monkeypatch

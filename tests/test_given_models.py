@@ -194,6 +194,7 @@ def test_a_cost_in_the_headers_of_another_is_not_that_of_a_given_model(serve, tm
     assert [bill["cost_usd"] for bill in paid] == [0.5, pytest.approx(20e-6)]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("ignore:Pydantic serializer")  # in LangChain: it expects a text
 @each_kind
 @pytest.mark.parametrize("stream", [False, True])

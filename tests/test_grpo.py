@@ -347,6 +347,7 @@ def test_an_endpoint_that_is_left_alone_for_a_while_is_away_too(tmp_path, serve)
         run_grpo(learner(), items, settings, **options(tmp_path))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("said", [Status(400), Reply("")])
 def test_endpoints_that_refuse_whatever_they_are_asked_stop_the_run_with_the_cause(
     tmp_path, serve, said
@@ -592,6 +593,7 @@ def test_the_best_weights_on_held_out_questions_are_kept_and_a_stage_stops_early
             assert torch.equal(best, before[name]), name
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["_buffered_inputs", "_step", "_save_checkpoint"])
 def test_a_trainer_that_keeps_its_own_otherwise_trains(tmp_path, monkeypatch, name):
     missed = rename(monkeypatch, GraphGRPOTrainer, name)

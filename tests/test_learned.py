@@ -322,6 +322,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("rows", "width", "score", "cost", "said"), HOSTILE.values(), ids=HOSTILE)
 def test_fit_auto_says_what_is_true_of_scores_that_tell_little(
     tmp_path, rows, width, score, cost, said

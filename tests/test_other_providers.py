@@ -132,6 +132,7 @@ class Lines:
 PAR = '{"model": "m", "message": {"role": "assistant", "content": "Par"}, "done": false}'
 
 
+@pytest.mark.sampled(5)
 @both_ways
 @pytest.mark.parametrize(
     ("lines", "kind"),
@@ -171,6 +172,7 @@ def test_a_wait_that_gemini_names_is_read(settings_of, how):
     assert (bill["error"]["kind"], bill["attempts"]) == ("rate_limited", 1)  # nobody waits so long
 
 
+@pytest.mark.sampled(3)
 @both_ways
 @pytest.mark.parametrize("protocol", ["tags", "tools"])
 @pytest.mark.parametrize("built", [False, True])
@@ -190,6 +192,7 @@ def test_the_temperature_of_a_run_reaches_ollama(serve, how, protocol, built, kn
     assert request.body["options"]["temperature"] == sent
 
 
+@pytest.mark.sampled(5)
 @both_ways
 @pytest.mark.parametrize("protocol", ["tags", "tools"])
 @pytest.mark.parametrize(("provider", "package", "reply", "cut"), PROVIDERS)

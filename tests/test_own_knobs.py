@@ -411,6 +411,7 @@ class NoTextError(Exception):
         return 5  # type: ignore[return-value]
 
 
+@pytest.mark.sampled(3)
 @both_ways
 @pytest.mark.parametrize("deadline", [None, 10])
 @pytest.mark.parametrize("form", [Least, LeastAsync])

@@ -127,6 +127,7 @@ def greedy(model: Any, ids: list[int], count: int) -> list[int]:
     return list(made[0, len(ids) :].tolist())
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_two_turns_of_any_family_are_those_of_its_own_greedy_generation(kind):
     if kind not in CONFIG_MAPPING:

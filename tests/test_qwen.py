@@ -89,6 +89,7 @@ def codec_of(tokenizer: Any, **settings: Any) -> TokenCodec:
 # --- tokens
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("thinking", [False, True])
 def test_a_conversation_has_the_tokens_of_the_chat_template(family, tokenizer, thinking):
     graph = create_router_r1(POOL, ScriptedController(TURNS)).compile()

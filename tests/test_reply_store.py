@@ -458,6 +458,7 @@ class Silent(BaseChatModel):
         await asyncio.Event().wait()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize("hedged", [{}, {"hedge_after_seconds": 0.01}], ids=["", "hedged"])
 def test_a_call_that_is_thrown_away_takes_no_lock_of_the_thread_that_collects_it(

@@ -65,6 +65,7 @@ def test_it_is_the_default_where_torch_is_installed():
     assert parse_controller("policy:demo", CandidatePool.embedded()).name == "policy:demo"
 
 
+@pytest.mark.long
 def test_without_torch_the_command_says_so_and_uses_the_rule():
     hide = "import sys; sys.modules['torch'] = None; sys.argv[0] = 'router-r1'; "
     code = (

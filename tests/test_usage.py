@@ -312,6 +312,7 @@ OF_RESPONSES = {
 }
 
 
+@pytest.mark.sampled(3)
 @both_ways
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("metadata", [None, {"mine": "kept"}])

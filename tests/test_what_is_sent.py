@@ -304,6 +304,7 @@ def test_a_given_chat_model_is_learned_too():
 QUERY = {"query": "Who?"}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.filterwarnings("ignore:Pydantic serializer")  # in LangChain: it expects a text
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize(
@@ -332,6 +333,7 @@ def test_a_call_is_read_or_told_as_a_mistake_and_never_half(
     assert _asked_by_tools(serve, tmp_path, ToolCalls(calls), streamed)[0] == asked
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("pieces", "asked"),
     [
@@ -675,6 +677,7 @@ def test_thoughts_are_set_apart_from_what_is_said(text, thoughts, said):
     assert apart(text) == (thoughts, said)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("first", "then"),
     [
