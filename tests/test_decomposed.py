@@ -14,6 +14,7 @@ import pytest
 from extras import needs
 
 needs("eval")
+needs("train")
 
 from router_r1_graph import ConfigError
 from router_r1_graph.answers import exact_match, is_abstention, normalize_answer

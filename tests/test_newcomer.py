@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,9 @@ def commands(group, *names):
             yield [*names, name], command
 
 
+TYPER = tuple(int(part) for part in version("typer").split(".")[:2])
+
+
 @pytest.mark.parametrize(
     ("names", "command"),
     [pytest.param(*each, id=" ".join(each[0])) for each in commands(typer.main.get_command(app))],
@@ -271,6 +275,8 @@ def test_help_is_not_cut_and_its_examples_can_be_pasted(cli, monkeypatch, names,
     assert "Example" in command.epilog
     assert not re.search(r"[^\n]\n[^\n]", command.help)  # it would break there in a terminal
     for line in command.epilog.splitlines():
+        if TYPER < (0, 28) and command.epilog.count("\\\n"):
+            pytest.skip("before 0.28, typer joins the lines of an example")
         assert line.strip() in shown or line.startswith("[bold]")  # as a whole
 
 
