@@ -45,6 +45,7 @@ from router_r1_graph import (
     route_only,
     total,
 )
+from router_r1_graph.candidates.bugs import place
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 PRICED = {"name": "Ada", "usd_per_call": 0.1}
@@ -499,6 +500,23 @@ def test_a_call_that_no_line_of_the_users_reached_names_the_method(how, controll
         assert result["error"].startswith("bug: TypeError: ")
         assert says in result["error"]
         assert result["error"].count(f"({os.path.basename(__file__)}, line ") == 1
+
+
+def test_a_line_of_a_compiled_event_loop_is_no_line_of_the_users():
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        result = runner.run(
+            create_router_r1(make_pool("Ada"), AdecideNoView())
+            .compile()
+            .ainvoke({"question": "6 x 7?"})
+        )
+    assert f"({os.path.basename(__file__)}, line " in result["error"]
+    code = compile("def run():\n    raise TypeError", "uvloop/loop.pyx", "exec")
+    made: dict[str, Any] = {}
+    exec(code, made)
+    with pytest.raises(TypeError) as raised:
+        made["run"]()
+    assert "loop.pyx" not in place(raised.value)
 
 
 @both_ways

@@ -87,8 +87,11 @@ def share(error: BaseException) -> None:
 
 
 def _is_theirs(frame: traceback.FrameSummary) -> bool:
-    made = frame.filename.startswith("<") and frame.name.startswith("__")  # a dataclass's methods
-    return not (made or frame.filename.startswith((*_NOT_THEIRS, "<frozen ")))
+    if frame.filename.startswith("<"):
+        # "__": a dataclass's methods
+        return not (frame.name.startswith("__") or frame.filename.startswith("<frozen "))
+    compiled = frame.filename.endswith((".pyx", ".pxd"))  # such as the event loop of uvloop
+    return not (compiled or frame.filename.startswith(_NOT_THEIRS))
 
 
 def located(
