@@ -504,9 +504,10 @@ def test_a_call_that_no_line_of_the_users_reached_names_the_method(how, controll
 
 def test_a_line_of_a_compiled_event_loop_is_no_line_of_the_users():
     uvloop = pytest.importorskip("uvloop")
+    pool = make_pool("Ada")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         result = runner.run(
-            create_router_r1(make_pool("Ada"), AdecideNoView())
+            create_router_r1(pool, AdecideNoView(), models=models(pool))
             .compile()
             .ainvoke({"question": "6 x 7?"})
         )
