@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 import uuid
+from collections import Counter
 from contextlib import closing, suppress
 
 import pytest
@@ -34,7 +35,7 @@ from router_r1_graph import (
 )
 from router_r1_graph.candidates.call import aask, ask
 from router_r1_graph.candidates.pool import STORED
-from router_r1_graph.candidates.resilience import stores
+from router_r1_graph.candidates.resilience import store, stores
 from router_r1_graph.candidates.resilience.endpoint import endpoint_of
 from router_r1_graph.candidates.resilience.endpoint_state import EndpointState, admit, settle
 from router_r1_graph.candidates.resilience.fallback import fallback_of
@@ -247,17 +248,103 @@ def test_processes_share_what_they_know(place):
 
     def take_places():
         for _ in range(25):
-            steps = endpoint_of(ada).enter("Ada", 60.0)
-            with pytest.raises(StopIteration):
-                outcome = next(steps)
-                while True:
-                    outcome = steps.send(outcome.future.result())
+            entered(endpoint_of(ada))
 
     processes = [forked(take_places) for _ in range(3)]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len(endpoint.store.read(endpoint.key).places) == 75
+
+
+def held_places(place: str, **settings):
+    """Return an endpoint with two of five places taken, and the permits."""
+    ada = candidate(max_concurrency=5, limits_store=place, **settings)
+    endpoint = endpoint_of(ada)
+    return endpoint, [entered(endpoint) for _ in range(2)]
+
+
+def entered(endpoint):
+    """Return a permit of an endpoint, waiting for its store."""
+    steps = endpoint.enter("Ada", 60.0)
+    with pytest.raises(StopIteration) as end:
+        outcome = next(steps)
+        while True:
+            outcome = steps.send(outcome.future.result())
+    return end.value.value
+
+
+@pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
+def test_a_settlement_for_which_nobody_waits_goes_with_the_next_attempt(place, monkeypatch):
+    hold_for_ever(monkeypatch)
+    endpoint, (first, second) = held_places(place)
+    steps = count_steps(endpoint.store, monkeypatch)
+    first.settle("up", 10)
+    second.settle("up", 10)
+    assert not steps
+    entered(endpoint)
+    assert sum(steps.values()) == 1
+    assert len(endpoint.store.read(endpoint.key).places) == 1
+
+
+@pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
+def test_a_settlement_without_a_next_attempt_is_written_in_time(place):
+    endpoint, (first, second) = held_places(place)
+    there = type(endpoint.store)(place)  # as another process sees it
+    first.settle("up")
+    second.settle("up")
+    wait_until(lambda: not there.read(endpoint.key).places)
+
+
+@pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
+@pytest.mark.parametrize("how", ["scarce", "down"])
+def test_a_settlement_for_which_others_may_wait_is_written_at_once(place, how, monkeypatch):
+    hold_for_ever(monkeypatch)
+    endpoint, permits = held_places(place, breaker_failures=1)
+    there = type(endpoint.store)(place)
+    if how == "scarce":
+        permits.append(entered(endpoint))
+        permits[0].settle("up")
+        wait_until(lambda: len(there.read(endpoint.key).places) == 2)
+    else:
+        permits[0].settle("down")
+        wait_until(lambda: there.read(endpoint.key).open_until > time.time())
+
+
+def test_a_process_that_ends_writes_what_it_has_held_back(tmp_path):
+    place = str(tmp_path / "limits.sqlite")
+    endpoint, _ = held_places(place)
+
+    def settle_one() -> None:
+        entered(endpoint).settle("up")
+
+    process = forked(settle_one)
+    process.join()
+    assert process.exitcode == 0
+    assert len(endpoint.store.read(endpoint.key).places) == 2
+
+
+def hold_for_ever(monkeypatch) -> None:
+    """Let stores that are opened from now on hold changes back until somebody takes them along."""
+    monkeypatch.setattr(store, "HOLD_SECONDS", 3600.0)
+    monkeypatch.setattr(stores, "_opened", {})
+
+
+def count_steps(kept, monkeypatch) -> Counter[str]:
+    """Return a count of a store's steps that have been made, from now on."""
+    steps: Counter[str] = Counter()
+
+    def counted(name, make):
+        def step(key, change):
+            done = make(key, change)
+            steps[name] += 1
+            return done
+
+        return step
+
+    for name in ("_now_or_later", "_change"):
+        monkeypatch.setattr(kept, name, counted(name, getattr(kept, name)))
+    return steps
 
 
 def test_models_and_keys_have_limits_of_their_own():

@@ -115,7 +115,10 @@ class Endpoint:
                 settle(state, settings, time.time(), id_, outcome, tokens)
                 self.known = state
 
-            self.store.post(self.key, change)
+            most = settings.max_concurrency
+            scarce = most is not None and len(self.known.places) > most / 2
+            ill = outcome == "down" or self.known.open_until > 0
+            self.store.post(self.key, change, urgent=scarce or ill)
 
     def _admitted(self, who: str, start: float, left: float) -> Pauses:
         id_, look = _new_id(), _LOOK_SECONDS

@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..steps import Await
@@ -26,6 +27,8 @@ Change = Callable[[EndpointState], T]
 
 PATIENCE_SECONDS = 2.0
 """Seconds that a store may take for one step."""
+HOLD_SECONDS = 0.25
+"""The longest time for which a change is held back."""
 _PAUSE_SECONDS = 5.0
 """Seconds for which a store that failed is not used."""
 
@@ -38,8 +41,14 @@ class Store(ABC):
         """Change a state alone; the caller has to wait for the steps."""
 
     @abstractmethod
-    def post(self, key: str, change: Change[Any]) -> None:
-        """Change a state, and do not wait until it is done."""
+    def post(self, key: str, change: Change[Any], *, urgent: bool = True) -> None:
+        """Change a state, and do not wait until it is done.
+
+        Args:
+            key: of the state.
+            change: of the state.
+            urgent: whether others may be waiting for it; else it may be made `HOLD_SECONDS` later.
+        """
 
     @abstractmethod
     def read(self, key: str) -> EndpointState:
@@ -66,13 +75,35 @@ class MemoryStore(Store):
         yield from ()  # nothing to wait for
         return self.change(key, change)
 
-    def post(self, key: str, change: Change[Any]) -> None:
+    def post(self, key: str, change: Change[Any], *, urgent: bool = True) -> None:
         """Change a state at once."""
         self.change(key, change)
 
     def read(self, key: str) -> EndpointState:
         """Return a copy of a state."""
         return self.change(key, copy.deepcopy)
+
+
+@dataclass
+class Held:
+    """Changes of one state that are held back, from the first to the last."""
+
+    changes: list[Change[Any]] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+    def then(self, last: Change[T]) -> Change[T]:
+        """Return them and another one as a single change, with the result of the last."""
+
+        def change(state: EndpointState) -> T:
+            for one in self.changes:
+                one(state)
+            return last(state)
+
+        return change
+
+
+def _nothing(_: EndpointState) -> None:
+    pass
 
 
 class SharedStore(Store):
@@ -92,8 +123,10 @@ class SharedStore(Store):
         self._thread = ThreadPoolExecutor(1, "router-r1-limits")
         self._failed_at = -_PAUSE_SECONDS
         self._warned = False
+        self._lock = threading.Lock()
         self._queued = 0
-        self._counting = threading.Lock()
+        self._held: dict[str, Held] = {}
+        self._timed = False
 
     @abstractmethod
     def _now_or_later(self, key: str, change: Change[T]) -> T:
@@ -106,20 +139,24 @@ class SharedStore(Store):
     def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
         """Change a state; if the store fails, use this process's own memory."""
         self._after_fork()
+        together = self._with_held(key, change)
         if time.monotonic() < self._failed_at + _PAUSE_SECONDS:
-            return self._memory.change(key, change)
+            return self._memory.change(key, together)
         try:
-            return self._now_or_later(key, change)
+            return self._now_or_later(key, together)
         except LaterError:
-            future = self._submit(key, change)
+            future = self._submit(key, together)
         except Exception as error:  # any error of a client: it must not fail a call
-            return self._instead(key, change, error)
+            return self._instead(key, together, error)
         done = yield Await(future, 2 * PATIENCE_SECONDS)
         return done[0] if done else self._memory.change(key, change)
 
-    def post(self, key: str, change: Change[Any]) -> None:
-        """Change a state, at once or in the store's thread."""
+    def post(self, key: str, change: Change[Any], *, urgent: bool = True) -> None:
+        """Change a state: at once, in the store's thread, or together with its next change."""
         self._after_fork()
+        if not urgent and self._hold(key, change):
+            return
+        change = self._with_held(key, change)
         try:
             if self._queued:  # it may take back what is still to be done
                 raise LaterError
@@ -134,13 +171,52 @@ class SharedStore(Store):
             OSError: the store cannot be reached.
         """
         self._after_fork()
+        look = self._with_held(key, copy.deepcopy)
         try:
-            return self._thread.submit(self._change, key, copy.deepcopy).result()
+            return self._thread.submit(self._change, key, look).result()
         except Exception as error:
             raise OSError(f"{self.where}: {type(error).__name__}: {error}") from None
 
+    def _hold(self, key: str, change: Change[Any]) -> bool:
+        """Keep a change for the next step of its state, whose time hardly depends on its changes.
+
+        Returns:
+            Whether it is kept; it is not if it may take back what is still to be done.
+        """
+        with self._lock:
+            if self._queued or not threading.main_thread().is_alive():
+                return False
+            self._held.setdefault(key, Held()).changes.append(change)
+            if self._timed:
+                return True
+            self._timed = True
+        threading.Thread(target=self._release, name="router-r1-limits-held").start()
+        return True
+
+    def _release(self) -> None:
+        """Make the changes that no other step has taken along, in time or when the program ends."""
+        main = threading.main_thread()
+        while True:
+            with self._lock:
+                if not self._held:
+                    self._timed = False
+                    return
+                key, oldest = next(iter(self._held.items()))
+            left = oldest.since + HOLD_SECONDS - time.monotonic()
+            if left > 0 and main.is_alive():
+                main.join(left)
+            elif self._held.get(key) is oldest:
+                self._submit(key, self._with_held(key, _nothing))
+
+    def _with_held(self, key: str, change: Change[T]) -> Change[T]:
+        if key not in self._held:
+            return change
+        with self._lock:
+            held = self._held.pop(key, None)
+        return held.then(change) if held else change
+
     def _submit(self, key: str, change: Change[T]) -> Future[tuple[T]]:
-        with self._counting:
+        with self._lock:
             self._queued += 1
         future: Future[tuple[T]] = Future()
         try:
@@ -151,7 +227,7 @@ class SharedStore(Store):
         return future
 
     def _one_less(self, _: Future[Any]) -> None:
-        with self._counting:
+        with self._lock:
             self._queued -= 1
 
     def _safely(self, key: str, change: Change[T]) -> tuple[T]:

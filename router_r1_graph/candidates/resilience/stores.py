@@ -65,7 +65,7 @@ class SqliteStore(SharedStore):
         super()._start()
         self._fast: sqlite3.Connection | None = None
         self._slow: sqlite3.Connection | None = None
-        self._lock = threading.Lock()
+        self._busy = threading.Lock()
 
     def _connect(self, patience: float) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -75,7 +75,7 @@ class SqliteStore(SharedStore):
         return connection
 
     def _now_or_later(self, key: str, change: Change[T]) -> T:
-        if not self._lock.acquire(blocking=False):
+        if not self._busy.acquire(blocking=False):
             raise LaterError
         try:
             self._fast = self._fast or self._connect(0.0)
@@ -85,7 +85,7 @@ class SqliteStore(SharedStore):
                 raise LaterError from None
             raise
         finally:
-            self._lock.release()
+            self._busy.release()
 
     def _change(self, key: str, change: Change[T]) -> T:
         self._slow = self._slow or self._connect(PATIENCE_SECONDS)
