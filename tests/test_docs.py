@@ -153,6 +153,21 @@ OF_THE_CODE = ("experiments.md", "contributing.md")
 """Pages for those who work on the code: of its day, or of today."""
 
 
+def test_every_commit_that_a_page_names_exists():
+    named = {
+        (name, page.name)
+        for page in PAGES
+        for name in re.findall(r"\bcommit `?([0-9a-f]{7,40})\b", page.read_text())
+    }
+    assert named
+    git = {"cwd": ROOT, "capture_output": True, "text": True}
+    whole = subprocess.run(["git", "rev-parse", "--is-shallow-repository"], **git)
+    if whole.stdout.strip() != "false":
+        pytest.skip("this is no clone, or a shallow one")
+    commits = subprocess.run(["git", "rev-list", "HEAD"], **git).stdout
+    assert {one for one in named if f"\n{one[0]}" not in f"\n{commits}"} == set()
+
+
 def test_what_the_pages_and_examples_name_is_exported():
     exported = {*router_r1_graph._LATER, "__version__"}
     trees = (ast.parse(path.read_text("utf-8")) for path in ROOT.glob("router_r1_graph/**/*.py"))
