@@ -16,6 +16,7 @@ def serving_at(
     *,
     waits: bool = True,
     http: Any = "auto",
+    loop: Any = "auto",
     stops: list[Callable[[], Any]] | None = None,
     **options: Any,
 ) -> Iterator[str]:
@@ -25,6 +26,7 @@ def serving_at(
         model: the router; None = the embedded pool's.
         waits: at the end until it has ended: uvicorn sleeps for up to a fifth of a second.
         http: uvicorn's HTTP protocol.
+        loop: uvicorn's event loop.
         stops: gets the function that ends the runs in progress, to be called in the thread.
         options: of `create_app`.
     """
@@ -34,7 +36,7 @@ def serving_at(
 
     listening = listen("127.0.0.1", 0)
     app = create_app(model or ChatRouterR1(), **options)
-    server = uvicorn.Server(uvicorn.Config(app, http=http, log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(app, http=http, loop=loop, log_level="critical"))
     if stops is not None:
         stops.append(app.state.stop)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -9,7 +9,7 @@ from functools import partial
 import openai
 import pytest
 
-pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+uvicorn = pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 pytest.importorskip("router_r1_graph.serving.app", reason="needs the extra 'serve'")
 
 from benchmarks import served
@@ -17,7 +17,9 @@ from benchmarks import served
 HAMLET = "What is the currency of the country where the author of Hamlet was born?"
 
 
-serving_at = partial(served.serving_at, waits=False)  # it ends beside the next test
+# An older uvicorn sets the policy of event loops for the whole process, and so for other tests.
+LOOP = "auto" if hasattr(uvicorn.Config, "get_loop_factory") else "asyncio"
+serving_at = partial(served.serving_at, waits=False, loop=LOOP)  # it ends beside the next test
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from benchmarks.fuzz import NAMES, fuzz_all, keeping, saved
 from benchmarks.fuzz_targets import TARGETS
-from benchmarks.served import serving_at
 from hostile import TEXTS
 from router_r1_graph import ChatRouterR1
+from served import serving_at
 
 DEEP = "[" * 100_000
 BAD = "a\nb\x1b[31m\u202e"

@@ -449,7 +449,9 @@ def test_an_event_loop_that_stopped_for_good_keeps_nobody_waiting(serve, tmp_pat
 class Silent(BaseChatModel):
     """A model that never answers."""
 
-    _llm_type = "silent"
+    @property
+    def _llm_type(self) -> str:
+        return "silent"
 
     def _generate(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError
