@@ -297,18 +297,62 @@ def test_a_settlement_without_a_next_attempt_is_written_in_time(place):
 
 
 @pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
-@pytest.mark.parametrize("how", ["scarce", "down"])
+@pytest.mark.parametrize("how", ["scarce", "down", "up again", "many tokens"])
 def test_a_settlement_for_which_others_may_wait_is_written_at_once(place, how, monkeypatch):
     hold_for_ever(monkeypatch)
-    endpoint, permits = held_places(place, breaker_failures=1)
-    there = type(endpoint.store)(place)
+    endpoint, permits = held_places(place, breaker_failures=2, tokens_per_minute=600)
+    there = type(endpoint.store)(place)  # as another process sees it
+    seen = lambda: there.read(endpoint.key)  # noqa: E731
     if how == "scarce":
         permits.append(entered(endpoint))
         permits[0].settle("up")
-        wait_until(lambda: len(there.read(endpoint.key).places) == 2)
+        wait_until(lambda: len(seen().places) == 2)
+    elif how == "many tokens":
+        permits[0].settle("up", 6000)
+        wait_until(lambda: seen().tokens_until > time.time() + 60)
     else:
         permits[0].settle("down")
-        wait_until(lambda: there.read(endpoint.key).open_until > time.time())
+        wait_until(lambda: seen().failures == 1)
+        if how == "up again":
+            permits[1].settle("up")
+            wait_until(lambda: seen().failures == 0)
+
+
+@pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
+def test_what_is_held_back_is_written_before_somebody_looks_or_the_server_ends(place, monkeypatch):
+    hold_for_ever(monkeypatch)
+    endpoint, (first, second) = held_places(place)
+    first.settle("up")
+    assert len(endpoint.store.read(endpoint.key).places) == 1
+    second.settle("up")
+    stores.flush_stores()
+    there = type(endpoint.store)(place)
+    assert there.read(endpoint.key).places == {}
+
+
+def test_a_look_that_fails_loses_nothing_that_is_held_back(monkeypatch):
+    pytest.importorskip("redis")
+    monkeypatch.setattr(stores, "_opened", {})
+    endpoint, permits = held_places("redis://127.0.0.1:1/0")
+    for permit in permits:
+        permit.settle("up")
+        with pytest.raises(OSError, match="redis"):
+            endpoint.store.read(endpoint.key)
+    wait_until(lambda: not endpoint.store._memory.read(endpoint.key).places)
+
+
+def test_without_another_thread_nothing_is_held_back(tmp_path, monkeypatch):
+    endpoint, (first, second) = held_places(str(tmp_path / "limits.sqlite"))
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        first.settle("up")
+    assert not endpoint.store._held
+    second.settle("up")
+    wait_until(lambda: not endpoint.store.read(endpoint.key).places)
 
 
 def test_a_process_that_ends_writes_what_it_has_held_back(tmp_path):

@@ -6,13 +6,14 @@ Needs the extra `serve`. A request is answered in the event loop, and nothing in
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..candidates.records import Recorder
+from ..candidates.resilience.stores import flush_stores
 from ..chat.router import ChatRouterR1
 from ..errors import ConfigError
 from ..trace import TraceWriter
@@ -122,7 +124,7 @@ def create_app(
     )
     paths: dict[str, Any] = {} if docs else {"docs_url": None, "redoc_url": None}
     about = "Asks the right LLMs the right questions."
-    app = FastAPI(title="Router-R1", description=about, **paths)
+    app = FastAPI(title="Router-R1", description=about, lifespan=_lifespan, **paths)
     app.state.stop = service.stop
     shadows = [service.shadow.controller] if service.shadow else []
     app.state.controllers = [service.model.controller, *shadows]
@@ -168,6 +170,13 @@ def create_app(
         )
     app.openapi = lambda: _described(app)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Report what ended in time: uvicorn kills the process by its signal when it has shut down."""
+    yield
+    await asyncio.to_thread(flush_stores)
 
 
 def _described(app: FastAPI) -> dict[str, Any]:

@@ -17,7 +17,15 @@ from ..failures import ReplyError
 from ..settings import ModelSettings
 from ..steps import Await, Wait
 from .counts import count
-from .endpoint_state import Admittance, EndpointState, Health, admit, give_back, settle
+from .endpoint_state import (
+    Admittance,
+    EndpointState,
+    Health,
+    admit,
+    give_back,
+    settle,
+    tell_at_once,
+)
 from .gate import Gate
 from .settings import Resilience
 from .store import Store
@@ -115,10 +123,8 @@ class Endpoint:
                 settle(state, settings, time.time(), id_, outcome, tokens)
                 self.known = state
 
-            most = settings.max_concurrency
-            scarce = most is not None and len(self.known.places) > most / 2
-            ill = outcome == "down" or self.known.open_until > 0
-            self.store.post(self.key, change, urgent=scarce or ill)
+            urgent = tell_at_once(self.known, settings, time.time(), outcome, tokens)
+            self.store.post(self.key, change, urgent=urgent)
 
     def _admitted(self, who: str, start: float, left: float) -> Pauses:
         id_, look = _new_id(), _LOOK_SECONDS

@@ -148,6 +148,28 @@ def settle(
             state.open_until = now + settings.breaker_seconds
 
 
+def tell_at_once(
+    state: EndpointState, settings: Resilience, now: float, outcome: Health, tokens: int
+) -> bool:
+    """Return whether others might decide differently if an attempt were settled a moment later.
+
+    Args:
+        state: as it was when it was last seen.
+        settings: the limits.
+        now: the time.
+        outcome: of the attempt.
+        tokens: that it used.
+    """
+    if outcome == "down" or state.failures or state.open_until:
+        return True
+    if settings.max_concurrency and len(state.places) > settings.max_concurrency / 2:
+        return True
+    if not settings.tokens_per_minute:
+        return False
+    until = max(state.tokens_until, now) + tokens * 60.0 / settings.tokens_per_minute
+    return until - now > _BURST_SECONDS / 2
+
+
 def give_back(state: EndpointState, settings: Resilience) -> None:
     """Give the turn of a request back that was never sent."""
     if settings.requests_per_minute:

@@ -13,7 +13,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ Change = Callable[[EndpointState], T]
 
 PATIENCE_SECONDS = 2.0
 """Seconds that a store may take for one step."""
-HOLD_SECONDS = 0.25
+HOLD_SECONDS = 0.05
 """The longest time for which a change is held back."""
 _PAUSE_SECONDS = 5.0
 """Seconds for which a store that failed is not used."""
@@ -53,6 +53,10 @@ class Store(ABC):
     @abstractmethod
     def read(self, key: str) -> EndpointState:
         """Return a state, for people to look at; this may take a while."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Make all changes now that are held back; this may take a while."""
 
 
 class MemoryStore(Store):
@@ -82,6 +86,9 @@ class MemoryStore(Store):
     def read(self, key: str) -> EndpointState:
         """Return a copy of a state."""
         return self.change(key, copy.deepcopy)
+
+    def flush(self) -> None:
+        """Do nothing: no change is held back."""
 
 
 @dataclass
@@ -115,10 +122,10 @@ class SharedStore(Store):
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self._start()
+        self._pid = 0
+        self._after_fork()
 
     def _start(self) -> None:
-        self._pid = os.getpid()
         self._memory = MemoryStore()
         self._thread = ThreadPoolExecutor(1, "router-r1-limits")
         self._failed_at = -_PAUSE_SECONDS
@@ -171,9 +178,10 @@ class SharedStore(Store):
             OSError: the store cannot be reached.
         """
         self._after_fork()
-        look = self._with_held(key, copy.deepcopy)
+        if key in self._held:
+            self._submit(key, self._with_held(key, _nothing))
         try:
-            return self._thread.submit(self._change, key, look).result()
+            return self._thread.submit(self._change, key, copy.deepcopy).result()
         except Exception as error:
             raise OSError(f"{self.where}: {type(error).__name__}: {error}") from None
 
@@ -181,17 +189,20 @@ class SharedStore(Store):
         """Keep a change for the next step of its state, whose time hardly depends on its changes.
 
         Returns:
-            Whether it is kept; it is not if it may take back what is still to be done.
+            Whether it is kept; it is not if it may take back what is still to be done, or if
+            nothing would make it in time.
         """
         with self._lock:
             if self._queued or not threading.main_thread().is_alive():
                 return False
+            if not self._timed:
+                try:
+                    threading.Thread(target=self._release, name="router-r1-limits-held").start()
+                except RuntimeError:  # the system has no more threads
+                    return False
+                self._timed = True
             self._held.setdefault(key, Held()).changes.append(change)
-            if self._timed:
-                return True
-            self._timed = True
-        threading.Thread(target=self._release, name="router-r1-limits-held").start()
-        return True
+            return True
 
     def _release(self) -> None:
         """Make the changes that no other step has taken along, in time or when the program ends."""
@@ -214,6 +225,12 @@ class SharedStore(Store):
         with self._lock:
             held = self._held.pop(key, None)
         return held.then(change) if held else change
+
+    def flush(self) -> None:
+        """Make all changes now that are held back."""
+        self._after_fork()
+        futures = [self._submit(key, self._with_held(key, _nothing)) for key in list(self._held)]
+        wait(futures, 2 * PATIENCE_SECONDS)
 
     def _submit(self, key: str, change: Change[T]) -> Future[tuple[T]]:
         with self._lock:
@@ -250,6 +267,7 @@ class SharedStore(Store):
         """Begin anew in a process that was forked: threads and connections stayed behind."""
         if self._pid != os.getpid():
             self._start()
+            self._pid = os.getpid()
 
 
 class LaterError(Exception):

@@ -66,6 +66,7 @@ class SqliteStore(SharedStore):
         self._fast: sqlite3.Connection | None = None
         self._slow: sqlite3.Connection | None = None
         self._busy = threading.Lock()
+        self._busy_slow = threading.Lock()
 
     def _connect(self, patience: float) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -88,8 +89,9 @@ class SqliteStore(SharedStore):
             self._busy.release()
 
     def _change(self, key: str, change: Change[T]) -> T:
-        self._slow = self._slow or self._connect(PATIENCE_SECONDS)
-        return _changed(self._slow, key, change)
+        with self._busy_slow:  # of several threads, once the store's own thread has ended
+            self._slow = self._slow or self._connect(PATIENCE_SECONDS)
+            return _changed(self._slow, key, change)
 
 
 def _changed(connection: sqlite3.Connection, key: str, change: Change[T]) -> T:
@@ -166,6 +168,12 @@ def open_store(place: str | None) -> Store:
         if where not in _opened:
             _opened[where] = _open(where, own=place is None)
         return _opened[where]
+
+
+def flush_stores() -> None:
+    """Make all changes now that the stores of this process hold back."""
+    for store in list(_opened.values()):
+        store.flush()
 
 
 def _open(where: str, *, own: bool) -> Store:
