@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -79,8 +81,9 @@ class Shadow:
         store, self.main = model.replies, model
         self.controller = as_controller(spec, model.pool)
         if store is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="router-r1-shadow-")
-            file = Path(self._folder.name) / "replies.sqlite"
+            folder = tempfile.mkdtemp(prefix="router-r1-shadow-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            file = Path(folder) / "replies.sqlite"
             store = ReplyStore(file, every=True)
             self.main = model.model_copy(update={"replies": WrittenStore(file, every=True)})
         self._model = model.model_copy(
