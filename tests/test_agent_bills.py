@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -47,6 +48,8 @@ BOTH = {
 THREAD = {"configurable": {"thread_id": "1"}}
 AT_ONCE = {"initial_delay": 0.0, "jitter": False}
 USD = {"ada": 1e-6, "bob": 1e-5}
+WORST = 497e-6
+"""What a call of Ada can cost at most: 297 tokens of the prompt, and 100 of the reply."""
 
 
 @tool
@@ -106,7 +109,7 @@ class Twice(AgentMiddleware):
 
 
 class AtOnce(AgentMiddleware):
-    """Asks twice at the same time. LangChain takes one change of the state: it stands inside."""
+    """Asks twice at the same time, and waits for both."""
 
     def wrap_model_call(self, request: Any, handler: Any) -> Any:
         with ThreadPoolExecutor() as pool:
@@ -116,10 +119,40 @@ class AtOnce(AgentMiddleware):
         return (await asyncio.gather(handler(request), handler(request)))[1]
 
 
+class First(AgentMiddleware):
+    """Asks three times, at once or in turn, and takes the first reply."""
+
+    def __init__(self, at_once: bool) -> None:
+        super().__init__()
+        self.at_once = at_once
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        with ThreadPoolExecutor(3 if self.at_once else 1) as pool:
+            responses = list(pool.map(handler, [request] * 3))
+        return responses[0]
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        if self.at_once:
+            responses = await asyncio.gather(*(handler(request) for _ in range(3)))
+        else:
+            responses = [await handler(request) for _ in range(3)]
+        return responses[0]
+
+
+class GivesUp(AgentMiddleware):
+    """Cancels its first call, and asks again."""
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(handler(request), 0.1)
+        return await handler(request)
+
+
 @both_ways
 def test_each_paid_call_is_on_the_bill_whatever_becomes_of_its_response(serve, tmp_path, how):
     # Repeated by an outer middleware, by an inner one, and thrown away with a message for it.
-    for outer, inner in ([Twice()], []), ([], [Twice()]), ([], [AtOnce()]):
+    asks = Twice(), AtOnce()
+    for outer, inner in [([one], []) for one in asks] + [([], [one]) for one in asks]:
         server = serve(lambda request: free("Done."))
         state = ask(router_of(tmp_path, server), how, outer, inner)
         assert len(server.requests) == 2
@@ -158,6 +191,59 @@ def test_the_budget_holds_through_retries_around_the_router(serve, tmp_path, how
     state = ask(router_of(tmp_path, server, budget_usd=0.0012), "invoke", [], [Twice()])
     assert paid(state) == pytest.approx(price(server))
     assert 0 < paid(state) <= 0.0012
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "in turn"])
+@pytest.mark.parametrize("stands", ["before", "behind"])
+@both_ways
+def test_several_calls_of_one_step_share_its_budget(serve, tmp_path, how, stands, at_once):
+    # Each reply costs nearly its worst case, and the budget is for two of them, but not for three.
+    server = serve(lambda request: Reply("Done.", input_tokens=280, output_tokens=100, delay=0.1))
+    price_of_one = 480e-6
+    for budget, real in (1.9 * WORST, 1), (2.9 * WORST, 2):
+        server.requests.clear()
+        router = router_of(tmp_path, server, budget_usd=budget)
+        asks = First(at_once)
+        state = ask(router, how, *(([asks], []) if stands == "before" else ([], [asks])))
+        assert [r.model for r in server.requests] == ["ada"] * real
+        assert paid(state) == pytest.approx(price_of_one * real)
+        assert paid(state) <= budget
+        bill = state["router_r1"]
+        if stands == "behind":  # one of the calls was refused, and so was the candidate
+            assert (bill["steps"], bill["stop_reason"]) == ([], "budget_usd")
+            assert state["messages"][-1].text == "(no answer: budget_usd)"
+        else:
+            assert [step["candidate"] for step in bill["steps"]] == ["Ada"]
+            ended = "no answer" in state["messages"][-1].text
+            assert bill["stop_reason"] == ("budget_usd" if ended else "answered")
+            assert at_once or not ended
+
+
+def test_a_call_that_comes_to_no_end_keeps_nothing_of_the_budget(serve, tmp_path):
+    replies = [free("Late.", delay=1.0), free("Done.")]
+    server = serve({"ada": replies})
+    router = router_of(tmp_path, server, budget_usd=1.5 * WORST)
+    state = ask(router, "ainvoke", [], [GivesUp()])
+    assert state["messages"][-1].text == "Done."
+    assert paid(state) == pytest.approx(102e-6)  # the call that was cancelled is on no bill
+
+
+@both_ways
+def test_an_agent_goes_on_after_a_step_that_was_tried_several_times_at_once(serve, tmp_path, how):
+    def says(request: Any) -> Reply:
+        done = request.body["messages"][-1]["role"] == "tool"
+        return free("Done.") if done else calls("run_tests", path="a")
+
+    server = serve(says)
+    router = router_of(tmp_path, server)
+    store = InMemorySaver()
+    for _ in range(2):  # the second run, on the same thread, begins another bill
+        server.requests.clear()
+        state = ask(router, how, [AtOnce()], [First(at_once=True)], checkpointer=store)
+        assert state["messages"][-1].text == "Done."
+        assert [s["candidate"] for s in state["router_r1"]["steps"]] == ["Ada", "Ada"]
+        assert paid(state) == pytest.approx(price(server))
+        assert len(server.requests) == 12
 
 
 @both_ways

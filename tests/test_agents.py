@@ -31,6 +31,7 @@ from router_r1_graph import (
     ControllerError,
     Left,
     PoolError,
+    QuestionError,
     RouterContext,
     RouterDecisionModel,
     RouterMiddleware,
@@ -455,3 +456,39 @@ def test_a_decision_is_among_the_labels_and_what_is_no_choice_is_refused():
     with pytest.raises(ConfigError, match="of the type Choice, not Noul"):
         fixed.invoke({"state": "x", "questions": {"q": Noul(instructions="?")}})
     assert fixed.model == "constant:Ada"
+
+
+def test_a_decision_needs_something_to_decide_on():
+    model = RouterDecisionModel(pool=make_pool("Ada", "Bob"), controller="constant:Bob")
+    which = {"q": Choice(instructions="?", criteria={"Ada": None, "Bob": None})}
+    for nothing in None, 5, 0.5, True, {}, b"x", {"messages": None}, {"messages": 5}:
+        with pytest.raises(ConfigError, match="decides on a text, on messages"):
+            model.invoke({"state": nothing, "questions": which})
+        with pytest.raises(ConfigError, match="decides on a text, on messages"):
+            asyncio.run(model.ainvoke({"state": nothing, "questions": which}))
+    for empty in "", [], {"messages": []}:
+        with pytest.raises(QuestionError, match="there is no question"):
+            model.invoke({"state": empty, "questions": which})
+    for something in "x", {"ticket": "x"}, [("user", "x")], {"messages": "x"}, [1, 2]:
+        found = model.invoke({"state": something, "questions": which}).choices
+        assert found["q"].choice == "Bob"
+
+
+def test_a_limit_that_the_router_does_not_read_is_named_once(caplog):
+    model = FakeChat(text="Done.")
+    router = RouterMiddleware(make_pool("Ada"), models={"Ada": model})
+    agent = create_agent(model, middleware=[router])
+    asked = {"messages": [("user", QUESTION)]}
+    for context in (
+        None,
+        {"user": "ada"},
+        {"router_r1": {"budget_usd": 5}},
+        {"budget_usd": 5, "router_r1": {"budget_usd": 5}},
+        RouterContext(budget_usd=5),
+    ):
+        agent.invoke(asked, context=context)
+    assert "does not read" not in caplog.text
+    for _ in range(2):
+        agent.invoke(asked, context={"budget_usd": 1e-9, "deadline_seconds": 0})
+    for right in '{"router_r1": {"budget_usd": 1e-09}}', '{"router_r1": {"deadline_seconds": 0}}':
+        assert caplog.text.count(f"is given as context={right}") == 1

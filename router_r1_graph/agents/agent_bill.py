@@ -7,6 +7,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from ..ledger import Ledger
+from .prefixes import Prefix
 
 
 class DecidedStep(TypedDict):
@@ -26,16 +27,25 @@ class DecidedStep(TypedDict):
 
 
 class PaidSoFar(TypedDict):
-    """What a run has paid so far; it is changed in place."""
+    """What a run has paid so far; it is changed in place.
+
+    LangGraph is given it by each attempt at a step, and may write it as JSON: plain data only.
+    """
 
     ledger: Ledger
+    held: dict[str, float]
+    """The most that each call under way can cost, in USD."""
+    steps: list[DecidedStep]
+    """Those of the bill: LangChain keeps only the last attempt's change of the state."""
+    prefixes: dict[str, Prefix]
 
 
 class AgentBill(TypedDict):
     """The bill of one run of an agent, in its state as `router_r1`: plain dicts.
 
-    `steps` are those whose message came into the conversation. The `ledger` has all calls, those
-    that another middleware repeated or threw away, too.
+    `steps` has one entry for each step that was answered: if another middleware asked several
+    times, the last attempt that was. The `ledger` has all calls, those that another middleware
+    repeated or threw away, too.
     """
 
     ledger: Ledger
@@ -45,3 +55,38 @@ class AgentBill(TypedDict):
     started_at: float
     context: dict[str, Any]
     """The settings, as `RouterContext.to_state` returns them."""
+
+
+def paid_from(ledger: Ledger) -> PaidSoFar:
+    """Return what a run that begins, or is resumed, has paid: what is on its bill."""
+    return {"ledger": ledger, "held": {}, "steps": [], "prefixes": {}}
+
+
+def merged_bills(known: AgentBill, new: AgentBill) -> AgentBill:
+    """Return one bill of two: the later one of a run has all that the earlier one has.
+
+    Attempts at one step that another middleware made at once come in any order. A bill of another
+    run replaces the known one.
+    """
+    if not known or known["started_at"] != new["started_at"]:
+        return new
+    return {
+        **new,
+        "ledger": max(new["ledger"], known["ledger"], key=_turns),
+        "steps": max(new["steps"], known["steps"], key=len),
+        "stop_reason": new["stop_reason"] or known["stop_reason"],
+    }
+
+
+def merged_prefixes(known: dict[str, Prefix], new: dict[str, Prefix]) -> dict[str, Prefix]:
+    """Return what each candidate has read last."""
+    latest = dict(known)
+    for name, prefix in new.items():
+        if name not in latest or latest[name]["at"] <= prefix["at"]:
+            latest[name] = prefix
+    return latest
+
+
+def _turns(ledger: Ledger) -> int:
+    """Return how many calls and turns are on a ledger: it only ever grows."""
+    return sum(line["calls"] for line in (ledger["controller"], *ledger["candidates"].values()))

@@ -1,11 +1,13 @@
 """One step of an agent while it is decided and answered, and its bill.
 
 The key invariant: a call is charged when its reply comes, into an object that is the same in all
-steps of a run. So it is on the bill whatever other middlewares do with the response.
+steps of a run. So it is on the bill whatever other middlewares do with the response. Until then,
+the most that it can cost is reserved there, so that calls at once share one budget.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -13,26 +15,30 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import uuid4
 
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelResponse
 from langchain_core.messages import AIMessage, AnyMessage
 from langgraph.types import Command
 
-from ..budget import StopReason, left
+from ..budget import Left, StopReason, left
 from ..candidates import Candidate, CandidatePool
 from ..candidates.bill import bill
 from ..candidates.reply import ChatModel, Reply, read_reply
+from ..context import RouterContext
 from ..controllers import View
 from ..ledger import added, charge_candidates
 from ..planned_calls import Routing
 from .agent_bill import AgentBill, DecidedStep, PaidSoFar
 from .asked import AskedCandidate, CandidateFailedError, OverBudgetError
-from .prefixes import Prefix, prefix_of
+from .prefixes import prefix_of
 
 logger = logging.getLogger(__name__)
 
 _CHARGING = threading.Lock()
 """Another middleware may ask twice at once."""
+_LOOK_SECONDS = 0.01
+"""How long to wait between two looks at the calls that are under way."""
 
 
 @dataclass
@@ -43,7 +49,6 @@ class AnsweredStep:
     view: View
     so_far: AgentBill
     paid: PaidSoFar
-    prefixes: dict[str, Prefix]
     messages: list[AnyMessage]
     tools: str
     text: str
@@ -60,6 +65,8 @@ class AnsweredStep:
     error: CandidateFailedError | None = None
     instead: Any = None
     """The response that another middleware gave instead of the last failure."""
+    under_way: set[str] = field(default_factory=set)
+    """What is reserved for this step's calls."""
 
     def __post_init__(self) -> None:
         remaining = self.view.left
@@ -76,26 +83,58 @@ class AnsweredStep:
     @property
     def seconds_left(self) -> float | None:
         """The time that the run has left; None = it has no deadline."""
-        return left(self.paid["ledger"], 0, self.view.context, self.so_far["started_at"]).seconds
+        return self._left.seconds
+
+    @property
+    def _left(self) -> Left:
+        return left_of(self.paid, self.view.context, self.so_far["started_at"])
 
     def _affordable(self, candidate: Candidate) -> bool:
         """Return whether a candidate can be paid: what is known of the call before it is made."""
-        return self._payable(candidate, self.text, self.images)
+        return self._worst_case_usd(candidate, self.text, self.images) is not None
 
-    def _payable(self, candidate: Candidate, text: str, images: int) -> bool:
-        usd = left(self.paid["ledger"], 0, self.view.context, self.so_far["started_at"]).usd
+    def _worst_case_usd(self, candidate: Candidate, text: str, images: int) -> float | None:
+        """Return the most that a call can cost, 0 without a budget; None if it is too much."""
+        usd = self._left.usd
         if usd is None:
-            return True
-        return candidate.bounded and candidate.worst_case_usd(text, images) <= usd
+            return 0.0
+        if not candidate.bounded:
+            return None
+        most = candidate.worst_case_usd(text, images)
+        return most if most <= usd else None
 
-    def admit(self, candidate: Candidate, text: str, images: int) -> None:
-        """Raise OverBudgetError if a call that sends so much may cost more than is left."""
-        if not self._payable(candidate, text, images):
-            self.failure = OverBudgetError(f"candidate {candidate.name} may cost more than is left")
-            raise self.failure
+    def admit(self, candidate: Candidate, text: str, images: int) -> str:
+        """Reserve the most that a call can cost that sends so much; return the reservation.
 
-    def take(self, candidate: Candidate, reply: Reply) -> None:
-        """Charge a call.
+        Raises:
+            OverBudgetError: it may cost more than is left and not reserved.
+        """
+        held = uuid4().hex
+        with _CHARGING:
+            most = self._worst_case_usd(candidate, text, images)
+            if most is not None:
+                self.paid["held"] = {**self.paid["held"], held: most}
+                self.under_way.add(held)
+                return held
+        self.failure = OverBudgetError(f"candidate {candidate.name} may cost more than is left")
+        raise self.failure
+
+    def release(self, held: str) -> None:
+        """End a reservation, if `take` has not done so: the call came to no end."""
+        with _CHARGING:
+            self._release(held)
+
+    def _release(self, held: str) -> None:
+        self.paid["held"] = {key: usd for key, usd in self.paid["held"].items() if key != held}
+        self.under_way.discard(held)
+
+    def take(self, candidate: Candidate, reply: Reply, held: str = "") -> None:
+        """Charge a call instead of what was reserved for it.
+
+        Args:
+            candidate: who was asked.
+            reply: what came.
+            held: the reservation; "" = none.
 
         Raises:
             CandidateFailedError: it failed.
@@ -109,6 +148,7 @@ class AnsweredStep:
                 billed["cache_loss_usd"] = loss
         with _CHARGING:
             self.paid["ledger"] = charge_candidates(self.paid["ledger"], [billed])
+            self._release(held)
         self.replies.append(reply)
         if reply.message is None or not reply.ok:
             why = f"{reply.error.kind}: {reply.error.message}" if reply.error else "no message"
@@ -148,6 +188,21 @@ class AnsweredStep:
         for candidate in self.order:
             self.replies, self.failure = [], None
             yield AskedCandidate(candidate, self.models[candidate.name], self)
+
+    def settle(self) -> None:
+        """Wait until no call of this step is under way.
+
+        One of several calls at once has failed, and another middleware did not wait for the rest.
+        They are paid all the same, so they come on the bill before anything else is asked.
+        """
+        while self.under_way:
+            time.sleep(_LOOK_SECONDS)
+
+    async def asettle(self) -> None:
+        """Do what `settle` does without blocking the event loop."""
+        # They are in this loop or in threads: an event of one of them would not do.
+        while self.under_way:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def failed(self, error: CandidateFailedError) -> None:
         """Go on to the next candidate."""
@@ -190,26 +245,33 @@ class AnsweredStep:
 
     def _billed(self, response: Any, candidate: str) -> ExtendedModelResponse:
         read = next((r.input_tokens for r in reversed(self.replies) if r.ok), 0)
-        prefixes = self.prefixes
-        if candidate:
-            prefix = prefix_of(self.messages, self.tools, read, time.time())
-            prefixes = {**prefixes, candidate: prefix}
         step: DecidedStep = {
             "candidate": candidate,
             "chosen": self.chosen,
             "cost_usd": float(sum(reply.cost_usd for reply in self.replies)),
             "error": self.unchosen,
         }
-        update = {
-            "router_r1": {
-                **self.so_far,
-                "ledger": self.paid["ledger"],
-                "steps": [*self.so_far["steps"], step],
-            },
-            "router_r1_prefixes": prefixes,
-            "router_r1_paid": self.paid,
-        }
-        return _extended(response, update)
+        with _CHARGING:
+            self.paid["steps"] = [*self.so_far["steps"], step]
+            if candidate:
+                prefix = prefix_of(self.messages, self.tools, read, time.time())
+                self.paid["prefixes"] = {**self.paid["prefixes"], candidate: prefix}
+        return _extended(response, self._update())
+
+    def _update(self, **bill: Any) -> dict[str, Any]:
+        """Return the change of the agent's state: all that is paid, by earlier attempts too."""
+        with _CHARGING:
+            steps = max(self.paid["steps"], self.so_far["steps"], key=len)
+            return {
+                "router_r1": {
+                    **self.so_far,
+                    "ledger": self.paid["ledger"],
+                    "steps": steps,
+                    **bill,
+                },
+                "router_r1_prefixes": self.paid["prefixes"],
+                "router_r1_paid": self.paid,
+            }
 
     def end(self) -> ExtendedModelResponse:
         """Return a last message that says why the agent ends here.
@@ -226,8 +288,13 @@ class AnsweredStep:
             f"(no answer: {reason.value})",
             response_metadata={"router_r1": {"stop_reason": reason.value}},
         )
-        done = {**self.so_far, "ledger": self.paid["ledger"], "stop_reason": reason.value}
-        return _extended(message, {"router_r1": done, "router_r1_paid": self.paid})
+        return _extended(message, self._update(stop_reason=reason.value))
+
+
+def left_of(paid: PaidSoFar, context: RouterContext, started_at: float) -> Left:
+    """Return what a run has left: what is reserved for calls under way is not."""
+    rest = left(paid["ledger"], 0, context, started_at)
+    return rest if rest.usd is None else replace(rest, usd=rest.usd - sum(paid["held"].values()))
 
 
 def _message_of(response: Any) -> AIMessage:

@@ -42,12 +42,20 @@ class StepBudget(Protocol):
         """The time that is left; None = no limit."""
         ...
 
-    def admit(self, candidate: Candidate, text: str, images: int) -> None:
-        """Raise OverBudgetError if a call that sends so much may cost too much."""
+    def admit(self, candidate: Candidate, text: str, images: int) -> str:
+        """Reserve the most that a call can cost that sends so much; return the reservation.
+
+        Raises:
+            OverBudgetError: it may cost more than is left and not reserved.
+        """
         ...
 
-    def take(self, candidate: Candidate, reply: Reply) -> None:
-        """Charge a call; raise CandidateFailedError if it failed."""
+    def release(self, held: str) -> None:
+        """End a reservation, if `take` has not done so: the call came to no end."""
+        ...
+
+    def take(self, candidate: Candidate, reply: Reply, held: str) -> None:
+        """Charge a call instead of what was reserved; raise CandidateFailedError if it failed."""
         ...
 
 
@@ -110,50 +118,58 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
     ) -> AIMessage:
         """Ask the candidate."""
         messages = _messages(input)
-        candidate = self._admitted(messages, kwargs)
-        reply = ask(
-            self.model,
-            messages,
-            candidate,
-            seconds_left=self.budget.seconds_left,
-            config=self._config(config),
-            **kwargs,
-        )
-        return self._message(reply)
+        candidate, held = self._admitted(messages, kwargs)
+        try:
+            reply = ask(
+                self.model,
+                messages,
+                candidate,
+                seconds_left=self.budget.seconds_left,
+                config=self._config(config),
+                **kwargs,
+            )
+            return self._message(reply, held)
+        finally:
+            self.budget.release(held)
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """Ask the candidate without blocking the event loop."""
         messages = _messages(input)
-        candidate = self._admitted(messages, kwargs)
-        reply = await aask(
-            self.model,
-            messages,
-            candidate,
-            seconds_left=self.budget.seconds_left,
-            config=self._config(config),
-            **kwargs,
-        )
-        return self._message(reply)
+        candidate, held = self._admitted(messages, kwargs)
+        try:
+            reply = await aask(
+                self.model,
+                messages,
+                candidate,
+                seconds_left=self.budget.seconds_left,
+                config=self._config(config),
+                **kwargs,
+            )
+            return self._message(reply, held)
+        finally:
+            self.budget.release(held)
 
-    def _admitted(self, messages: Sequence[AnyMessage], kwargs: dict[str, Any]) -> Candidate:
-        """Return the candidate with the limits of this call, if its worst case can be paid."""
+    def _admitted(
+        self, messages: Sequence[AnyMessage], kwargs: dict[str, Any]
+    ) -> tuple[Candidate, str]:
+        """Return the candidate with the limits of this call, and what is reserved for it."""
         _, options = unbound(self.model, kwargs)
         limits = [options[name] for name in _LIMITS if isinstance(options.get(name), int)]
         candidate = self.candidate
         if limits:
             candidate = candidate.model_copy(update={"max_tokens": max(limits)})
         text = "".join(map(text_sent, messages)) + text_of_options(options)
-        self.budget.admit(candidate, text, sum(len(images_in(message)) for message in messages))
-        return candidate
+        images = sum(len(images_in(message)) for message in messages)
+        return candidate, self.budget.admit(candidate, text, images)
 
     def _config(self, config: RunnableConfig | None) -> RunnableConfig:
         name = self.candidate.name
         return runs.inside(ensure_config(config), CANDIDATE_TAG, candidate=name)
 
-    def _message(self, reply: Reply) -> AIMessage:
-        self.budget.take(self.candidate, reply)
+    def _message(self, reply: Reply, held: str) -> AIMessage:
+        self.budget.take(self.candidate, reply, held)
         assert reply.message is not None
         told = {"candidate": self.candidate.name, "cost_usd": reply.cost_usd}
         metadata = {**reply.message.response_metadata, "router_r1": told}

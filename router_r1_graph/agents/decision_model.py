@@ -55,7 +55,9 @@ class RouterDecisionModel(BaseDecisionModel):
     Raises:
         PoolError: the pool cannot be read.
         ConfigError: a field is unknown, a key of `context` names no setting, or a setting is out of
-            range; on a call, a question is of another type, or a label names no candidate.
+            range; on a call, a question is of another type, a label names no candidate, or the
+            state is no text, no messages, and no data with anything in it.
+        QuestionError: on a call, the state has no text.
         ControllerError: the controller cannot be built; on a call, it failed or chose none.
 
     Example:
@@ -208,6 +210,12 @@ def _asked(state: Any) -> tuple[str, Sequence[AnyMessage], RunnableConfig]:
         state = [state]
     if isinstance(state, str):
         return state, (), config
+    if _is_nothing(state) or (whole and not isinstance(state, Sequence)):
+        where = "the state's messages are" if whole else "the state is"
+        raise ConfigError(
+            f"{where} {state!r:.50}; a router decides on a text, on messages "
+            '("messages": [...] or the list alone), or on a dict or list of data'
+        )
     if not (isinstance(state, Sequence) and (whole or all(map(_is_message, state)))):
         return json.dumps(state, default=str), (), config
     try:
@@ -217,6 +225,13 @@ def _asked(state: Any) -> tuple[str, Sequence[AnyMessage], RunnableConfig]:
     if any(isinstance(message, HumanMessage) for message in messages):
         return "", messages, config  # type: ignore[return-value]
     return "\n".join(str(message.text) for message in messages), (), config
+
+
+def _is_nothing(state: Any) -> bool:
+    """Return whether a state has nothing to decide on; an empty list has no messages."""
+    if isinstance(state, Mapping | set | frozenset):
+        return not state
+    return state is None or isinstance(state, int | float | complex | bytes | bytearray)
 
 
 def _is_message(part: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +16,12 @@ from langchain.agents.middleware.types import (
     OmitFromInput,
     PrivateStateAttr,
 )
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.channels import UntrackedValue
 
-from ..budget import Left, StopReason, left
+from ..budget import Left, StopReason
 from ..candidates import CandidatePool
 from ..candidates.images import images_in, text_asked
 from ..candidates.providers import make_chat_model
@@ -36,24 +37,30 @@ from ..langsmith import runs
 from ..ledger import new_ledger, total
 from ..observations import conversation, instructions
 from ..routing import adecide_only, decide_only
-from .agent_bill import AgentBill, PaidSoFar
-from .answered_step import AnsweredStep, by_price
+from .agent_bill import AgentBill, PaidSoFar, merged_bills, merged_prefixes, paid_from
+from .answered_step import AnsweredStep, by_price, left_of
 from .asked import CandidateFailedError, text_sent
 from .prefixes import Prefix, warm_tokens
 
 logger = logging.getLogger(__name__)
 
+_LIMITS = ("budget_usd", "deadline_seconds")
+"""The settings that bound what a run of an agent costs."""
+
 
 class RoutedAgentState(AgentState):  # type: ignore[misc]  # langchain is optional: Any to mypy
     """The middleware's part of an agent's state."""
 
-    router_r1: NotRequired[Annotated[AgentBill, OmitFromInput]]  # type: ignore[valid-type]
+    # Another middleware may try a step several times at once, and each attempt writes all three.
+    router_r1: NotRequired[  # type: ignore[valid-type]
+        Annotated[AgentBill, OmitFromInput, merged_bills]
+    ]
     router_r1_prefixes: NotRequired[  # type: ignore[valid-type]
-        Annotated[dict[str, Prefix], PrivateStateAttr]
+        Annotated[dict[str, Prefix], PrivateStateAttr, merged_prefixes]
     ]
     # The same object in all steps of a run, and in no checkpoint.
     router_r1_paid: NotRequired[  # type: ignore[valid-type]
-        Annotated[PaidSoFar, UntrackedValue, PrivateStateAttr]
+        Annotated[PaidSoFar, UntrackedValue(PaidSoFar, guard=False), PrivateStateAttr]
     ]
 
 
@@ -131,6 +138,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             for c in self.pool.candidates
         }
         self.controller = as_controller(controller, self.pool)
+        self._warned: set[str] = set()
 
     @property
     def default_model(self) -> Any:
@@ -139,16 +147,21 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
 
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
         """Begin a bill, and keep the knobs of the run in it."""
+        self._warn_of_limits(runtime.context if runtime else None)
         ledger = new_ledger()
+        started_at = time.time()
+        earlier: AgentBill | None = state.get("router_r1")
+        if earlier and earlier["started_at"] == started_at:  # it tells the bills of runs apart
+            started_at = math.nextafter(started_at, math.inf)
         return {
             "router_r1": {
                 "ledger": ledger,
                 "steps": [],
                 "stop_reason": "",
-                "started_at": time.time(),
+                "started_at": started_at,
                 "context": self._knobs(runtime).to_state(),
             },
-            "router_r1_paid": {"ledger": ledger},
+            "router_r1_paid": paid_from(ledger),
         }
 
     async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
@@ -169,6 +182,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             else:
                 if done := step.done(asked.candidate, response):
                     return done
+            step.settle()
         return step.end()
 
     async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -185,6 +199,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             else:
                 if done := step.done(asked.candidate, response):
                     return done
+            await step.asettle()
         return step.end()
 
     def after_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
@@ -193,6 +208,8 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         # What another middleware has thrown away with its response was paid all the same.
         ledger = state.get("router_r1_paid", done)["ledger"]
         reason = done["stop_reason"] or StopReason.ANSWERED.value
+        if _is_answered(state["messages"]):
+            reason = StopReason.ANSWERED.value
         done = {**done, "ledger": ledger, "stop_reason": reason}
         runs.label_router(
             ensure_config(),
@@ -221,6 +238,24 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             context.check(self.pool)
         return context
 
+    def _warn_of_limits(self, context: Any) -> None:
+        """Say once that a limit beside the key `router_r1` limits nothing.
+
+        A field of an object is declared, so it is the parent's own. A key of a dict may be too.
+        """
+        if not isinstance(context, Mapping) or context.get("router_r1") is not None:
+            return
+        for name in _LIMITS:
+            if context.get(name) is not None and name not in self._warned:
+                self._warned.add(name)
+                logger.warning(
+                    "the context of a run has the key %r, which RouterMiddleware does not read: a "
+                    'limit for the router is given as context={"router_r1": {"%s": %r}}',
+                    name,
+                    name,
+                    context[name],
+                )
+
     def _config(self) -> Any:
         return runs.inside(ensure_config(), "think", controller=self.controller.name)
 
@@ -241,7 +276,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             state.get("router_r1") or self.before_agent(state, request.runtime)["router_r1"]
         )
         # A resumed run has none yet. The attempts of another middleware at a step share its state.
-        paid: PaidSoFar = state.setdefault("router_r1_paid", {"ledger": so_far["ledger"]})
+        paid: PaidSoFar = state.setdefault("router_r1_paid", paid_from(so_far["ledger"]))
         prefixes: dict[str, Prefix] = state.get("router_r1_prefixes") or {}
         tools = json.dumps([_schema(tool) for tool in request.tools], default=str)
         text = tools + "".join(text_sent(message) for message in messages)
@@ -259,7 +294,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             warm_tokens=warm,
         )
         context = self._knobs(request.runtime, so_far)
-        remaining = left(paid["ledger"], 0, context, so_far["started_at"])
+        remaining = left_of(paid, context, so_far["started_at"])
         view = View(
             step_text(question, since, context.max_information_tokens, agent.last),
             pool,
@@ -271,9 +306,16 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             step=agent,
         )
         images = sum(len(images_in(message)) for message in messages)
-        return AnsweredStep(
-            self.models, view, so_far, paid, prefixes, messages, tools, text, images
-        )
+        return AnsweredStep(self.models, view, so_far, paid, messages, tools, text, images)
+
+
+def _is_answered(messages: Sequence[AnyMessage]) -> bool:
+    """Return whether a candidate wrote the last message of the model.
+
+    The budget may have ended a later attempt at the step, which another middleware threw away.
+    """
+    said = next((m for m in reversed(messages) if isinstance(m, AIMessage)), None)
+    return said is not None and "candidate" in (said.response_metadata.get("router_r1") or {})
 
 
 def _schema(tool: Any) -> dict[str, Any]:
