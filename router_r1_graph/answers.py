@@ -14,24 +14,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .protocol import tagged_answer
+from .statements import declines, statement
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
-# A full stop ends the answer unless it stands after an initial ("J. R. R. Tolkien") or a title; at
-# the end of the reply it always does.
-_STOP = r"(?:;|(?<!\b[A-Z])(?<!\bDr)(?<!\bMr)(?<!\bMrs)(?<!\bSt)[.!])(?=\s|$)|\n|[.!]?\s*$"
-_STATED = re.compile(
-    rf"(?:\bthe (?:final |correct )?answer is:?|\bthat would be|^(?:final )?answer:)\s+"
-    rf"(?P<answer>\S.*?)(?:{_STOP})",
-    re.IGNORECASE,
-)
-# What only looks like it is an answer: sodium is Na, and a title "I Don't Know How She Does It".
-_ABSTAINS = re.compile(
-    r"\bI (?:really |honestly |simply )?(?:do not|don't|cannot|can't|could not|couldn't) "
-    r"(?-i:(?![A-Z][a-z]))(?:know|say|tell|answer|determine|find)\b"
-    r"|\bI am not sure|\bI'm not sure|\bI have no idea|^(?:unknown|not sure|no idea|n/a)\W*$",
-    re.IGNORECASE,
-)
 UNSPACED = (
     r"\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u109d"
     r"\u1780-\u17d3\u3005-\u3007\u3041-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
@@ -103,10 +89,13 @@ def bare_answer(reply: str) -> str:
     """Return the answer in a reply to a whole question; "" where the reply declines to give one.
 
     It is the text in the reply's own answer tags (many LLMs write them, asked or unasked), else
-    what `short_answer` finds in the prose.
+    what `short_answer` finds in the prose. A reply that states an answer gives one, although it
+    says as well what it does not know.
 
     Example:
         >>> bare_answer("I am not sure, but: <answer>Paris</answer>")
+        'Paris'
+        >>> bare_answer("The answer is Paris. I cannot tell you more.")
         'Paris'
         >>> bare_answer("I do not know.")
         ''
@@ -186,21 +175,19 @@ def short_answer(reply: str) -> str:
         >>> short_answer("As far as I can tell, the answer is J. R. R. Tolkien. Ask me more!")
         'J. R. R. Tolkien'
     """
-    if is_abstention(reply):
-        return reply.strip()
-    if stated := _STATED.search(reply.strip()):
-        return stated["answer"].strip().strip("*\"'`").strip()
-    return reply.strip()
+    stated = statement(reply)
+    return stated.answer if stated and stated.answer else reply.strip()
 
 
 def is_abstention(reply: str) -> bool:
     """Say whether a reply declines to answer. An empty one does.
 
     Example:
-        >>> is_abstention("I do not know.")
-        True
+        >>> is_abstention("I do not know."), is_abstention("I can't say why, but the answer is 4.")
+        (True, False)
     """
-    return not reply.strip() or _ABSTAINS.search(reply) is not None
+    stated = statement(reply)
+    return not stated.answer if stated else declines(reply)
 
 
 #: The fields of data sets that hold gold answers, in the order in which they are looked for.

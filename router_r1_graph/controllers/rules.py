@@ -21,6 +21,7 @@ from ..candidates.reply import Reply
 from ..candidates.thoughts import enclosed
 from ..errors import ControllerError
 from ..protocol import Call, Turn, parse, render
+from ..statements import HEDGE
 from .choice import Choice
 from .controller import Controller, View
 
@@ -178,7 +179,7 @@ def is_doubtful(reply: str) -> bool:
         >>> is_doubtful("I'm not entirely sure, but it may be Paris.")
         True
     """
-    return not bare_answer(reply) or _DOUBTS.search(reply) is not None
+    return not bare_answer(reply) or any(p.search(reply) for p in (HEDGE, _DOUBTS))
 
 
 def _each(reply: Reply, choice: Choice) -> tuple[Choice, ...]:
