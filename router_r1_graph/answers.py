@@ -14,24 +14,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .protocol import tagged_answer
+from .statements import declines, statement
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
-# A full stop ends the answer unless it stands after an initial ("J. R. R. Tolkien") or a title; at
-# the end of the reply it always does.
-_STOP = r"(?:;|(?<!\b[A-Z])(?<!\bDr)(?<!\bMr)(?<!\bMrs)(?<!\bSt)[.!])(?=\s|$)|\n|[.!]?\s*$"
-_STATED = re.compile(
-    rf"(?:\bthe (?:final |correct )?answer is:?|\bthat would be|^(?:final )?answer:)\s+"
-    rf"(?P<answer>\S.*?)(?:{_STOP})",
-    re.IGNORECASE,
-)
-# What only looks like it is an answer: sodium is Na, and a title "I Don't Know How She Does It".
-_ABSTAINS = re.compile(
-    r"\bI (?:really |honestly |simply )?(?:do not|don't|cannot|can't|could not|couldn't) "
-    r"(?-i:(?![A-Z][a-z]))(?:know|say|tell|answer|determine|find)\b"
-    r"|\bI am not sure|\bI'm not sure|\bI have no idea|^(?:unknown|not sure|no idea|n/a)\W*$",
-    re.IGNORECASE,
-)
 UNSPACED = (
     r"\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u109d"
     r"\u1780-\u17d3\u3005-\u3007\u3041-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
@@ -48,8 +34,17 @@ _LETTER = rf"(?:[^\W\d_{UNSPACED}]|[{_MARKS}])"
 _WORD = re.compile(
     rf"[{UNSPACED}]"
     rf"|(?:(?<![^\W_{UNSPACED}])(?<![)\]}}])[-\u2212])?\d+(?:[,.:/^\u2013-]\d+)*(?:{_LETTER}|\d)*"
-    rf"|{_LETTER}(?:{_LETTER}|\d)*"
+    rf"|{_LETTER}(?:{_LETTER}|\d)*(?:\+\+|\#)?"
 )
+_SUBSCRIPT = str.maketrans(
+    "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089", "0123456789"
+)
+# A unit is a word of its own: "12km". Neither an ordinal nor a decade is cut: "12th", "1970s".
+_UNIT = re.compile(
+    r"(?<=\d)(?=(?:[kcm]m|k[gw]|mg|lbs?|oz|ft|mi|mph|km/?h|kwh|ml|[kmgt]b|[kmg]?hz|min|hrs?|[ap]m"
+    r"|usd|eur)\b)"
+)
+_FIGURE = re.compile(r"-?\d[\d,.:/^-]*|\+\+|#")
 _MARKUP = re.compile(
     r"</?[a-z][a-z0-9]*\s*/?>|<[a-z][a-z0-9]*\s[^<>]*=[^<>]*>"
     r"|\\(?:boxed|fbox|text[a-z]*|math[a-z]+|emph|underline|operatorname)(?=\s*\{)"
@@ -84,11 +79,31 @@ def words(text: str) -> list[str]:
         >>> words(r"So the total is \boxed{1,200.0}, not -12.5."), words("答案是北京。")
         (['so', 'total', 'is', '1200', 'not', '-12.5'], ['答', '案', '是', '北', '京'])
     """
-    text = unicodedata.normalize("NFC", html.unescape(text)).lower()
-    text = re.sub(r"(?![0-9])\d", lambda digit: str(unicodedata.decimal(digit[0])), text)
-    text = _FRACTION.sub(r" \1/\2 ", _POINT.sub("0.", _GROUP.sub(",", text)))
-    found = (_number(word) for word in _WORD.findall(_MARKUP.sub(" ", text)))
+    text = _UNIT.sub(" ", _MARKUP.sub(" ", with_plain_digits(text).lower()))
+    found = (_number(word) for word in _WORD.findall(text))
     return [word for word in found if word not in _ARTICLES]
+
+
+def with_plain_digits(text: str) -> str:
+    r"""Return a text with its digits, fractions and groups of digits written in one way.
+
+    Example:
+        >>> with_plain_digits(r"\frac{1}{2}"), with_plain_digits("1{,}200 and .5")
+        (' 1/2 ', '1,200 and 0.5')
+    """
+    text = unicodedata.normalize("NFC", html.unescape(text)).translate(_SUBSCRIPT)
+    text = re.sub(r"(?![0-9])\d", lambda digit: str(unicodedata.decimal(digit[0])), text)
+    return _FRACTION.sub(r" \1/\2 ", _POINT.sub("0.", _GROUP.sub(",", text)))
+
+
+def figures(text: str) -> list[str]:
+    """Return what punctuation tells apart in a text: its numbers, whole, and `++` and `#`.
+
+    Example:
+        >>> figures("C-3PO"), figures("C3PO"), figures("-12.5%"), figures("C++")
+        (['3'], ['3'], ['-12.5'], ['++'])
+    """
+    return [figure for word in words(text) for figure in _FIGURE.findall(word)]
 
 
 def _number(word: str) -> str:
@@ -103,10 +118,13 @@ def bare_answer(reply: str) -> str:
     """Return the answer in a reply to a whole question; "" where the reply declines to give one.
 
     It is the text in the reply's own answer tags (many LLMs write them, asked or unasked), else
-    what `short_answer` finds in the prose.
+    what `short_answer` finds in the prose. A reply that states an answer gives one, although it
+    says as well what it does not know.
 
     Example:
         >>> bare_answer("I am not sure, but: <answer>Paris</answer>")
+        'Paris'
+        >>> bare_answer("The answer is Paris. I cannot tell you more.")
         'Paris'
         >>> bare_answer("I do not know.")
         ''
@@ -143,6 +161,9 @@ def contains(text: str, gold: Iterable[str]) -> float:
         >>> contains("It is the pound sterling, of course.", ["Pound Sterling"])
         1.0
     """
+    gold = tuple(gold)
+    if exact_match(text, gold):  # also where nothing is left of both, as of the letter A
+        return 1.0
     words = f" {normalize_answer(text)} "
     wanted = [normalize_answer(right) for right in gold]
     return float(any(f" {right} " in words for right in wanted if right))
@@ -186,21 +207,19 @@ def short_answer(reply: str) -> str:
         >>> short_answer("As far as I can tell, the answer is J. R. R. Tolkien. Ask me more!")
         'J. R. R. Tolkien'
     """
-    if is_abstention(reply):
-        return reply.strip()
-    if stated := _STATED.search(reply.strip()):
-        return stated["answer"].strip().strip("*\"'`").strip()
-    return reply.strip()
+    stated = statement(reply)
+    return stated.answer if stated and stated.answer else reply.strip()
 
 
 def is_abstention(reply: str) -> bool:
     """Say whether a reply declines to answer. An empty one does.
 
     Example:
-        >>> is_abstention("I do not know.")
-        True
+        >>> is_abstention("I do not know."), is_abstention("I can't say why, but the answer is 4.")
+        (True, False)
     """
-    return not reply.strip() or _ABSTAINS.search(reply) is not None
+    stated = statement(reply)
+    return not stated.answer if stated else declines(reply)
 
 
 #: The fields of data sets that hold gold answers, in the order in which they are looked for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,6 +59,65 @@ def asked(result) -> list[str]:
 )
 def test_a_bare_answer_is_the_tagged_one_else_that_of_the_prose(reply, answer):
     assert bare_answer(reply) == answer
+
+
+ABBREVIATED = (
+    *("Mt. Everest", "Sgt. Pepper's Lonely Hearts Club Band", "approx. 42 km", "Ft. Worth"),
+    *("Gen. Lee", "Prof. Moriarty", "No. 5", "Jan. 5, 1920", "Kramer vs. Kramer", "Lt. Col. North"),
+    *("Scott Pilgrim vs. The World", "Warner Bros. Pictures", "Op. 27 No. 2", "the U.S. Open"),
+    *("Blvd. Haussmann", "Dr. No", "Fig. 3", "c. 1900", "Symphony no. 9", "5 sq. miles", "42"),
+    *("Washington D.C. in 1800", "Samuel L. Jackson", "Lynx", "3.14", "Yahoo! in 1995"),
+)
+
+
+@pytest.mark.parametrize("answer", ABBREVIATED)
+@pytest.mark.parametrize(
+    "after", ["", ". It is known.", ".\nMore.", ", but I'm not sure.", "; yes"]
+)
+def test_a_stop_after_an_abbreviation_does_not_end_the_answer(answer, after):
+    assert bare_answer(f"The answer is {answer}{after or '.'}") == answer
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("The answer is Rome. Italy has many cities.", "Rome"),
+        ("The answer is Lima. It is in Peru.", "Lima"),
+        ("The answer is Malcolm X. He was a minister.", "Malcolm X"),
+        ("The answer is B. I am sure.", "B"),
+        ("The answer is no. 5 is odd.", "no"),
+        ("The answer is 42. 6 times 7 is 42.", "42"),
+        ("The answer is NBC. Fox came later.", "NBC"),
+        ("the answer is paris. it is in france", "paris"),
+        ("The answer is **Paris.** Ask more.", "Paris"),
+        ("I can't say for sure, but the answer is Paris.", "Paris"),
+        ("I can\u2019t say for sure but the answer is Paris.", "Paris"),
+        ("The answer is Paris. I cannot tell you more about the date.", "Paris"),
+        ("I cannot find an error. The answer is Paris.", "Paris"),
+        (r"\boxed{Paris}. I could not find a second source.", "Paris"),
+        (r"I don't know a proof. $\boxed{\frac{1}{2}}$", r"\frac{1}{2}"),
+        ("The answer is unknown to me, but the final answer is Paris.", "Paris"),
+        ("The answer is unknown.", ""),
+        ("The answer is not known to me.", ""),
+        ("The answer is that I do not know.", ""),
+        (r"\boxed{\text{unknown}}", ""),
+        ("I don't know what the answer is to that question.", ""),
+        ("I cannot say whether the answer is Paris.", ""),
+        ("I don\u2019t know.", ""),
+    ],
+)
+def test_a_stated_answer_counts_whatever_hedge_stands_beside_it(reply, answer):
+    assert bare_answer(reply) == answer
+
+
+def test_a_reply_is_read_in_linear_time():
+    parts = ("the answer is ", "the answer is unknown, ", "I do not know what the answer is ")
+    more = ("the answer is that I do not know, ", r"\boxed{", "{", ". ", "a.", "Mt. ", "A", " ")
+    start = time.perf_counter()
+    for part in (*parts, *more):
+        bare_answer(r"\boxed{" + part * (10**6 // len(part)))
+        bare_answer("The answer is " + part * (10**6 // len(part)))
+    assert time.perf_counter() - start < 30
 
 
 @pytest.mark.parametrize("spec", ["constant:Ada", "cheapest", "cascade", "vote"])

@@ -21,6 +21,7 @@ from ..candidates.reply import Reply
 from ..candidates.thoughts import enclosed
 from ..errors import ControllerError
 from ..protocol import Call, Turn, parse, render
+from ..statements import HEDGE
 from .choice import Choice
 from .controller import Controller, View
 
@@ -159,8 +160,8 @@ class RandomController(OneCallController):
 
 
 # What LLMs write when they guess, or want to be asked differently. Of 3,000 replies of six LLMs to
-# NQ questions (shared/data/nq_r1pool), 149 are doubtful by `is_doubtful`. 18% of these contain a
-# gold answer, and 47% of the others do.
+# NQ questions (shared/data/nq_r1pool), 153 are doubtful by `is_doubtful`. 19% of these contain a
+# gold answer, and 43% of the others do.
 _DOUBTS = re.compile(
     r"\b(?:not|n't) (?:\w+ )?(?:sure|certain|aware|able to)\b"
     r"|\b(?:do not|don't|does not|doesn't|without) (?:have|more)\b"
@@ -178,7 +179,7 @@ def is_doubtful(reply: str) -> bool:
         >>> is_doubtful("I'm not entirely sure, but it may be Paris.")
         True
     """
-    return not bare_answer(reply) or _DOUBTS.search(reply) is not None
+    return not bare_answer(reply) or any(p.search(reply) for p in (HEDGE, _DOUBTS))
 
 
 def _each(reply: Reply, choice: Choice) -> tuple[Choice, ...]:

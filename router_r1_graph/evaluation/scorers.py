@@ -6,27 +6,93 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from ..answers import bare_answer, contains, exact_match, f1_score, normalize_answer, words
+from ..answers import (
+    UNSPACED,
+    bare_answer,
+    contains,
+    exact_match,
+    f1_score,
+    figures,
+    normalize_answer,
+    with_plain_digits,
+    words,
+)
 from ..candidates.providers import import_name
 from ..errors import ConfigError, did_you_mean
+from ..statements import statement
 
 Scorer = Callable[[str, Sequence[str]], float]
 """Takes the answer and the gold answers; returns a number from 0 to 1."""
 
-_CHOICE = re.compile(r"\(?\b([A-J])\b[).:]?")
-_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
+# The pronoun I and the article A are no letters of a choice unless something marks them.
+_LETTER = r"(?:(?P<bare>[B-HJ])(?![\w'\u2019])|(?P<marked>[A-Ja-j])(?=[).:]|\s*$| is\b)(?!\.\w))"
+_STARTS = re.compile(rf"^\W{{0,9}}(?:(?i:option|choice|answer)[\s:]{{1,9}})?\(?{_LETTER}", re.M)
+_NAMES = re.compile(
+    r"\b(?i:(?:answer|choice|option|letter)(?:\s+(?:is|would be|must be|should be|has to be)"
+    r"(?: option| choice| answer)?:?|:)|(?:choose|chose|pick|select|go with)(?: option| answer)?)"
+    rf"\s{{1,9}}\(?{_LETTER}"
+)
+_MARKED = re.compile(r"\((?P<marked>[A-J])\)|(?<!\w)(?P<bare>[A-J])\)")
+_ANYWHERE = re.compile(rf"(?<![\w'\u2019]){_LETTER}")
+_WRONG = re.compile(
+    r"[\s).:]{0,9}(?:is|are|was|seems|looks)?\s?(?:not|wrong|incorrect|false)\b", re.IGNORECASE
+)
+_EMPHASIS = re.compile(r"[*_`$\\{}]+(?:text|boxed|mathrm|mathbf)?\{?")
+# A hyphen after a word or a bracket joins, as in 1914-1918; digits in a word or after ^ do not
+# count, as in H2O and km^2.
+_NUMBER = re.compile(
+    rf"(?<![^\W{UNSPACED}])(?<!\^)(?<!\^[-{{])(?:(?<![)\]}}])[-+])?"
+    r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"
+)
 
 
 def choice(answer: str, gold: Sequence[str]) -> float:
-    """Return 1.0 if the letter (A to J) that the answer names last is the gold one."""
-    found = _CHOICE.findall(answer)
-    if not found:
-        return 0.0
-    return float(any(found[-1] == right.strip(" ().").upper() for right in gold))
+    """Return 1.0 if the letter (A to J) that the answer chooses is the gold one, else 0.0.
+
+    This is the letter that it states, else the one at its start, else the last in brackets, else
+    the last one. I and A count only in brackets, before a point or a colon, or at the end. A gold
+    answer is its letter, whatever follows it: "B) Paris".
+
+    Example:
+        >>> choice("B) A dog is a mammal", ["B"]), choice("I am sure that it is C.", ["(c) Rome"])
+        (1.0, 1.0)
+    """
+    ours = _chosen(answer)
+    return float(ours != "" and any(ours == _gold_letter(right) for right in gold))
+
+
+def _gold_letter(right: str) -> str:
+    found = re.match(r"\s*\(?([A-Ja-j])(?=[).:\s]*$|[).:])", right)
+    return found[1].upper() if found else ""
+
+
+def _chosen(answer: str) -> str:
+    """Return the letter that an answer chooses; "" = none."""
+    text = _EMPHASIS.sub("", bare_answer(answer) or answer).strip()
+    if named := list(_NAMES.finditer(text)):
+        return _letter(named[-1])
+    starts = [one for one in _STARTS.finditer(text) if not _WRONG.match(text, one.end())]
+    if len({_letter(one) for one in starts}) == 1 and not text[: starts[0].start()].strip():
+        return _letter(starts[0])
+    for pattern in (_MARKED, _ANYWHERE):
+        if found := list(pattern.finditer(text)):
+            return _letter(found[-1])
+    return ""
+
+
+def _letter(found: re.Match[str]) -> str:
+    return str(found["bare"] or found["marked"]).upper()
 
 
 def number(answer: str, gold: Sequence[str]) -> float:
-    """Return 1.0 if the last number of the answer equals a gold one, to 6 digits."""
+    """Return 1.0 if the last number of the answer equals a gold one, to 6 digits.
+
+    A number that is too large for a float (from about 1e308) equals none.
+
+    Example:
+        >>> number("It was 1914-1918.", ["1918"]), number("x = \u22125", ["-5"])
+        (1.0, 1.0)
+    """
     ours = _number(answer)
     if ours is None:
         return 0.0
@@ -35,44 +101,72 @@ def number(answer: str, gold: Sequence[str]) -> float:
 
 
 def _number(text: str) -> float | None:
-    found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    found = _NUMBER.findall(with_plain_digits(text).replace("\u2212", "-"))
+    value = float(found[-1].replace(",", "")) if found else math.inf
+    return value if math.isfinite(value) else None
 
 
 def stated(answer: str, gold: Sequence[str]) -> float:
     r"""Return 1.0 if the answer states a gold one, in a word or in a sentence, else 0.0.
 
-    The same rules extract every answer: the text in its tags or after "the answer is", else all of
-    it. This text has to hold a gold answer, word for word, whatever punctuation or markup joins the
-    words. Numbers are compared whole: 12 is in `\boxed{12}`, and neither in 12.5 nor in 112. A
-    gold answer of a script without spaces may stand anywhere. A gold yes or no has to be the first
-    word. A long reply is right by chance more often.
+    The same rules extract every answer: the text in its tags, in its box or after "the answer is",
+    else all of it. This text has to hold a gold answer, word for word, whatever punctuation or
+    markup joins the words. Numbers are compared whole: 12 is in `\boxed{12}`, and neither in 12.5
+    nor in 112, and 125 is not 12.5. A gold answer of a script without spaces may stand anywhere. A
+    gold yes, no, true or false has to be the first word, or a clause by itself. A long reply is
+    right by chance more often.
 
     Example:
         >>> stated("The capital of France is Paris.", ["Paris"]), stated("I do not know.", ["I"])
         (1.0, 0.0)
     """
     text = bare_answer(answer)
-    closed = [right for right in map(normalize_answer, gold) if right in _CLOSED]
-    if closed:
-        first = next((word for word in words(text) if word not in _LABEL), "")
-        return float(first in closed)
-    plain, said = f" {normalize_answer(text)} ", f" {' '.join(words(text))} "
-    for right in gold:
-        wanted = normalize_answer(right)
-        if not wanted:
-            continue
-        # Without its punctuation, 12.5 is 125; a name may well be written without: McDonalds.
-        if f" {wanted} " == plain or f" {' '.join(words(right))} " in said:
-            return 1.0
-        if f" {wanted} " in plain and not any(map(str.isdigit, wanted)):
-            return 1.0
-    return 0.0
+    said = statement(answer)
+    # A title may hold a stop: then the line begins with it ("Yahoo! Inc.").
+    line = f"{' '.join(words(said.line))} " if said and text == said.answer else ""
+    return float(any(_states(text, line, right) for right in gold))
 
 
-_CLOSED = ("yes", "no", "是", "否")
-_LABEL = ("final", "correct", "answer", "is")
+def _states(text: str, line: str, right: str) -> bool:
+    """Say whether a text, or the beginning of its line, states one gold answer."""
+    # Exact match takes 12.5 for 125, and C++ for C.
+    if exact_match(text, [right]) and figures(text) == figures(right):
+        return True
+    wanted = normalize_answer(right)
+    if wanted in _CLOSED:
+        return _decision(text) == wanted
+    if not wanted or not text:
+        return False
+    held = f"{' '.join(words(right))} "
+    if held.strip() and (f" {held}" in f" {' '.join(words(text))} " or line.startswith(held)):
+        return True
+    # A name may well be written without its punctuation: McDonalds.
+    return not figures(right) and f" {wanted} " in f" {normalize_answer(_kept(text))} "
+
+
+def _kept(text: str) -> str:
+    """Return a text in which C++ and C# are no longer C, once punctuation is gone."""
+    return re.sub(r"(?<=\w)(?:\+\+|#)", "x", text)
+
+
+def _decision(text: str) -> str:
+    """Return the yes or no of a text: its first word, else the first clause that is one alone."""
+    if found := _DECIDES_ZH.match(_LABEL_ZH.sub("", text)):
+        return found[1]
+    clauses = [
+        [word for word in words(clause) if word not in _LABEL] for clause in _CLAUSE.split(text)
+    ]
+    first = next((clause[:1] for clause in clauses if clause), [])
+    alone = (clause for clause in (first, *clauses) if len(clause) == 1)
+    return next((clause[0] for clause in alone if clause[0] in _CLOSED[:4]), "")
+
+
+_CLAUSE = re.compile(r"[.,;:!?\n\u2014\uff0c\u3002\uff1a]")
+_CLOSED = ("yes", "no", "true", "false", "是", "否")
+_LABEL = ("final", "correct", "answer", "is", "it", "this", "that", "statement", "claim", "so")
 """Words before an answer."""
+_LABEL_ZH = re.compile(r"^\W*(?:最终|正确)?答案(?:是(?=\W*[是否]))?\W*")
+_DECIDES_ZH = re.compile(r"\W*(?!是不是|是否)([是否])")
 
 
 SCORERS: Mapping[str, Scorer] = {
