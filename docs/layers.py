@@ -42,7 +42,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "langsmith.runs": (
         *("langsmith.runs", "langsmith.spans", "langsmith.once", "langsmith._compat"),
     ),
-    "protocol, answers": ("protocol", "answers"),
+    "protocol, answers": ("protocol", "answers", "statements"),
     "foundation": (
         *("errors", "_compat", "_streams", "files", "invalid", "outside", "words", "console"),
     ),
