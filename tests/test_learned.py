@@ -543,6 +543,31 @@ def test_what_cannot_be_fitted_is_said(train_test):
         LearnedController.fit("knn", marks)
 
 
+def test_questions_without_words_are_refused_with_file_and_fix(tmp_path):
+    data = tmp_path / "m.csv"
+    rows = (f"{'?' * (n + 1)},{n % 2},1\n" for n in range(30))
+    data.write_text("prompt,A,B\n" + "".join(rows))
+    for method in ("knn", "auto"):
+        refused = cli("fit", method, "--data", data, "--out", tmp_path / "out")
+        assert refused.returncode == 2
+        assert f"--data {data}: tfidf: the questions have no words" in refused.stderr
+        assert "--fields question=NAME" in refused.stderr
+
+
+@pytest.mark.filterwarnings("error")
+def test_auto_warns_in_no_words_of_scikit_learn_where_questions_hardly_differ():
+    draw = random.Random(0)
+    words = ["alpha", "beta", "gamma", "delta", "eps", "zeta", "eta", "theta", "iota", "kappa"]
+    pairs = [(one, two) for one in words for two in words if one < two][:30]
+    # The same words in another order: vectors that are equal but for their last digits.
+    texts = tuple(
+        f"question {n} about {a} {b}?" for n, p in enumerate(pairs) for a, b in (p, p[::-1])
+    )
+    scores = np.array([[draw.randrange(2) for _ in "ABC"] for _ in texts], float)
+    matrix = ScoreMatrix(texts, pool(*"ABC"), scores, np.tile([1e-3, 2e-3, 3e-3], (60, 1)))
+    assert LearnedController.fit("auto", matrix, methods=["features"]).verdicts
+
+
 def test_few_pairs_of_scores_are_no_sure_gain_and_many_are():
     from router_r1_graph.controllers.learned.auto import _gain
 

@@ -252,6 +252,21 @@ def test_a_call_that_a_person_sent_elsewhere_can_still_be_read(tmp_path):
     assert Trace.read(row).decisions == trace.decisions
 
 
+def test_questions_without_words_are_judged_with_a_constant_model(tmp_path):
+    needs("eval")
+    pool = make_pool()
+    graph = create_router_r1(
+        pool, "constant:Ada", models=models(pool), context=RouterContext(explore=0.5)
+    ).compile()
+    runs = [graph.invoke({"question": "?" * n}) for n in range(1, 41)]
+    write_traces(tmp_path / "logs.jsonl", [Trace.from_state(run, gold=["x"]) for run in runs])
+    judged = cli("evaluate", "--off-policy", tmp_path / "logs.jsonl", "--json")
+    assert judged.returncode == 0, judged.stderr
+    rows = {row["controller"]: row for row in json.loads(judged.stdout)["rows"]}
+    assert rows["constant:Ada"]["score"]["dr"]["mean"] is not None
+    assert rows["constant:Ada"]["effective"] > 10
+
+
 def logged(**probabilities: float) -> Trace:
     """Return a run whose one call was explored."""
     pool = make_pool()
