@@ -154,7 +154,8 @@ class Trace(BaseModel):
             )
         try:
             trace = cls.model_validate(data, context=STORED)
-            check_scratchpad(trace.scratchpad)
+            edited = trace.context.approve_above_usd is not None
+            check_scratchpad(trace.scratchpad, trace.pool, edited=edited)
         except ValidationError as error:
             raise TraceError(explain(error)) from error
         except (TypeError, AttributeError, KeyError) as error:  # LangChain's, of a message

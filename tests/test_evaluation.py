@@ -579,3 +579,13 @@ def test_what_no_file_can_hold_is_replaced_in_questions(tmp_path):
     [found] = Reader([str(file)]).read()
     assert (found.id, found.question, found.gold) == ("\ufffd", "q \ufffd?", ("\ufffd",))
     assert found.slices["kind"] == "\ufffd"
+
+
+def test_folds_that_leave_no_question_to_fit_on_say_so(tmp_path):
+    lines = [{"id": str(n), "question": "Who wrote Hamlet?", "gold": ["W"]} for n in range(6)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    args = ("--folds", 3, "--controller", "knn", "--controller", "reader")
+    run = cli("evaluate", tmp_path / "q.jsonl", *args, "--out", tmp_path / "out")
+    said = " ".join(run.stdout.split())
+    assert said.count("not fitted: a fold holds every question (1 different one, repeated)") >= 2
+    assert "leave out repeated ones" in said

@@ -251,6 +251,89 @@ def test_auto_asks_the_best_constant_where_questions_tell_nothing(seed):
     assert "nothing beats Poet alone (score 0." in controller.caution(0.0)
 
 
+def specialists(both: int, n: int = 300) -> ScoreMatrix:
+    """Return two candidates, each right on its topic alone; after `both` questions one is scored.
+
+    That is what logs with `--explore` hold. Routing gains .5 over either.
+    """
+    full = two_topics(n, seed=1, names=("Chemist", "Poet"))
+    scores = np.array([[c == (q in CHEMISTRY) for c in (1, 0)] for q in full.questions], float)
+    asked = np.random.default_rng(0).integers(2, size=n)
+    scores[range(both, n), asked[both:]] = np.nan
+    return ScoreMatrix(full.questions, full.pool, scores, full.costs_usd)
+
+
+class Chemistry:
+    """The questions on chemistry."""
+
+    def __contains__(self, question: str) -> bool:
+        return any(word in question.lower() for word in TOPICS["chemistry"])
+
+
+CHEMISTRY = Chemistry()
+
+
+@pytest.mark.parametrize("both", [0, 3, 10])
+def test_scores_that_compare_no_candidates_cannot_tell_whether_routing_pays(tmp_path, both):
+    matrix = specialists(both)
+    matrix.write(tmp_path / "m.npz")
+    out = tmp_path / "auto"
+    run = cli("fit", "auto", "--data", tmp_path / "m.npz", "--out", out, "--methods", "knn,linear")
+    assert run.returncode == 0, run.stderr
+    said = " ".join(run.stdout.split())
+    loaded = LearnedController.load(out)
+    found = loaded.verdict(0.0)
+    if found.part is None:  # ten pairs may be enough to be sure, since all are won
+        assert "unknown" in run.stdout
+        assert f"cannot tell whether routing pays: {both} of 300 questions have scores" in said
+        assert "evaluate --off-policy" in loaded.caution(0.0)
+        assert len(set(loaded.choices(matrix.questions, matrix.pool, 0.0))) == 1
+        assert not found.gain.known
+        assert not found.gain.sure
+    assert both == 10 or found.part is None
+    assert "does not pay" not in said
+    assert "At least as right" not in said
+
+
+@pytest.mark.parametrize("both", [100, 300])
+def test_pairs_of_scores_stand_for_the_questions_without(both):
+    matrix = specialists(both)
+    found = LearnedController.fit("auto", matrix, methods=["knn", "linear"]).verdict(0.0)
+    assert found.gain.sure
+    assert found.gain.low < 0.5 < found.gain.high + 0.05
+    assert found.some_missing == (both < 300)
+
+
+def test_as_right_for_less_is_not_said_where_missing_scores_may_deny_it(tmp_path):
+    """The dear one was asked what is hard, and little of what is easy: it is better than it seems.
+
+    Over all questions, it is right in .85, the cheap one in .58, and routing at most in .83.
+    """
+    draw = random.Random(0)
+    lines = []
+    for i in range(400):
+        hard = i % 2
+        question = f"{'hard proof' if hard else 'easy sum'} {i}"
+        small = {"score": int(draw.random() < (0.2 if hard else 0.95)), "cost_usd": 0.001}
+        big = {"score": int(draw.random() < (0.7 if hard else 0.99)), "cost_usd": 0.01}
+        lines.append({"question": question, "candidate": "Small", **small})
+        if hard or draw.random() < 0.15:
+            lines.append({"question": question, "candidate": "Big", **big})
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    args = ("--data", tmp_path / "m.jsonl", "--out", tmp_path / "out", "--methods", "knn,linear")
+    run = cli("fit", "auto", *args)
+    assert run.returncode == 0, run.stderr
+    assert "At least as right" not in run.stdout
+    assert "?: scores are missing" in run.stdout
+    verdicts = LearnedController.load(tmp_path / "out").verdicts
+    assert all(found.some_missing for found in verdicts)
+    assert as_good_for_less(verdicts) is None
+    best, routed = verdicts[0], max(verdicts, key=lambda found: found.cost_weight)
+    sure = replace(routed, part=0, least=0.001, cost=best.constant_cost / 2)
+    assert as_good_for_less([best, sure]) is sure
+    assert as_good_for_less([best, replace(sure, least=-0.001, score=1.0)]) is None
+
+
 def test_margin_and_constant_decide_a_doubtful_question(train_test, auto):
     train, _ = train_test
     verdict = auto.verdict(0.0)
@@ -458,6 +541,31 @@ def test_what_cannot_be_fitted_is_said(train_test):
     marks = ScoreMatrix(("?", "!"), pool("A"), np.ones((2, 1)), np.ones((2, 1)))
     with pytest.raises(ConfigError, match="the questions have no words"):
         LearnedController.fit("knn", marks)
+
+
+def test_questions_without_words_are_refused_with_file_and_fix(tmp_path):
+    data = tmp_path / "m.csv"
+    rows = (f"{'?' * (n + 1)},{n % 2},1\n" for n in range(30))
+    data.write_text("prompt,A,B\n" + "".join(rows))
+    for method in ("knn", "auto"):
+        refused = cli("fit", method, "--data", data, "--out", tmp_path / "out")
+        assert refused.returncode == 2
+        assert f"--data {data}: tfidf: the questions have no words" in refused.stderr
+        assert "--fields question=NAME" in refused.stderr
+
+
+@pytest.mark.filterwarnings("error")
+def test_auto_warns_in_no_words_of_scikit_learn_where_questions_hardly_differ():
+    draw = random.Random(0)
+    words = ["alpha", "beta", "gamma", "delta", "eps", "zeta", "eta", "theta", "iota", "kappa"]
+    pairs = [(one, two) for one in words for two in words if one < two][:30]
+    # The same words in another order: vectors that are equal but for their last digits.
+    texts = tuple(
+        f"question {n} about {a} {b}?" for n, p in enumerate(pairs) for a, b in (p, p[::-1])
+    )
+    scores = np.array([[draw.randrange(2) for _ in "ABC"] for _ in texts], float)
+    matrix = ScoreMatrix(texts, pool(*"ABC"), scores, np.tile([1e-3, 2e-3, 3e-3], (60, 1)))
+    assert LearnedController.fit("auto", matrix, methods=["features"]).verdicts
 
 
 def test_few_pairs_of_scores_are_no_sure_gain_and_many_are():

@@ -185,6 +185,88 @@ def test_probabilities_that_no_draw_can_have_are_refused_by_line(tmp_path, chanc
         list(read_results(logs))  # of a run that is resumed, or reported
 
 
+def a_turn(row: dict) -> dict:
+    return row["scratchpad"][0]["response_metadata"]
+
+
+def other_than(name: str) -> str:
+    return "Bob" if name == "Ada" else "Ada"
+
+
+def asks_another(row: dict) -> None:
+    (decision,) = a_turn(row)["router_r1"]["decisions"]
+    decision["asked"] = other_than(decision["asked"])
+
+
+def bills_another(row: dict) -> None:
+    bill = row["scratchpad"][1]["artifact"]
+    bill["candidate"] = other_than(bill["candidate"])
+
+
+UNREADABLE = {
+    "another asked": (asks_another, "is 'asked', but"),
+    "another billed": (bills_another, "is 'asked', but"),
+    "proposed": (
+        lambda row: a_turn(row)["router_r1"]["decisions"][0].update(proposed="Ghost"),
+        "decisions[0]: proposed: no candidate 'Ghost'",
+    ),
+    "another call": (
+        lambda row: a_turn(row)["router_r1"]["decisions"][0].update(call="call_9"),
+        "decisions[0]: there is no call 'call_9' in its turn; mend the line",
+    ),
+    **{
+        f"decisions {wrong!r}": (
+            lambda row, wrong=wrong: a_turn(row)["router_r1"].update(decisions=wrong),
+            "router_r1[0]: 'decisions' is a list, not " + type(wrong).__name__ + "; mend the line",
+        )
+        for wrong in (5, "abc", {"a": 1}, True)
+    },
+    **{
+        f"router_r1 {wrong!r}": (
+            lambda row, wrong=wrong: a_turn(row).update(router_r1=wrong),
+            "router_r1[0]: mend or remove the 'router_r1' of the message: it is an object, not ",
+        )
+        for wrong in (5, "abc", [1])
+    },
+}
+
+
+@pytest.mark.parametrize(("breaks", "says"), UNREADABLE.values(), ids=UNREADABLE)
+def test_decisions_that_do_not_fit_their_run_are_refused_by_line(tmp_path, breaks, says):
+    needs("eval")
+    rows = [json.loads(logged().model_dump_json()) for _ in range(2)]
+    breaks(rows[1])
+    logs = tmp_path / "results.jsonl"
+    logs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused = cli("evaluate", "--off-policy", logs, "--controller", "constant:Ada")
+    assert refused.returncode == 2
+    assert f"{logs}, line 2: " in refused.stderr
+    assert says in refused.stderr
+
+
+def test_a_call_that_a_person_sent_elsewhere_can_still_be_read(tmp_path):
+    trace = logged()
+    row = json.loads(trace.model_dump_json())
+    bills_another(row)
+    row["context"]["approve_above_usd"] = 0.0
+    assert Trace.read(row).decisions == trace.decisions
+
+
+def test_questions_without_words_are_judged_with_a_constant_model(tmp_path):
+    needs("eval")
+    pool = make_pool()
+    graph = create_router_r1(
+        pool, "constant:Ada", models=models(pool), context=RouterContext(explore=0.5)
+    ).compile()
+    runs = [graph.invoke({"question": "?" * n}) for n in range(1, 41)]
+    write_traces(tmp_path / "logs.jsonl", [Trace.from_state(run, gold=["x"]) for run in runs])
+    judged = cli("evaluate", "--off-policy", tmp_path / "logs.jsonl", "--json")
+    assert judged.returncode == 0, judged.stderr
+    rows = {row["controller"]: row for row in json.loads(judged.stdout)["rows"]}
+    assert rows["constant:Ada"]["score"]["dr"]["mean"] is not None
+    assert rows["constant:Ada"]["effective"] > 10
+
+
 def logged(**probabilities: float) -> Trace:
     """Return a run whose one call was explored."""
     pool = make_pool()

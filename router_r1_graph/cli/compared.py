@@ -29,17 +29,26 @@ def print_compared(controller: LearnedController) -> None:
     console.print("What is kept at each cost weight (mix: at random, at the same cost; same: the")
     console.print("share of reworded questions that go to the same candidate)")
     console.print(_kept(verdicts, measured=controller.cost_source == "measured"))
+    if any(verdict.some_missing for verdict in verdicts):
+        console.print("?: scores are missing; each mean is over the questions that have a score")
     console.print()
     routed = [verdict for verdict in verdicts if verdict.part is not None]
     weights = ", ".join(f"{verdict.cost_weight:g}" for verdict in routed) or "none"
     told = [f"Cost weights at which routing pays: {weights}."]
+    if untold := [f"{v.cost_weight:g}" for v in verdicts if not v.gain.known]:
+        told.append(f"Cost weights at which these data cannot tell: {', '.join(untold)}.")
     if why := controller.caution(0.0):
         told.append(f"At cost weight 0 {why}.")
     if found := as_good_for_less(verdicts):
         best = verdicts[0]
+        numbers = (
+            f"{found.score:.3f} to {best.constant_score:.3f}"
+            if found.least is None
+            else f"by {found.least:+.3f} or more, whatever the missing scores are"
+        )
         told.append(
-            f"At least as right as {best.constant} ({found.score:.3f} to "
-            f"{best.constant_score:.3f}) at {found.cost / best.constant_cost:.2f} of its cost: "
+            f"At least as right as {best.constant} ({numbers}) at "
+            f"{found.cost / best.constant_cost:.2f} of its cost: "
             f"--cost-weight {found.cost_weight:g}."
         )
     for line in told:
@@ -56,7 +65,7 @@ def _methods(verdicts: tuple[Verdict, ...]) -> Table:
                 f"{verdict.cost_weight:g}",
                 *(_marked(verdict.methods[name]) for name in names),
                 _marked(gain),
-                f"[{_short(gain.low)}, {_short(gain.high)}]",
+                f"[{_short(gain.low)}, {_short(gain.high)}]" if gain.known else "unknown",
             ]
         )
     return _table(rows)
@@ -71,15 +80,16 @@ def _kept(verdicts: tuple[Verdict, ...], *, measured: bool) -> Table:
     for v in verdicts:
         routes = v.part is not None
         score, paid = v.kept
+        doubt = "?" * v.some_missing
         rows.append(
             [
                 f"{v.cost_weight:g}",
-                f"{score:.3f}",
+                f"{score:.3f}{doubt}",
                 f"{scale * paid:.4f}",
-                f"{v.constant_score:.3f}",
+                f"{v.constant_score:.3f}{doubt}",
                 f"{scale * v.constant_cost:.4f}",
-                f"{v.mix_score if routes else score:.3f}",
-                f"{v.oracle_score:.3f}",
+                f"{v.mix_score if routes else score:.3f}{doubt}",
+                f"{v.oracle_score:.3f}{doubt}",
                 f"{v.same if routes else 1:.2f}",
             ]
         )
@@ -101,6 +111,8 @@ def _table(rows: list[list[str]], asks: Sequence[str] = ()) -> Table:
 
 
 def _marked(gain: Gain) -> str:
+    if not gain.known:
+        return "? "
     return _short(gain.mean) + ("*" if gain.low > 0 or gain.high < 0 else " ")
 
 

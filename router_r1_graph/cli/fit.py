@@ -191,7 +191,7 @@ def fit(
             if controller.method != method:
                 raise ConfigError(f"--add-to {add_to}: holds {controller.method}, not {method}")
         else:
-            with make_console(stderr=True).status("") as status:
+            with make_console(stderr=True).status("") as status, about(f"--data {data}"):
                 controller = LearnedController.fit(
                     method,
                     matrix,

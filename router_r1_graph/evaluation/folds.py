@@ -61,6 +61,14 @@ def fitted_on_folds(
     parts = [order[number::folds] for number in range(folds)]
     fits: list[tuple[str, Controller, Sequence[EvaluationQuestion]]] = []
     unfitted = {}
+    texts = {question.question for question in order}
+    if any(texts == {question.question for question in part} for part in parts):
+        return [], dict.fromkeys(
+            methods,
+            f"not fitted: a fold holds every question ({len(texts)} different "
+            f"{'one' if len(texts) == 1 else 'ones'}, repeated), so none is left to fit on; add "
+            "questions, or leave out repeated ones",
+        )
     cells = _cells(order, outcomes)
     for method in methods:
         try:

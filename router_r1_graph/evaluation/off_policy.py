@@ -109,7 +109,7 @@ def judge(
             why += f"; there is {', '.join(sorted(keys))}"
         raise ConfigError(f"no run can be used ({why}); {_remedy(left_out)}")
     questions = [trace.question for trace in used]
-    vectors = fit_embedding("tfidf", questions, seed).vectors(questions)
+    vectors = _features(questions, seed)
     names = sorted({c.name for trace in used for c in trace.pool.candidates})
     scores = np.array([_outcome(t, t.answer, scorer, feedback) for t in used])
     costs = np.array([price_usd(total(trace.ledger)) for trace in used])
@@ -145,6 +145,17 @@ def judge(
             )
         )
     return OffPolicy(len(used), left_out, outcome, float(scores.mean()), float(costs.mean()), rows)
+
+
+def _features(questions: Sequence[str], seed: int) -> np.ndarray:
+    """Return the features of the model of outcomes; of questions without words, a constant.
+
+    The model only makes the intervals narrower: without it the estimates are as right.
+    """
+    try:
+        return fit_embedding("tfidf", questions, seed).vectors(questions)
+    except ConfigError:
+        return np.zeros((len(questions), 1), dtype=np.float32)
 
 
 def _usable(traces: Sequence[Trace], feedback: str) -> tuple[list[Trace], dict[str, int]]:

@@ -116,7 +116,10 @@ def draw_fit(controller: LearnedController, folder: Path) -> list[Path]:
         span = f" to {weights[-1]:g}" if len(weights) > 1 else ""
         labels.append((scale * cost, score, f"a={weights[0]:g}{span}", "C0"))
     asked = counted(controller.about["questions"], "question")
-    axes.set_title(f"{asked}, {counted(len(costs), 'candidate')}; cross-validated; a = cost weight")
+    title = f"{asked}, {counted(len(costs), 'candidate')}; cross-validated; a = cost weight"
+    if any(verdict.some_missing for verdict in verdicts):
+        title += "\nscores are missing; each mean is over the questions that have a score"
+    axes.set_title(title)
     axes.set_xlabel("USD per 1,000 questions" if measured else "USD per million tokens, in + out")
     axes.set_ylabel("score")
     axes.grid(alpha=0.25)

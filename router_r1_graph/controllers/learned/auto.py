@@ -8,6 +8,9 @@ setting is fitted 15 times: with each fold and each pair of folds left out.
 The choice at a cost weight has the highest pessimistic gain (mean less one standard error) over the
 constant, and sends at least 92% of reworded questions to the same candidate. If the gain of that
 whole procedure on the folds judged is not clear of zero, the constant is kept.
+
+Where scores are missing, a choice other than the constant can be judged only on the questions with
+a score of both. Without such questions the data cannot tell, and the constant is kept as well.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from .matrix import ScoreMatrix
 from .methods import Setting, all_settings
 from .prediction import candidate_means
 from .rewording import reworded
-from .verdict import Gain, Verdict
+from .verdict import UNKNOWN, Gain, Verdict
 
 COST_WEIGHTS = (
     *(0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3),
@@ -83,10 +86,11 @@ def compare(
     views = [_View(predicted[:, :, i], fold != i) for i in range(FOLDS)]
     # The last one is for the choice that is kept: every question as the fold without it has it.
     views.append(_View(predicted[:, :, fold, np.arange(count)], np.ones(count, dtype=bool)))
+    best = int(best_column(candidate_means(matrix.scores)[None], spent.mean(axis=0))[0])
     kept: list[Setting] = []
     verdicts = []
     for cost_weight in COST_WEIGHTS:
-        judge = _Judge(matrix.names, matrix.scores, spent, fold, settings, cost_weight)
+        judge = _Judge(matrix.names, matrix.scores, spent, fold, settings, cost_weight, best)
         verdict, setting = judge.verdict(views)
         if setting and setting not in kept:
             kept.append(setting)
@@ -158,6 +162,7 @@ class _Judge:
     fold: np.ndarray
     settings: list[Setting]
     cost_weight: float
+    best_constant: int  # at cost weight 0
 
     def verdict(self, views: Sequence[_View]) -> tuple[Verdict, Setting | None]:
         """Return the verdict, and the setting that is kept; None = the constant."""
@@ -180,7 +185,11 @@ class _Judge:
         constant, choices = self._choices(views[-1])
         best = self._best(self._gains(choices[:, :, 0], constant), choices)
         true = self._true
+        by_method = {method: self._gain(to, base) for method, to in plain.items()}
         gain = self._gain(chosen, base)
+        untold = [found for found in by_method.values() if not found.known]
+        if untold and not gain.low and not gain.high:
+            gain = untold[0]  # no choice but the constant was made, since none could be judged
         cost = float(self.spent[rows, chosen].mean())
         oracle = np.where(np.isnan(true), -np.inf, true).argmax(axis=1)
         verdict = Verdict(
@@ -198,13 +207,27 @@ class _Judge:
             mix_score=_mix(candidate_means(self.scores), self.spent.mean(axis=0), cost),
             oracle_score=float(np.nanmean(self.scores[rows, oracle])),
             oracle_cost=float(self.spent[rows, oracle].mean()),
-            methods={method: self._gain(to, base) for method, to in plain.items()},
+            methods=by_method,
+            pairs=_pairs(self.scores, constant),
+            least=self._least(chosen),
         )
         return verdict, self.settings[best[0]] if best and gain.sure else None
 
     def _gain(self, to: np.ndarray, base: np.ndarray) -> Gain:
         true, rows = self._true, np.arange(len(to))
-        return _gain(true[rows, to] - true[rows, base], 1 - self.cost_weight)
+        found = _gain(true[rows, to] - true[rows, base], 1 - self.cost_weight, to != base)
+        # Without pairs some methods cannot learn, and send nothing elsewhere: that tells nothing.
+        few = _pairs(self.scores, base) < MIN_QUESTIONS
+        return UNKNOWN if few and found.low <= 0 <= found.high else found
+
+    def _least(self, to: np.ndarray) -> float | None:
+        """Return the least score of choices less the best constant's; None = no score missing."""
+        if not np.isnan(self.scores).any():
+            return None
+        rows, best = np.arange(len(to)), self.best_constant
+        worst = np.nan_to_num(self.scores[rows, to], nan=0.0)
+        least = worst - np.nan_to_num(self.scores[:, best], nan=1.0)
+        return float(np.where(to == best, 0.0, least).mean())
 
     @property
     def _true(self) -> np.ndarray:
@@ -235,6 +258,21 @@ class _Judge:
         return (int(s), int(m)) if sure[s, m] > 0 else None
 
 
+def _pairs(scores: np.ndarray, base: np.ndarray | int) -> int:
+    """Return how many questions can compare a candidate with others.
+
+    Args:
+        scores: Q x C; NaN = not measured.
+        base: the candidate, by number; for all questions or for each.
+
+    Returns:
+        The questions with a score of it; if there are several candidates, and of another one.
+    """
+    known = ~np.isnan(scores)
+    own = known[np.arange(len(known)), base]
+    return int((own & (known.sum(axis=1) >= min(2, known.shape[1]))).sum())
+
+
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard error over the last axis, without NaN; 0 where all are NaN."""
     known = ~np.isnan(values)
@@ -244,25 +282,38 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt((away**2).sum(axis=-1)) / count
 
 
-def _gain(differences: np.ndarray, unit: float) -> Gain:
+def _gain(differences: np.ndarray, unit: float, moved: np.ndarray | None = None) -> Gain:
     """Return a mean of paired differences with an interval that holds for few pairs as well.
 
     Most questions are sent to the constant either way: their differences are 0 and say nothing of
     the others. So Student's t counts the pairs that differ, and one pair more has won and lost half
     a time each (Agresti and Min, 2005): where three of three were won, the fourth may be lost.
 
+    A question that was sent elsewhere and lacks a score counts as those sent elsewhere that have
+    both. If none of these differs, or the interval is no narrower than what is possible, the
+    gain is unknown.
+
     Args:
         differences: length Q; NaN where a score is not known.
         unit: the difference between right and wrong.
+        moved: length Q: whether the question was sent elsewhere; if not, its difference is 0. None
+            = those whose difference is not 0.
     """
-    mean, error = map(float, _moments(differences))
-    known, differ = (
-        int(n.sum()) for n in (~np.isnan(differences), np.nan_to_num(differences) != 0)
-    )
+    moved = differences != 0 if moved is None else moved
+    count, known = len(moved), moved & ~np.isnan(differences)
+    sent, told = int(moved.sum()), int(known.sum())
+    each = sent / max(told, 1)  # the questions that a known pair stands for
+    weights = np.where(known, each, np.where(moved, 0.0, 1.0))
+    values = np.where(known, differences, 0.0)
+    mean = float((weights * values).sum() / count)
+    differ = int((values != 0).sum())
     if not differ:
-        return Gain(mean, mean, mean)
-    error = float(np.hypot(error, unit / known))
+        return UNKNOWN if sent > told else Gain(mean, mean, mean)
+    error = float(np.sqrt(((weights * (values - mean)) ** 2).sum()) / count)
+    error = float(np.hypot(error, each * unit / count))
     reach = float(stdtrit(max(differ - 1, 1), 0.975)) * error
+    if sent > told and reach >= sent / count:
+        return UNKNOWN
     return Gain(mean, mean - reach, mean + reach)
 
 

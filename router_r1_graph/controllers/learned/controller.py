@@ -261,13 +261,23 @@ class LearnedController(OneCallController):
         )
 
     def caution(self, cost_weight: float) -> str:
-        """Return a warning that routing does not pay, with numbers, if `auto` found so; else ""."""
+        """Return a warning that routing does not pay, with numbers, if `auto` found so; else "".
+
+        Where scores are missing, it may be that the data cannot tell.
+        """
         found = self.verdict(cost_weight)
         if found is None or found.part is not None:
             return ""
         if len(self.known.candidates) == 1:
             return f"routing does not pay: {found.constant} is the only candidate"
         asked = counted(self.about["questions"], "question")
+        if not found.gain.known:
+            return (
+                f"these data cannot tell whether routing pays: {found.pairs:,} of {asked} have "
+                f"scores of two candidates, {found.constant} and another one; so {found.constant} "
+                "is asked each time (score every candidate on each question; or judge by the logs "
+                "of --explore: router-r1 evaluate --off-policy)"
+            )
         return f"routing does not pay: on {asked} {found.why_not(self.cost_source)}"
 
     def utilities(

@@ -95,7 +95,10 @@ class TfidfEmbedding:
             except ValueError:  # no word
                 continue
         else:
-            raise ConfigError("tfidf: the questions have no words")
+            raise ConfigError(
+                "tfidf: the questions have no words, only marks or nothing; is their field named "
+                "rightly (--fields question=NAME)? --embedding minilm needs no words"
+            )
         least, most = _DIMENSIONS
         size = min(max(least, len(texts) // _QUESTIONS), most, *weights.shape)
         _, _, axes = randomized_svd(weights, size, random_state=seed)

@@ -8,6 +8,8 @@ Source: arXiv 2502.08773 (universal model routing), the cluster-based router wit
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from .prediction import candidate_means
@@ -29,9 +31,13 @@ class Features:
     def fit(cls, vectors: np.ndarray, scores: np.ndarray, *, seed: int, clusters: int) -> Features:
         """Cluster the questions, then measure every candidate on the clusters."""
         from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
 
         distinct = len(np.unique(vectors, axis=0))
-        means = KMeans(min(clusters, distinct), n_init=4, random_state=seed).fit(vectors)
+        with warnings.catch_warnings():
+            # Vectors that are all but equal make fewer clusters: the others stay empty.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            means = KMeans(min(clusters, distinct), n_init=4, random_state=seed).fit(vectors)
         self = cls(means.cluster_centers_.astype(np.float32), np.zeros((0, 0)))
         self.features = self.measure(vectors, scores)
         return self

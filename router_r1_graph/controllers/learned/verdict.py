@@ -12,19 +12,33 @@ from .costs import CostSource
 
 @dataclass(frozen=True)
 class Gain:
-    """A mean utility less that of the best constant, with its 95% interval (paired)."""
+    """A mean utility less that of the best constant, with its 95% interval (paired).
+
+    Attributes:
+        mean: from -1 to 1.
+        low: the lower end of the interval.
+        high: its upper end.
+        known: whether there are scores that tell; if not, the interval is all that is possible.
+    """
 
     mean: float
     low: float
     high: float
+    known: bool = True
 
     @property
     def sure(self) -> bool:
         """Whether it is positive, clear of zero."""
-        return self.low > 0
+        return self.known and self.low > 0
 
     def __str__(self) -> str:
+        if not self.known:
+            return "unknown"
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+UNKNOWN = Gain(0.0, -1.0, 1.0, known=False)
+"""The gain of choices that no scores compare with the constant."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,9 @@ class Verdict:
         oracle_score: the mean over questions of the score of the one with the highest utility.
         oracle_cost: the cost of these for a question.
         methods: each method's gain with its best options and no margin.
+        pairs: the questions with scores of the constant and of another candidate.
+        least: `score` less that of the best constant at cost weight 0, over all questions, if each
+            missing score is the worst for `auto`; None = no score is missing.
     """
 
     cost_weight: float
@@ -65,6 +82,13 @@ class Verdict:
     oracle_score: float
     oracle_cost: float
     methods: dict[str, Gain] = field(default_factory=dict)
+    pairs: int = 0
+    least: float | None = None
+
+    @property
+    def some_missing(self) -> bool:
+        """Whether scores are missing, so that each mean is over the questions that have one."""
+        return self.least is not None
 
     @property
     def kept(self) -> tuple[float, float]:
@@ -74,7 +98,10 @@ class Verdict:
         return self.score, self.cost
 
     def why_not(self, cost_source: CostSource) -> str:
-        """Return the reason why the constant is asked each time, with the numbers."""
+        """Return the reason why the constant is asked each time, with the numbers.
+
+        The gain is known.
+        """
         method = max(self.methods, key=lambda name: self.methods[name].mean)
         numbers = f"score {self.constant_score:.3f}"
         if cost_source == "measured":
@@ -86,7 +113,7 @@ class Verdict:
 
 
 def read_verdict(
-    *, gain: Mapping[str, float], methods: Mapping[str, Mapping[str, float]], **found: Any
+    *, gain: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]], **found: Any
 ) -> Verdict:
     """Return the verdict from its `asdict`.
 
@@ -100,6 +127,8 @@ def read_verdict(
 def as_good_for_less(verdicts: Sequence[Verdict]) -> Verdict | None:
     """Return the cheapest that scores no less than the best constant and costs less; None = none.
 
+    Where scores are missing, it scores no less whatever they are.
+
     Args:
         verdicts: those of `compare`, the cost weight 0 first.
     """
@@ -108,7 +137,7 @@ def as_good_for_less(verdicts: Sequence[Verdict]) -> Verdict | None:
         found
         for found in verdicts
         if found.part is not None
-        and found.score >= best.constant_score
+        and (found.score >= best.constant_score if found.least is None else found.least >= 0)
         and found.cost < best.constant_cost
     )
     return min(cheaper, key=lambda found: found.cost, default=None)
