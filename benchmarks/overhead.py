@@ -158,7 +158,7 @@ def cpu(questions: int = 40, repeats: int = 9) -> float:
     return ratio
 
 
-def resilience(questions: int = 3, repeats: int = 100) -> dict[str, float]:
+def resilience(questions: int = 3, repeats: int = 400) -> dict[str, float]:
     """Print what limits, breaker and fallback add to the CPU of a question; return the ratios.
 
     Candidates are asked over HTTP, as they are in earnest, and as fakes that cost nothing.
