@@ -294,6 +294,7 @@ def test_a_settlement_without_a_next_attempt_is_written_in_time(place):
     first.settle("up")
     second.settle("up")
     wait_until(lambda: not there.read(endpoint.key).places)
+    assert not endpoint.store._held
 
 
 @pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
@@ -302,20 +303,20 @@ def test_a_settlement_for_which_others_may_wait_is_written_at_once(place, how, m
     hold_for_ever(monkeypatch)
     endpoint, permits = held_places(place, breaker_failures=2, tokens_per_minute=600)
     there = type(endpoint.store)(place)  # as another process sees it
-    seen = lambda: there.read(endpoint.key)  # noqa: E731
     if how == "scarce":
         permits.append(entered(endpoint))
-        permits[0].settle("up")
-        wait_until(lambda: len(seen().places) == 2)
-    elif how == "many tokens":
-        permits[0].settle("up", 6000)
-        wait_until(lambda: seen().tokens_until > time.time() + 60)
-    else:
-        permits[0].settle("down")
-        wait_until(lambda: seen().failures == 1)
-        if how == "up again":
-            permits[1].settle("up")
-            wait_until(lambda: seen().failures == 0)
+    settled = "down" if how in ("down", "up again") else "up"
+    permits[0].settle(settled, 6000 if how == "many tokens" else 0)
+    places = len(permits) - 1
+    wait_until(lambda: len(there.read(endpoint.key).places) == places)
+    seen = there.read(endpoint.key)
+    assert seen.failures == (settled == "down")
+    assert (seen.tokens_until > time.time() + 60) == (how == "many tokens")
+    if how == "up again":
+        permits[1].settle("up")
+        wait_until(lambda: not there.read(endpoint.key).places)
+        assert there.read(endpoint.key).failures == 0
+    assert not endpoint.store._held
 
 
 @pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,14 +109,14 @@ def test_a_stated_answer_counts_whatever_hedge_stands_beside_it(reply, answer):
     assert bare_answer(reply) == answer
 
 
-def test_a_reply_is_read_in_linear_time():
+def test_a_long_reply_is_read():
+    # In quadratic time this would take hours, which pytest-timeout does not allow.
     parts = ("the answer is ", "the answer is unknown, ", "I do not know what the answer is ")
     more = ("the answer is that I do not know, ", r"\boxed{", "{", ". ", "a.", "Mt. ", "A", " ")
-    start = time.perf_counter()
     for part in (*parts, *more):
-        bare_answer(r"\boxed{" + part * (10**6 // len(part)))
-        bare_answer("The answer is " + part * (10**6 // len(part)))
-    assert time.perf_counter() - start < 30
+        text = part * (10**6 // len(part))
+        assert len(bare_answer(r"\boxed{" + text)) <= len(text) + 7
+        assert len(bare_answer("The answer is " + text)) <= len(text) + 14
 
 
 @pytest.mark.parametrize("spec", ["constant:Ada", "cheapest", "cascade", "vote"])

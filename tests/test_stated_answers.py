@@ -1,7 +1,5 @@
 """A gold answer is found whatever joins it to other words, and never in another number."""
 
-import time
-
 import pytest
 
 from router_r1_graph.answers import contains, gold_answers
@@ -129,7 +127,6 @@ def test_a_number_has_a_sign_of_its_own_only(reply, gold, score):
 
 @pytest.mark.parametrize("score", [choice, number, stated])
 @pytest.mark.parametrize("part", ["1,", "A) ", "1.0", "-", "yes,", "^"])
-def test_a_score_takes_linear_time(score, part):
-    start = time.perf_counter()
-    score(part * (10**6 // len(part)), ["B", "yes", "C", "12"])
-    assert time.perf_counter() - start < 20
+def test_a_long_text_is_scored(score, part):
+    # In quadratic time this would take hours, which pytest-timeout does not allow.
+    assert score(part * (10**6 // len(part)), ["B", "yes", "C", "12"]) in (0.0, 1.0)
