@@ -41,6 +41,7 @@ from router_r1_graph import (
 )
 
 ROUNDS = 4
+SLOW_SECONDS = 0.04
 POOL = CandidatePool.model_validate(
     {
         "name": "benchmark",
@@ -158,10 +159,11 @@ def cpu(questions: int = 40, repeats: int = 9) -> float:
     return ratio
 
 
-def resilience(questions: int = 3, repeats: int = 400) -> dict[str, float]:
+def resilience(questions: int = 3, repeats: int = 200) -> dict[str, float]:
     """Print what limits, breaker and fallback add to the CPU of a question; return the ratios.
 
-    Candidates are asked over HTTP, as they are in earnest, and as fakes that cost nothing.
+    Candidates are asked over HTTP, as they are in earnest, with replies at once and after a while,
+    and as fakes that cost nothing.
     """
     limits = {
         "max_concurrency": 1000,
@@ -172,18 +174,27 @@ def resilience(questions: int = 3, repeats: int = 400) -> dict[str, float]:
     }
     candidates = [c.model_dump(exclude_unset=True) for c in POOL.candidates]
     ratios = {}
-    with tempfile.TemporaryDirectory() as folder, _server() as url:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _server(0.0) as quick,
+        _server(SLOW_SECONDS) as slow,
+    ):
+        ways = {
+            "over HTTP": quick,
+            f"over HTTP, replies after {1e3 * SLOW_SECONDS:.0f} ms": slow,
+            "of fakes": None,
+        }
         stores = {"without": None, "in memory": "memory", "in SQLite": f"{folder}/limits.sqlite"}
         asks = {}
-        for base_url in (url, None):
+        for how, base_url in ways.items():
             for store, place in stores.items():
                 block = {**limits, "limits_store": place} if place else None
                 here = [{**c, "base_url": base_url} for c in candidates]
                 pool = CandidatePool.model_validate({"resilience": block, "candidates": here})
-                asks[base_url, store] = through_the_graph(0, pool)
+                asks[how, store] = through_the_graph(0, pool)
 
-        async def measure() -> dict[tuple[str | None, str], list[float]]:
-            cpu: dict[tuple[str | None, str], list[float]] = {arm: [] for arm in asks}
+        async def measure() -> dict[tuple[str, str], list[float]]:
+            cpu: dict[tuple[str, str], list[float]] = {arm: [] for arm in asks}
             for ask in asks.values():
                 await _cpu_ms(ask, 5)  # first calls warm caches up
             order, rng = list(asks), random.Random(0)
@@ -194,9 +205,8 @@ def resilience(questions: int = 3, repeats: int = 400) -> dict[str, float]:
             return cpu
 
         cpu_ms = asyncio.run(measure())
-    for (base_url, store), with_limits in cpu_ms.items():
-        plain = cpu_ms[base_url, "without"]
-        how = "over HTTP" if base_url else "of fakes"
+    for (how, store), with_limits in cpu_ms.items():
+        plain = cpu_ms[how, "without"]
         ratio = statistics.median(a / b for a, b in zip(with_limits, plain, strict=True))
         ratios[f"{store}, {how}"] = ratio
         print(
@@ -207,10 +217,14 @@ def resilience(questions: int = 3, repeats: int = 400) -> dict[str, float]:
 
 
 @contextmanager
-def _server() -> Iterator[str]:
-    """Serve replies in another process, whose CPU is not measured; yield its address."""
+def _server(seconds: float) -> Iterator[str]:
+    """Serve replies in another process, whose CPU is not measured; yield its address.
+
+    Args:
+        seconds: until a reply comes.
+    """
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=_serve, args=(theirs,))
+    process = multiprocessing.get_context("fork").Process(target=_serve, args=(theirs, seconds))
     process.start()
     try:
         yield f"http://127.0.0.1:{ours.recv()}/v1"
@@ -219,7 +233,7 @@ def _server() -> Iterator[str]:
         process.join()
 
 
-def _serve(pipe: Any) -> None:
+def _serve(pipe: Any, seconds: float) -> None:
     usage = {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}
     message = {"role": "assistant", "content": "some information about it"}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -232,6 +246,7 @@ def _serve(pipe: Any) -> None:
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
+            time.sleep(seconds)
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -288,6 +288,17 @@ def test_a_settlement_for_which_nobody_waits_goes_with_the_next_attempt(place, m
 
 
 @pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
+def test_a_store_holds_few_settlements_back(place, monkeypatch):
+    hold_for_ever(monkeypatch)
+    endpoint = endpoint_of(candidate(max_concurrency=1000, limits_store=place))
+    permits = [entered(endpoint) for _ in range(40)]
+    there = type(endpoint.store)(place)  # as another process sees it
+    for permit in permits:
+        permit.settle("up")
+    wait_until(lambda: len(there.read(endpoint.key).places) <= store._MOST_HELD)
+
+
+@pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
 def test_a_settlement_without_a_next_attempt_is_written_in_time(place):
     endpoint, (first, second) = held_places(place)
     there = type(endpoint.store)(place)  # as another process sees it

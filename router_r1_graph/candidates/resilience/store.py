@@ -27,8 +27,10 @@ Change = Callable[[EndpointState], T]
 
 PATIENCE_SECONDS = 2.0
 """Seconds that a store may take for one step."""
-HOLD_SECONDS = 0.05
+HOLD_SECONDS = 0.25
 """The longest time for which a change is held back."""
+_MOST_HELD = 16
+"""Changes of one state that are held back at once."""
 _PAUSE_SECONDS = 5.0
 """Seconds for which a store that failed is not used."""
 
@@ -201,7 +203,10 @@ class SharedStore(Store):
                 except RuntimeError:  # the system has no more threads
                     return False
                 self._timed = True
-            self._held.setdefault(key, Held()).changes.append(change)
+            changes = self._held.setdefault(key, Held()).changes
+            if len(changes) >= _MOST_HELD:
+                return False
+            changes.append(change)
             return True
 
     def _release(self) -> None:
