@@ -37,8 +37,9 @@ from ..langsmith import runs
 from ..ledger import new_ledger, total
 from ..observations import conversation, instructions
 from ..routing import adecide_only, decide_only
+from .account import RunAccount
 from .agent_bill import AgentBill, PaidSoFar, merged_bills, merged_prefixes, paid_from
-from .answered_step import AnsweredStep, by_price, left_of
+from .answered_step import AnsweredStep, by_price
 from .asked import CandidateFailedError, text_sent
 from .prefixes import Prefix, warm_tokens
 
@@ -182,7 +183,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             else:
                 if done := step.done(asked.candidate, response):
                     return done
-            step.settle()
+            step.account.settle()
         return step.end()
 
     async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -199,7 +200,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             else:
                 if done := step.done(asked.candidate, response):
                     return done
-            await step.asettle()
+            await step.account.asettle()
         return step.end()
 
     def after_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
@@ -294,7 +295,8 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             warm_tokens=warm,
         )
         context = self._knobs(request.runtime, so_far)
-        remaining = left_of(paid, context, so_far["started_at"])
+        account = RunAccount(paid, context, so_far["started_at"])
+        remaining = account.left
         view = View(
             step_text(question, since, context.max_information_tokens, agent.last),
             pool,
@@ -306,7 +308,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             step=agent,
         )
         images = sum(len(images_in(message)) for message in messages)
-        return AnsweredStep(self.models, view, so_far, paid, messages, tools, text, images)
+        return AnsweredStep(self.models, view, so_far, account, messages, tools, text, images)
 
 
 def _is_answered(messages: Sequence[AnyMessage]) -> bool:
