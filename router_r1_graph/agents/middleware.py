@@ -8,18 +8,12 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Any
 
-from langchain.agents.middleware.types import (
-    AgentMiddleware,
-    AgentState,
-    OmitFromInput,
-    PrivateStateAttr,
-)
+from langchain.agents.middleware.types import AgentMiddleware
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from langgraph.channels import UntrackedValue
 
 from ..budget import Left, StopReason
 from ..candidates import CandidatePool
@@ -38,7 +32,8 @@ from ..ledger import new_ledger, total
 from ..observations import conversation, instructions
 from ..routing import adecide_only, decide_only
 from .account import RunAccount
-from .agent_bill import AgentBill, PaidSoFar, merged_bills, merged_prefixes, paid_from
+from .agent_bill import AgentBill, PaidSoFar, paid_from
+from .agent_state import RoutedAgentState
 from .answered_step import AnsweredStep, by_price
 from .asked import CandidateFailedError, text_sent
 from .prefixes import Prefix, warm_tokens
@@ -47,22 +42,6 @@ logger = logging.getLogger(__name__)
 
 _LIMITS = ("budget_usd", "deadline_seconds")
 """The settings that bound what a run of an agent costs."""
-
-
-class RoutedAgentState(AgentState):  # type: ignore[misc]  # langchain is optional: Any to mypy
-    """The middleware's part of an agent's state."""
-
-    # Another middleware may try a step several times at once, and each attempt writes all three.
-    router_r1: NotRequired[  # type: ignore[valid-type]
-        Annotated[AgentBill, OmitFromInput, merged_bills]
-    ]
-    router_r1_prefixes: NotRequired[  # type: ignore[valid-type]
-        Annotated[dict[str, Prefix], PrivateStateAttr, merged_prefixes]
-    ]
-    # The same object in all steps of a run, and in no checkpoint.
-    router_r1_paid: NotRequired[  # type: ignore[valid-type]
-        Annotated[PaidSoFar, UntrackedValue(PaidSoFar, guard=False), PrivateStateAttr]
-    ]
 
 
 class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
