@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelResponse
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage
 from langgraph.types import Command
 
 from ..budget import StopReason
@@ -27,6 +27,7 @@ from .account import RunAccount
 from .agent_bill import AgentBill, DecidedStep
 from .asked import AskedCandidate, CandidateFailedError, OverBudgetError
 from .prefixes import prefix_of
+from .sent import SentStep
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +40,7 @@ class AnsweredStep:
     view: View
     so_far: AgentBill
     account: RunAccount
-    messages: list[AnyMessage]
-    tools: str
-    text: str
-    images: int
+    sent: SentStep
     ending: StopReason | None = None
     chosen: str = ""
     unchosen: str = ""
@@ -75,7 +73,7 @@ class AnsweredStep:
 
     def _affordable(self, candidate: Candidate) -> bool:
         """Return whether a candidate can be paid: what is known of the call before it is made."""
-        return self.account.worst_case_usd(candidate, self.text, self.images) is not None
+        return self.account.worst_case_usd(candidate, self.sent.text, self.sent.images) is not None
 
     def admit(self, candidate: Candidate, text: str, images: int) -> str:
         """Reserve the most that a call can cost that sends so much; return the reservation.
@@ -187,7 +185,7 @@ class AnsweredStep:
             )
             return ""
         with suppress(CandidateFailedError):  # the other middleware has taken it as an answer
-            self.take(named[0], read_reply(message, self.messages, named[0], 0.0, 1))
+            self.take(named[0], read_reply(message, self.sent.messages, named[0], 0.0, 1))
         return named[0].name
 
     def _billed(self, response: Any, candidate: str) -> ExtendedModelResponse:
@@ -200,7 +198,7 @@ class AnsweredStep:
         }
         prefixes = {}
         if candidate:
-            prefixes[candidate] = prefix_of(self.messages, self.tools, read, time.time())
+            prefixes[candidate] = prefix_of(self.sent.messages, self.sent.tools, read, time.time())
         self.account.note([*self.so_far["steps"], step], prefixes)
         return _extended(response, self.account.update(self.so_far))
 

@@ -13,12 +13,12 @@ from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 
 from ..candidates import Candidate
 from ..candidates.call import aask, ask, unbound
-from ..candidates.images import images_in
 from ..candidates.refusals import TOKEN_LIMITS
 from ..candidates.reply import ChatModel, Reply, text_of_options, with_tools
 from ..candidates.tool import CANDIDATE_TAG
 from ..errors import ConfigError, RouterR1Error
 from ..langsmith import runs
+from .sent import images_sent, text_sent
 
 _LIMITS = (*TOKEN_LIMITS, "max_output_tokens", "num_predict")
 """The names of the limit of a reply's tokens, at all providers."""
@@ -160,9 +160,8 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
         candidate = self.candidate
         if limits:
             candidate = candidate.model_copy(update={"max_tokens": max(limits)})
-        text = "".join(map(text_sent, messages)) + text_of_options(options)
-        images = sum(len(images_in(message)) for message in messages)
-        return candidate, self.budget.admit(candidate, text, images)
+        text = text_sent(messages) + text_of_options(options)
+        return candidate, self.budget.admit(candidate, text, images_sent(messages))
 
     def _config(self, config: RunnableConfig | None) -> RunnableConfig:
         name = self.candidate.name
@@ -174,12 +173,6 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
         told = {"candidate": self.candidate.name, "cost_usd": reply.cost_usd}
         metadata = {**reply.message.response_metadata, "router_r1": told}
         return reply.message.model_copy(update={"response_metadata": metadata})
-
-
-def text_sent(message: AnyMessage) -> str:
-    """Return the text that a message sends: its own and its calls, but no image."""
-    calls = getattr(message, "tool_calls", None) or ""
-    return f"{message.text}{calls}"
 
 
 def _messages(given: LanguageModelInput) -> list[AnyMessage]:

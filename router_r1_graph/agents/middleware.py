@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -13,11 +12,10 @@ from typing import Any
 from langchain.agents.middleware.types import AgentMiddleware
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import ensure_config
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from ..budget import Left, StopReason
 from ..candidates import CandidatePool
-from ..candidates.images import images_in, text_asked
+from ..candidates.images import text_asked
 from ..candidates.providers import make_chat_model
 from ..candidates.reply import ChatModel
 from ..candidates.usage import estimate_tokens
@@ -35,8 +33,9 @@ from .account import RunAccount
 from .agent_bill import AgentBill, PaidSoFar, paid_from
 from .agent_state import RoutedAgentState
 from .answered_step import AnsweredStep, by_price
-from .asked import CandidateFailedError, text_sent
+from .asked import CandidateFailedError
 from .prefixes import Prefix, warm_tokens
+from .sent import SentStep
 
 logger = logging.getLogger(__name__)
 
@@ -241,11 +240,9 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
 
     def _step(self, request: Any) -> AnsweredStep:
         """Return the step to decide."""
-        state, messages = request.state, list(request.messages)
-        if request.system_message:
-            messages = [request.system_message, *messages]
-        pool = self.pool
-        if any(images_in(message) for message in messages):
+        state, sent = request.state, SentStep.of(request)
+        messages, pool = sent.messages, self.pool
+        if sent.images:
             if (able := pool.taking_images()) is None:
                 raise PoolError(
                     f"there are images, and no candidate of the pool {pool.name!r} takes any"
@@ -258,18 +255,16 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         # A resumed run has none yet. The attempts of another middleware at a step share its state.
         paid: PaidSoFar = state.setdefault("router_r1_paid", paid_from(so_far["ledger"]))
         prefixes: dict[str, Prefix] = state.get("router_r1_prefixes") or {}
-        tools = json.dumps([_schema(tool) for tool in request.tools], default=str)
-        text = tools + "".join(text_sent(message) for message in messages)
         asked = [place for place, m in enumerate(messages) if isinstance(m, HumanMessage)]
         place = asked[-1] if asked else -1
         question = text_asked(messages[place]) if messages else ""
         since = tuple(messages[place + 1 :]) if asked else ()
         steps = so_far["steps"]
-        warm = warm_tokens(prefixes, pool, messages, tools, now)
+        warm = warm_tokens(prefixes, pool, messages, sent.tools, now)
         agent = AgentStep(
             number=len(steps),
             messages=since,
-            input_tokens=max(estimate_tokens(text), *warm.values(), 0),
+            input_tokens=max(estimate_tokens(sent.text), *warm.values(), 0),
             last=steps[-1]["candidate"] if steps else "",
             warm_tokens=warm,
         )
@@ -286,8 +281,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             instructions=instructions(messages),
             step=agent,
         )
-        images = sum(len(images_in(message)) for message in messages)
-        return AnsweredStep(self.models, view, so_far, account, messages, tools, text, images)
+        return AnsweredStep(self.models, view, so_far, account, sent)
 
 
 def _is_answered(messages: Sequence[AnyMessage]) -> bool:
@@ -297,8 +291,3 @@ def _is_answered(messages: Sequence[AnyMessage]) -> bool:
     """
     said = next((m for m in reversed(messages) if isinstance(m, AIMessage)), None)
     return said is not None and "candidate" in (said.response_metadata.get("router_r1") or {})
-
-
-def _schema(tool: Any) -> dict[str, Any]:
-    """Return a tool as a provider reads it; one that is a provider's own is a dict already."""
-    return tool if isinstance(tool, dict) else convert_to_openai_tool(tool)
