@@ -18,7 +18,7 @@ from langchain_core.messages import AIMessage
 from langgraph.types import Command
 
 from ..budget import StopReason
-from ..candidates import Candidate, CandidatePool
+from ..candidates import Candidate
 from ..candidates.bill import bill
 from ..candidates.reply import ChatModel, Reply, read_reply
 from ..controllers import View
@@ -128,7 +128,7 @@ class AnsweredStep:
                 routing.controller,
                 self.unchosen,
             )
-        cheapest = by_price(pool)
+        cheapest = pool.by_price
         last = pool.find(self.view.step.last) if self.view.step else None
         rest = [*([last] if last else []), *cheapest]
         if call:
@@ -244,8 +244,3 @@ def _extended(response: Any, update: dict[str, Any]) -> ExtendedModelResponse:
             update = {**response.command.update, **update}
         response = response.model_response
     return ExtendedModelResponse(model_response=response, command=Command(update=update))
-
-
-def by_price(pool: CandidatePool) -> list[Candidate]:
-    """Return a pool's candidates, the cheapest first."""
-    return sorted(pool.candidates, key=lambda c: c.price_usd_per_mtok)

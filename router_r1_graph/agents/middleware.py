@@ -32,7 +32,7 @@ from ..routing import adecide_only, decide_only
 from .account import RunAccount
 from .agent_bill import AgentBill, PaidSoFar, paid_from
 from .agent_state import RoutedAgentState
-from .answered_step import AnsweredStep, by_price
+from .answered_step import AnsweredStep
 from .asked import CandidateFailedError
 from .prefixes import Prefix, warm_tokens
 from .sent import SentStep
@@ -122,7 +122,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
     @property
     def default_model(self) -> Any:
         """The cheapest candidate's chat model, as the model that `create_agent` demands."""
-        return self.models[by_price(self.pool)[0].name]
+        return self.models[self.pool.by_price[0].name]
 
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
         """Begin a bill, and keep the knobs of the run in it."""

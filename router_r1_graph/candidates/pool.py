@@ -158,6 +158,11 @@ class CandidatePool(BaseModel):
             settings.__dict__["folder"] = file.parent
         return pool
 
+    @property
+    def by_price(self) -> list[Candidate]:
+        """The candidates from cheap to expensive; equal prices keep the pool's order."""
+        return sorted(self.candidates, key=lambda c: c.price_usd_per_mtok)
+
     def describe_briefly(self) -> str:
         """Return the descriptors for a small policy: each subject's candidates, price level, score.
 
@@ -168,7 +173,7 @@ class CandidatePool(BaseModel):
             science: Vantegro 2 9
         """
         subjects: dict[str, list[str]] = {}
-        for candidate in sorted(self.candidates, key=lambda c: c.price_usd_per_mtok):
+        for candidate in self.by_price:
             level = f"{candidate.name} {candidate.price_level}"
             for subject, score in candidate.score_levels.items():
                 subjects.setdefault(subject, []).append(f"{level} {score}")
