@@ -106,11 +106,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
                     f"{self.pool.where}: {candidate.name} is a {candidate.kind}; only models "
                     "answer the steps of an agent: give the others to it as tools (pool_tools)"
                 )
-        given: dict[str, ChatModel] = {}
-        for name, model in (models or {}).items():
-            if (found := self.pool.find(name)) is None:
-                raise PoolError(f"models: {self.pool.unknown(name)}")
-            given[found.name] = model
+        given = self.pool.given_models(models)
         self.pool.require_keys(but=given)
         self.models = {
             c.name: given[c.name] if c.name in given else make_chat_model(c)
