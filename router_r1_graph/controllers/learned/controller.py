@@ -265,7 +265,7 @@ class LearnedController(OneCallController):
         Where scores are missing, it may be that the data cannot tell.
         """
         found = self.verdict(cost_weight)
-        if found is None:
+        if found is None or found.part is not None:
             return ""
         return found.caution(len(self.known.candidates), self.about["questions"], self.cost_source)
 

@@ -98,15 +98,13 @@ class Verdict:
         return self.score, self.cost
 
     def caution(self, candidates: int, questions: int, cost_source: CostSource) -> str:
-        """Return a warning that the constant is asked each time, with numbers; "" = it is not.
+        """Return a warning, with numbers, of a verdict by which the constant is asked each time.
 
         Args:
             candidates: how many were compared.
             questions: how many they were compared on.
             cost_source: what the costs are.
         """
-        if self.part is not None:
-            return ""
         if candidates == 1:
             return f"routing does not pay: {self.constant} is the only candidate"
         asked = counted(questions, "question")
