@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -37,7 +38,12 @@ from langgraph.types import Command
 from pydantic import BaseModel, Field, create_model
 
 from openai_server import Reply, Status
-from router_r1_graph import RouterDecisionModel, RouterMiddleware, total
+from router_r1_graph import RouterContext, RouterDecisionModel, RouterMiddleware, total
+from router_r1_graph.agents.account import RunAccount
+from router_r1_graph.agents.agent_bill import paid_from
+from router_r1_graph.candidates.bill import bill
+from router_r1_graph.candidates.reply import Reply as CandidateReply
+from router_r1_graph.ledger import new_ledger
 from yaml_pool import ONE_DOLLAR, both_ways, yaml_pool
 
 ASKED = {"messages": [("user", "Make the tests pass.")]}
@@ -383,3 +389,22 @@ def test_a_step_that_another_middleware_writes_itself_is_nobodys(serve, tmp_path
     assert (server.requests, state["messages"][-1].text) == ([], "No.")
     assert [s["candidate"] for s in state["router_r1"]["steps"]] == [""]
     assert "on no bill" not in caplog.text
+
+
+def test_what_is_reserved_is_not_left_until_it_is_charged_or_released(serve, tmp_path):
+    ada = yaml_pool(tmp_path, serve("unused"), BOTH, max_tokens=100).candidates[0]
+    most = ada.worst_case_usd("hello", 0)
+    paid_so_far, limits = paid_from(new_ledger()), RouterContext(budget_usd=1.5 * most)
+    one, other = (RunAccount(paid_so_far, limits, time.time()) for _ in range(2))
+    held = one.reserve(ada, "hello", 0)
+    assert held
+    assert one.left.usd == pytest.approx(0.5 * most)
+    assert other.reserve(ada, "hello", 0) is None  # another attempt at the step, the same run
+    other.settle()  # none of its own calls is under way
+    one.release(held)
+    held = other.reserve(ada, "hello", 0)
+    assert held
+    reply = CandidateReply(cost_usd=0.25 * most, message=AIMessage("Hi"), text="Hi")
+    other.charge(bill(ada.name, reply)[1], held)
+    assert one.left.usd == pytest.approx(1.25 * most)
+    assert one.update({"steps": []})["router_r1"]["ledger"] == paid_so_far["ledger"]

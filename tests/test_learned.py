@@ -569,13 +569,13 @@ def test_auto_warns_in_no_words_of_scikit_learn_where_questions_hardly_differ():
 
 
 def test_few_pairs_of_scores_are_no_sure_gain_and_many_are():
-    from router_r1_graph.controllers.learned.auto import _gain
+    from router_r1_graph.controllers.learned.gains import gain_of
 
     known = np.zeros(80)
     known[:5] = 1.0
-    assert not _gain(known, 1.0).sure  # five of five pairs: by luck in one case of 32
+    assert not gain_of(known, 1.0).sure  # five of five pairs: by luck in one case of 32
     known[:20] = 1.0
-    assert _gain(known, 1.0).sure
+    assert gain_of(known, 1.0).sure
 
 
 def test_a_long_question_is_read_at_its_ends_and_chinese_by_characters():

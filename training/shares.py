@@ -45,6 +45,6 @@ class Shares:
 
 
 def _by_price(pool: CandidatePool) -> dict[str, str]:
-    ordered = sorted(pool.candidates, key=lambda c: c.price_usd_per_mtok)
+    ordered = pool.by_price
     lowest, between, highest = _BY_PRICE
     return {c.name: between for c in ordered} | {ordered[-1].name: highest, ordered[0].name: lowest}

@@ -60,33 +60,3 @@ class AgentBill(TypedDict):
 def paid_from(ledger: Ledger) -> PaidSoFar:
     """Return what a run that begins, or is resumed, has paid: what is on its bill."""
     return {"ledger": ledger, "held": {}, "steps": [], "prefixes": {}}
-
-
-def merged_bills(known: AgentBill, new: AgentBill) -> AgentBill:
-    """Return one bill of two: the later one of a run has all that the earlier one has.
-
-    Attempts at one step that another middleware made at once come in any order. A bill of another
-    run replaces the known one.
-    """
-    if not known or known["started_at"] != new["started_at"]:
-        return new
-    return {
-        **new,
-        "ledger": max(new["ledger"], known["ledger"], key=_turns),
-        "steps": max(new["steps"], known["steps"], key=len),
-        "stop_reason": new["stop_reason"] or known["stop_reason"],
-    }
-
-
-def merged_prefixes(known: dict[str, Prefix], new: dict[str, Prefix]) -> dict[str, Prefix]:
-    """Return what each candidate has read last."""
-    latest = dict(known)
-    for name, prefix in new.items():
-        if name not in latest or latest[name]["at"] <= prefix["at"]:
-            latest[name] = prefix
-    return latest
-
-
-def _turns(ledger: Ledger) -> int:
-    """Return how many calls and turns are on a ledger: it only ever grows."""
-    return sum(line["calls"] for line in (ledger["controller"], *ledger["candidates"].values()))

@@ -1,44 +1,35 @@
 """One step of an agent while it is decided and answered, and its bill.
 
-The key invariant: a call is charged when its reply comes, into an object that is the same in all
-steps of a run. So it is on the bill whatever other middlewares do with the response. Until then,
-the most that it can cost is reserved there, so that calls at once share one budget.
+The key invariant: a call is charged when its reply comes, whatever other middlewares do with the
+response. Until then, the most that it can cost is reserved in the run's account.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import uuid4
 
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelResponse
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage
 from langgraph.types import Command
 
-from ..budget import Left, StopReason, left
-from ..candidates import Candidate, CandidatePool
+from ..budget import StopReason
+from ..candidates import Candidate
 from ..candidates.bill import bill
 from ..candidates.reply import ChatModel, Reply, read_reply
-from ..context import RouterContext
 from ..controllers import View
-from ..ledger import added, charge_candidates
 from ..planned_calls import Routing
-from .agent_bill import AgentBill, DecidedStep, PaidSoFar
+from .account import RunAccount
+from .agent_bill import AgentBill, DecidedStep
 from .asked import AskedCandidate, CandidateFailedError, OverBudgetError
 from .prefixes import prefix_of
+from .sent import SentStep
 
 logger = logging.getLogger(__name__)
-
-_CHARGING = threading.Lock()
-"""Another middleware may ask twice at once."""
-_LOOK_SECONDS = 0.01
-"""How long to wait between two looks at the calls that are under way."""
 
 
 @dataclass
@@ -48,11 +39,8 @@ class AnsweredStep:
     models: Mapping[str, ChatModel]
     view: View
     so_far: AgentBill
-    paid: PaidSoFar
-    messages: list[AnyMessage]
-    tools: str
-    text: str
-    images: int
+    account: RunAccount
+    sent: SentStep
     ending: StopReason | None = None
     chosen: str = ""
     unchosen: str = ""
@@ -65,8 +53,6 @@ class AnsweredStep:
     error: CandidateFailedError | None = None
     instead: Any = None
     """The response that another middleware gave instead of the last failure."""
-    under_way: set[str] = field(default_factory=set)
-    """What is reserved for this step's calls."""
 
     def __post_init__(self) -> None:
         remaining = self.view.left
@@ -83,25 +69,11 @@ class AnsweredStep:
     @property
     def seconds_left(self) -> float | None:
         """The time that the run has left; None = it has no deadline."""
-        return self._left.seconds
-
-    @property
-    def _left(self) -> Left:
-        return left_of(self.paid, self.view.context, self.so_far["started_at"])
+        return self.account.left.seconds
 
     def _affordable(self, candidate: Candidate) -> bool:
         """Return whether a candidate can be paid: what is known of the call before it is made."""
-        return self._worst_case_usd(candidate, self.text, self.images) is not None
-
-    def _worst_case_usd(self, candidate: Candidate, text: str, images: int) -> float | None:
-        """Return the most that a call can cost, 0 without a budget; None if it is too much."""
-        usd = self._left.usd
-        if usd is None:
-            return 0.0
-        if not candidate.bounded:
-            return None
-        most = candidate.worst_case_usd(text, images)
-        return most if most <= usd else None
+        return self.account.worst_case_usd(candidate, self.sent.text, self.sent.images) is not None
 
     def admit(self, candidate: Candidate, text: str, images: int) -> str:
         """Reserve the most that a call can cost that sends so much; return the reservation.
@@ -109,24 +81,15 @@ class AnsweredStep:
         Raises:
             OverBudgetError: it may cost more than is left and not reserved.
         """
-        held = uuid4().hex
-        with _CHARGING:
-            most = self._worst_case_usd(candidate, text, images)
-            if most is not None:
-                self.paid["held"] = {**self.paid["held"], held: most}
-                self.under_way.add(held)
-                return held
+        held = self.account.reserve(candidate, text, images)
+        if held is not None:
+            return held
         self.failure = OverBudgetError(f"candidate {candidate.name} may cost more than is left")
         raise self.failure
 
     def release(self, held: str) -> None:
         """End a reservation, if `take` has not done so: the call came to no end."""
-        with _CHARGING:
-            self._release(held)
-
-    def _release(self, held: str) -> None:
-        self.paid["held"] = {key: usd for key, usd in self.paid["held"].items() if key != held}
-        self.under_way.discard(held)
+        self.account.release(held)
 
     def take(self, candidate: Candidate, reply: Reply, held: str = "") -> None:
         """Charge a call instead of what was reserved for it.
@@ -146,9 +109,7 @@ class AnsweredStep:
             # Never more than was paid: the loss is an estimate, and the provider's bill is not.
             if loss := min(counted.cache_loss_usd(candidate), billed["cost_usd"]):
                 billed["cache_loss_usd"] = loss
-        with _CHARGING:
-            self.paid["ledger"] = charge_candidates(self.paid["ledger"], [billed])
-            self._release(held)
+        self.account.charge(billed, held)
         self.replies.append(reply)
         if reply.message is None or not reply.ok:
             why = f"{reply.error.kind}: {reply.error.message}" if reply.error else "no message"
@@ -158,8 +119,7 @@ class AnsweredStep:
     def decided(self, routing: Routing) -> None:
         """Take the controller's decision, and charge it."""
         pool = self.view.pool
-        with _CHARGING:
-            self.paid["ledger"] = added(self.paid["ledger"], routing.ledger)
+        self.account.add(routing.ledger)
         call = routing.first(pool)
         if call is None:
             self.unchosen = routing.error or "it made no call that can be used"
@@ -168,7 +128,7 @@ class AnsweredStep:
                 routing.controller,
                 self.unchosen,
             )
-        cheapest = by_price(pool)
+        cheapest = pool.by_price
         last = pool.find(self.view.step.last) if self.view.step else None
         rest = [*([last] if last else []), *cheapest]
         if call:
@@ -188,21 +148,6 @@ class AnsweredStep:
         for candidate in self.order:
             self.replies, self.failure = [], None
             yield AskedCandidate(candidate, self.models[candidate.name], self)
-
-    def settle(self) -> None:
-        """Wait until no call of this step is under way.
-
-        One of several calls at once has failed, and another middleware did not wait for the rest.
-        They are paid all the same, so they come on the bill before anything else is asked.
-        """
-        while self.under_way:
-            time.sleep(_LOOK_SECONDS)
-
-    async def asettle(self) -> None:
-        """Do what `settle` does without blocking the event loop."""
-        # They are in this loop or in threads: an event of one of them would not do.
-        while self.under_way:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_SECONDS)
 
     def failed(self, error: CandidateFailedError) -> None:
         """Go on to the next candidate."""
@@ -240,7 +185,7 @@ class AnsweredStep:
             )
             return ""
         with suppress(CandidateFailedError):  # the other middleware has taken it as an answer
-            self.take(named[0], read_reply(message, self.messages, named[0], 0.0, 1))
+            self.take(named[0], read_reply(message, self.sent.messages, named[0], 0.0, 1))
         return named[0].name
 
     def _billed(self, response: Any, candidate: str) -> ExtendedModelResponse:
@@ -251,27 +196,11 @@ class AnsweredStep:
             "cost_usd": float(sum(reply.cost_usd for reply in self.replies)),
             "error": self.unchosen,
         }
-        with _CHARGING:
-            self.paid["steps"] = [*self.so_far["steps"], step]
-            if candidate:
-                prefix = prefix_of(self.messages, self.tools, read, time.time())
-                self.paid["prefixes"] = {**self.paid["prefixes"], candidate: prefix}
-        return _extended(response, self._update())
-
-    def _update(self, **bill: Any) -> dict[str, Any]:
-        """Return the change of the agent's state: all that is paid, by earlier attempts too."""
-        with _CHARGING:
-            steps = max(self.paid["steps"], self.so_far["steps"], key=len)
-            return {
-                "router_r1": {
-                    **self.so_far,
-                    "ledger": self.paid["ledger"],
-                    "steps": steps,
-                    **bill,
-                },
-                "router_r1_prefixes": self.paid["prefixes"],
-                "router_r1_paid": self.paid,
-            }
+        prefixes = {}
+        if candidate:
+            prefixes[candidate] = prefix_of(self.sent.messages, self.sent.tools, read, time.time())
+        self.account.note([*self.so_far["steps"], step], prefixes)
+        return _extended(response, self.account.update(self.so_far))
 
     def end(self) -> ExtendedModelResponse:
         """Return a last message that says why the agent ends here.
@@ -288,13 +217,7 @@ class AnsweredStep:
             f"(no answer: {reason.value})",
             response_metadata={"router_r1": {"stop_reason": reason.value}},
         )
-        return _extended(message, self._update(stop_reason=reason.value))
-
-
-def left_of(paid: PaidSoFar, context: RouterContext, started_at: float) -> Left:
-    """Return what a run has left: what is reserved for calls under way is not."""
-    rest = left(paid["ledger"], 0, context, started_at)
-    return rest if rest.usd is None else replace(rest, usd=rest.usd - sum(paid["held"].values()))
+        return _extended(message, self.account.update(self.so_far, stop_reason=reason.value))
 
 
 def _message_of(response: Any) -> AIMessage:
@@ -321,8 +244,3 @@ def _extended(response: Any, update: dict[str, Any]) -> ExtendedModelResponse:
             update = {**response.command.update, **update}
         response = response.model_response
     return ExtendedModelResponse(model_response=response, command=Command(update=update))
-
-
-def by_price(pool: CandidatePool) -> list[Candidate]:
-    """Return a pool's candidates, the cheapest first."""
-    return sorted(pool.candidates, key=lambda c: c.price_usd_per_mtok)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AnyMessage
@@ -13,12 +15,14 @@ from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 
 from ..candidates import Candidate
 from ..candidates.call import aask, ask, unbound
-from ..candidates.images import images_in
 from ..candidates.refusals import TOKEN_LIMITS
 from ..candidates.reply import ChatModel, Reply, text_of_options, with_tools
 from ..candidates.tool import CANDIDATE_TAG
 from ..errors import ConfigError, RouterR1Error
 from ..langsmith import runs
+from .sent import images_sent, text_sent
+
+_Came = TypeVar("_Came")
 
 _LIMITS = (*TOKEN_LIMITS, "max_output_tokens", "num_predict")
 """The names of the limit of a reply's tokens, at all providers."""
@@ -117,29 +121,36 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """Ask the candidate."""
-        messages = _messages(input)
-        candidate, held = self._admitted(messages, kwargs)
-        try:
-            reply = ask(
-                self.model,
-                messages,
-                candidate,
-                seconds_left=self.budget.seconds_left,
-                config=self._config(config),
-                **kwargs,
-            )
-            return self._message(reply, held)
-        finally:
-            self.budget.release(held)
+        with self._admitted(ask, input, config, kwargs) as (call, held):
+            return self._message(call(), held)
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """Ask the candidate without blocking the event loop."""
+        with self._admitted(aask, input, config, kwargs) as (call, held):
+            return self._message(await call(), held)
+
+    @contextmanager
+    def _admitted(
+        self,
+        way: Callable[..., _Came],
+        input: LanguageModelInput,
+        config: RunnableConfig | None,
+        kwargs: dict[str, Any],
+    ) -> Iterator[tuple[Callable[[], _Came], str]]:
+        """Give the call, to be made by `ask` or `aask`, and what is reserved for it meanwhile."""
         messages = _messages(input)
-        candidate, held = self._admitted(messages, kwargs)
+        _, options = unbound(self.model, kwargs)
+        limits = [options[name] for name in _LIMITS if isinstance(options.get(name), int)]
+        candidate = self.candidate
+        if limits:
+            candidate = candidate.model_copy(update={"max_tokens": max(limits)})
+        text = text_sent(messages) + text_of_options(options)
+        held = self.budget.admit(candidate, text, images_sent(messages))
         try:
-            reply = await aask(
+            call = partial(
+                way,
                 self.model,
                 messages,
                 candidate,
@@ -147,22 +158,9 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
                 config=self._config(config),
                 **kwargs,
             )
-            return self._message(reply, held)
+            yield call, held
         finally:
             self.budget.release(held)
-
-    def _admitted(
-        self, messages: Sequence[AnyMessage], kwargs: dict[str, Any]
-    ) -> tuple[Candidate, str]:
-        """Return the candidate with the limits of this call, and what is reserved for it."""
-        _, options = unbound(self.model, kwargs)
-        limits = [options[name] for name in _LIMITS if isinstance(options.get(name), int)]
-        candidate = self.candidate
-        if limits:
-            candidate = candidate.model_copy(update={"max_tokens": max(limits)})
-        text = "".join(map(text_sent, messages)) + text_of_options(options)
-        images = sum(len(images_in(message)) for message in messages)
-        return candidate, self.budget.admit(candidate, text, images)
 
     def _config(self, config: RunnableConfig | None) -> RunnableConfig:
         name = self.candidate.name
@@ -174,12 +172,6 @@ class AskedCandidate(Runnable[LanguageModelInput, AIMessage]):
         told = {"candidate": self.candidate.name, "cost_usd": reply.cost_usd}
         metadata = {**reply.message.response_metadata, "router_r1": told}
         return reply.message.model_copy(update={"response_metadata": metadata})
-
-
-def text_sent(message: AnyMessage) -> str:
-    """Return the text that a message sends: its own and its calls, but no image."""
-    calls = getattr(message, "tool_calls", None) or ""
-    return f"{message.text}{calls}"
 
 
 def _messages(given: LanguageModelInput) -> list[AnyMessage]:

@@ -37,7 +37,7 @@ class DifficultyController(OneCallController):
 
     def choose(self, view: View) -> Candidate:
         """Return the candidate of the step's level."""
-        by_price = sorted(view.pool.candidates, key=lambda c: c.price_usd_per_mtok)
+        by_price = view.pool.by_price
         kind, cue = (_NEXT.findall(view.question) or [("", "")])[-1]
         needs = KINDS.get(kind, 0.5) + (0.0 if kind in ("read", "test") else CUES.get(cue, 0.0))
         level = sum(needs > limit for limit in self.limits)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Any
 
-from langchain.agents.middleware.types import (
-    AgentMiddleware,
-    AgentState,
-    OmitFromInput,
-    PrivateStateAttr,
-)
+from langchain.agents.middleware.types import AgentMiddleware
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import ensure_config
-from langchain_core.utils.function_calling import convert_to_openai_tool
-from langgraph.channels import UntrackedValue
 
 from ..budget import Left, StopReason
 from ..candidates import CandidatePool
-from ..candidates.images import images_in, text_asked
+from ..candidates.images import text_asked
 from ..candidates.providers import make_chat_model
 from ..candidates.reply import ChatModel
 from ..candidates.usage import estimate_tokens
@@ -37,31 +29,18 @@ from ..langsmith import runs
 from ..ledger import new_ledger, total
 from ..observations import conversation, instructions
 from ..routing import adecide_only, decide_only
-from .agent_bill import AgentBill, PaidSoFar, merged_bills, merged_prefixes, paid_from
-from .answered_step import AnsweredStep, by_price, left_of
-from .asked import CandidateFailedError, text_sent
+from .account import RunAccount
+from .agent_bill import AgentBill, PaidSoFar, paid_from
+from .agent_state import RoutedAgentState
+from .answered_step import AnsweredStep
+from .asked import CandidateFailedError
 from .prefixes import Prefix, warm_tokens
+from .sent import SentStep
 
 logger = logging.getLogger(__name__)
 
 _LIMITS = ("budget_usd", "deadline_seconds")
 """The settings that bound what a run of an agent costs."""
-
-
-class RoutedAgentState(AgentState):  # type: ignore[misc]  # langchain is optional: Any to mypy
-    """The middleware's part of an agent's state."""
-
-    # Another middleware may try a step several times at once, and each attempt writes all three.
-    router_r1: NotRequired[  # type: ignore[valid-type]
-        Annotated[AgentBill, OmitFromInput, merged_bills]
-    ]
-    router_r1_prefixes: NotRequired[  # type: ignore[valid-type]
-        Annotated[dict[str, Prefix], PrivateStateAttr, merged_prefixes]
-    ]
-    # The same object in all steps of a run, and in no checkpoint.
-    router_r1_paid: NotRequired[  # type: ignore[valid-type]
-        Annotated[PaidSoFar, UntrackedValue(PaidSoFar, guard=False), PrivateStateAttr]
-    ]
 
 
 class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
@@ -127,11 +106,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
                     f"{self.pool.where}: {candidate.name} is a {candidate.kind}; only models "
                     "answer the steps of an agent: give the others to it as tools (pool_tools)"
                 )
-        given: dict[str, ChatModel] = {}
-        for name, model in (models or {}).items():
-            if (found := self.pool.find(name)) is None:
-                raise PoolError(f"models: {self.pool.unknown(name)}")
-            given[found.name] = model
+        given = self.pool.given_models(models)
         self.pool.require_keys(but=given)
         self.models = {
             c.name: given[c.name] if c.name in given else make_chat_model(c)
@@ -143,7 +118,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
     @property
     def default_model(self) -> Any:
         """The cheapest candidate's chat model, as the model that `create_agent` demands."""
-        return self.models[by_price(self.pool)[0].name]
+        return self.models[self.pool.by_price[0].name]
 
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
         """Begin a bill, and keep the knobs of the run in it."""
@@ -182,7 +157,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             else:
                 if done := step.done(asked.candidate, response):
                     return done
-            step.settle()
+            step.account.settle()
         return step.end()
 
     async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -199,7 +174,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             else:
                 if done := step.done(asked.candidate, response):
                     return done
-            await step.asettle()
+            await step.account.asettle()
         return step.end()
 
     def after_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
@@ -261,11 +236,9 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
 
     def _step(self, request: Any) -> AnsweredStep:
         """Return the step to decide."""
-        state, messages = request.state, list(request.messages)
-        if request.system_message:
-            messages = [request.system_message, *messages]
-        pool = self.pool
-        if any(images_in(message) for message in messages):
+        state, sent = request.state, SentStep.of(request)
+        messages, pool = sent.messages, self.pool
+        if sent.images:
             if (able := pool.taking_images()) is None:
                 raise PoolError(
                     f"there are images, and no candidate of the pool {pool.name!r} takes any"
@@ -278,23 +251,22 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         # A resumed run has none yet. The attempts of another middleware at a step share its state.
         paid: PaidSoFar = state.setdefault("router_r1_paid", paid_from(so_far["ledger"]))
         prefixes: dict[str, Prefix] = state.get("router_r1_prefixes") or {}
-        tools = json.dumps([_schema(tool) for tool in request.tools], default=str)
-        text = tools + "".join(text_sent(message) for message in messages)
         asked = [place for place, m in enumerate(messages) if isinstance(m, HumanMessage)]
         place = asked[-1] if asked else -1
         question = text_asked(messages[place]) if messages else ""
         since = tuple(messages[place + 1 :]) if asked else ()
         steps = so_far["steps"]
-        warm = warm_tokens(prefixes, pool, messages, tools, now)
+        warm = warm_tokens(prefixes, pool, messages, sent.tools, now)
         agent = AgentStep(
             number=len(steps),
             messages=since,
-            input_tokens=max(estimate_tokens(text), *warm.values(), 0),
+            input_tokens=max(estimate_tokens(sent.text), *warm.values(), 0),
             last=steps[-1]["candidate"] if steps else "",
             warm_tokens=warm,
         )
         context = self._knobs(request.runtime, so_far)
-        remaining = left_of(paid, context, so_far["started_at"])
+        account = RunAccount(paid, context, so_far["started_at"])
+        remaining = account.left
         view = View(
             step_text(question, since, context.max_information_tokens, agent.last),
             pool,
@@ -305,8 +277,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             instructions=instructions(messages),
             step=agent,
         )
-        images = sum(len(images_in(message)) for message in messages)
-        return AnsweredStep(self.models, view, so_far, paid, messages, tools, text, images)
+        return AnsweredStep(self.models, view, so_far, account, sent)
 
 
 def _is_answered(messages: Sequence[AnyMessage]) -> bool:
@@ -316,8 +287,3 @@ def _is_answered(messages: Sequence[AnyMessage]) -> bool:
     """
     said = next((m for m in reversed(messages) if isinstance(m, AIMessage)), None)
     return said is not None and "candidate" in (said.response_metadata.get("router_r1") or {})
-
-
-def _schema(tool: Any) -> dict[str, Any]:
-    """Return a tool as a provider reads it; one that is a provider's own is a dict already."""
-    return tool if isinstance(tool, dict) else convert_to_openai_tool(tool)

@@ -6,11 +6,8 @@ This module does what `resilience` decides, for candidates and controllers alike
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,25 +20,12 @@ from .candidate import Candidate
 from .error_kinds import TRANSIENT
 from .failures import classify, is_of_a_dead_loop
 from .given import ModelRequest, made_for, named
-from .in_time import ain_time, in_time
 from .keys import hide, hide_within
 from .once import Once
 from .reply import ChatModel, Reply, cost_of, read_reply
 from .resilience.attempts import Attempts
 from .settings import ModelSettings
-from .steps import (
-    Await,
-    Begin,
-    ClosedInTime,
-    Invoke,
-    Steps,
-    Wait,
-    aresult_of,
-    begun,
-    begun_in_thread,
-    next_step,
-    result_of,
-)
+from .steps import Steps, arun, run
 from .store import ReplyStore
 from .stored import key_of
 from .usage import is_cached, reported_usd, usage_of
@@ -77,30 +61,7 @@ def ask(
     model, kwargs = unbound(made_for(model, config, settings.secrets), kwargs)
     steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=True)
     config = _traced(messages, settings, config)
-    outcome: Any = None
-    with closing(steps):
-        while True:
-            try:
-                step = next_step(steps, outcome)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            match step:
-                case Wait():
-                    time.sleep(step.seconds)
-                    outcome = None
-                case Await():
-                    outcome = result_of(step)
-                case Invoke():
-                    outcome = in_time(
-                        step.timeout, lambda: _invoke(model, messages, settings, config, kwargs)
-                    )
-                case Begin():
-                    work = partial(
-                        in_time,
-                        step.timeout,
-                        lambda: _invoke(model, messages, settings, config, kwargs),
-                    )
-                    outcome = begun_in_thread(work)
+    return run(steps, partial(_invoke, model, messages, settings, config, kwargs))
 
 
 async def aask(
@@ -117,30 +78,7 @@ async def aask(
     model, kwargs = unbound(made_for(model, config, settings.secrets), kwargs)
     steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=False)
     config = _traced(messages, settings, config)
-    outcome: Any = None
-    with ClosedInTime(steps):
-        while True:
-            try:
-                step = next_step(steps, outcome)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            match step:
-                case Wait():
-                    await asyncio.sleep(step.seconds)
-                    outcome = None
-                case Await():
-                    outcome = await aresult_of(step)
-                case Invoke():
-                    outcome = await ain_time(
-                        step.timeout, lambda: _ainvoke(model, messages, settings, config, kwargs)
-                    )
-                case Begin():
-                    outcome = begun(
-                        ain_time(
-                            step.timeout,
-                            lambda: _ainvoke(model, messages, settings, config, kwargs),
-                        )
-                    )
+    return await arun(steps, partial(_ainvoke, model, messages, settings, config, kwargs))
 
 
 def unbound(model: ChatModel, kwargs: dict[str, Any]) -> tuple[ChatModel, dict[str, Any]]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Container, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -26,6 +26,8 @@ from .candidate import Candidate
 from .pool_file import beside, explain, read_mapping
 from .resilience.settings import NEAREST, PoolResilience
 from .settings import AnswerStyle, ControllerSettings
+
+_Model = TypeVar("_Model")
 
 STORED = "stored"
 """The validation context of a pool that was written down, in a trace for example. None of its
@@ -158,6 +160,11 @@ class CandidatePool(BaseModel):
             settings.__dict__["folder"] = file.parent
         return pool
 
+    @property
+    def by_price(self) -> list[Candidate]:
+        """The candidates from cheap to expensive; equal prices keep the pool's order."""
+        return sorted(self.candidates, key=lambda c: c.price_usd_per_mtok)
+
     def describe_briefly(self) -> str:
         """Return the descriptors for a small policy: each subject's candidates, price level, score.
 
@@ -168,7 +175,7 @@ class CandidatePool(BaseModel):
             science: Vantegro 2 9
         """
         subjects: dict[str, list[str]] = {}
-        for candidate in sorted(self.candidates, key=lambda c: c.price_usd_per_mtok):
+        for candidate in self.by_price:
             level = f"{candidate.name} {candidate.price_level}"
             for subject, score in candidate.score_levels.items():
                 subjects.setdefault(subject, []).append(f"{level} {score}")
@@ -224,6 +231,22 @@ class CandidatePool(BaseModel):
         names = [candidate.name for candidate in self.candidates]
         nearest = did_you_mean(name[:100], names)
         return f"no candidate {name[:100]!r}{nearest}; candidates: {', '.join(names)}"
+
+    def given_models(self, models: Mapping[str, _Model] | None) -> dict[str, _Model]:
+        """Return the models that are given in place of candidates' own, by the candidates' names.
+
+        Args:
+            models: by names that `find` knows.
+
+        Raises:
+            PoolError: a name is no candidate's.
+        """
+        given = {}
+        for name, model in (models or {}).items():
+            if (candidate := self.find(name)) is None:
+                raise PoolError(f"models: {self.unknown(name)}")
+            given[candidate.name] = model
+        return given
 
     def require_keys(self, but: Container[str] = ()) -> None:
         """Check that every candidate's key variable is set, before anything is asked.

@@ -1,19 +1,25 @@
-"""The steps that a call waits for. Its logic is a generator of them, with or without asyncio."""
+"""The steps that a call waits for, and the two ways to go through them.
+
+The logic of a call is a generator of steps, the same with and without asyncio: `run` and `arun`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
+from .in_time import ain_time, in_time
 from .reply import Reply
 
 
@@ -57,7 +63,54 @@ _thrown_away: SimpleQueue[Steps] = SimpleQueue()
 """Steps whose coroutine the garbage collector has ended."""
 
 
-class ClosedInTime:
+def run(steps: Steps, invoke: Callable[[], Any]) -> Reply:
+    """Go through a call's steps in this thread.
+
+    Args:
+        steps: they are closed at the end.
+        invoke: makes one request to the model.
+    """
+    outcome: Any = None
+    with closing(steps):
+        while True:
+            try:
+                step = _next_step(steps, outcome)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            match step:
+                case Wait():
+                    time.sleep(step.seconds)
+                    outcome = None
+                case Await():
+                    outcome = _result_of(step)
+                case Invoke():
+                    outcome = in_time(step.timeout, invoke)
+                case Begin():
+                    outcome = _begun_in_thread(partial(in_time, step.timeout, invoke))
+
+
+async def arun(steps: Steps, invoke: Callable[[], Coroutine[Any, Any, Any]]) -> Reply:
+    """Go through a call's steps as `run` does, without blocking the event loop."""
+    outcome: Any = None
+    with _ClosedInTime(steps):
+        while True:
+            try:
+                step = _next_step(steps, outcome)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            match step:
+                case Wait():
+                    await asyncio.sleep(step.seconds)
+                    outcome = None
+                case Await():
+                    outcome = await _aresult_of(step)
+                case Invoke():
+                    outcome = await ain_time(step.timeout, invoke)
+                case Begin():
+                    outcome = _begun(ain_time(step.timeout, invoke))
+
+
+class _ClosedInTime:
     """Closes a coroutine's steps at its end, or at a later step of any call if it has none.
 
     A coroutine whose event loop stops for good has no end, or the garbage collector ends it, in
@@ -85,7 +138,7 @@ class ClosedInTime:
         self._steps.close()
 
 
-def next_step(steps: Steps, outcome: Any) -> Invoke | Begin | Wait | Await:
+def _next_step(steps: Steps, outcome: Any) -> Invoke | Begin | Wait | Await:
     """Return the next step, given what the last one brought.
 
     Raises:
@@ -104,7 +157,7 @@ def next_step(steps: Steps, outcome: Any) -> Invoke | Begin | Wait | Await:
     return steps.send(outcome)
 
 
-def begun_in_thread(work: Callable[[], Any]) -> Future[tuple[Any]]:
+def _begun_in_thread(work: Callable[[], Any]) -> Future[tuple[Any]]:
     """Begin work in a thread, which nobody can end."""
     future: Future[tuple[Any]] = Future()
 
@@ -123,7 +176,7 @@ def begun_in_thread(work: Callable[[], Any]) -> Future[tuple[Any]]:
     return future
 
 
-def begun(work: Coroutine[Any, Any, Any]) -> Future[tuple[Any]]:
+def _begun(work: Coroutine[Any, Any, Any]) -> Future[tuple[Any]]:
     """Begin work in a task, which ends when the future is cancelled."""
     future: Future[tuple[Any]] = Future()
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
@@ -162,7 +215,7 @@ def either(first: Future[Any], second: Future[Any]) -> Future[bool]:
     return done
 
 
-def result_of(step: Await) -> Any:
+def _result_of(step: Await) -> Any:
     """Wait in this thread."""
     try:
         return step.future.result(step.seconds)
@@ -170,7 +223,7 @@ def result_of(step: Await) -> Any:
         return None
 
 
-async def aresult_of(step: Await) -> Any:
+async def _aresult_of(step: Await) -> Any:
     """Wait without blocking the event loop; to stop waiting does not stop the work."""
     try:
         async with asyncio.timeout(step.seconds):

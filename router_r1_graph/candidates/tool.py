@@ -3,9 +3,9 @@
 # No `from __future__ import annotations`: LangChain reads the types of a tool's methods at every
 # call, and would have to evaluate them anew.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from langchain_core.messages import AnyMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
@@ -24,6 +24,8 @@ from .providers import make_chat_model
 from .reply import ChatModel, Reply, text_alone
 from .store import ReplyStore, as_store
 from .usage import NO_TOKENS
+
+_Came = TypeVar("_Came")
 
 CANDIDATE_TAG = "router_r1:candidate"
 """The tag of a candidate's runs in callbacks and traces."""
@@ -70,15 +72,7 @@ class CandidateTool(BaseTool):
         images: list[dict[str, Any]] | None = None,
         seconds_left: float | None = None,
     ) -> tuple[str, Bill]:
-        prompt = self._prompt(background, query, images)
-        reply = ask(
-            self.model,
-            prompt,
-            self.candidate,
-            seconds_left=seconds_left,
-            config=config,
-            store=self.store,
-        )
+        reply = self._asked(ask, query, config, background, images, seconds_left)
         return self._billed(reply, background)
 
     async def _arun(
@@ -89,21 +83,27 @@ class CandidateTool(BaseTool):
         images: list[dict[str, Any]] | None = None,
         seconds_left: float | None = None,
     ) -> tuple[str, Bill]:
-        prompt = self._prompt(background, query, images)
-        reply = await aask(
+        reply = await self._asked(aask, query, config, background, images, seconds_left)
+        return self._billed(reply, background)
+
+    def _asked(
+        self,
+        way: Callable[..., _Came],
+        query: str,
+        config: RunnableConfig,
+        background: str,
+        images: Sequence[dict[str, Any]] | None,
+        seconds_left: float | None,
+    ) -> _Came:
+        """Make the call by `ask` or `aask`."""
+        return way(
             self.model,
-            prompt,
+            prompt_of(self.candidate, query, background=background, images=images or ()),
             self.candidate,
             seconds_left=seconds_left,
             config=config,
             store=self.store,
         )
-        return self._billed(reply, background)
-
-    def _prompt(
-        self, background: str, query: str, images: Sequence[dict[str, Any]] | None
-    ) -> list[AnyMessage]:
-        return prompt_of(self.candidate, query, background=background, images=images or ())
 
     def _billed(self, reply: Reply, background: str) -> tuple[str, Bill]:
         if notable := _notable(reply):
@@ -191,11 +191,7 @@ def pool_tools(
         PoolError: a key variable is not set, a provider cannot be used, or `models` names no
             candidate.
     """
-    given: dict[str, ChatModel] = {}
-    for name, model in (models or {}).items():
-        if (candidate := pool.find(name)) is None:
-            raise PoolError(f"models: {pool.unknown(name)}")
-        given[candidate.name] = model
+    given = pool.given_models(models)
     pool.require_keys(but=given)
     store = as_store(replies)
     try:

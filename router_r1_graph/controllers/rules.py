@@ -126,7 +126,7 @@ class CheapestController(OneCallController):
 
     def choose(self, view: View) -> Candidate:
         """Return the cheapest candidate."""
-        return min(view.pool.candidates, key=lambda c: c.price_usd_per_mtok)
+        return view.pool.by_price[0]
 
     def weigh(self, view: View, reply: Reply) -> tuple[Choice, ...]:
         """Return the prices."""
@@ -192,11 +192,6 @@ def _prices(view: View, reply: Reply) -> tuple[Choice, ...]:
     return _each(reply, Choice("usd_per_mtok", prices))
 
 
-def _by_price(view: View) -> list[Candidate]:
-    """Return the candidates from cheap to expensive; equal prices keep the pool's order."""
-    return sorted(view.pool.candidates, key=lambda c: c.price_usd_per_mtok)
-
-
 class CascadeController(RuleController):
     """Asks the cheapest candidate, then the next in price while replies fail or are doubtful.
 
@@ -212,7 +207,7 @@ class CascadeController(RuleController):
         sure = [reply for reply in replies.values() if not is_doubtful(reply)]
         if sure:
             return Turn(("This reply is sure.",), answer=answer_in(sure[-1], view))
-        left = [c for c in _by_price(view) if c.name not in replies]
+        left = [c for c in view.pool.by_price if c.name not in replies]
         if left and not view.must_answer:
             why = "That is no sure answer; the next in price" if replies else "The cheapest first"
             return Turn((f"{why}: {left[0].name}.",), (Call(left[0].name, view.question),))
@@ -244,7 +239,7 @@ class StickyController(OneCallController):
 
     def choose(self, view: View) -> Candidate:
         """Return the candidate of the last step, or the next in price if that step failed."""
-        step, by_price = view.step, _by_price(view)
+        step, by_price = view.step, view.pool.by_price
         last = view.pool.find(step.last) if step else None
         if step is None or last is None:
             return self._first(view) or by_price[0]
@@ -279,7 +274,7 @@ class VoteController(RuleController):
     def turn(self, view: View) -> Turn:
         """Ask the candidates that have not voted, or count the votes."""
         replies = replies_by_candidate(view)
-        voters = _by_price(view)[: self.voters]
+        voters = view.pool.by_price[: self.voters]
         left = [c.name for c in voters if c.name not in replies]
         if left and not view.must_answer:
             names = left[: view.context.max_calls_per_round]

@@ -91,11 +91,10 @@ def control_specs(pool: CandidatePool) -> list[str]:
     """Return the controls for a pool: constants, random, and the oracle if it can be known."""
     candidates = list(pool.candidates)
     if len(candidates) > MOST_CONSTANTS:
-        by_price = sorted(candidates, key=lambda c: c.price_usd_per_mtok)
         by_score = sorted(
             candidates, key=lambda c: -sum(c.benchmarks.values()) / max(1, len(c.benchmarks))
         )
-        candidates = [by_price[0], *by_score[: MOST_CONSTANTS - 1]]
+        candidates = [pool.by_price[0], *by_score[: MOST_CONSTANTS - 1]]
     specs = [f"constant:{c.name}" for c in {c.name: c for c in candidates}.values()]
     specs.append("random")
     from ..controllers.embedded import world_of  # with the simulation, which others do without

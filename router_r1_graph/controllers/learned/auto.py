@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
 import numpy as np
-from scipy.special import stdtrit
 
 from ...errors import ConfigError
 from .costs import best_column, mean_costs, utility
 from .embedding import fit_embedding
 from .folder import some
+from .gains import gain_of, mean_and_error, pairs_with
 from .matrix import ScoreMatrix
 from .methods import Setting, all_settings
 from .prediction import candidate_means
@@ -180,7 +180,7 @@ class _Judge:
             ungated = gains[:, 0, view.seen]
             for method, to in plain.items():
                 own = [s for s, setting in enumerate(self.settings) if setting.method == method]
-                first = own[int(_moments(ungated[own])[0].argmax())]
+                first = own[int(mean_and_error(ungated[own])[0].argmax())]
                 to[held] = choices[first, 0, 0, held]
         constant, choices = self._choices(views[-1])
         best = self._best(self._gains(choices[:, :, 0], constant), choices)
@@ -208,16 +208,16 @@ class _Judge:
             oracle_score=float(np.nanmean(self.scores[rows, oracle])),
             oracle_cost=float(self.spent[rows, oracle].mean()),
             methods=by_method,
-            pairs=_pairs(self.scores, constant),
+            pairs=pairs_with(self.scores, constant),
             least=self._least(chosen),
         )
         return verdict, self.settings[best[0]] if best and gain.sure else None
 
     def _gain(self, to: np.ndarray, base: np.ndarray) -> Gain:
         true, rows = self._true, np.arange(len(to))
-        found = _gain(true[rows, to] - true[rows, base], 1 - self.cost_weight, to != base)
+        found = gain_of(true[rows, to] - true[rows, base], 1 - self.cost_weight, to != base)
         # Without pairs some methods cannot learn, and send nothing elsewhere: that tells nothing.
-        few = _pairs(self.scores, base) < MIN_QUESTIONS
+        few = pairs_with(self.scores, base) < MIN_QUESTIONS
         return UNKNOWN if few and found.low <= 0 <= found.high else found
 
     def _least(self, to: np.ndarray) -> float | None:
@@ -251,70 +251,11 @@ class _Judge:
 
     def _best(self, gains: np.ndarray, choices: np.ndarray) -> tuple[int, int] | None:
         """Return the numbers of setting and margin; None = no gain is worth a risk."""
-        mean, error = _moments(gains)
+        mean, error = mean_and_error(gains)
         same = (choices[:, :, 0] == choices[:, :, 1]).mean(axis=-1)
         sure = np.where(same >= SAME, mean - error, 0.0)
         s, m = np.unravel_index(int(sure.argmax()), sure.shape)
         return (int(s), int(m)) if sure[s, m] > 0 else None
-
-
-def _pairs(scores: np.ndarray, base: np.ndarray | int) -> int:
-    """Return how many questions can compare a candidate with others.
-
-    Args:
-        scores: Q x C; NaN = not measured.
-        base: the candidate, by number; for all questions or for each.
-
-    Returns:
-        The questions with a score of it; if there are several candidates, and of another one.
-    """
-    known = ~np.isnan(scores)
-    own = known[np.arange(len(known)), base]
-    return int((own & (known.sum(axis=1) >= min(2, known.shape[1]))).sum())
-
-
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard error over the last axis, without NaN; 0 where all are NaN."""
-    known = ~np.isnan(values)
-    count = np.maximum(known.sum(axis=-1), 1)
-    mean = np.where(known, values, 0.0).sum(axis=-1) / count
-    away = np.where(known, values - mean[..., None], 0.0)
-    return mean, np.sqrt((away**2).sum(axis=-1)) / count
-
-
-def _gain(differences: np.ndarray, unit: float, moved: np.ndarray | None = None) -> Gain:
-    """Return a mean of paired differences with an interval that holds for few pairs as well.
-
-    Most questions are sent to the constant either way: their differences are 0 and say nothing of
-    the others. So Student's t counts the pairs that differ, and one pair more has won and lost half
-    a time each (Agresti and Min, 2005): where three of three were won, the fourth may be lost.
-
-    A question that was sent elsewhere and lacks a score counts as those sent elsewhere that have
-    both. If none of these differs, or the interval is no narrower than what is possible, the
-    gain is unknown.
-
-    Args:
-        differences: length Q; NaN where a score is not known.
-        unit: the difference between right and wrong.
-        moved: length Q: whether the question was sent elsewhere; if not, its difference is 0. None
-            = those whose difference is not 0.
-    """
-    moved = differences != 0 if moved is None else moved
-    count, known = len(moved), moved & ~np.isnan(differences)
-    sent, told = int(moved.sum()), int(known.sum())
-    each = sent / max(told, 1)  # the questions that a known pair stands for
-    weights = np.where(known, each, np.where(moved, 0.0, 1.0))
-    values = np.where(known, differences, 0.0)
-    mean = float((weights * values).sum() / count)
-    differ = int((values != 0).sum())
-    if not differ:
-        return UNKNOWN if sent > told else Gain(mean, mean, mean)
-    error = float(np.sqrt(((weights * (values - mean)) ** 2).sum()) / count)
-    error = float(np.hypot(error, each * unit / count))
-    reach = float(stdtrit(max(differ - 1, 1), 0.975)) * error
-    if sent > told and reach >= sent / count:
-        return UNKNOWN
-    return Gain(mean, mean - reach, mean + reach)
 
 
 def _mix(scores: np.ndarray, costs: np.ndarray, spend: float) -> float:

@@ -23,7 +23,6 @@ from ...candidates.pool import STORED
 from ...candidates.reply import Reply
 from ...errors import ConfigError
 from ...protocol import parse
-from ...words import counted
 from ..choice import Choice
 from ..controller import View
 from ..rules import OneCallController
@@ -268,17 +267,7 @@ class LearnedController(OneCallController):
         found = self.verdict(cost_weight)
         if found is None or found.part is not None:
             return ""
-        if len(self.known.candidates) == 1:
-            return f"routing does not pay: {found.constant} is the only candidate"
-        asked = counted(self.about["questions"], "question")
-        if not found.gain.known:
-            return (
-                f"these data cannot tell whether routing pays: {found.pairs:,} of {asked} have "
-                f"scores of two candidates, {found.constant} and another one; so {found.constant} "
-                "is asked each time (score every candidate on each question; or judge by the logs "
-                "of --explore: router-r1 evaluate --off-policy)"
-            )
-        return f"routing does not pay: on {asked} {found.why_not(self.cost_source)}"
+        return found.caution(len(self.known.candidates), self.about["questions"], self.cost_source)
 
     def utilities(
         self, questions: Sequence[str], pool: CandidatePool, cost_weight: float

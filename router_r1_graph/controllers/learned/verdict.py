@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...words import usd
+from ...words import counted, usd
 from .costs import CostSource
 
 
@@ -97,7 +97,27 @@ class Verdict:
             return self.constant_score, self.constant_cost
         return self.score, self.cost
 
-    def why_not(self, cost_source: CostSource) -> str:
+    def caution(self, candidates: int, questions: int, cost_source: CostSource) -> str:
+        """Return a warning, with numbers, of a verdict by which the constant is asked each time.
+
+        Args:
+            candidates: how many were compared.
+            questions: how many they were compared on.
+            cost_source: what the costs are.
+        """
+        if candidates == 1:
+            return f"routing does not pay: {self.constant} is the only candidate"
+        asked = counted(questions, "question")
+        if not self.gain.known:
+            return (
+                f"these data cannot tell whether routing pays: {self.pairs:,} of {asked} have "
+                f"scores of two candidates, {self.constant} and another one; so {self.constant} "
+                "is asked each time (score every candidate on each question; or judge by the logs "
+                "of --explore: router-r1 evaluate --off-policy)"
+            )
+        return f"routing does not pay: on {asked} {self._why_not(cost_source)}"
+
+    def _why_not(self, cost_source: CostSource) -> str:
         """Return the reason why the constant is asked each time, with the numbers.
 
         The gain is known.
