@@ -29,20 +29,18 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "rewards": ("rewards", "cost_scales"),
     "chat": ("chat",),
     "agents": ("agents",),
-    "trace, transcript, routing": ("trace", "transcript", "routing", "planned_calls"),
+    "trace, transcript, routing": ("trace", "transcript", "routing"),
     "graph": ("graph",),
     "nodes": ("nodes",),
     "state, events": ("state", "events", "decisions"),
     "controllers": ("controllers",),
-    "bill and budget": (
-        *("observations", "call_records", "budget", "ledger", "context", "given_context", "knob"),
-    ),
+    "bill and budget": (*("observations", "call_records", "budget", "ledger", "context"),),
     "simulation": ("simulation",),
     "candidates": ("candidates",),
     "langsmith.runs": (
         *("langsmith.runs", "langsmith.spans", "langsmith.once", "langsmith._compat"),
     ),
-    "protocol, answers": ("protocol", "answers", "statements"),
+    "protocol, answers": ("protocol", "answers"),
     "foundation": (
         *("errors", "_compat", "_streams", "files", "invalid", "outside", "words", "console"),
     ),

@@ -70,10 +70,10 @@ if TYPE_CHECKING:
     from .langsmith.traces import question_config, read_langsmith
     from .ledger import Ledger, total
     from .outside import visible
-    from .planned_calls import PlannedCall, Routing
     from .protocol import Call, Turn
     from .rewards import reward
-    from .routing import aroute_only, route_only
+    from .routing.first_turn import aroute_only, route_only
+    from .routing.planned_calls import PlannedCall, Routing
     from .serving.app import create_app
     from .state import RouterInput, RouterOutput
     from .trace import Trace, TraceWriter, read_traces, write_traces
@@ -219,10 +219,10 @@ _HOMES = {
     "langsmith.traces": "question_config read_langsmith",
     "ledger": "Ledger total",
     "outside": "visible",
-    "planned_calls": "PlannedCall Routing",
     "protocol": "Call Turn",
     "rewards": "reward",
-    "routing": "aroute_only route_only",
+    "routing.first_turn": "aroute_only route_only",
+    "routing.planned_calls": "PlannedCall Routing",
     "serving.app": "create_app",
     "state": "RouterInput RouterOutput",
     "trace": "Trace TraceWriter read_traces write_traces",

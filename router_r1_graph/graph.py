@@ -15,10 +15,9 @@ from .candidates import CandidatePool
 from .candidates.reply import ChatModel
 from .candidates.store import ReplyStore, as_store
 from .candidates.tool import pool_tools
-from .context import RouterContext
+from .context import Knobs, RouterContext, as_context
 from .controllers import Controller, as_controller
 from .controllers.controller import Decides
-from .given_context import Knobs, as_context
 from .langsmith import runs
 from .nodes.edits import go_on
 from .nodes.ends import EndNodes

@@ -22,9 +22,8 @@ from .budget import Left, left
 from .candidates import CandidatePool
 from .candidates.images import images_asked, text_asked, with_images
 from .candidates.reply import writable_message
-from .context import RouterContext
+from .context import RouterContext, as_context
 from .errors import QuestionError
-from .given_context import as_context
 from .ledger import Ledger
 from .outside import writable
 

@@ -24,11 +24,10 @@ from .budget import StopReason
 from .call_records import CallRecord, call_records, check_scratchpad
 from .candidates import CandidatePool
 from .candidates.pool import STORED
-from .context import RouterContext
+from .context import Knobs, RouterContext, as_context
 from .decisions import Decision, of_message
 from .errors import ConfigError, TraceError
 from .files import append_line, opened, read_jsonl
-from .given_context import Knobs, as_context
 from .invalid import explain
 from .ledger import Ledger, total
 from .protocol import VERSION as PROTOCOL_VERSION

@@ -14,8 +14,8 @@ from typing_extensions import TypedDict
 
 from fakes import answer, make_pool, models
 from router_r1_graph import ConfigError, RouterContext, ScriptedController, create_router_r1
+from router_r1_graph.context import as_context
 from router_r1_graph.controllers.controller import View
-from router_r1_graph.given_context import as_context
 
 DEFAULT = RouterContext(max_rounds=7, cost_weight=0.25)
 

@@ -22,7 +22,7 @@ from ..candidates import Candidate
 from ..candidates.bill import bill
 from ..candidates.reply import ChatModel, Reply, read_reply
 from ..controllers import View
-from ..planned_calls import Routing
+from ..routing.planned_calls import Routing
 from .account import RunAccount
 from .agent_bill import AgentBill, DecidedStep
 from .asked import AskedCandidate, CandidateFailedError, OverBudgetError

@@ -25,8 +25,8 @@ from ..context import RouterContext, knobs
 from ..controllers import Controller, as_controller
 from ..controllers.choice import Choice
 from ..errors import ConfigError, ControllerError, did_you_mean
-from ..planned_calls import Routing
-from ..routing import aroute_only, route_only
+from ..routing.first_turn import aroute_only, route_only
+from ..routing.planned_calls import Routing
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from ..context import RouterContext
 from ..controllers import Controller, View
 from ..controllers.rules import OneCallController
 from ..controllers.step import AgentStep, step_text
-from ..routing import decide_only
+from ..routing.first_turn import decide_only
 from ..simulation.agent_world import PROMPT_TOKENS, Step, Task, call, repair
 
 

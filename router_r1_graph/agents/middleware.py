@@ -19,16 +19,15 @@ from ..candidates.images import text_asked
 from ..candidates.providers import make_chat_model
 from ..candidates.reply import ChatModel
 from ..candidates.usage import estimate_tokens
-from ..context import RouterContext
+from ..context import Knobs, RouterContext, as_context
 from ..controllers import Controller, View, as_controller
 from ..controllers.controller import Decides
 from ..controllers.step import AgentStep, step_text
 from ..errors import PoolError
-from ..given_context import Knobs, as_context
 from ..langsmith import runs
 from ..ledger import new_ledger, total
 from ..observations import conversation, instructions
-from ..routing import adecide_only, decide_only
+from ..routing.first_turn import adecide_only, decide_only
 from .account import RunAccount
 from .agent_bill import AgentBill, PaidSoFar, paid_from
 from .agent_state import RoutedAgentState

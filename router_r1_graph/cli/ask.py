@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..candidates import CandidatePool
     from ..candidates.store import ReplyStore
     from ..context import RouterContext
-    from ..planned_calls import Routing
+    from ..routing.planned_calls import Routing
 
 ASK_EXAMPLES = """[bold]Examples[/bold]
 
@@ -130,7 +130,7 @@ def _ask(
         from ..candidates.records import Recorder
         from ..graph import create_router_r1
         from ..ledger import total
-        from ..planned_calls import check_explains, explain_run
+        from ..routing.planned_calls import check_explains, explain_run
         from ..trace import Trace, write_traces
         from ..transcript import Transcript
         from .live import LiveRun

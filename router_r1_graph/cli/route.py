@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..candidates.store import ReplyStore
     from ..context import RouterContext
     from ..controllers.choice import Choice, Effect
-    from ..planned_calls import PlannedCall, Routing
+    from ..routing.planned_calls import PlannedCall, Routing
 
 _NOTHING = ("          ", "")
 """The label of a continued line."""
@@ -49,7 +49,7 @@ def show_routing(
     """Print the candidates that the controller would ask first, and ask none."""
     with loading(masked(spec or "the controller")):
         from ..ledger import total
-        from ..routing import route_only
+        from ..routing.first_turn import route_only
         from ..transcript import Transcript
 
         controller = load_controller(spec, pool, context)

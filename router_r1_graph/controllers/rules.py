@@ -15,13 +15,13 @@ from collections import Counter
 from langchain_core.runnables import RunnableConfig
 
 from ..answers import bare_answer, normalize_answer
+from ..answers.statements import HEDGE
 from ..candidates import Candidate, CandidatePool
 from ..candidates.in_time import in_a_thread
 from ..candidates.reply import Reply
 from ..candidates.thoughts import enclosed
 from ..errors import ControllerError
 from ..protocol import Call, Turn, parse, render
-from ..statements import HEDGE
 from .choice import Choice
 from .controller import Controller, View
 

@@ -11,10 +11,9 @@ from tempfile import TemporaryDirectory
 
 from ..candidates import CandidatePool
 from ..candidates.store import ReplyStore
-from ..context import RouterContext
+from ..context import Knobs, RouterContext, as_context
 from ..errors import ConfigError, PoolError
 from ..files import require_file, require_folder, require_lines
-from ..given_context import Knobs, as_context
 from .questions import EvaluationQuestion
 from .recorded_replies import RESULTS
 from .run import Results

@@ -22,7 +22,7 @@ from ..controllers.learned.cells import read_lines, text_of
 from ..controllers.learned.columns import name_in
 from ..controllers.rules import RandomController
 from ..errors import ControllerError, MatrixError
-from ..routing import route_only
+from ..routing.first_turn import route_only
 from .measures import softmax
 
 

@@ -16,10 +16,10 @@ from rich.progress import Progress
 from rich.text import Text
 
 from ..candidates.records import Recorder
+from ..context import as_context
 from ..controllers import Controller, parse_controller
 from ..errors import ConfigError
 from ..files import only_writer
-from ..given_context import as_context
 from ..words import usd
 from . import loop
 from .folds import FITTED, READER, fitted_on_folds, not_asked

@@ -17,9 +17,9 @@ from ..answers import (
     with_plain_digits,
     words,
 )
+from ..answers.statements import statement
 from ..candidates.providers import import_name
 from ..errors import ConfigError, did_you_mean
-from ..statements import statement
 
 Scorer = Callable[[str, Sequence[str]], float]
 """Takes the answer and the gold answers; returns a number from 0 to 1."""

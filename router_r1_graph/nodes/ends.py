@@ -21,11 +21,10 @@ from ..answers import bare_answer, is_abstention
 from ..budget import StopReason
 from ..call_records import call_records
 from ..candidates import CandidatePool
-from ..context import RouterContext
+from ..context import RouterContext, as_context
 from ..controllers.controller import Controller
 from ..controllers.own import end_question
 from ..errors import ConfigError
-from ..given_context import as_context
 from ..langsmith import runs
 from ..langsmith.once import send_once
 from ..ledger import total

@@ -9,18 +9,18 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
-from . import protocol
-from .budget import Left, StopReason
-from .candidates import CandidatePool
-from .candidates.reply import Reply
-from .controllers import Controller, View
-from .controllers.choice import Choice, Effect, Explains, Leans, Reason, Reasons, Weighs
-from .controllers.naming import until_named
-from .controllers.own import end_question, own_of
-from .errors import ControllerError
-from .ledger import Ledger, charge_controller, new_ledger, total
-from .nodes.admission import admit
-from .trace import Trace
+from .. import protocol
+from ..budget import Left, StopReason
+from ..candidates import CandidatePool
+from ..candidates.reply import Reply
+from ..controllers import Controller, View
+from ..controllers.choice import Choice, Effect, Explains, Leans, Reason, Reasons, Weighs
+from ..controllers.naming import until_named
+from ..controllers.own import end_question, own_of
+from ..errors import ControllerError
+from ..ledger import Ledger, charge_controller, new_ledger, total
+from ..nodes.admission import admit
+from ..trace import Trace
 
 
 @dataclass(frozen=True)

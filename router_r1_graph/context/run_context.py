@@ -1,4 +1,4 @@
-"""The knobs of one run; `given_context` reads them wherever a caller may give them.
+"""The knobs of one run; `given` reads them wherever a caller may give them.
 
 Each knob is defined once, here. The command line, `ChatRouterR1`, the served request and the docs
 are generated from these fields.
@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 from pydantic_core.core_schema import no_info_wrap_validator_function
 
-from .candidates import CandidatePool
-from .candidates.settings import AnswerStyle
-from .errors import ConfigError, did_you_mean
+from ..candidates import CandidatePool
+from ..candidates.settings import AnswerStyle
+from ..errors import ConfigError, did_you_mean
 from .knob import Knob, knows_what_it_names, named_by
 
 CandidateContext = Literal["query", "question", "memory"]

@@ -9,19 +9,19 @@ from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from .budget import Left, ending_of_turn
-from .candidates import CandidatePool
-from .candidates.images import images_in
-from .candidates.in_time import ain_time, in_a_thread
-from .candidates.reply import ChatModel, Reply
-from .candidates.store import ReplyStore, as_store
-from .controllers import Controller, View, as_controller
-from .controllers.controller import Decides
-from .controllers.own import RAISED, failure
-from .given_context import Knobs, as_context
-from .observations import conversation, instructions
+from ..budget import Left, ending_of_turn
+from ..candidates import CandidatePool
+from ..candidates.images import images_in
+from ..candidates.in_time import ain_time, in_a_thread
+from ..candidates.reply import ChatModel, Reply
+from ..candidates.store import ReplyStore, as_store
+from ..context import Knobs, as_context
+from ..controllers import Controller, View, as_controller
+from ..controllers.controller import Decides
+from ..controllers.own import RAISED, failure
+from ..observations import conversation, instructions
+from ..state import question_of
 from .planned_calls import Routing, check_explains, read_first_turn
-from .state import question_of
 
 
 def route_only(

@@ -10,7 +10,7 @@ from functools import lru_cache, wraps
 from inspect import signature
 from typing import Any, Literal, TypeVar
 
-from .errors import ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean
 
 _MOST = sys.float_info.max
 """A whole number above it can be compared with a float, but not added to one."""

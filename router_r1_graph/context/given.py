@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .context import RouterContext, knobs_in
+from .run_context import RouterContext, knobs_in
 
 Knobs = RouterContext | Mapping[str, Any]
 """How knobs are given: a `RouterContext`, or a dict of those to change."""

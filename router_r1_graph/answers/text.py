@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .protocol import tagged_answer
+from ..protocol import tagged_answer
 from .statements import declines, statement
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
