@@ -71,8 +71,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the collector what stays: torch and its like are millions of objects."""
+    """Spare the collector what stays: torch and its like are millions of objects.
+
+    It runs after so many new objects: what tests import by themselves, it looks through each time.
+    """
     gc.freeze()
+    gc.set_threshold(20_000)
     gc.enable()
 
 
