@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Spare the collector what stays: torch and its like are millions of objects.
 
-    It runs after so many new objects: what tests import by themselves, it looks through each time.
+    It looks through what a test imports each time that it runs: so it runs less often.
     """
     gc.freeze()
     gc.set_threshold(20_000)
