@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rich.progress import Progress
 
 from extras import needs
 from fakes import answer, make_pool, models, search
+from patience import wait_until
 from router_r1_graph import (
     Candidate,
     CandidatePool,
@@ -218,10 +218,7 @@ def test_a_terminal_is_told_at_once_what_is_loaded(monkeypatch, no_color):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     with loading("policy:demo"):
-        until = time.monotonic() + 300  # a hang, not a slow machine
-        while "loading policy:demo ..." not in terminal.getvalue():
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        wait_until(lambda: "loading policy:demo ..." in terminal.getvalue())
     assert ("\x1b" in terminal.getvalue()) == (not no_color)
 
 

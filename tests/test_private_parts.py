@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -73,6 +74,13 @@ def own_names(tree: ast.AST) -> set[str]:
     return {name for name in found if is_private(name)}
 
 
+@cache
+def parsed(text: str) -> tuple[ast.AST, set[str]]:
+    """Return the tree of a module's code and the private names that it defines."""
+    tree = ast.parse(text)
+    return tree, own_names(tree)
+
+
 def private_uses(text: str, own: set[str], module: str = "") -> Iterator[str]:
     """Yield what a module uses of other packages that is private there.
 
@@ -81,8 +89,7 @@ def private_uses(text: str, own: set[str], module: str = "") -> Iterator[str]:
         own: private names of all our code, which `self` may have from a class of another module.
         module: in front of what is found.
     """
-    tree = ast.parse(text)
-    here = own_names(tree)
+    tree, here = parsed(text)
     for node in ast.walk(tree):
         at = f"{module}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0):
@@ -110,7 +117,7 @@ KNOWN = {"os._exit", "term._replace", "ours._known", "model._known"}
 
 def test_private_parts_of_others_are_used_in_compat_alone():
     files = {path: path.read_text() for folder in OURS for path in (ROOT / folder).rglob("*.py")}
-    own = set().union(*(own_names(ast.parse(text)) for text in files.values()))
+    own = set().union(*(parsed(text)[1] for text in files.values()))
     found = [
         use
         for path, text in files.items()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from ..answers import (
     UNSPACED,
@@ -121,27 +123,44 @@ def stated(answer: str, gold: Sequence[str]) -> float:
         (1.0, 0.0)
     """
     text = bare_answer(answer)
-    said = statement(answer)
+    found = statement(answer)
     # A title may hold a stop: then the line begins with it ("Yahoo! Inc.").
-    line = f"{' '.join(words(said.line))} " if said and text == said.answer else ""
-    return float(any(_states(text, line, right) for right in gold))
+    line = f"{' '.join(words(found.line))} " if found and text == found.answer else ""
+    said = _Said(text, line)
+    return float(any(_states(said, right) for right in gold))
 
 
-def _states(text: str, line: str, right: str) -> bool:
+@dataclass(frozen=True)
+class _Said:
+    """A text, what it comes to for every gold answer, and the words of its line with a space."""
+
+    text: str
+    line: str
+
+    @cached_property
+    def words(self) -> str:
+        return f" {' '.join(words(self.text))} "
+
+    @cached_property
+    def normal(self) -> str:
+        return f" {normalize_answer(_kept(self.text))} "
+
+
+def _states(said: _Said, right: str) -> bool:
     """Say whether a text, or the beginning of its line, states one gold answer."""
     # Exact match takes 12.5 for 125, and C++ for C.
-    if exact_match(text, [right]) and figures(text) == figures(right):
+    if exact_match(said.text, [right]) and figures(said.text) == figures(right):
         return True
     wanted = normalize_answer(right)
     if wanted in _CLOSED:
-        return _decision(text) == wanted
-    if not wanted or not text:
+        return _decision(said.text) == wanted
+    if not wanted or not said.text:
         return False
     held = f"{' '.join(words(right))} "
-    if held.strip() and (f" {held}" in f" {' '.join(words(text))} " or line.startswith(held)):
+    if held.strip() and (f" {held}" in said.words or said.line.startswith(held)):
         return True
     # A name may well be written without its punctuation: McDonalds.
-    return not figures(right) and f" {wanted} " in f" {normalize_answer(_kept(text))} "
+    return not figures(right) and f" {wanted} " in said.normal
 
 
 def _kept(text: str) -> str:
@@ -153,16 +172,22 @@ def _decision(text: str) -> str:
     """Return the yes or no of a text: its first word, else the first clause that is one alone."""
     if found := _DECIDES_ZH.match(_LABEL_ZH.sub("", text)):
         return found[1]
-    clauses = [
-        [word for word in words(clause) if word not in _LABEL] for clause in _CLAUSE.split(text)
-    ]
-    first = next((clause[:1] for clause in clauses if clause), [])
-    alone = (clause for clause in (first, *clauses) if len(clause) == 1)
+    clauses = _CLAUSE.split(text)
+    first = next(filter(None, map(_unlabelled, clauses)), [])[:1]
+    others = (_unlabelled(clause) for clause in clauses if _MAY_DECIDE.search(clause))
+    alone = (clause for clause in (first, *others) if len(clause) == 1)
     return next((clause[0] for clause in alone if clause[0] in _CLOSED[:4]), "")
+
+
+def _unlabelled(clause: str) -> list[str]:
+    """Return the words of a clause without those before an answer."""
+    return [word for word in words(clause) if word not in _LABEL]
 
 
 _CLAUSE = re.compile(r"[.,;:!?\n\u2014\uff0c\u3002\uff1a]")
 _CLOSED = ("yes", "no", "true", "false", "是", "否")
+_MAY_DECIDE = re.compile("|".join(_CLOSED[:4]), re.IGNORECASE)
+"""What a clause holds that may be one of these words; to look for the words takes longer."""
 _LABEL = ("final", "correct", "answer", "is", "it", "this", "that", "statement", "claim", "so")
 """Words before an answer."""
 _LABEL_ZH = re.compile(r"^\W*(?:最终|正确)?答案(?:是(?=\W*[是否]))?\W*")
