@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from langchain_core.messages import AnyMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
@@ -62,15 +62,23 @@ class CandidateTool(BaseTool):
     store: Any = Field(default=None, exclude=True)
     """A `ReplyStore`; None = every call is made."""
 
+    def unchecked(self) -> Self:
+        """Return the same tool for arguments of the right types, such as the router's own.
+
+        LangChain reads all types of a schema twice at every call, to check the arguments and to
+        leave the injected ones out of traces. Without a schema, it looks at those of `_run`, once.
+        """
+        return self.model_copy(update={"args_schema": None})
+
     def _run(
         self,
         query: str,
         config: RunnableConfig,
-        background: str = "",
-        images: list[dict[str, Any]] | None = None,
-        seconds_left: float | None = None,
+        background: Annotated[str, InjectedToolArg] = "",
+        images: Annotated[Sequence[dict[str, Any]], InjectedToolArg] = (),
+        seconds_left: Annotated[float | None, InjectedToolArg] = None,
     ) -> tuple[str, Bill]:
-        prompt = self._prompt(background, query, images)
+        prompt = prompt_of(self.candidate, query, background=background, images=images)
         reply = ask(
             self.model,
             prompt,
@@ -81,15 +89,16 @@ class CandidateTool(BaseTool):
         )
         return self._billed(reply, background)
 
+    # With plain types: LangChain reads them at every call, and what is nested takes long.
     async def _arun(
         self,
         query: str,
         config: RunnableConfig,
         background: str = "",
-        images: list[dict[str, Any]] | None = None,
-        seconds_left: float | None = None,
-    ) -> tuple[str, Bill]:
-        prompt = self._prompt(background, query, images)
+        images: Any = (),
+        seconds_left: Any = None,
+    ) -> Any:
+        prompt = prompt_of(self.candidate, query, background=background, images=images)
         reply = await aask(
             self.model,
             prompt,
@@ -99,11 +108,6 @@ class CandidateTool(BaseTool):
             store=self.store,
         )
         return self._billed(reply, background)
-
-    def _prompt(
-        self, background: str, query: str, images: Sequence[dict[str, Any]] | None
-    ) -> list[AnyMessage]:
-        return prompt_of(self.candidate, query, background=background, images=images or ())
 
     def _billed(self, reply: Reply, background: str) -> tuple[str, Bill]:
         if notable := _notable(reply):
