@@ -80,7 +80,7 @@ def create_router_r1(
     pool = pool if isinstance(pool, CandidatePool) else CandidatePool.from_yaml(pool)
     controller = as_controller(controller, pool)
     store = as_store(replies)
-    tools = {tool.name: tool for tool in pool_tools(pool, models, replies=store)}
+    tools = {tool.name: tool.unchecked() for tool in pool_tools(pool, models, replies=store)}
     context = as_context(context)
     context.check(pool)
     ends = EndNodes(pool, controller, context, name, stream_steps)

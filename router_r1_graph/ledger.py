@@ -101,8 +101,11 @@ def _line() -> LedgerLine:
 
 
 def _where_any(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    names = [name for name in WHERE_ANY if any([name in part for part in parts])]
-    sums = {name: sum([part.get(name, 0) for part in parts]) for name in names}
+    sums: dict[str, Any] = {}
+    for name in WHERE_ANY:
+        for part in parts:
+            if name in part:
+                sums[name] = part[name] + sums.get(name, 0)
     return {name: amount for name, amount in sums.items() if amount}
 
 

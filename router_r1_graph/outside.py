@@ -65,13 +65,16 @@ def _are_writable(values: Iterable[Any], depth: int) -> bool:
         kind = type(value)
         if kind in _PLAIN:
             continue
-        if isinstance(value, str):
+        # The exact types first: most values are of them, and to ask for a Mapping takes long.
+        if kind is str or isinstance(value, str):
             if not (value.isascii() and "\0" not in value) and writable(value) is not value:
                 return False
-        elif isinstance(value, Mapping):
+        elif kind is dict or isinstance(value, Mapping):
             if not (_are_writable(value, depth) and _are_writable(value.values(), depth + 1)):
                 return False
-        elif (isinstance(value, list) or kind is tuple) and not _are_writable(value, depth + 1):
+        elif (kind is list or kind is tuple or isinstance(value, list)) and not _are_writable(
+            value, depth + 1
+        ):
             return False
     return True
 
@@ -116,13 +119,13 @@ def number(value: object, most: float = math.inf) -> float | None:
         value: a reported value of any type.
         most: the highest value that is believed.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if value is True or value is False or not isinstance(value, int | float | str):
         return None
     try:
         read = float(value)
     except (OverflowError, ValueError):
         return None
-    return read if math.isfinite(read) and 0 <= read <= most else None
+    return read if 0 <= read <= most and read < math.inf else None
 
 
 def count(value: object) -> int | None:
@@ -132,6 +135,8 @@ def count(value: object) -> int | None:
         >>> [count(tokens) for tokens in (7, "12", 4.0, 1.5, -5, 10**30, True, float("nan"))]
         [7, 12, 4, None, None, None, None, None]
     """
+    if type(value) is int:
+        return value if 0 <= value <= MOST_TOKENS else None
     read = number(value, MOST_TOKENS)
     return int(read) if read is not None and read.is_integer() else None
 

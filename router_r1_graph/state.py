@@ -71,14 +71,15 @@ def written(old: list[AnyMessage], new: Messages) -> list[AnyMessage]:
     messages = [] if added and isinstance(added[0], HumanMessage) else list(old)
     places = {_key(message): place for place, message in enumerate(messages)}
     for message in added:
-        place = places.get(_key(message)) if _key(message)[1] else None
+        key = _key(message)
+        place = places.get(key) if key[1] else None
         if place is None:
             place = len(messages)
             if messages and isinstance(message, AIMessage) and isinstance(messages[-1], AIMessage):
                 place -= 1
                 places.pop(_key(messages[-1]), None)
         messages[place : place + 1] = [cast("AnyMessage", message)]
-        places[_key(message)] = place
+        places[key] = place
     return messages
 
 

@@ -7,6 +7,7 @@ import re
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_openai import ChatOpenAI
@@ -87,6 +88,34 @@ def test_a_tool_without_time_left_does_not_ask(serve, tmp_path, seconds):
     message = tool.invoke({**CALL, "args": {"query": "?", "seconds_left": seconds}})
     assert (message.artifact["ok"], message.artifact["attempts"]) == (False, 0)
     assert server.count() == 0
+
+
+class Inputs(BaseCallbackHandler):
+    """Keeps what tracers are told of a tool's input."""
+
+    run_inline = True
+
+    def __init__(self):
+        self.told = []
+
+    def on_tool_start(self, serialized, input_str, *, inputs=None, **_):
+        self.told.append((input_str, inputs))
+
+
+@both_ways
+def test_the_routers_own_call_of_a_tool_is_the_same_without_a_schema(serve, tmp_path, how):
+    server = serve(Reply("Paris"))
+    (tool,) = pool_tools(yaml_pool(tmp_path, server, **ONE_DOLLAR))
+    args = {"query": "Capital?", "background": "France", "images": [], "seconds_left": 9.0}
+    heard = Inputs()
+    config = {"callbacks": [heard]}
+    messages = [do(one, how, {**CALL, "args": args}, config) for one in (tool, tool.unchecked())]
+    for message in messages:
+        message.artifact.pop("seconds")
+    assert messages[0] == messages[1]
+    assert messages[0].artifact == {**BILL, "background": "France"}
+    assert server.requests[0].body == server.requests[1].body
+    assert heard.told == [("{'query': 'Capital?'}", {"query": "Capital?"})] * 2
 
 
 NAMES = ["Qwen2.5-7B-Instruct", "a/b c", "Ünïcode Mödel", "x" * 100, "LLaMA-3.1-8B"]

@@ -58,8 +58,9 @@ def ask(
             call is made in any case. The model must be the one that `settings` describe.
         **kwargs: passed to the model (`stop=`, ...).
     """
-    model, kwargs = unbound(made_for(model, config, settings.secrets), kwargs)
-    steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=True)
+    secrets = settings.secrets
+    model, kwargs = unbound(made_for(model, config, secrets), kwargs)
+    steps = _steps(model, messages, settings, secrets, seconds_left, store, kwargs, blocking=True)
     config = _traced(messages, settings, config)
     return run(steps, partial(_invoke, model, messages, settings, config, kwargs))
 
@@ -75,8 +76,9 @@ async def aask(
     **kwargs: Any,
 ) -> Reply:
     """Ask as `ask` does, without blocking the event loop."""
-    model, kwargs = unbound(made_for(model, config, settings.secrets), kwargs)
-    steps = _steps(model, messages, settings, seconds_left, store, kwargs, blocking=False)
+    secrets = settings.secrets
+    model, kwargs = unbound(made_for(model, config, secrets), kwargs)
+    steps = _steps(model, messages, settings, secrets, seconds_left, store, kwargs, blocking=False)
     config = _traced(messages, settings, config)
     return await arun(steps, partial(_ainvoke, model, messages, settings, config, kwargs))
 
@@ -97,6 +99,7 @@ def _steps(
     model: ChatModel,
     messages: Sequence[AnyMessage],
     settings: ModelSettings,
+    secrets: tuple[str, ...],
     seconds_left: float | None,
     store: ReplyStore | None,
     kwargs: dict[str, Any],
@@ -104,11 +107,11 @@ def _steps(
     blocking: bool,
 ) -> Steps:
     """Return what `ask` and `aask` do: the call, or a look into the store and at most one call."""
-    secrets = settings.secrets
 
     def read(outcome: Any, seconds: float, attempt: int) -> Reply:
         # A key that a careless server echoes must reach no checkpoint and no other provider.
-        return _without(secrets, _read(outcome, messages, settings, kwargs, seconds, attempt))
+        reply = _read(outcome, messages, settings, secrets, kwargs, seconds, attempt)
+        return _without(secrets, reply)
 
     def make(left: float | None) -> Steps:
         return Attempts(settings, read, float("inf") if left is None else left).steps()
@@ -123,12 +126,12 @@ def _read(
     outcome: Any,
     messages: Sequence[AnyMessage],
     settings: ModelSettings,
+    secrets: tuple[str, ...],
     kwargs: Mapping[str, Any],
     seconds: float,
     attempt: int,
 ) -> Reply:
     """Return what one attempt brought; of a failed one, the usage that the server reports."""
-    secrets = settings.secrets
     if isinstance(outcome, AIMessage):
         try:
             reply = read_reply(outcome, messages, settings, seconds, attempt, kwargs)

@@ -99,13 +99,15 @@ class Reply:
 
     def __post_init__(self) -> None:
         """Make texts writable and numbers valid, for replies from any source."""
-        kept: dict[str, Any] = {name: writable(getattr(self, name)) for name in _TEXTS}
-        kept |= {name: count(getattr(self, name)) or 0 for name in _COUNTS}
-        kept |= {name: number(getattr(self, name), _MOST_USD) or 0.0 for name in _AMOUNTS}
+        fields = vars(self)  # where a frozen object can still be changed
+        for name in _TEXTS:
+            fields[name] = writable(fields[name])
+        for name in _COUNTS:
+            fields[name] = count(fields[name]) or 0
+        for name in _AMOUNTS:
+            fields[name] = number(fields[name], _MOST_USD) or 0.0
         if self.message is not None:
-            kept["message"] = writable_message(self.message)
-        for name, value in kept.items():
-            object.__setattr__(self, name, value)
+            fields["message"] = writable_message(self.message)
 
     @property
     def ok(self) -> bool:
@@ -118,20 +120,22 @@ _UNSENT = frozenset({"stop", "ls_structured_output_format"})
 _TEXTS = ("text", "thoughts")
 _COUNTS = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_input_tokens")
 _AMOUNTS = ("cost_usd", "saved_usd", "seconds")
-_OF_MESSAGE = frozenset(
-    {
-        *("content", "tool_calls", "invalid_tool_calls", "artifact"),
-        *("additional_kwargs", "response_metadata", "id", "name", "tool_call_id"),
-    }
+_OF_MESSAGE = (
+    *("content", "tool_calls", "invalid_tool_calls", "artifact"),
+    *("additional_kwargs", "response_metadata", "id", "name", "tool_call_id"),
 )
 _Message = TypeVar("_Message", bound=BaseMessage)
 
 
 def writable_message(message: _Message) -> _Message:
     """Return a message with texts that every checkpoint and file can hold, in its calls too."""
-    parts = {name: value for name, value in vars(message).items() if name in _OF_MESSAGE}
+    fields = vars(message)
+    names = [name for name in _OF_MESSAGE if name in fields]
+    parts = [fields[name] for name in names]
     kept = writable_within(parts)
-    return message if kept is parts else message.model_copy(update=kept)
+    if kept is parts:
+        return message
+    return message.model_copy(update=dict(zip(names, kept, strict=True)))
 
 
 def text_alone(reply: Reply) -> Reply:

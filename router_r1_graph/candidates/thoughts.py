@@ -11,25 +11,25 @@ from langchain_core.messages import AIMessage
 
 from . import harmony
 
-#: Most; Seed; Mistral; Kimi; Cohere; OpenThinker; Gemma.
+#: In lower case, as the text is read: most; Seed; Mistral; Kimi; Cohere; OpenThinker; Gemma.
 _TAGS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
     ("<reasoning>", "</reasoning>"),
     ("<seed:think>", "</seed:think>"),
-    ("[THINK]", "[/THINK]"),
+    ("[think]", "[/think]"),
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|start_thinking|>", "<|end_thinking|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel>thought", "<channel|>"),
     ("<longcat_think>", "</longcat_think>"),
     ("<unused94>thought", "<unused95>"),
 )
-#: Words in the place of tags, where a text begins with them: Granite, Apriel.
+#: Words in the place of tags, in lower case too, where a text begins with them: Granite, Apriel.
 _WORDS = (
-    ("Here is my thought process:", "Here is my response:"),
-    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+    ("here is my thought process:", "here is my response:"),
+    ("here are my reasoning steps:", "[begin final response]"),
 )
 #: Before what follows the thoughts: Cohere, OpenThinker, and the beginning of a turn.
 _SAYS = re.compile(
@@ -137,7 +137,7 @@ class _Thinking:
 
     def _opened(self, start: int) -> tuple[slice, int] | None:
         for opening, closing in _TAGS + _WORDS:
-            if self._lower.startswith(opening.lower(), start, self.end):
+            if self._lower.startswith(opening, start, self.end):
                 begun = start + len(opening)
                 closed = self._place(closing, begun)
                 return slice(begun, closed), min(closed + len(closing), self.end)
@@ -155,12 +155,12 @@ class _Thinking:
         return None
 
     def _place(self, mark: str, start: int) -> int:
-        """Return the next place of a mark, in any case of its letters; the end = nowhere.
+        """Return the next place of a mark, in any case of the text; the end = nowhere.
 
         It is looked for again only from places behind the last one.
         """
         if self._places.get(mark, -1) < start:
-            place = self._lower.find(mark.lower(), start, self.end)
+            place = self._lower.find(mark, start, self.end)
             self._places[mark] = self.end if place < 0 else place
         return self._places[mark]
 

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from langchain_core.messages import AnyMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
@@ -64,25 +64,34 @@ class CandidateTool(BaseTool):
     store: Any = Field(default=None, exclude=True)
     """A `ReplyStore`; None = every call is made."""
 
+    def unchecked(self) -> Self:
+        """Return the same tool for arguments of the right types, such as the router's own.
+
+        LangChain reads all types of a schema twice at every call, to check the arguments and to
+        leave the injected ones out of traces. Without a schema, it looks at those of `_run`, once.
+        """
+        return self.model_copy(update={"args_schema": None})
+
     def _run(
         self,
         query: str,
         config: RunnableConfig,
-        background: str = "",
-        images: list[dict[str, Any]] | None = None,
-        seconds_left: float | None = None,
+        background: Annotated[str, InjectedToolArg] = "",
+        images: Annotated[Sequence[dict[str, Any]], InjectedToolArg] = (),
+        seconds_left: Annotated[float | None, InjectedToolArg] = None,
     ) -> tuple[str, Bill]:
         reply = self._asked(ask, query, config, background, images, seconds_left)
         return self._billed(reply, background)
 
+    # With plain types: LangChain reads them at every call, and what is nested takes long.
     async def _arun(
         self,
         query: str,
         config: RunnableConfig,
         background: str = "",
-        images: list[dict[str, Any]] | None = None,
-        seconds_left: float | None = None,
-    ) -> tuple[str, Bill]:
+        images: Any = (),
+        seconds_left: Any = None,
+    ) -> Any:
         reply = await self._asked(aask, query, config, background, images, seconds_left)
         return self._billed(reply, background)
 
@@ -92,13 +101,13 @@ class CandidateTool(BaseTool):
         query: str,
         config: RunnableConfig,
         background: str,
-        images: Sequence[dict[str, Any]] | None,
+        images: Sequence[dict[str, Any]],
         seconds_left: float | None,
     ) -> _Came:
         """Make the call by `ask` or `aask`."""
         return way(
             self.model,
-            prompt_of(self.candidate, query, background=background, images=images or ()),
+            prompt_of(self.candidate, query, background=background, images=images),
             self.candidate,
             seconds_left=seconds_left,
             config=config,

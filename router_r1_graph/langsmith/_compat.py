@@ -16,7 +16,10 @@ def tracer_of(config: RunnableConfig) -> LangChainTracer | None:
     callbacks = config.get("callbacks")
     if not isinstance(callbacks, BaseCallbackManager):
         return None
-    return next((h for h in callbacks.handlers if isinstance(h, LangChainTracer)), None)
+    for handler in callbacks.handlers:
+        if isinstance(handler, LangChainTracer):
+            return handler
+    return None
 
 
 def node_run(config: RunnableConfig) -> Run | None:

@@ -52,8 +52,9 @@ def check_input(state: RouterState, config: RunnableConfig) -> None:
         QuestionError: LangGraph took the input for the last node, since the first turn and its
             calls are reached by `Send`; the edit is lost.
     """
-    same = state.get("messages") == read_channel(config, "messages")
-    if runtime_of(config) is None and not state.get("question") and same:
+    if runtime_of(config) or state.get("question"):
+        return
+    if state.get("messages") == read_channel(config, "messages"):
         raise QuestionError(
             "update_state: there is no question or message in it; to edit a turn, a round or a "
             "reply, name its node: as_node='think', 'aggregate' or 'route'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from .._compat import read_channel, remembers, runtime_of
 from .._streams import hand_up, hide
 from ..answers import bare_answer, is_abstention
 from ..budget import StopReason
-from ..call_records import call_records
+from ..call_records import CallRecord, call_records
 from ..candidates import CandidatePool
 from ..context import RouterContext, as_context
 from ..controllers.controller import Controller
@@ -90,7 +91,8 @@ class EndNodes:
         """Return one message, with the bill in its metadata."""
         end_question(self.controller, state["scratchpad"])
         context = knobs_of(state, runtime.context, self.defaults, self.pool)
-        reason, error = _ending(state)
+        calls = call_records(state["scratchpad"])
+        reason, error = _ending(state, calls)
         remaining = left_of(state, state["ledger"], state["round"], context)
         runtime.stream_writer(events.budget(remaining))
         runs.label_router(
@@ -121,7 +123,7 @@ class EndNodes:
             id=_new_id(),
             name=self.name,
             response_metadata={
-                **_cut(answer, state),
+                **_cut(answer, calls),
                 "router_r1": {
                     "stop_reason": reason,
                     "rounds": state["round"],
@@ -141,13 +143,13 @@ class EndNodes:
         return {"answer": answer, "stop_reason": reason, "messages": [message], **told}
 
 
-def _ending(state: RouterState) -> tuple[str, str]:
+def _ending(state: RouterState, calls: Sequence[CallRecord]) -> tuple[str, str]:
     """Return the stop reason, and why no candidate replied; "" = one did, or none was asked.
 
     A controller that knows an answer of its own has answered all the same. A deadline, say, is the
     reason in an outage too.
     """
-    reason, calls = state["ending"], call_records(state["scratchpad"])
+    reason = state["ending"]
     replied = not calls or any(call.ok for call in calls)
     if replied or reason == StopReason.CONTROLLER_ERROR or not is_abstention(state["answer"]):
         return reason, ""
@@ -156,14 +158,14 @@ def _ending(state: RouterState) -> tuple[str, str]:
     return reason, calls[-1].error or ""
 
 
-def _cut(answer: str, state: RouterState) -> dict[str, Any]:
+def _cut(answer: str, calls: Sequence[CallRecord]) -> dict[str, Any]:
     """Return the finish reason of an answer that is a candidate's own reply and was cut; {} = none.
 
     The controller's own words are whole. So is text before the cut, or in another reply.
     """
     answer = answer.strip()
-    calls = [call for call in call_records(state["scratchpad"]) if call.ok and answer]
-    own = [c for c in calls if answer in (c.reply.strip(), bare_answer(c.reply))]
+    told = [call for call in calls if call.ok and answer]
+    own = [c for c in told if answer in (c.reply.strip(), bare_answer(c.reply))]
     ends = [c.error or "" for c in own if c.reply.rstrip().endswith(answer)]
     if not own or len(ends) < len(own) or not all(end.startswith("cut:") for end in ends):
         return {}

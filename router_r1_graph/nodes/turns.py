@@ -143,7 +143,9 @@ class TurnNode:
             messages = read_channel(config, "messages") or []
         ledger = state.get("ledger") or new_ledger()
         remaining = left_of(state, ledger, state.get("round", 0), context)
-        steps = state.get("remaining_steps", read_channel(config, "remaining_steps"))
+        steps = state.get("remaining_steps")
+        if steps is None:
+            steps = read_channel(config, "remaining_steps")
         # Whether the rounds are used up is asked anew: a person may have given some back.
         over = state.get("ending", "") not in ("", StopReason.ROUND_LIMIT)
         if over or not budget.may_call(steps):
