@@ -258,8 +258,8 @@ def test_processes_share_what_they_know(place):
 
 
 def held_places(place: str, **settings):
-    """Return an endpoint with two of five places taken, and the permits."""
-    ada = candidate(max_concurrency=5, limits_store=place, **settings)
+    """Return an endpoint with two of forty places taken, and the permits."""
+    ada = candidate(max_concurrency=40, limits_store=place, **settings)
     endpoint = endpoint_of(ada)
     return endpoint, [entered(endpoint) for _ in range(2)]
 
@@ -299,7 +299,8 @@ def test_a_store_holds_few_settlements_back(place, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
-def test_a_settlement_without_a_next_attempt_is_written_in_time(place):
+def test_a_settlement_without_a_next_attempt_is_written_in_time(place, monkeypatch):
+    monkeypatch.setattr(store, "HOLD_SECONDS", 0.05)
     endpoint, (first, second) = held_places(place)
     there = type(endpoint.store)(place)  # as another process sees it
     first.settle("up")

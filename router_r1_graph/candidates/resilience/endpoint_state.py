@@ -23,6 +23,8 @@ _BURST_SECONDS = 5.0
 """The requests that a rate allows in this time may come at once."""
 _LEASE_SECONDS = 5.0
 """An attempt's place is kept for this long beyond its time-out; then its process counts as dead."""
+_SPARE = 1 / 16
+"""The share of a limit that may look used for some seconds and hinder nobody, though it is free."""
 
 Health = Literal["up", "down", "unknown"]
 """An attempt's outcome for its endpoint: it answers, it does not, or neither (429, cancelled)."""
@@ -151,7 +153,7 @@ def settle(
 def tell_at_once(
     state: EndpointState, settings: Resilience, now: float, outcome: Health, tokens: int
 ) -> bool:
-    """Return whether others might decide differently if an attempt were settled a moment later.
+    """Return whether others might decide differently if an attempt were settled seconds later.
 
     Args:
         state: as it was when it was last seen.
@@ -162,12 +164,12 @@ def tell_at_once(
     """
     if outcome == "down" or state.failures or state.open_until:
         return True
-    if settings.max_concurrency and len(state.places) > settings.max_concurrency / 2:
+    if settings.max_concurrency and len(state.places) > settings.max_concurrency * _SPARE:
         return True
     if not settings.tokens_per_minute:
         return False
     until = max(state.tokens_until, now) + tokens * 60.0 / settings.tokens_per_minute
-    return until - now > _BURST_SECONDS / 2
+    return until - now > _BURST_SECONDS * _SPARE
 
 
 def give_back(state: EndpointState, settings: Resilience) -> None:

@@ -27,7 +27,7 @@ Change = Callable[[EndpointState], T]
 
 PATIENCE_SECONDS = 2.0
 """Seconds that a store may take for one step."""
-HOLD_SECONDS = 0.25
+HOLD_SECONDS = 5.0
 """The longest time for which a change is held back."""
 _MOST_HELD = 16
 """Changes of one state that are held back at once."""
