@@ -310,6 +310,19 @@ def test_a_settlement_without_a_next_attempt_is_written_in_time(place, monkeypat
 
 
 @pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
+def test_where_attempts_come_seldom_nothing_is_held_back(place, monkeypatch):
+    monkeypatch.setattr(store, "HOLD_SECONDS", 0.0)
+    endpoint, (first, second) = held_places(place)
+    first.settle("up")
+    wait_until(lambda: endpoint.key in endpoint.store._alone)
+    monkeypatch.setattr(store, "HOLD_SECONDS", 3600.0)
+    second.settle("up")
+    assert not endpoint.store._held
+    entered(endpoint).settle("up")  # the next attempt came soon: so may another one
+    assert endpoint.store._held
+
+
+@pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
 @pytest.mark.parametrize("how", ["scarce", "down", "up again", "many tokens"])
 def test_a_settlement_for_which_others_may_wait_is_written_at_once(place, how, monkeypatch):
     hold_for_ever(monkeypatch)

@@ -6,6 +6,7 @@ from router_r1_graph.answers import contains, gold_answers
 from router_r1_graph.evaluation.scorers import choice, number, stated
 
 HELD = [
+    ("Rome, n&#111;!", "no"),
     *(
         (r"So \boxed{12}", "12"),
         ("x=12", "12"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -174,7 +175,9 @@ def _decision(text: str) -> str:
         return found[1]
     clauses = _CLAUSE.split(text)
     first = next(filter(None, map(_unlabelled, clauses)), [])[:1]
-    others = (_unlabelled(clause) for clause in clauses if _MAY_DECIDE.search(clause))
+    others = (
+        _unlabelled(clause) for clause in clauses if _MAY_DECIDE.search(html.unescape(clause))
+    )
     alone = (clause for clause in (first, *others) if len(clause) == 1)
     return next((clause[0] for clause in alone if clause[0] in _CLOSED[:4]), "")
 

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from ..error_kinds import ErrorKind
@@ -118,12 +119,13 @@ class Endpoint:
             self.gate.leave()
         settings = self.settings
         if settings.max_concurrency or settings.breaker_failures or settings.tokens_per_minute:
+            now = time.time()
 
             def change(state: EndpointState) -> None:
-                settle(state, settings, time.time(), id_, outcome, tokens)
+                settle(state, settings, now, id_, outcome, tokens)
                 self.known = state
 
-            urgent = tell_at_once(self.known, settings, time.time(), outcome, tokens)
+            urgent = tell_at_once(self.known, settings, now, outcome, tokens)
             self.store.post(self.key, change, urgent=urgent)
 
     def _admitted(self, who: str, start: float, left: float) -> Pauses:
@@ -235,7 +237,7 @@ def endpoint_of(settings: ModelSettings) -> Endpoint | None:
         return None
     model = settings.model or getattr(settings, "name", "")
     of = f"{settings.provider}\n{settings.base_url}\n{settings.key_variable}\n{model}"
-    known = (of, settings.limits_store, *(getattr(settings, name) for name in _LIMITS))
+    known = (of, settings.limits_store, _limits(settings))
     endpoint = _endpoints.get(known)
     if endpoint is None:
         key = hashlib.sha256(of.encode()).hexdigest()[:32]  # no address stands in a store
@@ -245,5 +247,7 @@ def endpoint_of(settings: ModelSettings) -> Endpoint | None:
     return endpoint
 
 
-_LIMITS = sorted(set(Resilience.model_fields) - {"limits_store", "max_retries", "retry_on"})
+_limits = attrgetter(
+    *sorted(set(Resilience.model_fields) - {"limits_store", "max_retries", "retry_on"})
+)
 _endpoints: dict[tuple[object, ...], Endpoint] = {}

@@ -24,7 +24,7 @@ _BURST_SECONDS = 5.0
 _LEASE_SECONDS = 5.0
 """An attempt's place is kept for this long beyond its time-out; then its process counts as dead."""
 _SPARE = 1 / 16
-"""The share of a limit that may look used for some seconds and hinder nobody, though it is free."""
+"""The share of a limit that may look used for a moment, though it is free."""
 
 Health = Literal["up", "down", "unknown"]
 """An attempt's outcome for its endpoint: it answers, it does not, or neither (429, cancelled)."""
@@ -153,7 +153,7 @@ def settle(
 def tell_at_once(
     state: EndpointState, settings: Resilience, now: float, outcome: Health, tokens: int
 ) -> bool:
-    """Return whether others might decide differently if an attempt were settled seconds later.
+    """Return whether others might decide differently if an attempt were settled a moment later.
 
     Args:
         state: as it was when it was last seen.

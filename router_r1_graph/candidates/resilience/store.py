@@ -27,7 +27,7 @@ Change = Callable[[EndpointState], T]
 
 PATIENCE_SECONDS = 2.0
 """Seconds that a store may take for one step."""
-HOLD_SECONDS = 5.0
+HOLD_SECONDS = 0.25
 """The longest time for which a change is held back."""
 _MOST_HELD = 16
 """Changes of one state that are held back at once."""
@@ -135,6 +135,9 @@ class SharedStore(Store):
         self._lock = threading.Lock()
         self._queued = 0
         self._held: dict[str, Held] = {}
+        # States whose held changes no step took along in time, and when the last one was settled:
+        # a thread that wakes up for a change costs more than a step.
+        self._alone: dict[str, float] = {}
         self._timed = False
 
     @abstractmethod
@@ -148,6 +151,8 @@ class SharedStore(Store):
     def update(self, key: str, change: Change[T]) -> Generator[Await, Any, T]:
         """Change a state; if the store fails, use this process's own memory."""
         self._after_fork()
+        if time.monotonic() < self._alone.get(key, -HOLD_SECONDS) + HOLD_SECONDS:
+            self._alone.pop(key, None)
         together = self._with_held(key, change)
         if time.monotonic() < self._failed_at + _PAUSE_SECONDS:
             return self._memory.change(key, together)
@@ -191,10 +196,13 @@ class SharedStore(Store):
         """Keep a change for the next step of its state, whose time hardly depends on its changes.
 
         Returns:
-            Whether it is kept; it is not if it may take back what is still to be done, or if
-            nothing would make it in time.
+            Whether it is kept; it is not if it may take back what is still to be done, if the next
+            step is not likely to come in time, or if nothing would make it then.
         """
         with self._lock:
+            if key in self._alone:
+                self._alone[key] = time.monotonic()
+                return False
             if self._queued or not threading.main_thread().is_alive():
                 return False
             if not self._timed:
@@ -222,6 +230,7 @@ class SharedStore(Store):
             if left > 0 and main.is_alive():
                 main.join(left)
             elif self._held.get(key) is oldest:
+                self._alone[key] = oldest.since
                 self._submit(key, self._with_held(key, _nothing))
 
     def _with_held(self, key: str, change: Change[T]) -> Change[T]:
