@@ -125,6 +125,11 @@ class CandidatePool(BaseModel):
             for name in (candidate.name, candidate.slug, *candidate.aliases)
         }
 
+    @cached_property
+    def nearest(self) -> dict[str, Candidate | None]:
+        """The fallbacks that `resilience.fallback` has looked for, by the names of candidates."""
+        return {}
+
     @classmethod
     def embedded(cls) -> CandidatePool:
         """Return the shipped pool of simulated candidates: no key, no network."""
@@ -212,7 +217,8 @@ class CandidatePool(BaseModel):
         A fallback that is none of them is dropped.
         """
         pool = self.model_copy(update={"candidates": tuple(candidates)})
-        pool.__dict__.pop("_by_name", None)
+        for found in ("_by_name", "nearest"):
+            pool.__dict__.pop(found, None)
         return pool
 
     def taking_images(self) -> CandidatePool | None:

@@ -34,8 +34,13 @@ def fallback_of(candidate: Candidate, pool: CandidatePool) -> Candidate | None:
     if candidate.fallback != NEAREST:
         other = pool.find(candidate.fallback) if candidate.fallback else None
         return None if other is candidate else other
-    others = [c for c in pool.candidates if c.kind == candidate.kind and c.name != candidate.name]
-    return min(others, key=lambda other: distance(candidate, other), default=None)
+    if candidate.name not in pool.nearest:
+        others = [
+            c for c in pool.candidates if c.kind == candidate.kind and c.name != candidate.name
+        ]
+        found = min(others, key=lambda other: distance(candidate, other), default=None)
+        pool.nearest[candidate.name] = found
+    return pool.nearest[candidate.name]
 
 
 def distance(one: Candidate, other: Candidate) -> float:
