@@ -642,3 +642,10 @@ def test_an_error_of_a_provider_names_the_file(tmp_path, monkeypatch):
     with pytest.raises(PoolError) as raised:
         pool_tools(CandidatePool.from_yaml(file))
     assert str(raised.value).startswith(f"{file}: A: the environment variable ADA_KEY is not set")
+
+
+def test_descriptors_find_no_candidate_with_its_connection():
+    ada = Candidate(name="Ada", base_url="https://one.example/v1")
+    pool = CandidatePool(candidates=(ada, Candidate(name="Bob")))
+    assert pool.find("Ada").base_url
+    assert pool.descriptors().find("Ada").base_url is None

@@ -200,7 +200,7 @@ class CandidatePool(BaseModel):
         for candidate in candidates:
             candidate.__dict__.pop("folder", None)
         gone = {"candidates": candidates, "controller": None, "resilience": None}
-        pool = self.model_copy(update=gone)
+        pool = self._changed(gone)
         pool._file = None
         return pool
 
@@ -216,7 +216,11 @@ class CandidatePool(BaseModel):
 
         A fallback that is none of them is dropped.
         """
-        pool = self.model_copy(update={"candidates": tuple(candidates)})
+        return self._changed({"candidates": tuple(candidates)})
+
+    def _changed(self, update: dict[str, Any]) -> CandidatePool:
+        """Return a pool with other candidates, and with nothing that was found among the old."""
+        pool = self.model_copy(update=update)
         for found in ("_by_name", "nearest"):
             pool.__dict__.pop(found, None)
         return pool
