@@ -296,6 +296,7 @@ def test_a_store_holds_few_settlements_back(place, monkeypatch):
     for permit in permits:
         permit.settle("up")
     wait_until(lambda: len(there.read(endpoint.key).places) <= store._MOST_HELD)
+    assert endpoint.store.read(endpoint.key).places == {}
 
 
 @pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)

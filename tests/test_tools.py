@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 
 import pytest
 from langchain.agents import create_agent
@@ -44,11 +45,12 @@ def do(thing, how, given, config=None):
 @both_ways
 def test_a_tool_call_brings_the_reply_and_its_bill(serve, tmp_path, how):
     (tool,) = pool_tools(yaml_pool(tmp_path, serve(Reply("Paris")), **ONE_DOLLAR))
+    started = time.perf_counter()
     message = do(tool, how, CALL)
+    gone = time.perf_counter() - started
     assert isinstance(message, ToolMessage)
     assert (message.content, message.name, message.tool_call_id) == ("Paris", "Ada", "1")
-    seconds = message.artifact.pop("seconds")
-    assert 0 < seconds < 100
+    assert 0 < message.artifact.pop("seconds") <= gone
     assert message.artifact == BILL
 
 
