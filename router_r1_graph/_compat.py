@@ -16,6 +16,7 @@ from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tools import BaseTool, StructuredTool, Tool
+from langchain_core.tracers import BaseTracer
 from langgraph import types
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
@@ -198,6 +199,7 @@ class Node(Runnable[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> Any:
         config = config or ensure_config()
+        _look_for_tracers(config)
         if self._takes_runtime:
             return self._sync(input, config, runtime_of(config))
         return self._sync(input, config)
@@ -206,6 +208,7 @@ class Node(Runnable[Any, Any]):
         if self._async is None:
             return self.invoke(input, config)
         config = config or ensure_config()
+        _look_for_tracers(config)
         if self._takes_runtime:
             return await self._async(input, config, runtime_of(config))
         return await self._async(input, config)
@@ -280,15 +283,33 @@ def attention_of(model: Any) -> str | None:
     return getattr(model.config, "_attn_implementation", None)
 
 
+_traced = False
+"""Whether a tracer has been seen in this process."""
+
+
+def _look_for_tracers(config: RunnableConfig) -> None:
+    global _traced
+    if not _traced and isinstance(callbacks := config.get("callbacks"), BaseCallbackManager):
+        for handler in callbacks.handlers:
+            _traced = _traced or isinstance(handler, BaseTracer)
+
+
 def shows(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:
     """Return options of `add_node`: a node's own run records this of its output, and no input.
 
     The input is the whole state, each time again. Its new parts are on the child runs, and all of
     it is on the router's run. LangGraph 1.2.0 has no such option, and records everything.
+
+    Where something else is recorded than what there is, LangGraph tells tracers apart from other
+    callbacks twice a node, which takes a twentieth of a question's CPU. So nothing else is until
+    a `Node` has seen a tracer: that of a run's entry, before the first node with these options.
     """
     if not hasattr(types, "TracePolicy"):  # pragma: no cover
         return {}
-    policy = types.TracePolicy(process_inputs=lambda _: {}, process_outputs=process_outputs)
+    policy = types.TracePolicy(
+        process_inputs=lambda value: {} if _traced else value,
+        process_outputs=lambda value: process_outputs(value) if _traced else value,
+    )
     return {"trace_policy": policy}
 
 

@@ -34,6 +34,7 @@ from router_r1_graph import (
     ChatModelController,
     RouterContext,
     ScriptedController,
+    _compat,
     create_router_r1,
     create_router_r1_agent,
     parse_controller,
@@ -254,10 +255,24 @@ def test_the_message_of_a_model_stays_as_it_was(sink):
 
 
 @has_trace_policy
-def test_a_turn_is_shown_where_no_model_wrote_it(sink):
+def test_a_turn_is_shown_where_no_model_wrote_it(sink, monkeypatch):
+    monkeypatch.setattr(_compat, "_traced", False)  # as in a process whose first run this is
     traced(sink.client())
-    turns = [run["outputs"] for run in sink.tree() if run["name"] == "think"]
-    assert turns == [{"turn": text} for text in SCRIPT]
+    turns = [run for run in sink.tree() if run["name"] == "think"]
+    assert [run["outputs"] for run in turns] == [{"turn": text} for text in SCRIPT]
+    assert [run.get("inputs") or {} for run in turns] == [{}] * len(SCRIPT)
+
+
+@has_trace_policy
+def test_until_a_tracer_is_seen_nothing_is_replaced_for_one(sink, monkeypatch):
+    monkeypatch.setattr(_compat, "_traced", False)
+    policy = _compat.shows(lambda _: {"turn": ""})["trace_policy"]
+    state = {"question": QUESTION}
+    shown = (policy.process_inputs(state), policy.process_outputs(state))
+    assert [value is state for value in shown] == [True, True]
+    traced(sink.client())
+    assert policy.process_inputs(state) == {}
+    assert policy.process_outputs(state) == {"turn": ""}
 
 
 @has_trace_policy
