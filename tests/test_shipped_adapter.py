@@ -32,7 +32,8 @@ def test_it_is_small_and_safe_and_says_where_it_comes_from():
 
 def test_it_is_asked_as_it_was_trained():
     settings = PolicyFolder("smollm2").settings()
-    assert (settings.observations, settings.max_new_tokens) == ("plain", 224)
+    assert (settings.observations, settings.max_new_tokens) == ("plain", 320)
+    assert settings.max_context_tokens == 2200
 
 
 @pytest.mark.long
