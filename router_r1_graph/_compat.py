@@ -21,6 +21,7 @@ from langgraph import types
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 from langgraph.runtime import Runtime
+from langsmith.utils import tracing_is_enabled
 
 try:
     # The callbacks that LangGraph's stream modes listen with; LangGraph imports it too.
@@ -302,8 +303,11 @@ def shows(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:
 
     Where something else is recorded than what there is, LangGraph tells tracers apart from other
     callbacks twice a node, which takes a twentieth of a question's CPU. So nothing else is until
-    a `Node` has seen a tracer: that of a run's entry, before the first node with these options.
+    a `Node` has seen a tracer: that of a run's entry, before the first node with these options. A
+    run that is resumed has no entry; there, LangSmith's tracing is known when its graph is made.
     """
+    global _traced
+    _traced = _traced or bool(tracing_is_enabled())
     if not hasattr(types, "TracePolicy"):  # pragma: no cover
         return {}
     policy = types.TracePolicy(

@@ -276,6 +276,14 @@ def test_until_a_tracer_is_seen_nothing_is_replaced_for_one(sink, monkeypatch):
 
 
 @has_trace_policy
+def test_where_tracing_is_on_the_first_node_of_a_resumed_run_records_no_state(monkeypatch):
+    monkeypatch.setattr(_compat, "_traced", False)
+    with tracing_context(enabled=True):
+        policy = _compat.shows(lambda _: {})["trace_policy"]
+    assert policy.process_inputs({"question": QUESTION}) == {}
+
+
+@has_trace_policy
 def test_an_evaluation_that_is_traced_records_of_a_node_what_any_run_does(sink):
     client, results = sink.client(), Results(None, parse_scorer("exact_match"))
     asked = [EvaluationQuestion("q1", QUESTION, ("Paris",))]
