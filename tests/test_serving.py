@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 import zlib
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -833,6 +834,20 @@ def test_an_outage_is_refused_whatever_ends_the_run(controller, ada, knobs, code
     assert (raised.value.status_code, raised.value.code) == (503, code)
     assert f'router_r1_stop_reasons_total{{reason="{code}"}} 1.0' in metrics
     assert 'router_r1_requests_total{status="503"} 1.0' in metrics
+
+
+def test_a_controller_that_gives_up_at_the_deadline_is_ended_by_it():
+    class GivesUp(PaidController):
+        def decide(self, view, config=None):
+            time.sleep(view.left.seconds)
+            return super().decide(view, config)  # which counts less time than has gone by
+
+    controller = GivesUp([ReplyError("timeout", "late")])
+    given = {"Ada": FakeChat()}
+    model = ChatRouterR1(
+        pool=make_pool("Ada"), controller=controller, models=given, deadline_seconds=0.1
+    )
+    assert model.invoke("6 x 7?").response_metadata["stop_reason"] == "deadline"
 
 
 def test_an_answer_that_a_deadline_ends_is_no_outage():

@@ -47,6 +47,9 @@ logger = logging.getLogger(__name__)
 _SPARE_SECONDS = 0.2
 """Extra time for a controller that keeps to the deadline itself, so that it can report its cost."""
 
+_CLOCK_SECONDS = 0.001
+"""How far the clocks of a deadline and of a call's time-out may be apart."""
+
 
 @dataclass(frozen=True)
 class TurnNode:
@@ -193,7 +196,12 @@ class TurnNode:
             asked: whether the controller was asked for it, and is on the bill.
         """
         if not reply.ok:
-            late = view.left.seconds is not None and reply.seconds >= view.left.seconds
+            ledger = state.get("ledger") or new_ledger()
+            left = left_of(state, ledger, state.get("round", 0), view.context).seconds
+            # By the clock, and by the turn's own time: that of a stored one is what it once took.
+            late = left is not None and (
+                left <= _CLOCK_SECONDS or reply.seconds >= (view.left.seconds or 0.0)
+            )
             reason = StopReason.DEADLINE if late else StopReason.CONTROLLER_ERROR
             if reply.error:
                 kind, message = reply.error.kind, reply.error.message
