@@ -195,9 +195,9 @@ class TurnNode:
             reply: the turn.
             asked: whether the controller was asked for it, and is on the bill.
         """
+        ledger, round_ = state.get("ledger") or new_ledger(), state.get("round", 0)
         if not reply.ok:
-            ledger = state.get("ledger") or new_ledger()
-            left = left_of(state, ledger, state.get("round", 0), view.context).seconds
+            left = left_of(state, ledger, round_, view.context).seconds
             # By the clock, and by the turn's own time: that of a stored one is what it once took.
             late = left is not None and (
                 left <= _CLOCK_SECONDS or reply.seconds >= (view.left.seconds or 0.0)
@@ -208,10 +208,8 @@ class TurnNode:
                 logger.warning("controller %s failed: %s: %s", self.controller.name, kind, message)
             return self._stop(state, view, reason, reply)
         turn = protocol.parse(reply.text)
-        ledger = state.get("ledger") or new_ledger()
         if asked:
             ledger = charge_controller(ledger, reply)
-        round_ = state.get("round", 0)
         seconds = left_of(state, ledger, round_, view.context).seconds
         ends_at = seconds and time.time() + seconds
         plan = admit(turn, view, reply, round_, ends_at=ends_at, draws=self._draws, decides=asked)
