@@ -42,7 +42,8 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     ),
     "protocol, answers": ("protocol", "answers"),
     "foundation": (
-        *("errors", "_compat", "_streams", "files", "invalid", "outside", "words", "console"),
+        *("errors", "_compat", "_node", "_streams"),
+        *("files", "invalid", "outside", "words", "console"),
     ),
 }
 

@@ -7,21 +7,17 @@ lost if nothing calls them any more.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from inspect import signature
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
-from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tools import BaseTool, StructuredTool, Tool
-from langchain_core.tracers import BaseTracer
-from langgraph import types
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 from langgraph.runtime import Runtime
-from langsmith.utils import tracing_is_enabled
 
 try:
     # The callbacks that LangGraph's stream modes listen with; LangGraph imports it too.
@@ -175,46 +171,6 @@ def wants_tokens(handler: BaseCallbackHandler) -> bool:
     return isinstance(handler, _StreamingCallbackHandler)
 
 
-class Node(Runnable[Any, Any]):
-    """One node that runs under `invoke` and `ainvoke`, without a span of its own in the trace.
-
-    A RunnableLambda takes twice the time for each step. Into a plain function LangGraph looks for
-    graphs, by its bytecode, each time a router is compiled.
-
-    Args:
-        name: its name in pictures and traces.
-        sync: takes the state and the config, and the run's runtime if it has a parameter for it.
-        async_: the same for `ainvoke`. A node without it waits for nothing, so it runs in the event
-            loop too: LangGraph would send it to a thread, which takes longer than the work.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        sync: Callable[..., Any],
-        async_: Callable[..., Awaitable[Any]] | None = None,
-    ) -> None:
-        self.name = name
-        self._sync, self._async = sync, async_
-        self._takes_runtime = "runtime" in signature(sync).parameters
-
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> Any:
-        config = config or ensure_config()
-        _look_for_tracers(config)
-        if self._takes_runtime:
-            return self._sync(input, config, runtime_of(config))
-        return self._sync(input, config)
-
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> Any:
-        if self._async is None:
-            return self.invoke(input, config)
-        config = config or ensure_config()
-        _look_for_tracers(config)
-        if self._takes_runtime:
-            return await self._async(input, config, runtime_of(config))
-        return await self._async(input, config)
-
-
 def only_async(asked: Runnable[Any, Any]) -> bool:
     """Return whether a tool or a graph has asynchronous code only, and cannot be invoked.
 
@@ -282,39 +238,6 @@ def attention_of(model: Any) -> str | None:
     both take longer, and nothing else changes.
     """
     return getattr(model.config, "_attn_implementation", None)
-
-
-_traced = False
-"""Whether a tracer has been seen in this process."""
-
-
-def _look_for_tracers(config: RunnableConfig) -> None:
-    global _traced
-    if not _traced and isinstance(callbacks := config.get("callbacks"), BaseCallbackManager):
-        for handler in callbacks.handlers:
-            _traced = _traced or isinstance(handler, BaseTracer)
-
-
-def shows(process_outputs: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return options of `add_node`: a node's own run records this of its output, and no input.
-
-    The input is the whole state, each time again. Its new parts are on the child runs, and all of
-    it is on the router's run. LangGraph 1.2.0 has no such option, and records everything.
-
-    Where something else is recorded than what there is, LangGraph tells tracers apart from other
-    callbacks twice a node, which takes a twentieth of a question's CPU. So nothing else is until
-    a `Node` has seen a tracer: that of a run's entry, before the first node with these options. A
-    run that is resumed has no entry; there, LangSmith's tracing is known when its graph is made.
-    """
-    global _traced
-    _traced = _traced or bool(tracing_is_enabled())
-    if not hasattr(types, "TracePolicy"):  # pragma: no cover
-        return {}
-    policy = types.TracePolicy(
-        process_inputs=lambda value: {} if _traced else value,
-        process_outputs=lambda value: process_outputs(value) if _traced else value,
-    )
-    return {"trace_policy": policy}
 
 
 def inherit(config: RunnableConfig) -> None:

@@ -10,7 +10,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
-from ._compat import Node, shows, without_state
+from ._compat import without_state
+from ._node import Node, shows
 from .candidates import CandidatePool
 from .candidates.reply import ChatModel
 from .candidates.store import ReplyStore, as_store

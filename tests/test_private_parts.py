@@ -303,7 +303,7 @@ if hasattr(langgraph.types, "TracePolicy"):
     del langgraph.types.TracePolicy
 
 import asyncio
-from router_r1_graph import _compat, CandidatePool, create_router_r1, ScriptedController
+from router_r1_graph import _compat, _node, CandidatePool, create_router_r1, ScriptedController
 
 script = ["<search> Quillora: Who wrote Hamlet? </search>", "<answer> Shakespeare </answer>"]
 script = [f"<think> so </think> {turn}" for turn in script]
@@ -312,7 +312,7 @@ asked = {"question": "Who wrote Hamlet?"}
 states = [graph.invoke(asked), asyncio.run(graph.ainvoke(asked))]
 shown = [message.text for message, _ in graph.stream(asked, stream_mode="messages")]
 assert not _compat.wants_tokens(object())
-assert _compat.shows(lambda _: {}) == {}
+assert _node.shows(lambda _: {}) == {}
 assert _compat.CONFIG_KEY_READ == "__pregel_read"
 assert "Shakespeare" in shown
 for state in states:

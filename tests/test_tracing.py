@@ -34,7 +34,7 @@ from router_r1_graph import (
     ChatModelController,
     RouterContext,
     ScriptedController,
-    _compat,
+    _node,
     create_router_r1,
     create_router_r1_agent,
     parse_controller,
@@ -256,7 +256,7 @@ def test_the_message_of_a_model_stays_as_it_was(sink):
 
 @has_trace_policy
 def test_a_turn_is_shown_where_no_model_wrote_it(sink, monkeypatch):
-    monkeypatch.setattr(_compat, "_traced", False)  # as in a process whose first run this is
+    monkeypatch.setattr(_node, "_traced", False)  # as in a process whose first run this is
     traced(sink.client())
     turns = [run for run in sink.tree() if run["name"] == "think"]
     assert [run["outputs"] for run in turns] == [{"turn": text} for text in SCRIPT]
@@ -265,8 +265,8 @@ def test_a_turn_is_shown_where_no_model_wrote_it(sink, monkeypatch):
 
 @has_trace_policy
 def test_until_a_tracer_is_seen_nothing_is_replaced_for_one(sink, monkeypatch):
-    monkeypatch.setattr(_compat, "_traced", False)
-    policy = _compat.shows(lambda _: {"turn": ""})["trace_policy"]
+    monkeypatch.setattr(_node, "_traced", False)
+    policy = _node.shows(lambda _: {"turn": ""})["trace_policy"]
     state = {"question": QUESTION}
     shown = (policy.process_inputs(state), policy.process_outputs(state))
     assert [value is state for value in shown] == [True, True]
@@ -277,9 +277,9 @@ def test_until_a_tracer_is_seen_nothing_is_replaced_for_one(sink, monkeypatch):
 
 @has_trace_policy
 def test_where_tracing_is_on_the_first_node_of_a_resumed_run_records_no_state(monkeypatch):
-    monkeypatch.setattr(_compat, "_traced", False)
+    monkeypatch.setattr(_node, "_traced", False)
     with tracing_context(enabled=True):
-        policy = _compat.shows(lambda _: {})["trace_policy"]
+        policy = _node.shows(lambda _: {})["trace_policy"]
     assert policy.process_inputs({"question": QUESTION}) == {}
 
 

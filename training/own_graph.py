@@ -29,7 +29,7 @@ from router_r1_graph import (
     Trace,
     create_router_r1,
 )
-from router_r1_graph._compat import Node
+from router_r1_graph._node import Node
 from router_r1_graph.candidates.keys import scrub
 from router_r1_graph.candidates.providers import import_name
 from router_r1_graph.evaluation.loop import AskItem, Item, trace_of

@@ -35,7 +35,8 @@ from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
 from pydantic import BaseModel, ConfigDict
 
-from .._compat import Node, code_of, only_async, without_context
+from .._compat import code_of, only_async, without_context
+from .._node import Node
 from ..errors import ConfigError, PoolError
 from .apart import run_apart
 from .candidate import Candidate
