@@ -4,7 +4,7 @@
     python -m benchmarks.versions bb6a32c 22d8b015+benchmarks/rooms_mended.patch HEAD
 
 A version is a commit, or `COMMIT+FILE`: that commit with a patch. Each is checked out into a folder
-of its own and measured with its own benchmarks by this Python, in turn: a round takes three minutes
+of its own and measured with its own benchmarks by this Python, in turn: a round takes four minutes
 for three versions. The table has the means of the rounds, in ms of CPU, and how much more that is
 than in the first version. Machines are noisy: let nothing else run.
 """
@@ -44,7 +44,7 @@ FIGURES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "overhead cpu, 4 rounds": (("-m", "benchmarks.overhead", "cpu"), r"graph ([\d.]+) ms"),
     "evaluate, 1 round": (("-c", EVALUATION, "1"), r"([\d.]+) ms"),
     "evaluate, 1 to 4 rounds": (("-c", EVALUATION, "4"), r"([\d.]+) ms"),
-    "tracing, traced": (("-m", "benchmarks.tracing"), r"traced ([\d.]+) ms"),
+    "tracing, traced": (("-m", "benchmarks.tracing"), r": traced ([\d.]+) ms"),
     "serving, a request": (("-m", "benchmarks.serving"), r"requests/s .*\n.* ([\d.]+)\n"),
     "serving, alone": (("-m", "benchmarks.serving"), r"alone .*\n +([\d.]+)"),
 }
