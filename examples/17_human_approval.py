@@ -19,9 +19,9 @@ from router_r1_graph import CandidatePool, VoteController, create_router_r1
 router = create_router_r1(CandidatePool.embedded(), VoteController())
 graph = router.compile(checkpointer=InMemorySaver())
 thread = {"configurable": {"thread_id": "1"}}
-knobs = {"approve_above_usd": 0.001, "max_calls_per_round": 8}
+settings = {"approve_above_usd": 0.001, "max_calls_per_round": 8}
 
-result = graph.invoke({"question": "Who wrote Hamlet?"}, thread, context=knobs)
+result = graph.invoke({"question": "Who wrote Hamlet?"}, thread, context=settings)
 verdicts = {}
 # The calls were stopped at once, in any order.
 for waiting in sorted(result["__interrupt__"], key=lambda w: w.value["worst_case_usd"]):

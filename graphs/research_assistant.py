@@ -1,7 +1,7 @@
 """A small research assistant that embeds the router: plan -> (one Send per question) ask -> write.
 
 It shows the router as a part of a larger graph: each question of the brief is a run of the router,
-in parallel; the knobs of the assistant (`context`) are the router's; the costs are added up.
+in parallel; the settings of the assistant (`context`) are the router's; the costs are added up.
 """
 
 from __future__ import annotations

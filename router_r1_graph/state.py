@@ -198,9 +198,13 @@ def question_of(
     if last and text in ("", text_asked(last)):
         text, images = text_asked(last), images_asked(last)
     if not text:
-        raise QuestionError(
-            "there is no question: no text in the last message of a user, nor under 'question'"
-        )
+        if last:
+            why = "the last message of role 'user' has no text"
+        elif messages:
+            why = "there has to be a message of role 'user'"
+        else:
+            why = "neither 'question' nor 'messages' has one"
+        raise QuestionError(f"there is no question: {why}")
     if images and not pool.taking_images():
         raise QuestionError(
             f"the question has an image, and no candidate of the pool {pool.name!r} takes images; "

@@ -474,7 +474,8 @@ def test_a_decision_needs_something_to_decide_on():
         assert found["q"].choice == "Bob"
 
 
-def test_a_limit_that_the_router_does_not_read_is_named_once(caplog):
+def test_a_limit_that_the_router_does_not_read_is_named_once(caplog, monkeypatch):
+    monkeypatch.setattr("router_r1_graph.context.beside._said", set())  # of this process
     model = FakeChat(text="Done.")
     router = RouterMiddleware(make_pool("Ada"), models={"Ada": model})
     agent = create_agent(model, middleware=[router])
@@ -490,5 +491,7 @@ def test_a_limit_that_the_router_does_not_read_is_named_once(caplog):
     assert "does not read" not in caplog.text
     for _ in range(2):
         agent.invoke(asked, context={"budget_usd": 1e-9, "deadline_seconds": 0})
+        agent.invoke(asked, context={"router-r1": {"budget_usd": 1e-9}})
+    assert caplog.text.count("the key 'router-r1', which the router does not read") == 1
     for right in '{"router_r1": {"budget_usd": 1e-09}}', '{"router_r1": {"deadline_seconds": 0}}':
-        assert caplog.text.count(f"is given as context={right}") == 1
+        assert caplog.text.count(f"are given as context={right}") == 1

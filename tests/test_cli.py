@@ -17,11 +17,14 @@ import termios
 import time
 
 import pytest
+import typer
 
 from extras import missing, needs
 from in_process import STREAMS, Command, cli
 from openai_server import Hang, Reply, Status
 from router_r1_graph import CandidatePool, read_traces
+from router_r1_graph.cli import app
+from router_r1_graph.context import knobs
 from yaml_pool import yaml_pool
 
 CLI = [sys.executable, "-m", "router_r1_graph.cli"]
@@ -159,6 +162,14 @@ def test_bad_input_is_one_line_and_exit_code_2(args, message):
     assert message in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
     assert run.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["ask", "chat", "evaluate", "serve"])
+def test_each_setting_of_a_run_is_an_option_but_approval_where_no_person_is(command):
+    options = typer.main.get_command(app).commands[command].params
+    there = {name.removeprefix("question_") for name in (option.name for option in options)}
+    alone = {"approve_above_usd"} if command in ("evaluate", "serve") else set()
+    assert set(knobs()) - there == alone
 
 
 def test_the_exit_code_of_a_process_that_was_told_nonsense_is_2():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -139,6 +140,33 @@ def test_a_range_is_checked_in_a_dict_too():
 
 
 # ------------------------------------------------------------------------------ through a graph
+
+
+@pytest.mark.parametrize(
+    ("context", "says"),
+    [
+        (
+            {"budget_usd": 0.0},
+            r"the key 'budget_usd', .* context=\{\"router_r1\": \{\"budget_usd\": 0",
+        ),
+        ({"deadline_seconds": 1}, r"context=\{\"router_r1\": \{\"deadline_seconds\": 1\}\}"),
+        (
+            {"routerr1": {"budget_usd": 0.0}},
+            r"the key 'routerr1', .* context=\{\"router_r1\": \{\.\.\.\}",
+        ),
+        ({"router_r1": {"seed": 3}, "budget_usd": "the parent's"}, ""),
+        ({"max_rounds": 0, "seed": None, "router": {}, "router_r2": "x", "budget_usd": None}, ""),
+        (None, ""),
+    ],
+)
+def test_the_log_says_once_which_limit_of_a_parent_is_not_read(context, says, caplog, monkeypatch):
+    monkeypatch.setattr("router_r1_graph.context.beside._said", set())  # of this process
+    for _ in range(2):
+        router, _ = seen()
+        parent = StateGraph(MessagesState).add_node("router", router).add_edge(START, "router")
+        parent.compile().invoke({"messages": [("user", "?")]}, context=context)
+    assert len(caplog.messages) == bool(says)
+    assert re.search(says, caplog.text)
 
 
 def seen(**kwargs: Any) -> tuple[Any, list[RouterContext]]:

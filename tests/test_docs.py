@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
+import inspect
 import re
 import runpy
 import shlex
@@ -195,13 +196,22 @@ def test_the_api_page_has_every_exported_name():
 
 
 def test_pages_and_errors_call_a_setting_a_setting():
-    for path in [p for p in PAGES if p.name != "experiments.md"]:
+    for path in PAGES:
         words = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
         assert not re.search(r"\bknobs?\b", words), path
     for name in router_r1_graph._LATER:
         if name not in router_r1_graph._EXTRAS:
-            told = getattr(router_r1_graph, name).__doc__ or ""
+            ours = getattr(router_r1_graph, name)
+            members = inspect.getmembers(ours) if inspect.isclass(ours) else []
+            public = [member for of, member in members if not of.startswith("_")]
+            told = " ".join(str(one.__doc__) for one in (ours, *public))
             assert not re.search(r"\bknobs?\b", told), name
+    for path in (ROOT / "router_r1_graph").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        texts = {id(one.value) for one in nodes if isinstance(one, ast.Expr)}  # of docstrings
+        said = [n.value for n in nodes if isinstance(n, ast.Constant) and id(n) not in texts]
+        found = [text for text in said if isinstance(text, str) and " knob" in text]
+        assert found == [], path
 
 
 def commands(text: str) -> list[list[str]]:

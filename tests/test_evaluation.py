@@ -140,6 +140,9 @@ def test_broken_lines_stop_it_or_are_counted(tmp_path):
 def test_a_source_that_is_not_there_lists_what_is():
     with pytest.raises(ConfigError, match="no such file; or name a data set: demo, nq"):
         Reader(["nothing.jsonl"]).read()
+    for source, near in (("demoo", "demo"), ("deom:test", "demo"), ("hotpotq", "hotpotqa")):
+        with pytest.raises(ConfigError, match=rf"file \(did you mean '{near}'\?\); or name a data"):
+            Reader([source]).read()
 
 
 def test_a_large_file_is_streamed(tmp_path):

@@ -458,7 +458,7 @@ def test_a_served_request_takes_settings_under_the_key_too():
             ({"max_rounds": -1}, "max_rounds is a whole number"),
             ({"router_r1": {"max_rounds": 1}}, "unknown key 'router_r1'; allowed: cost_weight"),
             ({"approve_above_usd": 1}, "no person can approve a call here"),
-            (5, "dictionary"),
+            (5, "router_r1 has to be an object, not 5"),
         ):
             with pytest.raises(openai.BadRequestError, match=says) as caught:
                 ask(url, "?", extra_body={"router_r1": wrong})

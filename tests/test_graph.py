@@ -546,7 +546,7 @@ def test_the_final_message_carries_the_stop_reason_and_the_bill():
     ],
 )
 def test_without_a_question_there_is_a_question_error(question):
-    with pytest.raises(QuestionError, match="there is no question: no text in"):
+    with pytest.raises(QuestionError, match=r"there is no question: (there has|neither|the last)"):
         one_call().invoke(question)
 
 

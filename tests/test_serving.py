@@ -35,6 +35,7 @@ from router_r1_graph import (
     Turn,
 )
 from router_r1_graph.candidates.images import IMAGE_ALONE
+from router_r1_graph.serving.knobs import knobs_in_name, misspelt
 from router_r1_graph.serving.messages import to_messages
 from served import HAMLET, ask, client_of, get, serving_at
 from yaml_pool import yaml_pool
@@ -290,6 +291,89 @@ def test_neutral_fields_and_nulls_change_nothing(url, fields):
     reply = ask(url, extra_body=fields)
     assert reply.choices[0].message.content == "pound sterling"
     assert reply.choices[0].finish_reason == "stop"
+
+
+MISSPELT = {
+    "budget_usd": "budgt budget usd_budget bugdet budget-usd budgetUsd max_budget budget_limit",
+    "deadline_seconds": "deadlin dedline deadline_s deadline_sec deadline_ms max_seconds",
+    "max_rounds": "rounds rounds_max maxRounds MAX_ROUNDS maxrounds ruonds",
+    "max_rounds' or 'max_calls_per_round": "round max_round rouns",
+    "max_calls_per_round": "call max_calls",
+    "cost_weight": "cost cost_wt weight",
+    "answer_style": "stye style answerStyle",
+    "max_conversation_tokens": "max_conversation conversation_tokens",
+    "approve_above_usd": "approve_above aprove_above_usd",
+    "router_r1": "routerr1 router-r1",
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"), [(f, meant) for meant, fields in MISSPELT.items() for f in fields.split()]
+)
+def test_a_limit_that_is_mistyped_is_refused_and_what_was_meant_is_said(url, field, meant):
+    body = json.dumps({"model": "router-r1", "messages": HELLO, field: 0}).encode()
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{url}/v1/chat/completions", body, timeout=100)
+    with caught.value as response:
+        error = json.load(response)["error"]
+    assert error["message"] == f"{field}: unknown field (did you mean '{meant}'?)"
+    assert (response.code, error["param"]) == (400, field)
+
+
+HELLO = [{"role": "user", "content": "hello"}]
+# Of vLLM, SGLang, llama.cpp, Ollama, OpenRouter, LiteLLM, Mistral, Perplexity, and chat UIs.
+OTHERS = """
+top_k min_p top_a typical_p tfs_z min_tokens mirostat mirostat_tau n_keep num_keep num_ctx n_predict
+num_predict n_probs repetition_penalty repeat_penalty repeat_last_n length_penalty use_beam_search
+skip_special_tokens stop_token_ids ignore_eos guided_json structured_outputs add_generation_prompt
+echo documents chat_template chat_template_kwargs mm_processor_kwargs priority request_id cache_salt
+return_tokens_as_token_ids truncate_prompt_tokens thinking_token_budget thinking_budget bad_words
+reasoning_budget enable_thinking max_new_tokens max_tokens_to_sample max_length max_context_length
+context_length context think keep_alive options format raw images models provider route transforms
+plugins include_reasoning thinking usage session_id chat_id id features variables model_item files
+background_tasks tool_servers tool_ids params citations safe_prompt random_seed prompt_mode
+search_parameters return_images search_recency_filter fallbacks num_retries timeout api_base api_key
+mock_response drop_params caching cache tags user_id conversation_id thread_id project contents
+candidate_count safety_settings system grammar json_schema slot_id cache_prompt samplers lora voice
+speed quality height width host memory
+"""
+
+
+def test_no_field_of_openai_or_of_another_server_is_taken_for_a_misspelt_setting():
+    from openai.types.chat import completion_create_params as chat
+    from openai.types.responses import response_create_params as responses
+
+    kinds = [
+        *(chat.CompletionCreateParamsStreaming, chat.CompletionCreateParamsNonStreaming),
+        *(responses.ResponseCreateParamsStreaming, responses.ResponseCreateParamsNonStreaming),
+    ]
+    openais = {name for kind in kinds for name in kind.__annotations__}
+    assert {"max_completion_tokens", "max_tool_calls", "conversation", "store"} <= openais
+    refused = {name: misspelt(name) for name in {*openais, *OTHERS.split()} if misspelt(name)}
+    assert refused == {"seed": ["seed"], "temperature": ["temperature"]}  # our settings too
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("round", "'max_rounds' or 'max_calls_per_round'"),
+        ("roundz", "'max_rounds' or 'max_calls_per_round'"),
+        ("per", "'max_calls_per_round'"),
+        ("tokens", "'max_information_tokens' or 'max_conversation_tokens' or 'memory_tokens'"),
+        ("usd_budget", "'budget_usd'"),
+    ],
+)
+def test_a_word_of_a_name_that_could_mean_another_setting_is_refused(url, word, meant):
+    with pytest.raises(openai.BadRequestError, match=rf"called '{word}' \(did you mean {meant}\?"):
+        ask(url, model=f"router-r1:{word}=1")
+
+
+def test_a_setting_in_a_models_name_has_a_word_that_is_its_own():
+    given = "cost=0.8,rounds=2,calls=3,budget=1,deadline=9,style=full,max_rounds=4"
+    assert knobs_in_name(f"router-r1:{given}") == {
+        **{"cost_weight": 0.8, "max_rounds": 4, "max_calls_per_round": 3, "budget_usd": 1},
+        **{"deadline_seconds": 9, "answer_style": "full"},
+    }
 
 
 # What chat UIs ask on their own, in other words than theirs.
@@ -574,27 +658,52 @@ def test_its_openapi_document_is_valid(url):
         ({"stop": ["a", ""]}, "stop.1", "at least 1 character"),
         ({"max_tokens": 0}, "max_tokens", "at least 1"),
         ({"n": 2}, "n", "n: only 1"),
-        ({"stream": "perhaps"}, "stream", "boolean"),
-        ({"messages": []}, "messages", "at least 1"),
+        ({"stream": "perhaps"}, "stream", "stream has to be true or false, not 'perhaps'"),
+        ({"stream_options": 5}, "stream_options", "has to be an object, not 5"),
+        (
+            {"stream_options": {"include_usage": "x"}},
+            "stream_options.include_usage",
+            "true or false",
+        ),
+        ({"stop": 5}, "stop", "stop has to be a text, or a list of texts, not 5"),
+        ({"stop": [5]}, "stop.0", "stop.0 has to be a text, not 5"),
+        ({"max_tokens": 1.5}, "max_tokens", "max_tokens has to be a whole number, not 1.5"),
+        ({"tool_choice": 5}, "tool_choice", "tool_choice has to be a text or an object, not 5"),
+        ({"tools": {}}, "tools", "tools has to be a list, not {}"),
+        ({"tools": [{}]}, "tools", "it needs the type 'function'"),
+        ({"tools": [{"type": "function", "function": {"name": 5}}]}, "tools", "a text, not 5"),
+        ({"response_format": "json"}, "response_format", "has to be an object, not 'json'"),
+        ({"router_r1": 5}, "router_r1", "router_r1 has to be an object, not 5"),
+        ({"model": 5}, "model", "model has to be 'router-r1', not 5"),
+        ({"model": None}, "model", "model is missing: it has to be 'router-r1'"),
+        ({"messages": []}, "messages", "a list with a message of role 'user', which holds"),
+        ({"messages": "hi"}, "messages", "a list with a message of role 'user', which holds"),
+        ({"messages": ["hi"]}, "messages.0", "messages.0 has to be an object, not 'hi'"),
+        (
+            {"messages": [{"role": "system", "content": "x"}]},
+            "messages",
+            "messages: there is no question: there has to be a message of role 'user'",
+        ),
         ({"messages": [{"role": "bard", "content": "x"}]}, "messages.0", "bard"),
-        ({"messages": [{"role": "user"}]}, "messages.0", "content"),
+        ({"messages": [{"role": "user"}]}, "messages.0", "content is missing"),
         (
             {"messages": [{"role": "user", "content": {"type": "text", "text": "x"}}]},
             "messages.0",
-            "a list of parts",
+            "content has to be a text or a list of parts, not {",
         ),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0", "tool_call_id is missing"),
-        ({"messages": [{"role": "user", "content": 7}]}, "messages.0", "content: Input should be"),
+        ({"messages": [{"role": "user", "content": 7}]}, "messages.0", "content has to be a text"),
         (
             {"messages": [{"role": "user", "content": "x", "name": [1]}]},
             "messages.0",
-            "name: Input",
+            "name has to be a text, not [1]",
         ),
         (
             {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "a"}}]}]},
             "messages.0",
-            "a tool call has no",
+            "a tool call needs an id, and a function with a name and arguments",
         ),
+        ({"messages": [{"role": "function", "content": "x"}]}, "messages.0", "name is missing"),
         ({"messages": [{"role": "user", "content": " "}]}, "messages", "no question"),
         ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content", "'text'"),
     ],
@@ -604,6 +713,11 @@ def test_a_bad_value_is_refused_by_name(url, given, param, words):
         ask(url, extra_body=given)
     assert caught.value.param == param
     assert caught.value.type == "invalid_request_error"
+    assert not re.search(PYDANTICS, str(caught.value))
+
+
+PYDANTICS = r"Input should|valid (list|string|dict|int|bool)|after validation|Field required|Dict"
+"""Words of other tools, which no client of OpenAI's API knows."""
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"[" * 100_000, b"\xff", b'{"model": "router-r1"}'])
@@ -982,9 +1096,24 @@ def test_a_tool_choice_that_cannot_be_read_is_told_why(url, fields, param, says)
     [
         ({"tools": [{"type": "custom", "name": "c"}]}, "tools", "a free text"),
         ({"text": {"format": "json"}}, "text", "its format is an object"),
-        ({"input": 5}, "input", "a valid list"),
-        ({"input": ["Who?"]}, "input.0", "a valid dictionary"),
-        ({"input": ""}, "input", "at least 1"),
+        ({"text": {"format": {"type": "x"}}}, "text.format", "text.format: type is 'text'"),
+        (
+            {"text": {"format": {"type": "json_schema"}}},
+            "text.format",
+            "text.format: schema is missing",
+        ),
+        ({"metadata": 5}, "metadata", "metadata has to be an object, not 5"),
+        ({"instructions": []}, "instructions", r"instructions has to be a text, not \[\]"),
+        ({"input": 5}, "input", "the question: a text, or a list with a message of role 'user'"),
+        ({"input": ["Who?"]}, "input.0", "input.0 has to be an object, not 'Who"),
+        ({"input": ""}, "input", "the question: a text, or a list with a message of role 'user'"),
+        (
+            {"input": [{"role": "system", "content": "x"}]},
+            "input",
+            "input: there is no question: there has to be a message of role 'user'",
+        ),
+        ({"input": [{"type": "function_call", "name": "f"}]}, "input.0", "needs a call_id, a name"),
+        ({"input": [{"type": "function_call_output"}]}, "input.0", "call_id is missing"),
         (
             {"input": [{"type": "function_call_output", "call_id": "1", "output": "sun"}]},
             "input",
@@ -996,6 +1125,7 @@ def test_the_responses_api_says_which_field_cannot_be_read(url, fields, param, s
     with client_of(url) as client, pytest.raises(openai.BadRequestError, match=says) as caught:
         client.responses.create(model="router-r1", input=HAMLET, extra_body=fields)
     assert caught.value.param == param
+    assert not re.search(PYDANTICS, str(caught.value))
 
 
 def test_the_responses_api_takes_null_types_and_gives_metadata_back(url):

@@ -127,7 +127,17 @@ def test_the_command_is_the_program_of_the_checkout(mine):
     assert by_command.stderr == by_file.stderr
     missing = cli("train", "nowhere.yaml", cwd=mine)
     assert missing.returncode == 2
-    assert "nowhere.yaml: no such config file" in missing.stderr
+    assert "nowhere.yaml: no such config file; or name a shipped one: demo, qwen" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("smok", "smoke"), ("demoo", "demo"), ("reprot", "report")]
+)
+def test_a_config_that_is_nearly_shipped_is_named(tmp_path, wrong, near):
+    told = cli("train", wrong, cwd=tmp_path)
+    assert told.returncode == 2
+    assert f"{wrong}: no such config file (did you mean '{near}'?); or name" in told.stderr
+    assert "smoke, smollm2" in told.stderr
 
 
 @pytest.mark.parametrize(

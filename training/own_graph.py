@@ -54,7 +54,7 @@ class OwnGraph:
 
     Args:
         name: `module:factory`; the factory takes the compiled router, whose pool, controller and
-            knobs are those of the question, and returns a graph. It is called for each rollout.
+            settings are those of the question, and returns a graph. It is called for each rollout.
         folder: of the config file, where the module may lie.
 
     Raises:

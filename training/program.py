@@ -27,7 +27,8 @@ from pathlib import Path
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see router_r1_graph/controllers/policy
 
-from router_r1_graph import RouterR1Error
+from router_r1_graph import ConfigError, RouterR1Error
+from router_r1_graph.errors import did_you_mean
 from router_r1_graph.files import only_writer, write_whole
 
 from .config import RunConfig, load_config
@@ -80,9 +81,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _file(config: Path) -> Path:
-    """Return the file of a config, which may be the name of a shipped one."""
-    shipped = CONFIGS / f"{config}.yaml"
-    return shipped if not config.exists() and shipped.is_file() else config
+    """Return the file of a config, which may be the name of a shipped one.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if config.exists():
+        return config
+    shipped = {file.stem: file for file in sorted(CONFIGS.glob("*.yaml"))}
+    if str(config) in shipped:
+        return shipped[str(config)]
+    near = did_you_mean(str(config), [*shipped, "init", "report"])  # or a command of `train`
+    known = ", ".join(shipped)
+    raise ConfigError(f"{config}: no such config file{near}; or name a shipped one: {known}")
 
 
 def run_stages(config: RunConfig) -> int:

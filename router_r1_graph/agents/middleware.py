@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -35,11 +34,6 @@ from .answered_step import AnsweredStep
 from .asked import CandidateFailedError
 from .prefixes import Prefix, warm_tokens
 from .sent import SentStep
-
-logger = logging.getLogger(__name__)
-
-_LIMITS = ("budget_usd", "deadline_seconds")
-"""The settings that bound what a run of an agent costs."""
 
 
 class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
@@ -112,7 +106,6 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
             for c in self.pool.candidates
         }
         self.controller = as_controller(controller, self.pool)
-        self._warned: set[str] = set()
 
     @property
     def default_model(self) -> Any:
@@ -120,8 +113,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         return self.models[self.pool.by_price[0].name]
 
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
-        """Begin a bill, and keep the knobs of the run in it."""
-        self._warn_of_limits(runtime.context if runtime else None)
+        """Begin a bill, and keep the settings of the run in it."""
         ledger = new_ledger()
         started_at = time.time()
         earlier: AgentBill | None = state.get("router_r1")
@@ -211,24 +203,6 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         if context is not known:
             context.check(self.pool)
         return context
-
-    def _warn_of_limits(self, context: Any) -> None:
-        """Say once that a limit beside the key `router_r1` limits nothing.
-
-        A field of an object is declared, so it is the parent's own. A key of a dict may be too.
-        """
-        if not isinstance(context, Mapping) or context.get("router_r1") is not None:
-            return
-        for name in _LIMITS:
-            if context.get(name) is not None and name not in self._warned:
-                self._warned.add(name)
-                logger.warning(
-                    "the context of a run has the key %r, which RouterMiddleware does not read: a "
-                    'limit for the router is given as context={"router_r1": {"%s": %r}}',
-                    name,
-                    name,
-                    context[name],
-                )
 
     def _config(self) -> Any:
         return runs.inside(ensure_config(), "think", controller=self.controller.name)

@@ -69,12 +69,16 @@ def _function(tool: Any) -> Mapping[str, Any]:
     try:
         converted = convert_to_openai_tool(tool)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"tools: {tool!r:.80} is no tool: {error}") from None
+        why = "it needs the type 'function'" if isinstance(tool, Mapping) else error
+        raise ConfigError(f"tools: {tool!r:.80} is no tool: {why}") from None
     function = converted.get("function")
-    if not isinstance(function, Mapping) or not function.get("name"):
-        raise ConfigError(
-            f"tools: {tool!r:.80} is no function; tools that a provider runs itself cannot be used"
-        )
+    if not isinstance(function, Mapping) or not (name := function.get("name")):
+        why = "tools that a provider runs itself cannot be used"
+        if isinstance(tool, Mapping) and tool.get("type") == "function":
+            why = "it needs a function with a name"
+        raise ConfigError(f"tools: {tool!r:.80} is no function; {why}")
+    if not isinstance(name, str):
+        raise ConfigError(f"tools: the name of a function is a text, not {name!r:.60}")
     check_schema(function.get("parameters") or {}, f"tools: {function['name']}.parameters")
     return converted
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .beside import say_unread
 from .run_context import RouterContext, knobs_in
 
 Knobs = RouterContext | Mapping[str, Any]
@@ -34,6 +35,8 @@ def as_context(
         return known
     if isinstance(given, Mapping):
         if parents:
+            if given.get("router_r1") is None:
+                say_unread(given)
             given = {"router_r1": given.get("router_r1")}
     elif hasattr(given, "router_r1"):
         given = {"router_r1": given.router_r1}

@@ -155,10 +155,10 @@ class RouterContext:
         )
 
     def __post_init__(self) -> None:
-        """Check every knob.
+        """Check every setting.
 
         Raises:
-            ConfigError: a knob is out of range; the message names it.
+            ConfigError: a setting is out of range; the message names it.
         """
         for name, (kind, knob, optional) in _checks().items():
             value = getattr(self, name)
@@ -184,7 +184,7 @@ class RouterContext:
         return limit is not None and (usd is None or usd > limit)
 
     def check(self, pool: CandidatePool) -> None:
-        """Check the knobs that depend on the pool.
+        """Check the settings that depend on the pool.
 
         Raises:
             ConfigError: `keep` names no candidate of the pool.
@@ -200,7 +200,7 @@ class RouterContext:
 
     @property
     def given(self) -> dict[str, Any]:
-        """The knobs that its maker named.
+        """The settings that its maker named.
 
         One that was read from a file or a state, or made by `dataclasses.replace`, names all. A
         subclass names those to which it gives other defaults.
@@ -212,7 +212,7 @@ class RouterContext:
         return {name: held[name] for name in _defaults() if name in named or name in own}
 
     def over(self, known: RouterContext) -> RouterContext:
-        """Return the knobs that this one names, and for the others the known ones."""
+        """Return the settings that this one names, and for the others the known ones."""
         given = self.given
         if not given:
             return known
@@ -221,16 +221,16 @@ class RouterContext:
         return _restored(*{**known.to_state(), **given}.values())
 
     def to_state(self) -> dict[str, Any]:
-        """Return the knobs as a plain dict, as a run keeps them in its state."""
+        """Return the settings as a plain dict, as a run keeps them in its state."""
         held = vars(self)
         return {name: held[name] for name in _defaults()}
 
     @staticmethod
     def from_state(stored: Mapping[str, Any]) -> RouterContext:
-        """Return the knobs that a run keeps in its state; unknown ones are ignored.
+        """Return the settings that a run keeps in its state; unknown ones are ignored.
 
         Raises:
-            ConfigError: a knob is out of range.
+            ConfigError: a setting is out of range.
         """
         if stored.keys() == _defaults().keys():
             return _restored(*map(stored.get, _defaults()))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..answers import GOLD_FIELDS, gold_answers
-from ..errors import ConfigError, MissingExtraError
+from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..files import csv_reader, read_jsonl
 from ..outside import writable
 
@@ -217,9 +217,11 @@ def _drawn(
 def _read_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
     """Yield rows with their places; an exception for a line that cannot be read."""
     if not path.is_file():
-        known = ", ".join(["demo", *PAPER_SETS])
+        known = ["demo", *PAPER_SETS]
+        near = did_you_mean(str(path).partition(":")[0], known)
         raise ConfigError(
-            f"{path}: no such file; or name a data set: {known}, hub:NAME/CONFIG:SPLIT"
+            f"{path}: no such file{near}; or name a data set: {', '.join(known)}, "
+            "hub:NAME/CONFIG:SPLIT"
         )
     if path.suffix.lower() == ".csv":
         with csv_reader(path) as reader:

@@ -86,7 +86,7 @@ def create_app(
     """Return the API over a router, as an ASGI app for any server.
 
     Args:
-        model: answers the questions. Its knobs are the defaults of a request; those that it was
+        model: answers the questions. Its settings are the defaults of a request; those that it was
             given, and its `max_tokens`, are caps: a request may ask for less, never for more.
         max_concurrency: the most questions that are answered at once.
         queue: the most further questions that may wait; any more are refused with status 429.

@@ -85,6 +85,9 @@ def refusing(kind: type[Asked]) -> Iterator[None]:
         paid = {"cost_usd": error.cost_usd} if error.cost_usd else None
         raise RefusedError(502, str(error), code="controller_error", more=paid) from None
     except ConfigError as error:  # it begins with the field: `keep`, `tools`, `budget_usd`
-        field = str(error).partition(":")[0]
-        param = field if field in kind.model_fields else None
-        raise RefusedError(400, str(error), param=param) from None
+        why = str(error)
+        for chats, ours in kind.called.items():
+            why = why.replace(chats, ours)
+        field = why.partition(":")[0]
+        param = field if field.partition(".")[0] in kind.model_fields else None
+        raise RefusedError(400, why, param=param) from None

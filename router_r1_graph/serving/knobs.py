@@ -2,13 +2,15 @@
 
 They may stand together under `router_r1`. A client that can send no fields of its own writes them
 behind the name: `router-r1:cost=0.8,rounds=2`. A knob is called by its name, or by a word that no
-other knob's name has.
+other knob's name has; what may mean one, and is none, is refused: a limit that is not read costs.
 """
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Mapping
+from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, create_model
@@ -20,10 +22,14 @@ from .refused import RefusedError
 
 MODEL = "router-r1"
 
-_NEAR = 0.82
-"""From this similarity on, a field is a misspelt knob; below, it may be another server's field."""
-
-_WORDS = sorted({word for knob in KNOBS for word in knob.split("_")})
+_NEAR_WORD, _NEAR = 0.8, 0.85
+"""From these similarities on, a word and a field are misspelt; below, they may be another's."""
+_LONGEST = 40
+"""No setting's name is nearly as long; a longer field is not compared."""
+_OTHERS = ("candidate_count", "content", "contents", "context", "conversation", "memory", "speed")
+"""Fields of other APIs that are, or are near, a knob's name or a word of it."""
+_BESIDE = ("max", "limit", "ms", "dollars")
+"""Words that a client may put beside a limit."""
 
 if TYPE_CHECKING:
 
@@ -43,17 +49,71 @@ else:  # one field for each knob, checked by `RouterContext`
     )
 
 
+def _own(knob: str) -> list[str]:
+    """Return the words that call a knob; none stands behind `per`: `round` may mean the rounds."""
+    return knob.partition("_per_")[0].split("_")
+
+
 def knob_called(name: str) -> str | None:
     """Return the knob of this name, or the only one whose name has this word."""
-    found = [knob for knob in KNOBS if name in knob.split("_")]
+    found = [knob for knob in KNOBS if name in _own(knob)]
     return name if name in KNOBS else found[0] if len(found) == 1 else None
 
 
-def misspelt_knob(field: str) -> str | None:
-    """Return the knob that a client must have meant by an unknown field."""
-    return knob_called(field) or next(
-        iter(difflib.get_close_matches(field, KNOBS, n=1, cutoff=_NEAR)), None
-    )
+_SHORT = sorted({word for knob in KNOBS for word in knob.split("_") if knob_called(word)})
+
+
+@lru_cache
+def misspelt(field: str) -> list[str]:
+    """Return what a client may have meant by an unknown field; [] = the field of another server.
+
+    It is nearly a name, or has a word that alone calls a knob: not `max_tokens`.
+    """
+    words = _words(field)
+    whole = "_".join(words)
+    if field in _OTHERS or len(field) > _LONGEST:
+        return []
+    if called := knob_called(whole):
+        return [called]
+    if any(_spelt(word, short) for word in words for short in _SHORT) and (found := _meant(words)):
+        return found
+    return [name for name in (*knobs(), "router_r1") if _spelt(whole, name, _NEAR)][:1]
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name: of `max-rounds` and `maxRounds` the same."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|-", "_", name).lower().split("_")
+
+
+def _meant(words: list[str]) -> list[str]:
+    """Return the knobs whose names have all these words: misspelt, short, or in another order."""
+    found, telling = [], [word for word in words if word not in _BESIDE] or words
+    for knob in KNOBS:
+        ours = knob.split("_")
+        right = [word for word in telling if any(_spelt(word, one) for one in ours)]
+        rest = [word for word in telling if word not in right]
+        if right and all(any(_short(word, one) for one in ours) for word in rest):
+            found.append(knob)
+    return [knob for knob in found if set(words) <= set(_own(knob))] or found
+
+
+def _spelt(word: str, right: str, near: float = _NEAR_WORD) -> bool:
+    """Return whether a word is another, or near it; few people mistype a first letter."""
+    if len(word) < 4 or word[0] != right[0]:
+        return word == right
+    pair = SequenceMatcher(a=word, b=right)  # a body may have many fields: the quick ratios first
+    return pair.real_quick_ratio() >= near and pair.quick_ratio() >= near and pair.ratio() >= near
+
+
+def _short(word: str, whole: str) -> bool:
+    """Return whether a word is short for another: some of its letters, with the first."""
+    letters = iter(whole)
+    return word[:1] == whole[0] and all(letter in letters for letter in word)
+
+
+def or_meant(names: list[str]) -> str:
+    """Return the question whether one of these names was meant."""
+    return f" (did you mean {' or '.join(map(repr, names))}?)" if names else ""
 
 
 def knobs_in_name(model: str) -> dict[str, Any]:
@@ -67,8 +127,8 @@ def knobs_in_name(model: str) -> dict[str, Any]:
     if name != MODEL or not all(equals for _, equals, _ in pairs):
         raise RefusedError(
             404,
-            f"there is no model {model[:100]!r} here; there is {MODEL!r}, also with knobs, such as "
-            f"'{MODEL}:cost=0.8,rounds=2'",
+            f"there is no model {model[:100]!r} here; there is {MODEL!r}, also with settings, such "
+            f"as '{MODEL}:cost=0.8,rounds=2'",
             param="model",
             code="model_not_found",
         )
@@ -77,7 +137,7 @@ def knobs_in_name(model: str) -> dict[str, Any]:
         knob = knob_called(word.strip())
         if knob is None:
             word = word.strip()[:50]
-            near = did_you_mean(word, [*KNOBS, *filter(knob_called, _WORDS)])
+            near = or_meant(_meant(_words(word))) or did_you_mean(word, [*KNOBS, *_SHORT])
             why = f"no setting is called {word!r}{near}; settings: {', '.join(KNOBS)}"
             raise RefusedError(400, why, param="model")
         found[knob] = _value(value.strip())

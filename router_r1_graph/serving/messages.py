@@ -56,16 +56,25 @@ def _message(message: Mapping[str, Any], where: str, images: bool) -> BaseMessag
         content = [_part(part, f"{where}.content", images) for part in said]
     elif role == "assistant":
         content = content or ""  # there is none beside tool calls
-    if role in ("user", "system", "developer") and isinstance(content, Mapping):
-        raise RefusedError(400, "the content is a text, or a list of parts", param=where)
-    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
-        raise RefusedError(400, "tool_call_id is missing", param=where)
+    if role != "assistant" and "content" not in message:
+        raise RefusedError(400, "content is missing", param=where)
+    if role not in ("tool", "function") and not isinstance(content, str | list | None):
+        why = f"content has to be a text or a list of parts, not {content!r:.60}"
+        raise RefusedError(400, why, param=where)
+    if not isinstance(name := message.get("name"), str | None):
+        raise RefusedError(400, f"name has to be a text, not {name!r:.60}", param=where)
+    for needs, field in (("tool", "tool_call_id"), ("function", "name")):
+        if role == needs and not isinstance(message.get(field), str):
+            raise RefusedError(400, f"{field} is missing", param=where)
     calls: list[Any] = []
     wrong: list[Any] = []
     told = message.get("tool_calls") or []
     if not isinstance(told, list):
-        raise RefusedError(400, "tool_calls are a list", param=where)
+        raise RefusedError(400, "tool_calls have to be a list", param=where)
     for call in told:
+        if not _is_call(call):
+            why = "a tool call needs an id, and a function with a name and arguments: three texts"
+            raise RefusedError(400, why, param=where)
         (wrong if _is_broken(call) else calls).append(call)
     plain = {k: v for k, v in message.items() if k not in ("content", "tool_calls")}
     if content is not None or "content" in message:
@@ -85,18 +94,19 @@ def _message(message: Mapping[str, Any], where: str, images: bool) -> BaseMessag
                 for call in wrong
             ]
     except _UNREADABLE as error:
-        raise RefusedError(400, _why(error), param=where) from None
+        what = "the message"
+        if isinstance(error, ValidationError):
+            what = f"{error.errors(include_url=False)[0]['loc'][0]} of the message"
+        raise RefusedError(400, f"{what} cannot be read", param=where) from None
     return read
 
 
-def _why(error: Exception) -> str:
-    """Return in a line what is wrong with a message, with the name of the field if there is one."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return f"{first['loc'][0]}: {first['msg']}"
-    if isinstance(error, KeyError):
-        return f"a tool call has no {error.args[0]!r}"
-    return str(error).partition("\n")[0]
+def _is_call(call: Any) -> bool:
+    """Return whether it has what a tool call has; some clients give the arguments as an object."""
+    match call:
+        case {"id": str() | None, "function": {"name": str(), "arguments": str() | dict()}}:
+            return True
+    return False
 
 
 def _is_broken(call: Any) -> bool:

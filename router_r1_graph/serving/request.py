@@ -13,8 +13,16 @@ from pydantic import AfterValidator, ConfigDict, ValidationError
 from ..chat.built import KNOBS
 from ..chat.router import ChatRouterR1
 from ..context import knobs
-from ..errors import did_you_mean
-from .knobs import WithKnobs, capped, checked, knobs_in_name, knobs_under_key, misspelt_knob
+from .knobs import (
+    MODEL,
+    WithKnobs,
+    capped,
+    checked,
+    knobs_in_name,
+    knobs_under_key,
+    misspelt,
+    or_meant,
+)
 from .refused import RefusedError
 
 
@@ -26,6 +34,21 @@ def _token_limit(limit: int) -> int | None:
 
 TokenLimit = Annotated[int, AfterValidator(_token_limit)] | None
 """The most tokens of an answer; -1, as llama.cpp and Ollama say it, or null = no limit."""
+
+
+_KINDS = {
+    **{"string": "a text", "bool": "true or false", "list": "a list", "too": "a list"},
+    **{"int": "a whole number", "finite": "a whole number"},
+    **{"dict": "an object", "model": "an object"},
+}
+"""What a value has to be, by the beginning of pydantic's name for the error."""
+_NEEDED = {
+    "model": repr(MODEL),
+    "messages": "a list with a message of role 'user', which holds the question",
+    "stop": "a text, or a list of texts",
+    "input": "the question: a text, or a list with a message of role 'user'",
+}
+"""What fields have to be that are more than one kind of value."""
 
 
 class Asked(WithKnobs):
@@ -43,6 +66,8 @@ class Asked(WithKnobs):
 
     only: ClassVar[Mapping[str, tuple[object, ...]]] = {}
     """Fields with only these supported values."""
+    called: ClassVar[Mapping[str, str]] = {}
+    """What an error calls the fields of chat completions -> what they are called here."""
 
     @abstractmethod
     def conversation(self, *, images: bool) -> list[BaseMessage]:
@@ -103,7 +128,7 @@ def read_request(kind: type[_Asked], data: object) -> _Asked:
         RefusedError: a field is not allowed; the error names it.
     """
     if not isinstance(data, dict):
-        raise RefusedError(400, f"the body is a JSON object, not {type(data).__name__}")
+        raise RefusedError(400, f"the body has to be a JSON object, not {data!r:.60}")
     given = {name: value for name, value in data.items() if value is not None}
     for name, value in given.items():
         if name in kind.model_fields:
@@ -112,17 +137,37 @@ def read_request(kind: type[_Asked], data: object) -> _Asked:
             _check_only(name, value, kind.only[name])
         elif name in knobs():
             raise RefusedError(400, "unknown field: no person can approve a call here", param=name)
-        elif misspelt_knob(name):
-            why = f"unknown field{did_you_mean(str(misspelt_knob(name)), KNOBS)}"
-            raise RefusedError(400, why, param=name)
+        elif meant := misspelt(name):
+            raise RefusedError(400, f"unknown field{or_meant(meant)}", param=name)
     try:
         asked = kind.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        param = ".".join(str(part) for part in first["loc"])
-        raise RefusedError(400, first["msg"].removeprefix("Value error, "), param=param) from None
+        raise _refusal(error) from None
     knobs_in_name(asked.model)
     return asked
+
+
+def _refusal(error: ValidationError) -> RefusedError:
+    """Return the refusal of a field in words of OpenAI's API: pydantic has words of its own."""
+    # The second one may be about the same field, where that may be of two kinds.
+    wrong = [(_field(one["loc"]), one) for one in error.errors(include_url=False)[:2]]
+    param, first = wrong[0]
+    kinds = [_KINDS.get(one["type"].partition("_")[0], "") for name, one in wrong if name == param]
+    needed = _NEEDED.get(param) or " or ".join(kinds)
+    if first["type"] == "value_error":
+        why = str(first["ctx"]["error"])
+    elif first["type"] == "missing":
+        why = f"{param} is missing: it has to be {needed}"
+    elif first["type"] == "string_too_short":
+        why = f"{param} has to be a text of at least 1 character"
+    else:
+        why = f"{param} has to be {needed}, not {first['input']!r:.60}"
+    return RefusedError(400, why, param=param)
+
+
+def _field(place: tuple[int | str, ...]) -> str:
+    """Return the field at a place of the body, without pydantic's names for the kinds it may be."""
+    return ".".join(str(part) for part in place if part not in ("str", "dict[str,any]"))
 
 
 def _check_only(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -54,6 +54,10 @@ class ResponsesRequest(Asked):
         **{"previous_response_id": (), "conversation": (), "prompt": ()},
         **{"background": (False,), "top_logprobs": (0,)},
     }
+    called: ClassVar = {
+        "response_format: json_schema.": "text.format: ",
+        "response_format": "text.format",
+    }
 
     def conversation(self, *, images: bool) -> list[BaseMessage]:
         """Return the instructions and the input as LangChain's messages."""
@@ -187,10 +191,15 @@ def _as_chat(item: Mapping[str, Any], where: str) -> dict[str, Any] | None:
         case "message":
             return {"role": item.get("role"), "content": item.get("content")}
         case "function_call":
+            if not all(isinstance(item.get(f), str) for f in ("call_id", "name", "arguments")):
+                why = "a function_call needs a call_id, a name and arguments: three texts"
+                raise RefusedError(400, why, param=where)
             call = {"name": item.get("name"), "arguments": item.get("arguments")}
             told = {"id": item.get("call_id"), "type": "function", "function": call}
             return {"role": "assistant", "content": "", "tool_calls": [told]}
         case "function_call_output":
+            if not isinstance(item.get("call_id"), str):
+                raise RefusedError(400, "call_id is missing", param=where)
             output = item.get("output")
             return {"role": "tool", "tool_call_id": item.get("call_id"), "content": output}
         case "reasoning":
