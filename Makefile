@@ -6,8 +6,8 @@ PYTHON  ?= python3
 # the model comes too: by itself, as it asks for a compiler that it does not need here.
 EXTRAS  ?= $(shell ls -t $(VENV)/.setup-* 2>/dev/null | sed 's/.*setup-//; y/-/,/; q' | grep . || \
     echo dev,train,eval)
-# Processes that run tests: three for two cores, as many tests wait for servers and processes (two
-# took 297 s, three 222, four 245).
+# Processes that run tests: three for two cores, as many tests wait for servers and processes. All
+# take about 180 s on two quiet cores, with PostgreSQL and Redis; two or four processes take longer.
 # By worksteal, each runs files as a whole (until the last ones): what a file shares is made once.
 WORKERS ?= 3
 # More arguments for the program behind demo, test and bench: make test ARGS='-k parser -x'
@@ -89,6 +89,7 @@ format: setup ## Format, and fix what ruff can fix
 	$(BIN)/ruff format .
 
 docs: setup ## Build the documentation into site/, and check its links
+	@$(BIN)/python -m docs.reference --write
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 pictures: setup ## Make the pictures of README and docs again, in a few minutes

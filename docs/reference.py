@@ -1,11 +1,15 @@
 """Writes the configuration reference: a table for each thing that can be configured.
 
-A hook of MkDocs, and a program (`python docs/reference.py`, from the repository) that prints the
-page. Its content comes from the classes themselves: fields, types, defaults, docstrings.
+    python -m docs.reference            prints the page
+    python -m docs.reference --write    writes it: docs/configuration.md
+
+Its content comes from the classes themselves: fields, types, defaults, docstrings. A test compares
+the written page with them.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import inspect
 import re
@@ -24,6 +28,7 @@ from router_r1_graph.candidates.replay import RecordedOptions
 from router_r1_graph.simulation.mind import SimulatedOptions
 from training.config import RunConfig
 
+PAGE = Path(__file__).with_name("configuration.md")
 TECHNICAL = 1e9
 """Limits from here on keep numbers computable, and tell a reader nothing."""
 TYPES = {
@@ -190,13 +195,15 @@ def in_attributes(kind: type[Any]) -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in entries}
 
 
-def on_files(files: Any, config: Any) -> Any:
-    """Add the page to those that MkDocs builds."""
-    from mkdocs.structure.files import File
-
-    files.append(File.generated(config, "configuration.md", content=page()))
-    return files
+def main() -> None:
+    """Print the page, or write it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="into docs/configuration.md")
+    if parser.parse_args().write:
+        PAGE.write_text(page(), encoding="utf-8")
+    else:
+        print(page(), end="")
 
 
 if __name__ == "__main__":
-    print(page())
+    main()

@@ -35,8 +35,11 @@ class Left:
     """The budget that is left; None = no limit."""
 
     rounds: int
+    """Rounds of calls, at least 0; at 0 the controller has to answer."""
     usd: float | None = None
+    """USD; below 0 if more was spent than allowed."""
     seconds: float | None = None
+    """Seconds; below 0 after the deadline."""
 
     def describe(self) -> str:
         """Return the budget in words, for the prompt and after each round."""

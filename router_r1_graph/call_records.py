@@ -39,6 +39,11 @@ class CallRecord:
         thoughts: the thoughts of a reasoning model before its reply.
         ok: whether the reply can be used.
         error: why it failed, or what is doubtful about it; None = nothing.
+        input_tokens: tokens of the prompts, over all attempts that were billed.
+        output_tokens: tokens of the replies, reasoning included, over the same attempts.
+        cost_usd: USD of the same attempts; 0 for a cached or stored reply.
+        seconds: seconds over all attempts and the waits between them; for a stored or recorded
+            reply, those of the original call.
         cached: whether no call was made: this run had asked the same before, or LangChain's or
             LangGraph's cache had the reply.
         stored: whether the reply came out of the reply store, free of charge.

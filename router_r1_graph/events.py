@@ -33,7 +33,10 @@ class RouteEnd(TypedDict):
     query: str
     ok: bool
     cost_usd: float
+    """USD of all attempts at this candidate that were billed; 0 if the reply was stored."""
     seconds: float
+    """Seconds over all attempts and the waits between them. Cost and seconds of a candidate that
+    this one stood in for are not in these two."""
     stored: bool
     """Whether the reply came out of the reply store."""
 
@@ -43,8 +46,11 @@ class BudgetLeft(TypedDict):
 
     type: Literal["budget"]
     rounds: int
+    """Rounds of calls, at least 0."""
     usd: float | None
+    """USD; below 0 if more was spent than allowed."""
     seconds: float | None
+    """Seconds; below 0 after the deadline."""
 
 
 def route_start(call: RouteCall, candidate: str) -> RouteStart:

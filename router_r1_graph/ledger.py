@@ -45,7 +45,9 @@ class Ledger(TypedDict):
     """The bill of a run. `seconds` is how long the run took: parallel calls count once."""
 
     controller: LedgerLine
+    """The controller's turns, as calls; those of a rule cost nothing."""
     candidates: dict[str, LedgerLine]
+    """The calls, by the candidate's name; only candidates that were asked."""
     seconds: float
 
 

@@ -67,6 +67,7 @@ class Mistake:
 
     reason: str
     text: str = ""
+    """The malformed part of the turn; "" where the reason says all."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,13 @@ class Turn:
     """The text of one turn of the controller, parsed."""
 
     thoughts: tuple[str, ...] = ()
+    """The text of each `<think>`, in order."""
     calls: tuple[Call, ...] = ()
+    """The queries, in the order written; the run may refuse some of them."""
     answer: str | None = None
     """The last answer when there are several, as in the paper; None when there is none."""
     mistakes: tuple[Mistake, ...] = ()
+    """What could not be read, in the order written; the controller is told."""
 
 
 def parse(text: str) -> Turn:

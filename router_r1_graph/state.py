@@ -95,11 +95,15 @@ class RouterOutput(TypedDict, total=False):
 
     messages: Annotated[list[AnyMessage], add_messages]
     answer: str
+    """The answer; "" if there is none."""
     stop_reason: str
+    """Why the run ended: a value of `StopReason`."""
     error: str
     """Why the controller failed, or no candidate replied and there is no answer; else ""."""
     round: int
+    """How many rounds of calls there were; 0 = the controller answered at once."""
     ledger: Ledger
+    """The bill of the run."""
     scratchpad: Annotated[list[AnyMessage], written]
     """The question, then this run's turns (`AIMessage`) and observations (`ToolMessage`)."""
     router_r1: Setup

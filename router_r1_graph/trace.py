@@ -196,6 +196,11 @@ def write_traces(path: str | Path, traces: Iterable[Trace], *, append: bool = Fa
     A file whose name ends in `.gz` is compressed. Where lines are appended, a last one that was
     torn is mended first.
 
+    Args:
+        path: the file; an existing one is replaced, unless `append` is set.
+        traces: finished runs; they are taken one at a time.
+        append: whether the lines are added to those of the file.
+
     Raises:
         OSError: the file cannot be written.
     """

@@ -59,6 +59,10 @@ def test_the_reference_has_every_setting_with_its_default(reference):
     assert "| `grpo.group` | whole number" in reference
 
 
+def test_the_reference_in_the_repository_is_that_of_the_code(reference):
+    assert page("configuration.md") == reference, "python -m docs.reference --write"
+
+
 def test_every_setting_is_explained(reference):
     (table,) = re.findall(r"## A run .*?\n\n.*?\n\n(.*?)\n\n", reference, re.S)
     assert len(table.splitlines()) == 2 + len(fields(RouterContext))
@@ -141,6 +145,13 @@ def test_every_make_target_and_file_that_a_page_names_exists():
         assert [n for n in names if not re.search(rf"^{n}:", makefile, re.M)] == [], path
         programs = re.findall(r"\b((?:training|examples|benchmarks)/[\w./-]+\.\w+)", text)
         assert [p for p in programs if not (ROOT / p).exists()] == [], path
+
+
+def test_every_link_of_a_page_leads_to_a_file_of_the_repository():
+    for path in [*PAGES, ROOT / "README.md"]:
+        text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+        links = set(re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text))
+        assert [link for link in links if not (path.parent / link).exists()] == [], path
 
 
 ELSEWHERE = {

@@ -128,6 +128,11 @@ def test_the_exported_names_are_the_front_door():
         *("GenAISpans", "TextlessClient", "log_feedback", "question_config", "read_langsmith"),
         *("BudgetLeft", "Decision", "RouteEnd", "RouteStart", "ScoreMatrix", "StepController"),
         *("replayed", "step_text", "visible", "write_experiment"),
+        *("AnswerStyle", "BilledError", "CandidateContext", "Cell", "ChatModel", "CostScale"),
+        *("DecidedStep", "Decides", "ErrorKind", "EvaluationQuestion", "Gain", "Interval"),
+        *("Knobs", "LedgerLine", "LedgerTotals", "Measurement", "Mistake", "ModelSettings"),
+        *("PolicySettings", "PoolResilience", "Reason", "RewardBreakdown", "RouterState"),
+        *("Setup", "StoreLine", "StoredReply", "Summary", "SummaryRow", "Verdict"),
     }
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-#: LangSmith's own word for the tokens and costs of a run, in its form; and whom a call asks, beside
-#: what a client of the server asks.
+#: LangSmith's own word for the tokens and costs of a run, in its form.
 KNOWN = {"Usage"}
 
 

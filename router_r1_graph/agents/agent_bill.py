@@ -23,6 +23,8 @@ class DecidedStep(TypedDict):
     candidate: str
     chosen: str
     cost_usd: float
+    """USD of the calls of the last candidate that was asked. The ledger also has the controller's
+    turn, and candidates that failed before."""
     error: str
 
 
@@ -53,6 +55,7 @@ class AgentBill(TypedDict):
     stop_reason: str
     """`answered`, `budget_usd` or `deadline`; "" while it runs."""
     started_at: float
+    """When the run began by the wall clock, in seconds since the epoch."""
     context: dict[str, Any]
     """The settings, as `RouterContext.to_state` returns them."""
 

@@ -31,10 +31,16 @@ class Bill(TypedDict):
     ok: bool
     error: BilledError | None
     input_tokens: int
+    """Tokens of the prompts, over all attempts that were billed."""
     output_tokens: int
+    """Tokens of the replies over the same attempts, reasoning included."""
     reasoning_tokens: int
+    """The part of the output tokens that a reasoning model thought with."""
     cost_usd: float
+    """USD of the same attempts; 0 for a cached or stored reply."""
     seconds: float
+    """Seconds over all attempts and the waits between them; for a stored or recorded reply, those
+    of the original call."""
     attempts: int
     cached: bool
     stored: bool

@@ -26,6 +26,7 @@ ErrorKind = Literal[
     "bug",  # the controller's own code raised; the message says where
     "other",
 ]
+"""Why a call failed, or what is doubtful about its reply (`cut`, `missing_usage`)."""
 #: Errors that may go away by themselves, and are retried.
 TRANSIENT: frozenset[ErrorKind] = frozenset(
     {"rate_limited", "server_error", "timeout", "connection"}

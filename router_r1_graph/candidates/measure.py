@@ -119,6 +119,10 @@ def pool_from_records(source: Source, out: Path) -> CandidatePool:
     `exact_match` of the answer in the reply and `contains` of the reply. Values that were not
     recorded are left out. An existing file is replaced.
 
+    Args:
+        source: the records, and the split of them that is measured; it names the gold answers.
+        out: the pool file to write. The pool is named after it.
+
     Raises:
         PoolError: the records cannot be read, or make no pool.
         ConfigError: the split or the gold answers are missing, or `out` cannot be written.

@@ -44,7 +44,8 @@ class RecordedOptions(BaseModel):
     records: str
     """The JSONL file; in a pool file, relative to the pool file."""
     fields: dict[str, str] = Field(default_factory=dict)
-    """Field of `Record` -> its name in the file, where the two differ."""
+    """Name of a field here (`question`, `candidate`, `reply`, ...) -> its name in the file, where
+    the two differ."""
     recorded_as: str | None = None
     """The candidate's name in the records; None = its name, its model's name or an alias."""
     cost: Literal["recorded", "list"] = "recorded"

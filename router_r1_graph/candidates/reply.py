@@ -71,6 +71,8 @@ class Reply:
     """
 
     text: str = ""
+    """The text, without a reasoning model's thoughts. A controller's is a turn in the tag language;
+    a reply with an error may have none."""
     input_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0

@@ -9,7 +9,7 @@ from .beside import say_unread
 from .run_context import RouterContext, knobs_in
 
 Knobs = RouterContext | Mapping[str, Any]
-"""How knobs are given: a `RouterContext`, or a dict of those to change."""
+"""The settings of a run, as they are given: a `RouterContext`, or a dict of those to change."""
 _DEFAULT = RouterContext()
 
 

@@ -20,6 +20,7 @@ from ..errors import ConfigError, did_you_mean
 from .knob import Knob, knows_what_it_names, named_by
 
 CandidateContext = Literal["query", "question", "memory"]
+"""What a candidate sees: its query; the question too; or earlier replies as well."""
 
 
 @knows_what_it_names(lambda under: knobs_in(under, "context: router_r1"))

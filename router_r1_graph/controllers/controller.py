@@ -28,9 +28,13 @@ class View:
     """The input of a controller's decision."""
 
     question: str
+    """The text of the question, without images."""
     pool: CandidatePool
+    """The candidates that may be asked."""
     context: RouterContext
+    """The settings of the run."""
     left: Left
+    """The budget that is left now."""
     conversation: tuple[AnyMessage, ...] = ()
     """The messages of the parent graph before the question."""
     scratchpad: tuple[AnyMessage, ...] = ()
@@ -101,7 +105,7 @@ class _Adecide(Protocol):
 
 
 Decides = _Decide | _Adecide
-"""The minimum that a controller of your own needs."""
+"""Any object with `decide(view)` or `adecide(view)`: all that a controller of your own needs."""
 
 
 class Controller(Protocol):

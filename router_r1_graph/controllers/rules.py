@@ -137,6 +137,9 @@ class RandomController(OneCallController):
     """Asks a candidate drawn by seed and question: the same question, the same candidate.
 
     The run's own seed (`RouterContext.seed`) is mixed in.
+
+    Args:
+        seed: any whole number; other seeds draw other candidates.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -263,8 +266,8 @@ class VoteController(RuleController):
     declines does not vote.
 
     Args:
-        voters: how many of the cheapest candidates are asked; None = all. If they are more than a
-            round allows, they are asked in several rounds.
+        voters: how many of the cheapest candidates are asked, at least 1; None = all. If they are
+            more than a round allows, they are asked in several rounds.
     """
 
     def __init__(self, voters: int | None = None) -> None:

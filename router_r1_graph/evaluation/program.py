@@ -42,6 +42,10 @@ from .summary import Summary, summarise
 def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
     """Run a plan and return its summary; with `out`, write results and report there.
 
+    Args:
+        plan: the questions, the controllers, the pool and where the results go.
+        console: where the progress, the estimated cost and notes are shown; None = nowhere.
+
     Raises:
         ConfigError: a controller cannot be built; or the folder holds results and `resume` is off,
             or those of another plan; or another run writes there.

@@ -81,7 +81,21 @@ async def aroute_only(
     explain: bool = False,
     config: RunnableConfig | None = None,
 ) -> Routing:
-    """Do what `route_only` does without blocking the event loop."""
+    """Do what `route_only` does without blocking the event loop.
+
+    Args:
+        pool: see `create_router_r1`.
+        controller: see `route_only`.
+        question: the question; "" = the last human message of `messages`.
+        messages: the conversation, for controllers that read it.
+        context: the settings of a run; see `create_router_r1`.
+        replies: where the turns of a paid controller are kept; see `create_router_r1`.
+        explain: see `route_only`.
+        config: of the node that calls this, so that its callbacks see a chat model's call.
+
+    Raises:
+        RouterR1Error: the errors of `route_only`, for the same reasons.
+    """
     view, controller = _begin(pool, controller, question, messages, context, replies, explain)
     return await adecide_only(view, controller, config, explain=explain)
 

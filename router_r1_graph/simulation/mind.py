@@ -51,8 +51,7 @@ class SimulatedOptions(BaseModel):
     """Add text to replies that imitates the tags of the controller."""
     facts: str | None = None
     """A file of facts that replace the embedded world's: CSV, or JSONL of questions with their
-    sub-questions. `permuted:SEED` = the embedded facts with their objects permuted
-    (`World.permuted`)."""
+    sub-questions. `permuted:SEED` = the embedded facts with their objects permuted."""
     whole: Fraction | None = None
     """The probability of answering a whole question of a JSONL file. None = it does if it knows the
     answer to each sub-question, and these are no more than `hops`."""
