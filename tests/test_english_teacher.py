@@ -16,7 +16,7 @@ needs("train")
 import pytest
 
 from router_r1_graph import CandidatePool
-from router_r1_graph.answers import exact_match
+from router_r1_graph.answers import exact_match, is_abstention, short_answer
 from router_r1_graph.rewards import format_errors
 from router_r1_graph.simulation import (
     Ask,
@@ -71,10 +71,18 @@ def known_domains(item):
 def test_what_it_does_is_right_where_the_replies_are():
     items = [all_knowing(item) for item in draw_items(DATA, 120, 3)]
     traces = taught(items, **NEVER)
+    not_read = 0  # a question in words that a simulated candidate does not understand
     for item, trace in zip(items, traces, strict=True):
         assert not format_errors(trace.turns, trace.pool)
-        if item.lesson.kind != "unanswerable":
+        if item.lesson.kind == "unanswerable":
+            continue
+        in_vain = [call.query for call in trace.calls if is_abstention(call.reply)]
+        assert {*in_vain} <= {trace.question}
+        if in_vain:
+            not_read += 1
+        else:
             assert exact_match(trace.answer, trace.gold), (trace.question, trace.turns)
+    assert not_read <= 6
     assert len({item.lesson.kind for item in items}) == 10
 
 
@@ -120,7 +128,9 @@ def test_whom_it_may_ask_is_said_next_to_the_call_by_price():
                     for what in re.findall(rf"\b{name} (no|asked|good|\d\S*)", thought)
                 ]
                 # Who fits one sub-question need not fit another that is asked beside it.
-                assert len(lists) > 1 or not {"no", "asked"} & {*said}
+                # Nor is who did not know one the wrong one for the question as asked.
+                whole = "The question as asked." in thought
+                assert len(lists) > 1 or whole or not {"no", "asked"} & {*said}
                 fewer += len(names) < len(prices)
     assert fewer > 50
 
@@ -204,7 +214,7 @@ AUTHOR = Ask("author", "Hamlet")
 @pytest.mark.parametrize(
     ("structure", "outline"),
     [
-        (AUTHOR, "#1 Who wrote Hamlet?"),
+        (AUTHOR, "#1 as asked."),
         (
             Ask("currency", Ask("birth_country", AUTHOR)),
             "#1 Who wrote Hamlet? #2 In which country was #1 born? #3 Name the currency of #2.",
@@ -244,10 +254,34 @@ def test_an_outline_names_each_reply_by_its_line(structure, outline):
     assert str(Outline(lesson)) == outline
 
 
+def test_what_was_asked_in_vain_is_left_for_the_question_in_its_own_words():
+    whole = ends = 0
+    items = draw_items(replace_(DATA, hops=(2, 3)), 60, 5)
+    for item, trace in zip(items, taught(items, give_up=1.0), strict=True):
+        outline = Outline(item.lesson)
+        queries = [call.query for call in trace.calls]
+        if trace.question not in queries or outline.as_asked:
+            continue
+        whole += 1
+        first = queries.index(trace.question)
+        assert not {trace.question} & {*queries[:first]}
+        assert any(is_abstention(call.reply) for call in trace.calls[:first])
+        asked = {c.name: c for c in trace.pool.candidates}[trace.calls[first].candidate]
+        named = {subject_of(name) for name in (*asked.benchmarks, *asked.strengths)}
+        assert not asked.benchmarks or outline.domains <= named
+        said = trace.turns[trace.calls[first].round - 1]
+        assert "The question as asked. Cheapest first: " in said
+        if not is_abstention(trace.calls[first].reply):
+            ends += trace.answer == short_answer(trace.calls[first].reply)
+    assert whole >= 5
+    assert ends >= 1
+
+
 def test_each_query_is_a_line_of_the_outline_with_replies_put_in():
     items = draw_items(DATA, 80, 4)
     for item, trace in zip(items, taught(items), strict=True):
-        lines = [re.escape(line.text).replace("\\#", "#") for line in Outline(item.lesson).lines]
+        texts = [line.text for line in Outline(item.lesson).lines] + [trace.question]
+        lines = [re.escape(text).replace("\\#", "#") for text in texts]
         replies = [call.reply for call in trace.calls if call.ok]
         for call in trace.calls:
             found = (re.fullmatch(re.sub(r"#\d+", "(.+)", line), call.query) for line in lines)

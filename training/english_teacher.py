@@ -28,7 +28,8 @@ class EnglishTeacher(RuleController):
     Args:
         lessons: the question of a world behind each text.
         seed: another one gives other traces of the same questions.
-        give_up: how often it gives up if a sub-question was asked before in vain.
+        give_up: how often it leaves a sub-question that was asked before in vain, and asks the
+            whole question in its own words; or gives up, if that is not known either.
         steady: how often a question keeps one habit throughout; else each call draws its own.
     """
 
@@ -39,7 +40,7 @@ class EnglishTeacher(RuleController):
         lessons: Mapping[str, Question],
         seed: int = 0,
         *,
-        give_up: float = 0.15,
+        give_up: float = 0.3,
         steady: float = 0.5,
     ) -> None:
         self.lessons = {
@@ -59,6 +60,8 @@ class EnglishTeacher(RuleController):
         last = calls[-1].round if calls else 0
         before = _replies(outline, [call for call in calls if call.round < last])
         replies = _replies(outline, calls)
+        if (whole := _said(calls).get(view.question)) and not outline.as_asked:
+            return Turn((f"{whole}. Done.",), answer=whole)
         thoughts = [f"#{n} {reply}." for n, reply in replies.items() if n not in before]
         if not calls:
             thoughts.append(str(outline))
@@ -70,10 +73,12 @@ class EnglishTeacher(RuleController):
             return Turn((" ".join([*thoughts, *end.thoughts]),), answer=end.answer)
         if view.must_answer:
             return Turn(("Nobody knew.",), answer=UNKNOWN)
-        return self._asking(view, thoughts, wanted)
+        return self._asking(view, outline, thoughts, wanted)
 
-    def _asking(self, view: View, thoughts: list[str], wanted: Sequence[tuple[Line, str]]) -> Turn:
-        """Return the turn that asks these sub-questions, or gives up."""
+    def _asking(
+        self, view: View, outline: Outline, thoughts: list[str], wanted: Sequence[tuple[Line, str]]
+    ) -> Turn:
+        """Return the turn that asks these sub-questions, or the whole question, or gives up."""
         rng = random.Random(f"{self.seed}/{view.question}/{len(view.scratchpad)}")
         of_question = random.Random(f"{self.seed}/{view.question}")
         steady = of_question.choice(_HABITS) if of_question.random() < self.steady else ""
@@ -81,8 +86,16 @@ class EnglishTeacher(RuleController):
         given_up = False
         aloud: dict[str, list[int]] = {}
         """The text about the descriptors, and its sub-questions: those of one subject share it."""
+
+        def choose(choice: list[Candidate], query: str) -> str:
+            """Add the call of one of them; return the text about them."""
+            choice.sort(key=lambda c: c.price_usd_per_mtok)
+            habit = HABITS[steady or rng.choice(_HABITS)]
+            calls.append(Call(habit(rng, choice, choice).name, query))
+            return f" Cheapest first: {', '.join(c.name for c in choice)}."
+
         for line, query in wanted[: view.context.max_calls_per_round]:
-            asked = [call.candidate for call in view.replies if call.query == query]
+            asked = _asked(view, query)
             left = [c for c in view.pool.candidates if c.name not in asked]
             fit = [c for c in left if line.domain and _fits(c, line.domain)]
             if asked:
@@ -90,27 +103,42 @@ class EnglishTeacher(RuleController):
             read = _aloud(line, view.pool.candidates, asked)
             if asked and (not fit or rng.random() < self.give_up):
                 given_up = True
-                aloud.setdefault(read, []).append(line.number)
-                continue
-            choice = sorted(fit or left, key=lambda c: c.price_usd_per_mtok)
-            read += f" Cheapest first: {', '.join(c.name for c in choice)}."
+            else:
+                read += choose(fit or left, query)
             aloud.setdefault(read, []).append(line.number)
-            habit = HABITS[steady or rng.choice(_HABITS)]
-            calls.append(Call(habit(rng, choice, choice).name, query))
         thoughts += (f"{', '.join(f'#{n}' for n in of)} {read}" for read, of in aloud.items())
-        if not given_up:
-            thoughts.append(f"Cost counts {100 * view.context.cost_weight:.0f}%.")
-        thought = " ".join(thoughts)
-        return Turn((thought,), answer=UNKNOWN) if given_up else Turn((thought,), tuple(calls))
+        if given_up:
+            asked = _asked(view, view.question)
+            fit = [
+                c
+                for c in view.pool.candidates
+                if c.name not in asked and all(_fits(c, d) for d in outline.domains)
+            ]
+            if outline.as_asked or not fit:
+                return Turn((" ".join(thoughts),), answer=UNKNOWN)
+            calls.clear()
+            thoughts.append("The question as asked." + choose(fit, view.question))
+        thoughts.append(f"Cost counts {100 * view.context.cost_weight:.0f}%.")
+        return Turn((" ".join(thoughts),), tuple(calls))
 
 
-def _replies(outline: Outline, calls: Sequence[CallRecord]) -> dict[int, str]:
-    """Return the known replies to an outline's lines, by their numbers."""
-    said = {
+def _asked(view: View, query: str) -> list[str]:
+    """Return the candidates that were asked a query."""
+    return [call.candidate for call in view.replies if call.query == query]
+
+
+def _said(calls: Sequence[CallRecord]) -> dict[str, str]:
+    """Return the known replies, by query."""
+    return {
         call.query: short_answer(call.reply)
         for call in calls
         if call.ok and not is_abstention(call.reply)
     }
+
+
+def _replies(outline: Outline, calls: Sequence[CallRecord]) -> dict[int, str]:
+    """Return the known replies to an outline's lines, by their numbers."""
+    said = _said(calls)
     replies: dict[int, str] = {}
     for line in outline.lines:
         query = line.filled(replies)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router_r1_graph.answers import exact_match
 from router_r1_graph.protocol import Turn
@@ -57,6 +57,8 @@ class Outline:
 
     Attributes:
         lines: in the order in which they are asked.
+        as_asked: whether the question is its only line. It is asked in its own words then: each
+            word that a small policy copies and does not make up is a mistake less.
         end: the use of the replies; "" = the last one is the answer.
     """
 
@@ -65,9 +67,17 @@ class Outline:
         self._known: dict[Ask, int] = {}
         self.lines: tuple[Line, ...] = tuple(self._lines())
         self.end = "" if lesson.structure is None else self._end()
+        self.as_asked = len(self.lines) == 1 and not self.end
+        if self.as_asked:
+            self.lines = (replace(self.lines[0], text=lesson.text.strip()),)
+
+    @property
+    def domains(self) -> set[str]:
+        """The domains of its lines."""
+        return {line.domain for line in self.lines if line.domain}
 
     def __str__(self) -> str:
-        if self._lesson.structure is None:  # nothing that a world could hold: asked as it is
+        if self.as_asked:
             return "#1 as asked."
         return " ".join(filter(None, [*(f"#{x.number} {x.text}" for x in self.lines), self.end]))
 
