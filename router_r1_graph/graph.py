@@ -12,7 +12,7 @@ from langgraph.types import Checkpointer
 
 from ._compat import without_state
 from ._node import Node, shows
-from .candidates import CandidatePool
+from .candidates import CandidatePool, as_pool
 from .candidates.reply import ChatModel
 from .candidates.store import ReplyStore, as_store
 from .candidates.tool import pool_tools
@@ -78,7 +78,7 @@ def create_router_r1(
         >>> result["answer"], result["stop_reason"]
         ('William Shakespeare', 'answered')
     """
-    pool = pool if isinstance(pool, CandidatePool) else CandidatePool.from_yaml(pool)
+    pool = as_pool(pool)
     controller = as_controller(controller, pool)
     store = as_store(replies)
     tools = {tool.name: tool.unchecked() for tool in pool_tools(pool, models, replies=store)}

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Annotated, Any
 
+import httpx
 import pytest
 import yaml
 from langchain_core.documents import Document
@@ -331,7 +332,7 @@ def broken(error: Exception) -> Any:
     [
         (ConnectionError("gone"), "connection"),
         (ToolException("no such page"), "other"),
-        (ValueError("not a number"), "malformed"),
+        (ValueError("not a number"), "bug"),
     ],
 )
 def test_a_tool_that_raises_is_a_reply_with_an_error(how, error, kind):
@@ -348,6 +349,10 @@ class BrokenChat(FakeChat):
         return len(None)  # type: ignore[arg-type]
 
 
+def unread_by_a_client(query: str) -> str:
+    return httpx.Headers()["x-answer"]
+
+
 def unread(query: str) -> str:
     return str(json.loads("{x"))
 
@@ -356,10 +361,11 @@ def unread(query: str) -> str:
 @pytest.mark.parametrize(
     ("make", "kind", "line"),
     [
-        (lambda: broken(ValueError("not a number")), "malformed", "in fail"),
-        (lambda: broken(LookupError("no such city")), "other", "in fail"),
+        (lambda: broken(ValueError("not a number")), "bug", "in fail"),
+        (lambda: broken(LookupError("no such city")), "bug", "in fail"),
         (lambda: StructuredTool.from_function(unread, description="?"), "connection", "in unread"),
-        (BrokenChat, "malformed", "in _result"),
+        (BrokenChat, "bug", "in _result"),
+        (lambda: FakeChat(text=unread_by_a_client), "malformed", "in unread_by_a_client"),
         (lambda: broken(ConnectionError("gone")), "connection", ""),
         (lambda: broken(ToolException("no such page")), "other", ""),
     ],
@@ -377,6 +383,16 @@ def test_a_bug_in_a_users_own_tool_or_model_is_logged_and_its_line_named(
         return
     assert re.search(rf" \(test_adapters.py, line \d+, {line}\)$", error["message"])
     assert [bool(record.exc_info) for record in logged] == [True]
+
+
+@both_ways
+def test_a_bug_of_a_candidate_is_not_retried_and_its_fallback_is_asked(how):
+    pool = make_pool({"name": "Ada", "max_retries": 3, "fallback": "Bob"}, "Bob")
+    given = {"Ada": BrokenChat(), "Bob": FakeChat()}
+    result = run(pool, search("Ada: ?"), answer(), how=how, models=given)
+    (bill,) = bills(result)
+    failed = bill["instead_of"]
+    assert (bill["candidate"], failed["error"]["kind"], failed["attempts"]) == ("Bob", "bug", 1)
 
 
 def test_the_traceback_of_a_bug_has_no_key(caplog, monkeypatch):

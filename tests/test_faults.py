@@ -268,7 +268,7 @@ def test_whatever_a_candidate_raises_is_its_failure_and_the_others_are_asked(wor
     assert (state["answer"], len(bob.queries)) == ("42", 1)
     errors = [m.artifact["error"] for m in state["scratchpad"] if getattr(m, "artifact", None)]
     [failed] = filter(None, errors)
-    assert failed["kind"] == "other"
+    assert failed["kind"] == "bug"
     assert kind in failed["message"]
 
 

@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import sqlite3
 from dataclasses import replace
 from functools import cached_property
@@ -318,6 +319,16 @@ def test_whatever_a_controller_raises_is_named_with_its_line(how, raising, kind,
     assert named == ["controller Least has a bug"] * kind.startswith("bug")
 
 
+@both_ways
+@pytest.mark.parametrize("kind", [TypeError, AttributeError, KeyError, IndexError, OwnError])
+def test_a_bug_in_a_chat_model_of_your_own_is_named_as_that_of_a_controller_is(how, kind, caplog):
+    result = asked_by(FakeChat(text=kind("mine")), how)
+    assert result["stop_reason"] == "controller_error"
+    assert re.match(rf"bug: {kind.__name__}: '?mine'? \(fakes.py, line \d+, in ", result["error"])
+    named = [r.getMessage() for r in caplog.records if r.exc_info]
+    assert named == ["controller has a bug"]
+
+
 class LeastAsync:
     """The least that an asynchronous controller has."""
 
@@ -462,6 +473,20 @@ def test_an_odd_exception_of_a_candidate_is_a_failed_call(how, error):
     graph = create_router_r1(pool, controller, models={"Ada": FakeChat(text=error)}).compile()
     result = run(graph, {"question": "?"}, how)
     assert (result["answer"], total(result["ledger"])["failed_calls"]) == ("42", 1)
+
+
+class AsyncDecide:
+    """A controller whose asynchronous method has the other one's name."""
+
+    async def decide(self, view: View) -> str:
+        return answer()
+
+
+@both_ways
+@pytest.mark.filterwarnings("error")
+def test_an_asynchronous_decide_is_told_its_right_name(how):
+    says = r"^bug: .*, not coroutine; an `async def` is called adecide \(test_own_knobs.py, line "
+    assert re.search(says, asked_by(AsyncDecide(), how)["error"])
 
 
 class NoView:

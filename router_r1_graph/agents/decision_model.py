@@ -20,7 +20,7 @@ from langchain_core.messages.utils import convert_to_messages
 from langchain_core.runnables import RunnableConfig, ensure_config
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from ..candidates import CandidatePool
+from ..candidates import CandidatePool, as_pool
 from ..context import RouterContext, knobs
 from ..controllers import Controller, as_controller
 from ..controllers.choice import Choice
@@ -79,7 +79,7 @@ class RouterDecisionModel(BaseDecisionModel):
     @field_validator("pool", mode="before")
     @classmethod
     def _read_pool(cls, value: Any) -> Any:
-        return value if isinstance(value, CandidatePool) else CandidatePool.from_yaml(value)
+        return as_pool(value)
 
     @model_validator(mode="before")
     @classmethod

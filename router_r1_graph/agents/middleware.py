@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import ensure_config
 
 from ..budget import Left, StopReason
-from ..candidates import CandidatePool
+from ..candidates import CandidatePool, as_pool
 from ..candidates.images import text_asked
 from ..candidates.providers import make_chat_model
 from ..candidates.reply import ChatModel
@@ -90,7 +90,7 @@ class RouterMiddleware(AgentMiddleware):  # type: ignore[misc]
         context: Knobs | None = None,
     ) -> None:
         super().__init__()
-        self.pool = pool if isinstance(pool, CandidatePool) else CandidatePool.from_yaml(pool)
+        self.pool = as_pool(pool)
         self.context = as_context(context)
         self.context.check(self.pool)
         for candidate in self.pool.candidates:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from json import JSONDecodeError
 from pathlib import Path
+from types import CodeType
 
 from langchain_core.tools import ToolException
 
@@ -67,10 +68,11 @@ def place(error: BaseException) -> str:
     """
     # One in a group may never have been raised itself.
     for raised in (*chain(innermost(error)), error):
-        frames = [f for f in traceback.extract_tb(raised.__traceback__) if _is_theirs(f)]
-        if frames:
-            frame = frames[-1]
-            return f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})"
+        frames = traceback.walk_tb(raised.__traceback__)
+        theirs = [(f.f_code, line) for f, line in frames if _is_theirs(f.f_code)]
+        if theirs:
+            code, line = theirs[-1]
+            return f" ({Path(code.co_filename).name}, line {line}, in {code.co_name})"
     return attribute(error, _DEFINED) or ""
 
 
@@ -86,32 +88,46 @@ def share(error: BaseException) -> None:
         setattr(error, _SHARED, False)
 
 
-def _is_theirs(frame: traceback.FrameSummary) -> bool:
-    if frame.filename.startswith("<"):
+def _is_theirs(code: CodeType) -> bool:
+    file = code.co_filename
+    if file.startswith("<"):
         # "__": a dataclass's methods
-        return not (frame.name.startswith("__") or frame.filename.startswith("<frozen "))
-    compiled = frame.filename.endswith((".pyx", ".pxd"))  # such as the event loop of uvloop
-    return not (compiled or frame.filename.startswith(_NOT_THEIRS))
+        return not (code.co_name.startswith("__") or file.startswith("<frozen "))
+    compiled = file.endswith((".pyx", ".pxd"))  # such as the event loop of uvloop
+    return not (compiled or file.startswith(_NOT_THEIRS))
+
+
+def _is_of_a_client(error: BaseException) -> bool:
+    """Return whether a client of a server raised, called by the last line of the user's."""
+    frames = [frame for frame, _ in traceback.walk_tb(innermost(error).__traceback__)]
+    for frame in reversed(frames):
+        if _CLIENTS.fullmatch(str(frame.f_globals.get("__name__")).partition(".")[0]):
+            return True
+        if _is_theirs(frame.f_code):
+            break
+    return False
 
 
 def located(
     known: ReplyError, error: BaseException, who: str, secrets: Sequence[str] = ()
 ) -> ReplyError:
-    """Return a candidate's error with the line of a user's own code that has a bug, and log it.
+    """Return a model's error as a bug with its line if a user's own code raised, and log it.
 
-    Its kind stays: what is asked again, and who is asked instead, depends on it.
+    What says that a server may be down keeps its kind: then the call is repeated. So does what a
+    client raises that the user's code calls: it may not be able to read the server's reply.
 
     Args:
         known: the error, as it was classified.
         error: the exception.
-        who: the candidate.
+        who: the candidate or the controller.
         secrets: the keys that are known.
     """
     where = place(error)
     if not (where and is_bug(error, known.kind)):
         return known
-    log(f"candidate {who} has a bug", error, secrets)
-    return replace(known, message=f"{known.message.rstrip()}{where}")
+    log(f"{who} has a bug", error, secrets)
+    kind: ErrorKind = "bug" if known.kind in _VAGUE and not _is_of_a_client(error) else known.kind
+    return replace(known, kind=kind, message=f"{known.message.rstrip()}{where}")
 
 
 def log(what: str, error: BaseException, secrets: Sequence[str] = ()) -> None:

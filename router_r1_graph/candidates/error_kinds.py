@@ -23,7 +23,7 @@ ErrorKind = Literal[
     "cut",  # usable text that is not whole: its limit, or a content filter, ended it
     "missing_usage",  # usable text, but no counts or cost that can be: they are estimated
     "context_length",  # more tokens than the model or the controller can read
-    "bug",  # the controller's own code raised; the message says where
+    "bug",  # the user's own code raised; the message says where
     "other",
 ]
 """Why a call failed, or what is doubtful about its reply (`cut`, `missing_usage`)."""

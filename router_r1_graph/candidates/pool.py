@@ -22,6 +22,7 @@ from pydantic import (
 from ..errors import PoolError, did_you_mean
 from ..files import has_file
 from ..outside import plain_name
+from .askable import require_askable
 from .candidate import Candidate
 from .pool_file import beside, explain, read_mapping
 from .resilience.settings import NEAREST, PoolResilience
@@ -145,7 +146,7 @@ class CandidatePool(BaseModel):
 
         Raises:
             PoolError: the file is missing, is not YAML, or holds a value that is not allowed; the
-                message names file, key, value and what is allowed.
+                message names file, key, value and what is allowed. Or this is no path.
         """
         file, data = read_mapping(path)
         data.setdefault("name", file.stem)
@@ -249,12 +250,13 @@ class CandidatePool(BaseModel):
             models: by names that `find` knows.
 
         Raises:
-            PoolError: a name is no candidate's.
+            PoolError: a name is no candidate's, or what it names is nothing that can be asked.
         """
+        require_askable({} if models is None else models)
         given = {}
         for name, model in (models or {}).items():
-            if (candidate := self.find(name)) is None:
-                raise PoolError(f"models: {self.unknown(name)}")
+            if (candidate := self.find(str(name))) is None:
+                raise PoolError(f"models: {self.unknown(str(name))}")
             given[candidate.name] = model
         return given
 

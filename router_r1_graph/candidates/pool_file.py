@@ -69,8 +69,13 @@ def read_mapping(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """Read a YAML file, or one of the shipped pools by name; return its path and its content.
 
     Raises:
-        PoolError: there is no such file, or it holds no mapping.
+        PoolError: there is no such file, or it holds no mapping; or this is no path.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise PoolError(
+            "pool: a pool file, the name of a shipped pool or a CandidatePool(candidates=[...]) is "
+            f"wanted, not {show(path)}"
+        )
     file = Path(path)
     shipped = SHIPPED_POOLS / f"{path}.yaml"
     if not has_file(file) and has_file(shipped):

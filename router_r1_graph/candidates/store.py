@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
+from ..invalid import show
 from .flights import Flights
 from .store_file import StoreFile, StoreLine, owner_of
 from .stored import StoredReply
@@ -229,10 +230,12 @@ def as_store(replies: ReplyStore | str | Path | None) -> ReplyStore | None:
     """Return a store as it is, or that of a file: one in a process, kept until the process ends.
 
     Raises:
-        ConfigError: see `ReplyStore`.
+        ConfigError: see `ReplyStore`; or it is neither.
     """
-    if not isinstance(replies, str | Path):
+    if replies is None or isinstance(replies, ReplyStore):
         return replies
+    if not isinstance(replies, str | Path):
+        raise ConfigError(f"replies: a ReplyStore or its file is wanted, not {show(replies)}")
     with _opening:
         file = os.path.abspath(replies)
         if file not in _opened:

@@ -13,11 +13,14 @@ from langchain_core.tools import BaseTool, InjectedToolArg
 from pydantic import BaseModel, Field
 
 from ..errors import ConfigError, PoolError
+from ..invalid import show
 from ..langsmith import runs
 from .adapters import as_chat_model
+from .askable import require_askable
 from .bill import Bill, bill
 from .call import aask, ask
 from .candidate import QUERY, Candidate
+from .given_pool import as_pool
 from .images import with_images
 from .pool import CandidatePool
 from .providers import make_chat_model
@@ -164,25 +167,35 @@ def candidate_tool(
     """Return the tool that asks this candidate.
 
     Args:
-        candidate: the candidate to ask.
+        candidate: the candidate to ask: an object, such as one of `pool.candidates`.
         model: a chat model, tool, retriever or graph to use instead of the one that the candidate's
             provider makes.
         replies: where replies are kept, to be paid once: a store, or its file. Those of a `model`
             that is given are not: nothing tells it apart from another.
+
+    Raises:
+        PoolError: it is no candidate, its provider cannot be used, or `model` cannot be asked.
+        ConfigError: the file of replies cannot be used.
     """
+    if not isinstance(candidate, Candidate):
+        raise PoolError(
+            f"candidate: a Candidate is wanted, such as pool.find('NAME'), not {show(candidate)}"
+        )
+    if model is not None:
+        require_askable({candidate.name: model})
     return CandidateTool(
         name=candidate.slug,
         description=candidate.describe_tool(),
         candidate=candidate,
-        model=as_chat_model(model) if model else make_chat_model(candidate),
-        store=None if model else as_store(replies),
+        model=make_chat_model(candidate) if model is None else as_chat_model(model),
+        store=as_store(replies) if model is None else None,
         tags=[CANDIDATE_TAG],
         metadata={"candidate": candidate.name},
     )
 
 
 def pool_tools(
-    pool: CandidatePool,
+    pool: CandidatePool | str | Path,
     models: Mapping[str, ChatModel] | None = None,
     *,
     replies: ReplyStore | str | Path | None = None,
@@ -190,16 +203,17 @@ def pool_tools(
     """Return one tool for each candidate of the pool, in order.
 
     Args:
-        pool: the candidates.
+        pool: the candidates: a `CandidatePool`, a pool file, or a shipped pool's name.
         models: chat models, tools, retrievers or graphs to use for the named candidates instead
             of those that their providers make; these candidates need no key.
         replies: see `candidate_tool`.
 
     Raises:
         ConfigError: the file of replies cannot be used.
-        PoolError: a key variable is not set, a provider cannot be used, or `models` names no
-            candidate.
+        PoolError: a pool file or a provider cannot be used, a key variable is not set, or `models`
+            names no candidate.
     """
+    pool = as_pool(pool)
     given = pool.given_models(models)
     pool.require_keys(but=given)
     store = as_store(replies)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..candidates import CandidatePool
+from ..candidates import CandidatePool, as_pool
 from ..candidates.reply import ChatModel
 from ..candidates.store import as_store
 from ..candidates.usage import estimate_tokens
@@ -31,7 +31,7 @@ from ..controllers import Controller, as_controller
 from ..errors import ConfigError, did_you_mean
 from ..graph import create_router_r1
 from .form_options import OPTIONS
-from .formatter import Formatter, make_formatter
+from .formatter import Formatter, candidate_named, make_formatter
 
 KNOBS = tuple(name for name in knobs() if name != "approve_above_usd")
 """The knobs of a chat model: all but the one that waits for a person, since it cannot wait."""
@@ -84,20 +84,34 @@ class BuiltRouter(_WithKnobs):
     @field_validator("pool", mode="before")
     @classmethod
     def _read_pool(cls, value: Any) -> Any:
-        return CandidatePool.from_yaml(value) if isinstance(value, str | Path) else value
+        return value if isinstance(value, dict) else as_pool(value)  # as `model_dump` writes it
 
     @model_validator(mode="before")
     @classmethod
     def _know_fields(cls, values: Any) -> Any:
-        for name in values if isinstance(values, dict) else ():
+        cls._require_fields(values if isinstance(values, dict) else ())
+        return values
+
+    @classmethod
+    def _require_fields(cls, names: Iterable[str]) -> None:
+        for name in names:
             if name not in cls.model_fields:
                 raise _unknown(name)
-        return values
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values of some fields.
+
+        Raises:
+            ConfigError: there is no such field.
+        """
+        self._require_fields(update or ())
+        return super().model_copy(update=update, deep=deep)
 
     @model_validator(mode="after")
     def _build(self) -> Self:
         self._compiled()
         self._context({})
+        candidate_named(self.formatter, self.pool)
         return self
 
     def _compiled(self) -> CompiledStateGraph[Any, RouterContext, Any, Any]:
@@ -140,8 +154,9 @@ class BuiltRouter(_WithKnobs):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Return a copy that asks the same objects: models, a controller, a store of replies."""
-        shared = ("pool", "controller", "models", "replies")
-        own = {n: deepcopy(v, memo) for n, v in self.__dict__.items() if n not in shared}
+        shared = {"pool", "controller", "models", "replies"}
+        fields = type(self).model_fields.keys() - shared  # not what is cached beside them
+        own = {name: deepcopy(getattr(self, name), memo) for name in fields}
         return self.model_copy(update=own)
 
     def _context(self, given: Mapping[str, Any]) -> RouterContext:

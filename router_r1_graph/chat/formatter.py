@@ -77,6 +77,19 @@ class Formatter:
         return charge_candidates(ledger, [bill(self.name, reply)[1]])
 
 
+def candidate_named(name: str | None, pool: CandidatePool) -> Candidate | None:
+    """Return the candidate that a formatter's name names; None = it names none of them.
+
+    Raises:
+        ConfigError: no candidate has that name.
+    """
+    if name is None or name == CONTROLLER:
+        return None
+    if (candidate := pool.find(name)) is None:
+        raise ConfigError(f"formatter: {pool.unknown(name)}, or {CONTROLLER!r}")
+    return candidate
+
+
 def make_formatter(
     name: str | None,
     pool: CandidatePool,
@@ -97,6 +110,7 @@ def make_formatter(
     Raises:
         ConfigError: no candidate has that name, or the controller is no chat model.
     """
+    candidate = candidate_named(name, pool)
     controller = own_of(controller)
     is_chat_model = isinstance(controller, ChatModelController)
     if name == CONTROLLER or (name is None and is_chat_model):
@@ -107,15 +121,11 @@ def make_formatter(
             )
         # Nothing tells a given model apart from another: its replies are not stored.
         return Formatter(controller.model, controller.settings)
-    if name is None:
+    if candidate is None:
         able = [c for c in pool.candidates if c.kind == "model" and c.provider != "recorded"]
         if not able:
             raise ConfigError("formatter: no candidate is a model that can give an answer a form")
         candidate = min(able, key=lambda c: c.price_usd_per_mtok)
-    elif (found := pool.find(name)) is None:
-        raise ConfigError(f"formatter: {pool.unknown(name)}, or {CONTROLLER!r}")
-    else:
-        candidate = found
     given = (model for n, model in (models or {}).items() if pool.find(n) is candidate)
     tool = candidate_tool(candidate, next(given, None), replies=store)
     return Formatter(tool.model, candidate, tool.store)

@@ -11,11 +11,11 @@ from .rules import (
     ConstantController,
     RandomController,
     RuleController,
-    StickyController,
     VoteController,
 )
 from .scripted import ScriptedController
 from .spec import SPECS, as_controller, default_spec, parse_controller
+from .sticky import StickyController
 
 __all__ = [
     "SPECS",

@@ -142,6 +142,9 @@ def as_reply(turn: object, decide: Callable[..., Any]) -> Reply:
     if isinstance(turn, str):
         return Reply(text=turn)
     wrong = type(turn).__name__
+    if inspect.iscoroutine(turn):
+        turn.close()  # else Python warns that nobody awaits it
+        wrong += "; an `async def` is called adecide" if name == "decide" else ""
     raise TypeError(f"{name} returns a Reply, a Turn, or text in tags, not {wrong}")
 
 

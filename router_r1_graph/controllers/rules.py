@@ -1,8 +1,7 @@
 """Controllers that are rules: plain code, free of charge; a policy is compared with them.
 
-`constant`, `cheapest`, `random` and `sticky` ask one candidate the whole question. `cascade` and
-`vote` ask several. They are for real questions, where replies are recorded for whole questions
-only.
+`constant`, `cheapest` and `random` ask one candidate the whole question. `cascade` and `vote` ask
+several. They are for real questions, where replies are recorded for whole questions only.
 """
 
 from __future__ import annotations
@@ -11,19 +10,21 @@ import random
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
+from pathlib import Path
 
 from langchain_core.runnables import RunnableConfig
 
 from ..answers import bare_answer, normalize_answer
 from ..answers.statements import HEDGE
-from ..candidates import Candidate, CandidatePool
+from ..candidates import Candidate, CandidatePool, as_pool
 from ..candidates.in_time import in_a_thread
 from ..candidates.reply import Reply
 from ..candidates.thoughts import enclosed
 from ..errors import ControllerError
+from ..invalid import show
 from ..protocol import Call, Turn, parse, render
 from .choice import Choice
-from .controller import Controller, View
+from .controller import View
 
 UNKNOWN = "unknown"
 """The answer of a rule when no candidate gave one."""
@@ -103,9 +104,11 @@ class ConstantController(OneCallController):
 
     Raises:
         ControllerError: the pool has no such candidate.
+        PoolError: the pool cannot be used.
     """
 
-    def __init__(self, candidate: str, pool: CandidatePool) -> None:
+    def __init__(self, candidate: str, pool: CandidatePool | str | Path) -> None:
+        pool = as_pool(pool)
         if pool.find(candidate) is None:
             raise ControllerError(f"constant: {pool.unknown(candidate)}")
         self.candidate = candidate
@@ -222,42 +225,6 @@ class CascadeController(RuleController):
         return _prices(view, reply)
 
 
-class StickyController(OneCallController):
-    """Stays with one candidate for all steps of an agent, so that its prompt cache is used.
-
-    Another controller decides the first step. After a step that failed, the candidate next in price
-    takes over, and stays. There is no way back to a cheaper one. Outside of agents, there is only
-    the first step.
-
-    Args:
-        first: decides the first step; None = the cheapest candidate.
-    """
-
-    name = "sticky"
-
-    def __init__(self, first: Controller | None = None) -> None:
-        self.first = first
-        self.name = f"sticky:{first.name}" if first else "sticky"
-        self.reads_cost_weight = bool(getattr(first, "reads_cost_weight", False))
-
-    def choose(self, view: View) -> Candidate:
-        """Return the candidate of the last step, or the next in price if that step failed."""
-        step, by_price = view.step, view.pool.by_price
-        last = view.pool.find(step.last) if step else None
-        if step is None or last is None:
-            return self._first(view) or by_price[0]
-        if not step.failed:
-            return last
-        return by_price[min(by_price.index(last) + 1, len(by_price) - 1)]
-
-    def _first(self, view: View) -> Candidate | None:
-        if self.first is None:
-            return None
-        reply = self.first.decide(view)
-        found = (view.pool.find(call.candidate) for call in parse(reply.text).calls)
-        return next(filter(None, found), None)
-
-
 class VoteController(RuleController):
     """Asks several candidates at once, and takes the answer that most of them give.
 
@@ -268,9 +235,16 @@ class VoteController(RuleController):
     Args:
         voters: how many of the cheapest candidates are asked, at least 1; None = all. If they are
             more than a round allows, they are asked in several rounds.
+
+    Raises:
+        ControllerError: `voters` is no whole number from 1.
     """
 
     def __init__(self, voters: int | None = None) -> None:
+        if voters is not None and (type(voters) is not int or voters < 1):
+            raise ControllerError(
+                f"vote: the voters are a whole number from 1, or None for all, not {show(voters)}"
+            )
         self.voters = voters
         self.name = f"vote:{voters}" if voters else "vote"
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-from ..candidates import CandidatePool
+from ..candidates import CandidatePool, as_pool
 from ..candidates.bugs import place
 from ..candidates.failures import classify
 from ..errors import ControllerError, did_you_mean
-from ..invalid import masked
+from ..invalid import masked, show
 from .builders import BUILDERS
 from .chat_model import ChatModelController
 from .controller import Controller
 from .own import whole
 from .policy.folder import SHIPPED
-from .rules import (
-    RuleController,
-    StickyController,
-)
+from .rules import RuleController
+from .sticky import StickyController
 
 SPECS: Mapping[str, str] = {
     "keyword": "splits the embedded world's questions; strengths first, then price",
@@ -98,25 +97,28 @@ def as_controller(controller: Any, pool: CandidatePool) -> Controller:
     return found
 
 
-def parse_controller(spec: str | None, pool: CandidatePool) -> Controller:
+def parse_controller(spec: str | None, pool: CandidatePool | str | Path) -> Controller:
     """Build the controller that a spec names.
 
     Args:
         spec: one of `SPECS`. `openai:MODEL` takes address, key, prices and protocol from the pool's
             `controller:` block where there is one, else OPENAI_BASE_URL and OPENAI_API_KEY. None =
             `pool` where the pool has a controller block, else `keyword`.
-        pool: the pool it will choose from.
+        pool: the pool it will choose from, or its file, or a shipped pool's name.
 
     Raises:
         ControllerError: the spec is unknown; the message lists the allowed ones.
-        ConfigError: the controller cannot be built.
+        ConfigError: the controller cannot be built, or the pool cannot be used.
 
     Example:
         >>> parse_controller("random:7", CandidatePool.embedded()).name
         'random:7'
     """
+    pool = as_pool(pool)
     if spec is None:
         spec = "pool" if pool.controller else "keyword"
+    if not isinstance(spec, str):
+        raise ControllerError(f"controller: a spec such as 'keyword' is wanted, not {show(spec)}")
     kind, _, argument = spec.partition(":")
     build = _BUILDERS.get(kind)
     if build is None or (argument and kind in _PLAIN):

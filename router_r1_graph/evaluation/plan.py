@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..candidates import CandidatePool
+from ..candidates import CandidatePool, as_pool
 from ..candidates.store import ReplyStore
 from ..context import Knobs, RouterContext, as_context
 from ..errors import ConfigError, PoolError
@@ -28,7 +28,7 @@ class Evaluation:
     """The plan of an evaluation.
 
     Attributes:
-        pool: the candidates.
+        pool: the candidates; a pool file or a shipped pool's name is read.
         questions: the questions to ask.
         controllers: the specs of the controllers.
         cost_weights: the cost weights at which each controller that reads the cost weight is run.
@@ -74,12 +74,14 @@ class Evaluation:
     command: str = ""
 
     def __post_init__(self) -> None:
-        """Read the knobs.
+        """Read the pool and the knobs.
 
         Raises:
+            PoolError: the pool cannot be used.
             ConfigError: a key of `context` names no setting, or a setting is out of range or waits
                 for a person.
         """
+        self.pool = as_pool(self.pool)
         self.context = context = as_context(self.context)
         context.check(self.pool)
         if context.approve_above_usd is not None:

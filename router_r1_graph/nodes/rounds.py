@@ -172,7 +172,7 @@ class CandidateNodes:
         return max(8 * candidate.max_tokens if candidate else 0, shown)
 
     def _failed(self, call: RouteCall, error: Exception) -> ToolMessage:
-        known = located(classify(error), error, self._name(call))
+        known = located(classify(error), error, f"candidate {self._name(call)}")
         return self._without_asking(call, Reply(error=known))
 
     def _without_asking(self, call: RouteCall, reply: Reply) -> ToolMessage:

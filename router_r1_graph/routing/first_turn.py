@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from ..budget import Left, ending_of_turn
-from ..candidates import CandidatePool
+from ..candidates import CandidatePool, as_pool
 from ..candidates.images import images_in
 from ..candidates.in_time import ain_time, in_a_thread
 from ..candidates.reply import ChatModel, Reply
@@ -150,7 +150,7 @@ def _begin(
     explain: bool,
 ) -> tuple[View, Controller]:
     """Return the view of a controller before its first turn, and the controller."""
-    pool = pool if isinstance(pool, CandidatePool) else CandidatePool.from_yaml(pool)
+    pool = as_pool(pool)
     controller = as_controller(controller, pool)
     if explain:
         check_explains(controller)

@@ -30,6 +30,7 @@ from ..candidates.records import Recorder
 from ..candidates.resilience.stores import flush_stores
 from ..chat.router import ChatRouterR1
 from ..errors import ConfigError
+from ..invalid import show
 from ..trace import TraceWriter
 from .chat import ChatRequest
 from .chores import aside
@@ -102,7 +103,7 @@ def create_app(
         docs: whether /docs and /redoc show the API; they load scripts from other servers.
 
     Raises:
-        ConfigError: the file of traces cannot be written.
+        ConfigError: `model` is no `ChatRouterR1`, or the file of traces cannot be written.
         ControllerError: `chores` or `shadow` is no controller.
 
     Example:
@@ -110,6 +111,11 @@ def create_app(
         >>> "/v1/chat/completions" in app.openapi()["paths"]
         True
     """
+    if not isinstance(model, ChatRouterR1):
+        raise ConfigError(
+            "create_app: a ChatRouterR1 is wanted, such as ChatRouterR1(pool='embedded'), not "
+            f"{show(model)}"
+        )
     service = RouterService(
         model,
         max_concurrency=max_concurrency,

@@ -208,7 +208,9 @@ class Attempts:
         """Return a failed attempt with the line of a user's own tool or model that has a bug."""
         if one.error is None or not isinstance(outcome, BaseException):
             return one
-        return replace(one, error=located(one.error, outcome, self.who, self.settings.secrets))
+        name = getattr(self.settings, "name", None)
+        who = f"candidate {name}" if name else self.who
+        return replace(one, error=located(one.error, outcome, who, self.settings.secrets))
 
     def _book_abandoned(self, permit: Permit, winner: Reply) -> None:
         """Bill a request that is abandoned because its twin was answered: as much as the answer.

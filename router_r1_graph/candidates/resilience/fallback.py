@@ -14,7 +14,7 @@ from .settings import NEAREST
 UNREACHABLE: frozenset[ErrorKind] = frozenset(
     {
         *("rate_limited", "server_error", "timeout", "connection", "circuit_open"),
-        *("auth", "not_found", "malformed"),
+        *("auth", "not_found", "malformed", "bug"),
     }
 )
 """Failures of the endpoint. A refusal or an empty reply is the model's own, and the controller's to
