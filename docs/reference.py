@@ -152,7 +152,7 @@ def type_of(schema: dict[str, Any], known: dict[str, Any]) -> str:
             ("maximum", "≤"),
             ("exclusiveMaximum", "<"),
         )
-        if key in schema and schema[key] < TECHNICAL
+        if key in schema and abs(schema[key]) < TECHNICAL
     ]
     return " ".join([name, ", ".join(limits)]).strip()
 

@@ -14,13 +14,17 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from .errors import did_you_mean
+from .words import plain
 
 _MOST = 5
 """The most errors in one message."""
 _LONGEST = 80
 """Characters of a value or a key."""
 
-_SECRET = re.compile(r"key|secret|token$|password|credential", re.I)
+_SECRET = re.compile(
+    r"key|secret|token$|password|credential|^(options|env|((default_|extra_)?headers)|(default|extra)_query)$",
+    re.I,
+)
 _USER = re.compile(r"//[^/@\s]*@")
 _LIKE_A_KEY = re.compile(r"\bsk-\S*|Bearer .*|password=\S*", re.I)
 
@@ -76,7 +80,7 @@ def show(value: object) -> str:
             what = "mapping" if isinstance(value, dict) else "list"
             return f"a {what} of {len(value)}" if value else f"an empty {what}"
     if isinstance(value, str) and "://" in value:  # a secret may stand around the address
-        value = _USER.sub("//***@", value).partition("?")[0]
+        value = re.sub(r"(//[^/?#\s]*)[/?#].*", r"\1", _USER.sub("//***@", value), flags=re.S)
     return "***" if _LIKE_A_KEY.search(str(value)) else f"{value!r:.{_LONGEST}}"
 
 
@@ -150,7 +154,9 @@ def _unknown(key: str, given: object, place: Sequence[int | str], allowed: Colle
 
 def _value(given: object, place: Sequence[int | str]) -> str:
     """Return a value for a message, unless its key says that it is a secret."""
-    secret = isinstance(given, str) and any(_SECRET.search(str(part)) for part in place)
+    short = isinstance(given, int | float) and abs(given) < 10**5  # True and False, too
+    harmless = short or isinstance(given, date | list | tuple | dict | None)
+    secret = not harmless and any(_SECRET.search(str(part)) for part in place)
     return "***" if secret else show(given)
 
 
@@ -184,13 +190,13 @@ def _why(error: ErrorDetails, place: Sequence[int | str]) -> str:
         case "value_error" | "assertion_error":
             message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
             # A model as a whole has no one value, and some messages have said it.
-            plain = place and not isinstance(given, list | tuple | dict | BaseModel)
-            return f"{message} (value: {value})" if plain and value not in message else message
+            single = place and not isinstance(given, list | tuple | dict | BaseModel)
+            return f"{message} (value: {value})" if single and value not in message else message
         case "json_invalid":
             return f"not JSON: {context.get('error', '')}"
     if kind in _LIMITS:
         words, name = _LIMITS[kind]
-        return f"must be {words} {context[name]:g}, not {value}"
+        return f"must be {words} {plain(context[name], 12)}, not {value}"
     for begin in sorted(_WANTED, key=len, reverse=True):
         if kind == begin or kind.startswith(f"{begin}_"):
             return f"{_WANTED[begin]} is wanted, not {value}"

@@ -11,6 +11,7 @@ from typing import Any, NotRequired, cast
 from typing_extensions import TypedDict
 
 from .candidates.reply import Reply
+from .outside import AmountOfRun, CountOfRun
 
 
 class LedgerLine(TypedDict):
@@ -24,21 +25,21 @@ class LedgerLine(TypedDict):
     `uncertain_attempts`, which may be billed although no answer came.
     """
 
-    calls: int
-    failed_calls: int
-    retries: int
-    input_tokens: int
-    output_tokens: int
-    reasoning_tokens: int
-    cost_usd: float
-    seconds: float
-    stored_calls: NotRequired[int]
-    saved_usd: NotRequired[float]
-    cached_input_tokens: NotRequired[int]
-    cache_loss_usd: NotRequired[float]
-    waited_seconds: NotRequired[float]
-    hedges: NotRequired[int]
-    uncertain_attempts: NotRequired[int]
+    calls: CountOfRun
+    failed_calls: CountOfRun
+    retries: CountOfRun
+    input_tokens: CountOfRun
+    output_tokens: CountOfRun
+    reasoning_tokens: CountOfRun
+    cost_usd: AmountOfRun
+    seconds: AmountOfRun
+    stored_calls: NotRequired[CountOfRun]
+    saved_usd: NotRequired[AmountOfRun]
+    cached_input_tokens: NotRequired[CountOfRun]
+    cache_loss_usd: NotRequired[AmountOfRun]
+    waited_seconds: NotRequired[AmountOfRun]
+    hedges: NotRequired[CountOfRun]
+    uncertain_attempts: NotRequired[CountOfRun]
 
 
 class Ledger(TypedDict):
@@ -48,7 +49,7 @@ class Ledger(TypedDict):
     """The controller's turns, as calls; those of a rule cost nothing."""
     candidates: dict[str, LedgerLine]
     """The calls, by the candidate's name; only candidates that were asked."""
-    seconds: float
+    seconds: AmountOfRun
 
 
 class LedgerTotals(TypedDict):

@@ -12,12 +12,25 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from json import loads
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 MOST_TOKENS = 10**8
 """The most tokens of one call that are believed: ten times the longest context of today."""
 MOST_USD = 1_000.0
 """The most USD that are believed to be the price of one call."""
+MOST_OF_A_CALL = 10**6
+"""The most seconds, or USD, of all attempts of a call; sockets cannot wait much longer."""
+MOST_OF_A_RUN = 10**9
+"""The most seconds, or USD, of all calls of a run."""
+
+# What files hold: amounts of one call, and the sums over a run.
+Count = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
+Amount = Annotated[float, Field(ge=0, le=MOST_OF_A_CALL, allow_inf_nan=False)]
+CountOfRun = Annotated[int, Field(ge=0, le=10**6 * MOST_TOKENS)]
+AmountOfRun = Annotated[float, Field(ge=0, le=MOST_OF_A_RUN, allow_inf_nan=False)]
+
 _PLAIN = frozenset({int, float, bool, type(None)})
 _DEEPEST = 64
 """The deepest nesting of lists and mappings; no server or file of ours has more."""
@@ -121,6 +134,8 @@ def number(value: object, most: float = math.inf) -> float | None:
     """
     if value is True or value is False or not isinstance(value, int | float | str):
         return None
+    if isinstance(value, str) and "_" in value:  # a number of Python's code alone
+        return None
     try:
         read = float(value)
     except (OverflowError, ValueError):
@@ -132,8 +147,8 @@ def count(value: object) -> int | None:
     """Return a number of tokens: whole, not negative, and plausible; None for all else.
 
     Example:
-        >>> [count(tokens) for tokens in (7, "12", 4.0, 1.5, -5, 10**30, True, float("nan"))]
-        [7, 12, 4, None, None, None, None, None]
+        >>> [count(tokens) for tokens in (7, "12", 4.0, 1.5, "1_0", -5, 10**30, True, float("nan"))]
+        [7, 12, 4, None, None, None, None, None, None]
     """
     if type(value) is int:
         return value if 0 <= value <= MOST_TOKENS else None

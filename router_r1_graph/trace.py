@@ -30,6 +30,7 @@ from .errors import ConfigError, TraceError
 from .files import append_line, opened, read_jsonl
 from .invalid import explain
 from .ledger import Ledger, total
+from .outside import Count
 from .protocol import VERSION as PROTOCOL_VERSION
 from .state import RouterOutput, Setup
 
@@ -69,7 +70,7 @@ class Trace(BaseModel):
     answer: str
     stop_reason: StopReason
     error: str = ""
-    rounds: int
+    rounds: Count
     controller: str
     context: RouterContext
     pool: CandidatePool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,7 @@ from langchain_core.language_models import FakeListChatModel
 from pydantic import ValidationError
 
 from extras import needs
-from fakes import FakeChat, make_pool, models, search
+from fakes import FakeChat, answer, make_pool, models, search
 from openai_server import Reply
 from router_r1_graph import (
     Candidate,
@@ -31,6 +32,7 @@ from router_r1_graph import (
 from router_r1_graph.candidates.pool_file import SHIPPED_POOLS
 from router_r1_graph.candidates.providers import make_chat_model
 from router_r1_graph.outside import visible
+from yaml_pool import bills, both_ways, run, scripted, yaml_pool
 
 KEY = "sk-proj-0123456789abcdef"
 PAPER_PRICES = {  # PAPER.md, USD per million tokens
@@ -224,6 +226,52 @@ def test_a_pool_without_a_name_is_called_as_its_file(tmp_path):
 def test_what_is_wrong_in_a_file_is_said_in_one_line(tmp_path, text, says):
     message = complaint(tmp_path, text)
     assert re.fullmatch(says, message), message
+
+
+@pytest.mark.parametrize(
+    ("field", "low", "high", "beyond"),
+    [
+        ("timeout_seconds", "0.001", "1000000", (1e-300, 1e18, 1e300)),
+        ("breaker_seconds", "0.001", "1000000", (0, 1e300)),
+        ("hedge_after_seconds", "0.001", "1000000", (-1, 1e300)),
+        ("cache_ttl_seconds", "0.001", "1000000", (0, 1e300)),
+        ("latency_seconds", "0", "1000000", (-1, 1e300)),
+        ("requests_per_minute", "0.001", "1000000000000", (1e-300, 1e300)),
+        ("tokens_per_minute", "0.001", "1000000000000", (1e-300, 1e300)),
+        ("max_tokens", "1", "100000000", (0, 10**30)),
+        ("max_retries", "0", "10", (-1, 10**30)),
+        ("max_concurrency", "1", "1000000", (0, 10**30)),
+        ("breaker_failures", "1", "1000000", (0, 10**30)),
+        ("breaker_probes", "1", "1000000", (0, 10**30)),
+        ("usd_per_call", "0", "1000", (-1, 1001)),
+        ("output_usd_per_mtok", "0", "1000000", (-1, 1e300)),
+        ("temperature", "0", "2", (-1, 1e300)),
+    ],
+)
+def test_every_number_of_a_candidate_has_a_range(tmp_path, field, low, high, beyond):
+    for value in beyond:
+        said = complaint(tmp_path, json.dumps({"candidates": [{"name": "Ada", field: value}]}))
+        limit = f"at most {high}" if value > float(high) else f"at least {low}"
+        assert said.startswith(f"candidates[0].{field} (of 'Ada'): must be {limit}, not ")
+    others = {"timeout_seconds": float(high)} if field == "hedge_after_seconds" else {}
+    for value in (low, high if not others else "60"):
+        assert Candidate(name="Ada", **others, **{field: float(value)})
+
+
+def test_no_number_of_a_candidate_is_without_a_limit():
+    for kind in (Candidate, ControllerSettings):
+        for name, schema in kind.model_json_schema()["properties"].items():
+            for one in schema.get("anyOf", [schema]):
+                if one.get("type") in ("integer", "number"):
+                    assert {"minimum", "maximum"} <= one.keys(), name
+
+
+@both_ways
+def test_the_longest_times_of_a_candidate_and_a_run_can_be_waited_for(serve, tmp_path, how):
+    longest = {"timeout_seconds": 1e6, "breaker_failures": 1, "breaker_seconds": 1e6}
+    pool = yaml_pool(tmp_path, serve(Reply("Paris")), **longest, max_tokens=10**8)
+    state = run(scripted(pool, search("Ada: Capital?"), answer()), how, deadline_seconds=10**6)
+    assert [bill["error"] for bill in bills(state)] == [None]
 
 
 def test_several_mistakes_are_all_said(tmp_path):

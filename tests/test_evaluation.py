@@ -535,6 +535,21 @@ def test_results_of_another_pool_or_a_broken_line_are_refused(tmp_path):
         evaluate(plan(tmp_path, controls=False, resume=True))
 
 
+@pytest.mark.parametrize("usd", [-5, 1e308])
+def test_results_with_an_amount_that_cannot_be_are_refused(tmp_path, usd):
+    evaluate(plan(tmp_path, controls=False))
+    file = tmp_path / "out" / "results.jsonl"
+    first, *others = file.read_text().splitlines(keepends=True)
+    result = json.loads(first)
+    (name, line), *_ = result["ledger"]["candidates"].items()
+    line["cost_usd"] = usd
+    file.write_text("".join([json.dumps(result) + "\n", *others]))
+    with pytest.raises(
+        TraceError, match=rf"line 1: .*ledger\.candidates\.{name}\.cost_usd: must be"
+    ):
+        evaluate(plan(tmp_path, controls=False, resume=True))
+
+
 def test_rules_that_do_not_read_the_cost_weight_are_asked_once(tmp_path):
     summary = evaluate(plan(tmp_path, cost_weights=[0.0, 0.5], controls=False))
     assert [row.cost_weight for row in summary.rows] == [0.0]

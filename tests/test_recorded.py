@@ -216,6 +216,8 @@ def test_one_of_thousands_of_records_is_found():
         ),
         (json.dumps({**PARIS, "cost_usd": -1}), "line 2: cost_usd: -1: "),
         (json.dumps({**PARIS, "cost_usd": float("nan")}), "line 2: cost_usd: nan: "),
+        (json.dumps({**PARIS, "cost_usd": 1e308}), "line 2: cost_usd: 1e+308: "),
+        (json.dumps({**PARIS, "output_tokens": 10**30}), "line 2: output_tokens: 10"),
         (json.dumps({**PARIS, "reply": None}), "line 2: reply: None: "),
     ],
 )

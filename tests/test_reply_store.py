@@ -849,6 +849,20 @@ def test_records_of_a_store_are_a_recorded_pool(serve, tmp_path, store):
     assert [r.candidate for r in stored_records(store, model_names=True)] == ["ada-2"]
 
 
+@pytest.mark.parametrize("amount", [-5, 1e308, float("inf"), "much"])
+def test_an_amount_that_cannot_be_is_not_believed_of_a_file(serve, tmp_path, file, store, amount):
+    asked(yaml_pool(tmp_path, serve(Reply("Paris", cost=0.25))), store)
+    store.flush()
+    with closing(sqlite3.connect(file)) as other, other:
+        row = {"cost_usd": amount, "seconds": amount, "input_tokens": amount, "saved_usd": amount}
+        setting = ", ".join(f"{name} = :{name}" for name in row)
+        other.execute(f"UPDATE replies SET {setting}", row)
+    (record,) = stored_records(store)
+    assert (record.cost_usd, record.seconds, record.input_tokens) == (0, 0, 0)
+    (line,) = store.stats()
+    assert (line.paid_usd, line.saved_usd) == (0, 0)
+
+
 def test_a_call_that_waits_for_a_person_may_be_stored(serve, tmp_path, store):
     from langgraph.checkpoint.memory import InMemorySaver
 

@@ -325,6 +325,10 @@ def test_callbacks_see_nothing_of_how_a_server_is_reached(
     [
         ({"base_url": "http://me:hunter22@host/v1"}, "base_url"),
         ({"base_url": "http://host/v1?key=hunter22"}, "base_url"),
+        ({"base_url": "http://host/sk-hunter22hunter22hunter/v1"}, "base_url"),
+        ({"base_url": "http://host/v1/gsk_hunter22hunter22"}, "base_url"),
+        ({"base_url": "http://host/v1#sk-hunter22hunter22hunter"}, "base_url"),
+        ({"base_url": "http://host/v1#key=sk%2Dhunter22hunter22hunter"}, "base_url"),
         ({"options": {"default_headers": {"X-Api-Key": "hunter22"}}}, "default_headers.X-Api-Key"),
         ({"options": {"default_headers": {"Authorization": "Bearer hunter22"}}}, "Authorization"),
         ({"options": {"default_headers": {"X-Own": "Hunter22isMine"}}}, "default_headers.X-Own"),
@@ -389,6 +393,38 @@ def test_an_option_that_is_named_like_a_secret_names_a_variable(monkeypatch, nam
     assert "hunter22" not in str(raised.value).partition("[type=")[0]
     for allowed in ({"env": "NAME"}, 7, True, None):
         assert Candidate(name="Ada", options=options(allowed))
+
+
+@pytest.mark.parametrize("path", ["sk-learn/v1", "models/sk-telecom-ax/v1", "hf_hub_inference/v1"])
+def test_an_address_that_only_sounds_like_a_key_is_one(path):
+    assert Candidate(name="Ada", base_url=f"http://host/{path}")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"options": {"default_headers": {"X-Signing": ["hunter22"]}}},
+        {"options": {"default_headers": "hunter22"}},
+        {"options": "hunter22"},
+        {"options": {"timeout": {"hunter22": ["hunter22"]}}},
+        {"options": {"organization": ["hunter22"]}},
+        {"api_key_env": 22222222},
+        {"api_kee": "sk-hunter22hunter22"},
+        {"base_url": "ftp://host/hunter22"},
+    ],
+)
+def test_no_error_of_a_pool_shows_what_may_be_a_secret(tmp_path, settings):
+    record = {"name": "Ada", "base_url": "http://127.0.0.1:9/v1", **settings}
+    file = tmp_path / "pool.yaml"
+    file.write_text(json.dumps({"candidates": [record]}))
+    with pytest.raises(PoolError) as raised:
+        make_chat_model(CandidatePool.from_yaml(file).candidates[0])
+    told = [str(raised.value)]
+    try:
+        CandidatePool.model_validate({"candidates": [record]})
+    except ValidationError as error:
+        told.append(str(error))
+    assert not [text for text in told if "hunter22" in text or "22222222" in text]
 
 
 def test_a_private_key_is_a_secret_by_any_name():

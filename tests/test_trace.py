@@ -378,6 +378,45 @@ def test_a_broken_line_is_named_with_its_file_and_number(tmp_path, line, says):
     assert len(str(raised.value)) < len(str(file)) + 300
 
 
+IN_LEDGER, IN_BILL = ("ledger", "candidates", "Ada"), ("scratchpad", 1, "artifact")
+
+
+@pytest.mark.parametrize(
+    ("place", "field", "value", "says"),
+    [
+        (IN_LEDGER, "cost_usd", -5, "must be at least 0, not -5"),
+        (IN_LEDGER, "cost_usd", 1e308, "must be at most 1000000000, not 1e+308"),
+        (IN_LEDGER, "cost_usd", float("nan"), "a finite number is wanted, not nan"),
+        (IN_LEDGER, "saved_usd", -1e-9, "must be at least 0, not -1e-09"),
+        (IN_LEDGER, "seconds", -1, "must be at least 0, not -1"),
+        (IN_LEDGER, "input_tokens", 1.5, "a whole number is wanted, not 1.5"),
+        (IN_LEDGER, "output_tokens", -1, "must be at least 0, not -1"),
+        (IN_LEDGER, "calls", 10**30, "must be at most 100000000000000, not 10"),
+        (("ledger", "controller"), "cost_usd", -5, "must be at least 0, not -5"),
+        (("ledger",), "seconds", 1e300, "must be at most 1000000000, not 1e+300"),
+        (IN_BILL, "cost_usd", 1e308, "must be at most 1000000, not 1e+308"),
+        (IN_BILL, "seconds", -1, "must be at least 0, not -1"),
+        (IN_BILL, "input_tokens", 10**9, "must be at most 100000000, not 1000000000"),
+        ((), "rounds", -1, "must be at least 0, not -1"),
+    ],
+)
+def test_an_amount_that_cannot_be_is_refused_by_line_and_field(tmp_path, place, field, value, says):
+    data = json.loads(make_trace().model_dump_json())
+    inside = data
+    for name in place:
+        inside = inside[name]
+    assert field in inside
+    inside[field] = value
+    file = tmp_path / "traces.jsonl"
+    file.write_text(json.dumps(data) + "\n")
+    where = ("bills", 0) if place == IN_BILL else place
+    path = "".join(f"[{part}]" if part == 0 else f"{part}." for part in where)
+    named = f"{path.rstrip('.')}.{field}" if where else field
+    with pytest.raises(TraceError) as raised:
+        list(read_traces(file))
+    assert str(raised.value).startswith(f"{file}, line 1: {named.replace('.[', '[')}: {says}")
+
+
 def test_a_trace_of_a_pool_from_a_file_is_read_back_equal(tmp_path):
     pool = CandidatePool.embedded()
     state = (

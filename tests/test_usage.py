@@ -69,8 +69,15 @@ REPORTED = {
         {"prompt_tokens_details": {"cache_creation_input_tokens": 2048}},
         Usage(3000, 5, 0, 0, 2048),
     ),
+    "reasoning beside, and much of it (Perplexity's research)": (
+        (33, 7163, 7196),
+        {"reasoning_tokens": 73997},
+        Usage(33, 81160, 73997),
+    ),
     "null details": ((10, 5, 15), {"prompt_tokens_details": None}, Usage(10, 5)),
     "texts": (("10", "5", "15"), {}, Usage(10, 5)),
+    "an underscore": (("1_000", 5, 1005), {}, Usage(1000, 5)),
+    "no total, and an underscore": (("1_000", 5, None), {}, Usage(5, 5, estimated=("input",))),
     "fractions": ((10.0, 4.2, 14.2), {}, Usage(10, 2, estimated=("output",))),
     "output null": ((10, None, None), {}, Usage(10, 2, estimated=("output",))),
     "output null, the total tells": ((10, None, 15), {}, Usage(10, 5)),
@@ -92,6 +99,75 @@ def usage(counts=(10, 5, 15), **more):
 def test_tokens_are_those_that_are_paid_and_a_missing_count_is_estimated(counts, details, means):
     told = usage_metadata(usage(counts, **details))
     assert usage_of(AIMessage("Paris", usage_metadata=told), ASKED) == means
+
+
+#: What contradicts itself, what it is read as, and what is flagged.
+CONTRADICTIONS = {
+    "reasoning": (
+        (10, 5, 15),
+        {"completion_tokens_details": {"reasoning_tokens": 10**8}},
+        Usage(10, 5, impossible=("100000000 reasoning tokens of 5",)),
+    ),
+    "reasoning, and the total agrees": (
+        (10, 5, 10**7 + 15),
+        {"completion_tokens_details": {"reasoning_tokens": 10**7}},
+        Usage(
+            *(10, 5),
+            impossible=(
+                "10000000 reasoning tokens of 5",
+                "10000015 tokens in total, 15 in its parts",
+            ),
+        ),
+    ),
+    "total": (
+        (10, 5, 10**8),
+        {},
+        Usage(10, 5, impossible=("100000000 tokens in total, 15 in its parts",)),
+    ),
+    "total alone": (
+        (None, None, 10**8),
+        {},
+        Usage(
+            *(5, 2),
+            estimated=("input", "output"),
+            impossible=("100000000 tokens in total, 0 in its parts",),
+        ),
+    ),
+    "cached": (
+        (10, 5, 15),
+        {"prompt_tokens_details": {"cached_tokens": 10**8}},
+        Usage(10, 5, impossible=("100000000 cached tokens of 10",)),
+    ),
+    "written": (
+        (10, 5, 15),
+        {"cache_creation_input_tokens": 10**8 - 1},
+        Usage(10, 5, impossible=("99999999 cached tokens of 10",)),
+    ),
+    "parts that fit neither within nor beside": (
+        (10, 5, 35),
+        {"completion_tokens_details": {"reasoning_tokens": 94}},
+        Usage(10, 25, impossible=("94 reasoning tokens of 25",)),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("counts", "details", "means"), CONTRADICTIONS.values(), ids=CONTRADICTIONS
+)
+def test_a_part_far_beyond_its_whole_is_flagged_and_not_paid(
+    serve, tmp_path, counts, details, means
+):
+    report = usage(counts, **details)
+    told = AIMessage("Paris", usage_metadata=usage_metadata(report))
+    assert usage_of(told, ASKED) == means
+    choice = {"index": 0, "message": {"content": "Paris"}, "finish_reason": "stop"}
+    server = serve(Wire({"choices": [choice], "usage": report}))
+    pool = yaml_pool(tmp_path, server, **ONE_DOLLAR, max_tokens=100)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), "invoke"))
+    assert (bill["ok"], bill["error"]["kind"]) == (True, "missing_usage")
+    assert all(doubt in bill["error"]["message"] for doubt in means.impossible)
+    assert (bill["output_tokens"], bill["reasoning_tokens"]) == (means.output_tokens, 0)
+    assert bill["cost_usd"] < 100e-6
 
 
 @pytest.mark.parametrize(
@@ -140,6 +216,18 @@ def test_cached_tokens_are_read_in_the_words_of_other_clients(details, means):
                 },
             },
             0.385,
+        ),
+        ({"cost": 0, "cost_details": {"upstream_inference_cost": 1e30}}, None),
+        (
+            {
+                "cost": 0.01,
+                "is_byok": True,
+                "cost_details": {
+                    "upstream_inference_prompt_cost": 0.125,
+                    "upstream_inference_completions_cost": -1,
+                },
+            },
+            None,
         ),
         ({"total_cost": 0.5}, 0.5),
         ({"cost": {"total_cost": 0.5, "request_cost": 0.1}}, 0.5),

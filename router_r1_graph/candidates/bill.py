@@ -6,6 +6,7 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict
 
+from ..outside import Amount, Count
 from .error_kinds import ErrorKind
 from .reply import Reply
 
@@ -30,35 +31,35 @@ class Bill(TypedDict):
     candidate: str
     ok: bool
     error: BilledError | None
-    input_tokens: int
+    input_tokens: Count
     """Tokens of the prompts, over all attempts that were billed."""
-    output_tokens: int
+    output_tokens: Count
     """Tokens of the replies over the same attempts, reasoning included."""
-    reasoning_tokens: int
+    reasoning_tokens: Count
     """The part of the output tokens that a reasoning model thought with."""
-    cost_usd: float
+    cost_usd: Amount
     """USD of the same attempts; 0 for a cached or stored reply."""
-    seconds: float
+    seconds: Amount
     """Seconds over all attempts and the waits between them; for a stored or recorded reply, those
     of the original call."""
-    attempts: int
+    attempts: Count
     cached: bool
     stored: bool
-    saved_usd: float
+    saved_usd: Amount
     thoughts: NotRequired[str]
     """The thoughts of a reasoning model, if there are any."""
-    cached_input_tokens: NotRequired[int]
+    cached_input_tokens: NotRequired[Count]
     """How many of the input tokens the provider read from its prompt cache, if any."""
-    waited_seconds: NotRequired[float]
+    waited_seconds: NotRequired[Amount]
     """The seconds that the call waited for the candidate's own limits, if it did."""
-    hedges: NotRequired[int]
+    hedges: NotRequired[Count]
     """How many of the attempts were hedges (the same request, sent a second time), if any."""
-    uncertain_attempts: NotRequired[int]
+    uncertain_attempts: NotRequired[Count]
     """Attempts without an answer, if any; the provider may bill them nevertheless. The loser of a
     hedge is billed like the reply; the cost of all others is not known."""
     instead_of: NotRequired[Bill]
     """If a fallback replied: the bill of the candidate that was asked first, and failed."""
-    cache_loss_usd: NotRequired[float]
+    cache_loss_usd: NotRequired[Amount]
     """In agents: how much of the cost is due to a prefix that another candidate has cached."""
     whole: NotRequired[str]
     """The whole reply, if the controller sees it cut."""

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
-from ..outside import plain_name
+from ..outside import MOST_USD, Amount, plain_name
 from ..words import plain
-from .settings import ModelSettings, Price
+from .settings import ModelSettings
 
 #: The tokens that a call is assumed to have, in and out, to compare a price per call with prices
 #: per token.
@@ -45,21 +45,21 @@ class Candidate(ModelSettings):
     """The name that the controller writes."""
     aliases: tuple[str, ...] = ()
     """Other names that the controller may write."""
-    usd_per_call: Price | None = None
+    usd_per_call: Annotated[float, Field(ge=0, le=MOST_USD, allow_inf_nan=False)] | None = None
     """USD of one call that returns a reply, in addition to its tokens; the price of a search, for
     example. For a graph whose messages report a cost, set the most that a call can cost."""
     fallback: str | None = None
     """The candidate that is asked if this one cannot be reached: its name, or `nearest`, the one
     with the most similar descriptor. The fallback of the fallback is not asked. None = no
     fallback."""
-    latency_seconds: Annotated[float, Field(ge=0)] | None = None
+    latency_seconds: Amount | None = None
     """Typical seconds until the whole reply has arrived."""
     system_prompt: str = ""
     """The system prompt before each query, such as "Answer with the name alone, in no sentence.".
     Not for tools and retrievers, which read only the query."""
     strengths: tuple[str, ...] = ()
     """Its strengths, in a few words each."""
-    benchmarks: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+    benchmarks: dict[str, Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )
     """Name of a benchmark or subject -> score."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 #: How the keys of the big providers begin. After a short beginning, only letters and digits count:
 #: `hf_hub_download` and `pplx-7b-online` are no keys.
@@ -57,6 +57,8 @@ _SECRET_NAME = re.compile(
 _SPECIAL_TOKEN = re.compile(r"<.*>|\[.*\]", re.S)
 #: How the names of other secrets end in headers and in the query of an address.
 _SECRET_PARAMETER = re.compile(r"(^|[-_])(auth|code|key|sig)$", re.I)
+_LEAST_KEY = 20
+"""The fewest characters of a key in a path: `sk-learn-models` is none."""
 _SECRET_FILE = re.compile("-----BEGIN [A-Z ]*PRIVATE KEY-----")
 #: A word of letters in both cases and digits is no English.
 _SECRET_WORD = re.compile(r"(?=\w*[a-z])(?=\w*[A-Z])(?=\w*\d)[A-Za-z0-9]{12,}")
@@ -126,7 +128,12 @@ def secret_in(options: Any, name: str = "", place: str = "", parameter: bool = F
 def secret_in_address(url: str) -> str:
     """Return a complaint about a secret in an address, with its proper place; "" for none."""
     parts = urlsplit(url)
-    if "@" not in parts.netloc and not secret_in({"default_query": dict(parse_qsl(parts.query))}):
+    words = re.split(r"[/?&=#;,]", unquote(f"{parts.path}/{parts.fragment}"))
+    if not (
+        "@" in parts.netloc
+        or secret_in({"default_query": dict(parse_qsl(parts.query))})
+        or any(len(word) >= _LEAST_KEY and _KEY.fullmatch(word) for word in words)
+    ):
         return ""
     return (
         "a secret does not belong in an address: use api_key_env, or options: {default_headers: "

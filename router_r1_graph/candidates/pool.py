@@ -48,7 +48,7 @@ class CandidatePool(BaseModel):
         True
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str = "pool"
     """The name of the pool in traces and reports."""

@@ -46,7 +46,7 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
     except Exception as error:  # any error: an option of the pool caused it
         # Ours are sentences; of any other the class says half of it.
         name = "" if isinstance(error, RouterR1Error) else f"{type(error).__name__}: "
-        why = " ".join(scrub(f"{name}{error}", *secrets).split())[:500]
+        why = " ".join(scrub(f"{name}{_said(error)}", *secrets).split())[:500]
         raise PoolError(f"{who}: provider {settings.provider!r}: {why}") from error
     if not isinstance(model, Runnable):
         raise PoolError(
@@ -54,6 +54,14 @@ def make_chat_model(settings: ModelSettings) -> ChatModel:
             "not a LangChain chat model"
         )
     return read_leniently(model, secrets)
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says, without the values that pydantic repeats: one may be a secret."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    wrong = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong)
 
 
 def import_name(path: str, folder: Path | None = None) -> Any:

@@ -55,7 +55,7 @@ class RecordedOptions(BaseModel):
     """If a query has no record, the reply to the most similar recorded question is used, provided
     that their similarity is at least this. Similarity = twice the shared words / the words of both;
     1 = the same words. None = never."""
-    latency_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    latency_scale: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 0.0
     """Wait this many times the recorded seconds before replying. The ledger always shows the
     recorded seconds."""
 

@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
 
-from ..outside import count, number, writable, writable_within
+from ..outside import MOST_OF_A_CALL, count, number, writable, writable_within
 from ..words import usd
 from . import harmony
 from .error_kinds import ErrorKind
@@ -56,8 +56,6 @@ RECORDED_SECONDS = "recorded_seconds"
 """In a message's response metadata: how long the call took when it was really made."""
 _DOUBTFUL: frozenset[ErrorKind] = frozenset({"cut", "missing_usage"})
 """Errors of a reply that leave its text usable."""
-_MOST_USD = 1e6
-"""The most that all attempts of a call are believed to cost."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class Reply:
         for name in _COUNTS:
             fields[name] = count(fields[name]) or 0
         for name in _AMOUNTS:
-            fields[name] = number(fields[name], _MOST_USD) or 0.0
+            fields[name] = number(fields[name], MOST_OF_A_CALL) or 0.0
         if self.message is not None:
             fields["message"] = writable_message(self.message)
 
@@ -121,7 +119,7 @@ _UNSENT = frozenset({"stop", "ls_structured_output_format"})
 """Options that are no part of the prompt."""
 _TEXTS = ("text", "thoughts")
 _COUNTS = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_input_tokens")
-_AMOUNTS = ("cost_usd", "saved_usd", "seconds")
+_AMOUNTS = ("cost_usd", "saved_usd", "seconds", "waited_seconds")
 _OF_MESSAGE = (
     *("content", "tool_calls", "invalid_tool_calls", "artifact"),
     *("additional_kwargs", "response_metadata", "id", "name", "tool_call_id"),

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator
 
 from ..errors import did_you_mean
-from ..outside import plain_name
+from ..outside import MOST_TOKENS, plain_name
 from .excess import Excess
 from .keys import from_environment, secret_in, secret_in_address, variables_in
-from .resilience.settings import Resilience
+from .resilience.settings import Resilience, Seconds
 
 #: The values of `provider:` besides `module:factory`; each maps to such a factory.
 PROVIDERS: Mapping[str, str] = {
@@ -51,6 +51,7 @@ AnswerStyle = Literal["short", "full"]
 """How an answer is written: in as few words as possible, or as the user wants it."""
 
 Price = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+TokenLimit = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 
 
 class ModelSettings(Resilience):
@@ -78,13 +79,13 @@ class ModelSettings(Resilience):
     """USD per million input tokens that the provider reads from its cache; None = as any input."""
     cache_write_usd_per_mtok: Price | None = None
     """USD per million input tokens that it writes into its cache; None = as any input."""
-    cache_ttl_seconds: Annotated[float, Field(gt=0)] | None = None
+    cache_ttl_seconds: Seconds | None = None
     """How long its prompt cache keeps a prefix after the last use; None = no cache is expected."""
     prices_checked: date | None = None
     """When the prices were last looked up."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
     """Sampling temperature; None = the provider's default."""
-    max_tokens: Annotated[int, Field(ge=1)] = 512
+    max_tokens: TokenLimit = 512
     """The most completion tokens of a reply; the worst case of a call is computed from it."""
     token_limit_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] | None = "auto"
     """The name under which `max_tokens` is sent to an OpenAI-compatible endpoint; null = it is not
@@ -288,7 +289,7 @@ class ModelSettings(Resilience):
 class ControllerSettings(ModelSettings):
     """The `controller:` block of a pool file."""
 
-    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    max_tokens: TokenLimit = 1024
     protocol: Literal["tags", "tools"] = "tags"
     """`tags` = the paper's tag language; `tools` = native tool calls."""
     prompt_template: Path | None = None

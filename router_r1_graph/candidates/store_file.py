@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..outside import MOST_OF_A_RUN
 from .sqlite import write_ahead
 from .stored import COLUMNS, StoredReply
 
@@ -139,8 +140,9 @@ class StoreFile:
     def lines(self) -> list[StoreLine]:
         """Return the content of the file, by candidate; controllers come last."""
         rows = self._reader.execute(
-            "SELECT candidate, count(*), sum(cost_usd), sum(hits), sum(saved_usd) "
-            "FROM replies GROUP BY candidate ORDER BY candidate IS NULL, candidate"
+            f"SELECT candidate, count(*), {_sum('cost_usd')}, {_sum('hits')}, {_sum('saved_usd')} "
+            "FROM replies GROUP BY candidate ORDER BY candidate IS NULL, candidate",
+            (MOST_OF_A_RUN,) * 3,
         )
         return [StoreLine(*row) for row in rows]
 
@@ -176,6 +178,11 @@ class StoreFile:
                 with suppress(sqlite3.Error):  # SQLite may have done so itself
                     self._writer.execute("ROLLBACK")
                 raise
+
+
+def _sum(column: str) -> str:
+    """Return the sum of a column, without amounts that cannot be: the file comes from outside."""
+    return f"sum(CASE WHEN {column} BETWEEN 0 AND ? THEN {column} ELSE 0 END)"
 
 
 def _find(connection: sqlite3.Connection, key: str, oldest: float) -> StoredReply | None:

@@ -13,7 +13,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableBinding
 
-from ..outside import writable
+from ..outside import MOST_OF_A_CALL, count, number, writable
 from . import finish
 from .candidate import Candidate
 from .keys import hide, hide_within
@@ -62,6 +62,13 @@ class StoredReply:
     seconds: float
     created_at: float
     """Seconds since the epoch."""
+
+    def __post_init__(self) -> None:
+        """Make the amounts valid: the file comes from outside."""
+        for name in ("input_tokens", "output_tokens"):
+            vars(self)[name] = count(vars(self)[name]) or 0
+        for name in ("cost_usd", "seconds"):
+            vars(self)[name] = number(vars(self)[name], MOST_OF_A_CALL) or 0.0
 
     @property
     def text(self) -> str:

@@ -1,8 +1,9 @@
 """The usage of a reply: token counts by price, and the cost that a provider reports.
 
 Providers count differently. A part that is reported beside its whole (reasoning tokens beside the
-completion's, cached tokens beside the prompt's) belongs to it, as the total shows. A count that is
-missing, null, 0 or impossible is estimated.
+completion's, cached tokens beside the prompt's) belongs to it, as the total shows: unless it is
+larger than its whole by more than any model reads or writes. A count that is missing, null, 0 or
+impossible is estimated.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, Us
 
 from ..outside import count, number, usd, writable
 
+MOST_BESIDE = 10**6
+"""The most tokens of a part that are believed to be reported beside a whole that is smaller."""
 NO_TOKENS = "no_tokens"
 """In a message's response metadata: no model wrote it, so there are no tokens to estimate."""
 _USD_PER_TICK = 1e-10
@@ -102,7 +105,13 @@ def usage_of(message: AIMessage, messages: Sequence[AnyMessage] = ()) -> Usage:
         count(told.get(f"{part}_tokens")) or 0 for part in ("input", "output", "total")
     )
 
-    cache, beside = read + written, total - input_ - output
+    doubts = list(_impossible(message))
+    reasoning = _part(reasoning, output, "reasoning", doubts, MOST_BESIDE)
+    cache = _part(read + written, input_, "cached", doubts, MOST_BESIDE)
+    if total - (parts := input_ + output + cache + reasoning) > MOST_BESIDE:
+        doubts.append(f"{total} tokens in total, {parts} in its parts")
+        total = 0
+    beside = total - input_ - output
     apart = beside in (cache, cache + reasoning) and beside != reasoning
     if cache and input_ and (cache > input_ or apart):
         input_, beside = input_ + cache, beside - cache
@@ -120,9 +129,26 @@ def usage_of(message: AIMessage, messages: Sequence[AnyMessage] = ()) -> Usage:
     if not output and (text := _written(message)):
         estimated.append("output")
         output = max(estimate_tokens(text), total - input_)
-    return Usage(
-        input_, output, reasoning, read, written, tuple(estimated), tuple(_impossible(message))
-    )
+    reasoning = _part(reasoning, output, "reasoning", doubts)
+    if not _part(cache, input_, "cached", doubts):
+        read = written = 0
+    return Usage(input_, output, reasoning, read, written, tuple(estimated), tuple(doubts))
+
+
+def _part(tokens: int, whole: int, what: str, doubts: list[str], most: int = 0) -> int:
+    """Return the tokens of a part; 0, and a doubt more, if they are too many for their whole.
+
+    Args:
+        tokens: what is reported.
+        whole: what it is a part of.
+        what: its name.
+        doubts: where a doubt is added.
+        most: the most that may be reported beside a whole that is smaller.
+    """
+    if tokens <= max(whole, most):
+        return tokens
+    doubts.append(f"{tokens} {what} tokens of {whole}")
+    return 0
 
 
 def usage_metadata(report: Mapping[str, Any]) -> UsageMetadata | None:
@@ -188,10 +214,12 @@ def _reported(report: Mapping[str, Any]) -> float | None:
     own_key = report.get("is_byok")
     if own_key or (own_key is None and not paid):
         details = report.get("cost_details")
-        upstream = [usd(at(details, (name,))) for name in _UPSTREAM]
-        parts = upstream[:1] if upstream[0] is not None else upstream[1:]
-        if any(part is not None for part in parts):
-            paid = sum((part or 0.0 for part in parts), paid or 0.0)
+        upstream = [at(details, (name,)) for name in _UPSTREAM]
+        for part in upstream[:1] if upstream[0] is not None else upstream[1:]:
+            if part is not None:
+                if (read := usd(part)) is None:
+                    return None  # the fee alone is not the price
+                paid = (paid or 0.0) + read
     return paid
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, wraps
@@ -12,9 +10,6 @@ from typing import Any, Literal, TypeVar
 
 from ..errors import ConfigError, did_you_mean
 
-_MOST = sys.float_info.max
-"""A whole number above it can be compared with a float, but not added to one."""
-
 
 @dataclass(frozen=True)
 class Knob:
@@ -22,24 +17,23 @@ class Knob:
 
     Attributes:
         help: one or two sentences, for `--help` and the docs.
-        low: the least value.
-        high: the greatest value. Infinity itself is never allowed.
+        low: the least value of a number.
+        high: the greatest value of a number, which always has one: so all can be added and stored.
         cap: the values that a server's operator, by setting one, allows clients: at most it, at
             least it, nothing else, or anything.
     """
 
     help: str
     low: float = 0
-    high: float = math.inf
+    high: float = 0
     cap: Literal["at most", "at least", "fixed", "free"] = "at most"
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
         """Describe the knob to Studio and to clients of the LangGraph server."""
         schema: dict[str, Any] = handler(core_schema)
-        limits = {"minimum": self.low, "maximum": self.high}
         for one in schema.get("anyOf", [schema]):
             if one.get("type") in ("integer", "number"):
-                one |= {name: limit for name, limit in limits.items() if math.isfinite(limit)}
+                one |= {"minimum": self.low, "maximum": self.high}
         return {**schema, "description": self.help}
 
     def check(self, name: str, kind: type, value: object) -> None:
@@ -57,13 +51,10 @@ class Knob:
             isinstance(value, bool)
             or not isinstance(value, int if kind is int else int | float)
             or not self.low <= value <= self.high
-            or value == math.inf
-            or (kind is float and value > _MOST)
         ):
             what = "a whole number" if kind is int else "a number"
-            top = "" if self.high == math.inf else f" and at most {self.high}"
-            limits = f" of at least {self.low}{top}" if math.isfinite(self.low) else ""
-            raise ConfigError(f"{name} is {what}{limits}, not {value!r}")
+            limits = f"of at least {self.low} and at most {self.high}"
+            raise ConfigError(f"{name} is {what} {limits}, not {value!r:.80}")
 
 
 _Class = TypeVar("_Class", bound=type)

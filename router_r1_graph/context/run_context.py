@@ -6,7 +6,6 @@ are generated from these fields.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -17,6 +16,7 @@ from pydantic_core.core_schema import no_info_wrap_validator_function
 from ..candidates import CandidatePool
 from ..candidates.settings import AnswerStyle
 from ..errors import ConfigError, did_you_mean
+from ..outside import MOST_OF_A_CALL, MOST_OF_A_RUN
 from .knob import Knob, knows_what_it_names, named_by
 
 CandidateContext = Literal["query", "question", "memory"]
@@ -51,13 +51,18 @@ class RouterContext:
         int, Knob("Most calls in one round; further ones are refused.", low=1, high=1000)
     ] = 4
     budget_usd: Annotated[
-        float | None, Knob("Most USD that the run may cost, controller included; None = no limit.")
+        float | None,
+        Knob(
+            "Most USD that the run may cost, controller included; None = no limit.",
+            high=MOST_OF_A_RUN,
+        ),
     ] = None
     deadline_seconds: Annotated[
         float | None,
         Knob(
             "Most seconds that the run may take by the wall clock, from its start. Time spent "
-            "waiting for a person (an interrupt) counts. None = no limit."
+            "waiting for a person (an interrupt) counts. None = no limit.",
+            high=MOST_OF_A_CALL,
         ),
     ] = None
     answer_style: Annotated[
@@ -109,7 +114,8 @@ class RouterContext:
         float | None,
         Knob(
             "A call that may cost more than this, or has no price, waits for a person's approval "
-            "(a LangGraph interrupt, which needs a checkpointer). None = no call waits."
+            "(a LangGraph interrupt, which needs a checkpointer). None = no call waits.",
+            high=MOST_OF_A_RUN,
         ),
     ] = None
     explore: Annotated[
@@ -129,7 +135,8 @@ class RouterContext:
         int,
         Knob(
             "Seed of all that a controller draws at random: choices, tokens.",
-            low=-math.inf,
+            low=-(2**63),  # no checkpoint holds more
+            high=2**63 - 1,
             cap="free",
         ),
     ] = 0

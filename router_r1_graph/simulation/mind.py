@@ -37,7 +37,7 @@ class SimulatedOptions(BaseModel):
     skills: dict[str, Fraction] | None = None
     """The probability of knowing a fact, by domain; None = its `benchmarks`. So a descriptor may
     use other words for a domain, name strengths only, or be wrong."""
-    hops: Annotated[int, Field(ge=1)] = 1
+    hops: Annotated[int, Field(ge=1, le=1000)] = 1
     """The most facts that it can combine for one question."""
     unknown: Literal["abstain", "wrong"] = "abstain"
     """Its behaviour if it does not know the answer, or if a question takes too many hops."""

@@ -10,13 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ...outside import MOST_OF_A_CALL
 from .places import check_place
 
 Transient = Literal["rate_limited", "server_error", "timeout", "connection"]
 """The kinds of failures that may be temporary."""
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=1e-3, le=MOST_OF_A_CALL, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=1e-3, le=1e12, allow_inf_nan=False)]
+"""Per minute; the least is one in 17 hours."""
+Calls = Annotated[int, Field(ge=1, le=10**6)]
 
 NEAREST = "nearest"
 
@@ -24,9 +27,9 @@ NEAREST = "nearest"
 class Resilience(BaseModel):
     """Time-outs, retries, limits, circuit breaker and hedging of calls to one endpoint."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    timeout_seconds: Seconds = 60.0
     """Time limit of one attempt."""
     max_retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Retries after a transient failure (429, 5xx, time-out, lost connection)."""
@@ -34,18 +37,18 @@ class Resilience(BaseModel):
     """Which failures are retried. After a time-out or a lost connection, the provider may have
     written, and billed, a reply that was not received: with `[rate_limited, server_error]`, such a
     request is never repeated."""
-    max_concurrency: Annotated[int, Field(ge=1)] | None = None
+    max_concurrency: Calls | None = None
     """The most attempts in flight at once; further calls wait in turn. None = no limit."""
     requests_per_minute: Rate | None = None
     """The endpoint's limit, with bursts of five seconds' worth; None = no limit."""
     tokens_per_minute: Rate | None = None
     """The same for input and output tokens, counted after each reply."""
-    breaker_failures: Annotated[int, Field(ge=1)] | None = None
+    breaker_failures: Calls | None = None
     """After this many failed attempts in a row (5xx, time-out, lost connection), calls fail at once
     for `breaker_seconds`. None = no circuit breaker."""
     breaker_seconds: Seconds = 30.0
     """How long the breaker stays open, until probes are let through."""
-    breaker_probes: Annotated[int, Field(ge=1)] = 1
+    breaker_probes: Calls = 1
     """The most probes at once; the first that succeeds closes the breaker."""
     hedge_after_seconds: Seconds | None = None
     """After so many seconds without a reply, the request is sent a second time; the first reply

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ... import protocol
+from ...candidates.settings import TokenLimit
 from ...errors import ControllerError
 from ...invalid import explain
 from .packaged import PREFIX, packaged_model
@@ -47,8 +48,8 @@ class PolicySettings:
 
     protocol_version: int = protocol.VERSION
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = STOP
-    max_new_tokens: Annotated[int, Field(ge=1)] = 256
-    max_context_tokens: Annotated[int, Field(ge=1)] = 4096
+    max_new_tokens: TokenLimit = 256
+    max_context_tokens: TokenLimit = 4096
     observations: Literal["plain", "chat"] = "plain"
     thinking: bool = False
 
