@@ -69,13 +69,19 @@ def _function(tool: Any) -> Mapping[str, Any]:
     try:
         converted = convert_to_openai_tool(tool)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"tools: {tool!r:.80} is no tool: {error}") from None
+        # LangChain's errors speak of Python, and repeat the whole tool.
+        why = "a function with a name is wanted" if isinstance(tool, Mapping) else error
+        raise ConfigError(f"tools: {tool!r:.80} is no tool: {why}") from None
     function = converted.get("function")
-    if not isinstance(function, Mapping) or not function.get("name"):
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(name, str) or not name:
         raise ConfigError(
             f"tools: {tool!r:.80} is no function; tools that a provider runs itself cannot be used"
         )
-    check_schema(function.get("parameters") or {}, f"tools: {function['name']}.parameters")
+    parameters = function.get("parameters") or {}
+    if not isinstance(parameters, Mapping):
+        raise ConfigError(f"tools: {name}.parameters is an object, not {parameters!r:.60}")
+    check_schema(parameters, f"tools: {name}.parameters")
     return converted
 
 

@@ -96,6 +96,9 @@ def _why(error: Exception) -> str:
         return f"{first['loc'][0]}: {first['msg']}"
     if isinstance(error, KeyError):
         return f"a tool call has no {error.args[0]!r}"
+    if isinstance(error, TypeError | AttributeError):  # LangChain's words are about Python
+        told = "an object with an id and a function, which has a name and arguments"
+        return f"a field has the wrong type; a tool call is {told}"
     return str(error).partition("\n")[0]
 
 

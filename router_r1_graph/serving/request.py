@@ -8,14 +8,17 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from pydantic import AfterValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from ..chat.built import KNOBS
 from ..chat.router import ChatRouterR1
 from ..context import knobs
-from ..errors import did_you_mean
+from ..errors import LONGEST_NAME, did_you_mean
 from .knobs import WithKnobs, capped, checked, knobs_in_name, knobs_under_key, misspelt_knob
 from .refused import RefusedError
+
+_MOST_FIELDS = 1000
+"""Fields of a request; unknown ones are compared with the knobs, which takes time."""
 
 
 def _token_limit(limit: int) -> int | None:
@@ -38,7 +41,7 @@ class Asked(WithKnobs):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: str
+    model: Annotated[str, Field(max_length=1000)]
     stream: bool = False
 
     only: ClassVar[Mapping[str, tuple[object, ...]]] = {}
@@ -103,10 +106,12 @@ def read_request(kind: type[_Asked], data: object) -> _Asked:
         RefusedError: a field is not allowed; the error names it.
     """
     if not isinstance(data, dict):
-        raise RefusedError(400, f"the body is a JSON object, not {type(data).__name__}")
+        raise RefusedError(400, f"the body is a JSON object, not {json.dumps(data)[:60]}")
+    if len(data) > _MOST_FIELDS:
+        raise RefusedError(400, f"{len(data)} fields; at most {_MOST_FIELDS}")
     given = {name: value for name, value in data.items() if value is not None}
     for name, value in given.items():
-        if name in kind.model_fields:
+        if name in kind.model_fields or len(name) > LONGEST_NAME:
             continue
         if name in kind.only:
             _check_only(name, value, kind.only[name])
