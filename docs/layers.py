@@ -43,7 +43,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "protocol, answers": ("protocol", "answers"),
     "foundation": (
         *("errors", "_compat", "_node", "_streams"),
-        *("files", "invalid", "outside", "words", "console"),
+        *("files", "invalid", "tags", "outside", "words", "console"),
     ),
 }
 

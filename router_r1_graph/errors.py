@@ -21,6 +21,9 @@ from difflib import get_close_matches
 
 from .outside import visible
 
+LONGEST_NAME = 100
+"""Characters of a name that is compared with others; no name of ours has more."""
+
 
 class RouterR1Error(RuntimeError):
     """Base of every error this library raises on purpose.
@@ -94,7 +97,12 @@ class MatrixError(RouterR1Error):
 
 
 def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the nearest allowed name, or "" when none is near."""
-    folded = {name.casefold(): name for name in allowed}
+    """Return " (did you mean 'x'?)" for the nearest allowed name, or "" when none is near.
+
+    Both may come from a client, and two long names take long to compare: they are near no other.
+    """
+    if len(wrong) > LONGEST_NAME:
+        return ""
+    folded = {name.casefold(): name for name in allowed if len(name) <= LONGEST_NAME}
     near = get_close_matches(wrong.casefold(), folded, n=1, cutoff=0.6)
     return f" (did you mean {folded[near[0]]!r}?)" if near else ""

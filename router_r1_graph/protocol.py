@@ -1,4 +1,4 @@
-"""The tag language between controller and environment; the only place that knows tags.
+"""The tag language between controller and environment; only it and `tags` know tags.
 
     <think> ... </think> <search> Candidate: query </search>       the controller asks
     <information> Candidate: reply </information>                   the environment answers
@@ -13,7 +13,6 @@ Source: arXiv 2506.09033, section 3; the differences are in docs/deviations.md.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from string import Template
 from typing import TYPE_CHECKING, Literal
 
 from .errors import ConfigError, did_you_mean
+from .tags import TAG, escape, found, unescape
 from .words import plain
 
 if TYPE_CHECKING:
@@ -43,12 +43,6 @@ ANSWER_FORMS: Mapping[str, str] = {
 }
 
 _CUT_INSIDE = " [... cut ...] "
-_NAMES = "think|search|information|answer"
-TAG = re.compile(rf"<(/?)({_NAMES})>")
-# What looks like a tag, or like a tag that was escaped (any number of times): one more level of
-# escaping is added or taken away, so that unescape is the exact inverse of escape.
-_TO_ESCAPE = re.compile(rf"(<|&(?:amp;)*lt;)(?=/?(?:{_NAMES})>)")
-_TO_UNESCAPE = re.compile(rf"&((?:amp;)*)lt;(?=/?(?:{_NAMES})>)")
 
 
 @dataclass(frozen=True)
@@ -99,18 +93,18 @@ def parse(text: str) -> Turn:
     answer: str | None = None
     mistakes: list[Mistake] = []
     inside, start, nested = "", 0, False
-    for match in TAG.finditer(text):
-        closing, tag = match[1] == "/", match[2]
+    for at, token in found(text):
+        closing, tag = token[1] == "/", token.strip("</>")
         if not inside:
             if closing:
                 mistakes.append(Mistake(f"a closing {tag} tag without an opening one"))
             else:
-                inside, start, nested = tag, match.end(), False
+                inside, start, nested = tag, at + len(token), False
         elif not closing:
             mistakes.append(Mistake(f"an opening {tag} tag inside an unclosed {inside} tag"))
-            inside, start, nested = tag, match.end(), True
+            inside, start, nested = tag, at + len(token), True
         else:
-            written = text[start : match.start()]
+            written = text[start:at]
             body = unescape(written.strip())
             if tag != inside:
                 mistakes.append(Mistake(f"the {inside} tag is closed by a closing {tag} tag", body))
@@ -127,8 +121,8 @@ def parse(text: str) -> Turn:
             else:
                 name, colon, query = (part.strip() for part in body.partition(":"))
                 if name and colon and query:
-                    at = start + len(written) - len(written.lstrip())
-                    calls.append(Call(name, query, at))
+                    begins = start + len(written) - len(written.lstrip())
+                    calls.append(Call(name, query, begins))
                 else:
                     what = "the candidate" if not name else "the query"
                     if name and not colon:
@@ -145,7 +139,7 @@ def parse(text: str) -> Turn:
 
 def tags(text: str) -> list[str]:
     """Return the tags of a text in order: `["<think>", "</think>", ...]`."""
-    return [match[0] for match in TAG.finditer(text)]
+    return [tag for _, tag in found(text)]
 
 
 def tagged_answer(reply: str) -> str | None:
@@ -194,16 +188,6 @@ def close(text: str) -> str:
     """Add the closing tag that a stop string took away from the end of a controller's text."""
     closing, tag = (TAG.findall(text) or [("/", "")])[-1]
     return text if closing or tag not in ("search", "answer") else f"{text.rstrip()} </{tag}>"
-
-
-def escape(text: str) -> str:
-    """Make every tag in a text plain text: `<think>` becomes `&lt;think>`."""
-    return _TO_ESCAPE.sub(lambda m: "&lt;" if m[1] == "<" else f"&amp;{m[1][1:]}", text)
-
-
-def unescape(text: str) -> str:
-    """Undo `escape` exactly."""
-    return _TO_UNESCAPE.sub(lambda m: f"&{m[1][4:]}lt;" if m[1] else "<", text)
 
 
 def beginning(text: str, max_tokens: int) -> str:

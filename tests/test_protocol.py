@@ -30,6 +30,7 @@ from router_r1_graph.protocol import (
     unescape,
     untagged,
 )
+from router_r1_graph.tags import TAG, found
 
 TAGS = [
     f"<{slash}{t}>" for t in ("think", "search", "information", "answer") for slash in ("", "/")
@@ -85,6 +86,31 @@ def test_a_turn_is_written_a_tag_a_line():
 @given(ANY_TEXT)
 def test_unescape_undoes_escape_exactly(text):
     assert unescape(escape(text)) == text
+
+
+# The definition of escaping, in two patterns; the code has many plain replacements for these.
+NAMED = "/?(?:think|search|information|answer)>"
+TO_ESCAPE = re.compile(rf"(<|&(?:amp;)*lt;)(?={NAMED})")
+TO_UNESCAPE = re.compile(rf"&((?:amp;)*)lt;(?={NAMED})")
+PARTS = st.lists(
+    st.sampled_from(["&", "amp;", "lt;", "<", "/", "think>", "search>", "answer> x"]), max_size=12
+).map("".join)
+
+
+@given(ANY_TEXT | PARTS)
+def test_escaping_is_one_more_level_for_all_that_looks_like_a_tag(text):
+    escaped = TO_ESCAPE.sub(lambda m: "&lt;" if m[1] == "<" else f"&amp;{m[1][1:]}", text)
+    assert escape(text) == escaped
+    plain = TO_UNESCAPE.sub(lambda m: f"&{m[1][4:]}lt;" if m[1] else "<", text)
+    assert unescape(text) == plain
+    assert found(text) == [(match.start(), match[0]) for match in TAG.finditer(text)]
+
+
+@pytest.mark.parametrize("unit", ["<search>", "<", "&lt;", "&amp;lt;think>", "</", "&", "amp;"])
+def test_megabytes_of_what_may_be_tags_are_escaped_and_read(unit):
+    text = f"&{unit * (2_000_000 // len(unit))}lt;think>"
+    call = Call("Ada", text)
+    assert parse(render(Turn(calls=(call,)))) == Turn(calls=(call,))
 
 
 @given(ANY_TEXT)

@@ -28,6 +28,7 @@ _CANCEL_SECONDS = 0.1
 """Seconds to wait for work that was cancelled at its time-out; slower work is abandoned."""
 _CLEAN_UP_SECONDS = 1.0
 """The same, if the run itself was cancelled: then there is no deadline."""
+_LONG_WORK = threading.Lock()
 _left: set[asyncio.Future[Any]] = set()
 
 
@@ -114,6 +115,21 @@ def in_a_thread(work: Callable[[], T]) -> Coroutine[Any, Any, T]:
         return await done
 
     return wait()
+
+
+async def apart_if_long(length: int, work: Callable[[], T]) -> T:
+    """Work; in a thread if the text that is worked on has a length of `LONG` or more.
+
+    One such thread works at a time: several would keep Python from the event loop for longer.
+    """
+    if length < LONG:
+        return work()
+
+    def in_turn() -> T:
+        with _LONG_WORK:
+            return work()
+
+    return await in_a_thread(in_turn)
 
 
 async def _outcome(work: Callable[[], Awaitable[T]], ends: list[float]) -> T | BaseException:

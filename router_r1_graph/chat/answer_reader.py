@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from ..protocol import TAG, unescape
+from ..tags import TAG, unescape
 
 # What may still become a tag, or an escaped one, begins at the last of these characters.
 _BEGUN = re.compile(r"[<&][\w;/]*")

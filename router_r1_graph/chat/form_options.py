@@ -69,6 +69,7 @@ def _function(tool: Any) -> Mapping[str, Any]:
     try:
         converted = convert_to_openai_tool(tool)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
+        # LangChain's errors speak of Python, and repeat the whole tool.
         why = "it needs the type 'function'" if isinstance(tool, Mapping) else error
         raise ConfigError(f"tools: {tool!r:.80} is no tool: {why}") from None
     function = converted.get("function")
@@ -79,7 +80,10 @@ def _function(tool: Any) -> Mapping[str, Any]:
         raise ConfigError(f"tools: {tool!r:.80} is no function; {why}")
     if not isinstance(name, str):
         raise ConfigError(f"tools: the name of a function is a text, not {name!r:.60}")
-    check_schema(function.get("parameters") or {}, f"tools: {function['name']}.parameters")
+    parameters = function.get("parameters") or {}
+    if not isinstance(parameters, Mapping):
+        raise ConfigError(f"tools: {name}.parameters is an object, not {parameters!r:.60}")
+    check_schema(parameters, f"tools: {name}.parameters")
     return converted
 
 

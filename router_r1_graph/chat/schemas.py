@@ -12,6 +12,8 @@ from ..errors import ConfigError, did_you_mean
 
 _VALUE = re.compile(r'\A\s*\{\s*"value"\s*:\s*')
 """What `as_object` has put around a value."""
+_MOST_PARTS = 10_000
+"""Properties, items and other schemas in one schema; OpenAI takes 5,000 properties."""
 _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 
@@ -26,8 +28,11 @@ def check_schema(schema: object, place: str) -> None:
         ConfigError: a part of it is none; the message names it.
     """
     waiting = [(schema, place)]  # a schema may be deeper than Python recurses
+    count = 0
     while waiting:
         part, where = waiting.pop()
+        if (count := count + 1) > _MOST_PARTS:
+            raise ConfigError(f"{place} has more than {_MOST_PARTS} parts")
         if isinstance(part, bool):  # anything, or nothing
             continue
         if not isinstance(part, Mapping):

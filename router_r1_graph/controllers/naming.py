@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..protocol import TAG
+from ..tags import TAG
 
 
 def until_named(text: str) -> tuple[int, str, str]:

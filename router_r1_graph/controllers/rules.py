@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from ..answers import bare_answer, normalize_answer
 from ..answers.statements import HEDGE
 from ..candidates import Candidate, CandidatePool, as_pool
-from ..candidates.in_time import in_a_thread
+from ..candidates.in_time import apart_if_long, in_a_thread
 from ..candidates.reply import Reply
 from ..candidates.thoughts import enclosed
 from ..errors import ControllerError
@@ -58,9 +58,9 @@ class RuleController(ABC):
         return Reply(text=turn if isinstance(turn, str) else render(turn))
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
-        """Write one turn; in a thread only where a deadline bounds it."""
+        """Write one turn; in a thread only where a deadline bounds it, or the question is long."""
         if view.left.seconds is None:
-            return self.decide(view, config)
+            return await apart_if_long(len(view.question), lambda: self.decide(view, config))
         return await in_a_thread(lambda: self.decide(view, config))
 
 

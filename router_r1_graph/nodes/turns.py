@@ -27,7 +27,7 @@ from ..budget import Left, StopReason
 from ..candidates import CandidatePool
 from ..candidates.failures import ReplyError
 from ..candidates.images import images_in
-from ..candidates.in_time import TooLateError, ain_time, in_time
+from ..candidates.in_time import TooLateError, ain_time, apart_if_long, in_time
 from ..candidates.reply import Reply
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
@@ -94,7 +94,8 @@ class TurnNode:
             raise
         except Exception as error:
             came = error
-        return self._after_think(state, view, _turn(view, self.controller.name, came))
+        reply = _turn(view, self.controller.name, came)
+        return await apart_if_long(len(reply.text), lambda: self._after_think(state, view, reply))
 
     def _begun(
         self, state: RouterState, config: RunnableConfig, runtime: Runtime[RouterContext]

@@ -70,7 +70,14 @@ def parsed(body: bytes, encoding: str = "") -> object:
         if body.startswith(_GZIP) or encoding.strip().lower() not in ("", "identity"):
             why = "the body is compressed, which is not read here; send it as it is"
             raise RefusedError(415, why) from None
-        raise RefusedError(400, f"the body is not JSON: {error}") from None
+        raise RefusedError(400, f"the body is not JSON: {_why(error)}") from None
+
+
+def _why(error: ValueError | RecursionError) -> str:
+    """Return why a text is no JSON, without Python's advice."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "a number has too many digits" if "set_int_max_str_digits" in str(error) else str(error)
 
 
 @contextmanager

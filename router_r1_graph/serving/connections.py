@@ -1,19 +1,23 @@
-"""The server's connections: how many there are, and how long one may take to send a request.
+"""The server's connections: how many there are, and how long a request and its head may take.
 
-Without these limits, a client that opens connections and sends nothing could use up all that the
-process may have. If there are too many, the connection that has been silent for the longest time is
-closed.
+Without these limits, a client without a key could use up all that the process may have, by opening
+connections that say nothing, or by headers without end. If there are too many connections, the one
+that has been silent for the longest time is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from .refused import RefusedError
 
 resource: Any
 try:
@@ -23,6 +27,10 @@ except ImportError:  # pragma: no cover - Windows
 
 HEADER_SECONDS = 10.0
 """The most seconds for the line and the headers of a request."""
+LONGEST_HEAD = 64 * 1024
+"""Bytes of the line and the headers of a request; one that is read at once may be longer."""
+_COUNTS_HEADS = hasattr(AutoHTTPProtocol, "on_headers_complete")
+"""Whether uvicorn's protocol is that of httptools; that of h11 has a limit of its own."""
 _MOST = 4096
 
 
@@ -49,6 +57,7 @@ def limited(
 
     class Limited(AutoHTTPProtocol):  # type: ignore[misc]
         _timer: asyncio.TimerHandle | None = None
+        _head: int | None = 0 if _COUNTS_HEADS else None  # bytes so far; None = a body is read
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
@@ -65,12 +74,31 @@ def limited(
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
+            if self._head is not None:
+                self._head += len(data)
             super().data_received(data)
+            if self._head is not None and self._head > LONGEST_HEAD:
+                self._refuse()
             cycle: Any = self.cycle
             if cycle is not None and not cycle.response_complete:
                 self._go_on()
             elif self not in silent and self in held:
                 self._wait()
+
+        def on_headers_complete(self) -> None:
+            self._head = None
+            super().on_headers_complete()
+
+        def on_chunk_header(self) -> None:
+            self._head = 0  # behind the last chunk of a body, headers may come again
+
+        def on_body(self, body: bytes) -> None:
+            self._head = None
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._head = 0
+            super().on_message_complete()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
@@ -88,6 +116,19 @@ def limited(
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+        def _refuse(self) -> None:
+            """Answer that the head is too long, if no other answer is being written."""
+            cycle: Any = self.cycle
+            if not self.transport.is_closing() and (cycle is None or cycle.response_complete):
+                is_path = 2 * len(getattr(self, "url", b"")) > LONGEST_HEAD
+                status, what = (414, "path") if is_path else (431, "head")
+                why = f"the {what} of the request is too long; at most {LONGEST_HEAD} bytes"
+                body = json.dumps({"error": RefusedError(status, why).error}).encode()
+                head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
+                head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+                self.transport.write(head.encode() + body)
+            self.transport.close()
 
         def _drop(self) -> None:
             self._go_on()

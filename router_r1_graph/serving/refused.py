@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..outside import writable
+from ..words import shortened
+
+_LONGEST, _LONGEST_PARAM = 800, 100
+"""Characters of a message, and of the field's name: either may repeat what the client sent."""
 
 
 class RefusedError(Exception):
@@ -25,10 +29,11 @@ class RefusedError(Exception):
         super().__init__(message)
         self.status = status
         kind = "server_error" if status >= 500 else "invalid_request_error"
+        param = param and shortened(param, _LONGEST_PARAM)
         named = param and re.search(rf"(?<!\w){re.escape(param)}(?!\w)", message)
         text = message if named or not param else f"{param}: {message}"
         self.error: dict[str, Any] = {
-            "message": writable(text),
+            "message": writable(shortened(text, _LONGEST)),
             "type": kind,
             "param": param,
             "code": code,

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from pydantic import AfterValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from ..chat.built import KNOBS
 from ..chat.router import ChatRouterR1
 from ..context import knobs
+from ..errors import LONGEST_NAME
 from .knobs import (
     MODEL,
     WithKnobs,
@@ -24,6 +25,9 @@ from .knobs import (
     or_meant,
 )
 from .refused import RefusedError
+
+_MOST_FIELDS = 1000
+"""Fields of a request; unknown ones are compared with the knobs, which takes time."""
 
 
 def _token_limit(limit: int) -> int | None:
@@ -61,7 +65,7 @@ class Asked(WithKnobs):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: str
+    model: Annotated[str, Field(max_length=1000)]
     stream: bool = False
 
     only: ClassVar[Mapping[str, tuple[object, ...]]] = {}
@@ -129,9 +133,11 @@ def read_request(kind: type[_Asked], data: object) -> _Asked:
     """
     if not isinstance(data, dict):
         raise RefusedError(400, f"the body has to be a JSON object, not {data!r:.60}")
+    if len(data) > _MOST_FIELDS:
+        raise RefusedError(400, f"{len(data)} fields; at most {_MOST_FIELDS}")
     given = {name: value for name, value in data.items() if value is not None}
     for name, value in given.items():
-        if name in kind.model_fields:
+        if name in kind.model_fields or len(name) > LONGEST_NAME:
             continue
         if name in kind.only:
             _check_only(name, value, kind.only[name])

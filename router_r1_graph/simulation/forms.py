@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..protocol import unescape
+from ..tags import unescape
 from .draw import fraction
 
 _TOLD = re.compile(r"<information> answer: (.*?) </information>(.*)", re.DOTALL)

@@ -25,7 +25,7 @@ from langchain_core.runnables import RunnableConfig
 from ... import protocol
 from ...candidates import CandidatePool
 from ...candidates.failures import ReplyError
-from ...candidates.in_time import LONG, in_a_thread
+from ...candidates.in_time import apart_if_long
 from ...candidates.reply import Reply
 from ..choice import Choice, Effect
 from ..controller import View, read_descriptor
@@ -164,7 +164,7 @@ class PolicyController:
             listener = stream.listener(loop) if stream else None
             begin = partial(self._begin, view, listener)
             size = len(view.question) + sum(len(str(m.text)) for m in view.scratchpad)
-            turn, added = begin() if size < LONG else await in_a_thread(begin)
+            turn, added = await apart_if_long(size, begin)
             done = self._batches.join(turn, loop)
             with self._leaving(turn, done):
                 waiting = asyncio.wrap_future(done)
