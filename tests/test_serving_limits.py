@@ -155,12 +155,12 @@ def test_a_wrong_type_at_any_place_of_a_body_is_no_error_of_the_server(post, pat
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"null", "the body is a JSON object, not null"),
-        (b'[{"a": 1}]', 'the body is a JSON object, not [{"a": 1}]'),
+        (b"null", "the body has to be a JSON object, not null"),
+        (b'[{"a": 1}]', 'the body has to be a JSON object, not [{"a": 1}]'),
         (b'{"n": ' + b"9" * 5000 + b"}", "the body is not JSON: a number has too many digits"),
         (b"[" * 100_000, "the body is not JSON: it is nested too deeply"),
-        ({"messages": [USER]}, "model: Field required"),
-        ({"model": "router-r1", "messages": [USER], "max_rounds": "9" * 5000}, "5,0"),
+        ({"messages": [USER]}, "model is missing: it has to be 'router-r1'"),
+        ({"model": "router-r1", "messages": [USER], "max_rounds": "9" * 5000}, "at most 1000, not"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
@@ -173,14 +173,14 @@ def test_a_tool_call_that_is_none_is_refused_by_what_one_is(post, call):
     told = [{"role": "assistant", "content": "", "tool_calls": [call]}, USER]
     body = {"model": "router-r1", "messages": told}
     message = refusal(*post("/v1/chat/completions", body))
-    assert message.startswith("messages.0: a field has the wrong type; a tool call is an object")
+    assert message.startswith("messages.0: a tool call needs an id, and a function with a name")
 
 
 @pytest.mark.parametrize(
     ("more", "says"),
     [
         ({f"z{n}udget": 1 for n in range(1000)}, "1002 fields; at most 1000"),
-        ({"model": "router-r1:" + "cost=1," * 500}, "at most 1000 characters"),
+        ({"model": "router-r1:" + "cost=1," * 500}, "has to be 'router-r1', not 'router-r1:cost=1"),
         (
             {"response_format": {"type": "json_object", "schema": {"anyOf": [{}] * 10_000}}},
             "response_format: schema has more than 10000 parts",

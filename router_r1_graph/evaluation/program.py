@@ -42,9 +42,7 @@ from .summary import Summary, summarise
 def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
     """Run a plan and return its summary; with `out`, write results and report there.
 
-    Args:
-        plan: the questions, the controllers, the pool and where the results go.
-        console: where the progress, the estimated cost and notes are shown; None = nowhere.
+    A `console` shows progress, the estimated cost and notes.
 
     Raises:
         ConfigError: a controller cannot be built; or the folder holds results and `resume` is off,
@@ -298,7 +296,6 @@ def _limit(plan: Evaluation, run: _Run, purse: Purse | None) -> Callable[[AskIte
     if purse is None:
         return lambda ask: ask
     every = plan.controls and len(plan.pool.candidates) <= MOST_CONSTANTS and not purse.refused
-    worst = worst_case(
-        run.controller, plan.pool, candidates_asked=every and plan.replies is not None
-    )
+    asked = every and plan.replies is not None
+    worst = worst_case(run.controller, plan.pool, candidates_asked=asked)
     return lambda ask: within(purse, ask, worst)

@@ -132,7 +132,7 @@ def read_request(kind: type[_Asked], data: object) -> _Asked:
         RefusedError: a field is not allowed; the error names it.
     """
     if not isinstance(data, dict):
-        raise RefusedError(400, f"the body has to be a JSON object, not {data!r:.60}")
+        raise RefusedError(400, f"the body has to be a JSON object, not {json.dumps(data)[:60]}")
     if len(data) > _MOST_FIELDS:
         raise RefusedError(400, f"{len(data)} fields; at most {_MOST_FIELDS}")
     given = {name: value for name, value in data.items() if value is not None}
