@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .context import RouterContext
-from .ledger import Ledger, price_usd, total
+from .ledger import Ledger, most_paid_usd, total
 from .words import usd
 
 
@@ -102,11 +102,13 @@ def left(ledger: Ledger, round_: int, context: RouterContext, started_at: float)
 
     A stored reply counts with the cost and time of the original call, so the course of a run never
     depends on the store. Seconds are wall-clock time, or the time on the ledger if that is longer:
-    a recorded reply, too, counts with its recorded time.
+    a recorded reply, too, counts with its recorded time. An attempt that may have been billed
+    counts with the most that it can have cost.
     """
     usd = seconds = None
     if context.budget_usd is not None:
-        usd = context.budget_usd - price_usd(total(ledger))
+        totals = total(ledger)
+        usd = context.budget_usd - most_paid_usd(totals) - totals["saved_usd"]
     if context.deadline_seconds is not None:
         spent = max(time.time() - started_at, ledger["seconds"])
         seconds = context.deadline_seconds - spent

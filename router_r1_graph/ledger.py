@@ -20,9 +20,10 @@ class LedgerLine(TypedDict):
     `stored_calls` are those whose reply came out of the reply store: they cost nothing, and would
     have cost `saved_usd`. Traces of earlier releases have neither. Where prompt caches were used or
     left, there are also `cached_input_tokens`, a part of the input tokens, and `cache_loss_usd`, a
-    part of the cost: the price of changes of the model in an agent. Three more appear if they are
-    not 0: `waited_seconds`, the waits for candidates' own limits; `hedges` among the retries; and
-    `uncertain_attempts`, which may be billed although no answer came.
+    part of the cost: the price of changes of the model in an agent. Four more appear if they are
+    not 0: `waited_seconds`, the waits for candidates' own limits; `hedges` among the retries;
+    `uncertain_attempts`, which may be billed although no answer came that could be read; and
+    `uncertain_usd`, the most that they cost, which is no part of `cost_usd`.
     """
 
     calls: CountOfRun
@@ -40,6 +41,7 @@ class LedgerLine(TypedDict):
     waited_seconds: NotRequired[AmountOfRun]
     hedges: NotRequired[CountOfRun]
     uncertain_attempts: NotRequired[CountOfRun]
+    uncertain_usd: NotRequired[AmountOfRun]
 
 
 class Ledger(TypedDict):
@@ -74,11 +76,12 @@ class LedgerTotals(TypedDict):
     waited_seconds: NotRequired[float]
     hedges: NotRequired[int]
     uncertain_attempts: NotRequired[int]
+    uncertain_usd: NotRequired[float]
 
 
 WHERE_ANY = (
     *("cached_input_tokens", "cache_loss_usd"),
-    *("waited_seconds", "hedges", "uncertain_attempts"),
+    *("waited_seconds", "hedges", "uncertain_attempts", "uncertain_usd"),
 )
 """Fields of a bill that are left out if they are 0."""
 
@@ -186,8 +189,13 @@ def total(ledger: Ledger) -> LedgerTotals:
     return cast("LedgerTotals", {**totals, **_where_any(*everyone)})
 
 
+def most_paid_usd(line: LedgerLine | LedgerTotals) -> float:
+    """Return the cost of a bill with the most that its uncertain attempts can have cost."""
+    return line["cost_usd"] + line.get("uncertain_usd", 0.0)
+
+
 def price_usd(line: LedgerLine | LedgerTotals) -> float:
-    """Return the cost of a bill as if nothing was stored; budgets and rewards use this cost.
+    """Return the cost of a bill as if nothing was stored; rewards use this cost.
 
     A run that finds replies in the store is thus the same as one that pays for them.
     """

@@ -45,7 +45,9 @@ FREE: Mapping[str, Any] = {
 
 _LEAST_OF_A_TURN = 32
 """With fewer tokens left, an earlier turn that does not fit is not begun."""
-_OF_A_CALL_MADE = frozenset({"waited_seconds", "hedges", "uncertain_attempts", "instead_of"})
+_OF_A_CALL_MADE = frozenset(
+    {"waited_seconds", "hedges", "uncertain_attempts", "uncertain_usd", "instead_of"}
+)
 
 
 def free(bill: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from json import loads
+from json import detect_encoding, loads
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -40,6 +40,9 @@ CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u206f]"
 )
 _UNKNOWN = "\ufffd"
+_LONGEST_NUMBER = 99
+"""The digits of a whole number that are read: Python refuses thousands, and 99 are implausible."""
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]|[^"\[\]{}]+|"', re.DOTALL)
 
 
 def writable(text: str) -> str:
@@ -117,6 +120,41 @@ def read_json(data: str | bytes) -> Any:
         RecursionError: lists are nested too deeply.
     """
     return writable_within(loads(data, parse_constant=_finite, parse_float=_finite))
+
+
+def read_reply_json(data: str | bytes) -> Any:
+    """Return what a server's reply holds, which is paid: it is read if there is any way to.
+
+    Bytes that are no text are replaced, a long number is cut, and what is nested too deeply is
+    left out.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    text = data if isinstance(data, str) else data.decode(detect_encoding(data), "replace")
+    try:
+        sent = loads(text, strict=False, parse_int=_whole)
+    except RecursionError:
+        sent = loads(_shallow(text), strict=False, parse_int=_whole)
+    return writable_within(sent)
+
+
+def _whole(written: str) -> int:
+    return int(written[:_LONGEST_NUMBER])
+
+
+def _shallow(text: str) -> str:
+    """Return a JSON text with null in the place of what is nested too deeply."""
+    depth, kept = 0, []
+    for token in _TOKEN.findall(text):
+        opens, closes = token in "[{", token in "]}"
+        depth -= closes
+        if depth < _DEEPEST or (depth == _DEEPEST and not (opens or closes)):
+            kept.append(token)
+        elif depth == _DEEPEST and opens:
+            kept.append("null")
+        depth += opens
+    return "".join(kept)
 
 
 def _finite(written: str) -> float:

@@ -29,7 +29,7 @@ from router_r1_graph import (
     parse_controller,
 )
 from router_r1_graph.budget import Left
-from router_r1_graph.candidates import ModelSettings
+from router_r1_graph.candidates import ModelSettings, guard
 from router_r1_graph.controllers.controller import View
 from router_r1_graph.controllers.policy.completions import CompletionsController
 from router_r1_graph.controllers.policy.controller import PolicyController
@@ -336,6 +336,25 @@ def test_a_failing_server_is_a_controller_error(serve, tokenizer, how, answer, e
     result = run(controller(serve(answer), tokenizer, timeout_seconds=seconds), how)
     assert result["stop_reason"] == "controller_error"
     assert re.match(error, result["error"])
+
+
+@both_ways
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 10, "completion_tokens": 5}, None])
+def test_a_turn_that_cannot_be_read_is_on_the_bill(serve, tokenizer, how, usage):
+    body = {"choices": [{"token_ids": [-1]}], "usage": usage}
+    policy = controller(serve(Malformed(json.dumps(body))), tokenizer)
+    line = run(policy, how)["ledger"]["controller"]
+    assert (line["input_tokens"], line["output_tokens"]) == ((10, 5) if usage else (0, 0))
+    assert line.get("uncertain_attempts", 0) == (usage is None)
+
+
+@both_ways
+def test_a_turn_without_an_end_is_left_alone_at_its_limit(serve, tokenizer, how, monkeypatch):
+    monkeypatch.setattr(guard, "MOST_BYTES", 2**16)
+    policy = controller(serve(Malformed('{"choices": ["' + "x" * 2**20)), tokenizer)
+    result = run(policy, how)
+    assert result["error"].startswith("malformed: OverlongReplyError: the reply has more than")
+    assert result["ledger"]["controller"]["uncertain_attempts"] == 1
 
 
 @both_ways

@@ -122,7 +122,7 @@ def test_a_summary_is_one_json_object_whose_calls_add_up_to_its_ledger():
         *("cost_usd", "candidates_cost_usd", "controller_cost_usd"),
         *("input_tokens", "output_tokens", "seconds", "calls", "failed_calls"),
         *("stored_calls", "saved_usd"),
-        "uncertain_attempts",  # the connection that went
+        *("uncertain_attempts", "uncertain_usd"),  # of the connection that went
     }
     assert summary["ledger"]["calls"] == 3
     assert summary["ledger"]["failed_calls"] == 1

@@ -16,8 +16,9 @@ from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from ..candidates import Candidate
 from ..candidates.call import aask, ask, unbound
 from ..candidates.refusals import TOKEN_LIMITS
-from ..candidates.reply import ChatModel, Reply, text_of_options, with_tools
+from ..candidates.reply import ChatModel, Reply, with_tools
 from ..candidates.tool import CANDIDATE_TAG
+from ..candidates.worst_case import text_of_options
 from ..errors import ConfigError, RouterR1Error
 from ..langsmith import runs
 from .sent import images_sent, text_sent

@@ -55,8 +55,11 @@ class Bill(TypedDict):
     hedges: NotRequired[Count]
     """How many of the attempts were hedges (the same request, sent a second time), if any."""
     uncertain_attempts: NotRequired[Count]
-    """Attempts without an answer, if any; the provider may bill them nevertheless. The loser of a
-    hedge is billed like the reply; the cost of all others is not known."""
+    """Attempts without an answer that could be read, if any; the provider may bill them
+    nevertheless. The loser of a hedge is billed like the reply; the cost of all others is not
+    known."""
+    uncertain_usd: NotRequired[Amount]
+    """The most that these others cost, if anything: a budget counts it, `cost_usd` does not."""
     instead_of: NotRequired[Bill]
     """If a fallback replied: the bill of the candidate that was asked first, and failed."""
     cache_loss_usd: NotRequired[Amount]
@@ -92,6 +95,8 @@ def bill(candidate: str, reply: Reply) -> tuple[str, Bill]:
         billed["hedges"] = reply.hedges
     if reply.uncertain_attempts:
         billed["uncertain_attempts"] = reply.uncertain_attempts
+    if reply.uncertain_usd:
+        billed["uncertain_usd"] = reply.uncertain_usd
     if reply.thoughts:
         billed["thoughts"] = reply.thoughts
     return reply.text if reply.ok else f"error: {error.message if error else ''}", billed

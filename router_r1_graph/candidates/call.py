@@ -22,13 +22,14 @@ from .failures import classify, is_of_a_dead_loop
 from .given import ModelRequest, made_for, named
 from .keys import hide, hide_within
 from .once import Once
-from .reply import ChatModel, Reply, cost_of, read_reply
+from .reply import UNREAD, ChatModel, Reply, cost_of, read_reply
 from .resilience.attempts import Attempts
 from .settings import ModelSettings
 from .steps import Steps, arun, run
 from .store import ReplyStore
 from .stored import key_of
 from .usage import is_cached, reported_usd, usage_of
+from .worst_case import most_usd
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,8 @@ def _steps(
         return _without(secrets, reply)
 
     def make(left: float | None) -> Steps:
-        return Attempts(settings, read, float("inf") if left is None else left).steps()
+        most = partial(most_usd, messages, settings, kwargs)
+        return Attempts(settings, read, float("inf") if left is None else left, most).steps()
 
     key = store and key_of(model, messages, settings, kwargs, every=store.every)
     if not (store and key):
@@ -146,8 +148,12 @@ def _read(
         outcome = TypeError(f"expected an AIMessage, got {type(outcome).__name__}")
     error = classify(outcome, secrets, settings.base_url)
     reply = Reply(seconds=seconds, attempts=attempt)
-    if isinstance(partial := getattr(outcome, "partial", None), AIMessage):
-        reply = read_reply(partial, (), settings, seconds, attempt)
+    if not isinstance(partial := getattr(outcome, "partial", None), AIMessage):
+        return replace(reply, error=error)
+    if error.kind == "malformed":  # of half a reply, to be asked for again, nothing is kept
+        metadata = {**partial.response_metadata, UNREAD: error.message}
+        partial = partial.model_copy(update={"response_metadata": metadata})
+    reply = read_reply(partial, messages, settings, seconds, attempt, kwargs)
     return replace(reply, text="", message=None, error=error)
 
 

@@ -18,6 +18,7 @@ import openai
 
 from ..outside import usd
 from .failures import plain_address
+from .guard import aguard, forget_report, guard, noted_report
 
 _COST_HEADER = "x-litellm-response-cost"
 """LiteLLM's proxy reports a cost only here; 0 = it does not know the model's price."""
@@ -38,9 +39,16 @@ def cost_in_headers() -> dict[str, float]:
     return {"cost": cost} if cost else {}
 
 
-def forget_cost() -> None:
-    """Forget it, before a request that may go over another client's connections."""
+def forget_reply() -> None:
+    """Forget the last reply, before a request that may go over another client's connections."""
     _cost.set("")
+    forget_report()
+
+
+def reported_so_far() -> dict[str, Any] | None:
+    """Return the usage of the reply in this task; {} = none yet, None = no reply has come."""
+    report = noted_report()
+    return None if report is None else {**cost_in_headers(), **report}
 
 
 class RedirectedError(Exception):
@@ -49,6 +57,9 @@ class RedirectedError(Exception):
 
 class Client(openai.DefaultHttpxClient):
     """A synchronous client that closes its connections when it is no longer used."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(event_hooks={"response": [guard]}, **options)
 
     def send(self, request: Any, **options: Any) -> Any:
         """Send a request."""
@@ -74,7 +85,7 @@ class LoopAwareClient(openai.DefaultAsyncHttpxClient):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._options = options
+        self._options = {"event_hooks": {"response": [aguard]}, **options}
         self._lock = threading.Lock()
         self._of_loop: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None]]] = {}
 

@@ -61,6 +61,7 @@ NARROW: tuple[tuple[ErrorKind, str], ...] = (
         r"content_?(filter|policy)|responsible_?ai|moderation|guardrail|refusal"
         r"|data_inspection|blocked_?prompt|stop_?candidate",
     ),
+    ("malformed", r"overlong_?reply"),
     ("not_found", r"model_?(not_?found|not_?exist|decommissioned)|redirected"),
     # What the model wrote was no call or no JSON, and the server could not hand it on.
     ("server_error", r"(tool_use|json_validate|output_parse)_failed|malformed_function_call"),

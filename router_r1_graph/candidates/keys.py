@@ -227,3 +227,17 @@ def keep_out_of_logs(*secrets: str) -> None:
     _DISCRETION.secrets |= {secret for secret in secrets if secret}
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(_DISCRETION)
+
+
+def of_its_kind(error: Exception, message: str) -> Exception:
+    """Return an exception of the same class, or at least of its name, with this message."""
+    kind = type(error)
+    try:
+        made: Exception = kind.__new__(kind, message)
+        if str(made) == message:
+            return made
+    except Exception:  # it needs more than a message, as pydantic's ValidationError does
+        logging.getLogger(__name__).debug("%s cannot be made of a message", kind.__name__)
+    base = ValueError if isinstance(error, ValueError) else Exception
+    made = type(kind.__name__, (base,), {})(message)
+    return made

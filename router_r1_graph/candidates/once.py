@@ -104,9 +104,13 @@ class Once:
             self.store.flights.land(self.key, flight)
 
     def _made(self, left: float | None, flight: Flight | None = None) -> Steps:
-        """Make the call, and keep its reply if it can be used."""
+        """Make the call, and keep its reply if it can be used, or is paid and cannot be read.
+
+        One that cannot be read and reports no usage may be no model's (a gateway that is down says
+        so in HTML, with status 200), and the next one may be better.
+        """
         reply = yield from self.make(left)
-        worth = reply.ok and not reply.cached
+        worth = (reply.ok or reply.unread) and not reply.cached
         kept = store_reply(reply, self.messages, self.settings, time.time()) if worth else None
         if flight:
             flight.reply, flight.failed = kept, kept is None

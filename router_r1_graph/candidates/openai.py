@@ -5,7 +5,6 @@ Imported when a pool uses it: `langchain_openai` takes half a second.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
@@ -22,11 +21,18 @@ from pydantic import SecretStr
 from .._compat import asks_responses
 from ..outside import visible, writable, writable_within
 from .candidate import Candidate
-from .connections import StreamedReplyError, clients_of, cost_in_headers, forget_cost
+from .connections import (
+    Client,
+    StreamedReplyError,
+    clients_of,
+    cost_in_headers,
+    forget_reply,
+    reported_so_far,
+)
 from .ending import Ending, ResponsesEnding, broken
 from .error_kinds import BROAD, matching
 from .failures import CutReplyError, NoChoiceError, address_of, is_cut, said, told
-from .keys import hide_within, scrub
+from .keys import hide_within, of_its_kind, scrub
 from .lenient import AS_LANGCHAIN, Known, Lenient
 from .reply import ChatModel, writable_message
 from .retry_after import with_wait
@@ -42,8 +48,6 @@ from .wire import (
     report_in,
     with_kept,
 )
-
-logger = logging.getLogger(__name__)
 
 #: The settings that reach a server: a key may hide in any of them.
 _ACCESS = (
@@ -101,7 +105,7 @@ class Reading(Lenient):
     __slots__ = ()
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        forget_cost()
+        forget_reply()
         try:
             return _whole(super()._generate(*args, **kwargs))
         except Exception as error:
@@ -109,7 +113,7 @@ class Reading(Lenient):
         raise keyless
 
     async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        forget_cost()
+        forget_reply()
         try:
             return _whole(await super()._agenerate(*args, **kwargs))
         except Exception as error:
@@ -118,6 +122,7 @@ class Reading(Lenient):
 
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
         ending = self._ending(kwargs)
+        forget_reply()
         try:
             for chunk in super()._stream(*args, **kwargs):
                 yield ending.without(chunk)
@@ -130,6 +135,7 @@ class Reading(Lenient):
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
         ending = self._ending(kwargs)
+        forget_reply()
         try:
             async for chunk in super()._astream(*args, **kwargs):
                 yield ending.without(chunk)
@@ -263,17 +269,20 @@ class Reading(Lenient):
         message = visible(writable(scrub(words, *secrets)))
         status, words = told(error)
         partial = (ending and ending.billed) or getattr(error, "partial", None)
+        came = reported_so_far()
+        partial = partial or billed(came)
         headers = getattr(getattr(error, "response", None), "headers", {})
         safe = {name: scrub(value, *secrets) for name, value in headers.items()}
         known = {
             **{"message": message, "body": None},  # what openai's errors promise
             **{"code": scrub(words, *secrets) or None, "partial": partial},
+            "no_reply": came is None and isinstance(self.http_client, Client),
             **({"status_code": status} if status else {}),
             **({"response": SimpleNamespace(headers=safe)} if safe else {}),
         }
         if address := address_of(error):
             known["request"] = SimpleNamespace(url=scrub(address, *secrets))
-        keyless = _of_its_kind(error, message)
+        keyless = of_its_kind(error, message)
         vars(keyless).update(known)
         return keyless
 
@@ -283,17 +292,3 @@ def _whole(result: ChatResult) -> ChatResult:
     for generation in result.generations:
         with_kept(generation.message, **cost_in_headers())
     return result
-
-
-def _of_its_kind(error: Exception, message: str) -> Exception:
-    """Return an exception of the same class, or at least of its name, with this message."""
-    kind = type(error)
-    try:
-        made: Exception = kind.__new__(kind, message)
-        if str(made) == message:
-            return made
-    except Exception:  # it needs more than a message, as pydantic's ValidationError does
-        logger.debug("%s cannot be made of a message", kind.__name__)
-    base = ValueError if isinstance(error, ValueError) else Exception
-    made = type(kind.__name__, (base,), {})(message)
-    return made

@@ -161,7 +161,7 @@ def stored_records(store: ReplyStore, *, model_names: bool = False) -> Iterator[
         model_names: name the candidates by their models, where pools give them names of their own.
     """
     for reply in store.replies():
-        if reply.candidate is not None:
+        if reply.candidate is not None and not reply.unread:
             yield Record(
                 question=reply.question,
                 candidate=reply.model if model_names else reply.candidate,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,15 +14,14 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
 
 from ..outside import MOST_OF_A_CALL, count, number, writable, writable_within
-from ..words import usd
 from . import harmony
 from .error_kinds import ErrorKind
 from .failures import ReplyError
 from .finish import broke_off, finish_of, refusal_in
-from .images import images_in
 from .settings import ModelSettings
 from .thoughts import apart, reasoning_of
 from .usage import Usage, is_cached, reported_usd, usage_of
+from .worst_case import learn
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +52,8 @@ def comes_from(model: ChatModel, package: str) -> bool:
 
 RECORDED_SECONDS = "recorded_seconds"
 """In a message's response metadata: how long the call took when it was really made."""
+UNREAD = "unread"
+"""In a message's response metadata: why a reply that is paid could not be read."""
 _DOUBTFUL: frozenset[ErrorKind] = frozenset({"cut", "missing_usage"})
 """Errors of a reply that leave its text usable."""
 
@@ -93,9 +93,13 @@ class Reply:
     hedges: int = 0
     """How many requests were sent a second time, before the first was answered."""
     uncertain_attempts: int = 0
-    """Attempts without an answer; the provider may bill them nevertheless."""
+    """Attempts without an answer that could be read; the provider may bill them nevertheless."""
+    uncertain_usd: float = 0.0
+    """The most that these cost, beside `cost_usd`: a budget counts on it."""
     message: AIMessage | None = field(default=None, repr=False, compare=False)
     """The model's message, if one came back, with native tool calls and token ids."""
+    unread: AIMessage | None = field(default=None, repr=False, compare=False)
+    """In place of the message: the usage of a reply that is paid, and could not be read."""
 
     def __post_init__(self) -> None:
         """Make texts writable and numbers valid, for replies from any source."""
@@ -115,11 +119,9 @@ class Reply:
         return self.error is None or self.error.kind in _DOUBTFUL
 
 
-_UNSENT = frozenset({"stop", "ls_structured_output_format"})
-"""Options that are no part of the prompt."""
 _TEXTS = ("text", "thoughts")
 _COUNTS = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_input_tokens")
-_AMOUNTS = ("cost_usd", "saved_usd", "seconds", "waited_seconds")
+_AMOUNTS = ("cost_usd", "saved_usd", "uncertain_usd", "seconds", "waited_seconds")
 _OF_MESSAGE = (
     *("content", "tool_calls", "invalid_tool_calls", "artifact"),
     *("additional_kwargs", "response_metadata", "id", "name", "tool_call_id"),
@@ -191,7 +193,8 @@ def read_reply(
             settings.max_tokens,
         )
     cost_usd = cost_of(message, settings, usage)
-    _learn(cost_usd, messages, settings, options)
+    unread = UNREAD in message.response_metadata
+    learn(cost_usd, messages, settings, options)
     return Reply(
         text=text,
         input_tokens=usage.input_tokens,
@@ -202,42 +205,17 @@ def read_reply(
         seconds=number(message.response_metadata.get(RECORDED_SECONDS, seconds)) or 0.0,
         attempts=attempts,
         error=_doubt(message, text, usage, settings),
-        message=message,
+        message=None if unread else message,
+        unread=message if unread else None,
     )
-
-
-def text_of_options(options: Mapping[str, Any]) -> str:
-    """Return what the options of a call add to its prompt: schemas of tools and of the reply."""
-    parts = {
-        name: value
-        for name, value in options.items()
-        if isinstance(value, dict | list) and name not in _UNSENT
-    }
-    return json.dumps(parts, default=str) if parts else ""
-
-
-def _learn(
-    cost_usd: float,
-    messages: Sequence[AnyMessage],
-    settings: ModelSettings,
-    options: Mapping[str, Any],
-) -> None:
-    """Expect the next call to cost as much as this one, and warn if it exceeded its worst case."""
-    prompt = "".join(str(message.text) for message in messages) + text_of_options(options)
-    images = sum(len(images_in(message)) for message in messages)
-    if messages and settings.excess.learn(cost_usd, settings.fair_usd(prompt, images)):
-        logger.warning(
-            "%s: a call cost %s, more than its prices and max_tokens allow; from now on, "
-            "budgets expect calls of this price",
-            getattr(settings, "name", settings.model),
-            usd(cost_usd),
-        )
 
 
 def _doubt(
     message: AIMessage, text: str, usage: Usage, settings: ModelSettings
 ) -> ReplyError | None:
     """Return why a reply cannot be used, or is doubtful."""
+    if unread := message.response_metadata.get(UNREAD):
+        return ReplyError("malformed", unread)
     finish = finish_of(message)
     if finish == "error":
         return ReplyError("server_error", "the model stopped because of an error (finish reason)")

@@ -12,13 +12,16 @@ import codecs
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import Response
 
 from .._compat import read_otherwise
-from .wire import NAMED, failure_in, kept_for
+from ..outside import read_reply_json, writable_within
+from .guard import note_report
+from .wire import NAMED, failure_in, kept_for, report_in
 
 _ALIVE = re.compile(r"\s*(null|ping|heart-?beat|keep-?_?alive)?\s*", re.I)
 _DONE = "[DONE]"
@@ -36,9 +39,14 @@ def let_through(client: Any) -> None:
 
 
 def _processed(read: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what reads the data of an event, and keeps what `read` would drop."""
+    """Return what reads a body, or the data of an event, and keeps what `read` would drop."""
 
     def process(*, data: object, cast_to: Any, **of_it: Any) -> Any:
+        data = writable_within(data)  # once more for a client on connections of the user's own
+        if isinstance(data, Mapping):
+            response = data.get("response")  # of an event of the Responses API
+            if report := report_in(response if isinstance(response, Mapping) else data):
+                note_report(report)
         if isinstance(data, Mapping) and (cast_to is Response or "response" in data):
             if error := failure_in(data):  # LangChain keeps its words alone
                 raise error
@@ -71,12 +79,17 @@ class _Decoder:
     def iter_bytes(self, iterator: Iterator[bytes]) -> Iterator[Any]:
         for event in self._decoder.iter_bytes(_framed(iterator)):
             if (read := _read(event)) is not None:
-                yield read
+                yield _lenient(read)
 
     async def aiter_bytes(self, iterator: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for event in self._decoder.aiter_bytes(_aframed(iterator)):
             if (read := _read(event)) is not None:
-                yield read
+                yield _lenient(read)
+
+
+def _lenient(event: Any) -> Any:
+    event.json = partial(read_reply_json, event.data)
+    return event
 
 
 def _framed(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -111,6 +124,8 @@ class _Frames:
         return b"".join(map(self._line, lines))
 
     def _line(self, line: bytes) -> bytes:
+        if not line.isascii():
+            line = line.decode(errors="replace").encode()
         if not self._begun:
             line, self._begun = line.removeprefix(codecs.BOM_UTF8), True
         if not line.startswith(b"data:"):
@@ -148,6 +163,6 @@ def _named(event: Any, data: str) -> Any:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text, strict=False)
+        return read_reply_json(text)
     except ValueError:
         return None

@@ -17,7 +17,7 @@ from ..outside import MOST_OF_A_CALL, count, number, writable
 from . import finish
 from .candidate import Candidate
 from .keys import hide, hide_within
-from .reply import RECORDED_SECONDS, ChatModel, Reply
+from .reply import RECORDED_SECONDS, UNREAD, ChatModel, Reply
 from .resilience.settings import Resilience
 from .settings import ModelSettings
 from .usage import NO_TOKENS, reported_usd
@@ -40,7 +40,7 @@ _IRRELEVANT = frozenset(
 _SENT = frozenset({"provider", "max_tokens", "temperature", "options"})
 _PROXY = "openai_proxy"
 #: What is kept of a message's response metadata: the rest is of no use to a later run.
-_METADATA = (*finish.KEYS, "model_name", NO_TOKENS)
+_METADATA = (*finish.KEYS, "model_name", NO_TOKENS, UNREAD)
 _PARTS = ("content", "tool_calls", "invalid_tool_calls", "usage_metadata")
 
 
@@ -75,6 +75,11 @@ class StoredReply:
         """The text of the reply."""
         return writable(str(self.as_message().text))
 
+    @property
+    def unread(self) -> bool:
+        """Whether it is kept because it was paid, and could not be read."""
+        return UNREAD in self.as_message().response_metadata
+
     def as_message(self) -> AIMessage:
         """Return the model's message."""
         return AIMessage(**json.loads(self.message))
@@ -93,21 +98,22 @@ def store_reply(
     """Return a reply in its stored form; None if it cannot be written as JSON.
 
     Args:
-        reply: a usable one.
+        reply: a usable one, or one that is paid and could not be read.
         messages: the prompt.
         settings: of the candidate or controller that was asked.
         now: seconds since the epoch.
     """
-    assert reply.message is not None
+    message = reply.message or reply.unread
+    assert message is not None
     secrets = settings.secrets
     asked = (m for m in reversed(messages) if isinstance(m, HumanMessage))
     question = next((writable(str(m.text)) for m in asked), "")
-    told = reply.message.response_metadata
+    told = message.response_metadata
     metadata: dict[str, Any] = {name: told[name] for name in _METADATA if name in told}
-    if (cost := reported_usd(reply.message)) is not None:
+    if (cost := reported_usd(message)) is not None:
         metadata["token_usage"] = {"cost": cost}
     metadata[RECORDED_SECONDS] = reply.seconds
-    kept = {part: getattr(reply.message, part) for part in _PARTS}
+    kept = {part: getattr(message, part) for part in _PARTS}
     try:
         # In ASCII: a lone surrogate is legal in JSON, and nowhere else.
         text = json.dumps(hide_within({**kept, "response_metadata": metadata}, *secrets))

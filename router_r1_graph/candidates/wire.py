@@ -18,7 +18,7 @@ from .failures import BrokenReplyError, handed_on, words_handed_on
 from .retry_after import with_wait
 from .returned import RETURNED, returned_in
 from .thoughts import reported
-from .usage import COSTS, at, usage_metadata
+from .usage import COSTS, at, reported_usd, usage_metadata
 
 REPORT = "token_usage"
 """In a message's response metadata, as LangChain has it: the usage block as it was sent."""
@@ -235,8 +235,11 @@ def complete(generation: ChatGeneration, report: Any, choice: Mapping[str, Any])
 
 
 def billed(report: Any) -> AIMessage | None:
-    """Return a message without text that has the usage of a broken reply; None if it has none."""
-    usage = usage_metadata(report) if isinstance(report, Mapping) else None
-    if usage is None:
+    """Return a message without text that has the bill of a broken reply; None if it has none."""
+    if not isinstance(report, Mapping):
         return None
-    return AIMessage("", usage_metadata=usage, response_metadata={REPORT: dict(report)})
+    message = AIMessage(
+        "", usage_metadata=usage_metadata(report), response_metadata={REPORT: dict(report)}
+    )
+    told = message.usage_metadata is not None or reported_usd(message) is not None
+    return message if told else None

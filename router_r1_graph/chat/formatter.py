@@ -27,7 +27,7 @@ from ..controllers import ChatModelController
 from ..controllers.own import own_of
 from ..errors import ConfigError, ControllerError
 from ..langsmith import runs
-from ..ledger import Ledger, charge_candidates, charge_controller, new_ledger, total
+from ..ledger import Ledger, charge_candidates, charge_controller, most_paid_usd, new_ledger, total
 from .answer_form import Form, last_human
 from .result import ROUTED, is_unanswered
 
@@ -217,8 +217,8 @@ class Formatting:
         answer = str(state["messages"][-1].text)
         budget, deadline = self.given.budget_usd, self.given.deadline_seconds
         if budget is not None:
-            paid = total(state["ledger"])["cost_usd"]
-            left = budget - paid
+            totals = total(state["ledger"])
+            left, paid = budget - most_paid_usd(totals), totals["cost_usd"]
             if self._worst_case_usd(answer) > left:
                 raise ControllerError(
                     f"budget_usd: {left:.2g} USD are left, too little to pay {self.formatter.name} "

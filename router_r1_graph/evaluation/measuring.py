@@ -213,7 +213,7 @@ async def measure(
             reply = await aask(models[one], prompt, one.candidate, store=replies)
             one._keep(probe, reply, scorer)
         finally:
-            purse.settle(expected, reply.cost_usd)
+            purse.settle(expected, reply.cost_usd + reply.uncertain_usd)
 
     async def ask(item: tuple[Measured, Probe]) -> Sequence[None]:
         one, probe = item

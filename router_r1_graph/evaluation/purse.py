@@ -23,7 +23,7 @@ class Purse:
 
     @property
     def paid_usd(self) -> float:
-        """The USD paid; final once nothing is reserved."""
+        """The USD paid, and what else may be billed; final once nothing is reserved."""
         return self.budget_usd - self.left_usd
 
     @property

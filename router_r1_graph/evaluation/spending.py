@@ -15,7 +15,7 @@ from ..controllers.rules import (
     OneCallController,
     VoteController,
 )
-from ..ledger import total
+from ..ledger import most_paid_usd, total
 from ..trace import Trace
 from ..words import counted, usd
 from .loop import AskItem, Item
@@ -44,7 +44,7 @@ def within(purse: Purse, ask: AskItem, worst_usd: Callable[[Item], float]) -> As
             return []
         try:
             traces = await ask(item)
-            paid = sum(total(trace.ledger)["cost_usd"] for trace in traces)
+            paid = sum(most_paid_usd(total(trace.ledger)) for trace in traces)
             highest = max(highest, paid)
         finally:
             purse.settle(held, paid)

@@ -65,7 +65,7 @@ def admit(
     prices: list[float] = []
     decisions: list[Decision] = []
     over_budget, unread = False, 0
-    price = reply.cost_usd + reply.saved_usd
+    price = reply.cost_usd + reply.saved_usd + reply.uncertain_usd
     usd_left = None if view.left.usd is None else view.left.usd - price
     reserved = 0.0  # for the calls of this round: together they must not overspend either
     asked = {

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
+from langchain_core.messages import AIMessage
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -33,7 +34,9 @@ Read = Callable[[Any, float, int], Reply]
 
 _BACKOFF = wait_exponential(multiplier=0.25, max=8) + wait_random(0, 0.25)
 _UNSENT = re.compile(r"refused|getaddrinfo|name resolution|name or service|unreachable", re.I)
-_PERHAPS_BILLED: frozenset[ErrorKind] = frozenset({"timeout", "connection"})
+_LOST: frozenset[ErrorKind] = frozenset({"timeout", "connection"})
+_UNREAD: frozenset[ErrorKind] = frozenset({"malformed", "empty", "other"})
+"""The kinds of errors of a reply that came, or of a client that could not send its request."""
 
 
 @dataclass
@@ -44,11 +47,13 @@ class Attempts:
         settings: of the candidate or controller, with the limits of its calls.
         read: reads the result of an attempt.
         left: seconds for all attempts and waits together; infinity = no bound.
+        most_usd: returns the most that one attempt can cost.
     """
 
     settings: ModelSettings
     read: Read
     left: float
+    most_usd: Callable[[], float]
 
     def __post_init__(self) -> None:
         self.start = time.perf_counter()
@@ -196,11 +201,9 @@ class Attempts:
         permit.settle(outcome_of(one.error, whole_time=whole_time), _tokens(one))
         if beside is None:
             self.failure = outcome if isinstance(outcome, BaseException) else None
-        uncertain = (
-            one.error is not None
-            and one.error.kind in _PERHAPS_BILLED
-            and not (_tokens(one) or _UNSENT.search(one.error.message))
-        )
+        uncertain = _perhaps_billed(one, outcome)
+        if uncertain:
+            one = replace(one, uncertain_usd=self.most_usd())
         self._bill(one, shown=beside or one, uncertain=uncertain)
         return one
 
@@ -232,9 +235,22 @@ class Attempts:
             cost_usd=sums.cost_usd + one.cost_usd,
             attempts=self.sent - one.cached,  # nobody was asked
             uncertain_attempts=sums.uncertain_attempts + uncertain,
+            uncertain_usd=sums.uncertain_usd + one.uncertain_usd,
             waited_seconds=sums.waited_seconds,
             hedges=sums.hedges,
         )
+
+
+def _perhaps_billed(one: Reply, outcome: Any) -> bool:
+    """Return whether a failed attempt may have a price that no usage tells."""
+    if one.error is None or _tokens(one) or one.cost_usd:
+        return False
+    if one.error.kind in _LOST:
+        return not _UNSENT.search(one.error.message)
+    if isinstance(outcome, AIMessage) and one.error.kind != "malformed":
+        return False  # it was read, and its price is known
+    # Our own client knows whether a reply came; of others it is assumed.
+    return one.error.kind in _UNREAD and not getattr(outcome, "no_reply", False)
 
 
 def _tokens(reply: Reply) -> int:

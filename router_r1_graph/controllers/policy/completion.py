@@ -12,7 +12,8 @@ import httpx
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from ...candidates.failures import CutReplyError, is_cut
-from ...candidates.wire import error_in
+from ...candidates.wire import error_in, report_in
+from ...outside import read_reply_json
 
 
 class _Token(BaseModel):
@@ -60,7 +61,6 @@ class _Choice(BaseModel):
 
 class _Body(BaseModel):
     choices: list[_Choice]
-    usage: Any = None
 
 
 @dataclass
@@ -86,7 +86,9 @@ class Completion:
             ValueError: it is not a completion; the message quotes the response.
         """
         try:
-            sent = json.loads(data)
+            sent = read_reply_json(data)
+            report = report_in(sent) if isinstance(sent, dict) else None
+            self.report |= {name: v for name, v in (report or {}).items() if v is not None}
             if isinstance(sent, dict) and (error_named := error_in(sent)):
                 raise error_named
             body = _Body.model_validate(sent)
@@ -98,8 +100,6 @@ class Completion:
             first = error.errors(include_url=False)[0]
             why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
             raise ValueError(f"not a completion: {why}; the body is {words(data)}") from None
-        if isinstance(body.usage, dict):
-            self.report |= {name: value for name, value in body.usage.items() if value is not None}
         for choice in body.choices[:1]:
             if choice.ids is not None:
                 self.ids = [*(self.ids or []), *choice.ids]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from ...candidates import ModelSettings
 from ...candidates.failures import CutReplyError, NoChoiceError
+from ...candidates.guard import aguard, guard
+from ...candidates.wire import billed
 from .completion import Completion, status_error
 from .streaming import Listener
 
@@ -40,7 +43,8 @@ class CompletionRequest(Runnable[Any, AIMessage]):
         """Send it and read the answer."""
         answer = Completion()
         with (
-            httpx.Client(**self._client) as client,
+            _billing(answer),
+            httpx.Client(**self._client, event_hooks={"response": [guard]}) as client,
             client.stream("POST", "completions", json=self.body) as response,
         ):
             if not self._streams(response):
@@ -48,7 +52,7 @@ class CompletionRequest(Runnable[Any, AIMessage]):
             else:
                 for line in response.iter_lines():
                     self._hear(answer, line)
-        return self._message(answer)
+            return self._message(answer)
 
     async def ainvoke(
         self, input: Any, config: RunnableConfig | None = None, **_: Any
@@ -56,16 +60,17 @@ class CompletionRequest(Runnable[Any, AIMessage]):
         """Send it and read the answer without blocking."""
         answer = Completion()
         # A client for each request: kept connections would belong to the loop that made them.
-        async with (
-            httpx.AsyncClient(**self._client) as client,
-            client.stream("POST", "completions", json=self.body) as response,
-        ):
-            if not self._streams(response):
-                answer.add(self._checked(response, await response.aread()))
-            else:
-                async for line in response.aiter_lines():
-                    self._hear(answer, line)
-        return self._message(answer)
+        with _billing(answer):
+            async with (
+                httpx.AsyncClient(**self._client, event_hooks={"response": [aguard]}) as client,
+                client.stream("POST", "completions", json=self.body) as response,
+            ):
+                if not self._streams(response):
+                    answer.add(self._checked(response, await response.aread()))
+                else:
+                    async for line in response.aiter_lines():
+                        self._hear(answer, line)
+            return self._message(answer)
 
     @property
     def _client(self) -> dict[str, Any]:
@@ -101,3 +106,14 @@ class CompletionRequest(Runnable[Any, AIMessage]):
         if answer.streamed and answer.finish_reason is None:
             raise CutReplyError("the stream ended before the turn did")
         return self.read(answer)
+
+
+@contextmanager
+def _billing(answer: Completion) -> Iterator[None]:
+    """Put the usage that was reported on the bill of a response that cannot be read."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "partial", None) is None:
+            vars(error)["partial"] = billed(answer.report)
+        raise

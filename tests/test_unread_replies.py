@@ -1,0 +1,330 @@
+"""A reply that came is read if there is any way to, and is on the bill if there is none."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from langchain_core.messages import HumanMessage
+
+from fakes import FakeChat, make_pool
+from openai_server import Cut, Reply, Wire
+from router_r1_graph import ReplyStore, ScriptedController, candidate_tool, create_router_r1
+from router_r1_graph.candidates import guard
+from router_r1_graph.candidates.call import ask
+from router_r1_graph.candidates.providers import make_chat_model
+from router_r1_graph.candidates.records import stored_records
+from router_r1_graph.outside import MOST_TOKENS, read_reply_json
+from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
+
+SEARCH, ANSWER = "<search> Ada: Capital? </search>", "<answer> Paris </answer>"
+HALF = "\ud83d"
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+DEEP = "[" * 3000 + "]" * 3000
+
+
+def body(message: Any = None, usage: Any = USAGE, **more: Any) -> str:
+    message = message or {"role": "assistant", "content": "Paris"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    told = {"usage": usage} if usage else {}
+    return json.dumps({"id": "x", "created": 1, "choices": [choice], **told, **more})
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Exactly these bytes, with status 200."""
+
+    data: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def send(self, request, http):
+        http.send(200, self.data, **self.headers)
+
+
+def events(*chunks: Any) -> Raw:
+    lines = [chunk if isinstance(chunk, bytes) else json.dumps(chunk).encode() for chunk in chunks]
+    stream = b"".join(b"data: %s\n\n" % line for line in [*lines, b"[DONE]"])
+    return Raw(stream, {"content_type": "text/event-stream"})
+
+
+def piece(text: str, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    return {"id": "x", "object": "chat.completion.chunk", "choices": [choice], **more}
+
+
+READABLE = {
+    "half a character in a key": body(**{HALF: 1}),
+    "in a key of the message": body({"role": "assistant", "content": "Paris", HALF: 1}),
+    "in a key of the usage": body(usage={**USAGE, HALF: 1}),
+    "in a key of its details": body(usage={**USAGE, "prompt_tokens_details": {HALF: 1}}),
+    "a long number": body().replace('"created": 1', f'"created": {"9" * 5000}'),
+    "a field that is nested deeply": body().replace('"created": 1', f'"created": {DEEP}'),
+    "a byte of no text": body().encode().replace(b'"id": "x"', b'"id": "x\xff"'),
+    "a line break in a text": body().replace('"id": "x"', '"id": "x\n"'),
+}
+
+
+@both_ways
+@pytest.mark.parametrize("sent", READABLE.values(), ids=READABLE)
+def test_a_paid_reply_is_read_whatever_keys_bytes_and_numbers_it_has(serve, tmp_path, how, sent):
+    data = sent if isinstance(sent, bytes) else sent.encode()
+    pool = yaml_pool(tmp_path, serve(Raw(data)), **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["ok"], bill["error"]) == (True, None)
+    assert (bill["input_tokens"], bill["output_tokens"]) == (10, 5)
+    assert bill["cost_usd"] == pytest.approx(20e-6)
+
+
+def test_a_count_of_any_length_is_flagged_and_estimated(serve, tmp_path):
+    sent = body().replace('"prompt_tokens": 10', f'"prompt_tokens": {"9" * 5000}')
+    pool = yaml_pool(tmp_path, serve(Raw(sent.encode())), **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), "invoke"))
+    assert "reported the impossible: prompt_tokens 999" in bill["error"]["message"]
+    assert (bill["ok"], bill["input_tokens"], bill["output_tokens"]) == (True, 10, 5)  # by the sum
+
+
+def test_what_cannot_be_kept_of_a_reply_is_left_out_and_the_rest_is_not():
+    deep = '{"a": %s, "b": "]}\\"[{", "c": [1, {"d": 2}]}'
+    for inner in (DEEP, "[" * 9999 + '"]"' + "]" * 9999, '{"x":' * 5000 + "1" + "}" * 5000):
+        read = read_reply_json(deep % inner)
+        assert (read["b"], read["c"]) == (']}"[{', [1, {"d": 2}])
+    assert abs(read_reply_json("[-%s]" % ("9" * 10_000))[0]) > MOST_TOKENS
+    assert read_reply_json('{"a": "é"}'.encode("utf-16")) == {"a": "é"}
+    for broken in ("", "<html>", '{"a": ', DEEP[:-1], '{"a": "' + "\\" * 5001):
+        with pytest.raises(ValueError, match=r"line 1"):
+            read_reply_json(broken)
+
+
+UNREADABLE = {
+    "a null among the choices": {"choices": [None]},
+    "choices by name": {"choices": {"0": {}}},
+    "a text for choices": {"choices": "x"},
+    "a number for choices": {"choices": 7},
+    "content that is an object": {"message": {"role": "assistant", "content": {"a": 1}}},
+    "calls that are a text": {
+        "message": {"role": "assistant", "content": "x", "tool_calls": "abc"}
+    },
+}
+
+
+@both_ways
+@pytest.mark.parametrize("sent", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_reply_that_cannot_be_read_is_billed_by_the_usage_it_sent(serve, tmp_path, how, sent):
+    pool = yaml_pool(tmp_path, serve(Raw(body(**sent).encode())), **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["ok"], bill["error"]["kind"]) == (False, "malformed")
+    assert (bill["input_tokens"], bill["output_tokens"]) == (10, 5)
+    assert bill["cost_usd"] == pytest.approx(20e-6)
+    assert not {"uncertain_attempts", "uncertain_usd"} & set(bill)
+
+
+@pytest.mark.parametrize("where", ["body", "header"])
+def test_a_cost_alone_is_the_bill_of_a_reply_that_cannot_be_read(serve, tmp_path, where):
+    told = {"usage": {"cost": 0.01}} if where == "body" else {"usage": None}
+    headers = {"x_litellm_response_cost": "0.01"} if where == "header" else {}
+    sent = Raw(body(choices=[None], **told).encode(), headers)
+    (bill,) = bills(
+        run(scripted(yaml_pool(tmp_path, serve(sent), **ONE_DOLLAR), SEARCH, ANSWER), "invoke")
+    )
+    assert (bill["error"]["kind"], bill["cost_usd"]) == ("malformed", 0.01)
+
+
+@both_ways
+@pytest.mark.parametrize("sent", ["<html>", "[]", "{}", body(usage=None, choices=[None])])
+def test_without_usage_its_price_is_uncertain_and_at_most_the_worst(serve, tmp_path, how, sent):
+    pool = yaml_pool(tmp_path, serve(Raw(sent.encode())), max_tokens=20, **ONE_DOLLAR)
+    result = run(scripted(pool, SEARCH, ANSWER), how)
+    (bill,) = bills(result)
+    assert (bill["ok"], bill["cost_usd"], bill["uncertain_attempts"]) == (False, 0.0, 1)
+    (ada,) = pool.candidates
+    assert bill["uncertain_usd"] == pytest.approx(ada.worst_case_usd("Capital?"))
+    assert result["ledger"]["candidates"]["Ada"]["uncertain_usd"] == bill["uncertain_usd"]
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "sent",
+    [
+        Raw(body(choices=[None]).encode()),
+        Raw(body(choices=[None], usage=None).encode()),
+        Raw(body()[:40].encode()),
+        Cut("mid_body"),
+        Cut(),
+    ],
+    ids=["billed", "not billed", "cut", "the connection, in the body", "before the headers"],
+)
+def test_a_budget_ends_a_run_whose_paid_replies_cannot_be_read(serve, tmp_path, how, sent):
+    server = serve(sent)
+    prices = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 20_000, "max_tokens": 5}
+    turns = ScriptedController(
+        lambda view: ANSWER if view.must_answer else SEARCH.replace("?", f" {view.left.rounds}?")
+    )
+    graph = create_router_r1(yaml_pool(tmp_path, server, **prices), turns).compile()
+    result = run(graph, how, budget_usd=0.35, max_rounds=20)
+    assert (result["stop_reason"], server.count()) == ("budget_usd", 3)  # at $0.10 each
+
+
+@both_ways
+def test_an_exception_of_any_other_client_is_uncertain(how):
+    graph = create_router_r1(
+        make_pool({"name": "Ada", "max_tokens": 20, **ONE_DOLLAR}),
+        ScriptedController([SEARCH, ANSWER]),
+        models={"Ada": FakeChat(text=UnicodeEncodeError("utf-8", HALF, 0, 1, "no character"))},
+    ).compile()
+    (bill,) = bills(run(graph, how))
+    assert (bill["error"]["kind"], bill["uncertain_attempts"]) == ("malformed", 1)
+    assert bill["uncertain_usd"] > 0
+
+
+def test_an_empty_reply_that_was_read_has_its_price():
+    graph = create_router_r1(
+        make_pool({"name": "Ada", "max_tokens": 20, **ONE_DOLLAR}),
+        ScriptedController([SEARCH, ANSWER]),
+        models={"Ada": FakeChat(text="", input_tokens=0, output_tokens=0)},
+    ).compile()
+    (bill,) = bills(run(graph, "invoke"))
+    assert (bill["error"]["kind"], bill.get("uncertain_attempts")) == ("empty", None)
+
+
+def test_a_request_that_was_never_sent_is_not(serve, tmp_path):
+    server = serve(Reply("Paris"))
+    (ada,) = yaml_pool(tmp_path, server, **ONE_DOLLAR).candidates
+    reply = ask(make_chat_model(ada), [HumanMessage("Capital?")], ada, logit_bias={"x": object()})
+    assert (reply.ok, reply.uncertain_attempts, reply.uncertain_usd) == (False, 0, 0.0)
+    assert server.count() == 0
+
+
+# ----------------------------------------------------------------------------------------- streams
+
+END = piece("ris", "stop", usage=USAGE)
+STREAMED = {
+    "half a character in a key": events({HALF: 1, **piece("Pa")}, END),
+    "a byte of no text": events(
+        json.dumps({**piece("Pa"), "model": "m"}).encode().replace(b'"m"', b'"m\xff"'), END
+    ),
+    "a long number": events(
+        json.dumps({**piece("Pa"), "created": 1})
+        .encode()
+        .replace(b": 1}", b": %s}" % (b"9" * 5000)),
+        END,
+    ),
+    "a field that is nested deeply": events(
+        json.dumps({**piece("Pa"), "x": 1}).encode().replace(b": 1}", b": %s}" % DEEP.encode()), END
+    ),
+}
+
+
+def streamed(pool, how):
+    return run(scripted(pool, SEARCH, ANSWER), how)
+
+
+@both_ways
+@pytest.mark.parametrize("sent", STREAMED.values(), ids=STREAMED)
+def test_a_stream_is_read_whatever_keys_bytes_and_numbers_it_has(serve, tmp_path, how, sent):
+    pool = yaml_pool(tmp_path, serve(sent), options={"streaming": True}, **ONE_DOLLAR)
+    (bill,) = bills(streamed(pool, how))
+    assert (bill["ok"], bill["error"]) == (True, None)
+    assert bill["cost_usd"] == pytest.approx(20e-6)
+
+
+@both_ways
+@pytest.mark.parametrize("usage", [USAGE, None])
+def test_a_stream_that_cannot_be_read_to_its_end_is_on_the_bill(serve, tmp_path, how, usage):
+    sent = events(piece("Pa", **({"usage": usage} if usage else {})), {"choices": {"0": {}}})
+    pool = yaml_pool(tmp_path, serve(sent), options={"streaming": True}, **ONE_DOLLAR)
+    (bill,) = bills(streamed(pool, how))
+    assert (bill["ok"], bill["error"]["kind"]) == (False, "malformed")
+    assert bill["cost_usd"] == pytest.approx(20e-6 if usage else 0.0)
+    assert ("uncertain_usd" in bill) == (usage is None)
+
+
+# ------------------------------------------------------------------------------------- long bodies
+
+
+class Endless:
+    """A body, or a stream, without an end."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def send(self, request, http):
+        kind = "text/event-stream" if request.body.get("stream") else "application/json"
+        http._send_head(200, {"content_type": kind, "transfer_encoding": "chunked"})
+        start = json.dumps(piece("Pa", usage=USAGE))
+        data = f"data: {start}\n\n".encode() if request.body.get("stream") else b"{"
+        while self.sent < 2**26 and not http.server.closing.is_set():
+            http.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+            self.sent += len(data)
+            data = b" " * 2**16
+
+
+@both_ways
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_body_without_an_end_is_left_alone_at_its_limit(
+    serve, tmp_path, monkeypatch, how, stream
+):
+    monkeypatch.setattr(guard, "MOST_BYTES", 2**20)
+    endless = Endless()
+    server = serve(endless)
+    options = {"streaming": True} if stream else {}
+    pool = yaml_pool(tmp_path, server, options=options, max_retries=2, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["error"]["kind"], bill["attempts"], server.count()) == ("malformed", 1, 1)
+    assert "more than 1,048,576 bytes" in bill["error"]["message"]
+    if stream:  # its first event said what it costs so far
+        assert bill["cost_usd"] == pytest.approx(20e-6)
+    else:
+        assert (bill["cost_usd"], bill["uncertain_attempts"]) == (0.0, 1)
+    assert endless.sent < 2**25
+
+
+@both_ways
+def test_the_limit_is_that_of_the_unpacked_body(serve, tmp_path, monkeypatch, how):
+    monkeypatch.setattr(guard, "MOST_BYTES", 2**20)
+    long = body({"role": "assistant", "content": "<" * 2**22})
+    sent = Raw(gzip.compress(long.encode()), {"content_encoding": "gzip"})
+    assert len(sent.data) < 2**14
+    pool = yaml_pool(tmp_path, serve(sent), **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["error"]["kind"], bill["uncertain_attempts"]) == ("malformed", 1)
+    assert "more than 1,048,576 bytes" in bill["error"]["message"]
+
+
+@both_ways
+def test_a_packed_reply_within_the_limit_is_read(serve, tmp_path, how):
+    sent = Raw(gzip.compress(body().encode()), {"content_encoding": "gzip"})
+    (bill,) = bills(run(scripted(yaml_pool(tmp_path, serve(sent)), SEARCH, ANSWER), how))
+    assert (bill["ok"], bill["output_tokens"]) == (True, 5)
+
+
+# ------------------------------------------------------------------------------------------- store
+
+
+@both_ways
+def test_a_billed_reply_that_cannot_be_read_is_not_paid_again(serve, tmp_path, how):
+    server = serve(Raw(body(choices=[None]).encode()))
+    graph_of = yaml_pool(tmp_path, server, **ONE_DOLLAR)
+    for _ in range(3):  # as by three commands
+        with ReplyStore(tmp_path / "replies.sqlite") as store:
+            tool = create_router_r1(graph_of, ScriptedController([SEARCH, ANSWER]), replies=store)
+            (bill,) = bills(run(tool.compile(), how))
+            store.flush()
+            assert list(stored_records(store)) == []  # no reply that a recorded pool could give
+        assert (bill["ok"], bill["error"]["kind"]) == (False, "malformed")
+        assert "NoneType" in bill["error"]["message"]
+        assert bill["cost_usd"] + bill["saved_usd"] == pytest.approx(20e-6)
+    assert (bill["stored"], server.count()) == (True, 1)
+
+
+def test_a_reply_that_reports_no_usage_is_asked_for_again(serve, tmp_path):
+    server = serve([Raw(b"<html>Bad gateway</html>"), Wire(json.loads(body()))])
+    (ada,) = yaml_pool(tmp_path, server, **ONE_DOLLAR).candidates
+    with ReplyStore(tmp_path / "replies.sqlite") as store:
+        tool = candidate_tool(ada, replies=store)
+        call = {"type": "tool_call", "id": "1", "name": ada.slug, "args": {"query": "Capital?"}}
+        told = [tool.invoke(call).artifact["ok"] for _ in range(3)]
+    assert (told, server.count()) == ([False, True, True], 2)
