@@ -40,9 +40,7 @@ from .summary import Summary, summarise
 
 
 def evaluate(plan: Evaluation, console: Console | None = None) -> Summary:
-    """Run a plan and return its summary; with `out`, write results and report there.
-
-    A `console` shows progress, the estimated cost and notes.
+    """Run a plan and return its summary; `out` gets results and report, `console` the progress.
 
     Raises:
         ConfigError: a controller cannot be built; or the folder holds results and `resume` is off,
