@@ -283,6 +283,14 @@ def test_a_body_without_an_end_is_left_alone_at_its_limit(
 
 
 @both_ways
+def test_a_line_of_a_stream_without_an_end_is_read_in_linear_time(serve, tmp_path, how):
+    streams = {"options": {"streaming": True}, "timeout_seconds": 15}  # else it takes 30 s
+    pool = yaml_pool(tmp_path, serve(Endless()), **streams, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["error"]["kind"], bill["cost_usd"]) == ("malformed", pytest.approx(20e-6))
+
+
+@both_ways
 def test_the_limit_is_that_of_the_unpacked_body(serve, tmp_path, monkeypatch, how):
     monkeypatch.setattr(guard, "MOST_BYTES", 2**20)
     long = body({"role": "assistant", "content": "<" * 2**22})

@@ -110,17 +110,22 @@ class _Frames:
     """The lines of a stream, with a blank line after each whole event."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
+        """The pieces of the last line, joined once: a long line comes in thousands of them."""
         self._begun = False
         self._within = False
         """Whether a line of the event has come, and more may follow."""
 
     def closed(self, piece: bytes) -> bytes:
         """Return the lines that are complete after one more piece of the stream."""
-        *lines, last = [*(self._rest + piece).splitlines(keepends=True), b""]
+        waits = self._rest and self._rest[-1].endswith(b"\r")
+        self._rest.append(piece)
+        if not (waits or b"\n" in piece or b"\r" in piece):
+            return b""
+        *lines, last = [*b"".join(self._rest).splitlines(keepends=True), b""]
         if lines and not lines[-1].endswith(b"\n"):  # a CR may be half of a line's end
             last = lines.pop()
-        self._rest = last
+        self._rest = [last]
         return b"".join(map(self._line, lines))
 
     def _line(self, line: bytes) -> bytes:
