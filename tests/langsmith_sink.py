@@ -145,11 +145,12 @@ class LangSmithSink(AbstractContextManager["LangSmithSink"]):
         data = json.loads(body) if body else {}
         match method, path:
             case "POST", "/runs/batch":
-                for run in [*data.get("post", []), *data.get("patch", [])]:
-                    self._merge(run["id"], run)
+                for event in ("post", "patch"):
+                    for run in data.get(event, []):
+                        self._merge(run["id"], run, event)
                 return 202, {}
             case "POST", "/runs":
-                self._merge(data["id"], data)
+                self._merge(data["id"], data, "post")
                 return 202, {}
             case "POST", "/api/v2/runs/query":
                 return 200, self._query(data)
@@ -181,7 +182,7 @@ class LangSmithSink(AbstractContextManager["LangSmithSink"]):
             ids = self._take_examples(dataset[1], body, kind)
             return 200, {"count": len(ids), "example_ids": ids, "as_of": CREATED["created_at"]}
         if method == "PATCH" and path.startswith("/runs/"):
-            self._merge(path.rsplit("/", 1)[1], data)
+            self._merge(path.rsplit("/", 1)[1], data, "patch")
             return 202, {}
         return 404, {"detail": f"the sink has no {method} {path}"}
 
@@ -203,9 +204,11 @@ class LangSmithSink(AbstractContextManager["LangSmithSink"]):
         reference = {"reference_dataset_id": None, **self.projects.get(name, {})}
         return {**more, **reference, "id": id_of(name), "name": name}
 
-    def _merge(self, run_id: str, data: dict[str, Any]) -> None:
+    def _merge(self, run_id: str, data: dict[str, Any], event: str) -> None:
         run = self.runs.setdefault(run_id, {"id": run_id})
-        run.update({k: v for k, v in data.items() if v is not None})
+        said = {key: value for key, value in data.items() if value is not None}
+        # The client sends by several threads: a run's start may come after its end.
+        run.update({**said, **run} if event == "post" else said)
 
     def _take_parts(self, body: bytes, kind: str) -> None:
         for name, data in parts(body, kind):
@@ -213,7 +216,7 @@ class LangSmithSink(AbstractContextManager["LangSmithSink"]):
             if event == "feedback":
                 self.feedback.append(data)
             elif event in ("post", "patch"):
-                self._merge(run_id, {field[0]: data} if field else data)
+                self._merge(run_id, {field[0]: data} if field else data, event)
 
     def _take_examples(self, dataset_id: str, body: bytes, kind: str) -> list[str]:
         found: dict[str, dict[str, Any]] = {}

@@ -176,7 +176,7 @@ def test_an_exception_of_any_other_client_is_uncertain(how):
         models={"Ada": FakeChat(text=UnicodeEncodeError("utf-8", HALF, 0, 1, "no character"))},
     ).compile()
     (bill,) = bills(run(graph, how))
-    assert (bill["error"]["kind"], bill["uncertain_attempts"]) == ("malformed", 1)
+    assert (bill["error"]["kind"], bill["uncertain_attempts"]) == ("bug", 1)
     assert bill["uncertain_usd"] > 0
 
 

@@ -35,7 +35,7 @@ Read = Callable[[Any, float, int], Reply]
 _BACKOFF = wait_exponential(multiplier=0.25, max=8) + wait_random(0, 0.25)
 _UNSENT = re.compile(r"refused|getaddrinfo|name resolution|name or service|unreachable", re.I)
 _LOST: frozenset[ErrorKind] = frozenset({"timeout", "connection"})
-_UNREAD: frozenset[ErrorKind] = frozenset({"malformed", "empty", "other"})
+_UNREAD: frozenset[ErrorKind] = frozenset({"malformed", "empty", "other", "bug"})
 """The kinds of errors of a reply that came, or of a client that could not send its request."""
 
 
