@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -190,6 +191,61 @@ def test_an_empty_reply_that_was_read_has_its_price():
     assert (bill["error"]["kind"], bill.get("uncertain_attempts")) == ("empty", None)
 
 
+@both_ways
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "base_url",
+    ["http://127.0.0.1:{closed}/v1", "https://127.0.0.1:{port}/v1", "http://localhost:{closed}/v1"],
+    ids=["refused", "no TLS", "by name"],
+)
+def test_a_connection_that_was_never_made_is_free(serve, tmp_path, how, stream, base_url):
+    server = serve(Reply("Paris"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        closed = taken.getsockname()[1]
+    port = server.base_url.split(":")[2].split("/")[0]
+    address = base_url.format(closed=closed, port=port)
+    options = {"streaming": True} if stream else {}
+    pool = yaml_pool(tmp_path, server, options=options, base_url=address, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["error"]["kind"], bill["cost_usd"]) == ("connection", 0.0)
+    assert not {"uncertain_attempts", "uncertain_usd"} & {*bill}
+
+
+@both_ways
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("code", ["timeout", "server_error"])
+def test_an_error_in_a_stream_is_free_only_before_any_text(serve, tmp_path, how, begun, code):
+    named = {"error": {"message": "upstream unreachable", "code": code}}
+    texts = [piece("Pa"), piece("ris")] if begun else []
+    server = serve(events(*texts, named))
+    pool = yaml_pool(tmp_path, server, options={"streaming": True}, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["ok"], bill["cost_usd"]) == (False, 0.0)
+    assert bill.get("uncertain_attempts", 0) == begun
+
+
+@both_ways
+def test_a_stream_that_cannot_be_read_is_billed_by_the_usage_in_it(serve, tmp_path, how):
+    event = {**piece("Pa", usage=USAGE), "choices": [None]}
+    server = serve(events(event))
+    pool = yaml_pool(tmp_path, server, options={"streaming": True}, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["ok"], bill["cost_usd"]) == (False, pytest.approx(20e-6))
+    assert "uncertain_usd" not in bill
+
+
+@both_ways
+def test_a_long_stream_of_short_lines_is_no_long_line(serve, tmp_path, monkeypatch, how):
+    monkeypatch.setattr(guard, "MOST_BYTES", 2**13)
+    pieces = [piece("Paris. ") for _ in range(60)] + [piece("", usage=USAGE, finish="stop")]
+    sent = events(*pieces)
+    assert 2**13 < len(sent.data) < 2**15
+    server = serve(sent)
+    pool = yaml_pool(tmp_path, server, options={"streaming": True}, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert bill["ok"]
+
+
 def test_a_request_that_was_never_sent_is_not(serve, tmp_path):
     server = serve(Reply("Paris"))
     (ada,) = yaml_pool(tmp_path, server, **ONE_DOLLAR).candidates
@@ -283,7 +339,10 @@ def test_a_body_without_an_end_is_left_alone_at_its_limit(
 
 
 @both_ways
-def test_a_line_of_a_stream_without_an_end_is_read_in_linear_time(serve, tmp_path, how):
+def test_a_line_of_a_stream_without_an_end_is_read_in_linear_time(
+    serve, tmp_path, monkeypatch, how
+):
+    monkeypatch.setattr(guard, "MOST_BYTES", 2**25)
     streams = {"options": {"streaming": True}, "timeout_seconds": 15}  # else it takes 30 s
     pool = yaml_pool(tmp_path, serve(Endless()), **streams, **ONE_DOLLAR)
     (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))

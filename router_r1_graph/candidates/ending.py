@@ -62,6 +62,11 @@ class Ending:
         return chunk
 
     @property
+    def begun(self) -> bool:
+        """Whether a part of the reply has come."""
+        return bool(self.choices)
+
+    @property
     def billed(self) -> AIMessage | None:
         """The usage so far, as of a reply without text; None = none was reported."""
         return billed(self.report)
@@ -133,7 +138,7 @@ class ResponsesEnding:
     billed = None
 
     def __init__(self) -> None:
-        self.complete = False
+        self.complete = self.begun = False
 
     def without(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
         """Return a chunk; the last one has the reports on the reply where LangChain keeps them."""
@@ -141,6 +146,7 @@ class ResponsesEnding:
         message = chunk.message
         message.response_metadata.pop(CHOICE, None)
         with_kept(message)
+        self.begun |= bool(message.content)
         is_last = isinstance(message, AIMessageChunk) and message.chunk_position == "last"
         self.complete |= is_last or "status" in message.response_metadata
         return chunk

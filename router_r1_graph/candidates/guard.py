@@ -13,9 +13,12 @@ from typing import Any
 
 from ..outside import read_reply_json
 
-MOST_BYTES = 32 * 2**20
-"""The most bytes of a reply that are read, unpacked: far more than any model writes."""
-_report: ContextVar[dict[str, Any] | None] = ContextVar("report", default=None)
+MOST_BYTES = 64 * 2**20
+"""The most bytes that are read, unpacked, of a body or of one line of a stream."""
+MOST_OF_A_STREAM = 4
+"""How many times as long a stream may be: servers spend 300 to 500 bytes on a token."""
+_came: ContextVar[list[Mapping[str, Any]] | None] = ContextVar("came", default=None)
+"""The report of the reply in this task, if it has come: tasks that read a stream share the list."""
 
 
 class OverlongReplyError(Exception):
@@ -24,32 +27,35 @@ class OverlongReplyError(Exception):
 
 def forget_report() -> None:
     """Forget the last reply in this task, before a request."""
-    _report.set(None)
+    _came.set([])
 
 
 def note_report(report: Mapping[str, Any]) -> None:
     """Note usage that the reply in this task reports; an empty report says that one has come."""
-    _report.set({**(_report.get() or {}), **report})
+    if (came := _came.get()) is None:
+        _came.set(came := [])
+    came[:] = [{**(came[0] if came else {}), **report}]
 
 
 def noted_report() -> dict[str, Any] | None:
     """Return the usage of the reply in this task; {} = none yet, None = no reply has come."""
-    return _report.get()
+    came = _came.get()
+    return dict(came[0]) if came else None
 
 
 class _Guarded:
     """In front of a class of responses: a body has a limit, and its JSON is read leniently."""
 
     def iter_bytes(self, *args: Any, **options: Any) -> Iterator[bytes]:
-        count = 0
+        counted = _Counted(self)
         for piece in super().iter_bytes(*args, **options):  # type: ignore[misc]
-            count = _counted(count, piece)
+            counted.add(piece)
             yield piece
 
     async def aiter_bytes(self, *args: Any, **options: Any) -> AsyncIterator[bytes]:
-        count = 0
+        counted = _Counted(self)
         async for piece in super().aiter_bytes(*args, **options):  # type: ignore[misc]
-            count = _counted(count, piece)
+            counted.add(piece)
             yield piece
 
     def json(self, **_: Any) -> Any:
@@ -61,10 +67,27 @@ def _guarded(kind: type[Any]) -> type[Any]:
     return new_class(kind.__name__, (_Guarded, kind))
 
 
-def _counted(count: int, piece: bytes) -> int:
-    if (count := count + len(piece)) > MOST_BYTES:
-        raise OverlongReplyError(f"the reply has more than {MOST_BYTES:,} bytes")
-    return count
+class _Counted:
+    def __init__(self, response: Any) -> None:
+        self._streams = "event-stream" in response.headers.get("content-type", "")
+        self._line = self._whole = 0
+
+    def add(self, piece: bytes) -> None:
+        """Count a piece.
+
+        Raises:
+            OverlongReplyError: it is one too many.
+        """
+        self._whole += len(piece)
+        if self._streams and (end := piece.rfind(b"\n") + 1):
+            self._line = -end
+        self._line += len(piece)
+        for count, most in (
+            (self._line, MOST_BYTES),
+            (self._whole, MOST_BYTES * MOST_OF_A_STREAM),
+        ):
+            if count > most:
+                raise OverlongReplyError(f"the reply has more than {most:,} bytes")
 
 
 def guard(response: Any) -> None:

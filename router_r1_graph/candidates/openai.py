@@ -38,6 +38,7 @@ from .reply import ChatModel, writable_message
 from .retry_after import with_wait
 from .server_events import is_stream, let_through
 from .settings import ModelSettings
+from .uncertain import never_sent
 from .wire import (
     REPORT,
     billed,
@@ -277,6 +278,8 @@ class Reading(Lenient):
             **{"message": message, "body": None},  # what openai's errors promise
             **{"code": scrub(words, *secrets) or None, "partial": partial},
             "no_reply": came is None and isinstance(self.http_client, Client),
+            "unsent": never_sent(error),
+            "begun": getattr(ending, "begun", False) or getattr(error, "begun", False),
             **({"status_code": status} if status else {}),
             **({"response": SimpleNamespace(headers=safe)} if safe else {}),
         }

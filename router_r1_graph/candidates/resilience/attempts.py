@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
-from langchain_core.messages import AIMessage
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -20,12 +18,12 @@ from tenacity import (
 )
 
 from ..bugs import located
-from ..error_kinds import ErrorKind
 from ..failures import ReplyError
 from ..reply import Reply
 from ..retry_after import LONGEST_RETRY_AFTER_SECONDS, forbids_retry, told_to_wait
 from ..settings import ModelSettings
 from ..steps import Await, Begin, Invoke, Steps, Wait, either
+from ..uncertain import perhaps_billed
 from .counts import count
 from .endpoint import FREE, Endpoint, Permit, endpoint_of, outcome_of
 
@@ -33,10 +31,6 @@ Read = Callable[[Any, float, int], Reply]
 """Reads the result of an attempt (a message or an exception), its seconds, and its number."""
 
 _BACKOFF = wait_exponential(multiplier=0.25, max=8) + wait_random(0, 0.25)
-_UNSENT = re.compile(r"refused|getaddrinfo|name resolution|name or service|unreachable", re.I)
-_LOST: frozenset[ErrorKind] = frozenset({"timeout", "connection"})
-_UNREAD: frozenset[ErrorKind] = frozenset({"malformed", "empty", "other", "bug"})
-"""The kinds of errors of a reply that came, or of a client that could not send its request."""
 
 
 @dataclass
@@ -201,7 +195,7 @@ class Attempts:
         permit.settle(outcome_of(one.error, whole_time=whole_time), _tokens(one))
         if beside is None:
             self.failure = outcome if isinstance(outcome, BaseException) else None
-        uncertain = _perhaps_billed(one, outcome)
+        uncertain = perhaps_billed(one, outcome)
         if uncertain:
             one = replace(one, uncertain_usd=self.most_usd())
         self._bill(one, shown=beside or one, uncertain=uncertain)
@@ -239,18 +233,6 @@ class Attempts:
             waited_seconds=sums.waited_seconds,
             hedges=sums.hedges,
         )
-
-
-def _perhaps_billed(one: Reply, outcome: Any) -> bool:
-    """Return whether a failed attempt may have a price that no usage tells."""
-    if one.error is None or _tokens(one) or one.cost_usd:
-        return False
-    if one.error.kind in _LOST:
-        return not _UNSENT.search(one.error.message)
-    if isinstance(outcome, AIMessage) and one.error.kind != "malformed":
-        return False  # it was read, and its price is known
-    # Our own client knows whether a reply came; of others it is assumed.
-    return one.error.kind in _UNREAD and not getattr(outcome, "no_reply", False)
 
 
 def _tokens(reply: Reply) -> int:
