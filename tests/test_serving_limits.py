@@ -140,6 +140,7 @@ def refusal(status, said):
     return error["message"]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("path", BODIES)
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_type_at_any_place_of_a_body_is_no_error_of_the_server(post, path, wrong):
