@@ -20,9 +20,9 @@ from . import protocol
 from .budget import StopReason
 from .candidates import CandidatePool
 from .console import print_line
-from .ledger import LedgerTotals, price_usd, total
+from .ledger import LedgerTotals, most_paid_usd, price_usd, total
 from .trace import Trace
-from .words import counted, rounded, shortened, usd
+from .words import counted, rounded, shortened, unconfirmed, usd
 
 _WHY = {
     StopReason.ANSWERED: "the controller answered",
@@ -120,7 +120,7 @@ class Transcript:
     def reply(self, message: ToolMessage) -> None:
         """Print the reply to one call, and its cost."""
         bill = message.artifact
-        price = usd(bill["cost_usd"])
+        price = _price(bill)
         if bill["cached"]:
             price += " (cached)"
         if bill.get("stored"):
@@ -134,7 +134,7 @@ class Transcript:
                 ("reply     ", "red"),
                 (f"{failed['candidate']}: ", "bold"),
                 (f"error: {failed['error']['message']}", "red"),
-                (f"  [{usd(failed['cost_usd'])}, {rounded(failed['seconds'], 1)} s]", "dim"),
+                (f"  [{_price(failed)}, {rounded(failed['seconds'], 1)} s]", "dim"),
             )
         style = "" if bill["ok"] else "red"
         self._line(
@@ -158,9 +158,9 @@ class Transcript:
         self._line(("stopped   ", "dim"), (why + (f": {shortened(error)}" if error else ""), "dim"))
 
     def bill(self, totals: LedgerTotals, ledger: Mapping[str, Any]) -> None:
-        """Print the bill, a line for each candidate or controller that was paid."""
+        """Print the bill, a line for each candidate or controller that was or may be paid."""
         lines = [(name, line) for name, line in ledger["candidates"].items()]
-        if price_usd(ledger["controller"]):
+        if price_usd(ledger["controller"]) or most_paid_usd(ledger["controller"]):
             lines.append(("controller", ledger["controller"]))
         width = max([len(name) for name, _ in lines], default=5)
         for name, line in lines:
@@ -170,7 +170,7 @@ class Transcript:
             self._line(
                 ("bill      ", "blue"),
                 (
-                    f"{name:<{width}}  {usd(line['cost_usd'])}  "
+                    f"{name:<{width}}  {_price(line)}  "
                     f"{counted(line['calls'], 'call')}{failed}{retries}{stored}, "
                     f"{line['input_tokens']} + {counted(line['output_tokens'], 'token')}",
                     "",
@@ -180,8 +180,7 @@ class Transcript:
         self._line(
             ("bill      ", "blue"),
             (
-                f"{'total':<{width}}  {usd(totals['cost_usd'])}{saved}  "
-                f"{rounded(totals['seconds'], 1)} s",
+                f"{'total':<{width}}  {_price(totals)}{saved}  {rounded(totals['seconds'], 1)} s",
                 "bold",
             ),
         )
@@ -217,6 +216,10 @@ def as_text(trace: Trace) -> str:
     console = Console(file=buffer, color_system=None, force_terminal=False, width=100)
     Transcript(console, trace.pool).whole(trace)
     return buffer.getvalue().rstrip()
+
+
+def _price(bill: Mapping[str, Any]) -> str:
+    return usd(bill["cost_usd"]) + unconfirmed(bill.get("uncertain_usd", 0.0))
 
 
 def _messages(update: Any) -> list[Any]:

@@ -26,6 +26,16 @@ def usd(amount: float, *, exact: bool = False) -> str:
     return f"{sign}${fixed(abs(amount), 2 if abs(amount) >= 1 and not exact else 6)}"
 
 
+def unconfirmed(amount: float) -> str:
+    """Write, after a cost, the most that attempts of an unknown price cost; "" = nothing.
+
+    Example:
+        >>> unconfirmed(0.03), unconfirmed(0)
+        (', and up to $0.030000 that no provider confirmed', '')
+    """
+    return f", and up to {usd(amount)} that no provider confirmed" if amount else ""
+
+
 def fixed(amount: float, decimals: int) -> str:
     """Write a number with so many decimals; one that these would make a zero has two digits.
 

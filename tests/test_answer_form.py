@@ -536,6 +536,16 @@ def test_copies_and_pickles_answer_as_the_model_does(copied, tmp_path):
     assert model.invoke(HAMLET).text == "William Shakespeare"
 
 
+def test_an_answer_of_an_llm_cache_may_not_be_billed_again():
+    pool, cache = make_pool({"name": "Ada", "output_usd_per_mtok": 2.0}), InMemoryCache()
+    script = ScriptedController([search("Ada: q"), answer("one")])
+    lost = {"Ada": FakeChat(text=ConnectionError("gone"))}
+    model = ChatRouterR1(pool=pool, controller=script, models=lost, cache=cache)
+    paid, cached = (model.invoke(HAMLET).response_metadata for _ in range(2))
+    assert (paid["uncertain_usd"] > 0, cached["cached"]) == (True, True)
+    assert not {"uncertain_attempts", "uncertain_usd"} & set(cached)
+
+
 def test_an_llm_cache_gives_an_answer_free_of_charge_and_only_to_the_same_router():
     cache = InMemoryCache()
     pool, other = make_pool("Ada"), make_pool({"name": "Ada", "model": "bigger"})

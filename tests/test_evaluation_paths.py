@@ -13,7 +13,7 @@ from extras import needs
 needs("eval")
 
 from in_process import Done, cli
-from openai_server import OpenAIServer, Reply, Request, Status
+from openai_server import Malformed, OpenAIServer, Reply, Request, Status
 from yaml_pool import ONE_DOLLAR, yaml_pool
 
 GOLD = {f"What is the capital of land {n}?": f"Town {n}" for n in range(8)}
@@ -120,3 +120,47 @@ def test_nothing_is_reported_where_every_call_failed_and_it_can_go_on(serve, ser
     again = evaluate(tmp_path, "--resume")
     assert again.returncode == 0, again.stderr
     assert server.count() == 2 * len(GOLD)
+
+
+def test_where_a_budget_ends_what_only_failed_both_are_told(serve, server, tmp_path):
+    broken = serve(Malformed())
+    dear = {**DEAR, "max_tokens": 1000}
+    yaml_pool(tmp_path, server, {"Bad": {**dear, "base_url": broken.base_url}, "Good": dear})
+    rest = ("--controller", "constant:Good", "--no-controls", "--concurrency", 1)
+    budget = ("--budget-usd", 0.05)  # a reply may cost 0.02
+    given = ("q.jsonl", "--pool", "pool.yaml", "--controller", "constant:Bad", "--out", "out")
+    failed = cli("evaluate", *given, *rest, *budget, cwd=tmp_path)
+    assert (failed.returncode, broken.count(), server.count()) == (2, 2, 0)
+    assert "every call failed, so there is nothing to report: malformed: " in failed.stderr
+    stopped = (
+        r"Stopped at the budget of \$0\.050000 \(\$0 paid, and up to \$0\.04\d+ that no provider"
+    )
+    assert re.search(stopped, failed.stderr), failed.stderr
+    assert "Go on by --resume with another budget." in failed.stderr
+
+
+def test_what_may_be_billed_is_told_beside_the_costs(serve, server, tmp_path):
+    bad = {**ONE_DOLLAR, "base_url": serve(Malformed()).base_url}
+    yaml_pool(tmp_path, server, {"Ada": ONE_DOLLAR, "Bad": bad})
+    done = evaluate(tmp_path, "--no-controls", "--concurrency", 1)
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    ledgers = [json.loads(line)["ledger"]["candidates"] for line in lines]
+    uncertain = sum(ledger["Bad"]["uncertain_usd"] for ledger in ledgers)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["uncertain_usd"] == pytest.approx(uncertain)
+    told = f"The costs leave out up to ${uncertain:.6f} that no provider confirmed."
+    for text in (done.stdout, (tmp_path / "out" / "report.md").read_text()):
+        assert told in text
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 10, "completion_tokens": 5}, None])
+def test_that_resume_asks_again_is_said_of_what_the_store_has_not(serve, server, tmp_path, usage):
+    bad = serve(Malformed(json.dumps({"choices": [None], "usage": usage})))
+    yaml_pool(tmp_path, server, {"Ada": ONE_DOLLAR, "Bad": {"base_url": bad.base_url}})
+    given = ("q.jsonl", "--pool", "pool.yaml", "--no-controls", "--out", "out")
+    both = ("--controller", "constant:Ada", "--controller", "constant:Bad")
+    for resume in ((), ("--resume",)):
+        done = cli("evaluate", *given, *both, *resume, cwd=tmp_path)
+        assert "Nobody replied for 8 of 16 answers, which count as wrong" in done.stdout
+        assert ("; --resume asks again: malformed: " in done.stdout) == (usage is None)
+    assert bad.count() == (8 if usage else 16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections import Counter
 from pathlib import Path
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from in_process import Done, cli
-from openai_server import OpenAIServer, Reply, Request, Status
+from openai_server import Malformed, OpenAIServer, Reply, Request, Status
 from router_r1_graph import CandidatePool, PoolError
 from router_r1_graph.answers import contains
 from router_r1_graph.candidates.pool_edit import edited
 from router_r1_graph.candidates.pool_file import parse_yaml
 from router_r1_graph.evaluation.probes import SHIPPED_PROBES, in_turn, read_probes
+from yaml_pool import ONE_DOLLAR, yaml_pool
 
 KEY = "sk-test-0123456789abcdef"
 GOLD = {probe.question: probe for probe in read_probes(SHIPPED_PROBES)}
@@ -221,6 +223,12 @@ def test_the_limit_in_usd_ends_it(serve, tmp_path):
     assert "30 of 100 shipped probes" in ada.measured.source
     assert "measured" not in file.read_text()
     assert " geography 3 " in " ".join(done.stdout.split())  # all domains have as many
+
+
+def test_what_may_be_billed_is_told_beside_what_was_paid(serve, tmp_path):
+    yaml_pool(tmp_path, serve(Malformed()), **ONE_DOLLAR)
+    done = measure(tmp_path / "pool.yaml")
+    assert re.search(r"paid: \$0, and up to \$0\.\d+ that no provider confirmed", done.stderr)
 
 
 def test_an_interrupt_writes_what_is_known_and_a_second_run_goes_on(serve, tmp_path):

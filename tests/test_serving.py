@@ -25,7 +25,7 @@ from langchain_openai import ChatOpenAI
 
 from fakes import NEVER, FakeChat, PaidController, TypingChat, answer, make_pool, search
 from in_process import cli
-from openai_server import Reply
+from openai_server import Cut, Malformed, Reply
 from patience import wait_until
 from router_r1_graph import (
     ChatModelController,
@@ -819,6 +819,19 @@ def test_metrics_count_requests_money_and_calls():
     assert usd == pytest.approx(bill["cost_usd"])
     for name, line in bill["candidates"].items():
         assert f'router_r1_calls_total{{candidate="{name}"}} {line["calls"]}.0' in text
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_may_be_billed_is_on_the_metrics_by_who_was_asked(serve, tmp_path, stream):
+    lost = {"ada": Malformed(), "controller": [Reply("<search> Ada: Capital? </search>"), Cut()]}
+    prices = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0}
+    pool = yaml_pool(tmp_path, serve(lost), controller=prices, **prices)
+    with serving_at(ChatRouterR1(pool=pool, controller="pool")) as url:
+        with pytest.raises(openai.InternalServerError):
+            ask(url, stream=stream)
+        text = get(f"{url}/metrics")
+    found = re.findall(r'^router_r1_uncertain_usd_total\{candidate="(\w+)"\} (\S+)', text, re.M)
+    assert {name: float(usd) > 0 for name, usd in found} == {"Ada": True, "controller": True}
 
 
 class Cancelled(FakeChat):

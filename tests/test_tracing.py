@@ -241,6 +241,15 @@ def test_tokens_that_are_not_reported_are_sent_as_they_are_billed(sink):
     assert usage["input_tokens"] == state["ledger"]["controller"]["input_tokens"] > 0
 
 
+def test_the_most_that_a_lost_reply_can_cost_is_metadata_of_the_candidates_run(sink):
+    pool = make_pool({"name": "Ada", "output_usd_per_mtok": 2.0})
+    state = traced(sink.client(), ScriptedController([search("Ada: fail"), answer("?")]), pool=pool)
+    line = state["ledger"]["candidates"]["Ada"]
+    (told,) = (r["extra"]["metadata"] for r in sink.tree() if r["run_type"] == "tool")
+    for name in ("uncertain_attempts", "uncertain_usd"):
+        assert told[name] == line[name] > 0
+
+
 def test_the_message_of_a_model_stays_as_it_was(sink):
     message = AIMessage(answer())
 

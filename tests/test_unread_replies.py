@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pytest
 from langchain_core.messages import HumanMessage
 
 from fakes import FakeChat, make_pool
+from in_process import cli
 from openai_server import Cut, Reply, Wire
 from router_r1_graph import ReplyStore, ScriptedController, candidate_tool, create_router_r1
 from router_r1_graph.candidates import guard
@@ -395,3 +397,39 @@ def test_a_reply_that_reports_no_usage_is_asked_for_again(serve, tmp_path):
         call = {"type": "tool_call", "id": "1", "name": ada.slug, "args": {"query": "Capital?"}}
         told = [tool.invoke(call).artifact["ok"] for _ in range(3)]
     assert (told, server.count()) == ([False, True, True], 2)
+
+
+# ----------------------------------------------------------------------------- where it is shown
+
+NOT_CONFIRMED = r"\$0, and up to \$0\.\d+ that no provider confirmed"
+
+
+def test_a_transcript_says_what_may_be_billed_of_a_call_a_candidate_and_the_run(serve, tmp_path):
+    yaml_pool(tmp_path, serve(Raw(b"<html>")), **ONE_DOLLAR)
+    asked = ("ask", "Capital?", "--pool", "pool.yaml", "--controller", "constant:Ada")
+    done = cli(*asked, cwd=tmp_path)
+    assert re.search(rf"^reply .*\[0 tokens, {NOT_CONFIRMED}, ", done.stdout, re.M)
+    assert re.search(rf"^bill +Ada +{NOT_CONFIRMED}  1 call, 1 failed", done.stdout, re.M)
+    assert re.search(rf"^bill +total +{NOT_CONFIRMED}  \d", done.stdout, re.M)
+    chat = cli("chat", *asked[2:], input="Capital?\n", cwd=tmp_path)
+    assert re.search(rf"^bill +{NOT_CONFIRMED}, 1 call \(1 failed\)", chat.stdout, re.M)
+
+
+def test_a_controller_whose_turns_are_only_uncertain_has_a_line_on_the_bill(serve, tmp_path):
+    server = serve(Raw(b"<html>"))
+    yaml_pool(tmp_path, server, controller=ONE_DOLLAR)
+    done = cli("ask", "Capital?", "--pool", "pool.yaml", cwd=tmp_path)
+    assert re.search(rf"^bill +controller +{NOT_CONFIRMED}  1 call", done.stdout, re.M)
+    assert re.search(rf"^bill +total +{NOT_CONFIRMED}  \d", done.stdout, re.M)
+
+
+@both_ways
+def test_the_last_message_says_what_may_be_billed_if_anything(serve, tmp_path, how):
+    server = serve([Raw(b"<html>"), Wire(json.loads(body()))])
+    graph = scripted(yaml_pool(tmp_path, server, **ONE_DOLLAR), SEARCH, ANSWER)
+    for uncertain in (True, False):
+        result = run(graph, how)
+        bill = result["messages"][-1].response_metadata["router_r1"]
+        known = result["ledger"]["candidates"]["Ada"].get("uncertain_usd")
+        assert bill.get("uncertain_usd") == known
+        assert (known is not None) == uncertain

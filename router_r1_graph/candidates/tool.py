@@ -140,6 +140,7 @@ def _notable(reply: Reply) -> dict[str, Any]:
         "hedges": reply.hedges,
         "waited_seconds": round(reply.waited_seconds, 3),
         "uncertain_attempts": reply.uncertain_attempts,
+        "uncertain_usd": reply.uncertain_usd,
         "circuit_open": reply.error is not None and reply.error.kind == "circuit_open",
     }
     return {name: value for name, value in shown.items() if value}

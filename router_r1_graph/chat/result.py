@@ -13,7 +13,7 @@ from ..answers import is_abstention
 from ..budget import StopReason
 from ..candidates.finish import finish_of
 from ..candidates.returned import kept_of
-from ..ledger import new_ledger, total
+from ..ledger import WHERE_ANY, new_ledger, total
 from ..protocol import beginning
 
 UNANSWERED = "unanswered"
@@ -89,6 +89,7 @@ def free(generation: ChatGeneration) -> ChatGeneration:
     told = message.response_metadata
     if "cost_usd" not in told:
         return generation
+    told = {name: value for name, value in told.items() if name not in WHERE_ANY}
     bill = {**total(new_ledger()), "saved_usd": told["cost_usd"], "candidates": {}, "cached": True}
     message = message.model_copy(update={"response_metadata": {**told, **bill}})
     return generation.model_copy(update={"message": message})

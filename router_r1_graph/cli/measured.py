@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..console import make_console
 from ..outside import visible
-from ..words import plain, shortened, usd
+from ..words import plain, shortened, unconfirmed, usd
 from .tables import wilson
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def measured_table(measured: Sequence[Measured]) -> Table:
 def explain(measured: Sequence[Measured], budget_usd: float) -> None:
     """Print on standard error the cost, the candidates with too few probes, and open points."""
     paid = sum(one.paid_usd for one in measured)
-    print(f"paid: {usd(paid)}", file=sys.stderr)
+    uncertain = sum(one.uncertain_usd for one in measured)
+    print(f"paid: {usd(paid)}{unconfirmed(uncertain)}", file=sys.stderr)
     short = [
         f"{one.candidate.name} {len(one.scored) + one.failures} of {len(one.probes)}"
         for one in measured

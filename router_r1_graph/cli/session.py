@@ -21,7 +21,7 @@ from ..ledger import Ledger, added, new_ledger, total
 from ..outside import visible
 from ..trace import Trace, write_traces
 from ..transcript import Transcript
-from ..words import counted, rounded, shortened, usd
+from ..words import counted, rounded, shortened, unconfirmed, usd
 from .ask import approve_call, told_once
 from .live import INTERRUPTED, LiveRun
 from .options import print_json
@@ -155,7 +155,8 @@ class Session:
         one = total(ledger)
         failed = f" ({one['failed_calls']} failed)" if one["failed_calls"] else ""
         saved = f", {usd(one['saved_usd'])} saved" if one["stored_calls"] else ""
-        words = f"{usd(one['cost_usd'])}{saved}, {counted(one['calls'], 'call')}{failed}, "
+        unsure = unconfirmed(one.get("uncertain_usd", 0.0))
+        words = f"{usd(one['cost_usd'])}{unsure}{saved}, {counted(one['calls'], 'call')}{failed}, "
         words += f"{rounded(one['seconds'], 1)} s; {usd(self._session_usd())} in this session"
         print_line(self.transcript.console, ("bill      ", "blue"), (words, "dim"))
 

@@ -60,6 +60,7 @@ class Measured:
         failures: calls that brought no reply; they do not count as wrong answers.
         error: the last of these failures.
         paid_usd: the cost of its calls; stored replies cost nothing.
+        uncertain_usd: the most that attempts of an unknown price cost besides.
         ended: why it gets no further probes, if some are left.
     """
 
@@ -70,6 +71,7 @@ class Measured:
     failures: int = 0
     error: ReplyError | None = None
     paid_usd: float = 0.0
+    uncertain_usd: float = 0.0
     ended: Literal["", "budget", "failing"] = ""
     _asked: int = 0
     _in_flight: int = 0
@@ -150,6 +152,7 @@ class Measured:
 
     def _keep(self, probe: Probe, reply: Reply, scorer: Scorer) -> None:
         self.paid_usd += reply.cost_usd
+        self.uncertain_usd += reply.uncertain_usd
         if reply.ok or (reply.error and reply.error.kind == "empty"):
             record = Record(
                 question=probe.question,
@@ -213,7 +216,7 @@ async def measure(
             reply = await aask(models[one], prompt, one.candidate, store=replies)
             one._keep(probe, reply, scorer)
         finally:
-            purse.settle(expected, reply.cost_usd + reply.uncertain_usd)
+            purse.settle(expected, reply.cost_usd, reply.uncertain_usd)
 
     async def ask(item: tuple[Measured, Probe]) -> Sequence[None]:
         one, probe = item

@@ -20,7 +20,6 @@ from ..context import as_context
 from ..controllers import Controller, parse_controller
 from ..errors import ConfigError
 from ..files import only_writer
-from ..words import usd
 from . import loop
 from .folds import FITTED, READER, fitted_on_folds, not_asked
 from .loop import AskItem
@@ -33,8 +32,9 @@ from .purse import Purse
 from .questions import EvaluationQuestion
 from .recorded_replies import RESULTS
 from .report import write_report
-from .run import Outcome, Results, cost_weights_of, require_replies, run_controller, unanswered
+from .run import Outcome, Results, cost_weights_of, run_controller
 from .scorers import parse_scorer
+from .silence import require_replies, unanswered
 from .spending import Estimate, estimate, within, worst_case
 from .summary import Summary, summarise
 
@@ -84,11 +84,7 @@ def _evaluate(plan: Evaluation, results: Results, console: Console | None) -> Su
     # In a fixed order, not that of arrival: a resumed run has to end with the same intervals.
     keys = [(*run.key, question.id) for run in runs for question in run.share.questions]
     outcomes = [results.outcomes[key] for key in dict.fromkeys(keys) if key in results.outcomes]
-    if purse and purse.refused and not outcomes:
-        raise ConfigError(
-            f"a budget of {usd(purse.budget_usd)} allows no question: the worst case of one is more"
-        )
-    require_replies(outcomes)
+    require_replies(outcomes, purse)
     notes = ([purse.stopped] if purse and purse.refused else []) + unanswered(outcomes)
     outcomes = [*unfitted, *outcomes]
     summary = summarise(

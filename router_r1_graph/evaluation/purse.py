@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ..words import counted, usd
+from ..words import counted, unconfirmed, usd
 
 
 class Purse:
@@ -17,22 +17,19 @@ class Purse:
     def __init__(self, budget_usd: float) -> None:
         self.budget_usd = budget_usd
         self.left_usd = budget_usd
+        self.paid_usd = self.uncertain_usd = 0.0
         self.calls = 0
         self.refused = 0
         self._settled = asyncio.Event()
-
-    @property
-    def paid_usd(self) -> float:
-        """The USD paid, and what else may be billed; final once nothing is reserved."""
-        return self.budget_usd - self.left_usd
 
     @property
     def stopped(self) -> str:
         """The message if something was not asked for lack of money; "" = all was asked."""
         if not self.refused:
             return ""
+        paid = f"{usd(self.paid_usd)} paid{unconfirmed(self.uncertain_usd)}"
         return (
-            f"Stopped at the budget of {usd(self.budget_usd)} ({usd(self.paid_usd)} paid): "
+            f"Stopped at the budget of {usd(self.budget_usd)} ({paid}): "
             f"{counted(self.refused, 'run')} not made. Go on by --resume with another budget."
         )
 
@@ -47,9 +44,11 @@ class Purse:
         self.calls += 1
         return True
 
-    def settle(self, held_usd: float, paid_usd: float) -> None:
-        """Pay for a call."""
-        self.left_usd += held_usd - paid_usd
+    def settle(self, held_usd: float, paid_usd: float, uncertain_usd: float) -> None:
+        """Pay for a call; the most that it may cost besides is gone as well."""
+        self.left_usd += held_usd - paid_usd - uncertain_usd
+        self.paid_usd += paid_usd
+        self.uncertain_usd += uncertain_usd
         self.calls -= 1
         self._settled.set()
         self._settled = asyncio.Event()

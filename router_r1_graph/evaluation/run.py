@@ -21,11 +21,10 @@ from ..candidates import CandidatePool
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers import Controller
-from ..errors import ConfigError, RouterR1Error, TraceError
+from ..errors import ConfigError, TraceError
 from ..files import append_line, objects_in, write_whole
 from ..ledger import price_usd, total
 from ..trace import Trace
-from ..words import counted
 from .loop import AskItem, Item, ask_many, ask_router
 from .origin import Origin, difference, other_options, other_pool
 from .questions import EvaluationQuestion
@@ -71,6 +70,10 @@ class Outcome:
     """Why neither a candidate nor the controller replied; "" = one did."""
     explore: float = 0.0
     """The share of calls whose candidate was drawn at random, from 0 to 1."""
+    uncertain_usd: float = 0.0
+    """The most that attempts cost whose price is unknown; no part of `cost_usd`."""
+    unread: bool = False
+    """Whether all its replies were paid and cannot be read: the store has them, as they are."""
 
     @property
     def key(self) -> Key:
@@ -104,7 +107,14 @@ def outcome_of(trace: Trace, scorer: Scorer) -> Outcome:
         stated=stated(answer, trace.gold),
         error=_error(trace, calls),
         explore=trace.context.explore,
+        uncertain_usd=bill.get("uncertain_usd", 0.0),
+        unread=bool(calls) and all(_is_unread(call) for call in calls),
     )
+
+
+def _is_unread(call: CallRecord) -> bool:
+    paid = call.input_tokens + call.output_tokens or call.cost_usd + call.saved_usd
+    return bool(paid) and (call.error or "").startswith("malformed:") and not call.ok
 
 
 def _failed(trace: Trace) -> bool:
@@ -260,27 +270,6 @@ async def run_controller(
 
     ask = ask_router(controller, name=spec, callbacks=callbacks, replies=replies)
     await ask_many(asked, limited(ask), keep, at_once=concurrency)
-
-
-def require_replies(outcomes: Sequence[Outcome]) -> None:
-    """Check that there is a reply, so that there is something to report.
-
-    Raises:
-        RouterR1Error: every call failed; the message has the commonest error.
-    """
-    if outcomes and all(outcome.error for outcome in outcomes):
-        [(error, _)] = Counter(outcome.error for outcome in outcomes).most_common(1)
-        raise RouterR1Error(f"every call failed, so there is nothing to report: {error}")
-
-
-def unanswered(outcomes: Sequence[Outcome]) -> list[str]:
-    """Return how many questions got no reply, and the commonest cause; [] = none."""
-    errors = Counter(outcome.error for outcome in outcomes if outcome.error)
-    if not errors:
-        return []
-    [(error, _)] = errors.most_common(1)
-    of = f"{errors.total()} of {counted(len(outcomes), 'answer')}"
-    return [f"Nobody replied for {of}, which count as wrong; --resume asks again: {error}"]
 
 
 def cost_weights_of(

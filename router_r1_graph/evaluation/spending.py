@@ -15,7 +15,7 @@ from ..controllers.rules import (
     OneCallController,
     VoteController,
 )
-from ..ledger import most_paid_usd, total
+from ..ledger import total
 from ..trace import Trace
 from ..words import counted, usd
 from .loop import AskItem, Item
@@ -39,15 +39,18 @@ def within(purse: Purse, ask: AskItem, worst_usd: Callable[[Item], float]) -> As
 
     async def ask_if_paid(item: Item) -> Sequence[Trace]:
         nonlocal highest
-        held, paid = max(highest, worst_usd(item)), 0.0
+        held = max(highest, worst_usd(item))
+        paid = uncertain = 0.0
         if not await purse.hold(held):
             return []
         try:
             traces = await ask(item)
-            paid = sum(most_paid_usd(total(trace.ledger)) for trace in traces)
-            highest = max(highest, paid)
+            bills = [total(trace.ledger) for trace in traces]
+            paid = sum(bill["cost_usd"] for bill in bills)
+            uncertain = sum(bill.get("uncertain_usd", 0.0) for bill in bills)
+            highest = max(highest, paid + uncertain)
         finally:
-            purse.settle(held, paid)
+            purse.settle(held, paid, uncertain)
         return traces
 
     return ask_if_paid

@@ -85,6 +85,8 @@ class Summary:
     """Calls whose reply came out of the reply store, controllers' included."""
     saved_usd: float = 0.0
     """The cost of these, had the calls been made; the costs above include it."""
+    uncertain_usd: float = 0.0
+    """The most that attempts cost whose price is unknown; the costs above do not include it."""
     origin: Origin | None = None
     """Its origin; None = not known."""
     notes: Sequence[str] = ()
@@ -108,6 +110,7 @@ class Summary:
             "constant_best": self.constant_best,
             "stored_calls": self.stored_calls,
             "saved_usd": self.saved_usd,
+            "uncertain_usd": self.uncertain_usd,
             "origin": self.origin and self.origin.model_dump(mode="json", exclude={"options"}),
             "notes": list(self.notes),
             "controllers": [
@@ -160,10 +163,11 @@ def summarise(
         seed: of the resamples.
     """
     groups: dict[tuple[str, float], dict[str, Outcome]] = {}
-    stored_calls, saved_usd = 0, 0.0
+    stored_calls, saved_usd, uncertain_usd = 0, 0.0, 0.0
     for outcome in outcomes:
         stored_calls += outcome.stored_calls
         saved_usd += outcome.saved_usd
+        uncertain_usd += outcome.uncertain_usd
         groups.setdefault((outcome.controller, outcome.cost_weight), {})[outcome.id] = outcome
     if not groups:
         return Summary(pool, metric, 0, [], None)
@@ -222,7 +226,8 @@ def summarise(
             )
         )
     constant_best = best[0] if best else None
-    return Summary(pool, metric, len(ids), rows, constant_best, stored_calls, saved_usd)
+    bill = stored_calls, saved_usd, uncertain_usd
+    return Summary(pool, metric, len(ids), rows, constant_best, *bill)
 
 
 def _best(

@@ -86,11 +86,15 @@ def difference(value: Interval | None, digits: int = 3) -> str:
 
 
 def savings(summary: Summary) -> list[str]:
-    """Return a sentence on the savings by the reply store; none if nothing was stored."""
-    if not summary.stored_calls:
-        return []
-    stored = counted(summary.stored_calls, "stored reply", "stored replies")
-    return [f"{stored} saved {usd(summary.saved_usd)}, which the costs include."]
+    """Return sentences on what was saved, and on what may be billed besides; [] = neither."""
+    lines = []
+    if summary.stored_calls:
+        stored = counted(summary.stored_calls, "stored reply", "stored replies")
+        lines.append(f"{stored} saved {usd(summary.saved_usd)}, which the costs include.")
+    if summary.uncertain_usd:
+        most = usd(summary.uncertain_usd)
+        lines.append(f"The costs leave out up to {most} that no provider confirmed.")
+    return lines
 
 
 def _who(singles: Sequence[SummaryRow]) -> str:

@@ -115,9 +115,11 @@ class EndNodes:
         # is small: a short id, and only the totals of the bill. The ledger has the bill of each
         # candidate.
         totals = total(state["ledger"])
-        stored: dict[str, Any] = {}
+        if_any: dict[str, Any] = {}
         if totals["stored_calls"]:
-            stored = {"stored_calls": totals["stored_calls"], "saved_usd": totals["saved_usd"]}
+            if_any = {"stored_calls": totals["stored_calls"], "saved_usd": totals["saved_usd"]}
+        if uncertain := totals.get("uncertain_usd"):
+            if_any["uncertain_usd"] = uncertain
         message = AIMessage(
             answer or f"(no answer: {reason})",
             id=_new_id(),
@@ -133,7 +135,7 @@ class EndNodes:
                     "seconds": totals["seconds"],
                     "calls": totals["calls"],
                     "failed_calls": totals["failed_calls"],
-                    **stored,
+                    **if_any,
                 },
             },
         )

@@ -16,6 +16,10 @@ from prometheus_client import CollectorRegistry, Counter
 from ..budget import StopReason
 from ..candidates.tool import CANDIDATE_TAG
 from ..errors import ControllerError
+from ..ledger import LedgerLine, new_ledger
+
+_CONTROLLER = "controller"
+"""The label of the controller's turns."""
 
 
 class Metrics:
@@ -24,6 +28,12 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         of: dict[str, Any] = {"namespace": "router_r1", "registry": registry}
         self.usd = Counter("cost_usd", "USD paid, whether or not a client got an answer", **of)
+        self.uncertain_usd = Counter(
+            "uncertain_usd",
+            "The most that attempts cost whose price is unknown, by candidate or controller",
+            ["candidate"],
+            **of,
+        )
         self.calls = Counter("calls", "Calls, by candidate", ["candidate"], **of)
         self.failed_calls = Counter(
             "failed_calls", "Calls that failed, by candidate and kind", ["candidate", "kind"], **of
@@ -41,7 +51,8 @@ class Meter(BaseCallbackHandler):
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
         self._usd = 0.0
-        self._controller_usd: dict[UUID | None, float] = {}  # by the run of the graph
+        self._uncertain_usd: dict[str, float] = {}  # by candidate or controller
+        self._turns: dict[UUID | None, LedgerLine] = {}  # the bill so far, by the run of the graph
         self._begun: dict[UUID, str] = {}
         self._lock = threading.Lock()
 
@@ -68,6 +79,7 @@ class Meter(BaseCallbackHandler):
         if error := bill["error"]:
             self.metrics.failed_calls.labels(bill["candidate"], error["kind"]).inc()
         self._pay(bill["cost_usd"])
+        self._doubt(bill["candidate"], bill.get("uncertain_usd", 0.0))
 
     def on_chain_end(
         self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **_: Any
@@ -78,26 +90,40 @@ class Meter(BaseCallbackHandler):
             return
         if not (ledger := update.get("ledger")):
             return
-        usd = ledger["controller"]["cost_usd"]
+        now: LedgerLine = ledger["controller"]
         with self._lock:
-            new = usd - self._controller_usd.get(parent_run_id, 0.0)
-            self._controller_usd[parent_run_id] = usd
-        self._pay(new)
+            known = self._turns.get(parent_run_id, new_ledger()["controller"])
+            self._turns[parent_run_id] = now
+        self._pay(now["cost_usd"] - known["cost_usd"])
+        self._doubt(_CONTROLLER, now.get("uncertain_usd", 0.0) - known.get("uncertain_usd", 0.0))
 
     def _pay(self, usd: float) -> None:
         if usd > 0:
             self._usd += usd
             self.metrics.usd.inc(usd)
 
-    def close(self, stop_reason: str, cost_usd: float = 0.0) -> None:
+    def _doubt(self, who: str, usd: float) -> None:
+        if usd > 1e-12:  # less is a rounding error of additions
+            self._uncertain_usd[who] = self._uncertain_usd.get(who, 0.0) + usd
+            self.metrics.uncertain_usd.labels(who).inc(usd)
+
+    def close(
+        self,
+        stop_reason: str,
+        cost_usd: float = 0.0,
+        candidates: Mapping[str, LedgerLine] | None = None,
+    ) -> None:
         """Count the end of the run, and the part of its bill that was not counted yet.
 
         Args:
             stop_reason: of the run; `cancelled` = the client has disconnected, or the server ends.
             cost_usd: the whole bill, with the call that gives an answer its form.
+            candidates: the bill of each candidate, likewise.
         """
         self.metrics.stop_reasons.labels(stop_reason).inc()
         self._pay(cost_usd - self._usd)
+        for name, line in (candidates or {}).items():
+            self._doubt(name, line.get("uncertain_usd", 0.0) - self._uncertain_usd.get(name, 0.0))
         for candidate in self._begun.values():  # nobody knows what it has cost
             self.metrics.calls.labels(candidate).inc()
             self.metrics.failed_calls.labels(candidate, "cancelled").inc()

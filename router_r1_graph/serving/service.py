@@ -223,7 +223,7 @@ class RouterService:
         """Count an answer; the last piece of a stream has its bill."""
         self._seconds.observe(time.perf_counter() - start)
         bill = message.response_metadata
-        meter.close(bill["stop_reason"], bill["cost_usd"])
+        meter.close(bill["stop_reason"], bill["cost_usd"], bill["candidates"])
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
