@@ -102,8 +102,8 @@ def explain(
     """
     errors = error.errors(include_url=False)
     # To `min_length` an entry that cannot be read is a missing one: no second error for it.
-    tops = {e["loc"][:1] for e in errors if len(e["loc"]) > 1}
-    errors = [e for e in errors if e["loc"] not in tops] or errors
+    above = {e["loc"][:depth] for e in errors for depth in range(1, len(e["loc"]))}
+    errors = [e for e in errors if e["loc"] not in above] or errors
     said: dict[str, None] = {}
     for one in errors:
         place = _place(one)

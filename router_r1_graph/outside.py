@@ -24,6 +24,10 @@ MOST_OF_A_CALL = 10**6
 """The most seconds, or USD, of all attempts of a call; sockets cannot wait much longer."""
 MOST_OF_A_RUN = 10**9
 """The most seconds, or USD, of all calls of a run."""
+MOST_OF_A_BUDGET = 10**12
+"""The most USD of a limit that is set: above all that a run can cost."""
+NO_LIMIT = 2**31 - 1
+"""The most seconds, calls or tokens of a limit that is set: many write this for none at all."""
 
 # What files hold: amounts of one call, and the sums over a run.
 Count = Annotated[int, Field(ge=0, le=MOST_TOKENS)]

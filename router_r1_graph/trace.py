@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .budget import StopReason
 from .call_records import CallRecord, call_records, check_scratchpad
 from .candidates import CandidatePool
-from .candidates.pool import STORED
+from .candidates.written_down import STORED
 from .context import Knobs, RouterContext, as_context
 from .decisions import Decision, of_message
 from .errors import ConfigError, TraceError

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import yaml
@@ -31,6 +35,8 @@ from router_r1_graph import (
 )
 from router_r1_graph.candidates.pool_file import SHIPPED_POOLS
 from router_r1_graph.candidates.providers import make_chat_model
+from router_r1_graph.candidates.steps import Await, Wait
+from router_r1_graph.candidates.steps import run as run_steps
 from router_r1_graph.outside import visible
 from yaml_pool import bills, both_ways, run, scripted, yaml_pool
 
@@ -231,18 +237,18 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line(tmp_path, text, says):
 @pytest.mark.parametrize(
     ("field", "low", "high", "beyond"),
     [
-        ("timeout_seconds", "0.001", "1000000", (1e-300, 1e18, 1e300)),
-        ("breaker_seconds", "0.001", "1000000", (0, 1e300)),
-        ("hedge_after_seconds", "0.001", "1000000", (-1, 1e300)),
-        ("cache_ttl_seconds", "0.001", "1000000", (0, 1e300)),
+        ("timeout_seconds", "0.000001", "2147483647", (1e-300, 1e18, 1e300)),
+        ("breaker_seconds", "0.000001", "2147483647", (0, 1e300)),
+        ("hedge_after_seconds", "0.000001", "2147483647", (-1, 1e300)),
+        ("cache_ttl_seconds", "0.000001", "2147483647", (0, 1e300)),
         ("latency_seconds", "0", "1000000", (-1, 1e300)),
-        ("requests_per_minute", "0.001", "1000000000000", (1e-300, 1e300)),
-        ("tokens_per_minute", "0.001", "1000000000000", (1e-300, 1e300)),
-        ("max_tokens", "1", "100000000", (0, 10**30)),
+        ("requests_per_minute", "0.000001", "1000000000000", (1e-300, 1e300)),
+        ("tokens_per_minute", "0.000001", "1000000000000", (1e-300, 1e300)),
+        ("max_tokens", "1", "2147483647", (0, 10**30)),
         ("max_retries", "0", "10", (-1, 10**30)),
-        ("max_concurrency", "1", "1000000", (0, 10**30)),
-        ("breaker_failures", "1", "1000000", (0, 10**30)),
-        ("breaker_probes", "1", "1000000", (0, 10**30)),
+        ("max_concurrency", "1", "2147483647", (0, 10**30)),
+        ("breaker_failures", "1", "2147483647", (0, 10**30)),
+        ("breaker_probes", "1", "2147483647", (0, 10**30)),
         ("usd_per_call", "0", "1000", (-1, 1001)),
         ("output_usd_per_mtok", "0", "1000000", (-1, 1e300)),
         ("temperature", "0", "2", (-1, 1e300)),
@@ -266,12 +272,41 @@ def test_no_number_of_a_candidate_is_without_a_limit():
                     assert {"minimum", "maximum"} <= one.keys(), name
 
 
+NO_LIMIT = 2**31 - 1
+
+
 @both_ways
-def test_the_longest_times_of_a_candidate_and_a_run_can_be_waited_for(serve, tmp_path, how):
-    longest = {"timeout_seconds": 1e6, "breaker_failures": 1, "breaker_seconds": 1e6}
-    pool = yaml_pool(tmp_path, serve(Reply("Paris")), **longest, max_tokens=10**8)
-    state = run(scripted(pool, search("Ada: Capital?"), answer()), how, deadline_seconds=10**6)
+@pytest.mark.parametrize("times", [{}, {"hedge_after_seconds": NO_LIMIT - 1}])
+def test_settings_that_mean_no_limit_are_waited_for(serve, tmp_path, how, times):
+    most = dict.fromkeys(("timeout_seconds", "max_tokens", "breaker_seconds"), NO_LIMIT)
+    most |= dict.fromkeys(("max_concurrency", "breaker_failures", "breaker_probes"), NO_LIMIT)
+    most |= {"requests_per_minute": 1e12, "tokens_per_minute": 1e12}
+    server = serve(Reply("Paris"))
+    pool = yaml_pool(tmp_path, server, **most | times)
+    limits = {"deadline_seconds": NO_LIMIT, "budget_usd": 10**12}
+    state = run(scripted(pool, search("Ada: Capital?"), answer()), how, **limits)
     assert [bill["error"] for bill in bills(state)] == [None]
+    assert server.requests[0].body["max_tokens"] == NO_LIMIT
+
+
+def test_a_wait_may_be_longer_than_any_lock_or_sleep():
+    class SleptError(Exception):
+        pass
+
+    def steps():
+        done = Future()
+        done.set_result("here")
+        assert (yield Await(done, 1e18)) == "here"
+        yield Wait(1e18)
+
+    def stop(*_):
+        raise SleptError
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    with pytest.raises(SleptError):
+        run_steps(steps(), lambda: None)
+    signal.signal(signal.SIGUSR1, before)
 
 
 def test_several_mistakes_are_all_said(tmp_path):

@@ -294,7 +294,8 @@ def test_neutral_fields_and_nulls_change_nothing(url, fields):
 
 
 MISSPELT = {
-    "budget_usd": "budgt budget usd_budget bugdet budget-usd budgetUsd max_budget budget_limit",
+    "budget_usd": "budgt budget usd_budget bugdet budget-usd budgetUsd max_budget budget_limit "
+    "max_cost cost_limit maxCost max_cost_usd costUsd",
     "deadline_seconds": "deadlin dedline deadline_s deadline_sec deadline_ms max_seconds",
     "max_rounds": "rounds rounds_max maxRounds MAX_ROUNDS maxrounds ruonds",
     "max_rounds' or 'max_calls_per_round": "round max_round rouns",
@@ -335,7 +336,7 @@ background_tasks tool_servers tool_ids params citations safe_prompt random_seed 
 search_parameters return_images search_recency_filter fallbacks num_retries timeout api_base api_key
 mock_response drop_params caching cache tags user_id conversation_id thread_id project contents
 candidate_count safety_settings system grammar json_schema slot_id cache_prompt samplers lora voice
-speed quality height width host memory
+speed quality height width host memory candidateCount
 """
 
 

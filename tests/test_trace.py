@@ -18,7 +18,9 @@ from pydantic import ValidationError
 from fakes import FakeChat, PaidController, answer, make_pool, models, search
 from in_process import cli
 from router_r1_graph import (
+    Candidate,
     CandidatePool,
+    ConfigError,
     KeywordController,
     ReplyError,
     RouterContext,
@@ -27,6 +29,7 @@ from router_r1_graph import (
     create_router_r1,
     create_router_r1_agent,
 )
+from router_r1_graph.evaluation.run import read_results
 from router_r1_graph.trace import TRACE_VERSION, Trace, read_traces, write_traces
 
 QUESTION = {"question": "What is the capital of France?"}
@@ -360,7 +363,7 @@ def changed(**changes: Any) -> str:
             changed(scratchpad=[{"type": "system", "content": "x"}]),
             "scratchpad[0]: 'type': human, ai or tool is wanted, not 'system'",
         ),
-        (changed(context={"max_rounds": -1}), "context: max_rounds is a whole number"),
+        (changed(context={"max_rounds": "2"}), "context: max_rounds is a whole number"),
         (changed(stop_reason="bored"), "stop_reason: "),
         (json.dumps({"version": 1}), "question: is missing"),
     ],
@@ -415,6 +418,64 @@ def test_an_amount_that_cannot_be_is_refused_by_line_and_field(tmp_path, place, 
     with pytest.raises(TraceError) as raised:
         list(read_traces(file))
     assert str(raised.value).startswith(f"{file}, line 1: {named.replace('.[', '[')}: {says}")
+
+
+OLD_CONTEXT = (
+    '{"cost_weight": 0.5, "deadline_seconds": 2e6, "budget_usd": 1e15, "approve_above_usd": 1e13, '
+    '"max_rounds": 4, "seed": 1180591620717411303424}'
+)
+OLD_CANDIDATE = (
+    '{"name": "Ada", "max_tokens": 9999999999, "max_concurrency": 10000000, '
+    '"requests_per_minute": 1e-9, "tokens_per_minute": 1e-4, "timeout_seconds": 5e-4, '
+    '"breaker_seconds": 1e300, "usd_per_call": 5000.0, "latency_seconds": 1e9, '
+    '"benchmarks": {"x": 1e12, "y": 0.5}}'
+)
+
+
+def test_settings_that_earlier_releases_wrote_down_are_read_within_todays_ranges(tmp_path):
+    file = tmp_path / "traces.jsonl"
+    pool = {"name": "pool", "candidates": [json.loads(OLD_CANDIDATE)]}
+    whole = json.loads(make_trace().model_dump_json())
+    whole |= {"context": json.loads(OLD_CONTEXT), "pool": pool, "scratchpad": []}
+    file.write_text(json.dumps(whole) + "\n")
+    (trace,) = read_traces(file)
+    assert trace.context == RouterContext(
+        **{"deadline_seconds": 2e6, "budget_usd": 1e12, "approve_above_usd": 1e12},
+        seed=2**63 - 1,
+    )
+    (ada,) = trace.pool.candidates
+    assert ada == Candidate(
+        **{"name": "Ada", "max_tokens": 2**31 - 1, "max_concurrency": 10**7},
+        **{"requests_per_minute": 1e-6, "tokens_per_minute": 1e-4, "timeout_seconds": 5e-4},
+        **{"breaker_seconds": 2**31 - 1, "usd_per_call": 1000, "latency_seconds": 1e6},
+        benchmarks={"x": 1e9, "y": 0.5},
+    )
+    assert Trace.read(json.loads(trace.model_dump_json())) == trace
+    ((again, _),) = read_results(file)  # of an evaluation that is resumed
+    assert again == trace
+    assert RouterContext.from_state(json.loads(OLD_CONTEXT)) == trace.context  # of a checkpoint
+    old = {"context": json.loads(OLD_CONTEXT), "pool": pool, "controller": "scripted"}
+    made = Trace.from_state({**run(), "router_r1": old})
+    assert (made.context, made.pool) == (trace.context, trace.pool)
+
+
+def test_settings_that_are_given_today_are_not_bent():
+    for name, value in json.loads(OLD_CANDIDATE).items():
+        if name in ("max_tokens", "requests_per_minute", "breaker_seconds", "usd_per_call"):
+            with pytest.raises(ValidationError):
+                CandidatePool.model_validate({"candidates": [{"name": "Ada", name: value}]})
+    for name in ("budget_usd", "approve_above_usd", "seed"):
+        with pytest.raises(ConfigError, match=name):
+            RouterContext(**{name: json.loads(OLD_CONTEXT)[name]})
+
+
+def test_one_wrong_candidate_of_a_trace_has_one_error():
+    pool = {"candidates": [{"name": "Ada", "max_retries": "often"}]}
+    with pytest.raises(TraceError) as raised:
+        Trace.read(json.loads(changed(pool=pool)))
+    assert str(raised.value) == (
+        "pool.candidates[0].max_retries: a whole number is wanted, not 'often'"
+    )
 
 
 def test_a_trace_of_a_pool_from_a_file_is_read_back_equal(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import re
@@ -18,10 +19,12 @@ from in_process import cli
 from openai_server import Cut, Reply, Wire
 from router_r1_graph import ReplyStore, ScriptedController, candidate_tool, create_router_r1
 from router_r1_graph.candidates import guard
-from router_r1_graph.candidates.call import ask
+from router_r1_graph.candidates.call import aask, ask
 from router_r1_graph.candidates.providers import make_chat_model
 from router_r1_graph.candidates.records import stored_records
-from router_r1_graph.outside import MOST_TOKENS, read_reply_json
+from router_r1_graph.candidates.tool_calls import as_written
+from router_r1_graph.outside import MOST_OF_A_CALL, MOST_TOKENS, NO_LIMIT, read_reply_json
+from router_r1_graph.trace import Trace
 from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
 
 SEARCH, ANSWER = "<search> Ada: Capital? </search>", "<answer> Paris </answer>"
@@ -102,6 +105,44 @@ def test_what_cannot_be_kept_of_a_reply_is_left_out_and_the_rest_is_not():
             read_reply_json(broken)
 
 
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        value = {"a": value}
+    return value
+
+
+@both_ways
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("form", ["text", "text in a text", "object"])
+@pytest.mark.parametrize("depth", [40, 48, 49, 58, 64, 300])
+def test_arguments_that_are_nested_too_deeply_are_an_invalid_call(
+    serve, tmp_path, how, stream, form, depth
+):
+    given: Any = {"query": "Capital?", "more": nested(depth - 1)}
+    text = json.dumps(given)
+    sent = {"text": text, "text in a text": json.dumps(text), "object": given}[form]
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": sent}}
+    whole = {"role": "assistant", "content": None, "tool_calls": [call]}
+    delta = {"index": 0, "delta": {**whole, "tool_calls": [{"index": 0, **call}]}}
+    chunks = [{"id": "x", "choices": [delta]}, piece("", "tool_calls", usage=USAGE)]
+    raw = events(*chunks) if stream else Raw(body(whole).encode())
+    settings = yaml_pool(tmp_path, serve(raw)).candidates[0]
+    model = make_chat_model(settings).model_copy(update={"streaming": stream})
+    asked = model, [HumanMessage("?")], settings
+    reply = ask(*asked) if how == "invoke" else asyncio.run(aask(*asked))
+    assert reply.ok
+    assert reply.message is not None
+    if depth <= 48:
+        assert [one["args"] for one in reply.message.tool_calls] == [given]
+        return
+    assert reply.message.tool_calls == []
+    (invalid,) = reply.message.invalid_tool_calls
+    assert (invalid["name"], invalid["id"]) == ("f", "call_1")
+    assert invalid["error"] == "its arguments are nested more than 48 deep"
+    assert as_written(invalid["args"]) == text or form == "object"
+
+
 UNREADABLE = {
     "a null among the choices": {"choices": [None]},
     "choices by name": {"choices": {"0": {}}},
@@ -146,6 +187,15 @@ def test_without_usage_its_price_is_uncertain_and_at_most_the_worst(serve, tmp_p
     (ada,) = pool.candidates
     assert bill["uncertain_usd"] == pytest.approx(ada.worst_case_usd("Capital?"))
     assert result["ledger"]["candidates"]["Ada"]["uncertain_usd"] == bill["uncertain_usd"]
+
+
+def test_an_uncertain_price_beyond_any_call_is_the_most_of_a_call(serve, tmp_path):
+    unlimited = {"max_tokens": NO_LIMIT, "output_usd_per_mtok": 600.0}
+    pool = yaml_pool(tmp_path, serve(Raw(b"{}")), **unlimited)
+    result = run(scripted(pool, SEARCH, ANSWER), "invoke")
+    (bill,) = bills(result)
+    assert bill["uncertain_usd"] == MOST_OF_A_CALL
+    assert Trace.read(json.loads(Trace.from_state(result).model_dump_json()))
 
 
 @both_ways

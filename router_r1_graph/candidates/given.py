@@ -219,7 +219,9 @@ def _with_whole_calls(message: AIMessage, streamed: StreamedCalls) -> AIMessage:
         else AIMessageChunk(content="", tool_call_chunks=chunks_of(message))
     )
     assert isinstance(read, AIMessageChunk)
-    calls = {"tool_calls": read.tool_calls, "invalid_tool_calls": read.invalid_tool_calls}
+    why = {call["id"]: call["error"] for call in message.invalid_tool_calls}
+    invalid = [{**c, "error": c["error"] or why.get(c["id"])} for c in read.invalid_tool_calls]
+    calls = {"tool_calls": read.tool_calls, "invalid_tool_calls": invalid}
     return message.model_copy(update=calls)
 
 

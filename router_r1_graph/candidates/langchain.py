@@ -40,7 +40,7 @@ def langchain_chat_model(settings: ModelSettings) -> ChatModel:
     given: dict[str, Any] = {
         "temperature": settings.temperature,
         "max_tokens": settings.max_tokens,
-        "timeout": settings.timeout_seconds,
+        "timeout": settings.socket_seconds,
         "max_retries": 0,
         "base_url": settings.base_url,
         "api_key": os.environ.get(settings.api_key_env or "") or None,

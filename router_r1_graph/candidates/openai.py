@@ -72,7 +72,7 @@ def openai_chat_model(settings: ModelSettings) -> ChatModel:
         "api_key": os.environ.get(variable, "") if variable else "no-key-needed",
         "temperature": settings.temperature,
         "max_tokens": settings.max_tokens,
-        "timeout": settings.timeout_seconds,
+        "timeout": settings.socket_seconds,
         "max_retries": 0,
         "stream_usage": True,  # else a streamed reply would be free of charge
         **{option: value for option, value in settings.options.items() if value is not None},

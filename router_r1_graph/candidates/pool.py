@@ -27,15 +27,12 @@ from .candidate import Candidate
 from .pool_file import beside, explain, read_mapping
 from .resilience.settings import NEAREST, PoolResilience
 from .settings import AnswerStyle, ControllerSettings
+from .written_down import STORED, WrittenDown
 
 _Model = TypeVar("_Model")
 
-STORED = "stored"
-"""The validation context of a pool that was written down, in a trace for example. None of its
-candidates is asked, and their fallbacks may not be in it."""
 
-
-class CandidatePool(BaseModel):
+class CandidatePool(WrittenDown):
     """The candidates on offer, in order, and optionally the controller that chooses among them.
 
     Raises:

@@ -20,6 +20,7 @@ from .failures import ReplyError
 from .finish import broke_off, finish_of, refusal_in
 from .settings import ModelSettings
 from .thoughts import apart, reasoning_of
+from .tool_calls import invalid_call, too_deep
 from .usage import Usage, is_cached, reported_usd, usage_of
 from .worst_case import learn
 
@@ -130,7 +131,17 @@ _Message = TypeVar("_Message", bound=BaseMessage)
 
 
 def writable_message(message: _Message) -> _Message:
-    """Return a message with texts that every checkpoint and file can hold, in its calls too."""
+    """Return a message with texts that every checkpoint and file can hold, in its calls too.
+
+    A call whose arguments would be cut, since they are nested too deeply, is an invalid one.
+    """
+    deep = [call for call in getattr(message, "tool_calls", ()) if too_deep(call["args"])]
+    if isinstance(message, AIMessage) and deep:
+        calls = {
+            "tool_calls": [c for c in message.tool_calls if not too_deep(c["args"])],
+            "invalid_tool_calls": [*message.invalid_tool_calls, *map(invalid_call, deep)],
+        }
+        message = message.model_copy(update=calls)
     fields = vars(message)
     names = [name for name in _OF_MESSAGE if name in fields]
     parts = [fields[name] for name in names]

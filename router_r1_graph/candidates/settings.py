@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator
 
 from ..errors import did_you_mean
-from ..outside import MOST_TOKENS, plain_name
+from ..outside import NO_LIMIT, plain_name
 from .excess import Excess
 from .keys import from_environment, secret_in, secret_in_address, variables_in
 from .resilience.settings import Resilience, Seconds
@@ -51,7 +51,7 @@ AnswerStyle = Literal["short", "full"]
 """How an answer is written: in as few words as possible, or as the user wants it."""
 
 Price = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-TokenLimit = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+TokenLimit = Annotated[int, Field(ge=1, le=NO_LIMIT)]
 
 
 class ModelSettings(Resilience):

@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
+from ..outside import NO_LIMIT
 from .in_time import ain_time, in_time
 from .reply import Reply
 
@@ -79,7 +80,7 @@ def run(steps: Steps, invoke: Callable[[], Any]) -> Reply:
                 return end.value  # type: ignore[no-any-return]
             match step:
                 case Wait():
-                    time.sleep(step.seconds)
+                    time.sleep(min(step.seconds, NO_LIMIT))
                     outcome = None
                 case Await():
                     outcome = _result_of(step)
@@ -218,7 +219,8 @@ def either(first: Future[Any], second: Future[Any]) -> Future[bool]:
 def _result_of(step: Await) -> Any:
     """Wait in this thread."""
     try:
-        return step.future.result(step.seconds)
+        most = step.seconds and min(step.seconds, NO_LIMIT)
+        return step.future.result(most)
     except FutureTimeoutError:
         return None
 

@@ -8,13 +8,20 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from langchain_core.messages import InvalidToolCall
+from langchain_core.messages.tool import invalid_tool_call
+
+from ..outside import writable
 
 _LANGUAGE = re.compile(r"\A\w*")
 _CUT = "cut: "
 """Before arguments that are no whole JSON: LangChain would complete them."""
 DECODER = json.JSONDecoder(strict=False)
+_DEEPEST = 48
+"""The gate cuts the arguments of a call in a message, or in a server's reply, from 57 on."""
 _LEFT_OVER = re.compile(r"(?:[\s}]|<[^<>]*>)*")
 """What a model writes after its arguments: a bracket too many, its own marks."""
 
@@ -37,6 +44,33 @@ def read_arguments(written: object) -> dict[str, Any] | None:
         if isinstance(written, list) and len(written) == 1:
             written = written[0]
     return None
+
+
+def too_deep(arguments: object) -> bool:
+    """Return whether arguments are nested deeper than the gate lets through in any message.
+
+    What a server's reply has lost by its own depth is still deeper.
+    """
+    level = [arguments]
+    for _ in range(_DEEPEST):
+        level = [part for one in level for part in _parts(one) if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _parts(value: object) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def invalid_call(call: Mapping[str, Any]) -> InvalidToolCall:
+    """Return a call whose arguments are too deep, with an error, and the arguments as a text."""
+    try:
+        text = writable(json.dumps(call["args"]))
+    except (RecursionError, TypeError, ValueError):
+        text = ""
+    error = f"its arguments are nested more than {_DEEPEST} deep"
+    return invalid_tool_call(name=call["name"], args=_CUT + text, id=call["id"], error=error)
 
 
 def _read(text: str) -> Any:

@@ -36,6 +36,12 @@ class Knob:
                 one |= {"minimum": self.low, "maximum": self.high}
         return {**schema, "description": self.help}
 
+    def nearest(self, value: Any) -> Any:
+        """Return the value in the range that is nearest to a number; anything else as it is."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+            return value
+        return type(value)(min(max(value, self.low), self.high))
+
     def check(self, name: str, kind: type, value: object) -> None:
         """Check the value of a knob of numbers.
 
@@ -55,6 +61,29 @@ class Knob:
             what = "a whole number" if kind is int else "a number"
             limits = f"of at least {self.low} and at most {self.high}"
             raise ConfigError(f"{name} is {what} {limits}, not {value!r:.80}")
+
+
+def require(says: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Check the value of a knob of words.
+
+    Args:
+        says: what it can be, for the error.
+        value: what is given.
+        allowed: the words.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if value not in allowed:
+        raise ConfigError(f"{says}, not {value!r}{did_you_mean(str(value), allowed)}")
+
+
+def in_range(given: Mapping[str, Any], knobs: Mapping[str, tuple[Any, Knob]]) -> dict[str, Any]:
+    """Return settings that were written down, each number of these knobs within today's range."""
+    return {
+        name: knobs[name][1].nearest(value) if name in knobs else value
+        for name, value in given.items()
+    }
 
 
 _Class = TypeVar("_Class", bound=type)

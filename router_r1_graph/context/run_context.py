@@ -11,13 +11,14 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
-from pydantic_core.core_schema import no_info_wrap_validator_function
+from pydantic_core.core_schema import with_info_wrap_validator_function
 
 from ..candidates import CandidatePool
 from ..candidates.settings import AnswerStyle
+from ..candidates.written_down import STORED
 from ..errors import ConfigError, did_you_mean
-from ..outside import MOST_OF_A_CALL, MOST_OF_A_RUN
-from .knob import Knob, knows_what_it_names, named_by
+from ..outside import MOST_OF_A_BUDGET, NO_LIMIT
+from .knob import Knob, in_range, knows_what_it_names, named_by, require
 
 CandidateContext = Literal["query", "question", "memory"]
 """What a candidate sees: its query; the question too; or earlier replies as well."""
@@ -54,7 +55,7 @@ class RouterContext:
         float | None,
         Knob(
             "Most USD that the run may cost, controller included; None = no limit.",
-            high=MOST_OF_A_RUN,
+            high=MOST_OF_A_BUDGET,
         ),
     ] = None
     deadline_seconds: Annotated[
@@ -62,7 +63,7 @@ class RouterContext:
         Knob(
             "Most seconds that the run may take by the wall clock, from its start. Time spent "
             "waiting for a person (an interrupt) counts. None = no limit.",
-            high=MOST_OF_A_CALL,
+            high=NO_LIMIT,
         ),
     ] = None
     answer_style: Annotated[
@@ -115,7 +116,7 @@ class RouterContext:
         Knob(
             "A call that may cost more than this, or has no price, waits for a person's approval "
             "(a LangGraph interrupt, which needs a checkpointer). None = no call waits.",
-            high=MOST_OF_A_RUN,
+            high=MOST_OF_A_BUDGET,
         ),
     ] = None
     explore: Annotated[
@@ -156,8 +157,12 @@ class RouterContext:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Let Pydantic read a context as a graph does: with the same errors, and what it names."""
         own = dict(handler(source))  # says how it is written, and its JSON schema
-        return no_info_wrap_validator_function(
-            lambda given, _: given if isinstance(given, cls) else cls(**knobs_in(given)),
+        return with_info_wrap_validator_function(
+            lambda given, _, info: (
+                given
+                if isinstance(given, cls)
+                else cls(**in_range(knobs_in(given), knobs() if info.context == STORED else {}))
+            ),
             own,
             ref=own.pop("ref", None),  # so that a second field of the kind is read so too
         )
@@ -172,16 +177,11 @@ class RouterContext:
             value = getattr(self, name)
             if kind is not str and not (value is None and optional):
                 knob.check(name, kind, value)
-        if self.answer_style not in (None, *get_args(AnswerStyle)):
-            near = did_you_mean(str(self.answer_style), get_args(AnswerStyle))
-            raise ConfigError(f"answer_style is short or full, not {self.answer_style!r}{near}")
+        if self.answer_style is not None:
+            require("answer_style is short or full", self.answer_style, get_args(AnswerStyle))
         policies = get_args(CandidateContext)
-        if self.candidate_context not in policies:
-            near = did_you_mean(str(self.candidate_context), policies)
-            raise ConfigError(
-                f"candidate_context is one of {', '.join(policies)}, "
-                f"not {self.candidate_context!r}{near}"
-            )
+        says = f"candidate_context is one of {', '.join(policies)}"
+        require(says, self.candidate_context, policies)
         if self.keep not in ("all", "vote") and not self.summarizer:
             near = did_you_mean(str(self.keep).partition(":")[0], ("all", "vote", "summary"))
             raise ConfigError(f"keep is all, vote, or summary:CANDIDATE, not {self.keep!r}{near}")
@@ -237,8 +237,10 @@ class RouterContext:
     def from_state(stored: Mapping[str, Any]) -> RouterContext:
         """Return the settings that a run keeps in its state; unknown ones are ignored.
 
+        A number out of today's range is the nearest in it: an earlier release may have kept it.
+
         Raises:
-            ConfigError: a setting is out of range.
+            ConfigError: a setting cannot be read.
         """
         if stored.keys() == _defaults().keys():
             return _restored(*map(stored.get, _defaults()))
@@ -295,4 +297,4 @@ def _checks() -> dict[str, tuple[type, Knob, bool]]:
 
 @lru_cache(maxsize=256)
 def _restored(*values: Any) -> RouterContext:
-    return RouterContext(*values)
+    return RouterContext(**in_range(dict(zip(_defaults(), values, strict=True)), knobs()))

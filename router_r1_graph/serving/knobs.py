@@ -71,7 +71,7 @@ def misspelt(field: str) -> list[str]:
     """
     words = _words(field)
     whole = "_".join(words)
-    if field in _OTHERS or len(field) > _LONGEST:
+    if whole in _OTHERS or len(field) > _LONGEST:
         return []
     if called := knob_called(whole):
         return [called]
@@ -87,6 +87,8 @@ def _words(name: str) -> list[str]:
 
 def _meant(words: list[str]) -> list[str]:
     """Return the knobs whose names have all these words: misspelt, short, or in another order."""
+    if "cost" in words and len(words) > 1 and {*words} <= {"cost", "usd", *_BESIDE}:
+        return ["budget_usd"]  # no weight, but an amount
     found, telling = [], [word for word in words if word not in _BESIDE] or words
     for knob in KNOBS:
         ours = knob.split("_")

@@ -17,6 +17,7 @@ from tenacity import (
     wait_random,
 )
 
+from ...outside import MOST_OF_A_CALL
 from ..bugs import located
 from ..failures import ReplyError
 from ..reply import Reply
@@ -197,7 +198,7 @@ class Attempts:
             self.failure = outcome if isinstance(outcome, BaseException) else None
         uncertain = perhaps_billed(one, outcome)
         if uncertain:
-            one = replace(one, uncertain_usd=self.most_usd())
+            one = replace(one, uncertain_usd=min(self.most_usd(), MOST_OF_A_CALL))
         self._bill(one, shown=beside or one, uncertain=uncertain)
         return one
 

@@ -10,16 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ...outside import MOST_OF_A_CALL
+from ...outside import MOST_OF_A_CALL, NO_LIMIT
 from .places import check_place
 
 Transient = Literal["rate_limited", "server_error", "timeout", "connection"]
 """The kinds of failures that may be temporary."""
 
-Seconds = Annotated[float, Field(ge=1e-3, le=MOST_OF_A_CALL, allow_inf_nan=False)]
-Rate = Annotated[float, Field(ge=1e-3, le=1e12, allow_inf_nan=False)]
-"""Per minute; the least is one in 17 hours."""
-Calls = Annotated[int, Field(ge=1, le=10**6)]
+Seconds = Annotated[float, Field(ge=1e-6, le=NO_LIMIT, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=1e-6, le=1e12, allow_inf_nan=False)]
+"""Per minute; the least is one in two years."""
+Calls = Annotated[int, Field(ge=1, le=NO_LIMIT)]
 
 NEAREST = "nearest"
 
@@ -74,6 +74,11 @@ class Resilience(BaseModel):
                 f"({self.timeout_seconds:g}): later nothing would be left to hedge"
             )
         return self
+
+    @property
+    def socket_seconds(self) -> float:
+        """The time limit of one attempt, as far as a socket can wait."""
+        return min(self.timeout_seconds, MOST_OF_A_CALL)
 
     @property
     def limited(self) -> bool:

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from ...candidates import Candidate, CandidatePool
-from ...candidates.pool import STORED
 from ...candidates.reply import Reply
+from ...candidates.written_down import STORED
 from ...errors import ConfigError
 from ...protocol import parse
 from ..choice import Choice

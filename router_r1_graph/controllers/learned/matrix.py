@@ -29,7 +29,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ...candidates import Candidate, CandidatePool
-from ...candidates.pool import STORED
+from ...candidates.written_down import STORED
 from ...errors import MatrixError
 from .cells import Cell, csv_cells, long_cells, only
 from .columns import COST, name_in

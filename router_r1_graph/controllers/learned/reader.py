@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ...candidates import CandidatePool
-from ...candidates.pool import STORED
 from ...candidates.reply import Reply
+from ...candidates.written_down import STORED
 from ...errors import ConfigError, ControllerError
 from ...protocol import Call, Turn
 from ..choice import Reason

@@ -78,7 +78,7 @@ class CompletionRequest(Runnable[Any, AIMessage]):
         return {
             "base_url": self.settings.base_url,
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
-            "timeout": self.settings.timeout_seconds,
+            "timeout": self.settings.socket_seconds,
             "verify": self.tls,
         }
 
