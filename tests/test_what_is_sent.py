@@ -216,7 +216,8 @@ def test_a_model_that_cannot_stream_is_asked_for_the_whole(serve, tmp_path, refu
     for state in (asyncio.run(stream()), asyncio.run(stream())):
         (bill,) = bills(state)
         assert (bill["ok"], bill["reply"]) == (True, "Paris")
-    assert len(server.requests) == 3  # it is learned once
+    # It is learned once, and a reply that came is read: it is paid.
+    assert len(server.requests) == (2 if message is None else 3)
 
 
 @both_ways
@@ -240,6 +241,29 @@ def test_the_responses_api_is_asked_for_the_whole_where_it_cannot_stream(serve, 
 
 
 @both_ways
+@pytest.mark.parametrize("responses", [False, True])
+def test_a_whole_reply_in_place_of_a_stream_is_read_and_paid_once(serve, tmp_path, how, responses):
+    said = {"type": "output_text", "text": "Paris", "annotations": []}
+    message = {"type": "message", "id": "m", "role": "assistant", "content": [said]}
+    of_responses = {"id": "r", "model": "ada", "status": "completed", "output": [message]}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Paris"}}
+    of_chat = {"id": "r", "model": "ada", "choices": [choice | {"finish_reason": "stop"}]}
+    tokens = (
+        ("input_tokens", "output_tokens") if responses else ("prompt_tokens", "completion_tokens")
+    )
+    usage = {"usage": {tokens[0]: 10, tokens[1]: 5, "total_tokens": 15, "cost": 0.5}}
+    server = serve(
+        lambda _: Malformed(json.dumps((of_responses if responses else of_chat) | usage))
+    )
+    options = {"use_responses_api": responses, "streaming": True}
+    graph = scripted(yaml_pool(tmp_path, server, options=options), search("Ada: ?"), answer())
+    for _ in range(2):
+        (bill,) = bills(run(graph, how))
+        assert (bill["error"], bill["reply"], bill["cost_usd"]) == (None, "Paris", 0.5)
+    assert [bool(r.body.get("stream")) for r in server.requests] == [True, False]
+
+
+@both_ways
 @pytest.mark.parametrize("says", ["This model only support stream mode.", "event-stream", "plain"])
 def test_a_model_that_only_streams_is_asked_for_a_stream(serve, tmp_path, how, says):
     delta = {"choices": [{"delta": {"content": "Paris"}, "finish_reason": "stop"}]}
@@ -258,7 +282,8 @@ def test_a_model_that_only_streams_is_asked_for_a_stream(serve, tmp_path, how, s
         assert (bill["error"], bill["reply"], bill["cost_usd"]) == (None, "Paris", 20e-6)
     known = yaml_pool(tmp_path, server, {"Bob": {}}, options={"streaming": True})
     assert bills(run(scripted(known, search("Bob: ?"), answer()), how))[0]["reply"] == "Paris"
-    assert [bool(r.body.get("stream")) for r in server.requests] == [False, True, True, True]
+    more = [True] if " " in says else []  # a reply that came is read: it is paid
+    assert [bool(r.body.get("stream")) for r in server.requests] == [False, *more, True, True]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ closed loop has left is dead, and its next request fails with "Event loop is clo
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncGenerator
 from contextvars import ContextVar
@@ -17,20 +18,61 @@ from typing import Any
 import openai
 
 from ..outside import usd
-from .failures import plain_address
-from .guard import aguard, forget_report, guard, noted_report
+from .failures import chain, plain_address
+from .guard import aguard, forget_report, guard, note_report, noted_report
+from .server_events import is_stream
 
 _COST_HEADER = "x-litellm-response-cost"
 """LiteLLM's proxy reports a cost only here; 0 = it does not know the model's price."""
 _cost: ContextVar[str] = ContextVar("cost", default="")
 
 
-class WholeReplyError(Exception):
+class OtherModeError(Exception):
+    """A reply is a stream against the request, or none.
+
+    Args:
+        message: the words of the error.
+        response: the response, if our own client has read it.
+    """
+
+    def __init__(self, message: str = "", response: Any = None) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+class WholeReplyError(OtherModeError):
     """A server that was asked for a stream sent its reply as a whole."""
 
 
-class StreamedReplyError(Exception):
+class StreamedReplyError(OtherModeError):
     """A server that was asked for a whole reply sent a stream."""
+
+
+_kept: ContextVar[Any] = ContextVar("kept", default=None)
+"""A response of the other mode, for the next request in this task."""
+
+
+def read_in_its_mode(error: BaseException) -> None:
+    """Let the request that follows an `OtherModeError` in this task read the reply that came.
+
+    It is paid already, so no second one is asked for.
+    """
+    _kept.set(next((e.response for e in chain(error) if isinstance(e, OtherModeError)), None))
+
+
+def _taken(request: Any) -> Any:
+    """Return the response that is kept for a request, if there is one."""
+    response = _kept.get()
+    if response is None:
+        return None
+    _kept.set(None)
+    asked, asks = (json.loads(one.content) for one in (response.request, request))
+    if any(asked.get(name) != asks.get(name) for name in ("model", "messages", "input")):
+        return None
+    response.request = request  # openai's client reads its headers
+    note_report({})
+    _note_cost(request, response)
+    return response
 
 
 def cost_in_headers() -> dict[str, float]:
@@ -63,10 +105,15 @@ class Client(openai.DefaultHttpxClient):
 
     def send(self, request: Any, **options: Any) -> Any:
         """Send a request."""
+        if kept := _taken(request):
+            return kept
         response = super().send(request, **options)
-        if error := _other_than_asked(request, response):
+        if error := _redirected(request, response):
             response.close()
             raise error
+        if other := _other_mode(request, response):
+            response.read()
+            raise other
         return response
 
     def __del__(self) -> None:
@@ -91,6 +138,8 @@ class LoopAwareClient(openai.DefaultAsyncHttpxClient):
 
     async def send(self, request: Any, **options: Any) -> Any:
         """Send a request over a connection of the running event loop."""
+        if kept := _taken(request):
+            return kept
         loop = asyncio.get_running_loop()
         if loop not in self._of_loop:
             client = openai.DefaultAsyncHttpxClient(**self._options)
@@ -101,31 +150,49 @@ class LoopAwareClient(openai.DefaultAsyncHttpxClient):
                 self._of_loop = living | {loop: (client, end)}
         client, _ = self._of_loop[loop]
         response = await client.send(request, **options)
-        if error := _other_than_asked(request, response):
+        if error := _redirected(request, response):
             await response.aclose()
             raise error
+        if other := _other_mode(request, response):
+            await response.aread()
+            raise other
         return response
 
 
-def _other_than_asked(request: Any, response: Any) -> Exception | None:
-    """Return an error if a reply is a stream against the request, or none; None = it fits.
+def _redirected(request: Any, response: Any) -> RedirectedError | None:
+    """Return an error if a redirection turned a POST into a GET. openai's client lets it pass."""
+    if response.request.method == request.method:
+        return None
+    there = plain_address(str(response.url))
+    return RedirectedError(f"the server redirects to {there}: set base_url to where it leads")
 
-    openai's client does not notice a whole reply in place of a stream, nor a redirection that
-    turns its POST into a GET.
+
+def _other_mode(request: Any, response: Any) -> OtherModeError | None:
+    """Return an error if a reply is a stream against the request, or none.
+
+    openai's client does not notice that either.
     """
-    if response.request.method != request.method:
-        there = plain_address(str(response.url))
-        return RedirectedError(f"the server redirects to {there}: set base_url to where it leads")
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    asked = b'"stream":true' in request.content  # no text can hold it: quotes are escaped
-    _cost.set("" if asked else response.headers.get(_COST_HEADER, ""))
+    _note_cost(request, response)
     if not response.is_success:
         return None
-    if asked and kind.endswith(("/json", "+json")):
-        return WholeReplyError("the server sends whole replies, and no stream")
-    if not asked and kind == "text/event-stream":
-        return StreamedReplyError("the server sends streams, and no whole replies")
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _asks_stream(request):
+        if kind.endswith(("/json", "+json")):
+            return WholeReplyError("the server sends whole replies, and no stream", response)
+    elif kind == "text/event-stream" or (
+        kind.startswith("text/") and response.is_stream_consumed and is_stream(response.text[:9])
+    ):
+        return StreamedReplyError("the server sends streams, and no whole replies", response)
     return None
+
+
+def _note_cost(request: Any, response: Any) -> None:
+    """Note the cost in the headers of a whole reply; those of a stream come before it is known."""
+    _cost.set("" if _asks_stream(request) else response.headers.get(_COST_HEADER, ""))
+
+
+def _asks_stream(request: Any) -> bool:
+    return b'"stream":true' in request.content  # no text can hold it: quotes are escaped
 
 
 async def _close_with_the_loop(client: Any) -> AsyncGenerator[None]:

@@ -18,7 +18,7 @@ from langchain_core.language_models.chat_models import (
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from .connections import StreamedReplyError, WholeReplyError
+from .connections import StreamedReplyError, WholeReplyError, read_in_its_mode
 from .ending import Deltas
 from .failures import attribute, chain
 from .refusals import (
@@ -176,12 +176,14 @@ class Lenient(_Client):
         else:
             name = refused_in(error, sent, system=system)
         if name in since:
+            read_in_its_mode(error)
             return True
         both = {name} | self._refused >= {STREAM, WHOLE}  # nothing is left to ask for
         if name is None or name in known or both:
             return False
         self._refused.add(name)
         logger.info("%s refuses %s: it is not sent again", self.model_name, name)
+        read_in_its_mode(error)
         return True
 
     def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
