@@ -204,11 +204,34 @@ def test_a_turn_alone_guesses_what_it_repeats_and_writes_what_it_would(model, mo
     generator.generate([turn])
     assert_same([turn], [wanted])
     assert len(turn.ids) == 40
-    assert 1 < max(passes[1:]) <= 9
+    assert 1 < max(passes[1:]) <= 13
     for stop in (wanted.ids[3], wanted.ids[20]):  # also in the middle of a guess
         ended = Sample(context, max_new_tokens=40)
         Generator(model, pad_id=0, stop_ids=frozenset({stop})).generate([ended])
         assert ended.ids == wanted.ids[: wanted.ids.index(stop) + 1]
+
+
+def test_a_turn_alone_guesses_what_earlier_turns_wrote_and_writes_what_it_would(model):
+    ids = contexts(1)[0]
+    free = Sample(ids, max_new_tokens=40)
+    Generator(model, pad_id=0, stop_ids=frozenset()).generate([free])
+    stop = frozenset({free.ids[-1]})
+    passes = []
+    generator = Generator(model, pad_id=0, stop_ids=stop)
+    turns = [Sample(ids, max_new_tokens=40) for _ in range(3)]
+    for turn in turns:
+        if turn is turns[-1]:
+            generator.forget()  # other weights write otherwise
+        passes.append(0)
+
+        def rest(_: int) -> bool:
+            passes[-1] += 1
+            return False
+
+        generator.generate([turn], rest=rest)
+    assert turns[0].ids == free.ids[: free.ids.index(free.ids[-1]) + 1]
+    assert_same(turns[1:], [turns[0]] * 2)
+    assert passes[1] < passes[0] == passes[2]
 
 
 def test_logprobs_are_those_of_the_model_at_the_sampling_temperature(model):

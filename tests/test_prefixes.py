@@ -15,9 +15,9 @@ from transformers import MistralConfig, MistralForCausalLM, PreTrainedConfig
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 from renamed import rename
-from router_r1_graph.controllers.policy import generation
 from router_r1_graph.controllers.policy.forward import Forward
 from router_r1_graph.controllers.policy.generation import Generator
+from router_r1_graph.controllers.policy.guesses import Guesses
 from router_r1_graph.controllers.policy.prefixes import Prefixes
 from router_r1_graph.controllers.policy.sampling import Sample
 from tiny_policy import SIZES, make_llama
@@ -205,7 +205,7 @@ def test_guesses_change_nothing_that_is_sampled(monkeypatch, count):
         return [(turn.ids, turn.logprobs) for turn in turns], reads
 
     guessed, passes = sampled()
-    monkeypatch.setattr(generation, "repeated", lambda ids: ())
+    monkeypatch.setattr(Guesses, "of", lambda *_: ())
     plain, each = sampled()
     assert sum(passes) < sum(each)  # turns that repeat themselves end after fewer passes
     for (ids, logprobs), (others, expected) in zip(guessed, plain, strict=True):

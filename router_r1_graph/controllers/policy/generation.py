@@ -8,7 +8,7 @@ last few may rest: they join the turns that have arrived meanwhile, and continue
 If few turns share a batch, the next tokens of each are guessed from earlier text, and a pass reads
 the guess as well: it samples after each of its tokens, up to the first that is not the sampled one.
 The samples are the same as without guesses, at any temperature. Guesses work because turns repeat
-names, prices and sub-questions of their context.
+names, prices and sub-questions of their context, and the phrases of earlier turns.
 
 Padding and prefixes (`Batch`) are right if each layer remembers keys and values. A model with other
 layers (linear attention, convolutions, state spaces) samples one turn at a time, without padding,
@@ -29,10 +29,11 @@ from .batch import Batch
 from .contexts import Contexts
 from .cuda_graphs import GraphedBatch, Slots
 from .forward import Forward
+from .guesses import Guesses
 from .kept_caches import KeptCaches
 from .packing import closed_up
 from .prefixes import BatchRow
-from .sampling import Sample, repeated, sample_tokens
+from .sampling import Sample, sample_tokens
 
 _CROWDED = 0.75
 """When no more than this share of the rows is still sampled, the others leave the batch."""
@@ -70,6 +71,7 @@ class Generator:
         self._forward = Forward(model, pad_id)
         self._contexts = Contexts(self._forward, pad_id, max_cached_tokens)
         self._slots: Slots | None = None
+        self._guesses = Guesses()
         self.seconds = 0.0  # spent in the model
 
     @property
@@ -90,6 +92,7 @@ class Generator:
     def forget(self) -> None:
         """Drop every cache: the weights have changed."""
         self._contexts.forget()
+        self._guesses.forget()
 
     def generate(
         self,
@@ -135,7 +138,7 @@ class Generator:
         last = [turn.so_far[-1] for turn in turns]
         while True:
             most = _MOST_READ // len(rows) - 1 if guesses_help else 0
-            guesses = [_guess(turn, most) for turn in rows]
+            guesses = [self._guess(turn, most) for turn in rows]
             logits = batch.read([(token, *g) for token, g in zip(last, guesses, strict=True)])
             accepted = self._sample(rows, guesses, logits)
             last = [tokens[-1] for tokens in accepted]
@@ -205,6 +208,13 @@ class Generator:
                     break
         return sampled
 
+    def _guess(self, turn: Sample | None, most: int) -> tuple[int, ...]:
+        """Return a guess of a turn's next tokens."""
+        if turn is None or most < 1:
+            return ()
+        left = turn.max_new_tokens - len(turn.ids) - 1
+        return self._guesses.of(turn.so_far)[: min(most, left)]
+
     def _sample_alone(self, turn: Sample) -> None:
         """Sample a turn to its end, without a batch, in the cache that the model makes itself."""
         device = self.model.device
@@ -229,15 +239,10 @@ class Generator:
 
     def _keep(self, turn: Sample, cache: Callable[[], Any]) -> None:
         """Keep the cache of a turn that ended or rests; the last sampled token is not in it yet."""
+        if turn.finished:
+            self._guesses.remember(turn.ids)
         if turn.ended and (turn.left or turn.is_last(turn.ids)):
             return
         self.kept.put(turn.so_far, len(turn.so_far) - 1, cache)
         if turn.left:  # since then
             self.kept.take(turn.so_far)
-
-
-def _guess(turn: Sample | None, most: int) -> tuple[int, ...]:
-    """Return a guess of a turn's next tokens."""
-    if turn is None or most < 1:
-        return ()
-    return repeated(turn.so_far)[: min(most, turn.max_new_tokens - len(turn.ids) - 1)]

@@ -72,31 +72,6 @@ class Sample:
         return (*self.context, *self.ids)
 
 
-_ALIKE, _MOST_GUESSED = (3, 2, 1), 8
-"""The numbers of last tokens that have to occur before (the longest match counts), and of guesses.
-A pass that checks a wrong guess takes a quarter longer than one without (docs/experiments.md)."""
-
-
-def repeated(ids: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the tokens that followed the last ones at an earlier place; () if there is none.
-
-    Source: A. Saxena, Prompt lookup decoding (2023).
-
-    >>> repeated((5, 1, 2, 3, 7, 8, 1, 2, 3))
-    (7, 8, 1, 2, 3)
-    >>> repeated((5, 3, 7, 8, 1, 2, 3))
-    (7, 8, 1, 2, 3)
-    >>> repeated((1, 2, 3))
-    ()
-    """
-    for size in _ALIKE:
-        tail = ids[-size:]
-        for start in range(len(ids) - size - 1, -1, -1):
-            if ids[start] == tail[0] and ids[start : start + size] == tail:
-                return ids[start + size : start + size + _MOST_GUESSED]
-    return ()
-
-
 def sample_tokens(
     logits: torch.Tensor, temperatures: torch.Tensor, drawn: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
