@@ -19,6 +19,7 @@ import openai
 from ..outside import usd
 from .failures import plain_address
 from .guard import aguard, forget_report, guard, noted_report
+from .sending import atold, told
 
 _COST_HEADER = "x-litellm-response-cost"
 """LiteLLM's proxy reports a cost only here; 0 = it does not know the model's price."""
@@ -59,7 +60,7 @@ class Client(openai.DefaultHttpxClient):
     """A synchronous client that closes its connections when it is no longer used."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(event_hooks={"response": [guard]}, **options)
+        super().__init__(event_hooks={"request": [told], "response": [guard]}, **options)
 
     def send(self, request: Any, **options: Any) -> Any:
         """Send a request."""
@@ -85,7 +86,8 @@ class LoopAwareClient(openai.DefaultAsyncHttpxClient):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._options = {"event_hooks": {"response": [aguard]}, **options}
+        hooks = {"request": [atold], "response": [aguard]}
+        self._options = {"event_hooks": hooks, **options}
         self._lock = threading.Lock()
         self._of_loop: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None]]] = {}
 
