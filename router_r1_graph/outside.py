@@ -46,7 +46,8 @@ CONTROL = re.compile(
 _UNKNOWN = "\ufffd"
 _LONGEST_NUMBER = 99
 """The digits of a whole number that are read: Python refuses thousands, and 99 are implausible."""
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]|[^"\[\]{}]+|"', re.DOTALL)
+#: A string without an end goes on to that of the text: else it is read anew from each quote in it.
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]|[^"\[\]{}]+', re.DOTALL)
 
 
 def writable(text: str) -> str:

@@ -19,6 +19,7 @@ from router_r1_graph import (
     ControllerSettings,
     RouterContext,
     ScriptedController,
+    StickyController,
     create_router_r1,
 )
 from router_r1_graph.ledger import total
@@ -477,6 +478,20 @@ def test_a_repeated_call_needs_no_budget():
     result = run(script, pool, budget_usd=1.0)
     assert result["stop_reason"] == "answered"
     assert [b["cached"] for b in bills(result)] == [False, True]
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+@pytest.mark.parametrize(("budget", "paid"), [(None, 0.25), (0.2, 0.0)])
+def test_the_decision_that_sticky_hands_on_is_on_the_bill_and_within_the_budget(how, budget, paid):
+    pool, first = make_pool("Ada"), PaidController([search("Ada: ?")], usd=0.25)
+    graph = create_router_r1(pool, StickyController(first), models=models(pool)).compile()
+    question, context = {"question": "?"}, {"budget_usd": budget}
+    if how == "invoke":
+        result = graph.invoke(question, context=context)
+    else:
+        result = asyncio.run(graph.ainvoke(question, context=context))
+    assert result["ledger"]["controller"]["cost_usd"] == paid
+    assert result["stop_reason"] == ("answered" if paid else "budget_usd")
 
 
 # ----------------------------------------------------------------------------- the last answer

@@ -420,6 +420,71 @@ def test_a_packed_reply_within_the_limit_is_read(serve, tmp_path, how):
     assert (bill["ok"], bill["output_tokens"]) == (True, 5)
 
 
+STALLING = {
+    "a string without an end within lists": Raw(b"[" * 3000 + b'"' + b'\\"' * 500_000),
+    "spaces in an event": events(json.dumps(" " * 400_000 + "x").encode()),
+    "spaces in the name of an event": Raw(
+        b"event: %sx\ndata: no JSON\n\n" % (b" " * 400_000), {"content_type": "text/event-stream"}
+    ),
+}
+
+
+@both_ways
+@pytest.mark.parametrize("sent", STALLING.values(), ids=STALLING)
+def test_no_reply_takes_longer_than_linear_time(serve, tmp_path, how, sent):
+    options = {"streaming": True} if sent.headers else {}
+    settings = {"options": options, "timeout_seconds": 15}  # else it takes minutes
+    pool = yaml_pool(tmp_path, serve(sent), **settings, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert not bill["ok"]
+    assert bill["error"]["kind"] != "timeout"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A status, with this body and these headers."""
+
+    status: int
+    data: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def send(self, request, http):
+        http.send(self.status, self.data, **self.headers)
+
+
+@both_ways
+def test_a_long_number_in_retry_after_takes_linear_time(serve, tmp_path, how):
+    server = serve([Refusal(429, b"{}", {"retry_after": "1" * 60_000 + "x"}), Reply("Paris")])
+    (ada,) = yaml_pool(tmp_path, server, max_retries=1).candidates
+    asked = [make_chat_model(ada), [HumanMessage("Capital?")], ada]
+    within = {"seconds_left": 15}  # else it takes longer, and no time is left
+    reply = ask(*asked, **within) if how == "invoke" else asyncio.run(aask(*asked, **within))
+    assert (reply.ok, server.count()) == (True, 2)
+
+
+LONG = "a-" * 2**22
+LONG_ERRORS = {
+    "words": Refusal(503, json.dumps({"error": {"message": f"overloaded {LONG}"}}).encode()),
+    "a code": Refusal(503, json.dumps({"error": {"message": "down", "code": LONG}}).encode()),
+    "a page": Refusal(503, f"<html>{LONG}".encode()),
+    "a packed page": Refusal(503, gzip.compress(LONG.encode()), {"content_encoding": "gzip"}),
+    "with status 200": Raw(json.dumps({"error": {"message": LONG, "code": "x" + LONG}}).encode()),
+    "in a stream": events({"error": {"message": LONG, "code": LONG}}),
+    "words of a stream": events(LONG.encode()),
+}
+
+
+@both_ways
+@pytest.mark.parametrize("sent", LONG_ERRORS.values(), ids=LONG_ERRORS)
+def test_of_an_error_of_any_length_only_its_beginning_is_read(serve, tmp_path, how, sent):
+    options = {"streaming": True} if sent.headers.get("content_type") else {}
+    settings = {"options": options, "timeout_seconds": 15}  # else it takes a minute
+    pool = yaml_pool(tmp_path, serve(sent), **settings, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["error"]["kind"], bill.get("uncertain_attempts", 0)) == ("server_error", 0)
+    assert len(bill["error"]["message"]) <= 500
+
+
 # ------------------------------------------------------------------------------------------- store
 
 

@@ -24,6 +24,7 @@ from .keys import hide, hide_within
 from .once import Once
 from .reply import UNREAD, ChatModel, Reply, cost_of, read_reply
 from .resilience.attempts import Attempts
+from .sending import watch
 from .settings import ModelSettings
 from .steps import Steps, arun, run
 from .store import ReplyStore
@@ -176,6 +177,7 @@ def _invoke(
     kwargs: dict[str, Any],
 ) -> Any:
     """Invoke, again without what the model refuses."""
+    watch(model)
     asked = ModelRequest(model, settings, kwargs)
     while True:
         client, own = asked.without()
@@ -196,6 +198,7 @@ async def _ainvoke(
     kwargs: dict[str, Any],
 ) -> Any:
     """Invoke as `_invoke` does, again for each connection of an event loop that is closed."""
+    watch(model)
     asked = ModelRequest(model, settings, kwargs)
     dead = 0
     while True:

@@ -20,6 +20,7 @@ import openai
 from ..outside import usd
 from .failures import chain, plain_address
 from .guard import aguard, forget_report, guard, note_report, noted_report
+from .sending import atold, told
 from .server_events import is_stream
 
 _COST_HEADER = "x-litellm-response-cost"
@@ -101,7 +102,7 @@ class Client(openai.DefaultHttpxClient):
     """A synchronous client that closes its connections when it is no longer used."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(event_hooks={"response": [guard]}, **options)
+        super().__init__(event_hooks={"request": [told], "response": [guard]}, **options)
 
     def send(self, request: Any, **options: Any) -> Any:
         """Send a request."""
@@ -132,7 +133,8 @@ class LoopAwareClient(openai.DefaultAsyncHttpxClient):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._options = {"event_hooks": {"response": [aguard]}, **options}
+        hooks = {"request": [atold], "response": [aguard]}
+        self._options = {"event_hooks": hooks, **options}
         self._lock = threading.Lock()
         self._of_loop: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None]]] = {}
 

@@ -6,6 +6,7 @@ A reply that came is most likely paid. So its usage is noted before anything can
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
 from contextvars import ContextVar
 from functools import cache
 from types import new_class
@@ -17,6 +18,8 @@ MOST_BYTES = 64 * 2**20
 """The most bytes that are read, unpacked, of a body or of one line of a stream."""
 MOST_OF_A_STREAM = 4
 """How many times as long a stream may be: servers spend 300 to 500 bytes on a token."""
+MOST_OF_AN_ERROR = 2**18
+"""The most bytes that are read of an error, whose words are searched dozens of times."""
 _came: ContextVar[list[Mapping[str, Any]] | None] = ContextVar("came", default=None)
 """The report of the reply in this task, if it has come: tasks that read a stream share the list."""
 
@@ -49,14 +52,20 @@ class _Guarded:
     def iter_bytes(self, *args: Any, **options: Any) -> Iterator[bytes]:
         counted = _Counted(self)
         for piece in super().iter_bytes(*args, **options):  # type: ignore[misc]
-            counted.add(piece)
-            yield piece
+            yield counted.add(piece)
+            if counted.enough:
+                self.close()  # type: ignore[attr-defined]
+                return
 
     async def aiter_bytes(self, *args: Any, **options: Any) -> AsyncIterator[bytes]:
         counted = _Counted(self)
-        async for piece in super().aiter_bytes(*args, **options):  # type: ignore[misc]
-            counted.add(piece)
-            yield piece
+        async with aclosing(super().aiter_bytes(*args, **options)) as pieces:  # type: ignore[misc]
+            async for piece in pieces:
+                yield counted.add(piece)
+                if counted.enough:
+                    break
+        if counted.enough:
+            await self.aclose()  # type: ignore[attr-defined]
 
     def json(self, **_: Any) -> Any:
         return read_reply_json(self.content)  # type: ignore[attr-defined]
@@ -69,15 +78,23 @@ def _guarded(kind: type[Any]) -> type[Any]:
 
 class _Counted:
     def __init__(self, response: Any) -> None:
+        self._is_error = not response.is_success
         self._streams = "event-stream" in response.headers.get("content-type", "")
         self._line = self._whole = 0
 
-    def add(self, piece: bytes) -> None:
-        """Count a piece.
+    @property
+    def enough(self) -> bool:
+        """Whether the rest is not read: a server may not even end it."""
+        return self._is_error and self._whole >= MOST_OF_AN_ERROR
+
+    def add(self, piece: bytes) -> bytes:
+        """Count a piece, and return as much of it as is read.
 
         Raises:
             OverlongReplyError: it is one too many.
         """
+        if self._is_error:
+            piece = piece[: MOST_OF_AN_ERROR - self._whole]
         self._whole += len(piece)
         if self._streams and (end := piece.rfind(b"\n") + 1):
             self._line = -end
@@ -88,6 +105,7 @@ class _Counted:
         ):
             if count > most:
                 raise OverlongReplyError(f"the reply has more than {most:,} bytes")
+        return piece
 
 
 def guard(response: Any) -> None:

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 from langgraph.errors import GraphBubbleUp
 
+from .sending import attempt
+
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -37,11 +39,12 @@ class TooLateError(TimeoutError):
 
     Attributes:
         partial: a late reply, which may have to be paid; None = there is none.
+        unsent: whether no request was sent, and none will be.
     """
 
-    def __init__(self, message: str, partial: object = None) -> None:
+    def __init__(self, message: str, partial: object = None, *, unsent: bool = False) -> None:
         super().__init__(message)
-        self.partial = partial
+        self.partial, self.unsent = partial, unsent
 
 
 def in_time(seconds: float, work: Callable[[], T]) -> T | BaseException:
@@ -54,17 +57,20 @@ def in_time(seconds: float, work: Callable[[], T]) -> T | BaseException:
         except BaseException as error:  # no Ctrl-C, which only the main thread gets
             outcome.append(error)
 
-    run = contextvars.copy_context().run  # callbacks and the tracing parent travel in the context
-    thread = threading.Thread(target=run, args=(target,), daemon=True)
+    sending, within = attempt()  # callbacks and the tracing parent travel in the context
+    thread = threading.Thread(target=within, args=(target,), daemon=True)
     thread.start()
     thread.join(min(seconds, threading.TIMEOUT_MAX))
-    return _raised(outcome[0]) if outcome else TooLateError(_too_slow(seconds))
+    if outcome:
+        return _raised(outcome[0])
+    return TooLateError(_too_slow(seconds), unsent=sending.give_up())
 
 
 async def ain_time(seconds: float | None, work: Callable[[], Awaitable[T]]) -> T | BaseException:
     """Work in a task, and abandon it at the time-out; return the result or the exception."""
     start, ends = time.monotonic(), list[float]()
-    task = asyncio.create_task(_outcome(work, ends))
+    sending, within = attempt()
+    task: asyncio.Task[T | BaseException] = within(asyncio.create_task, _outcome(work, ends))
     try:
         await asyncio.wait({task}, timeout=seconds)
     except asyncio.CancelledError:  # of this task: the run is over
@@ -74,7 +80,7 @@ async def ain_time(seconds: float | None, work: Callable[[], Awaitable[T]]) -> T
     late = seconds is not None and took > seconds + LATE_SECONDS
     if seconds is None or (task.done() and not late):
         return _raised(task.result())
-    why = _too_slow(seconds)
+    why, unsent = _too_slow(seconds), sending.give_up()
     if late:
         why += f"; the event loop was blocked, and free again after {took:.1f} s"
         # What blocked it may have come to an end: then its bill is known.
@@ -84,7 +90,8 @@ async def ain_time(seconds: float | None, work: Callable[[], Awaitable[T]]) -> T
     if late or not task.done():
         logger.warning("%s", why)
     came = _raised(task.result()) if task.done() else None
-    return TooLateError(why, None if isinstance(came, BaseException) else came)
+    partial = None if isinstance(came, BaseException) else came
+    return TooLateError(why, partial, unsent=unsent)
 
 
 def in_a_thread(work: Callable[[], T]) -> Coroutine[Any, Any, T]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from json import JSONDecodeError
 from types import SimpleNamespace, new_class
-from typing import Any
+from typing import Any, ClassVar
 
 import langchain_openai
 import openai
@@ -55,6 +55,9 @@ _ACCESS = (
     *("openai_api_base", "azure_endpoint", "api_base", "xai_api_base"),
     *("openai_proxy", "default_headers", "default_query"),
 )
+
+_LONGEST = 2**13
+"""Characters of an error's message: half of what is read, whose end is not shown."""
 
 
 def openai_chat_model(settings: ModelSettings) -> ChatModel:
@@ -104,6 +107,8 @@ class Reading(Lenient):
     """
 
     __slots__ = ()
+
+    tells_what_it_sends: ClassVar[bool] = True
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         forget_reply()
@@ -267,7 +272,8 @@ class Reading(Lenient):
         elif type(error) is ValueError and isinstance(ending, ResponsesEnding):  # LangChain's words
             error = named_error(str(error))
         words = with_wait(said(error), getattr(error, "body", None))
-        message = visible(writable(scrub(words, *secrets)))
+        # Cut once the secrets are out: an end that is cut earlier may hold half of one.
+        message = visible(writable(scrub(words, *secrets)))[:_LONGEST]
         status, words = told(error)
         partial = (ending and ending.billed) or getattr(error, "partial", None)
         came = reported_so_far()

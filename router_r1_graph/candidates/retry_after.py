@@ -15,7 +15,8 @@ LONGEST_RETRY_AFTER_SECONDS = 60.0
 
 
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
-_PART = re.compile(r"(\d+(?:\.\d+)?) ?(d|h|ms|m|s)(?![a-z])", re.I)
+#: No number begins within another one: long ones would be read again from each of their digits.
+_PART = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?) ?(d|h|ms|m|s)(?![a-z])", re.I)
 _LONG = re.compile(r" ?(?:(m)illi)?(?:(d)ay|(h)(?:ou)?r|(m)in(?:ute)?|(s)ec(?:ond)?)s?\b", re.I)
 #: The words of OpenAI, Groq, Gemini, Azure and others.
 _WAIT = re.compile(

@@ -23,7 +23,7 @@ from ..outside import read_reply_json, writable_within
 from .guard import note_report
 from .wire import NAMED, failure_in, kept_for, report_in
 
-_ALIVE = re.compile(r"\s*(null|ping|heart-?beat|keep-?_?alive)?\s*", re.I)
+_ALIVE = re.compile(r"(null|ping|heart-?beat|keep-?_?alive)?", re.I)
 _DONE = "[DONE]"
 _ENDS = re.compile(r"\[DONE\]|\W*DONE\W*\Z", re.I)
 _WHOLE = re.compile(rb"data:\s*(?:\{.*\}|\[DONE\])\s*")
@@ -151,7 +151,7 @@ def _read(event: Any) -> Any:
     if data.startswith("[{"):  # Gemini
         return _named(event, json.dumps(next(iter(_parsed(data) or []), {})))
     words = _parsed(data) or data
-    if _ALIVE.fullmatch(str(words)) or _ALIVE.fullmatch(event.event or "none"):
+    if any(_ALIVE.fullmatch(said.strip()) for said in (str(words), event.event or "none")):
         return None
     return type(event)(event=event.event, data=json.dumps({NAMED: words}))
 

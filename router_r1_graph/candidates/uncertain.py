@@ -16,13 +16,14 @@ _UNSENT = frozenset(
     {
         *("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"),
         *("LocalProtocolError", "InvalidURL", "ConnectionRefusedError", "gaierror"),
-        *("NewConnectionError", "ConnectTimeoutError", "NameResolutionError", "SSLError"),
-        *("ClientConnectorError", "ConnectionTimeoutError"),
+        *("NewConnectionError", "ConnectTimeoutError", "NameResolutionError"),
+        *("ClientConnectorError", "ConnectionTimeoutError", "SSLCertVerificationError"),
     }
 )
 _UNSENT_WORDS = re.compile(
     r"refused|getaddrinfo|name resolution|name or service|nodename nor servname|unreachable"
-    r"|no address associated|no route to host|connection attempts failed|failed to connect",
+    r"|no address associated|no route to host|connection attempts failed|failed to connect"
+    r"|certificate.verify.failed|wrong.version.number|alert.(handshake|protocol.version)",
     re.I,
 )
 _LOST: frozenset[ErrorKind] = frozenset({"timeout", "connection"})

@@ -35,6 +35,8 @@ _CODES = ("code", "status", "type", "errorcode", "statuscode", "httpcode", "http
 _OF_GATEWAY = ("provider_metadata", "gateway", "cost")
 """The field of Vercel's gateway for a cost, beside the text."""
 _SUCCESS = ("code", "status_code")
+_LONGEST = 2**14
+"""Characters of an error's words, and of its codes: they are searched dozens of times."""
 _SAID = ("message", "delta", "text")
 #: The types of a part of a content that is a text.
 _TEXTS = (None, "text", "output_text")
@@ -159,10 +161,10 @@ def named_error(named: Any, report: Any = None) -> BrokenReplyError:
         codes += [code for own in handed_on(named) for code in _values(own, _CODES)]
         numbers = [c for c in codes if str(c).isdigit()]
         kind = " ".join(str(c) for c in codes if c not in numbers)
-        code = numbers[0] if numbers else kind
+        code = numbers[0] if numbers else kind[:_LONGEST]
         named = ": ".join(words) or " ".join(map(str, ["error", *codes] if codes else []))
-    message = str(named or "the server reports an error, and no more")
-    return BrokenReplyError(with_wait(message, sent), code or None, billed(report), kind)
+    message = str(named or "the server reports an error, and no more")[:_LONGEST]
+    return BrokenReplyError(with_wait(message, sent), code or None, billed(report), kind[:_LONGEST])
 
 
 def failure_in(body: Mapping[str, Any]) -> BrokenReplyError | None:

@@ -95,7 +95,11 @@ class OneCallController(RuleController):
             answers = [answer_in(reply, view) for reply in replies_by_candidate(view).values()]
             why = "The reply is the answer." if any(answers) else "No reply holds an answer."
             return Turn((why,), answer=next(iter(answers), "") or UNKNOWN)
-        candidate = self.choose(view)
+        return self.asking(self.choose(view), view)
+
+    @staticmethod
+    def asking(candidate: Candidate, view: View) -> Turn:
+        """Return the turn that asks a candidate the whole question."""
         return Turn((f"Ask {candidate.name}.",), (Call(candidate.name, view.question),))
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from langchain_core.runnables import RunnableConfig
+
 from ..candidates import Candidate
+from ..candidates.reply import Reply
 from ..errors import ControllerError
 from ..invalid import show
-from ..protocol import parse
+from ..protocol import parse, render
 from .controller import Controller, View
 from .own import whole
 from .rules import OneCallController
@@ -42,14 +47,39 @@ class StickyController(OneCallController):
         step, by_price = view.step, view.pool.by_price
         last = view.pool.find(step.last) if step else None
         if step is None or last is None:
-            return self._first(view) or by_price[0]
+            return self._chosen(view, self.first.decide(view)) if self.first else by_price[0]
         if not step.failed:
             return last
         return by_price[min(by_price.index(last) + 1, len(by_price) - 1)]
 
-    def _first(self, view: View) -> Candidate | None:
-        if self.first is None:
-            return None
-        reply = self.first.decide(view)
+    def worst_case_usd(self, view: View) -> float:
+        """Return the most that the first step's decision can cost; the others cost nothing."""
+        first = self._decides(view)
+        return first.worst_case_usd(view) if first else 0.0
+
+    def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
+        """Write one turn."""
+        if first := self._decides(view):
+            return self._as_decided(view, first.decide(view, config))
+        return super().decide(view, config)
+
+    async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
+        """Write one turn without blocking."""
+        if first := self._decides(view):
+            return self._as_decided(view, await first.adecide(view, config))
+        return await super().adecide(view, config)
+
+    def _decides(self, view: View) -> Controller | None:
+        """Return the controller that decides this turn; None = the rule does."""
+        known = view.step is not None and view.pool.find(view.step.last) is not None
+        return None if known or view.scratchpad or view.must_answer else self.first
+
+    def _as_decided(self, view: View, reply: Reply) -> Reply:
+        """Return the turn that asks the candidate of a decision, with the decision's bill."""
+        turn = self.asking(self._chosen(view, reply), view)
+        return replace(reply, text=render(turn), message=None, error=None)
+
+    def _chosen(self, view: View, reply: Reply) -> Candidate:
+        """Return the first candidate that a turn asks, or the cheapest one."""
         found = (view.pool.find(call.candidate) for call in parse(reply.text).calls)
-        return next(filter(None, found), None)
+        return next(filter(None, found), view.pool.by_price[0])

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 from langchain_core.messages import AIMessage
@@ -16,9 +16,13 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from ...candidates import ModelSettings
 from ...candidates.failures import CutReplyError, NoChoiceError
 from ...candidates.guard import aguard, guard
+from ...candidates.sending import atold, told
 from ...candidates.wire import billed
 from .completion import Completion, status_error
 from .streaming import Listener
+
+_HOOKS: dict[str, list[Any]] = {"request": [told], "response": [guard]}
+_ASYNC_HOOKS: dict[str, list[Any]] = {"request": [atold], "response": [aguard]}
 
 
 @dataclass
@@ -39,12 +43,14 @@ class CompletionRequest(Runnable[Any, AIMessage]):
     read: Callable[[Completion], AIMessage]
     listener: Listener | None = None
 
+    tells_what_it_sends: ClassVar[bool] = True
+
     def invoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> AIMessage:
         """Send it and read the answer."""
         answer = Completion()
         with (
             _billing(answer),
-            httpx.Client(**self._client, event_hooks={"response": [guard]}) as client,
+            httpx.Client(**self._client, event_hooks=_HOOKS) as client,
             client.stream("POST", "completions", json=self.body) as response,
         ):
             if not self._streams(response):
@@ -62,7 +68,7 @@ class CompletionRequest(Runnable[Any, AIMessage]):
         # A client for each request: kept connections would belong to the loop that made them.
         with _billing(answer):
             async with (
-                httpx.AsyncClient(**self._client, event_hooks={"response": [aguard]}) as client,
+                httpx.AsyncClient(**self._client, event_hooks=_ASYNC_HOOKS) as client,
                 client.stream("POST", "completions", json=self.body) as response,
             ):
                 if not self._streams(response):
