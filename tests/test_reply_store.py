@@ -291,7 +291,7 @@ def test_a_model_that_is_given_is_not_stored(tmp_path, serve, store):
 
 
 def test_a_failed_reply_is_not_stored(serve, tmp_path, store):
-    server = serve([Status(400), Reply(""), Reply("Paris")])
+    server = serve([Status(400), Status(401), Reply("Paris")])
     pool = yaml_pool(tmp_path, server)
     assert [asked(pool, store)["ok"] for _ in range(4)] == [False, False, True, True]
     assert server.count() == 3

@@ -17,7 +17,13 @@ from langchain_core.messages import HumanMessage
 from fakes import FakeChat, make_pool
 from in_process import cli
 from openai_server import Cut, Reply, Wire
-from router_r1_graph import ReplyStore, ScriptedController, candidate_tool, create_router_r1
+from router_r1_graph import (
+    Candidate,
+    ReplyStore,
+    ScriptedController,
+    candidate_tool,
+    create_router_r1,
+)
 from router_r1_graph.candidates import guard
 from router_r1_graph.candidates.call import aask, ask
 from router_r1_graph.candidates.providers import make_chat_model
@@ -187,6 +193,67 @@ def test_without_usage_its_price_is_uncertain_and_at_most_the_worst(serve, tmp_p
     (ada,) = pool.candidates
     assert bill["uncertain_usd"] == pytest.approx(ada.worst_case_usd("Capital?"))
     assert result["ledger"]["candidates"]["Ada"]["uncertain_usd"] == bill["uncertain_usd"]
+
+
+def choice(finish: str, **message: Any) -> dict[str, Any]:
+    said = {"role": "assistant", "content": None, **message}
+    return {"choices": [{"index": 0, "message": said, "finish_reason": finish}]}
+
+
+IN_VAIN = {
+    "only reasoning": ("empty", choice("length", reasoning_content="hm")),
+    "a filter": ("declined", choice("content_filter", content="")),
+    "a refusal": ("declined", choice("stop", refusal="No.")),
+    "no text": ("empty", choice("stop")),
+    "no choice": ("empty", {"choices": []}),
+}
+
+
+@both_ways
+@pytest.mark.parametrize(("kind", "sent"), IN_VAIN.values(), ids=IN_VAIN)
+def test_a_paid_reply_of_no_use_is_paid_once(serve, tmp_path, how, kind, sent):
+    server = serve(Raw(body(**sent).encode()))
+    pool = yaml_pool(tmp_path, server, **ONE_DOLLAR)
+    bought = []
+    for _ in range(2):
+        with ReplyStore(tmp_path / "replies.sqlite") as store:
+            script = ScriptedController([SEARCH, ANSWER])
+            graph = create_router_r1(pool, script, replies=store).compile()
+            bought += bills(run(graph, how))
+            assert list(stored_records(store)) == []
+    assert [(bill["ok"], bill["error"]["kind"]) for bill in bought] == [(False, kind)] * 2
+    assert bought[0]["error"]["message"] == bought[1]["error"]["message"]
+    assert [bill["cost_usd"] for bill in bought] == [pytest.approx(20e-6), 0]
+    assert bought[1]["saved_usd"] == pytest.approx(20e-6)
+    assert server.count() == 1
+
+
+@pytest.mark.parametrize("code", [200, 500, 429])
+def test_an_error_with_usage_is_billed_and_asked_again(serve, tmp_path, code):
+    sent = {"error": {"message": "boom", "code": code if code != 200 else 500}, "usage": USAGE}
+    server = serve(Wire(sent, code=code))
+    pool = yaml_pool(tmp_path, server, max_retries=0, **ONE_DOLLAR)
+    for count in (1, 2):
+        with ReplyStore(tmp_path / "replies.sqlite") as store:
+            script = ScriptedController([SEARCH, ANSWER])
+            (bill,) = bills(run(create_router_r1(pool, script, replies=store).compile(), "invoke"))
+        kind = "rate_limited" if code == 429 else "server_error"
+        assert (bill["error"]["kind"], server.count()) == (kind, count)
+        # The usage beside a refusal may be that of the account.
+        assert bill["cost_usd"] == pytest.approx(0 if code == 429 else 20e-6)
+
+
+def test_the_worst_case_counts_several_replies_and_a_limit_of_the_body():
+    plain = Candidate(name="A", model="m", output_usd_per_mtok=1.0, max_tokens=100)
+    assert plain.fair_usd("?") == pytest.approx(100e-6)
+    for options, tokens in (
+        ({"n": 3}, 300),
+        ({"extra_body": {"max_tokens": 1000, "n": 2}}, 2000),
+        ({"extra_body": {"max_completion_tokens": 10}}, 100),
+        ({"n": None, "extra_body": [1]}, 100),
+    ):
+        several = plain.model_copy(update={"options": options})
+        assert several.fair_usd("?") == pytest.approx(tokens * 1e-6)
 
 
 def test_an_uncertain_price_beyond_any_call_is_the_most_of_a_call(serve, tmp_path):

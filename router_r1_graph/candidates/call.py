@@ -22,7 +22,7 @@ from .failures import classify, is_of_a_dead_loop
 from .given import ModelRequest, made_for, named
 from .keys import hide, hide_within
 from .once import Once
-from .reply import UNREAD, ChatModel, Reply, cost_of, read_reply
+from .reply import IN_VAIN, ChatModel, Reply, cost_of, paid_in_vain, read_reply
 from .resilience.attempts import Attempts
 from .sending import watch
 from .settings import ModelSettings
@@ -151,11 +151,11 @@ def _read(
     reply = Reply(seconds=seconds, attempts=attempt)
     if not isinstance(partial := getattr(outcome, "partial", None), AIMessage):
         return replace(reply, error=error)
-    if error.kind == "malformed":  # of half a reply, to be asked for again, nothing is kept
-        metadata = {**partial.response_metadata, UNREAD: error.message}
-        partial = partial.model_copy(update={"response_metadata": metadata})
+    in_vain = error.kind in IN_VAIN  # of half a reply, to be asked for again, nothing is kept
+    partial = paid_in_vain(partial, error) if in_vain else partial
     reply = read_reply(partial, messages, settings, seconds, attempt, kwargs)
-    return replace(reply, text="", message=None, error=error)
+    kept = reply.unread if in_vain else None
+    return replace(reply, text="", message=None, unread=kept, error=error)
 
 
 def _without(secrets: tuple[str, ...], reply: Reply) -> Reply:

@@ -104,9 +104,9 @@ class Once:
             self.store.flights.land(self.key, flight)
 
     def _made(self, left: float | None, flight: Flight | None = None) -> Steps:
-        """Make the call, and keep its reply if it can be used, or is paid and cannot be read.
+        """Make the call, and keep its reply if it can be used, or is paid and of no use.
 
-        One that cannot be read and reports no usage may be no model's (a gateway that is down says
+        One of no use that reports no usage may be no model's (a gateway that is down says
         so in HTML, with status 200), and the next one may be better.
         """
         reply = yield from self.make(left)

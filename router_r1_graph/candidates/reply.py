@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -54,7 +54,11 @@ def comes_from(model: ChatModel, package: str) -> bool:
 RECORDED_SECONDS = "recorded_seconds"
 """In a message's response metadata: how long the call took when it was really made."""
 UNREAD = "unread"
-"""In a message's response metadata: why a reply that is paid could not be read."""
+"""In a message's response metadata: why a reply that is paid is of no use."""
+UNREAD_KIND = "unread_kind"
+"""In the same place: the kind of that error; none = malformed."""
+IN_VAIN: frozenset[ErrorKind] = frozenset({"malformed", "empty", "declined"})
+"""Errors of replies that may be paid; a second call would bring the same."""
 _DOUBTFUL: frozenset[ErrorKind] = frozenset({"cut", "missing_usage"})
 """Errors of a reply that leave its text usable."""
 
@@ -100,7 +104,7 @@ class Reply:
     message: AIMessage | None = field(default=None, repr=False, compare=False)
     """The model's message, if one came back, with native tool calls and token ids."""
     unread: AIMessage | None = field(default=None, repr=False, compare=False)
-    """In place of the message: the usage of a reply that is paid, and could not be read."""
+    """The usage of a reply that is paid and of no use, for the reply store."""
 
     def __post_init__(self) -> None:
         """Make texts writable and numbers valid, for replies from any source."""
@@ -204,7 +208,9 @@ def read_reply(
             settings.max_tokens,
         )
     cost_usd = cost_of(message, settings, usage)
+    error = _doubt(message, text, usage, settings)
     unread = UNREAD in message.response_metadata
+    in_vain = error is not None and error.kind in IN_VAIN and not usage.estimated
     learn(cost_usd, messages, settings, options)
     return Reply(
         text=text,
@@ -215,10 +221,16 @@ def read_reply(
         cost_usd=cost_usd,
         seconds=number(message.response_metadata.get(RECORDED_SECONDS, seconds)) or 0.0,
         attempts=attempts,
-        error=_doubt(message, text, usage, settings),
+        error=error,
         message=None if unread else message,
-        unread=message if unread else None,
+        unread=paid_in_vain(message, error) if error and (unread or in_vain) else None,
     )
+
+
+def paid_in_vain(message: AIMessage, error: ReplyError) -> AIMessage:
+    """Return a message that tells the usage of a reply of no use, and the error."""
+    metadata = {**message.response_metadata, UNREAD: error.message, UNREAD_KIND: error.kind}
+    return message.model_copy(update={"response_metadata": metadata})
 
 
 def _doubt(
@@ -226,7 +238,9 @@ def _doubt(
 ) -> ReplyError | None:
     """Return why a reply cannot be used, or is doubtful."""
     if unread := message.response_metadata.get(UNREAD):
-        return ReplyError("malformed", unread)
+        named = message.response_metadata.get(UNREAD_KIND)
+        kinds: Iterator[ErrorKind] = (one for one in IN_VAIN if one == named)
+        return ReplyError(next(kinds, "malformed"), str(unread))
     finish = finish_of(message)
     if finish == "error":
         return ReplyError("server_error", "the model stopped because of an error (finish reason)")

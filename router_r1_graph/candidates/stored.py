@@ -17,7 +17,7 @@ from ..outside import MOST_OF_A_CALL, count, number, writable
 from . import finish
 from .candidate import Candidate
 from .keys import hide, hide_within
-from .reply import RECORDED_SECONDS, UNREAD, ChatModel, Reply
+from .reply import RECORDED_SECONDS, UNREAD, UNREAD_KIND, ChatModel, Reply
 from .resilience.settings import Resilience
 from .settings import ModelSettings
 from .usage import NO_TOKENS, reported_usd
@@ -40,7 +40,7 @@ _IRRELEVANT = frozenset(
 _SENT = frozenset({"provider", "max_tokens", "temperature", "options"})
 _PROXY = "openai_proxy"
 #: What is kept of a message's response metadata: the rest is of no use to a later run.
-_METADATA = (*finish.KEYS, "model_name", NO_TOKENS, UNREAD)
+_METADATA = (*finish.KEYS, "model_name", NO_TOKENS, UNREAD, UNREAD_KIND)
 _PARTS = ("content", "tool_calls", "invalid_tool_calls", "usage_metadata")
 
 
@@ -77,7 +77,7 @@ class StoredReply:
 
     @property
     def unread(self) -> bool:
-        """Whether it is kept because it was paid, and could not be read."""
+        """Whether it is kept because it was paid, and is of no use."""
         return UNREAD in self.as_message().response_metadata
 
     def as_message(self) -> AIMessage:
@@ -98,12 +98,12 @@ def store_reply(
     """Return a reply in its stored form; None if it cannot be written as JSON.
 
     Args:
-        reply: a usable one, or one that is paid and could not be read.
+        reply: a usable one, or one that is paid and of no use.
         messages: the prompt.
         settings: of the candidate or controller that was asked.
         now: seconds since the epoch.
     """
-    message = reply.message or reply.unread
+    message = reply.unread or reply.message
     assert message is not None
     secrets = settings.secrets
     asked = (m for m in reversed(messages) if isinstance(m, HumanMessage))

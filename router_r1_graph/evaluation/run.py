@@ -18,6 +18,7 @@ from ..answers import exact_match, f1_score
 from ..budget import StopReason
 from ..call_records import CallRecord
 from ..candidates import CandidatePool
+from ..candidates.reply import IN_VAIN
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers import Controller
@@ -73,7 +74,12 @@ class Outcome:
     uncertain_usd: float = 0.0
     """The most that attempts cost whose price is unknown; no part of `cost_usd`."""
     unread: bool = False
-    """Whether all its replies were paid and cannot be read: the store has them, as they are."""
+    """Whether all its replies were paid and are of no use: another call would bring the same."""
+
+    @property
+    def asked_again(self) -> bool:
+        """Whether a resumed evaluation asks its question again."""
+        return bool(self.error) and not self.unread
 
     @property
     def key(self) -> Key:
@@ -114,11 +120,8 @@ def outcome_of(trace: Trace, scorer: Scorer) -> Outcome:
 
 def _is_unread(call: CallRecord) -> bool:
     paid = call.input_tokens + call.output_tokens or call.cost_usd + call.saved_usd
-    return bool(paid) and (call.error or "").startswith("malformed:") and not call.ok
-
-
-def _failed(trace: Trace) -> bool:
-    return bool(_error(trace, trace.calls))
+    kind = (call.error or "").partition(":")[0]
+    return bool(paid) and kind in IN_VAIN and not call.ok
 
 
 def _error(trace: Trace, calls: Sequence[CallRecord]) -> str:
@@ -197,12 +200,13 @@ class Results:
                 )
             whole += len(line)
             outcome = outcome_of(trace, self.scorer)
-            if outcome.error:
+            if outcome.asked_again:
                 failed = True
             else:
                 self.outcomes[outcome.key] = outcome
         if failed:
-            kept = (line for trace, line in read_results(self.path) if not _failed(trace))
+            lines = read_results(self.path)
+            kept = (line for trace, line in lines if not outcome_of(trace, self.scorer).asked_again)
             write_whole(self.path, b"".join(kept).decode())
         else:
             os.truncate(self.path, whole)

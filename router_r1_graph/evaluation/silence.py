@@ -36,7 +36,7 @@ def unanswered(outcomes: Sequence[Outcome]) -> list[str]:
     if not failed:
         return []
     [(error, _)] = Counter(outcome.error for outcome in failed).most_common(1)
-    again = sum(not outcome.unread for outcome in failed)
+    again = sum(outcome.asked_again for outcome in failed)
     resume = "; --resume asks again" if again else ""
     if 0 < again < len(failed):
         resume += f" for {again:,} of them"
