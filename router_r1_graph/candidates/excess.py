@@ -1,11 +1,26 @@
-"""The amount by which calls of an unfair provider have exceeded their worst case.
+"""The most that a call should bring, and by how much calls of an unfair provider exceeded it.
 
 An unfair provider ignores `max_tokens`, or charges more than its list price.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from ..outside import count
+
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+"""The limit of tokens under the names that a body may have for it."""
+
+
+def most_written(options: Mapping[str, Any], max_tokens: int) -> int:
+    """Return the most tokens that a request brings: its options may ask for several replies."""
+    body = options.get("extra_body")
+    sent = {**options, **(body if isinstance(body, Mapping) else {})}
+    limits = (count(sent.get(name)) or 0 for name in _LIMITS)
+    return max(max_tokens, *limits) * max(1, count(sent.get("n")) or 1)
 
 
 @dataclass

@@ -6,7 +6,7 @@ Imported when a pool uses it: `langchain_openai` takes half a second.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from json import JSONDecodeError
 from types import SimpleNamespace, new_class
@@ -19,7 +19,7 @@ from openai.types.chat import ChatCompletionMessage
 from pydantic import SecretStr
 
 from .._compat import asks_responses
-from ..outside import read_reply_json, visible, writable, writable_within
+from ..outside import visible, writable, writable_within
 from .candidate import Candidate
 from .connections import (
     Client,
@@ -47,7 +47,8 @@ from .wire import (
     named_error,
     normalized,
     report_in,
-    with_kept,
+    report_of_failure,
+    with_costs,
 )
 
 #: The settings that reach a server: a key may hide in any of them.
@@ -113,7 +114,7 @@ class Reading(Lenient):
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         forget_reply()
         try:
-            return _whole(super()._generate(*args, **kwargs))
+            return with_costs(super()._generate(*args, **kwargs), cost_in_headers())
         except Exception as error:
             keyless = self._keyless(error)
         raise keyless
@@ -121,7 +122,7 @@ class Reading(Lenient):
     async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
         forget_reply()
         try:
-            return _whole(await super()._agenerate(*args, **kwargs))
+            return with_costs(await super()._agenerate(*args, **kwargs), cost_in_headers())
         except Exception as error:
             keyless = self._keyless(error)
         raise keyless
@@ -277,7 +278,7 @@ class Reading(Lenient):
         status, words = told(error)
         partial = (ending and ending.billed) or getattr(error, "partial", None)
         came = reported_so_far()
-        partial = partial or billed(came) or billed(_usage_beside(error))
+        partial = partial or billed(came) or billed(report_of_failure(error))
         headers = getattr(getattr(error, "response", None), "headers", {})
         safe = {name: scrub(value, *secrets) for name, value in headers.items()}
         known = {
@@ -294,24 +295,3 @@ class Reading(Lenient):
         keyless = of_its_kind(error, message)
         vars(keyless).update(known)
         return keyless
-
-
-def _usage_beside(error: Exception) -> Mapping[str, Any] | None:
-    """Return the usage in the body of a server's own error: openai's client drops it.
-
-    One of 4xx is the client's error, and what stands there may be the usage of a whole account.
-    """
-    if not isinstance(error, openai.InternalServerError):
-        return None
-    try:
-        body = read_reply_json(error.response.content)
-    except ValueError:
-        return None
-    return report_in(body) if isinstance(body, Mapping) else None
-
-
-def _whole(result: ChatResult) -> ChatResult:
-    """Return a result; if it is one of the Responses API, with its usage as it was sent."""
-    for generation in result.generations:
-        with_kept(generation.message, **cost_in_headers())
-    return result

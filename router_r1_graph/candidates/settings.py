@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator
 
 from ..errors import did_you_mean
-from ..outside import NO_LIMIT, count, plain_name
-from .excess import Excess
+from ..outside import NO_LIMIT, plain_name
+from .excess import Excess, most_written
 from .keys import from_environment, secret_in, secret_in_address, variables_in
 from .resilience.settings import Resilience, Seconds
 
@@ -40,9 +40,6 @@ _OPTION_OF_FIELD = {
     "openai_api_base": "base_url",
 }
 
-
-_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-"""The limit of tokens under the names that a body may have for it."""
 
 TOKENS_OF_AN_IMAGE = 2000
 """The assumed tokens of an image in a worst-case price; most providers count up to 1,600."""
@@ -279,15 +276,7 @@ class ModelSettings(Resilience):
     def fair_usd(self, text: str, images: int = 0) -> float:
         """Return the worst case at a provider that keeps to its prices and to `max_tokens`."""
         tokens = len(text.encode(errors="replace")) + 64 + images * TOKENS_OF_AN_IMAGE
-        return self.highest_usd(tokens, self._most_written)
-
-    @property
-    def _most_written(self) -> int:
-        """The most tokens that a request brings: its options may ask for several replies."""
-        body = self.options.get("extra_body")
-        sent = {**self.options, **(body if isinstance(body, Mapping) else {})}
-        limits = (count(sent.get(name)) or 0 for name in _LIMITS)
-        return max(self.max_tokens, *limits) * max(1, count(sent.get("n")) or 1)
+        return self.highest_usd(tokens, most_written(self.options, self.max_tokens))
 
     @property
     def _input_prices(self) -> tuple[float, float, float]:

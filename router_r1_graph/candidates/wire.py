@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration
+from langchain_core.outputs import ChatGeneration, ChatResult
 
-from ..outside import writable_within
+from ..outside import read_reply_json, writable_within
 from .failures import BrokenReplyError, handed_on, words_handed_on
 from .retry_after import with_wait
 from .returned import RETURNED, returned_in
@@ -139,6 +139,21 @@ def report_in(body: Mapping[str, Any]) -> dict[str, Any] | None:
     return {**costs, **(report or {})} if costs else report
 
 
+def report_of_failure(error: BaseException) -> dict[str, Any] | None:
+    """Return the usage in the body of an error status of a server's own; None = there is none.
+
+    One of 4xx is the client's error, and what stands there may be the usage of a whole account.
+    """
+    response = getattr(error, "response", None)
+    if (getattr(error, "status_code", None) or 0) < 500 or response is None:
+        return None
+    try:
+        body = read_reply_json(response.content)
+    except ValueError:
+        return None
+    return report_in(body) if isinstance(body, Mapping) else None
+
+
 def named_error(named: Any, report: Any = None) -> BrokenReplyError:
     """Return the error that an `error` object, or text, describes.
 
@@ -245,3 +260,10 @@ def billed(report: Any) -> AIMessage | None:
     )
     told = message.usage_metadata is not None or reported_usd(message) is not None
     return message if told else None
+
+
+def with_costs(result: ChatResult, costs: Mapping[str, float]) -> ChatResult:
+    """Return a result; if it is one of the Responses API, with its usage as it was sent."""
+    for generation in result.generations:
+        with_kept(generation.message, **costs)
+    return result
