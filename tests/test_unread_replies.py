@@ -23,6 +23,7 @@ from router_r1_graph import (
     ScriptedController,
     candidate_tool,
     create_router_r1,
+    parse_controller,
 )
 from router_r1_graph.candidates import guard
 from router_r1_graph.candidates.call import aask, ask
@@ -226,6 +227,39 @@ def test_a_paid_reply_of_no_use_is_paid_once(serve, tmp_path, how, kind, sent):
     assert [bill["cost_usd"] for bill in bought] == [pytest.approx(20e-6), 0]
     assert bought[1]["saved_usd"] == pytest.approx(20e-6)
     assert server.count() == 1
+
+
+@both_ways
+@pytest.mark.parametrize("sent", [choice("length"), choice("content_filter", content="")])
+def test_a_stored_turn_without_a_text_is_the_same_mistake_or_failure_again(
+    serve, tmp_path, how, sent
+):
+    turns = [Raw(body(**sent).encode()), Reply(ANSWER)]
+    server = serve({"controller": turns})
+    pool = yaml_pool(tmp_path, server, controller={}, **ONE_DOLLAR)
+    ended = []
+    for _ in range(2):
+        with ReplyStore(tmp_path / "replies.sqlite") as store:
+            graph = create_router_r1(pool, parse_controller("pool", pool), replies=store)
+            result = run(graph.compile(), how)
+        ended.append((result["answer"], result["stop_reason"], result.get("error")))
+        asked = server.count()
+    assert ended[0] == ended[1]
+    assert (ended[0][1] == "answered", asked) in [(True, 2), (False, 1)]
+
+
+@both_ways
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reply_of_the_other_mode_is_paid_once_behind_a_redirection_too(
+    serve, tmp_path, how, stream
+):
+    sent = Raw(body().encode()) if stream else events(piece("Paris", "stop", usage=USAGE))
+    other = serve(sent)
+    server = serve(Wire(code=307, headers={"location": f"{other.base_url}/chat/completions"}))
+    pool = yaml_pool(tmp_path, server, options={"streaming": stream}, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["reply"], bill["cost_usd"]) == ("Paris", pytest.approx(20e-6))
+    assert (server.count(), other.count()) == (1, 1)
 
 
 @pytest.mark.parametrize("code", [200, 500, 429])
