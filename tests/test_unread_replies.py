@@ -277,6 +277,19 @@ def test_an_error_with_usage_is_billed_and_asked_again(serve, tmp_path, code):
         assert bill["cost_usd"] == pytest.approx(0 if code == 429 else 20e-6)
 
 
+@both_ways
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("usage", [USAGE, None])
+def test_an_error_is_the_same_where_a_server_has_but_one_mode(serve, tmp_path, how, stream, usage):
+    sent = Raw(body().encode()) if stream else events(piece("Paris", "stop", usage=USAGE))
+    failed = Wire({"error": {"message": "boom"}, "usage": usage}, code=500)
+    pool = yaml_pool(tmp_path, serve([sent, failed]), options={"streaming": stream}, **ONE_DOLLAR)
+    first, second = bills(run(scripted(pool, SEARCH, SEARCH.replace("?", "!"), ANSWER), how))
+    assert (first["reply"], second["error"]["kind"]) == ("Paris", "server_error")
+    assert second["cost_usd"] == pytest.approx(20e-6 if usage else 0)
+    assert not {"uncertain_attempts", "uncertain_usd"} & {*second}
+
+
 def test_the_worst_case_counts_several_replies_and_a_limit_of_the_body():
     plain = Candidate(name="A", model="m", output_usd_per_mtok=1.0, max_tokens=100)
     assert plain.fair_usd("?") == pytest.approx(100e-6)
