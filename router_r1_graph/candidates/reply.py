@@ -205,7 +205,8 @@ def read_reply(
     cost_usd = cost_of(message, settings, usage)
     error = _doubt(message, text, usage, settings)
     unread = UNREAD in message.response_metadata
-    in_vain = error is not None and error.kind in IN_VAIN and not usage.estimated
+    paid = (usage.input_tokens + usage.output_tokens or cost_usd) and not usage.estimated
+    in_vain = error is not None and error.kind in IN_VAIN and paid
     own = is_own(message)
     learn(cost_usd, messages, settings, options)
     return Reply(
