@@ -278,6 +278,25 @@ def test_an_error_with_usage_is_billed_and_asked_again(serve, tmp_path, code):
 
 
 @both_ways
+def test_a_server_that_changes_its_mode_is_paid_once_for_each_reply(serve, tmp_path, how):
+    whole, streamed = Raw(body().encode()), events(piece("Paris", "stop", usage=USAGE))
+    server = serve(lambda request: whole if request.body.get("stream") else streamed)
+    pool = yaml_pool(
+        tmp_path,
+        server,
+        {"Ada": {}, "Bob": {"model": "ada", "options": {"streaming": True}}},
+        **ONE_DOLLAR,
+    )
+    turns = [
+        f"<search> {name}: Capital {n}? </search>" for n in range(2) for name in ("Ada", "Bob")
+    ]
+    paid = bills(run(scripted(pool, *turns, ANSWER), how))
+    assert [bill["reply"] for bill in paid] == ["Paris"] * 4
+    assert [bill["cost_usd"] for bill in paid] == [pytest.approx(20e-6)] * 4
+    assert server.count() == 4
+
+
+@both_ways
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("usage", [USAGE, None])
 def test_an_error_is_the_same_where_a_server_has_but_one_mode(serve, tmp_path, how, stream, usage):
