@@ -9,6 +9,7 @@ import sys
 import threading
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from extras import needs
@@ -30,7 +31,9 @@ from router_r1_graph import (
 )
 from router_r1_graph.budget import Left
 from router_r1_graph.candidates import ModelSettings, guard
+from router_r1_graph.candidates.failures import classify
 from router_r1_graph.controllers.controller import View
+from router_r1_graph.controllers.policy.completion import status_error
 from router_r1_graph.controllers.policy.completions import CompletionsController
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import PolicySettings
@@ -530,3 +533,10 @@ def test_a_spec_that_cannot_be_used_says_why(spec, message):
 def test_a_controller_without_an_address_is_refused(tokenizer):
     with pytest.raises(ControllerError, match="base_url"):
         CompletionsController(tokenizer, ModelSettings())
+
+
+def test_the_words_of_an_error_hold_no_half_of_a_key():
+    key = "Zq9Wm2Lr7Tb4Xv8Nc3Yh6Kp1"
+    for words in range(80, 260):
+        failed = status_error("x", httpx.Response(401), f"{'a ' * words}{key} b".encode())
+        assert key[:6] not in classify(failed, [key]).message

@@ -154,13 +154,19 @@ def test_what_may_be_billed_is_told_beside_the_costs(serve, server, tmp_path):
 
 
 @pytest.mark.parametrize("usage", [{"prompt_tokens": 10, "completion_tokens": 5}, None])
-def test_that_resume_asks_again_is_said_of_what_the_store_has_not(serve, server, tmp_path, usage):
-    bad = serve(Malformed(json.dumps({"choices": [None], "usage": usage})))
+@pytest.mark.parametrize(
+    ("kind", "choice"),
+    [("malformed", None), ("empty", {"message": {"content": ""}, "finish_reason": "stop"})],
+)
+def test_that_resume_asks_again_is_said_of_what_the_store_has_not(
+    serve, server, tmp_path, usage, kind, choice
+):
+    bad = serve(Malformed(json.dumps({"choices": [choice], "usage": usage})))
     yaml_pool(tmp_path, server, {"Ada": ONE_DOLLAR, "Bad": {"base_url": bad.base_url}})
     given = ("q.jsonl", "--pool", "pool.yaml", "--no-controls", "--out", "out")
     both = ("--controller", "constant:Ada", "--controller", "constant:Bad")
     for resume in ((), ("--resume",)):
         done = cli("evaluate", *given, *both, *resume, cwd=tmp_path)
         assert "Nobody replied for 8 of 16 answers, which count as wrong" in done.stdout
-        assert ("; --resume asks again: malformed: " in done.stdout) == (usage is None)
+        assert (f"; --resume asks again: {kind}: " in done.stdout) == (usage is None)
     assert bad.count() == (8 if usage else 16)

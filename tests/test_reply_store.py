@@ -277,6 +277,22 @@ def test_a_tool_may_change_its_mind_and_is_stored_only_where_everything_is(tmp_p
     assert [(bill["text"], bill["stored"]) for bill in texts] == [("3", False), ("3", True)]
 
 
+@pytest.mark.parametrize(("usd", "bought"), [(0, [False, False]), (0.01, [False, True])])
+def test_what_a_tool_did_not_find_is_stored_only_where_it_was_paid(tmp_path, usd, bought):
+    (tmp_path / "blank_of_a_test.py").write_text(
+        CLOCK.replace('str(clock.metadata["asked"])', '""')
+    )
+    (tmp_path / "pool.yaml").write_text(
+        "candidates: [{name: Clock, provider: tool, options: {object: 'blank_of_a_test:clock'},"
+        f" usd_per_call: {usd}}}]"
+    )
+    pool = CandidatePool.from_yaml(tmp_path / "pool.yaml")
+    with ReplyStore(tmp_path / "every.sqlite", every=True) as every:
+        bills = [asked(pool, every) for _ in range(2)]
+    assert [bill["error"]["kind"] for bill in bills] == ["empty", "empty"]
+    assert [bill["stored"] for bill in bills] == bought
+
+
 def test_a_model_that_is_given_is_not_stored(tmp_path, serve, store):
     @tool
     def clock(query: str) -> str:

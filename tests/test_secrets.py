@@ -17,10 +17,10 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langsmith import Client, tracing_context
 from pydantic import ValidationError
 
-from openai_server import EmptyChoices, Malformed, Reply, Status
+from openai_server import EmptyChoices, Malformed, Reply, Status, Wire
 from router_r1_graph import CandidatePool, create_router_r1, parse_controller
 from router_r1_graph.candidates import Candidate
-from router_r1_graph.candidates.keys import scrub
+from router_r1_graph.candidates.keys import beginning, scrub
 from router_r1_graph.candidates.providers import make_chat_model
 from router_r1_graph.candidates.tool import pool_tools
 from router_r1_graph.errors import PoolError
@@ -237,6 +237,26 @@ def test_langsmith_is_not_sent_the_key(serve, tmp_path, monkeypatch, key):
     sent = "".join(session.sent)
     assert "Incorrect API key" in sent
     assert key not in sent
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_long_error_that_is_full_of_keys_tells_no_half_of_one(
+    serve, tmp_path, monkeypatch, status
+):
+    key = "Zq9Wm2Lr7Tb4Xv8Nc3Yh6Kp1" * 20
+    monkeypatch.setenv("KEY", key)
+    server = serve(Wire({"error": {"message": f"{key} " * 2000}}, code=status))
+    pool = yaml_pool(tmp_path, server, api_key_env="KEY")
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), "invoke"))
+    assert "***" in bill["error"]["message"]
+    assert key[:6] not in bill["error"]["message"]
+
+
+def test_the_beginning_of_a_text_is_as_long_as_wanted():
+    assert beginning("a" * 20, 10) == "a" * 10
+    assert beginning("a" * 5, 10) == "a" * 5
+    assert beginning("x SECRET1 y", 5, "SECRET1") == "x "
+    assert beginning("x SECRET1 y", 10, "SECRET1") == "x *** "
 
 
 # ------------------------------------------------ other secrets, named as {env: NAME}

@@ -23,6 +23,7 @@ from router_r1_graph import (
     ScriptedController,
     candidate_tool,
     create_router_r1,
+    parse_controller,
 )
 from router_r1_graph.candidates import guard
 from router_r1_graph.candidates.call import aask, ask
@@ -228,6 +229,39 @@ def test_a_paid_reply_of_no_use_is_paid_once(serve, tmp_path, how, kind, sent):
     assert server.count() == 1
 
 
+@both_ways
+@pytest.mark.parametrize("sent", [choice("length"), choice("content_filter", content="")])
+def test_a_stored_turn_without_a_text_is_the_same_mistake_or_failure_again(
+    serve, tmp_path, how, sent
+):
+    turns = [Raw(body(**sent).encode()), Reply(ANSWER)]
+    server = serve({"controller": turns})
+    pool = yaml_pool(tmp_path, server, controller={}, **ONE_DOLLAR)
+    ended = []
+    for _ in range(2):
+        with ReplyStore(tmp_path / "replies.sqlite") as store:
+            graph = create_router_r1(pool, parse_controller("pool", pool), replies=store)
+            result = run(graph.compile(), how)
+        ended.append((result["answer"], result["stop_reason"], result.get("error")))
+        asked = server.count()
+    assert ended[0] == ended[1]
+    assert (ended[0][1] == "answered", asked) in [(True, 2), (False, 1)]
+
+
+@both_ways
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reply_of_the_other_mode_is_paid_once_behind_a_redirection_too(
+    serve, tmp_path, how, stream
+):
+    sent = Raw(body().encode()) if stream else events(piece("Paris", "stop", usage=USAGE))
+    other = serve(sent)
+    server = serve(Wire(code=307, headers={"location": f"{other.base_url}/chat/completions"}))
+    pool = yaml_pool(tmp_path, server, options={"streaming": stream}, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["reply"], bill["cost_usd"]) == ("Paris", pytest.approx(20e-6))
+    assert (server.count(), other.count()) == (1, 1)
+
+
 @pytest.mark.parametrize("code", [200, 500, 429])
 def test_an_error_with_usage_is_billed_and_asked_again(serve, tmp_path, code):
     sent = {"error": {"message": "boom", "code": code if code != 200 else 500}, "usage": USAGE}
@@ -241,6 +275,38 @@ def test_an_error_with_usage_is_billed_and_asked_again(serve, tmp_path, code):
         assert (bill["error"]["kind"], server.count()) == (kind, count)
         # The usage beside a refusal may be that of the account.
         assert bill["cost_usd"] == pytest.approx(0 if code == 429 else 20e-6)
+
+
+@both_ways
+def test_a_server_that_changes_its_mode_is_paid_once_for_each_reply(serve, tmp_path, how):
+    whole, streamed = Raw(body().encode()), events(piece("Paris", "stop", usage=USAGE))
+    server = serve(lambda request: whole if request.body.get("stream") else streamed)
+    pool = yaml_pool(
+        tmp_path,
+        server,
+        {"Ada": {}, "Bob": {"model": "ada", "options": {"streaming": True}}},
+        **ONE_DOLLAR,
+    )
+    turns = [
+        f"<search> {name}: Capital {n}? </search>" for n in range(2) for name in ("Ada", "Bob")
+    ]
+    paid = bills(run(scripted(pool, *turns, ANSWER), how))
+    assert [bill["reply"] for bill in paid] == ["Paris"] * 4
+    assert [bill["cost_usd"] for bill in paid] == [pytest.approx(20e-6)] * 4
+    assert server.count() == 4
+
+
+@both_ways
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("usage", [USAGE, None])
+def test_an_error_is_the_same_where_a_server_has_but_one_mode(serve, tmp_path, how, stream, usage):
+    sent = Raw(body().encode()) if stream else events(piece("Paris", "stop", usage=USAGE))
+    failed = Wire({"error": {"message": "boom"}, "usage": usage}, code=500)
+    pool = yaml_pool(tmp_path, serve([sent, failed]), options={"streaming": stream}, **ONE_DOLLAR)
+    first, second = bills(run(scripted(pool, SEARCH, SEARCH.replace("?", "!"), ANSWER), how))
+    assert (first["reply"], second["error"]["kind"]) == ("Paris", "server_error")
+    assert second["cost_usd"] == pytest.approx(20e-6 if usage else 0)
+    assert not {"uncertain_attempts", "uncertain_usd"} & {*second}
 
 
 def test_the_worst_case_counts_several_replies_and_a_limit_of_the_body():

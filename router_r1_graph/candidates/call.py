@@ -20,9 +20,10 @@ from .candidate import Candidate
 from .error_kinds import TRANSIENT
 from .failures import classify, is_of_a_dead_loop
 from .given import ModelRequest, made_for, named
+from .in_vain import IN_VAIN, paid_in_vain
 from .keys import hide, hide_within
 from .once import Once
-from .reply import IN_VAIN, ChatModel, Reply, cost_of, paid_in_vain, read_reply
+from .reply import ChatModel, Reply, cost_of, read_reply
 from .resilience.attempts import Attempts
 from .sending import watch
 from .settings import ModelSettings

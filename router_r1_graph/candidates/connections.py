@@ -177,6 +177,7 @@ def _other_mode(request: Any, response: Any) -> OtherModeError | None:
     _note_cost(request, response)
     if not response.is_success:
         return None
+    response.request = request  # that of a redirection does not know its body
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if _asks_stream(request):
         if kind.endswith(("/json", "+json")):

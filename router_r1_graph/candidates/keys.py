@@ -13,6 +13,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
@@ -146,6 +147,16 @@ def scrub(text: str, *secrets: str) -> str:
     """Remove known secrets, and everything that looks like a key, from a text."""
     text = _PASSWORD.sub(r"\g<begin>***@", hide(text, *secrets))
     return _PLACE.sub(r"\g<begin>***", _KEY.sub(r"\g<begin>***", text))
+
+
+def beginning(text: str, most: int, *secrets: str) -> str:
+    """Return the first characters of a text without secrets; it may end with half of one.
+
+    Hidden secrets are short: the end of a text that is full of them would be among the first.
+    """
+    whole, cut = scrub(text, *secrets), scrub(text[:most], *secrets)
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(whole, cut, strict=False))
+    return "".join(character for character, _ in pairs)[:most]
 
 
 def hide_within(value: Any, *secrets: str) -> Any:

@@ -178,6 +178,8 @@ class Lenient(_Client):
         if name in since:
             read_in_its_mode(error)
             return True
+        if kinds & {WholeReplyError, StreamedReplyError}:  # it takes the mode that it refused
+            self._refused.discard(WHOLE if name == STREAM else STREAM)
         both = {name} | self._refused >= {STREAM, WHOLE}  # nothing is left to ask for
         if name is None or name in known or both:
             return False

@@ -32,7 +32,7 @@ from .connections import (
 from .ending import Ending, ResponsesEnding, broken
 from .error_kinds import BROAD, matching
 from .failures import CutReplyError, NoChoiceError, address_of, is_cut, said, told
-from .keys import hide_within, of_its_kind, scrub
+from .keys import beginning, hide_within, of_its_kind, scrub
 from .lenient import AS_LANGCHAIN, Known, Lenient
 from .reply import ChatModel, writable_message
 from .retry_after import with_wait
@@ -273,8 +273,7 @@ class Reading(Lenient):
         elif type(error) is ValueError and isinstance(ending, ResponsesEnding):  # LangChain's words
             error = named_error(str(error))
         words = with_wait(said(error), getattr(error, "body", None))
-        # Cut once the secrets are out: an end that is cut earlier may hold half of one.
-        message = visible(writable(scrub(words, *secrets)))[:_LONGEST]
+        message = visible(writable(beginning(words, _LONGEST, *secrets)))
         status, words = told(error)
         partial = (ending and ending.billed) or getattr(error, "partial", None)
         came = reported_so_far()
@@ -283,7 +282,7 @@ class Reading(Lenient):
         safe = {name: scrub(value, *secrets) for name, value in headers.items()}
         known = {
             **{"message": message, "body": None},  # what openai's errors promise
-            **{"code": scrub(words, *secrets) or None, "partial": partial},
+            **{"code": beginning(words, _LONGEST, *secrets) or None, "partial": partial},
             "no_reply": came is None and isinstance(self.http_client, Client),
             "unsent": never_sent(error),
             "begun": getattr(ending, "begun", False) or getattr(error, "begun", False),

@@ -18,6 +18,7 @@ from . import harmony
 from .error_kinds import ErrorKind
 from .failures import ReplyError
 from .finish import broke_off, finish_of, refusal_in
+from .in_vain import IN_VAIN, UNREAD, UNREAD_KIND, is_own, paid_in_vain, unmarked
 from .settings import ModelSettings
 from .thoughts import apart, reasoning_of
 from .tool_calls import invalid_call, too_deep
@@ -53,12 +54,6 @@ def comes_from(model: ChatModel, package: str) -> bool:
 
 RECORDED_SECONDS = "recorded_seconds"
 """In a message's response metadata: how long the call took when it was really made."""
-UNREAD = "unread"
-"""In a message's response metadata: why a reply that is paid is of no use."""
-UNREAD_KIND = "unread_kind"
-"""In the same place: the kind of that error; none = malformed."""
-IN_VAIN: frozenset[ErrorKind] = frozenset({"malformed", "empty", "declined"})
-"""Errors of replies that may be paid; a second call would bring the same."""
 _DOUBTFUL: frozenset[ErrorKind] = frozenset({"cut", "missing_usage"})
 """Errors of a reply that leave its text usable."""
 
@@ -210,7 +205,9 @@ def read_reply(
     cost_usd = cost_of(message, settings, usage)
     error = _doubt(message, text, usage, settings)
     unread = UNREAD in message.response_metadata
-    in_vain = error is not None and error.kind in IN_VAIN and not usage.estimated
+    paid = (usage.input_tokens + usage.output_tokens or cost_usd) and not usage.estimated
+    in_vain = error is not None and error.kind in IN_VAIN and paid
+    own = is_own(message)
     learn(cost_usd, messages, settings, options)
     return Reply(
         text=text,
@@ -222,15 +219,9 @@ def read_reply(
         seconds=number(message.response_metadata.get(RECORDED_SECONDS, seconds)) or 0.0,
         attempts=attempts,
         error=error,
-        message=None if unread else message,
-        unread=paid_in_vain(message, error) if error and (unread or in_vain) else None,
+        message=unmarked(message) if own else None,
+        unread=paid_in_vain(message, error, own=own) if error and (unread or in_vain) else None,
     )
-
-
-def paid_in_vain(message: AIMessage, error: ReplyError) -> AIMessage:
-    """Return a message that tells the usage of a reply of no use, and the error."""
-    metadata = {**message.response_metadata, UNREAD: error.message, UNREAD_KIND: error.kind}
-    return message.model_copy(update={"response_metadata": metadata})
 
 
 def _doubt(

@@ -16,8 +16,9 @@ from langchain_core.runnables import RunnableBinding
 from ..outside import MOST_OF_A_CALL, count, number, writable
 from . import finish
 from .candidate import Candidate
+from .in_vain import UNREAD, UNREAD_MARKS
 from .keys import hide, hide_within
-from .reply import RECORDED_SECONDS, UNREAD, UNREAD_KIND, ChatModel, Reply
+from .reply import RECORDED_SECONDS, ChatModel, Reply
 from .resilience.settings import Resilience
 from .settings import ModelSettings
 from .usage import NO_TOKENS, reported_usd
@@ -40,7 +41,7 @@ _IRRELEVANT = frozenset(
 _SENT = frozenset({"provider", "max_tokens", "temperature", "options"})
 _PROXY = "openai_proxy"
 #: What is kept of a message's response metadata: the rest is of no use to a later run.
-_METADATA = (*finish.KEYS, "model_name", NO_TOKENS, UNREAD, UNREAD_KIND)
+_METADATA = (*finish.KEYS, "model_name", NO_TOKENS, *UNREAD_MARKS)
 _PARTS = ("content", "tool_calls", "invalid_tool_calls", "usage_metadata")
 
 

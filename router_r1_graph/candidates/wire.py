@@ -144,11 +144,12 @@ def report_of_failure(error: BaseException) -> dict[str, Any] | None:
 
     One of 4xx is the client's error, and what stands there may be the usage of a whole account.
     """
-    response = getattr(error, "response", None)
-    if (getattr(error, "status_code", None) or 0) < 500 or response is None:
+    # An error whose key was taken out has told its usage before, and has no body.
+    content = getattr(getattr(error, "response", None), "content", None)
+    if (getattr(error, "status_code", None) or 0) < 500 or content is None:
         return None
     try:
-        body = read_reply_json(response.content)
+        body = read_reply_json(content)
     except ValueError:
         return None
     return report_in(body) if isinstance(body, Mapping) else None

@@ -18,7 +18,7 @@ from ..answers import exact_match, f1_score
 from ..budget import StopReason
 from ..call_records import CallRecord
 from ..candidates import CandidatePool
-from ..candidates.reply import IN_VAIN
+from ..candidates.in_vain import IN_VAIN
 from ..candidates.store import ReplyStore
 from ..context import RouterContext
 from ..controllers import Controller
@@ -121,7 +121,9 @@ def outcome_of(trace: Trace, scorer: Scorer) -> Outcome:
 def _is_unread(call: CallRecord) -> bool:
     paid = call.input_tokens + call.output_tokens or call.cost_usd + call.saved_usd
     kind = (call.error or "").partition(":")[0]
-    return bool(paid) and kind in IN_VAIN and not call.ok
+    # Without usage, the words that come in an outage are no model's, and the store has no reply.
+    written = call.output_tokens or call.stored or kind == "malformed"
+    return bool(paid and written) and kind in IN_VAIN and not call.ok
 
 
 def _error(trace: Trace, calls: Sequence[CallRecord]) -> str:

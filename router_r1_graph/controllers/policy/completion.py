@@ -117,6 +117,9 @@ _REFUSES_IDS = re.compile(
     r"|(unexpected|extra|unknown|unrecognized|unsupported).{0,200}(return_token_ids|stop_token_ids)",
     re.IGNORECASE | re.DOTALL,
 )
+_LONGEST = 2**12
+"""Characters of a body that are read for its words: more than are shown, since the last ones may be
+half of a key, which is taken out later."""
 
 
 class TokenIdsError(Exception):
@@ -134,7 +137,7 @@ class TokenIdsError(Exception):
 
 def status_error(address: str, response: httpx.Response, body: bytes) -> Exception:
     """Return the error of a response whose status is not 200."""
-    if response.status_code <= 500 and _REFUSES_IDS.search(body.decode(errors="replace")):
+    if response.status_code <= 500 and _REFUSES_IDS.search(words(body)):
         return TokenIdsError(address, body)
     return HTTPStatusError(response, body)
 
@@ -151,4 +154,4 @@ class HTTPStatusError(Exception):
 def words(body: str | bytes) -> str:
     """Return a server's message, on one line."""
     text = body if isinstance(body, str) else body.decode(errors="replace")
-    return " ".join(text.split())[:300] or "empty"
+    return " ".join(text[:_LONGEST].split()) or "empty"
