@@ -96,7 +96,7 @@ def test_the_cheapest_trace_of_each_question_can_be_chosen(codec):
 
 def test_of_some_traces_only_the_first_turn_is_learned(codec):
     found = [
-        trace("t", search(f"Quillora: Who wrote {n}?"), answer("Shakespeare"), question=f"{n}?")
+        trace("t", search("Quillora: Who wrote Hamlet?"), answer("Shakespeare"), question=f"{n}?")
         for n in range(12)
     ]
     whole = rows_to_learn(found, codec, files(), "w")
@@ -111,6 +111,10 @@ def test_of_some_traces_only_the_first_turn_is_learned(codec):
     assert some != whole
     assert some != cut
     assert all(row in (a, b) for row, a, b in zip(some, whole, cut, strict=True))
+    vain = [trace("v", search("Quillora: Who wrote it?"), answer("Shakespeare"), question="v?")]
+    assert rows_to_learn(vain, codec, files(first_turns=1), "w") == rows_to_learn(
+        vain, codec, files(), "w"
+    )
     longest = max(len(row["input_ids"]) for row in cut)
     assert rows_to_learn(found, codec, files(first_turns=1, max_length=longest), "w") == cut
 

@@ -55,7 +55,7 @@ class WarmStartConfig(FitConfig):
     description once for all of them."""
     first_turns: Share = 0
     """Of this share of the traces, only the first turn is learned: the plan, at a third of the
-    tokens."""
+    tokens. Traces in which a candidate was asked in vain are always whole: they are rare."""
     trace_files: tuple[Path, ...] = ()
     """Files of other traces (also from LangSmith), or folders of them (`grpo/traces` or
     `best_of_n/traces` of a run), to use instead of the teacher's."""

@@ -40,7 +40,7 @@ class EnglishTeacher(RuleController):
         lessons: Mapping[str, Question],
         seed: int = 0,
         *,
-        give_up: float = 0.3,
+        give_up: float = 0.5,
         steady: float = 0.5,
     ) -> None:
         self.lessons = {

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Literal
 
 from router_r1_graph import ConfigError, Trace
-from router_r1_graph.answers import exact_match
+from router_r1_graph.answers import exact_match, is_abstention
 from router_r1_graph.controllers.policy.tokens import TokenCodec
 from router_r1_graph.cost_scales import AbsoluteCost
 from router_r1_graph.ledger import price_usd, total
@@ -137,7 +137,7 @@ def rows_to_learn(
             left_out.add(trace, "which have no turn")
             continue
         [row] = supervised_rows([trace], codec)
-        if random.Random(trace.question).random() < config.first_turns:
+        if random.Random(trace.question).random() < config.first_turns and not _in_vain(trace):
             row = _first_turn(row)
         if not left_out.too_long(trace, row, stage, config.max_length):
             rows.append(row)
@@ -159,6 +159,11 @@ def require_rows(rows: Sequence[SupervisedRow], stage: str, left_out: LeftOut) -
             f"{stage}: no trace is left to learn from"
             + ("; see above for what was left out, and raise max_length" if left_out else "")
         )
+
+
+def _in_vain(trace: Trace) -> bool:
+    """Return whether a candidate was asked in vain: few traces teach what to do then."""
+    return any(not call.ok or is_abstention(call.reply) for call in trace.calls)
 
 
 def _first_turn(row: SupervisedRow) -> SupervisedRow:
