@@ -20,6 +20,7 @@ from router_r1_graph.controllers.controller import View
 from router_r1_graph.controllers.policy import generation
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import UNTRAINED, PolicySettings
+from router_r1_graph.controllers.policy.guesses import Guesses
 from router_r1_graph.controllers.policy.tokens import TokenCodec
 from tiny_policy import make_model, make_tokenizer
 
@@ -60,7 +61,7 @@ def run(
         return torch.tensor([next(waiting)]), torch.tensor([0.0])
 
     monkeypatch.setattr(generation, "sample_tokens", say)
-    monkeypatch.setattr(generation, "repeated", lambda _: ())  # one token at a time
+    monkeypatch.setattr(Guesses, "of", lambda *_: ())  # one token at a time
     model = make_model(tokenizer)
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, *more_ends]
     policy = PolicyController(model, tokenizer, settings)

@@ -22,6 +22,7 @@ from router_r1_graph.controllers.policy import generation
 from router_r1_graph.controllers.policy.completions import CompletionsController
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import UNTRAINED, PolicyFolder, PolicySettings
+from router_r1_graph.controllers.policy.guesses import Guesses
 from router_r1_graph.controllers.policy.packaged import packaged_model
 from router_r1_graph.controllers.policy.sampling import Sample
 from router_r1_graph.controllers.policy.weights import load_weights
@@ -52,7 +53,7 @@ def says(monkeypatch: pytest.MonkeyPatch, ids: list[int]) -> None:
         return torch.full((len(logits),), token), torch.zeros(len(logits))
 
     monkeypatch.setattr(generation, "sample_tokens", say)
-    monkeypatch.setattr(generation, "repeated", lambda _: ())  # one token at a time
+    monkeypatch.setattr(Guesses, "of", lambda *_: ())  # one token at a time
 
 
 @pytest.mark.parametrize("which", ["eos_token_id", "pad_token_id"])
