@@ -55,6 +55,8 @@ def test_a_call_goes_out_as_it_was_written():
     assert (second["id"], second["tool"], second["query"]) == ("call_1_1", "Bob_7B", "b: c")
     assert (second["worst_case_usd"], second["most_usd"]) == (0.5, 0.5625)
     assert not got.over_budget
+    doubtful = admitted("Ada: a", left=1.0, reply=replace(ASKS, uncertain_usd=0.5))
+    assert doubtful.routed[0]["most_usd"] == 0.5  # the provider may bill the rest
 
     message = got.message
     assert [(c["id"], c["name"], c["args"]) for c in message.tool_calls] == [

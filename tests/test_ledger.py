@@ -16,6 +16,7 @@ from router_r1_graph.ledger import (
     added,
     charge_candidates,
     charge_controller,
+    most_paid_usd,
     new_ledger,
     price_usd,
     total,
@@ -324,6 +325,12 @@ def test_a_bill_is_added_to_its_line_and_runs_to_runs():
         **{"stored_calls": 1, "saved_usd": 0.25, "cached_input_tokens": 3, "cache_loss_usd": 0.125},
     }
     assert price_usd(total(whole)) == 1.25
+
+
+def test_the_most_that_is_paid_counts_what_no_provider_confirmed():
+    line = new_ledger()["controller"]
+    assert most_paid_usd({**line, "cost_usd": 0.25}) == 0.25
+    assert most_paid_usd({**line, "cost_usd": 0.25, "uncertain_usd": 0.5}) == 0.75
 
 
 def test_a_line_of_an_earlier_release_has_no_stored_calls():

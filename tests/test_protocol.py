@@ -337,6 +337,9 @@ def test_a_text_cut_inside_says_where():
     assert cut_inside("a" * 100 + "b" * 100, 8) == "aaaaaaaa [... cut ...] bbbbbbbb"
     assert cut_inside("a" * 100 + "b" * 100, 4) == "a" * 16
     assert cut_inside("a" * 16, 4) == "a" * 16
+    smile = "\N{GRINNING FACE}"  # of four bytes
+    assert cut_inside(smile * 9, 8) == f"{smile * 2} [... cut ...] {smile * 2}"
+    assert cut_inside("a" * 40 + "\ud800", 8) == "aaaaaaaa [... cut ...] aaaaaaa?"
 
 
 def test_white_space_alone_can_be_cut():
