@@ -191,7 +191,7 @@ class Results:
         """
         if self.path is None or not self.path.exists():
             return
-        ours, whole, failed = pool.descriptors(), 0, False
+        ours, whole, dropped = pool.descriptors(), 0, list[bool]()
         origin = Origin.read(self.path.parent)
         options = origin and other_options(origin, pool)
         asked = None if questions is None else {question.id: question for question in questions}
@@ -202,13 +202,12 @@ class Results:
                 )
             whole += len(line)
             outcome = outcome_of(trace, self.scorer)
-            if outcome.asked_again:
-                failed = True
-            else:
+            dropped.append(outcome.asked_again)
+            if not outcome.asked_again:
                 self.outcomes[outcome.key] = outcome
-        if failed:
-            lines = read_results(self.path)
-            kept = (line for trace, line in lines if not outcome_of(trace, self.scorer).asked_again)
+        if any(dropped):
+            lines = zip(read_results(self.path), dropped, strict=True)
+            kept = (line for (_, line), drop in lines if not drop)
             write_whole(self.path, b"".join(kept).decode())
         else:
             os.truncate(self.path, whole)
