@@ -98,16 +98,43 @@ def test_the_descriptors_are_read_aloud_in_their_order():
     for trace in taught(draw_items(DATA, 60, 1)):
         lines = {c.name: c.describe_briefly() for c in trace.pool.candidates}
         for turn in trace.turns:
-            for said in re.findall(r"[A-Z]\w+: ([^<>]+? (?:no|asked|\$[\d.]+))\. ", turn):
+            for said in re.findall(r"[A-Z]\w+: ([^<>]+? (?:no|\$[\d.]+))\. ", turn):
                 read = [entry.split(" ", 1) for entry in said.split(", ")]
                 assert [name for name, _ in read] == [*lines]
                 for name, what in read:
                     kinds[what if what.isalpha() else "score"] += 1
-                    if what not in ("no", "asked"):
+                    if what != "no":
                         score, price = what.split()
                         assert f"{price}," in lines[name]
                         assert (f" {score}" if score != "good" else "good at") in lines[name]
-    assert min(kinds[kind] for kind in ("no", "asked", "score")) > 5, kinds
+    assert min(kinds[kind] for kind in ("no", "score")) > 5, kinds
+
+
+def test_a_domain_is_read_once():
+    read, again = Counter(), 0
+    for trace in taught(draw_items(DATA, 60, 1)):
+        said = " ".join(trace.turns)
+        domains = re.findall(r" ([A-Z]\w+): \w+ (?:no|good|\d)", said)
+        assert len({*domains}) == len(domains)
+        for domain in re.findall(r"([A-Z]\w+) again\.", said):
+            again += 1
+            assert said.index(f" {domain}: ") < said.index(f"{domain} again.")
+        read.update(domains)
+    assert len(read) >= 7
+    assert again > 20
+
+
+def test_who_did_not_know_is_named_and_not_asked_again():
+    named = 0
+    for trace in taught(draw_items(DATA, 120, 6), give_up=0.0):
+        for number, turn in enumerate(trace.turns, 1):
+            asked = {(call.candidate, call.query) for call in trace.calls if call.round < number}
+            now = {(call.candidate, call.query) for call in trace.calls if call.round == number}
+            assert not asked & now
+            for who in re.findall(r"not known to ([^.]+)\.", turn):
+                named += 1
+                assert {*who.split(", ")} <= {name for name, _ in asked}
+    assert named > 10
 
 
 def test_whom_it_may_ask_is_said_next_to_the_call_by_price():
@@ -125,12 +152,12 @@ def test_whom_it_may_ask_is_said_next_to_the_call_by_price():
                 said = [
                     what
                     for name in names
-                    for what in re.findall(rf"\b{name} (no|asked|good|\d\S*)", thought)
+                    for what in re.findall(rf"\b{name} (no|good|\d\S*)", thought)
                 ]
                 # Who fits one sub-question need not fit another that is asked beside it.
                 # Nor is who did not know one the wrong one for the question as asked.
                 whole = "The question as asked." in thought
-                assert len(lists) > 1 or whole or not {"no", "asked"} & {*said}
+                assert len(lists) > 1 or whole or "no" not in said
                 fewer += len(names) < len(prices)
     assert fewer > 50
 

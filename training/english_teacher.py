@@ -13,6 +13,7 @@ from router_r1_graph import CallRecord, Candidate, RuleController, View
 from router_r1_graph.answers import is_abstention, short_answer
 from router_r1_graph.protocol import Call, Turn
 from router_r1_graph.simulation import Question
+from router_r1_graph.simulation.wording import UNCLEAR
 
 from .outline import UNKNOWN, Line, Outline
 from .subjects import subject_of
@@ -29,7 +30,8 @@ class EnglishTeacher(RuleController):
         lessons: the question of a world behind each text.
         seed: another one gives other traces of the same questions.
         give_up: how often it leaves a sub-question that was asked before in vain, and asks the
-            whole question in its own words; or gives up, if that is not known either.
+            whole question in its own words; or gives up, if that is not known either. A
+            sub-question that was not understood is always left.
         steady: how often a question keeps one habit throughout; else each call draws its own.
     """
 
@@ -40,7 +42,7 @@ class EnglishTeacher(RuleController):
         lessons: Mapping[str, Question],
         seed: int = 0,
         *,
-        give_up: float = 0.5,
+        give_up: float = 0.25,
         steady: float = 0.5,
     ) -> None:
         self.lessons = {
@@ -94,30 +96,31 @@ class EnglishTeacher(RuleController):
             calls.append(Call(habit(rng, choice, choice).name, query))
             return f" Cheapest first: {', '.join(c.name for c in choice)}."
 
+        whole = [
+            c
+            for c in view.pool.candidates
+            if c.name not in _asked(view, view.question)
+            and all(_fits(c, domain) for domain in outline.domains)
+        ]
         for line, query in wanted[: view.context.max_calls_per_round]:
             asked = _asked(view, query)
             left = [c for c in view.pool.candidates if c.name not in asked]
             fit = [c for c in left if line.domain and _fits(c, line.domain)]
             if asked:
-                thoughts.append(f"#{line.number} not known.")
-            read = _aloud(line, view.pool.candidates, asked)
-            if asked and (not fit or rng.random() < self.give_up):
+                thoughts.append(f"#{line.number} not known to {', '.join(asked)}.")
+            read = _aloud(line, view)
+            leave = rng.random() < (1.0 if whole and _unclear(view, query) else self.give_up)
+            if asked and (not fit or leave):
                 given_up = True
             else:
                 read += choose(fit or left, query)
             aloud.setdefault(read, []).append(line.number)
         thoughts += (f"{', '.join(f'#{n}' for n in of)} {read}" for read, of in aloud.items())
         if given_up:
-            asked = _asked(view, view.question)
-            fit = [
-                c
-                for c in view.pool.candidates
-                if c.name not in asked and all(_fits(c, d) for d in outline.domains)
-            ]
-            if outline.as_asked or not fit:
+            if outline.as_asked or not whole:
                 return Turn((" ".join(thoughts),), answer=UNKNOWN)
             calls.clear()
-            thoughts.append("The question as asked." + choose(fit, view.question))
+            thoughts.append("The question as asked." + choose(whole, view.question))
         thoughts.append(f"Cost counts {100 * view.context.cost_weight:.0f}%.")
         return Turn((" ".join(thoughts),), tuple(calls))
 
@@ -125,6 +128,11 @@ class EnglishTeacher(RuleController):
 def _asked(view: View, query: str) -> list[str]:
     """Return the candidates that were asked a query."""
     return [call.candidate for call in view.replies if call.query == query]
+
+
+def _unclear(view: View, query: str) -> bool:
+    """Return whether a query was not understood."""
+    return any(call.query == query and UNCLEAR in call.reply for call in view.replies)
 
 
 def _said(calls: Sequence[CallRecord]) -> dict[str, str]:
@@ -161,17 +169,21 @@ def _fits(candidate: Candidate, domain: str) -> bool:
     return score == "good" or float(score.split("-")[0]) >= 50
 
 
-def _aloud(line: Line, candidates: Sequence[Candidate], asked: Sequence[str]) -> str:
+def _aloud(line: Line, view: View) -> str:
     """Go through the descriptors in their order, and write the score of each for a sub-question.
 
     A list of all is longer than a list of those that fit, but far easier for a small policy: the
     next name is the next line of the prompt, and each score is looked up in the line at hand. Those
     that fit are repeated next to the call, because the policy asked some that it had just refused.
+    A domain is read once: later turns find it in their own words.
     """
     if line.domain is None:
-        return f"Nobody in particular{', not ' if asked else ''}{', '.join(asked)}."
-    said = (f"{c.name} {'asked' if c.name in asked else _read(c, line.domain)}" for c in candidates)
-    return f"{line.domain[:1].upper()}{line.domain[1:]}: {', '.join(said)}."
+        return "Nobody in particular."
+    domain = f"{line.domain[:1].upper()}{line.domain[1:]}"
+    if any(f" {domain}: " in message.text for message in view.scratchpad):
+        return f"{domain} again."
+    said = (f"{c.name} {_read(c, line.domain)}" for c in view.pool.candidates)
+    return f"{domain}: {', '.join(said)}."
 
 
 def _read(candidate: Candidate, domain: str) -> str:
