@@ -202,7 +202,7 @@ class Reading(Lenient):
             if is_stream(words):
                 raise StreamedReplyError
             if matching(words, BROAD):
-                raise named_error(words[:300])
+                raise named_error(words)
         if not isinstance(response, openai.BaseModel):
             return super()._create_chat_result(response, *args, **kwargs)
         whole: Any = response
