@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import httpx
 import pytest
@@ -31,12 +31,14 @@ from router_r1_graph import (
 )
 from router_r1_graph.budget import Left
 from router_r1_graph.candidates import ModelSettings, guard
+from router_r1_graph.candidates.call import aask, ask
 from router_r1_graph.candidates.failures import classify
 from router_r1_graph.controllers.controller import View
 from router_r1_graph.controllers.policy.completion import status_error
 from router_r1_graph.controllers.policy.completions import CompletionsController
 from router_r1_graph.controllers.policy.controller import PolicyController
 from router_r1_graph.controllers.policy.folder import PolicySettings
+from router_r1_graph.controllers.policy.request import CompletionRequest
 from router_r1_graph.controllers.policy.sampling import Sample
 from tiny_policy import make_model, make_tokenizer
 from training.export import rollout_row
@@ -540,3 +542,69 @@ def test_the_words_of_an_error_hold_no_half_of_a_key():
     for words in range(80, 260):
         failed = status_error("x", httpx.Response(401), f"{'a ' * words}{key} b".encode())
         assert key[:6] not in classify(failed, [key]).message
+
+
+def requested(server, how, listener=None):
+    """Send a request of a controller's to a server, and return the reply."""
+    prices = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0}
+    settings = ModelSettings(
+        model="ada", base_url=server.base_url, api_key_env="ADA_KEY", max_retries=0, **prices
+    )
+    body = {"model": "ada", "prompt": [1, 2], "stream": listener is not None}
+    tls = httpx.create_ssl_context()
+    request = CompletionRequest(settings, tls, body, lambda came: AIMessage(came.text), listener)
+    if how == "invoke":
+        return ask(request, [], settings)
+    return asyncio.run(aask(request, [], settings))
+
+
+@both_ways
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_an_error_of_many_spaces_brings_no_half_of_a_key_to_light(serve, monkeypatch, how, status):
+    monkeypatch.setenv("ADA_KEY", KEY)
+    said = "upstream says:" + " " * 4074 + KEY
+    answer = Malformed(said, "text/html") if status == 200 else Page(status, said)
+    error = requested(serve(answer), how).error
+    assert error.kind == {200: "malformed", 400: "bad_request", 500: "server_error"}[status]
+    assert KEY[:6] not in error.message
+
+
+@dataclass(frozen=True)
+class Page:
+    """An error in words alone."""
+
+    status: int
+    words: str
+
+    def send(self, request, http):
+        http.send(self.status, self.words.encode(), content_type="text/html")
+
+
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+@both_ways
+@pytest.mark.parametrize(("status", "usd"), [(500, 20e-6), (400, 0.0)])
+def test_the_usage_beside_a_servers_own_error_is_billed(serve, how, status, usd):
+    died = Wire({"error": {"message": "the worker died"}, "usage": USAGE}, code=status)
+    reply = requested(serve(died), how)
+    assert not reply.ok
+    assert reply.cost_usd == pytest.approx(usd)
+    assert (reply.uncertain_attempts, reply.uncertain_usd) == (0, 0.0)
+
+
+@both_ways
+@pytest.mark.parametrize("begun", [True, False])
+def test_tokens_before_an_error_are_paid(serve, how, begun):
+    token = {"choices": [{"index": 0, "text": "Par", "token_ids": [5]}]}
+    died = {"error": {"message": "the worker died", "code": 500}}
+    server = serve(Wire(events=[token, died] if begun else [died]))
+    reply = requested(server, how, listener=lambda ids: None)
+    assert (reply.error.kind, reply.uncertain_attempts) == ("server_error", int(begun))
+
+
+@both_ways
+def test_a_redirection_costs_nothing(serve, how):
+    reply = requested(serve(Wire({}, code=302, headers={"location": "/elsewhere"})), how)
+    assert not reply.ok
+    assert (reply.uncertain_attempts, reply.uncertain_usd) == (0, 0.0)

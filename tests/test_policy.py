@@ -25,6 +25,7 @@ from patience import long_enough, wait_until
 from router_r1_graph import (
     CandidatePool,
     ControllerError,
+    StickyController,
     Trace,
     aroute_only,
     create_router_r1,
@@ -654,6 +655,14 @@ def test_a_question_that_is_over_keeps_no_cache(model, tokenizer):
     graph = graph_of(policy)
     for question in ("Who?", "When?", "Where?"):
         graph.invoke({"question": question}, context=RouterContext(max_rounds=1))
+    assert (len(policy.generator.kept), policy.generator.kept.tokens) == (0, 0)
+
+
+def test_a_policy_that_sticky_asks_once_keeps_no_cache(model, tokenizer):
+    policy = controller(model, tokenizer)
+    graph = create_router_r1("embedded", StickyController(policy)).compile()
+    for question in ("Who?", "When?", "Where?"):
+        assert graph.invoke({"question": question})["stop_reason"] == "answered"
     assert (len(policy.generator.kept), policy.generator.kept.tokens) == (0, 0)
 
 

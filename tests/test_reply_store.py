@@ -27,7 +27,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
 from langgraph.types import Command
 
-from openai_server import Reply, Status
+from openai_server import Reply, Status, Wire
 from patience import wait_until
 from router_r1_graph import (
     AbsoluteCost,
@@ -973,3 +973,67 @@ def test_other_threads_look_up_while_one_writes(serve, tmp_path, file, store):
     assert done.wait(20)
     writer.execute("ROLLBACK")
     writer.close()
+
+
+# --------------------------------------------------------------------- all that a model says
+
+
+@both_ways
+def test_a_stored_turn_goes_back_to_its_server_with_thoughts_and_signatures(
+    serve, tmp_path, file, how
+):
+    function = {"name": "ada", "arguments": json.dumps({"query": FRANCE})}
+    signed = {"extra_content": {"google": {"thought_signature": "SIGNED"}}}
+    call = {"id": "c1", "type": "function", "function": function, **signed}
+    message = {"role": "assistant", "content": "", "reasoning_content": "Ada knows."}
+    choice = {"index": 0, "message": {**message, "tool_calls": [call]}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    first = Wire({"id": "x", "choices": [choice], "usage": usage})
+    # The second turn fails, and is asked for again by a later run.
+    server = serve({"controller": [first, Status(400), Reply("Paris")], "ada": Reply("Paris")})
+    pool = yaml_pool(tmp_path, server, controller={"protocol": "tools"})
+    for _ in range(2):
+        with ReplyStore(file) as opened:
+            graph = create_router_r1(pool, parse_controller("pool", pool), replies=opened)
+            result = run(graph.compile(), how)
+    assert (result["answer"], server.count("controller"), server.count("ada")) == ("Paris", 3, 1)
+    _, sent, again = (r.body for r in server.requests if r.model == "controller")
+    assert again == sent
+    (back,) = (m for m in again["messages"] if m["role"] == "assistant")
+    assert (back["reasoning_content"], back["tool_calls"][0]["extra_content"]) == (
+        "Ada knows.",
+        signed["extra_content"],
+    )
+
+
+@both_ways
+def test_a_stored_reply_has_its_thoughts(serve, tmp_path, store, how):
+    message = {"role": "assistant", "content": "Paris", "reasoning_content": "Not Lyon."}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    server = serve(Wire({"id": "x", "choices": [choice], "usage": usage}))
+    pool = yaml_pool(tmp_path, server)
+    first, again = (asked(pool, store, how=how) for _ in range(2))
+    assert (first["stored"], again["stored"]) == (False, True)
+    assert first["thoughts"] == again["thoughts"] == "Not Lyon."
+
+
+@both_ways
+def test_a_stored_reply_of_the_responses_api_is_as_cut_as_it_came(serve, tmp_path, store, how):
+    text = {"type": "output_text", "text": "The capital is Pa", "annotations": []}
+    said = {"type": "message", "id": "m", "role": "assistant", "content": [text]}
+    server = serve(
+        Wire(
+            {
+                **{"id": "r", "object": "response", "created_at": 1, "model": "ada"},
+                **{"status": "incomplete", "output": [{**said, "status": "incomplete"}]},
+                "incomplete_details": {"reason": "max_output_tokens"},
+                "usage": {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15},
+            }
+        )
+    )
+    pool = yaml_pool(tmp_path, server, options={"use_responses_api": True})
+    first, again = (asked(pool, store, how=how) for _ in range(2))
+    assert (first["stored"], again["stored"], server.count()) == (False, True, 1)
+    assert first["error"]["kind"] == "cut"
+    assert again["error"] == first["error"]

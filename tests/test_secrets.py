@@ -252,6 +252,40 @@ def test_a_long_error_that_is_full_of_keys_tells_no_half_of_one(
     assert key[:6] not in bill["error"]["message"]
 
 
+@both_ways
+@each_key
+@pytest.mark.parametrize("words", [1, 230])
+def test_a_refusal_that_echoes_the_key_tells_nothing_of_it(
+    serve, tmp_path, monkeypatch, how, key, words
+):
+    monkeypatch.setenv("KEY", key)
+
+    def refuse(request):
+        said = "no" * words + request.headers["authorization"].removeprefix("Bearer")
+        message = {"role": "assistant", "content": None, "refusal": said}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return Wire({"id": "x", "choices": [choice], "usage": {"prompt_tokens": 3}})
+
+    pool = yaml_pool(tmp_path, serve(refuse), api_key_env="KEY")
+    result = run(scripted(pool, SEARCH, ANSWER), how)
+    (bill,) = bills(result)
+    assert bill["error"]["kind"] == "declined"
+    assert bill["error"]["message"].endswith("no ***")
+    assert key[:9] not in repr(result)
+
+
+def test_an_error_in_words_alone_tells_no_half_of_a_key(serve, tmp_path, monkeypatch):
+    key = KEYS[1]
+    monkeypatch.setenv("KEY", key)
+    for before in range(270, 301, 5):
+        words = f"internal server error: {'x' * before}"[:before]
+        server = serve(Malformed(f"{words} {key} tail", content_type="text/plain"))
+        pool = yaml_pool(tmp_path, server, api_key_env="KEY")
+        (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), "invoke"))
+        assert bill["error"]["kind"] == "server_error"
+        assert bill["error"]["message"].endswith("x *** tail")
+
+
 def test_the_beginning_of_a_text_is_as_long_as_wanted():
     assert beginning("a" * 20, 10) == "a" * 10
     assert beginning("a" * 5, 10) == "a" * 5

@@ -681,3 +681,39 @@ def test_the_last_message_says_what_may_be_billed_if_anything(serve, tmp_path, h
         known = result["ledger"]["candidates"]["Ada"].get("uncertain_usd")
         assert bill.get("uncertain_usd") == known
         assert (known is not None) == uncertain
+
+
+# ------------------------------------------------------- content types that say something else
+
+WHOLE = json.loads(body())
+OTHER_TYPES = ("text/plain", "text/html; charset=utf-8", "application/octet-stream")
+
+
+@both_ways
+@pytest.mark.parametrize("kind", [*OTHER_TYPES, "text/event-stream"])
+@pytest.mark.parametrize("sent", [WHOLE, piece("Paris", "stop", usage=USAGE)])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_reply_in_place_of_a_stream_is_paid_once_by_any_name(
+    serve, tmp_path, how, kind, sent, indent
+):
+    server = serve(Raw(json.dumps(sent, indent=indent).encode(), {"content_type": kind}))
+    options = {"streaming": True}
+    pool = yaml_pool(tmp_path, server, max_retries=2, options=options, **ONE_DOLLAR)
+    result = run(scripted(pool, SEARCH, ANSWER), how)
+    (bill,) = bills(result)
+    assert (bill["ok"], bill["error"], server.count()) == (True, None, 1)
+    assert (bill["cost_usd"], "Paris" in str(result["scratchpad"][-2])) == (
+        pytest.approx(20e-6),
+        True,
+    )
+
+
+@both_ways
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson", *OTHER_TYPES])
+def test_a_stream_in_place_of_a_reply_is_paid_once_by_any_name(serve, tmp_path, how, kind):
+    chunks = events(piece("Par"), piece("is", "stop", usage=USAGE)).data
+    server = serve(Raw(chunks, {"content_type": kind}))
+    pool = yaml_pool(tmp_path, server, max_retries=2, **ONE_DOLLAR)
+    (bill,) = bills(run(scripted(pool, SEARCH, ANSWER), how))
+    assert (bill["ok"], bill["error"], server.count()) == (True, None, 1)
+    assert bill["cost_usd"] == pytest.approx(20e-6)

@@ -112,9 +112,11 @@ def _steps(
     """Return what `ask` and `aask` do: the call, or a look into the store and at most one call."""
 
     def read(outcome: Any, seconds: float, attempt: int) -> Reply:
-        # A key that a careless server echoes must reach no checkpoint and no other provider.
-        reply = _read(outcome, messages, settings, secrets, kwargs, seconds, attempt)
-        return _without(secrets, reply)
+        # A key that a careless server echoes must reach no checkpoint and no other provider: it is
+        # taken out before a part of the text gets into an error.
+        if isinstance(outcome, AIMessage):
+            outcome = _without(secrets, outcome)
+        return _read(outcome, messages, settings, secrets, kwargs, seconds, attempt)
 
     def make(left: float | None) -> Steps:
         most = partial(most_usd, messages, settings, kwargs)
@@ -159,15 +161,13 @@ def _read(
     return replace(reply, text="", message=None, unread=kept, error=error)
 
 
-def _without(secrets: tuple[str, ...], reply: Reply) -> Reply:
-    """Return the reply with secrets taken out of its text, tool calls and extras."""
-    message = reply.message
-    if message is None or not secrets or hide(written := str(message), *secrets) == written:
-        return reply
+def _without(secrets: tuple[str, ...], message: AIMessage) -> AIMessage:
+    """Return a message with secrets taken out of its text, tool calls and extras."""
+    if not secrets or hide(written := str(message), *secrets) == written:
+        return message
     parts = ("content", "tool_calls", "invalid_tool_calls", "additional_kwargs")
     hidden = {part: hide_within(getattr(message, part), *secrets) for part in parts}
-    text = hide(reply.text, *secrets)
-    return replace(reply, text=text, message=message.model_copy(update=hidden))
+    return message.model_copy(update=hidden)
 
 
 def _invoke(

@@ -183,7 +183,7 @@ def _other_mode(request: Any, response: Any) -> OtherModeError | None:
         if kind.endswith(("/json", "+json")):
             return WholeReplyError("the server sends whole replies, and no stream", response)
     elif kind == "text/event-stream" or (
-        kind.startswith("text/") and response.is_stream_consumed and is_stream(response.text[:9])
+        response.is_stream_consumed and is_stream(response.content[:9].decode("latin-1"))
     ):
         return StreamedReplyError("the server sends streams, and no whole replies", response)
     return None

@@ -14,6 +14,8 @@ CUT: frozenset[Finish] = frozenset({"length", "content_filter"})
 """The finish reasons of a text that is not whole."""
 #: Where the providers' clients keep it: most, Anthropic and AWS, Ollama.
 KEYS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+DETAILS = "incomplete_details"
+"""Where OpenAI's Responses API keeps it."""
 #: Providers, in LangChain's words, whose every reply says why it ended.
 _ALWAYS_SAY = ("anthropic", "google_genai", "ollama")
 #: What the words of each kind have in common, in the order in which they are looked for.
@@ -41,7 +43,7 @@ def finish_of(message: AIMessage) -> Finish:
     if refusal_in(message) is not None:
         return "refusal"
     told = message.response_metadata
-    details = told.get("incomplete_details")  # OpenAI's Responses API
+    details = told.get(DETAILS)
     reasons = [told.get(key) for key in KEYS] + [details and dict(details).get("reason")]
     for reason in filter(None, reasons):
         if isinstance(reason, Mapping):  # SGLang: with what it stopped at

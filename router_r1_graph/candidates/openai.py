@@ -202,7 +202,7 @@ class Reading(Lenient):
             if is_stream(words):
                 raise StreamedReplyError
             if matching(words, BROAD):
-                raise named_error(words[:300])
+                raise named_error(words)
         if not isinstance(response, openai.BaseModel):
             return super()._create_chat_result(response, *args, **kwargs)
         whole: Any = response
@@ -277,8 +277,11 @@ class Reading(Lenient):
         status, words = told(error)
         partial = (ending and ending.billed) or getattr(error, "partial", None)
         came = reported_so_far()
-        partial = partial or billed(came) or billed(report_of_failure(error))
-        headers = getattr(getattr(error, "response", None), "headers", {})
+        response = getattr(error, "response", None)
+        own = getattr(error, "status_code", None)
+        failed = report_of_failure(own, getattr(response, "content", None))
+        partial = partial or billed(came) or billed(failed)
+        headers = getattr(response, "headers", {})
         safe = {name: scrub(value, *secrets) for name, value in headers.items()}
         known = {
             **{"message": message, "body": None},  # what openai's errors promise

@@ -68,10 +68,15 @@ def give_back(
                 call[_OF_CALL] = signed
 
 
+def returned_kwargs(message: AIMessage) -> dict[str, Any]:
+    """Return the additional kwargs of a message that go back with its calls."""
+    kwargs = message.additional_kwargs
+    return {n: kwargs[n] for n in kwargs if n in (RETURNED, _PARTS) or _SIGNATURES in n}
+
+
 def kept_of(message: AIMessage) -> dict[str, Any]:
     """Return the data that goes back with a message's calls, as another message's kwargs."""
-    kwargs = message.additional_kwargs
-    kept = {n: kwargs[n] for n in kwargs if n in (RETURNED, _PARTS) or _SIGNATURES in n}
+    kept = returned_kwargs(message)
     parts = message.content if isinstance(message.content, list) else []
     blocks = [part for part in parts if isinstance(part, dict) and part.get("type") in THOUGHTS]
     return {**kept, _PARTS: blocks} if blocks else kept

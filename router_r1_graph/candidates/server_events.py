@@ -3,7 +3,8 @@
 If an event names an error, the client keeps only the error, and loses the usage and the words
 beside it. An event without JSON (a sign of life, words of a gateway) ends the stream with an error
 without a message. A byte-order mark at the beginning of the stream loses its first event, and
-events without blank lines between them are not recognised.
+events without blank lines between them are not recognised. Nor is a reply that is sent as a whole,
+or chunks alone, under another content type than that of JSON.
 """
 
 from __future__ import annotations
@@ -113,6 +114,8 @@ class _Frames:
         self._rest: list[bytes] = []
         """The pieces of the last line, joined once: a long line comes in thousands of them."""
         self._begun = False
+        self._bare = False
+        """Whether its lines are the JSON of a whole reply, or of chunks, and no events."""
         self._within = False
         """Whether a line of the event has come, and more may follow."""
 
@@ -133,6 +136,9 @@ class _Frames:
             line = line.decode(errors="replace").encode()
         if not self._begun:
             line, self._begun = line.removeprefix(codecs.BOM_UTF8), True
+            self._bare = line.lstrip().startswith(b"{")
+        if self._bare and line.strip():
+            line = b"data: " + line
         if not line.startswith(b"data:"):
             self._within &= bool(line.strip())
             return line

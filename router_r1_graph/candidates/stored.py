@@ -20,6 +20,7 @@ from .in_vain import UNREAD, UNREAD_MARKS
 from .keys import hide, hide_within
 from .reply import RECORDED_SECONDS, ChatModel, Reply
 from .resilience.settings import Resilience
+from .returned import returned_kwargs
 from .settings import ModelSettings
 from .usage import NO_TOKENS, reported_usd
 
@@ -41,8 +42,10 @@ _IRRELEVANT = frozenset(
 _SENT = frozenset({"provider", "max_tokens", "temperature", "options"})
 _PROXY = "openai_proxy"
 #: What is kept of a message's response metadata: the rest is of no use to a later run.
-_METADATA = (*finish.KEYS, "model_name", NO_TOKENS, *UNREAD_MARKS)
+_METADATA = (*finish.KEYS, finish.DETAILS, "model_name", NO_TOKENS, *UNREAD_MARKS)
 _PARTS = ("content", "tool_calls", "invalid_tool_calls", "usage_metadata")
+_SAID_BESIDE = ("reasoning_content", "function_call")
+"""In additional kwargs, what a model says beside its text: thoughts, and OpenAI's old call."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,9 @@ def store_reply(
         metadata["token_usage"] = {"cost": cost}
     metadata[RECORDED_SECONDS] = reply.seconds
     kept = {part: getattr(message, part) for part in _PARTS}
+    kwargs = message.additional_kwargs
+    beside = {name: kwargs[name] for name in _SAID_BESIDE if kwargs.get(name)}
+    kept["additional_kwargs"] = {**beside, **returned_kwargs(message)}
     try:
         # In ASCII: a lone surrogate is legal in JSON, and nowhere else.
         text = json.dumps(hide_within({**kept, "response_metadata": metadata}, *secrets))

@@ -139,14 +139,16 @@ def report_in(body: Mapping[str, Any]) -> dict[str, Any] | None:
     return {**costs, **(report or {})} if costs else report
 
 
-def report_of_failure(error: BaseException) -> dict[str, Any] | None:
+def report_of_failure(status: int | None, content: bytes | None) -> dict[str, Any] | None:
     """Return the usage in the body of an error status of a server's own; None = there is none.
 
     One of 4xx is the client's error, and what stands there may be the usage of a whole account.
+
+    Args:
+        status: of the response; None = the error is of none.
+        content: its body; None = an error whose key was taken out, which has told its usage before.
     """
-    # An error whose key was taken out has told its usage before, and has no body.
-    content = getattr(getattr(error, "response", None), "content", None)
-    if (getattr(error, "status_code", None) or 0) < 500 or content is None:
+    if (status or 0) < 500 or content is None:
         return None
     try:
         body = read_reply_json(content)

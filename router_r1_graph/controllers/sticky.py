@@ -12,7 +12,7 @@ from ..errors import ControllerError
 from ..invalid import show
 from ..protocol import parse, render
 from .controller import Controller, View
-from .own import whole
+from .own import end_question, whole
 from .rules import OneCallController
 
 
@@ -47,7 +47,9 @@ class StickyController(OneCallController):
         step, by_price = view.step, view.pool.by_price
         last = view.pool.find(step.last) if step else None
         if step is None or last is None:
-            return self._chosen(view, self.first.decide(view)) if self.first else by_price[0]
+            if self.first is None:
+                return by_price[0]
+            return self._chosen(view, self.first, self.first.decide(view))
         if not step.failed:
             return last
         return by_price[min(by_price.index(last) + 1, len(by_price) - 1)]
@@ -60,13 +62,13 @@ class StickyController(OneCallController):
     def decide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn."""
         if first := self._decides(view):
-            return self._as_decided(view, first.decide(view, config))
+            return self._as_decided(view, first, first.decide(view, config))
         return super().decide(view, config)
 
     async def adecide(self, view: View, config: RunnableConfig | None = None) -> Reply:
         """Write one turn without blocking."""
         if first := self._decides(view):
-            return self._as_decided(view, await first.adecide(view, config))
+            return self._as_decided(view, first, await first.adecide(view, config))
         return await super().adecide(view, config)
 
     def _decides(self, view: View) -> Controller | None:
@@ -74,12 +76,16 @@ class StickyController(OneCallController):
         known = view.step is not None and view.pool.find(view.step.last) is not None
         return None if known or view.scratchpad or view.must_answer else self.first
 
-    def _as_decided(self, view: View, reply: Reply) -> Reply:
+    def _as_decided(self, view: View, first: Controller, reply: Reply) -> Reply:
         """Return the turn that asks the candidate of a decision, with the decision's bill."""
-        turn = self.asking(self._chosen(view, reply), view)
+        turn = self.asking(self._chosen(view, first, reply), view)
         return replace(reply, text=render(turn), message=None, error=None)
 
-    def _chosen(self, view: View, reply: Reply) -> Candidate:
-        """Return the first candidate that a turn asks, or the cheapest one."""
+    def _chosen(self, view: View, first: Controller, reply: Reply) -> Candidate:
+        """Return the first candidate that a turn asks, or the cheapest one.
+
+        Its controller decides nothing more, and is told so.
+        """
+        end_question(first, [reply.message] if reply.message else [])
         found = (view.pool.find(call.candidate) for call in parse(reply.text).calls)
         return next(filter(None, found), view.pool.by_price[0])

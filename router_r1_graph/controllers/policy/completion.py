@@ -12,7 +12,8 @@ import httpx
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from ...candidates.failures import CutReplyError, is_cut
-from ...candidates.wire import error_in, report_in
+from ...candidates.keys import beginning
+from ...candidates.wire import billed, error_in, report_in, report_of_failure
 from ...outside import read_reply_json
 
 
@@ -67,6 +68,8 @@ class _Body(BaseModel):
 class Completion:
     """The response of a server so far: a body, or the events of a stream."""
 
+    secrets: tuple[str, ...] = ()
+    """What must not be shown of it."""
     text: str = ""
     ids: list[int] | None = None
     logprobs: list[float] = field(default_factory=list)
@@ -95,11 +98,13 @@ class Completion:
         except json.JSONDecodeError as error:
             if is_cut(error):
                 raise CutReplyError("the reply broke off in the middle") from None
-            raise ValueError(f"not a completion: {error}; the body is {words(data)}") from None
+            body_said = words(data, self.secrets)
+            raise ValueError(f"not a completion: {error}; the body is {body_said}") from None
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-            raise ValueError(f"not a completion: {why}; the body is {words(data)}") from None
+            body_said = words(data, self.secrets)
+            raise ValueError(f"not a completion: {why}; the body is {body_said}") from None
         for choice in body.choices[:1]:
             if choice.ids is not None:
                 self.ids = [*(self.ids or []), *choice.ids]
@@ -118,8 +123,7 @@ _REFUSES_IDS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _LONGEST = 2**12
-"""Characters of a body that are read for its words: more than are shown, since the last ones may be
-half of a key, which is taken out later."""
+"""Characters of a body that are read for its words."""
 
 
 class TokenIdsError(Exception):
@@ -127,31 +131,39 @@ class TokenIdsError(Exception):
 
     status_code = 400
 
-    def __init__(self, address: str, body: bytes) -> None:
+    def __init__(self, address: str, words: str) -> None:
         super().__init__(
             f"{address} takes no token ids, which a policy is asked by; vLLM, SGLang and "
             "llama.cpp's llama-server do. Serve the policy with one of them, or ask this server "
-            f"as a chat model. It says: {words(body)}"
+            f"as a chat model. It says: {words}"
         )
 
 
-def status_error(address: str, response: httpx.Response, body: bytes) -> Exception:
+def status_error(
+    address: str, response: httpx.Response, body: bytes, secrets: tuple[str, ...] = ()
+) -> Exception:
     """Return the error of a response whose status is not 200."""
-    if response.status_code <= 500 and _REFUSES_IDS.search(words(body)):
-        return TokenIdsError(address, body)
-    return HTTPStatusError(response, body)
+    said = words(body, secrets)
+    if response.status_code <= 500 and _REFUSES_IDS.search(said):
+        return TokenIdsError(address, said)
+    return HTTPStatusError(response, body, said)
 
 
 class HTTPStatusError(Exception):
-    """An error response of a server: its status, its message, and when to retry."""
+    """An error response of a server: its status, its message, its usage, and when to retry."""
 
-    def __init__(self, response: httpx.Response, body: bytes) -> None:
-        super().__init__(f"{response.status_code} {words(body)}")
+    def __init__(self, response: httpx.Response, body: bytes, words: str) -> None:
+        super().__init__(f"{response.status_code} {words}")
         self.status_code = response.status_code
         self.response = SimpleNamespace(headers=dict(response.headers))
+        self.partial = billed(report_of_failure(response.status_code, body))
+        self.no_reply = not response.is_success
 
 
-def words(body: str | bytes) -> str:
-    """Return a server's message, on one line."""
-    text = body if isinstance(body, str) else body.decode(errors="replace")
-    return " ".join(text[:_LONGEST].split()) or "empty"
+def words(body: str | bytes, secrets: tuple[str, ...]) -> str:
+    """Return the beginning of a server's message, on one line and without secrets.
+
+    They are taken out first: a cut, or the spaces that go, may bring half of one to light.
+    """
+    text = body if isinstance(body, str) else body[: 8 * _LONGEST].decode(errors="replace")
+    return " ".join(beginning(text[: 2 * _LONGEST], _LONGEST, *secrets).split()) or "empty"

@@ -47,7 +47,7 @@ class CompletionRequest(Runnable[Any, AIMessage]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> AIMessage:
         """Send it and read the answer."""
-        answer = Completion()
+        answer = Completion(self.settings.secrets)
         with (
             _billing(answer),
             httpx.Client(**self._client, event_hooks=_HOOKS) as client,
@@ -64,7 +64,7 @@ class CompletionRequest(Runnable[Any, AIMessage]):
         self, input: Any, config: RunnableConfig | None = None, **_: Any
     ) -> AIMessage:
         """Send it and read the answer without blocking."""
-        answer = Completion()
+        answer = Completion(self.settings.secrets)
         # A client for each request: kept connections would belong to the loop that made them.
         with _billing(answer):
             async with (
@@ -94,7 +94,8 @@ class CompletionRequest(Runnable[Any, AIMessage]):
 
     def _checked(self, response: httpx.Response, body: bytes) -> bytes:
         if response.status_code != 200:
-            raise status_error(self.settings.base_url or "", response, body)
+            address, secrets = self.settings.base_url or "", self.settings.secrets
+            raise status_error(address, response, body, secrets)
         return body
 
     def _hear(self, answer: Completion, line: str) -> None:
@@ -116,10 +117,14 @@ class CompletionRequest(Runnable[Any, AIMessage]):
 
 @contextmanager
 def _billing(answer: Completion) -> Iterator[None]:
-    """Put the usage that was reported on the bill of a response that cannot be read."""
+    """Put the usage that was reported on the bill of a response that cannot be read.
+
+    Where none was, what had been written is paid all the same.
+    """
     try:
         yield
     except Exception as error:
+        vars(error)["begun"] = answer.chosen
         if getattr(error, "partial", None) is None:
             vars(error)["partial"] = billed(answer.report)
         raise
