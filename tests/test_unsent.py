@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import socket
 import ssl
+import sys
+import threading
 from types import SimpleNamespace
+from typing import ClassVar
 
 import httpx
 import pytest
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
+from pydantic import Field
 
+from fakes import FakeChat
 from openai_server import Hang
+from router_r1_graph import Candidate
 from router_r1_graph.candidates.call import aask, ask
 from router_r1_graph.candidates.providers import make_chat_model
-from router_r1_graph.candidates.sending import AbandonedError, Sending
+from router_r1_graph.candidates.sending import AbandonedError, Sending, told
 from router_r1_graph.candidates.uncertain import never_sent
 from yaml_pool import ONE_DOLLAR, bills, both_ways, run, scripted, yaml_pool
 
@@ -112,6 +119,53 @@ def test_an_attempt_may_be_paid_unless_it_is_known_that_it_sent_nothing(told):
         sending.tell(event, POST)
     assert not sending.give_up()
     sending.tell(SENDS, POST)  # an earlier request was sent: the next ones are free to go
+
+
+class SlowToConnect(FakeChat):
+    """Its first request has come as far as the connection, and is about to be sent once `free`."""
+
+    tells_what_it_sends: ClassVar[bool] = True
+    began: list[str] = Field(default_factory=list)
+    free: threading.Event = Field(default_factory=threading.Event)
+    ends: queue.SimpleQueue = Field(default_factory=queue.SimpleQueue)
+
+    def _generate(self, messages, stop=None, run_manager=None, **_):
+        self.began.append("request")
+        if len(self.began) == 1:
+            told(request := httpx.Request("POST", "http://127.0.0.1"))
+            request.extensions["trace"](DIALS, {})
+            assert self.free.wait(60)
+            try:
+                request.extensions["trace"](SENDS, POST)
+            finally:
+                self.ends.put(sys.exc_info()[0])
+        return self._result("?")
+
+    async def _agenerate(self, messages, stop=None, run_manager=None, **_):
+        return await asyncio.to_thread(self._generate, messages)
+
+
+@both_ways
+async def test_a_hedged_request_that_was_not_sent_costs_nothing_and_is_not_sent(how):
+    ada = Candidate(
+        **{"name": "Ada", "model": "slow to connect", "max_retries": 0, **ONE_DOLLAR},
+        hedge_after_seconds=0.01,
+    )
+    model, question = (
+        SlowToConnect(text="Paris", input_tokens=10, output_tokens=5),
+        [HumanMessage("Capital?")],
+    )
+    try:
+        if how == "invoke":
+            reply = await asyncio.to_thread(ask, model, question, ada)
+        else:
+            reply = await aask(model, question, ada)
+    finally:
+        model.free.set()
+    assert await asyncio.to_thread(model.ends.get, timeout=60) is AbandonedError
+    assert (reply.text, reply.hedges, reply.uncertain_attempts) == ("Paris", 1, 0)
+    assert (reply.input_tokens, reply.output_tokens) == (10, 5)
+    assert reply.cost_usd == pytest.approx((10 + 2 * 5) / 1e6)
 
 
 def broken(kind, cause):

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from langgraph.errors import GraphBubbleUp
 
-from .sending import attempt
+from .sending import Sending, attempt
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -47,8 +47,17 @@ class TooLateError(TimeoutError):
         self.partial, self.unsent = partial, unsent
 
 
-def in_time(seconds: float, work: Callable[[], T]) -> T | BaseException:
-    """Work in a thread, and abandon it at the time-out; return the result or the exception."""
+def in_time(
+    seconds: float, work: Callable[[], T], sending: Sending | None = None
+) -> T | BaseException:
+    """Work in a thread, and abandon it at the time-out; return the result or the exception.
+
+    Args:
+        seconds: until the time-out.
+        work: the attempt.
+        sending: is told how far its request has come.
+    """
+    sending = sending or Sending()
     outcome: list[T | BaseException] = []
 
     def target() -> None:
@@ -57,7 +66,7 @@ def in_time(seconds: float, work: Callable[[], T]) -> T | BaseException:
         except BaseException as error:  # no Ctrl-C, which only the main thread gets
             outcome.append(error)
 
-    sending, within = attempt()  # callbacks and the tracing parent travel in the context
+    within = attempt(sending)  # callbacks and the tracing parent travel in the context
     thread = threading.Thread(target=within, args=(target,), daemon=True)
     thread.start()
     thread.join(min(seconds, threading.TIMEOUT_MAX))
@@ -66,10 +75,13 @@ def in_time(seconds: float, work: Callable[[], T]) -> T | BaseException:
     return TooLateError(_too_slow(seconds), unsent=sending.give_up())
 
 
-async def ain_time(seconds: float | None, work: Callable[[], Awaitable[T]]) -> T | BaseException:
-    """Work in a task, and abandon it at the time-out; return the result or the exception."""
+async def ain_time(
+    seconds: float | None, work: Callable[[], Awaitable[T]], sending: Sending | None = None
+) -> T | BaseException:
+    """Work in a task, as `in_time` does in a thread."""
+    sending = sending or Sending()
     start, ends = time.monotonic(), list[float]()
-    sending, within = attempt()
+    within = attempt(sending)
     task: asyncio.Task[T | BaseException] = within(asyncio.create_task, _outcome(work, ends))
     try:
         await asyncio.wait({task}, timeout=seconds)

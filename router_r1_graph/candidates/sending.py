@@ -58,11 +58,11 @@ class Sending:
 _of_attempt: ContextVar[Sending | None] = ContextVar("sending", default=None)
 
 
-def attempt() -> tuple[Sending, Callable[..., T]]:
-    """Return what is known of a new attempt, and what runs a function within it."""
-    sending, context = Sending(), copy_context()
+def attempt(sending: Sending) -> Callable[..., T]:
+    """Return what runs a function within a new attempt, which tells how far it has come."""
+    context = copy_context()
     context.run(_of_attempt.set, sending)
-    return sending, context.run
+    return context.run
 
 
 def watch(model: object) -> None:

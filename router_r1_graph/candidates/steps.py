@@ -22,6 +22,7 @@ from typing import Any
 from ..outside import NO_LIMIT
 from .in_time import ain_time, in_time
 from .reply import Reply
+from .sending import Sending
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Begin:
     """
 
     timeout: float
+    sending: Sending
+    """Is told how far the request has come."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def run(steps: Steps, invoke: Callable[[], Any]) -> Reply:
                 case Invoke():
                     outcome = in_time(step.timeout, invoke)
                 case Begin():
-                    outcome = _begun_in_thread(partial(in_time, step.timeout, invoke))
+                    outcome = _begun_in_thread(partial(in_time, step.timeout, invoke, step.sending))
 
 
 async def arun(steps: Steps, invoke: Callable[[], Coroutine[Any, Any, Any]]) -> Reply:
@@ -108,7 +111,7 @@ async def arun(steps: Steps, invoke: Callable[[], Coroutine[Any, Any, Any]]) -> 
                 case Invoke():
                     outcome = await ain_time(step.timeout, invoke)
                 case Begin():
-                    outcome = _begun(ain_time(step.timeout, invoke))
+                    outcome = _begun(ain_time(step.timeout, invoke, step.sending))
 
 
 class _ClosedInTime:

@@ -22,6 +22,7 @@ from ..bugs import located
 from ..failures import ReplyError
 from ..reply import Reply
 from ..retry_after import LONGEST_RETRY_AFTER_SECONDS, forbids_retry, told_to_wait
+from ..sending import Sending
 from ..settings import ModelSettings
 from ..steps import Await, Begin, Invoke, Steps, Wait, either
 from ..uncertain import perhaps_billed
@@ -146,8 +147,8 @@ class Attempts:
         self, permit: Permit, patience: float
     ) -> Generator[Invoke | Begin | Wait | Await, Any, None]:
         """Ask, and after a while a second time; the first usable reply counts."""
-        timeout = self._timeout()
-        first: Future[tuple[Any]] = yield Begin(timeout)
+        timeout, sending, its_sending = self._timeout(), Sending(), Sending()
+        first: Future[tuple[Any]] = yield Begin(timeout, sending)
         second: Future[tuple[Any]] | None = None
         other = FREE
         try:
@@ -159,20 +160,20 @@ class Attempts:
                 self._book(permit, timeout, (yield Await(first))[0])
                 return
             other, hedged_for = given, self._timeout()
-            second = yield Begin(hedged_for)
+            second = yield Begin(hedged_for, its_sending)
             count(self.who, "hedges")
             self.reply = replace(self.reply, hedges=self.reply.hedges + 1)
             yield Await(either(first, second))
-            pairs = [(first, permit, timeout), (second, other, hedged_for)]
+            both = [(first, permit, timeout, sending), (second, other, hedged_for, its_sending)]
             if not first.done():
-                pairs.reverse()
-            (faster, its, seconds), (slower, slow, slow_seconds) = pairs
+                both.reverse()
+            (faster, its, seconds, _), (slower, slow, slow_seconds, slow_sending) = both
             reply = self._book(its, seconds, faster.result()[0])
             if not reply.ok or slower.done():
                 came = yield Await(slower)
                 self._book(slow, slow_seconds, came[0], beside=reply if reply.ok else None)
             else:
-                self._book_abandoned(slow, reply)
+                self._book_abandoned(slow, reply, unsent=slow_sending.give_up())
         finally:
             for future in (first, second):
                 if future is not None:
@@ -210,12 +211,15 @@ class Attempts:
         who = f"candidate {name}" if name else self.who
         return replace(one, error=located(one.error, outcome, who, self.settings.secrets))
 
-    def _book_abandoned(self, permit: Permit, winner: Reply) -> None:
+    def _book_abandoned(self, permit: Permit, winner: Reply, *, unsent: bool) -> None:
         """Bill a request that is abandoned because its twin was answered: as much as the answer.
 
-        Its provider most likely goes on writing as much, and the router never learns how much.
+        Its provider most likely goes on writing as much, and the router never learns how much. If
+        it was not sent, and never will be, it costs nothing.
         """
-        permit.settle("unknown", _tokens(winner))
+        permit.settle("unknown", 0 if unsent else _tokens(winner))
+        if unsent:
+            return
         self._bill(winner, shown=self.reply, uncertain=True)
 
     def _bill(self, one: Reply, *, shown: Reply, uncertain: bool) -> None:
