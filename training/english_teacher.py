@@ -108,7 +108,7 @@ class EnglishTeacher(RuleController):
             fit = [c for c in left if line.domain and _fits(c, line.domain)]
             if asked:
                 thoughts.append(f"#{line.number} not known to {', '.join(asked)}.")
-            read = _aloud(line, view)
+            read = _aloud(line, view, asked)
             leave = rng.random() < (1.0 if whole and _unclear(view, query) else self.give_up)
             if asked and (not fit or leave):
                 given_up = True
@@ -169,19 +169,24 @@ def _fits(candidate: Candidate, domain: str) -> bool:
     return score == "good" or float(score.split("-")[0]) >= 50
 
 
-def _aloud(line: Line, view: View) -> str:
+def _aloud(line: Line, view: View, asked: Sequence[str]) -> str:
     """Go through the descriptors in their order, and write the score of each for a sub-question.
 
     A list of all is longer than a list of those that fit, but far easier for a small policy: the
     next name is the next line of the prompt, and each score is looked up in the line at hand. Those
     that fit are repeated next to the call, because the policy asked some that it had just refused.
-    A domain is read once: later turns find it in their own words.
+    A domain is read once: later turns find it in their own words. Who was asked in vain is marked
+    in the list of those that fit: to leave a name out while it copies is more than it can do.
     """
+    fit = [c for c in view.pool.candidates if not line.domain or _fits(c, line.domain)]
+    names = sorted(fit, key=lambda c: c.price_usd_per_mtok)
+    marked = ", ".join(f"{c.name} asked" if c.name in asked else c.name for c in names)
+    again = f": {marked}." if asked else "."
     if line.domain is None:
-        return "Nobody in particular."
+        return f"Nobody in particular{again}"
     domain = f"{line.domain[:1].upper()}{line.domain[1:]}"
     if any(f" {domain}: " in message.text for message in view.scratchpad):
-        return f"{domain} again."
+        return f"{domain} again{again}"
     said = (f"{c.name} {_read(c, line.domain)}" for c in view.pool.candidates)
     return f"{domain}: {', '.join(said)}."
 
