@@ -96,12 +96,8 @@ class EnglishTeacher(RuleController):
             calls.append(Call(habit(rng, choice, choice).name, query))
             return f" Cheapest first: {', '.join(c.name for c in choice)}."
 
-        whole = [
-            c
-            for c in view.pool.candidates
-            if c.name not in _asked(view, view.question)
-            and all(_fits(c, domain) for domain in outline.domains)
-        ]
+        heard = _asked(view, view.question)
+        whole = [c for c in _fitting(view, *outline.domains) if c.name not in heard]
         for line, query in wanted[: view.context.max_calls_per_round]:
             asked = _asked(view, query)
             left = [c for c in view.pool.candidates if c.name not in asked]
@@ -169,6 +165,12 @@ def _fits(candidate: Candidate, domain: str) -> bool:
     return score == "good" or float(score.split("-")[0]) >= 50
 
 
+def _fitting(view: View, *domains: str) -> list[Candidate]:
+    """Return the candidates that claim to know all domains, cheapest first."""
+    fit = [c for c in view.pool.candidates if all(_fits(c, domain) for domain in domains)]
+    return sorted(fit, key=lambda c: c.price_usd_per_mtok)
+
+
 def _aloud(line: Line, view: View, asked: Sequence[str]) -> str:
     """Go through the descriptors in their order, and write the score of each for a sub-question.
 
@@ -178,9 +180,8 @@ def _aloud(line: Line, view: View, asked: Sequence[str]) -> str:
     A domain is read once: later turns find it in their own words. Who was asked in vain is marked
     in the list of those that fit: to leave a name out while it copies is more than it can do.
     """
-    fit = [c for c in view.pool.candidates if not line.domain or _fits(c, line.domain)]
-    names = sorted(fit, key=lambda c: c.price_usd_per_mtok)
-    marked = ", ".join(f"{c.name} asked" if c.name in asked else c.name for c in names)
+    fit = _fitting(view, *filter(None, [line.domain]))
+    marked = ", ".join(f"{c.name} asked" if c.name in asked else c.name for c in fit)
     again = f": {marked}." if asked else "."
     if line.domain is None:
         return f"Nobody in particular{again}"
